@@ -1,0 +1,136 @@
+"""The inference form: equal to the training form, and to itself in chunks of any length."""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from vadis.models.folded import FoldedI3D, fold_batch_norm
+from vadis.models.i3d import I3D
+
+CPU = torch.device("cpu")
+FORM_TOLERANCE = 1e-5  # of the largest logit: folding changes the order of float32 products and sums
+CHUNK_TOLERANCE = 1e-5  # of the largest logit: oneDNN may choose another kernel for another length
+CHANNELS = {"rgb": 3, "flow": 2}
+
+
+def narrow_network(stream: str, width: float = 1 / 16, num_classes: int = 7) -> I3D:
+    """A network with batch-norm statistics unlike the initial ones, so that a mistake in folding would show."""
+    torch.manual_seed(1)
+    network = I3D(num_classes, CHANNELS[stream], width=width).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            torch.nn.init.uniform_(module.weight, 0.8, 1.6)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.05, 0.2)  # small, so that activations do not die out on the way
+    return network
+
+
+def random_clip(stream: str, frames: int, seed: int, height: int = 224, width: int = 224) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(1, CHANNELS[stream], frames, height, width, generator=generator) * 2 - 1
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    assert a.shape == b.shape
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def in_chunks(network: FoldedI3D, clip: Tensor, sizes: list[int]) -> Tensor:
+    """The logits of ``clip`` fed in chunks of the given sizes, over and over."""
+    passage, logits, start, turn = network.open(), [], 0, 0
+    while start < clip.shape[2]:
+        stop = min(start + sizes[turn % len(sizes)], clip.shape[2])
+        given = passage.feed(clip[:, :, start:stop], last=stop == clip.shape[2])
+        logits += [] if given is None else [given]
+        start, turn = stop, turn + 1
+    return torch.cat(logits, dim=2)
+
+
+@pytest.mark.parametrize("stream", CHANNELS)
+@pytest.mark.parametrize("frames", [9, 10, 15, 16, 17, 23, 64, 79])
+def test_equals_the_training_form(stream: str, frames: int) -> None:
+    network, clip = narrow_network(stream), random_clip(stream, frames, seed=frames)
+    with torch.inference_mode():
+        assert relative_difference(FoldedI3D(network, CPU)(clip), network(clip)) < FORM_TOLERANCE
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 256), (225, 231), (240, 321)])
+def test_equals_the_training_form_at_other_sizes(height: int, width: int) -> None:
+    network, clip = narrow_network("rgb"), random_clip("rgb", 17, 3, height, width)
+    with torch.inference_mode():
+        assert relative_difference(FoldedI3D(network, CPU)(clip), network(clip)) < FORM_TOLERANCE
+
+
+def test_equals_the_training_form_at_full_width() -> None:
+    network, clip = narrow_network("rgb", width=1.0, num_classes=400), random_clip("rgb", 16, seed=5)
+    with torch.inference_mode():
+        assert relative_difference(FoldedI3D(network, CPU)(clip), network(clip)) < FORM_TOLERANCE
+
+
+def drawn_cases() -> list[tuple[int, int]]:
+    """(frames, chunk size) over the whole of both ranges, the corners among them; drawn once, the same in every run."""
+    draw = random.Random(20170522)
+    corners = [(9, 1), (16, 100), (64, 1), (72, 7), (300, 100), (300, 8)]
+    return corners + [(draw.randint(9, 300), draw.randint(1, 100)) for _ in range(14)]
+
+
+@pytest.mark.parametrize(("frames", "chunk"), drawn_cases())
+@pytest.mark.parametrize("stream", CHANNELS)
+def test_chunks_equal_the_single_pass(stream: str, frames: int, chunk: int) -> None:
+    """The clip is completed as the road completes it: looped to 64 frames, then to a multiple of 8."""
+    network, clip = FoldedI3D(narrow_network(stream), CPU), random_clip(stream, frames, seed=frames)
+    if frames < 64:
+        clip = clip[:, :, torch.arange(64) % frames]
+    missing = -clip.shape[2] % 8
+    clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
+    assert relative_difference(in_chunks(network, clip, [chunk]), network(clip)) < CHUNK_TOLERANCE
+
+
+def test_chunks_of_changing_length_and_a_mirrored_pair() -> None:
+    network, clip = FoldedI3D(narrow_network("rgb"), CPU), random_clip("rgb", 72, seed=2)
+    pair = torch.cat([clip, clip.flip(-1)])  # (2, C, T, H, W)
+    assert relative_difference(in_chunks(network, pair, [1, 19, 3, 32]), network(pair)) < CHUNK_TOLERANCE
+
+
+def test_full_width_network_in_chunks() -> None:
+    network, clip = FoldedI3D(narrow_network("flow", width=1.0), CPU), random_clip("flow", 64, seed=4)
+    assert relative_difference(in_chunks(network, clip, [24]), network(clip)) < CHUNK_TOLERANCE
+
+
+def test_what_is_held_back_does_not_grow_with_the_clip() -> None:
+    network, chunk = FoldedI3D(narrow_network("rgb"), CPU), random_clip("rgb", 16, seed=6)
+    passage, held = network.open(), []
+    for _ in range(12):
+        passage.feed(chunk)
+        held.append(passage.held_elements())
+    assert held[4] > 0
+    assert set(held[4:]) == {held[4]}
+
+
+@pytest.mark.parametrize("frames", [8, 20])
+def test_a_chunked_clip_must_end_on_a_multiple_of_8(frames: int) -> None:
+    passage = FoldedI3D(narrow_network("rgb"), CPU).open()
+    with pytest.raises(ValueError, match="multiple of 8"):
+        passage.feed(random_clip("rgb", frames, seed=0), last=True)
+
+
+def test_folding_keeps_gamma() -> None:
+    unit = narrow_network("rgb").get_submodule("Conv3d_1a_7x7")
+    weight, bias = fold_batch_norm(unit)
+    x = random_clip("rgb", 9, 7, 21, 21)
+    expected = unit.norm(unit.conv(x))
+    folded = torch.nn.functional.conv3d(x, weight, bias, stride=2)
+    torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("frames", [17, 64])
+def test_equals_the_training_form_on_cuda(frames: int) -> None:
+    network, clip = narrow_network("rgb", width=0.5), random_clip("rgb", frames, seed=frames)
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.inference_mode():
+        folded = FoldedI3D(network, torch.device("cuda"))(clip).cpu()
+        assert relative_difference(folded, network(clip)) < 1e-4  # cuDNN sums in another order

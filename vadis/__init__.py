@@ -1,0 +1,66 @@
+"""vadis: find out what happens in a video. The paper's networks (Carreira & Zisserman, 2017), from file to labels.
+
+A video walks through these rooms, in this order:
+
+    errors, results, device   the floor: what can go wrong, what is said of a video, where to compute
+    video        a file on disk → frames in time
+    flow         frames → TV-L1 optical flow
+    streams      clips → what a network eats
+    models       the networks of the paper as tables of rows
+    weights      where their parameters come from
+    inference    the road itself: video → results
+    formats      results → a row in a file
+    cli          the only room that knows the terminal
+
+A room imports from rooms above it, never from below. The names here are loaded when they are first used, because
+PyTorch takes seconds to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vadis.errors import VadisError as VadisError
+    from vadis.flow import tvl1 as tvl1
+    from vadis.inference import classify as classify
+    from vadis.inference import classify_many as classify_many
+    from vadis.results import Label as Label
+    from vadis.results import Segment as Segment
+    from vadis.results import VideoResult as VideoResult
+    from vadis.weights.load import load_model as load_model
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Label": "vadis.results",
+    "Segment": "vadis.results",
+    "VadisError": "vadis.errors",
+    "VideoResult": "vadis.results",
+    "classify": "vadis.inference",
+    "classify_many": "vadis.inference",
+    "load_model": "vadis.weights.load",
+    "tvl1": "vadis.flow",
+}
+"""The public names and where they live."""
+
+__all__ = [
+    "Label",
+    "Segment",
+    "VadisError",
+    "VideoResult",
+    "__version__",
+    "classify",
+    "classify_many",
+    "load_model",
+    "tvl1",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

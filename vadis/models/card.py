@@ -1,0 +1,62 @@
+"""A model as the road uses it: its networks, and the card that says what they eat and what they answer."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from vadis.models.folded import FoldedI3D
+from vadis.models.i3d import I3D
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything but the tensors: stored in a model file, and enough to rebuild the networks.
+
+    ``width`` is the multiplier of every channel count; ``window_frames`` the training length (64: 2.56 s at 25 fps);
+    ``provenance`` says where the parameters come from (source URLs and hashes, or the training recipe and metrics).
+    """
+
+    name: str
+    architecture: str  # a key of MODELS
+    streams: tuple[str, ...]  # of "rgb", "flow"; their logits are added
+    labels: tuple[str, ...]
+    width: float = 1.0
+    window_frames: int = 64
+    frame_rate: int = 25
+    short_side: int = 256  # px, to which frames are resized
+    crop: int = 224  # px, what the network sees
+    flow_bound: float = 20.0  # px, clipped at, then scaled to 1
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ModelCard":
+        """The card that ``to_json`` gave; raises TypeError or KeyError for anything else."""
+        values = dict(values)
+        return cls(**{**values, "streams": tuple(values["streams"]), "labels": tuple(values["labels"])})
+
+
+@dataclass
+class Model:
+    """A card with its networks, one per stream, on one device, in evaluation mode.
+
+    ``sha256`` is that of the model file, None for a model made in memory.
+    """
+
+    card: ModelCard
+    networks: dict[str, I3D]
+    device: torch.device
+    sha256: str | None = None
+    folded: dict[str, FoldedI3D] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
+
+    def only(self, streams: tuple[str, ...]) -> "Model":
+        """The same model with some of its streams."""
+        kept = {stream: self.networks[stream] for stream in streams}
+        return Model(replace(self.card, streams=streams), kept, self.device, self.sha256, self.folded)

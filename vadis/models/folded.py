@@ -1,0 +1,334 @@
+"""The inference form of I3D: batch norm folded into convolutions, and a clip of any length taken in chunks.
+
+I3D is fully convolutional in time and the paper tests it on whole videos (section 2.5). Here every operation along
+time is one VALID operation on what it has been given so far: it holds back the few frames that its next window still
+needs, begins with the front padding and ends with the back padding of TensorFlow's SAME. So the logits of a clip fed
+in chunks equal those of one pass over it, in constant memory. The four branches of an Inception block lag
+differently; their outputs queue up and the common length goes on.
+
+On the CPU, tensors are channels-last (B, T, H, W, C in memory), in which max pooling is some 15 times faster and a
+slice along time is no copy, and weights are laid out once for oneDNN, which then needs no reordering at every call.
+Axes: B batch, C channels, T time, H, W.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vadis.models.i3d import (
+    HEAD_POOL,
+    I3D,
+    MIN_FRAMES,
+    TEMPORAL_STRIDE,
+    ConvUnit,
+    MixedUnit,
+    PoolUnit,
+    Triple,
+    same_padding,
+)
+
+CHANNELS_LAST = torch.channels_last_3d
+
+
+class Windows(NamedTuple):
+    """Frames for which an operation has whole windows, and how many frames of zeros it has yet to add at both ends."""
+
+    x: Tensor
+    padding: int
+
+
+class Passage(Protocol):
+    """How a clip goes through the network: at once (``WholeClip``) or in chunks (``ChunkedClip``)."""
+
+    def windows(self, operation: object, x: Tensor | None, kernel: int, stride: int) -> Windows | None:
+        """What ``operation`` can work on now that ``x`` (B, C, T, H, W) has arrived; None: nothing yet."""
+        ...
+
+    def valid_windows(self, operation: object, x: Tensor | None, kernel: int) -> Tensor | None:
+        """The same for an operation of stride 1 without padding (VALID)."""
+        ...
+
+    def level(self, block: object, outputs: list[Tensor | None]) -> list[Tensor] | None:
+        """The branches of ``block`` cut to the length that all of them have reached; None: nothing yet."""
+        ...
+
+
+class WholeClip:
+    """A clip of any length in one piece."""
+
+    def windows(self, operation: object, x: Tensor | None, kernel: int, stride: int) -> Windows | None:
+        """All frames, padded as SAME says for their number; a symmetric padding is left to the operation (no copy)."""
+        assert x is not None
+        front, back = same_padding(x.shape[2], kernel, stride)
+        if front == back:
+            return Windows(x, front)
+        return Windows(torch.cat([_blank(x, front), x, _blank(x, back)], dim=2), 0)
+
+    def valid_windows(self, operation: object, x: Tensor | None, kernel: int) -> Tensor | None:
+        """All frames."""
+        return x
+
+    def level(self, block: object, outputs: list[Tensor | None]) -> list[Tensor] | None:
+        """All branches as they are."""
+        return [output for output in outputs if output is not None]
+
+
+class ChunkedClip:
+    """A clip whose length, a multiple of 8 frames, is not known until its last chunk.
+
+    Every operation along time then sees an even number of frames, so its padding is known from the start.
+    """
+
+    def __init__(self) -> None:
+        self.last = False  # set before the last chunk is fed
+        self._held: dict[object, Tensor] = {}  # operation → frames that its next window needs
+        self._queued: dict[object, list[list[Tensor]]] = {}  # block → what its faster branches have ready
+
+    def held_elements(self) -> int:
+        """How many numbers are kept for later windows, in all."""
+        queued = [part for queues in self._queued.values() for queue in queues for part in queue]
+        return sum(tensor.numel() for tensor in [*self._held.values(), *queued])
+
+    def windows(self, operation: object, x: Tensor | None, kernel: int, stride: int) -> Windows | None:
+        """Held frames, then ``x``, then after the last chunk the back padding; cut to whole windows."""
+        if kernel == 1:
+            return None if x is None else Windows(x, 0)
+        front, back = same_padding(TEMPORAL_STRIDE * kernel, kernel, stride)
+        ready = self._join(operation, x, kernel, stride, front, back if self.last else 0)
+        return None if ready is None else Windows(ready, 0)
+
+    def valid_windows(self, operation: object, x: Tensor | None, kernel: int) -> Tensor | None:
+        """Held frames, then ``x``; cut to whole windows."""
+        return self._join(operation, x, kernel, 1, 0, 0)
+
+    def _join(
+        self, operation: object, x: Tensor | None, kernel: int, stride: int, front: int, back: int
+    ) -> Tensor | None:
+        held = self._held.pop(operation, None)
+        if held is None:
+            if x is None:
+                return None
+            held = _blank(x, front)
+        parts = [held, *([] if x is None else [x]), _blank(held, back)]
+        joined = torch.cat([part for part in parts if part.shape[2]] or [held], dim=2)
+        count = max((joined.shape[2] - kernel) // stride + 1, 0)
+        self._held[operation] = joined[:, :, count * stride :].clone()  # a view would keep all of ``joined`` alive
+        return joined[:, :, : (count - 1) * stride + kernel] if count else None
+
+    def level(self, block: object, outputs: list[Tensor | None]) -> list[Tensor] | None:
+        """What all branches have reached; the rest of the faster ones waits."""
+        queues = self._queued.setdefault(block, [[] for _ in outputs])
+        for queue, output in zip(queues, outputs, strict=True):
+            if output is not None:
+                queue.append(output)
+        common = min(sum(part.shape[2] for part in queue) for queue in queues)
+        return [_take(queue, common) for queue in queues] if common else None
+
+
+def _take(queue: list[Tensor], count: int) -> Tensor:
+    """The first ``count`` frames of ``queue``, in which the rest stays."""
+    joined = queue[0] if len(queue) == 1 else torch.cat(queue, dim=2)
+    queue[:] = [joined[:, :, count:].clone()] if joined.shape[2] > count else []
+    return joined[:, :, :count]
+
+
+def _blank(like: Tensor, frames: int) -> Tensor:
+    """``frames`` frames of zeros, otherwise as ``like``."""
+    batch, channels, _, height, width = like.shape
+    return like.new_zeros(batch, channels, frames, height, width).contiguous(memory_format=CHANNELS_LAST)
+
+
+Operation = Callable[[Tensor | None, Passage], Tensor | None]
+
+
+class FoldedConv:
+    """Convolution + batch norm + ReLU as one convolution with a bias."""
+
+    def __init__(self, unit: ConvUnit, device: torch.device) -> None:
+        self.kernel, self.stride = _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
+        self.strided = self.stride != (1, 1, 1)
+        weight, bias = fold_batch_norm(unit)
+        place = _onednn_convolution if device.type == "cpu" else _torch_convolution
+        self.convolve = place(weight.to(device), bias.to(device), self.stride)
+
+    def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
+        """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``; None where there is no whole window yet."""
+        if x is not None and self.strided:
+            x = self._pad_space(x)
+        ready = passage.windows(self, x, self.kernel[0], self.stride[0])
+        if ready is None:
+            return None
+        space = (0, 0) if self.strided else (self.kernel[1] // 2, self.kernel[2] // 2)
+        return self.convolve(ready.x, (ready.padding, *space))
+
+    def _pad_space(self, x: Tensor) -> Tensor:
+        """SAME padding of a strided convolution is not symmetric, so it has to be written out; only the first is."""
+        height, width = map(same_padding, x.shape[3:], self.kernel[1:], self.stride[1:])
+        return functional.pad(x, (*width, *height)).contiguous(memory_format=CHANNELS_LAST)  # (B, C, T, H + 5, W + 5)
+
+
+class FoldedPool:
+    """Max pooling without a padded copy: the odd element of SAME, at the end, is what ``ceil_mode`` allows for."""
+
+    def __init__(self, unit: PoolUnit) -> None:
+        self.kernel, self.stride = unit.kernel, unit.stride
+
+    def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
+        """(B, C, T, H, W) → (B, C, T', H', W'), as ``PoolUnit``; None where there is no whole window yet."""
+        ready = passage.windows(self, x, self.kernel[0], self.stride[0])
+        if ready is None:
+            return None
+        height, width = map(same_padding, ready.x.shape[3:], self.kernel[1:], self.stride[1:])
+        padding = (ready.padding, height[0], width[0])
+        return functional.max_pool3d(ready.x, self.kernel, self.stride, padding, ceil_mode=True)
+
+
+class FoldedMixed:
+    """An Inception block, its branches brought level."""
+
+    def __init__(self, unit: MixedUnit, device: torch.device) -> None:
+        self.branches = [[_fold(inner, device) for inner in branch.children()] for branch in unit.children()]
+
+    def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
+        """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T', H, W), as ``MixedUnit``."""
+        outputs = []
+        for branch in self.branches:
+            y = x
+            for operation in branch:
+                y = operation(y, passage)
+            outputs.append(y)
+        levelled = passage.level(self, outputs)
+        return None if levelled is None else torch.cat(levelled, dim=1)
+
+
+class FoldedHead:
+    """Average over space and over 2 steps, then the linear layer at every step."""
+
+    def __init__(self, head: nn.Module, device: torch.device) -> None:
+        last = head.get_submodule("Conv3d_0c_1x1.conv")
+        self.weight = last.get_parameter("weight").detach().flatten(1).to(device)  # (classes, 1024)
+        self.bias = last.get_parameter("bias").detach().to(device)
+
+    def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
+        """(B, 1024, T, H, W) → logits (B, classes, steps)."""
+        if x is not None:
+            x = functional.avg_pool3d(x, (1, *HEAD_POOL[1:]), stride=1).mean(
+                dim=(3, 4), keepdim=True
+            )  # (B, 1024, T, 1, 1)
+        steps = passage.valid_windows(self, x, HEAD_POOL[0])
+        if steps is None:
+            return None
+        features = functional.avg_pool1d(steps.flatten(2), HEAD_POOL[0], stride=1)  # (B, 1024, steps)
+        logits = functional.linear(features.transpose(1, 2), self.weight, self.bias)  # (B, steps, classes)
+        return logits.transpose(1, 2)  # (B, classes, steps)
+
+
+class FoldedI3D:
+    """The inference form of one stream, on one device: ``I3D`` in evaluation mode, to 1e-5 of the largest logit.
+
+    Args:
+        network: the training form; its parameters are copied.
+        device: where to compute.
+    """
+
+    def __init__(self, network: I3D, device: torch.device) -> None:
+        self.device = device
+        self.operations = [_fold(unit, device) for unit in network.children()]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (B, classes, ceil(T / 8) - 1) of a whole clip (B, C, T, 224, 224) in [-1, 1], T at least 9."""
+        if x.shape[2] < MIN_FRAMES:
+            raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
+        logits = self._run(x, WholeClip())
+        assert logits is not None
+        return logits
+
+    def open(self) -> "ChunkedI3D":
+        """A new clip, to be fed in chunks."""
+        return ChunkedI3D(self)
+
+    @torch.inference_mode()
+    def _run(self, x: Tensor, passage: Passage) -> Tensor | None:
+        y: Tensor | None = x.to(self.device).contiguous(memory_format=CHANNELS_LAST)
+        for operation in self.operations:
+            y = operation(y, passage)
+        return y
+
+
+class ChunkedI3D:
+    """One clip on its way through a network, in chunks of any length, in constant memory."""
+
+    def __init__(self, network: FoldedI3D) -> None:
+        self._network, self._passage, self._frames = network, ChunkedClip(), 0
+
+    def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
+        """The logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
+
+        Prediction j of a clip is complete some 60 frames after the frame 8 (j + 1) at its centre. With the ``last``
+        chunk the clip must have a multiple of 8 frames, 16 at least (``windows.extended`` sees to it), else ValueError.
+        """
+        self._frames += x.shape[2]
+        if last and (self._frames % TEMPORAL_STRIDE or self._frames < 2 * TEMPORAL_STRIDE):
+            raise ValueError(f"a chunked clip ends after a multiple of {TEMPORAL_STRIDE} frames, got {self._frames}")
+        self._passage.last = last
+        return self._network._run(x, self._passage)
+
+    def held_elements(self) -> int:
+        """How many numbers are kept for later windows: the memory of a clip, whatever its length."""
+        return self._passage.held_elements()
+
+
+def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
+    """The one convolution that equals ``unit`` without its ReLU: weight w·g, bias b - m·g, with g = γ / √(v + ε)."""
+    norm = unit.norm
+    assert norm.running_mean is not None and norm.running_var is not None
+    gain = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+    return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
+
+
+def _fold(unit: nn.Module, device: torch.device) -> Operation:
+    if isinstance(unit, ConvUnit):
+        return FoldedConv(unit, device)
+    if isinstance(unit, PoolUnit):
+        return FoldedPool(unit)
+    if isinstance(unit, MixedUnit):
+        return FoldedMixed(unit, device)
+    return FoldedHead(unit, device)
+
+
+Convolution = Callable[[Tensor, Triple], Tensor]  # (x, padding) → ReLU(conv(x))
+
+
+def _onednn_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
+    """On the CPU: weights in oneDNN's own layout, ReLU inside the convolution.
+
+    The operator is the one that torch.compile's freezing emits; deep layers are three to four times faster than
+    ``conv3d``, which lays their weights out anew at every call (tests/benchmarks/network_speed.py).
+    """
+    padding, dilation = [size // 2 for size in weight.shape[2:]], [1, 1, 1]
+    packed = torch.ops.aten.mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), padding, list(stride), dilation, 1)
+    operator = torch.ops.mkldnn._convolution_pointwise.default
+
+    def convolve(x: Tensor, padding: Triple) -> Tensor:
+        y: Tensor = operator(x, packed, bias, list(padding), list(stride), dilation, 1, "relu", [], "")
+        return y
+
+    return convolve
+
+
+def _torch_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
+    """On any other device."""
+    weight = weight.contiguous(memory_format=CHANNELS_LAST)
+
+    def convolve(x: Tensor, padding: Triple) -> Tensor:
+        return functional.conv3d(x, weight, bias, stride, padding).relu_()
+
+    return convolve
+
+
+def _triple(values: tuple[int, ...]) -> Triple:
+    time, height, width = values
+    return time, height, width

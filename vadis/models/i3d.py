@@ -1,0 +1,228 @@
+"""Inflated Inception-v1 (I3D), the network of the paper's architecture (e), exactly as DeepMind published it.
+
+References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.5 and figure 3;
+(2) google-deepmind/kinetics-i3d, ``i3d.py`` at 0667e88, whose names the endpoints keep.
+
+The network is ``ROWS``; everything below it only says what a row means. Axes: B batch, C channels, T time, H, W.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Triple = tuple[int, int, int]  # along (T, H, W)
+
+BATCH_NORM_EPSILON = 1e-3  # Sonnet's default (2); PyTorch's 1e-5 moves the logits
+BATCH_NORM_MOMENTUM = 1e-3  # 1 - decay 0.999 (2)
+FEATURE_CHANNELS = 1024  # of Mixed_5c, at width 1
+HEAD_POOL: Triple = (2, 7, 7)  # average, stride 1, VALID (2): 7 = 224 / 32
+TEMPORAL_STRIDE = 8  # frames per step of Mixed_5c: strides of Conv3d_1a, MaxPool3d_4a and MaxPool3d_5a
+MIN_FRAMES = 9  # two steps of Mixed_5c, the least that the head's 2-step average takes
+
+
+class Conv(NamedTuple):
+    """A convolution with batch norm and ReLU."""
+
+    name: str
+    channels: int
+    kernel: Triple
+    stride: Triple = (1, 1, 1)
+
+
+class Pool(NamedTuple):
+    """A max pooling."""
+
+    name: str
+    kernel: Triple
+    stride: Triple
+
+
+class Mixed(NamedTuple):
+    """An Inception block: 1×1×1 | 1×1×1, 3×3×3 | 1×1×1, 3×3×3 | max pool 3×3×3, 1×1×1; concatenated."""
+
+    name: str
+    b0: int
+    b1: tuple[int, int]
+    b2: tuple[int, int]
+    b3: int
+
+    def branches(self) -> tuple[tuple[Conv | Pool, ...], ...]:
+        """The four branches as rows, named after their place in DeepMind's graph."""
+        one, three = (1, 1, 1), (3, 3, 3)
+        return (
+            (Conv("Conv3d_0a_1x1", self.b0, one),),
+            (Conv("Conv3d_0a_1x1", self.b1[0], one), Conv("Conv3d_0b_3x3", self.b1[1], three)),
+            (Conv("Conv3d_0a_1x1", self.b2[0], one), Conv("Conv3d_0b_3x3", self.b2[1], three)),
+            (Pool("MaxPool3d_0a_3x3", three, one), Conv("Conv3d_0b_1x1", self.b3, one)),
+        )
+
+
+ROWS: tuple[Conv | Pool | Mixed, ...] = (
+    Conv("Conv3d_1a_7x7", 64, (7, 7, 7), (2, 2, 2)),
+    Pool("MaxPool3d_2a_3x3", (1, 3, 3), (1, 2, 2)),  # no pooling in time in the first two (1, section 2.4)
+    Conv("Conv3d_2b_1x1", 64, (1, 1, 1)),
+    Conv("Conv3d_2c_3x3", 192, (3, 3, 3)),
+    Pool("MaxPool3d_3a_3x3", (1, 3, 3), (1, 2, 2)),
+    Mixed("Mixed_3b", 64, (96, 128), (16, 32), 32),
+    Mixed("Mixed_3c", 128, (128, 192), (32, 96), 64),
+    Pool("MaxPool3d_4a_3x3", (3, 3, 3), (2, 2, 2)),
+    Mixed("Mixed_4b", 192, (96, 208), (16, 48), 64),
+    Mixed("Mixed_4c", 160, (112, 224), (24, 64), 64),
+    Mixed("Mixed_4d", 128, (128, 256), (24, 64), 64),
+    Mixed("Mixed_4e", 112, (144, 288), (32, 64), 64),
+    Mixed("Mixed_4f", 256, (160, 320), (32, 128), 128),
+    Pool("MaxPool3d_5a_2x2", (2, 2, 2), (2, 2, 2)),
+    Mixed("Mixed_5b", 256, (160, 320), (32, 128), 128),
+    Mixed("Mixed_5c", 384, (192, 384), (48, 128), 128),
+)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding of one axis, ``(front, back)``: the output has ceil(size / stride) elements.
+
+    The odd element goes to the back, so it depends on the size of the input, in time as well as in space (2).
+    """
+    outputs = -(-size // stride)
+    total = max((outputs - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+    """``x`` (B, C, T, H, W) with zeros around it so that a VALID operation gives what SAME gives in TensorFlow.
+
+    Zeros serve the max poolings too: they follow a ReLU, so no window is all negative.
+    """
+    time, height, width = map(same_padding, x.shape[2:], kernel, stride)
+    if not any((*time, *height, *width)):
+        return x
+    return functional.pad(x, (*width, *height, *time))  # (B, C, T + kt - st, H + kh - sh, W + kw - sw) or less
+
+
+class ConvUnit(nn.Module):
+    """Convolution (SAME, no bias), batch norm, ReLU."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, channels, kernel, stride, bias=False)
+        self.norm = nn.BatchNorm3d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
+        self.norm.weight.requires_grad_(
+            False
+        )  # DeepMind's batch norm has no gamma; ImageNet's (inflated) is kept as is
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw))."""
+        x = pad_same(x, self.conv.kernel_size, self.conv.stride)  # type: ignore[arg-type]
+        return functional.relu(self.norm(self.conv(x)))
+
+
+class PoolUnit(nn.Module):
+    """Max pooling (SAME)."""
+
+    def __init__(self, kernel: Triple, stride: Triple) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) → (B, C, ceil(T / st), ceil(H / sh), ceil(W / sw))."""
+        return functional.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+
+
+class MixedUnit(nn.Module):
+    """An Inception block: four branches side by side."""
+
+    def __init__(self, branches: list[nn.Sequential]) -> None:
+        super().__init__()
+        for index, branch in enumerate(branches):
+            self.add_module(f"Branch_{index}", branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T, H, W)."""
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+class Head(nn.Module):
+    """Average over 2 steps and the whole of a 224 crop, dropout, a linear layer at every step."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.Conv3d_0c_1x1 = nn.ModuleDict({"conv": nn.Conv3d(in_channels, num_classes, (1, 1, 1))})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1024, T, H, W) → logits (B, classes, T - 1); a frame larger than 224 gives a mean over its 7×7 places."""
+        x = functional.avg_pool3d(x, HEAD_POOL, stride=1)  # (B, 1024, T - 1, H - 6, W - 6)
+        x = self.Conv3d_0c_1x1["conv"](self.dropout(x))  # (B, classes, T - 1, H - 6, W - 6)
+        return x.mean(dim=(3, 4))  # (B, classes, T - 1)
+
+
+class I3D(nn.Module):
+    """The training form of I3D: one stream of architecture (e).
+
+    Args:
+        num_classes: size of the last layer.
+        in_channels: 3 for RGB, 2 for flow.
+        width: multiplies every channel count (rounded, at least 1); 1.0 is the paper's network.
+        dropout: of the features before the last layer, while training (2: 0.5).
+    """
+
+    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+        super().__init__()
+        channels = in_channels
+        for row in ROWS:
+            unit, channels = _unit(row, channels, width)
+            self.add_module(row.name, unit)
+        self.Logits = Head(channels, num_classes, dropout)
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
+
+        ``steps`` is ceil(T / 8) - 1, one prediction per two steps of Mixed_5c; DeepMind's logits are their mean.
+        Raises ValueError for fewer than 9 frames.
+        """
+        if x.shape[2] < MIN_FRAMES:
+            raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
+        for unit in self.children():
+            x = unit(x)
+        return x
+
+    def endpoints(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The output of every endpoint in turn, with its name in DeepMind's graph."""
+        for name, unit in self.named_children():
+            x = unit(x)
+            yield name, x
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` at a width multiplier."""
+    return max(1, round(channels * width))
+
+
+def _unit(row: Conv | Pool | Mixed, in_channels: int, width: float) -> tuple[nn.Module, int]:
+    """The module of a row, and how many channels leave it."""
+    if isinstance(row, Pool):
+        return PoolUnit(row.kernel, row.stride), in_channels
+    if isinstance(row, Conv):
+        channels = scaled(row.channels, width)
+        return ConvUnit(in_channels, channels, row.kernel, row.stride), channels
+    branches, total = [], 0
+    for rows in row.branches():
+        branch, channels = nn.Sequential(), in_channels
+        for inner in rows:
+            unit, channels = _unit(inner, channels, width)
+            branch.add_module(inner.name, unit)
+        branches.append(branch)
+        total += channels
+    return MixedUnit(branches), total
+
+
+def _initialise(module: nn.Module) -> None:
+    """Truncated normal of variance 1 / fan-in, Sonnet's default (2)."""
+    if isinstance(module, nn.Conv3d):
+        fan_in = module.weight[0].numel()
+        nn.init.trunc_normal_(module.weight, std=fan_in**-0.5, a=-2 * fan_in**-0.5, b=2 * fan_in**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,145 @@
+"""What vadis says of a video: ``VideoResult``, ``Segment``, ``Label``, and their JSON (one object per video).
+
+The record is a contract: ``schema`` 1, documented field by field in docs/command-line.md. Intervals are half-open
+``[start, end)`` in seconds after the first frame; scores are probabilities in [0, 1] and always finite.
+"""
+
+import base64
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+SCHEMA = 1
+STATUSES = ("ok", "partial", "error", "skipped")
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class name with its score.
+
+    ``peak`` (the highest score in any segment) and ``seconds`` (for how long the label leads) belong to the labels of
+    a whole video and are None in a segment.
+    """
+
+    label: str
+    score: float
+    peak: float | None = None
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The label as in the record; what is None is left out."""
+        record: dict[str, Any] = {"label": self.label, "score": _finite(self.score)}
+        if self.peak is not None:
+            record["peak"] = _finite(self.peak)
+        if self.seconds is not None:
+            record["seconds"] = round(self.seconds, 3)
+        return record
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What happens in ``[start, end)``, in seconds; the best label first."""
+
+    start: float
+    end: float
+    labels: tuple[Label, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The segment as in the record, its times to the millisecond."""
+        labels = [label.to_json() for label in self.labels]
+        return {"start": round(self.start, 3), "end": round(self.end, 3), "labels": labels}
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """One record: all that vadis says of one input.
+
+    ``path`` is the path as given; bytes that are not UTF-8 are kept in it as surrogates (``os.fsencode`` gives them
+    back). ``status`` is ``ok``, ``partial`` (fewer frames decoded than the file declares), ``error`` or ``skipped``;
+    ``error_code`` is a key of ``vadis.errors.VIDEO_ERROR_CODES``. ``flags`` name what was out of the ordinary.
+    """
+
+    path: str
+    status: str
+    duration_seconds: float | None = None
+    source_fps: Fraction | None = None
+    source_size: tuple[int, int] | None = None  # (width, height), upright, as coded
+    num_frames: int | None = None  # on the 25 fps grid
+    frames_decoded: int | None = None
+    frames_declared: int | None = None
+    flags: tuple[str, ...] = ()
+    model: str | None = None
+    model_sha256: str | None = None
+    streams: tuple[str, ...] = ()
+    sliding: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[Label, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"{self.status = } is not one of {STATUSES}")
+        if (self.status == "error") != (self.error_code is not None):
+            raise ValueError(f"{self.status = } does not go with {self.error_code = }")
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values; raises ValueError rather than write a score that is not finite."""
+        record: dict[str, Any] = {"schema": SCHEMA, **_path_fields(self.path), "status": self.status}
+        if self.error_code is not None:
+            record["error"] = {"code": self.error_code, "message": printable(self.error_message or "")}
+        record |= self._facts()
+        if self.status in ("ok", "partial"):
+            record |= self._findings()
+        return record
+
+    def to_json_line(self) -> str:
+        """The record as one line of ASCII, without its line feed."""
+        return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
+
+    def _facts(self) -> dict[str, Any]:
+        """What is known of the file; in an error record only what was found out before it."""
+        facts = {
+            "duration_seconds": None if self.duration_seconds is None else round(self.duration_seconds, 3),
+            "source_fps": None if self.source_fps is None else f"{self.source_fps.numerator}/{self.source_fps.denominator}",
+            "source_size": None if self.source_size is None else list(self.source_size),
+            "num_frames": self.num_frames,
+            "frames_decoded": self.frames_decoded,
+            "frames_declared": self.frames_declared,
+            "flags": list(self.flags),
+        }
+        if self.status == "error":
+            return {key: value for key, value in facts.items() if value not in (None, [])}
+        return facts
+
+    def _findings(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "streams": list(self.streams),
+            "sliding": self.sliding,
+            "labels": [label.to_json() for label in self.labels],
+            "segments": [segment.to_json() for segment in self.segments],
+        }
+
+
+def printable(text: str) -> str:
+    """``text`` with lone surrogates (bytes that are not UTF-8) written as ``\\xNN``, so that any encoder takes it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _path_fields(path: str) -> dict[str, str]:
+    """``path`` as text; where its bytes are not UTF-8, also ``path_b64``, from which they come back exactly."""
+    text = printable(path)
+    if text == path:
+        return {"path": path}
+    return {"path": text, "path_b64": base64.b64encode(os.fsencode(path)).decode("ascii")}
+
+
+def _finite(score: float) -> float:
+    if not math.isfinite(score):
+        raise ValueError(f"a score must be finite, got {score}")
+    return round(float(score), 6)
