@@ -8,6 +8,7 @@ A video walks through these rooms, in this order:
     streams      clips → what a network eats
     models       the networks of the paper as tables of rows
     weights      where their parameters come from
+    scores       predictions in time → labels and segments
     inference    the road itself: video → results
     formats      results → a row in a file
     cli          the only room that knows the terminal
@@ -16,10 +17,10 @@ A room imports from rooms above it, never from below. The names here are loaded 
 PyTorch takes seconds to import.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from vadis.errors import VadisError as VadisError
     from vadis.flow import tvl1 as tvl1
     from vadis.inference import classify as classify
@@ -56,10 +57,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(_importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

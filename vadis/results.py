@@ -14,6 +14,8 @@ from typing import Any
 
 SCHEMA = 1
 STATUSES = ("ok", "partial", "error", "skipped")
+SEGMENT_SECONDS = 2.56  # 64 frames at 25 fps, the length of a training clip (paper, table 1)
+FINEST_SEGMENT_SECONDS = 0.32  # 8 frames at 25 fps, the temporal stride of I3D
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,10 @@ class VideoResult:
 
     def _facts(self) -> dict[str, Any]:
         """What is known of the file; in an error record only what was found out before it."""
+        fps = self.source_fps
         facts = {
             "duration_seconds": None if self.duration_seconds is None else round(self.duration_seconds, 3),
-            "source_fps": None if self.source_fps is None else f"{self.source_fps.numerator}/{self.source_fps.denominator}",
+            "source_fps": None if fps is None else f"{fps.numerator}/{fps.denominator}",
             "source_size": None if self.source_size is None else list(self.source_size),
             "num_frames": self.num_frames,
             "frames_decoded": self.frames_decoded,
@@ -128,7 +131,11 @@ class VideoResult:
 
 def printable(text: str) -> str:
     """``text`` with lone surrogates (bytes that are not UTF-8) written as ``\\xNN``, so that any encoder takes it."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a UTF-16 pair, which no file name holds but a caller's text may
+        content = text.encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")
 
 
 def _path_fields(path: str) -> dict[str, str]:

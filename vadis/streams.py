@@ -16,7 +16,7 @@ from torch import Tensor
 CROP = 224  # px, height and width of what the network sees
 FLOW_BOUND = 20.0  # px per frame; larger motions are truncated
 
-Array = NDArray[np.uint8] | NDArray[np.float32]
+Array = NDArray[np.generic]  # uint8 frames (T, H, W, 3), or float32 flow (T, 2, H, W)
 
 
 @dataclass(frozen=True)

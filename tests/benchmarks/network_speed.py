@@ -2,9 +2,9 @@
 
     python tests/benchmarks/network_speed.py [--frames 64] [--repeats 5] [--chunk 32]
 
-The peer is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``: batch norm as a layer of its own,
-SAME padding written out by ``functional.pad``, contiguous tensors, the code that one writes first. The floor is the
-multiply-adds of the convolutions over what one large matrix product reaches on this machine in the same run.
+The peer is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``: batch norm as a layer of its
+own, SAME padding written out by ``functional.pad``, contiguous tensors, the code that one writes first. The floor is
+the multiply-adds of the convolutions over what one large matrix product reaches on this machine in the same run.
 """
 
 import argparse

@@ -1,0 +1,68 @@
+"""The command line as tests run it: ``run_vadis`` in this process, with the road itself replaced by ``road``."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.fake_road import FakeModel, labelled
+from vadis import cli
+from vadis.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run leaves behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_vadis(monkeypatch, capsys):
+    """``run_vadis("classify", "a.mp4", …)`` as from a shell whose stdout and stderr are not terminals."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["vadis", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return Ended(exit_.value.code or 0, *capsys.readouterr())
+
+    yield run
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+
+
+@dataclass
+class Road:
+    """The faked road: what was asked of it."""
+
+    calls: list[str]
+    options: dict[str, object]
+
+
+@pytest.fixture
+def road(monkeypatch) -> Iterator[Road]:
+    """``classify_many`` answers by the names of the files (see tests/fake_road.py); models cost nothing."""
+    asked = Road([], {})
+
+    def load_model(name, device="auto", **options):
+        asked.calls.append("load_model")
+        asked.options |= {"model": name, "device": device, **options}
+        if name == "nowhere":
+            raise WeightsError("there is no network", hint="look here")
+        return FakeModel()
+
+    def classify_many(paths, model, **options):
+        asked.calls.append("classify_many")
+        asked.options |= {"streams": model.card.streams, **options}
+        return labelled(paths, options["progress"])
+
+    monkeypatch.setattr("vadis.weights.load.load_model", load_model)
+    monkeypatch.setattr("vadis.inference.classify_many", classify_many)
+    yield asked

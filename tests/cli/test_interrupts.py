@@ -1,0 +1,119 @@
+"""Signals and broken pipes, on the program itself (with the road faked, see tests/fake_road.py)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vadis.cli import interrupts
+
+ROOT = Path(__file__).parents[2]
+WITHIN_SECONDS = 5  # the promise; a loaded machine included
+
+
+@pytest.fixture
+def clips(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4", "slow.mp4", "z.mp4"):
+        (folder / name).write_bytes(b"not looked at")
+    return folder
+
+
+def started(*arguments):
+    command = [sys.executable, "-m", "tests.fake_road", "classify", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def interrupted(process, signum, ready):
+    """What ``process`` leaves after ``signum``, sent once ``ready()``: (exit code, stdout, stderr)."""
+    deadline = time.monotonic() + 30
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)  # now it is busy with the slow one
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=WITHIN_SECONDS)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_its_code_and_the_records_so_far(clips, tmp_path, signum, code):
+    out = tmp_path / "out.jsonl"
+    process = started(clips, "-o", out)
+    ended = interrupted(process, signum, lambda: out.exists() and out.read_bytes().count(b"\n") == 2)
+    assert ended[0] == code
+    assert ended[2].splitlines()[-2:] == ["interrupted", "2 ok, 2 not done"]
+    assert [json.loads(line)["path"][-5:] for line in out.read_text().splitlines()] == ["a.mp4", "b.mp4"]
+
+
+def test_a_document_is_closed_well_formed(clips, tmp_path):
+    out = tmp_path / "out.json"
+    process = started(clips, "-o", out)
+    code, _, err = interrupted(process, signal.SIGINT, lambda: any(tmp_path.glob("*.part")))
+    assert code == 130, err
+    assert len(json.loads(out.read_text())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.json"]
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(clips):
+    process = started(clips / "a.mp4", clips / "b.mp4")
+    process.stdout.close()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, "fake, rgb and flow, on cpu\n")
+
+
+@pytest.fixture
+def own_handlers():
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    interrupts.install()
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def test_a_signal_waits_while_a_record_is_written(own_handlers):
+    done = []
+    with pytest.raises(interrupts.Interrupted) as raised, interrupts.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("written")
+        with interrupts.interruptible():
+            done.append("too much")
+    assert done == ["written"]
+    assert raised.value.exit_code == 143
+
+
+def test_a_signal_that_waited_is_not_forgotten(own_handlers):
+    with pytest.raises(interrupts.Interrupted), interrupts.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_elsewhere_a_signal_is_raised_at_once(own_handlers):
+    with pytest.raises(interrupts.Interrupted) as raised:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    assert raised.value.exit_code == 130
+
+
+SIGNALS_TWICE = """
+import os, signal, sys, time
+from vadis.cli import interrupts
+interrupts.install()
+with interrupts.deferred():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(interrupts.SAME_SIGNAL_SECONDS * {pause})
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("still here", flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("pause", "code", "out"), [(1.2, 143, ""), (0, 0, "still here\n")])
+def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_wish(pause, code, out):
+    program = SIGNALS_TWICE.format(pause=pause)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, out, "")

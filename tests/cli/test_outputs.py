@@ -1,0 +1,123 @@
+"""Where records go: whole or not at all, below the folder given, and never onto each other."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.fake_road import result
+from vadis.cli import outputs
+from vadis.errors import UsageError, VadisError
+from vadis.formats import FORMATS
+
+
+def test_an_appendable_file_grows_record_by_record(tmp_path):
+    out = tmp_path / "out.jsonl"
+    sizes = []
+
+    def results():
+        for path in ("a.mp4", "b.mp4", "c.mp4"):
+            sizes.append(out.stat().st_size)
+            yield result(path)
+
+    outputs.to_file(out, FORMATS["jsonl"], results())
+    line = len(result("a.mp4").to_json_line()) + 1
+    assert sizes == [0, line, 2 * line]
+    assert out.stat().st_size == 3 * line
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_any_other_file_appears_only_when_it_is_whole(tmp_path, old):
+    out = tmp_path / "out.csv"
+    if old:
+        out.write_text(old)
+
+    def results():
+        yield result("a.mp4")
+        assert (out.read_text() if out.exists() else None) == old
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        outputs.to_file(out, FORMATS["csv"], results())
+    assert (out.read_text() if out.exists() else None) == old
+    assert list(tmp_path.iterdir()) == ([out] if old else [])
+
+
+def test_files_have_the_permissions_of_ordinary_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        for name in ("jsonl", "csv"):
+            outputs.to_file(tmp_path / name, FORMATS[name], [result("a.mp4")])
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "videos", "root"),
+    [
+        (["clips"], ["clips/a.mp4", "clips/x/b.mp4"], "clips"),
+        (["clips/x"], ["clips/x/y/a.mp4"], "clips/x"),
+        (["a.mp4"], ["a.mp4"], "."),
+        (["clips/a.mp4", "other/x/b.mp4"], ["clips/a.mp4", "other/x/b.mp4"], "."),
+        (["clips", "other"], ["clips/a.mp4", "other/b.mp4"], "."),
+        (["../outside.mp4", "clips"], ["../outside.mp4", "clips/a.mp4"], ".."),
+    ],
+)
+def test_the_root_of_the_tree_holds_all_inputs(tmp_path, monkeypatch, inputs, videos, root):
+    work = tmp_path / "work"
+    for folder in ("clips/x/y", "other/x"):
+        (work / folder).mkdir(parents=True)
+    monkeypatch.chdir(work)
+    assert outputs.tree_root(inputs, videos) == os.path.normpath(work / root)
+    targets = {outputs.mirrored(work / "out", outputs.tree_root(inputs, videos), "srt", video) for video in videos}
+    assert len(targets) == len(videos)
+    assert all(target.resolve().is_relative_to(work / "out") for target in targets)
+
+
+def test_equal_stems_do_not_meet(tmp_path):
+    targets = [
+        outputs.mirrored(tmp_path, "/videos", "srt", f"/videos/{name}") for name in ("a.mp4", "a.mkv", "x/a.mp4")
+    ]
+    assert targets == [tmp_path / "a.mp4.srt", tmp_path / "a.mkv.srt", tmp_path / "x" / "a.mp4.srt"]
+
+
+def test_nothing_is_written_outside_the_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    with pytest.raises(VadisError, match="outside"):
+        outputs.mirrored(tmp_path / "out", "/videos", "srt", "/videos/link/a.mp4")
+    with pytest.raises(VadisError, match="outside"):
+        outputs.mirrored(tmp_path / "out", "/videos", "srt", "/elsewhere/a.mp4")
+
+
+@pytest.mark.parametrize("name", ["é" * 120 + ".mp4", "x" * 251 + ".mp4", os.fsdecode(b"\xff" * 250) + ".mp4"])
+def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
+    target = outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/{name}")
+    outputs.to_folder(lambda path: target, FORMATS["json"], [result("a.mp4")])
+    assert target.is_file() and target.suffix == ".jsonl"
+    assert target != outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/x{name}")
+
+
+def test_a_disk_that_refuses_is_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VadisError, match=r"cannot write to .*file/a\.json"):
+        outputs.to_folder(lambda path: tmp_path / "file" / "a.json", FORMATS["json"], [result("a.mp4")])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    for check in (
+        lambda: outputs.check_file(tmp_path / "a.csv", False),
+        lambda: outputs.check_folder(tmp_path, [], False),
+    ):
+        with pytest.raises(UsageError, match="cannot be written"):
+            check()
+
+
+def test_a_device_is_no_file_to_overwrite():
+    outputs.check_file(Path(os.devnull), overwrite=False)
+    outputs.to_file(Path(os.devnull), FORMATS["csv"], [result("a.mp4")])
+    assert not Path(os.devnull).is_file()

@@ -1,0 +1,103 @@
+"""What reaches a terminal: 200 nasty names on a pseudo-terminal, and not one control byte of theirs."""
+
+import os
+import random
+import re
+import sys
+import unicodedata
+
+import pytest
+
+from tests.pseudo_terminal import on_a_terminal
+from vadis.cli import terminal
+from vadis.cli.interrupts import Interrupted
+from vadis.errors import UsageError, VadisError, WeightsError
+
+PIECES = [
+    *("\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x07", "\x08", "\r", "\n", "\t", "\x7f"),
+    *("\x9b31m", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200b", "\u200d", "\ufeff", "\u00ad", "\U000e0041"),
+    *("[red]", "[/red]", "[/foo]", "[link=http://x]", ":smile:", "%s", "{0}", "$(reboot)", "`id`", "\\", "'", '"', " "),
+    *("é", "e\u0301", "東京", "👩\u200d🚀", "\udcff", "\udc80\udc9b", "-rf", "a:b", "x..", "ملف"),
+]
+
+
+def nasty_names(count, seed=0):
+    """Different paths of up to eight pieces, all of them legal."""
+    rng = random.Random(seed)
+    names = {f"{''.join(rng.choices(PIECES, k=rng.randint(1, 8)))}{number}.mp4" for number in range(count)}
+    assert len(names) == count
+    return sorted(names, key=os.fsencode)
+
+
+def own_controls(text):
+    """``text`` without the escapes that a table and its progress bar need: colours, the cursor, line ends."""
+    return re.sub(r"\x1b\[([0-9;]*m|\?25[lh]|[0-9]*[AK]|2K)|\r", "", text)
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "srt"])
+def test_nasty_names_reach_a_terminal_harmlessly(tmp_path, form):
+    names = nasty_names(200) if form == "table" else nasty_names(20, seed=1)
+    for name in [*names, "bad[/foo]\x1b[2J.mp4"]:
+        path = tmp_path / "clips" / name  # [/red] makes a folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not looked at")
+    inputs = tmp_path / "clips" if form != "srt" else tmp_path / "clips" / names[0]
+    text, code = on_a_terminal(sys.executable, "-m", "tests.fake_road", "classify", "-f", form, inputs)
+    assert code in (0, 3), text
+    assert "Traceback" not in text
+    left = {c for c in own_controls(text) if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert left == set()
+    assert "\x1b]" not in text and "\x1b[2J" not in text
+    if form == "table":
+        assert text.count("arm wrestling") == 2 * 200
+        assert "200 ok, 1 failed" in text
+        assert "[link=http:/x]" in text
+
+
+def test_a_table_and_colours_on_a_terminal_but_not_with_no_color(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    command = (sys.executable, "-m", "tests.fake_road", "classify", tmp_path / "a.mp4")
+    assert re.search(r"\x1b\[[0-9;]*48;", on_a_terminal(*command)[0])
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = on_a_terminal(*command)[0]
+    assert "AAAABBBB" in plain
+    assert re.search(r"\x1b\[[0-9;]*(3[0-7]|4[0-8])", plain) is None
+
+
+def test_messages_keep_their_lines_and_nothing_else(capsys):
+    terminal.complain("two\nlines \x1b[2J [red]x[/red] :smile: \u202e \udcff")
+    assert capsys.readouterr().err == "two\nlines \\x1b[2J [red]x[/red] :smile: \\u202e \\xff\n"
+
+
+def test_long_messages_are_not_broken(capsys):
+    terminal.complain("word " * 100)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("m"), 2),
+        (WeightsError("m"), 1),
+        (VadisError("m", hint="h"), 1),
+        (Interrupted(2), 130),
+        (KeyError("k"), 1),
+        (MemoryError(), 1),
+        (PermissionError(13, "Permission denied", "/x"), 1),
+    ],
+)
+def test_every_ending_has_a_code_and_a_sentence(capsys, error, code):
+    assert terminal.explain(error) == code
+    said = capsys.readouterr().err
+    assert said and "Traceback" not in said
+
+
+def test_clock():
+    assert [terminal.clock(s) for s in (0, 7.4, 59.6, 760, 3723)] == ["0:00", "0:07", "1:00", "12:40", "1:02:03"]
+
+
+def test_downloads_are_drawn_on_a_terminal_only(capsys):
+    with terminal.download_progress() as report:
+        report("i3d", 10, None)
+        report("i3d", 20, 100)
+    assert capsys.readouterr() == ("", "")

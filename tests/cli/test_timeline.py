@@ -1,0 +1,156 @@
+"""The table for people: what it says, how wide it is, and what it does without colour, Unicode or a short video."""
+
+import io
+import re
+from fractions import Fraction
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from vadis.cli.terminal import file_console
+from vadis.cli.timeline import MAX_STRETCHES, table
+from vadis.results import Label, Segment, VideoResult
+
+
+def video(leaders, segment_seconds=2.56, **changes):
+    """A video whose segments are led by ``leaders``; None is a segment without a label above the threshold."""
+    segments = tuple(
+        Segment(i * segment_seconds, (i + 1) * segment_seconds, (Label(leader, 0.9),) if leader else ())
+        for i, leader in enumerate(leaders)
+    )
+    values = {
+        "status": "ok",
+        "duration_seconds": segment_seconds * len(leaders),
+        "source_fps": Fraction(30000, 1001),
+        "source_size": (340, 256),
+        "labels": (Label("arm wrestling", 0.61), Label("hurling", 0.22), Label("waving", 0.001)),
+        "segments": segments,
+    }
+    return VideoResult("clips/a.mp4", **{**values, **changes})
+
+
+def drawn(*results, console=None, **options):
+    return "".join(table(results, console or file_console(), **options))
+
+
+def terminal(width=80, **options):
+    return Console(
+        file=io.StringIO(), force_terminal=True, width=width, markup=False, emoji=False, highlight=False, **options
+    )
+
+
+def test_a_short_video_reads_like_this():
+    leaders = ["arm wrestling"] * 4 + ["hurling"] * 3 + ["riding a bike"]
+    assert drawn(video(leaders)).splitlines() == [
+        "clips/a.mp4",
+        "20.5 s, 340×256, 29.97 fps",
+        "",
+        "   A   arm wrestling                        61 %  ████████████▎",
+        "   B   hurling                              22 %  ████▍",
+        "       waving                               <1 %  ",
+        "",
+        "       " + "A" * 36 + "B" * 27 + "C" * 9,
+        "       0:00              0:05             0:10              0:15",
+        "       C riding a bike",
+        "",
+        "  0:00–0:10   A   arm wrestling                        90 %",
+        "  0:10–0:18   B   hurling                              90 %",
+        "  0:18–0:20   C   riding a bike                        90 %",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 140, 200])
+def test_nothing_but_names_is_wider_than_the_terminal(width):
+    text = drawn(
+        video(["arm wrestling", "hurling", "riding a bike"] * 9), console=Console(file=io.StringIO(), width=width)
+    )
+    longest = max(cell_len(line) for line in text.splitlines())
+    assert longest <= max(width, 72)
+
+
+def test_without_colour_every_block_carries_its_letter():
+    plain = drawn(video(["arm wrestling", "hurling"]), console=terminal(no_color=True))
+    assert re.search("A{36}B{36}", plain)
+    assert "\x1b[48" not in plain
+
+
+def test_with_colour_a_run_of_blocks_carries_one_letter():
+    coloured = drawn(video(["arm wrestling", "hurling"]), console=terminal(color_system="truecolor"))
+    strip = next(line for line in re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines() if line.startswith("       A"))
+    assert strip.split() == ["A", "B"]
+    assert "\x1b[38;2;0;0;0;48;2;86;180;233m" in coloured
+
+
+def test_an_ascii_terminal_gets_ascii():
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), width=80)
+    text = drawn(video(["arm wrestling", "hurling"]), console=console)
+    assert text.isascii()
+    assert "####" in text
+
+
+def test_an_hour_is_binned_and_its_list_limited_to_the_longest():
+    stretches = [name for i in range(70) for name in [["arm wrestling", "hurling"][i % 2]] * (20 if i % 5 else 21)]
+    lines = drawn(video(stretches)).splitlines()
+    listed = [line for line in lines if re.match(r" +[\d:]+–[\d:]+ ", line)]
+    assert len(listed) == MAX_STRETCHES
+    assert [line.split("–")[0] for line in listed] == sorted((line.split("–")[0] for line in listed), key=seconds)
+    assert "  and 58 shorter; `vadis -v classify` shows them all" in lines
+    assert "and 58 shorter" not in drawn(video(stretches), all_stretches=True)
+
+
+def seconds(clock):
+    total = 0
+    for part in clock.strip().split(":"):
+        total = 60 * total + int(part)
+    return total
+
+
+def test_time_under_no_label_stays_empty():
+    text = drawn(video(["arm wrestling", None, "arm wrestling", None]))
+    assert "A" * 18 + "." * 18 + "A" * 18 + "." * 18 in text
+    assert text.count("–") == 2
+
+
+def test_short_stretches_show_tenths():
+    assert "0:00.3–0:00.6   B   hurling" in drawn(video(["arm wrestling", "hurling"], segment_seconds=0.32))
+
+
+def test_one_segment_needs_no_timeline():
+    assert "–" not in drawn(video(["arm wrestling"]))
+
+
+def test_more_labels_than_letters_still_draw():
+    names = [f"label {number}" for number in range(40)]
+    text = drawn(video([name for name in names for _ in range(2)]))
+    assert "ZZ" in text and "**" in text
+
+
+def test_wide_and_long_labels_keep_the_columns():
+    labels = (Label("腕相撲", 0.5), Label("x" * 90, 0.25))
+    lines = [line for line in drawn(video(["腕相撲"], labels=labels)).splitlines() if "%" in line]
+    assert len({cell_len(line[: line.index("%")]) for line in lines}) == 1
+
+
+def test_what_is_out_of_the_ordinary_is_said_in_words():
+    text = drawn(
+        video(
+            ["hurling"],
+            status="partial",
+            frames_decoded=120,
+            frames_declared=250,
+            flags=("ends_early", "rotated", "new_flag"),
+        )
+    )
+    assert "partial: only 120 of 250 frames could be read" in text
+    assert "note: the file ends before the time its header declares" in text
+    assert "note: the frames were turned upright" in text
+    assert "note: new flag" in text
+    assert "partial: part of the file could not be read" in drawn(video(["hurling"], status="partial"))
+
+
+def test_a_failed_video_says_why_and_threshold_says_so():
+    failed = VideoResult("[red]b\x1b[2J.mp4", "error", error_code="empty_file", error_message="the file is empty")
+    assert drawn(failed) == "[red]b\\x1b[2J.mp4\nnot labelled: the file is empty\n\n"
+    assert "no label is above the threshold" in drawn(video([None, None], labels=()))

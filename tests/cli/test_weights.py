@@ -1,0 +1,115 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.make_model import make_model
+from tests.tf_bundle import i3d_variables, write_bundle
+from vadis.cli.weights import app
+from vadis.errors import NothingToDoError, UsageError, WeightsError
+from vadis.weights import cache as cache_room
+from vadis.weights.model_file import read_card
+
+NAME = "i3d-kinetics400"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def in_cache(cache):
+    """A small model under the default name, as if fetched, with a checkpoint."""
+    path = cache_room.model_path(NAME)
+    path.parent.mkdir(parents=True)
+    make_model(path, width=1 / 64, classes=400)
+    checkpoint = cache / "downloads/rgb_imagenet/model.ckpt.index"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"x")
+    return path
+
+
+def vadis(*arguments):
+    """Run a command; what it raises comes out, as ``vadis.cli.main`` would meet it."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_list_shows_every_model_in_80_columns(in_cache):
+    lines = vadis("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", NAME, f"{NAME}-scratch", "i3d-kinetics600"]
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].split()[1:] == ["rgb+flow", "400", "74.2", "91.3", "102", "MB", "yes"]
+    assert lines[3].split()[1:] == ["rgb", "600", "–", "–", "103", "MB", "no"]
+
+
+def test_list_as_json():
+    rows = json.loads(vadis("list", "--json").stdout)
+    assert [row["name"] for row in rows if row["default"]] == [NAME]
+    assert rows[0]["accuracy"]["rgb"] == {"top1": 71.1, "top5": 89.3}
+    assert rows[0]["in_cache"] is False
+
+
+def test_path_is_where_the_model_lies_or_would_lie(cache):
+    assert vadis("path").stdout.strip() == str(cache)
+    result = vadis("path", NAME)
+    assert result.stdout.strip() == str(cache / "models" / f"{NAME}.safetensors")
+    assert "not there yet" in result.stderr
+    with pytest.raises(UsageError, match="no model named 'x'"):
+        vadis("path", "x")
+
+
+def test_verify_prints_the_checksum(in_cache):
+    import hashlib
+
+    assert vadis("verify").stdout == f"{hashlib.sha256(in_cache.read_bytes()).hexdigest()}  {NAME}\n"
+
+
+def test_verify_without_models_has_nothing_to_do():
+    with pytest.raises(NothingToDoError):
+        vadis("verify")
+    with pytest.raises(WeightsError, match="not in the cache"):
+        vadis("verify", NAME)
+
+
+def test_download_takes_what_is_there(in_cache, monkeypatch):
+    monkeypatch.setenv("VADIS_OFFLINE", "1")
+    assert vadis("download").stdout.strip() == str(in_cache)
+
+
+def test_download_offline_says_what_is_missing(monkeypatch):
+    monkeypatch.setenv("VADIS_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="vadis is offline") as failure:
+        vadis("download", "i3d-kinetics600")
+    assert "rgb_scratch_kin600/model.ckpt.index" in failure.value.hint
+
+
+def test_remove_takes_the_model_and_its_checkpoints(in_cache, cache):
+    result = vadis("remove", NAME)
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    assert "removed 2 files" in result.stderr
+
+
+def test_remove_can_keep_the_model(in_cache, cache):
+    vadis("remove", NAME, "--only-downloads")
+    assert [path for path in cache.rglob("*") if path.is_file()] == [in_cache]
+
+
+def test_convert_writes_a_model_file(tmp_path):
+    write_bundle(tmp_path / "ckpt" / "model.ckpt", i3d_variables("flow", 3, 1 / 64))
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    out = tmp_path / "mine.safetensors"
+    arguments = ("convert", tmp_path / "ckpt", "-o", out, "--labels", tmp_path / "labels.txt")
+    assert vadis(*arguments).stdout.strip() == str(out)
+    assert (read_card(out).name, read_card(out).labels, read_card(out).streams) == ("mine", ("a", "b", "c"), ("flow",))
+    with pytest.raises(UsageError, match="exists already"):
+        vadis(*arguments)
+    vadis(*arguments, "--name", "other", "--overwrite")
+    assert read_card(out).name == "other"
+
+
+def test_help_of_every_command_fits_and_exits_0():
+    for command in ("list", "download", "path", "verify", "convert", "remove"):
+        result = vadis(command, "--help")
+        assert result.exit_code == 0 and "Usage" in result.stdout

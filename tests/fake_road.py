@@ -1,0 +1,108 @@
+"""The road without its weight, for tests of the command line: files are "labelled" by their names, at once.
+
+A name that holds ``bad`` fails, ``cut`` is partial, ``slow`` takes a minute, ``full`` meets a full disk, ``bug`` meets
+a bug. As a program this is ``vadis`` itself, started in no time: ``python -m tests.fake_road classify …``.
+"""
+
+import errno
+import sys
+import time
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import vadis
+from vadis import cli
+from vadis.results import Label, Segment, VideoResult
+
+
+@dataclass(frozen=True)
+class FakeCard:
+    """The fields of a model card that the command line reads."""
+
+    name: str = "fake"
+    streams: tuple[str, ...] = ("rgb", "flow")
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """What the command line asks of a model."""
+
+    card: FakeCard = FakeCard()
+    device: str = "cpu"
+
+    def only(self, streams):
+        return replace(self, card=replace(self.card, streams=streams))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The fields of ``vadis.inference.Progress``."""
+
+    path: str
+    stage: str
+    frames_done: int
+    frames_total: int | None
+
+
+def labelled(paths, progress=None):
+    """One record per path."""
+    for path in paths:
+        for done in range(0, 250, 50):
+            for stage in ("decoding", "flow", "network"):
+                if progress:
+                    progress(Progress(path, stage, done, 250))
+                time.sleep(4.0 if "slow" in path else 0)
+        yield result(path)
+
+
+def result(path):
+    """The record of one path, by its name."""
+    if "bug" in path:
+        raise RuntimeError("\x1b[2Ja bug")
+    if "full" in path:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+    if "bad" in path:
+        return VideoResult(path, "error", error_code="no_frames", error_message="no frame can be decoded")
+    halves = ((0.0, 2.56, "arm wrestling", 0.9), (2.56, 5.12, "hurling", 0.4))
+    return VideoResult(
+        path,
+        "partial" if "cut" in path else "ok",
+        duration_seconds=5.12,
+        source_fps=Fraction(25),
+        source_size=(340, 256),
+        num_frames=128,
+        frames_decoded=128,
+        frames_declared=200 if "cut" in path else 128,
+        model="fake",
+        streams=("rgb", "flow"),
+        sliding={"mode": "whole", "segment_seconds": 2.56},
+        labels=(Label("arm wrestling", 0.61, 0.9, 2.56), Label("hurling", 0.05, 0.4, 2.56)),
+        segments=tuple(Segment(start, end, (Label(name, score),)) for start, end, name, score in halves),
+    )
+
+
+def _stand_in(name, **attributes):
+    module = ModuleType(name)
+    module.__dict__.update(attributes)
+    sys.modules[name] = module
+
+
+def main():
+    """``vadis`` with stand-ins for the rooms that import PyTorch."""
+    rooms = Path(vadis.__file__).parent
+    _stand_in("vadis.weights", __path__=[str(rooms / "weights")])
+    _stand_in("vadis.weights.load", load_model=lambda name, device="auto", **options: FakeModel())
+    _stand_in(
+        "vadis.inference",
+        FLAGS={},
+        Progress=Progress,
+        Sliding=lambda *arguments: arguments,
+        classify_many=lambda paths, model, progress, **options: labelled(paths, progress),
+    )
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Every output format: what it writes, that it streams, and that nothing in a name can break out of it."""
+
+import csv
+import io
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vadis.formats import CSV_COLUMNS, FORMATS, Stretch, above, stretches, visible
+from vadis.results import Label, Segment, VideoResult
+
+HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202egpj.\n<b>&-->,\"'\t\r\x7f\u200b\udcff.mp4"
+
+
+def segment(start, end, label, score=0.5):
+    return Segment(start, end, (Label(label, score), Label("waving", 0.01)))
+
+
+def video(path="clips/a.mp4", **changes):
+    segments = (
+        segment(0.0, 2.56, "arm wrestling", 0.9),
+        segment(2.56, 5.0, "arm wrestling", 0.7),
+        segment(5.0, 6.0, "hurling"),
+    )
+    values = {"status": "ok", "labels": (Label("arm wrestling", 0.8, 0.9, 5.0),), "segments": segments}
+    return VideoResult(path, **{**values, **changes})
+
+
+def failed(path="clips/b.mp4"):
+    return VideoResult(path, "error", error_code="no_video_stream", error_message="there is no picture in it")
+
+
+def written(name, *results):
+    return "".join(FORMATS[name].write(results))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_writes_each_result_before_it_asks_for_the_next(name):
+    asked = []
+
+    def results():
+        for path in ("a.mp4", "b.mp4", "c.mp4"):
+            asked.append(path)
+            yield video(path)
+
+    pieces = FORMATS[name].write(results())
+    while len(asked) < 2:
+        assert next(pieces)
+    assert asked == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_control_character_of_a_name_reaches_a_document(name):
+    labels = (Label(HOSTILE, 0.9),)
+    hostile = video(HOSTILE, labels=labels, segments=(Segment(0.0, 1.0, labels),))
+    document = written(name, hostile, VideoResult(HOSTILE, "error", error_code="io_error", error_message=HOSTILE))
+    assert [c for c in document if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")] == []
+
+
+def test_jsonl_is_one_record_per_line():
+    lines = written("jsonl", video(HOSTILE), failed()).splitlines()
+    assert [json.loads(line) for line in lines] == [video(HOSTILE).to_json(), failed().to_json()]
+
+
+@pytest.mark.parametrize("results", [(), (video(),), (video(), failed(), video("c.mp4"))])
+def test_json_is_an_array_of_records(results):
+    assert json.loads(written("json", *results)) == [result.to_json() for result in results]
+
+
+def test_csv_has_a_row_per_segment_and_label():
+    rows = list(csv.DictReader(io.StringIO(written("csv", video()))))
+    assert tuple(rows[0]) == CSV_COLUMNS
+    assert rows[0] == {
+        "path": "clips/a.mp4",
+        "start": "0.000",
+        "end": "2.560",
+        "rank": "1",
+        "label": "arm wrestling",
+        "score": "0.900000",
+        "status": "ok",
+        "error": "",
+    }
+    assert [(row["rank"], row["label"]) for row in rows[:2]] == [("1", "arm wrestling"), ("2", "waving")]
+    assert len(rows) == 6
+
+
+def test_csv_has_one_row_for_a_video_without_labels():
+    rows = list(csv.DictReader(io.StringIO(written("csv", failed(), above(video(), 0.99)))))
+    assert [(row["path"], row["status"], row["error"]) for row in rows] == [
+        ("clips/b.mp4", "error", "no_video_stream: there is no picture in it"),
+        ("clips/a.mp4", "ok", ""),
+    ]
+    assert {row["label"] for row in rows} == {""}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_disarms_formulas(start):
+    text = f"{start}cmd|' /C calc'!A0"
+    labels = (Label(text, 0.5),)
+    for row in csv.DictReader(
+        io.StringIO(written("csv", video(text, labels=labels, segments=(Segment(0, 1, labels),))))
+    ):
+        assert row["path"][0] == row["label"][0] == "'"
+
+
+def test_subtitles_merge_neighbours_and_count_cues():
+    assert written("srt", video()) == (
+        "1\n00:00:00,000 --> 00:00:05,000\narm wrestling (80%)\n\n2\n00:00:05,000 --> 00:00:06,000\nhurling (50%)\n\n"
+    )
+
+
+def test_web_subtitles_escape_markup():
+    document = written("vtt", video(segments=(segment(3599.9996, 3723.5, "a <b> & c --> d"),)))
+    assert document == "WEBVTT\n\n01:00:00.000 --> 01:02:03.500\na &lt;b&gt; &amp; c --&gt; d (50%)\n\n"
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_subtitles_of_a_failed_video_are_empty_but_valid(name):
+    assert written(name, failed()) in ("", "WEBVTT\n\n")
+
+
+def test_stretches_weigh_scores_by_time_and_keep_gaps_apart():
+    segments = [segment(0, 3, "a", 0.9), segment(3, 4, "a", 0.5), segment(5, 6, "a", 0.3), segment(6, 7, "b", 0.2)]
+    assert stretches(segments) == [Stretch(0, 4, "a", 0.8), Stretch(5, 6, "a", 0.3), Stretch(6, 7, "b", 0.2)]
+
+
+def test_stretches_end_where_no_label_is_left():
+    segments = [segment(0, 1, "a"), Segment(1, 2, ()), segment(2, 3, "a")]
+    assert [(stretch.start, stretch.end) for stretch in stretches(segments)] == [(0, 1), (2, 3)]
+
+
+def test_threshold_leaves_out_labels_but_no_segment():
+    result = above(video(), 0.6)
+    assert [label.label for label in result.labels] == ["arm wrestling"]
+    assert [len(piece.labels) for piece in result.segments] == [1, 1, 0]
+    assert above(video(), 0.0) == video()
+    assert above(failed(), 0.5) == failed()
+
+
+@given(st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape")))
+def test_visible_text_is_printable_and_plain_text_is_untouched(text):
+    shown = visible(text)
+    assert all(c.isprintable() or unicodedata.category(c) == "Zs" for c in shown)
+    assert visible(shown) == shown
+    if text.isprintable():
+        assert shown == text
+
+
+def test_visible_shows_what_it_replaces():
+    assert visible("a\nb\x1b\x9b\u202e\udcff é 　東京") == "a\\nb\\x1b\\x9b\\u202e\\xff é 　東京"

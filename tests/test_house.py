@@ -1,0 +1,91 @@
+"""The rules of the house, checked over the source: imports go one way, one door to FFmpeg, sizes, no heavy start."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vadis"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+ROOMS = (  # in the order a video walks them; a room imports only those before it
+    "errors",
+    "device",
+    "results",
+    "video",
+    "flow",
+    "streams",
+    "models",
+    "weights",
+    "scores",
+    "inference",
+    "formats",
+    "cli",
+)
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+NO_NAMES = {"utils", "util", "helpers", "common", "misc", "base"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Every module that a file imports anywhere in it, inside functions and TYPE_CHECKING too."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_rooms_before_it(path: Path) -> None:
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    assert room in ROOMS, f"{room} is not on the map"
+    later = set(ROOMS[ROOMS.index(room) + 1 :])
+    for name in imported_modules(ast.parse(path.read_text())):
+        parts = name.split(".")
+        assert parts[0] != "vadis" or len(parts) == 1 or parts[1] not in later, f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_sizes_and_names(path: Path) -> None:
+    text = path.read_text()
+    assert path.stem not in NO_NAMES
+    assert text.count("\n") <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+def attribute_calls(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+def test_one_door_to_ffmpeg() -> None:
+    doors = {str(path.relative_to(PACKAGE)) for path in FILES if "av.open" in attribute_calls(path)}
+    assert doors == {"video/reader.py"}
+    assert not any("cv2.VideoCapture" in attribute_calls(path) for path in FILES)
+
+
+def test_one_door_to_pickles() -> None:
+    doors = {str(path.relative_to(PACKAGE)) for path in FILES if "torch.load" in attribute_calls(path)}
+    assert doors == {"weights/convert.py"}
+
+
+@pytest.mark.parametrize("module", ["vadis", "vadis.cli"])
+def test_heavy_packages_are_not_imported_at_the_start(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'numba', 'av', 'cv2', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,204 @@
+"""The road, end to end, with a narrow network of random parameters."""
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.make_model import make_model
+from tests.synthetic import moving_texture, write_video
+from vadis.errors import UsageError, VideoError
+from vadis.flow.of_video import with_flow
+from vadis.inference import Progress, Sliding, classify, classify_many
+from vadis.models import Model
+from vadis.results import VideoResult
+from vadis.scores import softmax
+from vadis.streams import centre_crop, network_input
+from vadis.video.reader import open_video
+from vadis.weights.model_file import load_model_file
+
+LOGITS_TOLERANCE = 1e-4  # of a score, beside a plain pass of the training form over the whole clip
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 16, classes=5)
+
+
+@pytest.fixture(scope="module")
+def model(model_path: Path) -> Model:
+    return load_model_file(model_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("videos")
+
+
+def plain_scores(path: Path, model: Model) -> np.ndarray:
+    """The paper's whole-video test by the training form: all frames at once, looped to 64, completed to 8."""
+    with open_video(path) as video:
+        frames = np.stack([frame.pixels for frame in video])
+    ((_, flow),) = with_flow([frames], torch.device("cpu"))
+    arrays = {"rgb": frames, "flow": flow}
+    total = max(64, -(-len(frames) // 8) * 8)
+    index = np.arange(64) % len(frames) if len(frames) < 64 else np.minimum(np.arange(total), len(frames) - 1)
+    logits = 0
+    for stream, network in model.networks.items():
+        clip = network_input(centre_crop(arrays[stream], stream)[index], stream)
+        with torch.inference_mode():
+            logits = logits + network(clip).mean(dim=2)[0].numpy()
+    return softmax(logits)
+
+
+@pytest.mark.parametrize("frames", [2, 40, 64, 75, 100])
+def test_scores_equal_those_of_one_plain_pass(folder: Path, model: Model, frames: int) -> None:
+    path = write_video(folder / f"{frames}.mp4", num_frames=frames, size=(96, 64), seed=frames)
+    result = classify(path, model, top_k=5)
+    assert result.num_frames == frames
+    scores = {label.label: label.score for label in result.labels}
+    expected = plain_scores(path, model)
+    np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
+
+
+def test_the_record_of_a_video(folder: Path, model: Model) -> None:
+    path = write_video(folder / "record.mp4", num_frames=150, size=(96, 64), seed=1)
+    result = classify(path, model, top_k=2)
+    assert isinstance(result, VideoResult)
+    assert (result.status, result.num_frames, result.frames_decoded, result.flags) == ("ok", 150, 150, ())
+    assert (result.model, result.streams, result.source_size) == ("tiny", ("rgb", "flow"), (96, 64))
+    assert result.model_sha256 == model.sha256
+    assert result.source_fps == Fraction(25)
+    assert result.sliding == {"mode": "whole", "segment_seconds": 2.56}
+    assert [(segment.start, segment.end) for segment in result.segments] == [(0, 2.56), (2.56, 5.12), (5.12, 6.0)]
+    assert len(result.labels) == 2
+    assert sum(label.seconds or 0 for label in classify(path, model).labels) == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("streams", [("rgb",), ("flow",)])
+def test_one_stream_alone(folder: Path, model: Model, streams: tuple[str, ...]) -> None:
+    path = write_video(folder / "one-stream.mp4", num_frames=64, size=(96, 64), seed=2)
+    assert classify(path, model.only(streams)).streams == streams
+
+
+def log_scores(result: VideoResult, model: Model) -> np.ndarray:
+    """The video's logits, up to a constant."""
+    scores = {label.label: label.score for label in result.labels}
+    values = np.log([scores[name] for name in model.card.labels])
+    return values - values.mean()
+
+
+def test_the_sum_of_the_streams_logits_decides(folder: Path, model: Model) -> None:
+    path = write_video(folder / "fusion.mp4", num_frames=64, size=(96, 64), seed=3)
+    streams = [("rgb",), ("flow",), ("rgb", "flow")]
+    rgb, flow, both = (log_scores(classify(path, model.only(s)), model) for s in streams)
+    np.testing.assert_allclose(rgb + flow, both, atol=1e-3)
+
+
+def test_one_frame_is_labelled_by_rgb_alone(folder: Path, model: Model) -> None:
+    path = write_video(folder / "frame.mp4", num_frames=1, size=(96, 64), seed=4)
+    result = classify(path, model)
+    assert (result.streams, result.flags) == (("rgb",), ("looped", "no_flow"))
+    with pytest.raises(VideoError, match="needs two") as caught:
+        classify(path, model.only(("flow",)))
+    assert caught.value.code == "too_short"
+
+
+def test_a_short_video_has_its_predictions_folded_back_into_it(folder: Path, model: Model) -> None:
+    path = write_video(folder / "short.mp4", num_frames=30, size=(96, 64), seed=5)
+    result = classify(path, model, sliding=Sliding(segment_seconds=0.32))
+    assert result.segments[-1].end == pytest.approx(1.2)
+    assert len(result.segments) == 4
+    assert "looped" in result.flags
+
+
+def test_separate_windows(folder: Path, model: Model) -> None:
+    path = write_video(folder / "windows.mp4", num_frames=100, size=(96, 64), seed=6)
+    result = classify(path, model.only(("rgb",)), sliding=Sliding(window=32, stride=16))
+    assert result.sliding == {"mode": "windows", "window": 32, "stride": 16, "segment_seconds": 2.56}
+    with open_video(path) as video:
+        frames = centre_crop(np.stack([frame.pixels for frame in video]), "rgb")
+    logits = []
+    for start in (0, 16, 32, 48, 64, 68):  # the last one moved back to end at frame 100
+        with torch.inference_mode():
+            logits.append(model.networks["rgb"](network_input(frames[start : start + 32], "rgb")).mean(dim=2)[0])
+    scores = {label.label: label.score for label in result.labels}
+    expected = softmax(torch.stack(logits).mean(dim=0).numpy())
+    np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
+
+
+def test_flip_averages_with_the_mirror_image(folder: Path, model: Model) -> None:
+    frames = moving_texture(64, (96, 64), seed=7)  # (T, H, W, 3)
+    paths = [
+        write_video(folder / f"{name}.mkv", size=(96, 64), frames=pixels, codec="ffv1")  # lossless
+        for name, pixels in (("as-is", frames), ("mirrored", frames[:, :, ::-1]))
+    ]
+    rgb = model.only(("rgb",))
+    both = [log_scores(classify(path, rgb, flip=True), model) for path in paths]
+    alone = [log_scores(classify(path, rgb), model) for path in paths]
+    np.testing.assert_allclose(both[0], both[1], atol=0.02)  # 0.02: chroma sites and the scaler are not symmetric
+    assert np.abs(alone[0] - alone[1]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("sliding", "message"),
+    [
+        (Sliding(segment_seconds=0.2), "at least 0.32 s"),
+        (Sliding(segment_seconds=float("nan")), "at least 0.32 s"),
+        (Sliding(window=8), "at least 9 frames"),
+        (Sliding(stride=4), "goes with a window"),
+        (Sliding(window=16, stride=0), "goes with a window"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(model: Model, sliding: Sliding, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        classify("there is no such file", model, sliding=sliding)
+
+
+def test_one_bad_input_never_stops_the_others(folder: Path, model: Model) -> None:
+    good = write_video(folder / "good.mp4", num_frames=20, size=(96, 64), seed=8)
+    empty = folder / "empty.mp4"
+    empty.write_bytes(b"")
+    text = folder / "text.mp4"
+    text.write_text("not a video at all\n" * 100)
+    paths = [empty, good, folder / "missing.mp4", text, good]
+    results = list(classify_many(paths, model))
+    assert [result.path for result in results] == [str(path) for path in paths]
+    assert [result.status for result in results] == ["error", "ok", "error", "error", "ok"]
+    assert [result.error_code for result in results] == ["empty_file", None, "not_found", "not_a_video", None]
+    assert results[1] == results[4]
+
+
+def test_progress_tells_the_stage_and_counts_every_frame(folder: Path, model: Model) -> None:
+    path = write_video(folder / "progress.mp4", num_frames=100, size=(96, 64), seed=9)
+    seen: list[Progress] = []
+    classify(path, model, progress=seen.append)
+    assert {event.stage for event in seen} == {"decoding", "flow", "network"}
+    done = [event.frames_done for event in seen]
+    assert done == sorted(done)
+    assert (seen[0].frames_done, seen[-1].frames_done, seen[-1].frames_total) == (0, 100, 100)
+
+
+def test_logits_that_are_not_numbers_become_an_error_record(folder: Path, model_path: Path) -> None:
+    path = write_video(folder / "nan.mp4", num_frames=20, size=(96, 64), seed=10)
+    broken = load_model_file(model_path)
+    with torch.no_grad():
+        broken.networks["rgb"].get_parameter("Logits.Conv3d_0c_1x1.conv.bias").fill_(float("nan"))
+    (result,) = classify_many([path], broken)
+    assert (result.status, result.error_code) == ("error", "not_finite")
+
+
+def test_labelling_never_imports_opencv(folder: Path, model_path: Path) -> None:
+    """The desktop wheel of OpenCV needs libGL, which servers lack; here any import of cv2 fails."""
+    path = write_video(folder / "no-cv2.mp4", num_frames=20, size=(96, 64), seed=11)
+    code = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "import vadis\n"
+        f"print(vadis.classify({str(path)!r}, vadis.load_model({str(model_path)!r})).status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr

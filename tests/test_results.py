@@ -1,0 +1,95 @@
+"""The record: its fields, its refusals, and names of any bytes coming back exactly."""
+
+import base64
+import json
+import os
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vadis.errors import VIDEO_ERROR_CODES, VideoError
+from vadis.results import SCHEMA, STATUSES, Label, Segment, VideoResult, printable
+
+
+def test_a_labelled_video_has_the_documented_fields():
+    result = VideoResult(
+        path="clips/a.mp4",
+        status="ok",
+        duration_seconds=10.00004,
+        source_fps=Fraction(28),
+        source_size=(340, 256),
+        num_frames=250,
+        frames_decoded=280,
+        frames_declared=280,
+        model="i3d-kinetics400",
+        model_sha256="ab" * 32,
+        streams=("rgb", "flow"),
+        sliding={"mode": "whole", "segment_seconds": 2.56},
+        labels=(Label("arm wrestling", 0.97, 0.99, 7.68),),
+        segments=(Segment(0.0, 2.56, (Label("arm wrestling", 0.95),)),),
+    )
+    assert result.to_json() == {
+        "schema": SCHEMA,
+        "path": "clips/a.mp4",
+        "status": "ok",
+        "duration_seconds": 10.0,
+        "source_fps": "28/1",
+        "source_size": [340, 256],
+        "num_frames": 250,
+        "frames_decoded": 280,
+        "frames_declared": 280,
+        "flags": [],
+        "model": "i3d-kinetics400",
+        "model_sha256": "ab" * 32,
+        "streams": ["rgb", "flow"],
+        "sliding": {"mode": "whole", "segment_seconds": 2.56},
+        "labels": [{"label": "arm wrestling", "score": 0.97, "peak": 0.99, "seconds": 7.68}],
+        "segments": [{"start": 0.0, "end": 2.56, "labels": [{"label": "arm wrestling", "score": 0.95}]}],
+    }
+
+
+def test_a_failed_video_has_its_error_and_only_what_was_found_out():
+    result = VideoResult(
+        "b.mp4", "error", frames_declared=30, error_code="no_frames", error_message="none could be decoded"
+    )
+    assert result.to_json() == {
+        "schema": SCHEMA,
+        "path": "b.mp4",
+        "status": "error",
+        "error": {"code": "no_frames", "message": "none could be decoded"},
+        "frames_declared": 30,
+    }
+
+
+@given(st.binary(min_size=1).filter(lambda raw: b"\0" not in raw))
+def test_any_name_comes_back_byte_for_byte_from_one_line_of_ascii(raw):
+    line = VideoResult(os.fsdecode(raw), "error", error_code="io_error", error_message=os.fsdecode(raw)).to_json_line()
+    assert line.isascii() and line.isprintable()
+    record = json.loads(line)
+    recovered = base64.b64decode(record["path_b64"]) if "path_b64" in record else record["path"].encode()
+    assert recovered == raw
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_never_written(score):
+    with pytest.raises(ValueError, match="finite"):
+        VideoResult("a.mp4", "ok", labels=(Label("a", score),)).to_json_line()
+
+
+def test_status_and_error_go_together():
+    assert STATUSES == ("ok", "partial", "error", "skipped")
+    for status, code in (("good", None), ("ok", "io_error"), ("error", None)):
+        with pytest.raises(ValueError, match="status"):
+            VideoResult("a.mp4", status, error_code=code)
+
+
+def test_error_codes_are_a_closed_list_of_words():
+    assert all(code.isidentifier() and code.islower() for code in VIDEO_ERROR_CODES)
+    with pytest.raises(ValueError, match="unknown"):
+        VideoError("no_such_code", "a sentence")
+
+
+def test_printable_shows_bytes_that_are_not_utf8():
+    assert printable(os.fsdecode(b"caf\xe9 \xc3\xa9")) == "caf\\xe9 é"

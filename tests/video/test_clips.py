@@ -1,0 +1,70 @@
+"""Chunks → looped, completed, cut into windows. Frames are numbered, so that every policy can be read off."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from vadis.video.clips import Clip, completed, extended, looped, num_frames, sliding_windows
+
+
+def numbered(start: int, stop: int) -> Clip:
+    frames = np.arange(start, stop)
+    return {"rgb": frames.reshape(-1, 1, 1, 1), "flow": frames.reshape(-1, 1, 1, 1) + 0.5}
+
+
+def in_chunks(frames: int, size: int) -> Iterator[Clip]:
+    for start in range(0, frames, size):
+        yield numbered(start, min(start + size, frames))
+
+
+def numbers(clip: Clip) -> list[int]:
+    assert (clip["flow"] == clip["rgb"] + 0.5).all(), "the streams must stay in step"
+    return [int(number) for number in clip["rgb"].flatten()]
+
+
+def test_looped_and_completed() -> None:
+    assert numbers(looped(numbered(0, 3), 8)) == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert numbers(completed(numbered(0, 3), 2)) == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 63])
+def test_a_short_video_is_looped_and_comes_as_one_last_chunk(frames: int) -> None:
+    ((clip, last),) = extended(in_chunks(frames, 32), minimum=64, multiple=8)
+    assert last
+    assert numbers(clip) == [index % frames for index in range(64)]
+
+
+@pytest.mark.parametrize("frames", [64, 65, 71, 72, 95, 96, 97, 250])
+@pytest.mark.parametrize("size", [1, 7, 32, 100])
+def test_a_longer_video_is_completed_by_its_last_frame(frames: int, size: int) -> None:
+    given = list(extended(in_chunks(frames, size), minimum=64, multiple=8))
+    assert [last for _, last in given] == [False] * (len(given) - 1) + [True]
+    whole = [number for clip, _ in given for number in numbers(clip)]
+    assert len(whole) == -(-frames // 8) * 8
+    assert whole == [min(index, frames - 1) for index in range(len(whole))]
+    assert max(num_frames(clip) for clip, _ in given) <= size + 7
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "stride", "starts"),
+    [
+        (10, 4, 4, [0, 4, 6]),
+        (12, 4, 4, [0, 4, 8]),
+        (10, 4, 2, [0, 2, 4, 6]),
+        (11, 4, 2, [0, 2, 4, 6, 7]),
+        (10, 3, 5, [0, 5, 7]),
+        (4, 4, 1, [0]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_windows_reach_every_end(frames: int, window: int, stride: int, starts: list[int], size: int) -> None:
+    given = list(sliding_windows(in_chunks(frames, size), window, stride))
+    assert [start for start, _ in given] == starts
+    for start, clip in given:
+        assert numbers(clip) == list(range(start, start + window))
+
+
+def test_a_video_shorter_than_a_window_is_looped() -> None:
+    ((start, clip),) = sliding_windows(in_chunks(3, 2), 7, 7)
+    assert (start, numbers(clip)) == (0, [0, 1, 2, 0, 1, 2, 0])

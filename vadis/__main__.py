@@ -1,0 +1,5 @@
+"""``python -m vadis``."""
+
+from vadis.cli import main
+
+main()

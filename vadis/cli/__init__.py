@@ -1,0 +1,69 @@
+"""The command line: ``app`` assembles the commands, ``main`` runs them and turns every ending into an exit code.
+
+One file per command; each is a thin client of the public API. What is heavy is imported where it is used, so that
+``vadis --help`` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+import vadis
+from vadis.cli import classify, doctor, interrupts, reproduce, weights
+from vadis.cli.terminal import explain, settings, tame_streams
+
+app = typer.Typer(
+    name="vadis",
+    help="Find out what happens in your videos: two-stream I3D action recognition (Carreira & Zisserman, 2017).",
+    epilog="Start with:  `vadis classify holiday.mp4`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # explain() decides what is shown
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=classify.EPILOG)(classify.classify)
+app.add_typer(weights.app, name="weights")
+app.add_typer(reproduce.app, name="reproduce")
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"vadis {vadis.__version__}\n")
+        raise typer.Exit()
+
+
+@app.callback()
+def set_up(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but what went wrong.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Say more.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", metavar="", envvar="VADIS_DEBUG", help="Show the traceback when something fails.")
+    ] = False,
+) -> None:
+    """Take the global options, before the command starts."""
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose exclude each other")
+    settings.quiet, settings.verbose, settings.debug = quiet, verbose, debug
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code (see ``vadis.errors``)."""
+    interrupts.install()
+    tame_streams()
+    try:
+        app(prog_name="vadis")
+    except BrokenPipeError:  # the reader has what it wanted, as with `| head`
+        sys.exit(1)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        sys.exit(explain(error))

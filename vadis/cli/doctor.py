@@ -1,0 +1,243 @@
+"""``vadis doctor``: what is installed, what is missing, and what to do about it."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import typer
+
+import vadis
+from vadis.cli.terminal import settings, show, stdout_console
+from vadis.device import cpu_count
+from vadis.formats import visible
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+EPILOG = """
+**Examples**
+
+`vadis doctor`
+
+Everything there is to know, for a bug report:  `vadis -v doctor`
+
+**Exit codes**: 0 all that `vadis classify` needs is there; 1 something is missing.
+"""
+
+OK, NOTE, MISSING = "ok", "note", "missing"
+_STYLES = {OK: "green", NOTE: "yellow", MISSING: "bold red"}
+
+PACKAGES = {
+    "torch": "torch",
+    "av": "av",
+    "numba": "numba",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+}
+"""What classify imports: module → the package that holds it."""
+
+CODECS = {
+    "H.264": ("h264",),
+    "H.265": ("hevc",),
+    "VP8": ("vp8",),
+    "VP9": ("vp9",),
+    "AV1": ("libdav1d", "libaom-av1"),  # FFmpeg's own "av1" works with a graphics card only
+    "MPEG-4": ("mpeg4",),
+    "MPEG-2": ("mpeg2video",),
+    "MPEG-1": ("mpeg1video",),
+    "H.263": ("h263",),
+    "Windows Media": ("wmv3", "vc1"),
+    "Motion JPEG": ("mjpeg",),
+    "ProRes": ("prores",),
+    "Theora": ("theora",),
+    "GIF": ("gif",),
+}
+"""The codecs that videos come in, each with the decoders of which one will do."""
+
+_LOW_SPACE_BYTES = 1e9  # a model needs 0.1 GB to be fetched and as much again to be converted
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. ``remedy`` says what to do about anything that is not ``ok``."""
+
+    state: str
+    what: str
+    detail: str
+    remedy: str | None = None
+
+
+def doctor() -> None:
+    """Show what vadis runs on, what is missing, and how to get it."""
+    console = stdout_console()
+    console.print(
+        f"vadis {vadis.__version__}, Python {platform.python_version()}, {platform.platform()}", soft_wrap=True
+    )
+    complete = True
+    for title, examine in SECTIONS.items():
+        findings = list(examine())
+        if findings:
+            console.print(f"\n{title}", style="bold")
+        for finding in findings:
+            console.print(_line(finding), soft_wrap=True)
+            complete &= finding.state != MISSING
+    verdict = "has all it needs" if complete else "cannot work before that is mended"
+    console.print(f"\nvadis classify {verdict}")
+    if not complete:
+        raise typer.Exit(1)
+
+
+def packages() -> Iterator[Finding]:
+    """What classify imports, and OpenCV, which only draws."""
+    for name, distribution in PACKAGES.items():
+        remedy = f"install it again: pip install --force-reinstall {distribution}"
+        module = _imported(name)
+        if isinstance(module, ModuleType):
+            yield Finding(OK, name, _version(distribution, module) + _extra(name, module))
+        else:
+            yield Finding(MISSING, name, module, remedy)
+    yield _opencv()
+
+
+def devices() -> Iterator[Finding]:
+    """Where networks can run."""
+    torch = _imported("torch")
+    threads = f", {torch.get_num_threads()} used by PyTorch" if isinstance(torch, ModuleType) else ""
+    yield Finding(OK, "cpu", f"{platform.machine()}, {cpu_count()} processors for this process{threads}")
+    if not isinstance(torch, ModuleType):
+        return
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        yield Finding(NOTE, "cuda", f"no GPU can be used (this PyTorch is {built}); the CPU is used instead")
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        yield Finding(OK, f"cuda:{index}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
+
+
+def models() -> Iterator[Finding]:
+    """The cache, and which models are in it."""
+    from vadis.weights.cache import cache_folder, model_path
+    from vadis.weights.catalog import WEIGHTS
+
+    yield _cache_state(cache_folder())
+    for name, published in WEIGHTS.items():
+        path = model_path(name)
+        if path.is_file():
+            yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
+        else:
+            fetch = f"vadis weights download {name}"
+            size = f"{published.num_bytes / 1e6:.0f} MB" if published.num_bytes else "size unknown"
+            yield Finding(
+                NOTE, name, f"not here yet ({size}); classify fetches it when it is needed", f"or now: {fetch}"
+            )
+
+
+def codecs() -> Iterator[Finding]:
+    """Which kinds of video the bundled FFmpeg decodes."""
+    av = _imported("av")
+    if not isinstance(av, ModuleType):
+        yield Finding(MISSING, "FFmpeg", "comes with the package av, which is missing")
+        return
+    here = [name for name, decoders in CODECS.items() if any(_decodes(av, decoder) for decoder in decoders)]
+    yield Finding(OK if here else MISSING, "decoded", ", ".join(here) or "nothing")
+    absent = [name for name in CODECS if name not in here]
+    if absent:
+        remedy = "pip install --force-reinstall av, or convert such videos to H.264 first"
+        yield Finding(NOTE, "not decoded", ", ".join(absent), remedy)
+
+
+def surroundings() -> Iterator[Finding]:
+    """What else can matter, for ``--verbose``."""
+    if not settings.verbose:
+        return
+    yield Finding(OK, "python", show(sys.executable))
+    yield Finding(OK, "vadis", show(Path(vadis.__file__).parent))
+    for name in ("VADIS_CACHE", "VADIS_MIRROR"):
+        if name in os.environ:
+            yield Finding(OK, name, "is set")
+    if os.environ.get("VADIS_OFFLINE"):
+        yield Finding(OK, "VADIS_OFFLINE", "is set: nothing is fetched")
+    av = _imported("av")
+    if isinstance(av, ModuleType):
+        libraries = (f"{name} {'.'.join(map(str, version))}" for name, version in av.library_versions.items())
+        yield Finding(OK, "FFmpeg", ", ".join(libraries))
+    numba = _imported("numba")
+    if isinstance(numba, ModuleType):
+        yield Finding(OK, "numba", f"{numba.config.NUMBA_NUM_THREADS} threads")
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "Packages": packages,
+    "Devices": devices,
+    "Models": models,
+    "Video codecs": codecs,
+    "Surroundings": surroundings,
+}
+
+
+def _line(finding: Finding) -> "Text":
+    from rich.text import Text
+
+    line = Text.assemble(
+        "  ", (f"{finding.state:<7}", _STYLES[finding.state]), f"  {finding.what}: {visible(finding.detail)}"
+    )
+    if finding.remedy:
+        line.append(f"\n           {finding.remedy}")
+    return line
+
+
+def _imported(name: str) -> ModuleType | str:
+    """The module, or in one line why it cannot be imported."""
+    try:
+        return import_module(name)
+    except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is reported here)
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _version(distribution: str, module: ModuleType) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return str(getattr(module, "__version__", "version unknown"))
+
+
+def _extra(name: str, module: ModuleType) -> str:
+    return f", with FFmpeg {module.ffmpeg_version_info}" if name == "av" else ""
+
+
+def _opencv() -> Finding:
+    module = _imported("cv2")
+    if isinstance(module, ModuleType):
+        return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")
+    remedy = "only needed for drawing"
+    if "libGL" in module:
+        remedy += "; install the system's libGL (Debian, Ubuntu: apt-get install libgl1)"
+    return Finding(NOTE, "opencv", module, remedy)
+
+
+def _cache_state(folder: Path) -> Finding:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
+    if not os.access(there, os.W_OK):
+        return Finding(NOTE, "cache", f"{detail}, cannot be written to", "set VADIS_CACHE to a folder that can")
+    if free < _LOW_SPACE_BYTES:
+        return Finding(NOTE, "cache", detail, "free some space, or set VADIS_CACHE to a folder on another disk")
+    return Finding(OK, "cache", detail)
+
+
+def _decodes(av: ModuleType, decoder: str) -> bool:
+    try:
+        av.codec.Codec(decoder, "r")
+    except ValueError:  # UnknownCodecError
+        return False
+    return True

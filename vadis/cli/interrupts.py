@@ -1,0 +1,85 @@
+"""SIGINT and SIGTERM: the first ends the run in good order, the second ends it at once.
+
+A run that writes records is *deferred*: the signal is kept until the work in between may be dropped, so a record is
+written whole or not at all.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
+_SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
+
+
+class Interrupted(BaseException):
+    """A signal asks the run to end; its exit code is 128 plus the signal's number (130, 143)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class _State:
+    pending: int | None = None
+    pending_since = 0.0
+    deferred = False
+
+
+def install() -> None:
+    """Turn SIGINT and SIGTERM into ``Interrupted``, raised in the main thread."""
+    _State.pending, _State.deferred = None, False
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _receive)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Within this block a signal waits until ``interruptible`` or the block's end."""
+    with _deferring(True):
+        yield
+    _raise_pending()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within a ``deferred`` block: here a signal, also one that waits, is raised."""
+    with _deferring(False):
+        _raise_pending()
+        yield
+
+
+@contextmanager
+def _deferring(value: bool) -> Iterator[None]:
+    before, _State.deferred = _State.deferred, value
+    try:
+        yield
+    finally:
+        _State.deferred = before
+
+
+def _receive(signum: int, frame: FrameType | None) -> None:
+    if _State.pending is not None:
+        if time.monotonic() - _State.pending_since >= SAME_SIGNAL_SECONDS:
+            _leave(signum)
+        return
+    _State.pending_since = time.monotonic()
+    _State.pending = signum
+    if not _State.deferred:
+        raise Interrupted(signum)
+
+
+def _leave(signum: int) -> NoReturn:
+    if sys.stderr is not None and sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+    os._exit(128 + signum)
+
+
+def _raise_pending() -> None:
+    if _State.pending is not None:
+        raise Interrupted(_State.pending)

@@ -1,0 +1,162 @@
+"""The options of commands that label videos, as types: what a person reads about each in ``--help``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vadis.formats import FORMATS
+from vadis.results import FINEST_SEGMENT_SECONDS
+
+FORMAT_CHOICES = ("auto", "table", *FORMATS)
+STREAM_CHOICES = ("both", "rgb", "flow")
+
+VIDEOS, MODEL, TIME, OUTPUT, MACHINE = "Which videos", "Model", "Time and labels", "Output", "Machine"
+"""The panels of the help."""
+
+
+def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    """A check that an option has one of these values."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return check
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUTS",
+        help="Videos, folders (with everything below them) or globs; - reads a list of them from stdin.",
+        show_default=False,
+    ),
+]
+FromFile = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Read inputs from FILE, one per line.", rich_help_panel=VIDEOS),
+]
+Null = Annotated[
+    bool,
+    typer.Option(
+        "--null", "-0", metavar="", help="In lists, names end with a NUL byte (find -print0).", rich_help_panel=VIDEOS
+    ),
+]
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        help="A name that 'vadis weights list' shows, or a model file.",
+        rich_help_panel=MODEL,
+    ),
+]
+Streams = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(STREAM_CHOICES),
+        callback=one_of(STREAM_CHOICES),
+        help="Judge by the pictures (rgb, faster), by the motion between them (flow), or by both.",
+        rich_help_panel=MODEL,
+    ),
+]
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip",
+        metavar="",
+        help="Average with the mirrored video: a little better, twice as long.",
+        rich_help_panel=MODEL,
+    ),
+]
+
+SegmentSeconds = Annotated[
+    float,
+    typer.Option(
+        "--segment",
+        metavar="SECONDS",
+        min=FINEST_SEGMENT_SECONDS,
+        help="Length of the segments of the timeline.",
+        rich_help_panel=TIME,
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        metavar="FRAMES",
+        min=1,
+        help="Look at separate windows of FRAMES (25 per second) instead of the video as a whole.",
+        rich_help_panel=TIME,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        metavar="FRAMES",
+        min=1,
+        help="From the start of one window to the next; by default they follow one another.",
+        rich_help_panel=TIME,
+    ),
+]
+TopK = Annotated[
+    int,
+    typer.Option("--top-k", "-k", metavar="K", min=1, help="Labels per video and per segment.", rich_help_panel=TIME),
+]
+Threshold = Annotated[
+    float,
+    typer.Option(
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="Leave out labels that score below P, between 0 and 1.",
+        rich_help_panel=TIME,
+    ),
+]
+
+FormatName = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(FORMAT_CHOICES),
+        callback=one_of(FORMAT_CHOICES),
+        help="auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE; - is stdout.", rich_help_panel=OUTPUT),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Write one file per video into DIR, in the same tree as the inputs.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", metavar="", help="Replace outputs that exist already.", rich_help_panel=OUTPUT),
+]
+
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if any.", rich_help_panel=MACHINE
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", metavar="", help="Never use the network.", rich_help_panel=MACHINE),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", metavar="", help="Show the traceback when something fails.", rich_help_panel=MACHINE),
+]

@@ -1,0 +1,166 @@
+"""Where records go: stdout, a file, or a folder with one file per video.
+
+What can be refused is refused by the ``check_`` functions, before a model is loaded. Documents appear under their name
+when they are whole (a temporary file beside them, then a rename); appendable formats grow record by record instead, so
+that a crash costs nothing that was written.
+"""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from vadis.cli.terminal import show
+from vadis.errors import UsageError, VadisError
+from vadis.formats import Format
+from vadis.results import VideoResult
+
+_SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
+_MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
+
+Write = Callable[[bytes], object]
+
+
+def check_file(path: Path, overwrite: bool) -> None:
+    """Raises UsageError where ``path`` cannot become the output, or may not because it exists."""
+    if path.is_dir():
+        raise UsageError(f"{show(path)} is a folder", hint="name a file, or use --output-dir for one file per video")
+    if path.is_file() and not overwrite:
+        raise UsageError(f"{show(path)} exists already", hint="add --overwrite to replace it, or choose another name")
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError(f"the folder {show(folder)} does not exist", hint="create it first")
+    target = path if path.exists() else folder
+    if not os.access(target, os.W_OK):
+        raise UsageError(f"{show(target)} cannot be written to", hint="choose another place with -o")
+
+
+def check_folder(folder: Path, targets: Iterable[Path], overwrite: bool) -> None:
+    """Make ``folder``; raises UsageError where that cannot be, or where any of ``targets`` exists and may not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {show(folder)} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another with --output-dir")
+    taken = [] if overwrite else [target for target in targets if target.exists()]
+    if taken:
+        more = f", and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise UsageError(f"{show(taken[0])} exists already{more}", hint="add --overwrite, or choose another folder")
+
+
+def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
+    """Write every piece as soon as it is there."""
+    with _explained("stdout"):
+        for piece in form.write(results):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+
+def to_file(path: Path, form: Format, results: Iterable[VideoResult]) -> None:
+    """Write one document; raises VadisError where the disk refuses, and then leaves no half document behind."""
+    grows = form.appendable or (path.exists() and not path.is_file())  # a device or pipe cannot be renamed onto
+    with _explained(show(path)), _growing(path) if grows else _replacing(path) as write:
+        for piece in form.write(results):
+            write(piece.encode())
+
+
+def to_folder(target_of: Callable[[str], Path], form: Format, results: Iterable[VideoResult]) -> None:
+    """Write one document per result; a subtitle file for a video without labels would say nothing and is left out."""
+    for result in results:
+        if form.one_video and result.status == "error":
+            continue
+        target = target_of(result.path)
+        with _explained(show(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        to_file(target, form, [result])
+
+
+def tree_root(inputs: Iterable[str], videos: Iterable[str]) -> str:
+    """The folder whose tree is mirrored: the deepest that holds every folder given and every other video."""
+    roots = [os.path.abspath(given) for given in inputs if Path(given).is_dir()]  # noqa: PTH100 (keeps symlinks)
+    for video in videos:
+        path = os.path.abspath(video)  # noqa: PTH100
+        if not any(_is_below(path, root) for root in roots):
+            roots.append(os.path.dirname(path))  # noqa: PTH120
+    return os.path.commonpath(roots)
+
+
+def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
+    """The place of ``video``'s document: its path below ``root``, below ``folder``, with one more extension.
+
+    The video's own extension stays, so that a.mp4 and a.mkv do not meet. Raises VadisError rather than leave
+    ``folder``, be it by ``..`` or by a symbolic link inside it.
+    """
+    relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
+    target = folder / relative.with_name(_fitting(relative.name, extension))
+    if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise VadisError(f"the output of {show(video)} would lie outside {show(folder)}")
+    return target
+
+
+def _is_below(path: str, root: str) -> bool:
+    return os.path.commonpath([path, root]) == root
+
+
+def _fitting(name: str, extension: str) -> str:
+    """``name.extension``, a name too long for a file system shortened to its beginning and a digest of the whole."""
+    encoded = os.fsencode(name)
+    if len(encoded) + 1 + len(extension) <= _MAX_NAME_BYTES:
+        return f"{name}.{extension}"
+    return f"{encoded[:150].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}.{extension}"
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """What the operating system refuses, in a sentence that names ``place``; a reader that has left passes through."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise VadisError(f"cannot write to {place}: {error.strerror}") from error
+
+
+@contextmanager
+def _growing(path: Path) -> Iterator[Write]:
+    """Each piece written at once and whole, and on the disk a second later."""
+    with path.open("wb", buffering=0) as file:
+        synced = time.monotonic()
+
+        def write(piece: bytes) -> None:
+            nonlocal synced
+            _write_all(file, piece)
+            if time.monotonic() - synced >= _SYNC_SECONDS:
+                _sync(file)
+                synced = time.monotonic()
+
+        yield write
+        _sync(file)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Write]:
+    """A temporary file beside ``path`` that takes its name when all is written and on the disk."""
+    from vadis.weights.atomic import temporary_beside
+
+    with temporary_beside(path) as (temporary, file):
+        yield file.write
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def _write_all(file: BinaryIO, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _sync(file: BinaryIO) -> None:
+    if os.path.isfile(file.fileno()):  # a pipe or device has nothing to sync  # noqa: PTH113
+        os.fsync(file.fileno())

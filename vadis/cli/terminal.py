@@ -1,0 +1,164 @@
+"""The terminal: where data and messages go, what may be shown on it, and how much is said.
+
+Data goes to stdout, everything else to stderr. Nothing is printed as Rich markup, and every name, label and message
+passes through ``visible`` first, because a file name may hold anything.
+"""
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vadis.cli.interrupts import Interrupted
+from vadis.errors import VadisError
+from vadis.formats import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
+
+
+@dataclass
+class Settings:
+    """What the global options ask for."""
+
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+settings = Settings()
+"""The settings of this run, filled in by the global options before a command starts."""
+
+
+def show(path: str | os.PathLike[str]) -> str:
+    """A path as it may be shown, on one line."""
+    return visible(os.fspath(path))
+
+
+def stdout_console() -> "Console":
+    """Where a table is printed."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def file_console() -> "Console":
+    """For a table that goes to a file: UTF-8, 80 columns, no colour."""
+    from rich.console import Console
+
+    return Console(file=io.StringIO(), width=80, color_system=None, markup=False, emoji=False, highlight=False)
+
+
+def stderr_console() -> "Console":
+    """Where messages and progress go."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+def say(message: str) -> None:
+    """A notice; ``--quiet`` leaves it out."""
+    if not settings.quiet:
+        _write(message)
+
+
+def detail(message: str) -> None:
+    """Something that only ``--verbose`` wants to know."""
+    if settings.verbose:
+        _write(message)
+
+
+def complain(message: str) -> None:
+    """A problem of one input, said even with ``--quiet``; the run goes on."""
+    _write(message)
+
+
+def fail(error: VadisError) -> None:
+    """The end of a run: what went wrong and what to do next."""
+    _write(error.message, before="error: ", style="bold red")
+    if error.hint:
+        _write(error.hint, before="hint: ", style="bold")
+
+
+def explain(error: BaseException) -> int:
+    """Say why a run ended; returns its exit code. Tracebacks are for ``--debug``."""
+    if settings.debug:
+        _write("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, VadisError):
+        fail(error)
+        return error.exit_code
+    if isinstance(error, Interrupted):
+        _write("interrupted")
+        return error.exit_code
+    fail(_unexpected(error))
+    return 1
+
+
+def _unexpected(error: BaseException) -> VadisError:
+    if isinstance(error, MemoryError):
+        return VadisError("there is not enough memory", hint="close other programs, or use --streams rgb")
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({error.filename})" if error.filename else ""
+        return VadisError(f"the operating system refuses: {error.strerror}{place}")
+    hint = "run again with --debug to see where, and please report it"
+    return VadisError(f"this is a bug in vadis: {type(error).__name__}: {error}", hint=hint)
+
+
+def _write(message: str, before: str = "", style: str = "") -> None:
+    from rich.text import Text
+
+    shown = "\n".join(visible(line) for line in message.split("\n"))
+    stderr_console().print(Text.assemble((before, style), shown), soft_wrap=True)
+
+
+def tame_streams() -> None:
+    """Characters that stdout's encoding lacks become escapes instead of an error (locale C, ASCII terminals)."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def clock(seconds: float) -> str:
+    """``0:07``, ``12:40`` or ``1:02:03``; whole seconds, rounded."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def video_progress() -> "Progress":
+    """Bars for videos: what, how far, and the time left. Shows nothing unless stderr is a terminal."""
+    from rich.progress import TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return _progress(TaskProgressColumn(), TimeRemainingColumn(), TextColumn("left"))
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A callback ``(name, bytes_done, bytes_total)`` that draws one bar per name: bytes, speed and the time left."""
+    from rich.progress import DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    tasks = {}
+    with _progress(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), TextColumn("left")) as progress:
+
+        def report(name: str, bytes_done: int, bytes_total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(visible(name), total=bytes_total)
+            progress.update(tasks[name], completed=bytes_done, total=bytes_total)
+
+        yield report
+
+
+def _progress(*measures: "ProgressColumn") -> "Progress":
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    what = TextColumn(
+        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    )
+    console = stderr_console()
+    drawn = console.is_terminal and not settings.quiet
+    return Progress(what, BarColumn(20), *measures, console=console, transient=True, disable=not drawn, expand=True)

@@ -1,0 +1,164 @@
+"""``vadis weights``: see, fetch, check, convert and remove models."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vadis.cli.terminal import download_progress, say, show
+from vadis.errors import NothingToDoError, UsageError
+
+app = typer.Typer(help="See, fetch, check, convert and remove models.", no_args_is_help=True)
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]…", help="Names that 'vadis weights list' shows.", show_default=False),
+]
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+) -> None:
+    """Show the published models, how good they are, and which of them are here."""
+    from vadis.weights.cache import cache_folder
+    from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
+
+    rows = [_row(name) for name in WEIGHTS]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
+    for row in rows:
+        best = row["accuracy"].get("both", {"top1": "–", "top5": "–"})
+        size, here = f"{row['download_bytes'] / 1e6:.0f} MB", "yes" if row["in_cache"] else "no"
+        typer.echo(
+            f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} "
+            f"{best['top1']:>5} {best['top5']:>5} {size:>8} {here:>5}"
+        )
+    say(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
+    say(f"The cache is {cache_folder()}.")
+
+
+@app.command()
+def download(names: Names = None) -> None:
+    """Fetch models into the cache, so that later runs need no network. Without NAME, the default model."""
+    from vadis.weights.cache import model_path
+    from vadis.weights.catalog import DEFAULT_MODEL
+    from vadis.weights.load import load_model
+
+    for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
+        with download_progress() as progress:
+            load_model(name, "cpu", progress=progress, notify=say)  # which also verifies it
+        say(f"{name} is ready")
+        typer.echo(show(model_path(name)))
+
+
+@app.command()
+def path(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A name that 'vadis weights list' shows.")
+    ] = None,
+) -> None:
+    """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
+    from vadis.weights import cache
+
+    if name is None:
+        typer.echo(show(cache.cache_folder()))
+        return
+    model = cache.model_path(_known(name))
+    if not cache.is_file(model):
+        say(f"{name} is not there yet; `vadis weights download {name}` fetches it")
+    typer.echo(show(model))
+
+
+@app.command()
+def verify(names: Names = None) -> None:
+    """Read models in the cache as a whole and hold them against their checksums. Without NAME, all that are there."""
+    from vadis.weights import cache
+    from vadis.weights.catalog import WEIGHTS
+    from vadis.weights.load import verify_model
+
+    chosen = [_known(name) for name in names or []] or [
+        name for name in WEIGHTS if cache.is_file(cache.model_path(name))
+    ]
+    if not chosen:
+        raise NothingToDoError("there are no models in the cache", hint="`vadis weights download` fetches one")
+    for name in chosen:
+        typer.echo(f"{verify_model(name)}  {name}")
+
+
+@app.command("convert")
+def convert_checkpoints(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE…",
+            help="One checkpoint, or one for RGB and one for flow: TensorFlow (prefix, index or folder) or .pt files.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The label list, one in a line; not needed for Kinetics-400 and -600."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; by default that of FILE.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+) -> None:
+    """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch port."""
+    from vadis.weights.convert import convert
+
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
+    card = convert(sources, out, labels=labels, name=name)
+    say(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
+    typer.echo(show(out))
+
+
+@app.command()
+def remove(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Names that 'vadis weights list' shows.")],
+    only_downloads: Annotated[
+        bool, typer.Option("--only-downloads", help="Keep the model, remove the checkpoints it was made from.")
+    ] = False,
+) -> None:
+    """Remove models and the checkpoints they were made from from the cache."""
+    from vadis.weights import cache
+
+    for name in [_known(name) for name in names]:
+        files = cache.downloaded_files(name) + ([] if only_downloads else cache.model_files(name))
+        num_bytes = sum(file.stat().st_size for file in files)
+        for file in files:
+            file.unlink()
+        say(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
+
+
+def _row(name: str) -> dict[str, Any]:
+    """A model of the catalog as plain JSON values."""
+    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
+    from vadis.weights.labels import PUBLISHED_LISTS
+
+    model = WEIGHTS[name]
+    return {
+        "name": name,
+        "default": name == DEFAULT_MODEL,
+        "summary": model.summary,
+        "streams": list(model.checkpoints),
+        "classes": PUBLISHED_LISTS[model.labels],
+        "accuracy": {stream: vars(accuracy) for stream, accuracy in model.accuracy.items()},
+        "download_bytes": model.num_bytes,
+        "licence": model.licence,
+        "source": model.source,
+        "in_cache": is_file(model_path(name)),
+        "path": show(model_path(name)),
+    }
+
+
+def _known(name: str) -> str:
+    from vadis.weights.catalog import WEIGHTS
+
+    if name not in WEIGHTS:
+        raise UsageError(f"there is no model named {name!r}", hint=f"the models are {', '.join(WEIGHTS)}")
+    return name

@@ -1,0 +1,183 @@
+"""What results look like on disk: FORMATS, one small function per output format.
+
+Each function takes results one after another and yields the text of the document piece by piece, so that a run of
+thousands of videos is written as it goes. When the results end early the document still ends well-formed.
+
+    jsonl   every record of the schema, one line each; the format that loses nothing
+    json    the same records as one array
+    csv     a row per segment and label, for spreadsheets
+    srt     subtitles: the leading label over time, one video per document
+    vtt     the same for the web (WebVTT)
+
+The table for people belongs to the command line, which knows the terminal (``vadis.cli.timeline``).
+"""
+
+import csv as csv_lines
+import io
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from html import escape
+
+from vadis.results import Label, Segment, VideoResult, printable
+
+CSV_COLUMNS = ("path", "start", "end", "rank", "label", "score", "status", "error")
+"""The head of the csv: times in seconds, rank 1 is the leading label, ``error`` is a code and a message."""
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula (OWASP ASVS 1.2.10)
+_SAME_TIME_SECONDS = 1e-6  # neighbouring segments share their border but for rounding
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of FORMATS.
+
+    ``write`` turns results into pieces of text. ``one_video``: a document has room for a single video.
+    ``appendable``: every piece stands for itself, so a document cut off between two pieces is whole.
+    """
+
+    summary: str
+    write: Callable[[Iterable[VideoResult]], Iterator[str]]
+    one_video: bool = False
+    appendable: bool = False
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Neighbouring segments under one leading label, ``[start, end)`` in seconds.
+
+    ``score`` is the label's mean over the stretch, each segment weighted by its length.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+def jsonl(results: Iterable[VideoResult]) -> Iterator[str]:
+    """One record per line."""
+    for result in results:
+        yield result.to_json_line() + "\n"
+
+
+def json(results: Iterable[VideoResult]) -> Iterator[str]:
+    """An array of records; ``[]`` where there are none."""
+    before = "[\n"
+    for result in results:
+        yield before + result.to_json_line()
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+def csv(results: Iterable[VideoResult]) -> Iterator[str]:
+    """A row per segment and label under CSV_COLUMNS; a video without any (failed, or all below the threshold) has one.
+
+    Text that a spreadsheet would run as a formula gets a leading apostrophe; control characters are written as
+    escapes. Exact names are in the json formats.
+    """
+    yield _csv_line(CSV_COLUMNS)
+    for result in results:
+        error = f"{result.error_code}: {result.error_message}" if result.error_code else ""
+        rows = [(segment, rank, label) for segment in result.segments for rank, label in enumerate(segment.labels, 1)]
+        for segment, rank, label in rows:
+            times = (f"{segment.start:.3f}", f"{segment.end:.3f}")
+            yield _csv_line(
+                (_cell(result.path), *times, rank, _cell(label.label), f"{label.score:.6f}", result.status, "")
+            )
+        if not rows:
+            yield _csv_line((_cell(result.path), "", "", "", "", "", result.status, _cell(error)))
+
+
+def srt(results: Iterable[VideoResult]) -> Iterator[str]:
+    """SubRip: numbered cues, neighbours with the same leading label merged; a failed video has none."""
+    for result in results:
+        for number, stretch in enumerate(stretches(result.segments), 1):
+            times = f"{_clock(stretch.start, ',')} --> {_clock(stretch.end, ',')}"
+            yield f"{number}\n{times}\n{_cue_text(stretch)}\n\n"
+
+
+def vtt(results: Iterable[VideoResult]) -> Iterator[str]:
+    """WebVTT: the cues of ``srt``, with the three characters escaped that mean markup there."""
+    yield "WEBVTT\n\n"
+    for result in results:
+        for stretch in stretches(result.segments):
+            times = f"{_clock(stretch.start, '.')} --> {_clock(stretch.end, '.')}"
+            yield f"{times}\n{escape(_cue_text(stretch), quote=False)}\n\n"
+
+
+FORMATS: dict[str, Format] = {
+    "jsonl": Format("one JSON record per line", jsonl, appendable=True),
+    "json": Format("one JSON array of records", json),
+    "csv": Format("a spreadsheet row per segment and label", csv),
+    "srt": Format("subtitles (SubRip)", srt, one_video=True),
+    "vtt": Format("subtitles (WebVTT)", vtt, one_video=True),
+}
+"""Every output format, by the name that ``--format`` takes and that files get as extension."""
+
+
+def stretches(segments: Iterable[Segment]) -> list[Stretch]:
+    """Segments merged where neighbours have the same leading label; segments without a label are left out."""
+    merged: list[Stretch] = []
+    for segment in segments:
+        if not segment.labels:
+            continue
+        best = segment.labels[0]
+        last = merged[-1] if merged else None
+        if last and last.label == best.label and abs(last.end - segment.start) < _SAME_TIME_SECONDS:
+            merged[-1] = _joined(last, segment.end, best.score)
+        else:
+            merged.append(Stretch(segment.start, segment.end, best.label, best.score))
+    return merged
+
+
+def above(result: VideoResult, threshold: float) -> VideoResult:
+    """``result`` without the labels whose score is below ``threshold``; its segments stay, even when empty."""
+
+    def kept(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+        return tuple(label for label in labels if label.score >= threshold)
+
+    segments = tuple(replace(segment, labels=kept(segment.labels)) for segment in result.segments)
+    return replace(result, labels=kept(result.labels), segments=segments)
+
+
+def visible(text: str) -> str:
+    """``text`` as it may be shown: what a terminal would obey or hide is written as an escape (``\\n``, ``\\x1b``).
+
+    That is C0, DEL and C1 controls, line separators, bidirectional and zero-width characters, and bytes that are not
+    UTF-8. A name of 200 bytes can otherwise clear the screen, set its title or show itself backwards.
+    """
+    return "".join(_visible_char(char) for char in printable(text))
+
+
+def _visible_char(char: str) -> str:
+    if char.isprintable() or unicodedata.category(char) == "Zs":  # spaces of other scripts are harmless
+        return char
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _joined(last: Stretch, end: float, score: float) -> Stretch:
+    before, after = last.end - last.start, end - last.end
+    mean = (last.score * before + score * after) / (before + after)
+    return replace(last, end=end, score=mean)
+
+
+def _cue_text(stretch: Stretch) -> str:
+    return f"{visible(stretch.label)} ({stretch.score:.0%})"
+
+
+def _clock(seconds: float, decimal_mark: str) -> str:
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{decimal_mark}{milliseconds % 1000:03}"
+
+
+def _csv_line(cells: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv_lines.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+def _cell(text: str) -> str:
+    guard = "'" if text.startswith(_FORMULA_STARTS) else ""
+    return guard + visible(text)

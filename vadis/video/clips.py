@@ -1,0 +1,86 @@
+"""Chunks of a video on their way to a network: looped, completed, cut into windows.
+
+A clip is one array per stream, with time along axis 0 and the same number of frames in each. Everything here is a
+generator that holds a bounded number of frames, whatever the length of the video.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Clip = dict[str, NDArray[Any]]
+
+
+def num_frames(clip: Clip) -> int:
+    """The length T of a clip."""
+    return len(next(iter(clip.values())))
+
+
+def cut(clip: Clip, start: int, stop: int) -> Clip:
+    """Frames ``[start, stop)``."""
+    return {stream: array[start:stop] for stream, array in clip.items()}
+
+
+def joined(clips: Sequence[Clip]) -> Clip:
+    """Clips one after another."""
+    return {stream: np.concatenate([clip[stream] for clip in clips]) for stream in clips[0]} if clips[1:] else clips[0]
+
+
+def looped(clip: Clip, length: int) -> Clip:
+    """The clip repeated as often as needed and cut to ``length`` frames (paper, section 2.5)."""
+    # frames = [1, 2, 3], length = 8 → [1, 2, 3, 1, 2, 3, 1, 2]
+    index = np.arange(length) % num_frames(clip)
+    return {stream: array[index] for stream, array in clip.items()}
+
+
+def completed(clip: Clip, extra: int) -> Clip:
+    """The clip with its last frame repeated ``extra`` times."""
+    # frames = [1, 2, 3], extra = 2 → [1, 2, 3, 3, 3]
+    index = np.minimum(np.arange(num_frames(clip) + extra), num_frames(clip) - 1)
+    return {stream: array[index] for stream, array in clip.items()} if extra else clip
+
+
+def extended(clips: Iterable[Clip], *, minimum: int, multiple: int) -> Iterator[tuple[Clip, bool]]:
+    """The chunks of a video, looped to ``minimum`` frames and completed to a ``multiple``; each with: is it the last?
+
+    ``minimum`` is itself a multiple of ``multiple``. Holds at most ``minimum`` frames and two chunks.
+    """
+    held: list[Clip] = []
+    frames = 0
+    for clip in clips:
+        if frames >= minimum:
+            yield from ((earlier, False) for earlier in held)
+            held = []
+        held.append(clip)
+        frames += num_frames(clip)
+    if frames < minimum:
+        yield looped(joined(held), minimum), True
+        return
+    yield from ((earlier, False) for earlier in held[:-1])
+    yield completed(held[-1], -frames % multiple), True
+
+
+def sliding_windows(clips: Iterable[Clip], window: int, stride: int) -> Iterator[tuple[int, Clip]]:
+    """Windows of ``window`` frames every ``stride`` frames, each with the index of its first frame.
+
+    The last one is moved back to end at the last frame, so that no frame is left out; a video shorter than a window
+    is looped. Holds at most a window, a stride and a chunk.
+    """
+    # 10 frames, window = 4, stride = 4 → 0, 4, 6
+    buffer: Clip = {}
+    offset = start = 0  # frame index of the buffer's first frame, of the next window
+    for clip in clips:
+        buffer = joined([buffer, clip]) if buffer else clip
+        end = offset + num_frames(buffer)
+        while start + window <= end:
+            yield start, cut(buffer, start - offset, start - offset + window)
+            start += stride
+        first_needed = max(offset, min(start, end - window))  # the last window may reach back
+        buffer, offset = cut(buffer, first_needed - offset, end - offset), first_needed
+    end = offset + num_frames(buffer)
+    if end < window:
+        yield 0, looped(buffer, window)
+    elif start - stride + window < end:
+        yield end - window, cut(buffer, end - window - offset, end - offset)
