@@ -1,11 +1,11 @@
-"""Chunks → looped, completed, cut into windows. Frames are numbered, so that every policy can be read off."""
+"""Frames → chunks → looped, completed, cut into windows. Frames are numbered, so that every policy can be read off."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from vadis.video.clips import Clip, completed, extended, looped, num_frames, sliding_windows
+from vadis.video.windows import Clip, chunks, completed, extended, looped, num_frames, sliding_windows
 
 
 def numbered(start: int, stop: int) -> Clip:
@@ -68,3 +68,30 @@ def test_windows_reach_every_end(frames: int, window: int, stride: int, starts: 
 def test_a_video_shorter_than_a_window_is_looped() -> None:
     ((start, clip),) = sliding_windows(in_chunks(3, 2), 7, 7)
     assert (start, numbers(clip)) == (0, [0, 1, 2, 0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(0, []), (3, [3]), (4, [4]), (9, [4, 4, 1])])
+def test_chunks_are_consecutive(count: int, lengths: list[int]) -> None:
+    frames = [np.full((2, 3, 3), number, dtype=np.uint8) for number in range(count)]
+    cut_up = list(chunks(frames, 4))
+    assert [len(chunk) for chunk in cut_up] == lengths
+    assert [int(frame[0, 0, 0]) for chunk in cut_up for frame in chunk] == list(range(count))
+
+
+def test_no_frame_is_taken_before_it_is_needed() -> None:
+    taken: list[int] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for number in range(100):
+            taken.append(number)
+            yield np.zeros((2, 3, 3), dtype=np.uint8)
+
+    next(chunks(frames(), 8))
+    assert len(taken) == 8
+
+
+def test_windows_hold_a_bounded_number_of_frames() -> None:
+    alive: list[int] = []
+    for _, clip in sliding_windows(in_chunks(2000, 16), 32, 8):
+        alive.append(clip["rgb"].base.shape[0] if clip["rgb"].base is not None else num_frames(clip))
+    assert max(alive) <= 32 + 8 + 2 * 16

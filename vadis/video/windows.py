@@ -1,7 +1,7 @@
-"""Chunks of a video on their way to a network: looped, completed, cut into windows.
+"""From frames to clips: chunks, loops, completed ends, windows, and what happens where a video is too short.
 
-A clip is one array per stream, with time along axis 0 and the same number of frames in each. Everything here is a
-generator that holds a bounded number of frames, whatever the length of the video.
+A clip is one array per stream, with time along axis 0 and the same number of frames in each, so that the streams stay
+in step. Every generator here holds a bounded number of frames, whatever the length of the video.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Clip = dict[str, NDArray[Any]]
+Clip = dict[str, NDArray[Any]]  # stream → (T, …)
+
+
+def chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Consecutive frames (H, W, 3) stacked into arrays (T, H, W, 3), T = ``size`` but for the last."""
+    gathered: list[NDArray[np.uint8]] = []
+    for frame in frames:
+        gathered.append(frame)
+        if len(gathered) == size:
+            yield np.stack(gathered)
+            gathered.clear()
+    if gathered:
+        yield np.stack(gathered)
 
 
 def num_frames(clip: Clip) -> int:

@@ -1,0 +1,121 @@
+"""What is refused, and with which word."""
+
+import os
+import sys
+
+import av
+import numpy as np
+import pytest
+
+from tests.synthetic import write_video
+from tests.video.reading import read, refused
+from vadis.errors import VideoError
+from vadis.video.facts import Limits
+from vadis.video.reader import open_video
+
+
+def test_what_is_not_there(tmp_path):
+    assert refused(tmp_path / "nothing.mp4") == "not_found"
+    assert refused(tmp_path / "nothing.mp4", listed=True) == "disappeared"
+    assert refused("") == "not_found"
+    assert refused("a\0b") == "not_found"
+    assert refused(write_video(tmp_path / "a.mp4", num_frames=1) / "b.mp4") == "not_found"
+
+
+def test_what_is_not_a_file(tmp_path):
+    assert refused(tmp_path) == "not_a_regular_file"
+    if sys.platform != "win32":
+        os.mkfifo(tmp_path / "pipe.mp4")
+        assert refused(tmp_path / "pipe.mp4") == "not_a_regular_file"  # and does not wait for a writer
+        assert refused("/dev/zero") == "not_a_regular_file"
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    assert refused(tmp_path / "a.mp4") == "empty_file"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=2)
+    path.chmod(0)
+    assert refused(path) == "permission_denied"
+
+
+def test_sound_alone_and_cover_art(tmp_path):
+    path = tmp_path / "a.m4a"
+    cover = tmp_path / "cover.mp4"
+    with av.open(str(path), "w", format="mp4") as container:
+        write_sound(container)
+    assert refused(path) == "no_video_stream"
+    picture = write_video(tmp_path / "one.mp4", num_frames=1, codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(picture)) as source, av.open(str(cover), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        stream.disposition = av.stream.Disposition.attached_pic
+        write_sound(container)
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    assert refused(cover) == "no_video_stream"
+
+
+def write_sound(container):
+    stream = container.add_stream("aac", rate=44100, layout="mono")
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.int16), format="s16", layout="mono")
+    frame.sample_rate, frame.pts = 44100, 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def test_an_unknown_codec(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=4, codec="libx264")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    assert refused(path) == "unsupported_codec"
+
+
+def test_limits(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=50)
+    assert refused(path, limits=Limits(max_seconds=1.9)) == "too_large"
+    assert refused(path, limits=Limits(max_frames=49)) == "too_large"
+    _, frames = read(path, limits=Limits(max_seconds=2.0, max_frames=50, max_pixels=96 * 64))
+    assert len(frames) == 50
+
+
+LARGE = {"a.mp4": "libx264", "b.ts": "mpeg2video", "c.webm": "libvpx-vp9", "d.avi": "mpeg4", "e.gif": "gif"}
+
+
+@pytest.mark.parametrize("max_pixels", [640 * 480 - 1, 100])  # the decoder would refuse the latter itself
+@pytest.mark.parametrize("name", LARGE)
+def test_large_pictures(tmp_path, name, max_pixels):
+    path = write_video(tmp_path / name, num_frames=3, size=(640, 480), codec=LARGE[name])
+    assert refused(path, limits=Limits(max_pixels=max_pixels)) == "too_large"
+
+
+def test_limits_that_the_header_does_not_show(tmp_path):
+    stream = write_video(tmp_path / "a.m2v", num_frames=50, codec="mpeg2video")
+    assert refused(stream, limits=Limits(max_seconds=1.0)) == "too_large"
+    assert refused(stream, limits=Limits(max_frames=20)) == "too_large"
+
+
+def test_a_large_picture_whose_size_only_the_decoder_knows(tmp_path):
+    path = write_video(
+        tmp_path / "a.mp4", num_frames=3, size=(640, 480)
+    )  # MPEG-4 in MP4: FFmpeg does not believe the container
+    assert refused(path, limits=Limits(max_pixels=100)) == "decode_failed"
+
+
+def test_the_decoder_itself_refuses_large_pictures(tmp_path, monkeypatch):
+    """A header may lie about the size; what counts is what the decoder would allocate."""
+    path = write_video(tmp_path / "a.mp4", num_frames=3, size=(640, 480))
+    monkeypatch.setattr(Limits, "check_pixels", lambda self, width, height: None)
+    assert refused(path, limits=Limits(max_pixels=100)) == "decode_failed"
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=30)
+    with pytest.raises(VideoError) as error, open_video(path) as video:
+        for frame in video:
+            if frame.seconds == 0:
+                os.utime(path, ns=(1, 1))
+    assert error.value.code == "changed_while_reading"

@@ -1,0 +1,290 @@
+# Paths here are what was typed, byte for byte.
+# ruff: noqa: PTH103, PTH120, PTH208, PTH211
+import io
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from vadis.errors import NothingToDoError, UsageError
+from vadis.video.sources import VIDEO_EXTENSIONS, Source, find_videos
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder, and a function that fills it with small files."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def make(*names):
+        for name in names:
+            os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+            with open(name, "wb") as file:
+                file.write(b"content")
+
+    return make
+
+
+def paths(*inputs, **options):
+    return [source.path for source in find_videos(inputs, **options)]
+
+
+def codes(*inputs, **options):
+    return {source.path: source.error and source.error.code for source in find_videos(inputs, **options)}
+
+
+def on_stdin(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+
+
+# Files and folders
+
+
+def test_inputs_keep_their_order(here):
+    here("b.mp4", "a.mp4")
+    assert paths("b.mp4", "a.mp4") == ["b.mp4", "a.mp4"]
+
+
+def test_a_folder_is_walked_in_the_order_of_names(here):
+    here("f/b.mp4", "f/a.MKV", "f/a/z.avi", "f/B.webm", "f/c/d/e.mov")
+    assert paths("f") == ["f/B.webm", "f/a/z.avi", "f/a.MKV", "f/b.mp4", "f/c/d/e.mov"]
+    assert paths("f/") == paths("f")
+    assert paths("./f")[0] == "./f/B.webm"
+
+
+def test_what_is_no_video_is_left_out_and_counted(here):
+    here("f/a.mp4", "f/README.md", "f/.hidden.mp4", "f/.git/x.mp4", "f/mp4", "f/x.mp4.part")
+    found = find_videos(["f"])
+    assert [source.path for source in found] == ["f/a.mp4"]
+    assert found.num_ignored == 5
+
+
+def test_a_named_file_is_tried_whatever_its_name(here):
+    here("holiday", ".hidden.mp4", "notes.txt")
+    assert paths("holiday", ".hidden.mp4", "notes.txt") == ["holiday", ".hidden.mp4", "notes.txt"]
+
+
+@pytest.mark.parametrize("extension", VIDEO_EXTENSIONS)
+def test_extensions_in_any_case(here, extension):
+    here(f"f/a{extension}", f"f/b{extension.upper()}")
+    assert len(paths("f")) == 2
+
+
+def test_each_file_once(here):
+    here("f/a.mp4", "f/b.mp4")
+    found = find_videos(["f/b.mp4", "f", "./f/../f/a.mp4", "f/b.mp4"])
+    assert [source.path for source in found] == ["f/b.mp4", "f/a.mp4"]
+    assert found.num_duplicates == 3
+
+
+def test_equal_names_in_two_folders_are_two_videos(here):
+    here("f/1/a.mp4", "f/2/a.mp4")
+    assert len(paths("f")) == 2
+
+
+def test_links_to_files_and_folders(here):
+    here("pool/a.mp4", "set/own.mp4")
+    os.symlink("../pool/a.mp4", "set/linked.mp4")
+    os.symlink("../pool", "set/folder")
+    assert paths("set") == ["set/folder/a.mp4", "set/linked.mp4", "set/own.mp4"]
+
+
+def test_links_in_a_circle_end(here):
+    here("f/g/a.mp4")
+    os.symlink("..", "f/g/up")
+    os.symlink("g", "f/again")
+    os.symlink("itself.mp4", "f/itself.mp4")
+    found = find_videos(["f"])
+    assert [source.path for source in found] == ["f/again/a.mp4"]  # the first way to a folder
+    assert found.num_ignored == 1
+
+
+def test_thousands_of_folders_deep(here, tmp_path):
+    folder = "f/" + "d/" * 400
+    here(folder + "a.mp4")
+    assert paths("f") == [folder + "a.mp4"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_in_folders_are_ignored_and_refused_by_name(here):
+    here("f/a.mp4")
+    os.mkfifo("f/pipe.mp4")
+    found = find_videos(["f"])
+    assert [source.path for source in found] == ["f/a.mp4"]
+    assert found.num_ignored == 1
+    assert codes("f/a.mp4", "f/pipe.mp4") == {"f/a.mp4": None, "f/pipe.mp4": "not_a_regular_file"}
+
+
+def test_an_empty_file_by_name(here):
+    here("a.mp4")
+    open("b.mp4", "w").close()
+    assert codes("a.mp4", "b.mp4") == {"a.mp4": None, "b.mp4": "empty_file"}
+
+
+def test_a_folder_that_cannot_be_listed_gives_one_record(here, monkeypatch):
+    here("f/a.mp4", "f/closed/b.mp4", "f/z.mp4")
+    scandir = os.scandir
+
+    def refusing(path):
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert codes("f") == {"f/a.mp4": None, "f/closed": "permission_denied", "f/z.mp4": None}
+
+
+# What is missing
+
+
+def test_some_missing_become_records(here):
+    here("a.mp4")
+    assert codes("a.mp4", "b.mp4", "") == {"a.mp4": None, "b.mp4": "not_found", "": "not_found"}
+
+
+def test_all_missing_is_wrong_use(here):
+    with pytest.raises(UsageError, match=r"no such file: x\.mp4, y/z\.mp4$"):
+        find_videos(["x.mp4", "y/z.mp4"])
+    with pytest.raises(UsageError, match=r"and 7 more$"):
+        find_videos([f"{i}.mp4" for i in range(12)])
+
+
+def test_a_folder_without_videos_is_nothing_to_do(here):
+    here("f/notes.txt", "g/notes.txt")
+    with pytest.raises(NothingToDoError, match=r"no video files under f, g \(looked for \.mp4 .*\.mkv"):
+        find_videos(["f", "g"])
+
+
+def test_no_input_at_all(here):
+    with pytest.raises(UsageError, match="no input"):
+        find_videos([])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/a.mp4", "https://x/y", "rtsp://cam/1", "file:///tmp/a.mp4", "s3://b/a.mp4"]
+)
+def test_urls(here, url):
+    here("a.mp4")
+    with pytest.raises(UsageError, match="URL") as error:
+        find_videos(["a.mp4", url])
+    assert error.value.hint == "download it first"
+
+
+# Patterns
+
+
+def test_patterns_are_expanded_where_no_such_file_exists(here):
+    here("a1.mp4", "a2.mp4", "b.txt", "f/g/c.mp4")
+    assert paths("a*.mp4") == ["a1.mp4", "a2.mp4"]
+    assert paths("?1.mp4") == ["a1.mp4"]
+    assert paths("*.txt") == ["b.txt"]  # named, in a way
+    assert paths("**/*.mp4") == ["a1.mp4", "a2.mp4", "f/g/c.mp4"]
+    assert paths("f*") == ["f/g/c.mp4"]
+
+
+def test_a_file_of_that_very_name_comes_first(here):
+    here("[1].mp4", "1.mp4", "a?.mp4", "ab.mp4")
+    assert paths("[1].mp4", "a?.mp4") == ["[1].mp4", "a?.mp4"]
+
+
+def test_a_pattern_without_matches_is_missing(here):
+    here("a.mp4")
+    assert codes("a.mp4", "*.mkv") == {"a.mp4": None, "*.mkv": "not_found"}
+
+
+# Lists
+
+
+def test_lists(here):
+    here("a.mp4", "f/b.mp4", " c.mp4", "d*.mp4", "d1.mp4")
+    with open("list.txt", "wb") as file:
+        file.write(b"a.mp4\r\n\nf\n c.mp4\nd*.mp4\ngone.mp4")
+    assert paths(from_file="list.txt") == ["a.mp4", "f/b.mp4", " c.mp4", "d*.mp4", "gone.mp4"]
+    assert codes(from_file="list.txt")["gone.mp4"] == "not_found"
+
+
+def test_lists_with_nul_take_any_name(here):
+    here("new\nline.mp4", "carriage\r.mp4")
+    with open("list", "wb") as file:
+        file.write(b"new\nline.mp4\0carriage\r.mp4\0")
+    assert paths(from_file="list", nul=True) == ["new\nline.mp4", "carriage\r.mp4"]
+
+
+def test_patterns_in_lists_are_names(here):
+    here("a1.mp4")
+    with open("list", "w") as file:
+        file.write("a1.mp4\na*.mp4")
+    assert codes(from_file="list") == {"a1.mp4": None, "a*.mp4": "not_found"}
+
+
+def test_the_standard_input(here, monkeypatch):
+    here("a.mp4", "b.mp4")
+    on_stdin(monkeypatch, b"a.mp4\nb.mp4\n")
+    assert paths("-") == ["a.mp4", "b.mp4"]
+    on_stdin(monkeypatch, b"b.mp4\0a.mp4")
+    assert paths(from_file="-", nul=True) == ["b.mp4", "a.mp4"]
+
+
+def test_lists_and_inputs_add_up(here):
+    here("a.mp4", "b.mp4")
+    with open("list", "w") as file:
+        file.write("b.mp4\na.mp4\n")
+    found = find_videos(["a.mp4"], from_file="list")
+    assert list(found) == [Source("a.mp4"), Source("b.mp4")]
+    assert found.num_duplicates == 1
+
+
+def test_a_list_that_is_not_there_or_empty(here, monkeypatch):
+    with pytest.raises(UsageError, match="cannot be read"):
+        find_videos([], from_file="nothing")
+    on_stdin(monkeypatch, b"\n\n")
+    with pytest.raises(NothingToDoError, match="empty"):
+        find_videos(["-"])
+
+
+# Names
+
+
+NAMES = [
+    "-i.mp4",
+    "a:b.mp4",
+    "im%03d.mp4",
+    "[red]x.mp4",
+    "new\nline.mp4",
+    "\x1b[2J.mp4",
+    "\u202egnp.mp4",
+    "🎬.mp4",
+    "~.mp4",
+    "$HOME.mp4",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_taken_as_they_are(here, name):
+    here(name, f"f/{name}")
+    assert paths(name, "f") == [name, f"f/{name}"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems only take UTF-8 names")
+def test_names_that_are_not_utf8(here):
+    name = os.fsdecode(b"\xff\xfe.mp4")
+    here(name, f"f/{name}")
+    assert [os.fsencode(path) for path in paths(name, "f")] == [b"\xff\xfe.mp4", b"f/\xff\xfe.mp4"]
+    with pytest.raises(UsageError) as error:
+        find_videos([os.fsdecode(b"\xff-missing.mp4")])
+    assert error.value.message == r"no such file: \xff-missing.mp4"
+
+
+def test_composed_and_decomposed_names_are_two(here):
+    here("f/\u00e9.mp4", "f/e\u0301.mp4")
+    assert len(paths("f")) == len(os.listdir("f"))  # a file system may take them for one
+
+
+def test_found_is_a_sequence(here):
+    here("a.mp4", "b.mp4")
+    found = find_videos(["a.mp4", "b.mp4"])
+    assert len(found) == 2
+    assert found[0] == Source("a.mp4")
+    assert found[-1:] == (Source("b.mp4"),)

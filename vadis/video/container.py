@@ -1,0 +1,230 @@
+"""What a file is, where FFmpeg does not tell: the reasons for which a file is refused, in plain sentences.
+
+Everything here reads the file by itself, a few kilobytes of it unless the disk is in doubt.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import BinaryIO
+
+from vadis.errors import VideoError
+
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
+"""FFmpeg's names of the containers that vadis opens. Each of them is one file with everything inside: no playlist, no
+script, no device, no numbered pictures, no text."""
+
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+"""FFmpeg's name for MP4 and QuickTime."""
+
+_HEAD_BYTES = 4096
+_BLOCK_BYTES = 1 << 20
+_MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
+
+_PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
+_AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
+_STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
+_CONTAINERS = {
+    b"\x1a\x45\xdf\xa3": "Matroska or WebM",
+    b"FLV": "Flash video",
+    b"\x30\x26\xb2\x75": "Windows Media",
+    b"OggS": "Ogg",
+    b"GIF8": "GIF",
+}
+_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
+
+
+def regular_file(path: str, *, listed: bool) -> os.stat_result:
+    """The status of ``path``, which is a regular, non-empty file.
+
+    Args:
+        path: any string; never opened here, so that a FIFO cannot block.
+        listed: the file was there when inputs were listed, so a missing one has disappeared.
+
+    Raises:
+        VideoError: ``not_found``, ``disappeared``, ``permission_denied``, ``not_a_regular_file``, ``empty_file``,
+            ``io_error``.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        if listed:
+            raise VideoError("disappeared", "the file was there when listed and is gone now") from error
+        raise VideoError("not_found", "there is no such file") from error
+    except OSError as error:
+        raise os_refusal(error) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise VideoError("not_a_regular_file", f"this is {kind}, not a file")
+    if status.st_size == 0:
+        raise VideoError("empty_file", "the file is empty (zero bytes)")
+    return status
+
+
+def os_refusal(error: OSError, what: str = "the file") -> VideoError:
+    """What an error of the operating system means for this input."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return VideoError("disappeared", f"{what} was there when listed and is gone now")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return VideoError("permission_denied", f"{what} may not be read", "check its permissions")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return VideoError("not_found", "the path is too long, or a symbolic link that leads back to itself")
+    reason = os.strerror(error.errno) if error.errno else "unknown error"
+    return VideoError("io_error", f"{what} could not be read: {reason}")
+
+
+def disk_failure(path: str) -> VideoError | None:
+    """What the disk says when the whole file is read again, None where it has nothing to complain about.
+
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(_BLOCK_BYTES):
+                pass
+    except OSError as error:
+        return os_refusal(error)
+    return None
+
+
+def refusal(path: str, error: Exception) -> VideoError:
+    """Why FFmpeg, raising ``error``, found nothing in this file that vadis opens."""
+    failure = disk_failure(path) if isinstance(error, OSError) else None
+    if failure is not None:
+        return failure
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as unreadable:
+        return os_refusal(unreadable)
+    if _is_playlist(head):
+        return VideoError(
+            "playlist_not_supported", "this is a playlist or script that names other files", "give those files instead"
+        )
+    if _is_still(head):
+        return VideoError("not_a_video", "this is an image, not a video")
+    if _is_audio(head):
+        return VideoError("no_video_stream", "this is an audio file; there is no picture in it")
+    if head[4:8] in _BOXES:
+        return _broken_mp4(path)
+    return _broken_container(head)
+
+
+def _is_playlist(head: bytes) -> bool:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    is_xml = text.startswith((b"<?xml", b"<!--")) and any(word in text for word in (b"<mpd", b"<smil", b"<asx"))
+    return is_xml or text.startswith(_PLAYLISTS)
+
+
+def _is_still(head: bytes) -> bool:
+    return head.startswith(_STILLS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _is_audio(head: bytes) -> bool:
+    is_riff_or_aiff = head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:12] in (b"WAVE", b"AIFF", b"AIFC")
+    is_bare_mp3 = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] >> 4 not in (0, 15)
+    return head.startswith(_AUDIO) or is_riff_or_aiff or is_bare_mp3
+
+
+def _broken_mp4(path: str) -> VideoError:
+    if is_cut_short(path, MP4):
+        return VideoError(
+            "truncated_or_incomplete",
+            "the file has no index (moov atom): the recording or copy was cut short",
+            "copy it again from its source",
+        )
+    return VideoError("truncated_or_incomplete", "this is an MP4 or QuickTime file whose index is damaged")
+
+
+def _has_box(file: BinaryIO, size: int, name: bytes) -> bool:
+    """Whether an MP4 file has a top-level box of this name that lies wholly inside the file."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        end = size if length == 0 else at + length
+        if header[4:8] == name:
+            return end <= size
+        if end < at + 8 or end >= size:
+            return False
+        at = end
+    return False
+
+
+def _broken_container(head: bytes) -> VideoError:
+    name = next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), None)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        name = "AVI"
+    if name is not None:
+        return VideoError("truncated_or_incomplete", f"the file begins like {name} but is cut short or damaged")
+    return VideoError("not_a_video", "this is not a video in a format that vadis reads")
+
+
+def is_cut_short(path: str, format_name: str) -> bool:
+    """Whether the structure of a container goes on beyond the end of its file, where FFmpeg does not notice.
+
+    Missing pictures of MP4 and Matroska files show in the counts and times that their headers state
+    (``Header.ends_early``); MPEG program streams state nothing, and a cut between two packets of a transport stream
+    cannot be seen.
+    """
+    check = _CUT_SHORT.get(format_name)
+    if check is None:
+        return False
+    try:
+        with open(path, "rb") as file:
+            return check(file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise os_refusal(error) from error
+
+
+def _is_avi_cut(file: BinaryIO, size: int) -> bool:
+    """The first RIFF chunk states its length; live recordings leave it 0 or all ones."""
+    length = int.from_bytes(file.read(8)[4:], "little")
+    return length != 0xFFFFFFFF and length + 8 > size
+
+
+def _is_gif_cut(file: BinaryIO, size: int) -> bool:
+    """A GIF ends with a semicolon, which some writers pad with zeros."""
+    file.seek(max(0, size - _HEAD_BYTES))
+    return not file.read().rstrip(b"\0").endswith(b";")
+
+
+def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
+    """The packets of a transport stream have one length, and a G where each begins."""
+    head = file.read(_HEAD_BYTES)
+    length = next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
+    return length is not None and size % length != 0
+
+
+def _is_mp4_cut(file: BinaryIO, size: int) -> bool:
+    """Without a whole index nothing can be trusted; samples missing at the end are found by their count."""
+    return not _has_box(file, size, b"moov")
+
+
+def _is_asf_cut(file: BinaryIO, size: int) -> bool:
+    """The file properties object states the size of the file, unless it was broadcast."""
+    head = file.read(_BLOCK_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return False
+    is_broadcast = bool(head[at + 88] & 1)
+    return not is_broadcast and int.from_bytes(head[at + 40 : at + 48], "little") > size
+
+
+_MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
+"""Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
+G stands in them."""
+
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+_CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
+    "avi": _is_avi_cut,
+    "gif": _is_gif_cut,
+    "mpegts": _is_mpegts_cut,
+    "asf": _is_asf_cut,
+    MP4: _is_mp4_cut,
+}

@@ -1,0 +1,160 @@
+"""From the packets of a video stream to decoded frames in display order, past damage; with a tally of what is missing.
+
+A packet that cannot be decoded is skipped and counted; after ``MAX_FAILURES_IN_A_ROW`` of them the rest is given up.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from vadis.errors import VideoError
+from vadis.video.container import disk_failure
+from vadis.video.facts import Limits
+from vadis.video.timegrid import Clock
+
+MAX_FAILURES_IN_A_ROW = 8
+
+THREADS = 1
+"""Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);
+many videos are read faster by many processes."""
+
+_HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "libaom-av1")
+"""Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
+
+_FEWEST_FRAMES = Fraction(95, 100)  # of the stored frames; below, frames are missing rather than delayed or packed
+
+
+@dataclass
+class Tally:
+    """What was read of a stream so far; ``ends`` is the latest end of a packet by stream, in that stream's ticks."""
+
+    packets: int = 0
+    discarded: int = 0
+    failed: int = 0
+    frames: int = 0
+    patched: int = 0
+    interlaced: int = 0
+    gave_up: bool = False  # the decoder, after many failures in a row
+    broke_off: bool = False  # the container, by an error of its own
+    ends: dict[int, int] = field(default_factory=dict)
+
+
+class Decoder:
+    """The frames of one stream, each with its time in seconds after the first.
+
+    Args:
+        path: the file, to be looked at again should reading fail.
+        container: the same file, opened.
+        stream: one of its video streams, with a decoder.
+        clock: tells the frames' times.
+        limits: what is refused as ``too_large``.
+    """
+
+    def __init__(
+        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, clock: Clock, limits: Limits
+    ) -> None:
+        self.tally = Tally()
+        self._path = path
+        self._container = container
+        self._stream = stream
+        self._clock = clock
+        self._limits = limits
+        self._time_bases = {each.index: each.time_base or Fraction(0) for each in container.streams}
+        context = stream.codec_context
+        self._hides_frames = context.name in _HIDDEN_FRAMES
+        context.options = {"max_pixels": str(limits.max_decoder_pixels)}  # a container's options are not heeded here
+        context.thread_type = "SLICE"
+        context.thread_count = THREADS
+
+    def frames(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """Frames in display order with their times; ends where nothing more can be decoded.
+
+        Raises:
+            VideoError: ``too_large``, ``io_error``, ``permission_denied``, ``disappeared``.
+        """
+        in_a_row = 0
+        for packet in self._packets():
+            frames = self._decode(packet)
+            in_a_row = in_a_row + 1 if frames is None else 0
+            if in_a_row >= MAX_FAILURES_IN_A_ROW:
+                self.tally.gave_up = True
+                return
+            for frame in frames or ():
+                yield frame, self._count(frame)
+
+    def no_frames(self, *, is_cut: bool) -> VideoError:
+        """Why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
+        if self.tally.gave_up or (self.tally.failed and not is_cut):
+            return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
+        if self.tally.broke_off or is_cut:
+            return VideoError("truncated_or_incomplete", "the file is cut short or damaged before its first frame")
+        return VideoError("no_frames", "its video stream holds no frame that can be shown")
+
+    def end(self) -> Fraction | None:
+        """Until when, in seconds by the file's own clock, there were packets; None where they have no times."""
+        return max((at * self._time_bases[i] for i, at in self.tally.ends.items()), default=None)
+
+    def frames_are_missing(self) -> bool:
+        """Whether noticeably fewer frames came out than went in, without the decoder saying so."""
+        tally = self.tally
+        if tally.interlaced or self._hides_frames:
+            return False
+        return tally.frames < (tally.packets - tally.discarded - tally.failed) * _FEWEST_FRAMES
+
+    def _packets(self) -> "Iterator[av.Packet[Any] | None]":
+        """The stream's packets, then an empty one, or None where the container breaks off, to flush the decoder."""
+        # Where the stream states no duration of its own, that of the container counts, and with it all its streams.
+        streams = () if self._stream.duration is None else (self._stream,)
+        demuxer = self._container.demux(*streams)
+        while True:
+            try:
+                packet = next(demuxer, None)
+            except Exception as error:
+                failure = disk_failure(self._path) if isinstance(error, OSError) else None
+                if failure is not None:
+                    raise failure from error
+                self.tally.broke_off = True
+                yield None
+                return
+            if packet is None:
+                return
+            if self._is_wanted(packet):
+                yield packet
+
+    def _is_wanted(self, packet: "av.Packet[Any]") -> bool:
+        """Count a packet; False for those of other streams and for the empty ones of frames dropped when encoding."""
+        index = packet.stream.index  # not stream_index, which is 0 in the packet that flushes any stream
+        is_flush = packet.dts is None and packet.pts is None and packet.size == 0
+        start = packet.dts if packet.pts is None else packet.pts
+        if start is not None:
+            end = start + (packet.duration or 0)
+            self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
+        if index != self._stream.index:
+            return False
+        if packet.size:
+            self.tally.packets += 1
+            self.tally.discarded += packet.is_discard
+            self._clock.stored(packet.dts)
+        return is_flush or packet.size > 0
+
+    def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
+        """The frames that come out when ``packet`` goes in, None where it cannot be decoded."""
+        try:
+            return self._stream.decode(packet)
+        except Exception:  # noqa: BLE001 (damaged files raise nearly anything)
+            self.tally.failed += 1
+            self._clock.lost()
+            return None
+
+    def _count(self, frame: av.VideoFrame) -> Fraction:
+        """The frame's time, once it is within the limits."""
+        self.tally.frames += 1
+        self.tally.patched += frame.is_corrupt
+        self.tally.interlaced += frame.interlaced_frame
+        time = self._clock.time(frame.pts)
+        self._limits.check_length(time, self.tally.frames)
+        self._limits.check_pixels(frame.width, frame.height)
+        return time

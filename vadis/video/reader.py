@@ -1,0 +1,186 @@
+"""From a video file to upright RGB frames on the 25 fps grid. The only place in the project that calls ``av.open``.
+
+What FFmpeg would do by itself and must not: follow playlists to other files or hosts, take a name with ``%d`` for
+numbered pictures, read text as a video, decode pictures of any size, run as many threads as the machine has.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+
+from vadis.errors import VideoError
+from vadis.video.container import FORMATS, refusal, regular_file
+from vadis.video.decoding import Decoder
+from vadis.video.facts import FLAGS, PARTIAL_FLAGS, Limits, VideoFacts
+from vadis.video.picture import Picture, Scaler
+from vadis.video.stream import Header, best_stream, read_header
+from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
+
+
+class GridFrame(NamedTuple):
+    """A frame of the grid: uint8 RGB (H, W, 3), and its time in seconds after the first.
+
+    Where the source is slower than 25 fps, neighbours share one array: do not write into it.
+    """
+
+    pixels: Picture
+    seconds: float
+
+
+class Video:
+    """An open video: its ``facts``, and its grid frames by iterating over it, once.
+
+    Only ``open_video`` makes one. The first frame is decoded at once, so that an open video has at least one.
+
+    Attributes:
+        size: (width, height) of every grid frame; the smaller is 256.
+        expected_num_frames: how many grid frames the header promises, None where it does not.
+    """
+
+    def __init__(self, header: Header, decoder: Decoder, clock: Clock, limits: Limits) -> None:
+        self._header = header
+        self._decoder = decoder
+        self._clock = clock
+        self._limits = limits
+        self._frames = decoder.frames()
+        first = next(self._frames, None)
+        if first is None:
+            raise decoder.no_frames(is_cut=header.ends_early(decoder.tally.packets, decoder.end()))
+        self._scaler = Scaler(first[0], header.sample_aspect_ratio)
+        self._duration: Fraction | None = None
+        self._length: int | None = None
+        self._grid = self._walk(first[0])
+        self.size = self._scaler.size
+        self.expected_num_frames = None if header.duration is None else grid_length(header.duration)
+
+    @property
+    def facts(self) -> VideoFacts:
+        """What is known by now; final once the frames have all been read."""
+        flags = self._flags()
+        seconds = self._header.duration if self._duration is None else self._duration
+        declared = self._header.num_frames
+        return VideoFacts(
+            source_fps=self._header.fps,
+            source_size=self._scaler.source_size,
+            rotation=self._scaler.rotation,
+            duration_seconds=None if seconds is None else float(seconds),
+            frames_declared=None if declared is None else declared - self._decoder.tally.discarded,
+            frames_decoded=self._decoder.tally.frames,
+            num_frames=self._length,
+            status="partial" if PARTIAL_FLAGS.intersection(flags) else "ok",
+            flags=flags,
+        )
+
+    def __iter__(self) -> Iterator[GridFrame]:
+        """The frames of the grid; a frame is converted only when the grid needs it.
+
+        Raises:
+            VideoError: ``too_large``, ``io_error``, ``decode_failed``, ``changed_while_reading``.
+        """
+        return self._grid
+
+    def _walk(self, held: av.VideoFrame) -> Iterator[GridFrame]:
+        """Hold each frame until the next shows where the middle between them lies."""
+        grid = Grid()
+        grid.points_before(Fraction(0))
+        for frame, time in self._frames:
+            yield from self._points(held, grid.length, grid.points_before(time))
+            held = frame
+        end = self._clock.end(held.duration)
+        self._limits.check_length(end, None)
+        yield from self._points(held, grid.length, grid.points_at_end(end))
+        self._duration, self._length = end, grid.length
+
+    def _points(self, frame: av.VideoFrame, start: int, count: int) -> Iterator[GridFrame]:
+        """``count`` grid points from ``start`` on, all showing ``frame``."""
+        if count:
+            pixels = self._scaler.picture(frame)
+            for i in range(start, start + count):
+                yield GridFrame(pixels, i / GRID_FPS)
+
+    def _flags(self) -> tuple[str, ...]:
+        tally, is_read = self._decoder.tally, self._length is not None
+        found = {
+            "synthetic_timestamps": self._clock.synthetic,
+            "damaged_packets": tally.failed > 0 or tally.gave_up or tally.broke_off,
+            "damaged_frames": tally.patched > 0,
+            "ends_early": is_read and not tally.gave_up and self._header.ends_early(tally.packets, self._decoder.end()),
+            "frames_missing": is_read and not tally.gave_up and self._decoder.frames_are_missing(),
+            "size_changes": self._scaler.size_changes,
+            "pixel_aspect_ignored": self._scaler.aspect_ignored,
+            "several_video_streams": self._header.num_video_streams > 1,
+        }
+        return tuple(flag for flag in FLAGS if found[flag])
+
+
+@contextmanager
+def open_video(path: str | os.PathLike[str], *, limits: Limits | None = None, listed: bool = False) -> Iterator[Video]:
+    """Open one video file for reading, once, from its start to its end.
+
+    Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
+    (marked as default, then of the highest bit rate); attached pictures are not videos.
+
+    Args:
+        path: a file; any other string, a URL too, is taken as the path of a file as well.
+        limits: what to refuse as ``too_large``.
+        listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
+
+    Raises:
+        VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
+    """
+    name = os.fspath(path)
+    limits = limits or Limits()
+    before = regular_file(name, listed=listed)
+    container = _open(name, limits)
+    try:
+        stream = best_stream(name, container)
+        if not stream.codec_context.width:
+            _refuse_large_picture(name, limits)
+        header = read_header(name, container, stream, limits)
+        clock = header.clock()
+        video = Video(header, Decoder(name, container, stream, clock, limits), clock, limits)
+        yield video
+        if video.facts.num_frames is not None:
+            _refuse_changes(name, before)
+    finally:
+        container.close()
+
+
+def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
+    """The opened container, by an address that can only mean this one file; its first frames are decoded on the way."""
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": FORMATS,
+        "max_pixels": str(limits.max_decoder_pixels),
+        **more,
+    }
+    # Not abspath, which would shorten "link/.." although the link may lead elsewhere.
+    absolute = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118
+    try:
+        return av.open("file:" + absolute, "r", options=options, metadata_errors="ignore")
+    except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
+        raise refusal(path, error) from error
+
+
+def _refuse_large_picture(path: str, limits: Limits) -> None:
+    """Tell a picture beyond the limit, whose size is lost when decoding it is refused, from a damaged one."""
+    container = _open(path, limits, codec_whitelist="none")
+    try:
+        context = best_stream(path, container).codec_context
+        limits.check_pixels(context.width, context.height)
+    finally:
+        container.close()
+
+
+def _refuse_changes(path: str, before: os.stat_result) -> None:
+    try:
+        after = os.stat(path)  # noqa: PTH116
+    except OSError:
+        after = None
+    watched = ("st_ino", "st_dev", "st_size", "st_mtime_ns")
+    if after is None or any(getattr(after, name) != getattr(before, name) for name in watched):
+        raise VideoError("changed_while_reading", "the file changed while it was read", "run again when it is finished")

@@ -1,0 +1,222 @@
+"""From what was typed to files: paths, folders, patterns and lists → one ``Source`` each, in a stable order.
+
+Inputs keep the order in which they were given. A folder is walked depth first, its entries in the order of their names'
+bytes; its hidden entries are passed over, and so are files without one of ``VIDEO_EXTENSIONS``. A file that was named
+is tried whatever its name. Everything is local: vadis never downloads a video.
+"""
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, overload
+
+from vadis.errors import NothingToDoError, UsageError, VideoError
+from vadis.results import printable
+from vadis.video.container import os_refusal, regular_file
+
+AUDIO_EXTENSIONS = (".mp3", ".m4a")
+"""Sound that people extract from videos and keep beside them: looked at, so that a record says why it has no labels."""
+
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
+    *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".gif"),
+    *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".m2ts", ".mts", ".h264", ".264", ".h265", ".265", ".hevc"),
+    *AUDIO_EXTENSIONS,
+)
+"""What a walk through a folder picks up, whatever the case of its letters."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_MOST_NAMED = 5  # paths in one message
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: its path as given (bytes that are not UTF-8 as surrogates), and why it cannot be read, if known."""
+
+    path: str
+    error: VideoError | None = None
+
+
+@dataclass(frozen=True)
+class Found(Sequence[Source]):
+    """The sources, and how many entries were left out.
+
+    Attributes:
+        sources: one for each file, each file once.
+        num_ignored: in folders: hidden entries, files that are not videos by name, and pipes, sockets or devices.
+        num_duplicates: files that were met again.
+    """
+
+    sources: tuple[Source, ...]
+    num_ignored: int
+    num_duplicates: int
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Source, ...]: ...
+    def __getitem__(self, index: int | slice) -> Source | tuple[Source, ...]:
+        return self.sources[index]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def find_videos(
+    inputs: Iterable[str | os.PathLike[str]], *, from_file: str | os.PathLike[str] | None = None, nul: bool = False
+) -> Found:
+    """All that the inputs stand for.
+
+    Args:
+        inputs: files, folders (taken with all below them), patterns with ``*``, ``?``, ``[...]`` or ``**`` (expanded
+            only where no file of that very name exists), or ``-`` for a list on the standard input.
+        from_file: a list of files and folders, ``-`` for the standard input.
+        nul: the entries of lists end with NUL bytes instead of line feeds.
+
+    Raises:
+        UsageError: no input given, none of them exists, one is a URL, or a list cannot be read.
+        NothingToDoError: the folders given hold no video, or the list is empty.
+    """
+    search = _Search()
+    given = [os.fspath(each) for each in inputs]
+    if not given and from_file is None:
+        raise UsageError("no input given", "name videos, folders, or a list with --from-file")
+    for path in given:
+        if path == "-":
+            search.add_list(_read_list("-", nul))
+        else:
+            search.add(path, is_pattern_allowed=True)
+    if from_file is not None:
+        search.add_list(_read_list(os.fspath(from_file), nul))
+    return search.finish()
+
+
+class _Search:
+    """Gathers sources, each once."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
+        self._real_folders: dict[str, str] = {}
+        self._folders: list[str] = []
+        self._missing: list[str] = []
+        self._num_ignored = 0
+        self._num_duplicates = 0
+
+    def add_list(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            self.add(path, is_pattern_allowed=False)
+
+    def add(self, path: str, *, is_pattern_allowed: bool) -> None:
+        """Take one input as it was given."""
+        if not os.path.lexists(path):
+            if _URL.match(path):
+                raise UsageError(f"{printable(path)} is a URL: vadis reads local files", "download it first")
+            matches = _matches(path) if is_pattern_allowed else []
+            for match in matches:
+                self._add_existing(match)
+            if matches:
+                return
+            self._missing.append(path)
+        self._add_existing(path)
+
+    def finish(self) -> Found:
+        if self._missing and len(self._missing) == len(self._sources):
+            raise UsageError(f"no such file: {_enumerated(self._missing)}")
+        if not self._sources:
+            if not self._folders:
+                raise NothingToDoError("the list of videos is empty")
+            looked_for = " ".join(VIDEO_EXTENSIONS)
+            raise NothingToDoError(f"no video files under {_enumerated(self._folders)} (looked for {looked_for})")
+        return Found(tuple(self._sources.values()), self._num_ignored, self._num_duplicates)
+
+    def _add_existing(self, path: str) -> None:
+        if os.path.isdir(path):  # noqa: PTH112 (Path would drop "./" and trailing slashes from what was given)
+            self._folders.append(path)
+            self._walk(path)
+            return
+        try:
+            regular_file(path, listed=False)
+        except VideoError as error:
+            self._keep(Source(path, error))
+        else:
+            self._keep(Source(path))
+
+    def _keep(self, source: Source) -> None:
+        folder, name = os.path.split(source.path)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        key = os.path.join(self._real_folders[folder], name)  # noqa: PTH118
+        if key in self._sources:
+            self._num_duplicates += 1
+        else:
+            self._sources[key] = source
+
+    def _walk(self, root: str) -> None:
+        """All videos below ``root``; a folder that several links lead to, or a link in a circle, is visited once."""
+        pending, visited = [root], set[tuple[int, int]]()
+        while pending:
+            path = pending.pop()
+            if path != root and not os.path.isdir(path):  # noqa: PTH112
+                self._keep(Source(path))
+                continue
+            try:
+                status = os.stat(path)  # noqa: PTH116
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+                entries = sorted(self._wanted(path), key=os.fsencode, reverse=True)
+            except OSError as error:
+                self._keep(Source(path, os_refusal(error, what="the folder")))
+                continue
+            pending += entries
+
+    def _wanted(self, folder: str) -> Iterator[str]:
+        """The folders and videos in a folder; the rest is counted."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and _is_video_or_folder(entry):
+                    yield entry.path
+                else:
+                    self._num_ignored += 1
+
+
+def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
+    """By name and kind; a link in a circle is neither."""
+    try:
+        return entry.is_dir() or (entry.is_file() and entry.name.lower().endswith(VIDEO_EXTENSIONS))
+    except OSError:
+        return False
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a pattern stands for, in the order of the names' bytes."""
+    return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
+
+
+def _read_list(path: str, nul: bool) -> Iterator[str]:
+    """The entries of a list of paths: bytes up to the next line feed (or NUL), a carriage return before it left out."""
+    if path == "-":
+        yield from _entries(sys.stdin.buffer, nul)
+        return
+    try:
+        with open(path, "rb") as file:
+            yield from _entries(file, nul)
+    except OSError as error:
+        raise UsageError(f"the list {printable(path)} cannot be read: {error.strerror}") from error
+
+
+def _entries(file: BinaryIO, nul: bool) -> Iterator[str]:
+    if nul:
+        entries: Iterable[bytes] = file.read().split(b"\0")
+    else:
+        entries = (line.rstrip(b"\r\n") for line in file)
+    return (os.fsdecode(entry) for entry in entries if entry)
+
+
+def _enumerated(paths: Sequence[str]) -> str:
+    """``paths`` for a message, the first few of them."""
+    named = ", ".join(printable(path) for path in paths[:_MOST_NAMED])
+    return named if len(paths) <= _MOST_NAMED else f"{named} and {len(paths) - _MOST_NAMED} more"

@@ -1,0 +1,146 @@
+"""Which stream of a container is the video, and what its header promises."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.stream import Disposition
+
+from vadis.errors import VideoError
+from vadis.video.container import is_cut_short
+from vadis.video.facts import Limits
+from vadis.video.timegrid import Clock
+
+_MICROSECONDS = 1_000_000  # in a second; FFmpeg's unit for the times of a whole container
+_DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
+_PLAUSIBLE_FPS = (Fraction(1, 3600), Fraction(1000))
+_SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames may end before its header says,
+_SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
+_STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
+_CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
+_LARGEST_GAP_SECONDS = Fraction(10)  # where a clock may restart: FFmpeg's tools take a longer step as that
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says of its video stream.
+
+    Attributes:
+        fps: mean frames per second, None where it states none that is plausible.
+        interval: nominal seconds from frame to frame.
+        time_base: seconds per tick of the timestamps.
+        duration: seconds, None where it states none.
+        end: when the stream ends (where it does not say, when the container ends), in seconds by the file's own clock.
+        num_frames: coded frames, None where it states none.
+        sample_aspect_ratio: width of a pixel by its height, None where unknown.
+        num_video_streams: attached pictures not counted.
+        clock_may_restart: the format allows timestamps to start again on the way.
+        is_sequential: the format stores a sequence of frames at a constant rate and no timestamps.
+        is_cut_short: the container's structure goes on beyond the end of the file.
+    """
+
+    fps: Fraction | None
+    interval: Fraction
+    time_base: Fraction
+    duration: Fraction | None
+    end: Fraction | None
+    num_frames: int | None
+    sample_aspect_ratio: Fraction | None
+    num_video_streams: int
+    clock_may_restart: bool
+    is_sequential: bool
+    is_cut_short: bool
+
+    def clock(self) -> Clock:
+        """The clock that tells the times of this stream's frames; none can last longer than the whole video."""
+        largest_gap = None if self.duration is None else self.duration + _LARGEST_GAP_SECONDS
+        if self.clock_may_restart:
+            largest_gap = _LARGEST_GAP_SECONDS
+        return Clock(self.time_base, self.interval, sequential=self.is_sequential, largest_gap=largest_gap)
+
+    def ends_early(self, num_packets: int, end: Fraction | None) -> bool:
+        """Whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
+
+        Where the header counts frames, one missing at the end is one too many; frames that an edit list hides or that
+        were dropped when encoding are not missing. A header that states only a time may round it or mean its sound.
+        """
+        if self.num_frames and num_packets >= self.num_frames:
+            return False
+        if self.is_cut_short or self.end is None or self.duration is None:
+            return self.is_cut_short
+        slack = self.interval / 2
+        if not self.num_frames:
+            slack = min(max(3 * slack, _SLACK_SECONDS), self.duration * _SLACK_SHARE)
+        return end is None or end < self.end - slack
+
+
+def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """The container's video streams without cover art and thumbnails."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
+def best_stream(path: str, container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that FFmpeg calls best, among those that can be decoded.
+
+    Raises:
+        VideoError: ``no_video_stream``, ``unsupported_codec``, ``not_a_video``, ``truncated_or_incomplete``.
+    """
+    streams = video_streams(container)
+    if not any(stream.codec_context for stream in streams) and is_cut_short(path, container.format.name):
+        raise VideoError("truncated_or_incomplete", "the file is cut short before it says what video it holds")
+    if not streams:
+        raise VideoError("no_video_stream", "there is no video in this file, only sound, data or cover art")
+    brand = container.metadata.get("major_brand")
+    if brand in _STILL_BRANDS or all(stream.disposition & Disposition.still_image for stream in streams):
+        raise VideoError("not_a_video", "this is an image, not a video")
+    # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise VideoError("unsupported_codec", "its video is in a codec that this build of FFmpeg cannot decode")
+    best = container.streams.best("video")
+    return next((stream for stream in streams if stream is best), streams[0])
+
+
+def read_header(path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits) -> Header:
+    """What the header of the file says of ``stream``.
+
+    Raises:
+        VideoError: ``too_large``, where that is already beyond the limits.
+    """
+    time_base = stream.time_base or 1 / _DEFAULT_FPS
+    duration, end = _extent(container, stream, time_base)
+    limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+    limits.check_length(duration, stream.frames)
+    fps = next((rate for rate in (stream.average_rate, stream.guessed_rate) if rate and _plausible(rate)), None)
+    is_counted = container.format.name == "gif"  # a GIF states nothing: FFmpeg counted what is there
+    return Header(
+        fps=fps,
+        interval=1 / (fps or _DEFAULT_FPS),
+        time_base=time_base,
+        duration=duration,
+        end=end,
+        num_frames=None if is_counted else stream.frames or None,
+        sample_aspect_ratio=stream.sample_aspect_ratio,
+        num_video_streams=len(video_streams(container)),
+        clock_may_restart=bool(container.format.flags & _CLOCK_MAY_RESTART),
+        is_sequential=container.format.name == "avi",
+        is_cut_short=is_cut_short(path, container.format.name),
+    )
+
+
+def _plausible(fps: Fraction) -> bool:
+    return _PLAUSIBLE_FPS[0] <= fps <= _PLAUSIBLE_FPS[1]
+
+
+def _extent(
+    container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction
+) -> tuple[Fraction | None, Fraction | None]:
+    """Duration and end in seconds, of the stream or else of the container; both None where neither is stated."""
+    if stream.duration is not None and stream.duration > 0:
+        duration = stream.duration * time_base
+        return duration, (stream.start_time or 0) * time_base + duration
+    if container.duration is not None and container.duration > 0:
+        duration = Fraction(container.duration, _MICROSECONDS)
+        return duration, Fraction(container.start_time or 0, _MICROSECONDS) + duration
+    return None, None
