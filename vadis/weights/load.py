@@ -1,0 +1,174 @@
+"""A name or a path → a model, ready to run."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from vadis.device import resolve_device
+from vadis.errors import UsageError, WeightsError
+from vadis.models import Model
+from vadis.weights import cache
+from vadis.weights.atomic import temporary_beside, write_error
+from vadis.weights.cache import Notify
+from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
+from vadis.weights.convert import convert
+from vadis.weights.download import Progress, is_offline, obtain
+from vadis.weights.labels import published_labels
+from vadis.weights.model_file import load_model_file
+
+
+def load_model(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    device: str | torch.device = "auto",
+    *,
+    offline: bool | None = None,
+    progress: Progress | None = None,
+    notify: Notify | None = None,
+) -> Model:
+    """A published model by its name, or the model in a vadis model file, in evaluation mode.
+
+    A published model is downloaded and converted the first time, and verified every time. The checkpoints it was made
+    from stay in the cache's ``downloads`` folder, for the day the model file is damaged; they can be deleted.
+
+    Args:
+        name_or_path: a key of ``vadis.weights.WEIGHTS``, or the path of a model file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+        offline: open no connection; by default what ``VADIS_OFFLINE`` says.
+        progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
+        notify: called with sentences for the user (waiting for another process, fetching again, …).
+
+    Raises:
+        UsageError: if there is neither a model nor a file of that name.
+        WeightsError: if the parameters cannot be had, or are damaged, or are not those of the model.
+        DeviceError: if the device cannot be used.
+    """
+    target = resolve_device(device) if isinstance(device, str) else device
+    if isinstance(name_or_path, str) and name_or_path in WEIGHTS:
+        return _load_published(name_or_path, target, offline, progress, notify)
+    path = Path(name_or_path)
+    if not path.exists():
+        raise UsageError(
+            f"there is no model named {str(name_or_path)!r}, nor a file of that name",
+            hint=f"the models are {', '.join(WEIGHTS)}; or give the path of a vadis model file",
+        )
+    return load_model_file(path, target)
+
+
+def fetch_model(
+    name: str, *, offline: bool | None = None, progress: Progress | None = None, notify: Notify | None = None
+) -> Path:
+    """The path of a published model's file in the cache, downloaded and converted if it is not there yet.
+
+    Raises:
+        UsageError: if there is no model of that name.
+        WeightsError: if it cannot be had.
+    """
+    if name not in WEIGHTS:
+        raise UsageError(f"there is no model named {name!r}", hint=f"the models are {', '.join(WEIGHTS)}")
+    path = cache.model_path(name)
+    if not cache.is_file(path):
+        with cache.turn(name, notify or _silent):
+            if not cache.is_file(path):
+                _make(name, path, is_offline() if offline is None else offline, progress or _silent, notify or _silent)
+    return path
+
+
+def verify_model(name: str) -> str:
+    """Read a published model's file in the cache as a whole, and return its SHA-256.
+
+    Raises:
+        WeightsError: if it is not there, damaged, or another model.
+    """
+    path = cache.model_path(name)
+    if not cache.is_file(path):
+        raise WeightsError(f"{name} is not in the cache ({path})", hint=f"`vadis weights download {name}` fetches it")
+    return _load_verified(name, path, torch.device("cpu")).sha256 or ""
+
+
+def _load_published(
+    name: str, device: torch.device, offline: bool | None, progress: Progress | None, notify: Notify | None
+) -> Model:
+    path = fetch_model(name, offline=offline, progress=progress, notify=notify)
+    before = _identity(path)
+    try:
+        return _load_verified(name, path, device)
+    except WeightsError as damage:
+        if not os.access(path, os.R_OK):
+            raise
+        if is_offline() if offline is None else offline:
+            hint = f"`vadis weights download {name}` makes it again, on line"
+            raise WeightsError(damage.message, hint=hint) from damage
+        with cache.turn(name, notify or _silent):
+            if _identity(path) == before:  # no other process has replaced it
+                _set_aside(path, damage, notify or _silent)
+    path = fetch_model(name, offline=offline, progress=progress, notify=notify)
+    return _load_verified(name, path, device)
+
+
+def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Notify) -> None:
+    """Download, convert, verify; only then the model file gets its name, and its SHA-256 is put beside it."""
+    published = WEIGHTS[name]
+    obtain(
+        name,
+        published.files,
+        offline=offline,
+        progress=progress,
+        notify=notify,
+        otherwise=f"give a model file by --model PATH; or copy {path.name} from another machine's cache to {path}",
+    )
+    provenance = {
+        "source": published.source,
+        "licence": published.licence,
+        "files": [{"url": file.urls[0], "git_blob": file.git_blob} for file in published.files],
+    }
+    indexes = [cache.download_path(files[0]) for files in published.checkpoints.values()]
+    try:
+        with temporary_beside(path) as (temporary, _):
+            convert(indexes, temporary, name=name, provenance=provenance)
+            sha256 = load_model_file(temporary).sha256
+            temporary.replace(path)
+        with temporary_beside(cache.stamp_path(path)) as (temporary, stream):
+            stream.write(f"{sha256}  {path.name}\n".encode("ascii"))
+            temporary.replace(cache.stamp_path(path))
+    except OSError as error:
+        raise write_error(path, published.num_bytes, error) from error
+
+
+def _load_verified(name: str, path: Path, device: torch.device) -> Model:
+    """The model in the cache; it must be the one that its stamp (if there is one) and its name say."""
+    model = load_model_file(path, device)
+    try:
+        stamp = cache.stamp_path(path).read_text(encoding="ascii", errors="replace").split()
+    except FileNotFoundError:  # put there by hand
+        stamp = []
+    except OSError as error:
+        raise WeightsError(f"{cache.stamp_path(path)} cannot be read: {error.strerror}") from error
+    if stamp and stamp[0] != model.sha256:
+        raise WeightsError(f"{path} is damaged: its SHA-256 is no longer that of the file that was made")
+    published = WEIGHTS[name]
+    if model.card.labels != published_labels(published.labels) or model.card.streams != tuple(published.checkpoints):
+        raise WeightsError(f"{path} is not {name} but another model ({model.card.name})")
+    return model
+
+
+def _set_aside(path: Path, damage: WeightsError, notify: Notify) -> None:
+    try:
+        aside = cache.set_aside(path)
+        cache.stamp_path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, None, error) from error
+    notify(f"{damage.message}; it was renamed to {aside.name}, and the model is fetched again")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells this file from one that replaced it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _silent(*_: object) -> None:
+    """Progress and notices that nobody asked for."""
