@@ -2,7 +2,8 @@
 
 A video walks through these rooms, in this order:
 
-    errors, results, device   the floor: what can go wrong, what is said of a video, where to compute
+    errors, results, device, atomic
+                 the floor: what can go wrong, what is said of a video, where to compute, files whole or not at all
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats

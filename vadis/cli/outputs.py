@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from vadis.atomic import temporary_beside
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VadisError
 from vadis.formats import Format
@@ -146,8 +147,6 @@ def _growing(path: Path) -> Iterator[Write]:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Write]:
     """A temporary file beside ``path`` that takes its name when all is written and on the disk."""
-    from vadis.weights.atomic import temporary_beside
-
     with temporary_beside(path) as (temporary, file):
         yield file.write
         file.flush()

@@ -22,6 +22,7 @@ from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
     MIN_FRAMES,
+    ROWS,
     TEMPORAL_STRIDE,
     ConvUnit,
     MixedUnit,
@@ -31,6 +32,8 @@ from vadis.models.i3d import (
 )
 
 CHANNELS_LAST = torch.channels_last_3d
+FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: what the last layer sees, and what it says
+LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
 
 
 class Windows(NamedTuple):
@@ -204,26 +207,32 @@ class FoldedMixed:
         return None if levelled is None else torch.cat(levelled, dim=1)
 
 
-class FoldedHead:
-    """Average over space and over 2 steps, then the linear layer at every step."""
+class FoldedPooling:
+    """Average over space and over 2 steps: what the last layer sees."""
+
+    def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
+        """(B, 1024, T, H, W) → features (B, 1024, steps)."""
+        if x is not None:
+            x = functional.avg_pool3d(x, (1, *HEAD_POOL[1:]), stride=1).mean(
+                dim=(3, 4), keepdim=True
+            )  # (B, 1024, T, 1, 1)
+        steps = passage.valid_windows(self, x, HEAD_POOL[0])
+        return None if steps is None else functional.avg_pool1d(steps.flatten(2), HEAD_POOL[0], stride=1)
+
+
+class FoldedLinear:
+    """The last layer, at every step."""
 
     def __init__(self, head: nn.Module, device: torch.device) -> None:
         last = head.get_submodule("Conv3d_0c_1x1.conv")
         self.weight = last.get_parameter("weight").detach().flatten(1).to(device)  # (classes, 1024)
         self.bias = last.get_parameter("bias").detach().to(device)
 
-    def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
-        """(B, 1024, T, H, W) → logits (B, classes, steps)."""
-        if x is not None:
-            x = functional.avg_pool3d(x, (1, *HEAD_POOL[1:]), stride=1).mean(
-                dim=(3, 4), keepdim=True
-            )  # (B, 1024, T, 1, 1)
-        steps = passage.valid_windows(self, x, HEAD_POOL[0])
-        if steps is None:
+    def __call__(self, features: Tensor | None, passage: Passage) -> Tensor | None:
+        """(B, 1024, steps) → logits (B, classes, steps)."""
+        if features is None:
             return None
-        features = functional.avg_pool1d(steps.flatten(2), HEAD_POOL[0], stride=1)  # (B, 1024, steps)
-        logits = functional.linear(features.transpose(1, 2), self.weight, self.bias)  # (B, steps, classes)
-        return logits.transpose(1, 2)  # (B, classes, steps)
+        return functional.linear(features.transpose(1, 2), self.weight, self.bias).transpose(1, 2)
 
 
 class FoldedI3D:
@@ -236,33 +245,44 @@ class FoldedI3D:
 
     def __init__(self, network: I3D, device: torch.device) -> None:
         self.device = device
-        self.operations = [_fold(unit, device) for unit in network.children()]
+        body = {name: _fold(unit, device) for name, unit in network.named_children() if name != LOGITS}
+        self.operations: dict[str, Operation] = {
+            **body,
+            FEATURES: FoldedPooling(),
+            LOGITS: FoldedLinear(network.get_submodule(LOGITS), device),
+        }
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits (B, classes, ceil(T / 8) - 1) of a whole clip (B, C, T, 224, 224) in [-1, 1], T at least 9."""
+    def __call__(self, x: Tensor, layer: str = LOGITS) -> Tensor:
+        """Logits (B, classes, ceil(T / 8) - 1) of a whole clip (B, C, T, 224, 224) in [-1, 1], T at least 9.
+
+        With another ``layer`` of ``LAYERS``, its output averaged over space, (B, channels, steps).
+        """
         if x.shape[2] < MIN_FRAMES:
             raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
-        logits = self._run(x, WholeClip())
-        assert logits is not None
-        return logits
+        output = self._run(x, WholeClip(), layer)
+        assert output is not None
+        return output
 
-    def open(self) -> "ChunkedI3D":
+    def open(self, layer: str = LOGITS) -> "ChunkedI3D":
         """A new clip, to be fed in chunks."""
-        return ChunkedI3D(self)
+        return ChunkedI3D(self, layer)
 
     @torch.inference_mode()
-    def _run(self, x: Tensor, passage: Passage) -> Tensor | None:
+    def _run(self, x: Tensor, passage: Passage, layer: str) -> Tensor | None:
         y: Tensor | None = x.to(self.device).contiguous(memory_format=CHANNELS_LAST)
-        for operation in self.operations:
+        for name, operation in self.operations.items():
             y = operation(y, passage)
-        return y
+            if name == layer:
+                break
+        return y.mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y
 
 
 class ChunkedI3D:
     """One clip on its way through a network, in chunks of any length, in constant memory."""
 
-    def __init__(self, network: FoldedI3D) -> None:
-        self._network, self._passage, self._frames = network, ChunkedClip(), 0
+    def __init__(self, network: FoldedI3D, layer: str) -> None:
+        self._network, self._layer = network, layer
+        self._passage, self._frames = ChunkedClip(), 0
 
     def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
         """The logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
@@ -274,7 +294,7 @@ class ChunkedI3D:
         if last and (self._frames % TEMPORAL_STRIDE or self._frames < 2 * TEMPORAL_STRIDE):
             raise ValueError(f"a chunked clip ends after a multiple of {TEMPORAL_STRIDE} frames, got {self._frames}")
         self._passage.last = last
-        return self._network._run(x, self._passage)
+        return self._network._run(x, self._passage, self._layer)
 
     def held_elements(self) -> int:
         """How many numbers are kept for later windows: the memory of a clip, whatever its length."""
@@ -296,7 +316,7 @@ def _fold(unit: nn.Module, device: torch.device) -> Operation:
         return FoldedPool(unit)
     if isinstance(unit, MixedUnit):
         return FoldedMixed(unit, device)
-    return FoldedHead(unit, device)
+    raise TypeError(f"no inference form for {type(unit).__name__}")
 
 
 Convolution = Callable[[Tensor, Triple], Tensor]  # (x, padding) → ReLU(conv(x))

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 
+from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError
 from vadis.models import Model
 from vadis.weights import cache
-from vadis.weights.atomic import temporary_beside, write_error
 from vadis.weights.cache import Notify
 from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
 from vadis.weights.convert import convert
+from vadis.weights.disk import write_error
 from vadis.weights.download import Progress, is_offline, obtain
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file

@@ -20,10 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import WeightsError
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
-from vadis.weights.atomic import temporary_beside, write_error
+from vadis.weights.disk import write_error
 from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"

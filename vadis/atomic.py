@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vadis.errors import WeightsError
-
 STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit set by `ulimit -f`
 
@@ -35,20 +33,6 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_error(path: Path, num_bytes: int | None, error: OSError) -> WeightsError:
-    """What a user should read when ``path``, of ``num_bytes``, could not be written."""
-    size = "" if num_bytes is None else f" ({num_bytes / 1e6:,.1f} MB)"
-    if error.errno in FULL_DISK:
-        return WeightsError(
-            f"no space left to write {path}{size}",
-            hint="free some space, or set VADIS_CACHE to a folder on another disk",
-        )
-    return WeightsError(
-        f"{path}{size} cannot be written: {error.strerror}",
-        hint="set VADIS_CACHE to a folder that can be written, if this is the cache",
-    )
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,0 +1,162 @@
+"""How fast ``vadis.tvl1`` is, beside OpenCV's TV-L1 and beside what the processor could do at most.
+
+    python -m venv peer && peer/bin/pip install opencv-contrib-python-headless
+    python -m tests.benchmarks.tvl1_speed --peer peer/bin/python [--video FILE] [--pairs 6] [--rounds 3]
+
+Only figures from one run compare: the two take turns, each with all processors. OpenCV has its own environment (its
+contrib wheel must not be installed beside opencv-python) and gets and gives arrays in files.
+
+The floor is counted, not estimated: ``OPERATIONS`` floating-point operations and ``BYTES`` moved per pixel and inner
+iteration (warps, medians and pyramid are left out), times the iterations that these pairs took, over the rate of
+independent multiply-adds of vectors in registers (an addition and a multiplication count as one each, as the
+equations' roundings forbid to fuse them) and over the rate of copying memory in the second-level cache.
+"""
+
+import argparse
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numba
+import numpy as np
+
+from vadis.device import cpu_count
+from vadis.flow import to_gray, tvl1
+from vadis.flow.lanes import LANES, fused, spread, total
+from vadis.flow.pyramid import level_shapes
+from vadis.flow.tvl1_cpu import flow_of_pair
+
+HEIGHT, WIDTH = 256, 340
+
+# u: rho 4, squared gradient 3, bound 1, quotient 1, the choice among four 7, divergence 6, new u 8, change 6.
+# p, for each component: differences 2, length 24 (squares 3, root by estimate 6, what rounding lost 15), norm 2,
+# steps and quotients 6.
+OPERATIONS = 36 + 2 * 34
+BYTES = 4 * (9 + 6)  # u, p, gradient and residual are read; u and p are written
+
+
+def frames_of_video(path: Path, num_pairs: int) -> np.ndarray:
+    """uint8 (P, 2, H, W): pairs of consecutive frames, spread over the video."""
+    with av.open(str(path)) as container:
+        frames = [frame.reformat(WIDTH, HEIGHT, "rgb24").to_ndarray() for frame in container.decode(video=0)]
+    gray = to_gray(np.stack(frames))
+    starts = np.linspace(0, len(gray) - 2, num_pairs).astype(int)
+    return np.stack([gray[start : start + 2] for start in starts])
+
+
+def moving_texture(num_pairs: int) -> np.ndarray:
+    """uint8 (P, 2, H, W): a smooth random texture that turns and grows, with a little noise."""
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft2(rng.standard_normal((HEIGHT, WIDTH)))
+    fy, fx = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None]
+    spectrum *= np.exp(-((fx**2 + fy**2) / 0.02))
+    pairs = []
+    for i in range(num_pairs):
+        shifted = spectrum * np.exp(-2j * np.pi * (fx * (i - 2.3) + fy * 0.7 * i))
+        images = np.stack([np.fft.irfft2(s, s=(HEIGHT, WIDTH)) for s in (spectrum, shifted)])
+        images = (images - images.min()) / np.ptp(images) * 235 + 10 + rng.normal(0, 1.5, images.shape)
+        pairs.append(images.clip(0, 255).astype(np.uint8))
+    return np.stack(pairs)
+
+
+def run_peer(python: str, frames: np.ndarray) -> tuple[np.ndarray, float, str]:
+    """OpenCV's flow (P, 2, H, W), its seconds per pair and its version."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "frames.npz"), Path(folder, "flow.npz")
+        np.savez(source, frames=frames)
+        subprocess.run([python, str(Path(__file__).with_name("tvl1_opencv.py")), str(source), str(target)], check=True)
+        result = np.load(target)
+        return result["flow"].transpose(0, 3, 1, 2), float(result["seconds"].mean()), str(result["opencv"])
+
+
+def run_ours(frames: np.ndarray) -> tuple[np.ndarray, float]:
+    """Our flow (P, 2, H, W) and seconds per pair: one video of the pairs' frames, cut where a pair ends.
+
+    ``tvl1`` takes consecutive frames, so the pairs are computed by its own means: one pair per thread.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        flow = np.concatenate(list(pool.map(lambda pair: tvl1(pair, threads=1), frames)))
+    return flow, (time.perf_counter() - start) / len(frames)
+
+
+def iterated_pixels(frames: np.ndarray) -> float:
+    """Pixels that went through an inner iteration, per pair."""
+    shapes, flow = np.array(level_shapes(HEIGHT, WIDTH)), np.empty((2, HEIGHT, WIDTH), np.float32)
+    return float(np.mean([flow_of_pair(first, second, shapes, flow) for first, second in frames]))
+
+
+@numba.njit
+def _multiply_adds(rounds: int) -> float:
+    """``rounds`` times eight independent vectors through a multiply-add."""
+    factor = spread(np.float32(0.999))
+    a, b, c, d = factor, factor, factor, factor
+    e, f, g, h = factor, factor, factor, factor
+    for _ in range(rounds):
+        a, b, c, d = fused(a, factor, a), fused(b, factor, b), fused(c, factor, c), fused(d, factor, d)
+        e, f, g, h = fused(e, factor, e), fused(f, factor, f), fused(g, factor, g), fused(h, factor, h)
+    return total(a + b + c + d + e + f + g + h)
+
+
+def best_seconds(work: object, times: int = 7) -> float:
+    """The shortest of several runs."""
+    best = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        work()  # type: ignore[operator]
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def operations_per_second() -> float:
+    """Vector operations of one processor, counted in float32 numbers."""
+    rounds = 1_000_000
+    _multiply_adds(1)
+    return rounds * 8 * LANES / best_seconds(lambda: _multiply_adds(rounds))
+
+
+def bytes_per_second() -> float:
+    """Read and written by one processor, copying 0.5 MB: what fits in a second-level cache."""
+    source = np.ones(1 << 16, np.float32)
+    target = np.empty_like(source)
+    return 2 * source.nbytes * 100 / best_seconds(lambda: [np.copyto(target, source) for _ in range(100)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True, help="the Python that has opencv-contrib-python-headless")
+    parser.add_argument("--video", type=Path, help="take frames from it instead of a moving texture")
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    pairs = arguments.pairs
+    frames = frames_of_video(arguments.video, pairs) if arguments.video else moving_texture(pairs)
+    start = time.perf_counter()
+    tvl1(frames[0])
+    print(f"machine: {platform.machine()}, {cpu_count()} processors, numba {numba.__version__}")
+    print(f"first call (compiling, or loading what is kept): {time.perf_counter() - start:.2f} s")
+    ratios = []
+    for _ in range(arguments.rounds):
+        expected, peer_seconds, version = run_peer(arguments.peer, frames)
+        flow, seconds = run_ours(frames)
+        ratios.append(peer_seconds / seconds)
+        print(f"OpenCV {version}: {peer_seconds:.4f} s/pair   vadis: {seconds:.4f} s/pair   ratio {ratios[-1]:.1f}")
+    errors = np.linalg.norm(flow - expected, axis=1)
+    print(f"median ratio {np.median(ratios):.1f}")
+    print(
+        f"end-point error: mean {errors.mean():.6f} px, 99 % {np.percentile(errors, 99):.6f} px, most {errors.max():.6f} px"
+    )
+    pixels = iterated_pixels(frames)
+    arithmetic = pixels * OPERATIONS / operations_per_second() / cpu_count()
+    memory = pixels * BYTES / bytes_per_second() / cpu_count()
+    print(f"inner iterations: {pixels / (HEIGHT * WIDTH):.0f} of full size per pair")
+    print(f"floor of the inner iterations, per pair: arithmetic {arithmetic:.4f} s, memory {memory:.4f} s")
+
+
+if __name__ == "__main__":
+    main()
