@@ -9,8 +9,11 @@ A video walks through these rooms, in this order:
     streams      clips → what a network eats
     models       the networks of the paper as tables of rows
     weights      where their parameters come from
+    sliding      how networks move over a video: clips → outputs in time
     scores       predictions in time → labels and segments
     inference    the road itself: video → results
+    features     what the network holds of a video over time
+    datasets     UCF-101, HMDB-51, Kinetics, plain folders: lists of examples
     formats      results → a row in a file
     cli          the only room that knows the terminal
 
@@ -23,6 +26,7 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from vadis.errors import VadisError as VadisError
+    from vadis.features import extract_features as extract_features
     from vadis.flow import tvl1 as tvl1
     from vadis.inference import classify as classify
     from vadis.inference import classify_many as classify_many
@@ -40,6 +44,7 @@ _HOMES = {
     "VideoResult": "vadis.results",
     "classify": "vadis.inference",
     "classify_many": "vadis.inference",
+    "extract_features": "vadis.features",
     "load_model": "vadis.weights.load",
     "tvl1": "vadis.flow",
 }
@@ -53,6 +58,7 @@ __all__ = [
     "__version__",
     "classify",
     "classify_many",
+    "extract_features",
     "load_model",
     "tvl1",
 ]

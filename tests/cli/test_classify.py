@@ -10,7 +10,6 @@ import pytest
 
 from tests.fake_road import result
 from vadis import inference
-from vadis.cli import options
 from vadis.cli.classify import resolve_format
 from vadis.formats import FORMATS
 
@@ -119,7 +118,6 @@ def test_defaults_are_those_of_the_library():
         sliding.window,
         sliding.stride,
     )
-    assert options.FINEST_SEGMENT_SECONDS == inference.FINEST_SEGMENT_SECONDS
     library = inspect.signature(inference.classify).parameters
     assert (defaults["top_k"], defaults["flip"]) == (library["top_k"].default, library["flip"].default)
 

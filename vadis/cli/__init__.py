@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, interrupts, reproduce, weights
+from vadis.cli import classify, doctor, features, interrupts, reproduce, weights
 from vadis.cli.terminal import explain, settings, tame_streams
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=classify.EPILOG)(classify.classify)
+app.command(epilog=features.EPILOG)(features.features)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
 app.command(epilog=doctor.EPILOG)(doctor.doctor)

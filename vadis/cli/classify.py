@@ -4,19 +4,15 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vadis.cli import interrupts, options, outputs
+from vadis.cli.chosen import find_inputs, load_chosen
 from vadis.cli.run import Run
-from vadis.cli.terminal import detail, download_progress, file_console, say, settings, show, stdout_console
+from vadis.cli.terminal import file_console, settings, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
 from vadis.results import SEGMENT_SECONDS, VideoResult
-
-if TYPE_CHECKING:
-    from vadis.models.card import Model
-    from vadis.video.sources import Found
 
 Write = Callable[[Iterable[VideoResult]], None]
 
@@ -61,11 +57,11 @@ def classify(
     output = None if output == Path("-") else output
     if stride is not None and window is None:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
-    found = _find(inputs or [], from_file, null)
+    found = find_inputs(inputs or [], from_file, null)
     name = resolve_format(format_name, output, output_dir)
     form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]
     write = _destination(name, form, inputs or [], [source.path for source in found], output, output_dir, overwrite)
-    loaded = _load(model, streams, device, offline)
+    loaded = load_chosen(model, streams, device, offline)
 
     from vadis.inference import Sliding, classify_many
 
@@ -95,31 +91,6 @@ def table_format(to_file: bool) -> Format:
     """The table as a format, drawn for this terminal, or plain and 80 columns wide for a file."""
     console = file_console() if to_file else stdout_console()
     return Format("a table and a timeline", partial(table, console=console, all_stretches=settings.verbose))
-
-
-def _find(inputs: list[str], from_file: str | None, null: bool) -> "Found":
-    from vadis.video.sources import find_videos
-
-    found = find_videos(inputs, from_file=from_file, nul=null)
-    if found.num_ignored:
-        detail(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
-    if found.num_duplicates:
-        say(f"{found.num_duplicates} given more than once, taken once")
-    return found
-
-
-def _load(name: str, streams: str, device: str, offline: bool) -> "Model":
-    from vadis.weights.load import load_model
-
-    with download_progress() as progress:
-        model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
-    if streams != "both":
-        if streams not in model.card.streams:
-            has = " and ".join(model.card.streams)
-            raise UsageError(f"the model {model.card.name} has no {streams} stream", hint=f"it has {has}")
-        model = model.only((streams,))
-    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
-    return model
 
 
 def _destination(

@@ -56,7 +56,7 @@ def check_folder(folder: Path, targets: Iterable[Path], overwrite: bool) -> None
 
 def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
     """Write every piece as soon as it is there."""
-    with _explained("stdout"):
+    with explained("stdout"):
         for piece in form.write(results):
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -65,7 +65,7 @@ def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
 def to_file(path: Path, form: Format, results: Iterable[VideoResult]) -> None:
     """Write one document; raises VadisError where the disk refuses, and then leaves no half document behind."""
     grows = form.appendable or (path.exists() and not path.is_file())  # a device or pipe cannot be renamed onto
-    with _explained(show(path)), _growing(path) if grows else _replacing(path) as write:
+    with explained(show(path)), _growing(path) if grows else _replacing(path) as write:
         for piece in form.write(results):
             write(piece.encode())
 
@@ -76,7 +76,7 @@ def to_folder(target_of: Callable[[str], Path], form: Format, results: Iterable[
         if form.one_video and result.status == "error":
             continue
         target = target_of(result.path)
-        with _explained(show(target)):
+        with explained(show(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
         to_file(target, form, [result])
 
@@ -117,7 +117,7 @@ def _fitting(name: str, extension: str) -> str:
 
 
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def explained(place: str) -> Iterator[None]:
     """What the operating system refuses, in a sentence that names ``place``; a reader that has left passes through."""
     try:
         yield

@@ -7,6 +7,7 @@ The network is ``ROWS``; everything below it only says what a row means. Axes: B
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -78,6 +79,20 @@ ROWS: tuple[Conv | Pool | Mixed, ...] = (
     Mixed("Mixed_5b", 256, (160, 320), (32, 128), 128),
     Mixed("Mixed_5c", 384, (192, 384), (48, 128), 128),
 )
+
+
+def step_centre(layer: str, step: int) -> Fraction:
+    """Where step ``step`` of a layer's output lies in the clip, in frames.
+
+    A layer of temporal stride s has a step for every s frames, ``[s·j, s·(j + 1))``, centred at s·j + s/2. What
+    follows the head's average over two steps of 8 frames lies between them, at 8·(j + 1).
+    """
+    stride = 1
+    for row in ROWS:
+        stride *= 1 if isinstance(row, Mixed) else row.stride[0]
+        if row.name == layer:
+            return Fraction(2 * step + 1, 2) * stride
+    return Fraction(TEMPORAL_STRIDE * (step + 1))
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

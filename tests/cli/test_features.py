@@ -1,0 +1,59 @@
+"""``vadis features`` on a real road: a small random model and synthetic videos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.make_model import make_model
+from tests.synthetic import write_video
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to stand in, with a model and two videos, one of them empty."""
+    make_model(tmp_path / "model.safetensors", width=1 / 16, classes=7)
+    (tmp_path / "clips" / "deep").mkdir(parents=True)
+    write_video(tmp_path / "clips" / "deep" / "a.mp4", num_frames=70, seed=1)
+    (tmp_path / "clips" / "empty.mp4").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+FEATURES = ("features", "clips", "-o", "out", "-m", "model.safetensors", "--streams", "rgb")
+
+
+def test_one_file_per_video_in_the_same_tree(run_vadis, inputs):
+    ended = run_vadis(*FEATURES)
+    assert (ended.code, ended.out) == (3, "")
+    assert "clips/empty.mp4: the file is empty" in ended.err
+    assert ended.err.splitlines()[-1] == "1 ok, 1 failed"
+    files = [path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()]
+    assert files == ["deep/a.mp4.npz"]
+    with np.load("out/deep/a.mp4.npz", allow_pickle=False) as arrays:
+        assert (arrays["rgb"].shape, arrays["seconds"][0]) == ((8, 64), 0.32)
+
+
+def test_run_again_it_goes_on_where_it_stopped(run_vadis, inputs):
+    run_vadis(*FEATURES)
+    before = Path("out/deep/a.mp4.npz").stat().st_mtime_ns
+    write_video("clips/b.mp4", num_frames=20, seed=2)
+    ended = run_vadis(*FEATURES)
+    assert ended.err.splitlines()[-1] == "1 ok, 1 skipped, 1 failed"
+    assert Path("out/deep/a.mp4.npz").stat().st_mtime_ns == before
+    Path("out/deep/a.mp4.npz").write_bytes(b"cut off")
+    assert run_vadis(*FEATURES).err.splitlines()[-1] == "1 ok, 1 skipped, 1 failed"
+
+
+def test_other_settings_are_refused_with_the_difference(run_vadis, inputs):
+    run_vadis(*FEATURES)
+    ended = run_vadis(*FEATURES, "--layer", "Mixed_5c")
+    assert ended.code == 2
+    assert "layer was Pooled, is Mixed_5c" in ended.err
+    assert run_vadis(*FEATURES, "--layer", "Mixed_5c", "--overwrite").code == 3
+
+
+def test_a_layer_that_is_not_there_is_wrong_use(run_vadis, inputs):
+    ended = run_vadis(*FEATURES, "--layer", "conv5")
+    assert ended.code == 2
+    assert "Mixed_5c" in ended.err

@@ -1,0 +1,97 @@
+"""Features over time: which numbers, at which seconds, and how they are kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.make_model import make_model
+from tests.synthetic import write_video
+from vadis.errors import UsageError
+from vadis.features import extract_features, features_of, save_features, saved_settings, settings_of
+from vadis.models import Model
+from vadis.models.folded import FEATURES, LAYERS, LOGITS
+from vadis.scores import softmax
+from vadis.sliding import WHOLE_VIDEO, Sliding
+from vadis.streams import centre_crop, network_input
+from vadis.video.reader import open_video
+from vadis.weights.model_file import load_model_file
+
+TOLERANCE = 1e-5  # of the largest number: the inference form beside the training form
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model_file(make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 16, classes=5))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "clip.mp4", num_frames=70, size=(96, 64), seed=1)
+
+
+def test_pooled_features_every_8_frames(model: Model, video: Path) -> None:
+    features, seconds = extract_features(video, model)
+    assert {stream: array.shape for stream, array in features.items()} == {"rgb": (8, 64), "flow": (8, 64)}
+    np.testing.assert_allclose(seconds, [0.32 * (step + 1) for step in range(8)])
+
+
+def test_the_last_layer_makes_the_videos_scores_of_them(model: Model, video: Path) -> None:
+    features, _ = extract_features(video, model)
+    logits = np.zeros(5)
+    for stream, array in features.items():
+        last = model.networks[stream].get_submodule("Logits.Conv3d_0c_1x1.conv")
+        logits += last(torch.from_numpy(array.mean(axis=0)).view(1, -1, 1, 1, 1)).detach().numpy().reshape(-1)
+    by_layer, _ = extract_features(video, model, layer=LOGITS)
+    expected = sum(array.mean(axis=0) for array in by_layer.values())
+    np.testing.assert_allclose(softmax(logits), softmax(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(("layer", "stride"), [("Conv3d_1a_7x7", 2), ("Mixed_3c", 2), ("Mixed_4f", 4), ("Mixed_5c", 8)])
+def test_any_endpoint_averaged_over_space(model: Model, video: Path, layer: str, stride: int) -> None:
+    rgb = model.only(("rgb",))
+    features, seconds = extract_features(video, rgb, layer=layer)
+    with open_video(video) as opened:
+        frames = np.stack([frame.pixels for frame in opened])
+    clip = network_input(centre_crop(frames[np.minimum(np.arange(72), 69)], "rgb"), "rgb")
+    with torch.inference_mode():
+        expected = dict(model.networks["rgb"].endpoints(clip))[layer].mean(dim=(3, 4))[0].T.numpy()
+    assert features["rgb"].shape == expected.shape == (72 // stride, expected.shape[1])
+    assert np.abs(features["rgb"] - expected).max() < TOLERANCE * np.abs(expected).max()
+    np.testing.assert_allclose(seconds, (np.arange(72 // stride) + 0.5) * stride / 25)
+
+
+def test_one_set_per_window(model: Model, video: Path) -> None:
+    features, seconds = extract_features(video, model, sliding=Sliding(window=32, stride=32))
+    assert features["flow"].shape == (3, 64)
+    np.testing.assert_allclose(seconds, [16 / 25, 48 / 25, (38 + 16) / 25])
+
+
+def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:
+    with pytest.raises(UsageError, match="no layer named 'conv5'") as caught:
+        extract_features(video, model, layer="conv5")
+    assert caught.value.hint is not None
+    assert all(layer in caught.value.hint for layer in LAYERS)
+
+
+def test_a_file_holds_features_times_record_and_settings(model: Model, video: Path, tmp_path: Path) -> None:
+    settings = settings_of(model, FEATURES, WHOLE_VIDEO, flip=False)
+    found = features_of(video, model)
+    path = tmp_path / "clip.npz"
+    save_features(found, path, settings)
+    with np.load(path, allow_pickle=False) as arrays:
+        assert set(arrays) == {"rgb", "flow", "seconds", "record", "settings"}
+        np.testing.assert_array_equal(arrays["flow"], found.arrays["flow"])
+        assert '"status": "ok"' in str(arrays["record"])
+    assert saved_settings(path) == settings
+    assert [entry.name for entry in tmp_path.iterdir()] == ["clip.npz"]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_cut_off_file_is_no_features_file(model: Model, video: Path, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "clip.npz"
+    save_features(features_of(video, model.only(("rgb",))), path, {"layer": FEATURES})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert saved_settings(path) is None
+    assert saved_settings(tmp_path / "absent.npz") is None

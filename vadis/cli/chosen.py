@@ -1,0 +1,37 @@
+"""What commands that walk videos have in common before they start: the inputs found, the model loaded."""
+
+from typing import TYPE_CHECKING
+
+from vadis.cli.terminal import detail, download_progress, say, show
+from vadis.errors import UsageError
+
+if TYPE_CHECKING:
+    from vadis.models.card import Model
+    from vadis.video.sources import Found
+
+
+def find_inputs(inputs: list[str], from_file: str | None, null: bool) -> "Found":
+    """Every input once; says what was left out."""
+    from vadis.video.sources import find_videos
+
+    found = find_videos(inputs, from_file=from_file, nul=null)
+    if found.num_ignored:
+        detail(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
+    if found.num_duplicates:
+        say(f"{found.num_duplicates} given more than once, taken once")
+    return found
+
+
+def load_chosen(name: str, streams: str, device: str, offline: bool) -> "Model":
+    """The model asked for, with the streams asked for; downloads show their progress."""
+    from vadis.weights.load import load_model
+
+    with download_progress() as progress:
+        model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
+    if streams != "both":
+        if streams not in model.card.streams:
+            has = " and ".join(model.card.streams)
+            raise UsageError(f"the model {model.card.name} has no {streams} stream", hint=f"it has {has}")
+        model = model.only((streams,))
+    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
+    return model

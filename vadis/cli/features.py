@@ -1,0 +1,118 @@
+"""``vadis features``: pooled features over time, one .npz per video."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vadis.cli import interrupts, options, outputs
+from vadis.cli.chosen import find_inputs, load_chosen
+from vadis.cli.run import Run
+from vadis.cli.terminal import settings as terminal_settings
+from vadis.cli.terminal import show
+from vadis.errors import UsageError, VideoError
+from vadis.results import VideoResult
+
+if TYPE_CHECKING:
+    from vadis.features import Features
+
+EPILOG = """
+**Examples**
+
+1024 numbers per stream, every 0.32 s of every video:  `vadis features clips/ -o features/`
+
+One set per separate window of 64 frames:  `vadis features clips/ -o windows/ --window 64`
+
+An earlier layer, by DeepMind's name:  `vadis features holiday.mp4 -o early/ --layer Mixed_4f --streams rgb`
+"""
+
+FeaturesDir = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="One .npz per video, in the same tree as the inputs.",
+        rich_help_panel=options.OUTPUT,
+    ),
+]
+Layer = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="An endpoint of DeepMind's network, or Pooled.", rich_help_panel=options.MODEL),
+]
+
+
+def features(
+    output: FeaturesDir,
+    inputs: options.Inputs = None,
+    from_file: options.FromFile = None,
+    null: options.Null = False,
+    model: options.ModelName = "i3d-kinetics400",
+    streams: options.Streams = "both",
+    layer: Layer = "Pooled",
+    flip: options.Flip = False,
+    window: options.Window = None,
+    stride: options.Stride = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+    debug: options.Debug = False,
+) -> None:
+    """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
+    terminal_settings.debug |= debug
+    found = find_inputs(inputs or [], from_file, null)
+    paths = [source.path for source in found if source.error is None]
+    target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
+    outputs.check_folder(output, map(target_of, paths), overwrite=True)
+    loaded = load_chosen(model, streams, device, offline)
+
+    from vadis.features import features_of, settings_of
+    from vadis.sliding import Sliding
+
+    run = Run(found, name_problems=True)
+    sliding = Sliding(window=window, stride=stride)
+    wanted = settings_of(loaded, layer, sliding, flip)
+    extract = partial(
+        features_of, model=loaded, layer=layer, sliding=sliding, flip=flip, listed=True, progress=run.report
+    )
+    with interrupts.deferred():
+        for _ in run.records(_extracted(paths, target_of, wanted, extract, overwrite)):
+            pass
+        run.finish()
+
+
+def _extracted(
+    paths: Sequence[str],
+    target_of: Callable[[str], Path],
+    wanted: dict[str, Any],
+    extract: "Callable[[str], Features]",
+    overwrite: bool,
+) -> Iterator[VideoResult]:
+    """A record per video whose features have been written, or were there already."""
+    from vadis.features import save_features, saved_settings
+
+    for path in paths:
+        target = target_of(path)
+        there = None if overwrite else saved_settings(target)
+        if there == wanted:
+            yield VideoResult(path, "skipped")
+            continue
+        if there is not None:
+            raise UsageError(f"{show(target)} has other settings: {_difference(there, wanted)}", hint=_OTHER_PLACE)
+        try:
+            found = extract(path)
+        except VideoError as error:
+            yield VideoResult(path, "error", error_code=error.code, error_message=error.message)
+            continue
+        with outputs.explained(show(target)):
+            save_features(found, target, wanted)
+        yield found.record
+
+
+_OTHER_PLACE = "choose another folder, or add --overwrite"
+
+
+def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    return "; ".join(f"{key} was {there.get(key)}, is {wanted[key]}" for key in wanted if there.get(key) != wanted[key])
