@@ -1,0 +1,182 @@
+from pathlib import Path
+
+import pytest
+
+from vadis.datasets import find_dataset
+from vadis.datasets.folder import VALIDATION_SHARE, is_validation
+from vadis.errors import UsageError
+
+
+def shown(dataset):
+    """Split → (path below the root, label)."""
+    return {
+        split: [(str(Path(example.path).relative_to(dataset.root)), example.label) for example in examples]
+        for split, examples in dataset.splits.items()
+    }
+
+
+def many(*classes, number=200):
+    return [f"{label}/{index:04}.mp4" for label in classes for index in range(number)]
+
+
+# Class folders
+
+
+def test_split_folders(tree):
+    dataset = find_dataset(tree("train/b/1.mp4", "train/a/x/2.MKV", "val/a/1.mp4", "val/b/3.avi", "test/b/4.webm"))
+    assert dataset.name == "folder" and dataset.classes == ("a", "b")
+    assert shown(dataset) == {
+        "train": [("train/a/x/2.MKV", "a"), ("train/b/1.mp4", "b")],
+        "val": [("val/a/1.mp4", "a"), ("val/b/3.avi", "b")],
+        "test": [("test/b/4.webm", "b")],
+    }
+    assert dataset.problems.empty_classes == ("a (test)",)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_names_of_the_validation_folder(tree, name):
+    assert list(find_dataset(tree("train/a/1.mp4", "train/b/1.mp4", f"{name}/a/1.mp4")).splits) == ["train", "val"]
+
+
+def test_only_a_validation_folder(tree):
+    assert list(find_dataset(tree("val/a/1.mp4", "val/b/1.mp4")).splits) == ["val"]
+
+
+def test_without_a_validation_split_a_share_of_the_training_examples_is_taken(tree):
+    dataset = find_dataset(tree(*many("a", "b", number=500)))
+    sizes = {split: len(examples) for split, examples in dataset.splits.items()}
+    assert sum(sizes.values()) == 1000
+    assert abs(sizes["val"] - 1000 * VALIDATION_SHARE) < 4 * (1000 * 0.2 * 0.8) ** 0.5  # four standard deviations
+    assert "20% of the training examples, by a hash of their paths" in dataset.summary()
+    assert {example.label for example in dataset.splits["val"]} == {"a", "b"}
+
+
+def test_the_share_is_stable_when_files_are_added_and_the_folder_moves(tree):
+    names = many("a", "b")
+    root = tree(*names)
+    before = shown(find_dataset(root))
+    tree(*many("c", "aa"), *(f"a/later{index}.mp4" for index in range(50)))
+    after = shown(find_dataset(root.rename(root.parent / "moved")))
+    for split, examples in before.items():
+        assert set(examples) < set(after[split])
+
+
+def test_the_hash_is_the_same_for_ever():
+    chosen = [name for name in many("a", number=20) if is_validation(name)]
+    assert chosen == ["a/0000.mp4", "a/0002.mp4", "a/0011.mp4", "a/0017.mp4"]
+
+
+def test_a_test_folder_is_never_used_for_validation(tree):
+    dataset = find_dataset(tree(*(f"train/{name}" for name in many("a", "b")), "test/a/1.mp4"))
+    assert list(dataset.splits) == ["train", "val", "test"]
+    assert shown(dataset)["test"] == [("test/a/1.mp4", "a")]
+    assert all("/train/" in example.path for example in dataset.splits["val"])
+
+
+def test_a_class_that_is_tested_and_not_trained_is_an_error(tree):
+    root = tree("train/handstand/1.mp4", "train/swim/1.mp4", "val/handstnd/1.mp4")
+    with pytest.raises(UsageError, match="1 class in val without an example in train: handstnd") as caught:
+        find_dataset(root)
+    assert caught.value.hint == "did you mean handstand?"
+
+
+def test_an_empty_class_folder_is_told_and_is_no_class(tree):
+    root = tree(*many("a", "b"), "c/readme.md")
+    dataset = find_dataset(root)
+    assert dataset.classes == ("a", "b")
+    assert dataset.problems.empty_classes == ("c (no video)",)
+    assert "no example: 1 class: c (no video)" in dataset.summary()
+
+
+def test_folders_that_differ_only_in_spelling_are_told(tree):
+    dataset = find_dataset(tree(*many("Arm Wrestling", "arm_wrestling", "swim")))
+    assert dataset.problems.misspelt_folders == {"arm_wrestling": "Arm Wrestling"}
+
+
+def test_videos_in_no_class_folder_are_told(tree):
+    assert find_dataset(tree(*many("a", "b"), "loose.mp4")).problems.unlisted == ("loose.mp4",)
+    root = tree("train/a/1.mp4", "train/b/1.mp4", "train/loose.mp4")
+    assert set(find_dataset(root, "folder").problems.unlisted) == {"loose.mp4", "train/loose.mp4", *many("a", "b")}
+
+
+def test_a_class_may_be_called_train(tree):
+    assert find_dataset(tree(*many("train", "plane"))).classes == ("plane", "train")
+
+
+def test_one_class_folder_is_too_few(tree):
+    root = tree(*(f"mine/{name}" for name in many("a", "b")))
+    with pytest.raises(UsageError, match="holds 1 class folder: two are needed") as caught:
+        find_dataset(root, "folder")
+    assert f"try {root}/mine" in caught.value.hint
+    with pytest.raises(UsageError, match="0 class folders"):
+        find_dataset(root / "mine" / "a", "folder")
+
+
+def test_names_that_are_not_utf_8(tree):
+    root = tree(*many("a", "b\udcff"))
+    dataset = find_dataset(root)
+    assert dataset.classes == ("a", "b\udcff")
+    dataset.summary().encode()
+
+
+# Lists
+
+
+def test_a_list_in_the_folder(tree):
+    text = "path,label,split\nx/1.mp4,jump,train\n./x/2.mp4,run,train\nx/../x/3.mp4,run,val\n"
+    dataset = find_dataset(tree("x/1.mp4", "x/2.mp4", "x/3.mp4", "x/4.mp4", lists={"list.csv": text}))
+    assert dataset.name == "folder" and dataset.classes == ("jump", "run")
+    assert shown(dataset) == {"train": [("x/1.mp4", "jump"), ("x/2.mp4", "run")], "val": [("x/3.mp4", "run")]}
+    assert dataset.problems.unlisted == ("x/4.mp4",)
+
+
+def test_a_list_alone_with_files_anywhere(tree, tmp_path, monkeypatch):
+    outside = tmp_path / "outside"  # also a name that no video has
+    outside.touch()
+    root = tree("x/1.mp4", lists={"list.csv": f"path,label,split\nx/1.mp4,jump,val\n{outside},run,val\n"})
+    dataset = find_dataset(root / "list.csv")
+    assert [(example.path, example.label) for example in dataset.splits["val"]] == [
+        (str(root / "x/1.mp4"), "jump"),
+        (str(outside), "run"),
+    ]
+    monkeypatch.chdir(root)
+    assert [example.path for example in find_dataset("list.csv").splits["val"]] == ["x/1.mp4", str(outside)]
+
+
+def test_lists_named_after_their_splits(tree):
+    lists = {"train.csv": "path,label\n1.mp4,a\n2.mp4,b\n", "val.csv": "label,path\na,3.mp4\n"}
+    assert shown(find_dataset(tree("1.mp4", "2.mp4", "3.mp4", lists=lists))) == {
+        "train": [("1.mp4", "a"), ("2.mp4", "b")],
+        "val": [("3.mp4", "a")],
+    }
+
+
+def test_a_list_without_splits_is_shared_out(tree):
+    names = many("a", "b")
+    text = "path,label\n" + "".join(f"{name},{name[0]}\n" for name in names)
+    dataset = find_dataset(tree(*names, lists={"list.csv": text}))
+    assert [name for name, _ in shown(dataset)["val"]] == [name for name in names if is_validation(name)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1.mp4,b,train", r"two labels to 1 file: 1.mp4 \(a, b\)"),
+        ("./1.mp4,a,val", r"1 file into two splits: ./1.mp4 \(train, val\)"),
+        ("3.mp4,a,train", r"1 of the 3 files of folder's train split are missing \(33.3%\): 3.mp4"),
+        ("1.mp4,c,val", "two labels"),
+        ("2.mp4,,val", "line 4, is not a path, a label"),
+        ("2.mp4,a,holdout", "line 4, is not a path, a label and train, val or test"),
+        ("2.mp4", "line 4, has 1 cells instead of 3"),
+    ],
+)
+def test_lists_that_would_falsify_a_result(tree, line, message):
+    text = f"path,label,split\n1.mp4,a,train\n2.mp4,b,train\n{line}\n"
+    with pytest.raises(UsageError, match=message):
+        find_dataset(tree("1.mp4", "2.mp4", lists={"list.csv": text}))
+
+
+def test_a_list_with_a_class_that_is_only_tested(tree):
+    text = "path,label,split\n1.mp4,jump,train\n2.mp4,run,train\n3.mp4,runn,test\n"
+    with pytest.raises(UsageError, match="1 class in test without an example in train: runn"):
+        find_dataset(tree("1.mp4", "2.mp4", "3.mp4", lists={"list.csv": text}))

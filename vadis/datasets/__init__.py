@@ -1,0 +1,142 @@
+"""UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; decoding is video's.
+
+tree       what lies on disk                     text      lists as they were published
+listing    Example, Dataset, Problems            checks    lists against files
+layout     what tells one dataset from another
+ucf101, hmdb51, kinetics, folder                 one file for each row of ``DATASETS``
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from vadis.datasets import folder, hmdb51, kinetics, ucf101
+from vadis.datasets.listing import ALLOWED_MISSING, Dataset, Example, Problems, Request
+from vadis.datasets.tree import Tree, walk
+from vadis.errors import UsageError
+from vadis.results import printable
+
+__all__ = ["ALLOWED_MISSING", "DATASETS", "Dataset", "DatasetKind", "Example", "Problems", "find_dataset"]
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """How one dataset lies on disk.
+
+    Attributes:
+        summary: one line for a person.
+        detect: whether a tree looks like this dataset.
+        read: the dataset in a tree.
+        looked_for: what ``detect`` goes by, in words.
+        source: where the official lists come from, or None where there are none.
+        num_classes: None where the lists decide.
+        num_splits: official splits, numbered from 1.
+        counts: "train", "test" → files of each split, where they are published.
+        is_last_resort: taken only where no other kind is detected.
+    """
+
+    summary: str
+    detect: Callable[[Tree], bool]
+    read: Callable[[Tree, Request], Dataset]
+    looked_for: str
+    source: str | None = None
+    num_classes: int | None = None
+    num_splits: int = 1
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    is_last_resort: bool = False
+
+
+DATASETS: dict[str, DatasetKind] = {
+    "ucf101": DatasetKind(
+        summary="UCF-101: 13,320 clips of 101 actions, three splits",
+        detect=ucf101.detect,
+        read=ucf101.read,
+        looked_for="trainlist0N.txt and testlist0N.txt, or videos named v_<Class>_g<group>_c<clip>",
+        source=ucf101.SOURCE,
+        num_classes=ucf101.NUM_CLASSES,
+        num_splits=3,
+        counts=ucf101.COUNTS,
+    ),
+    "hmdb51": DatasetKind(
+        summary="HMDB-51: 6,766 clips of 51 actions, three splits",
+        detect=hmdb51.detect,
+        read=hmdb51.read,
+        looked_for="<class>_test_split<N>.txt, or videos named as in HMDB-51",
+        source=hmdb51.SOURCE,
+        num_classes=hmdb51.NUM_CLASSES,
+        num_splits=3,
+        counts=hmdb51.COUNTS,
+    ),
+    "kinetics": DatasetKind(
+        summary="Kinetics-400 or -600: clips of YouTube videos, listed in CSV files",
+        detect=kinetics.detect,
+        read=kinetics.read,
+        looked_for="a CSV with the columns youtube_id, time_start, time_end",
+        source=kinetics.SOURCE,
+    ),
+    "folder": DatasetKind(
+        summary="your own videos: one folder for each class, or a CSV of paths and labels",
+        detect=folder.detect,
+        read=folder.read,
+        looked_for="two or more folders with videos (in train/ and val/ or not), or a CSV with the columns path, label",
+        is_last_resort=True,
+    ),
+}
+"""Every dataset that vadis reads, by the name that ``--dataset`` takes."""
+
+
+def find_dataset(
+    root: str | os.PathLike[str],
+    name: str | None = None,
+    split: int = 1,
+    *,
+    lists: str | os.PathLike[str] | None = None,
+    allow_missing: float = ALLOWED_MISSING,
+    needs: tuple[str, ...] | None = None,
+) -> Dataset:
+    """The dataset that lies in a folder; one walk through it, no file opened but lists.
+
+    Args:
+        root: the folder, or a single CSV list of paths and labels.
+        name: a key of ``DATASETS``, or None to go by what is there.
+        split: the number of the official split.
+        lists: a folder with the official lists, if they are not under ``root``.
+        allow_missing: the share of a split's files in [0, 1] from which on it is an error that they are missing.
+        needs: the splits that will be used, each of which must be there; None checks all that are.
+
+    Raises:
+        UsageError: nothing or several datasets recognised, no such split, or lists and files that would falsify a
+            result (see ``checks``).
+    """
+    if not 0 <= allow_missing <= 1:
+        raise UsageError(f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}")
+    if name is not None and name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATASETS)}"
+        raise UsageError(f"unknown dataset {printable(name)!r}", hint)
+    tree = walk(root, lists)
+    name = name or _detected(tree)
+    kind = DATASETS[name]
+    if not 1 <= split <= kind.num_splits:
+        there = "only split 1" if kind.num_splits == 1 else f"splits 1 to {kind.num_splits}"
+        raise UsageError(f"{name} has no split {split}", f"it has {there}")
+    dataset = kind.read(tree, Request(split, allow_missing, needs))
+    for each in needs or ():
+        dataset.examples(each)
+    return dataset
+
+
+def _detected(tree: Tree) -> str:
+    """The kind of dataset in a tree, by name."""
+    names = [name for name, kind in DATASETS.items() if not kind.is_last_resort and kind.detect(tree)]
+    names = names or [name for name, kind in DATASETS.items() if kind.is_last_resort and kind.detect(tree)]
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise UsageError(
+            f"{printable(tree.root)} looks like {' and like '.join(names)}",
+            "say which with --dataset, or name the folder of one of them",
+        )
+    looked_for = "; ".join(f"{name}: {kind.looked_for}" for name, kind in DATASETS.items())
+    raise UsageError(f"no dataset was recognised in {printable(tree.root)}", f"looked for {looked_for}")
