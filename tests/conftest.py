@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Compiled flow kernels are kept between runs of the tests; a fresh compilation takes some 10 s.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
+
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"  # clips and facts beside the checkout; not part of the repository
 

@@ -1,0 +1,80 @@
+"""Frames → TV-L1 optical flow (Zach, Pock and Bischof 2007), to the last bit what OpenCV 5's ``DualTVL1`` gives on x86.
+
+The published flow weights were trained on OpenCV's flow with default parameters, so its numbers are the contract, and
+the flow depends on the last bit: one sum in another order moves whole regions by tenths of a pixel, because a scale
+then stops one iteration earlier. So every rounding here is OpenCV's.
+
+There is one implementation per kind of device: ``tvl1_cpu`` (numba, one pair of frames per thread) and
+``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time). A video is walked in chunks: the last grey frame
+of one chunk is the first of the next.
+"""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vadis.device import cpu_count
+from vadis.flow.gray import to_gray
+from vadis.flow.pyramid import level_shapes
+from vadis.flow.tvl1_cpu import flow_of_pair, memory_size
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["to_gray", "tvl1"]
+
+
+def tvl1(
+    gray: npt.NDArray[np.uint8], *, device: "torch.device | str | None" = None, threads: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Optical flow between consecutive frames.
+
+    The first call ever compiles for some ten seconds; the machine code is kept on disk (``vadis.flow.compiling``).
+
+    Args:
+        gray: uint8 (N, H, W), N ≥ 2, of any size.
+        device: where to compute it; None and "cpu" mean numba on the processor.
+        threads: on the processor, how many pairs at once; all processors by default. It does not change the result.
+
+    Returns:
+        float32 (N - 1, 2, H, W), pixels per frame, axis 1 = (dx, dy), frame i → frame i + 1.
+
+    Raises:
+        ValueError: for any other type or shape.
+    """
+    gray = np.asarray(gray)
+    if gray.dtype != np.uint8 or gray.ndim != 3 or gray.shape[0] < 2 or 0 in gray.shape:
+        raise ValueError(f"expected at least two frames, uint8 (N, H, W), got {gray.dtype} {gray.shape}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"{threads = } is not positive")
+    gray = np.require(gray, requirements=["C", "W"])  # one memory layout, compiled once
+    if device is None or str(device).partition(":")[0] == "cpu":
+        return _on_processors(gray, threads or cpu_count())
+    from vadis.flow.tvl1_torch import tvl1_torch
+
+    return tvl1_torch(gray, device)
+
+
+def _on_processors(gray: npt.NDArray[np.uint8], threads: int) -> npt.NDArray[np.float32]:
+    """One pair per thread; numba's functions run without the GIL."""
+    num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
+    flow = np.empty((num_pairs, 2, height, width), np.float32)
+    shapes = np.array(level_shapes(height, width))
+    pairs = iter(range(num_pairs))  # shared: each thread takes the next one
+
+    def work() -> None:
+        memory = np.empty(memory_size(height, width), np.float32)
+        for i in pairs:
+            flow_of_pair(gray[i], gray[i + 1], shapes, memory, flow[i])
+
+    workers = min(threads, num_pairs)
+    with ThreadPoolExecutor(workers, thread_name_prefix="flow") as pool:
+        try:
+            for job in [pool.submit(work) for _ in range(workers)]:
+                job.result()
+        finally:
+            deque(pairs, maxlen=0)  # a key press or an error does not wait for the pairs not begun
+    return flow

@@ -1,0 +1,61 @@
+"""How the functions of this room are compiled: by numba, without the GIL, kept on disk between processes."""
+
+import functools
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numba
+import platformdirs
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+_log = logging.getLogger(__name__)
+
+
+def cache_directory() -> Path:
+    """Where machine code is kept: in ``$NUMBA_CACHE_DIR``, or in ``compiled`` in vadis's own cache (``$VADIS_CACHE``).
+
+    Beside the source, numba's default, is read-only in many installations. numba looks only at the file of the
+    function it compiles, not at the ones it calls; so there is a folder named after the text of all of them.
+    """
+    vadis = Path(os.environ.get("VADIS_CACHE") or platformdirs.user_cache_path("vadis", appauthor=False))
+    own = vadis.expanduser().absolute() / "compiled"
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return Path(os.environ.get("NUMBA_CACHE_DIR") or own) / digest.hexdigest()[:16]
+
+
+def compiled(function: Function) -> Function:
+    """``function`` compiled at its first call for the arguments it gets, and loaded from disk ever after.
+
+    Where the cache cannot be written it is compiled anew in every process, and the log says so. Such a function is
+    called from Python only.
+    """
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_directory())
+    try:
+        machine = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError as error:  # numba: "no locator available"
+        _log.warning("compiled code cannot be kept for the next run: %s", error)
+        machine = numba.njit(nogil=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+    @functools.wraps(function)
+    def call(*args: object) -> object:
+        try:
+            return machine(*args)
+        except OSError as error:  # from keeping it (a full disk): machine code opens no files, and is there by now
+            _log.warning("compiled code cannot be kept for the next run: %s", error)
+            return machine(*args)
+
+    return cast(Function, call)
+
+
+def inlined(function: Function) -> Function:
+    """``function`` for use inside ``compiled`` functions only; part of their machine code."""
+    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]

@@ -1,0 +1,281 @@
+"""TV-L1 optical flow on the processor: one pair of frames on one core, 16 pixels at a time.
+
+The state of a scale lies in one flat array, row by row, each row with its nine fields one after the other: what an
+iteration touches is then one stream through memory. A field's row is padded with zeros to a multiple of 16 with at
+least one zero, which is also what lies to the left of the next field's first pixel; a row of zeros lies above the
+image, and below it one for the copy of the last u. So the loops hardly need a special case at a border.
+
+The roundings are those of OpenCV's plain loops: every product, sum, quotient and length rounded to the nearest float32.
+What is added here to be fast must not change them.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vadis.flow.compiling import compiled, inlined
+from vadis.flow.lanes import (
+    LANES,
+    choose_above,
+    choose_first,
+    fused,
+    high,
+    inverse_root,
+    load,
+    load_every_fourth,
+    lost,
+    low,
+    spread,
+    store,
+    total,
+)
+from vadis.flow.median import median_5x5, median_scratch
+from vadis.flow.pyramid import SCALE_STEP, SCALES, Image, resize
+from vadis.flow.warp import BORDER, CHANNELS, row_work, sample_row, with_gradients
+
+# OpenCV's defaults, with which the flow was made that the published weights were trained on.
+TAU = 0.25  # step of the dual variables
+LAMBDA = 0.15  # weight of the data term
+THETA = 0.3  # tightness between u and v
+EPSILON = 0.01  # px; the iterations stop when u changes by less than this (root mean square)
+WARPS = 5
+OUTER_ITERATIONS = 10
+INNER_ITERATIONS = 30
+
+LEAST_GRADIENT = np.float32(np.finfo(np.float32).eps)  # a squared gradient not above this counts as none
+LEAST_SQUARE = np.float32(1e-20)  # of a length too short for 1 + STEP · length to differ from 1
+LIMIT = np.float32(LAMBDA * THETA)
+STEP = np.float32(TAU / THETA)
+PULL = np.float32(THETA)
+
+U1, U2, P11, P12, P21, P22, IX, IY, RHO = range(9)
+FIELDS = 9
+
+
+@inlined
+def enough(height: int, width: int) -> np.float32:
+    """The sum of squared changes of u at which the iterations stop."""
+    limit: np.float32 = np.float32(EPSILON * EPSILON * (height * width))
+    return limit
+
+
+@inlined
+def _padded(width: int) -> int:
+    return (width // LANES + 1) * LANES
+
+
+@inlined
+def _row(padded: int, y: int) -> int:
+    """Where row ``y`` (-1 … H) begins in the state."""
+    return LANES + (y + 1) * FIELDS * padded
+
+
+@inlined
+def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image) -> float:
+    """One inner iteration over the whole image; returns the sum of the squared changes of u.
+
+    Row by row down the image: u of a row needs the old p of that row and of the one above; then p of the row above
+    needs the new u of both, which are still in the cache.
+    """
+    change = spread(np.float32(0))
+    change = _update_u(state, 0, padded, change)
+    for y in range(1, height):
+        change = _update_u(state, y, padded, change)
+        _update_p(state, y - 1, padded, edge, inside)
+    # What lies below the last row is its own u: no difference, and p stays 0 along y.
+    last, below = _row(padded, height - 1), _row(padded, height)
+    state[below : below + 2 * padded] = state[last : last + 2 * padded]
+    _update_p(state, height - 1, padded, edge, inside)
+    squared_changes: float = total(change)
+    return squared_changes
+
+
+@inlined
+def _update_u(state: Image, y: int, padded: int, change: Any) -> Any:
+    """u of one row: towards the data term's optimum within its bounds, then along the divergence of p."""
+    limit, minus_limit, pull, zero = spread(LIMIT), spread(-LIMIT), spread(PULL), spread(np.float32(0))
+    least = spread(LEAST_GRADIENT)
+    here, above = _row(padded, y), _row(padded, y - 1)
+    for x in range(0, padded, LANES):
+        at, up = here + x, above + x
+        u1, u2 = load(state, at + U1 * padded), load(state, at + U2 * padded)
+        ix, iy = load(state, at + IX * padded), load(state, at + IY * padded)
+        rho = load(state, at + RHO * padded) + (ix * u1 + iy * u2)
+        gradient = ix * ix + iy * iy
+        bound = limit * gradient
+        shift = choose_above(gradient, least, rho / gradient, zero)
+        shift = choose_above(rho, bound, limit, choose_above(zero - bound, rho, minus_limit, shift))
+        left1, left2 = load(state, at + P11 * padded - 1), load(state, at + P21 * padded - 1)
+        down1, down2 = load(state, at + P12 * padded), load(state, at + P22 * padded)
+        if x == 0:  # OpenCV sums the first column in another order, and the flow is that sensitive
+            left1, left2 = choose_first(zero - down1, left1), choose_first(zero - down2, left2)
+            down1, down2 = choose_first(zero, down1), choose_first(zero, down2)
+        div1 = (load(state, at + P11 * padded) - left1) + (down1 - load(state, up + P12 * padded))
+        div2 = (load(state, at + P21 * padded) - left2) + (down2 - load(state, up + P22 * padded))
+        new1, new2 = (u1 - shift * ix) + pull * div1, (u2 - shift * iy) + pull * div2
+        store(state, at + U1 * padded, new1)
+        store(state, at + U2 * padded, new2)
+        change = change + ((new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2))
+    return change
+
+
+@inlined
+def _update_p(state: Image, y: int, padded: int, edge: int, inside: Image) -> None:
+    """p of one row: a step along the gradient of u, shrunk where that is steep."""
+    step, one = spread(STEP), spread(np.float32(1))
+    here, below = _row(padded, y), _row(padded, y + 1)
+    for x in range(0, padded, LANES):
+        at, down = here + x, below + x
+        u1, u2 = load(state, at + U1 * padded), load(state, at + U2 * padded)
+        u1x, u1y = load(state, at + U1 * padded + 1) - u1, load(state, down + U1 * padded) - u1
+        u2x, u2y = load(state, at + U2 * padded + 1) - u2, load(state, down + U2 * padded) - u2
+        if x >= edge:  # no pixel lies to the right of the last column
+            u1x, u2x = u1x * load(inside, x - edge), u2x * load(inside, x - edge)
+        norm1, norm2 = one + step * _length(u1x, u1y), one + step * _length(u2x, u2y)
+        store(state, at + P11 * padded, (load(state, at + P11 * padded) + step * u1x) / norm1)
+        store(state, at + P12 * padded, (load(state, at + P12 * padded) + step * u1y) / norm1)
+        store(state, at + P21 * padded, (load(state, at + P21 * padded) + step * u2x) / norm2)
+        store(state, at + P22 * padded, (load(state, at + P22 * padded) + step * u2y) / norm2)
+
+
+@inlined
+def _length(x: Any, y: Any) -> Any:
+    """√(x² + y²), rounded to the nearest but for ties that floats hardly ever come near; not right below 1e-10.
+
+    A good root of the rounded sum, then what the squares have more than the root's square, without any rounding.
+    """
+    xx, yy = x * x, y * y
+    square = xx + (yy + spread(LEAST_SQUARE))
+    estimate = inverse_root(square)
+    root = square * estimate
+    rr = root * root
+    more = ((high(xx, yy) - rr) + low(xx, yy)) + ((lost(x, xx) + lost(y, yy)) - lost(root, rr))
+    return fused(more, spread(np.float32(0.5)) * estimate, root)
+
+
+@inlined
+def _linearise(state: Image, image: Image, height: int, width: int, taps: Image, work: Image, samples: Image) -> None:
+    """Sample the second image and its gradients at x + u, and fill the fields that the iterations need of them."""
+    padded = _padded(width)
+    for y in range(height):
+        here = _row(padded, y)
+        sample_row(taps, state, here + U1 * padded, here + U2 * padded, y, work, samples)
+        for x in range(0, padded, LANES):
+            at = here + x
+            ix, iy = load_every_fourth(samples, CHANNELS * x + 1), load_every_fourth(samples, CHANNELS * x + 2)
+            rho = load_every_fourth(samples, CHANNELS * x) - ix * load(state, at + U1 * padded)
+            rho = rho - iy * load(state, at + U2 * padded) - load(image, y * padded + x)
+            store(state, at + IX * padded, ix)
+            store(state, at + IY * padded, iy)
+            store(state, at + RHO * padded, rho)
+
+
+@inlined
+def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> int:
+    """Run all warps of one scale on ``state``, whose u is the first guess; returns the inner iterations done."""
+    height, width = first.shape
+    padded = _padded(width)
+    taps_size, scratch_size = _taps_size(height, width), median_scratch(height, padded)
+    taps = memory[:taps_size].reshape(height + 2 * BORDER, width + 2 * BORDER, CHANNELS)
+    scratch = memory[taps_size : taps_size + scratch_size]
+    image = memory[taps_size + scratch_size :][: height * padded]
+    taps[:] = 0
+    with_gradients(second, taps)
+    image[:] = 0
+    image.reshape(height, padded)[:, :width] = first
+    work, samples = row_work(padded), np.zeros(CHANNELS * padded, np.float32)
+    edge = (width - 1) // LANES * LANES  # the block of the last column
+    inside = np.zeros(2 * LANES, np.float32)
+    inside[: width - 1 - edge] = 1
+    target = enough(height, width)
+    done = 0
+    for _ in range(WARPS):
+        _linearise(state, image, height, width, taps, work, samples)
+        change = np.float32(np.inf)
+        for _ in range(OUTER_ITERATIONS):
+            for field in (U1, U2):
+                median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, scratch)
+            for _ in range(INNER_ITERATIONS):
+                change = _iterate(state, height, padded, edge, inside)
+                done += 1
+                if not change > target:
+                    break
+            if not change > target:
+                break
+    return done
+
+
+@inlined
+def _fill_guess(state: Image, u: Image, guess: Image) -> None:
+    """Clear the state of a scale and fill in u (2, H, W) of the next coarser one, enlarged to the size of ``guess``."""
+    height, width = guess.shape
+    padded = _padded(width)
+    state[:] = 0
+    for c in range(2):
+        resize(u[c], guess, u.shape[1] / height, u.shape[2] / width, 0.0)
+        for y in range(height):
+            here = _row(padded, y) + c * padded
+            state[here : here + width] = guess[y] * np.float32(1 / SCALE_STEP)
+
+
+@inlined
+def _state_size(height: int, width: int) -> int:
+    return (height + 2) * FIELDS * _padded(width) + 2 * LANES
+
+
+@inlined
+def _taps_size(height: int, width: int) -> int:
+    return (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
+
+
+@inlined
+def memory_size(height: int, width: int) -> int:
+    """How many float32 numbers ``flow_of_pair`` works in."""
+    padded = _padded(width)
+    pyramids = 2 * SCALES * height * width  # at most
+    flow_and_image = (2 * height + height) * padded
+    scratch = median_scratch(height, padded)
+    return pyramids + flow_and_image + scratch + _state_size(height, width) + _taps_size(height, width)
+
+
+@compiled
+def flow_of_pair(
+    first: npt.NDArray[np.uint8],
+    second: npt.NDArray[np.uint8],
+    shapes: npt.NDArray[np.int64],
+    memory: Image,
+    flow: Image,
+) -> int:
+    """TV-L1 flow from ``first`` to ``second`` (H, W) into ``flow`` (2, H, W).
+
+    ``shapes`` (S, 2) are the (H, W) of all scales, the finest first. ``memory`` has ``memory_size(H, W)`` numbers; who
+    keeps it from pair to pair saves the system from clearing its pages. Returns how many pixels went through an inner
+    iteration, each time counted.
+    """
+    free = 0
+    firsts, seconds = [], []
+    for s in range(len(shapes)):
+        height, width = shapes[s]
+        firsts.append(memory[free : free + height * width].reshape(height, width))
+        seconds.append(memory[free + height * width : free + 2 * height * width].reshape(height, width))
+        free += 2 * height * width
+        if s == 0:
+            firsts[0][:], seconds[0][:] = first, second
+        else:
+            resize(firsts[s - 1], firsts[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+            resize(seconds[s - 1], seconds[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+    u = np.zeros((2, 1, 1), np.float32)  # the guess of the coarsest scale
+    done = 0
+    for s in range(len(shapes) - 1, -1, -1):
+        height, width = shapes[s]
+        rest = free + 2 * flow[0].size
+        state = memory[rest : rest + _state_size(height, width)]
+        rest += len(state)
+        _fill_guess(state, u, memory[rest : rest + height * width].reshape(height, width))
+        done += _solve_scale(state, firsts[s], seconds[s], memory[rest:]) * height * width
+        u = flow if s == 0 else memory[free : free + 2 * height * width].reshape(2, height, width)
+        for y in range(height):
+            here = _row(_padded(width), y)
+            u[0, y], u[1, y] = state[here : here + width], state[here + _padded(width) :][:width]
+    return done
