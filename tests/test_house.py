@@ -26,6 +26,7 @@ ROOMS = (  # in the order a video walks them; a room imports only those before i
     "features",
     "datasets",
     "training",
+    "evaluation",
     "formats",
     "cli",
 )
@@ -78,9 +79,21 @@ def attribute_calls(path: Path) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
+def opens_to_write(call: ast.Call) -> bool:
+    """``av.open(name, "w", …)``: written out, so that it can be seen here."""
+    return len(call.args) > 1 and isinstance(call.args[1], ast.Constant) and call.args[1].value == "w"
+
+
 def test_one_door_to_ffmpeg() -> None:
-    doors = {str(path.relative_to(PACKAGE)) for path in FILES if "av.open" in attribute_calls(path)}
-    assert doors == {"video/reader.py"}
+    """Files are read by one function. Writing is not the danger, but has its places too."""
+    calls = [
+        (str(path.relative_to(PACKAGE)), node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "av.open"
+    ]
+    assert {path for path, call in calls if not opens_to_write(call)} == {"video/reader.py"}
+    assert {path for path, call in calls if opens_to_write(call)} == {"flow/recording.py"}
     assert not any("cv2.VideoCapture" in attribute_calls(path) for path in FILES)
 
 

@@ -14,6 +14,8 @@ A video walks through these rooms, in this order:
     inference    the road itself: video → results
     features     what the network holds of a video over time
     datasets     UCF-101, HMDB-51, Kinetics, plain folders: lists of examples
+    training     recipes, clips with augmentation, the loop, checkpoints
+    evaluation   the paper's test on a dataset, and its metrics
     formats      results → a row in a file
     cli          the only room that knows the terminal
 

@@ -9,6 +9,7 @@ outputs, labels or features, is decided further on.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -66,15 +67,18 @@ class Sliding:
 WHOLE_VIDEO = Sliding()
 
 
-def prepared(video: Video, model: Model, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
+def prepared(
+    video: Video, model: Model, report: Report, *, max_frames: int | None = None
+) -> tuple[tuple[str, ...], Iterator[Clip]]:
     """The streams of this video, and chunk by chunk its frames (T, 224, 224, 3) and flow (T, 2, 224, 224), cropped.
 
-    One frame has no flow, so a two-stream model sees it through RGB alone.
+    One frame has no flow, so a two-stream model sees it through RGB alone. Of more than ``max_frames`` the rest is not
+    read.
 
     Raises:
         VideoError: ``too_short`` where that leaves nothing.
     """
-    clips = _cropped(video, model, report)
+    clips = _cropped((frame.pixels for frame in islice(video, max_frames)), model, report)
     first = next(clips)
     usable = tuple(stream for stream in model.card.streams if stream in first)
     if not usable:
@@ -111,18 +115,19 @@ def outputs(
     return _in_time(found, video, sliding.window or model.card.window_frames, model.card.frame_rate)
 
 
-def _cropped(video: Video, model: Model, report: Report) -> Iterator[Clip]:
+def _cropped(frames: Iterator[Frames], model: Model, report: Report) -> Iterator[Clip]:
     wanted = model.card.streams
-    decoded = chunks((frame.pixels for frame in video), CHUNK_FRAMES)
-    decoded = _announced(decoded, report, before="decoding", after="flow" if "flow" in wanted else "network")
-    alone = ((frames, None) for frames in decoded)
-    for frames, flow in with_flow(decoded, model.device) if "flow" in wanted else alone:
-        clip: Clip = {"rgb": centre_crop(frames, "rgb", model.card.crop)} if "rgb" in wanted else {}
+    decoded = _announced(
+        chunks(frames, CHUNK_FRAMES), report, before="decoding", after="flow" if "flow" in wanted else "network"
+    )
+    alone = ((chunk, None) for chunk in decoded)
+    for chunk, flow in with_flow(decoded, model.device) if "flow" in wanted else alone:
+        clip: Clip = {"rgb": centre_crop(chunk, "rgb", model.card.crop)} if "rgb" in wanted else {}
         if flow is not None:
             clip["flow"] = centre_crop(flow, "flow", model.card.crop)
         report("network", 0)
         yield clip
-        report("network", len(frames))
+        report("network", len(chunk))
 
 
 def _announced(decoded: Iterator[Frames], report: Report, *, before: str, after: str) -> Iterator[Frames]:

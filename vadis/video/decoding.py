@@ -39,6 +39,7 @@ class Tally:
     interlaced: int = 0
     gave_up: bool = False  # the decoder, after many failures in a row
     broke_off: bool = False  # the container, by an error of its own
+    jumped: bool = False  # not all was read, so that counts say nothing of what is missing
     ends: dict[int, int] = field(default_factory=dict)
 
 
@@ -84,6 +85,16 @@ class Decoder:
                 return
             for frame in frames or ():
                 yield frame, self._count(frame)
+
+    def frames_from(self, ticks: int) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+        """As ``frames``, from a key frame near a timestamp on; raises whatever FFmpeg raises where it cannot seek.
+
+        Frames that are shown before the key frame may come first, damaged.
+        """
+        self.tally.jumped = True
+        self._container.seek(ticks, stream=self._stream)
+        self._clock.jump()
+        return self.frames()
 
     def no_frames(self, *, is_cut: bool) -> VideoError:
         """Why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from vadis.errors import VideoError
 
-Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB
+Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB; or (H, W), grey
 
 SHORT_SIDE = 256
 """Pixels (paper, section 2.5: the smaller side is resized to 256)."""
@@ -142,3 +142,33 @@ class Scaler:
                 "decode_failed", f"pixels of the format {frame.format.name} cannot be converted"
             ) from error
         return self._turn.apply(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+
+class GrayPlane:
+    """Gives the luminance of decoded frames as it is coded; stands where a ``Scaler`` does, and tells the same.
+
+    Raises:
+        VideoError: ``decode_failed``, where frames have no plane of 8 bits for it.
+    """
+
+    aspect_ignored = False
+    rotation = 0
+
+    def __init__(self, first: av.VideoFrame, aspect: Fraction | None) -> None:
+        self.size_changes = False
+        self.size = self.source_size = (first.width, first.height)
+        if first.format.name not in _WITH_LUMINANCE:
+            raise VideoError("decode_failed", f"pixels of the format {first.format.name} have no plane of luminance")
+
+    def picture(self, frame: av.VideoFrame) -> Picture:
+        """The frame as uint8 (H, W); raises VideoError ``decode_failed`` where its size is not the first one's."""
+        if (frame.width, frame.height) != self.size:
+            self.size_changes = True
+            raise VideoError("decode_failed", "the picture size changes on the way")
+        plane = frame.planes[0]
+        rows: Picture = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        picture: Picture = rows[:, : plane.width].copy()
+        return picture
+
+
+_WITH_LUMINANCE = ("gray", "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")

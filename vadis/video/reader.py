@@ -5,7 +5,7 @@ numbered pictures, read text as a video, decode pictures of any size, run as man
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import NamedTuple
@@ -16,13 +16,17 @@ from vadis.errors import VideoError
 from vadis.video.container import FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder
 from vadis.video.facts import FLAGS, PARTIAL_FLAGS, Limits, VideoFacts
-from vadis.video.picture import Picture, Scaler
+from vadis.video.picture import GrayPlane, Picture, Scaler
+from vadis.video.seeking import place_before, seek_ticks
 from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
 
+StartFrame = int | Callable[[int | None], int]
+"""The first grid frame wanted, or how to choose it by the number of grid frames that the header promises, if any."""
+
 
 class GridFrame(NamedTuple):
-    """A frame of the grid: uint8 RGB (H, W, 3), and its time in seconds after the first.
+    """A frame of the grid: uint8 RGB (H, W, 3) or grey (H, W), and its time in seconds after the first.
 
     Where the source is slower than 25 fps, neighbours share one array: do not write into it.
     """
@@ -34,26 +38,30 @@ class GridFrame(NamedTuple):
 class Video:
     """An open video: its ``facts``, and its grid frames by iterating over it, once.
 
-    Only ``open_video`` makes one. The first frame is decoded at once, so that an open video has at least one.
+    Only ``open_video`` and ``open_gray`` make one. The first frame is decoded at once: an open video has at least one.
 
     Attributes:
-        size: (width, height) of every grid frame; the smaller is 256.
+        size: (width, height) of every grid frame; of RGB frames the smaller is 256.
         expected_num_frames: how many grid frames the header promises, None where it does not.
     """
 
-    def __init__(self, header: Header, decoder: Decoder, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self, header: Header, decoder: Decoder, clock: Clock, limits: Limits, scaler: type[Scaler | GrayPlane] = Scaler
+    ) -> None:
         self._header = header
         self._decoder = decoder
         self._clock = clock
         self._limits = limits
+        self._start_frame = 0
         self._frames = decoder.frames()
         first = next(self._frames, None)
         if first is None:
             raise decoder.no_frames(is_cut=header.ends_early(decoder.tally.packets, decoder.end()))
-        self._scaler = Scaler(first[0], header.sample_aspect_ratio)
+        self._held, self._held_seconds = first
+        self._scaler = scaler(self._held, header.sample_aspect_ratio)
         self._duration: Fraction | None = None
         self._length: int | None = None
-        self._grid = self._walk(first[0])
+        self._grid = self._walk()
         self.size = self._scaler.size
         self.expected_num_frames = None if header.duration is None else grid_length(header.duration)
 
@@ -76,17 +84,32 @@ class Video:
         )
 
     def __iter__(self) -> Iterator[GridFrame]:
-        """The frames of the grid; a frame is converted only when the grid needs it.
+        """The frames of the grid, from the first that is wanted on; a frame is converted only when the grid needs it.
 
         Raises:
             VideoError: ``too_large``, ``io_error``, ``decode_failed``, ``changed_while_reading``.
         """
         return self._grid
 
-    def _walk(self, held: av.VideoFrame) -> Iterator[GridFrame]:
+    def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
+        """Begin the iteration at this grid frame, if ``stream`` is given by a seek where that pays and is exact.
+
+        False: the seek went wrong, and the file has to be opened again.
+        """
+        self._start_frame = start_frame
+        seconds = Fraction(start_frame, GRID_FPS)
+        ticks = None if stream is None else seek_ticks(self._header, stream, self._clock, seconds)
+        if ticks is None:
+            return True
+        place = place_before(self._decoder, self._clock, ticks, seconds)
+        if place is not None:
+            self._held, self._held_seconds, self._frames = place
+        return place is not None
+
+    def _walk(self) -> Iterator[GridFrame]:
         """Hold each frame until the next shows where the middle between them lies."""
-        grid = Grid()
-        grid.points_before(Fraction(0))
+        held, grid = self._held, Grid()
+        grid.points_before(self._held_seconds)
         for frame, time in self._frames:
             yield from self._points(held, grid.length, grid.points_before(time))
             held = frame
@@ -95,15 +118,17 @@ class Video:
         yield from self._points(held, grid.length, grid.points_at_end(end))
         self._duration, self._length = end, grid.length
 
-    def _points(self, frame: av.VideoFrame, start: int, count: int) -> Iterator[GridFrame]:
-        """``count`` grid points from ``start`` on, all showing ``frame``."""
-        if count:
+    def _points(self, frame: av.VideoFrame, first: int, count: int) -> Iterator[GridFrame]:
+        """Those of the ``count`` grid points from ``first`` on that are wanted, all showing ``frame``."""
+        wanted = range(max(first, self._start_frame), first + count)
+        if wanted:
             pixels = self._scaler.picture(frame)
-            for i in range(start, start + count):
+            for i in wanted:
                 yield GridFrame(pixels, i / GRID_FPS)
 
     def _flags(self) -> tuple[str, ...]:
-        tally, is_read = self._decoder.tally, self._length is not None
+        tally = self._decoder.tally
+        is_read = self._length is not None and not tally.jumped
         found = {
             "synthetic_timestamps": self._clock.synthetic,
             "damaged_packets": tally.failed > 0 or tally.gave_up or tally.broke_off,
@@ -118,36 +143,70 @@ class Video:
 
 
 @contextmanager
-def open_video(path: str | os.PathLike[str], *, limits: Limits | None = None, listed: bool = False) -> Iterator[Video]:
-    """Open one video file for reading, once, from its start to its end.
+def open_video(
+    path: str | os.PathLike[str],
+    *,
+    start_frame: StartFrame = 0,
+    limits: Limits | None = None,
+    listed: bool = False,
+) -> Iterator[Video]:
+    """Open one video file for reading, once, from its start or from a clip on.
 
     Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
     (marked as default, then of the highest bit rate); attached pictures are not videos.
 
     Args:
         path: a file; any other string, a URL too, is taken as the path of a file as well.
+        start_frame: the first grid frame wanted. What comes before is not decoded where the file allows that; the
+            frames are the same in any case. (Only a broken timestamp in the part that is not read goes unnoticed.)
         limits: what to refuse as ``too_large``.
         listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
 
     Raises:
         VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    name = os.fspath(path)
-    limits = limits or Limits()
+    with _opened(os.fspath(path), start_frame, limits or Limits(), listed, Scaler) as video:
+        yield video
+
+
+@contextmanager
+def open_gray(path: str | os.PathLike[str], *, start_frame: StartFrame = 0) -> Iterator[Video]:
+    """As ``open_video``, for a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
+    with _opened(os.fspath(path), start_frame, Limits(), False, GrayPlane) as video:
+        yield video
+
+
+@contextmanager
+def _opened(
+    name: str, start_frame: StartFrame, limits: Limits, listed: bool, scaler: type[Scaler | GrayPlane]
+) -> Iterator[Video]:
     before = regular_file(name, listed=listed)
     container = _open(name, limits)
     try:
-        stream = best_stream(name, container)
-        if not stream.codec_context.width:
-            _refuse_large_picture(name, limits)
-        header = read_header(name, container, stream, limits)
-        clock = header.clock()
-        video = Video(header, Decoder(name, container, stream, clock, limits), clock, limits)
+        video, stream = _first_look(name, container, limits, scaler)
+        start = start_frame if isinstance(start_frame, int) else start_frame(video.expected_num_frames)
+        if not video.skip_to(start, stream):
+            container.close()
+            container = _open(name, limits)
+            video, _ = _first_look(name, container, limits, scaler)
+            video.skip_to(start)
         yield video
         if video.facts.num_frames is not None:
             _refuse_changes(name, before)
     finally:
         container.close()
+
+
+def _first_look(
+    path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
+) -> tuple[Video, av.VideoStream]:
+    """The video in a container, its first frame decoded, and the stream that it is read from."""
+    stream = best_stream(path, container)
+    if not stream.codec_context.width:
+        _refuse_large_picture(path, limits)
+    header = read_header(path, container, stream, limits)
+    clock = header.clock()
+    return Video(header, Decoder(path, container, stream, clock, limits), clock, limits, scaler), stream
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:

@@ -37,6 +37,7 @@ class Header:
         clock_may_restart: the format allows timestamps to start again on the way.
         is_sequential: the format stores a sequence of frames at a constant rate and no timestamps.
         is_cut_short: the container's structure goes on beyond the end of the file.
+        format_name: FFmpeg's name of the container.
     """
 
     fps: Fraction | None
@@ -50,6 +51,7 @@ class Header:
     clock_may_restart: bool
     is_sequential: bool
     is_cut_short: bool
+    format_name: str
 
     def clock(self) -> Clock:
         """The clock that tells the times of this stream's frames; none can last longer than the whole video."""
@@ -126,6 +128,7 @@ def read_header(path: str, container: av.container.InputContainer, stream: av.Vi
         clock_may_restart=bool(container.format.flags & _CLOCK_MAY_RESTART),
         is_sequential=container.format.name == "avi",
         is_cut_short=is_cut_short(path, container.format.name),
+        format_name=container.format.name,
     )
 
 

@@ -60,6 +60,21 @@ class Clock:
         if self._stored:
             self._stored.pop()
 
+    def jump(self) -> None:
+        """Reading goes on elsewhere in the file: the next frame's time follows from its timestamp alone."""
+        self._last = self._last_pts = None
+        if self._stored is not None:
+            self._stored.clear()
+
+    def ticks(self, seconds: Fraction) -> int | None:
+        """The timestamp that stands for a time in seconds; None where timestamps say nothing."""
+        return None if self._first is None or self.is_broken else self._first + floor(seconds / self._time_base)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether frames now follow one another at the nominal rate, because a timestamp was missing or wrong."""
+        return self._by_index
+
     def time(self, pts: int | None) -> Fraction:
         """The time of the next frame in display order; later than that of the one before."""
         self.synthetic |= pts is None or (self._last_pts is not None and pts <= self._last_pts)
@@ -88,10 +103,11 @@ class Clock:
         """The time by a timestamp, None where that is broken or one before it was."""
         if ticks is None or self._by_index:
             return None
-        if self._first is None or self._last is None:
+        if self._first is None:
             self._first = ticks
-            return Fraction(0)
         seconds = (ticks - self._first) * self._time_base
+        if self._last is None:  # the first frame of all, or after a jump
+            return seconds
         return None if seconds <= self._last or self._is_gap(seconds - self._last) else seconds
 
 

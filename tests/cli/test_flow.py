@@ -1,0 +1,73 @@
+"""``vadis flow`` on small videos, with flow that costs nothing."""
+
+import json
+
+import pytest
+
+from tests.flow.conftest import cheap_flow
+from tests.synthetic import write_video
+from vadis.flow.store import SETTINGS, FlowStore
+
+
+@pytest.fixture
+def clips(tmp_path, monkeypatch):
+    """A folder with two videos to stand beside."""
+    monkeypatch.setattr(
+        "vadis.flow.filling.with_flow", lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+    )
+    (tmp_path / "clips" / "deep").mkdir(parents=True)
+    write_video(tmp_path / "clips" / "a.mp4", num_frames=20, seed=1)
+    write_video(tmp_path / "clips" / "deep" / "b.mp4", num_frames=30, seed=2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "clips"
+
+
+def test_a_folder_into_a_store(run_vadis, clips):
+    ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
+    assert (ended.code, ended.out) == (0, "")
+    assert "looking at 2 videos, on cpu" in ended.err
+    assert "MB" in ended.err
+    assert ended.err.splitlines()[-1] == "2 ok"
+    store = FlowStore("store")
+    assert [store.num_frames(path) for path in (clips / "a.mp4", clips / "deep" / "b.mp4")] == [20, 30]
+
+
+def test_again_it_has_nothing_to_do(run_vadis, clips):
+    run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
+    write_video(clips / "c.mp4", num_frames=10, seed=3)
+    assert run_vadis("flow", "clips", "-o", "store", "--device", "cpu").err.splitlines()[-1] == "1 ok, 2 skipped"
+    ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
+    assert (ended.code, ended.err) == (0, "0 ok, 3 skipped\n")
+
+
+def test_some_failed(run_vadis, clips):
+    (clips / "empty.mp4").write_bytes(b"")
+    ended = run_vadis("flow", "clips", "missing.mp4", "-o", "store", "--device", "cpu")
+    assert ended.code == 3
+    assert "clips/empty.mp4: the file is empty" in ended.err
+    assert "missing.mp4: there is no such file" in ended.err
+    assert ended.err.splitlines()[-1] == "2 ok, 2 failed"
+
+
+def test_wrong_use(run_vadis, clips, tmp_path):
+    assert run_vadis("flow", "clips").code == 2
+    assert run_vadis("flow", "clips", "-o", "clips").code == 2
+    assert run_vadis("flow", "nowhere", "-o", "store").code == 2
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "settings.json").write_text(json.dumps({**SETTINGS, "bound": 15.0}))
+    ended = run_vadis("flow", "clips", "-o", "other")
+    assert ended.code == 2
+    assert "bound: 15.0, now 20.0" in ended.err
+
+
+def test_no_video(run_vadis, tmp_path):
+    (tmp_path / "none").mkdir()
+    assert run_vadis("flow", tmp_path / "none", "-o", tmp_path / "store").code == 4
+
+
+def test_no_room(run_vadis, clips, monkeypatch):
+    monkeypatch.setattr("vadis.flow.filling.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
+    ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
+    assert ended.code == 1
+    assert "another disk" in ended.err

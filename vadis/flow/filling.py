@@ -1,0 +1,176 @@
+"""Filling a flow store: what it will take, then video after video.
+
+A video whose flow is there is passed over, so a run that was killed goes on where it was.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vadis.atomic import temporary_beside
+from vadis.device import cpu_count
+from vadis.errors import VadisError, VideoError
+from vadis.flow.codes import encoded
+from vadis.flow.of_video import with_flow
+from vadis.flow.recording import record
+from vadis.flow.store import FlowStore
+from vadis.video.reader import open_gray, open_video
+from vadis.video.windows import chunks
+
+CHUNK_FRAMES = 32
+LOOKED_AT = 64  # videos whose headers are read for the estimate
+TRIED = 3  # of them, whose first flow is computed for it
+
+Codes = NDArray[np.uint8]  # (T, 2 H, W)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What filling a store will take, by headers and by the first flow of a few videos."""
+
+    num_videos: int
+    num_frames: int
+    seconds: float
+    num_bytes: int
+    free_bytes: int
+
+    def check_space(self, store: FlowStore) -> None:
+        """Raise VadisError where the disk has too little room for it."""
+        if self.num_bytes > self.free_bytes:
+            raise VadisError(
+                f"the flow of {self.num_videos:,} videos takes about {self.num_bytes / 1e9:.1f} GB, "
+                f"and {store.root} has room for {self.free_bytes / 1e9:.1f} GB",
+                hint="free some space, or choose a folder on another disk",
+            )
+
+
+@dataclass(frozen=True)
+class FlowProgress:
+    """``frames_done`` of the video ``path``, all of them by now written."""
+
+    path: str
+    frames_done: int
+
+
+def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
+    """Those of ``videos`` that are not in the store yet; with those that cannot be read, for they have to be told."""
+
+    def is_there(video: str) -> bool:
+        try:
+            return store.has(video)
+        except VideoError:
+            return False
+
+    return [video for video in videos if not is_there(video)]
+
+
+def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> Estimate:
+    """What it will take to compute the flow of ``videos``; videos that cannot be read count nothing.
+
+    Raises:
+        VadisError: where the store cannot be written.
+    """
+    lengths: list[int] = []
+    trials: list[_Trial] = []
+    for video in videos[:: -(-len(videos) // LOOKED_AT) or 1]:
+        try:
+            with open_video(video) as opened:
+                length = opened.expected_num_frames
+            lengths += [] if length is None else [length]
+            if len(trials) < TRIED:
+                trials.append(_trial(video, store, device, is_first=not trials))
+        except VideoError:
+            continue
+    num_frames = round(len(videos) * sum(lengths) / max(len(lengths), 1))
+    scale = num_frames / max(sum(trial.num_frames for trial in trials), 1)
+    return Estimate(
+        num_videos=len(videos),
+        num_frames=num_frames,
+        seconds=scale * sum(trial.seconds for trial in trials),
+        num_bytes=round(scale * sum(trial.num_bytes for trial in trials)),
+        free_bytes=shutil.disk_usage(store.root).free,
+    )
+
+
+def compute_flow(
+    videos: Iterable[str],
+    store: FlowStore,
+    *,
+    device: torch.device,
+    progress: Callable[[FlowProgress], None] = lambda progress: None,
+) -> Iterator[tuple[str, VideoError | None]]:
+    """Compute what is missing, and give each video when its flow is there, with the error where it cannot be had.
+
+    Raises:
+        VadisError: where the disk does not take it.
+    """
+    for video in videos:
+        try:
+            if not store.has(video):
+                _write(video, store, device, progress)
+            yield video, None
+        except VideoError as error:
+            yield video, error
+
+
+def _write(video: str, store: FlowStore, device: torch.device, progress: Callable[[FlowProgress], None]) -> None:
+    """Compute the flow of a whole video and put it into the store."""
+    frames_done = 0
+
+    def counted(codes: Codes) -> Codes:
+        nonlocal frames_done
+        frames_done += len(codes)
+        progress(FlowProgress(video, frames_done))
+        return codes
+
+    path = store.path(video)
+    try:
+        with temporary_beside(path) as (temporary, file):
+            num_frames = record(temporary, map(counted, _codes(video, device)))
+            with open_gray(temporary) as flow:
+                if flow.expected_num_frames != num_frames:
+                    raise VadisError(f"{store.root} gave back other flow than was written: the disk is in doubt")
+            os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        raise VadisError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _codes(video: str, device: torch.device, chunk: int = CHUNK_FRAMES, limit: int | None = None) -> Iterator[Codes]:
+    """The flow of a video (of its first ``limit`` frames) in chunks (T, 2 H, W)."""
+    with open_video(video) as opened:
+        frames = chunks((frame.pixels for frame in islice(opened, limit)), chunk)
+        for _, flow in with_flow(frames, device):
+            if flow is None:
+                raise VideoError("too_short", "the video has one frame, and optical flow needs two")
+            yield encoded(flow)
+
+
+class _Trial(NamedTuple):
+    """What the beginning of one video took."""
+
+    num_frames: int
+    seconds: float
+    num_bytes: int
+
+
+def _trial(video: str, store: FlowStore, device: torch.device, *, is_first: bool) -> _Trial:
+    """Compute and write the first flow of a video, as often as there are processors for it, or a chunk on a GPU."""
+    chunk = CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
+    if is_first:  # compiles, or loads what was compiled, which is not to be counted
+        list(_codes(video, device, limit=2))
+    try:
+        with temporary_beside(store.root / "trial.mp4") as (temporary, _):  # which never gets that name
+            began = time.perf_counter()
+            num_frames = record(temporary, _codes(video, device, chunk, limit=chunk + 1))
+            return _Trial(num_frames, time.perf_counter() - began, temporary.stat().st_size)
+    except OSError as error:
+        raise VadisError(f"{store.root} cannot be written: {error.strerror}") from error

@@ -1,0 +1,181 @@
+"""The flow store: the optical flow of a data set's videos, computed once, read from any frame on.
+
+    STORE/settings.json        what the flow is and how it is kept; a store made otherwise is refused
+    STORE/3f/3f0a….mp4         the flow of one video: see ``codes`` for the numbers, ``recording`` for the file
+
+A video is known by its content (its size and both ends), so data may be moved or renamed, on another machine too.
+Frame i is the flow from grid frame i to i + 1, and the last repeats the one before it: as many frames as the video has
+on the 25 fps grid. A file appears under its name when it is whole and on the disk; several processes may fill a store.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vadis.atomic import temporary_beside
+from vadis.errors import UsageError, VideoError
+from vadis.flow.codes import BOUND, STEPS, decoded
+from vadis.flow.recording import CODEC
+from vadis.results import printable
+from vadis.video.container import os_refusal, regular_file
+from vadis.video.picture import SHORT_SIDE
+from vadis.video.reader import StartFrame, open_gray
+from vadis.video.timegrid import GRID_FPS
+
+if TYPE_CHECKING:
+    from vadis.video.reader import Video
+
+VideoPath = str | os.PathLike[str]
+
+SETTINGS: dict[str, Any] = {
+    "format": 1,
+    "frames_per_second": GRID_FPS,
+    "short_side": SHORT_SIDE,
+    "bound": BOUND,
+    "steps": STEPS,
+    "layout": "dx above dy",
+    "codec": CODEC,
+    "flow": "TV-L1 as OpenCV 5 with its default parameters",
+}
+"""What must be the same for flow to mean the same; read by people and by ``FlowStore``."""
+
+SETTINGS_NAME = "settings.json"
+_END_BYTES = 1 << 16  # of a video, at either end, by which it is known
+
+
+class FlowStore:
+    """The store in the folder ``root``.
+
+    Args:
+        root: the folder.
+        create: make it where it does not exist, or is empty.
+
+    Raises:
+        UsageError: there is no store and ``create`` is False, the folder holds something else, or the store was made
+            with other settings.
+    """
+
+    def __init__(self, root: VideoPath, *, create: bool = False) -> None:
+        self.root = Path(root)
+        found = _read_settings(self.root / SETTINGS_NAME)
+        if found is None:
+            self._begin(create)
+        elif found != SETTINGS:
+            names = {**SETTINGS, **found}
+            changed = [
+                f"{k}: {found.get(k)!r}, now {SETTINGS.get(k)!r}" for k in names if found.get(k) != SETTINGS.get(k)
+            ]
+            raise UsageError(
+                f"the flow store {printable(str(self.root))} was made with other settings ({'; '.join(changed)})",
+                hint="compute the flow again into a new folder",
+            )
+
+    def path(self, video: VideoPath) -> Path:
+        """Where the flow of a video lies, or will lie; raises VideoError where the video cannot be read."""
+        digest = _fingerprint(os.fspath(video))
+        return self.root / digest[:2] / f"{digest}.mp4"
+
+    def has(self, video: VideoPath) -> bool:
+        """Whether the flow of this video is there; raises VideoError where the video cannot be read."""
+        return self.path(video).is_file()
+
+    def num_frames(self, video: VideoPath) -> int:
+        """How many frames of flow there are, one for each grid frame; raises VideoError as ``read``."""
+        with self._opened(video, 0) as flow:
+            return _length(flow)
+
+    def read(self, video: VideoPath, start_frame: StartFrame = 0, num_frames: int | None = None) -> NDArray[np.float32]:
+        """The flow of some frames of a video, float32 (T, 2, H, W) in pixels per frame; else as ``read_codes``."""
+        return decoded(self.read_codes(video, start_frame, num_frames))
+
+    def read_codes(
+        self, video: VideoPath, start_frame: StartFrame = 0, num_frames: int | None = None
+    ) -> NDArray[np.uint8]:
+        """The flow of some frames of a video as it is stored, for ``codes.decoded``; only these are decoded.
+
+        Args:
+            video: the file that the flow was computed from.
+            start_frame: the first, or how to choose it by the number of frames there are.
+            num_frames: how many, or None for all to the end; fewer come back where the video ends before.
+
+        Returns:
+            uint8 (T, 2, H, W), axis 1 = (dx, dy); the short side 256.
+
+        Raises:
+            VideoError: ``not_found`` where there is none, and whatever can be wrong with a file.
+        """
+        with self._opened(video, start_frame) as flow:
+            pictures = [frame.pixels for frame in islice(flow, num_frames)]
+            width, height = flow.size
+        codes = np.stack(pictures) if pictures else np.empty((0, height, width), np.uint8)  # (T, 2 H, W)
+        return codes.reshape(len(codes), 2, height // 2, width)  # (T, 2, H, W)
+
+    @contextmanager
+    def _opened(self, video: VideoPath, start_frame: StartFrame) -> Iterator["Video"]:
+        path = self.path(video)
+        try:
+            with open_gray(path, start_frame=start_frame) as flow:
+                yield flow
+        except VideoError as error:
+            if error.code == "not_found":
+                raise VideoError("not_found", "its flow is not in the store", "run vadis flow on it") from error
+            raise VideoError(error.code, f"its flow ({path.name}): {error.message}", error.hint) from error
+
+    def _begin(self, create: bool) -> None:
+        """Make the folder a store."""
+        name = printable(str(self.root))
+        if not create:
+            raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            strange = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
+            if strange and not (self.root / SETTINGS_NAME).exists():  # else another process was faster
+                raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
+            with temporary_beside(self.root / SETTINGS_NAME) as (temporary, file):
+                file.write(json.dumps(SETTINGS, indent=2).encode("ascii") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(self.root / SETTINGS_NAME)
+        except OSError as error:
+            raise UsageError(f"{name} cannot become a flow store: {error.strerror}") from error
+
+
+def _read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings of a store, None where there is none."""
+    try:
+        settings = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{printable(str(path))} is damaged", hint="compute the flow into a new folder") from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _length(flow: "Video") -> int:
+    if flow.expected_num_frames is None:
+        raise VideoError("truncated_or_incomplete", "its flow states no length", "delete it and run vadis flow again")
+    return flow.expected_num_frames
+
+
+def _fingerprint(path: str) -> str:
+    """By what a video is known: 32 hexadecimal digits."""
+    size = regular_file(path, listed=False).st_size
+    digest = hashlib.sha256(size.to_bytes(8, "big"))
+    try:
+        with open(path, "rb") as file:
+            digest.update(file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
+    except OSError as error:
+        raise os_refusal(error) from error
+    return digest.hexdigest()[:32]
