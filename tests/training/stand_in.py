@@ -1,0 +1,117 @@
+"""A network and a dataset so small that a training run takes milliseconds, and yet have all that a real one has."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vadis.training.distributed import Process
+from vadis.training.loop import Outcome, Settings, train
+from vadis.training.order import derived_seed
+from vadis.training.recipes import Recipe
+from vadis.training.validation import validate_clips
+
+LABELS = ("dark", "bright", "flickering")
+ALONE = Process(torch.device("cpu"))
+RECIPE = Recipe(
+    name="tiny",
+    batch_size=4,
+    micro_batch=2,
+    steps=12,
+    schedule="plateau",
+    learning_rate=0.05,
+    plateau_patience=1,
+    validate_every=5,
+    batch_norm_decay=0.9,
+    clip_frames=4,
+    seed=3,
+)
+
+
+class TinyNetwork(nn.Module):
+    """Convolution, batch norm, ReLU, dropout, a linear layer at every step: (B, 2, 4, 6, 6) → (B, 3, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(2, 5, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm3d(5, eps=1e-3)
+        self.norm.weight.requires_grad_(False)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Conv3d(5, len(LABELS), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x))).mean(dim=(3, 4), keepdim=True)  # (B, 5, T, 1, 1)
+        logits: Tensor = self.head(self.dropout(x)).flatten(2)  # (B, 3, T)
+        return logits
+
+
+class ForgetfulNetwork(TinyNetwork):
+    """Runs out of memory with more than two clips, forward or backward, as CUDA would say it."""
+
+    def __init__(self, where: str, limit: int = 2) -> None:
+        torch.manual_seed(1)
+        super().__init__()
+        self.where, self.limit = where, limit
+
+    def forward(self, x):
+        if self.training and len(x) > self.limit and self.where == "forward":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        logits = super().forward(x)
+        if len(x) > self.limit and self.training:
+            logits.register_hook(self._refuse)
+        return logits
+
+    def _refuse(self, gradient):
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+
+class TinyClips:
+    """Noise around a level that tells the class; every epoch shows other noise."""
+
+    def __init__(self, size: int = 10, seed: int = 0) -> None:
+        self.size, self.seed = size, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def clip(self, epoch: int, index: int) -> tuple[Tensor, int, str]:
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, index))
+        label = index % len(LABELS)
+        level = torch.tensor([[-0.5] * 4, [0.5] * 4, [-0.5, 0.5, -0.5, 0.5]][label]).view(1, 4, 1, 1)
+        return level + 0.3 * torch.randn(2, 4, 6, 6, generator=generator), label, f"clip-{index}.avi"
+
+
+def tiny_network(seed: int = 1) -> TinyNetwork:
+    torch.manual_seed(seed)
+    return TinyNetwork()
+
+
+def run_tiny(folder: Path, network: nn.Module | None = None, **changes) -> tuple[nn.Module, Outcome, list]:
+    """A run in ``folder`` that validates; ``changes`` are arguments of ``train``, or fields of recipe or settings."""
+    network = network or tiny_network()
+    recipe = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
+    settings = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
+    process = changes.setdefault("process", ALONE)
+    events: list = []
+    arguments = {
+        "clips": TinyClips(),
+        "labels": LABELS,
+        "data_sha256": "0" * 64,
+        "validate": lambda trained: validate_clips(trained, TinyClips(7, seed=9), process, batch_size=3),
+        "report": events.append,
+        **changes,
+    }
+    clips = arguments.pop("clips")
+    outcome = train(network, clips, replace(RECIPE, **recipe), folder, settings=Settings(**settings), **arguments)
+    return network, outcome, events
+
+
+def digest(network: nn.Module) -> str:
+    """The SHA-256 of all parameters and buffers."""
+    found = hashlib.sha256()
+    for key, value in network.state_dict().items():
+        found.update(key.encode())
+        found.update(value.cpu().numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,285 @@
+"""Clips from small videos made in code; flow is written into stores without computing it."""
+
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from tests.flow.conftest import cheap_flow
+from tests.synthetic import numbered_frames, write_video
+from vadis.datasets import Example
+from vadis.errors import UsageError, VadisError, VideoError
+from vadis.flow.filling import compute_flow
+from vadis.flow.store import FlowStore
+from vadis.streams import centre_crop, network_input
+from vadis.training import loader
+from vadis.training.augmentation import Jitter, drawn
+from vadis.training.loader import Part, VideoClips, part_of
+from vadis.training.order import ClipOrder, stream_clips
+from vadis.training.recipes import find_recipe, override
+from vadis.video.reader import open_video
+
+CLASSES = ("walk", "run")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Five videos of 100 numbered frames, the last a short one of 30."""
+    folder = tmp_path_factory.mktemp("clips")
+    return [
+        str(write_video(folder / f"{i}.avi", frames=numbered_frames(range(length))))
+        for i, length in enumerate((100, 100, 100, 100, 30))
+    ]
+
+
+@pytest.fixture(scope="module")
+def textures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("textures")
+    return [str(write_video(folder / f"{i}.mp4", num_frames=80, seed=i, size=(128, 96))) for i in range(4)]
+
+
+@pytest.fixture
+def store(tmp_path, textures, monkeypatch):
+    monkeypatch.setattr(
+        "vadis.flow.filling.with_flow", lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+    )
+    store = FlowStore(tmp_path / "store", create=True)
+    assert not [error for _, error in compute_flow(textures, store, device=torch.device("cpu")) if error]
+    return store
+
+
+def examples(videos):
+    return [Example(path, CLASSES[i % 2]) for i, path in enumerate(videos)]
+
+
+def for_training(videos, stream="rgb", **more):
+    return VideoClips(examples(videos), CLASSES, stream, **{"train": True, "seed": 7, "frames": 16, **more})
+
+
+def for_testing(videos, stream="rgb", **more):
+    return VideoClips(examples(videos), CLASSES, stream, **{"train": False, **more})
+
+
+def whole(path):
+    with open_video(path) as video:
+        return np.stack([frame.pixels for frame in video])
+
+
+# What a clip is
+
+
+def test_a_training_clip_is_what_was_drawn(textures):
+    clips = for_training(textures)
+    for epoch in range(3):
+        draw = drawn(7, epoch, 1)
+        x, label, name = clips.clip(epoch, 1)
+        frames = whole(textures[1])
+        start, top, left = int(draw.start * 65), int(draw.top * 33), int(draw.left * (341 - 223))
+        expected = network_input(
+            np.ascontiguousarray(frames[start : start + 16, top : top + 224, left : left + 224]), "rgb"
+        )[0]
+        assert torch.equal(x, expected.flip(-1) if draw.is_mirrored else expected)
+        assert (x.shape, x.dtype, label, name) == ((3, 16, 224, 224), torch.float32, 1, textures[1])
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_a_test_clip_is_what_inference_sees(textures, store, stream):
+    x, label, _ = for_testing(textures, stream, frames=70, store=store).clip(0, 2)
+    array = whole(textures[2])[:70] if stream == "rgb" else store.read(textures[2])[:70]
+    assert torch.equal(x, network_input(centre_crop(array, stream), stream)[0])
+    assert label == 0
+    assert torch.equal(x, for_testing(textures, stream, frames=70, store=store, seed=5).clip(9, 2)[0])
+
+
+def test_short_videos_are_looped_from_their_start(videos):
+    x, _, _ = for_testing(videos, frames=64).clip(0, 4)
+    assert torch.equal(x[:, 30:60], x[:, :30])
+    assert torch.equal(x[:, 60:], x[:, :4])
+    x, _, _ = for_training(videos, frames=64, flip=False).clip(0, 4)
+    assert torch.equal(x[:, 30:60], x[:, :30])
+
+
+def test_the_whole_video(videos):
+    clips = for_testing(videos, frames=None)
+    assert clips.clip(0, 0)[0].shape[1] == 100
+    assert clips.clip(0, 4)[0].shape[1] == 64  # looped, as in inference
+
+
+def test_the_flow_of_a_mirrored_clip_has_the_other_sign(textures, store):
+    """A mirrored clip mirrored back is the clip itself, with dx negated."""
+    epoch = next(epoch for epoch in range(20) if drawn(7, epoch, 0).is_mirrored)
+    x, y = (for_training(textures, "flow", store=store, flip=flip).clip(epoch, 0)[0] for flip in (True, False))
+    assert torch.equal(x[0], -y[0].flip(-1))
+    assert torch.equal(x[1], y[1].flip(-1))
+    assert x.abs().max() <= 1
+
+
+def test_flips_can_be_turned_off(textures):
+    flipped, plain = for_training(textures), for_training(textures, flip=False)
+    same = [torch.equal(flipped.clip(epoch, 0)[0], plain.clip(epoch, 0)[0]) for epoch in range(10)]
+    assert same == [not drawn(7, epoch, 0).is_mirrored for epoch in range(10)]
+    assert True in same and False in same
+
+
+def test_jitter_is_for_the_colours_of_training_clips(textures, store):
+    jitter = Jitter(0.3, 0.3, 0.3)
+    assert not torch.equal(for_training(textures, jitter=jitter).clip(0, 0)[0], for_training(textures).clip(0, 0)[0])
+    assert torch.equal(
+        for_training(textures, jitter=jitter).clip(0, 0)[0], for_training(textures, jitter=jitter).clip(0, 0)[0]
+    )
+    assert torch.equal(for_testing(textures, jitter=jitter).clip(0, 0)[0], for_testing(textures).clip(0, 0)[0])
+    flow = for_training(textures, "flow", store=store, jitter=jitter).clip(0, 0)[0]
+    assert torch.equal(flow, for_training(textures, "flow", store=store).clip(0, 0)[0])
+
+
+def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
+    """``cheap_flow`` has the red of its frame as dx, so both clips show the same pixels."""
+    red = for_training(textures, frames=8).clip(3, 1)[0][0]
+    dx = for_training(textures, "flow", frames=8, store=store).clip(3, 1)[0][0]
+    sign = -1 if drawn(7, 3, 1).is_mirrored else 1
+    assert (sign * dx - (red * 25 / 20).clamp(-1, 1)).abs().mean() < 0.02
+
+
+# Parts of videos, and lengths that headers do not know
+
+
+@pytest.mark.parametrize(
+    ("bounds", "length", "frames", "part"),
+    [
+        ((None, None), 250, 64, Part(0, 64, 64)),
+        ((None, None), 30, 64, Part(0, 30, 64)),
+        ((None, None), 250, None, Part(0, 250, 250)),
+        ((None, None), 30, None, Part(0, 30, 64)),
+        ((2.0, 4.0), 250, 64, Part(50, 50, 64)),
+        ((2.0, None), 250, 64, Part(50, 64, 64)),
+        ((2.0, 40.0), 70, None, Part(50, 20, 64)),
+    ],
+)
+def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
+    assert part_of(Example("a", "walk", *bounds), length, frames, None) == part
+
+
+def test_a_part_that_is_not_there():
+    with pytest.raises(VideoError) as error:
+        part_of(Example("a", "walk", 10.0, 12.0), 200, 64, None)
+    assert error.value.code == "too_short"
+
+
+def test_training_starts_stay_within_the_part():
+    parts = [part_of(Example("a", "walk", 2.0, 6.0), 250, 64, drawn(0, 0, index)) for index in range(500)]
+    assert {part.start for part in parts} == set(range(50, 50 + 100 - 64 + 1))
+
+
+def test_a_header_that_states_no_length(tmp_path):
+    path = write_video(tmp_path / "a.gif", frames=numbered_frames(range(40)), codec="gif", fps=20)
+    video = whole(path)
+    assert len(video) == 50
+    x, _, _ = for_testing([path], frames=64).clip(0, 0)
+    assert torch.equal(x[:, :50], network_input(centre_crop(video, "rgb"), "rgb")[0])
+    assert torch.equal(x[:, 50:], x[:, :14])
+
+
+def test_a_header_that_promises_too_much(textures, monkeypatch):
+    """The clip is drawn again for the length that there is."""
+    expected = [for_training(textures).clip(epoch, 0)[0] for epoch in range(5)]
+    plain = loader.open_video
+
+    def boasting(path, start_frame):
+        return plain(path, start_frame=lambda promised: start_frame(4 * promised))
+
+    monkeypatch.setattr(loader, "open_video", boasting)
+    drawn_again = [for_training(textures).clip(epoch, 0)[0] for epoch in range(5)]
+    late = [int(drawn(7, epoch, 0).start * (320 - 15)) > 64 for epoch in range(5)]
+    assert True in late
+    for was_late, x, y in zip(late, expected, drawn_again, strict=True):
+        assert torch.equal(x, y) or not was_late
+        assert y.shape == x.shape
+
+
+# The same clips whoever loads them
+
+
+def test_the_number_of_workers_changes_nothing(textures):
+    recipe = override(find_recipe("ucf101"), {"batch_size": 4, "micro_batch": 4})
+
+    def first(workers):
+        order = list(zip(range(10), ClipOrder(4, recipe, 0), strict=False))
+        stream = stream_clips(for_training(textures, frames=4), [key for _, key in order], workers)
+        return [(clip.position, clip.name, clip.label, clip.tensor.sum().item()) for clip in stream]
+
+    assert first(2) == first(0)
+
+
+def test_clips_can_be_sent_to_other_processes(textures, store):
+    for clips in (for_training(textures), for_training(textures, "flow", store=store)):
+        assert torch.equal(pickle.loads(pickle.dumps(clips)).clip(1, 1)[0], clips.clip(1, 1)[0])
+
+
+# Broken videos
+
+
+@pytest.fixture
+def broken(tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
+    return str(path)
+
+
+def test_a_broken_video_is_replaced_by_the_next(textures, broken, caplog):
+    clips = for_training([textures[0], broken, textures[1], textures[2]])
+    with caplog.at_level(logging.WARNING):
+        x, label, name = clips.clip(0, 1)
+        clips.clip(1, 1)
+    assert (name, label) == (textures[1], 0)
+    assert torch.equal(x, clips.clip(0, 1)[0])
+    assert not torch.equal(x, clips.clip(0, 2)[0]), "another clip of it than its own"
+    assert clips.broken() == [(broken, "truncated_or_incomplete")]
+    assert [record.getMessage().count(broken) for record in caplog.records] == [1]
+
+
+def test_the_last_is_replaced_by_the_first(textures, broken):
+    assert for_training([*textures, broken]).clip(0, 4)[2] == textures[0]
+
+
+def test_a_video_whose_flow_is_missing_is_broken(textures, store, videos):
+    clips = for_training([textures[0], videos[0], textures[1]], "flow", store=store)
+    assert clips.clip(0, 1)[2] == textures[1]
+    assert clips.broken() == [(videos[0], "not_found")]
+
+
+def test_more_than_one_percent_stops_with_the_list(textures, broken):
+    """Of 200 examples two may be broken."""
+    paths = [textures[0]] * 200
+    for number in (3, 50, 120):
+        paths[number] = broken
+    clips = for_training(paths, frames=2)
+    clips.clip(0, 3)
+    clips.clip(0, 50)
+    with pytest.raises(VadisError, match=r"3 of 200 videos cannot be read: .*broken\.mp4 \(truncated") as error:
+        clips.clip(0, 120)
+    assert not isinstance(error.value, VideoError)
+
+
+def test_workers_count_together(textures, broken):
+    """Each of two workers meets one broken video; the main process knows of both."""
+    clips = for_training([textures[0], broken, broken, *[textures[1]] * 200], frames=2)
+    list(stream_clips(clips, [(position, 0, index) for position, index in enumerate((1, 2, 0, 3))], 2))
+    assert [code for _, code in clips.broken()] == ["truncated_or_incomplete"] * 2
+
+
+# Wrong use
+
+
+def test_what_cannot_be(videos):
+    with pytest.raises(UsageError, match="no video"):
+        VideoClips([], CLASSES, "rgb", train=True)
+    with pytest.raises(UsageError, match="flow store"):
+        for_training(videos, "flow")
+    with pytest.raises(UsageError, match="swim is not a class"):
+        VideoClips([Example(videos[0], "swim")], CLASSES, "rgb", train=True)
+    with pytest.raises(UsageError, match="frames = None"):
+        for_training(videos, frames=None)
+    with pytest.raises(UsageError, match="audio"):
+        for_training(videos, "audio")

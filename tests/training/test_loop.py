@@ -1,0 +1,338 @@
+import json
+import signal
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, run_tiny, tiny_network
+from vadis.errors import OutputLockedError, UsageError, VadisError
+from vadis.training.checkpoint import load_newest
+from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
+from vadis.training.run_folder import checkpoints_in, locked
+from vadis.training.validation import Stopped, Validation, validate_clips
+
+
+def checkpoint_of(folder: Path):
+    found = load_newest(checkpoints_in(folder))
+    assert found is not None
+    return found[0]
+
+
+def everything(folder: Path) -> tuple:
+    """All that the newest checkpoint holds, comparable bit by bit."""
+    loaded = checkpoint_of(folder)
+    return {key: value.numpy().tobytes() for key, value in loaded.tensors.items()}, loaded.state
+
+
+def steps(events: list) -> list[StepDone]:
+    return [event for event in events if isinstance(event, StepDone)]
+
+
+class StopAt:
+    """Asks to stop when it is asked for the ``number``-th time, and from then on."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.asked = number, 0
+
+    def __call__(self) -> int:
+        self.asked += 1
+        return signal.SIGTERM if self.asked > self.number else 0
+
+
+def test_it_learns(tmp_path):
+    _, outcome, events = run_tiny(tmp_path, steps=50, learning_rate=0.2, validate_every=0, dropout=0.0)
+    assert outcome.step == 50 and outcome.stopped_by == 0
+    assert outcome.validation is not None and outcome.validation.accuracy == 1.0
+    assert steps(events)[-1].smoothed_loss < 0.8 * steps(events)[0].loss
+
+
+def test_events_tell_how_far_it_is_and_the_log_has_them_all(tmp_path):
+    _, _, events = run_tiny(tmp_path)
+    assert [event.step for event in steps(events)] == list(range(1, 13))
+    assert [event.step for event in events if isinstance(event, Validated)] == [5, 10, 12]
+    last = steps(events)[-1]
+    assert last.steps == 12 and last.epoch == 4.8 and last.seconds_left == 0 and last.clips_per_second > 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == [type(event).__name__ for event in events]
+    assert lines[0]["loss"] == events[0].loss and lines[0]["time"] > 1.6e9
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path):
+    """Stopped at every point where it can be: between steps, amid a step's micro-batches, amid a validation."""
+    whole, short = tmp_path / "whole", {"steps": 6, "validate_every": 4}  # 10 clips, so steps 3 and 5 cross an epoch
+    run_tiny(whole, **short)
+    for number in count(0):
+        folder, stop = tmp_path / str(number), StopAt(number)
+        _, first, _ = run_tiny(folder, stop_requested=stop, **short)
+        if not first.stopped_by:
+            break
+        assert first.stopped_by == signal.SIGTERM
+        _, second, events = run_tiny(folder, network=tiny_network(seed=99), resume=True, **short)
+        assert second.step == 6
+        assert [event.step for event in steps(events)] == list(range(first.step + 1, 7))
+        assert everything(folder) == everything(whole)
+        numbers = [line["step"] for line in read_log(folder) if line["event"] == "StepDone"]
+        assert numbers == list(range(1, 7))
+    assert number == 6 * 3  # before each of two micro-batches, and before the exchange
+
+
+def read_log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_stop_during_validation_is_a_stop(tmp_path):
+    def validate(network):
+        raise Stopped(signal.SIGINT)
+
+    _, outcome, events = run_tiny(tmp_path, validate=validate)
+    assert (outcome.step, outcome.stopped_by) == (5, signal.SIGINT)
+    assert isinstance(events[-1], Saved)
+    assert validate_clips(tiny_network(), TinyClips(7), ALONE).loss > 0
+    with pytest.raises(Stopped):
+        validate_clips(tiny_network(), TinyClips(7), ALONE, stop_requested=lambda: signal.SIGINT)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint_and_the_log_forgets_the_rest(tmp_path):
+    class PowerCutError(Exception):
+        pass
+
+    def report(event):
+        if isinstance(event, StepDone) and event.step == 9:
+            raise PowerCutError
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run_tiny(whole)
+    with pytest.raises(PowerCutError):
+        run_tiny(cut, report=report)
+    assert checkpoint_of(cut).step == 5 and read_log(cut)[-1]["step"] == 9
+    with (cut / "log.jsonl").open("a") as log:
+        log.write('{"event": "StepDone", "st')
+    _, _, events = run_tiny(cut, resume=True)
+    assert isinstance(events[0], Resumed) and events[0].step == 5
+    assert everything(cut) == everything(whole)
+    assert [line["step"] for line in read_log(cut) if line["event"] == "StepDone"] == list(range(1, 13))
+    assert [line["step"] for line in read_log(cut) if line["event"] == "Validated"] == [5, 10, 12]
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    network, _, _ = run_tiny(tmp_path)
+    again, outcome, events = run_tiny(tmp_path, network=tiny_network(seed=5), resume=True)
+    assert outcome.step == 12 and [type(event) for event in events] == [Resumed]
+    assert digest(again) == digest(network)
+
+
+def test_resume_begins_where_there_is_nothing_yet(tmp_path):
+    _, outcome, _ = run_tiny(tmp_path, resume=True)
+    assert outcome.step == 12
+
+
+def test_a_folder_with_a_run_in_it_is_refused(tmp_path):
+    run_tiny(tmp_path, steps=1)
+    with pytest.raises(UsageError, match="holds a training run already"):
+        run_tiny(tmp_path, steps=1)
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(OutputLockedError, match=r"another vadis \(process \d+\) is training"):
+        run_tiny(tmp_path)
+    run_tiny(tmp_path, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.01}, "learning_rate was 0.05 and is 0.01"),
+        ({"data_sha256": "1" * 64}, "the list of clips has changed"),
+    ],
+)
+def test_what_breaks_exactness_is_refused_unless_it_is_meant(tmp_path, change, message):
+    run_tiny(tmp_path, stop_requested=StopAt(20))
+    with pytest.raises(UsageError, match=f"cannot go on exactly: {message}") as refusal:
+        run_tiny(tmp_path, resume=True, **change)
+    assert "--allow-inexact-resume" in str(refusal.value.hint)
+    _, outcome, events = run_tiny(tmp_path, resume=True, allow_inexact=True, **change)
+    assert outcome.step == 12 and message in events[0].differences[0]
+
+
+def test_another_number_of_threads_breaks_exactness(tmp_path):
+    run_tiny(tmp_path, stop_requested=StopAt(20))
+    torch.set_num_threads(2)
+    with pytest.raises(UsageError, match="the number of threads was 1 and is 2"):
+        run_tiny(tmp_path, resume=True)
+
+
+def test_other_classes_or_another_network_are_never_gone_on_with(tmp_path):
+    run_tiny(tmp_path, stop_requested=StopAt(20))
+    with pytest.raises(UsageError, match="learns other classes"):
+        run_tiny(tmp_path, resume=True, allow_inexact=True, labels=("dark", "bright", "twinkling"))
+    other = tiny_network()
+    other.head = nn.Conv3d(5, 4, 1)
+    with pytest.raises(UsageError, match="trains another network: 2 of another shape"):
+        run_tiny(tmp_path, network=other, resume=True, allow_inexact=True)
+
+
+class BrokenClips(TinyClips):
+    """From its second epoch on, clip 7 is not a number."""
+
+    def clip(self, epoch, index):
+        tensor, label, name = super().clip(epoch, index)
+        return (tensor * float("nan") if (epoch, index) == (1, 7) else tensor), label, name
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(tmp_path):
+    network = tiny_network()
+    events = []
+    with pytest.raises(VadisError, match=r"the loss of step [3-5] is not finite, with the clips .*clip-7\.avi") as stop:
+        run_tiny(tmp_path, network=network, clips=BrokenClips(), report=events.append, checkpoint_seconds=0)
+    assert stop.value.exit_code == 1
+    failed = events[-1]
+    assert isinstance(failed, Failed) and "clip-7.avi" in failed.clips and len(failed.clips) == RECIPE.micro_batch
+    assert read_log(tmp_path)[-1]["what"] == "loss"
+    assert all(value.isfinite().all() for value in network.parameters())
+    loaded = checkpoint_of(tmp_path)
+    assert loaded.step == failed.step - 1
+    assert all(value.isfinite().all() for value in loaded.tensors.values())
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path):
+    network = tiny_network()
+    network.conv.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = digest(network)
+    with pytest.raises(VadisError, match="the gradient of step 1 is not finite"):
+        run_tiny(tmp_path, network=network)
+    assert digest(network).split() == before.split() or all(v.isfinite().all() for v in network.state_dict().values())
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("micro_batch", [8, 4])
+def test_when_memory_runs_out_the_pieces_get_smaller_and_the_batch_stays(tmp_path, where, micro_batch):
+    recipe = {"batch_size": 8, "validate_every": 0}
+    plain, _, _ = run_tiny(tmp_path / "plain", micro_batch=2, **recipe)
+    short, outcome, events = run_tiny(
+        tmp_path / "short", network=ForgetfulNetwork(where), micro_batch=micro_batch, validate=None, **recipe
+    )
+    told = [event for event in events if isinstance(event, MemoryShort)]
+    assert [event.micro_batch for event in told] == ([4, 2] if micro_batch == 8 else [2])
+    assert all(event.batch_size == 8 for event in told)
+    assert outcome.step == 12 and digest(short) == digest(plain)
+    assert checkpoint_of(tmp_path / "short").state["progress"]["micro_batch"] == 2
+
+
+def test_memory_may_run_out_at_any_micro_batch(tmp_path):
+    """Fragments, or somebody else on the device: the second piece of the second step is too large, once."""
+    asked = count(1)
+    network = tiny_network()
+    network.register_forward_pre_hook(lambda module, args: _refuse_at(4, next(asked)))
+    run_tiny(tmp_path / "short", network=network, validate=None)
+    events = [line["event"] for line in read_log(tmp_path / "short")]
+    assert events[:3] == ["StepDone", "MemoryShort", "StepDone"]
+    smaller = tiny_network()
+    run_tiny(tmp_path / "first", network=smaller, steps=1, validate=None)
+    recipe = {"micro_batch": 1, "resume": True, "allow_inexact": True, "validate": None}
+    run_tiny(tmp_path / "first", network=smaller, **recipe)
+    assert digest(network) == digest(smaller)
+
+
+def _refuse_at(number: int, asked: int) -> None:
+    if asked == number:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_when_memory_does_not_suffice_for_one_clip(tmp_path):
+    with pytest.raises(VadisError, match="memory ran out with a single clip at a time"):
+        run_tiny(tmp_path, network=ForgetfulNetwork("forward", limit=0))
+
+
+def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path):
+    with pytest.raises(RuntimeError, match="expected input"):
+        run_tiny(tmp_path, network=nn.Conv3d(3, 3, 1))
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path):
+    """Without what sees the batch (batch norm) or chance (dropout), the size of the pieces does not matter."""
+    found = []
+    for size in (1, 3, 4):
+        network = tiny_network()
+        network.norm = nn.Identity()
+        run_tiny(tmp_path / str(size), network=network, micro_batch=size, dropout=0.0)
+        found.append(torch.cat([value.detach().flatten() for value in network.parameters()]))
+    assert torch.allclose(found[0], found[1], atol=1e-6) and torch.allclose(found[0], found[2], atol=1e-6)
+
+
+def test_running_averages_move_once_per_step_towards_the_mean_of_the_micro_batches(tmp_path):
+    network = tiny_network()
+    run_tiny(tmp_path, network=network, steps=1, micro_batch=2, validate=None)
+    reference, clips = tiny_network(), TinyClips()
+    from vadis.training.order import permutation
+
+    order = permutation(RECIPE.seed, 0, len(clips))[:4]
+    means = []
+    for pair in (order[:2], order[2:]):
+        x = reference.conv(torch.stack([clips.clip(0, index)[0] for index in pair]))
+        means.append(x.mean(dim=(0, 2, 3, 4)))
+    expected = 0.9 * torch.zeros(5) + 0.1 * (means[0] + means[1]) / 2
+    assert torch.allclose(network.norm.running_mean, expected, atol=1e-7)
+
+
+def test_sgd_as_the_paper_has_it(tmp_path):
+    """Two steps by hand: v ← 0.9 v + g; p ← p - rate · v."""
+    network, gradients = tiny_network(), []
+    network.head.bias.register_hook(lambda gradient: gradients.append(gradient.clone()))
+    before = network.head.bias.detach().clone()
+    run_tiny(tmp_path, network=network, steps=2, micro_batch=4, weight_decay=0.0, validate=None)
+    first, second = gradients
+    expected = before - 0.05 * first - 0.05 * (0.9 * first + second)
+    assert torch.allclose(network.head.bias, expected, atol=1e-7)
+
+
+def test_the_paper_s_rule_lowers_the_rate_and_ends_the_run(tmp_path):
+    flat = {"validate": lambda network: Validation(loss=1.0, accuracy=0.5), "steps": 50, "validate_every": 2}
+    _, outcome, events = run_tiny(tmp_path, **flat)
+    rates = [event.learning_rate for event in steps(events)]
+    assert rates == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2)
+    assert outcome.step == 8
+    assert [event.is_best for event in events if isinstance(event, Validated)] == [True, False, False, False]
+
+
+def test_validation_sees_the_network_in_evaluation_mode_and_does_not_change_it(tmp_path):
+    seen = []
+
+    def validate(network):
+        seen.append((network.training, digest(network)))
+        result = validate_clips(network, TinyClips(7), ALONE, batch_size=2)
+        assert digest(network) == seen[-1][1]
+        return result
+
+    run_tiny(tmp_path, validate=validate)
+    assert [training for training, _ in seen] == [False] * 3
+
+
+def test_checkpoints_come_as_often_as_asked_for(tmp_path):
+    _, _, events = run_tiny(tmp_path, checkpoint_seconds=0, steps=4)
+    assert [event.step for event in events if isinstance(event, Saved)] == [1, 2, 3, 4, 4]
+    _, _, events = run_tiny(tmp_path / "seldom", steps=4)
+    assert [event.step for event in events if isinstance(event, Saved)] == [4, 4]
+    assert events[-1].num_bytes > 1000
+
+
+def test_no_clips(tmp_path):
+    with pytest.raises(UsageError, match="no clips to learn from"):
+        run_tiny(tmp_path, clips=TinyClips(0))
+
+
+def test_the_number_of_threads_and_versions_are_on_record(tmp_path):
+    run_tiny(tmp_path, steps=1)
+    state = checkpoint_of(tmp_path).state
+    assert state["made_with"]["threads"] == 1 and state["made_with"]["torch"] == torch.__version__
+    assert state["made_with"]["recipe"]["seed"] == 3 and state["made_with"]["processes"] == 1
+    assert set(state["progress"]) == set(asdict_progress())
+
+
+def asdict_progress() -> dict:
+    from vadis.training.state import Progress
+
+    return asdict(Progress(micro_batch=1))

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+
+from vadis.errors import UsageError
+from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe(name):
+    recipe = RECIPES[name]
+    assert find_recipe(name) is recipe and recipe.name == name
+    assert (recipe.momentum, recipe.weight_decay, recipe.dropout) == (0.9, 1e-7, 0.5)
+    assert (recipe.batch_norm_decay, recipe.clip_frames, recipe.plateau_factor) == (0.999, 64, 10)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.batch_size % recipe.micro_batch == 0
+    for world_size in (8, 16):
+        assert recipe.batch_size % world_size == 0
+
+
+def test_the_numbers_of_the_paper_and_its_code():
+    rgb, flow = RECIPES["kinetics-rgb"], RECIPES["kinetics-flow"]
+    assert rgb.batch_size == 6 * 64 and rgb.micro_batch == 6 and rgb.learning_rate == 0.1
+    assert rgb.steps == 115_000 and rgb.milestones == ((97_000, 0.01), (108_000, 0.001))
+    assert flow.steps == 155_000
+    assert flow.milestones == (*rgb.milestones, (115_000, 0.1), (140_000, 0.01), (150_000, 0.001))
+    for name in ("ucf101", "hmdb51"):
+        assert RECIPES[name].learning_rate == 1e-3 and RECIPES[name].steps == 5_000
+        assert RECIPES[name].schedule == "plateau"
+
+
+def test_every_field_can_be_overridden_by_its_own_value_and_by_text():
+    recipe = RECIPES["kinetics-rgb"]
+    for name, value in recipe.to_json().items():
+        assert override(recipe, {name: value}) == recipe
+        assert override(recipe, {name: str(value)}) == recipe
+    changed = override(recipe, {"learning_rate": "1e-2", "steps": 10, "milestones": [[5, 1e-3]], "seed": "7"})
+    assert (changed.learning_rate, changed.steps, changed.milestones, changed.seed) == (0.01, 10, ((5, 0.001),), 7)
+    assert override(recipe, {"learning_rate": 1}).learning_rate == 1.0
+
+
+def test_an_unknown_field_names_the_nearest():
+    with pytest.raises(UsageError, match=r"no field 'learning-rat' \(did you mean 'learning_rate'\?\)"):
+        override(RECIPES["ucf101"], {"learning-rat": 1})
+    with pytest.raises(UsageError, match=r"no field 'zzz'$"):
+        override(RECIPES["ucf101"], {"zzz": 1})
+
+
+def test_an_unknown_recipe_names_the_nearest_and_all():
+    with pytest.raises(UsageError, match="did you mean 'ucf101'") as error:
+        find_recipe("ucf-101")
+    assert "kinetics-flow" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", "many"),
+        ("steps", 1.5),
+        ("steps", True),
+        ("steps", math.nan),
+        ("steps", math.inf),
+        ("learning_rate", [1]),
+        ("learning_rate", "1e"),
+        ("schedule", 3),
+        ("milestones", [1, 2]),
+        ("milestones", "[[1]]"),
+        ("milestones", 5),
+    ],
+)
+def test_values_of_another_kind(name, value):
+    with pytest.raises(UsageError, match=f"{name} cannot be"):
+        override(RECIPES["ucf101"], {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 0, "steps must be at least 1"),
+        ("micro_batch", -1, "micro_batch must be at least 1"),
+        ("validate_every", -1, "validate_every must not be negative"),
+        ("dropout", 1.0, r"dropout must be in \[0, 1\)"),
+        ("momentum", math.nan, "momentum must be in"),
+        ("schedule", "cosine", "schedule must be one of plateau, steps"),
+        ("plateau_factor", 1, "plateau_factor must be greater than 1"),
+        ("learning_rate", 0, "learning rates must be positive"),
+        ("milestones", [[5, math.inf]], "learning rates must be positive"),
+        ("milestones", [[5, 0.1], [5, 0.2]], "milestones must be in rising order"),
+    ],
+)
+def test_values_that_cannot_be(name, value, message):
+    with pytest.raises(UsageError, match=message):
+        override(RECIPES["ucf101"], {name: value})

@@ -1,0 +1,233 @@
+"""A run that can be killed at any moment: folders that are complete and proven, or do not count.
+
+    RUN/checkpoints/step-000123/       (step-000123.1 if that step is saved once more)
+        tensors.safetensors   the network (``network.…``) and the optimiser's momentum (``momentum.…``)
+        state.json            the rest: progress, recipe, labels, what the run was made with
+        manifest.json         length and SHA-256 of both, and its own seal
+
+A checkpoint is written under a temporary name, flushed to the disk, renamed, read back, and only then are older ones
+removed. Loading takes the newest whose every byte is proven. Nothing in it is pickled, so nothing in it can run. There
+are no states of random generators in it either: all randomness follows from the seed and the position (``order``).
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from vadis.atomic import FULL_DISK
+from vadis.errors import VadisError
+
+SCHEMA = 1
+KEPT = 2  # the newest, and one before it should the disk lose the newest
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+_COMPLETE = re.compile(r"step-(\d{6,})(?:\.(\d+))?")
+_UNFINISHED = re.compile(r".+\.tmp-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on: ``tensors`` by name, on the CPU, and ``state``, plain JSON values."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    state: dict[str, Any]
+
+
+class DamagedCheckpointError(VadisError):
+    """A checkpoint that is not what was written."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``checkpoint`` among those in ``folder``, prove it, and remove all but the newest two.
+
+    On a full disk what earlier runs left unfinished and surplus checkpoints are removed, and it is tried once more.
+
+    Raises:
+        VadisError: where it cannot be written; the checkpoints so far are as they were.
+    """
+    contents = _contents(checkpoint)
+    num_bytes = sum(map(len, contents.values()))
+    target = _next_name(folder, checkpoint.step)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(folder)
+        try:
+            _write(target, contents)
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            _remove_surplus(folder)
+            _write(target, contents)
+        load_checkpoint(target)
+    except OSError as error:
+        raise _write_error(target, num_bytes, error) from error
+    _remove_surplus(folder)
+    return target
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at ``path``, every byte of it proven.
+
+    Raises:
+        DamagedCheckpointError: where a file is missing or differs from what was written.
+        VadisError: where another version of vadis wrote it.
+    """
+    try:
+        manifest = _read_manifest(path)
+        contents = {name: (path / name).read_bytes() for name in (TENSORS, STATE)}
+    except OSError as error:
+        raise DamagedCheckpointError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+    for name, content in contents.items():
+        if manifest["files"][name] != _fingerprint(content):
+            raise DamagedCheckpointError(f"the checkpoint {path} is damaged: {name} is not what was written")
+    tensors = safetensors.torch.load(contents[TENSORS])
+    return Checkpoint(manifest["step"], tensors, json.loads(contents[STATE]))
+
+
+def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
+    """The newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it; None without any.
+
+    Raises:
+        DamagedCheckpointError: where there are checkpoints, and all are damaged.
+        VadisError: where another version of vadis wrote the newest undamaged one.
+    """
+    damaged: list[Path] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return load_checkpoint(path), path, damaged
+        except DamagedCheckpointError:
+            damaged.append(path)
+    if damaged:
+        raise DamagedCheckpointError(f"all {len(damaged)} checkpoints in {folder} are damaged")
+    return None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in ``folder``, damaged or not, the oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _COMPLETE.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=_order)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged checkpoint so that it is not met again; it is not deleted."""
+    path.replace(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left while they wrote."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _next_name(folder: Path, step: int) -> Path:
+    """``step-000123``, or ``step-000123.1`` and so on after others of that step, over which it cannot be renamed."""
+    taken = [number for of_step, number in map(_order, list_checkpoints(folder)) if of_step == step]
+    return folder / (f"step-{step:06d}.{max(taken) + 1}" if taken else f"step-{step:06d}")
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """(step, number among those of the same step)."""
+    found = _COMPLETE.fullmatch(path.name)
+    assert found is not None
+    return int(found[1]), int(found[2] or 0)
+
+
+def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The bytes of every file of a checkpoint, the manifest last."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    contents = {TENSORS: safetensors.torch.save(tensors), STATE: _canonical(checkpoint.state)}
+    files = {name: _fingerprint(content) for name, content in contents.items()}
+    contents[MANIFEST] = _sealed({"schema": SCHEMA, "step": checkpoint.step, "files": files})
+    return contents
+
+
+def _write(target: Path, contents: Mapping[str, bytes]) -> None:
+    """All of ``contents`` as the folder ``target``, or nothing."""
+    temporary = target.with_name(f"{target.name}.tmp-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        for name, content in contents.items():
+            with (temporary / name).open("xb") as stream:  # a file object: `torch.save(path)` hides a full disk
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _remove_surplus(folder: Path) -> None:
+    """Remove all checkpoints but the newest; one that cannot be removed does not stop the run."""
+    for path in list_checkpoints(folder)[:-KEPT]:
+        doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")  # or a kill would leave it half there
+        with contextlib.suppress(OSError):
+            path.replace(doomed)
+            shutil.rmtree(doomed)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint at ``path``, proven by its own seal."""
+    content = (path / MANIFEST).read_bytes()
+    try:
+        values = json.loads(content)
+        del values["seal"]
+        if content != _sealed(values):
+            raise ValueError("the seal does not fit")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedCheckpointError(f"the checkpoint {path} is damaged: {MANIFEST} is not what was written") from error
+    if values["schema"] != SCHEMA:
+        raise VadisError(f"the checkpoint {path} has schema {values['schema']!r}, this vadis reads {SCHEMA}")
+    manifest: dict[str, Any] = values
+    return manifest
+
+
+def _sealed(values: dict[str, Any]) -> bytes:
+    """JSON text of ``values`` with the SHA-256 of the text without it."""
+    return _canonical({**values, "seal": hashlib.sha256(_canonical(values)).hexdigest()})
+
+
+def _canonical(values: dict[str, Any]) -> bytes:
+    """One JSON text for equal values."""
+    return json.dumps(values, ensure_ascii=True, allow_nan=False, sort_keys=True, indent=1).encode("ascii")
+
+
+def _fingerprint(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in ``folder`` outlast a power cut, where the file system lets folders be flushed."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_error(target: Path, num_bytes: int, error: OSError) -> VadisError:
+    if error.errno in FULL_DISK:
+        return VadisError(
+            f"no space left to write the checkpoint {target} ({num_bytes / 1e6:,.1f} MB); the one before it is intact",
+            hint="free some space, then run the same command with --resume",
+        )
+    return VadisError(f"the checkpoint {target} cannot be written: {error.strerror}; the one before it is intact")

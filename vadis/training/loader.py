@@ -1,0 +1,203 @@
+"""Examples → clips: of each video only what its clip needs is decoded, cropped, mirrored and scaled.
+
+Everything random in a clip follows from (seed, epoch, index), so neither the number of loader workers nor what was
+loaded before changes anything. A video that cannot be read is replaced by the next in the list that can.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import floor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vadis.datasets import Example
+from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
+from vadis.flow.codes import decoded
+from vadis.flow.store import FlowStore
+from vadis.results import printable
+from vadis.streams import STREAMS, Array
+from vadis.training.augmentation import Draw, Jitter, crop_window, drawn, shift_colours
+from vadis.video.reader import open_video
+from vadis.video.timegrid import GRID_FPS
+
+CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
+TEST_FRAMES = 250  # (paper) of a test clip: the first 10 s
+BROKEN_ALLOWED = 0.01  # of the videos; one is allowed however few there are
+MOST_NAMED = 20  # videos in the message that ends a run
+
+_CODES = tuple(VIDEO_ERROR_CODES)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The frames ``[start, start + count)`` of a video, repeated from their first to ``length`` frames."""
+
+    start: int
+    count: int
+    length: int
+
+
+class VideoClips:
+    """Clips by number, for ``vadis.training.order``.
+
+    Args:
+        examples: the videos, or parts of videos, with their classes.
+        classes: the class names in the order of the network's outputs.
+        stream: "rgb" or "flow".
+        frames: length of a clip; None, in testing only, for all there are (64 at least).
+        seed: of everything random.
+        train: random clips; False: the first ``frames`` frames of each video, their centre, no change.
+        store: where the flow comes from; needed for "flow".
+        flip: mirror half of the training clips; off for classes that tell left from right.
+        jitter: photometric changes of training clips, for "rgb"; None (as in the paper) for none.
+
+    Raises:
+        UsageError: no examples, a label that is not among ``classes``, flow without a store, or what cannot be.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        classes: Sequence[str],
+        stream: str,
+        *,
+        frames: int | None = CLIP_FRAMES,
+        seed: int = 0,
+        train: bool,
+        store: FlowStore | None = None,
+        flip: bool = True,
+        jitter: Jitter | None = None,
+    ) -> None:
+        if not examples:
+            raise UsageError("there is no video to learn from or to test on")
+        if stream == "flow" and store is None:
+            raise UsageError("flow is read from a flow store", hint="make one with vadis flow")
+        if stream not in STREAMS or (train and frames is None):
+            raise UsageError(f"there are no {'training' if train else 'test'} clips {stream = }, {frames = }")
+        numbers = {name: number for number, name in enumerate(classes)}
+        unknown = sorted({example.label for example in examples} - numbers.keys())
+        if unknown:
+            raise UsageError(f"{printable(unknown[0])} is not a class of this model ({len(unknown)} labels are not)")
+        self._examples = tuple(examples)
+        self._labels = [numbers[example.label] for example in examples]
+        self._stream, self._store = stream, store
+        self._frames, self._seed, self._train = frames, seed, train
+        self._flip, self._jitter = flip, jitter if stream == "rgb" else None
+        # By example: 0, or 1 + the place of its error's code. Shared with loader workers, which count together.
+        self._broken = torch.zeros(len(examples), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def clip(self, epoch: int, index: int) -> tuple[Tensor, int, str]:
+        """One clip.
+
+        Returns:
+            float32 (C, T, 224, 224) in [-1, 1], C = 3 (rgb) or 2 (flow); the number of its class; its video.
+
+        Raises:
+            VadisError: more than 1 % of the videos are broken.
+        """
+        draw = drawn(self._seed, epoch, index) if self._train else None
+        for place in range(index, index + len(self)):
+            number = place % len(self)
+            try:
+                return self._load(self._examples[number], draw), self._labels[number], self._examples[number].path
+            except VideoError as error:
+                self._note(number, error)
+        raise VadisError("not one of the videos can be read")
+
+    def broken(self) -> list[tuple[str, str]]:
+        """The videos that could not be read up to now, by any worker: (path, code of the error)."""
+        numbers = torch.nonzero(self._broken).flatten().tolist()
+        return [(self._examples[number].path, _CODES[int(self._broken[number]) - 1]) for number in numbers]
+
+    def _note(self, number: int, error: VideoError) -> None:
+        """Remember that an example is broken; raises VadisError where too many are."""
+        if self._broken[number] == 0:
+            self._broken[number] = 1 + _CODES.index(error.code)
+            _log.warning("%s: %s; the next video takes its place", printable(self._examples[number].path), error)
+        count = int(torch.count_nonzero(self._broken))
+        if count > max(1, floor(BROKEN_ALLOWED * len(self))):
+            named = [f"{printable(path)} ({code})" for path, code in self.broken()]
+            more = f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
+            raise VadisError(
+                f"{count:,} of {len(self):,} videos cannot be read: {', '.join(named[:MOST_NAMED])}{more}",
+                hint=error.hint or "repair or remove them; up to 1 % are replaced by others",
+            )
+
+    def _load(self, example: Example, draw: Draw | None) -> Tensor:
+        """The clip of one example (C, T, 224, 224), as drawn or, without a draw, for testing."""
+        frames = self._window(example, draw)  # (T, 224, 224, 3) or (T, 2, 224, 224)
+        x = STREAMS[self._stream].to_input(frames)  # (1, C, T, 224, 224)
+        if draw is not None and draw.is_mirrored and self._flip:
+            x = STREAMS[self._stream].mirror(x)
+        clip = x.squeeze(0)  # (C, T, 224, 224)
+        return clip if draw is None or self._jitter is None else shift_colours(clip, self._jitter, draw)
+
+    def _window(self, example: Example, draw: Draw | None) -> Array:
+        """The cropped frames of a clip, read once, or twice where the header does not know the length of the video."""
+        choice = _Choice(example, self._frames, draw)
+        frames, length = self._read(example.path, choice, draw)
+        if len(frames) < choice.part.count:
+            choice.length = length
+            frames, _ = self._read(example.path, choice, draw)
+        if len(frames) < choice.part.count:
+            raise VideoError("decode_failed", "it does not give the same frames when it is read again")
+        return frames[np.arange(choice.part.length) % len(frames)] if choice.part.length > len(frames) else frames
+
+    def _read(self, path: str, choice: "_Choice", draw: Draw | None) -> tuple[Array, int | None]:
+        """The chosen frames, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and the video's length, if it was met."""
+        if self._stream == "rgb":
+            with open_video(path, start_frame=choice) as video:
+                rows, columns = crop_window(video.size, draw)
+                pictures = [frame.pixels[rows, columns] for frame in islice(video, choice.part.count)]
+                return np.stack(pictures) if pictures else np.empty(0, np.uint8), video.facts.num_frames
+        assert self._store is not None
+        codes = self._store.read_codes(path, choice, self._frames)[: choice.part.count]  # (T, 2, H, W)
+        rows, columns = crop_window((codes.shape[3], codes.shape[2]), draw)
+        return decoded(codes[:, :, rows, columns]), choice.part.start + len(codes)
+
+
+class _Choice:
+    """Chooses the part of a video that makes a clip as soon as the length is known, and remembers it.
+
+    ``length`` is in grid frames; None goes by the header, and by nothing where that states none.
+    """
+
+    def __init__(self, example: Example, frames: int | None, draw: Draw | None) -> None:
+        self.length: int | None = None
+        self.part = Part(0, 0, 0)
+        self._example, self._frames, self._draw = example, frames, draw
+
+    def __call__(self, promised: int | None) -> int:
+        """The first frame of the part."""
+        length = promised if self.length is None else self.length
+        self.part = _FAR_AWAY if length is None else part_of(self._example, length, self._frames, self._draw)
+        return self.part.start
+
+
+_FAR_AWAY = Part(1 << 40, 1, 1)  # after the end of any video: reading it finds out where that is
+
+
+def part_of(example: Example, length: int, frames: int | None, draw: Draw | None) -> Part:
+    """The part of a video of ``length`` grid frames that makes a clip of ``frames`` (None: of all, 64 at least).
+
+    Raises:
+        VideoError: ``too_short``.
+    """
+    # 10 frames, frames = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, frames = 4 → 0 1 2 0
+    first = 0 if example.start_seconds is None else round(example.start_seconds * GRID_FPS)
+    end = length if example.end_seconds is None else min(length, round(example.end_seconds * GRID_FPS))
+    room = end - first
+    if room <= 0:
+        raise VideoError("too_short", "it ends before the listed part of it begins")
+    wanted = frames or max(room, CLIP_FRAMES)
+    count = min(room, wanted)
+    return Part(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, wanted)

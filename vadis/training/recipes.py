@@ -1,0 +1,189 @@
+"""How a network is trained, as numbers: ``Recipe``, and the table of those the paper used.
+
+Each number carries its source: (paper) Carreira & Zisserman, CVPR 2017, sections 2.5 and 4; (code) what DeepMind
+published with google-deepmind/kinetics-i3d, its README and the first author's answers there; (ours) where neither
+says anything. A recipe holds what decides the result; where and how fast it is computed is not in it.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from vadis.errors import UsageError
+
+SCHEDULES = ("plateau", "steps")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of one training run of one network.
+
+    Attributes:
+        name: its key in ``RECIPES``.
+        batch_size: clips per step, over all devices and micro-batches.
+        micro_batch: clips that pass through the network at once on one device; batch norm sees these and no others.
+        steps: of the optimiser, at most.
+        schedule: ``plateau`` (divide when the validation loss saturates) or ``steps`` (``milestones``).
+        learning_rate: at the start.
+        milestones: pairs (step, learning rate from that step on), for ``steps``.
+        plateau_factor: by which the rate is divided.
+        plateau_patience: validations in a row without improvement that count as saturation.
+        plateau_improvement: by how much the loss must fall below the best so far, in nats.
+        plateau_drops: divisions; at the saturation after the last one the run ends.
+        validate_every: steps between validations; 0 for none but the last.
+        momentum, weight_decay: of the optimiser, as ``torch.optim.SGD`` means them.
+        dropout: share of the features dropped before the last layer.
+        batch_norm_decay: share of the running averages that one step keeps.
+        clip_frames: length of a training clip, at 25 frames per second.
+        seed: of everything random: order of clips, augmentation, dropout.
+    """
+
+    name: str
+    batch_size: int
+    micro_batch: int
+    steps: int
+    schedule: str
+    learning_rate: float
+    milestones: tuple[tuple[int, float], ...] = ()
+    plateau_factor: float = 10.0  # (paper) "reduced by a factor of 10 when validation loss saturated"
+    plateau_patience: int = 3  # (ours)
+    plateau_improvement: float = 1e-3  # (ours)
+    plateau_drops: int = 2  # (ours) as many as the schedule of the code has in a cycle
+    validate_every: int = 0
+    momentum: float = 0.9  # (paper)
+    weight_decay: float = 1e-7  # (code)
+    dropout: float = 0.5  # (code)
+    batch_norm_decay: float = 0.999  # (code)
+    clip_frames: int = 64  # (paper) 2.56 s
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        fault = _fault(self)
+        if fault is not None:
+            raise UsageError(f"the recipe {self.name} cannot be used: {fault}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON values; ``Recipe.from_json`` gives it back."""
+        return {**asdict(self), "milestones": [list(pair) for pair in self.milestones]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The recipe that ``to_json`` gave; raises TypeError for missing or unknown fields."""
+        return cls(**{**values, "milestones": tuple((step, rate) for step, rate in values["milestones"])})
+
+
+def _fault(recipe: Recipe) -> str | None:
+    """What is wrong with a recipe, or None."""
+    for name in ("batch_size", "micro_batch", "steps", "plateau_patience", "clip_frames"):
+        if getattr(recipe, name) < 1:
+            return f"{name} must be at least 1, not {getattr(recipe, name)}"
+    for name in ("validate_every", "plateau_drops", "plateau_improvement", "weight_decay", "seed"):
+        if not 0 <= getattr(recipe, name) < math.inf:
+            return f"{name} must not be negative, and finite, not {getattr(recipe, name)}"
+    for name in ("momentum", "dropout", "batch_norm_decay"):
+        if not 0 <= getattr(recipe, name) < 1:
+            return f"{name} must be in [0, 1), not {getattr(recipe, name)}"
+    if recipe.schedule not in SCHEDULES:
+        return f"schedule must be one of {', '.join(SCHEDULES)}, not {recipe.schedule!r}"
+    if not recipe.plateau_factor > 1:
+        return f"plateau_factor must be greater than 1, not {recipe.plateau_factor}"
+    if not all(0 < rate < math.inf for rate in (recipe.learning_rate, *(rate for _, rate in recipe.milestones))):
+        return "learning rates must be positive and finite"
+    steps = [step for step, _ in recipe.milestones]
+    if any(step < 0 for step in steps) or steps != sorted(set(steps)):
+        return "milestones must be in rising order of their steps"
+    return None
+
+
+_KINETICS_RGB = Recipe(
+    name="kinetics-rgb",
+    batch_size=384,  # (code) 6 clips per replica; (paper) 64 GPUs for the 3D networks: 6 · 64
+    micro_batch=6,  # (code) so batch norm sees what a replica saw
+    steps=115_000,  # (code); (paper) 110 k
+    schedule="steps",
+    learning_rate=1e-1,  # (code)
+    milestones=((97_000, 1e-2), (108_000, 1e-3)),  # (code)
+    validate_every=5_000,  # (ours)
+)
+_UCF101 = Recipe(
+    name="ucf101",
+    batch_size=96,  # (paper) 16 GPUs; 6 clips on each as for Kinetics (ours: the paper does not say)
+    micro_batch=6,
+    steps=5_000,  # (paper) "up to 5k steps"
+    schedule="plateau",  # (paper) the same rule
+    learning_rate=1e-3,  # (code) the first author: 1e-3 with momentum 0.9; 1e-2 is too large
+    validate_every=250,  # (ours) two and a half epochs of UCF-101
+)
+_UCF101_FIXED = replace(
+    _UCF101,
+    name="ucf101-fixed",
+    micro_batch=96,  # features are small, and there is no batch norm whose statistics could change
+    learning_rate=1e-2,  # (ours) one linear layer on features: convex, and the plateau brings the rate down
+)
+
+RECIPES: dict[str, Recipe] = {
+    "kinetics-rgb": _KINETICS_RGB,
+    "kinetics-flow": replace(
+        _KINETICS_RGB,
+        name="kinetics-flow",
+        steps=155_000,  # (code) a second cycle
+        milestones=(*_KINETICS_RGB.milestones, (115_000, 1e-1), (140_000, 1e-2), (150_000, 1e-3)),  # (code)
+    ),
+    "ucf101": _UCF101,
+    "hmdb51": replace(_UCF101, name="hmdb51"),  # (paper) one protocol for both
+    "ucf101-fixed": _UCF101_FIXED,
+    "hmdb51-fixed": replace(_UCF101_FIXED, name="hmdb51-fixed"),
+}
+"""Every recipe by its name."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of this name; raises UsageError, naming the nearest, where there is none."""
+    if name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}{_nearest(name, RECIPES)}", hint=f"one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """``recipe`` with some of its fields replaced.
+
+    Args:
+        values: by field name, as TOML gives them, or as text: ``{"learning_rate": "1e-2"}``. ``milestones`` is a list
+            of pairs, ``[[97000, 0.01]]``, as text too.
+
+    Raises:
+        UsageError: for a name that is no field, or a value that the field cannot have.
+    """
+    kinds = {field.name: field.type for field in fields(Recipe)}
+    for name in values:
+        if name not in kinds:
+            raise UsageError(f"a recipe has no field {name!r}{_nearest(name, kinds)}")
+    return replace(recipe, **{name: _parsed(name, kinds[name], value) for name, value in values.items()})
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _parsed(name: str, kind: object, value: object) -> Any:
+    """``value`` as the type of a field."""
+    try:
+        if kind is str and isinstance(value, str):
+            return value
+        parsed: Any = json.loads(value) if isinstance(value, str) else value
+        if kind is float and type(parsed) in (int, float):
+            return float(parsed)
+        if kind is int and type(parsed) in (int, float) and parsed == int(parsed):
+            return int(parsed)
+        if kind not in (str, int, float):
+            return tuple((int(step), float(rate)) for step, rate in parsed)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise UsageError(f"{name} cannot be {value!r}", hint=_WANTED.get(kind, "it is a list such as [[97000, 0.01]]"))
+
+
+_WANTED: dict[object, str] = {str: "it is a word", int: "it is a whole number", float: "it is a number"}

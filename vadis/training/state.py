@@ -1,0 +1,93 @@
+"""What changes while a network is trained, and so what a checkpoint holds: parameters, momentum, progress."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vadis.errors import UsageError
+from vadis.training.checkpoint import Checkpoint
+from vadis.training.recipes import Recipe
+from vadis.training.schedule import Plateau, learning_rate
+from vadis.weights.model_file import describe_difference
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    micro_batch: int  # the recipe's, or less where memory was short
+    step: int = 0  # done
+    validated_at: int = 0  # step of the last validation
+    plateau: Plateau = field(default_factory=Plateau)
+    smoothed_loss: float | None = None
+    smoothed_accuracy: float | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        """The progress that ``dataclasses.asdict`` gave."""
+        return cls(**{**values, "plateau": Plateau(**values["plateau"])})
+
+
+class State:
+    """A network with its optimiser and its progress.
+
+    Sets the dropout and the batch norms' decay of ``network`` as the recipe says. Parameters that need no gradient stay
+    as they are.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, micro_batch: int) -> None:
+        apply_recipe(network, recipe)
+        self.network, self._recipe = network, recipe
+        self.progress = Progress(micro_batch)
+        self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self.optimizer = torch.optim.SGD(
+            self.parameters.values(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return learning_rate(self._recipe, self.progress.step, self.progress.plateau)
+
+    def update(self) -> None:
+        """One step of the optimiser, from the gradients as they are."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.step()
+
+    def to_checkpoint(self, made_with: dict[str, Any]) -> Checkpoint:
+        """All of it, with a note of what the run was made with."""
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return Checkpoint(self.progress.step, tensors, {"progress": asdict(self.progress), "made_with": made_with})
+
+    def load(self, loaded: Checkpoint) -> None:
+        """Take all of it from a checkpoint; raises UsageError where that is of another network."""
+        found = {key: tuple(value.shape) for key, value in loaded.tensors.items() if key.startswith("network.")}
+        expected = {f"network.{key}": tuple(value.shape) for key, value in self.network.state_dict().items()}
+        difference = describe_difference(expected, found)
+        if difference is not None:
+            raise UsageError(f"the run in this folder trains another network: {difference}")
+        self.network.load_state_dict({key.removeprefix("network."): loaded.tensors[key] for key in found})
+        for name, parameter in self.parameters.items():
+            momentum = loaded.tensors.get(f"momentum.{name}")
+            if momentum is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+        self.progress = Progress.from_json(loaded.state["progress"])
+
+
+def apply_recipe(network: nn.Module, recipe: Recipe) -> None:
+    """Set dropout and the batch norms' decay as ``recipe`` says."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = recipe.dropout
+        elif isinstance(module, _BatchNorm):
+            module.momentum = 1 - recipe.batch_norm_decay
