@@ -30,7 +30,7 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     try:
         with os.fdopen(descriptor, "r+b") as stream:
             yield temporary, stream
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,8 +48,8 @@ def _literal(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name outlast a power cut, where the file system lets folders be flushed."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` outlast a power cut, where the file system lets folders be flushed."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

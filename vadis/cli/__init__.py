@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, flow, interrupts, reproduce, weights
+from vadis.cli import classify, doctor, evaluate, features, finetune, flow, interrupts, reproduce, train, weights
 from vadis.cli.terminal import explain, settings, tame_streams
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app = typer.Typer(
 app.command(epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
+app.command(epilog=train.EPILOG)(train.train)
+app.command(epilog=finetune.EPILOG)(finetune.finetune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -99,11 +100,12 @@ def evaluate(
     with explained(show(output)):
         file = AnswerFile(output / "answers.jsonl", settings_of(loaded, found.name, split, flip))
         with interrupts.deferred():
-            answers = _answers(examples, loaded, file, flip)
+            answers = ask_all(examples, loaded, file, flip)
         _report(answers, loaded, found, output, as_json)
 
 
-def _answers(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", flip: bool) -> "list[Answer]":
+def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", flip: bool) -> "list[Answer]":
+    """An answer for every example, in a ``deferred`` block; shows how far it is."""
     from vadis.evaluation import evaluate as ask
 
     answers: list[Answer] = []
@@ -124,30 +126,39 @@ def _answers(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", 
 
 
 def _report(answers: "list[Answer]", model: "Model", dataset: "Dataset", output: Path, as_json: bool) -> None:
+    found, summary = keep_metrics(answers, model, dataset, output)
+    typer.echo(json.dumps(summary) if as_json else table(found))
+    if summary["failed"]:
+        complain(f"{summary['failed']} videos could not be read and count as wrong")
+        raise typer.Exit(3)
+
+
+def keep_metrics(
+    answers: "list[Answer]", model: "Model", dataset: "Dataset", output: Path
+) -> "tuple[dict[str, Metrics], dict[str, Any]]":
+    """The metrics by column, and what was written of them: ``metrics.json``, and a confusion matrix per column."""
     from vadis.evaluation import confusion_csv, metrics
 
     classes = model.card.labels
     found = metrics(answers, classes, model.card.streams)
-    failed = sum(answer.error is not None for answer in answers)
     summary = {
         "dataset": dataset.name,
         "split": dataset.split,
         "model": model.card.name,
-        "failed": failed,
+        "failed": sum(answer.error is not None for answer in answers),
         **{name: column.to_json() for name, column in found.items()},
     }
     (output / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n")
     for name, column in found.items():
         (output / f"confusion-{name}.csv").write_text(confusion_csv(column, classes))
-    typer.echo(json.dumps(summary) if as_json else _table(found))
-    if failed:
-        complain(f"{failed} videos could not be read and count as wrong")
-        raise typer.Exit(3)
+    return found, summary
 
 
-def _table(found: "dict[str, Metrics]") -> str:
-    lines = [f"{'':6}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}"]
+def table(found: "dict[str, Metrics]", paper: Mapping[str, float] = MappingProxyType({})) -> str:
+    """The metrics for a person, with the paper's top-1 of a column in [0, 1] beside ours where there is one."""
+    lines = [f"{'':6}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}" + ("   paper, top-1" if paper else "")]
     for name, column in found.items():
         shares = f"{column.top1:8.1%}{column.top5:8.1%}{column.mean_class:12.1%}"
-        lines.append(f"{name:6}{shares}{column.num_examples:8}")
+        beside = f"{paper[name]:16.1%}" if name in paper else ""
+        lines.append(f"{name:6}{shares}{column.num_examples:8}{beside}")
     return "\n".join(lines)

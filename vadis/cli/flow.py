@@ -55,7 +55,7 @@ def flow(
         complain(f"{show(source.path)}: {source.error}")
     readable = [source.path for source in found if source.error is None]
     missing = without_flow(readable, target)
-    failed = len(unreadable) + (_fill(missing, target, where) if missing else 0)
+    failed = len(unreadable) + (fill(missing, target, where) if missing else 0)
     skipped = len(readable) - len(missing)
     counts = {"ok": len(found) - skipped - failed, "skipped": skipped, "failed": failed}
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
@@ -64,7 +64,7 @@ def flow(
         raise typer.Exit(SOME_FAILED)
 
 
-def _fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
+def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
     """Compute the flow of ``videos``, after telling what it will take; returns how many failed."""
     from vadis.flow.filling import FlowProgress, compute_flow, estimate
 

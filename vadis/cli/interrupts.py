@@ -54,6 +54,11 @@ def interruptible() -> Iterator[None]:
         yield
 
 
+def pending() -> int:
+    """The number of the signal that waits in a ``deferred`` block, 0 for none: for work that ends itself in order."""
+    return _State.pending or 0
+
+
 @contextmanager
 def _deferring(value: bool) -> Iterator[None]:
     before, _State.deferred = _State.deferred, value

@@ -26,7 +26,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from vadis.atomic import FULL_DISK
+from vadis.atomic import FULL_DISK, sync_folder
 from vadis.errors import VadisError
 
 SCHEMA = 1
@@ -167,9 +167,9 @@ def _write(target: Path, contents: Mapping[str, bytes]) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        _sync(temporary)
+        sync_folder(temporary)
         temporary.replace(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -212,16 +212,6 @@ def _canonical(values: dict[str, Any]) -> bytes:
 
 def _fingerprint(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in ``folder`` outlast a power cut, where the file system lets folders be flushed."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_error(target: Path, num_bytes: int, error: OSError) -> VadisError:
