@@ -12,4 +12,5 @@ state        what changes while a network is trained
 run_folder   who may write there, and whether a run can go on
 validation   how good the network is on clips that it does not learn from
 loop         all of it, step by step
+finetuning   from a dataset and a model, or none, to a model file
 """

@@ -1,0 +1,186 @@
+"""``vadis finetune`` and ``vadis train`` on a real road: tiny networks, two classes of synthetic videos, few steps."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.make_model import make_model
+from tests.pseudo_terminal import on_a_terminal
+from tests.synthetic import write_video
+from tests.synthetic_dataset import write_dataset
+from vadis.device import cpu_count
+
+ROOT = Path(__file__).parents[2]
+TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")
+FAST = (*(word for change in TINY for word in ("--set", change)), "--workers", "0", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiny networks gain nothing from threads, and a run goes on bit by bit only at one number of them."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of processes started here
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_model(tmp_path / "start.safetensors", width=1 / 16, classes=3)
+    for seed, place in enumerate(["train/one", "train/two", "val/one", "val/two", "test/one", "test/two"]):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        write_video(tmp_path / "data" / place / f"{seed}.mp4", num_frames=12, seed=seed)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+FINETUNE = ("finetune", "--data", "data", "--from", "start.safetensors", *FAST, "-o", "run")
+SCRATCH = (
+    "train",
+    "--data",
+    "data",
+    "--streams",
+    "rgb",
+    "--width",
+    "0.015625",
+    "--recipe",
+    "ucf101",
+    *FAST,
+    "-o",
+    "run",
+)
+
+
+def test_both_streams_become_one_model_that_classifies(run_vadis, inputs):
+    ended = run_vadis(*FINETUNE)
+    assert ended.code == 0, ended.err
+    assert [line.split()[0] for line in ended.out.splitlines()] == ["top-1", "rgb", "flow", "both"]
+    for word in ("rgb step 2/2", "flow step 2/2", "clips/s", "left", "their flow takes about"):
+        assert word in ended.err
+    card = json.loads(run_vadis("classify", "data/test/one/4.mp4", "-m", "run/model.safetensors", "-f", "jsonl").out)
+    assert card["streams"] == ["rgb", "flow"]
+    assert {label["label"] for label in card["labels"]} == {"one", "two"}
+
+
+def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
+    from vadis.weights.model_file import load_model_file, read_card
+
+    assert run_vadis(*FINETUNE, "--streams", "rgb").code == 0
+    provenance = read_card(Path("run/model.safetensors")).provenance
+    assert provenance["recipes"]["rgb"]["steps"] == 2
+    assert provenance["from"]["sha256"] == load_model_file(Path("start.safetensors")).sha256
+    assert provenance["metrics"]["rgb"]["num_examples"] == 2
+    assert provenance["metrics"] == json.loads(Path("run/metrics.json").read_text())
+
+
+def test_resume_after_the_end_changes_nothing_and_asks_nothing_again(run_vadis, inputs):
+    assert run_vadis(*SCRATCH).code == 0
+    model, log = Path("run/model.safetensors").read_bytes(), Path("run/rgb/log.jsonl").read_text()
+    refused = run_vadis(*SCRATCH)
+    assert refused.code == 2
+    assert "--resume" in refused.err
+    again = run_vadis(*SCRATCH, "--resume")
+    assert again.code == 0, again.err
+    assert "goes on after step 2" in again.err
+    assert "0 of them new" in again.err
+    assert Path("run/model.safetensors").read_bytes() == model
+    assert Path("run/rgb/log.jsonl").read_text().startswith(log)
+
+
+def test_sigterm_saves_and_resume_ends_as_if_nothing_had_been(run_vadis, inputs):
+    many = (*SCRATCH, "--set", "steps=12")
+    assert run_vadis(*many, "-o", "whole").code == 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    command = [sys.executable, "-m", "vadis", *many]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    log = Path("run/rgb/log.jsonl")
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("StepDone") > 1) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    assert err.rstrip().endswith("interrupted")
+    assert not Path("run/model.safetensors").exists()
+    assert run_vadis(*many, "--resume").code == 0
+    assert Path("run/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+def test_on_a_terminal_one_line_changes_and_leaves(inputs):
+    command = [sys.executable, "-m", "vadis", *SCRATCH, "--data", str(inputs / "data"), "-o", str(inputs / "run")]
+    shown, code = on_a_terminal(*command, columns=80)
+    assert code == 0, shown
+    assert "rgb: the first step" in shown
+    assert "\x1b[?25h" in shown, "the cursor is shown again"
+    *_, last = (part for part in shown.replace("\r", "").split("\x1b[2K") if part)
+    assert "rgb step" not in last
+    assert "top-1" in last
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "said"),
+    [
+        (("--data", "nowhere"), 2, "nowhere"),
+        (("-o", "data"), 2, "is not empty and holds no run"),
+        (("--device", "cuda:99"), 1, "cuda"),
+        (("--set", "steps"), 2, "does not say KEY=VALUE"),
+        (("--set", "step=3"), 2, "did you mean 'steps'"),
+        (("--set", "clip_frames=8"), 2, "clip_frames must be at least 9"),
+        (("--recipe", "ucf-101"), 2, "did you mean 'ucf101'"),
+        (("--from", "nothing.safetensors"), 2, "nothing.safetensors"),
+        (("--width", "0.5"), 2, "--width"),
+    ],
+)
+def test_wrong_use_is_said_before_any_work(run_vadis, inputs, changed, code, said):
+    ended = run_vadis(*FINETUNE, *changed)
+    assert ended.code == code
+    assert said.lower() in ended.err.lower()
+    assert not Path("run").exists()
+
+
+def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
+    assert run_vadis(*SCRATCH).code == 0
+    for changed, what in (
+        (("--set", "steps=3"), "recipes"),
+        (("--no-mirror",), "mirror"),
+        (("--width", "0.03125"), "width"),
+    ):
+        ended = run_vadis(*SCRATCH, "--resume", *changed)
+        assert ended.code == 2
+        assert "holds another run" in ended.err
+        assert what in ended.err
+    Path("data/train/two").rename("data/train/three")
+    Path("data/val/two").rename("data/val/three")
+    Path("data/test/two").rename("data/test/three")
+    other = run_vadis(*SCRATCH, "--resume")
+    assert other.code == 2
+    assert "labels differ" in other.err
+
+
+def test_a_class_that_is_only_tested_is_refused(run_vadis, inputs):
+    Path("data/test/two").rename("data/test/too")
+    ended = run_vadis(*SCRATCH)
+    assert ended.code == 2
+    assert "without an example in train" in ended.err
+
+
+@pytest.mark.slow  # minutes, on two processors
+def test_flow_learns_what_no_frame_tells(run_vadis, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(cpu_count())
+    write_dataset(Path("data"), {"train": 12, "test": 5}, num_frames=16)
+    changes = ("steps=40", "batch_size=8", "micro_batch=8", "clip_frames=16", "schedule=steps", "learning_rate=0.05")
+    numbers = [word for each in (*changes, "batch_norm_decay=0.9", "dropout=0") for word in ("--set", each)]
+    narrow = ("--streams", "flow", "--width", "0.0625", "--recipe", "ucf101", "--no-mirror", "--workers", "0")
+    ended = run_vadis("train", "--data", "data", *narrow, *numbers, "-o", "run")
+    assert ended.code == 0, ended.err
+    assert json.loads(Path("run/metrics.json").read_text())["flow"]["top1"] >= 0.95

@@ -1,0 +1,122 @@
+"""What a fine-tuned network begins with, which videos are kept for validation, and what cannot be planned."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.make_model import make_model
+from vadis.datasets.listing import Dataset, Example, Problems
+from vadis.errors import UsageError
+from vadis.training.finetuning import LAST_LAYER, Plan, begin, copy_body, list_sha256, new_network
+from vadis.training.recipes import RECIPES
+from vadis.weights.load import load_model
+
+CLASSES = ("Archery", "Bowling")
+
+
+def dataset(root: str = "/data", classes: tuple[str, ...] = CLASSES, groups: int = 25, **splits) -> Dataset:
+    examples = tuple(
+        Example(f"{root}/{label}/v_{label}_g{group:02}_c{clip:02}.avi", label)
+        for label in classes
+        for group in range(groups)
+        for clip in (1, 2, 3)
+    )
+    return Dataset("folder", root, classes, 1, {"train": examples, **splits}, Problems())
+
+
+def plan(found: Dataset | None = None, start=None, width=1 / 64, **changes) -> Plan:
+    recipe = replace(RECIPES["ucf101"], **changes)
+    return Plan(found or dataset(), {"rgb": recipe, "flow": recipe}, start, width)
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    return load_model(make_model(tmp_path / "start.safetensors", width=1 / 32, classes=5), "cpu")
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_everything_but_the_last_layer_is_the_models(start, stream):
+    network = new_network(plan(start=start), stream).state_dict()
+    source = start.networks[stream].state_dict()
+    copied = {key for key in network if not key.startswith(LAST_LAYER) and "num_batches" not in key}
+    assert len(copied) == 285  # 57 convolutions, and four tensors of each batch norm
+    assert all(torch.equal(network[key], source[key]) for key in copied)
+    assert network[f"{LAST_LAYER}weight"].shape[0] == len(CLASSES)
+    assert not torch.equal(network[f"{LAST_LAYER}weight"], source[f"{LAST_LAYER}weight"][: len(CLASSES)])
+
+
+def test_random_networks_depend_on_seed_and_stream_alone():
+    last = f"{LAST_LAYER}weight"
+    torch.manual_seed(5)
+    first = new_network(plan(), "rgb").state_dict()[last]
+    torch.manual_seed(6)
+    assert torch.equal(first, new_network(plan(), "rgb").state_dict()[last])
+    assert not torch.equal(first, new_network(plan(seed=1), "rgb").state_dict()[last])
+    assert not torch.equal(first, new_network(plan(), "flow").state_dict()[last])
+
+
+def test_another_network_is_refused_by_name(start):
+    network = new_network(plan(width=1 / 64), "rgb")
+    with pytest.raises(UsageError, match=r"another network: .* of another shape \(Conv3d_1a_7x7"):
+        copy_body(start.networks["rgb"].state_dict(), network)
+    source = dict(network.state_dict())
+    del source["Mixed_3b.Branch_0.Conv3d_0a_1x1.conv.weight"]
+    with pytest.raises(UsageError, match="1 missing"):
+        copy_body(source, network)
+
+
+def test_whole_groups_are_kept_for_validation():
+    learnt, held_out = plan().splits("rgb")
+    assert sorted([*learnt, *held_out], key=lambda each: each.path) == sorted(
+        dataset().splits["train"], key=lambda each: each.path
+    )
+    groups = {each.path[:-8] for each in held_out}
+    assert len(held_out) == 3 * len(groups) == 9  # 50 groups of three clips: the 1st, 21st and 41st
+    assert not groups & {each.path[:-8] for each in learnt}
+
+
+def test_nothing_is_kept_where_nothing_needs_it_or_there_is_a_split_for_it():
+    everything = dataset().splits["train"]
+    assert plan(schedule="steps").splits("rgb") == (everything, ())
+    val = (Example("/data/x.avi", "Archery"),)
+    assert plan(dataset(val=val)).splits("flow") == (everything, val)
+
+
+@pytest.mark.parametrize(
+    ("found", "changes", "said"),
+    [
+        (dataset(classes=("a", "b\x07")), {}, "has a control character"),
+        (dataset(classes=("a",), groups=1), {}, "too few videos"),
+        (replace(dataset(), splits={"test": ()}), {}, "no train split"),
+        (dataset(), {"clip_frames": 8}, "at least 9"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_at_once(found, changes, said):
+    with pytest.raises(UsageError, match=said):
+        plan(found, **changes)
+
+
+def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
+    begin(tmp_path / "run", plan(), resume=False)
+    begin(tmp_path / "run", plan(), resume=True)
+    with pytest.raises(UsageError, match="holds this run already"):
+        begin(tmp_path / "run", plan(), resume=False)
+    with pytest.raises(UsageError, match="another run: recipes differ"):
+        begin(tmp_path / "run", plan(seed=1), resume=True)
+
+
+def test_a_folder_with_other_things_is_refused_but_a_flow_store_may_be_there(tmp_path):
+    (tmp_path / "flow-store").mkdir()
+    begin(tmp_path, plan(), resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match=r"thesis\.tex"):
+        begin(tmp_path / "other", plan(), resume=True)
+
+
+def test_a_list_is_known_wherever_its_data_lie():
+    here, there = dataset("/here"), dataset("/there")
+    assert list_sha256(here, here.splits["train"]) == list_sha256(there, there.splits["train"])
+    assert list_sha256(here, here.splits["train"][1:]) != list_sha256(here, here.splits["train"])
