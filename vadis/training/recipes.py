@@ -117,12 +117,6 @@ _UCF101 = Recipe(
     learning_rate=1e-3,  # (code) the first author: 1e-3 with momentum 0.9; 1e-2 is too large
     validate_every=250,  # (ours) two and a half epochs of UCF-101
 )
-_UCF101_FIXED = replace(
-    _UCF101,
-    name="ucf101-fixed",
-    micro_batch=96,  # features are small, and there is no batch norm whose statistics could change
-    learning_rate=1e-2,  # (ours) one linear layer on features: convex, and the plateau brings the rate down
-)
 
 RECIPES: dict[str, Recipe] = {
     "kinetics-rgb": _KINETICS_RGB,
@@ -134,8 +128,6 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ucf101": _UCF101,
     "hmdb51": replace(_UCF101, name="hmdb51"),  # (paper) one protocol for both
-    "ucf101-fixed": _UCF101_FIXED,
-    "hmdb51-fixed": replace(_UCF101_FIXED, name="hmdb51-fixed"),
 }
 """Every recipe by its name."""
 
