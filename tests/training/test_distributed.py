@@ -66,7 +66,7 @@ def shared_run(tmp_path_factory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.torchrun
 def test_two_processes_follow_one(tmp_path, shared_run):
     """Batch norm, dropout, running averages, validation, schedule: all as in one process with the same batch."""
     one, two = tmp_path / "one", shared_run
@@ -85,7 +85,7 @@ def test_two_processes_follow_one(tmp_path, shared_run):
     assert shared.state["made_with"]["processes"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.torchrun
 def test_a_signal_stops_all_and_the_run_goes_on_exactly(tmp_path, shared_run):
     folder = tmp_path / "stopped"
     started = start_two(folder, seconds=0.1)
@@ -103,7 +103,7 @@ def test_a_signal_stops_all_and_the_run_goes_on_exactly(tmp_path, shared_run):
     assert all(torch.equal(value, after.tensors[key]) for key, value in before.tensors.items())
 
 
-@pytest.mark.slow
+@pytest.mark.torchrun
 def test_when_one_process_dies_all_end_and_a_checkpoint_is_there(tmp_path):
     started = start_two(tmp_path, seconds=0.1, checkpoint_seconds=0)
     wait_for_step(tmp_path / "run", 3, started)
@@ -115,7 +115,7 @@ def test_when_one_process_dies_all_end_and_a_checkpoint_is_there(tmp_path):
     assert newest(tmp_path / "run").step >= 2
 
 
-@pytest.mark.slow
+@pytest.mark.torchrun
 def test_where_memory_is_short_in_one_process_all_take_smaller_pieces(tmp_path):
     run_tiny(tmp_path / "one", micro_batch=1)
     run_two(tmp_path / "two", clips_in_memory=1)

@@ -117,6 +117,7 @@ def joined(device: str = "auto") -> Iterator[Process]:
     backend = "nccl" if target.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size)
     yield Process(target, rank, world_size)
+    dist.barrier()  # nobody leaves while another still talks
     dist.destroy_process_group()
 
 
