@@ -1,44 +1,85 @@
-"""A dataset that only motion explains: a textured patch moves left, right, up or down over textured ground.
+"""Datasets that only motion explains, laid out as UCF-101: a textured patch moves over textured ground.
 
-Ground, patch and place are drawn anew for each video, and what leaves at one side comes back at the other, so a patch
-is equally likely to be anywhere and no single frame tells the class. As a folder dataset:
-``ROOT/{train,val,test}/{left,right,up,down}/NN.mp4``.
+    ROOT/<Class>/v_<Class>_g<group>_c<clip>.avi        groups 1 to 7 test, 8 to 25 train, as in split 1
+
+The patch visits the 16 places of a 4×4 grid, one per frame: along the rows (right) or the columns (down), or the same
+backwards (left, up). So what the frames of a video show does not depend on its class; only their order does. No frame
+tells the class, nor do all of them together: once they are shuffled, nothing is left that a network could learn.
+Ground, patch and the grid's place are drawn anew for each video; what leaves at one side comes back at the other.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from tests.synthetic import Frames, moving_texture, write_video
 
-DIRECTIONS = {"down": (0, 1), "left": (-1, 0), "right": (1, 0), "up": (0, -1)}  # (dx, dy) of one step
-SPEED = 3  # px per frame, at the size of the video: some 12 px per frame at a short side of 256 px
+UPRIGHT, SLANTED = ((1, 0), (0, 1)), ((1, 1), (-1, 1))  # the two directions (dx, dy) of a grid's lines
 
 
-def moving_patch(label: str, seed: int, num_frames: int = 64, size: tuple[int, int] = (64, 64)) -> Frames:
-    """One video: uint8 (T, H, W, 3). ``seed`` decides ground, patch, and where the patch is half-way."""
-    width, height = size
-    dx, dy = DIRECTIONS[label]
-    ground = moving_texture(1, size, seed=2 * seed + 1)[0]
-    patch = moving_texture(1, (width // 2, height // 2), seed=2 * seed + 2)[0]
-    left, top = np.random.default_rng(seed).integers(0, (width, height))
-    frames = np.repeat(ground[None], num_frames, axis=0)
-    for number, frame in enumerate(frames):
-        way = SPEED * (number - num_frames // 2)
-        rows = (np.arange(height // 2) + top + dy * way) % height
-        columns = (np.arange(width // 2) + left + dx * way) % width
-        frame[np.ix_(rows, columns)] = patch
+class Walk(NamedTuple):
+    """An order of the places of a grid."""
+
+    grid: tuple[tuple[int, int], tuple[int, int]]
+    line: int  # along the grid's first or second direction: 0 or 1
+    is_backwards: bool
+
+
+AXES = {
+    "Down": Walk(UPRIGHT, 1, False),
+    "Left": Walk(UPRIGHT, 0, True),
+    "Right": Walk(UPRIGHT, 0, False),
+    "Up": Walk(UPRIGHT, 1, True),
+}
+DIAGONALS = {
+    "DownLeft": Walk(SLANTED, 1, False),
+    "DownRight": Walk(SLANTED, 0, False),
+    "UpLeft": Walk(SLANTED, 0, True),
+    "UpRight": Walk(SLANTED, 1, True),
+}
+SIDE = 4  # places in a line of the grid
+NUM_FRAMES = SIDE**2
+SIZE = 64  # px, width and height
+SPEED = 3  # px per frame: 12 px where the short side has 256 px; flow is cut at 20
+GROUPS = {"test": range(1, 8), "train": range(8, 26)}  # of split 1
+
+
+def places(walk: Walk) -> np.ndarray:
+    """Where the patch is in each frame, in px: int (16, 2), x and y."""
+    across, along = np.divmod(np.arange(NUM_FRAMES), SIDE)
+    steps = np.stack([along, across] if walk.line == 0 else [across, along], axis=1)  # (16, 2)
+    return SPEED * steps[:: -1 if walk.is_backwards else 1] @ np.array(walk.grid)
+
+
+def moving_patch(walk: Walk, seed: int) -> Frames:
+    """One video: uint8 (16, 64, 64, 3). ``seed`` decides ground, patch, and where the grid lies."""
+    ground, texture = (moving_texture(1, (SIZE, SIZE), seed=2 * seed + number)[0] for number in (1, 2))
+    patch, side = texture[: SIZE // 2, : SIZE // 2], np.arange(SIZE // 2)
+    corner = np.random.default_rng(seed).integers(0, SIZE, 2)
+    frames = np.repeat(ground[None], NUM_FRAMES, axis=0)
+    for frame, (left, top) in zip(frames, corner + places(walk), strict=True):
+        frame[np.ix_((side + top) % SIZE, (side + left) % SIZE)] = patch
     return frames
 
 
-def write_dataset(root: Path, counts: Mapping[str, int], num_frames: int = 64) -> Path:
-    """Write ``counts[split]`` videos of each class and return ``root``."""
-    for place, split in enumerate(counts):
-        for number in range(counts[split]):
-            for kind, label in enumerate(DIRECTIONS):
-                folder = root / split / label
-                folder.mkdir(parents=True, exist_ok=True)
-                seed = 10_000 * place + 4 * number + kind
-                write_video(folder / f"{number:02}.mp4", frames=moving_patch(label, seed, num_frames))
+def write_dataset(
+    root: Path, walks: Mapping[str, Walk], counts: Mapping[str, int], *, is_shuffled: bool = False
+) -> Path:
+    """Write ``counts[split]`` videos of each class, the same ones every time; returns ``root``.
+
+    With ``is_shuffled`` they are the same videos with their frames in an order drawn for each.
+    """
+    for split, count in counts.items():
+        for number in range(count):
+            for kind, (label, walk) in enumerate(walks.items()):
+                seed = 10_000 * list(GROUPS).index(split) + len(walks) * number + kind
+                frames = moving_patch(walk, seed)
+                if is_shuffled:
+                    frames = np.random.default_rng([seed, 1]).permutation(frames)
+                clip, place = divmod(number, len(GROUPS[split]))
+                name = f"v_{label}_g{GROUPS[split][place]:02}_c{clip + 1:02}.avi"
+                (root / label).mkdir(parents=True, exist_ok=True)
+                write_video(root / label / name, frames=frames)
     return root

@@ -1,10 +1,13 @@
 """What README and docs say: every command is run, every name they point at exists, every link leads somewhere."""
 
+import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,77 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(model, width=1 / 16)
     make_model(folder / "mine.safetensors", width=1 / 16, classes=3)
     return folder
+
+
+SMALLER = ("steps=1", "batch_size=2", "micro_batch=2", "validate_every=1")
+"""What is appended to a command that trains, as ``--set``, because its own numbers would take days."""
+
+
+def made_small(command: str) -> str:
+    """A command of a page that trains, for a few videos and one step; any other command as it is."""
+    if not re.search(r"\bvadis (train|finetune) ", command):
+        return command
+    command = command.replace("--nproc-per-node 8", "--nproc-per-node 2")
+    numbers = SMALLER if "--arch" in command or "--mode fixed" in command else (*SMALLER, "clip_frames=9")
+    width = " --width 0.03125" if " train " in command else ""
+    return f"{command}{''.join(f' --set {number}' for number in numbers)}{width} --workers 0 --device cpu"
+
+
+LAB_COMMANDS = [
+    command for command in commands(ROOT / "docs" / "command-line.md", "sh") if re.match("vadis|torchrun", command)
+]
+
+
+@pytest.fixture(scope="module")
+def lab(sandbox: Path) -> Path:
+    """The sandbox with small datasets laid out as the real ones, and two finished evaluations beside run1/."""
+    for label, group in itertools.product(("Archery", "Bowling"), (1, 8, 9, 10)):  # split 1 tests groups 1 to 7
+        tiny(sandbox / "ucf101" / label / f"v_{label}_g{group:02}_c01.avi")
+    for part, label in itertools.product(("train", "val", "test"), ("one", "two")):
+        tiny(sandbox / "mine" / part / label / f"{part}.mp4")
+    for label in ("wave", "run"):
+        lines = [f"{name}.avi {number}" for name, number in ((f"{label}_a", 1), (f"{label}_b", 2), (f"{label}_c", 0))]
+        (sandbox / "hmdb51" / "splits").mkdir(parents=True, exist_ok=True)
+        (sandbox / "hmdb51" / "splits" / f"{label}_test_split1.txt").write_text("\n".join(lines) + "\n")
+        for letter in "abc":
+            tiny(sandbox / "hmdb51" / label / f"{label}_{letter}.avi")
+    for part, label, number in itertools.product(("train", "val"), ("abseiling", "zumba"), (1, 2)):
+        tiny(sandbox / "kinetics400" / part / label / f"{part[0]}{label[:9]:_<9}{number}_000001_000011.mp4")
+    for part in ("train", "val"):
+        rows = [
+            f"{label},{part[0]}{label[:9]:_<9}{number},1,11,{part}"
+            for label, number in itertools.product(("abseiling", "zumba"), (1, 2))
+        ]
+        (sandbox / "kinetics400" / f"{part}.csv").write_text(
+            "\n".join(["label,youtube_id,time_start,time_end,split", *rows]) + "\n"
+        )
+    return sandbox
+
+
+def tiny(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, num_frames=12, seed=zlib.crc32(path.name.encode()) % 1000)
+
+
+@pytest.mark.slow
+def test_the_road_from_a_dataset_to_a_tested_model_is_as_the_page_tells_it(lab: Path) -> None:
+    """In one test, because the commands of the page build on one another."""
+    assert len(LAB_COMMANDS) > 10
+    for command in LAB_COMMANDS:
+        if "--results run1/" in command:
+            finish_other_splits(lab)
+        done = run(made_small(command), lab)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+    assert len((lab / "ucf101.jsonl").read_text().splitlines()) == 8
+
+
+def finish_other_splits(lab: Path) -> None:
+    """run2/ and run3/: what run1/ is, as if it were of the other splits."""
+    for split in (2, 3):
+        shutil.copytree(lab / "run1", lab / f"run{split}")
+        answers = lab / f"run{split}" / "answers.jsonl"
+        answers.write_text(answers.read_text().replace('"split": 1', f'"split": {split}'))
 
 
 def run(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import torch
 from tests.make_model import make_model
 from tests.synthetic import write_video
 from vadis.errors import UsageError
-from vadis.features import extract_features, features_of, save_features, saved_settings, settings_of
+from vadis.features import extract_features, features_of, mean_features, save_features, saved_settings, settings_of
 from vadis.models import Model
 from vadis.models.folded import FEATURES, LAYERS, LOGITS
 from vadis.scores import softmax
@@ -46,6 +46,24 @@ def test_the_last_layer_makes_the_videos_scores_of_them(model: Model, video: Pat
     by_layer, _ = extract_features(video, model, layer=LOGITS)
     expected = sum(array.mean(axis=0) for array in by_layer.values())
     np.testing.assert_allclose(softmax(logits), softmax(expected), atol=1e-5)
+
+
+def test_the_mean_of_a_part_is_that_of_its_steps(model: Model, video: Path, tmp_path: Path) -> None:
+    steps, _ = extract_features(video, model)
+    for stream, row in mean_features(video, model).items():
+        np.testing.assert_allclose(row, steps[stream].mean(axis=0), rtol=1e-5, atol=1e-6)
+    frames = np.stack([frame.pixels for frame in _opened(video)])
+    cut = write_video(tmp_path / "cut.mkv", frames=frames[5:15], codec="ffv1")
+    whole = write_video(tmp_path / "whole.mkv", frames=frames, codec="ffv1")
+    rgb = model.only(("rgb",))
+    part = mean_features(whole, rgb, start_frame=5, max_frames=10)
+    np.testing.assert_allclose(part["rgb"], mean_features(cut, rgb)["rgb"], rtol=1e-5, atol=1e-6)
+    assert set(mean_features(video, model, max_frames=1)) == {"rgb"}  # one frame has no flow
+
+
+def _opened(path: Path) -> list:
+    with open_video(path) as opened:
+        return list(opened)
 
 
 @pytest.mark.parametrize(("layer", "stride"), [("Conv3d_1a_7x7", 2), ("Mixed_3c", 2), ("Mixed_4f", 4), ("Mixed_5c", 8)])

@@ -13,6 +13,7 @@ A video walks through these rooms, in this order:
     scores       predictions in time → labels and segments
     inference    the road itself: video → results
     features     what the network holds of a video over time
+    report       looking at results: pictures of training runs and of evaluations
     datasets     UCF-101, HMDB-51, Kinetics, plain folders: lists of examples
     training     recipes, clips with augmentation, the loop, checkpoints
     evaluation   the paper's test on a dataset, and its metrics

@@ -19,7 +19,7 @@ from vadis.atomic import temporary_beside
 from vadis.errors import UsageError
 from vadis.inference import Progress, facts_of, reporter
 from vadis.models import MODELS, Model
-from vadis.models.folded import FEATURES, LAYERS
+from vadis.models.folded import FEATURES
 from vadis.results import VideoResult
 from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, prepared
 from vadis.video.reader import open_video
@@ -31,7 +31,8 @@ SETTINGS_KEY = "settings"  # of an .npz: JSON text
 class Features:
     """A layer's outputs over a video.
 
-    ``arrays`` has float32 (steps, channels) by stream, ``seconds`` float64 (steps,), the centre of each step.
+    ``arrays`` has float32 (steps, channels) by network: "rgb", "flow", or "both" where one takes both streams;
+    ``seconds`` float64 (steps,), the centre of each step.
     ``record`` says of the video what ``classify`` would, without labels.
     """
 
@@ -68,7 +69,8 @@ def features_of(
     Args:
         path: a local file.
         model: from ``load_model``.
-        layer: one of ``LAYERS``, the names of DeepMind's endpoints; those before the pooling are averaged over space.
+        layer: one of the architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before
+            the pooling are averaged over space.
         sliding: one set per step of the whole video (default), or one per separate window, at its centre.
         flip: averaged with the features of the mirror image.
         listed: as for ``classify``.
@@ -78,15 +80,48 @@ def features_of(
         VideoError: the file cannot be read; ``code`` says why.
         UsageError: for a layer, window or stride that cannot be.
     """
-    if layer not in LAYERS:
-        raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(LAYERS)}")
-    sliding.check(MODELS[model.card.architecture].min_frames)
+    layers = MODELS[model.card.architecture].layers
+    if layer not in layers:
+        raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
+    sliding.check(MODELS[model.card.architecture])
     with open_video(path, listed=listed) as video:
         streams, clips = prepared(video, model, reporter(os.fspath(path), video, progress))
         found = list(outputs(clips, video, model.only(streams), sliding, layer=layer, flip=flip))
-    arrays = {stream: np.stack([output[stream] for _, output in found]) for stream in streams}  # (steps, channels)
+    arrays = {name: np.stack([output[name] for _, output in found]) for name in found[0][1]}  # (steps, channels)
     seconds = np.array([float(time) for time, _ in found])
     return Features(arrays, seconds, layer, VideoResult(**facts_of(os.fspath(path), video, model, streams, sliding)))
+
+
+def mean_features(
+    path: str | os.PathLike[str],
+    model: Model,
+    *,
+    start_frame: int = 0,
+    max_frames: int | None = None,
+    listed: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """What the last layer sees of a video, or of a part of it, averaged over time.
+
+    Args:
+        path: a local file.
+        model: from ``load_model``.
+        start_frame: on the 25 fps grid.
+        max_frames: how many at most; None for all to the end.
+        listed: as for ``classify``.
+        progress: called whenever the stage changes.
+
+    Returns:
+        By network float32 (channels,), 1024 for I3D; the last layer makes the mean of the part's logits of it. One
+        frame has no flow.
+
+    Raises:
+        VideoError: the file cannot be read; ``code`` says why.
+    """
+    with open_video(path, start_frame=start_frame, listed=listed) as video:
+        streams, clips = prepared(video, model, reporter(os.fspath(path), video, progress), max_frames=max_frames)
+        found = [output for _, output in outputs(clips, video, model.only(streams), WHOLE_VIDEO, layer=FEATURES)]
+    return {name: np.mean([output[name] for output in found], axis=0) for name in found[0]}
 
 
 def settings_of(model: Model, layer: str, sliding: Sliding, flip: bool) -> dict[str, Any]:

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from vadis.errors import UsageError, VideoError
 from vadis.models import MODELS, Model
 from vadis.results import VideoResult
-from vadis.scores import Logits, Scoreboard
-from vadis.sliding import WHOLE_VIDEO, Report, Sliding, outputs, prepared
+from vadis.scores import Scoreboard, fused
+from vadis.sliding import WHOLE_VIDEO, Report, Sliding, outputs, prepared, shortest
 from vadis.video.facts import VideoFacts
 from vadis.video.reader import Video, open_video
 
@@ -59,14 +57,15 @@ def classify(
         VideoError: the file cannot be labelled; ``code`` says why.
         UsageError: for a window, stride, segment or top_k that cannot be.
     """
-    sliding.check(MODELS[model.card.architecture].min_frames)
+    architecture = MODELS[model.card.architecture]
+    sliding.check(architecture)
     if top_k < 1:
         raise UsageError(f"top_k is 1 at least, got {top_k}")
-    board = Scoreboard(model.card.labels, sliding.segment_seconds, top_k)
+    board = Scoreboard(model.card.labels, sliding.segment_seconds, top_k, architecture.averages)
     with open_video(path, listed=listed) as video:
         streams, clips = prepared(video, model, reporter(os.fspath(path), video, progress))
         for seconds, logits in outputs(clips, video, model.only(streams), sliding, flip=flip):
-            board.add(seconds, fused(logits))
+            board.add(seconds, fused(logits, architecture.averages))
     labels, segments = board.finish(_end(video.facts, model.card.frame_rate))
     return VideoResult(labels=labels, segments=segments, **facts_of(os.fspath(path), video, model, streams, sliding))
 
@@ -82,12 +81,6 @@ def classify_many(paths: Iterable[str | os.PathLike[str]], model: Model, **optio
         except VideoError as error:
             message = error.message if error.hint is None else f"{error.message} ({error.hint})"
             yield VideoResult(os.fspath(path), "error", error_code=error.code, error_message=message)
-
-
-def fused(logits: dict[str, Logits]) -> Logits:
-    """The streams' logits (classes,), added with equal weight (google-deepmind/kinetics-i3d, evaluate_sample.py)."""
-    total: Logits = np.sum(list(logits.values()), axis=0)
-    return total
 
 
 def facts_of(path: str, video: Video, model: Model, streams: tuple[str, ...], sliding: Sliding) -> dict[str, Any]:
@@ -128,7 +121,7 @@ FLAGS = {
 def _own_flags(facts: VideoFacts, model: Model, streams: tuple[str, ...], sliding: Sliding) -> list[str]:
     present = {
         "rotated": facts.rotation % 360 != 0,
-        "looped": (facts.num_frames or 0) < (sliding.window or model.card.window_frames),
+        "looped": (facts.num_frames or 0) < shortest(model, sliding),
         "no_flow": streams != model.card.streams,
     }
     return [flag for flag in FLAGS if present[flag]]

@@ -1,12 +1,13 @@
 """Logits → labels: the scores of a video and of its segments, gathered while the video runs.
 
-The video's scores are the softmax of the mean logits over all predictions: the paper's test (section 2.5). A segment's
-are the same over the predictions centred in it. Only running sums are kept, so memory does not grow with the video,
+The video's scores are those of the mean over all predictions: the paper's test (section 2.5). What is averaged, there
+and over streams, are logits in I3D's case, and probabilities otherwise. A segment's scores are the same
+over the predictions centred in it. Only running sums are kept, so memory does not grow with the video,
 apart from the segments that the record itself will hold.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -26,6 +27,28 @@ def softmax(logits: NDArray[np.floating]) -> Scores:
     return probabilities
 
 
+def fused(logits: Mapping[str, Logits], averages: str) -> NDArray[np.floating]:
+    """What the networks say together, (classes,): what is then averaged over time.
+
+    "logits": the streams' logits, added with equal weight (google-deepmind/kinetics-i3d, evaluate_sample.py).
+    "probabilities": the mean of their probabilities (paper, section 2.3).
+    """
+    if averages == "logits":
+        return np.asarray(np.sum(list(logits.values()), axis=0))
+    with np.errstate(invalid="ignore"):  # of logits that are not finite; ``Scoreboard.add`` looks at it
+        return np.asarray(np.mean([softmax(each) for each in logits.values()], axis=0))
+
+
+def averaged(logits: Sequence[Logits], averages: str) -> Logits:
+    """One set of logits (classes,) for those of several predictions or streams: the mean of what is averaged."""
+    if averages == "logits":
+        return np.asarray(np.mean(logits, axis=0))
+    shifted = [each - each.max() for each in logits]
+    each_log = np.stack([each - np.log(np.exp(each).sum()) for each in shifted])  # log of the probabilities
+    greatest = each_log.max(axis=0)
+    return np.asarray(greatest + np.log(np.exp(each_log - greatest).mean(axis=0)), np.float32)
+
+
 def best(labels: Sequence[str], scores: Scores, top_k: int) -> list[int]:
     """The indices of the ``top_k`` highest scores; of equal ones the first."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[: min(top_k, len(labels))]]
@@ -38,22 +61,24 @@ class Scoreboard:
         labels: the class names.
         segment_seconds: length of a segment; the last one ends with the video.
         top_k: how many labels to keep, of the video and of each segment.
+        averages: "logits" or "probabilities": what is given to it, and averaged.
     """
 
-    def __init__(self, labels: Sequence[str], segment_seconds: float, top_k: int) -> None:
+    def __init__(self, labels: Sequence[str], segment_seconds: float, top_k: int, averages: str = "logits") -> None:
         self._labels, self._top_k = labels, top_k
+        self._scores = softmax if averages == "logits" else np.asarray
         self._segment_seconds = Fraction(str(segment_seconds))  # 2.56 is 64/25, not its binary neighbour
         self._total = np.zeros(len(labels))  # of all logits
         self._count = 0
         self._open = np.zeros(len(labels))  # of the logits in the segment now open
         self._open_count = 0
-        self._latest: tuple[Fraction, Logits] | None = None
+        self._latest: tuple[Fraction, NDArray[np.floating]] | None = None
         self._peak = np.zeros(len(labels))
         self._lead = np.zeros(len(labels))  # seconds in which a label leads
         self._segments: list[Segment] = []
 
-    def add(self, seconds: Fraction, logits: Logits) -> None:
-        """A prediction centred at ``seconds``, not before the one added last.
+    def add(self, seconds: Fraction, logits: NDArray[np.floating]) -> None:
+        """A prediction (from ``fused``) centred at ``seconds``, not before the one added last.
 
         Raises:
             VideoError: ``not_finite`` for logits that no score can be made of.
@@ -72,19 +97,19 @@ class Scoreboard:
         assert self._latest is not None
         for _ in range(math.ceil(end / self._segment_seconds) - len(self._segments)):
             self._close(nearest=self._latest, end=end)
-        scores = softmax(self._total / self._count)
+        scores = self._scores(self._total / self._count)
         labels = tuple(
             Label(self._labels[index], float(scores[index]), float(self._peak[index]), float(self._lead[index]))
             for index in best(self._labels, scores, self._top_k)
         )
         return labels, tuple(self._segments)
 
-    def _close(self, nearest: tuple[Fraction, Logits], end: Fraction | None = None) -> None:
+    def _close(self, nearest: tuple[Fraction, NDArray[np.floating]], end: Fraction | None = None) -> None:
         """Ends the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""
         start = len(self._segments) * self._segment_seconds
         stop = start + self._segment_seconds if end is None else min(start + self._segment_seconds, end)
         mean = self._open / self._open_count if self._open_count else self._neighbour(nearest, (start + stop) / 2)
-        scores = softmax(mean)
+        scores = self._scores(mean)
         chosen = best(self._labels, scores, self._top_k)
         labels = tuple(Label(self._labels[index], float(scores[index])) for index in chosen)
         self._segments.append(Segment(float(start), float(stop), labels))
@@ -92,6 +117,6 @@ class Scoreboard:
         self._lead[chosen[0]] += float(stop - start)
         self._open[:], self._open_count = 0, 0
 
-    def _neighbour(self, following: tuple[Fraction, Logits], middle: Fraction) -> Logits:
+    def _neighbour(self, following: tuple[Fraction, NDArray[np.floating]], middle: Fraction) -> NDArray[np.floating]:
         latest = self._latest or following
         return min((latest, following), key=lambda prediction: abs(prediction[0] - middle))[1]

@@ -19,17 +19,17 @@ from torch import Tensor
 
 from vadis.errors import UsageError, VideoError
 from vadis.flow.of_video import with_flow
-from vadis.models import MODELS, Model, inference_form
+from vadis.models import BOTH, MODELS, Architecture, Model, inference_form
 from vadis.models.folded import LOGITS, FoldedI3D
 from vadis.models.i3d import step_centre
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
-from vadis.streams import centre_crop, network_input
+from vadis.streams import centre_crop, network_input, shrinking
 from vadis.video.reader import Video
 from vadis.video.windows import Clip, chunks, extended, sliding_windows
 
 CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
 
-Output = tuple[Fraction, dict[str, NDArray[np.float32]]]  # centre in seconds; by stream (channels,)
+Output = tuple[Fraction, dict[str, NDArray[np.float32]]]  # centre in seconds; by network (channels,)
 Report = Callable[[str, int], None]  # the stage that begins, the frames that are newly through the network
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
@@ -38,9 +38,9 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3)
 class Sliding:
     """How the network moves over a video.
 
-    ``window`` None takes the whole video as one clip, as the paper tests it; otherwise separate windows of so many
-    frames (25 per second), every ``stride`` frames (by default without overlap). ``segment_seconds`` is the step of
-    the timeline, 0.32 at least.
+    ``window`` None takes the video as the paper tests it: I3D the whole of it as one clip, the other architectures in
+    windows of their own length. Otherwise separate windows of so many frames (25 per second), every ``stride`` frames
+    (by default without overlap). ``segment_seconds`` is the step of the timeline, 0.32 at least.
     """
 
     segment_seconds: float = SEGMENT_SECONDS
@@ -54,12 +54,14 @@ class Sliding:
             return {"mode": "whole", **segment}
         return {"mode": "windows", "window": self.window, "stride": self.stride or self.window, **segment}
 
-    def check(self, min_frames: int) -> None:
-        """Raise UsageError for what cannot be."""
+    def check(self, architecture: Architecture) -> None:
+        """Raise UsageError for what cannot be with networks of this architecture."""
         if not self.segment_seconds >= FINEST_SEGMENT_SECONDS:
             raise UsageError(f"a segment has at least {FINEST_SEGMENT_SECONDS} s, the step of the network")
-        if self.window is not None and self.window < min_frames:
-            raise UsageError(f"a window has at least {min_frames} frames")
+        if self.window is not None and self.window < architecture.min_frames:
+            raise UsageError(f"a window has at least {architecture.min_frames} frames")
+        if self.window is not None and architecture.test_window not in (None, self.window):
+            raise UsageError(f"{architecture.title} looks at windows of {architecture.test_window} frames, no others")
         if self.stride is not None and (self.window is None or self.stride < 1):
             raise UsageError("a stride goes with a window, and is 1 frame at least")
 
@@ -72,8 +74,8 @@ def prepared(
 ) -> tuple[tuple[str, ...], Iterator[Clip]]:
     """The streams of this video, and chunk by chunk its frames (T, 224, 224, 3) and flow (T, 2, 224, 224), cropped.
 
-    One frame has no flow, so a two-stream model sees it through RGB alone. Of more than ``max_frames`` the rest is not
-    read.
+    One frame has no flow, so a two-stream model sees it through RGB alone, if its streams have networks of their own.
+    Of more than ``max_frames`` the rest is not read.
 
     Raises:
         VideoError: ``too_short`` where that leaves nothing.
@@ -81,7 +83,7 @@ def prepared(
     clips = _cropped((frame.pixels for frame in islice(video, max_frames)), model, report)
     first = next(clips)
     usable = tuple(stream for stream in model.card.streams if stream in first)
-    if not usable:
+    if not usable or (usable != model.card.streams and BOTH in model.networks):
         raise VideoError("too_short", "the video has one frame, and optical flow needs two")
 
     def all_clips() -> Iterator[Clip]:
@@ -101,30 +103,35 @@ def outputs(
         video: which they come from.
         model: with the streams that the clips have.
         sliding: over the whole video, or in separate windows.
-        layer: one of ``vadis.models.folded.LAYERS``; before the last two, averaged over space.
+        layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
 
     Yields:
-        Centre in seconds, and by stream the output (channels,).
+        Centre in seconds, and by network the output (channels,).
     """
-    networks = inference_form(model)
-    if sliding.window is None:
-        found = _over_whole_video(clips, networks, model, layer, flip)
+    window = sliding.window or MODELS[model.card.architecture].test_window
+    if window is None:
+        found = _over_whole_video(clips, model, layer, flip)
     else:
-        found = _over_windows(clips, networks, model, sliding, layer, flip)
-    return _in_time(found, video, sliding.window or model.card.window_frames, model.card.frame_rate)
+        found = _over_windows(clips, model, window, sliding.stride or window, layer, flip)
+    return _in_time(found, video, shortest(model, sliding), model.card.frame_rate)
+
+
+def shortest(model: Model, sliding: Sliding) -> int:
+    """The number of frames below which a video is looped."""
+    return sliding.window or MODELS[model.card.architecture].test_window or model.card.window_frames
 
 
 def _cropped(frames: Iterator[Frames], model: Model, report: Report) -> Iterator[Clip]:
-    wanted = model.card.streams
+    wanted, size = model.card.streams, model.card.crop * shrinking(model.card.short_side)
     decoded = _announced(
         chunks(frames, CHUNK_FRAMES), report, before="decoding", after="flow" if "flow" in wanted else "network"
     )
     alone = ((chunk, None) for chunk in decoded)
     for chunk, flow in with_flow(decoded, model.device) if "flow" in wanted else alone:
-        clip: Clip = {"rgb": centre_crop(chunk, "rgb", model.card.crop)} if "rgb" in wanted else {}
+        clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in wanted else {}
         if flow is not None:
-            clip["flow"] = centre_crop(flow, "flow", model.card.crop)
+            clip["flow"] = centre_crop(flow, "flow", size)
         report("network", 0)
         yield clip
         report("network", len(chunk))
@@ -139,11 +146,10 @@ def _announced(decoded: Iterator[Frames], report: Report, *, before: str, after:
         report(before, 0)
 
 
-def _over_whole_video(
-    clips: Iterator[Clip], networks: dict[str, FoldedI3D], model: Model, layer: str, flip: bool
-) -> Iterator[Output]:
-    """One pass over the video in chunks."""
-    passes = {stream: network.open(layer) for stream, network in networks.items()}
+def _over_whole_video(clips: Iterator[Clip], model: Model, layer: str, flip: bool) -> Iterator[Output]:
+    """One pass over the video in chunks; only I3D can do that."""
+    forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
+    passes = {stream: form.open(layer) for stream, form in forms.items()}
     step = 0
     multiple = MODELS[model.card.architecture].prediction_stride
     for clip, last in extended(clips, minimum=model.card.window_frames, multiple=multiple):
@@ -155,14 +161,21 @@ def _over_whole_video(
 
 
 def _over_windows(
-    clips: Iterator[Clip], networks: dict[str, FoldedI3D], model: Model, sliding: Sliding, layer: str, flip: bool
+    clips: Iterator[Clip], model: Model, window: int, stride: int, layer: str, flip: bool
 ) -> Iterator[Output]:
     """Separate windows, each an output at its centre: the mean of its steps, as DeepMind's code gives it."""
-    window = sliding.window or model.card.window_frames
-    for start, clip in sliding_windows(clips, window, sliding.stride or window):
-        found = {s: _steps(network(network_input(clip[s], s, flip=flip), layer)) for s, network in networks.items()}
-        centre = Fraction(2 * start + window, 2 * model.card.frame_rate)
-        yield centre, {stream: steps.mean(axis=0) for stream, steps in found.items()}
+    architecture, forms = MODELS[model.card.architecture], inference_form(model)
+    shrink = shrinking(model.card.short_side)
+    for start, clip in sliding_windows(clips, window, stride):
+        inputs = {
+            stream: network_input(array[architecture.sampling[stream]], stream, flip=flip, shrink=shrink)
+            for stream, array in clip.items()
+        }
+        found = {
+            name: _steps(forms[name](*(inputs[stream] for stream in streams), layer=layer)).mean(axis=0)
+            for name, streams in architecture.networks(model.card.streams).items()
+        }
+        yield Fraction(2 * start + window, 2 * model.card.frame_rate), found
 
 
 def _steps(x: Tensor) -> NDArray[np.float32]:

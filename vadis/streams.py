@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
+
+from vadis.video.picture import SHORT_SIDE
 
 CROP = 224  # px, height and width of what the network sees
 FLOW_BOUND = 20.0  # px per frame; larger motions are truncated
@@ -73,7 +76,17 @@ def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
     return np.ascontiguousarray(array[tuple(cut)])
 
 
-def network_input(array: Array, stream: str, *, flip: bool = False) -> Tensor:
+def shrinking(short_side: int) -> int:
+    """By how much frames with their short side at 256 px must shrink to have it at ``short_side``, a divisor of 256."""
+    return SHORT_SIDE // short_side
+
+
+def shrunk(x: Tensor, factor: int) -> Tensor:
+    """(B, C, T, H, W) with every ``factor`` × ``factor`` pixels averaged: (B, C, T, H / factor, W / factor)."""
+    return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
+
+
+def network_input(array: Array, stream: str, *, flip: bool = False, shrink: int = 1) -> Tensor:
     """A cropped clip as its network eats it: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
-    x = STREAMS[stream].to_input(array)
+    x = shrunk(STREAMS[stream].to_input(array), shrink)
     return torch.cat([x, STREAMS[stream].mirror(x)]) if flip else x

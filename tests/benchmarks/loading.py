@@ -64,7 +64,7 @@ def report(paths: list[str], count: int, store: Path | None) -> None:
     examples = [Example(path, "a") for path in paths]
 
     def clips(stream: str, **more: object) -> float:
-        loader = VideoClips(examples, ["a"], stream, train=True, **more)
+        loader = VideoClips(examples, ["a"], (stream,), train=True, **more)
         return rate(lambda i: loader.clip(i, i % len(examples)), count)
 
     def read(i: int) -> int:

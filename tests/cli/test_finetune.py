@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,6 @@ import torch
 from tests.make_model import make_model
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
-from tests.synthetic_dataset import write_dataset
-from vadis.device import cpu_count
 
 ROOT = Path(__file__).parents[2]
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")
@@ -64,7 +63,7 @@ def test_both_streams_become_one_model_that_classifies(run_vadis, inputs):
     ended = run_vadis(*FINETUNE)
     assert ended.code == 0, ended.err
     assert [line.split()[0] for line in ended.out.splitlines()] == ["top-1", "rgb", "flow", "both"]
-    for word in ("rgb step 2/2", "flow step 2/2", "clips/s", "left", "their flow takes about"):
+    for word in ("rgb: 2 of 2 steps done", "flow: 2 of 2 steps done", "clips/s", "left", "their flow takes about"):
         assert word in ended.err
     card = json.loads(run_vadis("classify", "data/test/one/4.mp4", "-m", "run/model.safetensors", "-f", "jsonl").out)
     assert card["streams"] == ["rgb", "flow"]
@@ -138,6 +137,9 @@ def test_on_a_terminal_one_line_changes_and_leaves(inputs):
         (("--recipe", "ucf-101"), 2, "did you mean 'ucf101'"),
         (("--from", "nothing.safetensors"), 2, "nothing.safetensors"),
         (("--width", "0.5"), 2, "--width"),
+        (("--recipe", "none.toml"), 2, "cannot be read"),
+        (("--mode", "frozen"), 2, "not one of full, fixed"),
+        (("--mode", "fixed", "--from", "scratch"), 2, "needs a model"),
     ],
 )
 def test_wrong_use_is_said_before_any_work(run_vadis, inputs, changed, code, said):
@@ -166,21 +168,37 @@ def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
     assert "labels differ" in other.err
 
 
+def test_a_toml_file_is_a_recipe(run_vadis, inputs):
+    Path("mine.toml").write_text("brightness = 0.1\n[rgb]\nlearning_rate = 0.5\n")
+    assert run_vadis(*SCRATCH, "--recipe", "mine.toml").code == 0
+    (recipe,) = json.loads(Path("run/run.json").read_text())["recipes"].values()
+    assert (recipe["name"], recipe["learning_rate"], recipe["brightness"]) == ("ucf101-scratch", 0.5, 0.1)
+    assert recipe["steps"] == 2
+
+
+def test_another_number_of_threads_goes_on_only_if_allowed(run_vadis, inputs):
+    assert run_vadis(*SCRATCH).code == 0
+    torch.set_num_threads(2)
+    refused = run_vadis(*SCRATCH, "--resume")
+    assert refused.code == 2
+    assert "the number of threads was 1 and is 2" in refused.err
+    assert "--allow-inexact-resume" in refused.err
+    assert run_vadis(*SCRATCH, "--resume", "--allow-inexact-resume").code == 0
+
+
+def test_no_room_for_the_flow_is_said_before_it_is_computed(run_vadis, inputs, monkeypatch):
+    full = type(shutil.disk_usage("."))(10**9, 10**9, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr("vadis.flow.filling.shutil.disk_usage", lambda path: full)
+        ended = run_vadis(*FINETUNE)
+    assert ended.code == 1
+    assert "has room for 0.0 MB" in ended.err
+    assert not list(Path("run/flow-store").glob("*/*"))
+    assert run_vadis(*FINETUNE).code == 0, "the same command, with room, and without --resume"
+
+
 def test_a_class_that_is_only_tested_is_refused(run_vadis, inputs):
     Path("data/test/two").rename("data/test/too")
     ended = run_vadis(*SCRATCH)
     assert ended.code == 2
     assert "without an example in train" in ended.err
-
-
-@pytest.mark.slow  # minutes, on two processors
-def test_flow_learns_what_no_frame_tells(run_vadis, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(cpu_count())
-    write_dataset(Path("data"), {"train": 12, "test": 5}, num_frames=16)
-    changes = ("steps=40", "batch_size=8", "micro_batch=8", "clip_frames=16", "schedule=steps", "learning_rate=0.05")
-    numbers = [word for each in (*changes, "batch_norm_decay=0.9", "dropout=0") for word in ("--set", each)]
-    narrow = ("--streams", "flow", "--width", "0.0625", "--recipe", "ucf101", "--no-mirror", "--workers", "0")
-    ended = run_vadis("train", "--data", "data", *narrow, *numbers, "-o", "run")
-    assert ended.code == 0, ended.err
-    assert json.loads(Path("run/metrics.json").read_text())["flow"]["top1"] >= 0.95

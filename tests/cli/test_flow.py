@@ -71,3 +71,77 @@ def test_no_room(run_vadis, clips, monkeypatch):
     ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
     assert ended.code == 1
     assert "another disk" in ended.err
+
+
+@pytest.fixture
+def dataset(clips):
+    """A folder dataset of five videos, and one that belongs to no split."""
+    for place in ("train/run", "train/jump", "val/run", "test/run", "test/jump"):
+        (clips.parent / "data" / place).mkdir(parents=True)
+    for seed, place in enumerate(["train/run/a", "train/jump/b", "val/run/c", "test/run/d", "test/jump/e", "stray"]):
+        write_video(clips.parent / "data" / f"{place}.mp4", num_frames=10, seed=seed)
+    return clips.parent / "data"
+
+
+def test_a_dataset_into_a_store(run_vadis, dataset):
+    ended = run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu")
+    assert (ended.code, ended.out) == (0, "")
+    assert "examples: train 2, val 1, test 2" in ended.err
+    assert ended.err.splitlines()[-1] == "5 ok"
+    store = FlowStore("store")
+    assert store.has(dataset / "val/run/c.mp4")
+    assert not store.has(dataset / "stray.mp4")
+    again = run_vadis("flow", "--data", "data", "--dataset", "folder", "--split", "1", "-o", "store")
+    assert (again.code, again.err.splitlines()[-1]) == (0, "0 ok, 5 skipped")
+
+
+def test_parts_of_one_file_are_one_video(run_vadis, clips):
+    lines = ["label,youtube_id,time_start,time_end,split", "run,aaaaaaaaaaa,0,1,train", "jump,aaaaaaaaaaa,2,3,val"]
+    (clips / "kinetics.csv").write_text("\n".join(lines) + "\n")
+    (clips / "a.mp4").rename(clips / "aaaaaaaaaaa.mp4")
+    ended = run_vadis("flow", "--data", "clips", "-o", "store", "--device", "cpu")
+    assert (ended.code, ended.err.splitlines()[-1]) == (0, "1 ok"), ended.err
+
+
+def test_a_broken_video_of_a_dataset(run_vadis, dataset):
+    (dataset / "train/run/z.mp4").write_bytes(b"")
+    ended = run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu")
+    assert ended.code == 3
+    assert "data/train/run/z.mp4: the file is empty" in ended.err
+    assert ended.err.splitlines()[-1] == "5 ok, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("clips", "--data", "data"), "--data and INPUTS exclude each other"),
+        (("--from-file", "list", "--data", "data"), "--data and INPUTS exclude each other"),
+        (("clips", "--split", "2"), "--split goes with --data"),
+        (("clips", "--dataset", "folder"), "--dataset goes with --data"),
+        ((), "no input given"),
+        (("--data", "data", "--split", "2"), "folder has no split 2"),
+        (("--data", "nowhere"), "nowhere does not exist"),
+    ],
+)
+def test_one_of_dataset_and_inputs(run_vadis, dataset, words, said):
+    ended = run_vadis("flow", *words, "-o", "store")
+    assert ended.code == 2
+    assert said in ended.err
+    assert not (dataset.parent / "store").exists()
+
+
+def test_no_room_leaves_nothing_behind(run_vadis, dataset, monkeypatch):
+    monkeypatch.setattr("vadis.flow.filling.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
+    ended = run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu")
+    assert ended.code == 1
+    assert "the flow of 5 videos takes about" in ended.err
+    assert "has room for" in ended.err
+    assert not (dataset.parent / "store").exists()
+
+
+def test_no_room_in_a_store_that_was_there_leaves_what_is_in_it(run_vadis, dataset, monkeypatch):
+    assert run_vadis("flow", "clips", "-o", "store", "--device", "cpu").code == 0
+    before = sorted((dataset.parent / "store").rglob("*"))
+    monkeypatch.setattr("vadis.flow.filling.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
+    assert run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu").code == 1
+    assert sorted((dataset.parent / "store").rglob("*")) == before

@@ -28,7 +28,10 @@ def test_help_imports_nothing_heavy():
         assert (ended.returncode, ended.stderr) == (0, ""), arguments
 
 
-@pytest.mark.parametrize("command", ["classify", "doctor", "reproduce", "weights"])
+@pytest.mark.parametrize(
+    "command",
+    ["classify", "doctor", "evaluate", "features", "finetune", "flow", "plot", "reproduce", "train", "weights"],
+)
 def test_every_command_is_in_the_help_and_has_its_own(run_vadis, command):
     assert command in run_vadis("--help").out
     ended = run_vadis(command, "--help")

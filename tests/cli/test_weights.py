@@ -8,6 +8,7 @@ from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.cli.weights import app
 from vadis.errors import NothingToDoError, UsageError, WeightsError
 from vadis.weights import cache as cache_room
+from vadis.weights.catalog import WEIGHTS
 from vadis.weights.model_file import read_card
 
 NAME = "i3d-kinetics400"
@@ -38,10 +39,11 @@ def vadis(*arguments):
 
 def test_list_shows_every_model_in_80_columns(in_cache):
     lines = vadis("list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", NAME, f"{NAME}-scratch", "i3d-kinetics600"]
+    assert [line.split()[0] for line in lines] == ["name", *WEIGHTS]
     assert all(len(line) <= 80 for line in lines)
     assert lines[1].split()[1:] == ["rgb+flow", "400", "74.2", "91.3", "102", "MB", "yes"]
     assert lines[3].split()[1:] == ["rgb", "600", "–", "–", "103", "MB", "no"]
+    assert lines[4].split()[1:] == ["rgb", "1000", "–", "–", "unknown", "no"]  # its size was not published
 
 
 def test_list_as_json():

@@ -182,7 +182,7 @@ def test_the_estimate_is_near(store, tmp_path, instant_flow):
 def test_too_little_room_is_said_before_the_work(store, video, instant_flow, monkeypatch):
     usage = shutil.disk_usage(store.root)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(VadisError, match=r"room for 0\.0 GB"):
+    with pytest.raises(VadisError, match=r"room for 0\.0 MB"):
         estimate([video], store, CPU).check_space(store)
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.conftest import GOLDEN
 from tests.golden import recipe
-from vadis.models.i3d import I3D, MIN_FRAMES, ROWS, Mixed, same_padding
+from vadis.models.i3d import I3D, MIN_FRAMES, ROWS, ConvUnit, Mixed, PoolUnit, pad_same, same_padding
 from vadis.weights.convert import from_tensorflow_name
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by 1e-6, a wrong epsilon by 1e-1
@@ -110,3 +111,36 @@ def test_gradients_reach_every_trainable_parameter() -> None:
     network(torch.randn(1, 3, 16, 224, 224)).sum().backward()
     for name, parameter in network.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, name
+
+
+@pytest.mark.parametrize("size", [(8, 14, 14), (9, 13, 15)])
+@pytest.mark.parametrize(("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))])
+def test_pooling_without_a_padded_copy_is_the_same(size, kernel, stride) -> None:
+    """Forward and backward, to the bit; behind the ReLU that is before every pooling."""
+    found = []
+    for pool in (
+        PoolUnit(kernel, stride),
+        lambda x: functional.max_pool3d(pad_same(x, kernel, stride), kernel, stride),
+    ):
+        x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        y = pool(functional.relu(x))
+        (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+        found.append((y, x.grad))
+    assert all(torch.equal(own, plain) for own, plain in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), (1, 1, 1)), ((1, 1, 1), (1, 1, 1)), ((7, 7, 7), (2, 2, 2))])
+def test_convolution_without_a_padded_copy_is_the_same(kernel, stride) -> None:
+    unit = ConvUnit(3, 4, kernel, stride)
+    found = []
+    for padded in (False, True):
+        x = torch.randn(2, 3, 9, 14, 15, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        if padded:
+            weight = unit.conv.weight
+            y = functional.relu(unit.norm(functional.conv3d(pad_same(x, kernel, stride), weight, None, stride)))
+        else:
+            y = unit(x)
+        (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+        found.append((y, x.grad))
+    for own, plain in zip(*found, strict=True):
+        torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-5)

@@ -76,11 +76,11 @@ class TinyClips:
     def __len__(self) -> int:
         return self.size
 
-    def clip(self, epoch: int, index: int) -> tuple[Tensor, int, str]:
+    def clip(self, epoch: int, index: int) -> tuple[tuple[Tensor, ...], int, str]:
         generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, index))
         label = index % len(LABELS)
         level = torch.tensor([[-0.5] * 4, [0.5] * 4, [-0.5, 0.5, -0.5, 0.5]][label]).view(1, 4, 1, 1)
-        return level + 0.3 * torch.randn(2, 4, 6, 6, generator=generator), label, f"clip-{index}.avi"
+        return (level + 0.3 * torch.randn(2, 4, 6, 6, generator=generator),), label, f"clip-{index}.avi"
 
 
 def tiny_network(seed: int = 1) -> TinyNetwork:

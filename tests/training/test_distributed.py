@@ -5,35 +5,44 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import TCPStore
 
 from tests.training.stand_in import ALONE, run_tiny
 from vadis.device import resolve_device
-from vadis.errors import UsageError
+from vadis.errors import UsageError, VadisError
 from vadis.training.checkpoint import Checkpoint, load_newest
-from vadis.training.distributed import Process, joined
+from vadis.training.distributed import OthersGoneError, Process, joined, leave, tell_once
 from vadis.training.run_folder import checkpoints_in
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # sums of gradients in another order, 12 steps long
+LISTENING, LOOPBACK = "0A", "0100007F"  # as /proc/net/tcp writes a state, and 127.0.0.1
 
 
-def start_two(folder: Path, seconds: float = 0.0, clips_in_memory: int = 99, **changes) -> subprocess.Popen:
+def start_two(folder: Path, **how) -> subprocess.Popen:
+    """Begin, or go on with, the tiny run in ``folder/run`` with two processes; see ``train_under_torchrun``."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.training.train_under_torchrun", str(folder), str(seconds), str(clips_in_memory)]
-    command += [json.dumps(changes)]
+    command += ["-m", "tests.training.train_under_torchrun", str(folder), json.dumps(how)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def run_two(folder: Path, **changes) -> None:
-    started = start_two(folder, **changes)
-    output, _ = started.communicate(timeout=100)
-    assert started.returncode == 0, output.decode()
+def output_of(started: subprocess.Popen, seconds: float = 100) -> str:
+    """All that the run said; it ends within ``seconds``."""
+    output, _ = started.communicate(timeout=seconds)
+    return output.decode()
+
+
+def run_two(folder: Path, **how) -> None:
+    started = start_two(folder, **how)
+    output = output_of(started)
+    assert started.returncode == 0, output
 
 
 def newest(folder: Path) -> Checkpoint:
@@ -49,27 +58,43 @@ def log_of(folder: Path) -> list[dict]:
 
 def wait_for_step(folder: Path, step: int, started: subprocess.Popen) -> None:
     while not any(line["event"] == "StepDone" and line["step"] >= step for line in log_of(folder)):
-        assert started.poll() is None
+        assert started.poll() is None, output_of(started)
         time.sleep(0.05)
 
 
+def pid(folder: Path, rank: int) -> int:
+    return int((folder / f"pid-{rank}").read_text())
+
+
 def is_alive(folder: Path, rank: int) -> bool:
-    stat = Path("/proc", (folder / f"pid-{rank}").read_text(), "stat")
+    stat = Path("/proc", str(pid(folder, rank)), "stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def addresses_listened_on(process: int) -> set[str]:
+    """The local addresses, in hexadecimal, on which a process accepts connections."""
+    sockets = {str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for row in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == LISTENING and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
 
 
 @pytest.fixture(scope="module")
 def shared_run(tmp_path_factory) -> Path:
-    """A whole run of two processes."""
+    """The folder of a whole run of two processes."""
     folder = tmp_path_factory.mktemp("two")
     run_two(folder)
-    return folder / "run"
+    return folder
 
 
-@pytest.mark.torchrun
+@pytest.mark.slow
 def test_two_processes_follow_one(tmp_path, shared_run):
     """Batch norm, dropout, running averages, validation, schedule: all as in one process with the same batch."""
-    one, two = tmp_path / "one", shared_run
+    one, two = tmp_path / "one", shared_run / "run"
     run_tiny(one)
     alone, shared = newest(one), newest(two)
     assert alone.tensors.keys() == shared.tensors.keys()
@@ -85,37 +110,71 @@ def test_two_processes_follow_one(tmp_path, shared_run):
     assert shared.state["made_with"]["processes"] == 2
 
 
-@pytest.mark.torchrun
+@pytest.mark.slow
+def test_no_thread_of_the_group_outlives_it(shared_run):
+    """One that did would now and then abort the process as it ends."""
+    for rank in (0, 1):
+        threads = json.loads((shared_run / f"threads-{rank}").read_text())
+        assert not [name for name in threads if "gloo" in name or "vadis" in name]
+
+
+@pytest.mark.slow
 def test_a_signal_stops_all_and_the_run_goes_on_exactly(tmp_path, shared_run):
-    folder = tmp_path / "stopped"
-    started = start_two(folder, seconds=0.1)
-    wait_for_step(folder / "run", 3, started)
-    os.kill(int((folder / "pid-1").read_text()), signal.SIGTERM)  # one hears it, all must agree
-    started.communicate(timeout=60)
-    assert started.returncode != 0
-    outcomes = [json.loads((folder / f"outcome-{rank}").read_text()) for rank in (0, 1)]
+    started = start_two(tmp_path, seconds=0.1)
+    wait_for_step(tmp_path / "run", 3, started)
+    os.kill(pid(tmp_path, 1), signal.SIGTERM)  # one hears it, all must agree
+    output = output_of(started, 60)
+    assert "exitcode  : 143" in output and output.count("interrupted\n") == 1, output
+    outcomes = [json.loads((tmp_path / f"outcome-{rank}").read_text()) for rank in (0, 1)]
     assert outcomes[0] == outcomes[1] and outcomes[0][1] == signal.SIGTERM
-    stopped_at = newest(folder / "run").step
+    stopped_at = newest(tmp_path / "run").step
     assert 3 <= stopped_at == outcomes[0][0] < 12
-    run_two(folder)
-    before, after = newest(shared_run), newest(folder / "run")
+    run_two(tmp_path)
+    before, after = newest(shared_run / "run"), newest(tmp_path / "run")
     assert after.state == before.state
+    assert after.tensors.keys() == before.tensors.keys()
     assert all(torch.equal(value, after.tensors[key]) for key, value in before.tensors.items())
+    steps = [line["step"] for line in log_of(tmp_path / "run") if line["event"] == "StepDone"]
+    assert steps == list(range(1, 13))  # one log, of both runs
 
 
-@pytest.mark.torchrun
+@pytest.mark.slow
 def test_when_one_process_dies_all_end_and_a_checkpoint_is_there(tmp_path):
     started = start_two(tmp_path, seconds=0.1, checkpoint_seconds=0)
     wait_for_step(tmp_path / "run", 3, started)
-    os.kill(int((tmp_path / "pid-1").read_text()), signal.SIGKILL)
-    began = time.monotonic()
-    started.communicate(timeout=60)
-    assert started.returncode != 0 and time.monotonic() - began < 60
+    assert addresses_listened_on(pid(tmp_path, 0)) | addresses_listened_on(pid(tmp_path, 1)) == {LOOPBACK}
+    os.kill(pid(tmp_path, 1), signal.SIGKILL)
+    output = output_of(started, 60)
+    assert started.returncode != 0
+    assert output.count("error: another process of this run has ended") == 1
     assert not is_alive(tmp_path, 0) and not is_alive(tmp_path, 1)
     assert newest(tmp_path / "run").step >= 2
 
 
-@pytest.mark.torchrun
+@pytest.mark.slow
+def test_a_process_that_stands_still_is_missed(tmp_path):
+    started = start_two(tmp_path, seconds=0.1, beat_seconds=0.2)
+    wait_for_step(tmp_path / "run", 3, started)
+    os.kill(pid(tmp_path, 1), signal.SIGSTOP)
+    began = time.monotonic()
+    while is_alive(tmp_path, 0):
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+    os.kill(pid(tmp_path, 1), signal.SIGKILL)  # torchrun does it too, but gives it 30 s
+    output = output_of(started, 60)
+    assert started.returncode != 0 and not is_alive(tmp_path, 1)
+    assert output.count("error: process 1 of this run has stood still for 2 s") == 1
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_told_once_and_ends_all(tmp_path):
+    output = output_of(start_two(tmp_path, clips_until_failure=5), 60)
+    assert "exitcode  : 1 " in output and "rank      : 1 " in output
+    assert output.count("error: ") == 1 and output.count(".avi is lost") == 1, output
+    assert "terminate" not in output and not is_alive(tmp_path, 0) and not is_alive(tmp_path, 1)
+
+
+@pytest.mark.slow
 def test_where_memory_is_short_in_one_process_all_take_smaller_pieces(tmp_path):
     run_tiny(tmp_path / "one", micro_batch=1)
     run_two(tmp_path / "two", clips_in_memory=1)
@@ -125,11 +184,93 @@ def test_where_memory_is_short_in_one_process_all_take_smaller_pieces(tmp_path):
         assert torch.allclose(value.double(), shared.tensors[key].double(), atol=TOLERANCE), key
 
 
+@pytest.fixture
+def store(monkeypatch) -> TCPStore:
+    """The store that torchrun holds for its processes, of which this is one."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"TORCHELASTIC_USE_AGENT_STORE": True, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    return store
+
+
+def told(*errors: VadisError) -> list[str]:
+    """What a user reads, where processes meet ``errors`` one after the other."""
+    said: list[str] = []
+    for error in errors:
+        tell_once(error, lambda error=error: said.append(error.message))
+    return said
+
+
+def test_what_all_meet_is_told_by_one(store):
+    assert told(UsageError("no folder x"), UsageError("no folder x"), VadisError("no folder x")) == ["no folder x"] * 2
+    assert told(OthersGoneError("another has ended")) == []
+
+
+def test_that_another_is_gone_is_told_where_it_said_nothing(store):
+    assert told(OthersGoneError("another has ended"), OthersGoneError("another has ended")) == ["another has ended"]
+
+
+def test_nobody_goes_before_it_is_told(store):
+    said = []
+
+    def tell_slowly():
+        time.sleep(0.3)
+        said.append("x")
+
+    first = Thread(target=tell_once, args=(UsageError("x"), tell_slowly))
+    first.start()
+    time.sleep(0.1)
+    tell_once(UsageError("x"), said.clear)
+    assert said == ["x"]
+    first.join()
+
+
+def test_after_a_restart_errors_are_told_again(store, monkeypatch):
+    assert told(UsageError("x")) == ["x"]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert told(UsageError("x")) == ["x"]
+
+
+def test_without_torchrun_everything_is_told():
+    assert told(UsageError("x"), UsageError("x")) == ["x", "x"]
+
+
+def test_a_failed_exchange_says_that_another_is_gone(monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    for name in ("all_reduce", "broadcast", "all_gather_object", "broadcast_object_list"):
+        monkeypatch.setattr(torch.distributed, name, fail)
+    process = Process(torch.device("cpu"), rank=0, world_size=2)
+    exchanges = (
+        process.meet,
+        lambda: process.average([torch.ones(2)]),
+        lambda: process.copy_main(nn.Linear(1, 1)),
+        lambda: process.gather(["a"]),
+        lambda: process.from_main("b"),
+    )
+    error = RuntimeError("[pair.cc:537] Connection closed by peer [127.0.0.1]:6062")
+    for exchange in exchanges:
+        with pytest.raises(OthersGoneError, match="has ended or does not answer"):
+            exchange()
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    for exchange in exchanges:
+        with pytest.raises(torch.OutOfMemoryError):
+            exchange()
+
+
+def test_alone_a_process_leaves_as_usual():
+    with pytest.raises(SystemExit, match="143"):
+        leave(143)
+
+
 def test_alone_nothing_is_exchanged():
     network = nn.Linear(2, 2)
     ALONE.copy_main(network)
     tensor = torch.ones(3)
     ALONE.average([tensor])
+    ALONE.meet()
     assert ALONE.is_main and torch.equal(tensor, torch.ones(3))
     assert ALONE.largest(3, 0) == (3, 0)
     assert ALONE.gather(["a"]) == ["a"] and ALONE.from_main("b") == "b"

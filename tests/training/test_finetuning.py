@@ -9,11 +9,12 @@ import torch
 from tests.make_model import make_model
 from vadis.datasets.listing import Dataset, Example, Problems
 from vadis.errors import UsageError
-from vadis.training.finetuning import LAST_LAYER, Plan, begin, copy_body, list_sha256, new_network
+from vadis.training.finetuning import LAST_LAYER, Plan, begin, copy_body, list_sha256, new_networks
 from vadis.training.recipes import RECIPES
 from vadis.weights.load import load_model
 
 CLASSES = ("Archery", "Bowling")
+LAST_WEIGHT = f"{LAST_LAYER}Conv3d_0c_1x1.conv.weight"
 
 
 def dataset(root: str = "/data", classes: tuple[str, ...] = CLASSES, groups: int = 25, **splits) -> Dataset:
@@ -28,7 +29,7 @@ def dataset(root: str = "/data", classes: tuple[str, ...] = CLASSES, groups: int
 
 def plan(found: Dataset | None = None, start=None, width=1 / 64, **changes) -> Plan:
     recipe = replace(RECIPES["ucf101"], **changes)
-    return Plan(found or dataset(), {"rgb": recipe, "flow": recipe}, start, width)
+    return Plan(found or dataset(), {"rgb": recipe, "flow": recipe}, start, width=width)
 
 
 @pytest.fixture
@@ -38,27 +39,27 @@ def start(tmp_path: Path):
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_everything_but_the_last_layer_is_the_models(start, stream):
-    network = new_network(plan(start=start), stream).state_dict()
+    network = new_networks(plan(start=start), stream)[stream].state_dict()
     source = start.networks[stream].state_dict()
     copied = {key for key in network if not key.startswith(LAST_LAYER) and "num_batches" not in key}
     assert len(copied) == 285  # 57 convolutions, and four tensors of each batch norm
     assert all(torch.equal(network[key], source[key]) for key in copied)
-    assert network[f"{LAST_LAYER}weight"].shape[0] == len(CLASSES)
-    assert not torch.equal(network[f"{LAST_LAYER}weight"], source[f"{LAST_LAYER}weight"][: len(CLASSES)])
+    assert network[LAST_WEIGHT].shape[0] == len(CLASSES)
+    assert not torch.equal(network[LAST_WEIGHT], source[LAST_WEIGHT][: len(CLASSES)])
 
 
 def test_random_networks_depend_on_seed_and_stream_alone():
-    last = f"{LAST_LAYER}weight"
+    last = LAST_WEIGHT
     torch.manual_seed(5)
-    first = new_network(plan(), "rgb").state_dict()[last]
+    first = new_networks(plan(), "rgb")["rgb"].state_dict()[last]
     torch.manual_seed(6)
-    assert torch.equal(first, new_network(plan(), "rgb").state_dict()[last])
-    assert not torch.equal(first, new_network(plan(seed=1), "rgb").state_dict()[last])
-    assert not torch.equal(first, new_network(plan(), "flow").state_dict()[last])
+    assert torch.equal(first, new_networks(plan(), "rgb")["rgb"].state_dict()[last])
+    assert not torch.equal(first, new_networks(plan(seed=1), "rgb")["rgb"].state_dict()[last])
+    assert not torch.equal(first, new_networks(plan(), "flow")["flow"].state_dict()[last])
 
 
 def test_another_network_is_refused_by_name(start):
-    network = new_network(plan(width=1 / 64), "rgb")
+    network = new_networks(plan(width=1 / 64), "rgb")["rgb"]
     with pytest.raises(UsageError, match=r"another network: .* of another shape \(Conv3d_1a_7x7"):
         copy_body(start.networks["rgb"].state_dict(), network)
     source = dict(network.state_dict())
@@ -98,9 +99,16 @@ def test_what_cannot_be_trained_is_said_at_once(found, changes, said):
         plan(found, **changes)
 
 
+def test_a_model_without_the_stream_is_refused(start):
+    with pytest.raises(UsageError, match="has no flow stream"):
+        plan(start=start.only(("rgb",)))
+
+
 def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
     begin(tmp_path / "run", plan(), resume=False)
     begin(tmp_path / "run", plan(), resume=True)
+    begin(tmp_path / "run", plan(), resume=False)  # nothing has been learnt yet: a full disk stopped it, for example
+    (tmp_path / "run" / "rgb").mkdir()
     with pytest.raises(UsageError, match="holds this run already"):
         begin(tmp_path / "run", plan(), resume=False)
     with pytest.raises(UsageError, match="another run: recipes differ"):

@@ -20,11 +20,11 @@ class FlowClips:
     def __len__(self) -> int:
         return 3
 
-    def clip(self, epoch: int, index: int) -> tuple[Tensor, int, str]:
+    def clip(self, epoch: int, index: int) -> tuple[tuple[Tensor, ...], int, str]:
         generator = torch.Generator().manual_seed(100 * epoch + index)
         x = 0.1 * torch.randn(2, 9, 224, 224, generator=generator)
         x[0] += 0.5 if index % 2 else -0.5
-        return x, index % 2, f"{index}.avi"
+        return (x,), index % 2, f"{index}.avi"
 
 
 def train_narrow(folder: Path, seed: int, **changes) -> tuple[I3D, list]:

@@ -54,12 +54,20 @@ def examples(videos):
     return [Example(path, CLASSES[i % 2]) for i, path in enumerate(videos)]
 
 
+class Single(VideoClips):
+    """Clips of one stream: the tensor itself instead of a tuple of one."""
+
+    def clip(self, epoch, index):
+        (tensor,), label, name = super().clip(epoch, index)
+        return tensor, label, name
+
+
 def for_training(videos, stream="rgb", **more):
-    return VideoClips(examples(videos), CLASSES, stream, **{"train": True, "seed": 7, "frames": 16, **more})
+    return Single(examples(videos), CLASSES, (stream,), **{"train": True, "seed": 7, "frames": 16, **more})
 
 
 def for_testing(videos, stream="rgb", **more):
-    return VideoClips(examples(videos), CLASSES, stream, **{"train": False, **more})
+    return Single(examples(videos), CLASSES, (stream,), **{"train": False, **more})
 
 
 def whole(path):
@@ -207,7 +215,7 @@ def test_the_number_of_workers_changes_nothing(textures):
     def first(workers):
         order = list(zip(range(10), ClipOrder(4, recipe, 0), strict=False))
         stream = stream_clips(for_training(textures, frames=4), [key for _, key in order], workers)
-        return [(clip.position, clip.name, clip.label, clip.tensor.sum().item()) for clip in stream]
+        return [(clip.position, clip.name, clip.label, clip.tensors.sum().item()) for clip in stream]
 
     assert first(2) == first(0)
 
@@ -274,11 +282,11 @@ def test_workers_count_together(textures, broken):
 
 def test_what_cannot_be(videos):
     with pytest.raises(UsageError, match="no video"):
-        VideoClips([], CLASSES, "rgb", train=True)
+        VideoClips([], CLASSES, ("rgb",), train=True)
     with pytest.raises(UsageError, match="flow store"):
         for_training(videos, "flow")
     with pytest.raises(UsageError, match="swim is not a class"):
-        VideoClips([Example(videos[0], "swim")], CLASSES, "rgb", train=True)
+        VideoClips([Example(videos[0], "swim")], CLASSES, ("rgb",), train=True)
     with pytest.raises(UsageError, match="frames = None"):
         for_training(videos, frames=None)
     with pytest.raises(UsageError, match="audio"):

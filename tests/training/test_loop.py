@@ -12,8 +12,9 @@ from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, 
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.training.checkpoint import load_newest
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
+from vadis.training.order import Clip
 from vadis.training.run_folder import checkpoints_in, locked
-from vadis.training.validation import Stopped, Validation, validate_clips
+from vadis.training.validation import Stopped, Validation, stack_clips, validate_clips
 
 
 def checkpoint_of(folder: Path):
@@ -179,8 +180,8 @@ class BrokenClips(TinyClips):
     """From its second epoch on, clip 7 is not a number."""
 
     def clip(self, epoch, index):
-        tensor, label, name = super().clip(epoch, index)
-        return (tensor * float("nan") if (epoch, index) == (1, 7) else tensor), label, name
+        (tensor,), label, name = super().clip(epoch, index)
+        return (tensor * float("nan") if (epoch, index) == (1, 7) else tensor,), label, name
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(tmp_path):
@@ -263,6 +264,14 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path
     assert torch.allclose(found[0], found[1], atol=1e-6) and torch.allclose(found[0], found[2], atol=1e-6)
 
 
+def test_a_network_that_needs_several_clips_at_once_never_gets_one(tmp_path):
+    network = tiny_network()
+    network.least_clips = 2
+    with pytest.raises(UsageError, match="learns from 2 clips at once"):
+        run_tiny(tmp_path / "one", network=network, batch_size=5, micro_batch=2)
+    assert run_tiny(tmp_path / "two", network=network, batch_size=4, micro_batch=2, steps=1)[1].step == 1
+
+
 def test_running_averages_move_once_per_step_towards_the_mean_of_the_micro_batches(tmp_path):
     network = tiny_network()
     run_tiny(tmp_path, network=network, steps=1, micro_batch=2, validate=None)
@@ -272,7 +281,7 @@ def test_running_averages_move_once_per_step_towards_the_mean_of_the_micro_batch
     order = permutation(RECIPE.seed, 0, len(clips))[:4]
     means = []
     for pair in (order[:2], order[2:]):
-        x = reference.conv(torch.stack([clips.clip(0, index)[0] for index in pair]))
+        x = reference.conv(torch.stack([clips.clip(0, index)[0][0] for index in pair]))
         means.append(x.mean(dim=(0, 2, 3, 4)))
     expected = 0.9 * torch.zeros(5) + 0.1 * (means[0] + means[1]) / 2
     assert torch.allclose(network.norm.running_mean, expected, atol=1e-7)
@@ -317,6 +326,18 @@ def test_checkpoints_come_as_often_as_asked_for(tmp_path):
     _, _, events = run_tiny(tmp_path / "seldom", steps=4)
     assert [event.step for event in events if isinstance(event, Saved)] == [4, 4]
     assert events[-1].num_bytes > 1000
+
+
+def test_a_batch_lies_as_networks_take_it_on_the_cpu():
+    """One copy of each clip, whatever its own layout; anything but clips is stacked as it is."""
+    rgb = [torch.randn(5, 6, 7, 3).permute(3, 0, 1, 2) for _ in range(2)]  # (C, T, H, W)
+    flow = [torch.randn(5, 2, 6, 7).transpose(0, 1) for _ in range(2)]
+    clips = [Clip(i, (rgb[i], flow[i], torch.full((4,), float(i))), 1 - i, "") for i in range(2)]
+    (pictures, motion, features), labels = stack_clips(clips, torch.device("cpu"))
+    assert torch.equal(pictures, torch.stack(rgb)) and torch.equal(motion, torch.stack(flow))
+    assert pictures.is_contiguous(memory_format=torch.channels_last_3d)
+    assert motion.is_contiguous(memory_format=torch.channels_last_3d)
+    assert features.tolist() == [[0.0] * 4, [1.0] * 4] and labels.tolist() == [1, 0]
 
 
 def test_no_clips(tmp_path):

@@ -84,8 +84,8 @@ def test_the_number_of_workers_changes_nothing():
     with closing(stream_clips(TinyClips(), ClipOrder(10, RECIPE, step=2), workers=2)) as stream:
         shared = list(islice(stream, 9))
     assert torch.equal(torch.get_rng_state(), before)
-    assert [clip._replace(tensor=None) for clip in alone] == [clip._replace(tensor=None) for clip in shared]
-    assert all(torch.equal(one.tensor, other.tensor) for one, other in zip(alone, shared, strict=True))
+    assert [clip._replace(tensors=()) for clip in alone] == [clip._replace(tensors=()) for clip in shared]
+    assert all(torch.equal(one.tensors[0], other.tensors[0]) for one, other in zip(alone, shared, strict=True))
     counts = Counter((position // 10, clip.name) for position, clip in enumerate(alone, start=8))
     assert max(counts.values()) == 1
 

@@ -1,52 +1,62 @@
-"""The tiny run as one of several processes; run by torchrun: FOLDER SECONDS_PER_CLIP CLIPS_IN_MEMORY CHANGES (JSON).
+"""The tiny run as one of several processes; run by torchrun: FOLDER HOW (JSON).
 
-More clips at once than CLIPS_IN_MEMORY are too many for process 1.
+HOW: ``seconds`` per clip; ``clips_in_memory``, more at once than which are too many for process 1;
+``clips_until_failure``, after which process 1 gets no other; ``beat_seconds``; the rest goes to ``run_tiny``. Ends as
+the command line does.
 """
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
 import torch
 
+import vadis.cli
 from tests.training.stand_in import ForgetfulNetwork, TinyClips, run_tiny, tiny_network
-from vadis.training.distributed import joined
+from vadis.cli import interrupts
+from vadis.errors import VadisError
+from vadis.training import distributed
 
 
 class SlowClips(TinyClips):
-    def __init__(self, seconds: float) -> None:
+    """Clips that take their time, and of which one may not come at all."""
+
+    def __init__(self, seconds: float, last: int | None) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.seconds, self.last, self.loaded = seconds, last, 0
 
     def clip(self, epoch, index):
         time.sleep(self.seconds)
+        if self.loaded == self.last:
+            raise VadisError(f"clip-{index}.avi is lost")
+        self.loaded += 1
         return super().clip(epoch, index)
 
 
-def main(folder: Path, seconds: float, clips_in_memory: int, changes: dict) -> int:
+def main(prog_name: str) -> None:
+    folder, how = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda signum, frame: asked.append(signum))
-    with joined("cpu") as process:
+    distributed.BEAT_SECONDS = how.pop("beat_seconds", distributed.BEAT_SECONDS)
+    with distributed.joined("cpu") as process, interrupts.deferred():
         (folder / f"pid-{process.rank}").write_text(str(os.getpid()))
+        limit, last = how.pop("clips_in_memory", 99), how.pop("clips_until_failure", None)
         network = tiny_network(seed=1 + process.rank)  # the main process's is to win
         if process.rank == 1:
-            network = ForgetfulNetwork("forward", limit=clips_in_memory)
+            network = ForgetfulNetwork("forward", limit)
+        clips = SlowClips(how.pop("seconds", 0.0), last if process.rank == 1 else None)
+        pending = interrupts.pending
         _, outcome, _ = run_tiny(
-            folder / "run",
-            network,
-            clips=SlowClips(seconds),
-            process=process,
-            resume=True,
-            stop_requested=lambda: asked[0] if asked else 0,
-            **changes,
+            folder / "run", network, clips=clips, process=process, resume=True, stop_requested=pending, **how
         )
         (folder / f"outcome-{process.rank}").write_text(json.dumps([outcome.step, outcome.stopped_by]))
-    return 128 + outcome.stopped_by if outcome.stopped_by else 0
+        if outcome.stopped_by:
+            raise interrupts.Interrupted(outcome.stopped_by)
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"threads-{process.rank}").write_text(json.dumps(threads))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])))
+    vadis.cli.app = main
+    vadis.cli.main()

@@ -8,7 +8,8 @@ from vadis.weights.labels import MAX_LABELS_BYTES, PUBLISHED_LISTS, published_la
 def test_published_lists_are_whole_and_sorted_as_published(name, count):
     labels = published_labels(name)
     assert len(labels) == len(set(labels)) == count
-    assert labels[0] == "abseiling" and labels[-1] == "zumba"
+    ends = ("tench", "toilet tissue") if name == "imagenet" else ("abseiling", "zumba")
+    assert (labels[0], labels[-1]) == ends
 
 
 @pytest.mark.parametrize("content", [b"a b\nc\n", b"a b\nc", b"\xef\xbb\xbfa b\r\nc\r\n"])

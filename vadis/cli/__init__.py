@@ -4,13 +4,14 @@ One file per command; each is a thin client of the public API. What is heavy is 
 ``vadis --help`` answers at once.
 """
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, finetune, flow, interrupts, reproduce, train, weights
+from vadis.cli import classify, doctor, evaluate, features, finetune, flow, interrupts, plot, reproduce, train, weights
 from vadis.cli.terminal import explain, settings, tame_streams
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command(epilog=finetune.EPILOG)(finetune.finetune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
+app.add_typer(plot.app, name="plot")
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
@@ -71,4 +73,15 @@ def main() -> None:
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
+        if "LOCAL_RANK" in os.environ:
+            _leave_the_others(error)
         sys.exit(explain(error))
+
+
+def _leave_the_others(error: BaseException) -> NoReturn:
+    """End one of torchrun's processes; of an error that several meet, one tells."""
+    from vadis.training.distributed import leave, tell_once
+
+    with interrupts.deferred():  # torchrun may ask this one to end because another has
+        tell_once(error, lambda: explain(error))
+        leave(getattr(error, "exit_code", 1))

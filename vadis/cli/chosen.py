@@ -23,15 +23,23 @@ def find_inputs(inputs: list[str], from_file: str | None, null: bool) -> "Found"
 
 
 def load_chosen(name: str, streams: str, device: str, offline: bool) -> "Model":
+    """The model asked for, with the streams asked for; says what was loaded, and where it computes."""
+    model = load_quietly(name, streams, device, offline)
+    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
+    return model
+
+
+def load_quietly(name: str, streams: str, device: str, offline: bool) -> "Model":
     """The model asked for, with the streams asked for; downloads show their progress."""
     from vadis.weights.load import load_model
 
     with download_progress() as progress:
         model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
-    if streams != "both":
-        if streams not in model.card.streams:
-            has = " and ".join(model.card.streams)
-            raise UsageError(f"the model {model.card.name} has no {streams} stream", hint=f"it has {has}")
-        model = model.only((streams,))
-    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
-    return model
+    if streams == "both":
+        return model
+    if streams not in model.card.streams:
+        has = " and ".join(model.card.streams)
+        raise UsageError(f"the model {model.card.name} has no {streams} stream", hint=f"it has {has}")
+    if streams not in model.networks and model.card.streams != (streams,):
+        raise UsageError(f"the streams of {model.card.name} are one network, which needs all of them")
+    return model.only((streams,))

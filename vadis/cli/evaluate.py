@@ -1,22 +1,25 @@
 """``vadis evaluate``: the paper's test on a dataset split."""
 
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vadis.cli import interrupts, options
+from vadis.cli.accuracy import keep_metrics, part_to_test, report, table
 from vadis.cli.chosen import load_chosen
 from vadis.cli.outputs import explained
+from vadis.cli.past_results import judge_records, judge_runs
 from vadis.cli.terminal import complain, say, settings, show, video_progress
+from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     from vadis.datasets import Dataset, Example
-    from vadis.evaluation import Answer, AnswerFile, Metrics
+    from vadis.evaluation import Answer, AnswerFile
     from vadis.models.card import Model
 
 EPILOG = """
@@ -25,12 +28,21 @@ EPILOG = """
 How good is a model on UCF-101, split 1?  `vadis evaluate --data ./ucf101 --split 1 --model mine.safetensors -o run/`
 
 The same again, for a script:  `vadis evaluate --data ./ucf101 --split 1 --model mine.safetensors -o run/ --json`
+
+Three splits and their mean, as in the paper's table 5:
+`vadis evaluate --results run1/ --results run2/ --results run3/`
+
+From what `vadis classify` wrote, without a model:
+`vadis evaluate --data ./ucf101 --split 1 --results ucf101.jsonl -o metrics/`
+
+**Exit codes**: 0 every video was tested; 1 could not go on; 2 wrong use; 3 tested, but some videos could not be read;
+5 another run evaluates into this folder; 130 and 143 interrupted.
 """
 
 DATA = "Dataset"
-Data = Annotated[
-    Path, typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA)
-]
+_DATA_OPTION = typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA)
+Data = Annotated[Path, _DATA_OPTION]
+DataIfAny = Annotated[Path | None, _DATA_OPTION]
 DatasetName = Annotated[
     str | None,
     typer.Option(
@@ -55,13 +67,29 @@ AllowMissing = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+RESULTS = "Results there are already"
+Results = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--results",
+        metavar="PATH",
+        help="Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify.",
+        rich_help_panel=RESULTS,
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial", metavar="", help="Take results that do not cover the whole split.", rich_help_panel=RESULTS
+    ),
+]
 RunDir = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--output",
         "-o",
         metavar="DIR",
-        help="For answers, metrics and confusion matrices.",
+        help="For answers, metrics, tables and pictures; with --results not needed.",
         rich_help_panel=options.OUTPUT,
     ),
 ]
@@ -71,8 +99,9 @@ AsJson = Annotated[
 
 
 def evaluate(
-    data: Data,
-    output: RunDir,
+    context: typer.Context,
+    data: DataIfAny = None,
+    output: RunDir = None,
     dataset: DatasetName = None,
     split: Split = 1,
     part: Part = None,
@@ -80,6 +109,8 @@ def evaluate(
     model: options.ModelName = "i3d-kinetics400",
     streams: options.Streams = "both",
     flip: options.Flip = False,
+    results: Results = None,
+    partial: Partial = False,
     as_json: AsJson = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
@@ -87,21 +118,84 @@ def evaluate(
 ) -> None:
     """How often is a model right? The paper's test; run again to go on where it stopped."""
     settings.debug |= debug
+    _refuse_contradictions(context, data, output, results)
+    if results and data is None:
+        judge_runs(results, partial, output, as_json)
+        return
+    assert data is not None
     from vadis.datasets import find_dataset
 
     found = find_dataset(data, dataset, split, allow_missing=allow_missing)
+    part = part or part_to_test(found)
+    examples = found.examples(part)
     say(found.summary())
-    examples = found.examples(part or ("test" if "test" in found.splits else "val"))
+    tell_part(found, part)
+    if results:
+        judge_records(results, found, part, partial, output, as_json)
+        return
+    assert output is not None
+    refuse_folder(output)
     loaded = load_chosen(model, streams, device, offline)
 
-    from vadis.evaluation import AnswerFile, check_classes, settings_of
+    from vadis.evaluation import AnswerFile, check_classes, learnt_from_the_test, settings_of
 
     check_classes(examples, loaded)
+    if warning := learnt_from_the_test(loaded, found):
+        complain(warning)
     with explained(show(output)):
-        file = AnswerFile(output / "answers.jsonl", settings_of(loaded, found.name, split, flip))
+        file = AnswerFile(output / "answers.jsonl", settings_of(loaded, found.name, split, flip, part))
         with interrupts.deferred():
             answers = ask_all(examples, loaded, file, flip)
-        _report(answers, loaded, found, output, as_json)
+        metrics, summary = keep_metrics(answers, loaded, found, output, part)
+    report(json.dumps(summary) if as_json else table(metrics), summary["failed"])
+
+
+def _refuse_contradictions(
+    context: typer.Context, data: Path | None, output: Path | None, results: list[Path] | None
+) -> None:
+    if not results:
+        if data is None or output is None:
+            lacking = "--data" if data is None else "-o"
+            raise UsageError(
+                f"{lacking} is missing", hint="vadis evaluate --data DIR --model NAME|PATH -o DIR, or --results"
+            )
+        if _is_given(context, "partial"):
+            raise UsageError("--partial is for --results", hint="leave it out")
+        return
+    useless = ["model", "streams", "flip", "device"]
+    if data is None:
+        useless += ["dataset", "split", "part", "allow_missing"]
+    given = [name for name in useless if _is_given(context, name)]
+    if given:
+        which = "earlier evaluations" if data is None else "records"
+        option = given[0].replace("_", "-")
+        raise UsageError(f"--{option} does not go with --results: the {which} say it", hint="leave it out")
+    if output is not None:
+        refuse_folder(output)
+        if (output / "answers.jsonl").exists():
+            raise UsageError(f"{show(output)} holds an evaluation of its own", hint="choose another folder with -o")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_folder(folder: Path) -> None:
+    """Raise UsageError, before any work, where ``folder`` cannot be made or written."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{show(nearest)} is not a folder", hint="choose another place with -o")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{show(nearest)} cannot be written to", hint="choose another place with -o")
+
+
+def tell_part(found: "Dataset", part: str) -> None:
+    """Say it plainly where the figures will not be those of a test split."""
+    from vadis.evaluation import about_part
+
+    if warning := about_part(found, part):
+        complain(warning)
 
 
 def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", flip: bool) -> "list[Answer]":
@@ -123,42 +217,3 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
     new = len(file.answers) - old
     say(f"{len(answers)} videos, {new} of them new, in {time.monotonic() - began:.0f} s")
     return answers
-
-
-def _report(answers: "list[Answer]", model: "Model", dataset: "Dataset", output: Path, as_json: bool) -> None:
-    found, summary = keep_metrics(answers, model, dataset, output)
-    typer.echo(json.dumps(summary) if as_json else table(found))
-    if summary["failed"]:
-        complain(f"{summary['failed']} videos could not be read and count as wrong")
-        raise typer.Exit(3)
-
-
-def keep_metrics(
-    answers: "list[Answer]", model: "Model", dataset: "Dataset", output: Path
-) -> "tuple[dict[str, Metrics], dict[str, Any]]":
-    """The metrics by column, and what was written of them: ``metrics.json``, and a confusion matrix per column."""
-    from vadis.evaluation import confusion_csv, metrics
-
-    classes = model.card.labels
-    found = metrics(answers, classes, model.card.streams)
-    summary = {
-        "dataset": dataset.name,
-        "split": dataset.split,
-        "model": model.card.name,
-        "failed": sum(answer.error is not None for answer in answers),
-        **{name: column.to_json() for name, column in found.items()},
-    }
-    (output / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n")
-    for name, column in found.items():
-        (output / f"confusion-{name}.csv").write_text(confusion_csv(column, classes))
-    return found, summary
-
-
-def table(found: "dict[str, Metrics]", paper: Mapping[str, float] = MappingProxyType({})) -> str:
-    """The metrics for a person, with the paper's top-1 of a column in [0, 1] beside ours where there is one."""
-    lines = [f"{'':6}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}" + ("   paper, top-1" if paper else "")]
-    for name, column in found.items():
-        shares = f"{column.top1:8.1%}{column.top5:8.1%}{column.mean_class:12.1%}"
-        beside = f"{paper[name]:16.1%}" if name in paper else ""
-        lines.append(f"{name:6}{shares}{column.num_examples:8}{beside}")
-    return "\n".join(lines)

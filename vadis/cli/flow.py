@@ -8,6 +8,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.run import SOME_FAILED
 from vadis.cli.terminal import clock, complain, detail, say, settings, show, video_progress
+from vadis.errors import UsageError, VadisError
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 EPILOG = """
 **Examples**
 
-The flow of all videos of a data set, for training:  `vadis flow ucf101/ -o ucf101-flow/`
+The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`
+
+Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --split 1 -o hmdb51-flow/`
 
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
 
@@ -33,35 +36,103 @@ Store = Annotated[
 ]
 
 
+DATA = "Dataset, instead of INPUTS"
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA),
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="ucf101, hmdb51, kinetics or folder; found out if not given.",
+        rich_help_panel=DATA,
+    ),
+]
+Split = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="The official split; by default 1.", rich_help_panel=DATA)
+]
+
+
 def flow(
     store: Store,
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
+    data: Data = None,
+    dataset: DatasetName = None,
+    split: Split = None,
     device: options.Device = "auto",
     debug: options.Debug = False,
 ) -> None:
     """Compute the optical flow of videos once, for training."""
     settings.debug |= debug
+    _refuse_contradictions(inputs, from_file, data, dataset, split)
+    if data is None:
+        readable, unreadable = _of_inputs(inputs or [], from_file, null)
+    else:
+        readable, unreadable = _of_dataset(data, dataset, split or 1), 0
     from vadis.device import resolve_device
     from vadis.flow.filling import without_flow
     from vadis.flow.store import FlowStore
+
+    where, is_new = resolve_device(device), not store.exists()
+    target = FlowStore(store, create=True)
+    missing = without_flow(readable, target)
+    try:
+        failed = fill(missing, target, where) if missing else 0
+    except VadisError:
+        if is_new:
+            _remove_empty(target)
+        raise
+    counts = {"ok": len(missing) - failed, "skipped": len(readable) - len(missing), "failed": unreadable + failed}
+    shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
+    (complain if counts["failed"] else say)(shown)
+    if counts["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _refuse_contradictions(
+    inputs: list[str] | None, from_file: str | None, data: Path | None, dataset: str | None, split: int | None
+) -> None:
+    has_inputs = bool(inputs) or from_file is not None
+    if data is not None and has_inputs:
+        raise UsageError("--data and INPUTS exclude each other", hint="give a dataset, or videos and folders")
+    if data is None and not has_inputs:
+        raise UsageError("no input given", hint="name videos or folders, or a dataset by --data")
+    if data is None and (dataset is not None or split is not None):
+        option = "--dataset" if dataset is not None else "--split"
+        raise UsageError(f"{option} goes with --data", hint="name the dataset's folder by --data")
+
+
+def _of_inputs(inputs: list[str], from_file: str | None, null: bool) -> tuple[list[str], int]:
+    """The videos that the inputs stand for, and how many of them cannot be had."""
     from vadis.video.sources import find_videos
 
-    found = find_videos(inputs or [], from_file=from_file, nul=null)
-    target, where = FlowStore(store, create=True), resolve_device(device)
+    found = find_videos(inputs, from_file=from_file, nul=null)
     unreadable = [source for source in found if source.error is not None]
     for source in unreadable:
         complain(f"{show(source.path)}: {source.error}")
-    readable = [source.path for source in found if source.error is None]
-    missing = without_flow(readable, target)
-    failed = len(unreadable) + (fill(missing, target, where) if missing else 0)
-    skipped = len(readable) - len(missing)
-    counts = {"ok": len(found) - skipped - failed, "skipped": skipped, "failed": failed}
-    shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
-    (complain if failed else say)(shown)
-    if failed:
-        raise typer.Exit(SOME_FAILED)
+    return [source.path for source in found if source.error is None], len(unreadable)
+
+
+def _of_dataset(data: Path, dataset: str | None, split: int) -> list[str]:
+    """The videos of a split's training, validation and test part, each once; files that are missing are no obstacle."""
+    from vadis.datasets import find_dataset
+
+    found = find_dataset(data, dataset, split, allow_missing=1.0)
+    say(found.summary())
+    return list(dict.fromkeys(example.path for examples in found.splits.values() for example in examples))
+
+
+def _remove_empty(store: "FlowStore") -> None:
+    """Take a new store away again, if nothing but its settings is in it."""
+    from vadis.flow.store import SETTINGS_NAME
+
+    if [entry.name for entry in store.root.iterdir()] == [SETTINGS_NAME]:
+        (store.root / SETTINGS_NAME).unlink()
+        store.root.rmdir()
 
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vadis.cli import reproduce_table
 from vadis.cli.terminal import download_progress, say, show
 from vadis.errors import UsageError
 from vadis.formats import visible
@@ -14,12 +15,13 @@ from vadis.formats import visible
 if TYPE_CHECKING:
     from vadis.weights.sample import Comparison, Line, Outputs
 
-app = typer.Typer(help="Hold a model against published numbers.", no_args_is_help=True)
+app = typer.Typer(help="Hold models against published numbers.", no_args_is_help=True)
+app.command()(reproduce_table.table)
 
 
 @app.callback()
 def reproduce() -> None:
-    """Hold a model against published numbers."""
+    """Hold models against published numbers."""
 
 
 @app.command()

@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, TextIO
 
 from vadis.cli.interrupts import Interrupted
 from vadis.errors import VadisError
@@ -55,10 +56,15 @@ def file_console() -> "Console":
 
 
 def stderr_console() -> "Console":
-    """Where messages and progress go."""
+    """Where messages and progress go: one console for all, which writes a message above a bar that is being shown."""
+    return _console_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))  # a shown bar takes the place of stderr
+
+
+@lru_cache(maxsize=1)
+def _console_on(file: TextIO) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, emoji=False, highlight=False)
+    return Console(file=file, stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def say(message: str) -> None:

@@ -1,32 +1,37 @@
-"""``vadis train``: networks from nothing, by the recipes that the paper has for Kinetics."""
+"""``vadis train``: any of the paper's architectures, by the paper's recipes."""
 
 from vadis.cli import options
 from vadis.cli.evaluate import AllowMissing, Data, DatasetName, Split
-from vadis.cli.finetune import (
+from vadis.cli.terminal import settings
+from vadis.cli.training_options import (
     SCRATCH,
+    AllowInexact,
+    Arch,
     Asked,
     Changes,
+    Init,
     Mirror,
     RecipeName,
     Resume,
     Run,
     StoreDir,
+    Streams,
+    TensorBoard,
     Width,
     Workers,
-    find_data,
-    recipes_of,
-    run,
 )
-from vadis.cli.terminal import settings
+from vadis.cli.training_run import run
 
 EPILOG = """
 **Examples**
 
 Both networks on Kinetics, on 8 GPUs:  `torchrun --standalone --nproc-per-node 8 -m vadis train --data k400/ -o run/`
 
+Another architecture, from ImageNet:  `vadis train --arch lstm --init imagenet --data ucf101/ -o run/`
+
 Go on after an interruption:  the same command with `--resume`
 
-Under torchrun, compute the flow first:  `vadis flow k400/ -o k400-flow/`, then `--flow-store k400-flow/`
+Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`, then `--flow-store k400-flow/`
 
 **Exit codes** are those of `vadis finetune`.
 """
@@ -38,23 +43,28 @@ def train(
     dataset: DatasetName = None,
     split: Split = 1,
     allow_missing: AllowMissing = 0.1,
-    streams: options.Streams = "both",
+    arch: Arch = "i3d",
+    init: Init = SCRATCH,
     width: Width = None,
+    streams: Streams = "both",
     recipe: RecipeName = None,
     changes: Changes = None,
     mirror: Mirror = True,
     flow_store: StoreDir = None,
     resume: Resume = False,
+    allow_inexact: AllowInexact = False,
+    tensorboard: TensorBoard = False,
     workers: Workers = 2,
     device: options.Device = "auto",
+    offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train networks from scratch, and say how good they are."""
+    """Train an architecture of the paper, and say how good it is."""
     settings.debug |= debug
     asked = Asked(
-        data, output, dataset, split, allow_missing, streams, SCRATCH, width, mirror, flow_store, resume, workers,
-        device, offline=True,
+        data=data, output=output, dataset=dataset, split=split, allow_missing=allow_missing, streams=streams,
+        architecture=arch, start=init, mode="full", width=width, recipe=recipe, changes=changes, mirror=mirror,
+        flow_store=flow_store, resume=resume, allow_inexact=allow_inexact, tensorboard=tensorboard, workers=workers,
+        device=device, offline=offline,
     )  # fmt: skip
-    found = find_data(asked)
-    names = {stream: recipe or f"kinetics-{stream}" for stream in asked.stream_names()}
-    run(asked, found, recipes_of(names, changes))
+    run(asked)

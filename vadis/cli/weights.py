@@ -32,7 +32,8 @@ def list_models(
     typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
     for row in rows:
         best = row["accuracy"].get("both", {"top1": "–", "top5": "–"})
-        size, here = f"{row['download_bytes'] / 1e6:.0f} MB", "yes" if row["in_cache"] else "no"
+        size = f"{row['download_bytes'] / 1e6:.0f} MB" if row["download_bytes"] else "unknown"
+        here = "yes" if row["in_cache"] else "no"
         typer.echo(
             f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} "
             f"{best['top1']:>5} {best['top5']:>5} {size:>8} {here:>5}"

@@ -46,8 +46,8 @@ class Estimate:
         """Raise VadisError where the disk has too little room for it."""
         if self.num_bytes > self.free_bytes:
             raise VadisError(
-                f"the flow of {self.num_videos:,} videos takes about {self.num_bytes / 1e9:.1f} GB, "
-                f"and {store.root} has room for {self.free_bytes / 1e9:.1f} GB",
+                f"the flow of {self.num_videos:,} videos takes about {self.num_bytes / 1e6:,.1f} MB, "
+                f"and {store.root} has room for {self.free_bytes / 1e6:,.1f} MB",
                 hint="free some space, or choose a folder on another disk",
             )
 

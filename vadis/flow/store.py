@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.atomic import temporary_beside
-from vadis.errors import UsageError, VideoError
+from vadis.atomic import FULL_DISK, temporary_beside
+from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow.codes import BOUND, STEPS, decoded
 from vadis.flow.recording import CODEC
 from vadis.results import printable
@@ -145,7 +145,8 @@ class FlowStore:
                 os.fsync(file.fileno())
                 temporary.replace(self.root / SETTINGS_NAME)
         except OSError as error:
-            raise UsageError(f"{name} cannot become a flow store: {error.strerror}") from error
+            kind = VadisError if error.errno in FULL_DISK else UsageError
+            raise kind(f"{name} cannot become a flow store: {error.strerror}") from error
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:

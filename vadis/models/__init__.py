@@ -1,71 +1,153 @@
-"""The architectures of the paper as tables of rows, and the table of them all."""
+"""The five architectures of the paper, one file each, and the table of them all: ``MODELS``.
 
-from collections.abc import Callable
-from dataclasses import dataclass
+card          what a model file says of itself      architecture  the fields of a row
+i3d, folded   (e): training form, inference form    inception     Inception-v1 in 2D, the base of (a), (c), (d)
+lstm          (a)                                   c3d           (b)
+two_stream    (c)                                   fused         (d)
+inflation     from 2D to I3D                        cost          operations and sizes, counted without memory
+"""
 
 import torch
+from torch import nn
 
+from vadis.models.architecture import ALL_FRAMES, BOTH, Architecture, InferenceForm
+from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
 from vadis.models.card import FORMAT_VERSION, Model, ModelCard
-from vadis.models.folded import FoldedI3D
+from vadis.models.folded import LAYERS, FoldedI3D
+from vadis.models.fused import Fused
 from vadis.models.i3d import I3D, MIN_FRAMES, TEMPORAL_STRIDE
+from vadis.models.lstm import ConvLSTM
+from vadis.models.two_stream import Averaged, snapshot_network
 from vadis.streams import STREAMS
 
 __all__ = [
+    "BOTH",
     "FORMAT_VERSION",
     "MODELS",
     "STREAM_CHANNELS",
     "Architecture",
+    "InferenceForm",
     "Model",
     "ModelCard",
     "build_networks",
     "inference_form",
+    "joined_for_training",
 ]
 
 STREAM_CHANNELS = {name: stream.channels for name, stream in STREAMS.items()}
+TEST_FRAMES = 250  # 10 s (table 1)
+MIDDLE_OF_TEN = slice(5, None, 10)  # the RGB frame of a snippet of ten frames of flow is the one in its middle
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One row of the paper's table 1."""
-
-    letter: str  # in the paper's figure 2
-    summary: str
-    streams: tuple[str, ...]
-    window_frames: int  # temporal footprint in training, at 25 fps
-    min_frames: int  # that the network takes
-    prediction_stride: int  # frames between predictions
-    build: Callable[[int, int, float], I3D]  # (num_classes, in_channels, width) → the training form
-    fold: Callable[[I3D, torch.device], FoldedI3D]  # → the inference form
+def _fold_i3d(network: nn.Module, device: torch.device) -> InferenceForm:
+    assert isinstance(network, I3D)
+    return FoldedI3D(network, device)
 
 
 MODELS: dict[str, Architecture] = {
+    "lstm": Architecture(
+        letter="a",
+        title="ConvNet+LSTM",
+        summary="ConvNet+LSTM: Inception-v1 on every fifth frame, an LSTM over them",
+        streams=("rgb",),
+        window_frames=125,  # 25 frames, every fifth: 5 s (section 2.1, table 1)
+        test_window=TEST_FRAMES,  # 50 frames, one prediction after the last
+        test_frames=TEST_FRAMES,
+        sampling={"rgb": slice(None, None, 5)},
+        meet="test",
+        averages="probabilities",
+        millions=9,
+        build=lambda streams, num_classes, width: ConvLSTM(num_classes, width=width),
+    ),
+    "c3d": Architecture(
+        letter="b",
+        title="3D-ConvNet",
+        summary="3D-ConvNet: C3D with batch norm, on 16 frames of 112×112",
+        streams=("rgb",),
+        window_frames=CLIP_FRAMES,
+        test_window=CLIP_FRAMES,
+        test_frames=240,  # 15 clips (table 1)
+        sampling={"rgb": ALL_FRAMES},
+        meet="test",
+        averages="probabilities",
+        millions=79,
+        build=lambda streams, num_classes, width: C3D(num_classes, width=width),
+        crop=CLIP_SIZE,
+        short_side=128,
+    ),
+    "two-stream": Architecture(
+        letter="c",
+        title="Two-Stream",
+        summary="Two-Stream: Inception-v1 on one frame and on ten frames of flow, probabilities averaged",
+        streams=("rgb", "flow"),
+        window_frames=10,
+        test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
+        test_frames=TEST_FRAMES,
+        sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
+        meet="training",
+        averages="probabilities",
+        millions=12,
+        build=lambda streams, num_classes, width: snapshot_network(
+            num_classes, streams[0], STREAM_CHANNELS[streams[0]], width=width
+        ),
+    ),
+    "fused": Architecture(
+        letter="d",
+        title="3D-Fused",
+        summary="3D-Fused Two-Stream: five snippets whose grids meet in a 3D convolution",
+        streams=("rgb", "flow"),
+        window_frames=50,  # 5 RGB frames, 10 apart, and 5 × 10 of flow (section 2.3, table 1)
+        test_window=50,
+        test_frames=TEST_FRAMES,
+        sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
+        meet="network",
+        averages="probabilities",
+        millions=39,
+        build=lambda streams, num_classes, width: Fused(num_classes, streams, width=width),
+    ),
     "i3d": Architecture(
         letter="e",
+        title="Two-Stream I3D",
         summary="Two-Stream I3D: inflated Inception-v1 on RGB and on flow, logits added",
         streams=("rgb", "flow"),
         window_frames=64,
+        test_window=None,
+        test_frames=TEST_FRAMES,
+        sampling={"rgb": ALL_FRAMES, "flow": ALL_FRAMES},
+        meet="test",
+        averages="logits",
+        millions=25,
+        build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         prediction_stride=TEMPORAL_STRIDE,
-        build=lambda num_classes, in_channels, width: I3D(num_classes, in_channels, width=width),
-        fold=FoldedI3D,
+        layers=LAYERS,
+        fold=_fold_i3d,
     ),
 }
+"""Every architecture by the name that ``--arch`` takes."""
 
 
-def build_networks(card: ModelCard) -> dict[str, I3D]:
-    """New networks for every stream of ``card``, randomly initialised.
+def build_networks(card: ModelCard) -> dict[str, nn.Module]:
+    """New networks of ``card``, randomly initialised, by their names.
 
     Raises:
         KeyError: for an architecture or stream that does not exist.
     """
     architecture = MODELS[card.architecture]
-    build = architecture.build
-    return {stream: build(len(card.labels), STREAM_CHANNELS[stream], card.width) for stream in card.streams}
+    return {
+        name: architecture.build(streams, len(card.labels), card.width)
+        for name, streams in architecture.networks(card.streams).items()
+    }
 
 
-def inference_form(model: Model) -> dict[str, FoldedI3D]:
-    """The inference form of every network of ``model``, by stream; made once and kept with the model."""
-    for stream in model.card.streams:
-        if stream not in model.folded:
-            model.folded[stream] = MODELS[model.card.architecture].fold(model.networks[stream], model.device)
-    return {stream: model.folded[stream] for stream in model.card.streams}
+def joined_for_training(networks: dict[str, nn.Module]) -> nn.Module:
+    """One network alone, or several whose predictions are averaged inside the training; keys begin with the name."""
+    return next(iter(networks.values())) if len(networks) == 1 else Averaged(networks)
+
+
+def inference_form(model: Model) -> dict[str, InferenceForm]:
+    """The inference form of every network of ``model``, by name; made once and kept with the model."""
+    for name, network in model.networks.items():
+        if name not in model.folded:
+            model.folded[name] = MODELS[model.card.architecture].fold(network, model.device)
+    return {name: model.folded[name] for name in model.networks}

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from vadis.models.folded import FoldedI3D
-from vadis.models.i3d import I3D
+from vadis.models.architecture import InferenceForm
 
 FORMAT_VERSION = 1
 
@@ -45,18 +45,18 @@ class ModelCard:
 
 @dataclass
 class Model:
-    """A card with its networks, one per stream, on one device, in evaluation mode.
+    """A card with its networks, by name (see ``Architecture.networks``), on one device, in evaluation mode.
 
     ``sha256`` is that of the model file, None for a model made in memory.
     """
 
     card: ModelCard
-    networks: dict[str, I3D]
+    networks: dict[str, nn.Module]
     device: torch.device
     sha256: str | None = None
-    folded: dict[str, FoldedI3D] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
+    folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
 
     def only(self, streams: tuple[str, ...]) -> "Model":
-        """The same model with some of its streams."""
-        kept = {stream: self.networks[stream] for stream in streams}
+        """The same model with some of its streams; raises KeyError where one network takes several of them."""
+        kept = self.networks if streams == self.card.streams else {stream: self.networks[stream] for stream in streams}
         return Model(replace(self.card, streams=streams), kept, self.device, self.sha256, self.folded)

@@ -252,11 +252,12 @@ class FoldedI3D:
             LOGITS: FoldedLinear(network.get_submodule(LOGITS), device),
         }
 
-    def __call__(self, x: Tensor, layer: str = LOGITS) -> Tensor:
-        """Logits (B, classes, ceil(T / 8) - 1) of a whole clip (B, C, T, 224, 224) in [-1, 1], T at least 9.
+    def __call__(self, *clips: Tensor, layer: str = LOGITS) -> Tensor:
+        """Logits (B, classes, ceil(T / 8) - 1) of one whole clip (B, C, T, 224, 224) in [-1, 1], T at least 9.
 
         With another ``layer`` of ``LAYERS``, its output averaged over space, (B, channels, steps).
         """
+        (x,) = clips
         if x.shape[2] < MIN_FRAMES:
             raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
         output = self._run(x, WholeClip(), layer)

@@ -106,14 +106,19 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """``x`` (B, C, T, H, W) with zeros around it so that a VALID operation gives what SAME gives in TensorFlow.
-
-    Zeros serve the max poolings too: they follow a ReLU, so no window is all negative.
-    """
+    """``x`` (B, C, T, H, W) with zeros around it so that a VALID operation gives what SAME gives in TensorFlow."""
     time, height, width = map(same_padding, x.shape[2:], kernel, stride)
     if not any((*time, *height, *width)):
         return x
     return functional.pad(x, (*width, *height, *time))  # (B, C, T + kt - st, H + kh - sh, W + kw - sw) or less
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``x`` (B, C, T, H, W), on the CPU laid out as B, T, H, W, C: max pooling is up to 15 times as fast so.
+
+    Layers keep the layout, but PyTorch's own convolution, which it prefers to oneDNN's for few numbers, loses it.
+    """
+    return x.contiguous(memory_format=torch.channels_last_3d) if x.device.type == "cpu" else x
 
 
 class ConvUnit(nn.Module):
@@ -121,7 +126,10 @@ class ConvUnit(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, kernel: Triple, stride: Triple) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, channels, kernel, stride, bias=False)
+        # Padding that never depends on the size of the input is left to the convolution: no padded copy.
+        self.is_padded = stride == (1, 1, 1) and all(size % 2 for size in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2) if self.is_padded else (0, 0, 0)
+        self.conv = nn.Conv3d(in_channels, channels, kernel, stride, padding, bias=False)
         self.norm = nn.BatchNorm3d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
         self.norm.weight.requires_grad_(
             False
@@ -129,12 +137,13 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw))."""
-        x = pad_same(x, self.conv.kernel_size, self.conv.stride)  # type: ignore[arg-type]
-        return functional.relu(self.norm(self.conv(x)))
+        if not self.is_padded:
+            x = pad_same(x, self.conv.kernel_size, self.conv.stride)  # type: ignore[arg-type]
+        return functional.relu_(self.norm(self.conv(x)))
 
 
 class PoolUnit(nn.Module):
-    """Max pooling (SAME)."""
+    """Max pooling (SAME), without a padded copy: the odd element, at the back, is what ``ceil_mode`` allows for."""
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
@@ -142,7 +151,8 @@ class PoolUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C, ceil(T / st), ceil(H / sh), ceil(W / sw))."""
-        return functional.max_pool3d(pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        padding = [same_padding(*axis)[0] for axis in zip(x.shape[2:], self.kernel, self.stride, strict=True)]
+        return functional.max_pool3d(channels_last(x), self.kernel, self.stride, padding, ceil_mode=True)
 
 
 class MixedUnit(nn.Module):
@@ -190,7 +200,7 @@ class I3D(nn.Module):
             unit, channels = _unit(row, channels, width)
             self.add_module(row.name, unit)
         self.Logits = Head(channels, num_classes, dropout)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
@@ -200,6 +210,7 @@ class I3D(nn.Module):
         """
         if x.shape[2] < MIN_FRAMES:
             raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
+        x = channels_last(x)
         for unit in self.children():
             x = unit(x)
         return x
@@ -234,9 +245,9 @@ def _unit(row: Conv | Pool | Mixed, in_channels: int, width: float) -> tuple[nn.
     return MixedUnit(branches), total
 
 
-def _initialise(module: nn.Module) -> None:
-    """Truncated normal of variance 1 / fan-in, Sonnet's default (2)."""
-    if isinstance(module, nn.Conv3d):
+def initialise(module: nn.Module) -> None:
+    """Truncated normal of variance 1 / fan-in for the layers with weights, Sonnet's default (2)."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
         fan_in = module.weight[0].numel()
         nn.init.trunc_normal_(module.weight, std=fan_in**-0.5, a=-2 * fan_in**-0.5, b=2 * fan_in**-0.5)
         if module.bias is not None:

@@ -6,36 +6,79 @@ Every process holds the whole network and an equal share of each step's clips; t
 step. nccl carries them between GPUs, gloo between CPUs. Without torchrun there is one process, alone, and nothing here
 talks to anybody.
 
-``DistributedDataParallel`` is not used. It exchanges gradients during the last backward pass of a step, and sometimes
-(when it lays its buckets anew) during a forward pass, so a process that must give up a step half-way, because memory
-runs out, a loss is not finite or a signal comes, leaves the others waiting or mixes up what they say. With several
-micro-batches to a step there is little to gain by it: the exchange takes milliseconds, once.
+**Why not** ``DistributedDataParallel``. It exchanges gradients bucket by bucket while the last backward pass of a step
+runs, even where ``no_sync()`` keeps the other micro-batches silent, so there is no moment before it at which processes
+could agree that all of them go through with the step. Where one runs out of memory half-way (or meets a loss that is
+not finite, or a signal), the others have begun to exchange buckets that it will never send. Tried with two processes
+and PyTorch 2.13: what it says next is taken for such a bucket, and gloo ends it for a message of the wrong length. Here
+every process finishes its passes, all agree, and only then is there one ``all_reduce``. It costs 0.1 s for the 12.7 M
+gradients of an I3D between two processes on a CPU, whose passes take seconds.
+
+**How a run ends.** Well: all meet, then the group is dissolved. By an error: the process that fails ends at once
+(``leave``), which closes its connections, so that the others do not wait for it; torchrun ends whoever is left. One
+that stands still without ending (stopped, or its machine gone) is missed by its neighbour after 20 s (``_beat``).
 """
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from threading import Event, Thread
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Not used, but imported before there is a group: its functions have ``group=group.WORLD`` as a default. Imported later,
+# as ``torch.optim`` does, it holds the group for ever, and ``destroy_process_group`` does not end gloo's threads. One
+# that lets go of a tensor while the interpreter ends aborts the process: "terminate called without an active
+# exception", https://github.com/pytorch/pytorch/issues/190489
+import torch.distributed.nn
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from vadis.device import resolve_device
-from vadis.errors import UsageError
+from vadis.errors import UsageError, VadisError
 
 GROUP_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
+STORE_TIMEOUT = timedelta(seconds=20)  # for a word to or from torchrun, on this machine or the first
+BEAT_SECONDS = 2.0
+SILENT_BEATS = 10  # 20 s; torchrun kills a stopped process 30 s after its neighbour has ended: all within a minute
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """On one machine nothing may listen to the network: whoever reaches these ports can run code."""
 
 T = TypeVar("T")
 
 
+class OthersGoneError(VadisError):
+    """An exchange failed, because another process has ended or does not answer."""
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Around all that waits for others: gloo and nccl say by a RuntimeError that one of them is gone."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise OthersGoneError(
+            "another process of this run has ended or does not answer",
+            hint="go on from the last checkpoint by the same command with --resume",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Process:
-    """One process of the run; by default the only one. Its methods are collective: all processes call them."""
+    """One process of the run; by default the only one. Its methods are collective: all processes call them.
+
+    Raises, from every method:
+        OthersGoneError: where another process has ended or does not answer.
+    """
 
     device: torch.device
     rank: int = 0
@@ -50,14 +93,16 @@ class Process:
         """Make parameters and buffers of ``network`` those of the main process."""
         if self.world_size > 1:
             for tensor in network.state_dict().values():
-                dist.broadcast(tensor, src=0)
+                with _exchange():
+                    dist.broadcast(tensor, src=0)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace float tensors of one type, on this process's device, by their means over all processes."""
         if self.world_size == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
+        with _exchange():
+            dist.all_reduce(flat)
         flat /= self.world_size
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -66,16 +111,18 @@ class Process:
         """The greatest of each value over all processes."""
         if self.world_size == 1:
             return values
-        found = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return tuple(found.tolist())
+        with _exchange():
+            found = torch.tensor(values, dtype=torch.int64, device=self.device)
+            dist.all_reduce(found, op=dist.ReduceOp.MAX)
+            return tuple(found.tolist())
 
     def gather(self, values: Sequence[T]) -> list[T]:
         """The values of all processes, in the order of their ranks."""
         if self.world_size == 1:
             return list(values)
         parts: list[Any] = [None] * self.world_size
-        dist.all_gather_object(parts, list(values))
+        with _exchange():
+            dist.all_gather_object(parts, list(values))
         return [value for part in parts for value in part]
 
     def from_main(self, value: T) -> T:
@@ -83,9 +130,14 @@ class Process:
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
+        with _exchange():
+            dist.broadcast_object_list(box, src=0)
         found: T = box[0]
         return found
+
+    def meet(self) -> None:
+        """Wait until every process is here: no one leaves while another still writes."""
+        self.largest(0)
 
 
 def is_torchrun() -> bool:
@@ -98,11 +150,13 @@ def joined(device: str = "auto") -> Iterator[Process]:
     """This process as a member of the group that torchrun started, or alone.
 
     ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. The group is
-    only dissolved when all went well: after an error the others may wait in it for ever, and torchrun ends them.
+    only dissolved when all went well: after an error that would wait for the others, who may wait for this process.
+    ``leave`` is the way out then.
 
     Raises:
         UsageError: for ``cuda:N`` under torchrun.
         DeviceError: where the device cannot be used, or there are more processes than GPUs.
+        OthersGoneError: where another process does not come to the end.
     """
     if not is_torchrun():
         yield Process(resolve_device(device))
@@ -115,9 +169,12 @@ def joined(device: str = "auto") -> Iterator[Process]:
     if target.type == "cuda":
         torch.cuda.set_device(target)
     backend = "nccl" if target.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size)
-    yield Process(target, rank, world_size)
-    dist.barrier()  # nobody leaves while another still talks
+    process = Process(target, rank, world_size)
+    with _pulse(rank, world_size):
+        with _exchange():
+            dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size)
+        yield process
+        process.meet()
     dist.destroy_process_group()
 
 
@@ -126,3 +183,95 @@ def _own_device(name: str, local_rank: int) -> torch.device:
         raise UsageError(f"torchrun gives each process a GPU of its own; {name} cannot be meant", hint="use cuda")
     device = resolve_device(name)
     return resolve_device(f"cuda:{local_rank}") if device.type == "cuda" else device
+
+
+def _has_store() -> bool:
+    """Whether torchrun holds a store of words for its processes (it does, unless told not to)."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _store() -> PrefixStore:
+    """A connection of its own to that store."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, timeout=STORE_TIMEOUT, wait_for_workers=False)
+    return PrefixStore(f"vadis-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+@contextmanager
+def _pulse(rank: int, world_size: int) -> Iterator[None]:
+    """Within this block the process shows that it lives, and minds its neighbour."""
+    if not _has_store():
+        yield
+        return
+    ended = Event()
+    arguments = (_store(), rank, (rank + 1) % world_size, ended)
+    thread = Thread(target=_beat, args=arguments, name="vadis-pulse", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()  # a thread in the middle of a word to the store would abort the end of the interpreter
+
+
+def _beat(store: PrefixStore, rank: int, neighbour: int, ended: Event) -> None:
+    """Count up every ``BEAT_SECONDS``; end this process where its neighbour's count stands still.
+
+    The neighbour is silent for so many beats of this process, not seconds: where all are stopped, by Ctrl-Z or a
+    machine that sleeps, all go on together. A neighbour that never began may still be on its way; the group's own
+    timeout is for that. Where torchrun itself is gone, the run is asked to end.
+    """
+    before, silent = 0, 0
+    while not ended.wait(BEAT_SECONDS):
+        try:
+            store.add(f"beat-{rank}", 1)
+            count = store.add(f"beat-{neighbour}", 0)
+        except RuntimeError:  # DistNetworkError and its like: nobody holds the store any more
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        before, silent = count, silent + 1 if count == before > 0 else 0
+        if silent == SILENT_BEATS:
+            seconds = BEAT_SECONDS * SILENT_BEATS
+            text = f"error: process {neighbour} of this run has stood still for {seconds:.0f} s\n"
+            os.write(2, text.encode("ascii"))  # not by print: the main thread waits, and holds who knows what
+            os._exit(1)
+
+
+def tell_once(error: BaseException, tell: Callable[[], object]) -> None:
+    """Have the user told of ``error`` by the first process that meets it; the others come back when that is done.
+
+    That another process has gone is told only where none has told why.
+    """
+    if not _has_store():
+        tell()
+        return
+    name = hashlib.sha256(f"{type(error).__name__}: {error}".encode(errors="replace")).hexdigest()
+    try:
+        store = _store()
+        if isinstance(error, OthersGoneError) and store.add("told", 0) > 0:
+            return
+        store.add("told", 1)
+        is_first = store.add(name, 1) == 1
+        if not is_first:  # nobody ends before it is said: torchrun would end the one that says it
+            store.wait([f"{name}-done"], STORE_TIMEOUT)
+            return
+    except RuntimeError:  # no store, or nobody who told: no agreement
+        is_first = False
+    tell()
+    if is_first:
+        with suppress(RuntimeError):  # torchrun may be gone by now
+            store.set(f"{name}-done", "")
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code; at once where it is still in a group.
+
+    Without the end of the interpreter, then: it would not end gloo's threads, one of which may abort it (see the
+    import of ``torch.distributed.nn``), nor can the group be dissolved while others wait in it.
+    """
+    if not dist.is_initialized():
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)

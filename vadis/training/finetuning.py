@@ -1,8 +1,10 @@
 """From a dataset, a model (or none) and a recipe to one model file: the networks one after the other, then the file.
 
     RUN/run.json             what the run was asked for; a run asked for otherwise does not go on here
-    RUN/rgb/, RUN/flow/      a training run each: log and checkpoints (see ``run_folder``)
-    RUN/model.safetensors    both networks, with the labels, the recipes and, once known, the metrics
+    RUN/rgb/, RUN/flow/      a training run each: log and checkpoints (see ``run_folder``); RUN/both/ where an
+                             architecture trains both streams as one
+    RUN/curves.png           how they went
+    RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 
 The last layer is new. Everything else is copied from the model, after a comparison name by name and shape by shape.
 """
@@ -12,20 +14,22 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError
 from vadis.flow.store import FlowStore
-from vadis.models import MODELS, Model, ModelCard, build_networks
-from vadis.models.i3d import I3D
+from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
+from vadis.models.inflation import from_imagenet
 from vadis.results import printable
+from vadis.streams import shrinking
+from vadis.training.augmentation import Jitter
 from vadis.training.distributed import Process
 from vadis.training.loader import VideoClips
 from vadis.training.log import Event
@@ -37,7 +41,7 @@ from vadis.weights.labels import label_fault
 from vadis.weights.model_file import describe_difference, save_model
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
-LAST_LAYER = "Logits.Conv3d_0c_1x1.conv."
+LAST_LAYER = "Logits."  # how its keys begin, in every architecture
 HELD_OUT = 20  # one group of this many is kept for validation, where a dataset has none and the recipe needs it
 
 _CLIP_NUMBER = re.compile(r"_c?\d+$")  # v_Archery_g08_c03 → v_Archery_g08; the clips of a group look alike
@@ -49,10 +53,14 @@ class Plan:
 
     Attributes:
         dataset: with a "train" split.
-        recipes: by stream, in the order of training.
-        start: the model to begin from, or None for random networks.
-        width: multiplier of the channel counts of random networks.
+        recipes: by run, in the order of training: "rgb", "flow", or "both" (see ``Architecture.runs``).
+        start: the model to begin from, or None for networks made anew.
+        architecture: of networks made anew: a key of ``MODELS``.
+        streams: of the model to be.
+        imagenet: Inception-v1's parameters, from which new networks begin; None for random ones.
+        width: multiplier of the channel counts of new networks.
         mirror: show half of the training clips mirrored; off where classes tell left from right.
+        mode: "full", or "fixed": only the last layer learns (see ``fixed``).
 
     Raises:
         UsageError: for what cannot be trained, before any work.
@@ -61,8 +69,12 @@ class Plan:
     dataset: Dataset
     recipes: Mapping[str, Recipe]
     start: Model | None
+    architecture: str = "i3d"
+    streams: tuple[str, ...] = ("rgb", "flow")
+    imagenet: Model | None = None
     width: float = 1.0
     mirror: bool = True
+    mode: str = "full"
 
     def __post_init__(self) -> None:
         self.dataset.examples("train")
@@ -70,34 +82,66 @@ class Plan:
             fault = label_fault(label)
             if fault is not None:
                 raise UsageError(f"the class {printable(label)} {fault}, so no model can have it")
-        least = MODELS[self.card.architecture].min_frames
+        lacking = [stream for stream in self.streams if self.start and stream not in self.start.card.streams]
+        if lacking:
+            raise UsageError(
+                f"the model to begin from has no {lacking[0]} stream", hint="choose --streams, or another model"
+            )
         for recipe in self.recipes.values():
-            if recipe.clip_frames < least:
-                raise UsageError(f"clip_frames must be at least {least}, not {recipe.clip_frames}")
-        for stream in self.recipes:
-            self.splits(stream)
+            fault = _length_fault(self.row, recipe.clip_frames)
+            if fault is not None and self.mode == "full":
+                raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}")
+        for run in self.recipes:
+            self.splits(run)
+
+    @property
+    def row(self) -> Architecture:
+        """The architecture of the model to be."""
+        return MODELS[self.architecture if self.start is None else self.start.card.architecture]
+
+    @property
+    def runs(self) -> dict[str, tuple[str, ...]]:
+        """The streams of each training run, by its name; a last layer alone is trained for each network."""
+        return self.row.networks(self.streams) if self.mode == "fixed" else self.row.runs(self.streams)
 
     @property
     def card(self) -> ModelCard:
         """The card of the model to be, without its metrics."""
         data = {"name": self.dataset.name, "split": self.dataset.split}
-        begun = None if self.start is None else {"model": self.start.card.name, "sha256": self.start.sha256}
-        recipes = {stream: recipe.to_json() for stream, recipe in self.recipes.items()}
-        provenance = {"dataset": data, "from": begun, "mirror": self.mirror, "recipes": recipes}
-        streams, labels = tuple(self.recipes), self.dataset.classes
-        name = f"{'i3d' if self.start is None else self.start.card.name}-{data['name']}-split{data['split']}"
-        if self.start is None:
-            return ModelCard(name, "i3d", streams, labels, self.width, provenance=provenance)
-        return replace(self.start.card, name=name, streams=streams, labels=labels, provenance=provenance)
+        begun = self.start or self.imagenet
+        provenance = {
+            "dataset": data,
+            "from": None if begun is None else {"model": begun.card.name, "sha256": begun.sha256},
+            "mode": self.mode if self.start else "scratch",
+            "mirror": self.mirror,
+            "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
+        }
+        streams, labels = self.streams, self.dataset.classes
+        name = self.architecture if self.start is None else self.start.card.name
+        name = f"{name}-{data['name']}-split{data['split']}"
+        if self.start is not None:
+            return replace(self.start.card, name=name, streams=streams, labels=labels, provenance=provenance)
+        row = self.row
+        return ModelCard(
+            name,
+            self.architecture,
+            streams,
+            labels,
+            self.width,
+            window_frames=row.window_frames,
+            short_side=row.short_side,
+            crop=row.crop,
+            provenance=provenance,
+        )
 
-    def splits(self, stream: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    def splits(self, run: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """The examples to learn from, and those for validation, which may be none.
 
         Without a "val" split, a recipe that goes by the validation loss has every ``HELD_OUT``-th group of training
         clips kept for it. The test split is never looked at.
         """
         examples, val = self.dataset.splits["train"], self.dataset.splits.get("val", ())
-        if val or self.recipes[stream].schedule != "plateau":
+        if val or self.recipes[run].schedule != "plateau":
             return examples, val
         names = sorted({_group(example) for example in examples}, key=lambda name: hashlib.sha256(name).digest())
         kept = set(names[::HELD_OUT])
@@ -112,7 +156,15 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         card = self.card
-        return {"schema": 1, "width": card.width, "labels": list(card.labels), **card.provenance}
+        asked = {"schema": 1, "architecture": card.architecture, "streams": list(card.streams), "width": card.width}
+        return {**asked, "labels": list(card.labels), **card.provenance}
+
+
+def _length_fault(row: Architecture, frames: int) -> str | None:
+    """Why no training clip of this architecture has so many frames, or None."""
+    if row.test_window is None:  # convolutional in time
+        return f"must be at least {row.min_frames}" if frames < row.min_frames else None
+    return f"must be {row.window_frames}" if frames != row.window_frames else None
 
 
 def _group(example: Example) -> bytes:
@@ -132,6 +184,8 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
             _refuse_foreign(folder, name)
             with temporary_beside(path) as (temporary, file):
                 file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
                 temporary.replace(path)
             return
         there = json.loads(path.read_bytes())
@@ -143,7 +197,7 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
         found = there if isinstance(there, dict) else {}
         other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
         raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder with -o")
-    if not resume:
+    if not resume and any((folder / stream).exists() for stream in plan.recipes):
         raise UsageError(f"{name} holds this run already", hint="go on with it by --resume, or choose another folder")
 
 
@@ -156,22 +210,32 @@ def _refuse_foreign(folder: Path, name: str) -> None:
         )
 
 
-def new_network(plan: Plan, stream: str) -> I3D:
-    """The network of one stream as training begins: the model's, with a new last layer; or all of it random.
+def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
+    """The networks of one run, by name, as training begins: the model's, with new last layers; or new altogether.
 
-    Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the stream alone.
+    Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
 
     Raises:
-        UsageError: where the model's network has other tensors than the new one.
+        UsageError: where the model's networks have other tensors than the new ones.
     """
-    torch.manual_seed(derived_seed(plan.recipes[stream].seed, "parameters", stream))
-    network = build_networks(replace(plan.card, streams=(stream,)))[stream]
-    if plan.start is not None:
-        copy_body(plan.start.networks[stream].state_dict(), network)
-    return network
+    torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
+    networks = build_networks(replace(plan.card, streams=plan.runs[run]))
+    for name, network in networks.items():
+        if plan.start is not None:
+            copy_body(plan.start.networks[name].state_dict(), network)
+        elif plan.imagenet is not None:
+            _begin_from_imagenet(network, plan.imagenet)
+    return networks
 
 
-def copy_body(source: Mapping[str, Tensor], network: I3D) -> None:
+def _begin_from_imagenet(network: nn.Module, imagenet: Model) -> None:
+    try:
+        from_imagenet(network, imagenet.networks["rgb"].state_dict())
+    except ValueError as error:
+        raise UsageError(f"training cannot begin from {imagenet.card.name}: {error}") from error
+
+
+def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
     """Copy everything but the last layer; raises UsageError with the names unless all else is the same."""
     own = network.state_dict()
     body = {key: value for key, value in source.items() if _is_body(key)}
@@ -186,8 +250,8 @@ def _is_body(key: str) -> bool:
     return not key.startswith(LAST_LAYER) and not key.endswith(".num_batches_tracked")
 
 
-def train_stream(
-    stream: str,
+def train_run(
+    run: str,
     plan: Plan,
     folder: Path,
     process: Process,
@@ -196,45 +260,32 @@ def train_stream(
     store: FlowStore | None = None,
     report: Callable[[Event], None] = lambda event: None,
     stop_requested: Callable[[], int] = never,
-) -> tuple[Outcome, dict[str, Tensor]]:
-    """Train the network of one stream in ``folder/stream``; or take it from there, where it has been trained.
+) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
+    """Train the networks of one run in ``folder/run``; or take them from there, where they have been trained.
 
-    ``store`` holds the flow of all videos, for "flow"; the other arguments are those of ``train``.
+    ``store`` holds the flow of all videos, where flow is needed; the other arguments are those of ``train``.
 
     Returns:
-        How the run ended, and the network's tensors, on the CPU.
+        How the run ended, and each network's tensors, on the CPU.
 
     Raises:
         As ``train`` does.
     """
-    recipe = plan.recipes[stream]
-    learnt, held_out = plan.splits(stream)
-    classes = plan.dataset.classes
+    recipe = plan.recipes[run]
+    learnt, held_out = plan.splits(run)
+    networks = new_networks(plan, run)
 
-    def clips_of(examples: Sequence[Example], *, learning: bool) -> VideoClips:
-        return VideoClips(
-            examples,
-            classes,
-            stream,
-            frames=recipe.clip_frames,
-            seed=recipe.seed,
-            train=learning,
-            store=store,
-            flip=plan.mirror,
-        )
-
-    def validate(network: torch.nn.Module) -> Validation:
-        clips = clips_of(held_out, learning=False)
+    def validate(network: nn.Module) -> Validation:
+        clips = clips_of(plan, run, held_out, learning=False, store=store)
         size, workers = recipe.micro_batch, settings.workers
         return validate_clips(network, clips, process, batch_size=size, workers=workers, stop_requested=stop_requested)
 
-    network = new_network(plan, stream)
     outcome = train(
-        network,
-        clips_of(learnt, learning=True),
+        joined_for_training(networks),
+        clips_of(plan, run, learnt, learning=True, store=store),
         recipe,
-        folder / stream,
-        labels=classes,
+        folder / run,
+        labels=plan.dataset.classes,
         data_sha256=list_sha256(plan.dataset, (*learnt, *held_out)),
         process=process,
         validate=validate if held_out else None,
@@ -242,7 +293,40 @@ def train_stream(
         report=report,
         stop_requested=stop_requested,
     )
-    return outcome, {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    return outcome, {name: tensors_of(network) for name, network in networks.items()}
+
+
+def clips_of(
+    plan: Plan, run: str, examples: Sequence[Example], *, learning: bool, store: FlowStore | None
+) -> VideoClips:
+    """The clips of one run: random ones to learn from, or those for validation."""
+    recipe, row = plan.recipes[run], plan.row
+    jitter = Jitter(recipe.brightness, recipe.contrast, recipe.saturation)
+    return VideoClips(
+        examples,
+        plan.dataset.classes,
+        plan.runs[run],
+        frames=recipe.clip_frames,
+        seed=recipe.seed,
+        train=learning,
+        store=store,
+        flip=plan.mirror,
+        jitter=jitter if any(astuple(jitter)) else None,
+        sampling=row.sampling,
+        shrink=shrinking(row.short_side),
+    )
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a network, on the CPU."""
+    return {key: value.detach().cpu() for key, value in network.state_dict().items()}
+
+
+def began_with_imagenet(plan: Plan) -> bool | None:
+    """Whether the parameters began with ImageNet; None where training began from a model of somebody's own."""
+    if plan.start is None:
+        return plan.imagenet is not None
+    return {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}.get(plan.start.card.name)
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:

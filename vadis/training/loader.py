@@ -5,10 +5,11 @@ loaded before changes anything. A video that cannot be read is replaced by the n
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import floor
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,13 +20,12 @@ from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
 from vadis.flow.codes import decoded
 from vadis.flow.store import FlowStore
 from vadis.results import printable
-from vadis.streams import STREAMS, Array
+from vadis.streams import STREAMS, Array, network_input
 from vadis.training.augmentation import Draw, Jitter, crop_window, drawn, shift_colours
 from vadis.video.reader import open_video
 from vadis.video.timegrid import GRID_FPS
 
 CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
-TEST_FRAMES = 250  # (paper) of a test clip: the first 10 s
 BROKEN_ALLOWED = 0.01  # of the videos; one is allowed however few there are
 MOST_NAMED = 20  # videos in the message that ends a run
 
@@ -49,13 +49,15 @@ class VideoClips:
     Args:
         examples: the videos, or parts of videos, with their classes.
         classes: the class names in the order of the network's outputs.
-        stream: "rgb" or "flow".
+        streams: what the clips show: "rgb", "flow", or both, of the same frames.
         frames: length of a clip; None, in testing only, for all there are (64 at least).
         seed: of everything random.
         train: random clips; False: the first ``frames`` frames of each video, their centre, no change.
         store: where the flow comes from; needed for "flow".
         flip: mirror half of the training clips; off for classes that tell left from right.
         jitter: photometric changes of training clips, for "rgb"; None (as in the paper) for none.
+        sampling: by stream, which of the frames of a clip are shown; all where it says nothing.
+        shrink: by how much pictures shrink, each side.
 
     Raises:
         UsageError: no examples, a label that is not among ``classes``, flow without a store, or what cannot be.
@@ -65,7 +67,7 @@ class VideoClips:
         self,
         examples: Sequence[Example],
         classes: Sequence[str],
-        stream: str,
+        streams: tuple[str, ...],
         *,
         frames: int | None = CLIP_FRAMES,
         seed: int = 0,
@@ -73,33 +75,36 @@ class VideoClips:
         store: FlowStore | None = None,
         flip: bool = True,
         jitter: Jitter | None = None,
+        sampling: Mapping[str, slice] = MappingProxyType({}),
+        shrink: int = 1,
     ) -> None:
         if not examples:
             raise UsageError("there is no video to learn from or to test on")
-        if stream == "flow" and store is None:
+        if "flow" in streams and store is None:
             raise UsageError("flow is read from a flow store", hint="make one with vadis flow")
-        if stream not in STREAMS or (train and frames is None):
-            raise UsageError(f"there are no {'training' if train else 'test'} clips {stream = }, {frames = }")
+        if not streams or not set(streams) <= STREAMS.keys() or (train and frames is None):
+            raise UsageError(f"there are no {'training' if train else 'test'} clips {streams = }, {frames = }")
         numbers = {name: number for number, name in enumerate(classes)}
         unknown = sorted({example.label for example in examples} - numbers.keys())
         if unknown:
             raise UsageError(f"{printable(unknown[0])} is not a class of this model ({len(unknown)} labels are not)")
         self._examples = tuple(examples)
         self._labels = [numbers[example.label] for example in examples]
-        self._stream, self._store = stream, store
+        self._streams, self._store = streams, store
         self._frames, self._seed, self._train = frames, seed, train
-        self._flip, self._jitter = flip, jitter if stream == "rgb" else None
+        self._flip, self._jitter = flip, jitter
+        self._sampling, self._shrink = dict(sampling), shrink
         # By example: 0, or 1 + the place of its error's code. Shared with loader workers, which count together.
         self._broken = torch.zeros(len(examples), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._examples)
 
-    def clip(self, epoch: int, index: int) -> tuple[Tensor, int, str]:
+    def clip(self, epoch: int, index: int) -> tuple[tuple[Tensor, ...], int, str]:
         """One clip.
 
         Returns:
-            float32 (C, T, 224, 224) in [-1, 1], C = 3 (rgb) or 2 (flow); the number of its class; its video.
+            By stream float32 (C, T, 224, 224) in [-1, 1], C = 3 (rgb) or 2 (flow); the number of its class; its video.
 
         Raises:
             VadisError: more than 1 % of the videos are broken.
@@ -132,29 +137,35 @@ class VideoClips:
                 hint=error.hint or "repair or remove them; up to 1 % are replaced by others",
             )
 
-    def _load(self, example: Example, draw: Draw | None) -> Tensor:
-        """The clip of one example (C, T, 224, 224), as drawn or, without a draw, for testing."""
-        frames = self._window(example, draw)  # (T, 224, 224, 3) or (T, 2, 224, 224)
-        x = STREAMS[self._stream].to_input(frames)  # (1, C, T, 224, 224)
-        if draw is not None and draw.is_mirrored and self._flip:
-            x = STREAMS[self._stream].mirror(x)
-        clip = x.squeeze(0)  # (C, T, 224, 224)
-        return clip if draw is None or self._jitter is None else shift_colours(clip, self._jitter, draw)
+    def _load(self, example: Example, draw: Draw | None) -> tuple[Tensor, ...]:
+        """The clip of one example, (C, T, 224, 224) by stream, as drawn or, without a draw, for testing."""
+        return tuple(self._seen(example, stream, draw) for stream in self._streams)
 
-    def _window(self, example: Example, draw: Draw | None) -> Array:
+    def _seen(self, example: Example, stream: str, draw: Draw | None) -> Tensor:
+        """What one stream shows of a clip."""
+        frames = self._window(example, stream, draw)  # (T, 224, 224, 3) or (T, 2, 224, 224)
+        x = network_input(frames[self._sampling.get(stream, slice(None))], stream, shrink=self._shrink)  # (1, C, T, …)
+        if draw is not None and draw.is_mirrored and self._flip:
+            x = STREAMS[stream].mirror(x)
+        clip = x.squeeze(0)  # (C, T, 224, 224)
+        if stream != "rgb" or draw is None or self._jitter is None:
+            return clip
+        return shift_colours(clip, self._jitter, draw)
+
+    def _window(self, example: Example, stream: str, draw: Draw | None) -> Array:
         """The cropped frames of a clip, read once, or twice where the header does not know the length of the video."""
         choice = _Choice(example, self._frames, draw)
-        frames, length = self._read(example.path, choice, draw)
+        frames, length = self._read(example.path, stream, choice, draw)
         if len(frames) < choice.part.count:
             choice.length = length
-            frames, _ = self._read(example.path, choice, draw)
+            frames, _ = self._read(example.path, stream, choice, draw)
         if len(frames) < choice.part.count:
             raise VideoError("decode_failed", "it does not give the same frames when it is read again")
         return frames[np.arange(choice.part.length) % len(frames)] if choice.part.length > len(frames) else frames
 
-    def _read(self, path: str, choice: "_Choice", draw: Draw | None) -> tuple[Array, int | None]:
+    def _read(self, path: str, stream: str, choice: "_Choice", draw: Draw | None) -> tuple[Array, int | None]:
         """The chosen frames, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and the video's length, if it was met."""
-        if self._stream == "rgb":
+        if stream == "rgb":
             with open_video(path, start_frame=choice) as video:
                 rows, columns = crop_window(video.size, draw)
                 pictures = [frame.pixels[rows, columns] for frame in islice(video, choice.part.count)]

@@ -114,6 +114,7 @@ def train(
         except Stopped as stop:
             signum = stop.signum
         run.save()
+        process.meet()  # torchrun sends SIGTERM to the others when the first one leaves
         return Outcome(run.progress.step, run.validation, signum)
 
 
@@ -156,6 +157,12 @@ class _Run:
         if not len(self.clips):
             raise UsageError("there are no clips to learn from")
         self.share = len(share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
+        self.least = getattr(self.network, "least_clips", 1)  # that it can learn from at once
+        if self._fewest_at_once(self.recipe.micro_batch) < self.least:
+            raise UsageError(
+                f"this architecture learns from {self.least} clips at once, at least",
+                hint="choose a batch_size that is a multiple of micro_batch",
+            )
         self.network.to(self.process.device)
         self.state = State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
         self.averages = RunningAverages(self.network)
@@ -277,10 +284,15 @@ class _Run:
         assert clip.position == position
         return clip
 
+    def _fewest_at_once(self, micro_batch: int) -> int:
+        """The size of the smallest piece of a step."""
+        return min(len(piece) for piece in micro_batches(range(self.share), micro_batch))
+
     def _halve_micro_batch(self) -> None:
         before = self.progress.micro_batch
-        if before == 1:
-            raise VadisError("memory ran out with a single clip at a time", hint="use a device with more memory")
+        if before == 1 or self._fewest_at_once(before // 2) < self.least:
+            clips = "a single clip" if before == 1 else f"{before} clips"
+            raise VadisError(f"memory ran out with {clips} at a time", hint="use a device with more memory")
         self.progress.micro_batch = before // 2
         self.state.optimizer.zero_grad(set_to_none=True)
         release(self.process.device)
@@ -302,9 +314,9 @@ class _Run:
         self.process.average([means])
         loss, accuracy = means.tolist()
         now = self.progress
-        now.smoothed_loss = _smooth(now.smoothed_loss, loss)
-        now.smoothed_accuracy = _smooth(now.smoothed_accuracy, accuracy)
-        self.pace = _smooth(self.pace, seconds)
+        now.smoothed_loss = _smooth(now.smoothed_loss, loss, now.step)
+        now.smoothed_accuracy = _smooth(now.smoothed_accuracy, accuracy, now.step)
+        self.pace = _smooth(self.pace, seconds, now.step)
         event = StepDone(
             step=now.step,
             steps=self.recipe.steps,
@@ -340,5 +352,7 @@ class _Run:
             self.report(event)
 
 
-def _smooth(before: float | None, value: float) -> float:
-    return value if before is None else SMOOTHING * before + (1 - SMOOTHING) * value
+def _smooth(before: float | None, value: float, count: int) -> float:
+    """A mean over recent values; over all of them as long as they are few, so that the first does not weigh more."""
+    kept = min(SMOOTHING, 1 - 1 / count)
+    return value if before is None else kept * before + (1 - kept) * value

@@ -38,15 +38,15 @@ class ClipDataset(Protocol):
     def __len__(self) -> int:
         """The number of clips in an epoch."""
 
-    def clip(self, epoch: int, index: int) -> tuple[Tensor, int, str]:
-        """Clip (C, T, H, W), or whatever the network takes without its axis B; class number; name for messages."""
+    def clip(self, epoch: int, index: int) -> tuple[tuple[Tensor, ...], int, str]:
+        """What the network takes, without the axis B: (C, T, H, W) by stream; class number; name for messages."""
 
 
 class Clip(NamedTuple):
     """A clip with its place in the row."""
 
     position: int
-    tensor: Tensor  # (C, T, H, W)
+    tensors: tuple[Tensor, ...]  # (C, T, H, W) by stream
     label: int
     name: str
 

@@ -1,6 +1,6 @@
 """How good a network is on clips that it does not learn from: the loss that steers the learning rate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,22 +36,39 @@ def never() -> int:
     return 0
 
 
-def stack_clips(clips: list[Clip], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Clips (C, T, H, W) as a batch (B, C, T, H, W), and their classes (B,), int64."""
-    x = torch.stack([clip.tensor.to(device, non_blocking=True) for clip in clips])  # (B, C, T, H, W)
-    return x, torch.tensor([clip.label for clip in clips], device=device)
+def stack_clips(clips: list[Clip], device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Clips (C, T, H, W) as batches (B, C, T, H, W), one per stream, and their classes (B,), int64."""
+    streams = zip(*(clip.tensors for clip in clips), strict=True)
+    batches = [_stacked(each, device) for each in streams]  # (B, C, T, H, W)
+    return batches, torch.tensor([clip.label for clip in clips], device=device)
 
 
-def clip_losses(network: nn.Module, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _stacked(clips: tuple[Tensor, ...], device: torch.device) -> Tensor:
+    """One batch of ``clips``, on the CPU laid out as 3D networks take it there: they need not copy it once more."""
+    if device.type != "cpu" or clips[0].ndim != 4:
+        return torch.stack([clip.to(device, non_blocking=True) for clip in clips])
+    shape, dtype = (len(clips), *clips[0].shape), clips[0].dtype
+    return torch.stack(clips, out=torch.empty(shape, dtype=dtype, memory_format=torch.channels_last_3d))
+
+
+def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
-    The logits of a clip are the mean over its steps in time. On CUDA the network computes in bfloat16 where that is
-    safe (autocast), the loss always in float32.
+    What counts of the logits is what ``network`` says of itself: ``training_steps`` while it learns, else
+    ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
+    step's). On CUDA the network computes in bfloat16 where that is safe (autocast), the loss always in float32.
     """
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=x.device.type == "cuda"):
-        logits = network(x)  # (B, classes, steps)
-    logits = logits.float().mean(dim=2)  # (B, classes)
-    return functional.cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(dim=1) == labels
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=labels.device.type == "cuda"):
+        logits = network(*batches)  # (B, classes, steps)
+    logits = logits.float()
+    counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
+    answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)
+    if counts == "each":
+        every = labels[:, None].expand(-1, logits.shape[2])  # (B, steps)
+        losses = functional.cross_entropy(logits, every, reduction="none").mean(dim=1)
+    else:
+        losses = functional.cross_entropy(answer, labels, reduction="none")
+    return losses, answer.detach().argmax(dim=1) == labels
 
 
 @torch.no_grad()

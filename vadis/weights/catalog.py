@@ -1,7 +1,8 @@
-"""The models that DeepMind published, file by file: where each lies, and what identifies its content.
+"""The models that were published, file by file: where each lies, and what identifies its content.
 
 Source: google-deepmind/kinetics-i3d (Apache-2.0). Git blob ids and sizes are facts about those files; the accuracies
 are the paper's (table 3, and its top-5 from the repository's README), on Kinetics' held-out test set, in percent.
+The ImageNet Inception-v1 is torchvision's GoogLeNet, whose file name ends with the first digits of its SHA-256.
 """
 
 from dataclasses import dataclass, field
@@ -19,8 +20,14 @@ class RemoteFile:
 
     local: str  # path under the cache's downloads folder
     urls: tuple[str, ...]  # the same content at each; tried in order
-    git_blob: str
-    size: int | None  # bytes; None where it was not published (the blob id covers it)
+    git_blob: str  # "" for a file outside git
+    size: int | None  # bytes; None where it was not published (the blob id or SHA-256 covers it)
+    sha256_prefix: str = ""  # of a file outside git: all that was published
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What was published of its content."""
+        return {"git_blob": self.git_blob} if self.git_blob else {"sha256_prefix": self.sha256_prefix}
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class PublishedModel:
     """One row of the catalog."""
 
     summary: str
-    checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream: the index, then the data
+    checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream; first what ``convert`` takes: an index, then the data
     labels: str  # a key of labels.PUBLISHED_LISTS
     accuracy: dict[str, Accuracy] = field(default_factory=dict)  # by stream, and "both"
     sample_outputs: str | None = None  # which of the published outputs on the sample are this model's
@@ -125,6 +132,23 @@ WEIGHTS: dict[str, PublishedModel] = {
             ),
         },
         labels="kinetics600",
+    ),
+    "inception-v1-imagenet": PublishedModel(
+        summary="Inception-v1 on single images, ImageNet: what the paper's networks start from",
+        checkpoints={
+            "rgb": (
+                RemoteFile(
+                    "inception-v1-imagenet/googlenet-1378be20.pth",
+                    ("https://download.pytorch.org/models/googlenet-1378be20.pth",),
+                    git_blob="",
+                    size=None,
+                    sha256_prefix="1378be20",
+                ),
+            ),
+        },
+        labels="imagenet",
+        licence="BSD-3-Clause",
+        source="https://github.com/pytorch/vision",
     ),
 }
 """Every published model, by the name that ``--model`` takes."""

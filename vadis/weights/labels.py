@@ -9,8 +9,11 @@ from vadis.errors import WeightsError
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
-PUBLISHED_LISTS = {"kinetics400": 400, "kinetics600": 600}
-"""The lists in this package, with their numbers of classes; the names are DeepMind's (``data/label_map*.txt``)."""
+PUBLISHED_LISTS = {"kinetics400": 400, "kinetics600": 600, "imagenet": 1000}
+"""The lists in this package, with their numbers of classes.
+
+The names are DeepMind's (``data/label_map*.txt``), and torchvision's for the thousand classes of ImageNet.
+"""
 
 
 @lru_cache

@@ -121,12 +121,12 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
     provenance = {
         "source": published.source,
         "licence": published.licence,
-        "files": [{"url": file.urls[0], "git_blob": file.git_blob} for file in published.files],
+        "files": [{"url": file.urls[0], **file.identity} for file in published.files],
     }
-    indexes = [cache.download_path(files[0]) for files in published.checkpoints.values()]
+    sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
     try:
         with temporary_beside(path) as (temporary, _):
-            convert(indexes, temporary, name=name, provenance=provenance)
+            convert(sources, temporary, name=name, provenance=provenance)
             sha256 = load_model_file(temporary).sha256
             temporary.replace(path)
         with temporary_beside(cache.stamp_path(path)) as (temporary, stream):

@@ -1,9 +1,10 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors are float32 and named ``STREAM.KEY``, for example ``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``. The
-metadata has one entry, ``vadis_model``, whose JSON text is the model's card and ``sha256``, the seal: the SHA-256 of
-the card and all that follows the header. The entry marks the format, and the card's ``format_version`` its version.
-A safetensors file cannot hold code, and its tensors cannot overlap; the seal tells a damaged one.
+Tensors are float32 and named ``NETWORK.KEY``, for example ``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a
+network that takes both streams is called ``both``. The metadata has one entry, ``vadis_model``, whose JSON text is the
+model's card and ``sha256``, the seal: the SHA-256 of the card and all that follows the header. The entry marks the
+format, and the card's ``format_version`` its version. A safetensors file cannot hold code, and its tensors cannot
+overlap; the seal tells a damaged one.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"
 MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architecture of the paper (79 M) 316 MB
+LAST_BIASES = ("Logits.bias", "Logits.Conv3d_0c_1x1.conv.bias")  # keys of the last layers of all architectures
 MAX_WIDTH = 16.0  # multiplier of the channel counts; refuses a card before its networks are laid out
 DIFFERENCES_SHOWN = 5  # names in a message
 
@@ -253,6 +255,10 @@ def _numbers_fault(card: ModelCard) -> str | None:
         value = getattr(card, name)
         if type(value) is not int or value < 1:
             return f"{name} is {value!r}"
+    architecture = MODELS[card.architecture]
+    for name in ("short_side", "crop"):
+        if getattr(card, name) != getattr(architecture, name):
+            return f"{name} is {getattr(card, name)}, {card.architecture} has {getattr(architecture, name)}"
     for name, limit in (("width", MAX_WIDTH), ("flow_bound", math.inf)):
         value = getattr(card, name)
         if type(value) not in (int, float) or not 0 < value <= limit or not math.isfinite(value):
@@ -272,12 +278,12 @@ def _provenance_fault(card: ModelCard) -> str | None:
 
 def _check_tensors(path: Path, card: ModelCard, found: Mapping[str, Tensor]) -> None:
     """Raise WeightsError unless ``found`` is exactly what the card asks for."""
-    for stream in card.streams:
-        bias = found.get(f"{stream}.Logits.Conv3d_0c_1x1.conv.bias")
-        if bias is not None and tuple(bias.shape) != (len(card.labels),):
+    for key, bias in found.items():
+        name, _, own = key.partition(".")
+        if own in LAST_BIASES and tuple(bias.shape) != (len(card.labels),):
             outputs = bias.shape[0] if bias.ndim else 0
             raise WeightsError(
-                f"{path} has {outputs} outputs in its {stream} network, its label list has {len(card.labels)}"
+                f"{path} has {outputs} outputs in its {name} network, its label list has {len(card.labels)}"
             )
     difference = describe_difference(expected_shapes(card), {key: tuple(value.shape) for key, value in found.items()})
     if difference is not None:

@@ -1,0 +1,116 @@
+"""The contract of every row of MODELS: footprints of table 1, and that a model file of it walks the whole road."""
+
+import pytest
+import torch
+
+from tests.synthetic import write_video
+from vadis.datasets import Example
+from vadis.evaluation import answer
+from vadis.features import features_of
+from vadis.inference import classify
+from vadis.models import BOTH, MODELS, ModelCard, build_networks, inference_form
+from vadis.models.folded import FEATURES
+from vadis.streams import STREAMS, network_input, shrinking
+from vadis.weights.model_file import load_model_file, save_model
+
+LABELS = ("a", "b", "c")
+WIDTH = 1 / 32
+TABLE_1 = {  # what a network sees of a training clip and of a test video, by stream; seconds of both (paper)
+    "lstm": ({"rgb": 25}, 5.0, {"rgb": 50}, 10.0),
+    "c3d": ({"rgb": 16}, 0.64, {"rgb": 240}, 9.6),
+    "two-stream": ({"rgb": 1, "flow": 10}, 0.4, {"rgb": 25, "flow": 250}, 10.0),
+    "fused": ({"rgb": 5, "flow": 50}, 2.0, {"rgb": 25, "flow": 250}, 10.0),
+    "i3d": ({"rgb": 64, "flow": 64}, 2.56, {"rgb": 250, "flow": 250}, 10.0),
+}
+
+
+def test_every_architecture_of_the_paper_is_there():
+    assert list(MODELS) == list(TABLE_1)
+    assert [row.letter for row in MODELS.values()] == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_footprints_are_those_of_table_1(name):
+    row, (training, training_seconds, test, test_seconds) = MODELS[name], TABLE_1[name]
+    assert row.window_frames / 25 == training_seconds
+    assert row.test_frames / 25 == test_seconds
+    window = row.test_window or row.test_frames
+    assert row.test_frames % window == 0
+    for stream in row.streams:
+        assert len(range(row.window_frames)[row.sampling[stream]]) == training[stream]
+        assert row.test_frames // window * len(range(window)[row.sampling[stream]]) == test[stream]
+
+
+def card(name: str, **changes) -> ModelCard:
+    row = MODELS[name]
+    values = {"streams": row.streams, "labels": LABELS, "width": WIDTH, "window_frames": row.window_frames}
+    return ModelCard(f"tiny-{name}", name, **{**values, "short_side": row.short_side, "crop": row.crop, **changes})
+
+
+def saved(path, name, **changes):
+    torch.manual_seed(3)
+    made = card(name, **changes)
+    save_model(path, made, {key: network.state_dict() for key, network in build_networks(made).items()})
+    return load_model_file(path, "cpu")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("table") / "v.mp4", num_frames=70, seed=4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_file_of_it_labels_a_video_and_answers_the_papers_test(tmp_path, video, name):
+    model, row = saved(tmp_path / "m.safetensors", name), MODELS[name]
+    assert list(model.networks) == list(row.networks(row.streams))
+    result = classify(video, model)
+    assert result.streams == row.streams
+    assert sum(label.score for label in result.labels) == pytest.approx(1, abs=1e-5)
+    assert result.segments[-1].end == pytest.approx(2.8)
+    found = answer(Example(str(video), "a"), model)
+    assert found.error is None
+    assert list(found.logits) == list(model.networks)
+    arrays = features_of(video, model, layer=FEATURES).arrays
+    assert {key: array.ndim for key, array in arrays.items()} == dict.fromkeys(model.networks, 2)
+
+
+@pytest.mark.parametrize("name", ["c3d", "two-stream", "fused"])
+def test_windows_follow_one_another_and_the_last_ends_with_the_video(tmp_path, video, name):
+    model, row = saved(tmp_path / "m.safetensors", name), MODELS[name]
+    seconds = features_of(video, model).seconds
+    starts = [round(centre * 25 - row.test_window / 2) for centre in seconds]
+    expected = [*range(0, 70 - row.test_window + 1, row.test_window)]
+    assert starts == expected + [70 - row.test_window] * (70 % row.test_window > 0)
+
+
+def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video):
+    model = saved(tmp_path / "m.safetensors", "two-stream")
+    assert classify(video, model.only(("flow",))).streams == ("flow",)
+    alone = saved(tmp_path / "n.safetensors", "fused", streams=("rgb",))
+    assert list(alone.networks) == ["rgb"]
+    assert classify(video, alone).streams == ("rgb",)
+
+
+def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
+    model = saved(tmp_path / "m.safetensors", "two-stream")
+    given = {stream: inference_form(model)[stream] for stream in model.networks}
+    from vadis.sliding import WHOLE_VIDEO, outputs, prepared
+    from vadis.video.reader import open_video
+
+    with open_video(video) as opened:
+        _, clips = prepared(opened, model, lambda stage, frames: None)
+        steps = [output for _, output in outputs(clips, opened, model, WHOLE_VIDEO)]
+    each = [torch.softmax(torch.from_numpy(step[stream]), 0) for step in steps for stream in given]
+    expected = torch.stack(each).mean(dim=0)
+    scores = {label.label: label.score for label in classify(video, model).labels}
+    assert [scores[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert BOTH not in given
+
+
+def test_c3d_sees_the_crop_shrunk_to_half():
+    assert shrinking(MODELS["c3d"].short_side) == 2
+    frames = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8).numpy()
+    x = network_input(frames, "rgb", shrink=2)
+    assert x.shape == (1, 3, 2, 112, 112)
+    whole = STREAMS["rgb"].to_input(frames)
+    assert torch.allclose(x[..., 5, 7], whole[..., 10:12, 14:16].mean(dim=(3, 4)), atol=1e-6)

@@ -1,0 +1,97 @@
+"""A run as ``vadis train`` or ``vadis finetune`` leaves it, without training: ``write_trained``, ``write_tested``."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from vadis.datasets import Dataset, Example
+from vadis.datasets.listing import Problems
+from vadis.evaluation.metrics import Ranking, measured
+from vadis.evaluation.tables import summary, write_summary
+from vadis.models import MODELS, Model, ModelCard
+from vadis.training.finetuning import RUN_NAME, Plan
+from vadis.training.recipe_file import chosen_recipes, default_recipe
+
+NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "folder": 3}
+
+
+def labels_of(dataset: str) -> tuple[str, ...]:
+    return tuple(f"class {number}" for number in range(NUM_CLASSES[dataset]))
+
+
+def begun(name: str, architecture: str = "i3d", sha256: str = "0" * 64) -> Model:
+    """A model to begin from, of which only the card matters."""
+    card = ModelCard(name, architecture, MODELS[architecture].streams, labels_of("kinetics"))
+    return Model(card, {}, torch.device("cpu"), sha256)
+
+
+def write_trained(
+    folder: Path,
+    architecture: str,
+    dataset: str,
+    right: dict[str, int],
+    *,
+    split: int = 1,
+    mode: str = "full",
+    start: Model | None = None,
+    imagenet: bool = False,
+    width: float = 1.0,
+    changes: dict[str, object] | None = None,
+    is_tested: bool = True,
+    part: str = "test",
+    age_seconds: float = 0.0,
+) -> Path:
+    """Write run.json and metrics.json.
+
+    Args:
+        right: by column, how many of 1,000 videos were right; "rgb" alone is a model of one stream.
+        start: the model to begin from; without it, made anew, from ImageNet if ``imagenet``.
+        changes: of the recipe.
+        age_seconds: how long ago it was tested.
+    """
+    labels, streams = labels_of(dataset), tuple(right) if len(right) == 1 and "both" not in right else None
+    streams = streams or MODELS[architecture].streams
+    examples = {"train": tuple(Example(f"{number}.mp4", label) for number, label in enumerate(labels))}
+    names = {
+        run: default_recipe(architecture, dataset, run, mode if start else "scratch")
+        for run in MODELS[architecture].runs(streams)
+    }
+    recipes = chosen_recipes(names, None, {"schedule": "steps"} | (changes or {}))
+    original = begun("inception-v1-imagenet", "two-stream") if imagenet else None
+    data = Dataset(dataset, "data", labels, split, examples, Problems())
+    plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)
+    folder.mkdir(parents=True)
+    (folder / RUN_NAME).write_text(json.dumps(plan.to_json()))
+    if is_tested:
+        write_tested(
+            folder, plan.card.name, architecture, dataset, right, split=split, part=part, age_seconds=age_seconds
+        )
+    return folder
+
+
+def write_tested(
+    folder: Path,
+    model: str,
+    architecture: str,
+    dataset: str,
+    right: dict[str, int],
+    *,
+    split: int = 1,
+    part: str = "test",
+    age_seconds: float = 0.0,
+) -> Path:
+    """Write metrics.json alone, as ``vadis evaluate`` does."""
+    labels = labels_of(dataset)
+    answers = {True: (labels[0],), False: (labels[1],)}
+    found = {
+        column: measured([Ranking(labels[0], answers[number < count]) for number in range(1000)], labels)
+        for column, count in right.items()
+    }
+    about = {"dataset": dataset, "split": split, "part": part, "model": model}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_summary(folder, summary(found, labels, **about, failed=0, architecture=architecture))
+    stamp = (folder / "metrics.json").stat().st_mtime - age_seconds
+    os.utime(folder / "metrics.json", (stamp, stamp))
+    return folder

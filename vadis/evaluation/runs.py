@@ -1,0 +1,110 @@
+"""Tests that have been run: their answers read again, and the mean over the splits of a dataset."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vadis.errors import UsageError
+from vadis.evaluation.answers import ANSWERS_NAME, Answer, parsed
+from vadis.evaluation.metrics import Metrics, metrics
+from vadis.results import printable
+
+METRICS_NAME = "metrics.json"
+NEEDED = ("dataset", "split", "part", "model", "architecture", "streams", "networks", "averages", "classes")
+FIGURES = ("top1", "top5", "mean_class")
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What an evaluation left in ``folder``; ``is_complete``: it came to its end."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    answers: tuple[Answer, ...]
+    is_complete: bool
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the logits."""
+        return tuple(self.settings["classes"])
+
+    @property
+    def split(self) -> int:
+        """The number of the official split."""
+        return int(self.settings["split"])
+
+    def metrics(self) -> dict[str, Metrics]:
+        """Metrics by column."""
+        return metrics(self.answers, self.classes, self.settings["networks"], self.settings["averages"])
+
+
+def read_run(folder: Path, *, partial: bool = False) -> PastRun:
+    """The evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``; nothing in it is changed.
+
+    A torn last line is left out.
+
+    Raises:
+        UsageError: for what cannot be read, is no answer file or damaged; and, unless ``partial``, where the evaluation
+            has not come to its end, so that its metrics would be those of some videos only.
+    """
+    path = folder / ANSWERS_NAME
+    try:
+        settings, answers, _ = parsed(path, path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{_shown(path)} cannot be read: {error.strerror}") from error
+    missing = [key for key in NEEDED if key not in settings]
+    strange = {answer.label for answer in answers.values()} - set(settings.get("classes", ()))
+    if missing or strange:
+        raise UsageError(f"{_shown(path)} is not a file of answers")
+    wanted = _num_examples(folder / METRICS_NAME)
+    if wanted != len(answers) and not partial:
+        so_far = f"{len(answers):,} videos have answers" + (
+            "" if wanted is None else f", metrics.json is of {wanted:,}"
+        )
+        hint = "run the same vadis evaluate again, which goes on there; or add --partial"
+        raise UsageError(f"the evaluation in {_shown(folder)} is not finished: {so_far}", hint=hint)
+    return PastRun(folder, settings, tuple(answers.values()), wanted == len(answers))
+
+
+def _num_examples(path: Path) -> int | None:
+    """The videos of the finished evaluation beside; None where there is none."""
+    try:
+        summary = json.loads(path.read_bytes())
+        counts = {column["num_examples"] for column in summary.values() if isinstance(column, dict)}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UsageError(f"{_shown(path)} is damaged", hint="run the same vadis evaluate again") from error
+    return int(counts.pop()) if len(counts) == 1 else None
+
+
+def check_together(runs: Sequence[PastRun]) -> None:
+    """Raise UsageError where a mean over ``runs`` would mean nothing: other datasets or classes, one split twice."""
+    first = runs[0]
+    for index, run in enumerate(runs):
+        for key in sorted({*first.settings, *run.settings} - {"model", "model_sha256", "split"}):
+            if run.settings.get(key) != first.settings.get(key):
+                raise UsageError(
+                    f"{_shown(first.folder)} and {_shown(run.folder)} differ in their {key}: there is no mean of them"
+                )
+        for other in runs[:index]:
+            if other.split == run.split:
+                raise UsageError(
+                    f"{_shown(other.folder)} and {_shown(run.folder)} are both of split {run.split}",
+                    hint="give one of each split",
+                )
+
+
+def mean(columns: Sequence[Metrics]) -> dict[str, float | None]:
+    """Top-1, top-5 and mean class accuracy, each the mean of its values on the splits (paper, table 5)."""
+    found: dict[str, float | None] = {}
+    for figure in FIGURES:
+        values = [getattr(column, figure) for column in columns]
+        found[figure] = None if None in values else round(sum(values) / len(values), 6)
+    return found
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))

@@ -1,0 +1,114 @@
+"""The 3D-ConvNet, architecture (b): C3D with batch norm, trained from scratch.
+
+References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.2; (2) Tran et al.,
+"Learning spatiotemporal features with 3D convolutional networks", 2015, the paper's [31].
+
+A clip of 16 frames becomes 8, 4, 2 and 1: the paper's first pooling halves time too, where that of (2) does not. So
+nothing is left to pool in time at the end, and the last pooling shrinks space alone, from 7 to 4 (2 pads there as well;
+SAME puts the odd line at the end). The first fully connected layer sees 512·4·4 values, which gives table 1's 79 M.
+Axes: B batch, C channels, T time, H, W.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vadis.models.clip_shape import check_clip
+from vadis.models.i3d import (
+    BATCH_NORM_EPSILON,
+    BATCH_NORM_MOMENTUM,
+    Conv,
+    ConvUnit,
+    Pool,
+    PoolUnit,
+    channels_last,
+    initialise,
+    scaled,
+)
+
+CLIP_FRAMES = 16
+CLIP_SIZE = 112  # px
+GRID = 4  # height and width of pool5: 112 / 32, rounded up
+HIDDEN = 4096  # units of both fully connected layers, at width 1
+
+ROWS: tuple[Conv | Pool, ...] = (
+    Conv("conv1a", 64, (3, 3, 3)),
+    Pool("pool1", (2, 2, 2), (2, 2, 2)),  # (1); 1×2×2 in (2)
+    Conv("conv2a", 128, (3, 3, 3)),
+    Pool("pool2", (2, 2, 2), (2, 2, 2)),
+    Conv("conv3a", 256, (3, 3, 3)),
+    Conv("conv3b", 256, (3, 3, 3)),
+    Pool("pool3", (2, 2, 2), (2, 2, 2)),
+    Conv("conv4a", 512, (3, 3, 3)),
+    Conv("conv4b", 512, (3, 3, 3)),
+    Pool("pool4", (2, 2, 2), (2, 2, 2)),
+    Conv("conv5a", 512, (3, 3, 3)),
+    Conv("conv5b", 512, (3, 3, 3)),
+    Pool("pool5", (1, 2, 2), (1, 2, 2)),
+)
+
+
+class DenseUnit(nn.Module):
+    """A fully connected layer (no bias), batch norm, ReLU, dropout.
+
+    Each value has its own place here, so unlike a convolution's its statistics come from the batch alone; what the
+    paper says of large batches is about these.
+    """
+
+    def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, channels, bias=False)
+        self.norm = nn.BatchNorm1d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
+        self.norm.weight.requires_grad_(False)  # as in I3D
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels) → (B, channels)."""
+        y: Tensor = self.dropout(self.norm(self.linear(x)).relu())
+        return y
+
+
+class C3D(nn.Module):
+    """Architecture (b); one prediction per clip of 16 frames.
+
+    Args:
+        num_classes: size of the last layer.
+        in_channels: 3; the paper has it for RGB alone.
+        width: multiplies every channel count (rounded, at least 1), those of the fully connected layers too.
+        dropout: after both fully connected layers, while training (2: 0.5).
+    """
+
+    training_steps: ClassVar[str] = "mean"
+    test_steps: ClassVar[str] = "mean"
+    least_clips: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
+
+    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.in_channels, channels = in_channels, in_channels
+        self.body = nn.Sequential()
+        for row in ROWS:
+            if isinstance(row, Pool):
+                self.body.add_module(row.name, PoolUnit(row.kernel, row.stride))
+                continue
+            inputs, channels = channels, scaled(row.channels, width)
+            self.body.add_module(row.name, ConvUnit(inputs, channels, row.kernel, row.stride))
+        hidden = scaled(HIDDEN, width)
+        self.fc6 = DenseUnit(channels * GRID * GRID, hidden, dropout)
+        self.fc7 = DenseUnit(hidden, hidden, dropout)
+        self.Logits = nn.Linear(hidden, num_classes)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes, 1) of a clip ``x`` (B, 3, 16, 112, 112) in [-1, 1].
+
+        Raises ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
+        """
+        logits: Tensor = self.Logits(self.features(x).squeeze(2))  # (B, classes)
+        return logits.unsqueeze(2)  # (B, classes, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees of such a clip, (B, 4096, 1); training drops some of it."""
+        check_clip("C3D", x, self.in_channels, CLIP_FRAMES, CLIP_SIZE)
+        y = self.body(channels_last(x)).flatten(1)  # (B, 512·1·4·4)
+        hidden: Tensor = self.fc7(self.fc6(y))
+        return hidden.unsqueeze(2)  # (B, 4096, 1)

@@ -1,0 +1,105 @@
+"""3D-Fused Two-Stream, architecture (d): two Inception-v1 whose grids meet in a 3D convolution.
+
+References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.3; (2) Feichtenhofer et
+al., "Convolutional two-stream network fusion for video action recognition", 2016, the paper's [8].
+
+(1) names the layers but not their strides and padding, and gives 39 M parameters in all. The two bodies have 11.2 M and
+the 3×3×3 convolution of 2·1024 → 512 channels 28.3 M, so little is left for the last layer: at 400 classes it must see
+512 values, 0.2 M (512·3·3 values already make 41 M). Two layers of 3×3×3 lead from the 5×7×7 grid to 1×1×1, all of it
+looked at and nothing padded, if the convolution moves by two places in space:
+
+    5×7×7  → convolution 3×3×3, stride 1×2×2, no padding →  3×3×3  → max pooling 3×3×3 →  1×1×1
+
+Axes: B batch, C channels, T time, H, W.
+"""
+
+from collections import OrderedDict
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vadis.models.clip_shape import check_clip
+from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, initialise, scaled
+from vadis.models.inception import InceptionBody, stacked
+
+SNIPPETS = 5  # along time: RGB frames, 10 frames apart, each with its snippet of flow (1)
+SNIPPET_FRAMES = {"rgb": 1, "flow": 10}
+CHANNELS = {"rgb": 3, "flow": 2}  # of a frame
+FUSED = 512  # channels of the convolution, at width 1 (1)
+FUSION_STRIDE = (1, 2, 2)
+GAUSSIAN_STD = 0.01  # of the new layers' weights; (1) says Gaussian, not how wide. Batch norm follows the convolution
+
+
+class Fused(nn.Module):
+    """Architecture (d); one prediction per 5 snippets.
+
+    Args:
+        num_classes: size of the last layer.
+        streams: "rgb" and "flow" in this order, or one of them (table 2 has both alone as well).
+        width: multiplies every channel count (rounded, at least 1).
+        dropout: of the features before the last layer, while training. The paper names none; it is I3D's.
+    """
+
+    training_steps: ClassVar[str] = "mean"  # of one step
+    test_steps: ClassVar[str] = "mean"
+
+    def __init__(
+        self,
+        num_classes: int,
+        streams: tuple[str, ...] = ("rgb", "flow"),
+        *,
+        width: float = 1.0,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.streams, joined = streams, 0
+        for stream in streams:
+            body = InceptionBody(CHANNELS[stream] * SNIPPET_FRAMES[stream], width=width)
+            self.add_module(stream, body)
+            joined += body.channels
+        fused = scaled(FUSED, width)
+        self.fusion = _fusion(joined, fused)
+        self.dropout = nn.Dropout(dropout)
+        self.Logits = nn.Linear(fused, num_classes)
+        self.apply(initialise)
+        nn.init.normal_(self.Logits.weight, std=GAUSSIAN_STD)
+        nn.init.normal_(self.fusion.get_submodule("conv").weight, std=GAUSSIAN_STD)  # type: ignore[arg-type]
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        """Logits (B, classes, 1) of RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), both in [-1, 1].
+
+        RGB frame i goes with the flow of frames 10 i to 10 i + 9, as one grid. Raises ValueError for clips of another
+        number or shape.
+        """
+        logits: Tensor = self.Logits(self.dropout(self.features(*clips).squeeze(2)))  # (B, classes)
+        return logits.unsqueeze(2)  # (B, classes, 1)
+
+    def features(self, *clips: Tensor) -> Tensor:
+        """What the last layer sees of such clips, (B, 512, 1)."""
+        if len(clips) != len(self.streams):
+            raise ValueError(f"one clip is needed for each of {', '.join(self.streams)}; got {len(clips)}")
+        grids = [self._grids(stream, clip) for stream, clip in zip(self.streams, clips, strict=True)]
+        pooled: Tensor = self.fusion(torch.cat(grids, dim=1))  # (B, 512, 1, 1, 1)
+        return pooled.flatten(2)  # (B, 512, 1)
+
+    def _grids(self, stream: str, x: Tensor) -> Tensor:
+        """The last grid of every snippet of a stream, (B, 1024, 5, 7, 7)."""
+        check_clip(f"3D-Fused ({stream})", x, CHANNELS[stream], SNIPPETS * SNIPPET_FRAMES[stream])
+        snippets = torch.cat(x.chunk(SNIPPETS, dim=2))  # (5·B, C, frames, H, W)
+        grids = self.get_submodule(stream)(stacked(snippets))  # (5·B, 1024, 7, 7)
+        return torch.stack(grids.chunk(SNIPPETS), dim=2)  # (B, 1024, 5, 7, 7)
+
+
+def _fusion(in_channels: int, channels: int) -> nn.Sequential:
+    """Where the streams meet: (B, in_channels, 5, 7, 7) → (B, channels, 1, 1, 1)."""
+    norm = nn.BatchNorm3d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
+    norm.weight.requires_grad_(False)  # as in I3D
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv3d(in_channels, channels, (3, 3, 3), FUSION_STRIDE, bias=False),  # (B, channels, 3, 3, 3)
+            norm=norm,
+            relu=nn.ReLU(inplace=True),
+            pool=nn.MaxPool3d((3, 3, 3)),
+        )
+    )
