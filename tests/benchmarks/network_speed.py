@@ -2,19 +2,25 @@
 
     python tests/benchmarks/network_speed.py [--frames 64] [--repeats 5] [--chunk 32]
 
-The peer is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``: batch norm as a layer of its
-own, SAME padding written out by ``functional.pad``, contiguous tensors, the code that one writes first. The floor is
-the multiply-adds of all convolutions at the rate that one large convolution, alone and in the cache, reaches on this
-machine in the same run: what the network would take if every layer were as kind to the processor.
+The peer is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``, computed as one writes it first
+(``plain_network``): batch norm as a layer of its own, SAME padding written out by ``functional.pad``, contiguous
+tensors. The floor is the multiply-adds of all convolutions at the rate that one large convolution, alone and in the
+cache, reaches on this machine in the same run: what the network would take if every layer were as kind to the
+processor.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from tests.benchmarks.plain_network import plainly_written
 from vadis.device import cpu_count
 from vadis.models.folded import CHANNELS_LAST, FoldedConv, FoldedI3D, WholeClip
 from vadis.models.i3d import I3D, ConvUnit
@@ -73,8 +79,13 @@ def main() -> None:
     folded = FoldedI3D(plain, torch.device("cpu"))
     x = torch.rand(1, 3, options.frames, 224, 224) * 2 - 1
     large, y = large_convolution()
+
+    def plainly() -> None:
+        with plainly_written():
+            plain(x)
+
     calls = [
-        lambda: plain(x),
+        plainly,
         lambda: folded(x),
         lambda: in_chunks(folded, x, options.chunk),
         lambda: large(y, WholeClip()),

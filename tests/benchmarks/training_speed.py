@@ -22,17 +22,16 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks.loading import made
 from tests.benchmarks.network_speed import convolution_flops, large_convolution, seconds_in_turn
+from tests.benchmarks.plain_network import plainly_written
 from vadis.datasets import Example
 from vadis.device import cpu_count
-from vadis.models import i3d
 from vadis.models.folded import WholeClip
-from vadis.models.i3d import I3D, ConvUnit, PoolUnit, pad_same
+from vadis.models.i3d import I3D
 from vadis.streams import STREAMS
 from vadis.training import loop
 from vadis.training.distributed import Process
@@ -96,21 +95,8 @@ def passes(network: I3D, x: Tensor) -> None:
     network(x).sum().backward()
 
 
-def plain_conv(unit: ConvUnit, x: Tensor) -> Tensor:
-    x = pad_same(x, unit.conv.kernel_size, unit.conv.stride)
-    return functional.relu(unit.norm(functional.conv3d(x, unit.conv.weight, None, unit.conv.stride)))
-
-
-def plain_pool(unit: PoolUnit, x: Tensor) -> Tensor:
-    return functional.max_pool3d(pad_same(x, unit.kernel, unit.stride), unit.kernel, unit.stride)
-
-
 def plain_passes(network: I3D, x: Tensor) -> None:
-    with (
-        patch.object(i3d, "channels_last", lambda x: x),
-        patch.object(ConvUnit, "forward", plain_conv),
-        patch.object(PoolUnit, "forward", plain_pool),
-    ):
+    with plainly_written():
         passes(network, x)
 
 

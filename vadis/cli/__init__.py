@@ -14,6 +14,10 @@ import vadis
 from vadis.cli import classify, doctor, evaluate, features, finetune, flow, interrupts, plot, reproduce, train, weights
 from vadis.cli.terminal import explain, settings, tame_streams
 
+# Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
+# wait for wherever others want it too; on a busy machine a training step took up to ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     name="vadis",
     help="Find out what happens in your videos: two-stream I3D action recognition (Carreira & Zisserman, 2017).",
