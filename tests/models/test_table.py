@@ -5,6 +5,7 @@ import torch
 
 from tests.synthetic import write_video
 from vadis.datasets import Example
+from vadis.errors import UsageError
 from vadis.evaluation import answer
 from vadis.features import features_of
 from vadis.inference import classify
@@ -86,6 +87,8 @@ def test_windows_follow_one_another_and_the_last_ends_with_the_video(tmp_path, v
 def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     assert classify(video, model.only(("flow",))).streams == ("flow",)
+    with pytest.raises(UsageError, match="are one network"):
+        saved(tmp_path / "d.safetensors", "fused").only(("rgb",))
     alone = saved(tmp_path / "n.safetensors", "fused", streams=("rgb",))
     assert list(alone.networks) == ["rgb"]
     assert classify(video, alone).streams == ("rgb",)

@@ -40,6 +40,4 @@ def load_quietly(name: str, streams: str, device: str, offline: bool) -> "Model"
     if streams not in model.card.streams:
         has = " and ".join(model.card.streams)
         raise UsageError(f"the model {model.card.name} has no {streams} stream", hint=f"it has {has}")
-    if "both" in model.networks:
-        raise UsageError(f"the streams of {model.card.name} are one network, which needs all of them")
     return model.only((streams,))

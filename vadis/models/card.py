@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vadis.models.architecture import InferenceForm
+from vadis.errors import UsageError
+from vadis.models.architecture import BOTH, InferenceForm
 
 FORMAT_VERSION = 1
 
@@ -57,6 +58,10 @@ class Model:
     folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
 
     def only(self, streams: tuple[str, ...]) -> "Model":
-        """The same model with some of its streams; raises KeyError where one network takes several of them."""
-        kept = self.networks if streams == self.card.streams else {stream: self.networks[stream] for stream in streams}
+        """The same model with some of its streams; raises UsageError where one network takes several of them."""
+        if streams == self.card.streams:
+            return self
+        if BOTH in self.networks:
+            raise UsageError(f"the streams of {self.card.name} are one network, which needs all of them")
+        kept = {stream: self.networks[stream] for stream in streams}
         return Model(replace(self.card, streams=streams), kept, self.device, self.sha256, self.folded)
