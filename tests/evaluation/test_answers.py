@@ -5,6 +5,7 @@ import multiprocessing
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -134,21 +135,23 @@ def test_another_process_is_kept_out_until_this_one_is_done(path: Path) -> None:
         file = None  # which lets go of it
 
 
-@pytest.fixture
-def small_files(path: Path) -> Iterator[None]:
-    """No file may grow beyond 20 bytes more than the answers: a disk that is nearly full."""
+@contextmanager
+def nearly_full(path: Path) -> Iterator[None]:
+    """No file may grow beyond 20 bytes more than ``path`` has. Not a fixture: pytest writes its own log before that ends."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(path: Path, small_files: None) -> None:
+def test_a_full_disk_leaves_the_file_as_it_was(path: Path) -> None:
     content = path.read_bytes()
     file = AnswerFile(path, SETTINGS)
-    with pytest.raises(OSError, match="File too large"):
+    with nearly_full(path), pytest.raises(OSError, match="File too large"):
         file.append(said(9))
     assert path.read_bytes() == content
     assert "9.mp4" not in {answer.path for answer in file.answers.values()}
