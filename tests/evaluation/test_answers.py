@@ -137,7 +137,7 @@ def test_another_process_is_kept_out_until_this_one_is_done(path: Path) -> None:
 
 @contextmanager
 def nearly_full(path: Path) -> Iterator[None]:
-    """No file may grow beyond 20 bytes more than ``path`` has. Not a fixture: pytest writes its own log before that ends."""
+    """No file may be 20 bytes longer than ``path`` is. Not a fixture, whose limit pytest's own log would meet."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
