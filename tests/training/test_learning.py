@@ -117,13 +117,14 @@ def test_shuffled_frames_tell_nothing(learnt, tmp_path):
 
 @pytest.mark.slow
 def test_a_new_last_layer_learns_directions_that_the_network_never_saw(tmp_path):
-    write_dataset(tmp_path / "others", DIAGONALS, {"train": TRAIN, "test": 1})
-    write_dataset(tmp_path / "data", AXES, {"train": TRAIN // 2, "test": TEST})
+    write_dataset(tmp_path / "others", DIAGONALS, {"train": TRAIN // 2, "test": 1})
+    write_dataset(tmp_path / "data", AXES, {"train": TRAIN // 3, "test": TEST // 2})
     began = time.monotonic()
-    vadis(*FROM_SCRATCH, "--streams", "flow", "--data", tmp_path / "others", "-o", tmp_path / "begun")
+    fewer = ("--streams", "flow", "--set", "steps=25", "--set", "milestones=[[20, 0.005]]")
+    vadis(*FROM_SCRATCH, *fewer, "--data", tmp_path / "others", "-o", tmp_path / "begun")
     begun = ("--from", tmp_path / "begun/model.safetensors", "--streams", "flow", "--device", "cpu")
     trained = time.monotonic()
     vadis("finetune", "--mode", "fixed", *begun, "--data", tmp_path / "data", "-o", tmp_path / "run")
     right = right_answers(tmp_path / "run")
     print(f"\npretrained in {trained - began:.0f} s, fixed in {time.monotonic() - trained:.0f} s: {right}")
-    assert right["flow"] > bounds_of_chance(TEST * len(AXES))[-1]
+    assert right["flow"] > bounds_of_chance(TEST // 2 * len(AXES))[-1]

@@ -61,7 +61,8 @@ def _recipe(stream: str, default: str, written: Mapping[str, Any], changes: Mapp
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return written
     except OSError as error:
         raise UsageError(f"the recipe {printable(str(path))} cannot be read: {error.strerror}") from error
     except ValueError as error:  # TOML's and UTF-8's
