@@ -24,11 +24,12 @@ ROOMS = (  # in the order a video walks them; a room imports only those before i
     "scores",
     "inference",
     "features",
+    "formats",
+    "batch",
     "report",
     "datasets",
     "training",
     "evaluation",
-    "formats",
     "cli",
 )
 MAX_FILE_LINES = 400

@@ -11,7 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, finetune, flow, interrupts, plot, reproduce, train, weights
+from vadis.cli import (
+    classify,
+    doctor,
+    evaluate,
+    export,
+    features,
+    finetune,
+    flow,
+    interrupts,
+    plot,
+    reproduce,
+    train,
+    weights,
+)
 from vadis.cli.terminal import explain, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
@@ -29,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=classify.EPILOG)(classify.classify)
+app.command(epilog=export.EPILOG)(export.export)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
