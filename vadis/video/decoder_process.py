@@ -57,7 +57,11 @@ class Gone(Exception):
 
 
 class TooSlow(Exception):
-    """Patience has run out."""
+    """Patience has run out, after a last wait of ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class Child:
@@ -92,6 +96,7 @@ class Child:
         self.pid = self._process.pid
         self.is_ready = False
         self._usage: Any = None
+        self._is_over = False
 
     def begin(self) -> list[str]:
         """Wait until it serves; what it could not give up (``confinement.confine``)."""
@@ -127,7 +132,7 @@ class Child:
             is_there = left > 0 and bool(self._selector.select(left))
             patience.waited += time.monotonic() - began
             if not is_there:
-                raise TooSlow
+                raise TooSlow(left)
             got = self._told.readinto(buffer)  # type: ignore[attr-defined]
             if not got:
                 raise Gone
@@ -149,7 +154,10 @@ class Child:
                 os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it and forget it; afterwards ``reason`` and ``peak_mb`` tell of it."""
+        """Kill it and forget it, once; afterwards ``reason`` and ``peak_mb`` tell of it."""
+        if self._is_over:
+            return
+        self._is_over = True
         self.kill()
         deadline = time.monotonic() + _BURIAL_SECONDS
         while not self._reap() and time.monotonic() < deadline:

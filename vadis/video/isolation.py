@@ -134,8 +134,8 @@ class ChildVideo:
         try:
             yield child
         except TooSlow as error:
-            waited = f"the decoder gave nothing for {self._patience.quiet_seconds:g} s"
-            if self._patience.waited > self._patience.quiet_seconds:
+            waited = f"the decoder gave nothing for {error.seconds:.0f} s"
+            if error.seconds < self._patience.quiet_seconds / 2:
                 waited = f"the decoder took {self._patience.waited:.0f} s, far more than the video lasts"
             raise VideoError("timeout", waited, more("max_wait_seconds")) from error
         except Gone as error:
