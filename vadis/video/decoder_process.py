@@ -6,6 +6,7 @@ Whatever it does, it is waited for no longer than ``Patience`` has it, and belie
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -71,6 +72,7 @@ class Child:
         path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)
         start = {"path": path, "parent": os.getpid(), "max_memory_mb": limits.max_memory_mb}
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        self._our_most_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self.last_words, words = os.pipe()
         os.set_blocking(words, False)  # a child that talks on stderr is not held up by it
         try:
@@ -187,8 +189,12 @@ class Child:
         return self._process.returncode is not None
 
     def peak_mb(self) -> int:
-        """The most memory that it had, once it has ended; 0 where that is not known."""
-        return self._usage.ru_maxrss >> 10 if self._usage is not None and self._usage.ru_maxrss else 0
+        """The most memory that it had, once it has ended; 0 where that is not known.
+
+        Linux counts what this process held when it started the other one as that one's.
+        """
+        most_kb = 0 if self._usage is None else self._usage.ru_maxrss
+        return most_kb >> 10 if most_kb > self._our_most_kb else 0
 
     def reason(self) -> str:
         """How it ended, to go on a sentence with."""
