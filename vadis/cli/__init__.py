@@ -21,6 +21,7 @@ from vadis.cli import (
     flow,
     interrupts,
     plot,
+    report,
     reproduce,
     train,
     weights,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command(epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=export.EPILOG)(export.export)
+app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
