@@ -33,6 +33,7 @@ def locked(output: Path) -> Iterator[None]:
     place = output.with_name(f"{output.name}.lock")
     descriptor = _taken(place, output)
     try:
+        _sign(descriptor)
         yield
     finally:
         place.unlink(missing_ok=True)  # before it is let go: whoever waits looks again whether it is still the same
@@ -46,7 +47,6 @@ def _taken(place: Path, output: Path) -> int:
         try:
             _take(descriptor, place, output)
             if _is_still(descriptor, place):
-                _sign(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)

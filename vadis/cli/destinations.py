@@ -6,7 +6,7 @@ command goes on where the last one ended. Of any other output nothing is there u
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,7 +166,10 @@ class Place:
             with self._journal(path) as journal:
                 yield Journaled(journal, self.overwrite, self.retry_failed)
             return
-        with nullcontext() if is_special else locked(path):
+        with ExitStack() as held:
+            if not is_special:
+                with outputs.explained(show(path)):
+                    held.enter_context(locked(path))
             yield Stream(partial(outputs.to_file, path, form))
 
     @contextmanager
