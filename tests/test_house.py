@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (  # in the order a video walks them; a room imports only those before it
     "errors",
     "device",
+    "notebook",
     "results",
     "atomic",
     "video",

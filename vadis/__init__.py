@@ -2,8 +2,9 @@
 
 A video walks through these rooms, in this order:
 
-    errors, results, device, atomic
-                 the floor: what can go wrong, what is said of a video, where to compute, files whole or not at all
+    errors, device, notebook, results, atomic
+                 the floor: what can go wrong, where to compute, what is said of a video (and how a notebook shows it),
+                 files whole or not at all
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats

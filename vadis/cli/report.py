@@ -78,6 +78,12 @@ def report(
     The page is one file that needs no network. It plays the videos from where they lie.
     """
     settings.debug |= debug
+    if len(inputs) == 1 and inputs[0].is_dir():
+        from vadis.report.run_page import is_run
+
+        if is_run(inputs[0]):
+            _of_run(inputs[0], output, overwrite, title)
+            return
     output = output or Path("report.html")
     check_file(output, overwrite)
     if root is not None and not root.is_dir():
@@ -92,6 +98,17 @@ def report(
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
     _of_results(found, output, title or _title(inputs), bases, thumbnails, thumbnail_mb * 1_000_000)
+
+
+def _of_run(folder: Path, output: Path | None, overwrite: bool, title: str | None) -> None:
+    """The page of a run; one that vadis put into the run's own folder may be replaced, because runs go on."""
+    from vadis.report.run_page import write_run_page
+
+    page = output or folder / "report.html"
+    check_file(page, overwrite or output is None)
+    with explained(show(page)):
+        write_run_page(folder, page, title or _title([folder]))
+    typer.echo(show(page))
 
 
 def _files(given: Path) -> list[Path]:

@@ -153,7 +153,7 @@ def _encoder() -> tuple[str, int, dict[str, str]]:
 
 def _no_room_for(*streams: Any) -> UsageError:
     names = ", ".join(stream.codec_context.name for stream in streams)
-    hint = "let the name end with .mkv, which takes any, or leave the sound out with --no-sound"
+    hint = "let the name end with .mkv, which takes most, or leave the sound out with --no-sound"
     return UsageError(f"sound of the kind {names} does not go into this kind of file", hint=hint)
 
 
