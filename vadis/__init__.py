@@ -2,14 +2,21 @@
 
 A video walks through these rooms, in this order:
 
+<<<<<<< HEAD
     errors, device, notebook, results, atomic
                  the floor: what can go wrong, where to compute, what is said of a video (and how a notebook shows it),
                  files whole or not at all
+=======
+    errors, results, device, atomic, memory
+                 the floor: what can go wrong, what is said of a video, where to compute, files whole or not at all,
+                 memory that runs out
+>>>>>>> main
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats
     models       the networks of the paper as tables of rows
     weights      where their parameters come from
+    preparing    videos → cropped clips with their flow, made ahead of the networks
     sliding      how networks move over a video: clips → outputs in time
     scores       predictions in time → labels and segments
     inference    the road itself: video → results

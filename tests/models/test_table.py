@@ -1,5 +1,7 @@
 """The contract of every row of MODELS: footprints of table 1, and that a model file of it walks the whole road."""
 
+from contextlib import closing
+
 import pytest
 import torch
 
@@ -97,12 +99,13 @@ def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video
 def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     given = {stream: inference_form(model)[stream] for stream in model.networks}
-    from vadis.sliding import WHOLE_VIDEO, outputs, prepared
-    from vadis.video.reader import open_video
+    from vadis.preparing import Preparation
+    from vadis.sliding import WHOLE_VIDEO, outputs
+    from vadis.video.isolation import Decoders
 
-    with open_video(video) as opened:
-        _, clips = prepared(opened, model, lambda stage, frames: None)
-        steps = [output for _, output in outputs(clips, opened, model, WHOLE_VIDEO)]
+    with Decoders() as decoders, closing(Preparation(video, model, decoders)) as prepared:
+        _, clips = prepared.clips(lambda stage, frames: None)
+        steps = [output for _, output in outputs(clips, prepared.video, model, WHOLE_VIDEO)]
     each = [torch.softmax(torch.from_numpy(step[stream]), 0) for step in steps for stream in given]
     expected = torch.stack(each).mean(dim=0)
     scores = {label.label: label.score for label in classify(video, model).labels}

@@ -16,6 +16,7 @@ from tests.reliability.program import (
     ended,
     fake_batch,
     kill,
+    left_of,
     members,
     needs_proc,
     real_batch,
@@ -38,6 +39,7 @@ def killed_until_done(batch: Batch, output, kills: int, seed: int) -> tuple[int,
             process.communicate(timeout=moments.uniform(0, batch.seconds))
         except Exception:
             kill(process)
+            assert left_of(process) == []
             kills -= 1
             resumed += output.is_file() and output.read_bytes().count(b"\n") > 1
             continue

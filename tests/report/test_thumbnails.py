@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
 from vadis.report.thumbnails import HEIGHT, WIDEST, Budget, Thumbnail, jpeg, moments, thumbnails
+from vadis.video.isolation import Decoders
 
 
 def test_moments_are_the_middles_of_the_longest_stretches_then_of_the_widest_gaps() -> None:
@@ -29,7 +30,10 @@ def test_a_short_video_has_no_more_pictures_than_seconds() -> None:
 def test_pictures_show_their_moments(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)))
     result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
-    for seconds, picture in thumbnails(str(path), result, 3):
+    with Decoders() as decoders:
+        taken = list(thumbnails(decoders, str(path), result, 3))
+    assert [picture.seconds for picture in taken] == moments(result, 3)
+    for seconds, picture in taken:
         shown = imread(io.BytesIO(base64.b64decode(picture)), "jpeg")
         assert shown.shape == (HEIGHT, 180, 3)
         assert read_number(shown) == int(seconds * 25)
@@ -44,7 +48,8 @@ def test_pictures_of_any_proportions_are_of_one_height(size: tuple[int, int], wi
 
 def test_a_file_that_cannot_be_read_has_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video")
-    assert list(thumbnails(str(tmp_path / "a.mp4"), labelled("a.mp4", [("archery", 0.9)]), 3)) == []
+    with Decoders() as decoders:
+        assert list(thumbnails(decoders, str(tmp_path / "a.mp4"), labelled("a.mp4", [("archery", 0.9)]), 3)) == []
 
 
 def test_a_budget_is_shared_and_what_one_leaves_goes_to_the_others() -> None:

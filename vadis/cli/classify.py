@@ -1,6 +1,7 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,8 @@ def classify(
     shard: options.Shard = None,
     summary_file: options.SummaryFile = None,
     device: options.Device = "auto",
+    jobs: options.Jobs = 0,
+    batch_size: options.BatchSize = 1,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -86,22 +89,22 @@ def classify(
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
         run = Run(pending, name_problems, summary, goes_on=destination.goes_on, strict=strict)
-        _label(run, destination, loaded, look, threshold, summary_file)
+        _label(run, destination, loaded, {**look, "jobs": jobs, "batch_size": batch_size}, threshold, summary_file)
 
 
 def _label(
     run: Run,
     destination: Destination,
     model: "Model",
-    look: dict[str, Any],
+    how: dict[str, Any],
     threshold: float,
     summary_file: Path | None,
 ) -> None:
     """Label what is to be done, write it down, and say how it ended."""
     from vadis.inference import classify_many
 
-    labelled = classify_many(run.paths(), model, **look, listed=True, progress=run.report)
-    with interrupts.deferred():
+    labelled = classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+    with interrupts.deferred(), closing(labelled):
         try:
             destination.write(above(record, threshold) for record in run.records(labelled))
             if run.is_complete:

@@ -121,6 +121,23 @@ def devices() -> Iterator[Finding]:
         yield Finding(OK, f"cuda:{index}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
 
 
+def decoding() -> Iterator[Finding]:
+    """What a process that decodes cannot give up on this machine."""
+    from vadis.errors import VadisError
+    from vadis.video.isolation import Decoders
+
+    try:
+        with Decoders() as decoders:
+            lacks = decoders.lacks()
+    except VadisError as error:
+        yield Finding(MISSING, "decoder", error.message, error.hint)
+        return
+    for lack in lacks:
+        yield Finding(NOTE, "decoder", lack, "files are decoded in a process of their own all the same")
+    if not lacks:
+        yield Finding(OK, "decoder", "in a process without network, other programs or writing, its memory limited")
+
+
 def models() -> Iterator[Finding]:
     """The cache, and which models are in it."""
     from vadis.weights.cache import cache_folder, model_path
@@ -178,6 +195,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Devices": devices,
     "Models": models,
     "Video codecs": codecs,
+    "Decoding": decoding,
     "Surroundings": surroundings,
 }
 

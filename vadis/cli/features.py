@@ -70,6 +70,7 @@ def features(
 
     from vadis.features import features_of, settings_of
     from vadis.sliding import Sliding
+    from vadis.video.isolation import Decoders
 
     run = Run(found, name_problems=True)
     sliding = Sliding(window=window, stride=stride)
@@ -77,7 +78,8 @@ def features(
     extract = partial(
         features_of, model=loaded, layer=layer, sliding=sliding, flip=flip, listed=True, progress=run.report
     )
-    with interrupts.deferred():
+    with interrupts.deferred(), Decoders() as decoders:
+        extract = partial(extract, decoders=decoders)
         for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
             pass
         run.finish()

@@ -22,6 +22,7 @@ from vadis.batch.reading import LastResults
 from vadis.formats import visible
 from vadis.report.entries import Names, entry, pieces_for, place_of, url_of, words
 from vadis.report.thumbnails import Budget, thumbnails
+from vadis.video.isolation import Decoders
 
 STYLES = ("colours.css", "report.css")
 SCRIPTS = ("data.js", "timeline.js", "player.js", "cards.js", "report.js")
@@ -85,19 +86,20 @@ def _data(
     progress: Callable[[str], None],
 ) -> Iterator[str]:
     """The data of the page as JSON, video by video; into ``made`` goes what became of them."""
-    labels, models = Names(), Names()
+    labels, models, most_pieces = Names(), Names(), pieces_for(len(results.paths))
     budget = Budget(max_thumbnail_bytes, len(results.paths))
     before = '{"videos":['
-    for result in results:
-        progress(result.path)
-        place = place_of(result.path, bases)
-        made.num_videos += 1
-        made.not_found += place is None
-        pictures = budget.chosen(thumbnails(place, result, num_thumbnails)) if place and num_thumbnails else []
-        url = None if place is None else url_of(place, page)
-        most_pieces = pieces_for(len(results.paths))
-        yield before + safe_json(entry(result, labels, models, url=url, pictures=pictures, most_pieces=most_pieces))
-        before = ",\n"
+    with Decoders() as decoders:
+        for result in results:
+            progress(result.path)
+            place = place_of(result.path, bases)
+            made.num_videos += 1
+            made.not_found += place is None
+            taken = thumbnails(decoders, place, result, num_thumbnails) if place and num_thumbnails else None
+            pictures = [] if taken is None else budget.chosen(taken)
+            url = None if place is None else url_of(place, page)
+            yield before + safe_json(entry(result, labels, models, url=url, pictures=pictures, most_pieces=most_pieces))
+            before = ",\n"
     made.fewer_pictures = budget.refused
     rest = {"labels": labels.all(), "models": models.all(), **words(), "version": vadis.__version__}
     yield ('{"videos":[' if before[0] == "{" else "") + "],\n" + safe_json(rest)[1:]

@@ -1,6 +1,6 @@
 """Small pictures of a video for a page: which moments to show, and each as a JPEG within a budget of bytes.
 
-Frames come through ``vadis.video.reader``, which decodes no more than it takes to reach them.
+Frames come from the children of ``vadis.video.isolation``: a file that crashes its decoder has no pictures.
 """
 
 import base64
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import stretches
 from vadis.results import VideoResult
+from vadis.video.isolation import Decoders
 from vadis.video.timegrid import GRID_FPS
 
 HEIGHT = 108  # pixels; shown at about two thirds of that, so that it is sharp on dense screens too
@@ -60,10 +61,10 @@ class Budget:
         return sorted(kept)
 
 
-def thumbnails(place: str, result: VideoResult, count: int) -> Iterator[Thumbnail]:
+def thumbnails(decoders: Decoders, place: str, result: VideoResult, count: int) -> Iterator[Thumbnail]:
     """Pictures of a labelled video's moments, each made when it is asked for; ends where the file cannot be read."""
     for seconds in moments(result, count):
-        picture = _frame(place, seconds)
+        picture = _frame(decoders, place, seconds)
         if picture is None:
             return
         yield Thumbnail(seconds, base64.b64encode(jpeg(picture)).decode("ascii"))
@@ -87,12 +88,10 @@ def moments(result: VideoResult, count: int) -> list[float]:
     return [round(seconds, 2) for seconds in found]
 
 
-def _frame(place: str, seconds: float) -> NDArray[np.uint8] | None:
+def _frame(decoders: Decoders, place: str, seconds: float) -> NDArray[np.uint8] | None:
     """The picture (H, W, 3) at this time."""
-    from vadis.video.reader import open_video
-
     try:
-        with open_video(place, start_frame=int(seconds * GRID_FPS)) as video:
+        with decoders.open(place, start_frame=int(seconds * GRID_FPS), max_frames=1) as video:
             return next((frame.pixels for frame in video), None)
     except VideoError:
         return None

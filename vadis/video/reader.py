@@ -13,34 +13,18 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
+from vadis.video.confinement import memory_refusal
 from vadis.video.container import FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder
 from vadis.video.facts import FLAGS, PARTIAL_FLAGS, Limits, VideoFacts
-from vadis.video.picture import FullSize, GrayPlane, Picture, Scaler
+from vadis.video.frames import GridFrame, SourceFrame
+from vadis.video.picture import FullSize, GrayPlane, Scaler
 from vadis.video.seeking import place_before, seek_ticks
 from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
 
 StartFrame = int | Callable[[int | None], int]
 """The first grid frame wanted, or how to choose it by the number of grid frames that the header promises, if any."""
-
-
-class GridFrame(NamedTuple):
-    """A frame of the grid: uint8 RGB (H, W, 3) or grey (H, W), and its time in seconds after the first.
-
-    Where the source is slower than 25 fps, neighbours share one array: do not write into it.
-    """
-
-    pixels: Picture
-    seconds: float
-
-
-class SourceFrame(NamedTuple):
-    """A frame as the file has it: uint8 RGB (H, W, 3), upright; its time after the first, and how long it is shown."""
-
-    pixels: Picture
-    seconds: Fraction
-    duration_seconds: Fraction
 
 
 class Sound(NamedTuple):
@@ -205,21 +189,21 @@ def open_video(
     Raises:
         VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    with _opened(os.fspath(path), start_frame, limits or Limits(), listed, Scaler) as video:
+    with _opened(os.fspath(path), start_frame, limits or Limits.of_environment(), listed, Scaler) as video:
         yield video
 
 
 @contextmanager
 def open_gray(path: str | os.PathLike[str], *, start_frame: StartFrame = 0) -> Iterator[Video]:
     """As ``open_video``, for a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    with _opened(os.fspath(path), start_frame, Limits(), False, GrayPlane) as video:
+    with _opened(os.fspath(path), start_frame, Limits.of_environment(), False, GrayPlane) as video:
         yield video
 
 
 @contextmanager
 def open_source(path: str | os.PathLike[str]) -> Iterator[Video]:
     """As ``open_video``, for its ``source_frames``: pictures of the size that is coded."""
-    with _opened(os.fspath(path), 0, Limits(), False, FullSize) as video:
+    with _opened(os.fspath(path), 0, Limits.of_environment(), False, FullSize) as video:
         yield video
 
 
@@ -232,7 +216,7 @@ def open_sound(path: str | os.PathLike[str]) -> Iterator[Sound]:
     """
     name = os.fspath(path)
     regular_file(name, listed=False)
-    container = _open(name, Limits())
+    container = _open(name, Limits.of_environment())
     try:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
@@ -296,7 +280,7 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
     try:
         return av.open("file:" + absolute, "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
-        raise refusal(path, error) from error
+        raise memory_refusal(error) or refusal(path, error) from error
 
 
 def _refuse_large_picture(path: str, limits: Limits) -> None:
