@@ -1,10 +1,12 @@
 """The road without its weight, for tests of the command line: files are "labelled" by their names, at once.
 
 A name that holds ``bad`` fails, ``cut`` is partial, ``slow`` takes a minute, ``full`` meets a full disk, ``bug`` meets
-a bug. As a program this is ``vadis`` itself, started in no time: ``python -m tests.fake_road classify …``.
+a bug, ``lost`` a disk that has gone. FAKE_SECONDS is how long a video takes. As a program this is ``vadis`` itself,
+started in no time: ``python -m tests.fake_road classify …``.
 """
 
 import errno
+import os
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -15,6 +17,9 @@ from types import ModuleType
 import vadis
 from vadis import cli
 from vadis.results import Label, Segment, VideoResult
+from vadis.video.sources import stamp
+
+SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))  # of a video, in 15 steps
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class FakeModel:
 
     card: FakeCard = FakeCard()
     device: str = "cpu"
+    sha256: str = "fa" * 32
 
     def only(self, streams):
         return replace(self, card=replace(self.card, streams=streams))
@@ -46,15 +52,28 @@ class Progress:
     frames_total: int | None
 
 
+@dataclass(frozen=True)
+class FakeSliding:
+    """The settings of ``vadis.inference.Sliding``."""
+
+    segment_seconds: float
+    window: int | None
+    stride: int | None
+
+    def to_json(self):
+        return {"mode": "whole", "segment_seconds": self.segment_seconds}
+
+
 def labelled(paths, progress=None):
     """One record per path."""
     for path in paths:
+        found = stamp(path)
         for done in range(0, 250, 50):
             for stage in ("decoding", "flow", "network"):
                 if progress:
                     progress(Progress(path, stage, done, 250))
-                time.sleep(4.0 if "slow" in path else 0)
-        yield result(path)
+                time.sleep(4.0 if "slow" in path else SECONDS / 15)
+        yield replace(result(path), source_bytes=found.num_bytes, source_mtime=found.mtime)
 
 
 def result(path):
@@ -65,6 +84,8 @@ def result(path):
         raise OSError(errno.ENOSPC, "No space left on device", path)
     if "bad" in path:
         return VideoResult(path, "error", error_code="no_frames", error_message="no frame can be decoded")
+    if "lost" in path:
+        return VideoResult(path, "error", error_code="io_error", error_message="Input/output error")
     halves = ((0.0, 2.56, "arm wrestling", 0.9), (2.56, 5.12, "hurling", 0.4))
     return VideoResult(
         path,
@@ -98,7 +119,7 @@ def main():
         "vadis.inference",
         FLAGS={},
         Progress=Progress,
-        Sliding=lambda *arguments: arguments,
+        Sliding=FakeSliding,
         classify_many=lambda paths, model, progress, **options: labelled(paths, progress),
     )
     cli.main()

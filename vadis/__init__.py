@@ -2,9 +2,15 @@
 
 A video walks through these rooms, in this order:
 
+<<<<<<< HEAD
+    errors, device, notebook, results, atomic
+                 the floor: what can go wrong, where to compute, what is said of a video (and how a notebook shows it),
+                 files whole or not at all
+=======
     errors, results, device, atomic, memory
                  the floor: what can go wrong, what is said of a video, where to compute, files whole or not at all,
                  memory that runs out
+>>>>>>> main
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats
@@ -15,11 +21,12 @@ A video walks through these rooms, in this order:
     scores       predictions in time → labels and segments
     inference    the road itself: video → results
     features     what the network holds of a video over time
-    report       looking at results: pictures of training runs and of evaluations
+    formats      results → a row in a file
+    batch        many files: the journal by which a run goes on after any end, shards, counts
+    report       looking at results: a page of an archive, pictures of training runs and of evaluations
     datasets     UCF-101, HMDB-51, Kinetics, plain folders: lists of examples
     training     recipes, clips with augmentation, the loop, checkpoints
     evaluation   the paper's test on a dataset, and its metrics
-    formats      results → a row in a file
     cli          the only room that knows the terminal
 
 A room imports from rooms above it, never from below. The names here are loaded when they are first used, because

@@ -33,13 +33,11 @@ class Format:
     """One row of FORMATS.
 
     ``write`` turns results into pieces of text. ``one_video``: a document has room for a single video.
-    ``appendable``: every piece stands for itself, so a document cut off between two pieces is whole.
     """
 
     summary: str
     write: Callable[[Iterable[VideoResult]], Iterator[str]]
     one_video: bool = False
-    appendable: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def vtt(results: Iterable[VideoResult]) -> Iterator[str]:
 
 
 FORMATS: dict[str, Format] = {
-    "jsonl": Format("one JSON record per line", jsonl, appendable=True),
+    "jsonl": Format("one JSON record per line", jsonl),
     "json": Format("one JSON array of records", json),
     "csv": Format("a spreadsheet row per segment and label", csv),
     "srt": Format("subtitles (SubRip)", srt, one_video=True),

@@ -7,8 +7,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, shortest
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
+from vadis.video.sources import Stamp, stamp
 
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
 
@@ -71,7 +73,7 @@ def classify(
         DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
     asked = _Asked(model, sliding, top_k, flip, batch_size, progress, notify)
-    ((_, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
+    ((_, _, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome
@@ -90,7 +92,7 @@ def classify_many(
     batch_size: int = 1,
     progress: Callable[[Progress], None] | None = None,
     notify: Callable[[str], None] = _log.warning,
-) -> Iterator[VideoResult]:
+) -> Generator[VideoResult, None, None]:
     """One record per input, in order, as they are ready; takes the keywords of ``classify``, and ``jobs``.
 
     An input that cannot be labelled gives a record with ``status`` "error", and the others go on. While the network
@@ -102,14 +104,14 @@ def classify_many(
             None and 0: one per processor, 4 at most.
     """
     asked = _Asked(model, sliding, top_k, flip, batch_size, progress, notify)
-    for path, outcome in asked.of_each(paths, decoders, jobs, listed):
-        yield error_record(os.fspath(path), outcome) if isinstance(outcome, VideoError) else outcome
+    for path, found, outcome in asked.of_each(paths, decoders, jobs, listed):
+        yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome
 
 
-def error_record(path: str, error: VideoError) -> VideoResult:
-    """The record of an input that cannot be labelled."""
+def error_record(path: str, error: VideoError, found: Stamp) -> VideoResult:
+    """The record of an input that cannot be labelled; ``found``: the file's stamp when it was tried."""
     message = error.message if error.hint is None else f"{error.message} ({error.hint})"
-    return VideoResult(path, "error", error_code=error.code, error_message=message)
+    return VideoResult(path, "error", *found, error_code=error.code, error_message=message)
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,24 @@ class _Asked:
 
     def of_each(
         self, paths: Iterable[str | os.PathLike[str]], decoders: Decoders | None, jobs: int | None, listed: bool
-    ) -> Iterator[tuple[str | os.PathLike[str], VideoResult | VideoError]]:
-        """The record of every video, or why there is none."""
+    ) -> Iterator[tuple[str | os.PathLike[str], Stamp, VideoResult | VideoError]]:
+        """Every video with its stamp from before it was opened, and its record, or why there is none."""
+        stamps: deque[Stamp] = deque()  # of the videos that are begun, in their order
+
+        def stamped() -> Iterator[str | os.PathLike[str]]:
+            for path in paths:
+                stamps.append(stamp(os.fspath(path)))
+                yield path
+
         with given_or_new(decoders) as decoding:
             begin = partial(Preparation, model=self.model, decoders=decoding, listed=listed)
-            yield from each_prepared(paths, begin, self._label, self.model, jobs=jobs, notify=self.notify)
+            for path, outcome in each_prepared(
+                stamped(), begin, self._label, self.model, jobs=jobs, notify=self.notify
+            ):
+                found = stamps.popleft()
+                if isinstance(outcome, VideoResult):
+                    outcome = replace(outcome, source_bytes=found.num_bytes, source_mtime=found.mtime)
+                yield path, found, outcome
 
     def _label(self, path: str | os.PathLike[str], prepared: Preparation) -> VideoResult:
         model, sliding = self.model, self.sliding

@@ -8,6 +8,7 @@ never in memory as a whole, and no more than ``jobs`` of them in part.
 """
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -29,6 +30,7 @@ from vadis.video.windows import Clip, chunks, num_frames
 CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
 CLIPS_AHEAD = 1  # that wait for the network, beside the one that is being made
 MOST_JOBS = 4  # by default
+WAITS_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -111,19 +113,21 @@ def each_prepared(
     """
     for item, preparation in begun_ahead(begin, items, num_jobs(jobs)):
         try:
-            yield item, _outcome(work, item, preparation)
-            continue
+            outcome = _outcome(work, item, preparation)
         except NoMemoryError as shortage:
             if not model.may_leave_device or model.device.type == "cpu":
                 raise
             notify(f"{shortage.message}: on the CPU from now on")
-        preparation.close()
-        model.to_cpu()
-        again = begin(item)
-        try:
-            yield item, _outcome(work, item, again)
-        finally:
-            again.close()
+            preparation.close()
+            model.to_cpu()
+            outcome = _anew(begin, work, item)
+        for seconds in WAITS_SECONDS:
+            if not (isinstance(outcome, VideoError) and outcome.code == "io_error"):
+                break
+            preparation.close()
+            time.sleep(seconds)
+            outcome = _anew(begin, work, item)
+        yield item, outcome
 
 
 def num_jobs(jobs: int | None) -> int:
@@ -142,6 +146,17 @@ def num_jobs(jobs: int | None) -> int:
 def given_or_new(decoders: Decoders | None) -> AbstractContextManager[Decoders]:
     """Decoders that are somebody else's, or new ones that end with the context."""
     return Decoders() if decoders is None else nullcontext(decoders)
+
+
+def _anew(
+    begin: Callable[[Item], Preparation], work: Callable[[Item, Preparation], Result], item: Item
+) -> Result | VideoError:
+    """The item once more, from its beginning."""
+    preparation = begin(item)
+    try:
+        return _outcome(work, item, preparation)
+    finally:
+        preparation.close()
 
 
 def _outcome(work: Callable[[Item, Preparation], Result], item: Item, preparation: Preparation) -> Result | VideoError:

@@ -8,9 +8,13 @@ import base64
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
+
+from vadis.errors import VadisError
+from vadis.notebook import COLUMNS, rows, shown
 
 SCHEMA = 1
 STATUSES = ("ok", "partial", "error", "skipped")
@@ -40,6 +44,11 @@ class Label:
             record["seconds"] = round(self.seconds, 3)
         return record
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Label":
+        """The label that ``to_json`` gave; raises KeyError or TypeError for anything else."""
+        return cls(str(record["label"]), float(record["score"]), record.get("peak"), record.get("seconds"))
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -54,18 +63,27 @@ class Segment:
         labels = [label.to_json() for label in self.labels]
         return {"start": round(self.start, 3), "end": round(self.end, 3), "labels": labels}
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Segment":
+        """The segment that ``to_json`` gave; raises KeyError or TypeError for anything else."""
+        return cls(float(record["start"]), float(record["end"]), tuple(map(Label.from_json, record["labels"])))
+
 
 @dataclass(frozen=True)
 class VideoResult:
     """One record: all that vadis says of one input.
 
     ``path`` is the path as given; bytes that are not UTF-8 are kept in it as surrogates (``os.fsencode`` gives them
-    back). ``status`` is ``ok``, ``partial`` (fewer frames decoded than the file declares), ``error`` or ``skipped``;
+    back). ``source_bytes`` and ``source_mtime`` (seconds since 1970 as a decimal text, to the nanosecond) are the size
+    and the time of change that the file had when it was opened: by them a later run sees whether it is still the same.
+    ``status`` is ``ok``, ``partial`` (fewer frames decoded than the file declares), ``error`` or ``skipped``;
     ``error_code`` is a key of ``vadis.errors.VIDEO_ERROR_CODES``. ``flags`` name what was out of the ordinary.
     """
 
     path: str
     status: str
+    source_bytes: int | None = None
+    source_mtime: str | None = None
     duration_seconds: float | None = None
     source_fps: Fraction | None = None
     source_size: tuple[int, int] | None = None  # (width, height), upright, as coded
@@ -90,7 +108,10 @@ class VideoResult:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values; raises ValueError rather than write a score that is not finite."""
-        record: dict[str, Any] = {"schema": SCHEMA, **_path_fields(self.path), "status": self.status}
+        record: dict[str, Any] = {"schema": SCHEMA, **_path_fields(self.path)}
+        if self.source_bytes is not None:
+            record |= {"source_bytes": self.source_bytes, "source_mtime": self.source_mtime}
+        record["status"] = self.status
         if self.error_code is not None:
             record["error"] = {"code": self.error_code, "message": printable(self.error_message or "")}
         record |= self._facts()
@@ -101,6 +122,34 @@ class VideoResult:
     def to_json_line(self) -> str:
         """The record as one line of ASCII, without its line feed."""
         return json.dumps(self.to_json(), ensure_ascii=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "VideoResult":
+        """The result that ``to_json`` gave, as exactly as it was written.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        try:
+            return cls(path=path_of(record), status=str(record["status"]), **_other_fields(record))
+        except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+            raise ValueError("not a record of vadis classify") from error
+
+    def to_pandas(self) -> Any:
+        """The timeline as a pandas DataFrame, a row for each segment and label: start, end, rank, label, score.
+
+        Raises:
+            VadisError: where pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise VadisError("pandas is not installed", hint="pip install pandas") from error
+        return DataFrame(rows(self.to_json()), columns=list(COLUMNS))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: labels and timeline."""
+        return shown(self.to_json())
 
     def _facts(self) -> dict[str, Any]:
         """What is known of the file; in an error record only what was found out before it."""
@@ -136,6 +185,37 @@ def printable(text: str) -> str:
     except UnicodeEncodeError:  # half of a UTF-16 pair, which no file name holds but a caller's text may
         content = text.encode("utf-8", "backslashreplace")
     return content.decode("utf-8", "backslashreplace")
+
+
+_AS_WRITTEN = (
+    *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
+    *("model", "model_sha256"),
+)
+"""The fields whose JSON values are those of the result."""
+
+
+def _other_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything in a record but path and status, as arguments of ``VideoResult``."""
+    error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
+    return {
+        **{name: record.get(name) for name in _AS_WRITTEN},
+        "source_fps": None if fps is None else Fraction(fps),
+        "source_size": None if size is None else (int(size[0]), int(size[1])),
+        "flags": tuple(record.get("flags", ())),
+        "streams": tuple(record.get("streams", ())),
+        "sliding": dict(record.get("sliding", {})),
+        "labels": tuple(map(Label.from_json, record.get("labels", ()))),
+        "segments": tuple(map(Segment.from_json, record.get("segments", ()))),
+        "error_code": None if error is None else str(error["code"]),
+        "error_message": None if error is None else str(error["message"]),
+    }
+
+
+def path_of(record: Mapping[str, Any]) -> str:
+    """The path in a record, bytes that are not UTF-8 as surrogates; raises KeyError or ValueError where it has none."""
+    if "path_b64" not in record:
+        return str(record["path"])
+    return os.fsdecode(base64.b64decode(record["path_b64"], validate=True))  # binascii.Error is a ValueError
 
 
 def _path_fields(path: str) -> dict[str, str]:

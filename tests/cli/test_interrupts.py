@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vadis.cli import interrupts
+from vadis.errors import VadisError
 
 ROOT = Path(__file__).parents[2]
 WITHIN_SECONDS = 5  # the promise; a loaded machine included
@@ -45,10 +46,10 @@ def interrupted(process, signum, ready):
 def test_a_signal_ends_the_run_with_its_code_and_the_records_so_far(clips, tmp_path, signum, code):
     out = tmp_path / "out.jsonl"
     process = started(clips, "-o", out)
-    ended = interrupted(process, signum, lambda: out.exists() and out.read_bytes().count(b"\n") == 2)
+    ended = interrupted(process, signum, lambda: out.exists() and out.read_bytes().count(b"\n") == 3)
     assert ended[0] == code
-    assert ended[2].splitlines()[-2:] == ["interrupted", "2 ok, 2 not done"]
-    assert [json.loads(line)["path"][-5:] for line in out.read_text().splitlines()] == ["a.mp4", "b.mp4"]
+    assert ended[2].splitlines()[-2:] == ["interrupted", "2 ok, 2 not done; the same command goes on"]
+    assert [json.loads(line)["path"][-5:] for line in out.read_text().splitlines()[1:]] == ["a.mp4", "b.mp4"]
 
 
 def test_a_document_is_closed_well_formed(clips, tmp_path):
@@ -117,3 +118,16 @@ def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_wish(pau
     program = SIGNALS_TWICE.format(pause=pause)
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, out, "")
+
+
+def test_a_signal_in_an_import_that_then_fails_is_still_the_reason(own_handlers):
+    """An extension module that was broken off says, when it is imported again, that this cannot be."""
+    with pytest.raises(interrupts.Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    found = interrupts.cause(ImportError("cannot load module more than once per process"))
+    assert (type(found), found.exit_code) == (interrupts.Interrupted, 143)
+    known = VadisError("another process of this run has ended")
+    assert interrupts.cause(known) is known
+    interrupts.install()
+    assert isinstance(interrupts.cause(ImportError("x")), ImportError), "no signal came"

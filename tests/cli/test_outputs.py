@@ -12,21 +12,6 @@ from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS
 
 
-def test_an_appendable_file_grows_record_by_record(tmp_path):
-    out = tmp_path / "out.jsonl"
-    sizes = []
-
-    def results():
-        for path in ("a.mp4", "b.mp4", "c.mp4"):
-            sizes.append(out.stat().st_size)
-            yield result(path)
-
-    outputs.to_file(out, FORMATS["jsonl"], results())
-    line = len(result("a.mp4").to_json_line()) + 1
-    assert sizes == [0, line, 2 * line]
-    assert out.stat().st_size == 3 * line
-
-
 @pytest.mark.parametrize("old", [None, "old"])
 def test_any_other_file_appears_only_when_it_is_whole(tmp_path, old):
     out = tmp_path / "out.csv"
@@ -111,7 +96,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     for check in (
         lambda: outputs.check_file(tmp_path / "a.csv", False),
-        lambda: outputs.check_folder(tmp_path, [], False),
+        lambda: outputs.make_folder(tmp_path),
     ):
         with pytest.raises(UsageError, match="cannot be written"):
             check()

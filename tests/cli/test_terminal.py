@@ -1,17 +1,20 @@
 """What reaches a terminal: 200 nasty names on a pseudo-terminal, and not one control byte of theirs."""
 
+import json
 import os
 import random
 import re
+import subprocess
 import sys
 import unicodedata
 
 import pytest
 
-from tests.pseudo_terminal import on_a_terminal
+from tests.pseudo_terminal import ROOT, on_a_terminal
 from vadis.cli import terminal
 from vadis.cli.interrupts import Interrupted
 from vadis.errors import UsageError, VadisError, WeightsError
+from vadis.results import path_of
 
 PIECES = [
     *("\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x07", "\x08", "\r", "\n", "\t", "\x7f"),
@@ -52,6 +55,20 @@ def test_nasty_names_reach_a_terminal_harmlessly(tmp_path, form):
         assert text.count("arm wrestling") == 2 * 200
         assert "200 ok, 1 failed" in text
         assert "[link=http:/x]" in text
+
+
+def test_every_nasty_name_comes_back_byte_for_byte(tmp_path):
+    names = nasty_names(200)
+    for name in names:
+        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clips" / name).write_bytes(b"not looked at")
+    out = tmp_path / "out.jsonl"
+    text, code = on_a_terminal(sys.executable, "-m", "tests.fake_road", "classify", tmp_path / "clips", "-o", out)
+    assert (code, "200 ok" in text, "Traceback" in text) == (0, True, False), text
+    lines = out.read_bytes().splitlines()[1:]
+    assert all(line.isascii() for line in lines)
+    found = [os.fsencode(path_of(json.loads(line))) for line in lines]
+    assert sorted(found) == sorted(os.fsencode(tmp_path / "clips" / name) for name in names)
 
 
 def test_a_table_and_colours_on_a_terminal_but_not_with_no_color(tmp_path, monkeypatch):
@@ -101,3 +118,20 @@ def test_downloads_are_drawn_on_a_terminal_only(capsys):
         report("i3d", 10, None)
         report("i3d", 20, 100)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_of_the_locale_c_gets_escapes_instead_of_an_error(tmp_path):
+    """As cron and slim containers run it: no UTF-8 anywhere."""
+    (tmp_path / "bad\u6771\u4eac.mp4").write_bytes(b"x")
+    environment = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    for form in ("jsonl", "csv", "table"):
+        command = [sys.executable, "-m", "tests.fake_road", "classify", "-f", form, tmp_path]
+        done = subprocess.run(command, capture_output=True, env=environment, check=False, cwd=ROOT)
+        assert (done.returncode, b"Traceback" in done.stderr) == (3, False), done.stderr
+        assert (done.stdout + done.stderr).isascii()

@@ -11,7 +11,22 @@ from typing import Annotated, NoReturn
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, finetune, flow, interrupts, plot, reproduce, train, weights
+from vadis.cli import (
+    annotate,
+    classify,
+    doctor,
+    evaluate,
+    export,
+    features,
+    finetune,
+    flow,
+    interrupts,
+    plot,
+    report,
+    reproduce,
+    train,
+    weights,
+)
 from vadis.cli.terminal import explain, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
@@ -29,6 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=classify.EPILOG)(classify.classify)
+app.command(epilog=export.EPILOG)(export.export)
+app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=annotate.EPILOG)(annotate.annotate)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
@@ -74,9 +92,10 @@ def main() -> None:
         app(prog_name="vadis")
     except BrokenPipeError:  # the reader has what it wanted, as with `| head`
         sys.exit(1)
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
+    except SystemExit:
+        raise
+    except BaseException as raised:  # noqa: BLE001 (every ending has an exit code)
+        error = interrupts.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
         sys.exit(explain(error))

@@ -1,20 +1,25 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
-from collections.abc import Callable, Iterable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vadis.cli import interrupts, options, outputs
+from vadis.batch.shards import parse_shard
+from vadis.batch.summary import Summary
+from vadis.cli import interrupts, options
 from vadis.cli.chosen import find_inputs, load_chosen
+from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
-from vadis.cli.terminal import file_console, settings, stdout_console
+from vadis.cli.terminal import file_console, say, settings, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
-from vadis.results import SEGMENT_SECONDS, VideoResult
+from vadis.results import SEGMENT_SECONDS
 
-Write = Callable[[Iterable[VideoResult]], None]
+if TYPE_CHECKING:
+    from vadis.models.card import Model
 
 EPILOG = """
 **Examples**
@@ -22,6 +27,9 @@ EPILOG = """
 What happens in a video, second by second:  `vadis classify holiday.mp4`
 
 A folder and all below it, one JSON record per video:  `vadis classify clips/ -o results.jsonl`
+
+The same command again goes on where it was interrupted; then as a spreadsheet:
+`vadis export results.jsonl -o results.csv`
 
 Subtitles for every video:  `vadis classify clips/ -f srt --output-dir subtitles/`
 
@@ -48,7 +56,13 @@ def classify(
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
+    retry_failed: options.RetryFailed = False,
+    strict: options.Strict = False,
+    shard: options.Shard = None,
+    summary_file: options.SummaryFile = None,
     device: options.Device = "auto",
+    jobs: options.Jobs = 0,
+    batch_size: options.BatchSize = 1,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -57,24 +71,53 @@ def classify(
     output = None if output == Path("-") else output
     if stride is not None and window is None:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
+    own = parse_shard(shard) if shard is not None else None
     found = find_inputs(inputs or [], from_file, null)
+    sources = [source for source in found if own is None or own.has(source.path)]
+    if own is not None:
+        say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
     name = resolve_format(format_name, output, output_dir)
     form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]
-    write = _destination(name, form, inputs or [], [source.path for source in found], output, output_dir, overwrite)
-    loaded = load_chosen(model, streams, device, offline)
+    place = Place(output, output_dir, own, overwrite=overwrite, retry_failed=retry_failed)
+    name_problems = name != "table" or bool(output or output_dir)
+    with place.opened(name, form, inputs or [], [source.path for source in found]) as destination:
+        loaded = load_chosen(model, streams, device, offline)
 
-    from vadis.inference import Sliding, classify_many
+        from vadis.inference import Sliding
 
-    run = Run(found, name_problems=name != "table" or bool(output or output_dir))
-    sliding = Sliding(segment, window, stride)
-    paths = [source.path for source in found if source.error is None]
-    labelled = classify_many(paths, loaded, sliding=sliding, top_k=top_k, flip=flip, listed=True, progress=run.report)
-    with interrupts.deferred():
+        look = {"sliding": Sliding(segment, window, stride), "top_k": top_k, "flip": flip}
+        summary = Summary(len(sources))
+        pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
+        run = Run(pending, name_problems, summary, goes_on=destination.goes_on, strict=strict)
+        _label(run, destination, loaded, {**look, "jobs": jobs, "batch_size": batch_size}, threshold, summary_file)
+
+
+def _label(
+    run: Run,
+    destination: Destination,
+    model: "Model",
+    how: dict[str, Any],
+    threshold: float,
+    summary_file: Path | None,
+) -> None:
+    """Label what is to be done, write it down, and say how it ended."""
+    from vadis.inference import classify_many
+
+    labelled = classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+    with interrupts.deferred(), closing(labelled):
         try:
-            write(above(record, threshold) for record in run.records(labelled))
+            destination.write(above(record, threshold) for record in run.records(labelled))
+            if run.is_complete:
+                destination.finish()
         except VadisError as failure:
-            run.finish(failure)
-        run.finish()
+            run.stop(failure)
+        run.finish(summary_file)
+
+
+def _settings(model: "Model", look: dict[str, Any], threshold: float, strict: bool) -> dict[str, Any]:
+    """What decides the records of given videos, as JSON values: a run goes on only with the same."""
+    maker = {"model": model.card.name, "model_sha256": model.sha256, "streams": list(model.card.streams)}
+    return {**maker, **look, "sliding": look["sliding"].to_json(), "threshold": threshold, "strict": strict}
 
 
 def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> str:
@@ -91,30 +134,3 @@ def table_format(to_file: bool) -> Format:
     """The table as a format, drawn for this terminal, or plain and 80 columns wide for a file."""
     console = file_console() if to_file else stdout_console()
     return Format("a table and a timeline", partial(table, console=console, all_stretches=settings.verbose))
-
-
-def _destination(
-    name: str,
-    form: Format,
-    inputs: list[str],
-    videos: list[str],
-    output: Path | None,
-    folder: Path | None,
-    overwrite: bool,
-) -> Write:
-    """Where the records go, checked as far as that can be done beforehand."""
-    if output and folder:
-        raise UsageError("--output and --output-dir exclude each other")
-    if folder:
-        extension = "txt" if name == "table" else name
-        root = outputs.tree_root(inputs, videos)
-        target_of = partial(outputs.mirrored, folder, root, extension)
-        outputs.check_folder(folder, map(target_of, videos), overwrite)
-        return partial(outputs.to_folder, target_of, form)
-    if form.one_video and len(videos) > 1:
-        hint = "add --output-dir to get one file per video"
-        raise UsageError(f"a {name} document has room for one video, and there are {len(videos)}", hint=hint)
-    if output:
-        outputs.check_file(output, overwrite)
-        return partial(outputs.to_file, output, form)
-    return partial(outputs.to_stdout, form)

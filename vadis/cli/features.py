@@ -1,7 +1,7 @@
 """``vadis features``: pooled features over time, one .npz per video."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +66,7 @@ def features(
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
     target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
-    outputs.check_folder(output, map(target_of, paths), overwrite=True)
+    outputs.make_folder(output)
     loaded = load_chosen(model, streams, device, offline)
 
     from vadis.features import features_of_many, settings_of
@@ -86,13 +86,13 @@ def features(
         notify=complain,
     )
     with interrupts.deferred():
-        for _ in run.records(_extracted(paths, target_of, wanted, extract, overwrite)):
+        for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
             pass
         run.finish()
 
 
 def _extracted(
-    paths: Sequence[str],
+    paths: Iterable[str],
     target_of: Callable[[str], Path],
     wanted: dict[str, Any],
     extract: "Callable[[Iterable[str]], Iterator[tuple[str, Features | VideoError]]]",

@@ -143,7 +143,40 @@ OutputDir = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", metavar="", help="Replace outputs that exist already.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        help="Replace outputs that exist already, instead of going on with them.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        metavar="",
+        help="Going on with results that are there, try those again that failed.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", metavar="", help="Take a video that can only be read in part as failed.", rich_help_panel=OUTPUT
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N|auto",
+        help="Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun.",
+        rich_help_panel=VIDEOS,
+    ),
+]
+SummaryFile = Annotated[
+    Path | None,
+    typer.Option("--summary", metavar="FILE", help="Write the counts at the end as JSON.", rich_help_panel=OUTPUT),
 ]
 
 Device = Annotated[
@@ -151,6 +184,19 @@ Device = Annotated[
     typer.Option(
         metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if any.", rich_help_panel=MACHINE
     ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most.",
+        rich_help_panel=MACHINE,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="With --window, windows that go through at once.", rich_help_panel=MACHINE),
 ]
 Offline = Annotated[
     bool,

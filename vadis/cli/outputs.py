@@ -1,16 +1,16 @@
 """Where records go: stdout, a file, or a folder with one file per video.
 
 What can be refused is refused by the ``check_`` functions, before a model is loaded. Documents appear under their name
-when they are whole (a temporary file beside them, then a rename); appendable formats grow record by record instead, so
-that a crash costs nothing that was written.
+when they are whole (a temporary file beside them, then a rename). A pipe or device is written to piece by piece, and a
+results file that a run can go on with is a journal (``vadis.batch.journal``).
 """
 
 import hashlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,10 +20,27 @@ from vadis.errors import UsageError, VadisError
 from vadis.formats import Format
 from vadis.results import VideoResult
 
-_SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
 Write = Callable[[bytes], object]
+
+
+def refuse_both(output: Path | None, folder: Path | None) -> None:
+    """Raises UsageError where a file and a folder are asked for at once."""
+    if output and folder:
+        raise UsageError("--output and --output-dir exclude each other")
+
+
+def refuse_several(name: str, form: Format, num_videos: int) -> None:
+    """Raises UsageError where a document of this format has no room for so many videos."""
+    if form.one_video and num_videos > 1:
+        hint = "add --output-dir to get one file per video"
+        raise UsageError(f"a {name} document has room for one video, and there are {num_videos}", hint=hint)
+
+
+def extension_of(name: str) -> str:
+    """Of a document in the format ``name``."""
+    return "txt" if name == "table" else name
 
 
 def check_file(path: Path, overwrite: bool) -> None:
@@ -40,14 +57,18 @@ def check_file(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{show(target)} cannot be written to", hint="choose another place with -o")
 
 
-def check_folder(folder: Path, targets: Iterable[Path], overwrite: bool) -> None:
-    """Make ``folder``; raises UsageError where that cannot be, or where any of ``targets`` exists and may not."""
+def make_folder(folder: Path) -> None:
+    """Make ``folder``; raises UsageError where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the folder {show(folder)} cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another with --output-dir")
+
+
+def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
+    """Raises UsageError where any of ``targets`` exists and may not."""
     taken = [] if overwrite else [target for target in targets if target.exists()]
     if taken:
         more = f", and {len(taken) - 1} more" if len(taken) > 1 else ""
@@ -64,8 +85,8 @@ def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
 
 def to_file(path: Path, form: Format, results: Iterable[VideoResult]) -> None:
     """Write one document; raises VadisError where the disk refuses, and then leaves no half document behind."""
-    grows = form.appendable or (path.exists() and not path.is_file())  # a device or pipe cannot be renamed onto
-    with explained(show(path)), _growing(path) if grows else _replacing(path) as write:
+    is_special = path.exists() and not path.is_file()  # a device or pipe cannot be renamed onto
+    with explained(show(path)), _growing(path) if is_special else _replacing(path) as write:
         for piece in form.write(results):
             write(piece.encode())
 
@@ -129,19 +150,9 @@ def explained(place: str) -> Iterator[None]:
 
 @contextmanager
 def _growing(path: Path) -> Iterator[Write]:
-    """Each piece written at once and whole, and on the disk a second later."""
+    """Each piece written at once and whole."""
     with path.open("wb", buffering=0) as file:
-        synced = time.monotonic()
-
-        def write(piece: bytes) -> None:
-            nonlocal synced
-            _write_all(file, piece)
-            if time.monotonic() - synced >= _SYNC_SECONDS:
-                _sync(file)
-                synced = time.monotonic()
-
-        yield write
-        _sync(file)
+        yield partial(_write_all, file)
 
 
 @contextmanager
@@ -158,8 +169,3 @@ def _write_all(file: BinaryIO, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
         view = view[file.write(view) :]
-
-
-def _sync(file: BinaryIO) -> None:
-    if os.path.isfile(file.fileno()):  # a pipe or device has nothing to sync  # noqa: PTH113
-        os.fsync(file.fileno())

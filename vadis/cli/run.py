@@ -2,17 +2,20 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from vadis.batch.summary import Summary
 from vadis.cli import interrupts
+from vadis.cli.outputs import explained
 from vadis.cli.terminal import complain, detail, explain, say, show, video_progress
 from vadis.cli.timeline import missing_part
-from vadis.errors import VideoError
+from vadis.errors import VadisError, VideoError
 from vadis.results import VideoResult
 
 if TYPE_CHECKING:
@@ -20,26 +23,51 @@ if TYPE_CHECKING:
     from vadis.video.sources import Source
 
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
+LOST_DISK_ERRORS = ("io_error", "disappeared")
+MOST_UNREADABLE = 20  # videos in a row with one of these: no accident any more
 
 _STAGES = {"decoding": "decoding", "flow": "optical flow", "network": "network"}
 
 
 class Run:
-    """Counts records as they pass, and keeps what stopped the run until everything found has been written."""
+    """Counts records as they pass, and keeps what stopped the run until everything found has been written.
 
-    def __init__(self, inputs: "Sequence[Source]", name_problems: bool) -> None:
+    Args:
+        inputs: that are to be done.
+        name_problems: on stderr, because the output itself does not show them to a person.
+        summary: of all inputs, also of those that an earlier run has done; by default ``inputs`` are all.
+        goes_on: the same command goes on after an interruption.
+        strict: a partial video counts as failed.
+    """
+
+    def __init__(
+        self,
+        inputs: "Sequence[Source]",
+        name_problems: bool,
+        summary: Summary | None = None,
+        *,
+        goes_on: bool = False,
+        strict: bool = False,
+    ) -> None:
+        self.summary = summary or Summary(len(inputs))
         self._inputs = inputs
         self._name_problems = name_problems
-        self._counts: Counter[str] = Counter()
+        self._goes_on = goes_on
+        self._strict = strict
+        self._unreadable = 0
         self._stop: BaseException | None = None
         self._bars = _Bars(len(inputs))
 
     def report(self, progress: "Progress") -> None:
         """What the library calls while it works."""
-        self._bars.update(progress, self._counts.total())
+        self._bars.update(progress, self.summary.num_records - self.summary.num_before)
+
+    def paths(self) -> Iterator[str]:
+        """The inputs that can be tried."""
+        return (source.path for source in self._inputs if source.error is None)
 
     def records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
-        """One record per input, in order; ``labelled`` has those of the inputs without an error.
+        """One record per input, in order; ``labelled`` has those of ``paths``.
 
         When the run is stopped, by a signal or a failure, the records end, so that what there is can be written.
         """
@@ -47,25 +75,51 @@ class Run:
             began = time.monotonic()
             try:
                 with interrupts.interruptible(), self._bars.shown():
+                    self._refuse_lost_disk()
                     record = next(labelled) if source.error is None else _error_record(source.path, source.error)
             except BaseException as stop:  # noqa: BLE001 (kept, and explained in finish)
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
+            is_lost = source.error is None and record.error_code in LOST_DISK_ERRORS
+            self._unreadable = self._unreadable + 1 if is_lost else 0
+            if record.status == "partial" and self._strict:
+                record = _as_failed(record)
             yield record
             self._note(record, seconds)  # it has been written
 
-    def finish(self, failure: Exception | None = None) -> None:
+    def stop(self, failure: Exception) -> None:
+        """The run cannot go on: what it has cannot be written."""
+        self._stop = failure
+
+    def finish(self, summary_file: Path | None = None) -> None:
         """Say why the run ended, then the count; raises typer.Exit unless every input was labelled."""
-        stop = failure or self._stop
-        code = explain(stop) if stop else SOME_FAILED if self._counts["error"] else 0
-        all_well = not code and not self._counts["partial"]
-        (say if all_well else complain)(self._summary())
+        code = explain(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
+        if summary_file is not None:
+            with explained(show(summary_file)):
+                self.summary.write(summary_file, code)
+        line = self.summary.line()
+        if self.summary.num_left and self._goes_on:
+            line += "; the same command goes on"
+        all_well = not code and not self.summary.statuses["partial"]
+        (say if all_well else complain)(line)
         if code:
             raise typer.Exit(code)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every input has its record."""
+        return self.summary.num_left == 0
+
+    def _refuse_lost_disk(self) -> None:
+        if self._unreadable >= MOST_UNREADABLE:
+            raise VadisError(
+                f"the disk seems gone: the last {self._unreadable} videos could not be read",
+                hint="see that it is there, and give the same command again",
+            )
+
     def _note(self, record: VideoResult, seconds: float) -> None:
-        self._counts[record.status] += 1
+        self.summary.add(record)
         if record.status == "error" and self._name_problems:
             complain(f"{show(record.path)}: {record.error_message}")
         elif record.status == "partial" and self._name_problems:
@@ -73,19 +127,21 @@ class Run:
         elif record.duration_seconds is not None:
             detail(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
 
-    def _summary(self) -> str:
-        counts = self._counts
-        parts = [f"{counts['ok']} ok"]
-        parts += [f"{counts[status]} {word}" for status, word in _OTHER_STATUSES.items() if counts[status]]
-        left = len(self._inputs) - counts.total()
-        return ", ".join([*parts, f"{left} not done"] if left else parts)
-
-
-_OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}
-
 
 def _error_record(path: str, error: VideoError) -> VideoResult:
-    return VideoResult(path, "error", error_code=error.code, error_message=error.message)
+    from vadis.video.sources import stamp
+
+    return VideoResult(path, "error", *stamp(path), error_code=error.code, error_message=error.message)
+
+
+def _as_failed(partial: VideoResult) -> VideoResult:
+    """What ``--strict`` makes of a partial record."""
+    message = f"{missing_part(partial)} (--strict takes no part for the whole)"
+    failed = VideoResult(
+        partial.path, "error", error_code="truncated_or_incomplete", error_message=message, flags=partial.flags
+    )
+    kept = ("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared")
+    return replace(failed, **{name: getattr(partial, name) for name in kept})
 
 
 class _Bars:

@@ -4,22 +4,19 @@ Classify looks at whole videos, the paper's test at their first 10 s; for clips 
 are mostly shorter, that is nearly the same.
 """
 
-import base64
-import binascii
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from vadis.batch.reading import results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.listing import counted, some
 from vadis.errors import UsageError
 from vadis.evaluation.answers import ANSWERS_NAME
 from vadis.evaluation.metrics import TOP_K, Ranking
-from vadis.results import printable
+from vadis.results import VideoResult, printable
 
 EXTENSIONS = (".jsonl", ".json")
 NO_LABEL = "no label: all were below the threshold"
@@ -84,10 +81,8 @@ def read_records(paths: Iterable[Path]) -> Records:
     found = Records()
     for path in paths:
         for file in _files(path):
-            try:
-                found.records += _of_file(file, found.torn)
-            except OSError as error:
-                raise UsageError(f"{_shown(file)} cannot be read: {error.strerror}") from error
+            results = results_in(file, found.torn)
+            found.records += [_record(result) for result in results if result.status != "skipped"]
     return found
 
 
@@ -146,59 +141,12 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _of_file(path: Path, torn: list[str]) -> Iterator[Record]:
-    """The records of one file; its name goes into ``torn`` if its last line is half a record."""
-    with path.open("rb") as file:
-        if file.read(1) == b"[":
-            file.seek(0)
-            yield from _of_array(path, file.read())
-            return
-        file.seek(0)
-        for number, line in enumerate(file, 1):
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                if line.endswith(b"\n") or number == 1:
-                    raise UsageError(f"{_shown(path)}, line {number}, is not a record of vadis classify") from error
-                torn.append(str(path))
-                return
-            yield from _of_values(values, f"{_shown(path)}, line {number},")
-
-
-def _of_array(path: Path, content: bytes) -> Iterator[Record]:
-    try:
-        every = json.loads(content)
-    except ValueError as error:
-        raise UsageError(f"{_shown(path)} is damaged: not a whole JSON array") from error
-    for number, values in enumerate(every, 1):
-        yield from _of_values(values, f"{_shown(path)}, record {number},")
-
-
-def _of_values(values: Any, place: str) -> Iterator[Record]:
-    """The record, unless it says that its video was skipped."""
-    try:
-        if values["status"] in ("ok", "partial"):
-            labels = tuple(str(label["label"]) for label in values["labels"])
-            made_by = str(values["model"]), str(values["model_sha256"]), tuple(map(str, values["streams"]))
-            whole = None if "no_flow" in values.get("flags", ()) else made_by  # a single frame, judged by RGB alone
-            yield Record(_path(values), labels, None, whole)
-        elif values["status"] == "error":
-            error = values["error"]
-            yield Record(_path(values), (), f"{error['code']}: {error['message']}", None)
-        elif values["status"] != "skipped":
-            raise ValueError(values["status"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        hint = "give what vadis classify wrote as jsonl or json, or the folder of a vadis evaluate"
-        raise UsageError(f"{place} is not a record of vadis classify", hint=hint) from error
-
-
-def _path(values: Mapping[str, Any]) -> str:
-    if "path_b64" not in values:
-        return str(values["path"])
-    try:
-        return os.fsdecode(base64.b64decode(values["path_b64"], validate=True))
-    except binascii.Error as error:
-        raise ValueError("path_b64") from error
+def _record(result: VideoResult) -> Record:
+    if result.status == "error":
+        return Record(result.path, (), f"{result.error_code}: {result.error_message}", None)
+    made_by = str(result.model), str(result.model_sha256), result.streams
+    whole = None if "no_flow" in result.flags else made_by  # a single frame, judged by RGB alone
+    return Record(result.path, tuple(label.label for label in result.labels), None, whole)
 
 
 def _assigned(

@@ -1,6 +1,7 @@
 """What a video gives, wherever it is decoded: ``GridFrame`` after ``GridFrame``, and what is known of it."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +27,14 @@ class GridFrame(NamedTuple):
 
     pixels: Picture
     seconds: float
+
+
+class SourceFrame(NamedTuple):
+    """A frame as the file has it: uint8 RGB (H, W, 3), upright; its time after the first, and how long it is shown."""
+
+    pixels: Picture
+    seconds: Fraction
+    duration_seconds: Fraction
 
 
 class OpenVideo(Protocol):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import VideoError
+from vadis.errors import VadisError, VideoError
 from vadis.video import decoder_process, messages
 from vadis.video.confinement import too_much_memory
 from vadis.video.decoder_process import Child, Gone, Patience, TooSlow
@@ -63,8 +63,7 @@ class ChildVideo:
             if self._cancelled:
                 child.kill()
         try:
-            if not child.is_ready:
-                child.begin()
+            self._begin(child)
             self._open()
         except BaseException:
             self._leave()
@@ -73,6 +72,16 @@ class ChildVideo:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._leave()
+
+    def _begin(self, child: Child) -> None:
+        if child.is_ready:
+            return
+        try:
+            child.begin()
+        except VadisError as error:
+            if not self._cancelled:
+                raise
+            raise VideoError("decoder_crash", "the video was given up before it was opened") from error
 
     def cancel(self) -> None:
         """End the child, if it is at this video: who waits for its frames gets a VideoError instead."""

@@ -116,9 +116,13 @@ class Scaler:
         self.rotation = first.rotation
         self._turn = orientation(first)
         self._coded = (first.width, first.height)
-        self._scaled = scaled_size(*self._coded, Fraction(1) if self.aspect_ignored else aspect)
+        self._scaled = self._wanted_size(*self._coded, Fraction(1) if self.aspect_ignored else aspect)
         self.source_size, self.size = self._turn.size(*self._coded), self._turn.size(*self._scaled)
         self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
+
+    @staticmethod
+    def _wanted_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        return scaled_size(width, height, aspect)
 
     def picture(self, frame: av.VideoFrame) -> Picture:
         """The frame as uint8 RGB (H, W, 3), upright.
@@ -134,6 +138,14 @@ class Scaler:
             message = f"pixels of the format {frame.format.name} cannot be converted"
             raise memory_refusal(error) or VideoError("decode_failed", message) from error
         return self._turn.apply(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+
+class FullSize(Scaler):
+    """As ``Scaler``, with the pixels that are coded, square or not."""
+
+    @staticmethod
+    def _wanted_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        return width, height
 
 
 class GrayPlane:

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, overload
+from typing import BinaryIO, NamedTuple, overload
 
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.results import printable
@@ -38,6 +38,26 @@ class Source:
 
     path: str
     error: VideoError | None = None
+
+
+class Stamp(NamedTuple):
+    """By what a file is known again: its size, and its time of change in seconds since 1970, to the nanosecond.
+
+    Of a file that cannot be looked at, None.
+    """
+
+    num_bytes: int | None
+    mtime: str | None
+
+
+def stamp(path: str) -> Stamp:
+    """The stamp of a file as it is now."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return Stamp(None, None)
+    seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)  # before 1970: -0.5 s is -1 and 500000000
+    return Stamp(status.st_size, f"{seconds}.{nanoseconds:09}")
 
 
 @dataclass(frozen=True)

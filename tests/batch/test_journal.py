@@ -1,0 +1,242 @@
+"""The journal: what is written stays, what is torn is done again, and nothing foreign is touched."""
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fake_road import result
+from vadis.batch import journal as journal_module
+from vadis.batch.journal import Entry, Scan, open_journal
+from vadis.errors import OutputLockedError, UsageError, VadisError
+from vadis.results import VideoResult
+
+SETTINGS = {"model": "fake", "top_k": 5}
+VERSIONS = {"vadis": "0.1.0"}
+
+
+def stamped(path, size=3, mtime="1700000000.000000001"):
+    return VideoResult(**{**result(path).__dict__, "source_bytes": size, "source_mtime": mtime})
+
+
+def written(path, *results, settings=SETTINGS, overwrite=False):
+    """A run that appends ``results`` to the journal and is complete."""
+    with open_journal(path) as journal:
+        journal.begin(settings, VERSIONS, overwrite=overwrite)
+        for each in results:
+            journal.append(each)
+        journal.finish()
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_header_then_a_record_per_line(tmp_path):
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"), stamped("bad.mp4"))
+    header, first, second = lines(path)
+    assert header == {"schema": 1, "run": {"settings": SETTINGS, "versions": VERSIONS}}
+    assert [first["path"], second["path"]] == ["a.mp4", "bad.mp4"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"], "no lock is left"
+
+
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "bad.mp4", "cut.mp4", 'q"\\\n\u202e.mp4', os.fsdecode(b"\xff\x00"[:1]) + ".mp4"]
+)
+def test_entries_are_what_the_records_say_whether_read_fast_or_slowly(tmp_path, name):
+    path = written(tmp_path / "out.jsonl", stamped(name))
+    (fast,) = Scan(path)
+    record = json.loads(path.read_bytes().splitlines()[1])
+    path.write_text("\n".join(json.dumps(line, separators=(",", ":")) for line in lines(path)) + "\n")
+    (slow,) = Scan(path)
+    assert (fast.path, fast.entry) == (slow.path, slow.entry)
+    assert fast.path == name
+    code = record["error"]["code"] if record["status"] == "error" else None
+    assert fast.entry == Entry(3, "1700000000.000000001", record["status"], code, record.get("duration_seconds"))
+
+
+def test_an_input_is_known_by_path_size_and_time_of_change(tmp_path):
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        assert journal.entry("a.mp4", (4, "1700000000.000000001")) is None
+        assert journal.entry("a.mp4", (3, "1700000000.000000002")) is None
+        assert journal.entry("b.mp4", (3, "1700000000.000000001")) is None
+
+
+def test_other_settings_are_refused_with_the_difference(tmp_path):
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="top_k was 5, is 3; flip was None, is True"):
+        written(path, settings={"model": "fake", "top_k": 3, "flip": True})
+    assert path.read_bytes() == before
+    written(path, settings={"model": "other"}, overwrite=True)
+    assert lines(path) == [{"schema": 1, "run": {"settings": {"model": "other"}, "versions": VERSIONS}}]
+
+
+def test_a_cut_at_any_byte_costs_at_most_the_record_it_hits(tmp_path):
+    path = written(tmp_path / "out.jsonl", *(stamped(f"{number}.mp4") for number in range(3)))
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        with open_journal(path) as journal:
+            assert not journal.is_foreign
+            journal.begin(SETTINGS, VERSIONS, overwrite=False)
+            kept = [number for number in range(3) if journal.entry(f"{number}.mp4", (3, "1700000000.000000001"))]
+            assert len(kept) == max(0, whole[:cut].count(b"\n") - 1)
+            for number in range(len(kept), 3):
+                journal.append(stamped(f"{number}.mp4"))
+        assert path.read_bytes() == whole
+
+
+def test_lines_that_a_power_cut_left_as_zeros_are_done_again(tmp_path):
+    path = written(tmp_path / "out.jsonl", *(stamped(f"{number}.mp4") for number in range(3)))
+    whole = path.read_bytes().splitlines(keepends=True)
+    damaged = whole[2][:40] + bytes(len(whole[2]) - 41) + b"\n"
+    path.write_bytes(b"".join([*whole[:2], damaged, whole[3]]))
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        assert journal.num_damaged == 1
+        assert journal.entry("1.mp4", (3, "1700000000.000000001")) is None
+        journal.append(stamped("1.mp4"))
+        journal.finish()
+    assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(whole)
+
+
+def test_the_last_record_of_an_input_takes_the_place_of_its_first(tmp_path):
+    path = written(tmp_path / "out.jsonl", *(stamped(f"{number}.mp4") for number in range(3)))
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        journal.append(stamped("0.mp4", size=9))
+        assert [line.entry.source_bytes for line in Scan(path) if line.path == "0.mp4"] == [3, 9]
+        assert [found.source_bytes for found in journal.results({"0.mp4"})] == [9]
+        journal.finish()
+    assert [(line.path, line.entry.source_bytes) for line in Scan(path)] == [("0.mp4", 9), ("1.mp4", 3), ("2.mp4", 3)]
+
+
+@pytest.mark.parametrize("content", ["mine\n", '{"path": "a.mp4"}\n', "a letter without an end", '{"schema": 2}'])
+def test_a_file_of_others_is_foreign_and_stays(tmp_path, content):
+    path = tmp_path / "out.jsonl"
+    path.write_text(content)
+    with open_journal(path) as journal:
+        assert journal.is_foreign
+    assert path.read_text() == content
+
+
+def test_a_run_that_never_began_leaves_no_file(tmp_path):
+    with open_journal(tmp_path / "out.jsonl"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.jsonl").symlink_to(tmp_path / "disk" / "real.jsonl")
+    for size in (3, 9):
+        written(tmp_path / "out.jsonl", stamped("a.mp4", size=size))
+    assert (tmp_path / "out.jsonl").is_symlink()
+    assert [line.entry.source_bytes for line in Scan(tmp_path / "disk" / "real.jsonl")] == [9]
+
+
+def test_a_results_file_that_was_removed_ends_the_run(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        path.unlink()
+        with pytest.raises(VadisError, match="removed or replaced"):
+            journal.append(stamped("a.mp4"))
+
+
+def test_what_a_full_disk_took_of_a_record_is_cut_off(tmp_path, monkeypatch):
+    path, write = written(tmp_path / "out.jsonl", stamped("a.mp4")), os.write
+    whole, calls = path.read_bytes(), []
+
+    def full(descriptor, data):
+        calls.append(len(data))
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, bytes(data[: len(data) // 2]))
+
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        monkeypatch.setattr(journal_module.os, "write", full)
+        with pytest.raises(VadisError, match=r"no space left for .*out\.jsonl"):
+            journal.append(stamped("b.mp4"))
+        monkeypatch.undo()
+        assert path.read_bytes() == whole
+        journal.append(stamped("b.mp4"))
+    assert len(lines(path)) == 3
+
+
+def test_every_record_is_on_the_disk_a_second_later_at_most(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    with open_journal(tmp_path / "out.jsonl") as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        for name in ("a.mp4", "b.mp4"):
+            journal.append(stamped(name))
+            size, deadline = (tmp_path / "out.jsonl").stat().st_size, time.monotonic() + 10
+            while size not in synced and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert size in synced
+
+
+def test_a_disk_that_fails_to_flush_is_told_with_the_next_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.01)
+    with pytest.raises(VadisError, match="Input/output error"), open_journal(tmp_path / "out.jsonl") as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: fail_to_flush())
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            journal.append(stamped("a.mp4"))
+            time.sleep(0.02)
+
+
+def fail_to_flush():
+    raise OSError(errno.EIO, "Input/output error")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from vadis.batch.journal import open_journal
+with open_journal(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_runs_never_write_one_file_and_a_killed_one_holds_nothing(tmp_path):
+    path = tmp_path / "out.jsonl"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(OutputLockedError, match=f"process {holder.pid} on .*, since 20"), open_journal(path):
+        pass
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / "out.jsonl.lock").exists(), "it had no time to remove its lock"
+    written(path, stamped("a.mp4"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
+    holder.stdout.close()
+
+
+def test_a_hundred_thousand_records_are_read_in_seconds(tmp_path):
+    """Not timed here (tests/benchmarks does that): all are there, by the fast way."""
+    path = tmp_path / "out.jsonl"
+    written(path, stamped("x.mp4"))
+    header, line = path.read_bytes().splitlines(keepends=True)
+    shuffled = random.Random(0).sample(range(20_000), 20_000)
+    path.write_bytes(header + b"".join(line.replace(b"x.mp4", b"%d.mp4" % number) for number in shuffled))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "_read_slowly", lambda line: {"run": {}} if b'"run"' in line else None)
+        found = [found.path for found in Scan(Path(path))]
+    assert found == [f"{number}.mp4" for number in shuffled]

@@ -1,0 +1,40 @@
+"""The count at the end of a run, in one line and as JSON."""
+
+import json
+
+from tests.fake_road import result
+from vadis.batch.journal import Entry
+from vadis.batch.summary import Summary
+
+
+def of(*names, num_inputs=None, seconds=0.0):
+    found = Summary(num_inputs or len(names))
+    found.began -= seconds
+    for name in names:
+        found.add(result(name))
+    return found
+
+
+def test_one_line_says_what_there_is():
+    assert of("a.mp4", "bad.mp4", "cut.mp4").line() == "1 ok, 1 partial, 1 failed"
+    assert of("a.mp4", num_inputs=3).line() == "1 ok, 2 not done"
+
+
+def test_what_was_done_before_is_counted_and_told():
+    summary = of("a.mp4", num_inputs=3)
+    summary.add_before(Entry(3, "1.0", "ok", None, 60.0))
+    summary.add_before(Entry(3, "1.0", "error", "no_frames", None))
+    assert summary.line() == "2 ok, 1 failed; 2 of them done before"
+    assert (summary.num_left, summary.to_json(3)["errors"]) == (0, {"no_frames": 1})
+
+
+def test_speed_is_told_of_runs_that_are_long_enough():
+    assert of("a.mp4", seconds=20.48).line() == "1 ok; 0.00 h of video at 0.2 times the speed of playing"
+
+
+def test_as_json(tmp_path):
+    of("a.mp4", "bad.mp4", num_inputs=3).write(tmp_path / "summary.json", 130)
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert found["records"] == {"ok": 1, "partial": 0, "skipped": 0, "error": 1}
+    assert (found["inputs"], found["not_done"], found["done_before"], found["exit_code"]) == (3, 1, 0, 130)
+    assert found["video_hours"] == found["video_hours_in_this_run"] == round(5.12 / 3600, 6)

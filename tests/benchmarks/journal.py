@@ -1,0 +1,63 @@
+"""What it costs to go on: reading the journal of 100,000 records, and writing one.
+
+python tests/benchmarks/journal.py [--records 100000]
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.fake_road import result
+from vadis.batch.journal import open_journal
+from vadis.results import Segment, VideoResult
+
+SEGMENTS = 4  # of a 10 s video
+LABELS = 5
+
+
+def record(number: int) -> VideoResult:
+    """A record as long as that of a 10 s video."""
+    plain = result(f"/archive/2019/{number:07}.mp4")
+    labels = tuple(replace(plain.labels[0], score=0.1 + index / 100) for index in range(LABELS))
+    bare = tuple(replace(label, peak=None, seconds=None) for label in labels)
+    segments = tuple(Segment(2.56 * index, 2.56 * (index + 1), bare) for index in range(SEGMENTS))
+    return replace(
+        plain, source_bytes=1_000_000 + number, source_mtime="1700000000.5", labels=labels, segments=segments
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=100_000)
+    count = parser.parse_args().records
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.jsonl"
+        began = time.perf_counter()
+        with open_journal(path) as journal:
+            journal.begin({}, {}, overwrite=False)
+            for number in range(count):
+                journal.append(record(number))
+        wrote = time.perf_counter() - began
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+        with open_journal(path) as journal:
+            journal.begin({}, {}, overwrite=False)
+            known = sum(
+                journal.entry(f"/archive/2019/{number:07}.mp4", (1_000_000 + number, "1700000000.5")) is not None
+                for number in range(count)
+            )
+            read = time.perf_counter() - began
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        size = path.stat().st_size
+    print(f"{count:,} records, {size / 1e6:.0f} MB; found again: {known:,}")
+    print(f"written: {wrote / count * 1e6:.0f} us each; going on: {read:.2f} s, {read / count * 1e5:.2f} s per 100,000")
+    print(f"memory for what is known: {grown / 1024:.0f} MB at most")
+
+
+if __name__ == "__main__":
+    main()

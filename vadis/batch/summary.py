@@ -1,0 +1,103 @@
+"""What a run came to: how many records of each status and error code, hours of video, speed."""
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vadis.atomic import temporary_beside
+from vadis.batch.journal import Entry
+from vadis.results import SCHEMA, VideoResult
+
+_OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}
+_SPEED_FROM_SECONDS = 10.0  # a shorter run says nothing of the speed of a long one
+
+
+@dataclass
+class Summary:
+    """Counts of the records of a run, and of those that an earlier run had left.
+
+    Attributes:
+        num_inputs: that the run was given.
+        statuses, errors: records by status, and of failed ones by error code.
+        num_before: of them, how many were there already.
+        video_seconds, video_seconds_before: length of the videos that were labelled in this run, and before.
+    """
+
+    num_inputs: int
+    statuses: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    num_before: int = 0
+    video_seconds: float = 0.0
+    video_seconds_before: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def num_records(self) -> int:
+        """All of them."""
+        return self.statuses.total()
+
+    @property
+    def num_left(self) -> int:
+        """Inputs without a record."""
+        return self.num_inputs - self.num_records
+
+    def add(self, result: VideoResult) -> None:
+        """Count a record of this run."""
+        self._count(result.status, result.error_code)
+        self.video_seconds += result.duration_seconds or 0.0
+
+    def add_before(self, entry: Entry) -> None:
+        """Count a record that was there already."""
+        self._count(entry.status, entry.error_code)
+        self.num_before += 1
+        self.video_seconds_before += entry.duration_seconds or 0.0
+
+    def line(self) -> str:
+        """The whole in one line."""
+        counts = [f"{self.statuses['ok']:,} ok"]
+        counts += [
+            f"{self.statuses[status]:,} {word}" for status, word in _OTHER_STATUSES.items() if self.statuses[status]
+        ]
+        counts += [f"{self.num_left:,} not done"] if self.num_left else []
+        seconds = time.monotonic() - self.began
+        parts = [", ".join(counts)]
+        if self.num_before:
+            parts.append(f"{self.num_before:,} of them done before")
+        if self.video_seconds and seconds >= _SPEED_FROM_SECONDS:
+            speed = self.video_seconds / seconds
+            parts.append(f"{self.video_seconds / 3600:.2f} h of video at {speed:.1f} times the speed of playing")
+        return "; ".join(parts)
+
+    def to_json(self, exit_code: int) -> dict[str, Any]:
+        """The whole as plain JSON values."""
+        seconds = time.monotonic() - self.began
+        return {
+            "schema": SCHEMA,
+            "inputs": self.num_inputs,
+            "records": {status: self.statuses[status] for status in ("ok", *_OTHER_STATUSES)},
+            "errors": dict(sorted(self.errors.items())),
+            "done_before": self.num_before,
+            "not_done": self.num_left,
+            "video_hours": round((self.video_seconds + self.video_seconds_before) / 3600, 6),
+            "video_hours_in_this_run": round(self.video_seconds / 3600, 6),
+            "elapsed_seconds": round(seconds, 3),
+            "times_playing_speed": round(self.video_seconds / seconds, 3) if seconds else 0.0,
+            "exit_code": exit_code,
+        }
+
+    def write(self, path: Path, exit_code: int) -> None:
+        """Write ``to_json`` to a file; raises OSError where that cannot be."""
+        with temporary_beside(path) as (temporary, file):
+            file.write(json.dumps(self.to_json(exit_code), indent=2).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+
+    def _count(self, status: str, error_code: str | None) -> None:
+        self.statuses[status] += 1
+        if error_code is not None:
+            self.errors[error_code] += 1
