@@ -1,11 +1,14 @@
 """The rules of the house, checked over the source: imports go one way, one door to FFmpeg, sizes, no heavy start."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import vadis
 
 PACKAGE = Path(__file__).parents[1] / "vadis"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -77,6 +80,16 @@ def test_sizes_and_names(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+def test_the_map_names_every_room_and_no_merge_was_left_half_done() -> None:
+    """A conflict's markers within a docstring are nothing that Python or a linter would mind."""
+    described = vadis.__doc__ or ""
+    missing = [room for room in ROOMS if f" {room} " not in re.sub(r"[,\n]", " ", described)]
+    assert missing == []
+    root = PACKAGE.parent
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("tests/**/*.py"), *FILES]
+    assert not [path for path in pages if re.search(r"^(<{7}|>{7}) ", path.read_text(encoding="utf-8"), re.MULTILINE)]
 
 
 def attribute_calls(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -82,6 +83,21 @@ def test_a_thousand_mutations(tmp_path):
 @pytest.mark.exhaustive
 def test_ten_thousand_mutations(tmp_path):
     check_mutations(tmp_path, MANY)
+
+
+ABORTS_FFMPEG = 93_901
+"""A seed whose file, a damaged transport stream, makes FFmpeg 8.1.2 abort: an assertion of its own fails."""
+
+
+def test_a_file_that_ends_ffmpeg_itself_costs_one_record(tmp_path):
+    videos = whole_videos(tmp_path)
+    name, content = damaged(videos, ABORTS_FFMPEG)
+    bad, good = tmp_path / f"bad-{name}", tmp_path / name
+    bad.write_bytes(content)
+    with Decoders(PATIENCE) as decoders:
+        found, _ = outcome(decoders, bad)
+        assert found == "decoder_crash" or av.ffmpeg_version_info != "8.1.2"
+        assert outcome(decoders, good) == ("ok", 8)
 
 
 # Cuts

@@ -438,12 +438,23 @@ def with_samples(data, num_samples):
     return replaced(data, b"stts", four(0) + four(1) + four(num_samples) + four(512))
 
 
-@pytest.mark.parametrize("num_samples", [50_000_000, 170_000_000])
-def test_a_small_file_that_unfolds_into_gigabytes(tmp_path, videos, num_samples):
+@pytest.mark.parametrize(("num_samples", "code"), [(10_000_000, "decode_failed"), (170_000_000, "too_large")])
+def test_a_small_file_whose_index_unfolds_into_gigabytes(tmp_path, videos, num_samples, code):
     source = write_video(tmp_path / "a.mp4", num_frames=64, options={"g": "1"}, frames=moving_texture(64))
     path = tmp_path / "bomb.mp4"
     path.write_bytes(with_samples(source.read_bytes(), num_samples))
-    with Decoders(Limits(max_memory_mb=1000)) as decoders:
-        error = refusal(decoders.open(path))
-        assert error.code == "too_large"
+    with Decoders() as decoders:
+        assert refusal(decoders.open(path)).code == code
         assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
+
+
+def test_a_small_file_whose_pictures_unfold_into_more_than_there_is(tmp_path, videos):
+    black = np.zeros((4000, 4096, 3), np.uint8)
+    path = write_video(tmp_path / "bomb.gif", codec="gif", frames=[black] * 2)
+    assert path.stat().st_size < 200_000
+    with Decoders(Limits(max_memory_mb=300)) as decoders:
+        error = refusal(decoders.open(path))
+        assert (error.code, error.hint) == ("too_large", "VADIS_MAX_MEMORY_MB allows more")
+        assert "300 MB" in error.message
+        assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
+    assert len(read(open_video(path))[0]) == 2
