@@ -218,8 +218,9 @@ def test_the_readmes_two_set_up_commands_are_those_that_ci_runs() -> None:
     assert "'&& pytest$'" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_every_name_in_the_papers_table_is_where_the_page_says() -> None:
-    text = (ROOT / "docs" / "paper.md").read_text()
+@pytest.mark.parametrize("page", ["paper.md", "reliability.md"])
+def test_every_name_in_a_table_is_where_the_page_says(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
     places = re.findall(r"`([\w/]+\.py)`: `(\w+)`", text)
     assert len(places) > 20
     for path, name in places:

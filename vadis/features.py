@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from vadis.video.isolation import Decoders
 SETTINGS_KEY = "settings"  # of an .npz: JSON text
 
 PathLike = str | os.PathLike[str]
+AnyPath = TypeVar("AnyPath", bound=PathLike)
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def features_of(
 
 
 def features_of_many(
-    paths: Iterable[PathLike],
+    paths: Iterable[AnyPath],
     model: Model,
     *,
     layer: str = FEATURES,
@@ -111,7 +112,7 @@ def features_of_many(
     progress: Callable[[Progress], None] | None = None,
     notify: Callable[[str], None] = _log.warning,
     decoders: Decoders | None = None,
-) -> Iterator[tuple[PathLike, Features | VideoError]]:
+) -> Iterator[tuple[AnyPath, Features | VideoError]]:
     """The outputs of one layer over each video, in order, or why there are none.
 
     Args:
@@ -131,7 +132,7 @@ def features_of_many(
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
     sliding.check(MODELS[model.card.architecture])
 
-    def work(path: PathLike, prepared: Preparation) -> Features:
+    def work(path: AnyPath, prepared: Preparation) -> Features:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
         only, video = model.only(streams), prepared.video
         found = list(outputs(clips, video, only, sliding, layer=layer, flip=flip, batch_size=batch_size, notify=notify))

@@ -92,9 +92,10 @@ def main() -> None:
         app(prog_name="vadis")
     except BrokenPipeError:  # the reader has what it wanted, as with `| head`
         sys.exit(1)
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
+    except SystemExit:
+        raise
+    except BaseException as raised:  # noqa: BLE001 (every ending has an exit code)
+        error = interrupts.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
         sys.exit(explain(error))

@@ -16,6 +16,7 @@ import typer
 import vadis
 from vadis.cli.terminal import settings, show, stdout_console
 from vadis.device import cpu_count
+from vadis.errors import VadisError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
@@ -121,23 +122,6 @@ def devices() -> Iterator[Finding]:
         yield Finding(OK, f"cuda:{index}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
 
 
-def decoding() -> Iterator[Finding]:
-    """What a process that decodes cannot give up on this machine."""
-    from vadis.errors import VadisError
-    from vadis.video.isolation import Decoders
-
-    try:
-        with Decoders() as decoders:
-            lacks = decoders.lacks()
-    except VadisError as error:
-        yield Finding(MISSING, "decoder", error.message, error.hint)
-        return
-    for lack in lacks:
-        yield Finding(NOTE, "decoder", lack, "files are decoded in a process of their own all the same")
-    if not lacks:
-        yield Finding(OK, "decoder", "in a process without network, other programs or writing, its memory limited")
-
-
 def models() -> Iterator[Finding]:
     """The cache, and which models are in it."""
     from vadis.weights.cache import cache_folder, model_path
@@ -170,6 +154,25 @@ def codecs() -> Iterator[Finding]:
         yield Finding(NOTE, "not decoded", ", ".join(absent), remedy)
 
 
+def confinement() -> Iterator[Finding]:
+    """Whether the processes that decode can give up what they should; vadis works without that too."""
+    if not isinstance(_imported("av"), ModuleType):
+        return
+    from vadis.video.isolation import Decoders
+
+    try:
+        with Decoders() as decoders:
+            lacking = decoders.lacks()
+    except VadisError as error:
+        yield Finding(MISSING, "decoding", error.message, "videos are decoded in processes of their own")
+        return
+    if not lacking:
+        yield Finding(OK, "decoding", "in processes that cannot write files, open connections or start programs")
+        return
+    remedy = "formats and protocols are restricted in any case; a container may need another seccomp profile"
+    yield Finding(NOTE, "decoding", f"in processes of their own, but {'; '.join(lacking)}", remedy)
+
+
 def surroundings() -> Iterator[Finding]:
     """What else can matter, for ``--verbose``."""
     if not settings.verbose:
@@ -195,7 +198,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Devices": devices,
     "Models": models,
     "Video codecs": codecs,
-    "Decoding": decoding,
+    "Protection from files": confinement,
     "Surroundings": surroundings,
 }
 

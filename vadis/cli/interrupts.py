@@ -59,6 +59,11 @@ def pending() -> int:
     return _State.pending or 0
 
 
+def cause(error: BaseException) -> BaseException:
+    """What ended the run: a signal, if one came, even where it broke off an import that then failed in another way."""
+    return error if _State.pending is None or isinstance(error, Interrupted) else Interrupted(_State.pending)
+
+
 @contextmanager
 def _deferring(value: bool) -> Iterator[None]:
     before, _State.deferred = _State.deferred, value

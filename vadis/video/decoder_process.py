@@ -6,11 +6,11 @@ Whatever it does, it is waited for no longer than ``Patience`` has it, and belie
 import fcntl
 import json
 import os
-import resource
 import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -33,6 +33,7 @@ START_SECONDS = 60.0  # in which a child must have begun
 
 _PIPE_BYTES = 1 << 20  # asked of the kernel; its default of 64 KiB makes 4 times as many switches
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "TZ")  # of the environment
+_NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")  # in a process's last words
 _BURIAL_SECONDS = 1.0  # a process that has been killed may be stuck in a dead disk
 
 
@@ -58,11 +59,7 @@ class Gone(Exception):
 
 
 class TooSlow(Exception):
-    """Patience has run out, after a last wait of ``seconds``."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+    """Patience has run out."""
 
 
 class Child:
@@ -72,8 +69,7 @@ class Child:
         path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)
         start = {"path": path, "parent": os.getpid(), "max_memory_mb": limits.max_memory_mb}
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        self._our_most_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.last_words, words = os.pipe()
+        last_words, words = os.pipe()
         os.set_blocking(words, False)  # a child that talks on stderr is not held up by it
         try:
             self._process = subprocess.Popen(
@@ -86,7 +82,7 @@ class Child:
                 start_new_session=True,  # Ctrl-C is not for it
             )
         except OSError as error:
-            os.close(self.last_words)
+            os.close(last_words)
             raise VadisError(f"no process can be started to decode videos: {error.strerror}") from error
         finally:
             os.close(words)
@@ -95,10 +91,11 @@ class Child:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._told, selectors.EVENT_READ)
         _widen(self._told.fileno())
+        self._last_words = open(last_words, "rb", buffering=0)  # noqa: SIM115 (closed by ``end``)
+        self._turn = threading.Lock()  # a process id means this process only until it is reaped
+        self._words = ""
         self.pid = self._process.pid
-        self.is_ready = False
-        self._usage: Any = None
-        self._is_over = False
+        self.is_ready = self.has_ended = False
 
     def begin(self) -> list[str]:
         """Wait until it serves; what it could not give up (``confinement.confine``)."""
@@ -106,6 +103,7 @@ class Child:
         try:
             told = messages.field(self.hear(patience), "ready")
         except (Gone, TooSlow, Nonsense) as error:
+            self.wait_briefly()
             self.end()
             hint = "`vadis doctor` tells what is missing"
             raise VadisError(f"the process that decodes videos does not start{self.reason()}", hint) from error
@@ -134,7 +132,7 @@ class Child:
             is_there = left > 0 and bool(self._selector.select(left))
             patience.waited += time.monotonic() - began
             if not is_there:
-                raise TooSlow(left)
+                raise TooSlow
             got = self._told.readinto(buffer)  # type: ignore[attr-defined]
             if not got:
                 raise Gone
@@ -151,50 +149,38 @@ class Child:
 
     def kill(self) -> None:
         """End the process, at once; from any thread, any number of times."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+        with self._turn:
+            if self._process.returncode is None:
                 os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it and forget it, once; afterwards ``reason`` and ``peak_mb`` tell of it."""
-        if self._is_over:
+        """Kill it and forget it; afterwards ``reason`` tells of it. Once is enough."""
+        if self.has_ended:
             return
-        self._is_over = True
+        self.has_ended = True
         self.kill()
-        deadline = time.monotonic() + _BURIAL_SECONDS
-        while not self._reap() and time.monotonic() < deadline:
-            time.sleep(0.001)
+        self.wait_briefly()
         if self._process.returncode is None:  # stuck in the kernel: it will go when that lets it
             self._process.returncode = -signal.SIGKILL
         self._selector.close()
         self._asked.close()
         self._told.close()
-        self._words = _read_some(self.last_words)
-        os.close(self.last_words)
+        self._words = _read_some(self._last_words.fileno())
+        self._last_words.close()
 
     def wait_briefly(self) -> None:
-        """Give a process that has closed its pipe the time to end by itself, so that it can be seen how."""
+        """Wait for its end, for a moment: a process that has closed its pipe ends by itself, so that it is seen how."""
         deadline = time.monotonic() + _BURIAL_SECONDS
         while not self._reap() and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def _reap(self) -> bool:
-        if self._process.returncode is None:
-            try:
-                pid, status, self._usage = os.wait4(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody else has
-                pid, status = self.pid, 0
-            if pid:
-                self._process.returncode = os.waitstatus_to_exitcode(status)
-        return self._process.returncode is not None
+        with self._turn:
+            return self._process.poll() is not None
 
-    def peak_mb(self) -> int:
-        """The most memory that it had, once it has ended; 0 where that is not known.
-
-        Linux counts what this process held when it started the other one as that one's.
-        """
-        most_kb = 0 if self._usage is None else self._usage.ru_maxrss
-        return most_kb >> 10 if most_kb > self._our_most_kb else 0
+    def ran_out_of_memory(self) -> bool:
+        """Whether its last words say so, once it has ended: C++ aborts where it gets none."""
+        return any(marker in self._words for marker in _NO_MEMORY)
 
     def reason(self) -> str:
         """How it ended, to go on a sentence with."""

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from math import ceil
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import VideoError
+from vadis.errors import VadisError, VideoError
 from vadis.video import decoder_process, messages
 from vadis.video.confinement import too_much_memory
 from vadis.video.decoder_process import Child, Gone, Patience, TooSlow
@@ -46,6 +47,8 @@ class ChildVideo:
         self._child: Child | None = None
         self._turn = threading.Lock()  # between ``cancel`` and the change of what it cancels
         self._cancelled = self._done = self._worn = False
+        self._next = int(request["start_frame"])  # index on the grid
+        self._most = self._next + 1 + ceil(limits.max_seconds * GRID_FPS)
 
     def __enter__(self) -> "ChildVideo":
         """Open the file.
@@ -60,6 +63,7 @@ class ChildVideo:
             if self._cancelled:
                 child.kill()
         try:
+            self._begin(child)
             self._open()
         except BaseException:
             self._leave()
@@ -68,6 +72,16 @@ class ChildVideo:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._leave()
+
+    def _begin(self, child: Child) -> None:
+        if child.is_ready:
+            return
+        try:
+            child.begin()
+        except VadisError as error:
+            if not self._cancelled:
+                raise
+            raise VideoError("decoder_crash", "the video was given up before it was opened") from error
 
     def cancel(self) -> None:
         """End the child, if it is at this video: who waits for its frames gets a VideoError instead."""
@@ -82,7 +96,7 @@ class ChildVideo:
         Raises:
             VideoError: as the reader's, and ``decoder_crash``, ``timeout``.
         """
-        while (chunk := self._next_chunk()) is not None:
+        while (chunk := self._chunk()) is not None:
             at, counts, pictures = chunk
             for picture, times in zip(pictures, counts, strict=True):
                 for i in range(at, at + times):
@@ -98,7 +112,7 @@ class ChildVideo:
             self.facts = messages.facts_from_json(messages.field(about, "facts"))
             self._patience.video_seconds = self.facts.duration_seconds or 0.0
 
-    def _next_chunk(self) -> tuple[int, list[int], NDArray[np.uint8]] | None:
+    def _chunk(self) -> tuple[int, list[int], NDArray[np.uint8]] | None:
         """The index of the first frame, how often each picture is shown, pictures (N, H, W, 3); None at the end."""
         if self._done:
             return None
@@ -106,20 +120,31 @@ class ChildVideo:
         with self._watched() as child:
             told = self._hear(child)
             if "end" in told:
-                self.facts, self._done = messages.facts_from_json(told["end"]), True
+                self.facts, self._done = self._final(told["end"]), True
                 return None
             counts = messages.repeats(messages.field(told, "frames"), width * height * 3)
-            at = messages.count(told, "first")
+            at, self._next = self._next, self._next + sum(counts)
+            if messages.count(told, "first") != at or self._next > self._most:
+                raise Nonsense("frames that cannot be next")
             pictures = np.empty((len(counts), height, width, 3), np.uint8)
             child.read_into(pictures.data.cast("B"), self._patience)
-        seconds = (at + sum(counts)) / GRID_FPS
-        self._patience.video_seconds = max(self._patience.video_seconds, seconds)
+        self._patience.video_seconds = max(self._patience.video_seconds, self._next / GRID_FPS)
         return at, counts, pictures
+
+    def _final(self, told: Any) -> VideoFacts:
+        """The facts at the end of a video, whose length must be that of the frames that came."""
+        facts, start = messages.facts_from_json(told), self._request["start_frame"]
+        if facts.num_frames is None:
+            if self._request["max_frames"] is None:
+                raise Nonsense("no length")
+        elif facts.num_frames != self._next and not (facts.num_frames < self._next == start):
+            raise Nonsense("length")
+        return facts
 
     def _hear(self, child: Child) -> dict[str, Any]:
         """The next message; raises the error that it tells."""
         told = child.hear(self._patience)
-        self._worn = bool(told.get("worn"))
+        self._worn |= bool(told.get("worn"))
         if "error" in told:
             error = messages.error_from_json(told["error"])
             self._done = True
@@ -133,29 +158,36 @@ class ChildVideo:
         assert child is not None, "a ChildVideo is read within its context"
         try:
             yield child
-        except TooSlow as error:
-            waited = f"the decoder gave nothing for {error.seconds:.0f} s"
-            if error.seconds < self._patience.quiet_seconds / 2:
-                waited = f"the decoder took {self._patience.waited:.0f} s, far more than the video lasts"
-            raise VideoError("timeout", waited, more("max_wait_seconds")) from error
-        except Gone as error:
+        except (TooSlow, Gone, Nonsense) as failure:
+            self._worn = True
+            raise self._meaning(failure, child) from failure
+
+    def _meaning(self, failure: Exception, child: Child) -> VideoError:
+        """What a failure of the child means for this file."""
+        if isinstance(failure, Nonsense):
+            return VideoError("decoder_crash", f"the process that decodes it told nonsense ({failure})")
+        if isinstance(failure, Gone):
             child.wait_briefly()
             child.end()
-            if child.peak_mb() > self._limits.max_memory_mb // 2:
-                raise too_much_memory(self._limits.max_memory_mb) from error
-            raise VideoError("decoder_crash", f"the process that decodes it ended{child.reason()}") from error
-        except Nonsense as error:
-            raise VideoError("decoder_crash", f"the process that decodes it told nonsense ({error})") from error
+            if child.ran_out_of_memory():
+                return too_much_memory(self._limits.max_memory_mb)
+            return VideoError("decoder_crash", f"the process that decodes it ended{child.reason()}")
+        waited = f"the decoder gave nothing for {self._patience.quiet_seconds:g} s"
+        if self._patience.left() <= 0:
+            waited = f"the decoder was waited for {self._patience.waited:.0f} s, more than the video may take"
+        return VideoError("timeout", waited, more("max_wait_seconds"))
 
     def _leave(self) -> None:
         with self._turn:
             child, self._child = self._child, None
         if child is not None:
-            is_usable = self._done or (self._request["max_frames"] is not None and self._ends_now(child))
-            self._decoders.give_back(child, is_usable and not self._worn and not self._cancelled)
+            is_whole = not self._worn and (self._done or self._ends_now(child))
+            self._decoders.give_back(child, is_whole and not self._worn and not self._cancelled)
 
     def _ends_now(self, child: Child) -> bool:
         """Whether all frames that were asked for have come, so that the child is about to be free."""
+        if self._request["max_frames"] is None:
+            return False
         try:
             told = child.hear(Patience(_FAREWELL_SECONDS))
         except (Gone, TooSlow, Nonsense):
@@ -229,7 +261,7 @@ class Decoders:
             self.give_back(child, child.is_ready)
 
     def take(self) -> Child:
-        """A child that serves nobody, and serves.
+        """A child that serves nobody; a new one has yet to ``begin``.
 
         Raises:
             VadisError: where none can be started.
@@ -240,16 +272,10 @@ class Decoders:
             self.give_back(child, False)
         starting = self._keeper.submit(self._start)
         try:
-            child = starting.result()
+            return starting.result()
         except BaseException:  # a signal; it may be about to be started
             starting.add_done_callback(lambda done: None if done.exception() else self.give_back(done.result(), False))
             raise
-        try:
-            child.begin()
-        except BaseException:
-            self.give_back(child, False)
-            raise
-        return child
 
     def give_back(self, child: Child, is_usable: bool) -> None:
         """Take back a child that ``take`` gave."""
