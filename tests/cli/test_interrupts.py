@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vadis.cli import interrupts
+from vadis.errors import VadisError
 
 ROOT = Path(__file__).parents[2]
 WITHIN_SECONDS = 5  # the promise; a loaded machine included
@@ -126,5 +127,7 @@ def test_a_signal_in_an_import_that_then_fails_is_still_the_reason(own_handlers)
         time.sleep(1)
     found = interrupts.cause(ImportError("cannot load module more than once per process"))
     assert (type(found), found.exit_code) == (interrupts.Interrupted, 143)
+    known = VadisError("another process of this run has ended")
+    assert interrupts.cause(known) is known
     interrupts.install()
-    assert isinstance(interrupts.cause(error := ImportError("x")), ImportError) and error is not None
+    assert isinstance(interrupts.cause(ImportError("x")), ImportError), "no signal came"

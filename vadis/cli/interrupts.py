@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from vadis.errors import VadisError
+
 SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
 
@@ -60,8 +62,12 @@ def pending() -> int:
 
 
 def cause(error: BaseException) -> BaseException:
-    """What ended the run: a signal, if one came, even where it broke off an import that then failed in another way."""
-    return error if _State.pending is None or isinstance(error, Interrupted) else Interrupted(_State.pending)
+    """What ended the run: a signal, if one came, where it broke off an import that then failed in another way.
+
+    A failure that vadis knows stays what it is: of several processes, the one that lost another tells of that.
+    """
+    is_known = isinstance(error, VadisError | Interrupted)
+    return error if _State.pending is None or is_known else Interrupted(_State.pending)
 
 
 @contextmanager
