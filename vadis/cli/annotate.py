@@ -42,7 +42,7 @@ def annotate(
     no_sound: Annotated[
         bool, typer.Option("--no-sound", metavar="", help="Leave the sound out.", rich_help_panel=options.OUTPUT)
     ] = False,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     model: options.ModelName = "i3d-kinetics400",
     streams: options.Streams = "both",
     segment: options.SegmentSeconds = SEGMENT_SECONDS,

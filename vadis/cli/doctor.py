@@ -20,6 +20,7 @@ from vadis.errors import VadisError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
 
 EPILOG = """
@@ -87,7 +88,10 @@ def doctor() -> None:
         if findings:
             console.print(f"\n{title}", style="bold")
         for finding in findings:
-            console.print(_line(finding), soft_wrap=True)
+            if console.is_terminal:
+                console.print(_wrapped(finding))
+            else:
+                console.print(_line(finding), soft_wrap=True)
             complete &= finding.state != MISSING
     verdict = "has all it needs" if complete else "cannot work before that is mended"
     console.print(f"\nvadis classify {verdict}")
@@ -212,6 +216,19 @@ def _line(finding: Finding) -> "Text":
     if finding.remedy:
         line.append(f"\n           {finding.remedy}")
     return line
+
+
+def _wrapped(finding: Finding) -> "Table":
+    """The same for a terminal: what does not fit goes on below where it began."""
+    from rich.table import Table
+    from rich.text import Text
+
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(width=2 + 7)
+    row.add_column(overflow="fold")
+    said = f"{finding.what}: {visible(finding.detail)}" + (f"\n{finding.remedy}" if finding.remedy else "")
+    row.add_row(Text.assemble("  ", (finding.state, _STYLES[finding.state])), Text(said))
+    return row
 
 
 def _imported(name: str) -> ModuleType | str:

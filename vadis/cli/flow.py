@@ -71,7 +71,7 @@ def flow(
     data: Data = None,
     dataset: DatasetName = None,
     split: Split = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     device: options.Device = "auto",
     debug: options.Debug = False,
 ) -> None:

@@ -141,6 +141,10 @@ OutputDir = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Replace = Annotated[
+    bool,
+    typer.Option("--overwrite", metavar="", help="Replace FILE if it exists already.", rich_help_panel=OUTPUT),
+]
 Overwrite = Annotated[
     bool,
     typer.Option(

@@ -32,7 +32,7 @@ EXTENSIONS = (".jsonl", ".json")
 Inputs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RESULTS… | RUN",
+        metavar="RESULTS|RUN",
         help="Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run.",
         show_default=False,
     ),
@@ -52,7 +52,7 @@ Output = Annotated[
 def report(
     inputs: Inputs,
     output: Output = None,
-    overwrite: options.Overwrite = False,
+    overwrite: options.Replace = False,
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What stands above it all.", rich_help_panel=options.OUTPUT)
     ] = None,
