@@ -126,6 +126,13 @@ def test_what_its_input_tells_and_nothing_else(learnt, architecture):
     assert all(right[column] in CHANCE for column in lesson.cannot_tell), right
 
 
+def test_flow_leaves_i3d_in_no_doubt(learnt):
+    """Not only more than chance."""
+    right = right_answers(learnt("i3d"))
+    assert right["flow"] >= 0.95 * ALL
+    assert right["both"] >= 0.95 * ALL
+
+
 @pytest.mark.parametrize("architecture", LESSONS)
 def test_shuffled_frames_tell_nothing(learnt, folder, architecture):
     right = asked_again(learnt(architecture), shuffled, folder)

@@ -14,7 +14,7 @@ import pytest
 from tests.synthetic_dataset import AXES, DIAGONALS, LONG, OPPOSITE, SHORT, moving_patch, shuffled, write_dataset
 from tests.training.from_scratch import bounds_of_chance, from_scratch, numbers, right_answers, vadis
 
-TRAIN, TEST = 16, 10  # videos of a class
+TRAIN, TEST = 24, 10  # videos of a class
 
 
 def frames_in_any_order(frames: np.ndarray) -> list[bytes]:
@@ -43,23 +43,19 @@ def test_the_bounds_of_chance():
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the data and, in ``run``, what Two-Stream learnt of it, the lightest of the five."""
+    """A folder with the data and, in ``run``, what the 3D-ConvNet learnt of it, which needs no flow."""
     folder = tmp_path_factory.mktemp("learnt")
     write_dataset(folder / "data", AXES, {"train": TRAIN, "test": TEST})
     began, used = time.monotonic(), time.process_time()
-    command = from_scratch("two-stream", *numbers(40, 0.05))
-    vadis(*command, "--data", folder / "data", "-o", folder / "run")
+    vadis(*from_scratch("c3d", *numbers(80, 0.01)), "--data", folder / "data", "-o", folder / "run")
     took = f"{time.monotonic() - began:.0f} s, {time.process_time() - used:.0f} s of processors"
-    print(f"\nfrom scratch, flow and test included: {took}: {right_answers(folder / 'run')}")
+    print(f"\nfrom scratch, test included: {took}: {right_answers(folder / 'run')}")
     return folder
 
 
 @pytest.mark.slow
-def test_flow_tells_the_direction_and_one_frame_cannot(learnt):
-    right = right_answers(learnt / "run")
-    assert right["rgb"] in bounds_of_chance(TEST * len(AXES))
-    assert right["flow"] >= 0.95 * TEST * len(AXES)
-    assert right["both"] > bounds_of_chance(TEST * len(AXES))[-1]
+def test_the_3d_convnet_learns_what_no_frame_tells(learnt):
+    assert right_answers(learnt / "run")["rgb"] >= 0.95 * TEST * len(AXES)
 
 
 @pytest.mark.slow
@@ -69,7 +65,7 @@ def test_shuffled_frames_tell_nothing(learnt, tmp_path):
     vadis("evaluate", "--data", tmp_path / "shuffled", "-m", learnt / "run/model.safetensors", "-o", tmp_path / "out")
     right = right_answers(tmp_path / "out")
     print(f"\nshuffled: {right}")
-    assert set(right) == {"rgb", "flow", "both"}
+    assert set(right) == {"rgb"}
     assert all(count in bounds_of_chance(TEST * len(AXES)) for count in right.values()), right
 
 
