@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vadis.models.clip_shape import check_long_clip
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -256,7 +257,7 @@ class FoldedI3D:
     """
 
     def __init__(self, network: I3D, device: torch.device) -> None:
-        self.device = device
+        self.device, self.in_channels = device, network.in_channels
         body = {name: _fold(unit, device) for name, unit in network.named_children() if name != LOGITS}
         self.operations: dict[str, Operation] = {
             **body,
@@ -270,8 +271,7 @@ class FoldedI3D:
         With another ``layer`` of ``LAYERS``, its output averaged over space, (B, channels, steps).
         """
         (x,) = clips
-        if x.shape[2] < MIN_FRAMES:
-            raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
+        check_long_clip("I3D", x, self.in_channels, MIN_FRAMES)
         output = self._run(x, WholeClip(), layer)
         assert output is not None
         return output
