@@ -36,7 +36,7 @@ Subtitles for every video:  `vadis classify clips/ -f srt --output-dir subtitles
 A list, as a spreadsheet:  `find clips -name '*.mp4' -print0 | vadis classify -0 - -o results.csv`
 
 **Exit codes**: 0 every video labelled; 1 could not go on; 2 wrong use; 3 finished, but some videos failed;
-4 no video found; 130 and 143 interrupted.
+4 no video found; 5 another run writes this output; 130 and 143 interrupted.
 """
 
 
