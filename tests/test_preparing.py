@@ -1,4 +1,4 @@
-"""Videos made ready ahead of the networks: in order, bounded, and with nothing left behind."""
+"""Videos made ready ahead of the networks: in order, bounded, with nothing left behind, and again where that helps."""
 
 import os
 import threading
@@ -14,12 +14,14 @@ from tests.make_model import make_model
 from tests.synthetic import write_video
 from tests.video import faulty_child
 from tests.video.test_isolation import children_of
-from vadis.errors import UsageError, VideoError
+from vadis import preparing
+from vadis.errors import DeviceError, UsageError, VideoError
 from vadis.inference import classify_many
 from vadis.memory import NoMemoryError
+from vadis.models import Model
 from vadis.preparing import Preparation, each_prepared, num_jobs
 from vadis.video import decoder_process
-from vadis.video.isolation import Decoders
+from vadis.video.isolation import DecoderKilled, Decoders
 from vadis.weights.model_file import load_model_file
 
 
@@ -214,3 +216,108 @@ def test_errors_of_paths_that_are_no_text(model):
 def test_refusals_are_video_errors(model, folder):
     with pytest.raises(VideoError), Decoders() as decoders, closing(Preparation("x", model, decoders)) as prepared:
         prepared.clips(lambda stage, frames: None)
+
+
+class Begun:
+    """Stands for ``Preparation``: what is begun, and whether it was ended."""
+
+    def __init__(self, item):
+        self.item, self.is_closed = item, False
+
+    def close(self):
+        self.is_closed = True
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """All that was begun; without the waits between tries."""
+    monkeypatch.setattr(preparing, "WAITS_SECONDS", (0.0, 0.0, 0.0))
+    found = []
+    return found
+
+
+def outcomes(items, work, begun, model=None, jobs=1, told=None):
+    def begin(item):
+        begun.append(Begun(item))
+        return begun[-1]
+
+    model = model or Model(None, {}, torch.device("cpu"))
+    notify = (lambda text: None) if told is None else told.append
+    found = list(each_prepared(items, begin, work, model, jobs=jobs, notify=notify))
+    assert all(each.is_closed for each in begun)
+    return found
+
+
+def failing(times, code):
+    """Work that fails ``times`` times before it is done."""
+    left = [times]
+
+    def work(item, prepared):
+        if left[0]:
+            left[0] -= 1
+            raise VideoError(code, "it could not be read")
+        return f"{item} done"
+
+    return work
+
+
+def test_a_disk_that_comes_back_costs_nothing(begun):
+    assert outcomes(["a"], failing(3, "io_error"), begun) == [("a", "a done")]
+    assert len(begun) == 4
+
+
+def test_a_disk_that_stays_away_is_asked_four_times_in_all(begun):
+    ((item, error),) = outcomes(["a"], failing(9, "io_error"), begun)
+    assert (item, error.code, len(begun)) == ("a", "io_error", 4)
+
+
+def test_other_failures_are_final(begun):
+    ((_, error),) = outcomes(["a"], failing(1, "no_frames"), begun)
+    assert (error.code, len(begun)) == ("no_frames", 1)
+
+
+def too_large_for_a_gpu(model):
+    def work(item, prepared):
+        if model.device.type != "cpu":
+            raise NoMemoryError("memory ran out")
+        return f"{item} done"
+
+    return work
+
+
+def test_a_device_that_nobody_asked_for_is_left_and_the_video_done_again(begun):
+    model = Model(None, {}, torch.device("meta"), may_leave_device=True)
+    assert outcomes(["a", "b"], too_large_for_a_gpu(model), begun, model) == [("a", "a done"), ("b", "b done")]
+    assert (model.device.type, len(begun)) == ("cpu", 3)
+
+
+def test_a_device_that_was_asked_for_is_not_left(begun):
+    model = Model(None, {}, torch.device("meta"))
+    with pytest.raises(DeviceError, match="memory ran out"):
+        outcomes(["a"], too_large_for_a_gpu(model), begun, model)
+
+
+def killed_at(begun, *items):
+    """Work that finds the decoders of some items killed, and counts how many items are open."""
+
+    def work(item, prepared):
+        count = sum(not each.is_closed for each in begun)
+        if item in items:
+            raise DecoderKilled("decoder_crash", "the process that decodes it ended (SIGKILL)")
+        return count
+
+    return work
+
+
+def test_fewer_videos_at_once_when_the_system_kills_decoders(begun):
+    told = []
+    found = dict(outcomes(range(20), killed_at(begun, 4, 10, 11, 15), begun, jobs=4, told=told))
+    assert {item for item, outcome in found.items() if isinstance(outcome, DecoderKilled)} == {4, 10, 11, 15}
+    assert [found[item] for item in (3, 5, 8, 12, 14, 16, 19)] == [4, 3, 2, 1, 1, 1, 1]
+    assert len(told) == 1 and "memory is short" in told[0]
+
+
+def test_one_video_at_a_time_cannot_become_fewer(begun):
+    told = []
+    found = outcomes(range(3), killed_at(begun, 0), begun, told=told)
+    assert [outcome for _, outcome in found[1:]] == [1, 1] and told == []

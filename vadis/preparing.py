@@ -24,7 +24,7 @@ from vadis.models import BOTH, Model
 from vadis.streams import centre_crop, shrinking
 from vadis.video.ahead import Ahead, begun_ahead
 from vadis.video.frames import OpenVideo
-from vadis.video.isolation import Decoders
+from vadis.video.isolation import DecoderKilled, Decoders
 from vadis.video.windows import Clip, chunks, num_frames
 
 CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
@@ -111,7 +111,8 @@ def each_prepared(
         jobs: see ``num_jobs``.
         notify: hears of it.
     """
-    for item, preparation in begun_ahead(begin, items, num_jobs(jobs)):
+    width = Width(num_jobs(jobs), notify)
+    for item, preparation in begun_ahead(begin, items, lambda: width.num):
         try:
             outcome = _outcome(work, item, preparation)
         except NoMemoryError as shortage:
@@ -127,7 +128,27 @@ def each_prepared(
             preparation.close()
             time.sleep(seconds)
             outcome = _anew(begin, work, item)
+        if isinstance(outcome, DecoderKilled):
+            width.shrink()
         yield item, outcome
+
+
+class Width:
+    """How many videos are read at once: half as many, whenever the system has killed a process that decoded one.
+
+    Attributes:
+        num: of videos, that at the network among them.
+    """
+
+    def __init__(self, num: int, notify: Callable[[str], None]) -> None:
+        self.num, self._notify, self._was_told = num, notify, False
+
+    def shrink(self) -> None:
+        """To the half, rounded up, and no further than to one; told the first time."""
+        if self.num > 1 and not self._was_told:
+            self._was_told = True
+            self._notify("a process that decodes was killed, as happens when memory is short: fewer videos at once now")
+        self.num = (self.num + 1) // 2
 
 
 def num_jobs(jobs: int | None) -> int:

@@ -160,7 +160,11 @@ def most_open(log):
 @pytest.mark.parametrize("length", [0, 1, 4, 20])
 def test_items_are_begun_ahead_and_closed_in_order(num, length):
     log = []
-    taken = [item for item, made in begun_ahead(lambda item: Made(item, log), range(length), num) if made.item == item]
+    taken = [
+        item
+        for item, made in begun_ahead(lambda item: Made(item, log), range(length), lambda: num)
+        if made.item == item
+    ]
     assert taken == list(range(length))
     assert most_open(log) == min(num, length)
 
@@ -168,7 +172,7 @@ def test_items_are_begun_ahead_and_closed_in_order(num, length):
 @pytest.mark.parametrize("num", [1, 3])
 def test_items_are_taken_no_further_ahead_than_needed(num):
     source = iter(range(10))
-    walk = begun_ahead(lambda item: Made(item, []), source, num)
+    walk = begun_ahead(lambda item: Made(item, []), source, lambda: num)
     next(walk)
     assert next(source) == num
     walk.close()
@@ -176,7 +180,7 @@ def test_items_are_taken_no_further_ahead_than_needed(num):
 
 def test_who_leaves_early_leaves_nothing_open():
     log = []
-    walk = begun_ahead(lambda item: Made(item, log), range(10), 3)
+    walk = begun_ahead(lambda item: Made(item, log), range(10), lambda: 3)
     next(walk), next(walk)
     walk.close()
     assert most_open(log) == 3
@@ -189,5 +193,5 @@ def test_an_error_of_the_source_comes_after_what_was_begun():
 
     log, taken = [], []
     with pytest.raises(ZeroDivisionError):
-        taken.extend(item for item, _ in begun_ahead(lambda item: Made(item, log), source(), 3))
+        taken.extend(item for item, _ in begun_ahead(lambda item: Made(item, log), source(), lambda: 3))
     assert [each for each in log if each[0] == "close"] == [("close", 0), ("close", 1)]

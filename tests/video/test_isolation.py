@@ -18,7 +18,7 @@ from tests.video.test_hostile import NOT_VIDEOS, PLAYLISTS
 from vadis.errors import VadisError, VideoError
 from vadis.video.decoder_process import Patience
 from vadis.video.facts import Limits
-from vadis.video.isolation import Decoders
+from vadis.video.isolation import DecoderKilled, Decoders
 from vadis.video.messages import CHUNK_BYTES
 from vadis.video.reader import open_video
 
@@ -217,6 +217,7 @@ def test_a_crash_costs_one_file(faulty, named, videos, name):
     error = refusal(faulty.open(named(name)))
     assert error.code == code
     assert text in error.message and error.message.isprintable()
+    assert not isinstance(error, DecoderKilled)
     assert code != "too_large" or "VADIS_MAX_MEMORY_MB" in error.hint
     assert len(read(faulty.open(videos / "plain.mp4"))[0]) == 40
 
@@ -270,7 +271,7 @@ def test_a_child_killed_from_outside(videos):
             (pid,) = decoding(decoders)
             os.kill(pid, signal.SIGKILL)
             list(frames)
-        assert error.value.code == "decoder_crash"
+        assert isinstance(error.value, DecoderKilled) and error.value.code == "decoder_crash"
         assert "SIGKILL" in error.value.message
         read(decoders.open(videos / "plain.mp4"))
         (pid,) = decoding(decoders)
@@ -297,7 +298,7 @@ def test_a_child_is_in_a_session_of_its_own(decoders, videos):
 
 PARENT = """
 import sys, threading, time
-from vadis.video.isolation import Decoders
+from vadis.video.isolation import DecoderKilled, Decoders
 from tests.video import faulty_child
 decoders = Decoders(program=faulty_child.PROGRAM)
 def hang():
@@ -356,7 +357,7 @@ def test_closing_ends_what_is_waited_for(named):
                 time.sleep(0.01)
             opened.cancel() if end == "cancel" else decoders.close()
             thread.join()
-            assert [error.code for error in errors] == ["decoder_crash"]
+            assert [(error.code, type(error)) for error in errors] == [("decoder_crash", VideoError)]
             assert not decoding(decoders)
 
 

@@ -119,7 +119,7 @@ def compute_flow(
         VadisError: where the disk does not take it.
     """
     with Decoders() as decoders:
-        for video, reading in begun_ahead(partial(_Reading, store, decoders), videos, READ_AT_ONCE):
+        for video, reading in begun_ahead(partial(_Reading, store, decoders), videos, lambda: READ_AT_ONCE):
             try:
                 if not store.has(video):
                     _write(video, store, with_flow(reading.chunks(), device), progress)

@@ -108,8 +108,10 @@ class Ahead(Generic[Item]):
             self._changed.notify_all()
 
 
-def begun_ahead(begin: Callable[[Item], Made], items: Iterable[Item], num: int) -> Iterator[tuple[Item, Made]]:
-    """Every item with what ``begin`` makes of it, in order; at most ``num`` of them begun and not closed.
+def begun_ahead(
+    begin: Callable[[Item], Made], items: Iterable[Item], num: Callable[[], int]
+) -> Iterator[tuple[Item, Made]]:
+    """Every item with what ``begin`` makes of it, in order; no more are begun while ``num()`` of them are not closed.
 
     Whoever takes one is done with it when he asks for the next.
     """
@@ -125,7 +127,7 @@ def begun_ahead(begin: Callable[[Item], Made], items: Iterable[Item], num: int) 
                 failure = error
                 break
             waiting.append((item, begin(item)))
-            if len(waiting) == num:
+            while len(waiting) >= num():
                 yield from _first(waiting)
         while waiting:
             yield from _first(waiting)

@@ -95,7 +95,7 @@ class Child:
         self._turn = threading.Lock()  # a process id means this process only until it is reaped
         self._words = ""
         self.pid = self._process.pid
-        self.is_ready = self.has_ended = False
+        self.is_ready = self.has_ended = self._killed_here = False
 
     def begin(self) -> list[str]:
         """Wait until it serves; what it could not give up (``confinement.confine``)."""
@@ -151,6 +151,7 @@ class Child:
         """End the process, at once; from any thread, any number of times."""
         with self._turn:
             if self._process.returncode is None:
+                self._killed_here = True
                 os.kill(self.pid, signal.SIGKILL)
 
     def end(self) -> None:
@@ -181,6 +182,10 @@ class Child:
     def ran_out_of_memory(self) -> bool:
         """Whether its last words say so, once it has ended: C++ aborts where it gets none."""
         return any(marker in self._words for marker in _NO_MEMORY)
+
+    def was_killed_by_others(self) -> bool:
+        """Whether a SIGKILL ended it that did not come from here."""
+        return self._process.returncode == -signal.SIGKILL and not self._killed_here
 
     def reason(self) -> str:
         """How it ended, to go on a sentence with."""

@@ -30,6 +30,10 @@ from vadis.video.timegrid import GRID_FPS
 _FAREWELL_SECONDS = 0.5  # for a child to say that it has told all
 
 
+class DecoderKilled(VideoError):
+    """Somebody else killed the child (SIGKILL): on a machine whose memory is full, the system does."""
+
+
 class ChildVideo:
     """A video decoded in a child: a context manager, and within it what ``frames.OpenVideo`` promises.
 
@@ -171,7 +175,8 @@ class ChildVideo:
             child.end()
             if child.ran_out_of_memory():
                 return too_much_memory(self._limits.max_memory_mb)
-            return VideoError("decoder_crash", f"the process that decodes it ended{child.reason()}")
+            kind = DecoderKilled if child.was_killed_by_others() else VideoError
+            return kind("decoder_crash", f"the process that decodes it ended{child.reason()}")
         waited = f"the decoder gave nothing for {self._patience.quiet_seconds:g} s"
         if self._patience.left() <= 0:
             waited = f"the decoder was waited for {self._patience.waited:.0f} s, more than the video may take"
