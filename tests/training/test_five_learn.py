@@ -1,6 +1,6 @@
 """Each of the paper's five architectures learns what its input can tell, and nothing else: many minutes.
 
-    pytest -m exhaustive -s tests/training/test_five_learn.py
+    pytest -n 0 -m exhaustive -s tests/training/test_five_learn.py
 
 The classes differ in nothing but the order of their frames (``tests.synthetic_dataset``). Each network is a narrow one,
 trained from scratch on the CPU and tested by ``vadis train``. ``-s`` prints the rows of the table in
@@ -42,7 +42,7 @@ class Lesson(NamedTuple):
 
 
 LESSONS = {
-    "lstm": Lesson(LONG, 100, numbers(80, 0.2), tells=("rgb",)),
+    "lstm": Lesson(LONG, 100, numbers(130, 0.1), tells=("rgb",)),
     "c3d": Lesson(SHORT, 24, numbers(80, 0.01), tells=("rgb",)),
     "two-stream": Lesson(SHORT, 24, numbers(60, 0.05), tells=("flow", "both"), cannot_tell=("rgb",)),
     "fused": Lesson(SHORT, 24, numbers(60, 0.05), tells=("both",)),
