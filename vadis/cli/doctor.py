@@ -138,10 +138,8 @@ def models() -> Iterator[Finding]:
             yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
         else:
             fetch = f"vadis weights download {name}"
-            size = f"{published.num_bytes / 1e6:.0f} MB" if published.num_bytes else "size unknown"
-            yield Finding(
-                NOTE, name, f"not here yet ({size}); classify fetches it when it is needed", f"or now: {fetch}"
-            )
+            size = f" ({published.num_bytes / 1e6:.0f} MB)" if published.num_bytes else ""
+            yield Finding(NOTE, name, f"not here yet{size}; fetched when it is needed", f"or now: {fetch}")
 
 
 def codecs() -> Iterator[Finding]:
