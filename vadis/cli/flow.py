@@ -8,7 +8,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.outputs import check_file
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import clock, complain, detail, say, settings, show, video_progress
+from vadis.cli.terminal import clock, complain, detail, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError, VadisError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
     """Compute the flow of ``videos``, after telling what it will take; returns how many failed."""
     from vadis.flow.filling import FlowProgress, compute_flow, estimate
 
-    say(f"looking at {len(videos):,} videos, on {device}")
+    say(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
     say(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)
