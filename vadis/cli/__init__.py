@@ -99,6 +99,8 @@ def main() -> None:
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
         sys.exit(explain(error))
+    finally:
+        interrupts.look_no_more()
 
 
 def _leave_the_others(error: BaseException) -> NoReturn:
