@@ -81,7 +81,7 @@ def resident(pid: int) -> int:
     [
         ("rgb", 10, 100),
         pytest.param("rgb", 60, 3600, marks=pytest.mark.exhaustive),
-        pytest.param("rgb,flow", 10, 600, marks=pytest.mark.exhaustive),
+        pytest.param("both", 10, 300, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_long_video_in_the_memory_of_a_short_one(tmp_path, streams, short_seconds, long_seconds):
