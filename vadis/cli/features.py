@@ -58,6 +58,8 @@ def features(
     stride: options.Stride = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
+    jobs: options.Jobs = 0,
+    batch_size: options.BatchSize = 1,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -81,6 +83,8 @@ def features(
         layer=layer,
         sliding=sliding,
         flip=flip,
+        jobs=jobs,
+        batch_size=batch_size,
         listed=True,
         progress=run.report,
         notify=complain,
