@@ -82,6 +82,7 @@ def set_up(
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     settings.quiet, settings.verbose, settings.debug = quiet, verbose, debug
+    settings.advised.clear()
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def _extracted(
         yield from _there_already(looked_at)
         looked_at.popleft()
         if isinstance(found, VideoError):
-            yield VideoResult(path, "error", error_code=found.code, error_message=found.message)
+            yield VideoResult(path, "error", error_code=found.code, error_message=found.in_full)
             continue
         target = target_of(path)
         with outputs.explained(show(target)):
