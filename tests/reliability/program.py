@@ -28,15 +28,15 @@ class Batch:
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
 
-    def start(self, output: Path, *more: str) -> subprocess.Popen[str]:
-        """The run, in a process group of its own."""
+    def start(self, output: Path, *more: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """The run, in a process group of its own. Who does not read its complaints must not have them in a pipe."""
         place = ("--output-dir", str(output)) if output.suffix == "" else ("-o", str(output))
         return subprocess.Popen(
             [*self.command, "classify", str(self.videos), *self.options, *place, *more],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )

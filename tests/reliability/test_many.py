@@ -4,6 +4,7 @@ The whole, with one of an hour: ``pytest -n 0 -m exhaustive -s tests/reliability
 """
 
 import os
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ MOST_GROWTH_BYTES = 50e6
 def watched(batch: Batch, output: Path) -> tuple[list[int], list[int]]:
     """Resident bytes and open descriptors of the main process while it labels, looked at every tenth of a second."""
     memory, descriptors = [], []
-    process = batch.start(output)
+    process = batch.start(output, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         try:
             pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
@@ -31,7 +32,7 @@ def watched(batch: Batch, output: Path) -> tuple[list[int], list[int]]:
             memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
             descriptors.append(count)
         time.sleep(0.1)
-    process.communicate()
+    process.wait()
     return memory, descriptors
 
 
@@ -63,12 +64,12 @@ def test_a_thousand_videos(tmp_path):
 def most_memory(batch: Batch, video: Path, streams: str) -> float:
     """The most bytes that a run on one video holds, its decoder with it, looked at every tenth of a second."""
     output = video.with_suffix(".jsonl")
-    process = replace(batch, videos=video).start(output, "--streams", streams)
+    process = replace(batch, videos=video).start(output, "--streams", streams, stderr=subprocess.DEVNULL)
     most = 0
     while process.poll() is None:
         most = max(most, sum(map(resident, members(process.pid))))
         time.sleep(0.1)
-    assert process.communicate() and process.returncode == 0
+    assert process.wait() == 0
     (record,) = records(output)
     assert record["status"] == "ok"
     return most
