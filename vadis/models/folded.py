@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vadis.flow.lanes import LANES
+from vadis.models.cpu_kernels import max_pool
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -30,6 +32,7 @@ from vadis.models.i3d import (
     Triple,
     same_padding,
 )
+from vadis.models.onednn import Convolution, onednn_convolution
 
 CHANNELS_LAST = torch.channels_last_3d
 FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: what the last layer sees, and what it says
@@ -68,7 +71,8 @@ class WholeClip:
         front, back = same_padding(x.shape[2], kernel, stride)
         if front == back:
             return Windows(x, front)
-        return Windows(torch.cat([_blank(x, front), x, _blank(x, back)], dim=2), 0)
+        parts = [_blank(x, front), x, _blank(x, back)]
+        return Windows(torch.cat([part for part in parts if part.shape[2]], dim=2), 0)  # without empty parts: faster
 
     def valid_windows(self, operation: object, x: Tensor | None, kernel: int) -> Tensor | None:
         """All frames."""
@@ -154,7 +158,7 @@ class FoldedConv:
         self.kernel, self.stride = _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
         self.strided = self.stride != (1, 1, 1)
         weight, bias = fold_batch_norm(unit)
-        place = _onednn_convolution if device.type == "cpu" else _torch_convolution
+        place = onednn_convolution if device.type == "cpu" else _torch_convolution
         self.convolve = place(weight.to(device), bias.to(device), self.stride)
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
@@ -186,6 +190,8 @@ class FoldedPool:
             return None
         height, width = map(same_padding, ready.x.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (ready.padding, height[0], width[0])
+        if ready.x.device.type == "cpu" and ready.x.shape[1] % LANES == 0:
+            return max_pool(ready.x, self.kernel, self.stride, padding)
         return functional.max_pool3d(ready.x, self.kernel, self.stride, padding, ceil_mode=True)
 
 
@@ -318,26 +324,6 @@ def _fold(unit: nn.Module, device: torch.device) -> Operation:
     if isinstance(unit, MixedUnit):
         return FoldedMixed(unit, device)
     raise TypeError(f"no inference form for {type(unit).__name__}")
-
-
-Convolution = Callable[[Tensor, Triple], Tensor]  # (x, padding) → ReLU(conv(x))
-
-
-def _onednn_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
-    """On the CPU: weights in oneDNN's own layout, ReLU inside the convolution.
-
-    The operator is the one that torch.compile's freezing emits; deep layers are three to four times faster than
-    ``conv3d``, which lays their weights out anew at every call (tests/benchmarks/network_speed.py).
-    """
-    padding, dilation = [size // 2 for size in weight.shape[2:]], [1, 1, 1]
-    packed = torch.ops.aten.mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), padding, list(stride), dilation, 1)
-    operator = torch.ops.mkldnn._convolution_pointwise.default
-
-    def convolve(x: Tensor, padding: Triple) -> Tensor:
-        y: Tensor = operator(x, packed, bias, list(padding), list(stride), dilation, 1, "relu", [], "")
-        return y
-
-    return convolve
 
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
