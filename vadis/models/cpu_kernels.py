@@ -6,7 +6,8 @@ rows, is shared out to as many threads as PyTorch uses.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ POINTS = OUTPUTS + TAPS - 1
 LEAST_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
-@lru_cache(maxsize=1)
+@cache
 def _others() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="kernel")
 
@@ -36,9 +37,7 @@ def in_shares(kernel: Callable[..., object], length: int, weight: int, *argument
     """
     shares = max(1, min(torch.get_num_threads(), length, length * weight // LEAST_SHARE))
     cuts = [length * index // shares for index in range(shares + 1)]
-    waiting = [
-        _others().submit(kernel, *arguments, *cut) for cut in zip(cuts[1:], cuts[2:], strict=False)
-    ]
+    waiting = [_others().submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
     try:
         kernel(*arguments, cuts[0], cuts[1])
     finally:
@@ -48,7 +47,7 @@ def in_shares(kernel: Callable[..., object], length: int, weight: int, *argument
 
 def frames_of(x: Tensor) -> Flat:
     """The memory of ``x`` (1, C, T, H, W), channels-last, as (T · H · W · C): no copy where it is dense."""
-    return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()  # type: ignore[no-any-return]
+    return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
 
 
 @compiled
@@ -159,7 +158,7 @@ def max_pool(
     frames, height, width = map(_windows, size, kernel, stride, padding)
     y = x.new_empty(batch, frames, height, width, channels)
     shape, window = np.array([*size, channels]), np.array([kernel, stride, padding])
-    for clip, pooled in zip(x.split(1), y, strict=True):
+    for clip, pooled in zip(torch.split(x, 1), y, strict=True):
         weight = width * channels * kernel[0] * kernel[1]
         arguments = (frames_of(clip), shape, window, pooled.reshape(-1).numpy(), height, width)
         in_shares(_max_rows, frames * height, weight, *arguments)

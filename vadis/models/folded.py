@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vadis.device import resolve_precision
 from vadis.flow.lanes import LANES
 from vadis.models.cpu_kernels import max_pool
 from vadis.models.i3d import (
@@ -151,15 +152,23 @@ def _blank(like: Tensor, frames: int) -> Tensor:
 Operation = Callable[[Tensor | None, Passage], Tensor | None]
 
 
+class Place(NamedTuple):
+    """Where a network computes, and in which type."""
+
+    device: torch.device
+    precision: torch.dtype
+
+
 class FoldedConv:
     """Convolution + batch norm + ReLU as one convolution with a bias."""
 
-    def __init__(self, unit: ConvUnit, device: torch.device) -> None:
+    def __init__(self, unit: ConvUnit, place: Place) -> None:
         self.kernel, self.stride = _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
         self.strided = self.stride != (1, 1, 1)
         weight, bias = fold_batch_norm(unit)
-        place = onednn_convolution if device.type == "cpu" else _torch_convolution
-        self.convolve = place(weight.to(device), bias.to(device), self.stride)
+        has_onednn = place == Place(torch.device("cpu"), torch.float32)
+        convolution = onednn_convolution if has_onednn else _torch_convolution
+        self.convolve = convolution(weight.to(*place), bias.to(*place), self.stride)
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``; None where there is no whole window yet."""
@@ -190,7 +199,8 @@ class FoldedPool:
             return None
         height, width = map(same_padding, ready.x.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (ready.padding, height[0], width[0])
-        if ready.x.device.type == "cpu" and ready.x.shape[1] % LANES == 0:
+        is_plain = ready.x.device.type == "cpu" and ready.x.dtype == torch.float32
+        if is_plain and ready.x.shape[1] % LANES == 0:
             return max_pool(ready.x, self.kernel, self.stride, padding)
         return functional.max_pool3d(ready.x, self.kernel, self.stride, padding, ceil_mode=True)
 
@@ -198,8 +208,8 @@ class FoldedPool:
 class FoldedMixed:
     """An Inception block, its branches brought level."""
 
-    def __init__(self, unit: MixedUnit, device: torch.device) -> None:
-        self.branches = [[_fold(inner, device) for inner in branch.children()] for branch in unit.children()]
+    def __init__(self, unit: MixedUnit, place: Place) -> None:
+        self.branches = [[_fold(inner, place) for inner in branch.children()] for branch in unit.children()]
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T', H, W), as ``MixedUnit``."""
@@ -217,9 +227,9 @@ class FoldedPooling:
     """Average over space and over 2 steps: what the last layer sees."""
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
-        """(B, 1024, T, H, W) → features (B, 1024, steps)."""
+        """(B, 1024, T, H, W) → features (B, 1024, steps), float32 from here on."""
         if x is not None:
-            x = functional.avg_pool3d(x, (1, *HEAD_POOL[1:]), stride=1).mean(
+            x = functional.avg_pool3d(x.float(), (1, *HEAD_POOL[1:]), stride=1).mean(
                 dim=(3, 4), keepdim=True
             )  # (B, 1024, T, 1, 1)
         steps = passage.valid_windows(self, x, HEAD_POOL[0])
@@ -247,11 +257,14 @@ class FoldedI3D:
     Args:
         network: the training form; its parameters are copied.
         device: where to compute.
+        precision: of the convolutions, by default what ``vadis.device.resolve_precision`` says; bfloat16 changes the
+            logits by about a hundredth of the largest.
     """
 
-    def __init__(self, network: I3D, device: torch.device) -> None:
+    def __init__(self, network: I3D, device: torch.device, precision: torch.dtype | None = None) -> None:
         self.device = device
-        body = {name: _fold(unit, device) for name, unit in network.named_children() if name != LOGITS}
+        self.place = Place(device, precision or resolve_precision(device))
+        body = {name: _fold(unit, self.place) for name, unit in network.named_children() if name != LOGITS}
         self.operations: dict[str, Operation] = {
             **body,
             FEATURES: FoldedPooling(),
@@ -276,12 +289,18 @@ class FoldedI3D:
 
     @torch.inference_mode()
     def _run(self, x: Tensor, passage: Passage, layer: str) -> Tensor | None:
-        y: Tensor | None = x.to(self.device).contiguous(memory_format=CHANNELS_LAST)
+        y: Tensor | None = self._placed(x)
         for name, operation in self.operations.items():
             y = operation(y, passage)
             if name == layer:
                 break
-        return y.mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y
+        return y.float().mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """``x`` where and as the convolutions take it; to CUDA by way of pinned memory, so that nobody waits for it."""
+        if self.device.type == "cuda" and x.device.type == "cpu":
+            x = x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(*self.place).contiguous(memory_format=CHANNELS_LAST)
 
 
 class ChunkedI3D:
@@ -316,18 +335,18 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
 
 
-def _fold(unit: nn.Module, device: torch.device) -> Operation:
+def _fold(unit: nn.Module, place: Place) -> Operation:
     if isinstance(unit, ConvUnit):
-        return FoldedConv(unit, device)
+        return FoldedConv(unit, place)
     if isinstance(unit, PoolUnit):
         return FoldedPool(unit)
     if isinstance(unit, MixedUnit):
-        return FoldedMixed(unit, device)
+        return FoldedMixed(unit, place)
     raise TypeError(f"no inference form for {type(unit).__name__}")
 
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
-    """On any other device."""
+    """On any other device, or in another precision."""
     weight = weight.contiguous(memory_format=CHANNELS_LAST)
 
     def convolve(x: Tensor, padding: Triple) -> Tensor:

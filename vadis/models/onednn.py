@@ -1,9 +1,9 @@
 """Convolution + ReLU on the CPU by oneDNN, with weights laid out for it once; 3×3×3 with half the multiplications.
 
 **Along time by minimal filtering** (Winograd 1980; Lavin and Gray 2016 for networks: F(4, 3)). Four frames that a 3×3×3
-convolution makes are twelve 3×3 convolutions of one frame each; six are enough, of sums and differences of frames, whose
-results are summed again. The weights are mixed once, in float64. The roundings differ from the plain sum's: the error
-against float64 is at most twice as large (tests/models/test_onednn.py), a few millionths of the largest value.
+convolution makes are twelve 3×3 convolutions of one frame each; six are enough, of sums and differences of frames,
+whose results are summed again. The weights are mixed once, in float64. The roundings differ from the plain sum's: the
+error against float64 is a few times the plain sum's (tests/models/test_onednn.py), millionths of the largest value.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vadis.flow.lanes import LANES
-from vadis.models.cpu_kernels import OUTPUTS, POINTS, frames_of, in_shares, mix_inputs, unmix_outputs
+from vadis.models.cpu_kernels import OUTPUTS, POINTS, Flat, frames_of, in_shares, mix_inputs, unmix_outputs
 from vadis.models.i3d import Triple
 
 Convolution = Callable[[Tensor, Triple], Tensor]  # (x, padding) → ReLU(conv(x))
@@ -82,7 +82,7 @@ class FilteredConvolution:
         """(B, C, T, H, W) → (B, channels, T + 2 padding - 2, H, W)."""
         batch, _, frames, height, width = x.shape
         y = x.new_empty(batch, frames + 2 * padding[0] - 2, height, width, self.channels)
-        for clip, made in zip(x.split(1), y, strict=True):
+        for clip, made in zip(torch.split(x, 1), y, strict=True):
             self._one_clip(clip, made, padding)
         return y.permute(0, 4, 1, 2, 3)
 
@@ -103,7 +103,9 @@ class FilteredConvolution:
             size = y[0].numel()
             in_shares(unmix_outputs, size // LANES, OUTPUTS * LANES, *products, size, part.view(-1).numpy(), len(part))
 
-    def _mix(self, source: "object", frames: int, first: int, mixed: Tensor) -> None:
+    def _mix(self, source: Flat, frames: int, first: int, mixed: Tensor) -> None:
         size = mixed[0, 0, 0].numel()
         blocks = size // LANES
-        in_shares(mix_inputs, blocks, POINTS * LANES, source, frames, first, mixed.view(-1).numpy(), mixed.shape[2], size)
+        in_shares(
+            mix_inputs, blocks, POINTS * LANES, source, frames, first, mixed.view(-1).numpy(), mixed.shape[2], size
+        )
