@@ -1,4 +1,4 @@
-"""What PyTorch has no fast operation for on the CPU: max pooling, and sums and differences of frames; 16 numbers at once.
+"""Max pooling, and sums and differences of frames, on the CPU: what PyTorch has no fast operation for.
 
 Arrays are flat float32: frames one after the other, each laid out H, W, C (channels-last). The work on a frame, or its
 rows, is shared out to as many threads as PyTorch uses.
