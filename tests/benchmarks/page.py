@@ -95,7 +95,8 @@ def utilisation(found: Figures) -> str:
             f"{found['busy_wanted']:.0%}",
         ],
     ]
-    return markdown(["10 s clip, both streams", "time", "processors in use", "in use or waited for"], rows)
+    head = ["10 s clip, both streams", "time", "processors in use", "in use or waited for"]
+    return f"{markdown(head, rows)}\n\n![Processors in use while a clip is labelled](utilisation.png)"
 
 
 def start(found: Figures) -> str:
@@ -157,7 +158,8 @@ def scale(found: Figures) -> str:
         for what, points in (("s of video", found["lengths"]), ("files", found["files"]))
         for point in points
     ]
-    return markdown(["", "time", "peak memory"], rows)
+    table = markdown(["RGB, a sixteenth of the channels, 96×64", "time", "peak memory"], rows)
+    return f"{table}\n\n![Time and memory against length and number of files](scale.png)"
 
 
 TABLES: dict[str, Callable[[Figures], str]] = {
