@@ -17,6 +17,7 @@ from types import ModuleType
 import vadis
 from vadis import cli
 from vadis.results import Label, Segment, VideoResult
+from vadis.video.sources import stamp
 
 SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))  # of a video, in 15 steps
 
@@ -66,12 +67,13 @@ class FakeSliding:
 def labelled(paths, progress=None):
     """One record per path."""
     for path in paths:
+        found = stamp(path)
         for done in range(0, 250, 50):
             for stage in ("decoding", "flow", "network"):
                 if progress:
                     progress(Progress(path, stage, done, 250))
                 time.sleep(4.0 if "slow" in path else SECONDS / 15)
-        yield result(path)
+        yield replace(result(path), source_bytes=found.num_bytes, source_mtime=found.mtime)
 
 
 def result(path):

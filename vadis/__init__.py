@@ -2,20 +2,22 @@
 
 A video walks through these rooms, in this order:
 
-    errors, results, device, atomic
-                 the floor: what can go wrong, what is said of a video, where to compute, files whole or not at all
+    errors, device, notebook, results, atomic, memory
+                 the floor: what can go wrong, where to compute, what is said of a video (and how a notebook shows it),
+                 files whole or not at all, memory that runs out
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats
     models       the networks of the paper as tables of rows
     weights      where their parameters come from
+    preparing    videos → cropped clips with their flow, made ahead of the networks
     sliding      how networks move over a video: clips → outputs in time
     scores       predictions in time → labels and segments
     inference    the road itself: video → results
     features     what the network holds of a video over time
     formats      results → a row in a file
     batch        many files: the journal by which a run goes on after any end, shards, counts
-    report       looking at results: pictures of training runs and of evaluations
+    report       looking at results: a page of an archive, pictures of training runs and of evaluations
     datasets     UCF-101, HMDB-51, Kinetics, plain folders: lists of examples
     training     recipes, clips with augmentation, the loop, checkpoints
     evaluation   the paper's test on a dataset, and its metrics

@@ -5,26 +5,34 @@ pooled layer depends on 107 frames (4.28 s) around its time, most of all on thos
 """
 
 import json
+import logging
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vadis.atomic import temporary_beside
-from vadis.errors import UsageError
+from vadis.errors import UsageError, VideoError
 from vadis.inference import Progress, facts_of, reporter
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
+from vadis.preparing import Preparation, each_prepared, given_or_new
 from vadis.results import VideoResult
-from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, prepared
-from vadis.video.reader import open_video
+from vadis.sliding import WHOLE_VIDEO, Sliding, outputs
+from vadis.video.isolation import Decoders
 
 SETTINGS_KEY = "settings"  # of an .npz: JSON text
+
+PathLike = str | os.PathLike[str]
+AnyPath = TypeVar("AnyPath", bound=PathLike)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Features:
 
 
 def extract_features(
-    path: str | os.PathLike[str], model: Model, **options: Any
+    path: PathLike, model: Model, **options: Any
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
     """Features and their times; takes the keywords of ``features_of``.
 
@@ -55,51 +63,98 @@ def extract_features(
 
 
 def features_of(
-    path: str | os.PathLike[str],
+    path: PathLike,
     model: Model,
     *,
     layer: str = FEATURES,
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
+    batch_size: int = 1,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    notify: Callable[[str], None] = _log.warning,
+    decoders: Decoders | None = None,
 ) -> Features:
-    """The outputs of one layer over one video.
+    """The outputs of one layer over one video; see ``features_of_many`` for the arguments.
+
+    Raises:
+        VideoError: the file cannot be read; ``code`` says why.
+        UsageError: for a layer, window or stride that cannot be.
+    """
+    ((_, outcome),) = features_of_many(
+        [path],
+        model,
+        layer=layer,
+        sliding=sliding,
+        flip=flip,
+        batch_size=batch_size,
+        jobs=1,
+        listed=listed,
+        progress=progress,
+        notify=notify,
+        decoders=decoders,
+    )
+    if isinstance(outcome, VideoError):
+        raise outcome
+    return outcome
+
+
+def features_of_many(
+    paths: Iterable[AnyPath],
+    model: Model,
+    *,
+    layer: str = FEATURES,
+    sliding: Sliding = WHOLE_VIDEO,
+    flip: bool = False,
+    batch_size: int = 1,
+    jobs: int | None = None,
+    listed: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    notify: Callable[[str], None] = _log.warning,
+    decoders: Decoders | None = None,
+) -> Iterator[tuple[AnyPath, Features | VideoError]]:
+    """The outputs of one layer over each video, in order, or why there are none.
 
     Args:
-        path: a local file.
+        paths: of local files; at most ``jobs`` are taken ahead.
         model: from ``load_model``.
         layer: one of the architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before
             the pooling are averaged over space.
         sliding: one set per step of the whole video (default), or one per separate window, at its centre.
         flip: averaged with the features of the mirror image.
-        listed: as for ``classify``.
-        progress: called whenever the stage changes.
+        batch_size, jobs, listed, progress, notify, decoders: as for ``classify_many``.
 
     Raises:
-        VideoError: the file cannot be read; ``code`` says why.
         UsageError: for a layer, window or stride that cannot be.
     """
     layers = MODELS[model.card.architecture].layers
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
     sliding.check(MODELS[model.card.architecture])
-    with open_video(path, listed=listed) as video:
-        streams, clips = prepared(video, model, reporter(os.fspath(path), video, progress))
-        found = list(outputs(clips, video, model.only(streams), sliding, layer=layer, flip=flip))
-    arrays = {name: np.stack([output[name] for _, output in found]) for name in found[0][1]}  # (steps, channels)
-    seconds = np.array([float(time) for time, _ in found])
-    return Features(arrays, seconds, layer, VideoResult(**facts_of(os.fspath(path), video, model, streams, sliding)))
+
+    def work(path: AnyPath, prepared: Preparation) -> Features:
+        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
+        only, video = model.only(streams), prepared.video
+        found = list(outputs(clips, video, only, sliding, layer=layer, flip=flip, batch_size=batch_size, notify=notify))
+        arrays = {name: np.stack([output[name] for _, output in found]) for name in found[0][1]}  # (steps, channels)
+        seconds = np.array([float(time) for time, _ in found])
+        return Features(arrays, seconds, layer, VideoResult(**facts_of(prepared.path, video, model, streams, sliding)))
+
+    with given_or_new(decoders) as decoding:
+        begin = partial(Preparation, model=model, decoders=decoding, listed=listed)
+        yield from each_prepared(paths, begin, work, model, jobs=jobs, notify=notify)
 
 
 def mean_features(
-    path: str | os.PathLike[str],
+    path: PathLike,
     model: Model,
     *,
     start_frame: int = 0,
     max_frames: int | None = None,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    notify: Callable[[str], None] = _log.warning,
+    decoders: Decoders | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """What the last layer sees of a video, or of a part of it, averaged over time.
 
@@ -108,8 +163,7 @@ def mean_features(
         model: from ``load_model``.
         start_frame: on the 25 fps grid.
         max_frames: how many at most; None for all to the end.
-        listed: as for ``classify``.
-        progress: called whenever the stage changes.
+        listed, progress, notify, decoders: as for ``classify``.
 
     Returns:
         By network float32 (channels,), 1024 for I3D; the last layer makes the mean of the part's logits of it. One
@@ -118,10 +172,20 @@ def mean_features(
     Raises:
         VideoError: the file cannot be read; ``code`` says why.
     """
-    with open_video(path, start_frame=start_frame, listed=listed) as video:
-        streams, clips = prepared(video, model, reporter(os.fspath(path), video, progress), max_frames=max_frames)
-        found = [output for _, output in outputs(clips, video, model.only(streams), WHOLE_VIDEO, layer=FEATURES)]
-    return {name: np.mean([output[name] for output in found], axis=0) for name in found[0]}
+
+    def work(path: PathLike, prepared: Preparation) -> dict[str, NDArray[np.float32]]:
+        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
+        only = model.only(streams)
+        found = list(outputs(clips, prepared.video, only, WHOLE_VIDEO, layer=FEATURES, notify=notify))
+        return {name: np.mean([output[name] for _, output in found], axis=0) for name in found[0][1]}
+
+    with given_or_new(decoders) as decoding:
+        part = partial(Preparation, start_frame=start_frame, max_frames=max_frames, listed=listed)
+        begin = partial(part, model=model, decoders=decoding)
+        ((_, outcome),) = each_prepared([path], begin, work, model, jobs=1, notify=notify)
+    if isinstance(outcome, VideoError):
+        raise outcome
+    return outcome
 
 
 def settings_of(model: Model, layer: str, sliding: Sliding, flip: bool) -> dict[str, Any]:

@@ -1,25 +1,33 @@
 """The road itself: a video file → what happens in it.
 
-    file → frames → clips → networks (vadis.sliding) → scores → VideoResult
+    file → frames → clips (vadis.preparing) → networks (vadis.sliding) → scores → VideoResult
 
 ``classify`` is one video, ``classify_many`` any number of them, with one record for each.
 """
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from vadis.errors import UsageError, VideoError
 from vadis.models import MODELS, Model
+from vadis.preparing import Preparation, Report, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.scores import Scoreboard, fused
-from vadis.sliding import WHOLE_VIDEO, Report, Sliding, outputs, prepared, shortest
+from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, shortest
 from vadis.video.facts import VideoFacts
-from vadis.video.reader import Video, open_video
+from vadis.video.frames import OpenVideo
+from vadis.video.isolation import Decoders
+from vadis.video.sources import Stamp, stamp
 
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,11 @@ def classify(
     sliding: Sliding = WHOLE_VIDEO,
     top_k: int = 5,
     flip: bool = False,
+    batch_size: int = 1,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    notify: Callable[[str], None] = _log.warning,
+    decoders: Decoders | None = None,
 ) -> VideoResult:
     """What happens in one video.
 
@@ -50,40 +61,120 @@ def classify(
         sliding: over the whole video (default) or in separate windows, and the timeline's step.
         top_k: how many labels to give, for the video and for each segment.
         flip: average every prediction with that of the mirror image (costs twice the network).
+        batch_size: separate windows that go through the network at once; fewer where memory does not suffice.
         listed: the file was there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
         progress: called whenever the stage changes.
+        notify: called with a sentence where memory is short, which is said once per model.
+        decoders: the processes that decode; by default one is started for this video.
 
     Raises:
         VideoError: the file cannot be labelled; ``code`` says why.
-        UsageError: for a window, stride, segment or top_k that cannot be.
+        UsageError: for a window, stride, segment, top_k or batch_size that cannot be.
+        DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
-    architecture = MODELS[model.card.architecture]
-    sliding.check(architecture)
-    if top_k < 1:
-        raise UsageError(f"top_k is 1 at least, got {top_k}")
-    board = Scoreboard(model.card.labels, sliding.segment_seconds, top_k, architecture.averages)
-    with open_video(path, listed=listed) as video:
-        streams, clips = prepared(video, model, reporter(os.fspath(path), video, progress))
-        for seconds, logits in outputs(clips, video, model.only(streams), sliding, flip=flip):
-            board.add(seconds, fused(logits, architecture.averages))
-    labels, segments = board.finish(_end(video.facts, model.card.frame_rate))
-    return VideoResult(labels=labels, segments=segments, **facts_of(os.fspath(path), video, model, streams, sliding))
+    asked = _Asked(model, sliding, top_k, flip, batch_size, progress, notify)
+    ((_, _, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
+    if isinstance(outcome, VideoError):
+        raise outcome
+    return outcome
 
 
-def classify_many(paths: Iterable[str | os.PathLike[str]], model: Model, **options: Any) -> Iterator[VideoResult]:
-    """One record per input, in order, as they are ready; takes the keywords of ``classify``.
+def classify_many(
+    paths: Iterable[str | os.PathLike[str]],
+    model: Model,
+    *,
+    jobs: int | None = None,
+    decoders: Decoders | None = None,
+    listed: bool = False,
+    sliding: Sliding = WHOLE_VIDEO,
+    top_k: int = 5,
+    flip: bool = False,
+    batch_size: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+    notify: Callable[[str], None] = _log.warning,
+) -> Generator[VideoResult, None, None]:
+    """One record per input, in order, as they are ready; takes the keywords of ``classify``, and ``jobs``.
 
-    An input that cannot be labelled gives a record with ``status`` "error", and the others go on.
+    An input that cannot be labelled gives a record with ``status`` "error", and the others go on. While the network
+    works on one video, the next ones are decoded, and their first flow is computed; at most ``jobs`` paths are taken
+    from ``paths`` before the first of them has its record.
+
+    Args:
+        jobs: videos read at once, that at the network among them. 1: none is begun before the one before it is done.
+            None and 0: one per processor, 4 at most.
     """
-    for path in paths:
-        try:
-            yield classify(path, model, **options)
-        except VideoError as error:
-            message = error.message if error.hint is None else f"{error.message} ({error.hint})"
-            yield VideoResult(os.fspath(path), "error", error_code=error.code, error_message=message)
+    asked = _Asked(model, sliding, top_k, flip, batch_size, progress, notify)
+    for path, found, outcome in asked.of_each(paths, decoders, jobs, listed):
+        yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome
 
 
-def facts_of(path: str, video: Video, model: Model, streams: tuple[str, ...], sliding: Sliding) -> dict[str, Any]:
+def error_record(path: str, error: VideoError, found: Stamp) -> VideoResult:
+    """The record of an input that cannot be labelled; ``found``: the file's stamp when it was tried."""
+    message = error.message if error.hint is None else f"{error.message} ({error.hint})"
+    return VideoResult(path, "error", *found, error_code=error.code, error_message=message)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted of every video; see ``classify``."""
+
+    model: Model
+    sliding: Sliding
+    top_k: int
+    flip: bool
+    batch_size: int
+    progress: Callable[[Progress], None] | None
+    notify: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.sliding.check(MODELS[self.model.card.architecture])
+        if self.top_k < 1:
+            raise UsageError(f"top_k is 1 at least, got {self.top_k}")
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size is 1 at least, got {self.batch_size}")
+
+    def of_each(
+        self, paths: Iterable[str | os.PathLike[str]], decoders: Decoders | None, jobs: int | None, listed: bool
+    ) -> Iterator[tuple[str | os.PathLike[str], Stamp, VideoResult | VideoError]]:
+        """Every video with its stamp from before it was opened, and its record, or why there is none."""
+        stamps: deque[Stamp] = deque()  # of the videos that are begun, in their order
+
+        def stamped() -> Iterator[str | os.PathLike[str]]:
+            for path in paths:
+                stamps.append(stamp(os.fspath(path)))
+                yield path
+
+        with given_or_new(decoders) as decoding:
+            begin = partial(Preparation, model=self.model, decoders=decoding, listed=listed)
+            for path, outcome in each_prepared(
+                stamped(), begin, self._label, self.model, jobs=jobs, notify=self.notify
+            ):
+                found = stamps.popleft()
+                if isinstance(outcome, VideoResult):
+                    outcome = replace(outcome, source_bytes=found.num_bytes, source_mtime=found.mtime)
+                yield path, found, outcome
+
+    def _label(self, path: str | os.PathLike[str], prepared: Preparation) -> VideoResult:
+        model, sliding = self.model, self.sliding
+        averages = MODELS[model.card.architecture].averages
+        board = Scoreboard(model.card.labels, sliding.segment_seconds, self.top_k, averages)
+        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, self.progress))
+        for seconds, logits in outputs(
+            clips,
+            prepared.video,
+            model.only(streams),
+            sliding,
+            flip=self.flip,
+            batch_size=self.batch_size,
+            notify=self.notify,
+        ):
+            board.add(seconds, fused(logits, averages))
+        labels, segments = board.finish(_end(prepared.video.facts, model.card.frame_rate))
+        facts = facts_of(prepared.path, prepared.video, model, streams, sliding)
+        return VideoResult(labels=labels, segments=segments, **facts)
+
+
+def facts_of(path: str, video: OpenVideo, model: Model, streams: tuple[str, ...], sliding: Sliding) -> dict[str, Any]:
     """The fields of a record that do not depend on what the network said; the video has been read to its end."""
     facts = video.facts
     return {
@@ -127,7 +218,7 @@ def _own_flags(facts: VideoFacts, model: Model, streams: tuple[str, ...], slidin
     return [flag for flag in FLAGS if present[flag]]
 
 
-def reporter(path: str, video: Video, progress: Callable[[Progress], None] | None) -> Report:
+def reporter(path: str, video: OpenVideo, progress: Callable[[Progress], None] | None) -> Report:
     """A function to call with the stage that begins and the frames that are now through the network."""
     frames_done = 0
 

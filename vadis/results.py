@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from vadis.errors import VadisError
+from vadis.notebook import COLUMNS, rows, shown
+
 SCHEMA = 1
 STATUSES = ("ok", "partial", "error", "skipped")
 SEGMENT_SECONDS = 2.56  # 64 frames at 25 fps, the length of a training clip (paper, table 1)
@@ -131,6 +134,22 @@ class VideoResult:
             return cls(path=path_of(record), status=str(record["status"]), **_other_fields(record))
         except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise ValueError("not a record of vadis classify") from error
+
+    def to_pandas(self) -> Any:
+        """The timeline as a pandas DataFrame, a row for each segment and label: start, end, rank, label, score.
+
+        Raises:
+            VadisError: where pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise VadisError("pandas is not installed", hint="pip install pandas") from error
+        return DataFrame(rows(self.to_json()), columns=list(COLUMNS))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: labels and timeline."""
+        return shown(self.to_json())
 
     def _facts(self) -> dict[str, Any]:
         """What is known of the file; in an error record only what was found out before it."""

@@ -1,37 +1,39 @@
 """How networks move over a video: prepared clips in, their outputs in order of time out.
 
-    file → frames (25 fps, short side 256) → chunks → with their flow → cropped clips → networks → outputs in time
+    cropped clips (vadis.preparing) → networks → outputs in time
 
-Every stage is a generator over the one before it, so a video is never in memory as a whole. What becomes of the
-outputs, labels or features, is decided further on.
+What becomes of the outputs, labels or features, is decided further on. Where memory runs out, the frames or windows at
+hand go through again, fewer at once; what a network holds of the frames before them is as it was.
 """
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vadis.errors import UsageError, VideoError
-from vadis.flow.of_video import with_flow
-from vadis.models import BOTH, MODELS, Architecture, Model, inference_form
+from vadis.errors import UsageError
+from vadis.memory import Portion, in_portions
+from vadis.models import MODELS, Architecture, Model, inference_form
 from vadis.models.folded import LOGITS, FoldedI3D
 from vadis.models.i3d import step_centre
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
-from vadis.streams import centre_crop, network_input, shrinking
-from vadis.video.reader import Video
-from vadis.video.windows import Clip, chunks, extended, sliding_windows
+from vadis.streams import network_input, shrinking
+from vadis.video.frames import OpenVideo
+from vadis.video.windows import Clip, extended, num_frames, sliding_windows
 
-CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+_log = logging.getLogger(__name__)
 
 Output = tuple[Fraction, dict[str, NDArray[np.float32]]]  # centre in seconds; by network (channels,)
-Report = Callable[[str, int], None]  # the stage that begins, the frames that are newly through the network
-Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -69,51 +71,41 @@ class Sliding:
 WHOLE_VIDEO = Sliding()
 
 
-def prepared(
-    video: Video, model: Model, report: Report, *, max_frames: int | None = None
-) -> tuple[tuple[str, ...], Iterator[Clip]]:
-    """The streams of this video, and chunk by chunk its frames (T, 224, 224, 3) and flow (T, 2, 224, 224), cropped.
-
-    One frame has no flow, so a two-stream model sees it through RGB alone, if its streams have networks of their own.
-    Of more than ``max_frames`` the rest is not read.
-
-    Raises:
-        VideoError: ``too_short`` where that leaves nothing.
-    """
-    clips = _cropped((frame.pixels for frame in islice(video, max_frames)), model, report)
-    first = next(clips)
-    usable = tuple(stream for stream in model.card.streams if stream in first)
-    if not usable or (usable != model.card.streams and BOTH in model.networks):
-        raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-
-    def all_clips() -> Iterator[Clip]:
-        yield first
-        yield from clips
-
-    return usable, all_clips()
-
-
 def outputs(
-    clips: Iterator[Clip], video: Video, model: Model, sliding: Sliding, *, layer: str = LOGITS, flip: bool = False
+    clips: Iterator[Clip],
+    video: OpenVideo,
+    model: Model,
+    sliding: Sliding,
+    *,
+    layer: str = LOGITS,
+    flip: bool = False,
+    batch_size: int = 1,
+    notify: Callable[[str], None] = _log.warning,
 ) -> Iterator[Output]:
     """What the networks say of prepared clips, in order of time.
 
     Args:
-        clips: from ``prepared``.
+        clips: from ``Preparation.clips``.
         video: which they come from.
         model: with the streams that the clips have.
         sliding: over the whole video, or in separate windows.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
+        batch_size: separate windows that go through at once; the whole video goes through in chunks.
+        notify: hears, once, that memory is short and less goes through at once.
 
     Yields:
         Centre in seconds, and by network the output (channels,).
+
+    Raises:
+        NoMemoryError: where memory does not suffice for one frame, or one window, at a time.
     """
     window = sliding.window or MODELS[model.card.architecture].test_window
     if window is None:
-        found = _over_whole_video(clips, model, layer, flip)
+        found = _over_whole_video(clips, model, layer, flip, notify)
     else:
-        found = _over_windows(clips, model, window, sliding.stride or window, layer, flip)
+        stride = sliding.stride or window
+        found = _over_windows(clips, model, window, stride, layer, flip, batch_size, notify)
     return _in_time(found, video, shortest(model, sliding), model.card.frame_rate)
 
 
@@ -122,60 +114,72 @@ def shortest(model: Model, sliding: Sliding) -> int:
     return sliding.window or MODELS[model.card.architecture].test_window or model.card.window_frames
 
 
-def _cropped(frames: Iterator[Frames], model: Model, report: Report) -> Iterator[Clip]:
-    wanted, size = model.card.streams, model.card.crop * shrinking(model.card.short_side)
-    decoded = _announced(
-        chunks(frames, CHUNK_FRAMES), report, before="decoding", after="flow" if "flow" in wanted else "network"
-    )
-    alone = ((chunk, None) for chunk in decoded)
-    for chunk, flow in with_flow(decoded, model.device) if "flow" in wanted else alone:
-        clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in wanted else {}
-        if flow is not None:
-            clip["flow"] = centre_crop(flow, "flow", size)
-        report("network", 0)
-        yield clip
-        report("network", len(chunk))
-
-
-def _announced(decoded: Iterator[Frames], report: Report, *, before: str, after: str) -> Iterator[Frames]:
-    """``decoded`` as it is, with the stage told before and after every chunk."""
-    report(before, 0)
-    for frames in decoded:
-        report(after, 0)
-        yield frames
-        report(before, 0)
-
-
-def _over_whole_video(clips: Iterator[Clip], model: Model, layer: str, flip: bool) -> Iterator[Output]:
+def _over_whole_video(
+    clips: Iterator[Clip], model: Model, layer: str, flip: bool, notify: Callable[[str], None]
+) -> Iterator[Output]:
     """One pass over the video in chunks; only I3D can do that."""
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
     passes = {stream: form.open(layer) for stream, form in forms.items()}
+    portion = model.portions.setdefault("frames", Portion(sys.maxsize, "frames"))
     step = 0
     multiple = MODELS[model.card.architecture].prediction_stride
     for clip, last in extended(clips, minimum=model.card.window_frames, multiple=multiple):
-        given = {s: p.feed(network_input(clip[s], s, flip=flip), last=last) for s, p in passes.items()}
-        arrived = {s: _steps(x) for s, x in given.items() if x is not None}  # streams lag alike: all of them or none
-        for index in range(len(next(iter(arrived.values()), ()))):
+
+        def fed(stream: str, start: int, stop: int, clip: Clip = clip, last: bool = last) -> Tensor | None:
+            x = network_input(clip[stream][start:stop], stream, flip=flip)
+            return passes[stream].feed(x, last=last and stop == num_frames(clip))
+
+        arrived: dict[str, list[NDArray[np.float32]]] = {}
+        for stream in passes:
+            parts = in_portions(partial(fed, stream), num_frames(clip), portion, model.device, notify)
+            arrived[stream] = [row for x in parts if x is not None for row in _steps(x)]
+        for index in range(len(next(iter(arrived.values())))):  # streams lag alike
             yield step_centre(layer, step) / model.card.frame_rate, {s: steps[index] for s, steps in arrived.items()}
             step += 1
 
 
 def _over_windows(
-    clips: Iterator[Clip], model: Model, window: int, stride: int, layer: str, flip: bool
+    clips: Iterator[Clip],
+    model: Model,
+    window: int,
+    stride: int,
+    layer: str,
+    flip: bool,
+    batch_size: int,
+    notify: Callable[[str], None],
 ) -> Iterator[Output]:
     """Separate windows, each an output at its centre: the mean of its steps, as DeepMind's code gives it."""
+    portion = model.portions.setdefault("windows", Portion(sys.maxsize, "windows"))
+    windows = sliding_windows(clips, window, stride)
+    while batch := list(islice(windows, min(portion.size, batch_size))):
+
+        def seen(start: int, stop: int, batch: list[tuple[int, Clip]] = batch) -> list[dict[str, NDArray[np.float32]]]:
+            return _of_windows([clip for _, clip in batch[start:stop]], model, layer, flip)
+
+        found = [each for part in in_portions(seen, len(batch), portion, model.device, notify) for each in part]
+        for (start, _), output in zip(batch, found, strict=True):
+            yield Fraction(2 * start + window, 2 * model.card.frame_rate), output
+
+
+def _of_windows(windows: list[Clip], model: Model, layer: str, flip: bool) -> list[dict[str, NDArray[np.float32]]]:
+    """What the networks say of windows of one length, by network (channels,) for each, in one pass."""
     architecture, forms = MODELS[model.card.architecture], inference_form(model)
     shrink = shrinking(model.card.short_side)
-    for start, clip in sliding_windows(clips, window, stride):
-        inputs = {
-            stream: network_input(array[architecture.sampling[stream]], stream, flip=flip, shrink=shrink)
-            for stream, array in clip.items()
-        }
-        found = {
-            name: _steps(forms[name](*(inputs[stream] for stream in streams), layer=layer)).mean(axis=0)
-            for name, streams in architecture.networks(model.card.streams).items()
-        }
-        yield Fraction(2 * start + window, 2 * model.card.frame_rate), found
+    inputs = {
+        stream: torch.cat(
+            [
+                network_input(clip[stream][architecture.sampling[stream]], stream, flip=flip, shrink=shrink)
+                for clip in windows
+            ]
+        )
+        for stream in windows[0]
+    }
+    found: list[dict[str, NDArray[np.float32]]] = [{} for _ in windows]
+    for name, streams in architecture.networks(model.card.streams).items():
+        y = forms[name](*(inputs[stream] for stream in streams), layer=layer)  # (N or 2 N, channels, steps)
+        for output, x in zip(found, y.chunk(len(windows)), strict=True):
+            output[name] = _steps(x).mean(axis=0)
+    return found
 
 
 def _steps(x: Tensor) -> NDArray[np.float32]:
@@ -184,7 +188,7 @@ def _steps(x: Tensor) -> NDArray[np.float32]:
     return steps
 
 
-def _in_time(found: Iterator[Output], video: Video, shortest: int, frame_rate: int) -> Iterator[Output]:
+def _in_time(found: Iterator[Output], video: OpenVideo, shortest: int, frame_rate: int) -> Iterator[Output]:
     """The outputs of a video shorter than ``shortest`` frames, which was looped, folded back into it, in order."""
     first = next(found)
     length = video.facts.num_frames  # known by now where the video was looped

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vadis.video.picture import SHORT_SIDE
+from vadis.video.frames import SHORT_SIDE
 
 CROP = 224  # px, height and width of what the network sees
 FLOW_BOUND = 20.0  # px per frame; larger motions are truncated

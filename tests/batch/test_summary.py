@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.fake_road import result
 from vadis.batch.journal import Entry
 from vadis.batch.summary import Summary
@@ -29,7 +31,16 @@ def test_what_was_done_before_is_counted_and_told():
 
 
 def test_speed_is_told_of_runs_that_are_long_enough():
-    assert of("a.mp4", seconds=20.48).line() == "1 ok; 0.00 h of video at 0.2 times the speed of playing"
+    assert of("a.mp4", seconds=20.48).line() == "1 ok; 5 s of video at 0.2 times the speed of playing"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(99.4, "99 s"), (100, "2 min"), (7199, "120 min"), (7200, "2.0 h"), (9.75744e6, "2,710.4 h")]
+)
+def test_lengths_come_in_the_unit_that_suits_them(seconds, said):
+    summary = of("a.mp4", seconds=20)
+    summary.video_seconds = seconds
+    assert f"; {said} of video at " in summary.line()
 
 
 def test_as_json(tmp_path):

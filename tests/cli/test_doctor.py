@@ -2,9 +2,12 @@
 
 import importlib
 import os
+import re
+import sys
 
 import pytest
 
+from tests.pseudo_terminal import on_a_terminal
 from vadis.cli import doctor
 
 
@@ -80,3 +83,11 @@ def test_verbose_tells_the_surroundings_but_no_secrets(run_vadis, monkeypatch):
     assert "libavcodec" in text and "VADIS_MIRROR: is set" in text and "VADIS_OFFLINE" in text
     assert "secret" not in text
     assert "libavcodec" not in run_vadis("doctor").out
+
+
+def test_on_a_terminal_long_lines_go_on_below_where_they_began():
+    shown, _ = on_a_terminal(sys.executable, "-m", "vadis", "doctor", columns=60)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
+    (first,) = (number for number, line in enumerate(lines) if "decoded: H.264" in line)
+    assert re.match(r" {11}\w", lines[first + 1])
+    assert max(len(line) for line in lines[1:]) <= 60

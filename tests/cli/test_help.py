@@ -30,7 +30,19 @@ def test_help_imports_nothing_heavy():
 
 @pytest.mark.parametrize(
     "command",
-    ["classify", "doctor", "evaluate", "features", "finetune", "flow", "plot", "reproduce", "train", "weights"],
+    [
+        "classify",
+        "doctor",
+        "evaluate",
+        "features",
+        "finetune",
+        "flow",
+        "plot",
+        "report",
+        "reproduce",
+        "train",
+        "weights",
+    ],
 )
 def test_every_command_is_in_the_help_and_has_its_own(run_vadis, command):
     assert command in run_vadis("--help").out

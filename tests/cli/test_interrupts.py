@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vadis.cli import interrupts
+from vadis.errors import VadisError
 
 ROOT = Path(__file__).parents[2]
 WITHIN_SECONDS = 5  # the promise; a loaded machine included
@@ -117,3 +118,16 @@ def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_wish(pau
     program = SIGNALS_TWICE.format(pause=pause)
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, out, "")
+
+
+def test_a_signal_in_an_import_that_then_fails_is_still_the_reason(own_handlers):
+    """An extension module that was broken off says, when it is imported again, that this cannot be."""
+    with pytest.raises(interrupts.Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    found = interrupts.cause(ImportError("cannot load module more than once per process"))
+    assert (type(found), found.exit_code) == (interrupts.Interrupted, 143)
+    known = VadisError("another process of this run has ended")
+    assert interrupts.cause(known) is known
+    interrupts.install()
+    assert isinstance(interrupts.cause(ImportError("x")), ImportError), "no signal came"

@@ -173,6 +173,17 @@ def test_shards_have_files_of_their_own_and_together_all_videos(clips, asked, ru
     assert (ended.code, ended.err) == (3, "4 videos, of which 1 had failed\n")
 
 
+def test_shards_share_a_folder_of_documents(clips, asked, run_vadis):
+    for number in range(8):
+        (clips / f"{number}.mp4").write_bytes(b"x")
+    for number in (1, 2):
+        ended = run_vadis("classify", "clips", "-f", "csv", "--output-dir", "out", "--shard", f"{number}/2")
+        assert ended.code in (0, 3), ended.err
+    assert all(asked), "there was something to do for both"
+    documents = sorted(path.name for path in (clips.parent / "out").glob("*.csv"))
+    assert documents == sorted(f"{path.name}.csv" for path in clips.iterdir())
+
+
 def test_strict_takes_no_part_for_the_whole(clips, asked, run_vadis):
     ended = run_vadis("classify", "clips", "-o", "out.jsonl", "--strict")
     assert ended.err.splitlines()[-1] == "2 ok, 2 failed"

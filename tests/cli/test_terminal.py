@@ -4,12 +4,13 @@ import json
 import os
 import random
 import re
+import subprocess
 import sys
 import unicodedata
 
 import pytest
 
-from tests.pseudo_terminal import on_a_terminal
+from tests.pseudo_terminal import ROOT, on_a_terminal
 from vadis.cli import terminal
 from vadis.cli.interrupts import Interrupted
 from vadis.errors import UsageError, VadisError, WeightsError
@@ -117,3 +118,20 @@ def test_downloads_are_drawn_on_a_terminal_only(capsys):
         report("i3d", 10, None)
         report("i3d", 20, 100)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_of_the_locale_c_gets_escapes_instead_of_an_error(tmp_path):
+    """As cron and slim containers run it: no UTF-8 anywhere."""
+    (tmp_path / "bad\u6771\u4eac.mp4").write_bytes(b"x")
+    environment = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    for form in ("jsonl", "csv", "table"):
+        command = [sys.executable, "-m", "tests.fake_road", "classify", "-f", form, tmp_path]
+        done = subprocess.run(command, capture_output=True, env=environment, check=False, cwd=ROOT)
+        assert (done.returncode, b"Traceback" in done.stderr) == (3, False), done.stderr
+        assert (done.stdout + done.stderr).isascii()

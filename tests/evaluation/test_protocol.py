@@ -134,7 +134,7 @@ def test_other_architectures_answer_too(
     architecture: str, networks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "vadis.sliding.with_flow", lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.preparing.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     row = MODELS[architecture]
     card = ModelCard(

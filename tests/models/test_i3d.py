@@ -79,7 +79,7 @@ def test_steps_follow_from_the_number_of_frames(frames: int, steps: int) -> None
 
 
 def test_too_few_frames_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 9 frames"):
+    with pytest.raises(ValueError, match="with at least 9 frames"):
         I3D(5, width=1 / 64)(torch.zeros(1, 3, MIN_FRAMES - 1, 224, 224))
 
 

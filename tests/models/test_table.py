@@ -1,5 +1,8 @@
 """The contract of every row of MODELS: footprints of table 1, and that a model file of it walks the whole road."""
 
+from contextlib import closing
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +14,8 @@ from vadis.features import features_of
 from vadis.inference import classify
 from vadis.models import BOTH, MODELS, ModelCard, build_networks, inference_form
 from vadis.models.folded import FEATURES
-from vadis.streams import STREAMS, network_input, shrinking
+from vadis.streams import STREAMS, centre_crop, network_input, shrinking
+from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file, save_model
 
 LABELS = ("a", "b", "c")
@@ -84,6 +88,23 @@ def test_windows_follow_one_another_and_the_last_ends_with_the_video(tmp_path, v
     assert starts == expected + [70 - row.test_window] * (70 % row.test_window > 0)
 
 
+def test_the_lstm_is_tested_on_every_fifth_frame_also_of_a_looped_video(tmp_path):
+    """33 frames, looped to 250: the fifty that it sees are those of the loop, 5 apart."""
+    short = write_video(tmp_path / "short.mp4", num_frames=33, seed=4)
+    model, seen = saved(tmp_path / "m.safetensors", "lstm"), []
+
+    def form(clip, layer):
+        seen.append(clip)
+        return torch.zeros(1, len(LABELS), 1)
+
+    model.folded["rgb"] = form
+    assert answer(Example(str(short), "a"), model).error is None
+    with open_video(short) as opened:
+        frames = centre_crop(np.stack([frame.pixels for frame in opened]), "rgb")
+    (clip,) = seen
+    assert torch.equal(clip, network_input(frames[np.arange(0, 250, 5) % 33], "rgb"))
+
+
 def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     assert classify(video, model.only(("flow",))).streams == ("flow",)
@@ -97,12 +118,13 @@ def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video
 def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     given = {stream: inference_form(model)[stream] for stream in model.networks}
-    from vadis.sliding import WHOLE_VIDEO, outputs, prepared
-    from vadis.video.reader import open_video
+    from vadis.preparing import Preparation
+    from vadis.sliding import WHOLE_VIDEO, outputs
+    from vadis.video.isolation import Decoders
 
-    with open_video(video) as opened:
-        _, clips = prepared(opened, model, lambda stage, frames: None)
-        steps = [output for _, output in outputs(clips, opened, model, WHOLE_VIDEO)]
+    with Decoders() as decoders, closing(Preparation(video, model, decoders)) as prepared:
+        _, clips = prepared.clips(lambda stage, frames: None)
+        steps = [output for _, output in outputs(clips, prepared.video, model, WHOLE_VIDEO)]
     each = [torch.softmax(torch.from_numpy(step[stream]), 0) for step in steps for stream in given]
     expected = torch.stack(each).mean(dim=0)
     scores = {label.label: label.score for label in classify(video, model).labels}

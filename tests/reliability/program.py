@@ -26,12 +26,13 @@ class Batch:
     command: tuple[str, ...]
     seconds: float  # that it takes, about
     environment: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     def start(self, output: Path, *more: str) -> subprocess.Popen[str]:
         """The run, in a process group of its own."""
         place = ("--output-dir", str(output)) if output.suffix == "" else ("-o", str(output))
         return subprocess.Popen(
-            [*self.command, "classify", str(self.videos), *place, *more],
+            [*self.command, "classify", str(self.videos), *self.options, *place, *more],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
             stdout=subprocess.DEVNULL,
@@ -65,9 +66,8 @@ def real_batch(folder: Path, num_videos: int) -> Batch:
         path = write_video(folder / f"{number:05}.mp4", num_frames=10, size=(48, 32), seed=number)
         if number % 10 == 3:
             path.write_bytes(path.read_bytes()[: 400 + number])
-    command = (sys.executable, "-m", "vadis")
-    more = {"OMP_NUM_THREADS": "1"}
-    return Batch(folder, (*command,), 4 + 0.1 * num_videos, more)
+    options = ("-m", str(folder.parent / "model.safetensors"), "--streams", "rgb", "--device", "cpu")
+    return Batch(folder, (sys.executable, "-m", "vadis"), 4 + 0.04 * num_videos, {"OMP_NUM_THREADS": "1"}, options)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -76,17 +76,26 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def members(group: int) -> list[int]:
-    """The living processes of a group."""
+def members(run: int) -> list[int]:
+    """The living processes of a run: its group, and the decoders, whose command line names it as their parent."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                state, _, in_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                is_decoder = f'"parent": {run},'.encode() in (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if int(in_group) == group and state != "Z":
+            if state != "Z" and (int(group) == run or is_decoder):
                 found.append(int(entry.name))
+    return found
+
+
+def left_of(process: subprocess.Popen[str], within_seconds: float = 2.0) -> list[int]:
+    """The processes of an ended run that are still there after a moment."""
+    deadline = time.monotonic() + within_seconds
+    while (found := members(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     return found
 
 
@@ -95,8 +104,8 @@ def ended(process: subprocess.Popen[str], signum: int) -> tuple[int, float, list
     began = time.monotonic()
     process.send_signal(signum)
     process.communicate(timeout=60)
-    took, left = time.monotonic() - began, members(process.pid)
-    return process.returncode, took, left
+    took = time.monotonic() - began
+    return process.returncode, took, left_of(process)
 
 
 def records(output: Path) -> list[dict[str, object]]:

@@ -1,15 +1,17 @@
-"""Thousands of files: memory and file descriptors do not grow with their number.
+"""Thousands of files, hours of video: memory and file descriptors grow neither with their number nor with their length.
 
-The whole, 20,000 real videos: ``pytest -n 0 -m exhaustive -s tests/reliability/test_many.py``.
+The whole, 20,000 real videos and one of an hour: ``pytest -n 0 -m exhaustive -s tests/reliability/test_many.py``.
 """
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.reliability.program import Batch, fake_batch, needs_proc, real_batch, records
+from tests.reliability.program import Batch, fake_batch, members, needs_proc, real_batch, records
+from tests.synthetic import moving_texture, write_video
 
 pytestmark = needs_proc
 MOST_GROWTH_BYTES = 50e6
@@ -50,3 +52,43 @@ def test_two_thousand_names(tmp_path):
 @pytest.mark.exhaustive
 def test_twenty_thousand_videos(tmp_path):
     check(real_batch(tmp_path / "videos", 20_000), tmp_path / "out.jsonl", 20_000)
+
+
+def most_memory(batch: Batch, video: Path, streams: str) -> float:
+    """The most bytes that a run on one video holds, its decoder with it, looked at every tenth of a second."""
+    output = video.with_suffix(".jsonl")
+    process = replace(batch, videos=video).start(output, "--streams", streams)
+    most = 0
+    while process.poll() is None:
+        most = max(most, sum(map(resident, members(process.pid))))
+        time.sleep(0.1)
+    assert process.communicate() and process.returncode == 0
+    (record,) = records(output)
+    assert record["status"] == "ok"
+    return most
+
+
+def resident(pid: int) -> int:
+    """Bytes; 0 of a process that has just ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("streams", "short_seconds", "long_seconds"),
+    [
+        ("rgb", 10, 100),
+        pytest.param("rgb", 60, 3600, marks=pytest.mark.exhaustive),
+        pytest.param("rgb,flow", 10, 600, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_long_video_in_the_memory_of_a_short_one(tmp_path, streams, short_seconds, long_seconds):
+    batch, texture = real_batch(tmp_path / "videos", 1), moving_texture(64, (64, 48), seed=0)
+    held = {}
+    for seconds in (short_seconds, long_seconds):
+        frames = [texture[index % 64] for index in range(25 * seconds)]
+        held[seconds] = most_memory(batch, write_video(tmp_path / f"{seconds}.mp4", frames=frames), streams)
+    print(f"\n{streams}: " + ", ".join(f"{seconds} s in {most / 1e6:.0f} MB" for seconds, most in held.items()))
+    assert held[long_seconds] < 1.1 * held[short_seconds]

@@ -13,6 +13,7 @@ from vadis.datasets import Example
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow.filling import compute_flow
 from vadis.flow.store import FlowStore
+from vadis.models import MODELS
 from vadis.streams import centre_crop, network_input
 from vadis.training import loader
 from vadis.training.augmentation import Jitter, drawn
@@ -107,6 +108,17 @@ def test_short_videos_are_looped_from_their_start(videos):
     assert torch.equal(x[:, 60:], x[:, :4])
     x, _, _ = for_training(videos, frames=64, flip=False).clip(0, 4)
     assert torch.equal(x[:, 30:60], x[:, :30])
+
+
+def test_every_fifth_frame_of_a_looped_video_goes_on_from_where_the_loop_is(tmp_path):
+    """ConvNet+LSTM's 25 of 125 frames, of 33: … 25 30 2 7 …, not the same ones again."""
+    path = str(write_video(tmp_path / "a.avi", num_frames=33, seed=6))
+    sampling = MODELS["lstm"].sampling
+    x, _, _ = for_testing([path], frames=125, sampling=sampling).clip(0, 0)
+    places = [0, 5, 10, 15, 20, 25, 30, 2, 7, 12, 17, 22, 27, 32, 4, 9, 14, 19, 24, 29, 1, 6, 11, 16, 21]
+    assert torch.equal(x, network_input(centre_crop(whole(path)[places], "rgb"), "rgb")[0])
+    y, _, _ = for_training([path], frames=125, sampling=sampling, flip=False).clip(0, 0)
+    assert y.shape == x.shape and not torch.equal(y[:, 6], y[:, 7])
 
 
 def test_the_whole_video(videos):

@@ -69,7 +69,7 @@ class Summary:
             parts.append(f"{self.num_before:,} of them done before")
         if self.video_seconds and seconds >= _SPEED_FROM_SECONDS:
             speed = self.video_seconds / seconds
-            parts.append(f"{self.video_seconds / 3600:.2f} h of video at {speed:.1f} times the speed of playing")
+            parts.append(f"{_length(self.video_seconds)} of video at {speed:.1f} times the speed of playing")
         return "; ".join(parts)
 
     def to_json(self, exit_code: int) -> dict[str, Any]:
@@ -101,3 +101,10 @@ class Summary:
         self.statuses[status] += 1
         if error_code is not None:
             self.errors[error_code] += 1
+
+
+def _length(seconds: float) -> str:
+    """A length in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"

@@ -12,6 +12,7 @@ import typer
 
 import vadis
 from vadis.cli import (
+    annotate,
     classify,
     doctor,
     evaluate,
@@ -21,6 +22,7 @@ from vadis.cli import (
     flow,
     interrupts,
     plot,
+    report,
     reproduce,
     train,
     weights,
@@ -43,6 +45,8 @@ app = typer.Typer(
 )
 app.command(epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=export.EPILOG)(export.export)
+app.command(epilog=report.EPILOG)(report.report)
+app.command(epilog=annotate.EPILOG)(annotate.annotate)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
@@ -88,9 +92,10 @@ def main() -> None:
         app(prog_name="vadis")
     except BrokenPipeError:  # the reader has what it wanted, as with `| head`
         sys.exit(1)
-    except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
+    except SystemExit:
+        raise
+    except BaseException as raised:  # noqa: BLE001 (every ending has an exit code)
+        error = interrupts.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
         sys.exit(explain(error))

@@ -1,6 +1,7 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ Subtitles for every video:  `vadis classify clips/ -f srt --output-dir subtitles
 A list, as a spreadsheet:  `find clips -name '*.mp4' -print0 | vadis classify -0 - -o results.csv`
 
 **Exit codes**: 0 every video labelled; 1 could not go on; 2 wrong use; 3 finished, but some videos failed;
-4 no video found; 130 and 143 interrupted.
+4 no video found; 5 another run writes this output; 130 and 143 interrupted.
 """
 
 
@@ -60,6 +61,8 @@ def classify(
     shard: options.Shard = None,
     summary_file: options.SummaryFile = None,
     device: options.Device = "auto",
+    jobs: options.Jobs = 0,
+    batch_size: options.BatchSize = 1,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -86,22 +89,22 @@ def classify(
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
         run = Run(pending, name_problems, summary, goes_on=destination.goes_on, strict=strict)
-        _label(run, destination, loaded, look, threshold, summary_file)
+        _label(run, destination, loaded, {**look, "jobs": jobs, "batch_size": batch_size}, threshold, summary_file)
 
 
 def _label(
     run: Run,
     destination: Destination,
     model: "Model",
-    look: dict[str, Any],
+    how: dict[str, Any],
     threshold: float,
     summary_file: Path | None,
 ) -> None:
     """Label what is to be done, write it down, and say how it ended."""
     from vadis.inference import classify_many
 
-    labelled = classify_many(run.paths(), model, **look, listed=True, progress=run.report)
-    with interrupts.deferred():
+    labelled = classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+    with interrupts.deferred(), closing(labelled):
         try:
             destination.write(above(record, threshold) for record in run.records(labelled))
             if run.is_complete:

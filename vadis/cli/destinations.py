@@ -184,7 +184,8 @@ class Place:
         outputs.make_folder(folder)
         with self._journal(folder / self._own(Path(FOLDER_JOURNAL))) as journal:
             if journal.is_empty:
-                outputs.check_targets(map(target_of, videos), self.overwrite)
+                own = (video for video in videos if self.shard is None or self.shard.has(video))
+                outputs.check_targets(map(target_of, own), self.overwrite)
             yield Journaled(
                 journal,
                 self.overwrite,

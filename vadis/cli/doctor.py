@@ -16,9 +16,11 @@ import typer
 import vadis
 from vadis.cli.terminal import settings, show, stdout_console
 from vadis.device import cpu_count
+from vadis.errors import VadisError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
 
 EPILOG = """
@@ -86,7 +88,10 @@ def doctor() -> None:
         if findings:
             console.print(f"\n{title}", style="bold")
         for finding in findings:
-            console.print(_line(finding), soft_wrap=True)
+            if console.is_terminal:
+                console.print(_wrapped(finding))
+            else:
+                console.print(_line(finding), soft_wrap=True)
             complete &= finding.state != MISSING
     verdict = "has all it needs" if complete else "cannot work before that is mended"
     console.print(f"\nvadis classify {verdict}")
@@ -133,10 +138,8 @@ def models() -> Iterator[Finding]:
             yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
         else:
             fetch = f"vadis weights download {name}"
-            size = f"{published.num_bytes / 1e6:.0f} MB" if published.num_bytes else "size unknown"
-            yield Finding(
-                NOTE, name, f"not here yet ({size}); classify fetches it when it is needed", f"or now: {fetch}"
-            )
+            size = f" ({published.num_bytes / 1e6:.0f} MB)" if published.num_bytes else ""
+            yield Finding(NOTE, name, f"not here yet{size}; fetched when it is needed", f"or now: {fetch}")
 
 
 def codecs() -> Iterator[Finding]:
@@ -151,6 +154,25 @@ def codecs() -> Iterator[Finding]:
     if absent:
         remedy = "pip install --force-reinstall av, or convert such videos to H.264 first"
         yield Finding(NOTE, "not decoded", ", ".join(absent), remedy)
+
+
+def confinement() -> Iterator[Finding]:
+    """Whether the processes that decode can give up what they should; vadis works without that too."""
+    if not isinstance(_imported("av"), ModuleType):
+        return
+    from vadis.video.isolation import Decoders
+
+    try:
+        with Decoders() as decoders:
+            lacking = decoders.lacks()
+    except VadisError as error:
+        yield Finding(MISSING, "decoding", error.message, "videos are decoded in processes of their own")
+        return
+    if not lacking:
+        yield Finding(OK, "decoding", "in processes that cannot write files, open connections or start programs")
+        return
+    remedy = "formats and protocols are restricted in any case; a container may need another seccomp profile"
+    yield Finding(NOTE, "decoding", f"in processes of their own, but {'; '.join(lacking)}", remedy)
 
 
 def surroundings() -> Iterator[Finding]:
@@ -178,6 +200,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Devices": devices,
     "Models": models,
     "Video codecs": codecs,
+    "Protection from files": confinement,
     "Surroundings": surroundings,
 }
 
@@ -191,6 +214,19 @@ def _line(finding: Finding) -> "Text":
     if finding.remedy:
         line.append(f"\n           {finding.remedy}")
     return line
+
+
+def _wrapped(finding: Finding) -> "Table":
+    """The same for a terminal: what does not fit goes on below where it began."""
+    from rich.table import Table
+    from rich.text import Text
+
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(width=2 + 7)
+    row.add_column(overflow="fold")
+    said = f"{finding.what}: {visible(finding.detail)}" + (f"\n{finding.remedy}" if finding.remedy else "")
+    row.add_row(Text.assemble("  ", (finding.state, _STYLES[finding.state])), Text(said))
+    return row
 
 
 def _imported(name: str) -> ModuleType | str:

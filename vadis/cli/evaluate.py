@@ -14,7 +14,7 @@ from vadis.cli.accuracy import keep_metrics, part_to_test, report, table
 from vadis.cli.chosen import load_chosen
 from vadis.cli.outputs import explained
 from vadis.cli.past_results import judge_records, judge_runs
-from vadis.cli.terminal import complain, say, settings, show, video_progress
+from vadis.cli.terminal import complain, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
     answers: list[Answer] = []
     began, old = time.monotonic(), len(file.answers)
     with video_progress() as bars:
-        bar = bars.add_task(f"{len(examples)} videos", total=len(examples), completed=0)
+        bar = bars.add_task(num_videos(len(examples)), total=len(examples), completed=0)
         asked = ask(examples, model, file, flip=flip)
         while len(answers) < len(examples):
             with interrupts.interruptible():
@@ -215,5 +215,5 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
             answers.append(found)
             bars.update(bar, completed=len(answers))
     new = len(file.answers) - old
-    say(f"{len(answers)} videos, {new} of them new, in {time.monotonic() - began:.0f} s")
+    say(f"{num_videos(len(answers))}, {new} of them new, in {time.monotonic() - began:.0f} s")
     return answers

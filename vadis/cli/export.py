@@ -12,7 +12,7 @@ from vadis.batch.reading import LastResults
 from vadis.cli import options, outputs
 from vadis.cli.classify import resolve_format, table_format
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import complain, say, settings, show
+from vadis.cli.terminal import complain, num_videos, say, settings, show
 from vadis.errors import NothingToDoError
 from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
@@ -58,7 +58,7 @@ def export(
     counts: Counter[str] = Counter()
     write = _destination(found.paths, name, form, output, output_dir, overwrite)
     write(_counted((above(result, threshold) for result in found), counts))
-    say(f"{counts.total():,} videos" + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
+    say(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
 

@@ -1,5 +1,6 @@
 """``vadis features``: pooled features over time, one .npz per video."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ import typer
 from vadis.cli import interrupts, options, outputs
 from vadis.cli.chosen import find_inputs, load_chosen
 from vadis.cli.run import Run
+from vadis.cli.terminal import complain, show
 from vadis.cli.terminal import settings as terminal_settings
-from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
@@ -68,14 +69,21 @@ def features(
     outputs.make_folder(output)
     loaded = load_chosen(model, streams, device, offline)
 
-    from vadis.features import features_of, settings_of
+    from vadis.features import features_of_many, settings_of
     from vadis.sliding import Sliding
 
     run = Run(found, name_problems=True)
     sliding = Sliding(window=window, stride=stride)
     wanted = settings_of(loaded, layer, sliding, flip)
     extract = partial(
-        features_of, model=loaded, layer=layer, sliding=sliding, flip=flip, listed=True, progress=run.report
+        features_of_many,
+        model=loaded,
+        layer=layer,
+        sliding=sliding,
+        flip=flip,
+        listed=True,
+        progress=run.report,
+        notify=complain,
     )
     with interrupts.deferred():
         for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
@@ -87,28 +95,40 @@ def _extracted(
     paths: Iterable[str],
     target_of: Callable[[str], Path],
     wanted: dict[str, Any],
-    extract: "Callable[[str], Features]",
+    extract: "Callable[[Iterable[str]], Iterator[tuple[str, Features | VideoError]]]",
     overwrite: bool,
 ) -> Iterator[VideoResult]:
     """A record per video whose features have been written, or were there already."""
     from vadis.features import save_features, saved_settings
 
-    for path in paths:
+    looked_at: deque[tuple[str, bool]] = deque()  # with: is it there? Without a record yet; extract looks ahead
+
+    def lacking() -> Iterator[str]:
+        for path in paths:
+            there = None if overwrite else saved_settings(target_of(path))
+            if there not in (None, wanted):
+                difference = _difference(there or {}, wanted)
+                raise UsageError(f"{show(target_of(path))} has other settings: {difference}", hint=_OTHER_PLACE)
+            looked_at.append((path, there is not None))
+            if there is None:
+                yield path
+
+    for path, found in extract(lacking()):
+        yield from _there_already(looked_at)
+        looked_at.popleft()
+        if isinstance(found, VideoError):
+            yield VideoResult(path, "error", error_code=found.code, error_message=found.message)
+            continue
         target = target_of(path)
-        there = None if overwrite else saved_settings(target)
-        if there == wanted:
-            yield VideoResult(path, "skipped")
-            continue
-        if there is not None:
-            raise UsageError(f"{show(target)} has other settings: {_difference(there, wanted)}", hint=_OTHER_PLACE)
-        try:
-            found = extract(path)
-        except VideoError as error:
-            yield VideoResult(path, "error", error_code=error.code, error_message=error.message)
-            continue
         with outputs.explained(show(target)):
             save_features(found, target, wanted)
         yield found.record
+    yield from _there_already(looked_at)
+
+
+def _there_already(looked_at: deque[tuple[str, bool]]) -> Iterator[VideoResult]:
+    while looked_at and looked_at[0][1]:
+        yield VideoResult(looked_at.popleft()[0], "skipped")
 
 
 _OTHER_PLACE = "choose another folder, or add --overwrite"

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
+from vadis.cli.outputs import check_file
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import clock, complain, detail, say, settings, show, video_progress
+from vadis.cli.terminal import clock, complain, detail, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError, VadisError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 EPILOG = """
 **Examples**
+
+To look at, in colours beside the picture:  `vadis flow holiday.mp4 -o flow.mp4`
 
 The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`
 
@@ -31,11 +34,16 @@ Once more after new videos came, or after an interruption; only what is missing 
 Store = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", metavar="STORE", help="The folder of the flow store.", rich_help_panel=options.OUTPUT
+        "--output",
+        "-o",
+        metavar="STORE | FILE",
+        help="The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input.",
+        rich_help_panel=options.OUTPUT,
     ),
 ]
 
 
+VIDEO_NAMES = (".mp4", ".mov", ".mkv")
 DATA = "Dataset, instead of INPUTS"
 Data = Annotated[
     Path | None,
@@ -63,12 +71,16 @@ def flow(
     data: Data = None,
     dataset: DatasetName = None,
     split: Split = None,
+    overwrite: options.Replace = False,
     device: options.Device = "auto",
     debug: options.Debug = False,
 ) -> None:
-    """Compute the optical flow of videos once, for training."""
+    """Compute the optical flow of videos once, for training; or of one video, to look at."""
     settings.debug |= debug
     _refuse_contradictions(inputs, from_file, data, dataset, split)
+    if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
+        _to_look_at(inputs or [], from_file, data, store, overwrite, device)
+        return
     if data is None:
         readable, unreadable = _of_inputs(inputs or [], from_file, null)
     else:
@@ -91,6 +103,31 @@ def flow(
     (complain if counts["failed"] else say)(shown)
     if counts["failed"]:
         raise typer.Exit(SOME_FAILED)
+
+
+def _to_look_at(
+    inputs: list[str], from_file: str | None, data: Path | None, output: Path, overwrite: bool, device: str
+) -> None:
+    """The flow of one video in colours, beside its picture."""
+    if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
+        hint = "name one video; a flow store is a folder, whose name does not end with that"
+        raise UsageError(f"{show(output)} has room for the flow of one video", hint=hint)
+    check_file(output, overwrite)
+    if output.exists() and Path(inputs[0]).exists() and output.samefile(inputs[0]):
+        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+    from vadis.device import resolve_device
+    from vadis.report.flow_video import write_flow_video
+
+    with video_progress() as bar:
+        task = bar.add_task(f"optical flow: {show(Path(inputs[0]).name)}", total=None)
+        done = write_flow_video(
+            inputs[0],
+            output,
+            resolve_device(device),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    say(f"{done:,} frames")
+    typer.echo(show(output))
 
 
 def _refuse_contradictions(
@@ -139,7 +176,7 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
     """Compute the flow of ``videos``, after telling what it will take; returns how many failed."""
     from vadis.flow.filling import FlowProgress, compute_flow, estimate
 
-    say(f"looking at {len(videos):,} videos, on {device}")
+    say(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
     say(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)

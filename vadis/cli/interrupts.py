@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from vadis.errors import VadisError
+
 SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
 
@@ -57,6 +59,15 @@ def interruptible() -> Iterator[None]:
 def pending() -> int:
     """The number of the signal that waits in a ``deferred`` block, 0 for none: for work that ends itself in order."""
     return _State.pending or 0
+
+
+def cause(error: BaseException) -> BaseException:
+    """What ended the run: a signal, if one came, where it broke off an import that then failed in another way.
+
+    A failure that vadis knows stays what it is: of several processes, the one that lost another tells of that.
+    """
+    is_known = isinstance(error, VadisError | Interrupted)
+    return error if _State.pending is None or is_known else Interrupted(_State.pending)
 
 
 @contextmanager

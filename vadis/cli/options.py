@@ -141,6 +141,10 @@ OutputDir = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Replace = Annotated[
+    bool,
+    typer.Option("--overwrite", metavar="", help="Replace FILE if it exists already.", rich_help_panel=OUTPUT),
+]
 Overwrite = Annotated[
     bool,
     typer.Option(
@@ -184,6 +188,19 @@ Device = Annotated[
     typer.Option(
         metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if any.", rich_help_panel=MACHINE
     ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most.",
+        rich_help_panel=MACHINE,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="With --window, windows that go through at once.", rich_help_panel=MACHINE),
 ]
 Offline = Annotated[
     bool,

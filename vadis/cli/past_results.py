@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vadis.cli.accuracy import keep, report, splits_table, table
 from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain, say, show
+from vadis.cli.terminal import complain, num_videos, say, show
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def _tell_run(run: "PastRun") -> None:
     from vadis.datasets import DATASETS
 
     dataset, part = str(run.settings["dataset"]), str(run.settings["part"])
-    say(f"{show(run.folder)}: {dataset}, split {run.split}, {part}: {len(run.answers):,} videos, by {_model_of(run)}")
+    say(
+        f"{show(run.folder)}: {dataset}, split {run.split}, {part}: {num_videos(len(run.answers))}, by {_model_of(run)}"
+    )
     for answer in run.answers:
         if answer.error is not None:
             complain(f"{show(answer.path)}: {answer.error}")

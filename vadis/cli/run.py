@@ -20,7 +20,7 @@ from vadis.results import VideoResult
 
 if TYPE_CHECKING:
     from vadis.inference import Progress
-    from vadis.video.sources import Source, Stamp
+    from vadis.video.sources import Source
 
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
 LOST_DISK_ERRORS = ("io_error", "disappeared")
@@ -54,7 +54,6 @@ class Run:
         self._name_problems = name_problems
         self._goes_on = goes_on
         self._strict = strict
-        self._stamps: dict[str, Stamp] = {}
         self._unreadable = 0
         self._stop: BaseException | None = None
         self._bars = _Bars(len(inputs))
@@ -64,13 +63,8 @@ class Run:
         self._bars.update(progress, self.summary.num_records - self.summary.num_before)
 
     def paths(self) -> Iterator[str]:
-        """The inputs that can be tried; each is looked at just before it is handed out, and so before it is opened."""
-        from vadis.video.sources import stamp
-
-        for source in self._inputs:
-            if source.error is None:
-                self._stamps[source.path] = stamp(source.path)
-                yield source.path
+        """The inputs that can be tried."""
+        return (source.path for source in self._inputs if source.error is None)
 
     def records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
         """One record per input, in order; ``labelled`` has those of ``paths``.
@@ -87,7 +81,10 @@ class Run:
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
-            record = self._completed(record)
+            is_lost = source.error is None and record.error_code in LOST_DISK_ERRORS
+            self._unreadable = self._unreadable + 1 if is_lost else 0
+            if record.status == "partial" and self._strict:
+                record = _as_failed(record)
             yield record
             self._note(record, seconds)  # it has been written
 
@@ -114,17 +111,6 @@ class Run:
         """Whether every input has its record."""
         return self.summary.num_left == 0
 
-    def _completed(self, record: VideoResult) -> VideoResult:
-        """The record with the file's stamp, and as strict as was asked for."""
-        stamp = self._stamps.pop(record.path, None)
-        if stamp is not None and stamp.num_bytes is not None:
-            record = replace(record, source_bytes=stamp.num_bytes, source_mtime=stamp.mtime)
-        if record.status == "partial" and self._strict:
-            record = _as_failed(record)
-        lost = record.error_code in LOST_DISK_ERRORS and stamp is not None
-        self._unreadable = self._unreadable + 1 if lost else 0
-        return record
-
     def _refuse_lost_disk(self) -> None:
         if self._unreadable >= MOST_UNREADABLE:
             raise VadisError(
@@ -143,7 +129,9 @@ class Run:
 
 
 def _error_record(path: str, error: VideoError) -> VideoResult:
-    return VideoResult(path, "error", error_code=error.code, error_message=error.message)
+    from vadis.video.sources import stamp
+
+    return VideoResult(path, "error", *stamp(path), error_code=error.code, error_message=error.message)
 
 
 def _as_failed(partial: VideoResult) -> VideoResult:

@@ -128,6 +128,11 @@ def tame_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def num_videos(number: int) -> str:
+    """ "1 video", "1,200 videos"."""
+    return f"{number:,} video{'' if number == 1 else 's'}"
+
+
 def clock(seconds: float) -> str:
     """``0:07``, ``12:40`` or ``1:02:03``; whole seconds, rounded."""
     minutes, second = divmod(round(seconds), 60)

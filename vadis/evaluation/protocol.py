@@ -5,41 +5,71 @@ architectures in windows of their own; the predictions over time are averaged, t
 sections 2 and 2.5, table 1).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError, VideoError
-from vadis.evaluation.answers import Answer, AnswerFile
+from vadis.evaluation.answers import Answer, AnswerFile, Key, Logits
 from vadis.inference import Progress, reporter
 from vadis.models import MODELS, Model
+from vadis.preparing import Preparation, each_prepared
 from vadis.results import printable
 from vadis.scores import averaged
-from vadis.sliding import WHOLE_VIDEO, outputs, prepared
-from vadis.video.reader import open_video
+from vadis.sliding import WHOLE_VIDEO, outputs
+from vadis.video.isolation import Decoders
+
+_log = logging.getLogger(__name__)
 
 
 def answer(
     example: Example, model: Model, *, flip: bool = False, progress: Callable[[Progress], None] | None = None
 ) -> Answer:
     """What ``model`` says of one example, by the paper's test; a video that cannot be read gives the reason."""
-    rate, architecture = model.card.frame_rate, MODELS[model.card.architecture]
-    start = round((example.start_seconds or 0) * rate)
-    count = architecture.test_frames
-    if example.end_seconds is not None:
-        count = min(count, max(1, round(example.end_seconds * rate) - start))
-    try:
-        with open_video(example.path, start_frame=start, listed=True) as video:
-            streams, clips = prepared(video, model, reporter(example.path, video, progress), max_frames=count)
-            found = [each for _, each in outputs(clips, video, model.only(streams), WHOLE_VIDEO, flip=flip)]
-        logits = {name: averaged([each[name] for each in found], architecture.averages) for name in found[0]}
+    (found,) = answers([example], model, flip=flip, progress=progress, jobs=1)
+    return found
+
+
+def answers(
+    examples: Iterable[Example],
+    model: Model,
+    *,
+    flip: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    jobs: int | None = None,
+) -> Generator[Answer, None, None]:
+    """The answer for every example, in order; ``jobs`` as for ``classify_many``."""
+    averages = MODELS[model.card.architecture].averages
+
+    def work(example: Example, prepared: Preparation) -> dict[str, Logits]:
+        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
+        given = outputs(clips, prepared.video, model.only(streams), WHOLE_VIDEO, flip=flip)
+        found = [each for _, each in given]
+        logits = {name: averaged([each[name] for each in found], averages) for name in found[0]}
         if not all(np.isfinite(row).all() for row in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
-    except VideoError as error:
-        return Answer(example.path, example.label, {}, f"{error.code}: {error.message}", example.start_seconds)
-    return Answer(example.path, example.label, logits, None, example.start_seconds)
+        return logits
+
+    with Decoders() as decoders:
+        begin = partial(_begin, model, decoders)
+        for example, found in each_prepared(examples, begin, work, model, jobs=jobs, notify=_log.warning):
+            error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
+            logits = {} if isinstance(found, VideoError) else found
+            yield Answer(example.path, example.label, logits, error, example.start_seconds)
+
+
+def _begin(model: Model, decoders: Decoders, example: Example) -> Preparation:
+    """The part of an example's video that the test looks at, begun."""
+    rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
+    start = round((example.start_seconds or 0) * rate)
+    if example.end_seconds is not None:
+        count = min(count, max(1, round(example.end_seconds * rate) - start))
+    return Preparation(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
 
 
 def evaluate(
@@ -49,19 +79,30 @@ def evaluate(
     *,
     flip: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    jobs: int | None = None,
 ) -> Iterator[Answer]:
     """An answer for every example, in order; those that ``file`` holds are not asked for again, new ones go into it.
+
+    ``jobs`` as for ``classify_many``.
 
     Raises:
         UsageError: for examples of classes that the model does not know.
         OSError: where the disk does not take an answer.
     """
     check_classes(examples, model)
+    missing: dict[Key, Example] = {}
     for example in examples:
-        known = file.answers.get((printable(example.path), example.start_seconds))
-        if known is None:
-            known = file.append(answer(example, model, flip=flip, progress=progress))
-        yield known
+        if _key(example) not in file.answers:
+            missing.setdefault(_key(example), example)
+    found = answers(missing.values(), model, flip=flip, progress=progress, jobs=jobs)
+    with closing(found):
+        for example in examples:
+            known = file.answers.get(_key(example))
+            yield file.append(next(found)) if known is None else known
+
+
+def _key(example: Example) -> Key:
+    return printable(example.path), example.start_seconds
 
 
 def check_classes(examples: Iterable[Example], model: Model) -> None:

@@ -9,7 +9,9 @@ There is one implementation per kind of device: ``tvl1_cpu`` (numba, one pair of
 of one chunk is the first of the next.
 """
 
+import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -27,8 +29,15 @@ if TYPE_CHECKING:
 __all__ = ["to_gray", "tvl1"]
 
 
+_PROCESSORS = threading.Lock()  # one flow at a time has them all; several at once would be no faster
+
+
 def tvl1(
-    gray: npt.NDArray[np.uint8], *, device: "torch.device | str | None" = None, threads: int | None = None
+    gray: npt.NDArray[np.uint8],
+    *,
+    device: "torch.device | str | None" = None,
+    threads: int | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> npt.NDArray[np.float32]:
     """Optical flow between consecutive frames.
 
@@ -38,6 +47,7 @@ def tvl1(
         gray: uint8 (N, H, W), N ≥ 2, of any size.
         device: where to compute it; None and "cpu" mean numba on the processor.
         threads: on the processor, how many pairs at once; all processors by default. It does not change the result.
+        check: is called before every pair, there, and may raise to stop the work.
 
     Returns:
         float32 (N - 1, 2, H, W), pixels per frame, axis 1 = (dx, dy), frame i → frame i + 1.
@@ -52,13 +62,13 @@ def tvl1(
         raise ValueError(f"{threads = } is not positive")
     gray = np.require(gray, requirements=["C", "W"])  # one memory layout, compiled once
     if device is None or str(device).partition(":")[0] == "cpu":
-        return _on_processors(gray, threads or cpu_count())
+        return _on_processors(gray, threads or cpu_count(), check)
     from vadis.flow.tvl1_torch import tvl1_torch
 
     return tvl1_torch(gray, device)
 
 
-def _on_processors(gray: npt.NDArray[np.uint8], threads: int) -> npt.NDArray[np.float32]:
+def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[], None]) -> npt.NDArray[np.float32]:
     """One pair per thread; numba's functions run without the GIL."""
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
     flow = np.empty((num_pairs, 2, height, width), np.float32)
@@ -68,10 +78,11 @@ def _on_processors(gray: npt.NDArray[np.uint8], threads: int) -> npt.NDArray[np.
     def work() -> None:
         memory = np.empty(memory_size(height, width), np.float32)
         for i in pairs:
+            check()
             flow_of_pair(gray[i], gray[i + 1], shapes, memory, flow[i])
 
     workers = min(threads, num_pairs)
-    with ThreadPoolExecutor(workers, thread_name_prefix="flow") as pool:
+    with _PROCESSORS, ThreadPoolExecutor(workers, thread_name_prefix="flow") as pool:
         try:
             for job in [pool.submit(work) for _ in range(workers)]:
                 job.result()

@@ -6,9 +6,9 @@ A video whose flow is there is passed over, so a run that was killed goes on whe
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,17 +19,22 @@ from vadis.atomic import temporary_beside
 from vadis.device import cpu_count
 from vadis.errors import VadisError, VideoError
 from vadis.flow.codes import encoded
-from vadis.flow.of_video import with_flow
+from vadis.flow.of_video import Frames, with_flow
 from vadis.flow.recording import record
 from vadis.flow.store import FlowStore
-from vadis.video.reader import open_gray, open_video
+from vadis.video.ahead import Ahead, begun_ahead
+from vadis.video.isolation import Decoders
+from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
 
 CHUNK_FRAMES = 32
 LOOKED_AT = 64  # videos whose headers are read for the estimate
 TRIED = 3  # of them, whose first flow is computed for it
 
+READ_AT_ONCE = 2  # videos: while the flow of one is computed, the beginning of the next is decoded
+
 Codes = NDArray[np.uint8]  # (T, 2 H, W)
+Flowing = Iterator[tuple[Frames, NDArray[np.float32] | None]]
 
 
 @dataclass(frozen=True)
@@ -80,15 +85,16 @@ def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> E
     """
     lengths: list[int] = []
     trials: list[_Trial] = []
-    for video in videos[:: -(-len(videos) // LOOKED_AT) or 1]:
-        try:
-            with open_video(video) as opened:
-                length = opened.expected_num_frames
-            lengths += [] if length is None else [length]
-            if len(trials) < TRIED:
-                trials.append(_trial(video, store, device, is_first=not trials))
-        except VideoError:
-            continue
+    with Decoders() as decoders:
+        for video in videos[:: -(-len(videos) // LOOKED_AT) or 1]:
+            try:
+                with decoders.open(video, max_frames=0) as opened:
+                    length = opened.expected_num_frames
+                lengths += [] if length is None else [length]
+                if len(trials) < TRIED:
+                    trials.append(_trial(video, store, device, decoders, is_first=not trials))
+            except VideoError:
+                continue
     num_frames = round(len(videos) * sum(lengths) / max(len(lengths), 1))
     scale = num_frames / max(sum(trial.num_frames for trial in trials), 1)
     return Estimate(
@@ -112,17 +118,40 @@ def compute_flow(
     Raises:
         VadisError: where the disk does not take it.
     """
-    for video in videos:
-        try:
-            if not store.has(video):
-                _write(video, store, device, progress)
-            yield video, None
-        except VideoError as error:
-            yield video, error
+    with Decoders() as decoders:
+        for video, reading in begun_ahead(partial(_Reading, store, decoders), videos, lambda: READ_AT_ONCE):
+            try:
+                if not store.has(video):
+                    _write(video, store, with_flow(reading.chunks(), device), progress)
+                yield video, None
+            except VideoError as error:
+                yield video, error
 
 
-def _write(video: str, store: FlowStore, device: torch.device, progress: Callable[[FlowProgress], None]) -> None:
-    """Compute the flow of a whole video and put it into the store."""
+class _Reading:
+    """The frames of a video whose flow is not in the store, in chunks (T, H, W, 3), read ahead in a thread."""
+
+    def __init__(self, store: FlowStore, decoders: Decoders, video: str) -> None:
+        self._store, self._video, self._opened = store, video, decoders.open(video)
+        self._ahead = Ahead(self._read, 1, self._opened.cancel)
+
+    def chunks(self) -> Iterator[Frames]:
+        """The chunks in order; raises VideoError where the video cannot be read."""
+        return self._ahead.walk()
+
+    def close(self) -> None:
+        """End what is still going on."""
+        self._ahead.close()
+
+    def _read(self, ahead: Ahead[Frames]) -> Generator[Frames, None, None]:
+        if self._store.has(self._video):
+            return
+        with self._opened as video:
+            yield from chunks((frame.pixels for frame in video), CHUNK_FRAMES)
+
+
+def _write(video: str, store: FlowStore, flowing: Flowing, progress: Callable[[FlowProgress], None]) -> None:
+    """Put the flow of a whole video into the store."""
     frames_done = 0
 
     def counted(codes: Codes) -> Codes:
@@ -134,7 +163,7 @@ def _write(video: str, store: FlowStore, device: torch.device, progress: Callabl
     path = store.path(video)
     try:
         with temporary_beside(path) as (temporary, file):
-            num_frames = record(temporary, map(counted, _codes(video, device)))
+            num_frames = record(temporary, map(counted, _codes(flowing)))
             with open_gray(temporary) as flow:
                 if flow.expected_num_frames != num_frames:
                     raise VadisError(f"{store.root} gave back other flow than was written: the disk is in doubt")
@@ -144,14 +173,12 @@ def _write(video: str, store: FlowStore, device: torch.device, progress: Callabl
         raise VadisError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _codes(video: str, device: torch.device, chunk: int = CHUNK_FRAMES, limit: int | None = None) -> Iterator[Codes]:
-    """The flow of a video (of its first ``limit`` frames) in chunks (T, 2 H, W)."""
-    with open_video(video) as opened:
-        frames = chunks((frame.pixels for frame in islice(opened, limit)), chunk)
-        for _, flow in with_flow(frames, device):
-            if flow is None:
-                raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-            yield encoded(flow)
+def _codes(flowing: Flowing) -> Iterator[Codes]:
+    """The flow of a video in chunks (T, 2 H, W)."""
+    for _, flow in flowing:
+        if flow is None:
+            raise VideoError("too_short", "the video has one frame, and optical flow needs two")
+        yield encoded(flow)
 
 
 class _Trial(NamedTuple):
@@ -162,15 +189,20 @@ class _Trial(NamedTuple):
     num_bytes: int
 
 
-def _trial(video: str, store: FlowStore, device: torch.device, *, is_first: bool) -> _Trial:
+def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool) -> _Trial:
     """Compute and write the first flow of a video, as often as there are processors for it, or a chunk on a GPU."""
     chunk = CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
+
+    def codes(limit: int) -> Iterator[Codes]:
+        with decoders.open(video, max_frames=limit) as opened:
+            yield from _codes(with_flow(chunks((frame.pixels for frame in opened), chunk), device))
+
     if is_first:  # compiles, or loads what was compiled, which is not to be counted
-        list(_codes(video, device, limit=2))
+        list(codes(limit=2))
     try:
         with temporary_beside(store.root / "trial.mp4") as (temporary, _):  # which never gets that name
             began = time.perf_counter()
-            num_frames = record(temporary, _codes(video, device, chunk, limit=chunk + 1))
+            num_frames = record(temporary, codes(limit=chunk + 1))
             return _Trial(num_frames, time.perf_counter() - began, temporary.stat().st_size)
     except OSError as error:
         raise VadisError(f"{store.root} cannot be written: {error.strerror}") from error

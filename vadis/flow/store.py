@@ -26,7 +26,7 @@ from vadis.flow.codes import BOUND, STEPS, decoded
 from vadis.flow.recording import CODEC
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
-from vadis.video.picture import SHORT_SIDE
+from vadis.video.frames import SHORT_SIDE
 from vadis.video.reader import StartFrame, open_gray
 from vadis.video.timegrid import GRID_FPS
 

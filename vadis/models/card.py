@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vadis.errors import UsageError
+from vadis.memory import Portion
 from vadis.models.architecture import BOTH, InferenceForm
 
 FORMAT_VERSION = 1
@@ -56,6 +57,8 @@ class Model:
     device: torch.device
     sha256: str | None = None
     folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
+    portions: dict[str, Portion] = field(default_factory=dict, repr=False)  # what has been found to fit into memory
+    may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
     def only(self, streams: tuple[str, ...]) -> "Model":
         """The same model with some of its streams; raises UsageError where one network takes several of them."""
@@ -64,4 +67,12 @@ class Model:
         if BOTH in self.networks:
             raise UsageError(f"the streams of {self.card.name} are one network, which needs all of them")
         kept = {stream: self.networks[stream] for stream in streams}
-        return Model(replace(self.card, streams=streams), kept, self.device, self.sha256, self.folded)
+        return replace(self, card=replace(self.card, streams=streams), networks=kept)
+
+    def to_cpu(self) -> None:
+        """Leave the device for the CPU, for good."""
+        self.device = torch.device("cpu")
+        for network in self.networks.values():
+            network.to(self.device)
+        self.folded.clear()
+        self.portions.clear()

@@ -17,3 +17,11 @@ def check_clip(name: str, x: Tensor, channels: int, frames: int | None, size: in
         raise ValueError(
             f"{name} takes clips of shape (B, {channels}, {length}, {size}, {size}), got one of {tuple(x.shape)}"
         )
+
+
+def check_long_clip(name: str, x: Tensor, channels: int, frames: int) -> None:
+    """Raise ValueError unless ``x`` is (B, ``channels``, T, H, W), with a clip, ``frames`` and 224 px at least."""
+    batch, found, length, *size = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
+    if batch < 1 or found != channels or length < frames or min(size) < FRAME_SIZE:
+        wanted = f"(B, {channels}, T, {FRAME_SIZE}, {FRAME_SIZE}) with at least {frames} frames"
+        raise ValueError(f"{name} takes clips of shape {wanted}, got one of {tuple(x.shape)}")

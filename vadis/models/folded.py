@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from vadis.device import resolve_precision
 from vadis.flow.lanes import LANES
+from vadis.models.clip_shape import check_long_clip
 from vadis.models.cpu_kernels import max_pool
 from vadis.models.i3d import (
     HEAD_POOL,
@@ -95,6 +96,15 @@ class ChunkedClip:
         self._held: dict[object, Tensor] = {}  # operation → frames that its next window needs
         self._queued: dict[object, list[list[Tensor]]] = {}  # block → what its faster branches have ready
 
+    def state(self) -> "State":
+        """What is held now; the tensors themselves, which nothing changes in place."""
+        queued = {block: [list(queue) for queue in queues] for block, queues in self._queued.items()}
+        return dict(self._held), queued
+
+    def restore(self, state: "State") -> None:
+        """Hold again what ``state`` gave."""
+        self._held, self._queued = state
+
     def held_elements(self) -> int:
         """How many numbers are kept for later windows, in all."""
         queued = [part for queues in self._queued.values() for queue in queues for part in queue]
@@ -134,6 +144,9 @@ class ChunkedClip:
                 queue.append(output)
         common = min(sum(part.shape[2] for part in queue) for queue in queues)
         return [_take(queue, common) for queue in queues] if common else None
+
+
+State = tuple[dict[object, Tensor], dict[object, list[list[Tensor]]]]
 
 
 def _take(queue: list[Tensor], count: int) -> Tensor:
@@ -262,7 +275,7 @@ class FoldedI3D:
     """
 
     def __init__(self, network: I3D, device: torch.device, precision: torch.dtype | None = None) -> None:
-        self.device = device
+        self.device, self.in_channels = device, network.in_channels
         self.place = Place(device, precision or resolve_precision(device))
         body = {name: _fold(unit, self.place) for name, unit in network.named_children() if name != LOGITS}
         self.operations: dict[str, Operation] = {
@@ -277,8 +290,7 @@ class FoldedI3D:
         With another ``layer`` of ``LAYERS``, its output averaged over space, (B, channels, steps).
         """
         (x,) = clips
-        if x.shape[2] < MIN_FRAMES:
-            raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
+        check_long_clip("I3D", x, self.in_channels, MIN_FRAMES)
         output = self._run(x, WholeClip(), layer)
         assert output is not None
         return output
@@ -315,12 +327,19 @@ class ChunkedI3D:
 
         Prediction j of a clip is complete some 60 frames after the frame 8 (j + 1) at its centre. With the ``last``
         chunk the clip must have a multiple of 8 frames, 16 at least (``windows.extended`` sees to it), else ValueError.
+        A chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
         """
-        self._frames += x.shape[2]
-        if last and (self._frames % TEMPORAL_STRIDE or self._frames < 2 * TEMPORAL_STRIDE):
-            raise ValueError(f"a chunked clip ends after a multiple of {TEMPORAL_STRIDE} frames, got {self._frames}")
-        self._passage.last = last
-        return self._network._run(x, self._passage, self._layer)
+        frames = self._frames + x.shape[2]
+        if last and (frames % TEMPORAL_STRIDE or frames < 2 * TEMPORAL_STRIDE):
+            raise ValueError(f"a chunked clip ends after a multiple of {TEMPORAL_STRIDE} frames, got {frames}")
+        before, self._passage.last = self._passage.state(), last
+        try:
+            fed = self._network._run(x, self._passage, self._layer)
+        except BaseException:
+            self._passage.restore(before)
+            raise
+        self._frames = frames
+        return fed
 
     def held_elements(self) -> int:
         """How many numbers are kept for later windows: the memory of a clip, whatever its length."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vadis.models.clip_shape import check_long_clip
+
 Triple = tuple[int, int, int]  # along (T, H, W)
 
 BATCH_NORM_EPSILON = 1e-3  # Sonnet's default (2); PyTorch's 1e-5 moves the logits
@@ -195,7 +197,7 @@ class I3D(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()
-        channels = in_channels
+        self.in_channels, channels = in_channels, in_channels
         for row in ROWS:
             unit, channels = _unit(row, channels, width)
             self.add_module(row.name, unit)
@@ -206,10 +208,9 @@ class I3D(nn.Module):
         """Logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
 
         ``steps`` is ceil(T / 8) - 1, one prediction per two steps of Mixed_5c; DeepMind's logits are their mean.
-        Raises ValueError for fewer than 9 frames.
+        Raises ValueError for fewer than 9 frames, or a clip of another shape; frames may be larger.
         """
-        if x.shape[2] < MIN_FRAMES:
-            raise ValueError(f"I3D needs at least {MIN_FRAMES} frames, got a clip of shape {tuple(x.shape)}")
+        check_long_clip("I3D", x, self.in_channels, MIN_FRAMES)
         x = channels_last(x)
         for unit in self.children():
             x = unit(x)

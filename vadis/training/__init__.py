@@ -6,7 +6,6 @@ order        which clip comes when
 distributed  several processes, one run
 schedule     the learning rate
 batch_norm   one running average from many micro-batches
-memory       when it runs out
 log          what a run tells while it lasts
 tensorboard  the same for TensorBoard
 checkpoint   folders that are complete and proven, or do not count

@@ -17,6 +17,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import floor
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from vadis.training.log import Event
 from vadis.training.loop import Outcome, Settings, train
 from vadis.training.run_folder import locked
 from vadis.training.validation import Validation, never, validate_clips
+from vadis.video.isolation import Decoders
 
 FOLDER_NAME, SETTINGS_NAME, RECORDS_NAME = "features", "settings.json", "records.bin"
 KEY_BYTES, CRC_BYTES = 32, 4
@@ -206,13 +208,13 @@ def compute_features(
     """
     model, examples = _start(plan, device), wanted_examples(plan)
     broken: list[tuple[Example, VideoError]] = []
-    with locked(store.folder):
+    with locked(store.folder), Decoders() as decoders:
         store.reload()
         for example in examples:
             failure = None
             if not store.has(example):
                 try:
-                    store.append(example, _tested(example, model, progress))
+                    store.append(example, _tested(example, model, decoders, progress))
                 except VideoError as error:
                     failure = error
                     broken.append((example, error))
@@ -221,13 +223,16 @@ def compute_features(
             yield example, failure
 
 
-def _tested(example: Example, model: Model, progress: Callable[[Progress], None] | None = None) -> dict[str, Features]:
+def _tested(
+    example: Example, model: Model, decoders: Decoders, progress: Callable[[Progress], None] | None
+) -> dict[str, Features]:
     """What the paper's test sees of one example, just before the last layer: by network (channels,)."""
     rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
     start = round((example.start_seconds or 0) * rate)
     if example.end_seconds is not None:
         frames = min(frames, max(1, round(example.end_seconds * rate) - start))
-    found = mean_features(example.path, model, start_frame=start, max_frames=frames, listed=True, progress=progress)
+    part = partial(mean_features, start_frame=start, max_frames=frames)
+    found = part(example.path, model, listed=True, progress=progress, decoders=decoders)
     if len(found) < len(model.networks):
         raise VideoError("too_short", "the video has one frame, and optical flow needs two")
     if not all(np.isfinite(row).all() for row in found.values()):

@@ -166,6 +166,8 @@ class VideoClips:
     def _read(self, path: str, stream: str, choice: "_Choice", draw: Draw | None) -> tuple[Array, int | None]:
         """The chosen frames, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and the video's length, if it was met."""
         if stream == "rgb":
+            # In this process: loader workers are children already, and what ends one of them is said (order.py). Going
+            # through a child of their own, clips would cross two pipes.
             with open_video(path, start_frame=choice) as video:
                 rows, columns = crop_window(video.size, draw)
                 pictures = [frame.pixels[rows, columns] for frame in islice(video, choice.part.count)]

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from vadis.errors import UsageError, VadisError
+from vadis.memory import release, runs_out_of_memory
 from vadis.training import run_folder, schedule
 from vadis.training.batch_norm import RunningAverages
 from vadis.training.checkpoint import save_checkpoint
 from vadis.training.distributed import Process
 from vadis.training.log import Event, Failed, Log, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
-from vadis.training.memory import release, runs_out_of_memory
 from vadis.training.order import Clip, ClipDataset, ClipOrder, derived_seed, micro_batches, share_of_step, stream_clips
 from vadis.training.recipes import Recipe
 from vadis.training.state import Progress, State

@@ -225,6 +225,7 @@ _CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
     "avi": _is_avi_cut,
     "gif": _is_gif_cut,
     "mpegts": _is_mpegts_cut,
+    "mpegvideo": _is_mpegts_cut,  # what FFmpeg takes the first few packets of a transport stream for
     "asf": _is_asf_cut,
     MP4: _is_mp4_cut,
 }

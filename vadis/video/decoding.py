@@ -11,6 +11,7 @@ from typing import Any
 import av
 
 from vadis.errors import VideoError
+from vadis.video.confinement import memory_refusal
 from vadis.video.container import disk_failure
 from vadis.video.facts import Limits
 from vadis.video.timegrid import Clock
@@ -74,7 +75,7 @@ class Decoder:
         """Frames in display order with their times; ends where nothing more can be decoded.
 
         Raises:
-            VideoError: ``too_large``, ``io_error``, ``permission_denied``, ``disappeared``.
+            VideoError: ``too_large`` (also of memory), ``io_error``, ``permission_denied``, ``disappeared``.
         """
         in_a_row = 0
         for packet in self._packets():
@@ -125,6 +126,7 @@ class Decoder:
                 packet = next(demuxer, None)
             except Exception as error:
                 failure = disk_failure(self._path) if isinstance(error, OSError) else None
+                failure = failure or memory_refusal(error)
                 if failure is not None:
                     raise failure from error
                 self.tally.broke_off = True
@@ -155,7 +157,9 @@ class Decoder:
         """The frames that come out when ``packet`` goes in, None where it cannot be decoded."""
         try:
             return self._stream.decode(packet)
-        except Exception:  # noqa: BLE001 (damaged files raise nearly anything)
+        except Exception as error:  # damaged files raise nearly anything
+            if failure := memory_refusal(error):
+                raise failure from error
             self.tally.failed += 1
             self._clock.lost()
             return None

@@ -1,9 +1,12 @@
 """What is known of a video: ``VideoFacts``, the ``FLAGS`` it can carry, and the ``Limits`` within which it is read."""
 
+import math
+import os
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-from vadis.errors import VideoError
+from vadis.errors import UsageError, VideoError
 
 FLAGS = {
     "synthetic_timestamps": "timestamps were missing or out of order; frames follow at the nominal frame rate",
@@ -23,7 +26,10 @@ PARTIAL_FLAGS = frozenset({"damaged_packets", "ends_early", "frames_missing"})
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a video vadis is willing to read; beyond it the video is refused as ``too_large``."""
+    """How much of a video vadis is willing to read; beyond it the video is refused as ``too_large`` or ``timeout``.
+
+    The last two hold where videos are decoded in processes of their own (``isolation``).
+    """
 
     max_pixels: int = 8192 * 4352
     """Width times height of a coded frame: 8K (7680 × 4320), with the decoder's padding."""
@@ -31,6 +37,22 @@ class Limits:
     """Duration."""
     max_frames: int = 24 * 3600 * 120
     """Decoded frames: a day at 120 per second."""
+    max_memory_mb: int = 4096
+    """Address space of the decoder's process, in units of 2**20 bytes: the 17 pictures that H.264 and HEVC may hold are
+    3.5 GB where they have ``max_pixels`` and 16 bits in each of three planes, and the interpreter takes 0.2 GB. (What
+    was tried in that size took 0.4 GB, VP9, to 1.3 GB, HEVC with 10 bits.)"""
+    max_wait_seconds: float = 60.0
+    """For which nothing comes from the decoder; see ``isolation.Patience``."""
+
+    @classmethod
+    def of_environment(cls) -> "Limits":
+        """The default limits, but for those that ``LIMIT_VARIABLES`` change.
+
+        Raises:
+            UsageError: for a variable that is not a positive number.
+        """
+        given = {name: os.environ.get(variable) for name, variable in LIMIT_VARIABLES.items()}
+        return cls(**{name: _number(name, text) for name, text in given.items() if text})
 
     @property
     def max_decoder_pixels(self) -> int:
@@ -40,15 +62,43 @@ class Limits:
     def check_pixels(self, width: int, height: int) -> None:
         """Raise VideoError ``too_large`` for a picture beyond ``max_pixels``."""
         if width * height > self.max_pixels:
-            raise VideoError("too_large", f"its picture of {width} × {height} pixels is larger than the limit allows")
+            message = f"its picture of {width} × {height} pixels is larger than the limit allows"
+            raise VideoError("too_large", message, more("max_pixels"))
 
     def check_length(self, seconds: Fraction | None, num_frames: int | None) -> None:
         """Raise VideoError ``too_large`` for a video beyond ``max_seconds`` or ``max_frames``; None is not known."""
         if seconds is not None and seconds > self.max_seconds:
-            hours = self.max_seconds / 3600
-            raise VideoError("too_large", f"it is longer than the {hours:g} hours that the limit allows")
+            message = f"it is longer than the {self.max_seconds / 3600:g} hours that the limit allows"
+            raise VideoError("too_large", message, more("max_seconds"))
         if num_frames is not None and num_frames > self.max_frames:
-            raise VideoError("too_large", f"it has more than the {self.max_frames} frames that the limit allows")
+            message = f"it has more than the {self.max_frames} frames that the limit allows"
+            raise VideoError("too_large", message, more("max_frames"))
+
+
+LIMIT_VARIABLES = {
+    "max_pixels": "VADIS_MAX_PIXELS",
+    "max_seconds": "VADIS_MAX_SECONDS",
+    "max_frames": "VADIS_MAX_FRAMES",
+    "max_memory_mb": "VADIS_MAX_MEMORY_MB",
+    "max_wait_seconds": "VADIS_MAX_WAIT_SECONDS",
+}
+"""The environment variable that changes each of the ``Limits``."""
+
+
+def more(limit: str) -> str:
+    """The hint that goes with a video beyond this limit."""
+    return f"{LIMIT_VARIABLES[limit]} allows more"
+
+
+def _number(name: str, text: str) -> Any:
+    kind = type(getattr(Limits, name))
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < math.inf:
+        raise UsageError(f"{LIMIT_VARIABLES[name]} is to be a positive number, not {text!r}")
+    return value
 
 
 @dataclass(frozen=True)

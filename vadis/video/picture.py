@@ -8,19 +8,12 @@ from typing import cast
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.buffer import Buffer
 from av.video.reformatter import VideoReformatter
 
 from vadis.errors import VideoError
-
-Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB; or (H, W), grey
-
-SHORT_SIDE = 256
-"""Pixels (paper, section 2.5: the smaller side is resized to 256)."""
-
-LONGEST_SIDE = 16 * SHORT_SIDE
-"""Pixels; a picture more than 16 times as long as it is wide is no picture of an action."""
+from vadis.video.confinement import memory_refusal
+from vadis.video.frames import LONGEST_SIDE, SHORT_SIDE, Picture
 
 _LARGEST_ASPECT = Fraction(4)  # of a pixel; the widest in use, anamorphic DV and DVD, are below 1.5, stacked 3D at 2
 
@@ -123,9 +116,13 @@ class Scaler:
         self.rotation = first.rotation
         self._turn = orientation(first)
         self._coded = (first.width, first.height)
-        self._scaled = scaled_size(*self._coded, Fraction(1) if self.aspect_ignored else aspect)
+        self._scaled = self._wanted_size(*self._coded, Fraction(1) if self.aspect_ignored else aspect)
         self.source_size, self.size = self._turn.size(*self._coded), self._turn.size(*self._scaled)
         self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
+
+    @staticmethod
+    def _wanted_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        return scaled_size(width, height, aspect)
 
     def picture(self, frame: av.VideoFrame) -> Picture:
         """The frame as uint8 RGB (H, W, 3), upright.
@@ -138,10 +135,17 @@ class Scaler:
         try:
             scaled = self._reformatter.reformat(frame, width, height, format="rgb24", interpolation=_SCALER, threads=1)
         except Exception as error:  # PyAV raises whatever FFmpeg's code maps to
-            raise VideoError(
-                "decode_failed", f"pixels of the format {frame.format.name} cannot be converted"
-            ) from error
+            message = f"pixels of the format {frame.format.name} cannot be converted"
+            raise memory_refusal(error) or VideoError("decode_failed", message) from error
         return self._turn.apply(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+
+
+class FullSize(Scaler):
+    """As ``Scaler``, with the pixels that are coded, square or not."""
+
+    @staticmethod
+    def _wanted_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        return width, height
 
 
 class GrayPlane:

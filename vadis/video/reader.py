@@ -6,17 +6,19 @@ numbered pictures, read text as a video, decode pictures of any size, run as man
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 
 from vadis.errors import VideoError
+from vadis.video.confinement import memory_refusal
 from vadis.video.container import FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder
 from vadis.video.facts import FLAGS, PARTIAL_FLAGS, Limits, VideoFacts
-from vadis.video.picture import GrayPlane, Picture, Scaler
+from vadis.video.frames import GridFrame, SourceFrame
+from vadis.video.picture import FullSize, GrayPlane, Scaler
 from vadis.video.seeking import place_before, seek_ticks
 from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
@@ -25,20 +27,18 @@ StartFrame = int | Callable[[int | None], int]
 """The first grid frame wanted, or how to choose it by the number of grid frames that the header promises, if any."""
 
 
-class GridFrame(NamedTuple):
-    """A frame of the grid: uint8 RGB (H, W, 3) or grey (H, W), and its time in seconds after the first.
+class Sound(NamedTuple):
+    """The sound of a file: its streams, and their packets as they are coded, in the order of the file."""
 
-    Where the source is slower than 25 fps, neighbours share one array: do not write into it.
-    """
-
-    pixels: Picture
-    seconds: float
+    streams: tuple[av.AudioStream, ...]
+    packets: "Iterator[av.Packet[Any]]"
 
 
 class Video:
     """An open video: its ``facts``, and its grid frames by iterating over it, once.
 
-    Only ``open_video`` and ``open_gray`` make one. The first frame is decoded at once: an open video has at least one.
+    Only ``open_video``, ``open_gray`` and ``open_source`` make one. The first frame is decoded at once: an open video
+    has at least one.
 
     Attributes:
         size: (width, height) of every grid frame; of RGB frames the smaller is 256.
@@ -90,6 +90,30 @@ class Video:
             VideoError: ``too_large``, ``io_error``, ``decode_failed``, ``changed_while_reading``.
         """
         return self._grid
+
+    def source_frames(self) -> Iterator[SourceFrame]:
+        """The frames that the file has, at its own times, instead of those of the grid; raises what iterating does."""
+        held, seconds = self._held, self._held_seconds
+        for frame, time in self._frames:
+            yield SourceFrame(self._scaler.picture(held), seconds, time - seconds)
+            held, seconds = frame, time
+        end = self._clock.end(held.duration)
+        self._limits.check_length(end, None)
+        yield SourceFrame(self._scaler.picture(held), seconds, end - seconds)
+        self._duration, self._length = end, grid_length(end)
+
+    @property
+    def start_seconds(self) -> Fraction | None:
+        """When the first frame is shown by the clock that sound and pictures share; None where there is none."""
+        return self._clock.start_seconds
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of an upright pixel by its height; 1 where it is unknown or not plausible."""
+        aspect = self._header.sample_aspect_ratio
+        if not aspect or self._scaler.aspect_ignored:
+            return Fraction(1)
+        return 1 / aspect if self._scaler.rotation % 180 else aspect
 
     def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
         """Begin the iteration at this grid frame, if ``stream`` is given by a seek where that pays and is exact.
@@ -165,15 +189,49 @@ def open_video(
     Raises:
         VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    with _opened(os.fspath(path), start_frame, limits or Limits(), listed, Scaler) as video:
+    with _opened(os.fspath(path), start_frame, limits or Limits.of_environment(), listed, Scaler) as video:
         yield video
 
 
 @contextmanager
 def open_gray(path: str | os.PathLike[str], *, start_frame: StartFrame = 0) -> Iterator[Video]:
     """As ``open_video``, for a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    with _opened(os.fspath(path), start_frame, Limits(), False, GrayPlane) as video:
+    with _opened(os.fspath(path), start_frame, Limits.of_environment(), False, GrayPlane) as video:
         yield video
+
+
+@contextmanager
+def open_source(path: str | os.PathLike[str]) -> Iterator[Video]:
+    """As ``open_video``, for its ``source_frames``: pictures of the size that is coded."""
+    with _opened(os.fspath(path), 0, Limits.of_environment(), False, FullSize) as video:
+        yield video
+
+
+@contextmanager
+def open_sound(path: str | os.PathLike[str]) -> Iterator[Sound]:
+    """The sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends.
+
+    Raises:
+        VideoError: as ``open_video``, for what is no video at all.
+    """
+    name = os.fspath(path)
+    regular_file(name, listed=False)
+    container = _open(name, Limits.of_environment())
+    try:
+        # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
+        streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
+        yield Sound(streams, _packets(container, streams))
+    finally:
+        container.close()
+
+
+def _packets(container: av.container.InputContainer, streams: tuple[av.AudioStream, ...]) -> "Iterator[av.Packet[Any]]":
+    """Those that can be placed in time."""
+    packets = container.demux(*streams) if streams else iter(())
+    with suppress(Exception):  # damaged files raise nearly anything
+        for packet in packets:
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                yield packet
 
 
 @contextmanager
@@ -222,7 +280,7 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
     try:
         return av.open("file:" + absolute, "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
-        raise refusal(path, error) from error
+        raise memory_refusal(error) or refusal(path, error) from error
 
 
 def _refuse_large_picture(path: str, limits: Limits) -> None:

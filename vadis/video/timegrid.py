@@ -71,6 +71,11 @@ class Clock:
         return None if self._first is None or self.is_broken else self._first + floor(seconds / self._time_base)
 
     @property
+    def start_seconds(self) -> Fraction | None:
+        """When the first frame is shown, by the file's own clock, which its sound follows too; None if it has none."""
+        return None if self._first is None else self._first * self._time_base
+
+    @property
     def is_broken(self) -> bool:
         """Whether frames now follow one another at the nominal rate, because a timestamp was missing or wrong."""
         return self._by_index

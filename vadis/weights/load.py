@@ -45,6 +45,18 @@ def load_model(
         DeviceError: if the device cannot be used.
     """
     target = resolve_device(device) if isinstance(device, str) else device
+    model = _load(name_or_path, target, offline, progress, notify)
+    model.may_leave_device = device == "auto"
+    return model
+
+
+def _load(
+    name_or_path: str | os.PathLike[str],
+    target: torch.device,
+    offline: bool | None,
+    progress: Progress | None,
+    notify: Notify | None,
+) -> Model:
     if isinstance(name_or_path, str) and name_or_path in WEIGHTS:
         return _load_published(name_or_path, target, offline, progress, notify)
     path = Path(name_or_path)

@@ -1,0 +1,54 @@
+"""``vadis annotate``: labels from a file or from a model, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.report.conftest import labelled, write_results
+from tests.synthetic import write_video
+from vadis import inference
+from vadis.results import VideoResult
+from vadis.video.reader import open_source
+
+
+@pytest.fixture
+def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    broken = VideoResult("broken.mp4", "error", error_code="empty_file", error_message="nothing in it")
+    one, other = labelled("a.mp4", [("archery", 0.9)]), labelled("deep/a.mp4", [("bowling", 0.9)])
+    write_results(Path("results.jsonl"), one, other, labelled("moved/b.mp4", [("bowling", 0.9)]), broken)
+    for name in ("b.mp4", "broken.mp4", "c.mp4"):
+        write_video(Path(name), num_frames=5)
+    return write_video(Path("a.mp4"), num_frames=10)
+
+
+def test_labels_are_taken_from_results(run_vadis, video):
+    ended = run_vadis("annotate", video, "--results", "results.jsonl", "-o", "seen.mp4")
+    assert (ended.code, ended.out, ended.err) == (0, "seen.mp4\n", "10 frames\n")
+    with open_source("seen.mp4") as seen:
+        assert len(list(seen.source_frames())) == 10
+    assert run_vadis("annotate", "b.mp4", "--results", "results.jsonl", "-o", "moved.mp4").code == 0
+
+
+def test_labels_are_found_by_the_model_otherwise(run_vadis, video, road, monkeypatch):
+    monkeypatch.setattr(inference, "classify", lambda path, model, **options: labelled(path, [("archery", 0.9)]))
+    assert run_vadis("annotate", video, "-o", "seen.mp4", "--model", "mine").code == 0
+    assert road.options["model"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["a.mp4", "-o", "a.avi"], 2, "let it end with .mp4"),
+        (["a.mp4", "-o", "b.mp4"], 2, "exists already"),
+        (["a.mp4", "-o", "a.mp4", "--overwrite"], 2, "would replace the old one"),
+        (["c.mp4", "-o", "seen.mp4"], 2, "there is no record of c.mp4"),
+        (["broken.mp4", "-o", "seen.mp4"], 3, "nothing in it"),
+        (["gone.mp4", "-o", "seen.mp4"], 2, "there is no record of gone.mp4"),
+    ],
+)
+def test_what_cannot_be_is_said(run_vadis, video, arguments, code, said):
+    ended = run_vadis("annotate", *arguments, "--results", "results.jsonl")
+    assert ended.code == code
+    assert said in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err and not Path("seen.mp4").exists()

@@ -1,0 +1,117 @@
+"""``vadis annotate``: a video with its labels drawn in."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vadis.cli import options
+from vadis.cli.outputs import check_file
+from vadis.cli.terminal import say, settings, show, video_progress
+from vadis.errors import UsageError, VideoError
+from vadis.results import SEGMENT_SECONDS, VideoResult
+
+EPILOG = """
+**Examples**
+
+See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
+
+From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
+
+**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be read;
+130 and 143 interrupted.
+"""
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="The new video: .mp4, .mov or .mkv.", rich_help_panel=options.OUTPUT
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Take the labels from here instead of looking at the video."),
+]
+
+
+def annotate(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
+    output: Output,
+    results: Results = None,
+    no_sound: Annotated[
+        bool, typer.Option("--no-sound", metavar="", help="Leave the sound out.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    overwrite: options.Replace = False,
+    model: options.ModelName = "i3d-kinetics400",
+    streams: options.Streams = "both",
+    segment: options.SegmentSeconds = SEGMENT_SECONDS,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw the labels into a video, with a bar for each score and the timeline below.
+
+    Frames and sound keep their times; the sound is copied as it is, and the picture stands upright.
+    """
+    settings.debug |= debug
+    from vadis.report.annotate import annotate as annotated
+    from vadis.report.overlay import opencv
+    from vadis.report.video_file import check_name
+
+    check_name(output)
+    check_file(output, overwrite)
+    if output.exists() and output.samefile(video):
+        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+    opencv()
+    name = os.fspath(video)
+    result = _labelled(name, model, streams, segment, device, offline) if results is None else _found(video, results)
+    with video_progress() as bar:
+        task = bar.add_task(f"drawing: {show(video.name)}", total=None)
+        done = annotated(
+            name,
+            result,
+            output,
+            with_sound=not no_sound,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    say(f"{done:,} frames")
+    typer.echo(show(output))
+
+
+def _labelled(video: str, model: str, streams: str, segment: float, device: str, offline: bool) -> VideoResult:
+    """What a model says of the video."""
+    from vadis.cli.chosen import load_chosen
+
+    loaded = load_chosen(model, streams, device, offline)
+    from vadis.inference import Progress, Sliding, classify
+
+    with video_progress() as bar:
+        task = bar.add_task("", total=None)
+
+        def report(now: Progress) -> None:
+            bar.update(task, description=f"{now.stage}: {show(Path(video).name)}", completed=now.frames_done)
+            bar.update(task, total=now.frames_total)
+
+        return classify(video, loaded, sliding=Sliding(segment), progress=report)
+
+
+def _found(video: Path, results: Path) -> VideoResult:
+    """The record of this video in a file of results: that of the same file, or else the only one of this name."""
+    from vadis.batch.reading import LastResults
+
+    every = list(LastResults([results]))
+    place = os.path.realpath(video)
+    same = [each for each in every if os.path.realpath(each.path) == place]
+    same = same or [each for each in every if os.path.realpath(results.parent / each.path) == place]
+    same = same or [each for each in every if os.path.basename(each.path) == video.name]  # noqa: PTH119
+    if len(same) != 1:
+        what = f"{len(same)} records fit" if same else "there is no record of"
+        hint = "label it first: vadis classify; or leave --results out"
+        raise UsageError(f"{what} {show(video)} in {show(results)}", hint=hint)
+    (found,) = same
+    if found.error_code is not None:
+        raise VideoError(found.error_code, f"{show(video)} has no labels: {found.error_message}")
+    if not found.segments:
+        raise UsageError(f"the record of {show(video)} has no timeline", hint="label it again: vadis classify")
+    return found

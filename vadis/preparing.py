@@ -1,0 +1,219 @@
+"""Videos on their way to the networks: cropped clips with their flow, made ahead of who needs them.
+
+    file → frames (in a child process; 25 fps, short side 256) → chunks → with their flow → cropped clips
+
+One thread per video reads, computes flow and crops, and stops when a clip waits; so the next clip, and the beginnings
+of the next videos, are made while the network works. Every stage is a generator over the one before it: a video is
+never in memory as a whole, and no more than ``jobs`` of them in part.
+"""
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vadis.device import cpu_count
+from vadis.errors import UsageError, VideoError
+from vadis.flow.of_video import with_flow
+from vadis.memory import NoMemoryError
+from vadis.models import BOTH, Model
+from vadis.streams import centre_crop, shrinking
+from vadis.video.ahead import Ahead, begun_ahead
+from vadis.video.frames import OpenVideo
+from vadis.video.isolation import DecoderKilled, Decoders
+from vadis.video.windows import Clip, chunks, num_frames
+
+CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+CLIPS_AHEAD = 1  # that wait for the network, beside the one that is being made
+MOST_JOBS = 4  # by default
+WAITS_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Report = Callable[[str, int], None]  # the stage that begins, the frames that are newly through the network
+Frames = NDArray[np.uint8]  # (T, H, W, 3)
+
+
+class Preparation:
+    """One video, from the moment at which it is begun until ``close``.
+
+    Args:
+        path: a local file.
+        model: what its clips are for.
+        decoders: what reads it.
+        listed: as for ``open_video``.
+        start_frame: on the 25 fps grid.
+        max_frames: how many at most; the rest is not read.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Model,
+        decoders: Decoders,
+        *,
+        listed: bool = False,
+        start_frame: int = 0,
+        max_frames: int | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        self._model = model
+        self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
+        self.video: OpenVideo = self._opened  # which says nothing before the first clip
+        self._ahead = Ahead(self._made, CLIPS_AHEAD, self._opened.cancel)
+
+    def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
+        """The streams of this video, and chunk by chunk its frames (T, 224, 224, 3) and flow (T, 2, 224, 224), cropped.
+
+        One frame has no flow, so a two-stream model sees it through RGB alone, if its streams have networks of their
+        own.
+
+        Raises:
+            VideoError: the file cannot be read; ``too_short`` where that leaves nothing.
+        """
+        made = self._ahead.walk(lambda stage: report(stage, 0))
+        first = next(made, None)
+        streams = self._model.card.streams
+        usable = tuple(stream for stream in streams if first and stream in first)
+        if first is None or not usable or (usable != streams and BOTH in self._model.networks):
+            raise VideoError("too_short", "the video has one frame, and optical flow needs two")
+        return usable, _told(first, made, report)
+
+    def close(self) -> None:
+        """End what is still going on."""
+        self._ahead.close()
+
+    def _made(self, ahead: Ahead[Clip]) -> Generator[Clip, None, None]:
+        with self._opened as video:
+            yield from _cropped((frame.pixels for frame in video), self._model, ahead)
+
+
+def each_prepared(
+    items: Iterable[Item],
+    begin: Callable[[Item], Preparation],
+    work: Callable[[Item, Preparation], Result],
+    model: Model,
+    *,
+    jobs: int | None = None,
+    notify: Callable[[str], None],
+) -> Iterator[tuple[Item, Result | VideoError]]:
+    """Every item with what ``work`` made of its preparation, in order, or why it could not.
+
+    Args:
+        items: taken one by one, at most ``jobs`` ahead of what is given.
+        begin: makes the preparation of an item.
+        work: the networks' part.
+        model: leaves its device for the CPU where memory does not suffice and nobody asked for that device.
+        jobs: see ``num_jobs``.
+        notify: hears of it.
+    """
+    width = Width(num_jobs(jobs), notify)
+    for item, preparation in begun_ahead(begin, items, lambda: width.num):
+        try:
+            outcome = _outcome(work, item, preparation)
+        except NoMemoryError as shortage:
+            if not model.may_leave_device or model.device.type == "cpu":
+                raise
+            notify(f"{shortage.message}: on the CPU from now on")
+            preparation.close()
+            model.to_cpu()
+            outcome = _anew(begin, work, item)
+        for seconds in WAITS_SECONDS:
+            if not (isinstance(outcome, VideoError) and outcome.code == "io_error"):
+                break
+            preparation.close()
+            time.sleep(seconds)
+            outcome = _anew(begin, work, item)
+        if isinstance(outcome, DecoderKilled):
+            width.shrink()
+        yield item, outcome
+
+
+class Width:
+    """How many videos are read at once: half as many, whenever the system has killed a process that decoded one.
+
+    Attributes:
+        num: of videos, that at the network among them.
+    """
+
+    def __init__(self, num: int, notify: Callable[[str], None]) -> None:
+        self.num, self._notify, self._was_told = num, notify, False
+
+    def shrink(self) -> None:
+        """To the half, rounded up, and no further than to one; told the first time."""
+        if self.num > 1 and not self._was_told:
+            self._was_told = True
+            self._notify("a process that decodes was killed, as happens when memory is short: fewer videos at once now")
+        self.num = (self.num + 1) // 2
+
+
+def num_jobs(jobs: int | None) -> int:
+    """How many videos are read at once, that at the network among them; None and 0 mean up to 4, one per processor.
+
+    Raises:
+        UsageError: for less.
+    """
+    if not jobs:
+        return min(MOST_JOBS, cpu_count())
+    if jobs < 0:
+        raise UsageError(f"jobs is 1 at least, or 0 for what suits this machine; got {jobs}")
+    return jobs
+
+
+def given_or_new(decoders: Decoders | None) -> AbstractContextManager[Decoders]:
+    """Decoders that are somebody else's, or new ones that end with the context."""
+    return Decoders() if decoders is None else nullcontext(decoders)
+
+
+def _anew(
+    begin: Callable[[Item], Preparation], work: Callable[[Item, Preparation], Result], item: Item
+) -> Result | VideoError:
+    """The item once more, from its beginning."""
+    preparation = begin(item)
+    try:
+        return _outcome(work, item, preparation)
+    finally:
+        preparation.close()
+
+
+def _outcome(work: Callable[[Item, Preparation], Result], item: Item, preparation: Preparation) -> Result | VideoError:
+    try:
+        return work(item, preparation)
+    except VideoError as error:
+        return error
+
+
+def _told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Clip]:
+    """The clips as they are, with the network's part told before and after each."""
+    clip: Clip | None = first
+    while clip is not None:
+        report("network", 0)
+        count = num_frames(clip)
+        yield clip
+        report("network", count)
+        clip = next(following, None)
+
+
+def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip]) -> Iterator[Clip]:
+    wanted, size = model.card.streams, model.card.crop * shrinking(model.card.short_side)
+    decoded = _noted(chunks(frames, CHUNK_FRAMES), ahead, after="flow" if "flow" in wanted else None)
+    alone = ((chunk, None) for chunk in decoded)
+    for chunk, flow in with_flow(decoded, model.device, ahead.check) if "flow" in wanted else alone:
+        clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in wanted else {}
+        if flow is not None:
+            clip["flow"] = centre_crop(flow, "flow", size)
+        yield clip
+
+
+def _noted(decoded: Iterator[Frames], ahead: Ahead[Clip], after: str | None) -> Iterator[Frames]:
+    """``decoded`` as it is, with the stage noted before and after every chunk."""
+    ahead.note("decoding")
+    for frames in decoded:
+        if after is not None:
+            ahead.note(after)
+        yield frames
+        ahead.note("decoding")

@@ -1,0 +1,47 @@
+"""A video with its labels drawn in: every frame of the source at its own time, upright, and its sound."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+from vadis.report.overlay import Overlay
+from vadis.report.video_file import video_file
+from vadis.results import VideoResult
+
+
+def annotate(
+    video: str,
+    result: VideoResult,
+    path: Path,
+    *,
+    with_sound: bool = True,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> int:
+    """Write ``video`` with what ``result`` says drawn in to ``path``; returns the number of frames.
+
+    Args:
+        video: the file that the result is of.
+        result: with segments.
+        path: with an extension of ``vadis.report.video_file.CONTAINERS``.
+        with_sound: copy the sound, bit by bit.
+        progress: called after each frame with how many are done, and how many the header declares.
+
+    Raises:
+        VideoError: where the video cannot be read.
+        UsageError: for sound that this kind of file cannot hold.
+        VadisError: where OpenCV or an encoder is missing, or the disk does not take it.
+    """
+    from vadis.video.reader import open_sound, open_source
+
+    done = 0
+    with open_source(video) as source, open_sound(video) as sound:
+        overlay, facts = Overlay(result, source.size), source.facts
+        start, copied = source.start_seconds or Fraction(0), sound if with_sound and sound.streams else None
+        with video_file(
+            path, source.size, facts.source_fps, pixel_aspect=source.pixel_aspect, sound=copied, first_seconds=start
+        ) as write:
+            for frame in source.source_frames():
+                write(overlay.draw(frame.pixels, frame.seconds), frame.seconds, frame.duration_seconds)
+                done += 1
+                progress(done, facts.frames_declared)
+    return done

@@ -1,0 +1,112 @@
+// What the page knows: the data block, colours of labels, words for numbers, and which videos are wanted.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const STATUSES = [["ok", "labelled"], ["partial", "partial"], ["error", "not labelled"], ["skipped", "skipped"]];
+const START = 0, END = 1, FIRST = 2; // of a piece: [start, end, label, score, label, score, ...]
+
+const byId = (id) => document.getElementById(id);
+
+// An element with text in it; text is never markup.
+function make(name, className, text) {
+  const element = document.createElement(name);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+function clock(seconds, tenths) {
+  const all = tenths ? Math.round(seconds * 10) : Math.round(seconds) * 10;
+  const whole = Math.floor(all / 10), hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
+  const two = (n) => String(n).padStart(2, "0");
+  const text = hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+  return tenths ? `${text}.${all % 10}` : text;
+}
+
+// "1:30", "90" or "1:02:03" in seconds; null for nothing, NaN for what is no time.
+function seconds(text) {
+  if (!text.trim()) return null;
+  if (!/^\s*\d+(:[0-5]?\d){0,2}(\.\d+)?\s*$/.test(text)) return NaN;
+  return text.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
+}
+
+const length = (seconds) => (seconds < 59.95 ? `${seconds.toFixed(1)} s` : clock(seconds));
+
+function duration(total) {
+  if (total >= 5400) return `${(total / 3600).toFixed(1)} hours`;
+  return total >= 90 ? `${Math.round(total / 60)} minutes` : `${Math.round(total)} seconds`;
+}
+
+const percent = (thousandths) => (thousandths > 0 && thousandths < 5 ? "<1 %" : `${Math.round(thousandths / 10)} %`);
+const counted = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
+
+// Sums over all videos: for how long and in how many each label leads, and its highest score in every video.
+const LEADS = DATA.labels.map(() => ({ seconds: 0, videos: 0 }));
+for (const video of DATA.videos) {
+  video.best = new Map();
+  const raise = (label, score) => { if (score > (video.best.get(label) ?? -1)) video.best.set(label, score); };
+  const led = new Set();
+  for (const piece of video.pieces ?? []) {
+    for (let i = FIRST; i < piece.length; i += 2) raise(piece[i], piece[i + 1]);
+    if (piece.length > FIRST) {
+      LEADS[piece[FIRST]].seconds += piece[END] - piece[START];
+      led.add(piece[FIRST]);
+    }
+  }
+  for (const [label, score, peak] of video.labels ?? []) raise(label, Math.max(score, peak));
+  for (const label of led) LEADS[label].videos += 1;
+  video.text = `${video.path} ${(video.labels ?? []).map(([label]) => DATA.labels[label]).join(" ")}`.toLowerCase();
+}
+
+const RANKED = DATA.labels.map((_, label) => label).sort((a, b) => LEADS[b].seconds - LEADS[a].seconds || a - b);
+
+// Okabe and Ito's colours for the labels that lead longest, then hues a golden angle apart.
+const FEW = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200"];
+const COLOURS = [];
+RANKED.forEach((label, rank) => {
+  const turn = rank - FEW.length;
+  COLOURS[label] = FEW[rank] ?? `hsl(${Math.round(turn * 137.508 + 20) % 360} ${45 + (turn % 3) * 12}% ${[52, 64, 42][turn % 3]}%)`;
+});
+
+const lower = DATA.labels.map((name) => name.toLowerCase());
+
+// The labels that a text means: that of this very name, or all whose names have it in them; null for any.
+function labelsMeant(text) {
+  const wanted = text.trim().toLowerCase();
+  if (!wanted) return null;
+  const exact = lower.indexOf(wanted);
+  return new Set(exact >= 0 ? [exact] : lower.flatMap((name, label) => (name.includes(wanted) ? [label] : [])));
+}
+
+// How sure the page is of what a video was looked at for: the highest score of the labels meant, or of its first.
+function scoreOf(video, meant) {
+  if (!meant) return video.labels ? Math.max(...video.labels.slice(0, 1).map(([, score, peak]) => Math.max(score, peak))) : -1;
+  let best = -1;
+  for (const label of meant) best = Math.max(best, video.best.get(label) ?? -1);
+  return best;
+}
+
+const ORDERS = {
+  given: null,
+  path: (a, b) => a.video.path.localeCompare(b.video.path, "en", { numeric: true }),
+  score: (a, b) => b.score - a.score,
+  unsure: (a, b) => (a.score < 0) - (b.score < 0) || a.score - b.score,
+  longest: (a, b) => (b.video.seconds ?? -1) - (a.video.seconds ?? -1),
+  shortest: (a, b) => (a.video.seconds ?? Infinity) - (b.video.seconds ?? Infinity),
+};
+
+function wantedVideos(wish) {
+  const words = wish.words.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = [];
+  for (const video of DATA.videos) {
+    if (!wish.statuses.has(video.status) || !words.every((word) => video.text.includes(word))) continue;
+    if (wish.reason && video.error?.[0] !== wish.reason) continue;
+    if (wish.shortest > 0 && !(video.seconds >= wish.shortest)) continue;
+    if (wish.longest !== null && !Number.isNaN(wish.longest) && !(video.seconds <= wish.longest)) continue;
+    const score = scoreOf(video, wish.meant);
+    if ((wish.meant || wish.score > 0) && score < Math.max(0, wish.score)) continue;
+    found.push({ video, score });
+  }
+  const order = ORDERS[wish.order];
+  if (order) found.sort(order);
+  return found.map(({ video }) => video);
+}

@@ -1,0 +1,166 @@
+"""Pictures → a video file for people to look at: H.264, at any times, with the sound of another file copied into it.
+
+Only this place and the flow store write videos.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vadis.atomic import temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.results import printable
+
+CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""FFmpeg's name of a container, by the extension of the file."""
+
+ENCODERS: dict[str, tuple[int, dict[str, str]]] = {
+    "libx264": (90_000, {"crf": "20", "preset": "veryfast"}),
+    "mpeg4": (60_000, {"qmin": "3", "qmax": "3", "b": "1G"}),  # where x264 was left out of FFmpeg
+}
+"""What encodes, the first that there is, with its ticks in a second: 1/24, 1/25, 1/30, 1001/30000 s are whole ones."""
+
+Write = Callable[[NDArray[np.uint8], Fraction, Fraction], None]
+
+
+@contextmanager
+def video_file(
+    path: Path,
+    size: tuple[int, int],
+    fps: Fraction | None,
+    *,
+    pixel_aspect: Fraction = Fraction(1),
+    sound: Any = None,
+    first_seconds: Fraction = Fraction(0),
+) -> Iterator[Write]:
+    """Gives ``write(pixels, seconds, duration)``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
+
+    The file is there whole, when the body is done, or not at all.
+
+    Args:
+        path: with an extension of ``CONTAINERS``.
+        size: (width, height) of the pictures.
+        fps: what the file says of its rate; the pictures' times decide.
+        pixel_aspect: width of a pixel by its height.
+        sound: a ``vadis.video.reader.Sound``, whose packets are copied in step with the pictures.
+        first_seconds: when the picture of time 0 is shown, by the clock of the sound.
+
+    Raises:
+        UsageError: for sound that this kind of file cannot hold.
+        VadisError: where the disk does not take it.
+    """
+    import av
+
+    try:
+        with temporary_beside(path) as (temporary, file):
+            with av.open(f"file:{temporary.absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
+                writer = _Writer(container, size, fps, pixel_aspect)
+                if sound is not None:
+                    writer.add_sound(sound, first_seconds)
+                yield writer.write
+                writer.finish()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+    except (OSError, av.FFmpegError) as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise VadisError(f"{printable(str(path))} cannot be written: {reason}") from error
+
+
+class _Writer:
+    """An open file: one video stream, encoded, and streams of sound, copied."""
+
+    def __init__(self, container: Any, size: tuple[int, int], fps: Fraction | None, pixel_aspect: Fraction) -> None:
+        name, self._ticks, options = _encoder()
+        self._container = container
+        self._stream = container.add_stream(name, rate=fps or 25, options=options)
+        self._stream.width, self._stream.height = (side + side % 2 for side in size)  # yuv420p has no odd sides
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, self._ticks)
+        if pixel_aspect != 1:
+            self._stream.codec_context.sample_aspect_ratio = pixel_aspect
+        self._sound: Iterator[tuple[Fraction, Any]] = iter(())
+        self._waiting: tuple[Fraction, Any] | None = None
+
+    def add_sound(self, sound: Any, first_seconds: Fraction) -> None:
+        """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
+        import av
+
+        copies = {}
+        for stream in sound.streams:
+            try:
+                copies[stream.index] = self._container.add_stream_from_template(stream)
+            except (ValueError, av.FFmpegError) as error:
+                raise _no_room_for(stream) from error
+        self._sound = self._placed(sound.packets, copies, first_seconds)
+        self._waiting = next(self._sound, None)
+        try:
+            self._container.start_encoding()
+        except (ValueError, av.FFmpegError) as error:
+            raise _no_room_for(*sound.streams) from error
+
+    def _placed(self, packets: Any, copies: dict[int, Any], first_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
+        """Packets with their times after the first picture, bound for their new streams."""
+        for packet in packets:
+            seconds = packet.dts * packet.time_base - first_seconds
+            packet.stream = copies[packet.stream.index]
+            yield seconds, packet
+
+    def write(self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction) -> None:
+        """Add a picture, and the sound before it."""
+        import av
+
+        self._copy_sound(seconds)
+        height, width, _ = pixels.shape
+        if height % 2 or width % 2:
+            pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame.time_base = Fraction(1, self._ticks)
+        frame.pts = round(seconds * self._ticks)
+        frame.duration = max(1, round(duration * self._ticks))
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and the rest of the sound."""
+        self._copy_sound(None)
+        self._container.mux(self._stream.encode(None))
+
+    def _copy_sound(self, until: Fraction | None) -> None:
+        while self._waiting is not None and (until is None or self._waiting[0] <= until):
+            seconds, packet = self._waiting
+            shift = round(seconds / packet.time_base) - packet.dts
+            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+            self._container.mux(packet)
+            self._waiting = next(self._sound, None)
+
+
+def _encoder() -> tuple[str, int, dict[str, str]]:
+    import av
+
+    for name, (ticks, options) in ENCODERS.items():
+        try:
+            av.Codec(name, "w")
+        except ValueError:
+            continue
+        return name, ticks, dict(options)
+    raise VadisError("this build of FFmpeg can encode neither H.264 nor MPEG-4", hint="install the wheel of PyAV: av")
+
+
+def _no_room_for(*streams: Any) -> UsageError:
+    names = ", ".join(stream.codec_context.name for stream in streams)
+    hint = "let the name end with .mkv, which takes most, or leave the sound out with --no-sound"
+    return UsageError(f"sound of the kind {names} does not go into this kind of file", hint=hint)
+
+
+def check_name(path: Path) -> None:
+    """Raise UsageError unless the name ends with an extension of ``CONTAINERS``."""
+    if path.suffix.lower() not in CONTAINERS:
+        raise UsageError(
+            f"{printable(str(path))} is no name of a video that can be written",
+            hint=f"let it end with {', '.join(CONTAINERS)}",
+        )
