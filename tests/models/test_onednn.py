@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vadis.models.cpu_kernels import max_pool
-from vadis.models.onednn import DirectConvolution, FilteredConvolution, onednn_convolution
+from vadis.models import cpu_kernels
+from vadis.models.cpu_kernels import KEPT, LEAST_KEPT, MOST_KEPT, max_pool, recycled
+from vadis.models.i3d import same_padding
+from vadis.models.onednn import DirectConvolution, FilteredConvolution, FilteredStem, onednn_convolution
 
 TOLERANCE = 2e-5  # of the largest value, against float64
 
@@ -38,6 +40,41 @@ def test_filtered_convolution_equals_the_plain_one(shape: tuple[int, ...], front
     assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
 
 
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("front", [0, 1, 3])
+@pytest.mark.parametrize("size", [(7, 8, 8), (8, 9, 23), (11, 31, 8), (24, 13, 40)])
+def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tuple[int, int, int]) -> None:
+    x = channels_last(1 + front % 2, channels, *size, seed=6)
+    weight, bias = torch.randn(16, channels, 7, 7, 7) / (343 * channels) ** 0.5, torch.randn(16)
+    height, width = (same_padding(length, 7, 2) for length in size[1:])
+    padded = functional.pad(x.double(), (*width, *height, front, front))
+    expected = functional.conv3d(padded, weight.double(), bias.double(), 2).relu()
+    found = FilteredStem(weight, bias)(x, (front, 0, 0))
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+
+
+def test_memory_in_use_is_never_given_twice() -> None:
+    draw, held = random.Random(7), []
+    for step in range(15):
+        length = draw.randrange(LEAST_KEPT, LEAST_KEPT + 1000)
+        held.append((step, recycled(length).fill_(step)[draw.randrange(1000) :]))  # a view keeps all of it
+        if len(held) > KEPT or draw.random() < 0.5:
+            held.pop(draw.randrange(len(held)))
+        assert all(x.data_ptr() != y.data_ptr() for i, (_, x) in enumerate(held) for _, y in held[:i])
+        assert all((x[::4096] == number).all() for number, x in held)
+
+
+def test_memory_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "_kept", [])
+    first = recycled(LEAST_KEPT + 2000)
+    place = first.untyped_storage().data_ptr()
+    del first
+    assert recycled(LEAST_KEPT + 5).untyped_storage().data_ptr() == place
+    assert recycled(3, 4).shape == (3, 4)
+    assert recycled(MOST_KEPT + 1).shape == (MOST_KEPT + 1,)
+
+
 def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
     x, weight, bias = channels_last(1, 128, 8, 14, 14, seed=3), torch.randn(64, 128, 3, 3, 3) / 58, torch.zeros(64)
     exact = functional.conv3d(x.double(), weight.double(), padding=1).relu()
@@ -58,9 +95,18 @@ def test_a_convolution_serves_inputs_of_other_sizes_than_its_first() -> None:
             torch.testing.assert_close(way(x, (1, 1, 1)), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("channels", "wanted"), [(16, FilteredConvolution), (24, DirectConvolution)])
-def test_which_way_is_taken(channels: int, wanted: type) -> None:
-    assert type(onednn_convolution(torch.zeros(16, channels, 3, 3, 3), torch.zeros(16), (1, 1, 1))) is wanted
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "wanted"),
+    [
+        (16, 3, 1, FilteredConvolution),
+        (24, 3, 1, DirectConvolution),
+        (2, 7, 2, FilteredStem),
+        (3, 7, 1, DirectConvolution),
+    ],
+)
+def test_which_way_is_taken(channels: int, kernel: int, stride: int, wanted: type) -> None:
+    weight = torch.zeros(16, channels, kernel, kernel, kernel)
+    assert type(onednn_convolution(weight, torch.zeros(16), (stride, stride, stride))) is wanted
 
 
 @pytest.mark.parametrize("shape", drawn(8, seed=5))

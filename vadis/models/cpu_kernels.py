@@ -4,6 +4,9 @@ Arrays are flat float32: frames one after the other, each laid out H, W, C (chan
 rows, is shared out to as many threads as PyTorch uses.
 """
 
+import math
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -15,13 +18,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vadis.flow.compiling import compiled
+from vadis.flow.compiling import compiled, inlined
 from vadis.flow.lanes import LANES, high, load, spread, store
 
 Flat = npt.NDArray[np.float32]
 
-OUTPUTS, TAPS = 4, 3  # frames that are made at once, each from three neighbours
-POINTS = OUTPUTS + TAPS - 1
+POINTS = 6  # frames that minimal filtering takes at once: four of three taps each, or three of four, are made of them
+LEAST_KEPT, MOST_KEPT = 6 << 20, 1 << 26  # numbers, 24 and 256 MB: what memory is kept for
+KEPT = 2  # arrays: what one operation reads and what it writes
+UNUSED = 3  # references that ``sys.getrefcount`` finds to what is only in a list that is gone through
 LEAST_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
@@ -50,6 +55,28 @@ def frames_of(x: Tensor) -> Flat:
     return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
 
 
+_kept: list[Flat] = []
+_keeping = threading.Lock()
+
+
+def recycled(*shape: int) -> Tensor:
+    """An empty float32 tensor, in memory that an earlier one has left where that is large enough.
+
+    Tens of megabytes come from the system page by page, which takes ten times as long as writing them does; what is
+    smaller the C library keeps itself. An array is free when nothing but ``_kept`` refers to it.
+    """
+    length = math.prod(shape)
+    if not LEAST_KEPT <= length <= MOST_KEPT:
+        return torch.empty(shape)
+    with _keeping:
+        for array in _kept:
+            if len(array) >= length and sys.getrefcount(array) == UNUSED:
+                return torch.from_numpy(array[:length]).view(shape)
+        array = np.empty(length, np.float32)
+        _kept[:] = sorted([*_kept, array], key=len)[-KEPT:]
+        return torch.from_numpy(array[:length]).view(shape)
+
+
 @compiled
 def mix_inputs(x: Flat, frames: int, first: int, mixed: Flat, groups: int, size: int, begin: int, end: int) -> None:
     """Of ``groups`` groups of six frames, every four from frame ``first`` on, what minimal filtering multiplies.
@@ -64,7 +91,7 @@ def mix_inputs(x: Flat, frames: int, first: int, mixed: Flat, groups: int, size:
         spread(np.float32(5)),
     )
     for group in range(groups):
-        t, at = first + OUTPUTS * group, group * size
+        t, at = first + (POINTS - 2) * group, group * size
         pitch = groups * size
         for i in range(begin * LANES, end * LANES, LANES):
             a = load(x, t * size + i) if 0 <= t < frames else zero
@@ -83,29 +110,89 @@ def mix_inputs(x: Flat, frames: int, first: int, mixed: Flat, groups: int, size:
             store(mixed, at + 5 * pitch + i, (four * b - five * d) + f)
 
 
+@inlined
+def _clear(x: Flat, begin: int, end: int) -> None:
+    for i in range(begin, end):
+        x[i] = 0
+
+
+@compiled
+def mix_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, mixed: Flat, begin: int, end: int) -> None:
+    """``mix_inputs`` of six pairs of frames, from frame ``first`` on: of each pair the rows take turns.
+
+    ``shape``: T, H, W, C of ``x``, W · C at least 16, then the rows of a frame of ``mixed`` (6, rows, 2, columns, C),
+    its columns, and the row and the column at which the picture begins; around it are zeros. Rows ``begin`` to ``end``
+    are filled.
+    """
+    frames, height, width, channels, rows, columns, top, left = shape
+    length, pitch, plane = width * channels, columns * channels, rows * 2 * columns * channels
+    zero, two = spread(np.float32(0)), spread(np.float32(2))
+    four, five = spread(np.float32(4)), spread(np.float32(5))
+    for line in range(2 * begin, 2 * end):
+        t, h, at = first + line % 2, line // 2 - top, line * pitch + left * channels
+        is_inside = 0 <= h < height
+        for point in range(POINTS):
+            start = point * plane + line * pitch
+            _clear(mixed, start, start + (left * channels if is_inside else pitch))
+            _clear(mixed, start + left * channels + length, start + pitch)
+        if not is_inside:
+            continue
+        row, pair = (t * height + h) * length, 2 * height * length
+        for i in range(0, length, LANES):
+            i = min(i, length - LANES)  # the last may take up some of the one before
+            a = load(x, row + i) if 0 <= t < frames else zero
+            b = load(x, row + pair + i) if 0 <= t + 2 < frames else zero
+            c = load(x, row + 2 * pair + i) if 0 <= t + 4 < frames else zero
+            d = load(x, row + 3 * pair + i) if 0 <= t + 6 < frames else zero
+            e = load(x, row + 4 * pair + i) if 0 <= t + 8 < frames else zero
+            f = load(x, row + 5 * pair + i) if 0 <= t + 10 < frames else zero
+            even1, odd1, even2, odd2 = e - four * c, d - four * b, e - c, two * (d - b)
+            store(mixed, at + i, (four * a - five * c) + e)
+            store(mixed, at + plane + i, even1 + odd1)
+            store(mixed, at + 2 * plane + i, even1 - odd1)
+            store(mixed, at + 3 * plane + i, even2 + odd2)
+            store(mixed, at + 4 * plane + i, even2 - odd2)
+            store(mixed, at + 5 * plane + i, (four * b - five * d) + f)
+
+
 @compiled
 def unmix_outputs(
-    m0: Flat, m1: Flat, m2: Flat, m3: Flat, m4: Flat, m5: Flat, size: int, y: Flat, frames: int, begin: int, end: int
+    m0: Flat,
+    m1: Flat,
+    m2: Flat,
+    m3: Flat,
+    m4: Flat,
+    m5: Flat,
+    size: int,
+    y: Flat,
+    frames: int,
+    outputs: int,
+    begin: int,
+    end: int,
 ) -> None:
-    """ReLU of the ``frames`` frames (frames, size) that the six products (groups, size) stand for, into ``y``."""
+    """ReLU of the ``frames`` frames (frames, size) that the six products (groups, size) stand for, into ``y``.
+
+    ``outputs`` frames, 4 or 3, are made of each group.
+    """
     zero, two, four, eight = (
         spread(np.float32(0)),
         spread(np.float32(2)),
         spread(np.float32(4)),
         spread(np.float32(8)),
     )
-    for t in range(0, frames, OUTPUTS):
+    for t in range(0, frames, outputs):
         for i in range(begin * LANES, end * LANES, LANES):
-            k, at = t // OUTPUTS * size + i, t * size + i
-            one, minus_one, plus_two, minus_two = load(m1, k), load(m2, k), load(m3, k), load(m4, k)
+            k, at = t // outputs * size + i, t * size + i
+            one, minus_one, plus_two, minus_two, last = load(m1, k), load(m2, k), load(m3, k), load(m4, k), load(m5, k)
             even1, odd1, even2, odd2 = one + minus_one, one - minus_one, plus_two + minus_two, plus_two - minus_two
             store(y, at, high(zero, (load(m0, k) + even1) + even2))
             if t + 1 < frames:
                 store(y, at + size, high(zero, odd1 + two * odd2))
             if t + 2 < frames:
-                store(y, at + 2 * size, high(zero, even1 + four * even2))
-            if t + 3 < frames:
-                store(y, at + 3 * size, high(zero, (odd1 + eight * odd2) + load(m5, k)))
+                third = even1 + four * even2
+                store(y, at + 2 * size, high(zero, third if outputs == 4 else third + last))
+            if t + 3 < frames and outputs == 4:
+                store(y, at + 3 * size, high(zero, (odd1 + eight * odd2) + last))
 
 
 @compiled

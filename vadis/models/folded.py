@@ -21,7 +21,7 @@ from torch.nn import functional
 from vadis.device import resolve_precision
 from vadis.flow.lanes import LANES
 from vadis.models.clip_shape import check_long_clip
-from vadis.models.cpu_kernels import max_pool
+from vadis.models.cpu_kernels import max_pool, recycled
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -34,7 +34,7 @@ from vadis.models.i3d import (
     Triple,
     same_padding,
 )
-from vadis.models.onednn import Convolution, onednn_convolution
+from vadis.models.onednn import Convolution, FilteredStem, onednn_convolution
 
 CHANNELS_LAST = torch.channels_last_3d
 FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: what the last layer sees, and what it says
@@ -74,7 +74,7 @@ class WholeClip:
         if front == back:
             return Windows(x, front)
         parts = [_blank(x, front), x, _blank(x, back)]
-        return Windows(torch.cat([part for part in parts if part.shape[2]], dim=2), 0)  # without empty parts: faster
+        return Windows(_joined([part for part in parts if part.shape[2]], dim=2), 0)  # without empty parts: faster
 
     def valid_windows(self, operation: object, x: Tensor | None, kernel: int) -> Tensor | None:
         """All frames."""
@@ -131,7 +131,7 @@ class ChunkedClip:
                 return None
             held = _blank(x, front)
         parts = [held, *([] if x is None else [x]), _blank(held, back)]
-        joined = torch.cat([part for part in parts if part.shape[2]] or [held], dim=2)
+        joined = _joined([part for part in parts if part.shape[2]] or [held], dim=2)
         count = max((joined.shape[2] - kernel) // stride + 1, 0)
         self._held[operation] = joined[:, :, count * stride :].clone()  # a view would keep all of ``joined`` alive
         return joined[:, :, : (count - 1) * stride + kernel] if count else None
@@ -151,9 +151,22 @@ State = tuple[dict[object, Tensor], dict[object, list[list[Tensor]]]]
 
 def _take(queue: list[Tensor], count: int) -> Tensor:
     """The first ``count`` frames of ``queue``, in which the rest stays."""
-    joined = queue[0] if len(queue) == 1 else torch.cat(queue, dim=2)
+    joined = _joined(queue, dim=2)
     queue[:] = [joined[:, :, count:].clone()] if joined.shape[2] > count else []
     return joined[:, :, :count]
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """``parts`` (B, C, T, H, W), end to end along ``dim``."""
+    if len(parts) == 1:
+        return parts[0]
+    if parts[0].device.type != "cpu" or parts[0].dtype != torch.float32:
+        return torch.cat(parts, dim=dim)
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    batch, channels, *size = shape
+    joined = recycled(batch, *size, channels).permute(0, 4, 1, 2, 3)
+    return torch.cat(parts, dim=dim, out=joined)
 
 
 def _blank(like: Tensor, frames: int) -> Tensor:
@@ -177,20 +190,20 @@ class FoldedConv:
 
     def __init__(self, unit: ConvUnit, place: Place) -> None:
         self.kernel, self.stride = _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
-        self.strided = self.stride != (1, 1, 1)
         weight, bias = fold_batch_norm(unit)
         has_onednn = place == Place(torch.device("cpu"), torch.float32)
         convolution = onednn_convolution if has_onednn else _torch_convolution
         self.convolve = convolution(weight.to(*place), bias.to(*place), self.stride)
+        self.is_padded = self.stride != (1, 1, 1) and not isinstance(self.convolve, FilteredStem)
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``; None where there is no whole window yet."""
-        if x is not None and self.strided:
+        if x is not None and self.is_padded:
             x = self._pad_space(x)
         ready = passage.windows(self, x, self.kernel[0], self.stride[0])
         if ready is None:
             return None
-        space = (0, 0) if self.strided else (self.kernel[1] // 2, self.kernel[2] // 2)
+        space = (0, 0) if self.is_padded else (self.kernel[1] // 2, self.kernel[2] // 2)
         return self.convolve(ready.x, (ready.padding, *space))
 
     def _pad_space(self, x: Tensor) -> Tensor:
@@ -233,7 +246,7 @@ class FoldedMixed:
                 y = operation(y, passage)
             outputs.append(y)
         levelled = passage.level(self, outputs)
-        return None if levelled is None else torch.cat(levelled, dim=1)
+        return None if levelled is None else _joined(levelled, dim=1)
 
 
 class FoldedPooling:
