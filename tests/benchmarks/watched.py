@@ -25,10 +25,6 @@ class Watched:
     peak_mb: float = 0.0
     samples: list[tuple[float, list[float]]] = field(default_factory=list)
 
-    def processor_seconds(self) -> float:
-        """Of all threads."""
-        return sum(self.samples[-1][1][:WAITED])
-
     def steps(self) -> list[tuple[float, float, list[float]]]:
         """(begin, end, processors in use by kind, and wanted but taken by others) of every step."""
         pairs = zip(self.samples, self.samples[1:], strict=False)

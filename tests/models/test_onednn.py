@@ -54,6 +54,11 @@ def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tup
     assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
 
 
+def test_rows_too_short_for_the_filtered_stem_are_refused() -> None:
+    with pytest.raises(ValueError, match="15 numbers"):
+        FilteredStem(torch.zeros(16, 3, 7, 7, 7), torch.zeros(16))(torch.zeros(1, 3, 9, 9, 5), (0, 0, 0))
+
+
 def test_memory_in_use_is_never_given_twice() -> None:
     draw, held = random.Random(7), []
     for step in range(15):

@@ -5,8 +5,8 @@ rows, is shared out to as many threads as PyTorch uses.
 """
 
 import math
-import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -26,7 +26,6 @@ Flat = npt.NDArray[np.float32]
 POINTS = 6  # frames that minimal filtering takes at once: four of three taps each, or three of four, are made of them
 LEAST_KEPT, MOST_KEPT = 6 << 20, 1 << 26  # numbers, 24 and 256 MB: what memory is kept for
 KEPT = 2  # arrays: what one operation reads and what it writes
-UNUSED = 3  # references that ``sys.getrefcount`` finds to what is only in a list that is gone through
 LEAST_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
@@ -55,7 +54,7 @@ def frames_of(x: Tensor) -> Flat:
     return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
 
 
-_kept: list[Flat] = []
+_kept: list[tuple[Flat, weakref.ref[Flat]]] = []  # arrays, and the view that a tensor was last made of
 _keeping = threading.Lock()
 
 
@@ -63,18 +62,18 @@ def recycled(*shape: int) -> Tensor:
     """An empty float32 tensor, in memory that an earlier one has left where that is large enough.
 
     Tens of megabytes come from the system page by page, which takes ten times as long as writing them does; what is
-    smaller the C library keeps itself. An array is free when nothing but ``_kept`` refers to it.
+    smaller the C library keeps itself. A tensor and all its views keep the array alive that they were made of: when
+    that is gone, the memory is free.
     """
     length = math.prod(shape)
     if not LEAST_KEPT <= length <= MOST_KEPT:
         return torch.empty(shape)
     with _keeping:
-        for array in _kept:
-            if len(array) >= length and sys.getrefcount(array) == UNUSED:
-                return torch.from_numpy(array[:length]).view(shape)
-        array = np.empty(length, np.float32)
-        _kept[:] = sorted([*_kept, array], key=len)[-KEPT:]
-        return torch.from_numpy(array[:length]).view(shape)
+        free = [index for index, (array, lent) in enumerate(_kept) if len(array) >= length and lent() is None]
+        array = _kept.pop(free[0])[0] if free else np.empty(length, np.float32)
+        view = array[:length]
+        _kept[:] = sorted([*_kept, (array, weakref.ref(view))], key=lambda kept: len(kept[0]))[-KEPT:]
+        return torch.from_numpy(view).view(shape)
 
 
 @compiled

@@ -8,6 +8,7 @@ The roundings differ from the plain sum's: the error against float64 is a few ti
 (tests/models/test_onednn.py), millionths of the largest value.
 """
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -46,12 +47,13 @@ class DirectConvolution:
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: Triple, activation: str) -> None:
         self.bias, self.stride, self.activation = bias, list(stride), activation
-        self._weight, self._is_packed = weight.contiguous(), False
+        self._weight, self._is_packed, self._packing = weight.contiguous(), False, threading.Lock()
 
     def __call__(self, x: Tensor, padding: Triple) -> Tensor:
         """(B, C, T, H, W) → (B, channels, T', H', W')."""
         if not self._is_packed:
-            self._pack(list(x.shape), list(padding))
+            with self._packing:
+                self._pack(list(x.shape), list(padding))
         one = [1, 1, 1]
         y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
             x, self._weight, self.bias, list(padding), self.stride, one, 1, self.activation, [], ""
@@ -59,6 +61,8 @@ class DirectConvolution:
         return y
 
     def _pack(self, shape: list[int], padding: list[int]) -> None:
+        if self._is_packed:  # by another thread, meanwhile
+            return
         plain = self._weight.to_mkldnn()
         self._weight = torch.ops.aten.mkldnn_reorder_conv3d_weight(plain, padding, self.stride, [1, 1, 1], 1, shape)
         self._is_packed = True
@@ -141,8 +145,10 @@ class FilteredStem:
         self._products = FilteredProducts(taps.flatten(3, 4), bias, stride=(4, 2), padding=0)
 
     def __call__(self, x: Tensor, padding: Triple) -> Tensor:
-        """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉)."""
-        batch, _, frames, height, width = x.shape
+        """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉); C · W at least 16."""
+        batch, channels, frames, height, width = x.shape
+        if channels * width < LANES:
+            raise ValueError(f"a row has {channels * width} numbers, fewer than {LANES}")
         shape = ((frames + 2 * padding[0] - 7) // 2 + 1, -(-height // 2), -(-width // 2))
         y = recycled(batch, *shape, self._products.channels)
         for clip, made in zip(torch.split(x, 1), y, strict=True):
