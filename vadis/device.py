@@ -32,7 +32,8 @@ def resolve_device(name: str = "auto") -> "torch.device":
             hint="leave out --device to run on the CPU, or install a CUDA build of PyTorch",
         )
     if int(index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+        message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"
+        raise DeviceError(message, hint="they count from cuda:0, and CUDA_VISIBLE_DEVICES may hide some")
     return torch.device(kind, int(index or 0))
 
 

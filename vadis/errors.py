@@ -11,7 +11,13 @@
 A message is one plain sentence; a hint says what to do next. The command line prints both and never a traceback
 unless asked for with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3
 is the exit code of a run in which some files failed.
+
+Where an input or the operating system refuses, what to do next depends on the kind of refusal and hardly on the place:
+there is one table of each, ``VIDEO_ERROR_CODES`` and that of ``what_next``.
 """
+
+import errno
+from typing import NamedTuple
 
 
 class VadisError(Exception):
@@ -50,7 +56,7 @@ class VideoError(VadisError):
     Args:
         code: a word from ``VIDEO_ERROR_CODES``, the ``error.code`` of the input's record.
         message: one sentence about this input.
-        hint: what to do next, or None.
+        hint: what to do next about this input, or None: then it is what its code says. ``own_hint`` is as it was given.
     """
 
     exit_code = 3
@@ -58,8 +64,14 @@ class VideoError(VadisError):
     def __init__(self, code: str, message: str, hint: str | None = None) -> None:
         if code not in VIDEO_ERROR_CODES:
             raise ValueError(f"unknown video error code {code!r}")
-        super().__init__(message, hint)
+        super().__init__(message, hint or VIDEO_ERROR_CODES[code].what_next)
         self.code = code
+        self.own_hint = hint
+
+    @property
+    def in_full(self) -> str:
+        """The message with the hint of its own, as records and lists of failures have it."""
+        return self.message if self.own_hint is None else f"{self.message} ({self.own_hint})"
 
 
 class NothingToDoError(VadisError):
@@ -74,25 +86,149 @@ class OutputLockedError(VadisError):
     exit_code = 5
 
 
+class VideoErrorCode(NamedTuple):
+    """What the code of an input that cannot be labelled means, and what to do next about such an input."""
+
+    meaning: str
+    what_next: str
+
+
 VIDEO_ERROR_CODES = {
-    "not_found": "the path does not exist",
-    "not_a_regular_file": "a FIFO, socket, device or folder where a file was expected",
-    "permission_denied": "the file cannot be read",
-    "disappeared": "the file was there when listed and gone when opened",
-    "empty_file": "zero bytes",
-    "not_a_video": "no container that vadis reads, or a still image",
-    "playlist_not_supported": "a playlist or script that names other files",
-    "truncated_or_incomplete": "the index is missing: the recording or copy was cut short",
-    "no_video_stream": "audio only, or only cover art",
-    "unsupported_codec": "the codec is unknown or encrypted",
-    "no_frames": "a video stream from which no frame can be decoded",
-    "too_large": "more pixels, frames, hours or memory than the limits allow",
-    "too_short": "too few frames for the streams asked for",
-    "decode_failed": "the decoder gave up before the first frame",
-    "decoder_crash": "the process that decodes the file ended on the way: a crash, or somebody killed it",
-    "timeout": "nothing came from the decoder for a minute, or it took more than ten times the video's duration",
-    "io_error": "the disk failed while reading",
-    "changed_while_reading": "the file changed while it was read",
-    "not_finite": "the network gave a score that is not a number",
+    code: VideoErrorCode(meaning, what_next)
+    for code, meaning, what_next in (
+        (
+            "not_found",
+            "the path does not exist",
+            "see that it is spelled right and that its disk is there; the same command tries it again",
+        ),
+        (
+            "not_a_regular_file",
+            "a FIFO, socket, device or folder where a file was expected",
+            "give the video file itself; save to a file what comes through a pipe or from a device",
+        ),
+        (
+            "permission_denied",
+            "the file cannot be read",
+            "get the right to read it (ls -l shows whose it is), then try again (classify: --retry-failed)",
+        ),
+        (
+            "disappeared",
+            "the file was there when listed and gone when opened",
+            "put it back, or see that its disk is still there; the same command tries it again",
+        ),
+        (
+            "empty_file",
+            "zero bytes",
+            "copy it again from its source, or remove it",
+        ),
+        (
+            "not_a_video",
+            "no container that vadis reads, or a still image",
+            "if a player shows a video, convert it (ffmpeg -i FILE new.mp4) and give that; otherwise leave it out",
+        ),
+        (
+            "playlist_not_supported",
+            "a playlist or script that names other files",
+            "give the files that it names instead",
+        ),
+        (
+            "truncated_or_incomplete",
+            "the index is missing: the recording or copy was cut short",
+            "copy it again from its source",
+        ),
+        (
+            "no_video_stream",
+            "audio only, or only cover art",
+            "leave it out, or give the file that has the pictures",
+        ),
+        (
+            "unsupported_codec",
+            "the codec is unknown or encrypted",
+            "convert it with a program that plays it, to H.264 for example, and give that",
+        ),
+        (
+            "no_frames",
+            "a video stream from which no frame can be decoded",
+            "if a player shows it, convert it there and give that; otherwise copy it again, or leave it out",
+        ),
+        (
+            "too_large",
+            "more pixels, frames, hours or memory than the limits allow",
+            "scale it down or cut it up with FFmpeg; or raise the limit, then try again (classify: --retry-failed)",
+        ),
+        (
+            "too_short",
+            "too few frames for the streams asked for",
+            "leave it out; --streams rgb takes a single frame, where the model has a network for that alone",
+        ),
+        (
+            "decode_failed",
+            "the decoder gave up before the first frame",
+            "if a player shows it, convert it there and give that; otherwise copy it again, or leave it out",
+        ),
+        (
+            "decoder_crash",
+            "the process that decodes the file ended on the way: a crash, or somebody killed it",
+            "try again with less at once (classify: --retry-failed --jobs 1); if it ends once more, convert the file",
+        ),
+        (
+            "timeout",
+            "nothing came from the decoder for a minute, or it took more than ten times the video's duration",
+            "see what else keeps its disk or this machine busy, then try again (classify: --retry-failed)",
+        ),
+        (
+            "io_error",
+            "the disk failed while reading",
+            "look at the disk and its cable or network (dmesg tells); the same command tries it again",
+        ),
+        (
+            "changed_while_reading",
+            "the file changed while it was read",
+            "wait until it is finished; the same command tries it again",
+        ),
+        (
+            "not_finite",
+            "the network gave a score that is not a number",
+            "try --device cpu, and another model; one of your own is to be trained again at a lower learning rate",
+        ),
+    )
 }
-"""Every code a record's ``error.code`` can have, with its meaning."""
+"""Every code a record's ``error.code`` can have. Records hold the code alone, which is enough to look the rest up."""
+
+
+def what_next(number: int | None, again: str = "give the same command again") -> str:
+    """What to do next where the operating system refuses.
+
+    Args:
+        number: the error's ``errno``.
+        again: what goes on, once there is room on a disk or the disk is back.
+    """
+    return _BY_ERRNO.get(number or 0, _OTHERWISE).format(again=again)
+
+
+_OTHERWISE = "see that its disk is there and works (vadis --debug tells more), then {again}"
+_RIGHTS = "get the right to it and to its folders (ls -ld shows whose they are), or choose another place"
+_NETWORK_DISK = "see that the network disk is mounted and answers, then {again}"
+
+_BY_ERRNO = {
+    errno.ENOSPC: "make room on that disk, then {again}",
+    errno.EDQUOT: "make room: your quota on that disk is used up; then {again}",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk; then {again}",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: "choose a place on another disk: this one is mounted read-only",
+    errno.ENOENT: "see that the path is spelled right and that its disk is there",
+    errno.ENOTDIR: "choose another path: a part of this one is a file, not a folder",
+    errno.EEXIST: "choose another name, or move away what has this one",
+    errno.EISDIR: "name a file: this is a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "look at the symbolic links of the path (namei -l): one leads back to itself",
+    errno.EIO: "the disk fails (dmesg tells more): use another one, then {again}",
+    errno.EMFILE: "allow more open files (ulimit -n), or take fewer --jobs or --workers",
+    errno.ENFILE: "close other programs: this machine has as many files open as it allows",
+    errno.EAGAIN: "allow more processes (ulimit -u), or close other programs",
+    errno.ENOMEM: "close other programs, or take fewer --jobs or --workers",
+    errno.ESTALE: _NETWORK_DISK,
+    errno.ETIMEDOUT: _NETWORK_DISK,
+    errno.ENOTCONN: _NETWORK_DISK,
+}

@@ -109,9 +109,11 @@ def classify_many(
 
 
 def error_record(path: str, error: VideoError, found: Stamp) -> VideoResult:
-    """The record of an input that cannot be labelled; ``found``: the file's stamp when it was tried."""
-    message = error.message if error.hint is None else f"{error.message} ({error.hint})"
-    return VideoResult(path, "error", *found, error_code=error.code, error_message=message)
+    """The record of an input that cannot be labelled; ``found``: the file's stamp when it was tried.
+
+    What its code says to do next is not in it: the code is enough to look that up, also in 100,000 records.
+    """
+    return VideoResult(path, "error", *found, error_code=error.code, error_message=error.in_full)
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,9 @@ class _Asked:
     def __post_init__(self) -> None:
         self.sliding.check(MODELS[self.model.card.architecture])
         if self.top_k < 1:
-            raise UsageError(f"top_k is 1 at least, got {self.top_k}")
+            raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
         if self.batch_size < 1:
-            raise UsageError(f"batch_size is 1 at least, got {self.batch_size}")
+            raise UsageError(f"batch_size is 1 at least, got {self.batch_size}", hint="leave it out for one at a time")
 
     def of_each(
         self, paths: Iterable[str | os.PathLike[str]], decoders: Decoders | None, jobs: int | None, listed: bool

@@ -22,7 +22,11 @@ def shown(record: Mapping[str, Any]) -> str:
     if segments:
         parts.append(_timeline(segments, colours))
     if labels:
-        parts.append("<table>" + "".join(_row(label, colours) for label in labels) + "</table>")
+        parts.append(
+            '<table style="margin:4px 0;color:inherit">'
+            + "".join(_row(label, colours) for label in labels)
+            + "</table>"
+        )
     return "".join(parts) + "</div>"
 
 
@@ -62,7 +66,7 @@ def _timeline(segments: Sequence[Mapping[str, Any]], colours: Mapping[str, str])
     frame = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#8882"/>'
     below = HEIGHT + 14
     axis = f'<text x="0" y="{below}">0 s</text><text x="{WIDTH}" y="{below}" text-anchor="end">{end:.1f} s</text>'
-    style = "max-width:100%;font:11px sans-serif;fill:currentColor"
+    style = "display:block;max-width:100%;margin:4px 0;font:11px sans-serif;fill:currentColor"
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 18}" width="{WIDTH}" style="{style}">{frame}{bars}{axis}</svg>'
 
 

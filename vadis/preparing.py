@@ -160,7 +160,7 @@ def num_jobs(jobs: int | None) -> int:
     if not jobs:
         return min(MOST_JOBS, cpu_count())
     if jobs < 0:
-        raise UsageError(f"jobs is 1 at least, or 0 for what suits this machine; got {jobs}")
+        raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 takes what suits this machine")
     return jobs
 
 

@@ -45,6 +45,16 @@ def test_run_again_it_goes_on_where_it_stopped(run_vadis, inputs):
     assert run_vadis(*FEATURES).err.splitlines()[-1] == "1 ok, 1 skipped, 1 failed"
 
 
+@pytest.mark.parametrize("machine", [("--jobs", 1), ("--jobs", 3, "--batch-size", 4)])
+def test_jobs_and_batch_size_change_nothing_that_is_kept(run_vadis, inputs, machine):
+    separate = (*FEATURES, "--window", 16, "--stride", 8)
+    assert run_vadis(*separate[:2], "-o", "plain", *separate[4:]).code == 3
+    assert run_vadis(*separate, *machine).code == 3
+    kept, plain = (np.load(f"{folder}/deep/a.mp4.npz") for folder in ("out", "plain"))
+    assert kept["rgb"].shape == plain["rgb"].shape and len(kept["rgb"]) > 4
+    assert np.allclose(kept["rgb"], plain["rgb"], atol=1e-5)  # oneDNN sums batches in another order
+
+
 def test_other_settings_are_refused_with_the_difference(run_vadis, inputs):
     run_vadis(*FEATURES)
     ended = run_vadis(*FEATURES, "--layer", "Mixed_5c")

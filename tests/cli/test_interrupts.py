@@ -70,7 +70,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(clips):
 
 @pytest.fixture
 def own_handlers():
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     interrupts.install()
     yield
     for signum, handler in before.items():
@@ -120,7 +120,47 @@ def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_same_wish(pau
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, out, "")
 
 
-def test_a_signal_in_an_import_that_then_fails_is_still_the_reason(own_handlers):
+def test_a_signal_waits_for_the_end_of_an_import(own_handlers, tmp_path, monkeypatch):
+    """PyTorch's C++ runs Python while it is imported, and ends the process by abort() if that raises."""
+    (tmp_path / "long_import.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.1)\nis_whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(interrupts.Interrupted) as raised:
+        import long_import
+
+        time.sleep(1)
+    assert long_import.is_whole and raised.value.exit_code == 143
+
+
+def test_a_signal_in_an_import_inside_a_deferred_block_waits_for_both(own_handlers, tmp_path, monkeypatch):
+    (tmp_path / "deferred_import.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = []
+    with pytest.raises(interrupts.Interrupted), interrupts.deferred():
+        with interrupts.interruptible():
+            import deferred_import  # noqa: F401
+        time.sleep(3 * interrupts.AGAIN_SECONDS)
+        done.append("written")
+    assert done == ["written"]
+
+
+LATE_IN_AN_IMPORT = """
+import sys
+from vadis import cli
+cli.app = lambda prog_name: __import__("late")
+cli.main()
+"""
+
+
+def test_a_signal_that_comes_too_late_does_no_harm(tmp_path):
+    (tmp_path / "late.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    ended = subprocess.run([sys.executable, "-c", LATE_IN_AN_IMPORT], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_signal_in_something_that_then_fails_is_still_the_reason(own_handlers):
     """An extension module that was broken off says, when it is imported again, that this cannot be."""
     with pytest.raises(interrupts.Interrupted):
         os.kill(os.getpid(), signal.SIGTERM)

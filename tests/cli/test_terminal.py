@@ -13,7 +13,7 @@ import pytest
 from tests.pseudo_terminal import ROOT, on_a_terminal
 from vadis.cli import terminal
 from vadis.cli.interrupts import Interrupted
-from vadis.errors import UsageError, VadisError, WeightsError
+from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError, WeightsError
 from vadis.results import path_of
 
 PIECES = [
@@ -91,12 +91,24 @@ def test_long_messages_are_not_broken(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_what_to_do_next_is_said_once_for_each_kind_of_failure(capsys):
+    terminal.settings.advised.clear()
+    for path, code in (("a\x1b.mp4", "empty_file"), ("b.mp4", "empty_file"), ("c.mp4", "io_error"), ("d", "of_old")):
+        terminal.complain_of(path, code, "it fails")
+    empty, failing = (VIDEO_ERROR_CODES[code].what_next for code in ("empty_file", "io_error"))
+    assert capsys.readouterr().err.splitlines() == [
+        *("a\\x1b.mp4: it fails", f"hint: {empty}", "b.mp4: it fails", "c.mp4: it fails", f"hint: {failing}"),
+        "d: it fails",
+    ]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UsageError("m"), 2),
-        (WeightsError("m"), 1),
+        (UsageError("m", "h"), 2),
+        (WeightsError("m", "h"), 1),
         (VadisError("m", hint="h"), 1),
+        (VideoError("io_error", "m"), 3),
         (Interrupted(2), 130),
         (KeyError("k"), 1),
         (MemoryError(), 1),
@@ -107,6 +119,7 @@ def test_every_ending_has_a_code_and_a_sentence(capsys, error, code):
     assert terminal.explain(error) == code
     said = capsys.readouterr().err
     assert said and "Traceback" not in said
+    assert "hint: " in said or isinstance(error, Interrupted)
 
 
 def test_clock():

@@ -75,6 +75,7 @@ def test_a_total_chosen_by_the_keyboard_filters_and_keeps_the_keyboard(page: Bro
     page.point("#reasons button", click=True)
     page.wait_for(f"document.querySelectorAll('{NAMES}').length === 1")
     assert page.texts(NAMES) == ["broken.mp4"]
+    assert page.texts("#found")[0].endswith("; zero bytes. What to do: copy it again from its source, or remove it")
 
 
 def test_hover_shows_time_and_scores(page: Browser) -> None:

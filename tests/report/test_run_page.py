@@ -41,7 +41,8 @@ def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path
     assert browser.texts("section:first-of-type tbody tr:nth-child(3) > *")[:2] == ["both", "80.0%"]
     assert len(browser.texts("figure")) == 1 + 2 * 3
     assert browser.run("[...document.images].every((image) => image.naturalWidth > 300)")
-    assert "steps" in browser.texts("th[scope=row]")
+    asked = dict(zip(browser.texts("th[scope=row]"), browser.texts("th[scope=row] + td"), strict=False))
+    assert (asked["dataset, split"], asked["mirror"], asked["steps"]) == ("1", "yes", "7")
     assert browser.problems == [] and all(url.startswith(("file:", "data:")) for url in browser.requests)
 
 

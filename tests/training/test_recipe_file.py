@@ -53,10 +53,10 @@ def test_a_file_without_a_recipe_changes_the_default(toml):
     ("text", "said"),
     [
         ("steps = ", "is not TOML"),
-        ("step = 3", "did you mean 'steps'"),
+        ("step = 3", "no field 'step'"),
         ("[sound]\nsteps = 3", "no network 'sound'"),
         ("recipe = 3", "recipe is the name of one, not 3"),
-        ('recipe = "ucf-101"', "did you mean 'ucf101'"),
+        ('recipe = "ucf-101"', "no recipe 'ucf-101'"),
         ("steps = 2024-01-01", "steps cannot be"),
     ],
 )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from vadis.atomic import FULL_DISK, sync_folder, temporary_beside
 from vadis.batch.lock import locked
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError, VadisError, what_next
 from vadis.results import SCHEMA, VideoResult, path_of, printable
 
 SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
@@ -209,7 +209,8 @@ class Journal:
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise VadisError(f"{self._shown} was removed or replaced while it was being written")
+            message = f"{self._shown} was removed or replaced while it was being written"
+            raise VadisError(message, hint="see that nothing else does that, and give the same command again")
 
 
 _RECORD = re.compile(
@@ -302,7 +303,7 @@ def _explained(shown: str) -> Iterator[None]:
         if error.errno in FULL_DISK:
             message = f"no space left for {shown}; what was written so far is whole"
             raise VadisError(message, hint="make room, and give the same command again") from error
-        raise VadisError(f"cannot write to {shown}: {error.strerror}") from error
+        raise VadisError(f"cannot write to {shown}: {error.strerror}", hint=what_next(error.errno)) from error
 
 
 class _Syncer:

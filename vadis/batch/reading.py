@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import HEADER_KEY
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
 from vadis.results import VideoResult, printable
 
 _HINT = "give what vadis classify wrote as jsonl or json"
@@ -38,7 +38,8 @@ def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
                 if not line.isspace():
                     yield from _of_line(line, place)
     except OSError as error:
-        raise UsageError(f"{printable(str(path))} cannot be read: {error.strerror}") from error
+        message = f"{printable(str(path))} cannot be read: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
 
 
 class LastResults:
@@ -79,7 +80,8 @@ def _of_array(shown: str, content: bytes) -> Iterator[VideoResult]:
     try:
         every = json.loads(content)
     except ValueError as error:
-        raise UsageError(f"{shown} is damaged: not a whole JSON array") from error
+        hint = "make it again by the command that wrote it, or give the jsonl file that it was exported from"
+        raise UsageError(f"{shown} is damaged: not a whole JSON array", hint) from error
     for number, values in enumerate(every, 1):
         yield _record(values, f"{shown}, record {number},")
 

@@ -82,6 +82,7 @@ def set_up(
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other")
     settings.quiet, settings.verbose, settings.debug = quiet, verbose, debug
+    settings.advised.clear()
 
 
 def main() -> None:
@@ -99,6 +100,8 @@ def main() -> None:
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
         sys.exit(explain(error))
+    finally:
+        interrupts.look_no_more()
 
 
 def _leave_the_others(error: BaseException) -> NoReturn:

@@ -14,7 +14,7 @@ from vadis.cli.accuracy import keep_metrics, part_to_test, report, table
 from vadis.cli.chosen import load_chosen
 from vadis.cli.outputs import explained
 from vadis.cli.past_results import judge_records, judge_runs
-from vadis.cli.terminal import complain, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import complain, complain_of, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
             with interrupts.interruptible():
                 found = next(asked)
             if found.error is not None:
-                complain(f"{show(found.path)}: {found.error}")
+                complain_of(found.path, found.error.partition(":")[0], found.error)
             answers.append(found)
             bars.update(bar, completed=len(answers))
     new = len(file.answers) - old

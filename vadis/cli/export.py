@@ -54,7 +54,7 @@ def export(
     for path in found.torn:
         complain(f"{show(path)} ends within a record, which is left out")
     if not found.paths:
-        raise NothingToDoError("there are no records yet")
+        raise NothingToDoError("there are no records yet", hint="wait until vadis classify has written some")
     counts: Counter[str] = Counter()
     write = _destination(found.paths, name, form, output, output_dir, overwrite)
     write(_counted((above(result, threshold) for result in found), counts))

@@ -58,6 +58,8 @@ def features(
     stride: options.Stride = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
+    jobs: options.Jobs = 0,
+    batch_size: options.BatchSize = 1,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -81,6 +83,8 @@ def features(
         layer=layer,
         sliding=sliding,
         flip=flip,
+        jobs=jobs,
+        batch_size=batch_size,
         listed=True,
         progress=run.report,
         notify=complain,
@@ -117,7 +121,7 @@ def _extracted(
         yield from _there_already(looked_at)
         looked_at.popleft()
         if isinstance(found, VideoError):
-            yield VideoResult(path, "error", error_code=found.code, error_message=found.message)
+            yield VideoResult(path, "error", error_code=found.code, error_message=found.in_full)
             continue
         target = target_of(path)
         with outputs.explained(show(target)):

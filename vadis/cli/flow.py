@@ -8,7 +8,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.outputs import check_file
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import clock, complain, detail, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError, VadisError
 
 if TYPE_CHECKING:
@@ -148,10 +148,11 @@ def _of_inputs(inputs: list[str], from_file: str | None, null: bool) -> tuple[li
     from vadis.video.sources import find_videos
 
     found = find_videos(inputs, from_file=from_file, nul=null)
-    unreadable = [source for source in found if source.error is not None]
-    for source in unreadable:
-        complain(f"{show(source.path)}: {source.error}")
-    return [source.path for source in found if source.error is None], len(unreadable)
+    readable = [source.path for source in found if source.error is None]
+    for source in found:
+        if source.error is not None:
+            complain_of(source.path, source.error.code, source.error.in_full)
+    return readable, len(found) - len(readable)
 
 
 def _of_dataset(data: Path, dataset: str | None, split: int) -> list[str]:
@@ -194,5 +195,5 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
             detail(f"{show(video)}: {'failed' if error else 'done'}")
             if error is not None:
                 failed += 1
-                complain(f"{show(video)}: {error}")
+                complain_of(video, error.code, error.in_full)
     return failed

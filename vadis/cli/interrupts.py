@@ -1,7 +1,8 @@
 """SIGINT and SIGTERM: the first ends the run in good order, the second ends it at once.
 
 A run that writes records is *deferred*: the signal is kept until the work in between may be dropped, so a record is
-written whole or not at all.
+written whole or not at all. While a module is imported a signal waits too: PyTorch's C++ runs Python while it is
+imported, and ends the process by abort() if that raises.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import NoReturn
 from vadis.errors import VadisError
 
 SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
+AGAIN_SECONDS = 0.02  # until it is looked again whether the import is over
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
 
 
@@ -38,6 +40,12 @@ def install() -> None:
     _State.pending, _State.deferred = None, False
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _receive)
+    signal.signal(signal.SIGALRM, _look_again)
+
+
+def look_no_more() -> None:
+    """At the end of the program: a signal that still waits has come too late."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -62,7 +70,7 @@ def pending() -> int:
 
 
 def cause(error: BaseException) -> BaseException:
-    """What ended the run: a signal, if one came, where it broke off an import that then failed in another way.
+    """What ended the run: a signal, if one came, where it broke off something that then failed in another way.
 
     A failure that vadis knows stays what it is: of several processes, the one that lost another tells of that.
     """
@@ -86,8 +94,25 @@ def _receive(signum: int, frame: FrameType | None) -> None:
         return
     _State.pending_since = time.monotonic()
     _State.pending = signum
-    if not _State.deferred:
-        raise Interrupted(signum)
+    _look_again(signum, frame)
+
+
+def _look_again(signum: int, frame: FrameType | None) -> None:
+    """Raise what waits, if it need not wait on."""
+    if _State.pending is None or _State.deferred:
+        return
+    if _is_importing(frame):
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        return
+    raise Interrupted(_State.pending)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _leave(signum: int) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from vadis.atomic import temporary_beside
 from vadis.cli.terminal import show
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError, VadisError, what_next
 from vadis.formats import Format
 from vadis.results import VideoResult
 
@@ -28,7 +28,9 @@ Write = Callable[[bytes], object]
 def refuse_both(output: Path | None, folder: Path | None) -> None:
     """Raises UsageError where a file and a folder are asked for at once."""
     if output and folder:
-        raise UsageError("--output and --output-dir exclude each other")
+        raise UsageError(
+            "--output and --output-dir exclude each other", hint="-o writes one file for all, --output-dir one for each"
+        )
 
 
 def refuse_several(name: str, form: Format, num_videos: int) -> None:
@@ -62,7 +64,8 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder {show(folder)} cannot be made: {error.strerror}") from error
+        message = f"the folder {show(folder)} cannot be made: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another with --output-dir")
 
@@ -121,7 +124,8 @@ def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     target = folder / relative.with_name(_fitting(relative.name, extension))
     if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):
-        raise VadisError(f"the output of {show(video)} would lie outside {show(folder)}")
+        hint = "choose a new folder: in this one a symbolic link leads elsewhere"
+        raise VadisError(f"the output of {show(video)} would lie outside {show(folder)}", hint)
     return target
 
 
@@ -145,7 +149,7 @@ def explained(place: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise VadisError(f"cannot write to {place}: {error.strerror}") from error
+        raise VadisError(f"cannot write to {place}: {error.strerror}", hint=what_next(error.errno)) from error
 
 
 @contextmanager

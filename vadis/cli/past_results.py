@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vadis.cli.accuracy import keep, report, splits_table, table
 from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain, num_videos, say, show
+from vadis.cli.terminal import complain, complain_of, num_videos, say, show
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _tell_run(run: "PastRun") -> None:
     )
     for answer in run.answers:
         if answer.error is not None:
-            complain(f"{show(answer.path)}: {answer.error}")
+            complain_of(answer.path, answer.error.partition(":")[0], answer.error)
     counts = DATASETS[dataset].counts.get(part, ()) if dataset in DATASETS else ()
     published = counts[run.split - 1] if 0 < run.split <= len(counts) else len(run.answers)
     if len(run.answers) != published:
@@ -116,7 +116,7 @@ def _tell_records(chosen: "Matched", num_examples: int) -> None:
     streams = " and ".join(chosen.streams)
     say(f"records by {show(chosen.model)} ({streams}), of whole videos; the paper tests the first 10 s of each")
     for path, reason in chosen.failed.items():
-        complain(f"{show(path)}: {reason}")
+        complain_of(path, reason.partition(":")[0], reason)
     if chosen.missing:
         complain(f"{len(chosen.missing):,} of {num_examples:,} videos have no record: {some(chosen.missing)}")
     if chosen.strange:

@@ -60,7 +60,8 @@ def _of_i3d(model: "Model") -> "dict[str, NDArray[np.float32]]":
     from vadis.models.i3d import ROWS
 
     if model.card.architecture != "i3d":
-        raise UsageError(f"{show(model.card.name)} is a model of {model.card.architecture}; only i3d has these filters")
+        message = f"{show(model.card.name)} is a model of {model.card.architecture}; only i3d has these filters"
+        raise UsageError(message, hint="name an I3D model: `vadis weights list` shows the published ones")
     key = f"{ROWS[0].name}.conv.weight"
     return {stream: network.state_dict()[key].numpy() for stream, network in model.networks.items()}
 
@@ -77,6 +78,7 @@ def _of_imagenet(path: str | None, offline: bool) -> "dict[str, NDArray[np.float
     try:
         body = imagenet_body(original.networks["rgb"].state_dict())
     except (KeyError, ValueError) as error:
-        raise UsageError(f"{show(original.card.name)} is no Inception-v1 for RGB") from error
+        hint = f"leave --imagenet out, or give the file of {IMAGENET_MODEL}"
+        raise UsageError(f"{show(original.card.name)} is no Inception-v1 for RGB", hint) from error
     (kernel,) = (value for key, value in body.items() if key.startswith("Conv2d_1a") and key.endswith("conv.weight"))
     return {"imagenet": kernel.unsqueeze(2).numpy()}

@@ -59,7 +59,8 @@ def sample(
         paths = paths or fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=say)
     missing = [stream for stream in paths if stream not in loaded.networks]
     if missing:
-        raise UsageError(f"the model {loaded.card.name} has no {missing[0]} network")
+        hint = f"leave --{missing[0]} out, or name a model that has one by --model"
+        raise UsageError(f"the model {loaded.card.name} has no {missing[0]} network", hint)
     outcome = to_json(loaded, comparisons := reproduce(loaded, paths))
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, allow_nan=False))

@@ -13,7 +13,7 @@ import typer
 from vadis.batch.summary import Summary
 from vadis.cli import interrupts
 from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain, detail, explain, say, show, video_progress
+from vadis.cli.terminal import complain, complain_of, detail, explain, say, show, video_progress
 from vadis.cli.timeline import missing_part
 from vadis.errors import VadisError, VideoError
 from vadis.results import VideoResult
@@ -121,7 +121,7 @@ class Run:
     def _note(self, record: VideoResult, seconds: float) -> None:
         self.summary.add(record)
         if record.status == "error" and self._name_problems:
-            complain(f"{show(record.path)}: {record.error_message}")
+            complain_of(record.path, record.error_code, record.error_message)
         elif record.status == "partial" and self._name_problems:
             complain(f"{show(record.path)}: partial, {missing_part(record)}")
         elif record.duration_seconds is not None:
@@ -131,7 +131,7 @@ class Run:
 def _error_record(path: str, error: VideoError) -> VideoResult:
     from vadis.video.sources import stamp
 
-    return VideoResult(path, "error", *stamp(path), error_code=error.code, error_message=error.message)
+    return VideoResult(path, "error", *stamp(path), error_code=error.code, error_message=error.in_full)
 
 
 def _as_failed(partial: VideoResult) -> VideoResult:

@@ -10,12 +10,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from vadis.cli.interrupts import Interrupted
-from vadis.errors import VadisError
+from vadis.errors import VIDEO_ERROR_CODES, VadisError, what_next
 from vadis.formats import visible
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    advised: set[str] = field(default_factory=set)  # codes of errors of which it has been said what to do next
 
 
 settings = Settings()
@@ -84,6 +85,17 @@ def complain(message: str) -> None:
     _write(message)
 
 
+def complain_of(path: str, code: str | None, message: str | None) -> None:
+    """An input that gives no result.
+
+    What to do next is said once in a run for each ``code``, however many have it; ``--quiet`` leaves it out.
+    """
+    complain(f"{show(path)}: {message}")
+    if code in VIDEO_ERROR_CODES and code not in settings.advised and not settings.quiet:
+        settings.advised.add(code)
+        _write(VIDEO_ERROR_CODES[code].what_next, before="hint: ", style="bold")
+
+
 def fail(error: VadisError) -> None:
     """The end of a run: what went wrong and what to do next."""
     _write(error.message, before="error: ", style="bold red")
@@ -110,7 +122,7 @@ def _unexpected(error: BaseException) -> VadisError:
         return VadisError("there is not enough memory", hint="close other programs, or use --streams rgb")
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
-        return VadisError(f"the operating system refuses: {error.strerror}{place}")
+        return VadisError(f"the operating system refuses: {error.strerror}{place}", hint=what_next(error.errno))
     hint = "run again with --debug to see where, and please report it"
     return VadisError(f"this is a bug in vadis: {type(error).__name__}: {error}", hint=hint)
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from vadis.cli.terminal import clock, show
+from vadis.errors import VIDEO_ERROR_CODES
 from vadis.formats import Stretch, stretches, visible
 from vadis.results import Label, VideoResult
 
@@ -90,6 +91,8 @@ def _lines(result: VideoResult, look: _Look, all_stretches: bool) -> Iterator[Te
     yield Text(show(result.path), style="bold")
     if result.status == "error":
         yield Text.assemble(("not labelled: ", "bold red"), visible(result.error_message or ""))
+        if result.error_code in VIDEO_ERROR_CODES:
+            yield Text(f"hint: {VIDEO_ERROR_CODES[result.error_code].what_next}", style="dim")
     else:
         yield from _notes(result, look)
         runs = stretches(result.segments)

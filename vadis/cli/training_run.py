@@ -12,7 +12,7 @@ from vadis.cli.flow import fill
 from vadis.cli.interrupts import Interrupted
 from vadis.cli.live import training_progress
 from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain, say, settings, show, video_progress
+from vadis.cli.terminal import complain_of, say, settings, show, video_progress
 from vadis.cli.training_options import IMAGENET, Asked
 from vadis.errors import UsageError
 
@@ -88,7 +88,8 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
         say(f"begins from {show(start.card.name)}")
         if asked.architecture not in (None, start.card.architecture):
             raise UsageError(
-                f"{show(asked.start)} is a model of {start.card.architecture}, not of {asked.architecture}"
+                f"{show(asked.start)} is a model of {start.card.architecture}, not of {asked.architecture}",
+                hint=f"leave --arch out, or name a model of {asked.architecture} by --from",
             )
         architecture = start.card.architecture
     row = MODELS[architecture]
@@ -231,7 +232,7 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
-                complain(f"{show(example.path)}: {error}")
+                complain_of(example.path, error.code, error.in_full)
 
 
 def _test(plan: "Plan", asked: Asked, networks: "Networks", device: "torch.device") -> None:

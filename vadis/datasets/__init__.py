@@ -110,7 +110,8 @@ def find_dataset(
             result (see ``checks``).
     """
     if not 0 <= allow_missing <= 1:
-        raise UsageError(f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}")
+        message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"
+        raise UsageError(message, "0.1, as by default, stops where a tenth of a split is missing")
     if name is not None and name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATASETS)}"

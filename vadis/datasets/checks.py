@@ -152,9 +152,11 @@ def without_repetitions(splits: Mapping[str, Sequence[Listed]]) -> tuple[dict[st
             else:
                 repeated.append(line.name)
     if labels:
-        raise UsageError(f"the lists give two labels to {counted(labels, 'file')}: {some(labels)}")
+        message = f"the lists give two labels to {counted(labels, 'file')}: {some(labels)}"
+        raise UsageError(message, "take out the lines that are wrong; one label belongs to a file")
     if places:
-        raise UsageError(f"the lists put {counted(places, 'file')} into two splits: {some(places)}")
+        message = f"the lists put {counted(places, 'file')} into two splits: {some(places)}"
+        raise UsageError(message, "take them out of one: a test on what was learnt proves nothing")
     return kept, repeated
 
 

@@ -40,7 +40,7 @@ def read(tree: Tree, request: Request) -> Dataset:
     dataset = _from_lists(paths, tree, request) if paths else _from_folders(tree, request)
     if len(dataset.classes) < 2:
         inside = f"{tree.root}{os.sep}{dataset.classes[0]}" if dataset.classes else ""
-        hint = f"the class folders may lie deeper: try {printable(inside)}" if inside else None
+        hint = f"the class folders may lie deeper: try {printable(inside)}" if inside else "make one for each class"
         raise UsageError(
             f"{printable(tree.root)} holds {counted(dataset.classes, 'class folder')}: two are needed", hint
         )
@@ -60,7 +60,8 @@ def _from_lists(paths: Iterable[str], tree: Tree, request: Request) -> Dataset:
         for place, cells in read_table(path):
             split = SPLIT_NAMES.get(cells.get("split", "").lower() or default)
             if split is None or not cells["path"] or not cells["label"]:
-                raise UsageError(f"{place} is not a path, a label and train, val or test")
+                hint = "such as clips/a.mp4,wave,train; without a column split, the name of the list says which it is"
+                raise UsageError(f"{place} is not a path, a label and train, val or test", hint)
             key = os.path.normpath(os.path.join(tree.root, cells["path"]))  # noqa: PTH118
             splits.setdefault(split, []).append(Listed(cells["path"], cells["label"], key))
     classes = tuple(sorted({line.label for lines in splits.values() for line in lines}))
@@ -134,7 +135,7 @@ def _refuse_untrained(splits: Mapping[str, Iterable[Example]]) -> None:
             meant = nearest(unknown[0], trained)
             raise UsageError(
                 f"{counted(unknown, 'class')} in {split} without an example in train: {some(unknown)}",
-                f"did you mean {printable(meant)}?" if meant else None,
+                f"did you mean {printable(meant)}?" if meant else f"give it examples in train, or none in {split}",
             )
 
 

@@ -44,7 +44,7 @@ def read(tree: Tree, request: Request) -> Dataset:
         for place, line in read_lines(path):
             name, *flags = line.rsplit(maxsplit=1)
             if len(flags) != 1 or flags[0] not in _SPLITS:
-                raise UsageError(f"{place} is not a file and 0, 1 or 2: {printable(line)}")
+                raise UsageError(f"{place} is not a file and 0, 1 or 2: {printable(line)}", f"take it from {SOURCE}")
             key = name.rpartition(".")[0].casefold()
             if split := _SPLITS[flags[0]]:
                 splits[split].append(Listed(f"{label}/{name}", label, key))

@@ -20,6 +20,7 @@ from vadis.weights.labels import PUBLISHED_LISTS, published_labels
 
 SOURCE = "train.csv, val.csv and test.csv from https://github.com/cvdfoundation/kinetics-dataset"
 _COLUMNS = {"youtube_id", "time_start", "time_end"}
+_AS_PUBLISHED = f"take the line out, or the list from {SOURCE}"
 
 
 class _Row(NamedTuple):
@@ -51,7 +52,8 @@ def read(tree: Tree, request: Request) -> Dataset:
     rows = [row for path in paths for row in _rows(path)]
     labelled = [row for row in rows if row.label]
     if not labelled:
-        raise UsageError(f"{printable(paths[0])} has no labels: it is the list of a held-out test set")
+        message = f"{printable(paths[0])} has no labels: it is the list of a held-out test set"
+        raise UsageError(message, f"put lists with labels beside it: {SOURCE}")
     spellings = _spellings({row.label for row in labelled})
     splits: dict[str, list[Listed]] = {}
     for row in labelled:
@@ -72,13 +74,15 @@ def _rows(path: str) -> Iterator[_Row]:
         given = cells.get("split") or _split_in(stem_of(path))
         split = SPLIT_NAMES.get(given.lower())
         if split is None:
-            raise UsageError(f"{place} is of the split {printable(given)!r}: not train, val or test")
+            hint = "correct it; the split of a list without such a column is in its name: train.csv, val.csv, test.csv"
+            raise UsageError(f"{place} is of the split {printable(given)!r}: not train, val or test", hint)
         try:
             start, end = float(cells["time_start"]), float(cells["time_end"])
         except ValueError:
-            raise UsageError(f"{place} has times that are no numbers") from None
+            raise UsageError(f"{place} has times that are no numbers", _AS_PUBLISHED) from None
         if not cells["youtube_id"] or not 0 <= start < end < float("inf"):
-            raise UsageError(f"{place} is not a clip: it needs an id, and a start before its end")
+            message = f"{place} is not a clip: it needs an id, and a start before its end"
+            raise UsageError(message, _AS_PUBLISHED)
         yield _Row(split, cells.get("label", ""), cells["youtube_id"], start, end)
 
 

@@ -107,7 +107,8 @@ class Dataset:
         """
         if split not in self.splits:
             there = ", ".join(self.splits)
-            raise UsageError(f"{self.name} in {printable(self.root)} has no {split} split (it has {there})")
+            message = f"{self.name} in {printable(self.root)} has no {split} split (it has {there})"
+            raise UsageError(message, f"add its videos: in a folder {split}/, or with lists that name them")
         return self.splits[split]
 
     def summary(self) -> str:

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterator
 
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
 from vadis.results import printable
 
 _MAX_HEADER = 4096  # characters of a first line looked at: a table of features may have one of megabytes
@@ -23,7 +23,8 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
                 if stripped := line.strip():
                     yield f"{printable(path)}, line {number},", stripped
     except OSError as error:
-        raise UsageError(f"the list {printable(path)} cannot be read: {error.strerror}") from error
+        message = f"the list {printable(path)} cannot be read: {error.strerror}"
+        raise UsageError(message, what_next(error.errno)) from error
 
 
 def columns_of(path: str) -> tuple[str, ...]:
@@ -51,8 +52,11 @@ def read_table(path: str) -> Iterator[tuple[str, dict[str, str]]]:
                 if not any(cells):
                     continue
                 if len(cells) < len(columns):
-                    raise UsageError(f"{place} has {len(cells)} cells instead of {len(columns)}")
+                    hint = f"write all of {','.join(columns)}; a cell may be empty"
+                    raise UsageError(f"{place} has {len(cells)} cells instead of {len(columns)}", printable(hint))
                 yield place, {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
-    except (OSError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"the list {printable(path)} cannot be read: {reason}") from error
+    except OSError as error:
+        message = f"the list {printable(path)} cannot be read: {error.strerror}"
+        raise UsageError(message, what_next(error.errno)) from error
+    except csv.Error as error:
+        raise UsageError(f"the list {printable(path)} cannot be read: {error}", "save it as CSV again") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
 from vadis.results import printable
 from vadis.video.sources import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 
@@ -97,6 +97,7 @@ class _Walk:
     folders: list[str] = field(default_factory=list)
     lists: list[tuple[int, str]] = field(default_factory=list)  # (depth, path)
     unreadable: list[str] = field(default_factory=list)
+    _refusal: int | None = None  # why the first of them is
 
     def finish(self, called: str = "dataset") -> Tree:
         shown = printable(self.top)
@@ -106,7 +107,7 @@ class _Walk:
             raise UsageError(f"the {called} {shown} {what}", "name the folder that holds it")
         self._walk()
         if self.unreadable and not self.folders and not self.videos:
-            raise UsageError(f"the {called} {self.unreadable[0]}")
+            raise UsageError(f"the {called} {self.unreadable[0]}", what_next(self._refusal))
         lists = tuple(path for _, path in sorted(self.lists))
         return Tree(self.top, by_bytes(self.videos), by_bytes(self.folders), lists, tuple(self.unreadable))
 
@@ -123,6 +124,7 @@ class _Walk:
                 inner = self._take(folder, depth)
             except OSError as error:
                 self.unreadable.append(f"{printable(folder)} cannot be listed: {error.strerror}")
+                self._refusal = self._refusal or error.errno
                 continue
             pending += [(path, depth + 1) for path in inner]
             self.folders += inner

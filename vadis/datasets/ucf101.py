@@ -23,6 +23,7 @@ TEST_GROUPS = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}  # what the of
 SPELLINGS = {"HandStandPushups": "HandstandPushups"}  # in file names: in classInd.txt and the folders
 
 _NAME = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
+_AS_PUBLISHED = f"take all lists from {SOURCE}"
 
 
 def detect(tree: Tree) -> bool:
@@ -69,7 +70,7 @@ def _numbered_classes(tree: Tree) -> dict[str, str]:
         for place, line in read_lines(path):
             number, _, label = line.partition(" ")
             if not number.isdecimal() or not label or number in numbers:
-                raise UsageError(f"{place} is not a number and a class: {printable(line)}")
+                raise UsageError(f"{place} is not a number and a class: {printable(line)}", _AS_PUBLISHED)
             numbers[number] = label.strip()
     return numbers
 
@@ -80,24 +81,26 @@ def _listed(path: str) -> Iterator[tuple[str, Listed, str]]:
         name, _, number = line.partition(" ")
         label, _, file = name.rpartition("/")
         if not label:
-            raise UsageError(f"{place} is not a class and a file: {printable(line)}")
+            raise UsageError(f"{place} is not a class and a file: {printable(line)}", _AS_PUBLISHED)
         yield place, Listed(name, label, file.rpartition(".")[0].casefold()), number.strip()
 
 
 def _check(place: str, listed: Listed, number: str, numbers: dict[str, str], classes: tuple[str, ...]) -> None:
     if listed.label not in classes:
         meant = nearest(listed.label, classes)
-        hint = f"did you mean {printable(meant)}?" if meant else None
+        hint = f"did you mean {printable(meant)}?" if meant else _AS_PUBLISHED
         raise UsageError(f"{place} has the class {printable(listed.label)}, which classInd.txt lacks", hint)
     if number and numbers and numbers.get(number) != listed.label:
-        raise UsageError(f"{place} gives two labels to {printable(listed.name)}: class {number} is another")
+        message = f"{place} gives two labels to {printable(listed.name)}: class {number} is another"
+        raise UsageError(message, _AS_PUBLISHED)
 
 
 def _from_names(tree: Tree, request: Request) -> Lists:
     """Train and test by the groups in the names; classes as ``classInd.txt`` orders them: alphabetically, caseless."""
     matches = {_key(path): match for path in tree.videos if (match := _NAME.fullmatch(stem_of(path)))}
     if not matches:
-        raise UsageError(f"no file under {printable(tree.root)} is named v_<Class>_g<group>_c<clip>, as in UCF-101")
+        message = f"no file under {printable(tree.root)} is named v_<Class>_g<group>_c<clip>, as in UCF-101"
+        raise UsageError(message, f"add {SOURCE}; or read class folders of your own as the dataset 'folder'")
     spellings = _spellings(tree)
     splits: dict[str, list[Listed]] = {"train": [], "test": []}
     for key, match in matches.items():

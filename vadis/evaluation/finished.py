@@ -81,7 +81,7 @@ def find_runs(root: Path) -> Found:
     """
     found = Found()
     if root.exists() and not root.is_dir():
-        raise UsageError(f"{_shown(root)} is not a folder")
+        raise UsageError(f"{_shown(root)} is not a folder", hint="name the folder that holds the runs")
     origins = _Origins()
     pairs = [(folder, _json(folder / RUN_NAME)) for folder in _folders(root)]
     # Runs on Kinetics come first: others begin from their models.

@@ -132,7 +132,8 @@ def _files(path: Path) -> list[Path]:
         return [path]
     files = sorted(file for extension in EXTENSIONS for file in path.rglob(f"*{extension}") if file.is_file())
     if not files:
-        raise UsageError(f"{_shown(path)} holds no results (no .jsonl or .json file)")
+        hint = "name a folder of vadis evaluate, or of what vadis classify wrote as jsonl or json"
+        raise UsageError(f"{_shown(path)} holds no results (no .jsonl or .json file)", hint)
     evaluations = [file for file in files if file.name == ANSWERS_NAME]
     if evaluations:
         raise UsageError(

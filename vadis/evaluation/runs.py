@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
 from vadis.evaluation.answers import ANSWERS_NAME, Answer, parsed
 from vadis.evaluation.metrics import Metrics, metrics
 from vadis.results import printable
@@ -53,11 +53,13 @@ def read_run(folder: Path, *, partial: bool = False) -> PastRun:
     try:
         settings, answers, _ = parsed(path, path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{_shown(path)} cannot be read: {error.strerror}") from error
+        message = f"{_shown(path)} cannot be read: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
     missing = [key for key in NEEDED if key not in settings]
     strange = {answer.label for answer in answers.values()} - set(settings.get("classes", ()))
     if missing or strange:
-        raise UsageError(f"{_shown(path)} is not a file of answers")
+        hint = "name the folder of a vadis evaluate, finetune or train"
+        raise UsageError(f"{_shown(path)} is not a file of answers", hint)
     wanted = _num_examples(folder / METRICS_NAME)
     if wanted != len(answers) and not partial:
         so_far = f"{len(answers):,} videos have answers" + (
@@ -87,7 +89,8 @@ def check_together(runs: Sequence[PastRun]) -> None:
         for key in sorted({*first.settings, *run.settings} - {"model", "model_sha256", "split"}):
             if run.settings.get(key) != first.settings.get(key):
                 raise UsageError(
-                    f"{_shown(first.folder)} and {_shown(run.folder)} differ in their {key}: there is no mean of them"
+                    f"{_shown(first.folder)} and {_shown(run.folder)} differ in their {key}: there is no mean of them",
+                    hint="evaluate both in the same way, or give one of them alone",
                 )
         for other in runs[:index]:
             if other.split == run.split:

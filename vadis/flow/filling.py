@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vadis.atomic import temporary_beside
 from vadis.device import cpu_count
-from vadis.errors import VadisError, VideoError
+from vadis.errors import VadisError, VideoError, what_next
 from vadis.flow.codes import encoded
 from vadis.flow.of_video import Frames, with_flow
 from vadis.flow.recording import record
@@ -166,11 +166,12 @@ def _write(video: str, store: FlowStore, flowing: Flowing, progress: Callable[[F
             num_frames = record(temporary, map(counted, _codes(flowing)))
             with open_gray(temporary) as flow:
                 if flow.expected_num_frames != num_frames:
-                    raise VadisError(f"{store.root} gave back other flow than was written: the disk is in doubt")
+                    message = f"{store.root} gave back other flow than was written: the disk is in doubt"
+                    raise VadisError(message, hint="choose a folder on another disk")
             os.fsync(file.fileno())
             temporary.replace(path)
     except OSError as error:
-        raise VadisError(f"{path} cannot be written: {error.strerror}") from error
+        raise VadisError(f"{path} cannot be written: {error.strerror}", what_next(error.errno)) from error
 
 
 def _codes(flowing: Flowing) -> Iterator[Codes]:
@@ -205,4 +206,4 @@ def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoder
             num_frames = record(temporary, codes(limit=chunk + 1))
             return _Trial(num_frames, time.perf_counter() - began, temporary.stat().st_size)
     except OSError as error:
-        raise VadisError(f"{store.root} cannot be written: {error.strerror}") from error
+        raise VadisError(f"{store.root} cannot be written: {error.strerror}", what_next(error.errno)) from error

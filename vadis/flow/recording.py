@@ -13,7 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import VadisError
+from vadis.errors import VadisError, what_next
 from vadis.video.timegrid import GRID_FPS
 
 CODEC = "mjpeg, quantiser 1, in mp4"
@@ -42,7 +42,8 @@ def record(path: Path, chunks: Iterable[NDArray[np.uint8]]) -> int:
             container.mux(stream.encode(None))
     except (OSError, av.FFmpegError) as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise VadisError(f"{path.parent} does not take the flow of a video: {reason}") from error
+        message = f"{path.parent} does not take the flow of a video: {reason}"
+        raise VadisError(message, hint=what_next(error.errno)) from error
     return num_frames
 
 

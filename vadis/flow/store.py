@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.atomic import FULL_DISK, temporary_beside
-from vadis.errors import UsageError, VadisError, VideoError
+from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.flow.codes import BOUND, STEPS, decoded
 from vadis.flow.recording import CODEC
 from vadis.results import printable
@@ -48,6 +48,7 @@ SETTINGS: dict[str, Any] = {
 """What must be the same for flow to mean the same; read by people and by ``FlowStore``."""
 
 SETTINGS_NAME = "settings.json"
+_ANEW = "delete it and run vadis flow again"  # about what is damaged in a store
 _END_BYTES = 1 << 16  # of a video, at either end, by which it is known
 
 
@@ -127,7 +128,8 @@ class FlowStore:
         except VideoError as error:
             if error.code == "not_found":
                 raise VideoError("not_found", "its flow is not in the store", "run vadis flow on it") from error
-            raise VideoError(error.code, f"its flow ({path.name}): {error.message}", error.hint) from error
+            hint = error.own_hint or _ANEW
+            raise VideoError(error.code, f"its flow ({path.name}): {error.message}", hint) from error
 
     def _begin(self, create: bool) -> None:
         """Make the folder a store."""
@@ -146,7 +148,7 @@ class FlowStore:
                 temporary.replace(self.root / SETTINGS_NAME)
         except OSError as error:
             kind = VadisError if error.errno in FULL_DISK else UsageError
-            raise kind(f"{name} cannot become a flow store: {error.strerror}") from error
+            raise kind(f"{name} cannot become a flow store: {error.strerror}", what_next(error.errno)) from error
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
@@ -156,7 +158,8 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UsageError(f"{printable(str(path))} cannot be read: {error.strerror}") from error
+        message = f"{printable(str(path))} cannot be read: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
     except ValueError as error:
         raise UsageError(f"{printable(str(path))} is damaged", hint="compute the flow into a new folder") from error
     return settings if isinstance(settings, dict) else {}
@@ -164,7 +167,7 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
 
 def _length(flow: "Video") -> int:
     if flow.expected_num_frames is None:
-        raise VideoError("truncated_or_incomplete", "its flow states no length", "delete it and run vadis flow again")
+        raise VideoError("truncated_or_incomplete", "its flow states no length", _ANEW)
     return flow.expected_num_frames
 
 

@@ -65,7 +65,8 @@ class Model:
         if streams == self.card.streams:
             return self
         if BOTH in self.networks:
-            raise UsageError(f"the streams of {self.card.name} are one network, which needs all of them")
+            message = f"the streams of {self.card.name} are one network, which needs all of them"
+            raise UsageError(message, hint="leave --streams out, or use a model with a network for each")
         kept = {stream: self.networks[stream] for stream in streams}
         return replace(self, card=replace(self.card, streams=streams), networks=kept)
 

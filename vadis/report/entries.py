@@ -76,10 +76,12 @@ def pieces_for(num_videos: int) -> int:
 
 
 def words() -> dict[str, dict[str, str]]:
-    """The meaning of every error code and flag."""
+    """The meaning of every error code and flag, and what to do next about an error."""
     from vadis.inference import FLAGS as OUR_FLAGS  # PyTorch comes with it
 
-    return {"reasons": VIDEO_ERROR_CODES, "flags": FLAGS | OUR_FLAGS}
+    reasons = {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()}
+    what_next = {code: each.what_next for code, each in VIDEO_ERROR_CODES.items()}
+    return {"reasons": reasons, "next": what_next, "flags": FLAGS | OUR_FLAGS}
 
 
 def place_of(path: str, bases: Iterable[Path]) -> str | None:

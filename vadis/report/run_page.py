@@ -158,11 +158,9 @@ def _plain(value: Any) -> str:
     """A value as a person writes it."""
     if isinstance(value, list):
         return ", ".join(map(_plain, value))
-    return (
-        {None: "–", True: "yes", False: "no"}.get(value, str(value))
-        if not isinstance(value, dict)
-        else json.dumps(value)
-    )
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return {"None": "–", "True": "yes", "False": "no"}.get(str(value), str(value))
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.atomic import temporary_beside
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError, VadisError, what_next
 from vadis.results import printable
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -69,7 +69,8 @@ def video_file(
             temporary.replace(path)
     except (OSError, av.FFmpegError) as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise VadisError(f"{printable(str(path))} cannot be written: {reason}") from error
+        message = f"{printable(str(path))} cannot be written: {reason}"
+        raise VadisError(message, hint=what_next(error.errno)) from error
 
 
 class _Writer:

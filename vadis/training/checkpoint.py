@@ -27,7 +27,8 @@ import safetensors.torch
 from torch import Tensor
 
 from vadis.atomic import FULL_DISK, sync_folder
-from vadis.errors import VadisError
+from vadis.errors import VadisError, what_next
+from vadis.training.log import RESUME
 
 SCHEMA = 1
 KEPT = 2  # the newest, and one before it should the disk lose the newest
@@ -48,6 +49,9 @@ class Checkpoint:
 
 class DamagedCheckpointError(VadisError):
     """A checkpoint that is not what was written."""
+
+
+_PASSED_OVER = "look at the disk; the same command with --resume goes on from the newest one that is whole"
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -89,10 +93,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         manifest = _read_manifest(path)
         contents = {name: (path / name).read_bytes() for name in (TENSORS, STATE)}
     except OSError as error:
-        raise DamagedCheckpointError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+        message = f"the checkpoint {path} cannot be read: {error.strerror}"
+        raise DamagedCheckpointError(message, hint=what_next(error.errno)) from error
     for name, content in contents.items():
         if manifest["files"][name] != _fingerprint(content):
-            raise DamagedCheckpointError(f"the checkpoint {path} is damaged: {name} is not what was written")
+            message = f"the checkpoint {path} is damaged: {name} is not what was written"
+            raise DamagedCheckpointError(message, hint=_PASSED_OVER)
     tensors = safetensors.torch.load(contents[TENSORS])
     return Checkpoint(manifest["step"], tensors, json.loads(contents[STATE]))
 
@@ -111,7 +117,8 @@ def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
         except DamagedCheckpointError:
             damaged.append(path)
     if damaged:
-        raise DamagedCheckpointError(f"all {len(damaged)} checkpoints in {folder} are damaged")
+        hint = "choose another folder, to begin anew; and look at the disk"
+        raise DamagedCheckpointError(f"all {len(damaged)} checkpoints in {folder} are damaged", hint)
     return None
 
 
@@ -193,9 +200,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if content != _sealed(values):
             raise ValueError("the seal does not fit")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedCheckpointError(f"the checkpoint {path} is damaged: {MANIFEST} is not what was written") from error
+        message = f"the checkpoint {path} is damaged: {MANIFEST} is not what was written"
+        raise DamagedCheckpointError(message, hint=_PASSED_OVER) from error
     if values["schema"] != SCHEMA:
-        raise VadisError(f"the checkpoint {path} has schema {values['schema']!r}, this vadis reads {SCHEMA}")
+        message = f"the checkpoint {path} has schema {values['schema']!r}, this vadis reads {SCHEMA}"
+        raise VadisError(message, hint="go on with the vadis that wrote it, or choose another folder")
     manifest: dict[str, Any] = values
     return manifest
 
@@ -218,6 +227,7 @@ def _write_error(target: Path, num_bytes: int, error: OSError) -> VadisError:
     if error.errno in FULL_DISK:
         return VadisError(
             f"no space left to write the checkpoint {target} ({num_bytes / 1e6:,.1f} MB); the one before it is intact",
-            hint="free some space, then run the same command with --resume",
+            hint=f"free some space, then {RESUME}",
         )
-    return VadisError(f"the checkpoint {target} cannot be written: {error.strerror}; the one before it is intact")
+    message = f"the checkpoint {target} cannot be written: {error.strerror}; the one before it is intact"
+    return VadisError(message, hint=what_next(error.errno, again=RESUME))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Dataset, Example
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inflation import from_imagenet
@@ -81,7 +81,8 @@ class Plan:
         for label in self.dataset.classes:
             fault = label_fault(label)
             if fault is not None:
-                raise UsageError(f"the class {printable(label)} {fault}, so no model can have it")
+                message = f"the class {printable(label)} {fault}, so no model can have it"
+                raise UsageError(message, hint="give it another name, in the lists or by renaming its folder")
         lacking = [stream for stream in self.streams if self.start and stream not in self.start.card.streams]
         if lacking:
             raise UsageError(
@@ -90,7 +91,8 @@ class Plan:
         for recipe in self.recipes.values():
             fault = _length_fault(self.row, recipe.clip_frames)
             if fault is not None and self.mode == "full":
-                raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}")
+                hint = "leave it out of --set and of the recipe's file, or train another architecture"
+                raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}", hint)
         for run in self.recipes:
             self.splits(run)
 
@@ -190,7 +192,8 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
             return
         there = json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{name} cannot hold a training run: {error.strerror}") from error
+        message = f"{name} cannot hold a training run: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
     except ValueError as error:
         raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
     if not isinstance(there, dict) or there != wanted:
@@ -232,7 +235,8 @@ def _begin_from_imagenet(network: nn.Module, imagenet: Model) -> None:
     try:
         from_imagenet(network, imagenet.networks["rgb"].state_dict())
     except ValueError as error:
-        raise UsageError(f"training cannot begin from {imagenet.card.name}: {error}") from error
+        message = f"training cannot begin from {imagenet.card.name}: {error}"
+        raise UsageError(message, hint="let it begin from scratch, or from a model of its own architecture") from error
 
 
 def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
@@ -242,7 +246,8 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
     expected = {key: tuple(value.shape) for key, value in own.items() if _is_body(key)}
     difference = describe_difference(expected, {key: tuple(value.shape) for key, value in body.items()})
     if difference is not None:
-        raise UsageError(f"the model to begin from is another network: {difference}")
+        hint = "begin from a model of the same architecture and width, or from scratch"
+        raise UsageError(f"the model to begin from is another network: {difference}", hint)
     network.load_state_dict({**own, **body})
 
 

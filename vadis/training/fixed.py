@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Example
-from vadis.errors import UsageError, VadisError, VideoError
+from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.features import mean_features
 from vadis.inference import Progress
 from vadis.models import MODELS, Model
@@ -39,7 +39,7 @@ from vadis.results import printable
 from vadis.training.distributed import Process
 from vadis.training.finetuning import Plan, list_sha256, new_networks, tensors_of
 from vadis.training.loader import BROKEN_ALLOWED, MOST_NAMED
-from vadis.training.log import Event
+from vadis.training.log import RESUME, Event
 from vadis.training.loop import Outcome, Settings, train
 from vadis.training.run_folder import locked
 from vadis.training.validation import Validation, never, validate_clips
@@ -98,7 +98,8 @@ class FeatureStore:
                         self._numbers[record[:KEY_BYTES]] = self._count
                     self._count += 1
         except OSError as error:
-            raise VadisError(f"{self._path} cannot be read: {error.strerror}") from error
+            message = f"{self._path} cannot be read: {error.strerror}"
+            raise VadisError(message, hint=what_next(error.errno)) from error
 
     def has(self, example: Example) -> bool:
         """Whether the features of this example are there."""
@@ -122,7 +123,8 @@ class FeatureStore:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise VadisError(f"{self._path} cannot be written: {error.strerror}") from error
+            message = f"{self._path} cannot be written: {error.strerror}"
+            raise VadisError(message, hint=what_next(error.errno, again=RESUME)) from error
         self._numbers[self._key(example)] = self._count
         self._count += 1
 
@@ -151,7 +153,8 @@ class FeatureStore:
                 return
             there = json.loads(path.read_bytes())
         except OSError as error:
-            raise UsageError(f"{name} cannot hold features: {error.strerror}") from error
+            message = f"{name} cannot hold features: {error.strerror}"
+            raise UsageError(message, hint=what_next(error.errno)) from error
         except ValueError as error:
             raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
         if there != wanted:
@@ -251,7 +254,7 @@ def _refuse_many(broken: Sequence[tuple[Example, VideoError]], num_examples: int
     named = [f"{printable(example.path)} ({error.code})" for example, error in broken]
     raise VadisError(
         f"{len(broken):,} of {num_examples:,} videos cannot be read: {', '.join(named[-MOST_NAMED:])}",
-        hint=broken[-1][1].hint or "repair or remove them; up to 1 % are left out",
+        hint=broken[-1][1].own_hint or "repair or remove them; up to 1 % are left out",
     )
 
 
@@ -351,4 +354,5 @@ def _refuse_gaps(plan: Plan, store: FeatureStore) -> None:
     wanted = wanted_examples(plan)
     missing = sum(not store.has(example) for example in wanted)
     if missing > allowed_broken(len(wanted)):
-        raise VadisError(f"the features of {missing:,} of {len(wanted):,} videos are not in {store.folder}")
+        message = f"the features of {missing:,} of {len(wanted):,} videos are not in {store.folder}"
+        raise VadisError(message, hint="the same command with --resume computes them")

@@ -79,15 +79,17 @@ class VideoClips:
         shrink: int = 1,
     ) -> None:
         if not examples:
-            raise UsageError("there is no video to learn from or to test on")
+            raise UsageError("there is no video to learn from or to test on", hint="take a split that has some")
         if "flow" in streams and store is None:
             raise UsageError("flow is read from a flow store", hint="make one with vadis flow")
         if not streams or not set(streams) <= STREAMS.keys() or (train and frames is None):
-            raise UsageError(f"there are no {'training' if train else 'test'} clips {streams = }, {frames = }")
+            hint = f"streams are of {', '.join(STREAMS)}, and training clips have a number of frames"
+            raise UsageError(f"there are no {'training' if train else 'test'} clips {streams = }, {frames = }", hint)
         numbers = {name: number for number, name in enumerate(classes)}
         unknown = sorted({example.label for example in examples} - numbers.keys())
         if unknown:
-            raise UsageError(f"{printable(unknown[0])} is not a class of this model ({len(unknown)} labels are not)")
+            message = f"{printable(unknown[0])} is not a class of this model ({len(unknown)} labels are not)"
+            raise UsageError(message, hint="give the classes of the dataset that the examples are from")
         self._examples = tuple(examples)
         self._labels = [numbers[example.label] for example in examples]
         self._streams, self._store = streams, store
@@ -116,7 +118,7 @@ class VideoClips:
                 return self._load(self._examples[number], draw), self._labels[number], self._examples[number].path
             except VideoError as error:
                 self._note(number, error)
-        raise VadisError("not one of the videos can be read")
+        raise VadisError("not one of the videos can be read", hint="the warnings before say why of each")
 
     def broken(self) -> list[tuple[str, str]]:
         """The videos that could not be read up to now, by any worker: (path, code of the error)."""
@@ -134,7 +136,7 @@ class VideoClips:
             more = f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
             raise VadisError(
                 f"{count:,} of {len(self):,} videos cannot be read: {', '.join(named[:MOST_NAMED])}{more}",
-                hint=error.hint or "repair or remove them; up to 1 % are replaced by others",
+                hint=error.own_hint or "repair or remove them; up to 1 % are replaced by others",
             )
 
     def _load(self, example: Example, draw: Draw | None) -> tuple[Tensor, ...]:
@@ -210,7 +212,7 @@ def part_of(example: Example, length: int, frames: int | None, draw: Draw | None
     end = length if example.end_seconds is None else min(length, round(example.end_seconds * GRID_FPS))
     room = end - first
     if room <= 0:
-        raise VideoError("too_short", "it ends before the listed part of it begins")
+        raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
     wanted = frames or max(room, CLIP_FRAMES)
     count = min(room, wanted)
     return Part(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, wanted)

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError, VadisError, what_next
 
 LOG_NAME = "log.jsonl"
+RESUME = "run the same command with --resume"  # what goes on, once the disk takes it
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Log:
         try:
             os.write(self._descriptor, line.encode("ascii"))
         except OSError as error:
-            raise VadisError(f"{self._path} cannot be written: {error.strerror}") from error
+            message = f"{self._path} cannot be written: {error.strerror}"
+            raise VadisError(message, hint=what_next(error.errno, again=RESUME)) from error
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Log]:
         _forget_after(path, step, validated_at)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint=what_next(error.errno)) from error
     try:
         yield Log(path, descriptor)
     finally:

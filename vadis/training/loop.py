@@ -155,7 +155,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         if not len(self.clips):
-            raise UsageError("there are no clips to learn from")
+            raise UsageError("there are no clips to learn from", hint="give examples of the split train")
         self.share = len(share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
         self.least = getattr(self.network, "least_clips", 1)  # that it can learn from at once
         if self._fewest_at_once(self.recipe.micro_batch) < self.least:

@@ -137,7 +137,7 @@ def stream_clips(
     with closing(loaded):
         for clip in loaded:
             if isinstance(clip, _Failure):
-                raise VadisError(*clip)
+                raise VadisError(clip.message, clip.hint)
             yield clip
 
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
 from vadis.results import printable
-from vadis.training.recipes import Recipe, find_recipe, override
+from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,7 +45,8 @@ def chosen_recipes(
         written = _read(Path(asked))
     strange = sorted(key for key, value in written.items() if isinstance(value, dict) and key not in defaults)
     if strange:
-        raise UsageError(f"{printable(str(asked))}: there is no network {printable(strange[0])!r} to train")
+        message = f"{printable(str(asked))}: there is no network {printable(strange[0])!r} to train"
+        raise UsageError(message, hint=f"the networks of this run are {', '.join(defaults)}")
     return {stream: _recipe(stream, name, written, changes or {}) for stream, name in defaults.items()}
 
 
@@ -55,7 +56,7 @@ def _recipe(stream: str, default: str, written: Mapping[str, Any], changes: Mapp
     numbers = {**general, **written.get(stream, {})}
     name = numbers.pop("recipe", default)
     if not isinstance(name, str):
-        raise UsageError(f"recipe is the name of one, not {name!r}")
+        raise UsageError(f"recipe is the name of one, not {name!r}", hint=f"one of {', '.join(RECIPES)}")
     return override(find_recipe(name), {**numbers, **changes})
 
 
@@ -64,9 +65,11 @@ def _read(path: Path) -> dict[str, Any]:
         written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return written
     except OSError as error:
-        raise UsageError(f"the recipe {printable(str(path))} cannot be read: {error.strerror}") from error
+        message = f"the recipe {printable(str(path))} cannot be read: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
     except ValueError as error:  # TOML's and UTF-8's
-        raise UsageError(f"the recipe {printable(str(path))} is not TOML: {error}") from error
+        hint = "write one field = value in a line, such as steps = 500; words stand in quotes"
+        raise UsageError(f"the recipe {printable(str(path))} is not TOML: {error}", hint) from error
 
 
 def default_recipe(architecture: str, dataset: str, run: str, mode: str) -> str:

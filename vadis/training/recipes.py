@@ -67,7 +67,8 @@ class Recipe:
     def __post_init__(self) -> None:
         fault = _fault(self)
         if fault is not None:
-            raise UsageError(f"the recipe {self.name} cannot be used: {fault}")
+            hint = "correct it where it was set: by --set, or in the recipe's file"
+            raise UsageError(f"the recipe {self.name} cannot be used: {fault}", hint)
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values; ``Recipe.from_json`` gives it back."""
@@ -194,7 +195,7 @@ RECIPES: dict[str, Recipe] = {
 def find_recipe(name: str) -> Recipe:
     """The recipe of this name; raises UsageError, naming the nearest, where there is none."""
     if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}{_nearest(name, RECIPES)}", hint=f"one of {', '.join(RECIPES)}")
+        raise UsageError(f"there is no recipe {name!r}", hint=_those_there_are(name, RECIPES))
     return RECIPES[name]
 
 
@@ -211,13 +212,15 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     kinds = {field.name: field.type for field in fields(Recipe)}
     for name in values:
         if name not in kinds:
-            raise UsageError(f"a recipe has no field {name!r}{_nearest(name, kinds)}")
+            raise UsageError(f"a recipe has no field {name!r}", hint=_those_there_are(name, kinds))
     return replace(recipe, **{name: _parsed(name, kinds[name], value) for name, value in values.items()})
 
 
-def _nearest(name: str, known: Mapping[str, object]) -> str:
+def _those_there_are(name: str, known: Mapping[str, object]) -> str:
+    """The hint for a name that is not ``known``: the nearest of them, and all."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    guess = f"did you mean {close[0]!r}? It is " if close else ""
+    return f"{guess}one of {', '.join(known)}"
 
 
 def _parsed(name: str, kind: object, value: object) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vadis.errors import OutputLockedError, UsageError
+from vadis.errors import OutputLockedError, UsageError, what_next
 from vadis.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, load_newest, set_aside
 from vadis.training.distributed import Process
 from vadis.training.log import Resumed
@@ -40,7 +40,8 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
-        raise UsageError(f"{folder} cannot hold a training run: {error.strerror}") from error
+        message = f"{folder} cannot hold a training run: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
     try:
         _lock(descriptor, folder)
         yield
@@ -53,7 +54,8 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        raise OutputLockedError(f"another vadis (process {owner}) is training in {folder}") from error
+        hint = "wait for it, or choose another folder"
+        raise OutputLockedError(f"another vadis (process {owner}) is training in {folder}", hint) from error
     except OSError:
         return  # a file system without locks: they are politeness, not correctness
     os.ftruncate(descriptor, 0)

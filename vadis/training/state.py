@@ -75,7 +75,8 @@ class State:
         expected = {f"network.{key}": tuple(value.shape) for key, value in self.network.state_dict().items()}
         difference = describe_difference(expected, found)
         if difference is not None:
-            raise UsageError(f"the run in this folder trains another network: {difference}")
+            hint = "choose another folder, or ask for that network again"
+            raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict({key.removeprefix("network."): loaded.tensors[key] for key in found})
         for name, parameter in self.parameters.items():
             momentum = loaded.tensors.get(f"momentum.{name}")

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError, VadisError, what_next
 from vadis.report.run_log import read_log
-from vadis.training.log import LOG_NAME, Event, Resumed, StepDone, Validated
+from vadis.training.log import LOG_NAME, RESUME, Event, Resumed, StepDone, Validated
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -97,4 +97,5 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise VadisError(f"{folder / FOLDER_NAME} cannot be written: {error.strerror}") from error
+        message = f"{folder / FOLDER_NAME} cannot be written: {error.strerror}"
+        raise VadisError(message, hint=what_next(error.errno, again=RESUME)) from error

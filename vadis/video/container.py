@@ -67,7 +67,7 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return VideoError("disappeared", f"{what} was there when listed and is gone now")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return VideoError("permission_denied", f"{what} may not be read", "check its permissions")
+        return VideoError("permission_denied", f"{what} may not be read")
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         return VideoError("not_found", "the path is too long, or a symbolic link that leads back to itself")
     reason = os.strerror(error.errno) if error.errno else "unknown error"
@@ -99,9 +99,7 @@ def refusal(path: str, error: Exception) -> VideoError:
     except OSError as unreadable:
         return os_refusal(unreadable)
     if _is_playlist(head):
-        return VideoError(
-            "playlist_not_supported", "this is a playlist or script that names other files", "give those files instead"
-        )
+        return VideoError("playlist_not_supported", "this is a playlist or script that names other files")
     if _is_still(head):
         return VideoError("not_a_video", "this is an image, not a video")
     if _is_audio(head):
@@ -129,11 +127,8 @@ def _is_audio(head: bytes) -> bool:
 
 def _broken_mp4(path: str) -> VideoError:
     if is_cut_short(path, MP4):
-        return VideoError(
-            "truncated_or_incomplete",
-            "the file has no index (moov atom): the recording or copy was cut short",
-            "copy it again from its source",
-        )
+        message = "the file has no index (moov atom): the recording or copy was cut short"
+        return VideoError("truncated_or_incomplete", message)
     return VideoError("truncated_or_incomplete", "this is an MP4 or QuickTime file whose index is damaged")
 
 

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from vadis.errors import VadisError
+from vadis.errors import VadisError, what_next
 from vadis.video import messages
 from vadis.video.facts import Limits
 from vadis.video.messages import LENGTH_BYTES, MAX_JSON_BYTES, Nonsense
@@ -83,7 +83,8 @@ class Child:
             )
         except OSError as error:
             os.close(last_words)
-            raise VadisError(f"no process can be started to decode videos: {error.strerror}") from error
+            message = f"no process can be started to decode videos: {error.strerror}"
+            raise VadisError(message, hint=what_next(error.errno)) from error
         finally:
             os.close(words)
         assert self._process.stdin is not None and self._process.stdout is not None

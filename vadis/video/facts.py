@@ -97,7 +97,8 @@ def _number(name: str, text: str) -> Any:
     except ValueError:
         value = 0
     if not 0 < value < math.inf:
-        raise UsageError(f"{LIMIT_VARIABLES[name]} is to be a positive number, not {text!r}")
+        hint = f"unset it for {getattr(Limits, name)}"
+        raise UsageError(f"{LIMIT_VARIABLES[name]} is to be a positive number, not {text!r}", hint)
     return value
 
 

@@ -94,7 +94,7 @@ def facts_from_json(told: Any) -> VideoFacts:
 
 def error_to_json(error: VideoError) -> list[str | None]:
     """``error`` as plain JSON values."""
-    return [error.code, error.message[:_MAX_TEXT], error.hint]
+    return [error.code, error.message[:_MAX_TEXT], error.own_hint]
 
 
 def error_from_json(told: Any) -> VideoError:

@@ -83,7 +83,8 @@ def scaled_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     proportion = max(shown / height, height / shown)
     long = floor(proportion * SHORT_SIDE + Fraction(1, 2))
     if long > LONGEST_SIDE:
-        raise VideoError("too_large", f"its picture of {width} × {height} pixels is more than 16 times as long as wide")
+        message = f"its picture of {width} × {height} pixels is more than 16 times as long as wide"
+        raise VideoError("too_large", message, "no limit allows more: crop it first")
     return (long, SHORT_SIDE) if shown >= height else (SHORT_SIDE, long)
 
 

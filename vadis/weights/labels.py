@@ -5,7 +5,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from vadis.errors import WeightsError
+from vadis.errors import WeightsError, what_next
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
@@ -33,19 +33,22 @@ def read_labels(path: Path) -> tuple[str, ...]:
         with path.open("rb") as stream:
             content = stream.read(MAX_LABELS_BYTES + 1)
     except OSError as error:
-        raise WeightsError(f"the label list {path} cannot be read: {error.strerror}") from error
+        message = f"the label list {path} cannot be read: {error.strerror}"
+        raise WeightsError(message, what_next(error.errno)) from error
     if len(content) > MAX_LABELS_BYTES:
-        raise WeightsError(f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)")
+        message = f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)"
+        raise WeightsError(message, hint="name a text file with one label in a line")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         broken = content[: error.start].count(b"\n") + 1
-        raise WeightsError(f"line {broken} of the label list {path} is not UTF-8") from error
+        raise WeightsError(f"line {broken} of the label list {path} is not UTF-8", "save it as UTF-8") from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         fault = label_fault(line)
         if fault is not None:
-            raise WeightsError(f"line {number} of the label list {path} {fault}")
+            hint = "write one label in a line, in the order of the outputs, and nothing else"
+            raise WeightsError(f"line {number} of the label list {path} {fault}", hint)
     return tuple(lines)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
-from vadis.errors import UsageError, WeightsError
+from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import Model
 from vadis.weights import cache
 from vadis.weights.cache import Notify
@@ -156,12 +156,14 @@ def _load_verified(name: str, path: Path, device: torch.device) -> Model:
     except FileNotFoundError:  # put there by hand
         stamp = []
     except OSError as error:
-        raise WeightsError(f"{cache.stamp_path(path)} cannot be read: {error.strerror}") from error
+        message = f"{cache.stamp_path(path)} cannot be read: {error.strerror}"
+        raise WeightsError(message, what_next(error.errno)) from error
+    anew = f"`vadis weights remove {name}`, then `vadis weights download {name}`"
     if stamp and stamp[0] != model.sha256:
-        raise WeightsError(f"{path} is damaged: its SHA-256 is no longer that of the file that was made")
+        raise WeightsError(f"{path} is damaged: its SHA-256 is no longer that of the file that was made", anew)
     published = WEIGHTS[name]
     if model.card.labels != published_labels(published.labels) or model.card.streams != tuple(published.checkpoints):
-        raise WeightsError(f"{path} is not {name} but another model ({model.card.name})")
+        raise WeightsError(f"{path} is not {name} but another model ({model.card.name})", anew)
     return model
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
-from vadis.errors import WeightsError
+from vadis.errors import WeightsError, what_next
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.weights.disk import write_error
 from vadis.weights.labels import label_fault
@@ -33,6 +33,9 @@ MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architect
 LAST_BIASES = ("Logits.bias", "Logits.Conv3d_0c_1x1.conv.bias")  # keys of the last layers of all architectures
 MAX_WIDTH = 16.0  # multiplier of the channel counts; refuses a card before its networks are laid out
 DIFFERENCES_SHOWN = 5  # names in a message
+
+_AGAIN = "copy or download it again"
+_REMAKE = "take it as vadis wrote it, or make it again from its checkpoints by vadis weights convert"
 
 Shapes = Mapping[str, tuple[int, ...]]
 StateDicts = Mapping[str, Mapping[str, Tensor]]  # by stream
@@ -50,7 +53,7 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     """
     fault = _card_fault(card.to_json())
     if fault is not None:
-        raise WeightsError(f"the model for {path} is not valid: {fault}")
+        raise WeightsError(f"the model for {path} is not valid: {fault}", "correct its ModelCard")
     found = {
         f"{stream}.{key}": tensor.detach().cpu().contiguous()
         for stream, tensors in state_dicts.items()
@@ -89,7 +92,7 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
         raise not_a_model_file(path, content) from error
     card, seal = _parse_card(path, content)
     if seal != _seal(card, _split(content)[1]):
-        raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content")
+        raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content", _AGAIN)
     sha256 = hashlib.sha256(content).hexdigest()
     del content
     _check_tensors(path, card, tensors)
@@ -116,7 +119,7 @@ def read_card(path: Path) -> ModelCard:
             length = int.from_bytes(head, "little")
             return _parse_card(path, head + stream.read(min(length, MAX_MODEL_BYTES)))[0]
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{path} cannot be read: {error.strerror}", what_next(error.errno)) from error
 
 
 def expected_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
@@ -160,7 +163,7 @@ def not_a_model_file(path: Path, head: bytes) -> WeightsError:
     if head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return WeightsError(f"{path} is not a vadis model file but a web page", hint="download the file itself")
     if not head:
-        return WeightsError(f"{path} is not a vadis model file: it is empty")
+        return WeightsError(f"{path} is not a vadis model file: it is empty", _AGAIN)
     return WeightsError(
         f"{path} is not a vadis model file, or it is damaged",
         hint="TensorFlow and PyTorch checkpoints become model files by `vadis weights convert FILE… -o OUT`",
@@ -171,10 +174,12 @@ def _read(path: Path) -> bytes:
     """The whole file: what is hashed is what is loaded, whatever happens to the file meanwhile."""
     try:
         if path.stat().st_size > MAX_MODEL_BYTES:
-            raise WeightsError(f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)")
+            message = f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)"
+            raise WeightsError(message, hint="vadis weights convert, finetune and train make model files")
         return path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"the model file {path} cannot be read: {error.strerror}") from error
+        message = f"the model file {path} cannot be read: {error.strerror}"
+        raise WeightsError(message, what_next(error.errno)) from error
 
 
 def _split(content: bytes) -> tuple[bytes, memoryview]:
@@ -220,7 +225,7 @@ def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, object]:
     seal = values.pop("sha256", None)
     fault = _card_fault(values)
     if fault is not None:
-        raise WeightsError(f"the card in {path} is not valid: {fault}")
+        raise WeightsError(f"the card in {path} is not valid: {fault}", _REMAKE)
     return ModelCard.from_json(values), seal
 
 
@@ -283,13 +288,14 @@ def _check_tensors(path: Path, card: ModelCard, found: Mapping[str, Tensor]) -> 
         if own in LAST_BIASES and tuple(bias.shape) != (len(card.labels),):
             outputs = bias.shape[0] if bias.ndim else 0
             raise WeightsError(
-                f"{path} has {outputs} outputs in its {name} network, its label list has {len(card.labels)}"
+                f"{path} has {outputs} outputs in its {name} network, its label list has {len(card.labels)}",
+                _REMAKE,
             )
     difference = describe_difference(expected_shapes(card), {key: tuple(value.shape) for key, value in found.items()})
     if difference is not None:
-        raise WeightsError(f"the tensors in {path} are not those of its architecture: {difference}")
+        raise WeightsError(f"the tensors in {path} are not those of its architecture: {difference}", _REMAKE)
     other = sorted(
         {str(value.dtype).removeprefix("torch.") for value in found.values() if value.dtype != torch.float32}
     )
     if other:
-        raise WeightsError(f"the tensors in {path} are not all float32 but also {', '.join(other)}")
+        raise WeightsError(f"the tensors in {path} are not all float32 but also {', '.join(other)}", _REMAKE)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vadis.errors import UsageError, WeightsError
+from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.weights.cache import Notify
 from vadis.weights.catalog import SAMPLE, WEIGHTS
@@ -29,6 +29,10 @@ TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 giv
 CROP = 224  # px
 MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
 INPUT_SLACK = 1e-3  # beyond [-1, 1]: rounding of float16
+_SCALES = {
+    "rgb": "bring pixels of 0 to 255 to it by x / 127.5 - 1",
+    "flow": "clip flow to 20 pixels in either direction, and divide by 20",
+}
 
 Array = npt.NDArray[np.float32]
 
@@ -93,22 +97,25 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
     """
     try:
         if path.stat().st_size > MAX_ARRAY_BYTES:
-            raise UsageError(f"{path} is too large (more than {MAX_ARRAY_BYTES >> 30} GiB)")
+            hint = "give a clip of seconds, not a whole video"
+            raise UsageError(f"{path} is too large (more than {MAX_ARRAY_BYTES >> 30} GiB)", hint)
         array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}", what_next(error.errno)) from error
     except (ValueError, EOFError, MemoryError) as error:
-        raise WeightsError(f"{path} is not a NumPy array of numbers, or is damaged") from error
+        hint = "give an .npy file that numpy.save wrote, of an array of floating-point numbers"
+        raise WeightsError(f"{path} is not a NumPy array of numbers, or is damaged", hint) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        raise UsageError(f"{path} is not an array of floating-point numbers")
+        raise UsageError(f"{path} is not an array of floating-point numbers", hint="save it as float32, in [-1, 1]")
     if array.ndim == 5 and array.shape[0] == 1:
         array = array[0]
     channels = STREAM_CHANNELS[stream]
     if array.ndim != 4 or array.shape[1:] != (CROP, CROP, channels) or array.shape[0] < min_frames:
         wanted = f"(1, T, {CROP}, {CROP}, {channels}) with at least {min_frames} frames"
-        raise UsageError(f"{path} has the shape {array.shape}, not {wanted}, as the {stream} network needs it")
+        message = f"{path} has the shape {array.shape}, not {wanted}, as the {stream} network needs it"
+        raise UsageError(message, hint=f"crop {CROP} × {CROP} out of each frame; the channels stand last")
     if not np.abs(array).max() <= 1 + INPUT_SLACK:  # also refuses NaN
-        raise UsageError(f"the values in {path} are not all in [-1, 1]")
+        raise UsageError(f"the values in {path} are not all in [-1, 1]", hint=_SCALES[stream])
     return np.ascontiguousarray(array, np.float32)
 
 

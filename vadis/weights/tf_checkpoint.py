@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vadis.errors import WeightsError
+from vadis.errors import WeightsError, what_next
 from vadis.weights.crc32c import crc32c, unmask
 
 MAX_INDEX_BYTES = 16 << 20  # the largest official index has 19,632
@@ -25,6 +25,7 @@ FOOTER_BYTES = 48  # two block handles, padded to 40, then the magic number
 MAGIC = bytes.fromhex("57fb808b247547db")  # 0xdb4775248b80fb57, little-endian
 TRAILER_BYTES = 5  # of a block: compression type, masked CRC-32C
 MAX_DIMENSIONS = 8  # a kernel has 5
+_AGAIN = "copy or download all files of the checkpoint again"
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "|u1", 6: "|i1", 9: "<i8", 10: "|b1", 19: "<f2"}  # types.proto
 
 
@@ -65,13 +66,14 @@ class Checkpoint:
             with path.open("rb") as shard:
                 available = shard.seek(0, 2)
                 if variable.offset + variable.size > available:
-                    raise WeightsError(f"{path} is cut short: {name} ends at byte {variable.offset + variable.size}")
+                    message = f"{path} is cut short: {name} ends at byte {variable.offset + variable.size}"
+                    raise WeightsError(message, _AGAIN)
                 shard.seek(variable.offset)
                 content = shard.read(variable.size)
         except OSError as error:
-            raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+            raise WeightsError(f"{path} cannot be read: {error.strerror}", what_next(error.errno)) from error
         if len(content) != variable.size or crc32c(content) != variable.crc32c:
-            raise WeightsError(f"{path} is damaged: the checksum of {name} does not agree")
+            raise WeightsError(f"{path} is damaged: the checksum of {name} does not agree", _AGAIN)
         return np.frombuffer(content, variable.dtype).reshape(variable.shape)
 
     def shard_path(self, shard: int) -> Path:
@@ -91,13 +93,14 @@ def open_checkpoint(prefix: Path) -> Checkpoint:
         with path.open("rb") as stream:
             content = stream.read(MAX_INDEX_BYTES + 1)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{path} cannot be read: {error.strerror}", what_next(error.errno)) from error
     try:
         entries = list(_table_entries(content))
         num_shards = _parse_header(entries)
         variables = [_parse_entry(key, value, num_shards) for key, value in entries[1:]]
     except _DamageError as damage:
-        raise WeightsError(f"{path} is not a TensorFlow checkpoint index, or is damaged: {damage}") from damage
+        message = f"{path} is not a TensorFlow checkpoint index, or is damaged: {damage}"
+        raise WeightsError(message, _AGAIN) from damage
     return Checkpoint(prefix, num_shards, {variable.name: variable for variable in variables})
 
 

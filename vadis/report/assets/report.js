@@ -78,7 +78,7 @@ function changed() {
   page = 0;
   const isAll = found.length === DATA.videos.length;
   const hours = found.reduce((sum, video) => sum + (video.seconds ?? 0), 0);
-  const reason = wish.reason ? `; ${DATA.reasons[wish.reason] ?? wish.reason}` : "";
+  const reason = wish.reason ? `; ${DATA.reasons[wish.reason] ?? wish.reason}. What to do: ${DATA.next[wish.reason] ?? "look at each"}` : "";
   const nothing = wish.meant && !wish.meant.size ? "; no label is called so" : "";
   byId("found").textContent = (isAll ? `All ${counted(found.length, "video")}` : `${found.length.toLocaleString("en")} of ${counted(DATA.videos.length, "video")}, ${duration(hours)}`) + reason + nothing;
   showTotals();
