@@ -1,28 +1,24 @@
 """How long does `vadis classify` take, and how much memory, from the command to the record?
 
-    python tests/benchmarks/end_to_end.py MODEL.safetensors [--video CLIP] [--streams both] [--minutes 10] [--repeats 3]
+    python -m tests.benchmarks end_to_end
 
-Each run is a process of its own, as a user starts it. Without ``--video`` a clip of 10 s, 340×256 at 25 fps, is made:
-a texture that drifts, with noise. With ``--minutes`` the same clip is played over and over into one longer file,
-whose peak memory is compared with the short one's. A model of random parameters (tests/make_model.py) will do: it is
-as fast as a real one.
+Each run is a process of its own, as a user starts it, on clips of 10 s, 340×256 at 25 fps, that are made: a texture
+that drifts, with noise; and on a real one, where it is given. A model of random parameters is as fast as a real one.
 """
 
-import argparse
-import os
-import statistics
-import sys
 import tempfile
-import time
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT))
+from tests.benchmarks.machine import Options
+from tests.benchmarks.watched import vadis, watch
+from tests.synthetic import moving_texture, write_video
 
-from tests.synthetic import moving_texture, write_video  # noqa: E402
+KINETICS = Fraction(5, 4)  # width of a pixel in the copies of Kinetics at 340×256, whose frames were 16:9
 
 
 def drifting_noise(num_frames: int) -> np.ndarray:
@@ -50,47 +46,29 @@ def play_over(source: Path, target: Path, times: int) -> Path:
     return target
 
 
-def timed(arguments: list[str]) -> tuple[float, float]:
-    """Wall seconds, and peak memory in MB, of one command."""
-    start = time.perf_counter()
-    process = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", "vadis", "-q", *arguments],
-        {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0o600)],
-    )
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        raise SystemExit(f"vadis {' '.join(arguments)} failed with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+def clip_of_ten_seconds(folder: Path, pixel: Fraction | None = None) -> Path:
+    return write_video(folder / "clip.mp4", frames=drifting_noise(250), sample_aspect_ratio=pixel)
 
 
-def report(name: str, runs: list[tuple[float, float]]) -> float:
-    """Prints a row, gives the peak in MB."""
-    seconds, peak = statistics.median(wall for wall, _ in runs), max(memory for _, memory in runs)
-    print(f"{name:28} median {seconds:7.1f} s   peak {peak:6.0f} MB", flush=True)
-    return peak
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--video", type=Path)
-    parser.add_argument("--streams", default="both")
-    parser.add_argument("--minutes", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    print(f"{len(os.sched_getaffinity(0))} processors, streams: {options.streams}")
+def measure(options: Options, repeats: int = 3) -> dict[str, Any]:
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        clip = options.video or write_video(Path(folder) / "clip.mp4", frames=drifting_noise(250), size=(340, 256))
-        arguments = ["classify", "--model", options.model, "--streams", options.streams, "-f", "jsonl"]
-        timed([*arguments, str(clip)])  # warm-up: compiled kernels, page cache
-        short = report(clip.name, [timed([*arguments, str(clip)]) for _ in range(options.repeats)])
-        if options.minutes:
-            long = play_over(clip, Path(folder) / "long.mp4", options.minutes * 6)
-            peak = report(f"{options.minutes} minutes of it", [timed([*arguments, str(long)])])
-            print(f"peak memory: {peak / short:.3f} of the 10 s clip's")
+        for video, pixel, streams in (
+            ("10 s, 340×256, synthetic", None, "both"),
+            ("the same", None, "rgb"),
+            ("10 s, 340×256, shown and so computed at 425×256, as Kinetics' copies are", KINETICS, "both"),
+        ):
+            clip = clip_of_ten_seconds(Path(folder), pixel)
+            rows.append({"video": video, **labelled(clip, options.model, streams, repeats)})
+    if options.video:
+        for streams in ("both", "rgb"):
+            name = f"`{options.video.name}`, a real one"
+            rows.append({"video": name, **labelled(options.video, options.model, streams, repeats)})
+    return {"rows": rows}
 
 
-if __name__ == "__main__":
-    main()
+def labelled(clip: Path, model: Path, streams: str, repeats: int) -> dict[str, Any]:
+    command = vadis("classify", "--model", model, "--streams", streams, "-f", "jsonl", clip)
+    watch(command)  # warm-up: compiled kernels, page cache
+    runs = [watch(command) for _ in range(repeats)]
+    return {"streams": streams, "seconds": [run.seconds for run in runs], "peak_mb": max(run.peak_mb for run in runs)}

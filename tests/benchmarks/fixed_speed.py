@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from tests.benchmarks.machine import Options
 from vadis.datasets.listing import Dataset, Example, Problems
 from vadis.device import cpu_count
 from vadis.models import Model, ModelCard, build_networks
@@ -113,6 +115,10 @@ def logistic_regression(x: Tensor, labels: Tensor, decay: float) -> tuple[Tensor
     return weight.detach(), bias.detach()
 
 
+def measure(options: Options) -> dict[str, Any]:
+    return run(("rgb", "flow"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", default="rgb,flow")
@@ -120,26 +126,32 @@ def main() -> None:
     parser.add_argument("--separation", type=float, default=0.28, help="between the classes' means")
     parser.add_argument("--compare", action="store_true")
     options = parser.parse_args()
+    run(tuple(options.streams.split(",")), options.recipe, options.separation, is_compared=options.compare)
+
+
+def run(
+    streams: tuple[str, ...], recipe: str = "ucf101-fixed", separation: float = 0.28, *, is_compared: bool = False
+) -> dict[str, Any]:
     torch.set_num_threads(cpu_count())
-    streams = tuple(options.streams.split(","))
     labels, groups, names = laid_out(CLIPS)
     tested, test_groups, _ = laid_out(TEST_CLIPS)
-    pretended = {stream: Pretended(seed, options.separation) for seed, stream in enumerate(streams)}
+    pretended = {stream: Pretended(seed, separation) for seed, stream in enumerate(streams)}
     features = {stream: source.of(labels, groups) for stream, source in pretended.items()}
     unseen = {stream: source.of(tested, test_groups) for stream, source in pretended.items()}
     classes = tuple(str(number) for number in range(CLASSES))
     examples = tuple(Example(name, str(label)) for name, label in zip(names, labels.tolist(), strict=True))
     data = Dataset("ucf101", "/data", classes, 1, {"train": examples}, Problems())
-    recipe = find_recipe(options.recipe)
-    plan = Plan(data, dict.fromkeys(streams, recipe), start_model(streams), streams=streams, mode="fixed")
+    recipes = dict.fromkeys(streams, find_recipe(recipe))
+    plan = Plan(data, recipes, start_model(streams), streams=streams, mode="fixed")
     with tempfile.TemporaryDirectory() as folder:
         fill(open_store(Path(folder), plan), examples, features)
-        report(plan, Path(folder), unseen, tested)
-    if options.compare:
+        found = report(plan, Path(folder), unseen, tested)
+    if is_compared:
         compare(features, labels, unseen, tested)
+    return found
 
 
-def report(plan: Plan, folder: Path, unseen: Mapping[str, Tensor], tested: Tensor) -> None:
+def report(plan: Plan, folder: Path, unseen: Mapping[str, Tensor], tested: Tensor) -> dict[str, Any]:
     rate, shown = matmul_rate(), 0
     began, used = time.perf_counter(), time.process_time()
     store, found = open_store(folder, plan), {}
@@ -160,6 +172,7 @@ def report(plan: Plan, folder: Path, unseen: Mapping[str, Tensor], tested: Tenso
         prefix = "Logits.Conv3d_0c_1x1.conv."
         weight, bias = tensors[f"{prefix}weight"].flatten(1), tensors[f"{prefix}bias"]
         print(f"{stream}: {accuracy(weight, bias, unseen[stream], tested):.1%} of {len(tested):,} unseen clips")
+    return {"seconds": seconds, "processor_seconds": used, "steps": outcome.step, "floor_seconds": operations / rate}
 
 
 def compare(features: Mapping[str, Tensor], labels: Tensor, unseen: Mapping[str, Tensor], tested: Tensor) -> None:

@@ -1,18 +1,16 @@
 """What it costs to go on: reading the journal of 100,000 records, and writing one.
 
-python tests/benchmarks/journal.py [--records 100000]
+python -m tests.benchmarks journal
 """
 
-import argparse
 import resource
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
+from tests.benchmarks.machine import Options
 from tests.fake_road import result
 from vadis.batch.journal import open_journal
 from vadis.results import Segment, VideoResult
@@ -32,10 +30,7 @@ def record(number: int) -> VideoResult:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=100_000)
-    count = parser.parse_args().records
+def measure(options: Options, count: int = 100_000) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.jsonl"
         began = time.perf_counter()
@@ -53,11 +48,10 @@ def main() -> None:
             )
             read = time.perf_counter() - began
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        size = path.stat().st_size
-    print(f"{count:,} records, {size / 1e6:.0f} MB; found again: {known:,}")
-    print(f"written: {wrote / count * 1e6:.0f} us each; going on: {read:.2f} s, {read / count * 1e5:.2f} s per 100,000")
-    print(f"memory for what is known: {grown / 1024:.0f} MB at most")
-
-
-if __name__ == "__main__":
-    main()
+    assert known == count
+    return {
+        "records": count,
+        "write_us": wrote / count * 1e6,
+        "read_seconds": read,
+        "memory_mb": grown / 1024,
+    }

@@ -1,28 +1,25 @@
 """How many random training clips does one core load per second?
 
-    python tests/benchmarks/loading.py [VIDEO…] [--clips 100] [--store STORE]
+    python -m tests.benchmarks loading [--video CLIP]
 
-Without videos one is made much as UCF-101's are: MPEG-4 in AVI, 320×240, 25 fps, 7 s. Printed are whole
-training clips of 64 frames as the loader gives them, and for comparison what decoding alone, and decoding and scaling,
-would allow. One process, one thread. With a flow store, flow clips as well.
+Without a clip one is made much as UCF-101's are: MPEG-4 in AVI, 320×240, 25 fps, 7 s. Measured are whole training clips
+of 64 frames as the loader gives them, and for comparison what decoding alone, and decoding and scaling, would allow.
+One process, one thread.
 """
 
-import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
+from tests.benchmarks.machine import Options
 from tests.synthetic import moving_texture, write_video
 from vadis.datasets import Example
-from vadis.flow.store import FlowStore
 from vadis.training.augmentation import Jitter
 from vadis.training.loader import CLIP_FRAMES, VideoClips
 from vadis.video import reader
@@ -48,40 +45,26 @@ def rate(job: Callable[[int], object], count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--clips", type=int, default=100, help="loaded for each figure")
-    parser.add_argument("--store", type=Path)
-    options = parser.parse_args()
+def measure(options: Options, count: int = 100) -> dict[str, Any]:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        report([str(path) for path in options.videos or [made(Path(folder))]], options.clips, options.store)
+        return rates(str(options.video or made(Path(folder))), count)
 
 
-def report(paths: list[str], count: int, store: Path | None) -> None:
-    examples = [Example(path, "a") for path in paths]
-
-    def clips(stream: str, **more: object) -> float:
-        loader = VideoClips(examples, ["a"], (stream,), train=True, **more)
-        return rate(lambda i: loader.clip(i, i % len(examples)), count)
+def rates(path: str, count: int) -> dict[str, Any]:
+    def clips(**more: object) -> float:
+        loader = VideoClips([Example(path, "a")], ["a"], ("rgb",), train=True, **more)
+        return rate(lambda i: loader.clip(i, 0), count)
 
     def read(i: int) -> int:
-        with open_video(paths[i % len(paths)]) as video:
+        with open_video(path) as video:
             return sum(1 for _ in video)
 
-    num_frames = sum(read(i) for i in range(len(paths))) / len(paths)
-    print(f"{len(paths)} videos of {num_frames:.0f} grid frames on average; one core; clips of {CLIP_FRAMES} frames")
-    print(f"decoded and scaled       {rate(read, count) * num_frames / CLIP_FRAMES:6.1f} clips' frames/s")
+    per_clip = read(0) / CLIP_FRAMES
+    found = {"training clips": clips(), "training clips, with colour jitter": clips(jitter=Jitter())}
+    found["decoding and scaling alone"] = rate(read, count) * per_clip
     scale, reader.Scaler.picture = reader.Scaler.picture, lambda self, frame: frame  # type: ignore[method-assign]
-    print(f"only decoded             {rate(read, count) * num_frames / CLIP_FRAMES:6.1f} clips' frames/s")
+    found["decoding alone"] = rate(read, count) * per_clip
     reader.Scaler.picture = scale  # type: ignore[method-assign]
-    print(f"RGB training clips       {clips('rgb'):6.1f} /s")
-    print(f"RGB with colour jitter   {clips('rgb', jitter=Jitter()):6.1f} /s")
-    if store is not None:
-        print(f"flow training clips      {clips('flow', store=FlowStore(store)):6.1f} /s")
-
-
-if __name__ == "__main__":
-    main()
+    return found

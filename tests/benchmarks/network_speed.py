@@ -1,29 +1,30 @@
-"""How fast is the inference form of I3D, beside a plain eager version of the same network, in one run?
+"""How fast is the inference form of I3D, beside OpenVINO, ONNX Runtime and plain eager PyTorch, in one run?
 
-    python tests/benchmarks/network_speed.py [--frames 64] [--repeats 5] [--chunk 32]
+    python -m tests.benchmarks network --peer peer/bin/python
 
-The peer is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``, computed as one writes it first
-(``plain_network``): batch norm as a layer of its own, SAME padding written out by ``functional.pad``, contiguous
-tensors. The floor is the multiply-adds of all convolutions at the rate that one large convolution, alone and in the
-cache, reaches on this machine in the same run: what the network would take if every layer were as kind to the
-processor.
+The plain version is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``, computed as one writes
+it first (``plain_network``): batch norm as a layer of its own, SAME padding written out by ``functional.pad``,
+contiguous tensors. It is also what the other two are given, as ONNX, to optimise as they like, in float32 and with as
+many threads. The floor is the multiply-adds of all convolutions at the rate that one large convolution, alone and in
+the cache, reaches on this machine in the same run: what the network would take if every layer were as kind to the
+processor, and no multiplication were saved.
 """
 
-import argparse
-import statistics
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
+from tests.benchmarks.machine import Options
+from tests.benchmarks.network_peers import peers
 from tests.benchmarks.plain_network import plainly_written
 from vadis.device import cpu_count
-from vadis.models.folded import CHANNELS_LAST, FoldedConv, FoldedI3D, WholeClip
-from vadis.models.i3d import I3D, ConvUnit
+from vadis.models.folded import CHANNELS_LAST, FoldedI3D
+from vadis.models.i3d import I3D
+from vadis.models.onednn import DirectConvolution
 
 
 def seconds_in_turn(calls: list[Callable[[], object]], repeats: int) -> list[list[float]]:
@@ -54,10 +55,11 @@ def convolution_flops(network: I3D, x: torch.Tensor) -> int:
     return total
 
 
-def large_convolution() -> tuple[FoldedConv, torch.Tensor]:
-    """A 3×3×3 convolution, 192 → 192 channels, and its input of 16 frames of 28×28."""
-    unit = ConvUnit(192, 192, (3, 3, 3), (1, 1, 1)).eval()
-    return FoldedConv(unit, torch.device("cpu")), torch.rand(1, 192, 16, 28, 28).contiguous(memory_format=CHANNELS_LAST)
+def large_convolution() -> tuple[Callable[[], object], float]:
+    """A 3×3×3 convolution of 16 frames of 28×28, 192 → 192 channels, without minimal filtering; and its FLOPs."""
+    x = torch.rand(1, 192, 16, 28, 28).contiguous(memory_format=CHANNELS_LAST)
+    convolve = DirectConvolution(torch.rand(192, 192, 3, 3, 3), torch.zeros(192), (1, 1, 1), "relu")
+    return lambda: convolve(x, (1, 1, 1)), 2 * x.numel() * 192 * 27
 
 
 def in_chunks(network: FoldedI3D, x: torch.Tensor, size: int) -> None:
@@ -66,41 +68,47 @@ def in_chunks(network: FoldedI3D, x: torch.Tensor, size: int) -> None:
         clip.feed(x[:, :, start : start + size], last=start + size >= x.shape[2])
 
 
-@torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--chunk", type=int, default=32)
-    options = parser.parse_args()
+FRAMES, CHUNK = 64, 32
+PLAIN, WHOLE, CHUNKED = "plain eager PyTorch", "vadis, in one piece", f"vadis, chunks of {CHUNK}, as classify does it"
+
+
+def measure(options: Options, repeats: int = 7) -> dict[str, Any]:
+    """Seconds of every way, taken in turn."""
+    peer = options.peer_python()
     torch.set_num_threads(cpu_count())
     torch.manual_seed(0)
     plain = I3D(400).eval()
     folded = FoldedI3D(plain, torch.device("cpu"))
-    x = torch.rand(1, 3, options.frames, 224, 224) * 2 - 1
-    large, y = large_convolution()
+    x = torch.rand(1, 3, FRAMES, 224, 224) * 2 - 1
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        peers(peer, plain, x, Path(folder), cpu_count()) as others,
+        torch.inference_mode(),
+    ):
+        return _measured(plain, folded, x, others, repeats)
 
+
+def _measured(plain: I3D, folded: FoldedI3D, x: torch.Tensor, others: list[Any], repeats: int) -> dict[str, Any]:
     def plainly() -> None:
         with plainly_written():
             plain(x)
 
-    calls = [
-        plainly,
-        lambda: folded(x),
-        lambda: in_chunks(folded, x, options.chunk),
-        lambda: large(y, WholeClip()),
-    ]
-    names = ["plain eager", "inference form", f"inference form, chunks of {options.chunk}"]
-    flops = convolution_flops(plain, x)
-    times = seconds_in_turn(calls, options.repeats)
-    rate = 2 * y.numel() * 192 * 27 / min(times[3])
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    print(f"{options.frames} frames of 224×224 RGB, fp32: {flops / 1e9:.1f} GFLOP in convolutions")
-    print(f"floor {flops / rate:.3f} s at the {rate / 1e9:.0f} GFLOP/s of one 3×3×3 convolution of 192 channels\n")
-    for name, taken in zip(names[:3], times[:3], strict=True):
-        ratio = statistics.median(eager / own for eager, own in zip(times[0], taken, strict=True))
-        print(f"{name:32} median {statistics.median(taken):6.3f} s   {ratio:5.2f} × plain eager")
-
-
-if __name__ == "__main__":
-    main()
+    large, large_flops = large_convolution()
+    ways: dict[str, Callable[[], object]] = {
+        PLAIN: plainly,
+        **{other.name: other for other in others},
+        WHOLE: lambda: folded(x),
+        CHUNKED: lambda: in_chunks(folded, x, CHUNK),
+        "floor": large,
+    }
+    flops, logits = convolution_flops(plain, x), folded(x).numpy()
+    times = dict(zip(ways, seconds_in_turn(list(ways.values()), repeats), strict=True))
+    rate = large_flops / min(times.pop("floor"))
+    return {
+        "seconds": times,
+        "gflop": flops / 1e9,
+        "gflop_per_second": rate / 1e9,
+        "floor_seconds": flops / rate,
+        "versions": {other.name: other.version for other in others},
+        "difference": {other.name: float(abs(other.logits - logits).max() / abs(logits).max()) for other in others},
+    }

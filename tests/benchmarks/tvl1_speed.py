@@ -1,7 +1,6 @@
 """How fast ``vadis.tvl1`` is, beside OpenCV's TV-L1 and beside what the processor could do at most.
 
-    python -m venv peer && peer/bin/pip install opencv-contrib-python-headless
-    python -m tests.benchmarks.tvl1_speed --peer peer/bin/python [--video FILE] [--pairs 6] [--rounds 3]
+    python -m tests.benchmarks tvl1 --peer peer/bin/python --video CLIP
 
 Only figures from one run compare: the two take turns, each with all processors. OpenCV has its own environment (its
 contrib wheel must not be installed beside opencv-python) and gets and gives arrays in files.
@@ -12,18 +11,18 @@ independent multiply-adds of vectors in registers (an addition and a multiplicat
 equations' roundings forbid to fuse them) and over the rate of copying memory in the second-level cache.
 """
 
-import argparse
-import platform
 import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numba
 import numpy as np
 
+from tests.benchmarks.machine import Options
 from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
 from vadis.flow.lanes import LANES, fused, spread, total
@@ -124,35 +123,32 @@ def bytes_per_second() -> float:
     return 2 * source.nbytes * 100 / best_seconds(lambda: [np.copyto(target, source) for _ in range(100)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", required=True, help="the Python that has opencv-contrib-python-headless")
-    parser.add_argument("--video", type=Path, help="take frames from it instead of a moving texture")
-    parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    pairs = arguments.pairs
-    frames = frames_of_video(arguments.video, pairs) if arguments.video else moving_texture(pairs)
-    start = time.perf_counter()
-    tvl1(frames[0])
-    print(f"machine: {platform.machine()}, {cpu_count()} processors, numba {numba.__version__}")
-    print(f"first call (compiling, or loading what is kept): {time.perf_counter() - start:.2f} s")
-    ratios = []
-    for _ in range(arguments.rounds):
-        expected, peer_seconds, version = run_peer(arguments.peer, frames)
-        flow, seconds = run_ours(frames)
-        ratios.append(peer_seconds / seconds)
-        print(f"OpenCV {version}: {peer_seconds:.4f} s/pair   vadis: {seconds:.4f} s/pair   ratio {ratios[-1]:.1f}")
+def measure(options: Options, pairs: int = 6, rounds: int = 3) -> dict[str, Any]:
+    peer, video = options.peer_python(), options.video
+    frames = frames_of_video(video, pairs) if video else moving_texture(pairs)
+    tvl1(frames[0])  # compiles, or loads what is kept
+    seconds: dict[str, list[float]] = {"vadis": [], "opencv": []}
+    for _ in range(rounds):
+        expected, theirs, version = run_peer(peer, frames)
+        flow, ours = run_ours(frames)
+        seconds["opencv"].append(theirs)
+        seconds["vadis"].append(ours)
     errors = np.linalg.norm(flow - expected, axis=1)
-    print(f"median ratio {np.median(ratios):.1f}")
-    mean, percentile, most = errors.mean(), np.percentile(errors, 99), errors.max()
-    print(f"end-point error: mean {mean:.6f} px, 99 % {percentile:.6f} px, most {most:.6f} px")
     pixels = iterated_pixels(frames)
-    arithmetic = pixels * OPERATIONS / operations_per_second() / cpu_count()
-    memory = pixels * BYTES / bytes_per_second() / cpu_count()
-    print(f"inner iterations: {pixels / (HEIGHT * WIDTH):.0f} of full size per pair")
-    print(f"floor of the inner iterations, per pair: arithmetic {arithmetic:.4f} s, memory {memory:.4f} s")
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "frames": f"{video.name if video else 'moving texture'}, {WIDTH}×{HEIGHT}",
+        "pairs": pairs,
+        "opencv": version,
+        "seconds": seconds,
+        "ratios": [theirs / ours for theirs, ours in zip(seconds["opencv"], seconds["vadis"], strict=True)],
+        "end_point_error": {
+            "mean": float(errors.mean()),
+            "percentile_99": float(np.percentile(errors, 99)),
+            "most": float(errors.max()),
+        },
+        "full_size_iterations": pixels / (HEIGHT * WIDTH),
+        "floor": {
+            "arithmetic": pixels * OPERATIONS / operations_per_second() / cpu_count(),
+            "memory": pixels * BYTES / bytes_per_second() / cpu_count(),
+        },
+    }

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from vadis.device import resolve_precision
 from vadis.models.folded import FoldedI3D, fold_batch_norm
 from vadis.models.i3d import I3D
 
 CPU = torch.device("cpu")
 FORM_TOLERANCE = 1e-5  # of the largest logit: folding changes the order of float32 products and sums
 CHUNK_TOLERANCE = 1e-5  # of the largest logit: oneDNN may choose another kernel for another length
+BFLOAT16_TOLERANCE = 0.05  # of the largest logit: eight bits, through 20 layers
 CHANNELS = {"rgb": 3, "flow": 2}
 
 
@@ -126,11 +128,35 @@ def test_folding_keeps_gamma() -> None:
     torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_bfloat16_is_near_and_float32_again_at_the_end() -> None:
+    """What CUDA computes in, on the CPU: not chosen there, but the same code."""
+    network, clip = narrow_network("rgb"), random_clip("rgb", 64, seed=8)
+    rounded, exact = FoldedI3D(network, CPU, torch.bfloat16), FoldedI3D(network, CPU)
+    logits = rounded(clip)
+    assert logits.dtype == torch.float32
+    assert 0 < relative_difference(logits, exact(clip)) < BFLOAT16_TOLERANCE
+    assert relative_difference(in_chunks(rounded, clip, [24]), logits) < BFLOAT16_TOLERANCE
+    assert rounded(clip, layer="Mixed_4f").dtype == torch.float32
+
+
+def test_precision_is_float32_on_the_cpu() -> None:
+    assert resolve_precision(CPU) is torch.float32
+    assert FoldedI3D(narrow_network("flow"), CPU).place.precision is torch.float32
+
+
+@pytest.mark.cuda
+def test_bfloat16_is_near_on_cuda() -> None:
+    network, clip = narrow_network("rgb", width=0.5), random_clip("rgb", 64, seed=9)
+    cuda = torch.device("cuda")
+    exact, rounded = (FoldedI3D(network, cuda, precision)(clip) for precision in (torch.float32, torch.bfloat16))
+    assert relative_difference(rounded, exact) < BFLOAT16_TOLERANCE
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("frames", [17, 64])
 def test_equals_the_training_form_on_cuda(frames: int) -> None:
     network, clip = narrow_network("rgb", width=0.5), random_clip("rgb", frames, seed=frames)
     torch.backends.cudnn.allow_tf32 = False
     with torch.inference_mode():
-        folded = FoldedI3D(network, torch.device("cuda"))(clip).cpu()
+        folded = FoldedI3D(network, torch.device("cuda"), torch.float32)(clip).cpu()
         assert relative_difference(folded, network(clip)) < 1e-4  # cuDNN sums in another order

@@ -10,11 +10,12 @@ from torch import nn
 
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, run_tiny, tiny_network
 from vadis.errors import OutputLockedError, UsageError, VadisError
+from vadis.models.i3d import I3D
 from vadis.training.checkpoint import load_newest
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
 from vadis.training.order import Clip
 from vadis.training.run_folder import checkpoints_in, locked
-from vadis.training.validation import Stopped, Validation, stack_clips, validate_clips
+from vadis.training.validation import Stopped, Validation, clip_losses, stack_clips, validate_clips
 
 
 def checkpoint_of(folder: Path):
@@ -357,3 +358,20 @@ def asdict_progress() -> dict:
     from vadis.training.state import Progress
 
     return asdict(Progress(micro_batch=1))
+
+
+def test_forward_and_backward_in_bfloat16_are_near_those_in_float32() -> None:
+    """What CUDA learns in, on the CPU: the same code."""
+    torch.manual_seed(0)
+    network = I3D(3, width=1 / 16, dropout=0.0).train()
+    clips, labels = torch.rand(2, 3, 16, 224, 224) * 2 - 1, torch.tensor([0, 2])
+    found = []
+    for precision in (torch.float32, torch.bfloat16):
+        network.zero_grad(set_to_none=True)
+        losses, _ = clip_losses(network, [clips], labels, precision)
+        losses.sum().backward()
+        found.append((losses.detach(), network.get_parameter("Logits.Conv3d_0c_1x1.conv.weight").grad.flatten()))
+    (exact, exact_gradient), (rounded, rounded_gradient) = found
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.02
+    assert torch.cosine_similarity(exact_gradient, rounded_gradient, dim=0) > 0.99

@@ -1,8 +1,8 @@
 """TV-L1 optical flow on any device of PyTorch with float64: many pairs of frames at once.
 
 The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. Pairs converge after
-different numbers of iterations: a finished pair is held by a mask on the device, and the host looks only now and then
-whether any pair still moves.
+different numbers of iterations: a finished pair is held by a mask on the device. The host never waits for the device to
+learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when that has arrived.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_I
 from vadis.flow.warp import BORDER, SHARPNESS, TAPS
 
 PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
-LOOK_EVERY = 4  # inner iterations between two looks of the host; a look waits for the device
+LOOK_EVERY = 4  # inner iterations between two looks of the host
 
 
 def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
@@ -27,9 +27,39 @@ def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.N
     flow = np.empty((num_pairs, 2, height, width), np.float32)
     with torch.inference_mode():
         for start in range(0, num_pairs, batch):
-            frames = torch.from_numpy(gray[start : start + batch + 1]).to(device).float()  # B + 1, H, W
+            frames = _on_device(gray[start : start + batch + 1], torch.device(device)).float()  # B + 1, H, W
             flow[start : start + batch] = _flow_of_pairs(frames).cpu().numpy()
     return flow
+
+
+def _on_device(gray: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    frames = torch.from_numpy(gray)
+    return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)
+
+
+class _Question:
+    """Does any pair still move? Asked without waiting for the device; until the answer is there, it is yes.
+
+    Iterations that are done too many change nothing, because every pair is held by its mask.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_remote = device.type == "cuda"
+        self._answer = torch.ones((), dtype=torch.bool, pin_memory=self._is_remote)
+        self._arrived: torch.cuda.Event | None = None
+
+    def all_rest(self, moving: Tensor) -> bool:
+        """Whether the answer to this question, or on CUDA to an earlier one, is that none of ``moving`` (B,) does."""
+        if not self._is_remote:
+            return not moving.any()
+        if self._arrived is not None and not self._arrived.query():  # type: ignore[no-untyped-call]
+            return False
+        if self._arrived is not None and not self._answer:
+            return True
+        self._answer.copy_(moving.any(), non_blocking=True)
+        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._arrived.record(torch.cuda.current_stream(moving.device))
+        return False
 
 
 def _flow_of_pairs(frames: Tensor) -> Tensor:
@@ -65,6 +95,7 @@ def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor) -> tuple[Tenso
     square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]  # B, H, W
     limit = float(enough(u.shape[2], u.shape[3]))
     moving = torch.ones(len(u), dtype=torch.bool, device=u.device)
+    question = _Question(u.device)
     for _ in range(OUTER_ITERATIONS):
         u = torch.where(moving[:, None, None, None], _median(u), u)
         for inner in range(INNER_ITERATIONS):
@@ -74,7 +105,7 @@ def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor) -> tuple[Tenso
             u = torch.where(moving[:, None, None, None], new, u)
             p = torch.where(moving[:, None, None, None, None], _updated_p(u, p), p)
             moving = moving & (change > limit)
-            if inner % LOOK_EVERY == 0 and not moving.any():
+            if inner % LOOK_EVERY == 0 and question.all_rest(moving):
                 return u, p
     return u, p
 

@@ -5,6 +5,7 @@ i3d, folded   (e): training form, inference form    inception     Inception-v1 i
 lstm          (a)                                   c3d           (b)
 two_stream    (c)                                   fused         (d)
 inflation     from 2D to I3D                        cost          operations and sizes, counted without memory
+onednn        fast convolution on the CPU           cpu_kernels   fast pooling there, and frames summed
 """
 
 import torch

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vadis.device import resolve_precision
+from vadis.flow.lanes import LANES
 from vadis.models.clip_shape import check_long_clip
+from vadis.models.cpu_kernels import max_pool, recycled
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -31,6 +34,7 @@ from vadis.models.i3d import (
     Triple,
     same_padding,
 )
+from vadis.models.onednn import Convolution, FilteredStem, onednn_convolution
 
 CHANNELS_LAST = torch.channels_last_3d
 FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: what the last layer sees, and what it says
@@ -69,7 +73,8 @@ class WholeClip:
         front, back = same_padding(x.shape[2], kernel, stride)
         if front == back:
             return Windows(x, front)
-        return Windows(torch.cat([_blank(x, front), x, _blank(x, back)], dim=2), 0)
+        parts = [_blank(x, front), x, _blank(x, back)]
+        return Windows(_joined([part for part in parts if part.shape[2]], dim=2), 0)  # without empty parts: faster
 
     def valid_windows(self, operation: object, x: Tensor | None, kernel: int) -> Tensor | None:
         """All frames."""
@@ -126,7 +131,7 @@ class ChunkedClip:
                 return None
             held = _blank(x, front)
         parts = [held, *([] if x is None else [x]), _blank(held, back)]
-        joined = torch.cat([part for part in parts if part.shape[2]] or [held], dim=2)
+        joined = _joined([part for part in parts if part.shape[2]] or [held], dim=2)
         count = max((joined.shape[2] - kernel) // stride + 1, 0)
         self._held[operation] = joined[:, :, count * stride :].clone()  # a view would keep all of ``joined`` alive
         return joined[:, :, : (count - 1) * stride + kernel] if count else None
@@ -146,9 +151,22 @@ State = tuple[dict[object, Tensor], dict[object, list[list[Tensor]]]]
 
 def _take(queue: list[Tensor], count: int) -> Tensor:
     """The first ``count`` frames of ``queue``, in which the rest stays."""
-    joined = queue[0] if len(queue) == 1 else torch.cat(queue, dim=2)
+    joined = _joined(queue, dim=2)
     queue[:] = [joined[:, :, count:].clone()] if joined.shape[2] > count else []
     return joined[:, :, :count]
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """``parts`` (B, C, T, H, W), end to end along ``dim``."""
+    if len(parts) == 1:
+        return parts[0]
+    if parts[0].device.type != "cpu" or parts[0].dtype != torch.float32:
+        return torch.cat(parts, dim=dim)
+    shape = list(parts[0].shape)
+    shape[dim] = sum(part.shape[dim] for part in parts)
+    batch, channels, *size = shape
+    joined = recycled(batch, *size, channels).permute(0, 4, 1, 2, 3)
+    return torch.cat(parts, dim=dim, out=joined)
 
 
 def _blank(like: Tensor, frames: int) -> Tensor:
@@ -160,24 +178,32 @@ def _blank(like: Tensor, frames: int) -> Tensor:
 Operation = Callable[[Tensor | None, Passage], Tensor | None]
 
 
+class Place(NamedTuple):
+    """Where a network computes, and in which type."""
+
+    device: torch.device
+    precision: torch.dtype
+
+
 class FoldedConv:
     """Convolution + batch norm + ReLU as one convolution with a bias."""
 
-    def __init__(self, unit: ConvUnit, device: torch.device) -> None:
+    def __init__(self, unit: ConvUnit, place: Place) -> None:
         self.kernel, self.stride = _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
-        self.strided = self.stride != (1, 1, 1)
         weight, bias = fold_batch_norm(unit)
-        place = _onednn_convolution if device.type == "cpu" else _torch_convolution
-        self.convolve = place(weight.to(device), bias.to(device), self.stride)
+        has_onednn = place == Place(torch.device("cpu"), torch.float32)
+        convolution = onednn_convolution if has_onednn else _torch_convolution
+        self.convolve = convolution(weight.to(*place), bias.to(*place), self.stride)
+        self.is_padded = self.stride != (1, 1, 1) and not isinstance(self.convolve, FilteredStem)
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``; None where there is no whole window yet."""
-        if x is not None and self.strided:
+        if x is not None and self.is_padded:
             x = self._pad_space(x)
         ready = passage.windows(self, x, self.kernel[0], self.stride[0])
         if ready is None:
             return None
-        space = (0, 0) if self.strided else (self.kernel[1] // 2, self.kernel[2] // 2)
+        space = (0, 0) if self.is_padded else (self.kernel[1] // 2, self.kernel[2] // 2)
         return self.convolve(ready.x, (ready.padding, *space))
 
     def _pad_space(self, x: Tensor) -> Tensor:
@@ -199,14 +225,17 @@ class FoldedPool:
             return None
         height, width = map(same_padding, ready.x.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (ready.padding, height[0], width[0])
+        is_plain = ready.x.device.type == "cpu" and ready.x.dtype == torch.float32
+        if is_plain and ready.x.shape[1] % LANES == 0:
+            return max_pool(ready.x, self.kernel, self.stride, padding)
         return functional.max_pool3d(ready.x, self.kernel, self.stride, padding, ceil_mode=True)
 
 
 class FoldedMixed:
     """An Inception block, its branches brought level."""
 
-    def __init__(self, unit: MixedUnit, device: torch.device) -> None:
-        self.branches = [[_fold(inner, device) for inner in branch.children()] for branch in unit.children()]
+    def __init__(self, unit: MixedUnit, place: Place) -> None:
+        self.branches = [[_fold(inner, place) for inner in branch.children()] for branch in unit.children()]
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T', H, W), as ``MixedUnit``."""
@@ -217,16 +246,16 @@ class FoldedMixed:
                 y = operation(y, passage)
             outputs.append(y)
         levelled = passage.level(self, outputs)
-        return None if levelled is None else torch.cat(levelled, dim=1)
+        return None if levelled is None else _joined(levelled, dim=1)
 
 
 class FoldedPooling:
     """Average over space and over 2 steps: what the last layer sees."""
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
-        """(B, 1024, T, H, W) → features (B, 1024, steps)."""
+        """(B, 1024, T, H, W) → features (B, 1024, steps), float32 from here on."""
         if x is not None:
-            x = functional.avg_pool3d(x, (1, *HEAD_POOL[1:]), stride=1).mean(
+            x = functional.avg_pool3d(x.float(), (1, *HEAD_POOL[1:]), stride=1).mean(
                 dim=(3, 4), keepdim=True
             )  # (B, 1024, T, 1, 1)
         steps = passage.valid_windows(self, x, HEAD_POOL[0])
@@ -254,11 +283,14 @@ class FoldedI3D:
     Args:
         network: the training form; its parameters are copied.
         device: where to compute.
+        precision: of the convolutions, by default what ``vadis.device.resolve_precision`` says; bfloat16 changes the
+            logits by about a hundredth of the largest.
     """
 
-    def __init__(self, network: I3D, device: torch.device) -> None:
+    def __init__(self, network: I3D, device: torch.device, precision: torch.dtype | None = None) -> None:
         self.device, self.in_channels = device, network.in_channels
-        body = {name: _fold(unit, device) for name, unit in network.named_children() if name != LOGITS}
+        self.place = Place(device, precision or resolve_precision(device))
+        body = {name: _fold(unit, self.place) for name, unit in network.named_children() if name != LOGITS}
         self.operations: dict[str, Operation] = {
             **body,
             FEATURES: FoldedPooling(),
@@ -282,12 +314,18 @@ class FoldedI3D:
 
     @torch.inference_mode()
     def _run(self, x: Tensor, passage: Passage, layer: str) -> Tensor | None:
-        y: Tensor | None = x.to(self.device).contiguous(memory_format=CHANNELS_LAST)
+        y: Tensor | None = self._placed(x)
         for name, operation in self.operations.items():
             y = operation(y, passage)
             if name == layer:
                 break
-        return y.mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y
+        return y.float().mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """``x`` where and as the convolutions take it; to CUDA by way of pinned memory, so that nobody waits for it."""
+        if self.device.type == "cuda" and x.device.type == "cpu":
+            x = x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(*self.place).contiguous(memory_format=CHANNELS_LAST)
 
 
 class ChunkedI3D:
@@ -329,38 +367,18 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
 
 
-def _fold(unit: nn.Module, device: torch.device) -> Operation:
+def _fold(unit: nn.Module, place: Place) -> Operation:
     if isinstance(unit, ConvUnit):
-        return FoldedConv(unit, device)
+        return FoldedConv(unit, place)
     if isinstance(unit, PoolUnit):
         return FoldedPool(unit)
     if isinstance(unit, MixedUnit):
-        return FoldedMixed(unit, device)
+        return FoldedMixed(unit, place)
     raise TypeError(f"no inference form for {type(unit).__name__}")
 
 
-Convolution = Callable[[Tensor, Triple], Tensor]  # (x, padding) → ReLU(conv(x))
-
-
-def _onednn_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
-    """On the CPU: weights in oneDNN's own layout, ReLU inside the convolution.
-
-    The operator is the one that torch.compile's freezing emits; deep layers are three to four times faster than
-    ``conv3d``, which lays their weights out anew at every call (tests/benchmarks/network_speed.py).
-    """
-    padding, dilation = [size // 2 for size in weight.shape[2:]], [1, 1, 1]
-    packed = torch.ops.aten.mkldnn_reorder_conv3d_weight(weight.to_mkldnn(), padding, list(stride), dilation, 1)
-    operator = torch.ops.mkldnn._convolution_pointwise.default
-
-    def convolve(x: Tensor, padding: Triple) -> Tensor:
-        y: Tensor = operator(x, packed, bias, list(padding), list(stride), dilation, 1, "relu", [], "")
-        return y
-
-    return convolve
-
-
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Triple) -> Convolution:
-    """On any other device."""
+    """On any other device, or in another precision."""
     weight = weight.contiguous(memory_format=CHANNELS_LAST)
 
     def convolve(x: Tensor, padding: Triple) -> Tensor:

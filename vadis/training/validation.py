@@ -51,14 +51,20 @@ def _stacked(clips: tuple[Tensor, ...], device: torch.device) -> Tensor:
     return torch.stack(clips, out=torch.empty(shape, dtype=dtype, memory_format=torch.channels_last_3d))
 
 
-def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+def clip_losses(
+    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, precision: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
     What counts of the logits is what ``network`` says of itself: ``training_steps`` while it learns, else
     ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
-    step's). On CUDA the network computes in bfloat16 where that is safe (autocast), the loss always in float32.
+    step's). With ``precision`` bfloat16, the default on CUDA, the network computes in it where that is safe (autocast);
+    the loss is always in float32.
     """
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=labels.device.type == "cuda"):
+    kind = labels.device.type
+    if precision is None:
+        precision = torch.bfloat16 if kind == "cuda" else torch.float32
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
         logits = network(*batches)  # (B, classes, steps)
     logits = logits.float()
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")

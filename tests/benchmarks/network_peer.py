@@ -1,0 +1,54 @@
+"""A peer of the network: OpenVINO or ONNX Runtime, in an environment of its own.
+
+    python network_peer.py openvino|onnxruntime MODEL.onnx CLIP.npy LOGITS.npy THREADS
+
+Writes the logits, says its version, and then for every line on standard input runs the network once and says how many
+seconds that took: so it can take turns with others on the same processors.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+
+def openvino(model, threads):
+    """The latency form, in float32: left to itself OpenVINO computes in bfloat16 where the processor can."""
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda clip: request.infer([clip])[0], ov.__version__
+
+
+def onnxruntime(model, threads):
+    """All optimisations, all threads inside one operation."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # would take the others' turns
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda clip: session.run(None, {name: clip})[0], ort.__version__
+
+
+def main(runtime, model, clip, logits, threads):
+    run, version = {"openvino": openvino, "onnxruntime": onnxruntime}[runtime](model, int(threads))
+    x = np.load(clip)
+    np.save(logits, run(x))
+    print(version.split("-")[0], flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run(x)
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
