@@ -23,7 +23,7 @@ from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, shortest
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
-from vadis.video.sources import Stamp, stamp
+from vadis.video.sources import Stamp
 
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
 
@@ -141,7 +141,7 @@ class _Asked:
 
         def stamped() -> Iterator[str | os.PathLike[str]]:
             for path in paths:
-                stamps.append(stamp(os.fspath(path)))
+                stamps.append(decoding.stamp(os.fspath(path)))
                 yield path
 
         with given_or_new(decoders) as decoding:

@@ -1,7 +1,7 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import interrupts, options
-from vadis.cli.chosen import find_inputs, load_chosen
+from vadis.cli.chosen import fetching, find_inputs, load_chosen
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, stdout_console
@@ -17,6 +17,7 @@ from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
 from vadis.results import SEGMENT_SECONDS
+from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
@@ -44,6 +45,7 @@ def classify(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
+    allow_remote: options.AllowRemote = False,
     model: options.ModelName = "i3d-kinetics400",
     streams: options.Streams = "both",
     flip: options.Flip = False,
@@ -63,6 +65,7 @@ def classify(
     device: options.Device = "auto",
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 1,
+    scratch_gb: options.ScratchGigabytes = 16.0,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -71,16 +74,20 @@ def classify(
     output = None if output == Path("-") else output
     if stride is not None and window is None:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
+    if allow_remote and offline:
+        raise UsageError("--allow-remote and --offline exclude each other")
     own = parse_shard(shard) if shard is not None else None
-    found = find_inputs(inputs or [], from_file, null)
+    found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
     sources = [source for source in found if own is None or own.has(source.path)]
     if own is not None:
         say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
     name = resolve_format(format_name, output, output_dir)
     form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]
-    place = Place(output, output_dir, own, overwrite=overwrite, retry_failed=retry_failed)
     name_problems = name != "table" or bool(output or output_dir)
-    with place.opened(name, form, inputs or [], [source.path for source in found]) as destination:
+    with ExitStack() as held:
+        decoders = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
+        place = Place(output, output_dir, own, overwrite, retry_failed, decoders.stamp if decoders else stamp)
+        destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
         loaded = load_chosen(model, streams, device, offline)
 
         from vadis.inference import Sliding
@@ -89,7 +96,8 @@ def classify(
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
         run = Run(pending, name_problems, summary, goes_on=destination.goes_on, strict=strict)
-        _label(run, destination, loaded, {**look, "jobs": jobs, "batch_size": batch_size}, threshold, summary_file)
+        how = {**look, "jobs": jobs, "batch_size": batch_size, "decoders": decoders}
+        _label(run, destination, loaded, how, threshold, summary_file)
 
 
 def _label(

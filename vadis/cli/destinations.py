@@ -23,7 +23,7 @@ from vadis.results import VideoResult
 
 if TYPE_CHECKING:
     from vadis.batch.summary import Summary
-    from vadis.video.sources import Source
+    from vadis.video.sources import Source, Stamp
 
 FOLDER_JOURNAL = "vadis-results.jsonl"
 """The journal of an ``--output-dir``: every record, beside the documents made of them."""
@@ -71,6 +71,7 @@ class Journaled:
     journal: Journal
     overwrite: bool
     retry_failed: bool
+    stamp: "Callable[[str], Stamp]"
     write_document: Callable[[VideoResult], None] | None = None
     lacks_document: Callable[[str, Entry], bool] = lambda path, entry: False
     goes_on = True
@@ -110,9 +111,9 @@ class Journaled:
         self.journal.finish()
 
     def _entry_that_counts(self, source: "Source") -> Entry | None:
-        from vadis.video.sources import stamp
-
-        entry = self.journal.entry(source.path, stamp(source.path))
+        if not self.journal.has(source.path):
+            return None
+        entry = self.journal.entry(source.path, self.stamp(source.path))
         if entry is None or entry.status != "error":
             return entry
         return None if self.retry_failed or entry.error_code in PASSING_ERRORS else entry
@@ -127,6 +128,7 @@ class Place:
     shard: Shard | None
     overwrite: bool
     retry_failed: bool
+    stamp: "Callable[[str], Stamp]"  # by which a file is known again
 
     @contextmanager
     def opened(self, name: str, form: Format, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
@@ -164,7 +166,7 @@ class Place:
         outputs.check_file(path, self.overwrite or is_journal)
         if is_journal:
             with self._journal(path) as journal:
-                yield Journaled(journal, self.overwrite, self.retry_failed)
+                yield Journaled(journal, self.overwrite, self.retry_failed, self.stamp)
             return
         with ExitStack() as held:
             if not is_special:
@@ -190,6 +192,7 @@ class Place:
                 journal,
                 self.overwrite,
                 self.retry_failed,
+                self.stamp,
                 write_document=lambda result: outputs.to_folder(target_of, form, [result]),
                 lacks_document=lacks_document,
             )

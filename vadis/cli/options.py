@@ -45,6 +45,25 @@ Null = Annotated[
         "--null", "-0", metavar="", help="In lists, names end with a NUL byte (find -print0).", rich_help_panel=VIDEOS
     ),
 ]
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote",
+        metavar="",
+        help="Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'.",
+        rich_help_panel=VIDEOS,
+    ),
+]
+ScratchGigabytes = Annotated[
+    float,
+    typer.Option(
+        "--scratch-gb",
+        metavar="GB",
+        min=0.001,
+        help="Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR).",
+        rich_help_panel=MACHINE,
+    ),
+]
 
 ModelName = Annotated[
     str,
