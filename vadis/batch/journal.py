@@ -135,6 +135,11 @@ class Journal:
             )
         return dict(there.get("versions", {}))
 
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """What is remembered of every input, by path."""
+        return self._entries
+
     def has(self, path: str) -> bool:
         """Whether anything was said of an input."""
         return path in self._entries

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
 from vadis.batch.lock import locked
+from vadis.batch.parts import Parts, open_parts
 from vadis.batch.shards import Shard
 from vadis.cli import outputs
 from vadis.cli.terminal import complain, say, show
@@ -68,7 +69,7 @@ class Stream:
 class Journaled:
     """A journal, and with ``--output-dir`` a document for each of its records."""
 
-    journal: Journal
+    journal: Journal | Parts
     overwrite: bool
     retry_failed: bool
     stamp: "Callable[[str], Stamp]"
@@ -129,6 +130,7 @@ class Place:
     overwrite: bool
     retry_failed: bool
     stamp: "Callable[[str], Stamp]"  # by which a file is known again
+    in_parts: bool = False  # ``output`` is a folder of journals
 
     @contextmanager
     def opened(self, name: str, form: Format, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
@@ -145,6 +147,13 @@ class Place:
             OutputLockedError: another run writes it.
         """
         outputs.refuse_both(self.output, self.output_dir)
+        if self.in_parts:
+            if self.output is None or name != "jsonl" or self.output.is_file():
+                raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
+            outputs.make_folder(self.output)
+            with open_parts(self.output) as parts:
+                yield Journaled(parts, self.overwrite, self.retry_failed, self.stamp)
+            return
         if self.output_dir:
             with self._folder(self.output_dir, name, form, inputs, videos) as journaled:
                 yield journaled

@@ -208,6 +208,15 @@ Device = Annotated[
         metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if any.", rich_help_panel=MACHINE
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local for one of this "
+        "machine's own; needs pip install 'vadis[ray]'.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Jobs = Annotated[
     int,
     typer.Option(
