@@ -32,6 +32,7 @@ ROOMS = (  # in the order a video walks them; a room imports only those before i
     "features",
     "formats",
     "batch",
+    "cluster",
     "report",
     "datasets",
     "training",

@@ -17,6 +17,7 @@ A video walks through these rooms, in this order:
     features     what the network holds of a video over time
     formats      results → a row in a file
     batch        many files: the journal by which a run goes on after any end, shards, counts
+    cluster      the same on a Ray cluster: what is prepared where, networks in actors
     report       looking at results: a page of an archive, pictures of training runs and of evaluations
     datasets     UCF-101, HMDB-51, Kinetics, plain folders: lists of examples
     training     recipes, clips with augmentation, the loop, checkpoints

@@ -22,7 +22,7 @@ from vadis.errors import UsageError, VideoError
 from vadis.inference import Progress, facts_of, reporter
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
-from vadis.preparing import Preparation, each_prepared, given_or_new
+from vadis.preparing import Preparation, Prepared, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.sliding import WHOLE_VIDEO, Sliding, outputs
 from vadis.video.isolation import Decoders
@@ -132,7 +132,7 @@ def features_of_many(
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
     sliding.check(MODELS[model.card.architecture])
 
-    def work(path: AnyPath, prepared: Preparation) -> Features:
+    def work(path: AnyPath, prepared: Prepared) -> Features:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
         only, video = model.only(streams), prepared.video
         found = list(outputs(clips, video, only, sliding, layer=layer, flip=flip, batch_size=batch_size, notify=notify))
@@ -173,7 +173,7 @@ def mean_features(
         VideoError: the file cannot be read; ``code`` says why.
     """
 
-    def work(path: PathLike, prepared: Preparation) -> dict[str, NDArray[np.float32]]:
+    def work(path: PathLike, prepared: Prepared) -> dict[str, NDArray[np.float32]]:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
         only = model.only(streams)
         found = list(outputs(clips, prepared.video, only, WHOLE_VIDEO, layer=FEATURES, notify=notify))

@@ -16,14 +16,14 @@ from typing import Any
 
 from vadis.errors import UsageError, VideoError
 from vadis.models import MODELS, Model
-from vadis.preparing import Preparation, Report, each_prepared, given_or_new
+from vadis.preparing import Preparation, Prepared, Report, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.scores import Scoreboard, fused
 from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, shortest
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
-from vadis.video.sources import Stamp, stamp
+from vadis.video.sources import Stamp
 
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
 
@@ -72,7 +72,7 @@ def classify(
         UsageError: for a window, stride, segment, top_k or batch_size that cannot be.
         DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
-    asked = _Asked(model, sliding, top_k, flip, batch_size, progress, notify)
+    asked = Asked(model, sliding, top_k, flip, batch_size, progress, notify)
     ((_, _, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
     if isinstance(outcome, VideoError):
         raise outcome
@@ -103,7 +103,7 @@ def classify_many(
         jobs: videos read at once, that at the network among them. 1: none is begun before the one before it is done.
             None and 0: one per processor, 4 at most.
     """
-    asked = _Asked(model, sliding, top_k, flip, batch_size, progress, notify)
+    asked = Asked(model, sliding, top_k, flip, batch_size, progress, notify)
     for path, found, outcome in asked.of_each(paths, decoders, jobs, listed):
         yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome
 
@@ -117,7 +117,7 @@ def error_record(path: str, error: VideoError, found: Stamp) -> VideoResult:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What is wanted of every video; see ``classify``."""
 
     model: Model
@@ -143,20 +143,19 @@ class _Asked:
 
         def stamped() -> Iterator[str | os.PathLike[str]]:
             for path in paths:
-                stamps.append(stamp(os.fspath(path)))
+                stamps.append(decoding.stamp(os.fspath(path)))
                 yield path
 
         with given_or_new(decoders) as decoding:
             begin = partial(Preparation, model=self.model, decoders=decoding, listed=listed)
-            for path, outcome in each_prepared(
-                stamped(), begin, self._label, self.model, jobs=jobs, notify=self.notify
-            ):
+            for path, outcome in each_prepared(stamped(), begin, self.label, self.model, jobs=jobs, notify=self.notify):
                 found = stamps.popleft()
                 if isinstance(outcome, VideoResult):
                     outcome = replace(outcome, source_bytes=found.num_bytes, source_mtime=found.mtime)
                 yield path, found, outcome
 
-    def _label(self, path: str | os.PathLike[str], prepared: Preparation) -> VideoResult:
+    def label(self, path: str | os.PathLike[str], prepared: Prepared) -> VideoResult:
+        """The networks' part of a video; raises VideoError where it cannot be read to its end."""
         model, sliding = self.model, self.sliding
         averages = MODELS[model.card.architecture].averages
         board = Scoreboard(model.card.labels, sliding.segment_seconds, self.top_k, averages)

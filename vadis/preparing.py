@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[[str, int], None]  # the stage that begins, the frames that are newly through the network
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
+
+
+class Prepared(Protocol):
+    """A video whose clips are made ahead, in a thread of this process (``Preparation``) or elsewhere."""
+
+    @property
+    def path(self) -> str:
+        """As it was given."""
+        ...
+
+    @property
+    def video(self) -> OpenVideo:
+        """What is known of it; nothing before the first clip."""
+        ...
+
+    def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
+        """Its streams and its clips; see ``Preparation.clips``."""
+        ...
+
+    def close(self) -> None:
+        """End what is still going on."""
+        ...
 
 
 class Preparation:
@@ -81,7 +103,7 @@ class Preparation:
         usable = tuple(stream for stream in streams if first and stream in first)
         if first is None or not usable or (usable != streams and BOTH in self._model.networks):
             raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-        return usable, _told(first, made, report)
+        return usable, told(first, made, report)
 
     def close(self) -> None:
         """End what is still going on."""
@@ -94,8 +116,8 @@ class Preparation:
 
 def each_prepared(
     items: Iterable[Item],
-    begin: Callable[[Item], Preparation],
-    work: Callable[[Item, Preparation], Result],
+    begin: Callable[[Item], Prepared],
+    work: Callable[[Item, Prepared], Result],
     model: Model,
     *,
     jobs: int | None = None,
@@ -170,7 +192,7 @@ def given_or_new(decoders: Decoders | None) -> AbstractContextManager[Decoders]:
 
 
 def _anew(
-    begin: Callable[[Item], Preparation], work: Callable[[Item, Preparation], Result], item: Item
+    begin: Callable[[Item], Prepared], work: Callable[[Item, Prepared], Result], item: Item
 ) -> Result | VideoError:
     """The item once more, from its beginning."""
     preparation = begin(item)
@@ -180,14 +202,14 @@ def _anew(
         preparation.close()
 
 
-def _outcome(work: Callable[[Item, Preparation], Result], item: Item, preparation: Preparation) -> Result | VideoError:
+def _outcome(work: Callable[[Item, Prepared], Result], item: Item, preparation: Prepared) -> Result | VideoError:
     try:
         return work(item, preparation)
     except VideoError as error:
         return error
 
 
-def _told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Clip]:
+def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Clip]:
     """The clips as they are, with the network's part told before and after each."""
     clip: Clip | None = first
     while clip is not None:

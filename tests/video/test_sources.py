@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vadis.errors import NothingToDoError, UsageError
-from vadis.video.sources import VIDEO_EXTENSIONS, Source, find_videos
+from vadis.errors import NothingToDoError, UsageError, VideoError
+from vadis.video.sources import VIDEO_EXTENSIONS, Source, find_videos, remote_scheme
 
 
 @pytest.fixture
@@ -169,7 +169,23 @@ def test_urls(here, url):
     here("a.mp4")
     with pytest.raises(UsageError, match="URL") as error:
         find_videos(["a.mp4", url])
-    assert error.value.hint == "download it first"
+    assert error.value.hint is not None and "--allow-remote" in error.value.hint
+
+
+def test_urls_that_are_allowed_stand_for_what_the_store_says(here):
+    here("a.mp4", "https:/x/b.mp4")
+
+    def found_at(url: str) -> list[str]:
+        if url == "s3://closed/":
+            raise VideoError("permission_denied", "the folder may not be read")
+        return [f"{url}1.mp4", f"{url}2.mp4"] if url.endswith("/") else [url]
+
+    found = find_videos(["s3://b/", "a.mp4", "s3://b/2.mp4", "https://x/b.mp4", "s3://closed/"], remote=found_at)
+    assert [each.path for each in found] == [
+        *("s3://b/1.mp4", "s3://b/2.mp4", "a.mp4", "https://x/b.mp4", "s3://closed/")
+    ]
+    assert [remote_scheme(each.path) for each in found] == ["s3", "s3", None, None, "s3"]  # a folder named https:
+    assert found[-1].error is not None and found.num_duplicates == 1
 
 
 # Patterns

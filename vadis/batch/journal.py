@@ -135,6 +135,15 @@ class Journal:
             )
         return dict(there.get("versions", {}))
 
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """What is remembered of every input, by path."""
+        return self._entries
+
+    def has(self, path: str) -> bool:
+        """Whether anything was said of an input."""
+        return path in self._entries
+
     def entry(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
         """What was said of an input, if it is still the same file; ``stamp``: its size and time of change."""
         entry = self._entries.get(path)

@@ -43,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=classify.EPILOG)(classify.classify)
+app.command(cls=classify.WithAddress, epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=export.EPILOG)(export.export)
 app.command(epilog=report.EPILOG)(report.report)
 app.command(epilog=annotate.EPILOG)(annotate.annotate)

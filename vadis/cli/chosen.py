@@ -1,5 +1,6 @@
 """What commands that walk videos have in common before they start: the inputs found, the model loaded."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from vadis.cli.terminal import detail, download_progress, say, show
@@ -7,19 +8,35 @@ from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
+    from vadis.video.remote import FetchingDecoders
     from vadis.video.sources import Found
 
 
-def find_inputs(inputs: list[str], from_file: str | None, null: bool) -> "Found":
+def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
     """Every input once; says what was left out."""
     from vadis.video.sources import find_videos
 
-    found = find_videos(inputs, from_file=from_file, nul=null)
+    if allow_remote:
+        from vadis.video.remote import found_at
+
+        found = find_videos(inputs, from_file=from_file, nul=null, remote=found_at)
+    else:
+        found = find_videos(inputs, from_file=from_file, nul=null)
     if found.num_ignored:
         detail(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
     if found.num_duplicates:
         say(f"{found.num_duplicates} given more than once, taken once")
     return found
+
+
+def fetching(allow_remote: bool, scratch_gb: float, jobs: int) -> "AbstractContextManager[FetchingDecoders | None]":
+    """What opens videos that have to be fetched, where that is allowed."""
+    if not allow_remote:
+        return nullcontext()
+    from vadis.preparing import num_jobs
+    from vadis.video.remote import FetchingDecoders
+
+    return FetchingDecoders(int(scratch_gb * 1e9), num_jobs(jobs))
 
 
 def load_chosen(name: str, streams: str, device: str, offline: bool) -> "Model":

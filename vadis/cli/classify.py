@@ -1,25 +1,34 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
+import re
 import sys
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadis.batch.shards import parse_shard
+from typer.core import TyperCommand
+
+from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import interrupts, options
-from vadis.cli.chosen import find_inputs, load_chosen
+from vadis.cli.chosen import fetching, find_inputs, load_chosen
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
-from vadis.results import SEGMENT_SECONDS
+from vadis.results import SEGMENT_SECONDS, VideoResult
+from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
+    from vadis.video.remote import FetchingDecoders
+    from vadis.video.sources import Found, Source
+
+_ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
 
 EPILOG = """
 **Examples**
@@ -44,6 +53,7 @@ def classify(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
+    allow_remote: options.AllowRemote = False,
     model: options.ModelName = "i3d-kinetics400",
     streams: options.Streams = "both",
     flip: options.Flip = False,
@@ -61,49 +71,100 @@ def classify(
     shard: options.Shard = None,
     summary_file: options.SummaryFile = None,
     device: options.Device = "auto",
+    ray: options.Ray = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 1,
+    scratch_gb: options.ScratchGigabytes = 16.0,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
     settings.debug |= debug
     output = None if output == Path("-") else output
-    if stride is not None and window is None:
-        raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
+    _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
     own = parse_shard(shard) if shard is not None else None
-    found = find_inputs(inputs or [], from_file, null)
-    sources = [source for source in found if own is None or own.has(source.path)]
-    if own is not None:
-        say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    name = resolve_format(format_name, output, output_dir)
+    found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
+    sources = _own_share(found, own)
+    name = resolve_format(format_name, None if ray else output, output_dir)
     form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]
-    place = Place(output, output_dir, own, overwrite=overwrite, retry_failed=retry_failed)
-    name_problems = name != "table" or bool(output or output_dir)
-    with place.opened(name, form, inputs or [], [source.path for source in found]) as destination:
-        loaded = load_chosen(model, streams, device, offline)
+    with ExitStack() as held:
+        decoders = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
+        known_by = decoders.stamp if decoders else stamp
+        place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
+        destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
+        loaded = load_chosen(model, streams, "cpu" if ray else device, offline)
 
         from vadis.inference import Sliding
 
         look = {"sliding": Sliding(segment, window, stride), "top_k": top_k, "flip": flip}
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
-        run = Run(pending, name_problems, summary, goes_on=destination.goes_on, strict=strict)
-        _label(run, destination, loaded, {**look, "jobs": jobs, "batch_size": batch_size}, threshold, summary_file)
+        run = Run(
+            pending, name != "table" or bool(output or output_dir), summary, goes_on=destination.goes_on, strict=strict
+        )
+        how = {**look, "batch_size": batch_size}
+        if ray:
+            labelled = _on_ray(run, loaded, ray, device, decoders, how)
+        else:
+            labelled = _here(run, loaded, {**how, "jobs": jobs, "decoders": decoders})
+        _write(run, destination, labelled, threshold, summary_file)
 
 
-def _label(
+def _own_share(found: "Found", own: Shard | None) -> "list[Source]":
+    """The inputs of this shard; all of them where there is none."""
+    if own is None:
+        return list(found)
+    sources = [source for source in found if own.has(source.path)]
+    say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
+    return sources
+
+
+def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
+    """Raises UsageError for options that exclude each other."""
+    if stride_alone:
+        raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
+    if remote_offline:
+        raise UsageError("--allow-remote and --offline exclude each other", hint="give one of the two")
+    if ray_shard:
+        raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
+
+
+class WithAddress(TyperCommand):
+    """The command, whose ``--ray`` may stand without an address: it takes the next word only if that is one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``auto`` after a ``--ray`` that stands alone."""
+        end = args.index("--") if "--" in args else len(args)
+        for at in reversed(range(end)):
+            if args[at] == "--ray" and not _ADDRESS.fullmatch(args[at + 1] if at + 1 < end else ""):
+                args.insert(at + 1, "auto")
+        return super().parse_args(ctx, args)
+
+
+def _here(run: Run, model: "Model", how: dict[str, Any]) -> Generator[VideoResult, None, None]:
+    from vadis.inference import classify_many
+
+    return classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+
+
+def _on_ray(
+    run: Run, model: "Model", address: str, device: str, decoders: "FetchingDecoders | None", how: dict[str, Any]
+) -> Generator[VideoResult, None, None]:
+    from vadis.cluster import classify_on_ray
+
+    share_bytes = decoders.share_bytes if decoders else None
+    on: dict[str, Any] = {"address": address, "on_gpus": device != "cpu", "share_bytes": share_bytes}
+    return classify_on_ray(list(run.paths()), model, **on, **how, notify=say)
+
+
+def _write(
     run: Run,
     destination: Destination,
-    model: "Model",
-    how: dict[str, Any],
+    labelled: Generator[VideoResult, None, None],
     threshold: float,
     summary_file: Path | None,
 ) -> None:
-    """Label what is to be done, write it down, and say how it ended."""
-    from vadis.inference import classify_many
-
-    labelled = classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+    """Write down what is labelled, and say how it ended."""
     with interrupts.deferred(), closing(labelled):
         try:
             destination.write(above(record, threshold) for record in run.records(labelled))

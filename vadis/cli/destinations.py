@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
 from vadis.batch.lock import locked
+from vadis.batch.parts import Parts, open_parts
 from vadis.batch.shards import Shard
 from vadis.cli import outputs
 from vadis.cli.terminal import complain, say, show
@@ -23,7 +24,7 @@ from vadis.results import VideoResult
 
 if TYPE_CHECKING:
     from vadis.batch.summary import Summary
-    from vadis.video.sources import Source
+    from vadis.video.sources import Source, Stamp
 
 FOLDER_JOURNAL = "vadis-results.jsonl"
 """The journal of an ``--output-dir``: every record, beside the documents made of them."""
@@ -68,9 +69,10 @@ class Stream:
 class Journaled:
     """A journal, and with ``--output-dir`` a document for each of its records."""
 
-    journal: Journal
+    journal: Journal | Parts
     overwrite: bool
     retry_failed: bool
+    stamp: "Callable[[str], Stamp]"
     write_document: Callable[[VideoResult], None] | None = None
     lacks_document: Callable[[str, Entry], bool] = lambda path, entry: False
     goes_on = True
@@ -110,9 +112,9 @@ class Journaled:
         self.journal.finish()
 
     def _entry_that_counts(self, source: "Source") -> Entry | None:
-        from vadis.video.sources import stamp
-
-        entry = self.journal.entry(source.path, stamp(source.path))
+        if not self.journal.has(source.path):
+            return None
+        entry = self.journal.entry(source.path, self.stamp(source.path))
         if entry is None or entry.status != "error":
             return entry
         return None if self.retry_failed or entry.error_code in PASSING_ERRORS else entry
@@ -127,6 +129,8 @@ class Place:
     shard: Shard | None
     overwrite: bool
     retry_failed: bool
+    stamp: "Callable[[str], Stamp]"  # by which a file is known again
+    in_parts: bool = False  # ``output`` is a folder of journals
 
     @contextmanager
     def opened(self, name: str, form: Format, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
@@ -143,6 +147,13 @@ class Place:
             OutputLockedError: another run writes it.
         """
         outputs.refuse_both(self.output, self.output_dir)
+        if self.in_parts:
+            if self.output is None or name != "jsonl" or self.output.is_file():
+                raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
+            outputs.make_folder(self.output)
+            with open_parts(self.output) as parts:
+                yield Journaled(parts, self.overwrite, self.retry_failed, self.stamp)
+            return
         if self.output_dir:
             with self._folder(self.output_dir, name, form, inputs, videos) as journaled:
                 yield journaled
@@ -164,7 +175,7 @@ class Place:
         outputs.check_file(path, self.overwrite or is_journal)
         if is_journal:
             with self._journal(path) as journal:
-                yield Journaled(journal, self.overwrite, self.retry_failed)
+                yield Journaled(journal, self.overwrite, self.retry_failed, self.stamp)
             return
         with ExitStack() as held:
             if not is_special:
@@ -190,6 +201,7 @@ class Place:
                 journal,
                 self.overwrite,
                 self.retry_failed,
+                self.stamp,
                 write_document=lambda result: outputs.to_folder(target_of, form, [result]),
                 lacks_document=lacks_document,
             )

@@ -45,6 +45,25 @@ Null = Annotated[
         "--null", "-0", metavar="", help="In lists, names end with a NUL byte (find -print0).", rich_help_panel=VIDEOS
     ),
 ]
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote",
+        metavar="",
+        help="Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'.",
+        rich_help_panel=VIDEOS,
+    ),
+]
+ScratchGigabytes = Annotated[
+    float,
+    typer.Option(
+        "--scratch-gb",
+        metavar="GB",
+        min=0.001,
+        help="Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR).",
+        rich_help_panel=MACHINE,
+    ),
+]
 
 ModelName = Annotated[
     str,
@@ -187,6 +206,15 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if any.", rich_help_panel=MACHINE
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local for one of this "
+        "machine's own; needs pip install 'vadis[ray]'.",
+        rich_help_panel=MACHINE,
     ),
 ]
 Jobs = Annotated[

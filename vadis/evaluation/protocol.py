@@ -18,7 +18,7 @@ from vadis.errors import UsageError, VideoError
 from vadis.evaluation.answers import Answer, AnswerFile, Key, Logits
 from vadis.inference import Progress, reporter
 from vadis.models import MODELS, Model
-from vadis.preparing import Preparation, each_prepared
+from vadis.preparing import Preparation, Prepared, each_prepared
 from vadis.results import printable
 from vadis.scores import averaged
 from vadis.sliding import WHOLE_VIDEO, outputs
@@ -46,7 +46,7 @@ def answers(
     """The answer for every example, in order; ``jobs`` as for ``classify_many``."""
     averages = MODELS[model.card.architecture].averages
 
-    def work(example: Example, prepared: Preparation) -> dict[str, Logits]:
+    def work(example: Example, prepared: Prepared) -> dict[str, Logits]:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
         given = outputs(clips, prepared.video, model.only(streams), WHOLE_VIDEO, flip=flip)
         found = [each for _, each in given]

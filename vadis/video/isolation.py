@@ -25,6 +25,7 @@ from vadis.video.decoder_process import Child, Gone, Patience, TooSlow
 from vadis.video.facts import Limits, VideoFacts, more
 from vadis.video.frames import GridFrame
 from vadis.video.messages import Nonsense
+from vadis.video.sources import Stamp, stamp
 from vadis.video.timegrid import GRID_FPS
 
 _FAREWELL_SECONDS = 0.5  # for a child to say that it has told all
@@ -212,7 +213,7 @@ class Decoders:
     """
 
     def __init__(self, limits: Limits | None = None, *, program: str | None = None) -> None:
-        self._limits = limits or Limits.of_environment()
+        self.limits = limits or Limits.of_environment()
         self._program = decoder_process.PROGRAM if program is None else program
         self._idle: list[Child] = []
         self._all: set[Child] = set()
@@ -244,14 +245,16 @@ class Decoders:
             max_frames: how many at most. A child that can end a video goes on to the next; one whose video is left
                 early is ended.
         """
-        request = {
-            "path": _absolute(os.fspath(path)),
-            "listed": listed,
-            "start_frame": start_frame,
-            "max_frames": max_frames,
-            "limits": asdict(self._limits),
-        }
-        return ChildVideo(self, request, self._limits)
+        request = self.request(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
+        return ChildVideo(self, request, self.limits)
+
+    def stamp(self, path: str) -> Stamp:
+        """By what the file at ``path`` is known again, as it is now."""
+        return stamp(path)
+
+    def request(self, path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+        """What a child is asked, with ``open``'s ``options``."""
+        return {"path": _absolute(os.fspath(path)), **options, "limits": asdict(self.limits)}
 
     def lacks(self) -> list[str]:
         """What a child cannot give up here, in plain words; empty where it can give up all.
@@ -307,7 +310,7 @@ class Decoders:
             return self._idle.pop() if self._idle else None
 
     def _start(self) -> Child:
-        child = Child(self._program, self._limits)
+        child = Child(self._program, self.limits)
         with self._turn:
             self._all.add(child)
             if self._is_closed:

@@ -2,14 +2,14 @@
 
 Inputs keep the order in which they were given. A folder is walked depth first, its entries in the order of their names'
 bytes; its hidden entries are passed over, and so are files without one of ``VIDEO_EXTENSIONS``. A file that was named
-is tried whatever its name. Everything is local: vadis never downloads a video.
+is tried whatever its name. Everything is local, unless the caller says what a URL stands for (``vadis.video.remote``).
 """
 
 import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, overload
 
@@ -28,7 +28,10 @@ VIDEO_EXTENSIONS = (
 )
 """What a walk through a folder picks up, whatever the case of its letters."""
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+REMOTE_SCHEMES = ("s3", "gs", "https")
+"""Where videos can be fetched from, if that is asked for."""
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MOST_NAMED = 5  # paths in one message
 
 
@@ -60,6 +63,13 @@ def stamp(path: str) -> Stamp:
     return Stamp(status.st_size, f"{seconds}.{nanoseconds:09}")
 
 
+def remote_scheme(path: str) -> str | None:
+    """Which of ``REMOTE_SCHEMES`` a path is in; None for a local one, also one that only looks like a URL."""
+    match = _URL.match(path)
+    scheme = match[1].lower() if match else None
+    return scheme if scheme in REMOTE_SCHEMES and not os.path.lexists(path) else None
+
+
 @dataclass(frozen=True)
 class Found(Sequence[Source]):
     """The sources, and how many entries were left out.
@@ -86,7 +96,11 @@ class Found(Sequence[Source]):
 
 
 def find_videos(
-    inputs: Iterable[str | os.PathLike[str]], *, from_file: str | os.PathLike[str] | None = None, nul: bool = False
+    inputs: Iterable[str | os.PathLike[str]],
+    *,
+    from_file: str | os.PathLike[str] | None = None,
+    nul: bool = False,
+    remote: Callable[[str], list[str]] | None = None,
 ) -> Found:
     """All that the inputs stand for.
 
@@ -95,12 +109,13 @@ def find_videos(
             only where no file of that very name exists), or ``-`` for a list on the standard input.
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
+        remote: gives what a URL stands for (``vadis.video.remote.found_at``); None: URLs are refused.
 
     Raises:
-        UsageError: no input given, none of them exists, one is a URL, or a list cannot be read.
+        UsageError: no input given, none of them exists, one is a URL that is refused, or a list cannot be read.
         NothingToDoError: the folders given hold no video, or the list is empty.
     """
-    search = _Search()
+    search = _Search(remote)
     given = [os.fspath(each) for each in inputs]
     if not given and from_file is None:
         raise UsageError("no input given", "name videos, folders, or a list with --from-file")
@@ -117,7 +132,8 @@ def find_videos(
 class _Search:
     """Gathers sources, each once."""
 
-    def __init__(self) -> None:
+    def __init__(self, remote: Callable[[str], list[str]] | None) -> None:
+        self._remote = remote
         self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
         self._real_folders: dict[str, str] = {}
         self._folders: list[str] = []
@@ -133,7 +149,8 @@ class _Search:
         """Take one input as it was given."""
         if not os.path.lexists(path):
             if _URL.match(path):
-                raise UsageError(f"{printable(path)} is a URL: vadis reads local files", "download it first")
+                self._add_url(path)
+                return
             matches = _matches(path) if is_pattern_allowed else []
             for match in matches:
                 self._add_existing(match)
@@ -141,6 +158,17 @@ class _Search:
                 return
             self._missing.append(path)
         self._add_existing(path)
+
+    def _add_url(self, url: str) -> None:
+        if self._remote is None:
+            hint = "vadis classify fetches s3://, gs:// and https:// if told so by --allow-remote; or download it first"
+            raise UsageError(f"{printable(url)} is a URL: vadis reads local files", hint)
+        self._folders += [url] if url.endswith("/") else []
+        try:
+            for found in self._remote(url):
+                self._keep(Source(found))
+        except VideoError as error:
+            self._keep(Source(url, error))
 
     def finish(self) -> Found:
         if self._missing and len(self._missing) == len(self._sources):

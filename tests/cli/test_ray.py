@@ -1,0 +1,52 @@
+"""``vadis classify --ray``: the address, the folder of parts, and the road itself on a Ray of this machine."""
+
+import pytest
+
+from tests.fake_road import labelled
+from tests.test_cluster import lines, model_file, needs_ray, videos_in
+from vadis.batch.reading import LastResults
+from vadis.inference import classify_many
+from vadis.weights.load import load_model
+
+__all__ = ["model_file"]
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_records_are_those_of_one_machine_byte_for_byte_and_the_same_command_goes_on(tmp_path, model_file, run_vadis):
+    paths = videos_in(tmp_path / "clips", 4)
+    here = lines(classify_many(paths, load_model(str(model_file), "cpu"), jobs=1, listed=True))
+    out = tmp_path / "results"
+    command = ("classify", *paths, "--ray", "local", "--model", model_file, "-o", out)
+    ended = run_vadis(*command)
+    assert ended.code == 3, ended.err
+    assert lines(LastResults(sorted(out.glob("part-*.jsonl")))) == here
+    before = (out / "part-00001.jsonl").read_bytes()
+    again = run_vadis(*command)  # starts no Ray
+    assert again.code == 3 and f"{len(paths)} of them done before" in again.err
+    assert (out / "part-00001.jsonl").read_bytes() == before
+
+
+def test_the_address_may_be_left_out(tmp_path, monkeypatch, run_vadis, road):
+    monkeypatch.chdir(tmp_path)
+    asked: list[tuple[list[str], dict]] = []
+
+    def classify_on_ray(paths, model, **options):
+        asked.append((paths, options))
+        return labelled(paths)
+
+    monkeypatch.setattr("vadis.cluster.classify_on_ray", classify_on_ray)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    for words, address in (
+        (("a.mp4", "--ray", "-o", "r1"), "auto"),
+        (("--ray", "a.mp4", "-o", "r2"), "auto"),
+        (("a.mp4", "-o", "r3", "--ray"), "auto"),
+        (("--ray", "10.0.0.1:6379", "a.mp4", "-o", "r4"), "10.0.0.1:6379"),
+        (("--ray=ray://head:10001", "a.mp4", "-o", "r5"), "ray://head:10001"),
+    ):
+        ended = run_vadis("classify", *words)
+        assert ended.code == 0, ended.err
+        assert (asked[-1][0], asked[-1][1]["address"]) == (["a.mp4"], address)
+    assert run_vadis("classify", "a.mp4", "--ray").code == 2
+    assert run_vadis("classify", "a.mp4", "--ray", "-o", "x", "--shard", "1/2").code == 2
