@@ -1,6 +1,6 @@
 """The road on Ray: the records of one machine, whatever is lost on the way.
 
-The quick share labels on a Ray of this machine. The whole, a cluster of two workers of which one is killed midway:
+The quick share (here and in tests/cli/test_ray.py) labels on a Ray of this machine. The whole, which does not pass yet, a cluster of two workers of which one is killed midway:
 ``pytest -n 0 -m exhaustive tests/test_cluster.py``.
 """
 
