@@ -1,7 +1,7 @@
 """The road on Ray: the records of one machine, whatever is lost on the way.
 
-The quick share (here and in tests/cli/test_ray.py) labels on a Ray of this machine. The whole, which does not pass yet, a cluster of two workers of which one is killed midway:
-``pytest -n 0 -m exhaustive tests/test_cluster.py``.
+The quick share (here and in tests/cli/test_ray.py) labels on a Ray of this machine. The whole, which does not pass
+yet, a cluster of two workers of which one is killed midway: ``pytest -n 0 -m exhaustive tests/test_cluster.py``.
 """
 
 import os

@@ -6,8 +6,9 @@
 
 An actor draws the clips of its videos out of streaming tasks, each of which stops while two clips wait: so memory is
 bounded by the number of videos that are open, whatever their length, and clips of one video stay in order. An actor
-that is lost is to be started again by the engine with the videos whose records have not arrived; of a task that is lost its
-actor begins another (both not proven: tests/test_cluster.py). Ray is an extra: ``pip install 'vadis[ray]'``. Every machine sees the videos under the same path.
+that is lost is to be started again by the engine with the videos whose records have not arrived; of a task that is
+lost its actor begins another (both not proven: tests/test_cluster.py). Ray is an extra: ``pip install 'vadis[ray]'``.
+Every machine sees the videos under the same path.
 """
 
 import functools
