@@ -16,25 +16,16 @@ from unittest.mock import patch
 
 import pytest
 
+from tests.browser import NAMES as BROWSERS
 from tests.make_model import make_model
+from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
 from vadis import cli
 from vadis.models import ModelCard, build_networks
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import save_model
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
-
-
-def commands(page: Path, language: str, prompt: str = "") -> list[str]:
-    """The lines of the page's fenced blocks of a language that begin with ``prompt``, without their comments."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith(prompt) and line.strip()]
-    return [re.sub(r"\s{2,}#.*$", "", line.removeprefix(prompt)) for line in lines]
-
-
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
@@ -62,7 +53,7 @@ def made_small(command: str) -> str:
     """A command of a page that trains, for a few videos and one step; any other command as it is."""
     if not re.search(r"\bvadis (train|finetune) ", command):
         return command
-    command = command.replace("--nproc-per-node 8", "--nproc-per-node 2")
+    command = re.sub("--nproc-per-node [38]", "--nproc-per-node 2", command)
     has_length_of_its_own = re.search(r"--arch (?!i3d)|--from \S*(c3d|lstm|two-stream|fused)", command)
     numbers = SMALLER if has_length_of_its_own or "--mode fixed" in command else (*SMALLER, "clip_frames=9")
     width = " --width 0.03125" if " train " in command else ""
@@ -73,6 +64,9 @@ LAB_COMMANDS = {
     name: [command for command in commands(ROOT / "docs" / name, "sh") if re.match("vadis|torchrun", command)]
     for name in ("command-line.md", "own-classes.md", "reproducing.md")
 }
+LAB_COMMANDS["scale.md"] = [
+    command for command in commands(ROOT / "docs" / "scale.md", "sh") if re.match("vadis train|torchrun", command)
+]  # its other commands need a Ray (tests/cli/test_ray.py) and a store (tests/video/test_remote.py)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +109,7 @@ def tiny(path: Path) -> None:
 @pytest.mark.parametrize("page", LAB_COMMANDS)
 def test_the_road_from_a_dataset_to_a_tested_model_is_as_the_page_tells_it(page: str, lab: Path) -> None:
     """In one test, because the commands of a page build on one another."""
-    assert len(LAB_COMMANDS[page]) > 4
+    assert len(LAB_COMMANDS[page]) > 1
     for command in LAB_COMMANDS[page]:
         if command.startswith("vadis weights download"):  # which needs a connection
             continue
@@ -201,6 +195,45 @@ def test_the_scripts_for_schedulers_do_a_shard_each(sandbox: Path) -> None:
     with patch.dict(os.environ, {"JOB_COMPLETION_INDEX": "63", "VADIS_SHARDS": "64"}):
         done = run(kubernetes.replace(",", ""), sandbox)
     assert (done.returncode, done.stderr.startswith("shard 64/64: ")) == (0, True), done.stderr
+
+
+TOOLS = [
+    pytest.param(command, id=f"{page.name}: {command}")
+    for page in PAGES
+    for command in commands(page, "sh")
+    if re.match("pytest|python (-m tests|tests)", command)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TOOLS)
+def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) -> None:
+    """Whole, they take minutes to hours: a benchmark does its smallest part here, pytest finds its tests."""
+    smaller = {
+        "pytest": " --collect-only -q",
+        "tests/benchmarks/report_page.py": " --videos 500",
+        "tests.benchmarks": f" journal -o {sandbox}/figures.json --page {sandbox}/no-page.md",
+        "tests/benchmarks/decoding.py": "",
+    }
+    (add,) = (words for program, words in smaller.items() if program in command.split()[:3])
+    if "report_page" in command and not any(map(shutil.which, BROWSERS)):
+        pytest.skip("no Chromium here")
+    done = run(command.removesuffix(" journal") + add, ROOT)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_every_command_of_a_page_is_run_by_a_test() -> None:
+    """Those of ``console`` blocks all are; here are the rooms in which those of ``sh`` blocks are."""
+    in_lab = {command for commands_of_page in LAB_COMMANDS.values() for command in commands_of_page}
+    elsewhere = {
+        "README.md": "pip install",  # .ci/run, as the install commands of all pages
+        "archives.md": "#!/bin/bash|#SBATCH|vadis classify",  # the scripts for schedulers, above
+        "scale.md": "vadis classify s3:|vadis classify archive/ --ray|vadis export results/part",
+    }
+    for page in PAGES:
+        for command in set(commands(page, "sh")) - in_lab - {tool.values[0] for tool in TOOLS}:
+            place = f"{elsewhere.get(page.name, 'nothing')}|pip install|python -m venv peer"
+            assert re.match(place, command), f"{page.name}: {command}"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])

@@ -1,8 +1,12 @@
 """``vadis classify --ray``: the address, the folder of parts, and the road itself on a Ray of this machine."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from tests.fake_road import labelled
+from tests.pages import ROOT, commands
 from tests.test_cluster import lines, model_file, needs_ray, videos_in
 from vadis.batch.reading import LastResults
 from vadis.inference import classify_many
@@ -14,18 +18,24 @@ __all__ = ["model_file"]
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_records_are_those_of_one_machine_byte_for_byte_and_the_same_command_goes_on(tmp_path, model_file, run_vadis):
-    paths = videos_in(tmp_path / "clips", 4)
+def test_the_pages_commands_give_one_machines_records_byte_for_byte(tmp_path, model_file, run_vadis, monkeypatch):
+    """And the same command goes on. It starts a Ray here instead of looking for a cluster."""
+    classify, export = [line for line in commands(ROOT / "docs" / "scale.md", "sh") if "results/" in line]
+    monkeypatch.chdir(tmp_path)
+    videos_in(tmp_path / "archive", 4)
+    paths = sorted(str(path) for path in Path("archive").iterdir())
     here = lines(classify_many(paths, load_model(str(model_file), "cpu"), jobs=1, listed=True))
-    out = tmp_path / "results"
-    command = ("classify", *paths, "--ray", "local", "--model", model_file, "-o", out)
+    command = (*shlex.split(classify.replace("--ray", "--ray local"))[1:], "--model", model_file)
     ended = run_vadis(*command)
     assert ended.code == 3, ended.err
-    assert lines(LastResults(sorted(out.glob("part-*.jsonl")))) == here
-    before = (out / "part-00001.jsonl").read_bytes()
+    (part,) = Path("results").iterdir()
+    assert lines(LastResults([part])) == here
+    before = part.read_bytes()
     again = run_vadis(*command)  # starts no Ray
     assert again.code == 3 and f"{len(paths)} of them done before" in again.err
-    assert (out / "part-00001.jsonl").read_bytes() == before
+    assert part.read_bytes() == before
+    assert run_vadis(*shlex.split(export.replace("part-*", part.stem))[1:]).code == 3  # as the records say
+    assert lines(LastResults([Path("all.jsonl")])) == here
 
 
 def test_the_address_may_be_left_out(tmp_path, monkeypatch, run_vadis, road):

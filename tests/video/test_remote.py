@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.make_model import make_model
+from tests.pages import ROOT, commands
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.inference import classify_many
@@ -261,3 +263,18 @@ def test_https_from_the_command_to_the_record_and_the_same_command_again(web, tm
     again = run([*command, "--allow-remote"])
     assert "1 of them done before" in again.stderr, again.stderr
     assert list(tmp_path.glob("vadis-scratch-*")) == []
+
+
+@pytest.mark.slow
+def test_the_command_of_the_page_about_stores(store, web, tmp_path):
+    """The bucket and the server are those of this machine."""
+    (command,) = [line for line in commands(ROOT / "docs" / "scale.md", "sh") if line.startswith("vadis classify s3:")]
+    url, certificate = web
+    here = command.replace("s3://archive/", "s3://clips/").replace("https://example.org/holiday.mp4", f"{url}/a.mp4")
+    model = make_model(tmp_path / "m.safetensors", width=1 / 32, classes=3, streams=("rgb",))
+    program = [sys.executable, "-m", *shlex.split(here), "--model", str(model), "--device", "cpu"]
+    environment = {**os.environ, "SSL_CERT_FILE": str(certificate), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text().splitlines()[1:]]
+    assert [record["path"] for record in records] == ["s3://clips/1999/b.mp4", f"{url}/a.mp4"]
