@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=5_000)
     count = parser.parse_args().videos
-    with tempfile.TemporaryDirectory() as name, opened(Path(name) / "profile") as browser:
+    with tempfile.TemporaryDirectory() as name, opened() as browser:
         folder = Path(name)
         results = write_archive(folder, count)
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What tests of pages share: a browser for all of them, started once, and an archive of a few labelled videos."""
+"""What tests of pages share: a browser, and an archive of a few labelled videos."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from vadis.results import Label, Segment, VideoResult
 SEGMENT_SECONDS = 2.0
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with opened(tmp_path_factory.mktemp("browser")) as one:
+@pytest.fixture(scope="module")  # not longer: Playwright's event loop runs as long, and asyncio allows one in a thread
+def browser() -> Iterator[Browser]:
+    with opened() as one:
         yield one
 
 

@@ -158,7 +158,7 @@ def test_many_videos_are_shown_a_page_at_a_time(tmp_path: Path, browser: Browser
     results = [labelled(f"{number}.mp4", [("archery", number / 100)]) for number in range(90)]
     path = write_results(tmp_path / "results.jsonl", *results)
     write_page(tmp_path / "report.html", LastResults([path]), title="many")
-    browser.open(tmp_path / "report.html", prefers_color_scheme="dark")
+    browser.open(tmp_path / "report.html", color_scheme="dark")
     assert len(browser.texts(NAMES)) == 40
     browser.point("#next", click=True)
     browser.wait_for(f"document.querySelector('{NAMES}').textContent === '40.mp4'")
@@ -166,5 +166,5 @@ def test_many_videos_are_shown_a_page_at_a_time(tmp_path: Path, browser: Browser
     browser.wait_for(f"document.querySelector('{NAMES}').textContent === '89.mp4'")
     assert browser.texts("#page-shown") == ["Page 1 of 3"]
     dark = browser.run("getComputedStyle(document.documentElement).backgroundColor")
-    browser.open(tmp_path / "report.html", prefers_color_scheme="light")
+    browser.open(tmp_path / "report.html", color_scheme="light")
     assert browser.run("getComputedStyle(document.documentElement).backgroundColor") != dark
