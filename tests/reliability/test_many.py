@@ -46,7 +46,7 @@ def check(batch: Batch, output: Path, num_videos: int, at_first: Callable[[list[
     print("MB in each tenth: " + ", ".join(f"{min(tenth) / 1e6:.0f}-{max(tenth) / 1e6:.0f}" for tenth in tenths))
     assert len(memory) > 5, "it was looked at more than once"
     assert growth < MOST_GROWTH_BYTES
-    assert max(descriptors) - min(descriptors) <= 3, descriptors
+    assert max(descriptors) - descriptors[0] <= 3, descriptors  # fewer are open at the very end
     assert len(records(output)) == num_videos
 
 
