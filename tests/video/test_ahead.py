@@ -127,6 +127,7 @@ def test_closing_cancels_what_is_waited_for():
         yield 0
 
     Ahead(make, 1, cancel=waiting.set).close()
+    assert waiting.is_set()
 
 
 def test_closing_twice_and_at_the_end_is_allowed():

@@ -77,7 +77,27 @@ class Scan:
                     self.damaged.append(number)
 
 
-class Journal:
+class Remembered:
+    """What was said of every input before, by its path."""
+
+    _entries: dict[str, Entry]
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """What is remembered of every input, by path."""
+        return self._entries
+
+    def has(self, path: str) -> bool:
+        """Whether anything was said of an input."""
+        return path in self._entries
+
+    def entry(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
+        """What was said of an input, if it is still the same file; ``stamp``: its size and time of change."""
+        entry = self._entries.get(path)
+        return None if entry is None or entry[:2] != stamp else entry
+
+
+class Journal(Remembered):
     """A results file that this run alone writes; made by ``open_journal``."""
 
     def __init__(self, path: Path, descriptor: int, shown: str) -> None:
@@ -134,20 +154,6 @@ class Journal:
                 hint="give the same ones to go on, another -o, or --overwrite to start anew",
             )
         return dict(there.get("versions", {}))
-
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """What is remembered of every input, by path."""
-        return self._entries
-
-    def has(self, path: str) -> bool:
-        """Whether anything was said of an input."""
-        return path in self._entries
-
-    def entry(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
-        """What was said of an input, if it is still the same file; ``stamp``: its size and time of change."""
-        entry = self._entries.get(path)
-        return None if entry is None or entry[:2] != stamp else entry
 
     def append(self, result: VideoResult) -> None:
         """Write one record: wholly, or not at all.

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from vadis.batch.journal import Entry, Journal, open_journal
+from vadis.batch.journal import Entry, Journal, Remembered, open_journal
 from vadis.batch.lock import locked
 from vadis.errors import UsageError, VadisError, what_next
 from vadis.results import VideoResult, printable
@@ -19,7 +19,7 @@ from vadis.results import VideoResult, printable
 PART_RECORDS = 10_000
 
 
-class Parts:
+class Parts(Remembered):
     """What ``Journal`` is, over a folder of them; made by ``open_parts``."""
 
     def __init__(self, folder: Path) -> None:
@@ -47,15 +47,6 @@ class Parts:
                 self._entries |= part.entries
                 self._number, self._num_records = int(path.stem.removeprefix("part-")), len(part.entries)
         return begun_with
-
-    def has(self, path: str) -> bool:
-        """See ``Journal.has``."""
-        return path in self._entries
-
-    def entry(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
-        """See ``Journal.entry``."""
-        entry = self._entries.get(path)
-        return None if entry is None or entry[:2] != stamp else entry
 
     def append(self, result: VideoResult) -> None:
         """See ``Journal.append``."""
