@@ -1,9 +1,15 @@
 """TV-L1 optical flow on any device of PyTorch with float64: many pairs of frames at once.
 
 The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. Pairs converge after
-different numbers of iterations: a finished pair is held by a mask on the device. The host never waits for the device to
-learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when that has arrived.
+different numbers of iterations: a finished pair is held by a mask on the device. The host does not wait for the device
+to learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when it asks again.
+
+On CUDA the inner steps are the kernels of ``tvl1_triton``, some fifty times as fast; the same steps here are for any
+other device, for a PyTorch without Triton (Windows), and what those kernels are compared with.
 """
+
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +22,7 @@ from vadis.flow.pyramid import SCALE_STEP, level_shapes
 from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP, WARPS, enough
 from vadis.flow.warp import BORDER, SHARPNESS, TAPS
 
-PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
+PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB; a third of it with Triton's kernels
 LOOK_EVERY = 4  # inner iterations between two looks of the host
 
 
@@ -38,28 +44,38 @@ def _on_device(gray: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 class _Question:
-    """Does any pair still move? Asked without waiting for the device; until the answer is there, it is yes.
+    """Does any pair still move? On CUDA the answer given is that to the question before, which has been computed since.
 
-    Iterations that are done too many change nothing, because every pair is held by its mask.
+    So the device always has the iterations between two questions to do while the host looks; those that are done too
+    many change nothing, because every pair is held by its mask. Without any wait the host would order all 300
+    iterations before the first answer is there.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._is_remote = device.type == "cuda"
-        self._answer = torch.ones((), dtype=torch.bool, pin_memory=self._is_remote)
-        self._arrived: torch.cuda.Event | None = None
+    def __init__(self) -> None:
+        self._earlier: tuple[torch.cuda.Event, Tensor] | None = None
 
     def all_rest(self, moving: Tensor) -> bool:
-        """Whether the answer to this question, or on CUDA to an earlier one, is that none of ``moving`` (B,) does."""
-        if not self._is_remote:
+        """Whether the answer to this question, or on CUDA to the one before, is that none of ``moving`` (B,) does."""
+        if not moving.is_cuda:
             return not moving.any()
-        if self._arrived is not None and not self._arrived.query():  # type: ignore[no-untyped-call]
+        earlier, self._earlier = self._earlier, self._asked(moving)
+        if earlier is None:
             return False
-        if self._arrived is not None and not self._answer:
-            return True
-        self._answer.copy_(moving.any(), non_blocking=True)
-        self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._arrived.record(torch.cuda.current_stream(moving.device))
+        earlier[0].synchronize()
+        return not earlier[1]
+
+    def _asked(self, moving: Tensor) -> tuple[torch.cuda.Event, Tensor]:
+        answer = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(moving.any(), non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record(torch.cuda.current_stream(moving.device))
+        return arrived, answer
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether ``tvl1_triton`` runs there: an NVIDIA device of compute capability 8.0 on, and Triton installed."""
+    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _flow_of_pairs(frames: Tensor) -> Tensor:
@@ -81,21 +97,30 @@ def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """All warps of one scale: u (B, 2, H, W), images (B, H, W)."""
     height, width = first.shape[1:]
     p = u.new_zeros(len(u), 2, 2, height, width)  # B, component of u, direction of its gradient, H, W
-    channels = _with_gradients(second)
+    channels, limit = _with_gradients(second), float(enough(height, width))
+    if has_kernels(u.device):
+        from vadis.flow.tvl1_triton import iterate, warped
+    else:
+        iterate, warped = _iterate, _warped
     for _ in range(WARPS):
-        warped = _sample(channels, u)
-        gradient = warped[:, 1:]
-        rho = warped[:, 0] - gradient[:, 0] * u[:, 0] - gradient[:, 1] * u[:, 1] - first
-        u, p = _iterate(u, p, gradient, rho)
+        gradient, rho = warped(channels, first.contiguous(), u)
+        u, p = iterate(u, p, gradient, rho, limit, _Question().all_rest)
     return u
 
 
-def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor) -> tuple[Tensor, Tensor]:
+def _warped(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Channels (B, 3, H + 8, W + 8) at x + u, linearised → gradient (B, 2, H, W), rho (B, H, W)."""
+    values = _sample(channels, u)
+    gradient = values[:, 1:]
+    return gradient, values[:, 0] - gradient[:, 0] * u[:, 0] - gradient[:, 1] * u[:, 1] - first
+
+
+def _iterate(
+    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, all_rest: Callable[[Tensor], bool]
+) -> tuple[Tensor, Tensor]:
     """The outer and inner iterations between two warps; each pair stops when its u hardly changes any more."""
     square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]  # B, H, W
-    limit = float(enough(u.shape[2], u.shape[3]))
     moving = torch.ones(len(u), dtype=torch.bool, device=u.device)
-    question = _Question(u.device)
     for _ in range(OUTER_ITERATIONS):
         u = torch.where(moving[:, None, None, None], _median(u), u)
         for inner in range(INNER_ITERATIONS):
@@ -104,8 +129,8 @@ def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor) -> tuple[Tenso
             change = (squares[:, 0] + squares[:, 1]).sum((1, 2), dtype=torch.float64)
             u = torch.where(moving[:, None, None, None], new, u)
             p = torch.where(moving[:, None, None, None, None], _updated_p(u, p), p)
-            moving = moving & (change > limit)
-            if inner % LOOK_EVERY == 0 and question.all_rest(moving):
+            moving = moving & (change > enough)
+            if inner % LOOK_EVERY == 0 and all_rest(moving):
                 return u, p
     return u, p
 
