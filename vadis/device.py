@@ -1,4 +1,4 @@
-"""cuda or cpu, and the precision there: decided once, said once."""
+"""cuda or cpu: decided once, said once."""
 
 import os
 from typing import TYPE_CHECKING
@@ -35,19 +35,6 @@ def resolve_device(name: str = "auto") -> "torch.device":
         message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"
         raise DeviceError(message, hint="they count from cuda:0, and CUDA_VISIBLE_DEVICES may hide some")
     return torch.device(kind, int(index or 0))
-
-
-def resolve_precision(device: "torch.device") -> "torch.dtype":
-    """The type in which networks compute on ``device`` while they label.
-
-    bfloat16 where the device has fast units for it (CUDA, compute capability 8.0 on), float32 anywhere else: a CPU's
-    bfloat16 gains nothing here. What it changes in the logits is measured by tests/benchmarks/gpu.py.
-    """
-    import torch
-
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16
-    return torch.float32
 
 
 def cpu_count() -> int:

@@ -15,10 +15,9 @@ def end_point_error(found, expected):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize(
-    ("num_frames", "height", "width"), [(2, 64, 96), (5, 97, 131), (9, 256, 340), (2, 17, 301), (3, 5, 7)]
-)
-def test_kernels_equal_the_plain_steps(num_frames, height, width, monkeypatch):
+@pytest.mark.parametrize("shape", [(2, 64, 96), (5, 97, 131), (9, 256, 340), (2, 17, 301), (3, 5, 7)])
+def test_kernels_equal_the_plain_steps(shape, monkeypatch):
+    num_frames, height, width = shape
     frames = moving_texture(num_frames, (width, height))[..., 0]  # N, H, W
     found = tvl1(frames, device="cuda")
     assert end_point_error(found, tvl1(frames)) <= 0.01  # px, what is required of every device

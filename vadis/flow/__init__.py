@@ -5,8 +5,8 @@ the flow depends on the last bit: one sum in another order moves whole regions b
 then stops one iteration earlier. So every rounding here is OpenCV's.
 
 There is one implementation per kind of device: ``tvl1_cpu`` (numba, one pair of frames per thread) and
-``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time). A video is walked in chunks: the last grey frame
-of one chunk is the first of the next.
+``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time; on CUDA with the kernels of ``tvl1_triton``). A video
+is walked in chunks: the last grey frame of one chunk is the first of the next.
 """
 
 import threading

@@ -4,8 +4,8 @@ The same equations as ``tvl1_cpu`` with the same roundings, so that both give th
 different numbers of iterations: a finished pair is held by a mask on the device. The host does not wait for the device
 to learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when it asks again.
 
-On CUDA the inner steps are the kernels of ``tvl1_triton``, some fifty times as fast; the same steps here are for any
-other device, for a PyTorch without Triton (Windows), and what those kernels are compared with.
+On CUDA the inner steps are the kernels of ``tvl1_triton``, which move a tenth of the bytes; the same steps here are for
+any other device, for a PyTorch without Triton (Windows), and what those kernels are compared with.
 """
 
 from collections.abc import Callable
@@ -22,20 +22,24 @@ from vadis.flow.pyramid import SCALE_STEP, level_shapes
 from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP, WARPS, enough
 from vadis.flow.warp import BORDER, SHARPNESS, TAPS
 
-PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB; a third of it with Triton's kernels
+PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
+PIXELS_OF_KERNELS = 24_000_000  # likewise with Triton's kernels, 93 bytes each, 2.2 GB: fewer launches for each pair
 LOOK_EVERY = 4  # inner iterations between two looks of the host
 
 
 def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
     """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1`` says it."""
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
-    batch = max(1, PIXELS_AT_ONCE // (height * width))
-    flow = np.empty((num_pairs, 2, height, width), np.float32)
+    where = torch.device(device)
+    pixels = PIXELS_OF_KERNELS if has_kernels(where) else PIXELS_AT_ONCE
+    batch = max(1, pixels // (height * width))
+    flow = torch.empty(num_pairs, 2, height, width, pin_memory=where.type == "cuda")
     with torch.inference_mode():
         for start in range(0, num_pairs, batch):
-            frames = _on_device(gray[start : start + batch + 1], torch.device(device)).float()  # B + 1, H, W
-            flow[start : start + batch] = _flow_of_pairs(frames).cpu().numpy()
-    return flow
+            frames = _on_device(gray[start : start + batch + 1], where).float()  # B + 1, H, W
+            flow[start : start + batch].copy_(_flow_of_pairs(frames))
+    result: npt.NDArray[np.float32] = flow.numpy()
+    return result
 
 
 def _on_device(gray: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -43,29 +47,29 @@ def _on_device(gray: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
     return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)
 
 
-class _Question:
-    """Does any pair still move? On CUDA the answer given is that to the question before, which has been computed since.
+class _Looks:
+    """Which pairs still move, as the host learns it. On CUDA that is what was so at the look before.
 
-    So the device always has the iterations between two questions to do while the host looks; those that are done too
-    many change nothing, because every pair is held by its mask. Without any wait the host would order all 300
-    iterations before the first answer is there.
+    So the device always has the iterations between two looks to do while the host looks; those that are done too many
+    change nothing, because every pair is held by its mask. Without any wait the host would order all 300 iterations
+    before the first answer is there.
     """
 
     def __init__(self) -> None:
         self._earlier: tuple[torch.cuda.Event, Tensor] | None = None
 
-    def all_rest(self, moving: Tensor) -> bool:
-        """Whether the answer to this question, or on CUDA to the one before, is that none of ``moving`` (B,) does."""
+    def which_move(self, moving: Tensor) -> Tensor | None:
+        """``moving`` (B,), or on CUDA what this was told the last time; None at the first time."""
         if not moving.is_cuda:
-            return not moving.any()
+            return moving
         earlier, self._earlier = self._earlier, self._asked(moving)
         if earlier is None:
-            return False
+            return None
         earlier[0].synchronize()
-        return not earlier[1]
+        return earlier[1]
 
     def _asked(self, moving: Tensor) -> tuple[torch.cuda.Event, Tensor]:
-        answer = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(moving.any(), non_blocking=True)
+        answer = torch.empty(moving.shape, dtype=torch.bool, pin_memory=True).copy_(moving, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record(torch.cuda.current_stream(moving.device))
         return arrived, answer
@@ -104,7 +108,7 @@ def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
         iterate, warped = _iterate, _warped
     for _ in range(WARPS):
         gradient, rho = warped(channels, first.contiguous(), u)
-        u, p = iterate(u, p, gradient, rho, limit, _Question().all_rest)
+        u, p = iterate(u, p, gradient, rho, limit, _Looks().which_move)
     return u
 
 
@@ -116,7 +120,7 @@ def _warped(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _iterate(
-    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, all_rest: Callable[[Tensor], bool]
+    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, which_move: Callable[[Tensor], Tensor | None]
 ) -> tuple[Tensor, Tensor]:
     """The outer and inner iterations between two warps; each pair stops when its u hardly changes any more."""
     square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]  # B, H, W
@@ -130,7 +134,7 @@ def _iterate(
             u = torch.where(moving[:, None, None, None], new, u)
             p = torch.where(moving[:, None, None, None, None], _updated_p(u, p), p)
             moving = moving & (change > enough)
-            if inner % LOOK_EVERY == 0 and all_rest(moving):
+            if inner % LOOK_EVERY == 0 and (seen := which_move(moving)) is not None and not seen.any():
                 return u, p
     return u, p
 

@@ -2,8 +2,8 @@
 
 PyTorch's own operations read and write a field some hundred times per iteration, each once for every operator; here
 it is read and written once. ``tvl1_torch`` walks the scales and calls these where Triton is there (it comes with
-PyTorch's CUDA builds for Linux). The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the compiler
-from fusing what is not fused there, and ``div_rn`` divides exactly.
+PyTorch's CUDA builds for Linux). The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the
+compiler from fusing what is not fused there, and ``div_rn`` divides exactly.
 
 In every kernel axis 0 of the grid walks over blocks of pixels, axis 1 over pairs of frames.
 """
@@ -20,11 +20,12 @@ from vadis.flow.median import MEDIAN, MEDIAN_PLACE, SORT_FIVE
 from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP
 from vadis.flow.warp import BORDER, SHARPNESS, TAPS
 
-BLOCK = 512  # pixels per program
+BLOCK = 256  # pixels per program; of 256, 512 and 1024 the fastest on an H200
 PARTS = 256  # blocks whose changes are summed at least, so that most sizes share one kernel
 EXACT = {"enable_fp_fusion": False}
 SIZES = ["height", "width", "num_blocks"]  # one kernel for all of them: compiled once, not for every size
 LOOK_EVERY = 4  # inner iterations between two looks of the host
+FEWER = 0.9  # the share of pairs that still move, at or below which the grid is made smaller
 AT_REST = -1.0  # in place of a change: the pair has come to rest, and both buffers hold it
 
 _LIMIT, _PULL, _STEP, _LEAST = (tl.constexpr(float(number)) for number in (LIMIT, PULL, STEP, LEAST_GRADIENT))
@@ -144,15 +145,15 @@ def _copy(source, target, pixel, area, inside, FIELDS: tl.constexpr):
 
 @triton.jit(do_not_specialize=SIZES)
 def _iterate_kernel(
-    u, p, new_u, new_p, gradient, rho, before, after, enough, height, width, num_blocks,
+    pairs, u, p, new_u, new_p, gradient, rho, before, after, enough, height, width, num_blocks,
     BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """u (B, 2, H, W), p (B, 2, 2, H, W) → new ones; ``before`` → ``after``: changes of u (B, blocks).
 
-    The new p needs the new u of the pixels to the right and below; that is computed again here, from what the cache holds.
+    The new p needs the new u of the pixels to the right and below; that is computed again here, from the cache.
     A pair whose change is no longer above ``enough`` is copied once to the other buffers, and then left alone.
     """
-    block, pair, area = tl.program_id(0), tl.program_id(1).to(tl.int64), height * width
+    block, pair, area = tl.program_id(0), tl.load(pairs + tl.program_id(1)), height * width
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < area
     u, new_u, gradient = u + pair * 2 * area, new_u + pair * 2 * area, gradient + pair * 2 * area
@@ -206,9 +207,11 @@ def _sorted_column(field, x, y, width, height, inside):
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _median_kernel(u, new_u, change, enough, height, width, num_blocks, BLOCK: tl.constexpr, PARTS: tl.constexpr):
+def _median_kernel(
+    pairs, u, new_u, change, enough, height, width, num_blocks, BLOCK: tl.constexpr, PARTS: tl.constexpr
+):  # fmt: skip
     """5×5 medians of u (B, 2, H, W), where the pair still moves; else its copy."""
-    block, pair, area = tl.program_id(0), tl.program_id(1).to(tl.int64), height * width
+    block, pair, area = tl.program_id(0), tl.load(pairs + tl.program_id(1)), height * width
     pixel = block * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < area
     u, new_u = u + pair * 2 * area, new_u + pair * 2 * area
@@ -233,28 +236,42 @@ def warped(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def iterate(
-    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, all_rest: Callable[[Tensor], bool]
+    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, which_move: Callable[[Tensor], Tensor | None]
 ) -> tuple[Tensor, Tensor]:
     """The outer and inner iterations between two warps; each pair stops when its u hardly changes any more.
+
+    Pairs that are known to rest are left out of the next grids; by then they have been copied to both buffers.
 
     Args:
         u: (B, 2, H, W); p: (B, 2, 2, H, W); gradient: (B, 2, H, W); rho: (B, H, W), all float32 and contiguous.
         enough: the sum of squared changes of u, above which a pair goes on.
-        all_rest: now and then asked with bool (B,), which pairs go on; true ends the work.
+        which_move: now and then told bool (B,), which pairs go on; gives what it was told the last time, on the host.
     """
     num_pairs, height, width = rho.shape
     num_blocks = triton.cdiv(height * width, BLOCK)
-    parts = max(PARTS, triton.next_power_of_2(num_blocks))
-    grid, sizes = (num_blocks, num_pairs), (height, width, num_blocks, BLOCK, parts)
+    sizes = (enough, height, width, num_blocks, BLOCK, max(PARTS, triton.next_power_of_2(num_blocks)))
     u, p, new_u, new_p = u.contiguous(), p.contiguous(), torch.empty_like(u), torch.empty_like(p)
     change = torch.full((num_pairs, num_blocks), math.inf, dtype=torch.float64, device=u.device)
-    new_change = torch.empty_like(change)
+    new_change = change.clone()
+    pairs = torch.arange(num_pairs, device=u.device)
     for _ in range(OUTER_ITERATIONS):
-        _median_kernel[grid](u, new_u, change, enough, *sizes, **EXACT)
+        _median_kernel[num_blocks, len(pairs)](pairs, u, new_u, change, *sizes, **EXACT)
         u, new_u = new_u, u
         for inner in range(INNER_ITERATIONS):
-            _iterate_kernel[grid](u, p, new_u, new_p, gradient, rho, change, new_change, enough, *sizes, **EXACT)
+            fields = (u, p, new_u, new_p, gradient, rho, change, new_change)
+            _iterate_kernel[num_blocks, len(pairs)](pairs, *fields, *sizes, **EXACT)
             u, p, change, new_u, new_p, new_change = new_u, new_p, new_change, u, p, change
-            if inner % LOOK_EVERY == 0 and all_rest(change.sum(1) > enough):
-                return u, p
+            if inner % LOOK_EVERY == LOOK_EVERY - 1:
+                moving = which_move(change.sum(1) > enough)
+                pairs = pairs if moving is None else _fewer(pairs, moving)
+                if len(pairs) == 0:
+                    return u, p
     return u, p
+
+
+def _fewer(pairs: Tensor, moving: Tensor) -> Tensor:
+    """Of ``pairs``, on the device, only those that move (B,), on the host, where these are clearly fewer."""
+    count = int(moving.count_nonzero())
+    if count > FEWER * len(pairs):
+        return pairs
+    return moving.nonzero()[:, 0].pin_memory().to(pairs.device, non_blocking=True)
