@@ -16,19 +16,23 @@ gradients of an I3D between two processes on a CPU, whose passes take seconds.
 
 **How a run ends.** Well: all meet, then the group is dissolved. By an error: the process that fails ends at once
 (``leave``), which closes its connections, so that the others do not wait for it; torchrun ends whoever is left. One
-that stands still without ending (stopped, or its machine gone) is missed by its neighbour after 20 s (``_beat``).
+that stands still without ending (stopped, or its machine gone) is missed by its neighbour after 20 s (``_beat``). Where
+torchrun may start them again (``--max-restarts``), the new ones find each other in a corner of its store that those
+before have never seen (``_begun_together``).
 """
 
 import hashlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Event, Thread
 from typing import Any, NoReturn, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -47,6 +51,7 @@ from vadis.errors import UsageError, VadisError
 GROUP_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
 STORE_TIMEOUT = timedelta(seconds=20)  # for a word to or from torchrun, on this machine or the first
 BEAT_SECONDS = 2.0
+GLANCE_SECONDS = 0.05  # between two looks whether the others are there
 SILENT_BEATS = 10  # 20 s; torchrun kills a stopped process 30 s after its neighbour has ended: all within a minute
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """On one machine nothing may listen to the network: whoever reaches these ports can run code."""
@@ -170,9 +175,12 @@ def joined(device: str = "auto") -> Iterator[Process]:
         torch.cuda.set_device(target)
     backend = "nccl" if target.type == "cuda" else "gloo"
     process = Process(target, rank, world_size)
-    with _pulse(rank, world_size):
+    with _exchange():
+        group = _begun_together(_connection(GROUP_TIMEOUT), rank, world_size) if _has_store() else None
+    with _pulse(group, rank, world_size):
         with _exchange():
-            dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size)
+            own = PrefixStore(group, _connection(GROUP_TIMEOUT)) if group else None
+            dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size, store=own)
         yield process
         process.meet()
     dist.destroy_process_group()
@@ -190,21 +198,58 @@ def _has_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _store() -> PrefixStore:
+def _connection(timeout: timedelta) -> TCPStore:
     """A connection of its own to that store."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(host, port, timeout=STORE_TIMEOUT, wait_for_workers=False)
-    return PrefixStore(f"vadis-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return TCPStore(host, port, timeout=timeout, wait_for_workers=False)
+
+
+def _store() -> PrefixStore:
+    """Where the processes that torchrun started with this one tell each other what they say to the user."""
+    return PrefixStore(f"vadis-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", _connection(STORE_TIMEOUT))
+
+
+def _begun_together(store: TCPStore, rank: int, world_size: int) -> str:
+    """A name, for a corner of the store, that only the processes know which have been started together.
+
+    torchrun keeps the store when it starts its processes again, with the addresses of those that have ended; and on
+    several machines it counts restarts differently on each (one that learns of it from another does not count it), so
+    that its number names nothing. So every process brings a word of its own; process 0 proposes the words it finds as
+    the group's name, again where one of them changes, and begins when all have taken it.
+
+    Raises:
+        OthersGoneError: some process has not come within ``GROUP_TIMEOUT``.
+    """
+    words, own, deadline = PrefixStore("vadis-begin", store), uuid4().hex, time.monotonic() + GROUP_TIMEOUT.seconds
+    words.set(f"word-{rank}", own)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            words.set("proposed", " ".join(_said(words, f"word-{other}") for other in range(world_size)))
+        name = _said(words, "proposed")
+        if own in name:
+            words.set(f"taken-{rank}", name)
+        if rank == 0 and all(_said(words, f"taken-{other}") == name for other in range(world_size)):
+            words.set("begun", name)
+        if own in name and _said(words, "begun") == name:
+            return hashlib.sha256(name.encode()).hexdigest()
+        time.sleep(GLANCE_SECONDS)
+    hint = "look at what torchrun says on the other machines"
+    raise OthersGoneError("some process of this run has not begun", hint=hint)
+
+
+def _said(words: PrefixStore, key: str) -> str:
+    """What lies under ``key``, or "" where nothing does."""
+    return words.get(key).decode() if words.check([key]) else ""
 
 
 @contextmanager
-def _pulse(rank: int, world_size: int) -> Iterator[None]:
-    """Within this block the process shows that it lives, and minds its neighbour."""
-    if not _has_store():
+def _pulse(name: str | None, rank: int, world_size: int) -> Iterator[None]:
+    """Within this block the process shows that it lives, and minds its neighbour in the group of this name."""
+    if name is None:
         yield
         return
     ended = Event()
-    arguments = (_store(), rank, (rank + 1) % world_size, ended)
+    arguments = (PrefixStore(name, _connection(STORE_TIMEOUT)), rank, (rank + 1) % world_size, ended)
     thread = Thread(target=_beat, args=arguments, name="vadis-pulse", daemon=True)
     thread.start()
     try:
