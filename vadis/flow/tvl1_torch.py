@@ -9,6 +9,7 @@ any other device, for a PyTorch without Triton (Windows), and what those kernels
 """
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -75,6 +76,7 @@ class _Looks:
         return arrived, answer
 
 
+@cache  # asked at every scale of every batch
 def has_kernels(device: torch.device) -> bool:
     """Whether ``tvl1_triton`` runs there: an NVIDIA device of compute capability 8.0 on, and Triton installed."""
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from vadis.flow.median import MEDIAN, MEDIAN_PLACE, SORT_FIVE
 from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP
+from vadis.flow.tvl1_torch import LOOK_EVERY
 from vadis.flow.warp import BORDER, SHARPNESS, TAPS
 
 BLOCK = 256  # pixels per program; of 256, 512 and 1024 the fastest on an H200
 PARTS = 256  # blocks whose changes are summed at least, so that most sizes share one kernel
 EXACT = {"enable_fp_fusion": False}
 SIZES = ["height", "width", "num_blocks"]  # one kernel for all of them: compiled once, not for every size
-LOOK_EVERY = 4  # inner iterations between two looks of the host
 FEWER = 0.9  # the share of pairs that still move, at or below which the grid is made smaller
 AT_REST = -1.0  # in place of a change: the pair has come to rest, and both buffers hold it
 
