@@ -205,7 +205,7 @@ from tests.flow.conftest import cheap_flow
 from vadis.errors import VadisError
 from vadis.flow import filling
 from vadis.flow.store import FlowStore
-filling.with_flow = lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+filling.with_flow = lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
 root, *videos = sys.argv[1:]
 compute = lambda report: list(
     filling.compute_flow(videos, FlowStore(root), device=torch.device("cpu"), progress=report)
@@ -253,7 +253,8 @@ compute(lambda now: now.path == videos[1] and now.frames_done == 64 and os.kill(
 
 
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
-    monkeypatch.setattr(filling, "record", lambda path, chunks, record=filling.record: record(path, chunks) + 1)
+    record = filling.record
+    monkeypatch.setattr(filling, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
     with pytest.raises(VadisError, match="other flow than was written"):
         fill(store, video)
     assert not store.has(video)
