@@ -199,7 +199,7 @@ def test_progress(store, video, instant_flow):
 
 
 PROCESS = """
-import os, resource, signal, sys
+import os, resource, signal, sys, time
 import torch
 from tests.flow.conftest import cheap_flow
 from vadis.errors import VadisError
@@ -242,7 +242,16 @@ def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))
     code = """
-compute(lambda now: now.path == videos[1] and now.frames_done == 64 and os.kill(os.getpid(), signal.SIGKILL))
+store, record = FlowStore(root), filling.record
+def killed_in_the_second(path, chunks):
+    for num_frames in record(path, chunks):
+        yield num_frames
+        if path.name.startswith(store.path(videos[1]).name) and num_frames == 64:
+            while not store.has(videos[0]):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+filling.record = killed_in_the_second
+compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
     assert (store.has(video), store.has(other)) == (True, False)
