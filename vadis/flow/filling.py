@@ -28,7 +28,7 @@ from vadis.video.isolation import Decoders
 from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
 
-CHUNK_FRAMES = 32
+CHUNK_FRAMES = {"cpu": 32, "cuda": 128}  # the more pairs, the better a card shares them out
 LOOKED_AT = 64  # videos whose headers are read for the estimate
 TRIED = 3  # of them, whose first flow is computed for it
 
@@ -135,6 +135,10 @@ def _at_once(device: torch.device) -> int:
     return READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
 
 
+def _chunk_frames(device: torch.device) -> int:
+    return CHUNK_FRAMES.get(device.type, CHUNK_FRAMES["cpu"])
+
+
 class _Filling:
     """One video's way into the store, in a thread of its own: decoded, its flow computed, and written."""
 
@@ -154,7 +158,7 @@ class _Filling:
         if self._store.has(self._video):
             return
         with self._opened as video:
-            frames = chunks((frame.pixels for frame in video), CHUNK_FRAMES)
+            frames = chunks((frame.pixels for frame in video), _chunk_frames(self._device))
             for num_frames in _write(self._video, self._store, with_flow(frames, self._device, ahead.check)):
                 yield FlowProgress(self._video, num_frames)
 
@@ -194,7 +198,7 @@ class _Trial(NamedTuple):
 
 def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool) -> _Trial:
     """Compute and write the first flow of a video, as often as there are processors for it, or a chunk on a GPU."""
-    chunk = CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
+    chunk = _chunk_frames(device) if device.type == "cuda" else 2 * cpu_count()
 
     def codes(limit: int) -> Iterator[Codes]:
         with decoders.open(video, max_frames=limit) as opened:
