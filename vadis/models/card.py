@@ -18,7 +18,9 @@ class ModelCard:
     """Everything but the tensors: stored in a model file, and enough to rebuild the networks.
 
     ``width`` is the multiplier of every channel count; ``window_frames`` the training length (64: 2.56 s at 25 fps);
-    ``provenance`` says where the parameters come from (source URLs and hashes, or the training recipe and metrics).
+    ``provenance`` says where the parameters come from (source URLs and hashes, or the training recipe and metrics);
+    ``test_window`` is the length in frames of the separate windows that the model looks through where nothing else is
+    asked for, None for what its architecture does.
     """
 
     name: str
@@ -33,10 +35,11 @@ class ModelCard:
     flow_bound: float = 20.0  # px, clipped at, then scaled to 1
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    test_window: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain JSON values."""
-        return asdict(self)
+        """The card as plain JSON values; what came later than the format is left out where it says nothing."""
+        return {key: value for key, value in asdict(self).items() if key != "test_window" or value is not None}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelCard":

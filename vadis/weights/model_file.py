@@ -247,7 +247,7 @@ def _card_fault(values: dict[str, Any]) -> str | None:
             return f"label {number} {label_fault(label)}"
     if not card.labels:
         return "it has no labels"
-    return _numbers_fault(card) or _provenance_fault(card)
+    return _numbers_fault(card) or _window_fault(card) or _provenance_fault(card)
 
 
 def _selections(streams: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -269,6 +269,13 @@ def _numbers_fault(card: ModelCard) -> str | None:
         if type(value) not in (int, float) or not 0 < value <= limit or not math.isfinite(value):
             return f"{name} is {value!r}"
     return None
+
+
+def _window_fault(card: ModelCard) -> str | None:
+    window, architecture = card.test_window, MODELS[card.architecture]
+    if window is None or (type(window) is int and window >= architecture.min_frames and not architecture.test_window):
+        return None
+    return f"test_window is {window!r}"
 
 
 def _provenance_fault(card: ModelCard) -> str | None:
