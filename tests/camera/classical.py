@@ -2,8 +2,8 @@
 
     python -m tests.camera.classical VIDEO… [--model NAME|FILE] [--frames DIR] [--truth]
 
-For every window of 32 frames (25 per second, short side 256 px) one of the ten labels, or none where corners are few, do
-not agree, or where the motion is mixed. With a model: how often it says the same where this is sure of itself, and
+For every window of 32 frames (25 per second, short side 256 px) one of the ten labels; or none, where corners are few,
+do not agree, or where the motion is mixed. With a model: how often it says the same where this is sure of itself, and
 pictures of where it does not. With ``--truth``: the same against the folders in which videos lie.
 """
 
@@ -11,6 +11,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -105,7 +106,7 @@ def windows(path: str) -> Iterator[Window]:
     frames = gray_frames(path)
     for start in range(0, len(frames) - WINDOW + 1, WINDOW):
         part = frames[start : start + WINDOW]
-        motions = np.array([camera_motion(*pair) for pair in zip(part, part[1:], strict=False)])
+        motions = np.array([camera_motion(*pair) for pair in pairwise(part)])
         sure = motions[~np.isnan(motions).any(axis=1)]
         yield Window(path, start, label_of(motions), sure.mean(axis=0) if len(sure) else np.full(4, np.nan))
 
