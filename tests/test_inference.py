@@ -218,3 +218,10 @@ def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Mod
             assert best.label == "unclear" and best.score == pytest.approx(1 - other.labels[0].score)
             best = second
         assert best == other.labels[0]
+
+
+def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path, model: Model) -> None:
+    path = write_video(folder / "one-way.mp4", num_frames=10, size=(96, 64))
+    own = replace(model, card=replace(model.card, provenance={"mirror": False}))
+    with pytest.raises(UsageError, match="tells left from right"):
+        classify(path, own, flip=True)
