@@ -27,7 +27,7 @@ from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
 from vadis.flow.lanes import LANES, fused, spread, total
 from vadis.flow.pyramid import level_shapes
-from vadis.flow.tvl1_cpu import flow_of_pair, memory_size
+from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 HEIGHT, WIDTH = 256, 340
 
@@ -83,7 +83,7 @@ def run_ours(frames: np.ndarray) -> tuple[np.ndarray, float]:
 def iterated_pixels(frames: np.ndarray) -> float:
     """Pixels that went through an inner iteration, per pair."""
     shapes, flow = np.array(level_shapes(HEIGHT, WIDTH)), np.empty((2, HEIGHT, WIDTH), np.float32)
-    memory = np.empty(memory_size(HEIGHT, WIDTH), np.float32)
+    memory = aligned_memory(HEIGHT, WIDTH)
     return float(np.mean([flow_of_pair(first, second, shapes, memory, flow) for first, second in frames]))
 
 

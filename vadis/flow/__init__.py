@@ -21,7 +21,7 @@ import numpy.typing as npt
 from vadis.device import cpu_count
 from vadis.flow.gray import to_gray
 from vadis.flow.pyramid import level_shapes
-from vadis.flow.tvl1_cpu import flow_of_pair, memory_size
+from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[]
     pairs = iter(range(num_pairs))  # shared: each thread takes the next one
 
     def work() -> None:
-        memory = np.empty(memory_size(height, width), np.float32)
+        memory = aligned_memory(height, width)
         for i in pairs:
             check()
             flow_of_pair(gray[i], gray[i + 1], shapes, memory, flow[i])
