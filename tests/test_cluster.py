@@ -1,7 +1,7 @@
 """The road on Ray: the records of one machine, whatever is lost on the way.
 
 The quick share (here and in tests/cli/test_ray.py) labels on a Ray of this machine. The whole: a cluster of two
-machines, of which something is lost midway, an actor, a task, a machine: ``pytest -n 0 -m exhaustive
+machines, of which something is lost midway, an actor, a task, a machine, its voice: ``pytest -n 0 -m exhaustive
 tests/test_cluster.py``, 40 s each.
 """
 
@@ -31,6 +31,7 @@ from vadis.weights.load import load_model
 
 needs_ray = pytest.mark.skipif("not __import__('importlib').util.find_spec('ray')", reason="needs ray[data]")
 SAID: list[str] = []
+SILENT: list[int] = []  # processes that were stopped
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +88,29 @@ def whole(tmp_path_factory) -> Whole:
     return Whole(tmp_path_factory.mktemp("whole"))
 
 
+SOON = {  # a machine that is silent is noticed after some 10 s, not after 7 minutes
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 5,
+    "grpc_client_keepalive_time_ms": 3000,
+    "grpc_client_keepalive_timeout_ms": 4000,
+}
+
+
 @pytest.fixture
 def cluster(monkeypatch):
     """A head without processors and two machines with two each, all of them processes of this one."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setattr("vadis.cluster.VIDEOS_AT_ONCE", 2)  # so that both have something to do until the end
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": SOON})
     for _ in range(2):
         started.add_node(num_cpus=2)
     yield started
+    while SILENT:  # they hear no other signal
+        with suppress(OSError):
+            os.kill(SILENT.pop(), signal.SIGKILL)
     started.shutdown()
 
 
@@ -110,12 +124,24 @@ def lose_a_task(cluster) -> None:
 
 def lose_a_machine(cluster) -> None:
     """Its processes are gone, and whoever spoke with it hears that at once."""
-    cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0], allow_graceful=False)
+    cluster.remove_node(a_machine_of(cluster), allow_graceful=False)
+
+
+def a_machine_of(cluster):
+    return min(cluster.worker_nodes, key=lambda node: node.node_id)
+
+
+def silence_a_machine(cluster) -> None:
+    """It is there and says nothing, as one without power or network does."""
+    raylet = a_machine_of(cluster).all_processes["raylet"][0].process.pid
+    for pid in (raylet, *children(raylet)):
+        os.kill(pid, signal.SIGSTOP)
+        SILENT.append(pid)
 
 
 @needs_ray
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("lose", [lose_an_actor, lose_a_task, lose_a_machine])
+@pytest.mark.parametrize("lose", [lose_an_actor, lose_a_task, lose_a_machine, silence_a_machine])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_lost_is_done_again_and_nothing_twice(whole, cluster, lose):
     found = classify_on_ray(whole.paths, whole.model, address=cluster.address, sliding=Sliding(), notify=SAID.append)

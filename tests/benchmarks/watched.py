@@ -98,7 +98,7 @@ def children(pid: int) -> list[int]:
                 parents.setdefault(parent, []).append(int(name))
     found, waiting = [], [pid]
     while waiting:
-        children = parents.get(waiting.pop(), [])
-        found += children
-        waiting += children
+        below = parents.get(waiting.pop(), [])
+        found += below
+        waiting += below
     return found
