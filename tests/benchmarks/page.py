@@ -167,14 +167,14 @@ def scale_out(found: Figures) -> str:
     rows = [
         [
             f"{row['processes']}",
+            f"{row['cores']:.1f}",
             f"{row['foretold']:.1f} s",
             f"{row['seconds']:.1f} s",
             f"{row['foretold'] / row['seconds'] - 1:+.0%}",
-            f"{row['load_before']:.1f}",
         ]
         for row in found["rows"]
     ]
-    table = markdown(["processes", "foretold", "measured", "error", "load before"], rows)
+    table = markdown(["processes", "cores that others left", "foretold", "measured", "error"], rows)
     alone = (
         f"one process alone: {start:.2f} s until it has begun ({start_cores:.2f} cores busy), "
         f"{video:.2f} s a video ({video_cores:.2f} cores busy)"
