@@ -69,11 +69,12 @@ def test_no_more_inputs_are_taken_ahead_than_jobs(model, videos, jobs):
 
 def test_the_number_of_jobs(monkeypatch):
     monkeypatch.setattr("vadis.preparing.cpu_count", lambda: 3)
-    assert [num_jobs(jobs) for jobs in (None, 0, 1, 7)] == [3, 3, 1, 7]
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [num_jobs(jobs, cpu) for jobs in (None, 0, 1, 7)] == [3, 3, 1, 7]
     monkeypatch.setattr("vadis.preparing.cpu_count", lambda: 64)
-    assert num_jobs(None) == 4
+    assert (num_jobs(None, cpu), num_jobs(None, cuda), num_jobs(7, cuda)) == (4, 16, 7)
     with pytest.raises(UsageError):
-        num_jobs(-1)
+        num_jobs(-1, cpu)
 
 
 class Signal(BaseException):

@@ -3,17 +3,18 @@
     file → frames (in a child process; 25 fps, short side 256) → chunks → with their flow → cropped clips
 
 One thread per video reads, computes flow and crops, and stops when a clip waits; so the next clip, and the beginnings
-of the next videos, are made while the network works. Every stage is a generator over the one before it: a video is
-never in memory as a whole, and no more than ``jobs`` of them in part.
+of the next videos, are made while the network works. Every stage is a generator over the one before it: no more than
+``jobs`` videos are in memory, and each only in part. How large the parts are is a matter of the device: ``PACES``.
 """
 
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from vadis.device import cpu_count
@@ -27,10 +28,23 @@ from vadis.video.frames import OpenVideo
 from vadis.video.isolation import DecoderKilled, Decoders
 from vadis.video.windows import Clip, chunks, num_frames
 
-CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
-CLIPS_AHEAD = 1  # that wait for the network, beside the one that is being made
-MOST_JOBS = 4  # by default
 WAITS_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
+
+
+class Pace(NamedTuple):
+    """How much is made ahead, so that the device never waits and memory stays bounded."""
+
+    chunk_frames: int
+    clips_ahead: int  # that wait for the network, beside the one that is being made
+    most_jobs: int  # by default
+
+
+PACES = {
+    "cpu": Pace(
+        32, 1, 4
+    ),  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+    "cuda": Pace(128, 2, 16),  # a card is quicker than one processor decodes: some 200 MB for each of 16 videos
+}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,7 +100,7 @@ class Preparation:
         self._model = model
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         self.video: OpenVideo = self._opened  # which says nothing before the first clip
-        self._ahead = Ahead(self._made, CLIPS_AHEAD, self._opened.cancel)
+        self._ahead = Ahead(self._made, pace(model.device).clips_ahead, self._opened.cancel)
 
     def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
         """The streams of this video, and chunk by chunk its frames (T, 224, 224, 3) and flow (T, 2, 224, 224), cropped.
@@ -133,7 +147,7 @@ def each_prepared(
         jobs: see ``num_jobs``.
         notify: hears of it.
     """
-    width = Width(num_jobs(jobs), notify)
+    width = Width(num_jobs(jobs, model.device), notify)
     for item, preparation in begun_ahead(begin, items, lambda: width.num):
         try:
             outcome = _outcome(work, item, preparation)
@@ -173,14 +187,21 @@ class Width:
         self.num = (self.num + 1) // 2
 
 
-def num_jobs(jobs: int | None) -> int:
-    """How many videos are read at once, that at the network among them; None and 0 mean up to 4, one per processor.
+def pace(device: torch.device) -> Pace:
+    """The row of ``PACES`` for a device."""
+    return PACES.get(device.type, PACES["cpu"])
+
+
+def num_jobs(jobs: int | None, device: torch.device) -> int:
+    """How many videos are read at once, that at the network among them.
+
+    None and 0 mean one per processor, up to 4 where the processors do everything and to 16 for a GPU.
 
     Raises:
         UsageError: for less.
     """
     if not jobs:
-        return min(MOST_JOBS, cpu_count())
+        return min(pace(device).most_jobs, cpu_count())
     if jobs < 0:
         raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 takes what suits this machine")
     return jobs
@@ -222,7 +243,7 @@ def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Cli
 
 def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip]) -> Iterator[Clip]:
     wanted, size = model.card.streams, model.card.crop * shrinking(model.card.short_side)
-    decoded = _noted(chunks(frames, CHUNK_FRAMES), ahead, after="flow" if "flow" in wanted else None)
+    decoded = _noted(chunks(frames, pace(model.device).chunk_frames), ahead, after="flow" if "flow" in wanted else None)
     alone = ((chunk, None) for chunk in decoded)
     for chunk, flow in with_flow(decoded, model.device, ahead.check) if "flow" in wanted else alone:
         clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in wanted else {}

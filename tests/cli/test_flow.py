@@ -13,7 +13,7 @@ from vadis.flow.store import SETTINGS, FlowStore
 def clips(tmp_path, monkeypatch):
     """A folder with two videos to stand beside."""
     monkeypatch.setattr(
-        "vadis.flow.filling.with_flow", lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.flow.filling.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     (tmp_path / "clips" / "deep").mkdir(parents=True)
     write_video(tmp_path / "clips" / "a.mp4", num_frames=20, seed=1)

@@ -199,13 +199,13 @@ def test_progress(store, video, instant_flow):
 
 
 PROCESS = """
-import os, resource, signal, sys
+import os, resource, signal, sys, time
 import torch
 from tests.flow.conftest import cheap_flow
 from vadis.errors import VadisError
 from vadis.flow import filling
 from vadis.flow.store import FlowStore
-filling.with_flow = lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+filling.with_flow = lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
 root, *videos = sys.argv[1:]
 compute = lambda report: list(
     filling.compute_flow(videos, FlowStore(root), device=torch.device("cpu"), progress=report)
@@ -242,7 +242,16 @@ def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))
     code = """
-compute(lambda now: now.path == videos[1] and now.frames_done == 64 and os.kill(os.getpid(), signal.SIGKILL))
+store, record = FlowStore(root), filling.record
+def killed_in_the_second(path, chunks):
+    for num_frames in record(path, chunks):
+        yield num_frames
+        if path.name.startswith(store.path(videos[1]).name) and num_frames == 64:
+            while not store.has(videos[0]):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+filling.record = killed_in_the_second
+compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
     assert (store.has(video), store.has(other)) == (True, False)
@@ -253,7 +262,8 @@ compute(lambda now: now.path == videos[1] and now.frames_done == 64 and os.kill(
 
 
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
-    monkeypatch.setattr(filling, "record", lambda path, chunks, record=filling.record: record(path, chunks) + 1)
+    record = filling.record
+    monkeypatch.setattr(filling, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
     with pytest.raises(VadisError, match="other flow than was written"):
         fill(store, video)
     assert not store.has(video)

@@ -44,7 +44,7 @@ def textures(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, textures, monkeypatch):
     monkeypatch.setattr(
-        "vadis.flow.filling.with_flow", lambda chunks, device: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.flow.filling.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     store = FlowStore(tmp_path / "store", create=True)
     assert not [error for _, error in compute_flow(textures, store, device=torch.device("cpu")) if error]

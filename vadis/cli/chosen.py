@@ -33,10 +33,12 @@ def fetching(allow_remote: bool, scratch_gb: float, jobs: int) -> "AbstractConte
     """What opens videos that have to be fetched, where that is allowed."""
     if not allow_remote:
         return nullcontext()
+    import torch
+
     from vadis.preparing import num_jobs
     from vadis.video.remote import FetchingDecoders
 
-    return FetchingDecoders(int(scratch_gb * 1e9), num_jobs(jobs))
+    return FetchingDecoders(int(scratch_gb * 1e9), num_jobs(jobs, torch.device("cpu")))
 
 
 def load_chosen(name: str, streams: str, device: str, offline: bool) -> "Model":

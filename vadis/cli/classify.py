@@ -106,7 +106,7 @@ def classify(
         if ray:
             labelled = _on_ray(run, loaded, ray, device, decoders, how)
         else:
-            labelled = _here(run, loaded, {**how, "jobs": jobs, "decoders": decoders})
+            labelled = _here(run, loaded, {**how, "jobs": decoders.places if decoders else jobs, "decoders": decoders})
         _write(run, destination, labelled, threshold, summary_file)
 
 

@@ -222,7 +222,7 @@ Jobs = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most.",
+        help="Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU.",
         rich_help_panel=MACHINE,
     ),
 ]

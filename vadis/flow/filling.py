@@ -5,6 +5,7 @@ A video whose flow is there is passed over, so a run that was killed goes on whe
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ from vadis.video.isolation import Decoders
 from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
 
-CHUNK_FRAMES = 32
+CHUNK_FRAMES = {"cpu": 32, "cuda": 128}  # the more pairs, the better a card shares them out
 LOOKED_AT = 64  # videos whose headers are read for the estimate
 TRIED = 3  # of them, whose first flow is computed for it
 
-READ_AT_ONCE = 2  # videos: while the flow of one is computed, the beginning of the next is decoded
+READ_AHEAD = 2  # videos begun on the CPU: while one's flow is computed, another's frames are decoded and written
 
 Codes = NDArray[np.uint8]  # (T, 2 H, W)
 Flowing = Iterator[tuple[Frames, NDArray[np.float32] | None]]
@@ -119,51 +120,56 @@ def compute_flow(
         VadisError: where the disk does not take it.
     """
     with Decoders() as decoders:
-        for video, reading in begun_ahead(partial(_Reading, store, decoders), videos, lambda: READ_AT_ONCE):
+        begin = partial(_Filling, store, decoders, device)
+        for video, filling in begun_ahead(begin, videos, lambda: _at_once(device)):
             try:
-                if not store.has(video):
-                    _write(video, store, with_flow(reading.chunks(), device), progress)
+                for step in filling.walk():
+                    progress(step)
                 yield video, None
             except VideoError as error:
                 yield video, error
 
 
-class _Reading:
-    """The frames of a video whose flow is not in the store, in chunks (T, H, W, 3), read ahead in a thread."""
+def _at_once(device: torch.device) -> int:
+    """Videos in work. A GPU computes flow faster than one processor decodes and writes it, so all of them do."""
+    return READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
 
-    def __init__(self, store: FlowStore, decoders: Decoders, video: str) -> None:
-        self._store, self._video, self._opened = store, video, decoders.open(video)
-        self._ahead = Ahead(self._read, 1, self._opened.cancel)
 
-    def chunks(self) -> Iterator[Frames]:
-        """The chunks in order; raises VideoError where the video cannot be read."""
+def _chunk_frames(device: torch.device) -> int:
+    return CHUNK_FRAMES.get(device.type, CHUNK_FRAMES["cpu"])
+
+
+class _Filling:
+    """One video's way into the store, in a thread of its own: decoded, its flow computed, and written."""
+
+    def __init__(self, store: FlowStore, decoders: Decoders, device: torch.device, video: str) -> None:
+        self._store, self._device, self._video, self._opened = store, device, video, decoders.open(video)
+        self._ahead = Ahead(self._fill, sys.maxsize, self._opened.cancel)
+
+    def walk(self) -> Iterator[FlowProgress]:
+        """What has been written so far, again and again; raises VideoError where the video cannot be read."""
         return self._ahead.walk()
 
     def close(self) -> None:
         """End what is still going on."""
         self._ahead.close()
 
-    def _read(self, ahead: Ahead[Frames]) -> Generator[Frames, None, None]:
+    def _fill(self, ahead: Ahead[FlowProgress]) -> Generator[FlowProgress, None, None]:
         if self._store.has(self._video):
             return
         with self._opened as video:
-            yield from chunks((frame.pixels for frame in video), CHUNK_FRAMES)
+            frames = chunks((frame.pixels for frame in video), _chunk_frames(self._device))
+            for num_frames in _write(self._video, self._store, with_flow(frames, self._device, ahead.check)):
+                yield FlowProgress(self._video, num_frames)
 
 
-def _write(video: str, store: FlowStore, flowing: Flowing, progress: Callable[[FlowProgress], None]) -> None:
-    """Put the flow of a whole video into the store."""
-    frames_done = 0
-
-    def counted(codes: Codes) -> Codes:
-        nonlocal frames_done
-        frames_done += len(codes)
-        progress(FlowProgress(video, frames_done))
-        return codes
-
-    path = store.path(video)
+def _write(video: str, store: FlowStore, flowing: Flowing) -> Iterator[int]:
+    """Put the flow of a whole video into the store; gives the number of frames written so far."""
+    path, num_frames = store.path(video), 0
     try:
         with temporary_beside(path) as (temporary, file):
-            num_frames = record(temporary, map(counted, _codes(flowing)))
+            for num_frames in record(temporary, _codes(flowing)):
+                yield num_frames
             with open_gray(temporary) as flow:
                 if flow.expected_num_frames != num_frames:
                     message = f"{store.root} gave back other flow than was written: the disk is in doubt"
@@ -192,7 +198,7 @@ class _Trial(NamedTuple):
 
 def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool) -> _Trial:
     """Compute and write the first flow of a video, as often as there are processors for it, or a chunk on a GPU."""
-    chunk = CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
+    chunk = _chunk_frames(device) if device.type == "cuda" else 2 * cpu_count()
 
     def codes(limit: int) -> Iterator[Codes]:
         with decoders.open(video, max_frames=limit) as opened:
@@ -203,7 +209,7 @@ def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoder
     try:
         with temporary_beside(store.root / "trial.mp4") as (temporary, _):  # which never gets that name
             began = time.perf_counter()
-            num_frames = record(temporary, codes(limit=chunk + 1))
+            *_, num_frames = record(temporary, codes(limit=chunk + 1))
             return _Trial(num_frames, time.perf_counter() - began, temporary.stat().st_size)
     except OSError as error:
         raise VadisError(f"{store.root} cannot be written: {error.strerror}", what_next(error.errno)) from error

@@ -5,7 +5,7 @@ in every build of FFmpeg. Reading is done by ``vadis.video.reader`` alone.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,8 +22,10 @@ _FORMAT = "yuvj420p"  # the encoder knows no grey; a neutral colour costs 40 byt
 _NEUTRAL = 128
 
 
-def record(path: Path, chunks: Iterable[NDArray[np.uint8]]) -> int:
-    """Write pictures uint8 (T, H, W), chunk by chunk, as a video of 25 frames per second; returns their number.
+def record(path: Path, chunks: Iterable[NDArray[np.uint8]]) -> Iterator[int]:
+    """Write pictures uint8 (T, H, W), chunk by chunk, as a video of 25 frames per second.
+
+    Gives the number of pictures so far after every chunk. The file is whole when there are no more.
 
     Raises:
         VadisError: where the disk does not take them.
@@ -39,12 +41,12 @@ def record(path: Path, chunks: Iterable[NDArray[np.uint8]]) -> int:
                 for picture in chunk:
                     container.mux(stream.encode(_frame(picture, num_frames)))
                     num_frames += 1
+                yield num_frames
             container.mux(stream.encode(None))
     except (OSError, av.FFmpegError) as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         message = f"{path.parent} does not take the flow of a video: {reason}"
         raise VadisError(message, hint=what_next(error.errno)) from error
-    return num_frames
 
 
 def _frame(picture: NDArray[np.uint8], index: int) -> av.VideoFrame:

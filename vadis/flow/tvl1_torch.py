@@ -4,8 +4,8 @@ The same equations as ``tvl1_cpu`` with the same roundings, so that both give th
 different numbers of iterations: a finished pair is held by a mask on the device. The host does not wait for the device
 to learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when it asks again.
 
-On CUDA the inner steps are the kernels of ``tvl1_triton``, which move a tenth of the bytes; the same steps here are for
-any other device, for a PyTorch without Triton (Windows), and what those kernels are compared with.
+On CUDA a scale is one kernel of ``tvl1_triton``, which moves a tenth of the bytes; the same steps here are for any
+other device, for a PyTorch without Triton (Windows), and what that kernel is compared with.
 """
 
 from collections.abc import Callable
@@ -102,15 +102,15 @@ def _flow_of_pairs(frames: Tensor) -> Tensor:
 def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """All warps of one scale: u (B, 2, H, W), images (B, H, W)."""
     height, width = first.shape[1:]
-    p = u.new_zeros(len(u), 2, 2, height, width)  # B, component of u, direction of its gradient, H, W
     channels, limit = _with_gradients(second), float(enough(height, width))
     if has_kernels(u.device):
-        from vadis.flow.tvl1_triton import iterate, warped
-    else:
-        iterate, warped = _iterate, _warped
+        from vadis.flow.tvl1_triton import solve_scale
+
+        return solve_scale(u, first, channels, limit)
+    p = u.new_zeros(len(u), 2, 2, height, width)  # B, component of u, direction of its gradient, H, W
     for _ in range(WARPS):
-        gradient, rho = warped(channels, first.contiguous(), u)
-        u, p = iterate(u, p, gradient, rho, limit, _Looks().which_move)
+        gradient, rho = _warped(channels, first, u)
+        u, p = _iterate(u, p, gradient, rho, limit, _Looks().which_move)
     return u
 
 

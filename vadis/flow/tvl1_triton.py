@@ -1,15 +1,17 @@
-"""The three inner steps of TV-L1 as single kernels of Triton, for CUDA: warping, the median, one iteration.
+"""One scale of TV-L1 as a single kernel of Triton, for CUDA: warping, medians and iterations, until a pair is at rest.
 
-PyTorch's own operations read and write a field some hundred times per iteration, each once for every operator; here
-it is read and written once. ``tvl1_torch`` walks the scales and calls these where Triton is there (it comes with
-PyTorch's CUDA builds for Linux). The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the
-compiler from fusing what is not fused there, and ``div_rn`` divides exactly.
+PyTorch's own operations read and write a field some hundred times per iteration, and a kernel for each iteration costs
+more time to launch than to run. Here a group of programs takes a pair of frames and keeps it from the first warp to the
+last; its programs share the pixels and wait for each other where one reads what another has written. Whether a pair
+still moves is known on the device alone, and a pair that converges early makes room for the next one.
 
-In every kernel axis 0 of the grid walks over blocks of pixels, axis 1 over pairs of frames.
+Waiting needs all programs of the grid on the device at once, so there is at most one for each multiprocessor, and the
+launch is a cooperative one, which fails rather than hangs.
+
+``tvl1_torch`` walks the scales and calls this where Triton is there (it comes with PyTorch's CUDA builds for Linux).
+The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the compiler from fusing what is not fused
+there, and ``div_rn`` divides exactly.
 """
-
-import math
-from collections.abc import Callable
 
 import torch
 import triton
@@ -17,21 +19,21 @@ import triton.language as tl
 from torch import Tensor
 
 from vadis.flow.median import MEDIAN, MEDIAN_PLACE, SORT_FIVE
-from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP
-from vadis.flow.tvl1_torch import LOOK_EVERY
+from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP, WARPS
 from vadis.flow.warp import BORDER, SHARPNESS, TAPS
 
-BLOCK = 256  # pixels per program; of 256, 512 and 1024 the fastest on an H200
-PARTS = 256  # blocks whose changes are summed at least, so that most sizes share one kernel
-EXACT = {"enable_fp_fusion": False}
-SIZES = ["height", "width", "num_blocks"]  # one kernel for all of them: compiled once, not for every size
-FEWER = 0.9  # the share of pairs that still move, at or below which the grid is made smaller
-AT_REST = -1.0  # in place of a change: the pair has come to rest, and both buffers hold it
+NUM_WARPS = 32  # of 32 threads: all that fit into one program
+THREADS = 32 * NUM_WARPS
+BLOCK = THREADS  # pixels of an iteration at once; with two each no faster on an H200, with fewer warps slower
+LEAST_RANKS, MOST_RANKS = 8, 16  # programs that share a pair: of 2 to 16, 8 are the fastest where pairs are many
+PLANES = 11  # of a group's own: u twice (2 each: the median cannot be had in place), p (4), gradient (2), rho
+ALIGNED = 32  # pixels, to which a plane is rounded up, so that rows of threads read whole lines of the cache
 
 _LIMIT, _PULL, _STEP, _LEAST = (tl.constexpr(float(number)) for number in (LIMIT, PULL, STEP, LEAST_GRADIENT))
 _SHARPNESS, _BORDER, _TAPS = tl.constexpr(float(SHARPNESS)), tl.constexpr(BORDER), tl.constexpr(TAPS)
-_AT_REST = tl.constexpr(AT_REST)
 _SORT_FIVE, _MEDIAN, _MEDIAN_PLACE = tl.constexpr(SORT_FIVE), tl.constexpr(MEDIAN), tl.constexpr(MEDIAN_PLACE)
+_WARPS, _OUTER, _INNER = tl.constexpr(WARPS), tl.constexpr(OUTER_ITERATIONS), tl.constexpr(INNER_ITERATIONS)
+_RANKS, _PLANES = tl.constexpr(MOST_RANKS), tl.constexpr(PLANES)
 
 
 @triton.jit
@@ -73,112 +75,115 @@ def _sampled(channel, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside):
     return total
 
 
-@triton.jit(do_not_specialize=SIZES[:2])
-def _warp_kernel(channels, first, u, gradient, rho, height, width, BLOCK: tl.constexpr):
-    """Channels (B, 3, H + 8, W + 8) at x + u (B, 2, H, W) → gradient (B, 2, H, W), rho (B, H, W)."""
-    pixel, pair, area = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64), height * width
-    inside, pitch = pixel < area, width + 2 * _BORDER
+@triton.jit
+def _meet(counter, ranks, meetings):
+    """Wait until all programs of the group are here, for the ``meetings``-th time; what they wrote is seen then."""
+    tl.debug_barrier()
+    arrived = tl.atomic_add(counter, 1, sem="acq_rel") + 1
+    while arrived < meetings * ranks:
+        arrived = tl.atomic_add(counter, 0, sem="acq_rel")
+    tl.debug_barrier()
+
+
+@triton.jit
+def _begin(u, field, p, begin, end, area, plane, THREADS: tl.constexpr):
+    """The pair's u (2, H, W) into the group's own planes; p = 0."""
+    for start in range(begin, end, THREADS):
+        pixel = start + tl.arange(0, THREADS)
+        inside = pixel < end
+        for plane_of in tl.static_range(2):
+            tl.store(field + plane_of * plane + pixel, tl.load(u + plane_of * area + pixel, inside, 0.0), inside)
+        for plane_of in tl.static_range(4):
+            tl.store(p + plane_of * plane + pixel, tl.zeros([THREADS], tl.float32), inside)
+
+
+@triton.jit
+def _finish(field, u, begin, end, area, plane, THREADS: tl.constexpr):
+    """The group's u into the pair's (2, H, W)."""
+    for start in range(begin, end, THREADS):
+        pixel = start + tl.arange(0, THREADS)
+        inside = pixel < end
+        for plane_of in tl.static_range(2):
+            tl.store(u + plane_of * area + pixel, tl.load(field + plane_of * plane + pixel, inside, 0.0), inside)
+
+
+@triton.jit
+def _warp(channels, first, u, gradient, rho, begin, end, height, width, plane, THREADS: tl.constexpr):
+    """Channels (3, H + 8, W + 8) at x + u, linearised → gradient (2 planes), rho."""
+    pitch = width + 2 * _BORDER
     padded = pitch * (height + 2 * _BORDER)
-    u += pair * 2 * area
-    u1, u2 = tl.load(u + pixel, inside, 0.0), tl.load(u + area + pixel, inside, 0.0)
-    x, y = u1 + (pixel % width).to(tl.float32), u2 + (pixel // width).to(tl.float32)
-    corner = _first_tap(y, height + 2 * _BORDER - _TAPS) * pitch + _first_tap(x, pitch - _TAPS)
-    a0, a1, a2, a3 = _weights(x)
-    d0, d1, d2, d3 = _weights(y)
-    channels += pair * 3 * padded
-    image = _sampled(channels, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-    ix = _sampled(channels + padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-    iy = _sampled(channels + 2 * padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-    tl.store(gradient + pair * 2 * area + pixel, ix, inside)
-    tl.store(gradient + pair * 2 * area + area + pixel, iy, inside)
-    constant = image - ix * u1 - iy * u2 - tl.load(first + pair * area + pixel, inside, 0.0)
-    tl.store(rho + pair * area + pixel, constant, inside)
+    for start in range(begin, end, THREADS):
+        pixel = start + tl.arange(0, THREADS)
+        inside = pixel < end
+        u1, u2 = tl.load(u + pixel, inside, 0.0), tl.load(u + plane + pixel, inside, 0.0)
+        x, y = u1 + (pixel % width).to(tl.float32), u2 + (pixel // width).to(tl.float32)
+        corner = _first_tap(y, height + 2 * _BORDER - _TAPS) * pitch + _first_tap(x, pitch - _TAPS)
+        a0, a1, a2, a3 = _weights(x)
+        d0, d1, d2, d3 = _weights(y)
+        image = _sampled(channels, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        ix = _sampled(channels + padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        iy = _sampled(channels + 2 * padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        tl.store(gradient + pixel, ix, inside)
+        tl.store(gradient + plane + pixel, iy, inside)
+        tl.store(rho + pixel, image - ix * u1 - iy * u2 - tl.load(first + pixel, inside, 0.0), inside)
 
 
 @triton.jit
-def _change_of(change, pair, num_blocks, PARTS: tl.constexpr):
-    """The sum over all blocks of what a pair's u changed by in the last iteration."""
-    part = tl.arange(0, PARTS)
-    return tl.sum(tl.load(change + pair * num_blocks + part, part < num_blocks, 0.0))
+def _step_u(u, p, gradient, rho, begin, end, width, plane, BLOCK: tl.constexpr):
+    """u (2 planes) of one iteration, in place; the sum of its squared changes."""
+    change = tl.zeros([BLOCK], tl.float64)
+    for start in range(begin, end, BLOCK):
+        pixel = start + tl.arange(0, BLOCK)
+        inside = pixel < end
+        u1, u2 = tl.load(u + pixel, inside, 0.0), tl.load(u + plane + pixel, inside, 0.0)
+        ix, iy = tl.load(gradient + pixel, inside, 0.0), tl.load(gradient + plane + pixel, inside, 0.0)
+        square = ix * ix + iy * iy
+        residual = tl.load(rho + pixel, inside, 0.0) + (ix * u1 + iy * u2)
+        bound, is_flat = _LIMIT * square, square <= _LEAST
+        shift = tl.where(is_flat, 0.0, tl.div_rn(residual, tl.where(is_flat, 1.0, square)))
+        shift = tl.where(residual > bound, _LIMIT, tl.where(residual < -bound, -_LIMIT, shift))
+        is_first = pixel % width == 0
+        new1 = (u1 - shift * ix) + _PULL * _divergence(p, pixel, is_first, width, plane, inside)
+        new2 = (u2 - shift * iy) + _PULL * _divergence(p + 2 * plane, pixel, is_first, width, plane, inside)
+        tl.store(u + pixel, new1, inside)
+        tl.store(u + plane + pixel, new2, inside)
+        moved = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
+        change += tl.where(inside, moved, 0.0).to(tl.float64)
+    return tl.sum(change)
 
 
 @triton.jit
-def _new_u(u, p, gradient, rho, x, y, width, area, inside):
-    """Both components of u at (x, y) after one iteration, and before it; p outside the image counts as 0."""
-    at = y * width + x
-    u1, u2 = tl.load(u + at, inside, 0.0), tl.load(u + area + at, inside, 0.0)
-    ix, iy = tl.load(gradient + at, inside, 0.0), tl.load(gradient + area + at, inside, 0.0)
-    square = ix * ix + iy * iy
-    residual = tl.load(rho + at, inside, 0.0) + (ix * u1 + iy * u2)
-    bound, is_flat = _LIMIT * square, square <= _LEAST
-    shift = tl.where(is_flat, 0.0, tl.div_rn(residual, tl.where(is_flat, 1.0, square)))
-    shift = tl.where(residual > bound, _LIMIT, tl.where(residual < -bound, -_LIMIT, shift))
-    new1 = (u1 - shift * ix) + _PULL * _divergence(p, at, x, y, width, area, inside)
-    new2 = (u2 - shift * iy) + _PULL * _divergence(p + 2 * area, at, x, y, width, area, inside)
-    return new1, new2, u1, u2
+def _divergence(p, pixel, is_first, width, plane, inside):
+    """Backward differences of p (2 planes), nothing outside; the first column is summed in OpenCV's order."""
+    across, down = tl.load(p + pixel, inside, 0.0), tl.load(p + plane + pixel, inside, 0.0)
+    left = tl.load(p + pixel - 1, inside & ~is_first, 0.0)
+    has_above = pixel >= width
+    above = tl.load(p + plane + pixel - width, inside & has_above, 0.0)
+    return tl.where(is_first & has_above, (across + down) - above, (across - left) + (down - above))
 
 
 @triton.jit
-def _divergence(p, at, x, y, width, area, inside):
-    """Backward differences of p (2, H, W); the first column is summed in OpenCV's order."""
-    across, down = tl.load(p + at, inside, 0.0), tl.load(p + area + at, inside, 0.0)
-    left = tl.load(p + at - 1, inside & (x > 0), 0.0)
-    above = tl.load(p + area + at - width, inside & (y > 0), 0.0)
-    return tl.where((x == 0) & (y > 0), (across + down) - above, (across - left) + (down - above))
+def _step_p(u, p, begin, end, area, width, plane, BLOCK: tl.constexpr):
+    """p (4 planes) of one iteration, in place, for the new u (2 planes)."""
+    for start in range(begin, end, BLOCK):
+        pixel = start + tl.arange(0, BLOCK)
+        inside = pixel < end
+        to_right, to_below = inside & (pixel % width != width - 1), inside & (pixel < area - width)
+        _step_component(u, p, pixel, width, plane, inside, to_right, to_below)
+        _step_component(u + plane, p + 2 * plane, pixel, width, plane, inside, to_right, to_below)
 
 
 @triton.jit
-def _store_p(p, new_p, at, area, along_x, along_y, inside):
-    """One component's p (2, H, W) a step along the gradient of u, shrunk where that is steep."""
+def _step_component(u, p, pixel, width, plane, inside, to_right, to_below):
+    """One component's p (2 planes) a step along the gradient of u, shrunk where that is steep."""
+    here = tl.load(u + pixel, inside, 0.0)
+    along_x = tl.where(to_right, tl.load(u + pixel + 1, to_right, 0.0) - here, 0.0)
+    along_y = tl.where(to_below, tl.load(u + pixel + width, to_below, 0.0) - here, 0.0)
     dx, dy = along_x.to(tl.float64), along_y.to(tl.float64)
     norm = 1.0 + _STEP * tl.sqrt(dx * dx + dy * dy).to(tl.float32)
-    across, down = tl.load(p + at, inside, 0.0), tl.load(p + area + at, inside, 0.0)
-    tl.store(new_p + at, tl.div_rn(across + _STEP * along_x, norm), inside)
-    tl.store(new_p + area + at, tl.div_rn(down + _STEP * along_y, norm), inside)
-
-
-@triton.jit
-def _copy(source, target, pixel, area, inside, FIELDS: tl.constexpr):
-    for field in tl.static_range(FIELDS):
-        tl.store(target + field * area + pixel, tl.load(source + field * area + pixel, inside, 0.0), inside)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _iterate_kernel(
-    pairs, u, p, new_u, new_p, gradient, rho, before, after, enough, height, width, num_blocks,
-    BLOCK: tl.constexpr, PARTS: tl.constexpr,
-):  # fmt: skip
-    """u (B, 2, H, W), p (B, 2, 2, H, W) → new ones; ``before`` → ``after``: changes of u (B, blocks).
-
-    The new p needs the new u of the pixels to the right and below; that is computed again here, from the cache.
-    A pair whose change is no longer above ``enough`` is copied once to the other buffers, and then left alone.
-    """
-    block, pair, area = tl.program_id(0), tl.load(pairs + tl.program_id(1)), height * width
-    pixel = block * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < area
-    u, new_u, gradient = u + pair * 2 * area, new_u + pair * 2 * area, gradient + pair * 2 * area
-    p, new_p, rho = p + pair * 4 * area, new_p + pair * 4 * area, rho + pair * area
-    change = _change_of(before, pair, num_blocks, PARTS)
-    slot = after + pair * num_blocks + block
-    if change > enough:
-        x, y = pixel % width, pixel // width
-        to_right, to_below = inside & (x + 1 < width), inside & (y + 1 < height)
-        new1, new2, u1, u2 = _new_u(u, p, gradient, rho, x, y, width, area, inside)
-        right1, right2, _, _ = _new_u(u, p, gradient, rho, x + 1, y, width, area, to_right)
-        below1, below2, _, _ = _new_u(u, p, gradient, rho, x, y + 1, width, area, to_below)
-        tl.store(new_u + pixel, new1, inside)
-        tl.store(new_u + area + pixel, new2, inside)
-        x1, y1 = tl.where(to_right, right1 - new1, 0.0), tl.where(to_below, below1 - new1, 0.0)
-        x2, y2 = tl.where(to_right, right2 - new2, 0.0), tl.where(to_below, below2 - new2, 0.0)
-        _store_p(p, new_p, pixel, area, x1, y1, inside)
-        _store_p(p + 2 * area, new_p + 2 * area, pixel, area, x2, y2, inside)
-        moved = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
-        tl.store(slot, tl.sum(tl.where(inside, moved, 0.0).to(tl.float64)))
-    else:
-        if change >= 0:
-            _copy(u, new_u, pixel, area, inside, 2)
-            _copy(p, new_p, pixel, area, inside, 4)
-        tl.store(slot, _AT_REST)
+    across, down = tl.load(p + pixel, inside, 0.0), tl.load(p + plane + pixel, inside, 0.0)
+    tl.store(p + pixel, tl.div_rn(across + _STEP * along_x, norm), inside)
+    tl.store(p + plane + pixel, tl.div_rn(down + _STEP * along_y, norm), inside)
 
 
 @triton.jit
@@ -206,72 +211,115 @@ def _sorted_column(field, x, y, width, height, inside):
     return _exchanged(values, _SORT_FIVE)
 
 
-@triton.jit(do_not_specialize=SIZES)
-def _median_kernel(
-    pairs, u, new_u, change, enough, height, width, num_blocks, BLOCK: tl.constexpr, PARTS: tl.constexpr
-):  # fmt: skip
-    """5×5 medians of u (B, 2, H, W), where the pair still moves; else its copy."""
-    block, pair, area = tl.program_id(0), tl.load(pairs + tl.program_id(1)), height * width
-    pixel = block * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < area
-    u, new_u = u + pair * 2 * area, new_u + pair * 2 * area
-    if _change_of(change, pair, num_blocks, PARTS) > enough:
+@triton.jit
+def _median(u, new_u, begin, end, height, width, plane, THREADS: tl.constexpr):
+    """5×5 medians of u (2 planes), borders replicated."""
+    for start in range(begin, end, THREADS):
+        pixel = start + tl.arange(0, THREADS)
+        inside = pixel < end
         x, y = pixel % width, pixel // width
         for field in tl.static_range(2):
             values = ()
             for column in tl.static_range(-2, 3):
-                values = values + _sorted_column(u + field * area, x + column, y, width, height, inside)
-            tl.store(new_u + field * area + pixel, _exchanged(values, _MEDIAN)[_MEDIAN_PLACE], inside)
-    else:
-        _copy(u, new_u, pixel, area, inside, 2)
+                values = values + _sorted_column(u + field * plane, x + column, y, width, height, inside)
+            tl.store(new_u + field * plane + pixel, _exchanged(values, _MEDIAN)[_MEDIAN_PLACE], inside)
 
 
-def warped(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels (B, 3, H + 8, W + 8) at x + u (B, 2, H, W), linearised → gradient (B, 2, H, W), rho (B, H, W)."""
-    num_pairs, height, width = first.shape
-    gradient, rho = torch.empty_like(u), torch.empty_like(first)
-    grid = (triton.cdiv(height * width, BLOCK), num_pairs)
-    _warp_kernel[grid](channels, first, u, gradient, rho, height, width, BLOCK=BLOCK, **EXACT)
-    return gradient, rho
+@triton.jit
+def _all_changes(changes, ranks):
+    rank = tl.arange(0, _RANKS)
+    return tl.sum(tl.load(changes + rank, rank < ranks, 0.0))
 
 
-def iterate(
-    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, which_move: Callable[[Tensor], Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """The outer and inner iterations between two warps; each pair stops when its u hardly changes any more.
+@triton.jit(do_not_specialize=["height", "width", "num_pairs", "ranks"])
+def _scale_kernel(
+    u, channels, first, planes, changes, tickets, counters, enough, height, width, plane, num_pairs, ranks,
+    BLOCK: tl.constexpr, THREADS: tl.constexpr,
+):  # fmt: skip
+    """All warps of one scale, in place: u (B, 2, H, W); channels (B, 3, H + 8, W + 8), first (B, H, W).
 
-    Pairs that are known to rest are left out of the next grids; by then they have been copied to both buffers.
+    Of a group's own: planes (groups, 11, plane), changes (groups, 16), counters (groups + 1), the last one counts the
+    pairs that have been taken; tickets (groups), the pair that it has now.
+    """
+    group, rank, groups = tl.program_id(0) // ranks, tl.program_id(0) % ranks, tl.num_programs(0) // ranks
+    area = height * width
+    share = tl.cdiv(tl.cdiv(area, ranks), THREADS) * THREADS
+    begin = tl.minimum(rank * share, area)
+    end = tl.minimum(begin + share, area)
+    planes += group.to(tl.int64) * _PLANES * plane
+    p, gradient, rho = planes + 4 * plane, planes + 8 * plane, planes + 10 * plane
+    changes, counter, ticket = changes + group * _RANKS, counters + group, tickets + group
+    if rank == 0:
+        tl.store(ticket, tl.atomic_add(counters + groups, 1))
+    meetings = 1
+    _meet(counter, ranks, meetings)
+    pair = tl.load(ticket, volatile=True)
+    while pair < num_pairs:
+        of_pair = pair.to(tl.int64)
+        side = 0  # where in the planes u is now: 0, or 2 planes further
+        _begin(u + of_pair * 2 * area, planes, p, begin, end, area, plane, THREADS)
+        for _ in range(_WARPS):
+            frame = channels + of_pair * 3 * (height + 2 * _BORDER) * (width + 2 * _BORDER)
+            now = planes + side * plane
+            _warp(frame, first + of_pair * area, now, gradient, rho, begin, end, height, width, plane, THREADS)
+            meetings += 1
+            _meet(counter, ranks, meetings)
+            change = tl.full([], float("inf"), tl.float64)
+            outer = 0
+            while (outer < _OUTER) & (change > enough):
+                _median(planes + side * plane, planes + (2 - side) * plane, begin, end, height, width, plane, THREADS)
+                side = 2 - side
+                meetings += 1
+                _meet(counter, ranks, meetings)
+                inner = 0
+                while (inner < _INNER) & (change > enough):
+                    now = planes + side * plane
+                    tl.store(changes + rank, _step_u(now, p, gradient, rho, begin, end, width, plane, BLOCK))
+                    _meet(counter, ranks, meetings + 1)
+                    change = _all_changes(changes, ranks)
+                    _step_p(now, p, begin, end, area, width, plane, BLOCK)
+                    meetings += 2
+                    _meet(counter, ranks, meetings)
+                    inner += 1
+                outer += 1
+        _finish(planes + side * plane, u + of_pair * 2 * area, begin, end, area, plane, THREADS)
+        if rank == 0:
+            tl.store(ticket, tl.atomic_add(counters + groups, 1))
+        meetings += 1
+        _meet(counter, ranks, meetings)
+        pair = tl.load(ticket, volatile=True)
+
+
+def solve_scale(u: Tensor, first: Tensor, channels: Tensor, enough: float) -> Tensor:
+    """All warps of one scale, as ``tvl1_torch`` says them; each pair stops when its u hardly changes any more.
 
     Args:
-        u: (B, 2, H, W); p: (B, 2, 2, H, W); gradient: (B, 2, H, W); rho: (B, H, W), all float32 and contiguous.
+        u: (B, 2, H, W), float32 like the others.
+        first: (B, H, W), the first frame of each pair.
+        channels: (B, 3, H + 8, W + 8), the second with its gradients, zeros around them.
         enough: the sum of squared changes of u, above which a pair goes on.
-        which_move: now and then told bool (B,), which pairs go on; gives what it was told the last time, on the host.
+
+    Returns:
+        The new u (B, 2, H, W).
     """
-    num_pairs, height, width = rho.shape
-    num_blocks = triton.cdiv(height * width, BLOCK)
-    sizes = (enough, height, width, num_blocks, BLOCK, max(PARTS, triton.next_power_of_2(num_blocks)))
-    u, p, new_u, new_p = u.contiguous(), p.contiguous(), torch.empty_like(u), torch.empty_like(p)
-    change = torch.full((num_pairs, num_blocks), math.inf, dtype=torch.float64, device=u.device)
-    new_change = change.clone()
-    pairs = torch.arange(num_pairs, device=u.device)
-    for _ in range(OUTER_ITERATIONS):
-        _median_kernel[num_blocks, len(pairs)](pairs, u, new_u, change, *sizes, **EXACT)
-        u, new_u = new_u, u
-        for inner in range(INNER_ITERATIONS):
-            fields = (u, p, new_u, new_p, gradient, rho, change, new_change)
-            _iterate_kernel[num_blocks, len(pairs)](pairs, *fields, *sizes, **EXACT)
-            u, p, change, new_u, new_p, new_change = new_u, new_p, new_change, u, p, change
-            if inner % LOOK_EVERY == LOOK_EVERY - 1:
-                moving = which_move(change.sum(1) > enough)
-                pairs = pairs if moving is None else _fewer(pairs, moving)
-                if len(pairs) == 0:
-                    return u, p
-    return u, p
+    num_pairs = len(first)
+    programs = torch.cuda.get_device_properties(u.device).multi_processor_count
+    ranks = min(max(programs // num_pairs, LEAST_RANKS), MOST_RANKS)
+    groups = max(1, min(programs // ranks, num_pairs))
+    return _launched(u, first, channels, enough, groups, ranks)
 
 
-def _fewer(pairs: Tensor, moving: Tensor) -> Tensor:
-    """Of ``pairs``, on the device, only those that move (B,), on the host, where these are clearly fewer."""
-    count = int(moving.count_nonzero())
-    if count > FEWER * len(pairs):
-        return pairs
-    return moving.nonzero()[:, 0].pin_memory().to(pairs.device, non_blocking=True)
+def _launched(u: Tensor, first: Tensor, channels: Tensor, enough: float, groups: int, ranks: int) -> Tensor:
+    """``groups`` × ``ranks`` programs on their own planes."""
+    num_pairs, height, width = first.shape
+    plane = triton.cdiv(height * width, ALIGNED) * ALIGNED
+    u = u.clone(memory_format=torch.contiguous_format)
+    planes = u.new_empty(groups, PLANES, plane)
+    changes = u.new_empty(groups, MOST_RANKS, dtype=torch.float64)
+    tickets, counters = (u.new_zeros(groups + 1, dtype=torch.int32) for _ in range(2))
+    _scale_kernel[(groups * ranks,)](
+        u, channels.contiguous(), first.contiguous(), planes, changes, tickets, counters, enough, height, width, plane,
+        num_pairs, ranks, BLOCK=BLOCK, THREADS=THREADS, num_warps=NUM_WARPS, enable_fp_fusion=False,
+        launch_cooperative_grid=True,
+    )  # fmt: skip
+    return u

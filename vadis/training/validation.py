@@ -44,27 +44,25 @@ def stack_clips(clips: list[Clip], device: torch.device) -> tuple[list[Tensor], 
 
 
 def _stacked(clips: tuple[Tensor, ...], device: torch.device) -> Tensor:
-    """One batch of ``clips``, on the CPU laid out as 3D networks take it there: they need not copy it once more."""
-    if device.type != "cpu" or clips[0].ndim != 4:
-        return torch.stack([clip.to(device, non_blocking=True) for clip in clips])
-    shape, dtype = (len(clips), *clips[0].shape), clips[0].dtype
-    return torch.stack(clips, out=torch.empty(shape, dtype=dtype, memory_format=torch.channels_last_3d))
+    """One batch of ``clips``, laid out as 3D networks take it: they need not copy it once more."""
+    moved = [clip.to(device, non_blocking=True) for clip in clips]
+    if clips[0].ndim != 4:
+        return torch.stack(moved)
+    shape, layout = (len(clips), *clips[0].shape), torch.channels_last_3d
+    return torch.stack(moved, out=torch.empty(shape, dtype=clips[0].dtype, device=device, memory_format=layout))
 
 
 def clip_losses(
-    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, precision: torch.dtype | None = None
+    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, precision: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
     What counts of the logits is what ``network`` says of itself: ``training_steps`` while it learns, else
     ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
-    step's). With ``precision`` bfloat16, the default on CUDA, the network computes in it where that is safe (autocast);
-    the loss is always in float32.
+    step's). With ``precision`` bfloat16 the network computes in it where that is safe (autocast), which takes less
+    memory but more time for 3D convolutions (docs/performance.md); the loss is always in float32.
     """
-    kind = labels.device.type
-    if precision is None:
-        precision = torch.bfloat16 if kind == "cuda" else torch.float32
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
+    with torch.autocast(labels.device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
         logits = network(*batches)  # (B, classes, steps)
     logits = logits.float()
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")

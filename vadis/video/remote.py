@@ -204,7 +204,7 @@ class FetchingDecoders(Decoders):
 
     def __init__(self, scratch_bytes: int, places: int, limits: Limits | None = None) -> None:
         super().__init__(limits)
-        self.share_bytes = scratch_bytes // places
+        self.places, self.share_bytes = places, scratch_bytes // places
         self.scratch = Scratch()
 
     def __enter__(self) -> "FetchingDecoders":
