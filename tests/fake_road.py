@@ -28,6 +28,7 @@ class FakeCard:
 
     name: str = "fake"
     streams: tuple[str, ...] = ("rgb", "flow")
+    segment_seconds: float = 2.56
 
 
 @dataclass(frozen=True)

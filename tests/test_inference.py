@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -202,3 +203,25 @@ def test_labelling_never_imports_opencv(folder: Path, model_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
+
+
+def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Model) -> None:
+    path = write_video(folder / "own-windows.mp4", num_frames=70, size=(96, 64), seed=5)
+    own = replace(model, card=replace(model.card, test_window=32, threshold=0.5, otherwise="unclear"))
+    result = classify(path, own)
+    assert result.sliding == {"mode": "windows", "window": 32, "stride": 32, "segment_seconds": 1.28}
+    plain = classify(path, model, sliding=Sliding(1.28, 32))
+    assert [segment.start for segment in result.segments] == [0, 1.28, 2.56]
+    for segment, other in zip(result.segments, plain.segments, strict=True):
+        (best, second, *_) = segment.labels
+        if other.labels[0].score < 0.5:
+            assert best.label == "unclear" and best.score == pytest.approx(1 - other.labels[0].score)
+            best = second
+        assert best == other.labels[0]
+
+
+def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path, model: Model) -> None:
+    path = write_video(folder / "one-way.mp4", num_frames=10, size=(96, 64))
+    own = replace(model, card=replace(model.card, provenance={"mirror": False}))
+    with pytest.raises(UsageError, match="tells left from right"):
+        classify(path, own, flip=True)

@@ -93,3 +93,20 @@ def test_a_score_that_is_not_a_number_is_an_error_of_the_video(bad: float) -> No
 
 def test_softmax_survives_large_logits() -> None:
     np.testing.assert_allclose(softmax(logits(1000, 999, -1000)), [0.7310586, 0.2689414, 0], atol=1e-7)
+
+
+def test_where_no_label_reaches_the_threshold_that_is_said() -> None:
+    board = Scoreboard(LABELS, 2.56, 2, threshold=0.5, otherwise="unclear")
+    board.add(seconds(32), logits(5, 0, 0))
+    board.add(seconds(96), logits(0.5, 0.4, 0.3))
+    labels, segments = board.finish(seconds(128))
+    assert [label.label for label in labels] == ["run", "jump"]
+    assert [segment.labels[0].label for segment in segments] == ["run", "unclear"]
+    best_score = softmax(logits(0.5, 0.4, 0.3))[0]
+    assert [label.score for label in segments[1].labels] == pytest.approx([1 - best_score, best_score])
+    assert labels[0].seconds == pytest.approx(2.56)
+    unclear = Scoreboard(LABELS, 2.56, 1, threshold=0.5, otherwise="unclear")
+    unclear.add(seconds(32), logits(0, 0, 0))
+    ((label,), _) = unclear.finish(seconds(64))
+    assert (label.label, label.seconds) == ("unclear", pytest.approx(2.56))
+    assert label.score == label.peak == pytest.approx(2 / 3)

@@ -19,7 +19,7 @@ from vadis.models import MODELS, Model
 from vadis.preparing import Preparation, Prepared, Report, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.scores import Scoreboard, fused
-from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, shortest
+from vadis.sliding import Sliding, outputs, shortest
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
@@ -44,7 +44,7 @@ def classify(
     path: str | os.PathLike[str],
     model: Model,
     *,
-    sliding: Sliding = WHOLE_VIDEO,
+    sliding: Sliding | None = None,
     top_k: int = 5,
     flip: bool = False,
     batch_size: int = 1,
@@ -58,7 +58,8 @@ def classify(
     Args:
         path: a local file.
         model: from ``load_model``.
-        sliding: over the whole video (default) or in separate windows, and the timeline's step.
+        sliding: over the whole video or in separate windows, and the timeline's step; by default as the model was
+            made for: most see the whole video, and a step is 2.56 s.
         top_k: how many labels to give, for the video and for each segment.
         flip: average every prediction with that of the mirror image (costs twice the network).
         batch_size: separate windows that go through the network at once; fewer where memory does not suffice.
@@ -72,7 +73,7 @@ def classify(
         UsageError: for a window, stride, segment, top_k or batch_size that cannot be.
         DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
-    asked = Asked(model, sliding, top_k, flip, batch_size, progress, notify)
+    asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
     ((_, _, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
     if isinstance(outcome, VideoError):
         raise outcome
@@ -86,7 +87,7 @@ def classify_many(
     jobs: int | None = None,
     decoders: Decoders | None = None,
     listed: bool = False,
-    sliding: Sliding = WHOLE_VIDEO,
+    sliding: Sliding | None = None,
     top_k: int = 5,
     flip: bool = False,
     batch_size: int = 1,
@@ -103,7 +104,7 @@ def classify_many(
         jobs: videos read at once, that at the network among them. 1: none is begun before the one before it is done.
             None and 0: one per processor, 4 at most.
     """
-    asked = Asked(model, sliding, top_k, flip, batch_size, progress, notify)
+    asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
     for path, found, outcome in asked.of_each(paths, decoders, jobs, listed):
         yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome
 
@@ -132,6 +133,9 @@ class Asked:
         self.sliding.check(MODELS[self.model.card.architecture])
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
+        if self.flip and self.model.card.provenance.get("mirror") is False:
+            message = f"{self.model.card.name} tells left from right, so a mirrored video is no second look"
+            raise UsageError(message, hint="leave --flip out")
         if self.batch_size < 1:
             raise UsageError(f"batch_size is 1 at least, got {self.batch_size}", hint="leave it out for one at a time")
 
@@ -156,9 +160,18 @@ class Asked:
 
     def label(self, path: str | os.PathLike[str], prepared: Prepared) -> VideoResult:
         """The networks' part of a video; raises VideoError where it cannot be read to its end."""
-        model, sliding = self.model, self.sliding
+        model = self.model
+        sliding = replace(self.sliding, window=self.sliding.window or model.card.test_window)  # as the record says it
         averages = MODELS[model.card.architecture].averages
-        board = Scoreboard(model.card.labels, sliding.segment_seconds, self.top_k, averages)
+        card = model.card
+        board = Scoreboard(
+            card.labels,
+            sliding.segment_seconds,
+            self.top_k,
+            averages,
+            threshold=card.threshold,
+            otherwise=card.otherwise,
+        )
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, self.progress))
         for seconds, logits in outputs(
             clips,

@@ -62,19 +62,31 @@ class Scoreboard:
         segment_seconds: length of a segment; the last one ends with the video.
         top_k: how many labels to keep, of the video and of each segment.
         averages: "logits" or "probabilities": what is given to it, and averaged.
+        threshold, otherwise: where no label has this probability (of 0.5 at most), ``otherwise`` comes first, with what
+            speaks against the best of them; None to name the best whatever it is.
     """
 
-    def __init__(self, labels: Sequence[str], segment_seconds: float, top_k: int, averages: str = "logits") -> None:
-        self._labels, self._top_k = labels, top_k
-        self._scores = softmax if averages == "logits" else np.asarray
+    def __init__(
+        self,
+        labels: Sequence[str],
+        segment_seconds: float,
+        top_k: int,
+        averages: str = "logits",
+        *,
+        threshold: float | None = None,
+        otherwise: str | None = None,
+    ) -> None:
+        self._labels, self._top_k = (*labels, *([otherwise] if otherwise else [])), top_k
+        self._threshold = threshold if otherwise else None
+        self._averages_logits = averages == "logits"
         self._segment_seconds = Fraction(str(segment_seconds))  # 2.56 is 64/25, not its binary neighbour
         self._total = np.zeros(len(labels))  # of all logits
         self._count = 0
         self._open = np.zeros(len(labels))  # of the logits in the segment now open
         self._open_count = 0
         self._latest: tuple[Fraction, NDArray[np.floating]] | None = None
-        self._peak = np.zeros(len(labels))
-        self._lead = np.zeros(len(labels))  # seconds in which a label leads
+        self._peak = np.zeros(len(self._labels))
+        self._lead = np.zeros(len(self._labels))  # seconds in which a label leads
         self._segments: list[Segment] = []
 
     def add(self, seconds: Fraction, logits: NDArray[np.floating]) -> None:
@@ -103,6 +115,14 @@ class Scoreboard:
             for index in best(self._labels, scores, self._top_k)
         )
         return labels, tuple(self._segments)
+
+    def _scores(self, mean: NDArray[np.floating]) -> Scores:
+        """The scores of all that can be said, from a mean of what was averaged."""
+        scores = softmax(mean) if self._averages_logits else np.asarray(mean)
+        if self._threshold is None:
+            return scores
+        best_score = scores.max()
+        return np.append(scores, 1 - best_score if best_score < self._threshold else 0.0)
 
     def _close(self, nearest: tuple[Fraction, NDArray[np.floating]], end: Fraction | None = None) -> None:
         """Ends the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""

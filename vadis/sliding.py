@@ -41,8 +41,9 @@ class Sliding:
     """How the network moves over a video.
 
     ``window`` None takes the video as the paper tests it: I3D the whole of it as one clip, the other architectures in
-    windows of their own length. Otherwise separate windows of so many frames (25 per second), every ``stride`` frames
-    (by default without overlap). ``segment_seconds`` is the step of the timeline, 0.32 at least.
+    windows of their own length; or in windows of the length that the model's card names. Otherwise separate windows of
+    so many frames (25 per second), every ``stride`` frames (by default without overlap). ``segment_seconds`` is the
+    step of the timeline, 0.32 at least.
     """
 
     segment_seconds: float = SEGMENT_SECONDS
@@ -103,7 +104,7 @@ def outputs(
     Raises:
         NoMemoryError: where memory does not suffice for one frame, or one window, at a time.
     """
-    window = sliding.window or MODELS[model.card.architecture].test_window
+    window = window_of(model, sliding)
     if window is None:
         found = _over_whole_video(clips, model, layer, flip, notify)
     else:
@@ -112,9 +113,14 @@ def outputs(
     return _in_time(found, video, shortest(model, sliding), model.card.frame_rate)
 
 
+def window_of(model: Model, sliding: Sliding) -> int | None:
+    """The length in frames of the separate windows that a model looks through; None where a video is one clip."""
+    return sliding.window or model.card.test_window or MODELS[model.card.architecture].test_window
+
+
 def shortest(model: Model, sliding: Sliding) -> int:
     """The number of frames below which a video is looped."""
-    return sliding.window or MODELS[model.card.architecture].test_window or model.card.window_frames
+    return window_of(model, sliding) or model.card.window_frames
 
 
 def _over_whole_video(

@@ -8,7 +8,9 @@ import torch
 
 from tests.synthetic import write_video
 from vadis.datasets import DATASETS
+from vadis.datasets.camera import CLASSES as CAMERA_MOTIONS
 from vadis.models import MODELS
+from vadis.weights.model_file import read_card
 
 CLASSES = ("clap", "wave")
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "schedule=steps", "validate_every=0")
@@ -81,3 +83,24 @@ def test_each_architecture_on_each_dataset(run_vadis, tmp_path: Path, architectu
     labelled = run_vadis("classify", video, "-m", tmp_path / "run" / "model.safetensors", "-f", "jsonl")
     assert labelled.code == 0
     assert {label["label"].lower() for label in json.loads(labelled.out)["labels"]} == set(CLASSES)
+
+
+@pytest.mark.slow
+def test_camera_motion_needs_no_data(run_vadis, tmp_path: Path) -> None:
+    numbers = ("videos=3", "steps=1", "batch_size=2", "micro_batch=2", "clip_frames=9", "validate_every=0")
+    changes = [word for number in numbers for word in ("--set", number)]
+    machine = ("--streams", "rgb", "--width", 1 / 32, "--workers", 0, "--device", "cpu")
+    run = tmp_path / "run"
+    ended = run_vadis("train", "--recipe", "camera-motion", *machine, *changes, "-o", run)
+    assert ended.code == 0, ended.err
+    card = read_card(run / "model.safetensors")
+    assert (card.name, card.labels, card.test_window, card.window_frames) == ("camera-motion", CAMERA_MOTIONS, 32, 32)
+    assert card.provenance["mirror"] is False
+    answers = (run / "answers.jsonl").read_text().splitlines()
+    assert len(answers) == 1 + len(CAMERA_MOTIONS)
+
+
+def test_without_data_there_must_be_a_recipe_that_makes_them(run_vadis, tmp_path: Path) -> None:
+    ended = run_vadis("train", "-o", tmp_path / "run")
+    assert ended.code == 2
+    assert "--data is missing" in ended.err and "camera-motion" in ended.err

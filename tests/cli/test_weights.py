@@ -8,7 +8,9 @@ from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.cli.weights import app
 from vadis.errors import NothingToDoError, UsageError, WeightsError
 from vadis.weights import cache as cache_room
-from vadis.weights.catalog import WEIGHTS
+from vadis.weights import catalog
+from vadis.weights.catalog import SHIPPED, WEIGHTS, ShippedModel
+from vadis.weights.load import load_model
 from vadis.weights.model_file import read_card
 
 NAME = "i3d-kinetics400"
@@ -39,7 +41,7 @@ def vadis(*arguments):
 
 def test_list_shows_every_model_in_80_columns(in_cache):
     lines = vadis("list").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *WEIGHTS]
+    assert [line.split()[0] for line in lines] == ["name", *WEIGHTS, *SHIPPED]
     assert all(len(line) <= 80 for line in lines)
     assert lines[1].split()[1:] == ["rgb+flow", "400", "74.2", "91.3", "102", "MB", "yes"]
     assert lines[3].split()[1:] == ["rgb", "600", "–", "–", "103", "MB", "no"]
@@ -115,3 +117,34 @@ def test_help_of_every_command_fits_and_exits_0():
     for command in ("list", "download", "path", "verify", "convert", "remove"):
         result = vadis(command, "--help")
         assert result.exit_code == 0 and "Usage" in result.stdout
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A small model, as if it came with vadis, written by ``halve``."""
+    made, path = make_model(tmp_path / "made.safetensors", width=1 / 64, classes=3), tmp_path / "a-model.safetensors"
+    done = vadis("halve", made, "-o", path, "--threshold", "0.4", "--otherwise", "not clear")
+    assert done.stdout.strip() == str(path) and "SHA-256" in done.stderr
+    assert path.stat().st_size < made.stat().st_size
+    monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel("what it tells", path))
+    return path
+
+
+def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
+    assert vadis("list").stdout.splitlines()[-1].split() == ["a-model", "rgb+flow", "3", "–", "–", "–", "yes"]
+    row = json.loads(vadis("list", "--json").stdout)[-1]
+    assert (row["name"], row["in_cache"], row["path"]) == ("a-model", True, str(shipped))
+    assert vadis("path", "a-model").stdout.strip() == str(shipped)
+    card = load_model("a-model", "cpu").card
+    assert (card.threshold, card.otherwise) == (0.4, "not clear")
+    for command in ("download", "verify", "remove"):
+        with pytest.raises(UsageError, match="comes with vadis"):
+            vadis(command, "a-model")
+    with pytest.raises(UsageError, match="exists already"):
+        vadis("halve", shipped, "-o", shipped)
+
+
+def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named(shipped):
+    with pytest.raises(WeightsError) as failure:
+        load_model(NAME, "cpu", offline=True)
+    assert "`--model a-model` needs no download (what it tells)" in failure.value.hint

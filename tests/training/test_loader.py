@@ -11,14 +11,16 @@ from tests.flow.conftest import cheap_flow
 from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError, VadisError, VideoError
+from vadis.flow.codes import decoded
 from vadis.flow.filling import compute_flow
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS
-from vadis.streams import centre_crop, network_input
+from vadis.streams import STREAMS, centre_crop, network_input
 from vadis.training import loader
 from vadis.training.augmentation import Jitter, drawn
 from vadis.training.loader import Part, VideoClips, part_of
 from vadis.training.order import ClipOrder, stream_clips
+from vadis.training.packing import packed, unpacked
 from vadis.training.recipes import find_recipe, override
 from vadis.video.reader import open_video
 
@@ -56,10 +58,11 @@ def examples(videos):
 
 
 class Single(VideoClips):
-    """Clips of one stream: the tensor itself instead of a tuple of one."""
+    """Clips of one stream: the tensor itself, unpacked, instead of a tuple of one."""
 
     def clip(self, epoch, index):
         (tensor,), label, name = super().clip(epoch, index)
+        tensor = unpacked(tensor)
         return tensor, label, name
 
 
@@ -303,3 +306,16 @@ def test_what_cannot_be(videos):
         for_training(videos, frames=None)
     with pytest.raises(UsageError, match="audio"):
         for_training(videos, "audio")
+
+
+def test_bytes_are_what_a_network_eats():
+    """Every level of both streams, as it is and in the mirror, value for value as inference scales it."""
+    levels = np.arange(256, dtype=np.uint8).repeat(2 * 3).reshape(1, 2, 3, 256)  # (T, 2, H, W)
+    flow = network_input(decoded(levels), "flow")
+    assert torch.equal(unpacked(packed(levels, "flow", mirror=False)), flow[0])
+    assert torch.equal(unpacked(packed(levels, "flow", mirror=True)), STREAMS["flow"].mirror(flow)[0])
+    pictures = np.arange(256, dtype=np.uint8).repeat(3 * 3).reshape(1, 3, 256, 3)  # (T, H, W, 3)
+    rgb = network_input(pictures, "rgb")
+    assert torch.equal(unpacked(packed(pictures, "rgb", mirror=False)), rgb[0])
+    assert torch.equal(unpacked(packed(pictures, "rgb", mirror=True)), STREAMS["rgb"].mirror(rgb)[0])
+    assert packed(pictures, "rgb", mirror=True).dtype == packed(levels, "flow", mirror=True).dtype == torch.uint8

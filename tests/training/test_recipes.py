@@ -7,7 +7,7 @@ from vadis.models import MODELS
 from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "camera-motion"])  # which is none of the paper's
 def test_every_recipe(name):
     recipe = RECIPES[name]
     assert find_recipe(name) is recipe and recipe.name == name

@@ -14,7 +14,7 @@ import torch
 from vadis.errors import WeightsError
 from vadis.models import ModelCard, build_networks
 from vadis.weights import model_file
-from vadis.weights.model_file import METADATA_KEY, load_model_file, read_card, save_model
+from vadis.weights.model_file import METADATA_KEY, halve, load_model_file, read_card, save_model
 
 CARD = ModelCard("tiny", "i3d", ("rgb", "flow"), ("a", "b", "c"), width=1 / 64, provenance={"made": "here"})
 
@@ -123,7 +123,7 @@ KERNEL = "flow.Conv3d_1a_7x7.conv.weight"
         (lambda tensors: tensors.update(extra=torch.zeros(1)), r"1 unexpected \(extra\)"),
         (lambda tensors: tensors.update({f"x{n}": torch.zeros(1) for n in range(9)}), r"9 unexpected \(.*x4, …\)"),
         (lambda tensors: tensors.update({KERNEL: torch.zeros(1, 3, 7, 7, 7)}), r"\(1, 3, 7, 7, 7\) instead of \(1, 2,"),
-        (lambda tensors: tensors.update({KERNEL: tensors[KERNEL].half()}), "not all float32 but also float16"),
+        (lambda tensors: tensors.update({KERNEL: tensors[KERNEL].half()}), "float16, float32, not all float32"),
         (
             lambda tensors: tensors.update({BIAS: torch.zeros(101)}),
             r"101 outputs in its rgb network, its label list has 3",
@@ -161,6 +161,12 @@ def nested(depth: int) -> dict[str, object]:
         ({"crop": -1}, "crop"),
         ({"window_frames": 6.5}, "window_frames"),
         ({"flow_bound": 0}, "flow_bound"),
+        ({"test_window": 5}, "test_window"),
+        ({"test_window": 32.0}, "test_window"),
+        ({"threshold": 0.6, "otherwise": "none"}, "threshold"),
+        ({"threshold": 0.5}, "otherwise"),
+        ({"threshold": 0.5, "otherwise": "a"}, "otherwise"),
+        ({"otherwise": "none"}, "threshold"),
         ({"provenance": 1}, "provenance"),
         ({"provenance": {"loss": float("nan")}}, "plain JSON"),
         ({"provenance": nested(700)}, "plain JSON"),
@@ -172,6 +178,24 @@ def test_other_cards_are_refused(path, change, words):
     rewrite(path, change_card=lambda values: values.update(change))
     with pytest.raises(WeightsError, match=words):
         load_model_file(path)
+
+
+def test_half_the_bytes_and_nearly_the_same_numbers(path, tmp_path):
+    model = load_model_file(path)
+    card = replace(CARD, test_window=32, threshold=0.5, otherwise="none of them")
+    sha256 = halve(model, tmp_path / "half.safetensors", card)
+    half = load_model_file(tmp_path / "half.safetensors")
+    assert half.card == card and half.sha256 == sha256
+    bodies = [len(model_file._split(each.read_bytes())[1]) for each in (path, tmp_path / "half.safetensors")]
+    assert bodies[1] == bodies[0] / 2
+    for name, network in model.networks.items():
+        for key, value in half.networks[name].state_dict().items():
+            assert value.dtype == network.state_dict()[key].dtype
+            torch.testing.assert_close(value, network.state_dict()[key], rtol=1e-3, atol=1e-7)
+    with torch.no_grad():
+        next(model.networks["flow"].parameters()).mul_(1e9)
+    with pytest.raises(WeightsError, match=r"flow\..* too large for 16 bits"):
+        halve(model, tmp_path / "half.safetensors", card)
 
 
 def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):

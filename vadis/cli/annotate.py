@@ -10,7 +10,7 @@ from vadis.cli import options
 from vadis.cli.outputs import check_file
 from vadis.cli.terminal import say, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
-from vadis.results import SEGMENT_SECONDS, VideoResult
+from vadis.results import VideoResult
 
 EPILOG = """
 **Examples**
@@ -45,7 +45,7 @@ def annotate(
     overwrite: options.Replace = False,
     model: options.ModelName = "i3d-kinetics400",
     streams: options.Streams = "both",
-    segment: options.SegmentSeconds = SEGMENT_SECONDS,
+    segment: options.SegmentSeconds = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
     debug: options.Debug = False,
@@ -79,7 +79,7 @@ def annotate(
     typer.echo(show(output))
 
 
-def _labelled(video: str, model: str, streams: str, segment: float, device: str, offline: bool) -> VideoResult:
+def _labelled(video: str, model: str, streams: str, segment: float | None, device: str, offline: bool) -> VideoResult:
     """What a model says of the video."""
     from vadis.cli.chosen import load_chosen
 
@@ -93,7 +93,7 @@ def _labelled(video: str, model: str, streams: str, segment: float, device: str,
             bar.update(task, description=f"{now.stage}: {show(Path(video).name)}", completed=now.frames_done)
             bar.update(task, total=now.frames_total)
 
-        return classify(video, loaded, sliding=Sliding(segment), progress=report)
+        return classify(video, loaded, sliding=Sliding(segment or loaded.card.segment_seconds), progress=report)
 
 
 def _found(video: Path, results: Path) -> VideoResult:

@@ -20,7 +20,7 @@ from vadis.cli.terminal import file_console, say, settings, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
-from vadis.results import SEGMENT_SECONDS, VideoResult
+from vadis.results import VideoResult
 from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def classify(
     model: options.ModelName = "i3d-kinetics400",
     streams: options.Streams = "both",
     flip: options.Flip = False,
-    segment: options.SegmentSeconds = SEGMENT_SECONDS,
+    segment: options.SegmentSeconds = None,
     window: options.Window = None,
     stride: options.Stride = None,
     top_k: options.TopK = 5,
@@ -96,6 +96,7 @@ def classify(
 
         from vadis.inference import Sliding
 
+        segment = segment or loaded.card.segment_seconds
         look = {"sliding": Sliding(segment, window, stride), "top_k": top_k, "flip": flip}
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)

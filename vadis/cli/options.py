@@ -95,12 +95,12 @@ Flip = Annotated[
 ]
 
 SegmentSeconds = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--segment",
         metavar="SECONDS",
         min=FINEST_SEGMENT_SECONDS,
-        help="Length of the segments of the timeline.",
+        help="Length of the segments of the timeline; by default the model's own, mostly 2.56.",
         rich_help_panel=TIME,
     ),
 ]

@@ -1,7 +1,7 @@
 """``vadis train``: any of the paper's architectures, by the paper's recipes."""
 
 from vadis.cli import options
-from vadis.cli.evaluate import AllowMissing, Data, DatasetName, Split
+from vadis.cli.evaluate import AllowMissing, DataIfAny, DatasetName, Split
 from vadis.cli.terminal import settings
 from vadis.cli.training_options import (
     SCRATCH,
@@ -29,6 +29,8 @@ Both networks on Kinetics, on 8 GPUs:  `torchrun --standalone --nproc-per-node 8
 
 Another architecture, from ImageNet:  `vadis train --arch lstm --init imagenet --data ucf101/ -o run/`
 
+How a camera moves, from videos made for it:  `vadis train --recipe camera-motion -o run/`
+
 Go on after an interruption:  the same command with `--resume`
 
 Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`, then `--flow-store k400-flow/`
@@ -38,8 +40,8 @@ Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`
 
 
 def train(
-    data: Data,
     output: Run,
+    data: DataIfAny = None,
     dataset: DatasetName = None,
     split: Split = 1,
     allow_missing: AllowMissing = 0.1,

@@ -123,7 +123,7 @@ Workers = Annotated[
 class Asked:
     """What both commands were asked for."""
 
-    data: Path
+    data: Path | None  # None: what the recipe makes itself
     output: Path
     dataset: str | None
     split: int

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vadis.cli import interrupts
@@ -70,11 +71,41 @@ def _find_data(asked: Asked) -> "Dataset":
         from vadis.training.tensorboard import require_tensorboard
 
         require_tensorboard()
-    found = find_dataset(asked.data, asked.dataset, asked.split, allow_missing=asked.allow_missing)
+    data = asked.data or _made_here(asked)
+    found = find_dataset(data, asked.dataset, asked.split, allow_missing=asked.allow_missing)
     part = part_to_test(found)
     found.examples(part)
     tell_part(found, part)
     return found
+
+
+def _made_here(asked: Asked) -> Path:
+    """The folder of the videos that the recipe makes itself, all of them there."""
+    from vadis.datasets import make_dataset
+    from vadis.training.distributed import is_torchrun
+    from vadis.training.finetuning import VIDEOS_NAME, refuse_foreign
+    from vadis.training.recipe_file import chosen_recipes, default_recipe
+
+    default = default_recipe(asked.architecture or "i3d", "folder", "rgb", "scratch")
+    recipe = chosen_recipes({"rgb": default, "flow": default}, asked.recipe, _changes(asked))["rgb"]
+    if not recipe.dataset:
+        raise UsageError("--data is missing", hint="name a dataset's folder, or take --recipe camera-motion")
+    if is_torchrun():
+        hint = "train it in one process; its networks are small"
+        raise UsageError("videos are not made by several processes at once", hint=hint)
+    refuse_foreign(asked.output)
+    root = asked.output / VIDEOS_NAME
+    say(f"{recipe.dataset}: makes its videos in {show(root)}")
+    with video_progress() as bars:
+        bar = bars.add_task("videos", total=None)
+        make_dataset(
+            recipe.dataset,
+            root,
+            recipe.videos,
+            recipe.seed,
+            lambda done, total: bars.update(bar, completed=done, total=total),
+        )
+    return root
 
 
 def _plan(asked: Asked, found: "Dataset") -> "Plan":
@@ -99,7 +130,7 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs))
     imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline) if asked.start == IMAGENET else None
-    width, mirror = asked.width or 1.0, asked.mirror
+    width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     return Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
 
 
@@ -107,15 +138,20 @@ def _recipes(asked: Asked, found: "Dataset", architecture: str, runs: tuple[str,
     """The recipe of every training run, with what ``--set`` changes in it."""
     from vadis.training.recipe_file import chosen_recipes, default_recipe
 
+    mode = "scratch" if asked.begins_anew else asked.mode
+    defaults = {run: default_recipe(architecture, found.name, run, mode) for run in runs}
+    return chosen_recipes(defaults, asked.recipe, _changes(asked))
+
+
+def _changes(asked: Asked) -> dict[str, str]:
+    """What ``--set`` says, by field."""
     changes = {}
     for change in asked.changes or ():
         key, equals, value = change.partition("=")
         if not equals:
             raise UsageError(f"--set {show(change)} does not say KEY=VALUE", hint="for example --set steps=500")
         changes[key.strip()] = value.strip()
-    mode = "scratch" if asked.begins_anew else asked.mode
-    defaults = {run: default_recipe(architecture, found.name, run, mode) for run in runs}
-    return chosen_recipes(defaults, asked.recipe, changes)
+    return changes
 
 
 def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
@@ -211,7 +247,7 @@ def _filled_store(asked: Asked, found: "Dataset", process: "Process") -> "FlowSt
     if missing and process.world_size > 1:
         raise UsageError(
             f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it",
-            hint=f"compute it first: vadis flow --data {show(asked.data)} -o {show(root)}",
+            hint=f"compute it first: vadis flow --data {show(found.root)} -o {show(root)}",
         )
     if missing:
         fill(missing, store, process.device)

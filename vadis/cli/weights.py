@@ -23,9 +23,9 @@ def list_models(
 ) -> None:
     """Show the published models, how good they are, and which of them are here."""
     from vadis.weights.cache import cache_folder
-    from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
-    rows = [_row(name) for name in WEIGHTS]
+    rows = [_row(name) for name in WEIGHTS] + [_shipped_row(name) for name in SHIPPED]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -33,6 +33,7 @@ def list_models(
     for row in rows:
         best = row["accuracy"].get("both", {"top1": "–", "top5": "–"})
         size = f"{row['download_bytes'] / 1e6:.0f} MB" if row["download_bytes"] else "unknown"
+        size = "–" if row["name"] in SHIPPED else size
         here = "yes" if row["in_cache"] else "no"
         typer.echo(
             f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} "
@@ -57,6 +58,35 @@ def download(names: Names = None) -> None:
 
 
 @app.command()
+def halve(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a name.")],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0.01, max=0.5, help="Below this probability the model names no label."),
+    ] = None,
+    otherwise: Annotated[
+        str, typer.Option(metavar="TEXT", help="What it says then; with --threshold.")
+    ] = "no clear label",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+) -> None:
+    """Write a model with numbers of 16 bits: half the bytes. It is computed with 32 bits as before."""
+    from dataclasses import replace
+
+    from vadis.weights.load import load_model
+    from vadis.weights.model_file import halve as write_half
+
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
+    with download_progress() as progress:
+        model = load_model(source, "cpu", progress=progress, notify=say)
+    card = model.card if threshold is None else replace(model.card, threshold=threshold, otherwise=otherwise)
+    sha256 = write_half(model, out, card)
+    say(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
+    typer.echo(show(out))
+
+
+@app.command()
 def path(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="A name that 'vadis weights list' shows.")
@@ -64,9 +94,13 @@ def path(
 ) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache
+    from vadis.weights.catalog import SHIPPED
 
     if name is None:
         typer.echo(show(cache.cache_folder()))
+        return
+    if name in SHIPPED:
+        typer.echo(show(SHIPPED[name].path))
         return
     model = cache.model_path(_known(name))
     if not cache.is_file(model):
@@ -157,9 +191,34 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
-def _known(name: str) -> str:
-    from vadis.weights.catalog import WEIGHTS
+def _shipped_row(name: str) -> dict[str, Any]:
+    """A model that comes with vadis, likewise."""
+    from vadis.weights.catalog import SHIPPED
+    from vadis.weights.model_file import read_card
 
+    model = SHIPPED[name]
+    card = read_card(model.path)
+    return {
+        "name": name,
+        "default": False,
+        "summary": model.summary,
+        "streams": list(card.streams),
+        "classes": len(card.labels),
+        "accuracy": {},
+        "download_bytes": 0,
+        "licence": "Apache-2.0",
+        "source": "vadis",
+        "in_cache": True,
+        "path": show(model.path),
+    }
+
+
+def _known(name: str) -> str:
+    from vadis.weights.catalog import SHIPPED, WEIGHTS
+
+    if name in SHIPPED:
+        message = f"{name} comes with vadis: there is nothing to download, verify or remove"
+        raise UsageError(message, hint=f"--model {name} takes it")
     if name not in WEIGHTS:
         raise UsageError(f"there is no model named {name!r}", hint=f"the models are {', '.join(WEIGHTS)}")
     return name

@@ -4,12 +4,14 @@ tree       what lies on disk                     text      lists as they were pu
 listing    Example, Dataset, Problems            checks    lists against files
 layout     what tells one dataset from another
 ucf101, hmdb51, kinetics, folder                 one file for each row of ``DATASETS``
+camera                                           videos that are made here: a row of ``MADE_HERE``
 """
 
 import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vadis.datasets import folder, hmdb51, kinetics, ucf101
 from vadis.datasets.listing import ALLOWED_MISSING, Dataset, Example, Problems, Request
@@ -17,7 +19,20 @@ from vadis.datasets.tree import Tree, walk
 from vadis.errors import UsageError
 from vadis.results import printable
 
-__all__ = ["ALLOWED_MISSING", "DATASETS", "Dataset", "DatasetKind", "Example", "Problems", "find_dataset"]
+__all__ = [
+    "ALLOWED_MISSING",
+    "DATASETS",
+    "MADE_HERE",
+    "Dataset",
+    "DatasetKind",
+    "Example",
+    "Problems",
+    "find_dataset",
+    "make_dataset",
+]
+
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,35 @@ DATASETS: dict[str, DatasetKind] = {
     ),
 }
 """Every dataset that vadis reads, by the name that ``--dataset`` takes."""
+
+
+def _camera_motion(root: Path, videos: int, seed: int, progress: Progress) -> None:
+    from vadis.datasets.camera import Amount, write_dataset
+
+    write_dataset(root, Amount(videos, seed), progress=progress)
+
+
+MADE_HERE: dict[str, Callable[[Path, int, int, Progress], None]] = {"camera-motion": _camera_motion}
+"""What vadis makes itself, by name: (root, videos of each class, seed, progress) → videos in folders."""
+
+
+def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Progress) -> None:
+    """Write what is missing of a dataset that vadis makes itself; ``find_dataset`` reads it.
+
+    Args:
+        name: a key of ``MADE_HERE``.
+        root: where to; a folder of its own.
+        videos: of each class, in all splits.
+        seed: of everything random in them.
+        progress: called with the videos that are there, and all that will be.
+
+    Raises:
+        UsageError: for a name that is none, too few videos, or a folder that holds others.
+        VadisError: where the disk does not take them.
+    """
+    if name not in MADE_HERE:
+        raise UsageError(f"vadis makes no dataset {printable(name)!r}", hint=f"it makes {', '.join(MADE_HERE)}")
+    MADE_HERE[name](root, videos, seed, progress)
 
 
 def find_dataset(

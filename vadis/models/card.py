@@ -9,8 +9,10 @@ from torch import nn
 from vadis.errors import UsageError
 from vadis.memory import Portion
 from vadis.models.architecture import BOTH, InferenceForm
+from vadis.results import SEGMENT_SECONDS
 
 FORMAT_VERSION = 1
+_LATER = ("test_window", "threshold", "otherwise")  # fields that a card has only where they say something
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,10 @@ class ModelCard:
     """Everything but the tensors: stored in a model file, and enough to rebuild the networks.
 
     ``width`` is the multiplier of every channel count; ``window_frames`` the training length (64: 2.56 s at 25 fps);
-    ``provenance`` says where the parameters come from (source URLs and hashes, or the training recipe and metrics).
+    ``provenance`` says where the parameters come from (source URLs and hashes, or the training recipe and metrics);
+    ``test_window`` is the length in frames of the separate windows that the model looks through where nothing else is
+    asked for, None for what its architecture does. Where no label has a probability of ``threshold`` at least, what the
+    model says is ``otherwise``, if it has one.
     """
 
     name: str
@@ -33,10 +38,18 @@ class ModelCard:
     flow_bound: float = 20.0  # px, clipped at, then scaled to 1
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    test_window: int | None = None
+    threshold: float | None = None
+    otherwise: str | None = None
+
+    @property
+    def segment_seconds(self) -> float:
+        """The step of the timeline where nothing else is asked for: that of the model's windows."""
+        return SEGMENT_SECONDS if self.test_window is None else self.test_window / self.frame_rate
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain JSON values."""
-        return asdict(self)
+        """The card as plain JSON values; what came later than the format is left out where it says nothing."""
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value is not None}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelCard":

@@ -4,10 +4,11 @@ Only this place and the flow store write videos.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ def video_file(
     pixel_aspect: Fraction = Fraction(1),
     sound: Any = None,
     first_seconds: Fraction = Fraction(0),
+    encoding: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Write]:
     """Gives ``write(pixels, seconds, duration)``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
 
@@ -50,6 +52,7 @@ def video_file(
         pixel_aspect: width of a pixel by its height.
         sound: a ``vadis.video.reader.Sound``, whose packets are copied in step with the pictures.
         first_seconds: when the picture of time 0 is shown, by the clock of the sound.
+        encoding: options of x264 on top of our own; where it was left out of FFmpeg they count nothing.
 
     Raises:
         UsageError: for sound that this kind of file cannot hold.
@@ -60,7 +63,7 @@ def video_file(
     try:
         with temporary_beside(path) as (temporary, file):
             with av.open(f"file:{temporary.absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
-                writer = _Writer(container, size, fps, pixel_aspect)
+                writer = _Writer(container, size, fps, pixel_aspect, encoding)
                 if sound is not None:
                     writer.add_sound(sound, first_seconds)
                 yield writer.write
@@ -76,8 +79,16 @@ def video_file(
 class _Writer:
     """An open file: one video stream, encoded, and streams of sound, copied."""
 
-    def __init__(self, container: Any, size: tuple[int, int], fps: Fraction | None, pixel_aspect: Fraction) -> None:
+    def __init__(
+        self,
+        container: Any,
+        size: tuple[int, int],
+        fps: Fraction | None,
+        pixel_aspect: Fraction,
+        encoding: Mapping[str, str],
+    ) -> None:
         name, self._ticks, options = _encoder()
+        options |= encoding if name == "libx264" else {}
         self._container = container
         self._stream = container.add_stream(name, rate=fps or 25, options=options)
         self._stream.width, self._stream.height = (side + side % 2 for side in size)  # yuv420p has no odd sides

@@ -3,6 +3,7 @@
     RUN/run.json             what the run was asked for; a run asked for otherwise does not go on here
     RUN/rgb/, RUN/flow/      a training run each: log and checkpoints (see ``run_folder``); RUN/both/ where an
                              architecture trains both streams as one
+    RUN/videos/              where the recipe makes them itself
     RUN/curves.png           how they went
     RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 
@@ -41,6 +42,7 @@ from vadis.weights.labels import label_fault
 from vadis.weights.model_file import describe_difference, save_model
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
+VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
 HELD_OUT = 20  # one group of this many is kept for validation, where a dataset has none and the recipe needs it
 
@@ -93,6 +95,9 @@ class Plan:
             if fault is not None and self.mode == "full":
                 hint = "leave it out of --set and of the recipe's file, or train another architecture"
                 raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}", hint)
+            if recipe.test_window and (self.row.test_window or recipe.test_window < self.row.min_frames):
+                hint = "leave it out, or train I3D, which takes windows of any length"
+                raise UsageError(f"test_window cannot be {recipe.test_window} here", hint=hint)
         for run in self.recipes:
             self.splits(run)
 
@@ -100,6 +105,11 @@ class Plan:
     def row(self) -> Architecture:
         """The architecture of the model to be."""
         return MODELS[self.architecture if self.start is None else self.start.card.architecture]
+
+    @property
+    def first_recipe(self) -> Recipe:
+        """The one that says what the networks of a model have in common."""
+        return next(iter(self.recipes.values()))
 
     @property
     def runs(self) -> dict[str, tuple[str, ...]]:
@@ -115,14 +125,16 @@ class Plan:
             "dataset": data,
             "from": None if begun is None else {"model": begun.card.name, "sha256": begun.sha256},
             "mode": self.mode if self.start else "scratch",
-            "mirror": self.mirror,
+            "mirror": self.mirror and self.first_recipe.mirror,
             "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
         }
         streams, labels = self.streams, self.dataset.classes
         name = self.architecture if self.start is None else self.start.card.name
-        name = f"{name}-{data['name']}-split{data['split']}"
+        name = self.first_recipe.dataset or f"{name}-{data['name']}-split{data['split']}"
+        window = self.first_recipe.test_window
         if self.start is not None:
-            return replace(self.start.card, name=name, streams=streams, labels=labels, provenance=provenance)
+            card = replace(self.start.card, name=name, streams=streams, labels=labels, provenance=provenance)
+            return replace(card, test_window=window) if window else card
         row = self.row
         return ModelCard(
             name,
@@ -130,7 +142,8 @@ class Plan:
             streams,
             labels,
             self.width,
-            window_frames=row.window_frames,
+            window_frames=window or row.window_frames,
+            test_window=window or None,
             short_side=row.short_side,
             crop=row.crop,
             provenance=provenance,
@@ -183,7 +196,7 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     name = printable(str(folder))
     try:
         if not path.exists():
-            _refuse_foreign(folder, name)
+            refuse_foreign(folder)
             with temporary_beside(path) as (temporary, file):
                 file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
                 file.flush()
@@ -204,11 +217,14 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
         raise UsageError(f"{name} holds this run already", hint="go on with it by --resume, or choose another folder")
 
 
-def _refuse_foreign(folder: Path, name: str) -> None:
-    strange = [entry.name for entry in folder.iterdir() if entry.name != STORE_NAME] if folder.exists() else []
+def refuse_foreign(folder: Path) -> None:
+    """Raise UsageError where ``folder`` holds what is no part of a training run; a run in it may be another."""
+    if (folder / RUN_NAME).exists() or not folder.exists():
+        return
+    strange = [entry.name for entry in folder.iterdir() if entry.name not in (STORE_NAME, VIDEOS_NAME)]
     if strange:
         raise UsageError(
-            f"{name} is not empty and holds no run of vadis ({printable(strange[0])} is there)",
+            f"{printable(str(folder))} is not empty and holds no run of vadis ({printable(strange[0])} is there)",
             hint="choose a new folder with -o",
         )
 
@@ -315,7 +331,7 @@ def clips_of(
         seed=recipe.seed,
         train=learning,
         store=store,
-        flip=plan.mirror,
+        flip=plan.mirror and recipe.mirror,
         jitter=jitter if any(astuple(jitter)) else None,
         sampling=row.sampling,
         shrink=shrinking(row.short_side),

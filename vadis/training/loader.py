@@ -13,21 +13,24 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vadis.datasets import Example
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
-from vadis.flow.codes import decoded
 from vadis.flow.store import FlowStore
 from vadis.results import printable
-from vadis.streams import STREAMS, Array, network_input
+from vadis.streams import STREAMS, shrunk
 from vadis.training.augmentation import Draw, Jitter, crop_window, drawn, shift_colours
+from vadis.training.packing import packed, unpacked
 from vadis.video.reader import open_video
 from vadis.video.timegrid import GRID_FPS
 
 CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
 BROKEN_ALLOWED = 0.01  # of the videos; one is allowed however few there are
 MOST_NAMED = 20  # videos in the message that ends a run
+
+Bytes = NDArray[np.uint8]
 
 _CODES = tuple(VIDEO_ERROR_CODES)
 
@@ -106,7 +109,8 @@ class VideoClips:
         """One clip.
 
         Returns:
-            By stream float32 (C, T, 224, 224) in [-1, 1], C = 3 (rgb) or 2 (flow); the number of its class; its video.
+            By stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``packing.unpacked``: uint8, or float32 in [-1, 1]
+            where pictures shrink or colours shift; the number of its class; its video.
 
         Raises:
             VadisError: more than 1 % of the videos are broken.
@@ -145,16 +149,16 @@ class VideoClips:
 
     def _seen(self, example: Example, stream: str, draw: Draw | None) -> Tensor:
         """What one stream shows of a clip."""
-        frames = self._window(example, stream, draw)  # (T, 224, 224, 3) or (T, 2, 224, 224)
-        x = network_input(frames[self._sampling.get(stream, slice(None))], stream, shrink=self._shrink)  # (1, C, T, …)
-        if draw is not None and draw.is_mirrored and self._flip:
-            x = STREAMS[stream].mirror(x)
-        clip = x.squeeze(0)  # (C, T, 224, 224)
+        frames = self._window(example, stream, draw)[self._sampling.get(stream, slice(None))]
+        is_mirrored = draw is not None and draw.is_mirrored and self._flip
+        clip = packed(frames, stream, mirror=is_mirrored)  # (C, T, 224, 224)
+        if self._shrink != 1:
+            clip = shrunk(unpacked(clip)[None], self._shrink)[0]
         if stream != "rgb" or draw is None or self._jitter is None:
             return clip
-        return shift_colours(clip, self._jitter, draw)
+        return shift_colours(unpacked(clip), self._jitter, draw)
 
-    def _window(self, example: Example, stream: str, draw: Draw | None) -> Array:
+    def _window(self, example: Example, stream: str, draw: Draw | None) -> Bytes:
         """The cropped frames of a clip, read once, or twice where the header does not know the length of the video."""
         choice = _Choice(example, self._frames, draw)
         frames, length = self._read(example.path, stream, choice, draw)
@@ -165,7 +169,7 @@ class VideoClips:
             raise VideoError("decode_failed", "it does not give the same frames when it is read again")
         return frames[np.arange(choice.part.length) % len(frames)] if choice.part.length > len(frames) else frames
 
-    def _read(self, path: str, stream: str, choice: "_Choice", draw: Draw | None) -> tuple[Array, int | None]:
+    def _read(self, path: str, stream: str, choice: "_Choice", draw: Draw | None) -> tuple[Bytes, int | None]:
         """The chosen frames, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and the video's length, if it was met."""
         if stream == "rgb":
             # In this process: loader workers are children already, and what ends one of them is said (order.py). Going
@@ -177,7 +181,7 @@ class VideoClips:
         assert self._store is not None
         codes = self._store.read_codes(path, choice, self._frames)[: choice.part.count]  # (T, 2, H, W)
         rows, columns = crop_window((codes.shape[3], codes.shape[2]), draw)
-        return decoded(codes[:, :, rows, columns]), choice.part.start + len(codes)
+        return np.ascontiguousarray(codes[:, :, rows, columns]), choice.part.start + len(codes)
 
 
 class _Choice:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from vadis.training.distributed import Process
 from vadis.training.order import Clip, ClipDataset, micro_batches, stream_clips
+from vadis.training.packing import unpacked
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def never() -> int:
 
 
 def stack_clips(clips: list[Clip], device: torch.device) -> tuple[list[Tensor], Tensor]:
-    """Clips (C, T, H, W) as batches (B, C, T, H, W), one per stream, and their classes (B,), int64."""
+    """Clips (C, T, H, W) as batches (B, C, T, H, W), one per stream, unpacked, and their classes (B,), int64."""
     streams = zip(*(clip.tensors for clip in clips), strict=True)
     batches = [_stacked(each, device) for each in streams]  # (B, C, T, H, W)
     return batches, torch.tensor([clip.label for clip in clips], device=device)
@@ -45,11 +46,11 @@ def stack_clips(clips: list[Clip], device: torch.device) -> tuple[list[Tensor], 
 
 def _stacked(clips: tuple[Tensor, ...], device: torch.device) -> Tensor:
     """One batch of ``clips``, laid out as 3D networks take it: they need not copy it once more."""
-    moved = [clip.to(device, non_blocking=True) for clip in clips]
+    moved = [unpacked(clip.to(device, non_blocking=True)) for clip in clips]
     if clips[0].ndim != 4:
         return torch.stack(moved)
     shape, layout = (len(clips), *clips[0].shape), torch.channels_last_3d
-    return torch.stack(moved, out=torch.empty(shape, dtype=clips[0].dtype, device=device, memory_format=layout))
+    return torch.stack(moved, out=torch.empty(shape, dtype=moved[0].dtype, device=device, memory_format=layout))
 
 
 def clip_losses(

@@ -6,6 +6,7 @@ The ImageNet Inception-v1 is torchvision's GoogLeNet, whose file name ends with 
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 HOST = "https://raw.githubusercontent.com"
 DEEPMIND = "google-deepmind/kinetics-i3d/0667e889a5904b4dc122e0ded4c332f49f8df42c"
@@ -152,6 +153,29 @@ WEIGHTS: dict[str, PublishedModel] = {
     ),
 }
 """Every published model, by the name that ``--model`` takes."""
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """A model whose file lies in the package itself: nothing to download."""
+
+    summary: str
+    path: Path
+
+
+_SHIPPED_FOLDER = Path(__file__).with_name("shipped")
+_TO_SHIP = {
+    "camera-motion": ShippedModel(
+        "How the camera moves, ten motions; trained by vadis itself", _SHIPPED_FOLDER / "camera-motion.safetensors"
+    ),
+}
+SHIPPED: dict[str, ShippedModel] = {name: model for name, model in _TO_SHIP.items() if model.path.is_file()}
+"""The models that are there without a network, by the name that ``--model`` takes."""
+
+
+def model_names() -> str:
+    """All names that ``--model`` takes, for a sentence."""
+    return ", ".join((*WEIGHTS, *SHIPPED))
 
 
 def _sample(stream: str, blob: str) -> RemoteFile:

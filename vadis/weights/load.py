@@ -11,7 +11,7 @@ from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import Model
 from vadis.weights import cache
 from vadis.weights.cache import Notify
-from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, model_names
 from vadis.weights.convert import convert
 from vadis.weights.disk import write_error
 from vadis.weights.download import Progress, is_offline, obtain
@@ -29,11 +29,12 @@ def load_model(
 ) -> Model:
     """A published model by its name, or the model in a vadis model file, in evaluation mode.
 
-    A published model is downloaded and converted the first time, and verified every time. The checkpoints it was made
-    from stay in the cache's ``downloads`` folder, for the day the model file is damaged; they can be deleted.
+    A model that comes with vadis is loaded from the package. A published model is downloaded and converted the first
+    time, and verified every time. The checkpoints it was made from stay in the cache's ``downloads`` folder, for the
+    day the model file is damaged; they can be deleted.
 
     Args:
-        name_or_path: a key of ``vadis.weights.WEIGHTS``, or the path of a model file.
+        name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
         offline: open no connection; by default what ``VADIS_OFFLINE`` says.
         progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
@@ -59,11 +60,13 @@ def _load(
 ) -> Model:
     if isinstance(name_or_path, str) and name_or_path in WEIGHTS:
         return _load_published(name_or_path, target, offline, progress, notify)
+    if isinstance(name_or_path, str) and name_or_path in SHIPPED:
+        return load_model_file(SHIPPED[name_or_path].path, target)
     path = Path(name_or_path)
     if not path.exists():
         raise UsageError(
             f"there is no model named {str(name_or_path)!r}, nor a file of that name",
-            hint=f"the models are {', '.join(WEIGHTS)}; or give the path of a vadis model file",
+            hint=f"the models are {model_names()}; or give the path of a vadis model file",
         )
     return load_model_file(path, target)
 
@@ -128,7 +131,8 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
         offline=offline,
         progress=progress,
         notify=notify,
-        otherwise=f"give a model file by --model PATH; or copy {path.name} from another machine's cache to {path}",
+        otherwise=f"{_without_network()}give a model file by --model PATH; "
+        f"or copy {path.name} from another machine's cache to {path}",
     )
     provenance = {
         "source": published.source,
@@ -146,6 +150,12 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
             temporary.replace(cache.stamp_path(path))
     except OSError as error:
         raise write_error(path, published.num_bytes, error) from error
+
+
+def _without_network() -> str:
+    """What can be done at once, for a hint."""
+    offers = (f"`--model {name}` needs no download ({model.summary}); " for name, model in SHIPPED.items())
+    return "".join(offers)
 
 
 def _load_verified(name: str, path: Path, device: torch.device) -> Model:

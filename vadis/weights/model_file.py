@@ -1,10 +1,11 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors are float32 and named ``NETWORK.KEY``, for example ``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a
-network that takes both streams is called ``both``. The metadata has one entry, ``vadis_model``, whose JSON text is the
-model's card and ``sha256``, the seal: the SHA-256 of the card and all that follows the header. The entry marks the
-format, and the card's ``format_version`` its version. A safetensors file cannot hold code, and its tensors cannot
-overlap; the seal tells a damaged one.
+Tensors are all float32, or all float16, of half the bytes (and float32 once they are loaded). They are named
+``NETWORK.KEY``, for example ``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a network that takes both streams is
+called ``both``. The metadata has one entry, ``vadis_model``, whose JSON text is the model's card and ``sha256``, the
+seal: the SHA-256 of the card and all that follows the header. The entry marks the format, and the card's
+``format_version`` its version. A safetensors file cannot hold code, and its tensors cannot overlap; the seal tells a
+damaged one.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ METADATA_KEY = "vadis_model"
 MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architecture of the paper (79 M) 316 MB
 LAST_BIASES = ("Logits.bias", "Logits.Conv3d_0c_1x1.conv.bias")  # keys of the last layers of all architectures
 MAX_WIDTH = 16.0  # multiplier of the channel counts; refuses a card before its networks are laid out
+MAX_THRESHOLD = 0.5  # below which more speaks against every label than for it
 DIFFERENCES_SHOWN = 5  # names in a message
 
 _AGAIN = "copy or download it again"
@@ -76,6 +78,24 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     return digest.hexdigest()
 
 
+def halve(model: Model, path: Path, card: ModelCard) -> str:
+    """Write a model with numbers of 16 bits, as ``card``; returns the file's SHA-256.
+
+    Raises:
+        WeightsError: where a number is too large for 16 bits, or as ``save_model`` does.
+    """
+    halved = {
+        name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+        for name, network in model.networks.items()
+    }
+    for name, tensors in halved.items():
+        for key, value in tensors.items():
+            if value.dtype == torch.float16 and not torch.isfinite(value).all():
+                message = f"{name}.{key} of {card.name} has numbers that are too large for 16 bits"
+                raise WeightsError(message, hint="keep the model as it is")
+    return save_model(path, card, halved)
+
+
 def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
     """The model in a model file, in evaluation mode on ``device``, with the SHA-256 of the bytes that were loaded.
 
@@ -100,7 +120,9 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
         networks = build_networks(card)
     for stream, network in networks.items():
         own = {
-            key.removeprefix(f"{stream}."): tensor for key, tensor in tensors.items() if key.startswith(f"{stream}.")
+            key.removeprefix(f"{stream}."): tensor.float()
+            for key, tensor in tensors.items()
+            if key.startswith(f"{stream}.")
         }
         network.load_state_dict(own, strict=True, assign=True)
         network.eval().to(target)
@@ -247,7 +269,7 @@ def _card_fault(values: dict[str, Any]) -> str | None:
             return f"label {number} {label_fault(label)}"
     if not card.labels:
         return "it has no labels"
-    return _numbers_fault(card) or _provenance_fault(card)
+    return _numbers_fault(card) or _window_fault(card) or _threshold_fault(card) or _provenance_fault(card)
 
 
 def _selections(streams: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -268,6 +290,24 @@ def _numbers_fault(card: ModelCard) -> str | None:
         value = getattr(card, name)
         if type(value) not in (int, float) or not 0 < value <= limit or not math.isfinite(value):
             return f"{name} is {value!r}"
+    return None
+
+
+def _window_fault(card: ModelCard) -> str | None:
+    window, architecture = card.test_window, MODELS[card.architecture]
+    if window is None or (type(window) is int and window >= architecture.min_frames and not architecture.test_window):
+        return None
+    return f"test_window is {window!r}"
+
+
+def _threshold_fault(card: ModelCard) -> str | None:
+    threshold, otherwise = card.threshold, card.otherwise
+    if threshold is None and otherwise is None:
+        return None
+    if not isinstance(threshold, float) or not 0 < threshold <= MAX_THRESHOLD:
+        return f"threshold is {threshold!r}"
+    if not isinstance(otherwise, str) or label_fault(otherwise) or otherwise in card.labels:
+        return f"otherwise is {otherwise!r}"
     return None
 
 
@@ -294,8 +334,7 @@ def _check_tensors(path: Path, card: ModelCard, found: Mapping[str, Tensor]) -> 
     difference = describe_difference(expected_shapes(card), {key: tuple(value.shape) for key, value in found.items()})
     if difference is not None:
         raise WeightsError(f"the tensors in {path} are not those of its architecture: {difference}", _REMAKE)
-    other = sorted(
-        {str(value.dtype).removeprefix("torch.") for value in found.values() if value.dtype != torch.float32}
-    )
-    if other:
-        raise WeightsError(f"the tensors in {path} are not all float32 but also {', '.join(other)}", _REMAKE)
+    kinds = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
+    if kinds not in (["float32"], ["float16"]):
+        message = f"the tensors in {path} are {', '.join(kinds)}, not all float32, nor all float16"
+        raise WeightsError(message, _REMAKE)
