@@ -179,7 +179,8 @@ def scale_out(found: Figures) -> str:
         f"one process alone: {start:.2f} s until it has begun ({start_cores:.2f} cores busy), "
         f"{video:.2f} s a video ({video_cores:.2f} cores busy)"
     )
-    what = f"{found['videos']} videos of 2 s, RGB, a sixteenth of the channels, on {found['cores']} cores"
+    where = f"{found['cores']} cores of family {found['family']}"
+    what = f"{found['videos']} videos of 2 s, RGB, a sixteenth of the channels, on {where}"
     return f"{table}\n\n{what}; {alone}."
 
 

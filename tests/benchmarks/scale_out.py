@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.machine import Options
+from tests.benchmarks.machine import Options, facts
 from tests.benchmarks.watched import vadis, watch
 from tests.make_model import make_model
 from tests.synthetic import write_video
@@ -96,6 +96,7 @@ def measure(options: Options, videos: int = VIDEOS, calibrating: int = CALIBRATI
     return {
         "videos": videos,
         "cores": cpu_count(),
+        "family": facts()["family"],
         "start": [start.seconds, start.cores],
         "video": [video.seconds, video.cores],
         "rows": rows,
