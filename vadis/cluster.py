@@ -6,20 +6,22 @@
 
 An actor draws the clips of its videos out of streaming tasks, each of which stops while two clips wait: so memory is
 bounded by the number of videos that are open, whatever their length, and clips of one video stay in order. An actor
-that is lost is to be started again by the engine with the videos whose records have not arrived; of a task that is
-lost its actor begins another (both not proven: tests/test_cluster.py). Ray is an extra: ``pip install 'vadis[ray]'``.
+that is lost is started again by the engine with the videos whose records have not arrived; of a task that is lost its
+actor begins another (tests/test_cluster.py). Ray is an extra: ``pip install 'vadis[ray]'``.
 Every machine sees the videos under the same path.
 """
 
-import functools
 import json
 import logging
 import os
+import queue
 import signal
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from math import ceil
 from typing import Any
 
@@ -42,11 +44,14 @@ LOCAL, FOUND = "local", "auto"
 """As addresses: a Ray of this machine's own, for this run; the cluster that Ray finds (``RAY_ADDRESS``)."""
 
 CLIPS_WAITING = 2  # of each video, in the cluster's memory; 18 MB each with both streams
-VIDEOS_AT_ONCE = 4  # that an actor is given: the most that is done again when one is lost
+VIDEOS_AT_ONCE = 4  # that an actor is given, while as many wait for it: what is done again when one is lost
 MOST_BLOCKS = 20_000  # of one run; where there are more videos than that allows, an actor is given more at once
-PREPARING_CPUS = 0.5  # that a task asks for. Half of what it may use: after half of a cluster is gone, all still fit
+NETWORK_CPUS, PREPARING_CPUS = 0.501, 0.2  # asked for, not used. So what was on two machines fits on one of them, and
+# no machine is ever so full of networks, which stay, that none of their tasks has room beside them
+LOOK_SECONDS, LOST_SECONDS = 5, 600  # between looks at the cluster; without a record, while it has too few places
 CONNECT_SECONDS = 10
 _NO_CLUSTER_HINT = "start one by `ray start --head`, or give --ray local"
+_GO_ON_HINT = "the same command goes on where it stopped"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -124,10 +129,10 @@ def classify_on_ray(
             fn_constructor_args=(bare, job, is_gpu),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=min(actors, ceil(len(items) / at_once))),
-            **({"num_gpus": 1} if is_gpu else {"num_cpus": 1}),
+            **({"num_gpus": 1} if is_gpu else {"num_cpus": NETWORK_CPUS}),
         )
         try:
-            for row in records.iter_rows():
+            for row in _arriving(records.iter_rows, partial(_has_too_few, ray, actors, is_gpu)):
                 yield VideoResult.from_json(json.loads(row["record"]))
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
@@ -142,6 +147,53 @@ def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
     actors = gpus or max(1, cpus // 2)
     free = cpus if gpus else cpus - actors
     return actors, max(2, free // actors), gpus > 0
+
+
+def _has_too_few(ray: Any, actors: int, is_gpu: bool) -> bool:
+    """Whether what is left of the cluster has no place for some of the networks that it had places for."""
+    name, each = ("GPU", 1.0) if is_gpu else ("CPU", NETWORK_CPUS)
+    return bool(ray.cluster_resources().get(name, 0) < actors * each)
+
+
+def _arriving(
+    rows: Callable[[], Iterator[dict[str, Any]]],
+    has_too_few: Callable[[], bool],
+    look_seconds: float = LOOK_SECONDS,
+    lost_seconds: float = LOST_SECONDS,
+) -> Iterator[dict[str, Any]]:
+    """The rows as they come.
+
+    Raises:
+        VadisError: none came for ``lost_seconds`` while a machine was missing. An actor that Ray cannot start again
+            keeps its videos, and Ray would wait for ever.
+    """
+    arrived: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+    threading.Thread(target=_draw, args=(rows, arrived.put), name="rows", daemon=True).start()
+    silent = 0.0
+    while True:
+        try:
+            row = arrived.get(timeout=look_seconds)
+        except queue.Empty:
+            silent = silent + look_seconds if has_too_few() else 0.0
+            if silent >= lost_seconds:
+                raise VadisError("a machine of the Ray cluster is gone, and none came for it", _GO_ON_HINT) from None
+            continue
+        if row is None:
+            return
+        if isinstance(row, BaseException):
+            raise row
+        silent = 0.0
+        yield row
+
+
+def _draw(rows: Callable[[], Iterator[dict[str, Any]]], put: Callable[[Any], None]) -> None:
+    """Every row, and at the end None or the error that was the end."""
+    try:
+        for row in rows():
+            put(row)
+        put(None)
+    except BaseException as error:  # noqa: BLE001 (raised again where the rows are wanted)
+        put(error)
 
 
 @contextmanager
@@ -161,9 +213,7 @@ def _connected(address: str) -> Iterator[Any]:
         ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = "" if address is None else f" at {address}"
-        raise VadisError(
-            f"there is no Ray cluster{where}", "start one by `ray start --head`, or give --ray local"
-        ) from error
+        raise VadisError(f"there is no Ray cluster{where}", _NO_CLUSTER_HINT) from error
     finally:
         for signum, handler in handlers.items():  # Ray has its own for SIGTERM
             signal.signal(signum, handler)
@@ -197,7 +247,7 @@ def _explained(error: BaseException) -> VadisError:
             return VadisError(cause.message, cause.hint)
         cause = getattr(cause, "cause", None) or cause.__cause__
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return VadisError(f"the Ray cluster cannot go on: {lines[-1][:300]}", "the same command goes on where it stopped")
+    return VadisError(f"the Ray cluster cannot go on: {lines[-1][:300]}", _GO_ON_HINT)
 
 
 class _Labeller:
@@ -314,7 +364,7 @@ def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[A
         preparation.close()
 
 
-@functools.cache
+@cache
 def _decoders(share_bytes: int | None) -> Decoders:
     """Those of this worker process, which prepares one video after another."""
     if share_bytes is None:

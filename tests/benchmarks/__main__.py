@@ -34,6 +34,7 @@ MODULES = {
     "journal": "journal",
     "gpu": "gpu",
     "scale": "scale",
+    "scale_out": "scale_out",
 }
 
 

@@ -162,10 +162,32 @@ def scale(found: Figures) -> str:
     return f"{table}\n\n![Time and memory against length and number of files](scale.png)"
 
 
+def scale_out(found: Figures) -> str:
+    (start, start_cores), (video, video_cores) = found["start"], found["video"]
+    rows = [
+        [
+            f"{row['processes']}",
+            f"{row['cores']:.1f}",
+            f"{row['foretold']:.1f} s",
+            f"{row['seconds']:.1f} s",
+            f"{row['foretold'] / row['seconds'] - 1:+.0%}",
+        ]
+        for row in found["rows"]
+    ]
+    table = markdown(["processes", "cores that others left", "foretold", "measured", "error"], rows)
+    alone = (
+        f"one process alone: {start:.2f} s until it has begun ({start_cores:.2f} cores busy), "
+        f"{video:.2f} s a video ({video_cores:.2f} cores busy)"
+    )
+    where = f"{found['cores']} cores of family {found['family']}"
+    what = f"{found['videos']} videos of 2 s, RGB, a sixteenth of the channels, on {where}"
+    return f"{table}\n\n{what}; {alone}."
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
     function.__name__: function
     for function in (
-        tvl1, network, end_to_end, utilisation, start, loading, training, fixed, journal, gpu, scale
+        tvl1, network, end_to_end, utilisation, start, loading, training, fixed, journal, gpu, scale, scale_out
     )
 }  # fmt: skip
 """The table of every benchmark, by its name."""

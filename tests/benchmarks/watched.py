@@ -69,7 +69,7 @@ def vadis(*arguments: object) -> list[str]:
 def _look(pid: int, known: dict[str, list[float]]) -> float:
     """Update ``known``, by thread its seconds by kind and waited; returns the memory in MB."""
     memory = 0.0
-    for process in (pid, *_children(pid)):
+    for process in (pid, *children(pid)):
         with contextlib.suppress(OSError):  # ended meanwhile
             memory += _memory_mb(process, own=process == pid)
             for thread in (path.name for path in Path(f"/proc/{process}/task").iterdir()):
@@ -88,7 +88,7 @@ def _memory_mb(pid: int, *, own: bool) -> float:
     return int(facts["VmRSS" if own else "RssAnon"].split()[0]) / 1024 if "VmRSS" in facts else 0.0
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """All processes under ``pid``."""
     parents: dict[int, list[int]] = {}
     for name in (path.name for path in Path("/proc").iterdir()):
@@ -98,7 +98,7 @@ def _children(pid: int) -> list[int]:
                 parents.setdefault(parent, []).append(int(name))
     found, waiting = [], [pid]
     while waiting:
-        children = parents.get(waiting.pop(), [])
-        found += children
-        waiting += children
+        below = parents.get(waiting.pop(), [])
+        found += below
+        waiting += below
     return found

@@ -1,5 +1,6 @@
 """``vadis classify --ray``: the address, the folder of parts, and the road itself on a Ray of this machine."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -38,15 +39,21 @@ def test_the_pages_commands_give_one_machines_records_byte_for_byte(tmp_path, mo
     assert lines(LastResults([Path("all.jsonl")])) == here
 
 
-def test_the_address_may_be_left_out(tmp_path, monkeypatch, run_vadis, road):
+@pytest.fixture
+def asked(tmp_path, monkeypatch, road) -> list[tuple[list[str], dict]]:
+    """What the command asks of a cluster, which labels without looking; the current folder is ``tmp_path``."""
     monkeypatch.chdir(tmp_path)
-    asked: list[tuple[list[str], dict]] = []
+    found: list[tuple[list[str], dict]] = []
 
     def classify_on_ray(paths, model, **options):
-        asked.append((paths, options))
+        found.append((paths, options))
         return labelled(paths)
 
     monkeypatch.setattr("vadis.cluster.classify_on_ray", classify_on_ray)
+    return found
+
+
+def test_the_address_may_be_left_out(tmp_path, run_vadis, asked):
     (tmp_path / "a.mp4").write_bytes(b"x")
     for words, address in (
         (("a.mp4", "--ray", "-o", "r1"), "auto"),
@@ -60,3 +67,29 @@ def test_the_address_may_be_left_out(tmp_path, monkeypatch, run_vadis, road):
         assert (asked[-1][0], asked[-1][1]["address"]) == (["a.mp4"], address)
     assert run_vadis("classify", "a.mp4", "--ray").code == 2
     assert run_vadis("classify", "a.mp4", "--ray", "-o", "x", "--shard", "1/2").code == 2
+
+
+def test_the_example_for_kubernetes_is_whole_and_its_command_runs(tmp_path, run_vadis, asked):
+    """The folders that its volumes would hold are here; no operator has read it."""
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML, which comes with ray")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "scale.md").read_text(), re.MULTILINE | re.DOTALL)
+    job = yaml.safe_load(text)
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head["rayStartParams"]["num-cpus"] == "0" and workers["replicas"] > 1
+    for group in (head, workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} == claims.keys()
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+    places = {mount["mountPath"] for mount in head["template"]["spec"]["containers"][0]["volumeMounts"]}
+    program, *words = shlex.split(job["spec"]["entrypoint"])
+    assert program == "vadis" and places == {f"/{word.split('/')[1]}" for word in words if word.startswith("/")}
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "a.mp4").write_bytes(b"x")
+    ended = run_vadis(*(f"{tmp_path}{word}" if word.startswith("/") else word for word in words))
+    assert ended.code == 0, ended.err
+    assert [Path(path).name for path in asked[0][0]] == ["a.mp4"] and asked[0][1]["address"] == "auto"
+    assert (tmp_path / "results" / "run1" / "part-00001.jsonl").is_file()

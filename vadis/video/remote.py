@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import fcntl
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -55,13 +56,20 @@ def store_of(url: str) -> Any:
             limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
             options["config_kwargs"] = {**limits, "retries": {"max_attempts": 2}}
         elif scheme == "https":
-            from aiohttp import ClientTimeout  # whose own limit is five minutes for a whole file
-
-            timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-            options["client_kwargs"] = {"timeout": timeout}
+            options["client_kwargs"] = {"timeout": _patience()}
+        elif scheme == "gs":
+            options["requests_timeout"] = _patience()
+            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # which logs all that it raises
         return fsspec.filesystem(scheme, **options)
     except ImportError as error:
         raise VadisError(f"{scheme}:// needs packages that are not installed", "pip install 'vadis[remote]'") from error
+
+
+def _patience() -> Any:
+    """How long a server may be silent: for aiohttp, whose own limit is five minutes for a whole file, or none."""
+    from aiohttp import ClientTimeout
+
+    return ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
 
 
 def found_at(url: str) -> list[str]:
