@@ -32,7 +32,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def machine(results: dict[str, Any]) -> str:
     found = results["machine"]
-    loads = [part["load_before"] for part in results["benchmarks"].values()]
+    loads = [part["load_before"] for name, part in results["benchmarks"].items() if name != "gpu"]  # another machine
     text = (
         f"Machine: {found['cores']} cores of {found['processor']} (family {found['family']}), {found['memory_gb']} GB; "
         f"Python {found['python']}, PyTorch {found['torch']}, numba {found['numba']}, PyAV {found['av']}. "

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks scale
 
-At full width ten minutes of video would take a quarter of an hour: the source is tiny (96×64, which vadis enlarges as
+At full width two hours of video would take three: the source is tiny (96×64, which vadis enlarges as
 any other), the stream is RGB, and the network has a sixteenth of its channels. What grows with the input grows all the
 same.
 """
@@ -18,7 +18,7 @@ from tests.make_model import make_model
 from tests.synthetic import write_video
 from vadis.report.drawing import BLUE, GREY, ORANGE, drawing, save_png
 
-LENGTHS = (10, 60, 180, 600)  # s
+LENGTHS = (10, 60, 600, 1800, 7200)  # s
 COUNTS = (1, 20, 100, 300)  # files
 
 

@@ -59,7 +59,7 @@ def draw(seen: Watched, path: Path) -> None:
     with drawing():
         from matplotlib.figure import Figure
 
-        axes = Figure(figsize=(6.4, 2.4)).subplots()
+        axes = Figure(figsize=(6.4, 2.8), layout="constrained").subplots()
         labels = [*KINDS, "ready, but another program ran"]
         axes.stackplot(times, smooth, labels=labels, colors=[BLUE, ORANGE, GREY, PALE])
         axes.axhline(cpu_count(), color=GREY, linewidth=0.8)
@@ -67,7 +67,7 @@ def draw(seen: Watched, path: Path) -> None:
             xlabel="seconds since the command",
             ylabel="processors",
             xlim=(0, seen.seconds),
-            ylim=(0, cpu_count() * 1.25),
+            ylim=(0, cpu_count() * 1.1),
         )
-        axes.legend(loc="upper center", ncols=4, fontsize=7)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=7, frameon=False)
         save_png(axes.figure, path)

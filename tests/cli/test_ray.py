@@ -23,7 +23,7 @@ def test_the_pages_commands_give_one_machines_records_byte_for_byte(tmp_path, mo
     """And the same command goes on. It starts a Ray here instead of looking for a cluster."""
     classify, export = [line for line in commands(ROOT / "docs" / "scale.md", "sh") if "results/" in line]
     monkeypatch.chdir(tmp_path)
-    videos_in(tmp_path / "archive", 4)
+    videos_in(tmp_path / "archive", 3)
     paths = sorted(str(path) for path in Path("archive").iterdir())
     here = lines(classify_many(paths, load_model(str(model_file), "cpu"), jobs=1, listed=True))
     command = (*shlex.split(classify.replace("--ray", "--ray local"))[1:], "--model", model_file)

@@ -69,7 +69,7 @@ def test_shuffled_frames_tell_nothing(learnt, tmp_path):
     assert all(count in bounds_of_chance(TEST * len(AXES)) for count in right.values()), right
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # two minutes of one processor
 def test_a_new_last_layer_learns_directions_that_the_network_never_saw(tmp_path):
     """I3D learns diagonals from flow; of its features, a new last layer learns left, right, up and down."""
     write_dataset(tmp_path / "others", DIAGONALS, {"train": 12, "test": 1})
