@@ -12,7 +12,7 @@ from vadis.report.overlay import opencv
 
 SIDES = (120, 144, 160, 180, 208, 240, 256)  # px, the short side
 SHAPES = (1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)  # width by height; now and then upright
-FEWEST_SECONDS, MOST_SECONDS = 1.44, 1.96
+FEWEST_SECONDS, MOST_SECONDS = 1.36, 1.56  # 34 to 39 frames at 25 per second: one window of 32, from anywhere in it
 RATES = (24, 25, 30)
 SHORTEST = 256.0  # px: the unit of paths and scenes
 
