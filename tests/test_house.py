@@ -25,6 +25,7 @@ ROOMS = (  # in the order a video walks them; a room imports only those before i
     "streams",
     "models",
     "weights",
+    "batching",
     "preparing",
     "sliding",
     "scores",

@@ -137,7 +137,7 @@ def test_where_memory_does_not_suffice_the_cpu_takes_over(model, videos):
     model_there = replace(model, device=torch.device("cuda"), may_leave_device=True)
     with Decoders() as decoders:
         begin = partial(Preparation, model=model_there, decoders=decoders)
-        each = partial(each_prepared, videos[:3], begin, work, model_there, jobs=2, notify=said.append)
+        each = partial(each_prepared, videos[:3], begin, as_way(work), model_there, jobs=2, notify=said.append)
         assert list(each()) == list(zip(videos, (5, 6, 7), strict=False))
         assert [device for _, device in tried] == ["cuda", "cuda", "cpu", "cpu"]
         assert said == ["memory ran out on cuda with one of the frames at a time: on the CPU from now on"]
@@ -173,7 +173,7 @@ def grown(model, path, num_files, warm_up):
 
     with Decoders() as decoders:
         begin = lambda number: Preparation(path, model, decoders)  # noqa: E731
-        each = each_prepared(range(num_files), begin, work, model, jobs=4, notify=print)
+        each = each_prepared(range(num_files), begin, as_way(work), model, jobs=4, notify=print)
         for number, found in each:
             assert found == 2, (number, found)
             if number in (warm_up, num_files - 4):
@@ -219,6 +219,16 @@ def test_refusals_are_video_errors(model, folder):
         prepared.clips(lambda stage, frames: None)
 
 
+def as_way(work):
+    """A function as the way of a video that never waits for others."""
+
+    def way(item, prepared):
+        yield from ()
+        return work(item, prepared)
+
+    return way
+
+
 class Begun:
     """Stands for ``Preparation``: what is begun, and whether it was ended."""
 
@@ -244,7 +254,7 @@ def outcomes(items, work, begun, model=None, jobs=1, told=None):
 
     model = model or Model(None, {}, torch.device("cpu"))
     notify = (lambda text: None) if told is None else told.append
-    found = list(each_prepared(items, begin, work, model, jobs=jobs, notify=notify))
+    found = list(each_prepared(items, begin, as_way(work), model, jobs=jobs, notify=notify))
     assert all(each.is_closed for each in begun)
     return found
 

@@ -10,6 +10,7 @@ A video walks through these rooms, in this order:
     streams      clips → what a network eats
     models       the networks of the paper as tables of rows
     weights      where their parameters come from
+    batching     separate windows through the networks, several in one pass
     preparing    videos → cropped clips with their flow, made ahead of the networks
     sliding      how networks move over a video: clips → outputs in time
     scores       predictions in time → labels and segments

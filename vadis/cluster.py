@@ -31,7 +31,7 @@ from torch import nn
 from vadis.errors import VadisError, VideoError
 from vadis.inference import Asked, error_record
 from vadis.models import MODELS, Model, ModelCard
-from vadis.preparing import Preparation, Report, each_prepared, told
+from vadis.preparing import Preparation, Report, told
 from vadis.results import VideoResult
 from vadis.sliding import Sliding
 from vadis.video.facts import VideoFacts
@@ -98,7 +98,7 @@ def classify_on_ray(
     sliding: Sliding,
     top_k: int = 5,
     flip: bool = False,
-    batch_size: int = 1,
+    batch_size: int = 0,
     share_bytes: int | None = None,
     notify: Callable[[str], None],
 ) -> Generator[VideoResult, None, None]:
@@ -272,8 +272,7 @@ class _Labeller:
         def begin(path: str) -> _PreparedElsewhere:
             return _PreparedElsewhere(path, (os.path.join(folder, path), card, share_bytes), stamps)  # noqa: PTH118
 
-        jobs = self._job.jobs
-        for path, outcome in each_prepared(paths, begin, self._asked.label, self._model, jobs=jobs, notify=print):
+        for path, outcome in self._asked.in_order(paths, begin, self._job.jobs):
             found = stamps.pop(path, Stamp(None, None))
             if isinstance(outcome, VideoError):
                 yield error_record(path, outcome, found)

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.atomic import temporary_beside
+from vadis.batching import Batches
 from vadis.errors import UsageError, VideoError
 from vadis.inference import Progress, facts_of, reporter
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
-from vadis.preparing import Preparation, Prepared, each_prepared, given_or_new
+from vadis.preparing import Preparation, Prepared, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
-from vadis.sliding import WHOLE_VIDEO, Sliding, outputs
+from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, outputs_together
 from vadis.video.isolation import Decoders
 
 SETTINGS_KEY = "settings"  # of an .npz: JSON text
@@ -69,7 +70,7 @@ def features_of(
     layer: str = FEATURES,
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
-    batch_size: int = 1,
+    batch_size: int = 0,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
     notify: Callable[[str], None] = _log.warning,
@@ -106,7 +107,7 @@ def features_of_many(
     layer: str = FEATURES,
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
-    batch_size: int = 1,
+    batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -132,17 +133,23 @@ def features_of_many(
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
     sliding.check(MODELS[model.card.architecture])
 
-    def work(path: AnyPath, prepared: Prepared) -> Features:
+    batches = Batches(batch_size, model.device)
+
+    def work(path: AnyPath, prepared: Prepared) -> Way[Features]:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        only, video = model.only(streams), prepared.video
-        found = list(outputs(clips, video, only, sliding, layer=layer, flip=flip, batch_size=batch_size, notify=notify))
+        only, video, found = model.only(streams), prepared.video, []
+        for each in outputs_together(clips, video, only, sliding, batches, layer=layer, flip=flip, notify=notify):
+            if each is None:
+                yield
+            else:
+                found.append(each)
         arrays = {name: np.stack([output[name] for _, output in found]) for name in found[0][1]}  # (steps, channels)
         seconds = np.array([float(time) for time, _ in found])
         return Features(arrays, seconds, layer, VideoResult(**facts_of(prepared.path, video, model, streams, sliding)))
 
     with given_or_new(decoders) as decoding:
         begin = partial(Preparation, model=model, decoders=decoding, listed=listed)
-        yield from each_prepared(paths, begin, work, model, jobs=jobs, notify=notify)
+        yield from each_prepared(paths, begin, work, model, jobs=jobs, batches=batches, notify=notify)
 
 
 def mean_features(
@@ -173,7 +180,8 @@ def mean_features(
         VideoError: the file cannot be read; ``code`` says why.
     """
 
-    def work(path: PathLike, prepared: Prepared) -> dict[str, NDArray[np.float32]]:
+    def work(path: PathLike, prepared: Prepared) -> Way[dict[str, NDArray[np.float32]]]:
+        yield from ()  # nothing to wait for: one video, by itself
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
         only = model.only(streams)
         found = list(outputs(clips, prepared.video, only, WHOLE_VIDEO, layer=FEATURES, notify=notify))

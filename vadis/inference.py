@@ -12,14 +12,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from vadis.batching import Batches
 from vadis.errors import UsageError, VideoError
 from vadis.models import MODELS, Model
-from vadis.preparing import Preparation, Prepared, Report, each_prepared, given_or_new
+from vadis.preparing import Preparation, Prepared, Report, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.scores import Scoreboard, fused
-from vadis.sliding import Sliding, outputs, shortest
+from vadis.sliding import Sliding, outputs_together, shortest
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
@@ -28,6 +29,9 @@ from vadis.video.sources import Stamp
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
 
 _log = logging.getLogger(__name__)
+
+AnyPath = str | os.PathLike[str]
+Path = TypeVar("Path", bound=AnyPath)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def classify(
     sliding: Sliding | None = None,
     top_k: int = 5,
     flip: bool = False,
-    batch_size: int = 1,
+    batch_size: int = 0,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
     notify: Callable[[str], None] = _log.warning,
@@ -62,7 +66,8 @@ def classify(
             made for: most see the whole video, and a step is 2.56 s.
         top_k: how many labels to give, for the video and for each segment.
         flip: average every prediction with that of the mirror image (costs twice the network).
-        batch_size: separate windows that go through the network at once; fewer where memory does not suffice.
+        batch_size: separate windows that go through the network at once; fewer where memory does not suffice. 0 takes
+            what suits the device.
         listed: the file was there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
         progress: called whenever the stage changes.
         notify: called with a sentence where memory is short, which is said once per model.
@@ -90,7 +95,7 @@ def classify_many(
     sliding: Sliding | None = None,
     top_k: int = 5,
     flip: bool = False,
-    batch_size: int = 1,
+    batch_size: int = 0,
     progress: Callable[[Progress], None] | None = None,
     notify: Callable[[str], None] = _log.warning,
 ) -> Generator[VideoResult, None, None]:
@@ -98,7 +103,8 @@ def classify_many(
 
     An input that cannot be labelled gives a record with ``status`` "error", and the others go on. While the network
     works on one video, the next ones are decoded, and their first flow is computed; at most ``jobs`` paths are taken
-    from ``paths`` before the first of them has its record.
+    from ``paths`` before the first of them has its record. On a GPU separate windows share a pass with those of the
+    next videos, so there a few more are.
 
     Args:
         jobs: videos read at once, that at the network among them. 1: none is begun before the one before it is done.
@@ -136,8 +142,7 @@ class Asked:
         if self.flip and self.model.card.provenance.get("mirror") is False:
             message = f"{self.model.card.name} tells left from right, so a mirrored video is no second look"
             raise UsageError(message, hint="leave --flip out")
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size is 1 at least, got {self.batch_size}", hint="leave it out for one at a time")
+        Batches(self.batch_size, self.model.device)
 
     def of_each(
         self, paths: Iterable[str | os.PathLike[str]], decoders: Decoders | None, jobs: int | None, listed: bool
@@ -152,13 +157,21 @@ class Asked:
 
         with given_or_new(decoders) as decoding:
             begin = partial(Preparation, model=self.model, decoders=decoding, listed=listed)
-            for path, outcome in each_prepared(stamped(), begin, self.label, self.model, jobs=jobs, notify=self.notify):
+            for path, outcome in self.in_order(stamped(), begin, jobs):
                 found = stamps.popleft()
                 if isinstance(outcome, VideoResult):
                     outcome = replace(outcome, source_bytes=found.num_bytes, source_mtime=found.mtime)
                 yield path, found, outcome
 
-    def label(self, path: str | os.PathLike[str], prepared: Prepared) -> VideoResult:
+    def in_order(
+        self, paths: Iterable[Path], begin: Callable[[Path], Prepared], jobs: int | None
+    ) -> Iterator[tuple[Path, VideoResult | VideoError]]:
+        """Every video with its record, or why there is none; ``begin`` makes its preparation."""
+        batches = Batches(self.batch_size, self.model.device)
+        work = partial(self._labelled, batches)
+        return each_prepared(paths, begin, work, self.model, jobs=jobs, batches=batches, notify=self.notify)
+
+    def _labelled(self, batches: Batches, path: AnyPath, prepared: Prepared) -> Way[VideoResult]:
         """The networks' part of a video; raises VideoError where it cannot be read to its end."""
         model = self.model
         sliding = replace(self.sliding, window=self.sliding.window or model.card.test_window)  # as the record says it
@@ -173,16 +186,13 @@ class Asked:
             otherwise=card.otherwise,
         )
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, self.progress))
-        for seconds, logits in outputs(
-            clips,
-            prepared.video,
-            model.only(streams),
-            sliding,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            notify=self.notify,
-        ):
-            board.add(seconds, fused(logits, averages))
+        only, video = model.only(streams), prepared.video
+        for found in outputs_together(clips, video, only, sliding, batches, flip=self.flip, notify=self.notify):
+            if found is None:
+                yield
+            else:
+                seconds, logits = found
+                board.add(seconds, fused(logits, averages))
         labels, segments = board.finish(_end(prepared.video.facts, model.card.frame_rate))
         facts = facts_of(prepared.path, prepared.video, model, streams, sliding)
         return VideoResult(labels=labels, segments=segments, **facts)

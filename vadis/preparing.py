@@ -9,6 +9,7 @@ of the next videos, are made while the network works. Every stage is a generator
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol, TypeVar
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vadis.batching import Batches
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VideoError
 from vadis.flow.of_video import with_flow
@@ -48,6 +50,7 @@ PACES = {
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Way = Generator[None, None, Result]  # a video's, through the networks; it stops while its windows wait for other videos
 Report = Callable[[str, int], None]  # the stage that begins, the frames that are newly through the network
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
@@ -131,42 +134,72 @@ class Preparation:
 def each_prepared(
     items: Iterable[Item],
     begin: Callable[[Item], Prepared],
-    work: Callable[[Item, Prepared], Result],
+    work: Callable[[Item, Prepared], Way[Result]],
     model: Model,
     *,
     jobs: int | None = None,
+    batches: Batches | None = None,
     notify: Callable[[str], None],
 ) -> Iterator[tuple[Item, Result | VideoError]]:
     """Every item with what ``work`` made of its preparation, in order, or why it could not.
 
     Args:
-        items: taken one by one, at most ``jobs`` ahead of what is given.
+        items: taken one by one, at most ``jobs`` ahead of what is given, and of those whose windows wait for others.
         begin: makes the preparation of an item.
-        work: the networks' part.
+        work: the networks' part. When it yields, it needs its preparation no more but for what is known of the video.
         model: leaves its device for the CPU where memory does not suffice and nobody asked for that device.
         jobs: see ``num_jobs``.
+        batches: where windows wait; None: none do.
         notify: hears of it.
     """
-    width = Width(num_jobs(jobs, model.device), notify)
+    width, waiting = Width(num_jobs(jobs, model.device), notify), _Waiting[Item, Result]()
     for item, preparation in begun_ahead(begin, items, lambda: width.num):
+        way = work(item, preparation)
         try:
-            outcome = _outcome(work, item, preparation)
+            outcome = _outcome(way)
         except NoMemoryError as shortage:
-            if not model.may_leave_device or model.device.type == "cpu":
-                raise
-            notify(f"{shortage.message}: on the CPU from now on")
+            _leave_device(model, shortage, notify)
             preparation.close()
-            model.to_cpu()
-            outcome = _anew(begin, work, item)
+            way, outcome = _anew(begin, work, item)
         for seconds in WAITS_SECONDS:
             if not (isinstance(outcome, VideoError) and outcome.code == "io_error"):
                 break
             preparation.close()
             time.sleep(seconds)
-            outcome = _anew(begin, work, item)
+            way, outcome = _anew(begin, work, item)
         if isinstance(outcome, DecoderKilled):
             width.shrink()
-        yield item, outcome
+        waiting.append((item, way, outcome))
+        yield from waiting.done()
+    if batches is not None and waiting:
+        try:
+            batches.run()
+        except NoMemoryError as shortage:
+            _leave_device(model, shortage, notify)
+            batches.run()
+    yield from waiting.done()
+
+
+def _leave_device(model: Model, shortage: NoMemoryError, notify: Callable[[str], None]) -> None:
+    """On the CPU from now on; raises ``shortage`` where that is where it is, or not wanted."""
+    if not model.may_leave_device or model.device.type == "cpu":
+        raise shortage
+    notify(f"{shortage.message}: on the CPU from now on")
+    model.to_cpu()
+
+
+class _Waiting(deque[tuple[Item, Way[Result], Result | VideoError | None]]):
+    """Videos in order, each with its way and its outcome, None while that waits for the windows of others."""
+
+    def done(self) -> Iterator[tuple[Item, Result | VideoError]]:
+        """Those from the first on that have an outcome by now."""
+        while self:
+            item, way, outcome = self[0]
+            outcome = _outcome(way) if outcome is None else outcome
+            if outcome is None:
+                return
+            self.popleft()
+            yield item, outcome
 
 
 class Width:
@@ -213,21 +246,27 @@ def given_or_new(decoders: Decoders | None) -> AbstractContextManager[Decoders]:
 
 
 def _anew(
-    begin: Callable[[Item], Prepared], work: Callable[[Item, Prepared], Result], item: Item
-) -> Result | VideoError:
+    begin: Callable[[Item], Prepared], work: Callable[[Item, Prepared], Way[Result]], item: Item
+) -> tuple[Way[Result], Result | VideoError | None]:
     """The item once more, from its beginning."""
     preparation = begin(item)
+    way = work(item, preparation)
     try:
-        return _outcome(work, item, preparation)
+        return way, _outcome(way)
     finally:
         preparation.close()
 
 
-def _outcome(work: Callable[[Item, Prepared], Result], item: Item, preparation: Prepared) -> Result | VideoError:
+def _outcome(way: Way[Result]) -> Result | VideoError | None:
+    """What a way leads to, as far as it can be gone; None where it waits for other videos."""
     try:
-        return work(item, preparation)
+        next(way)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
     except VideoError as error:
         return error
+    return None
 
 
 def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Clip]:

@@ -3,7 +3,8 @@
     cropped clips (vadis.preparing) → networks → outputs in time
 
 What becomes of the outputs, labels or features, is decided further on. Where memory runs out, the frames or windows at
-hand go through again, fewer at once; what a network holds of the frames before them is as it was.
+hand go through again, fewer at once; what a network holds of the frames before them is as it was. Separate windows may
+share a pass with those of other videos (``vadis.batching``).
 """
 
 import logging
@@ -12,28 +13,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import islice
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vadis.batching import Batches, Rows, Tray, steps_of
 from vadis.errors import UsageError
 from vadis.memory import Portion, in_portions
 from vadis.models import MODELS, Architecture, Model, inference_form
 from vadis.models.folded import LOGITS, FoldedI3D
 from vadis.models.i3d import step_centre
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
-from vadis.streams import network_input, shrinking
+from vadis.streams import network_input
 from vadis.video.frames import OpenVideo
 from vadis.video.windows import Clip, extended, num_frames, sliding_windows
 
 _log = logging.getLogger(__name__)
 
-Output = tuple[Fraction, dict[str, NDArray[np.float32]]]  # centre in seconds; by network (channels,)
+Output = tuple[Fraction, Rows]  # centre in seconds; by network (channels,)
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,30 @@ def outputs(
     *,
     layer: str = LOGITS,
     flip: bool = False,
-    batch_size: int = 1,
+    batch_size: int = 0,
     notify: Callable[[str], None] = _log.warning,
 ) -> Iterator[Output]:
+    """What the networks say of prepared clips, in order of time; separate windows share no pass with other videos.
+
+    ``batch_size`` is that of ``Batches``; the other arguments are those of ``outputs_together``, and so is what is
+    raised.
+    """
+    batches = Batches(batch_size, model.device, across=False)
+    found = outputs_together(clips, video, model, sliding, batches, layer=layer, flip=flip, notify=notify)
+    return (each for each in found if each is not None)
+
+
+def outputs_together(
+    clips: Iterator[Clip],
+    video: OpenVideo,
+    model: Model,
+    sliding: Sliding,
+    batches: Batches,
+    *,
+    layer: str = LOGITS,
+    flip: bool = False,
+    notify: Callable[[str], None] = _log.warning,
+) -> Iterator[Output | None]:
     """What the networks say of prepared clips, in order of time.
 
     Args:
@@ -93,23 +114,25 @@ def outputs(
         video: which they come from.
         model: with the streams that the clips have.
         sliding: over the whole video, or in separate windows.
+        batches: where windows wait for each other; the whole video goes through in chunks.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
-        batch_size: separate windows that go through at once; the whole video goes through in chunks.
         notify: hears, once, that memory is short and less goes through at once.
 
     Yields:
-        Centre in seconds, and by network the output (channels,).
+        Centre in seconds, and by network the output (channels,). Or None, at the end, as often as it is asked while
+        windows of this video wait for those of the next, or for ``batches.run``.
 
     Raises:
         NoMemoryError: where memory does not suffice for one frame, or one window, at a time.
     """
     window = window_of(model, sliding)
+    found: Iterator[Output | None]
     if window is None:
         found = _over_whole_video(clips, model, layer, flip, notify)
     else:
         stride = sliding.stride or window
-        found = _over_windows(clips, model, window, stride, layer, flip, batch_size, notify)
+        found = _over_windows(clips, Tray(model, layer, flip, notify), window, stride, batches)
     return _in_time(found, video, shortest(model, sliding), model.card.frame_rate)
 
 
@@ -141,69 +164,44 @@ def _over_whole_video(
         arrived: dict[str, list[NDArray[np.float32]]] = {}
         for stream in passes:
             parts = in_portions(partial(fed, stream), num_frames(clip), portion, model.device, notify)
-            arrived[stream] = [row for x in parts if x is not None for row in _steps(x)]
+            arrived[stream] = [row for x in parts if x is not None for row in steps_of(x)]
         for index in range(len(next(iter(arrived.values())))):  # streams lag alike
             yield step_centre(layer, step) / model.card.frame_rate, {s: steps[index] for s, steps in arrived.items()}
             step += 1
 
 
 def _over_windows(
-    clips: Iterator[Clip],
-    model: Model,
-    window: int,
-    stride: int,
-    layer: str,
-    flip: bool,
-    batch_size: int,
-    notify: Callable[[str], None],
-) -> Iterator[Output]:
+    clips: Iterator[Clip], tray: Tray, window: int, stride: int, batches: Batches
+) -> Iterator[Output | None]:
     """Separate windows, each an output at its centre: the mean of its steps, as DeepMind's code gives it."""
-    portion = model.portions.setdefault("windows", Portion(sys.maxsize, "windows"))
-    windows = sliding_windows(clips, window, stride)
-    while batch := list(islice(windows, min(portion.size, batch_size))):
-
-        def seen(start: int, stop: int, batch: list[tuple[int, Clip]] = batch) -> list[dict[str, NDArray[np.float32]]]:
-            return _of_windows([clip for _, clip in batch[start:stop]], model, layer, flip)
-
-        found = [each for part in in_portions(seen, len(batch), portion, model.device, notify) for each in part]
-        for (start, _), output in zip(batch, found, strict=True):
-            yield Fraction(2 * start + window, 2 * model.card.frame_rate), output
-
-
-def _of_windows(windows: list[Clip], model: Model, layer: str, flip: bool) -> list[dict[str, NDArray[np.float32]]]:
-    """What the networks say of windows of one length, by network (channels,) for each, in one pass."""
-    architecture, forms = MODELS[model.card.architecture], inference_form(model)
-    shrink = shrinking(model.card.short_side)
-    inputs = {
-        stream: torch.cat(
-            [
-                network_input(clip[stream][architecture.sampling[stream]], stream, flip=flip, shrink=shrink)
-                for clip in windows
-            ]
-        )
-        for stream in windows[0]
-    }
-    found: list[dict[str, NDArray[np.float32]]] = [{} for _ in windows]
-    for name, streams in architecture.networks(model.card.streams).items():
-        y = forms[name](*(inputs[stream] for stream in streams), layer=layer)  # (N or 2 N, channels, steps)
-        for output, x in zip(found, y.chunk(len(windows)), strict=True):
-            output[name] = _steps(x).mean(axis=0)
-    return found
+    try:
+        for start, clip in sliding_windows(clips, window, stride):
+            batches.put(tray, start, clip)
+            yield from _answered(tray, window)
+        if not batches.across:
+            batches.run()
+        while tray.waiting:
+            yield None
+        yield from _answered(tray, window)
+    finally:
+        batches.withdraw(tray)
 
 
-def _steps(x: Tensor) -> NDArray[np.float32]:
-    """(B, channels, steps), averaged over a clip and its mirror image → (steps, channels)."""
-    steps: NDArray[np.float32] = x.mean(dim=0).T.cpu().numpy()
-    return steps
+def _answered(tray: Tray, window: int) -> Iterator[Output]:
+    while tray.answered:
+        start, rows = tray.answered.popleft()
+        yield Fraction(2 * start + window, 2 * tray.model.card.frame_rate), rows
 
 
-def _in_time(found: Iterator[Output], video: OpenVideo, shortest: int, frame_rate: int) -> Iterator[Output]:
+def _in_time(
+    found: Iterator[Output | None], video: OpenVideo, shortest: int, frame_rate: int
+) -> Iterator[Output | None]:
     """The outputs of a video shorter than ``shortest`` frames, which was looped, folded back into it, in order."""
-    first = next(found)
-    length = video.facts.num_frames  # known by now where the video was looped
-    if length is None or length >= shortest:
-        yield first
-        yield from found
-        return
-    end = Fraction(length, frame_rate)
-    yield from sorted(((seconds % end, output) for seconds, output in [first, *found]), key=itemgetter(0))
+    folded: list[Output] = []
+    for each in found:
+        length = video.facts.num_frames  # known by now where the video was looped
+        if each is None or length is None or length >= shortest:
+            yield each
+        else:
+            folded.append((each[0] % Fraction(length, frame_rate), each[1]))
+    yield from sorted(folded, key=itemgetter(0))

@@ -90,7 +90,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
 ) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=20)
     broken = {"rgb": np.array([1, np.nan, 0], np.float32)}
-    monkeypatch.setattr("vadis.evaluation.protocol.outputs", lambda *arguments, **keywords: [(0, broken)])
+    monkeypatch.setattr("vadis.evaluation.protocol.outputs_together", lambda *arguments, **keywords: [(0, broken)])
     found = answer(Example(str(path), "class 0"), model.only(("rgb",)))
     assert (found.logits, found.error) == ({}, "not_finite: the network gave a score that is not a number")
     AnswerFile(tmp_path / "answers.jsonl", {}).append(found)

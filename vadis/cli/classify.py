@@ -73,7 +73,7 @@ def classify(
     device: options.Device = "auto",
     ray: options.Ray = None,
     jobs: options.Jobs = 0,
-    batch_size: options.BatchSize = 1,
+    batch_size: options.BatchSize = 0,
     scratch_gb: options.ScratchGigabytes = 16.0,
     offline: options.Offline = False,
     debug: options.Debug = False,

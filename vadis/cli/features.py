@@ -59,7 +59,7 @@ def features(
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     jobs: options.Jobs = 0,
-    batch_size: options.BatchSize = 1,
+    batch_size: options.BatchSize = 0,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:

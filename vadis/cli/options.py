@@ -228,7 +228,12 @@ Jobs = Annotated[
 ]
 BatchSize = Annotated[
     int,
-    typer.Option(metavar="N", min=1, help="With --window, windows that go through at once.", rich_help_panel=MACHINE),
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Separate windows in one pass; 0: 1, or 8 on a GPU.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Offline = Annotated[
     bool,

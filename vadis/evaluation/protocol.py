@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from vadis.batching import Batches
 from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError, VideoError
 from vadis.evaluation.answers import Answer, AnswerFile, Key, Logits
 from vadis.inference import Progress, reporter
 from vadis.models import MODELS, Model
-from vadis.preparing import Preparation, Prepared, each_prepared
+from vadis.preparing import Preparation, Prepared, Way, each_prepared
 from vadis.results import printable
 from vadis.scores import averaged
-from vadis.sliding import WHOLE_VIDEO, outputs
+from vadis.sliding import WHOLE_VIDEO, outputs_together
 from vadis.video.isolation import Decoders
 
 _log = logging.getLogger(__name__)
@@ -45,11 +46,16 @@ def answers(
 ) -> Generator[Answer, None, None]:
     """The answer for every example, in order; ``jobs`` as for ``classify_many``."""
     averages = MODELS[model.card.architecture].averages
+    batches = Batches(0, model.device)
 
-    def work(example: Example, prepared: Prepared) -> dict[str, Logits]:
+    def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        given = outputs(clips, prepared.video, model.only(streams), WHOLE_VIDEO, flip=flip)
-        found = [each for _, each in given]
+        found = []
+        for each in outputs_together(clips, prepared.video, model.only(streams), WHOLE_VIDEO, batches, flip=flip):
+            if each is None:
+                yield
+            else:
+                found.append(each[1])
         logits = {name: averaged([each[name] for each in found], averages) for name in found[0]}
         if not all(np.isfinite(row).all() for row in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
@@ -57,7 +63,9 @@ def answers(
 
     with Decoders() as decoders:
         begin = partial(_begin, model, decoders)
-        for example, found in each_prepared(examples, begin, work, model, jobs=jobs, notify=_log.warning):
+        for example, found in each_prepared(
+            examples, begin, work, model, jobs=jobs, batches=batches, notify=_log.warning
+        ):
             error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
             logits = {} if isinstance(found, VideoError) else found
             yield Answer(example.path, example.label, logits, error, example.start_seconds)
