@@ -66,6 +66,7 @@ LAB_COMMANDS = {
     name: [command for command in commands(ROOT / "docs" / name, "sh") if re.match("vadis|torchrun", command)]
     for name in ("command-line.md", "own-classes.md", "reproducing.md")
 }
+LAB_COMMANDS["camera-motion.md"] = commands(ROOT / "docs" / "models" / "camera-motion.md", "sh")
 LAB_COMMANDS["scale.md"] = [
     command for command in commands(ROOT / "docs" / "scale.md", "sh") if re.match("vadis train|torchrun", command)
 ]  # its other commands need a Ray (tests/cli/test_ray.py) and a store (tests/video/test_remote.py)

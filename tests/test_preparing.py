@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +17,15 @@ from tests.video import faulty_child
 from tests.video.test_isolation import children_of
 from vadis import preparing
 from vadis.errors import DeviceError, UsageError, VideoError
+from vadis.flow import to_gray, tvl1
 from vadis.inference import classify_many
 from vadis.memory import NoMemoryError
 from vadis.models import Model
 from vadis.preparing import Preparation, each_prepared, num_jobs
+from vadis.streams import centre_crop
 from vadis.video import decoder_process
 from vadis.video.isolation import DecoderKilled, Decoders
+from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
 
 
@@ -151,6 +155,27 @@ def test_a_video_without_flow_is_refused_only_where_it_must_be(model, folder):
     with Decoders() as decoders, closing(Preparation(path, model, decoders)) as prepared:
         streams, clips = prepared.clips(lambda stage, frames: None)
         assert (streams, [len(clip["rgb"]) for clip in clips]) == (("rgb",), [1])
+
+
+@pytest.mark.parametrize("side", [224, 240, 256])
+def test_a_model_with_a_square_is_given_the_flow_of_that(model, folder, side):
+    """The same frames to the last bit; the flow is that of the square, a little other than the whole frame's."""
+    path = write_video(folder / "wide.mp4", num_frames=4, size=(107, 64))
+
+    def clip(card):
+        asked = replace(model, card=card)
+        with Decoders() as decoders, closing(Preparation(path, asked, decoders)) as prepared:
+            (found,) = prepared.clips(lambda stage, frames: None)[1]
+        return found
+
+    both = replace(model.card, streams=("rgb", "flow"))
+    plain, cut = clip(both), clip(replace(both, square=side))
+    np.testing.assert_array_equal(cut["rgb"], plain["rgb"])
+    with open_video(path) as video:
+        whole = centre_crop(np.stack([frame.pixels for frame in video]), "rgb", side)
+    expected = centre_crop(tvl1(to_gray(whole)), "flow")
+    np.testing.assert_array_equal(cut["flow"], np.concatenate([expected, expected[-1:]]))
+    assert not np.array_equal(cut["flow"], plain["flow"])
 
 
 def memory_mb(pid):

@@ -50,6 +50,10 @@ class WeightsError(VadisError):
     """Parameters could not be had, or are not what they should be."""
 
 
+class UnreachableError(WeightsError):
+    """Parameters are not in the cache, and no host gives them."""
+
+
 class VideoError(VadisError):
     """One input that cannot be labelled.
 

@@ -281,14 +281,22 @@ def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Cli
 
 
 def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip]) -> Iterator[Clip]:
-    wanted, size = model.card.streams, model.card.crop * shrinking(model.card.short_side)
-    decoded = _noted(chunks(frames, pace(model.device).chunk_frames), ahead, after="flow" if "flow" in wanted else None)
+    card, wanted = model.card, model.card.streams
+    size = card.crop * shrinking(card.short_side)
+    taken = _squares(chunks(frames, pace(model.device).chunk_frames), card.square)
+    decoded = _noted(taken, ahead, after="flow" if "flow" in wanted else None)
     alone = ((chunk, None) for chunk in decoded)
     for chunk, flow in with_flow(decoded, model.device, ahead.check) if "flow" in wanted else alone:
         clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in wanted else {}
         if flow is not None:
             clip["flow"] = centre_crop(flow, "flow", size)
         yield clip
+
+
+def _squares(decoded: Iterator[Frames], side: int | None) -> Iterator[Frames]:
+    """``decoded`` (T, H, W, 3) as it is, or cut to the centre of ``side`` px."""
+    for frames in decoded:
+        yield frames if side is None else centre_crop(frames, "rgb", side).astype(np.uint8, copy=False)
 
 
 def _noted(decoded: Iterator[Frames], ahead: Ahead[Clip], after: str | None) -> Iterator[Frames]:

@@ -11,6 +11,7 @@ import pytest
 from tests.make_model import make_model
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
+from vadis.datasets.camera import CLASSES
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from vadis.cli import main; main()"
@@ -61,6 +62,25 @@ def test_what_cannot_be_is_said_in_a_sentence(inputs, run_vadis, monkeypatch, ar
     assert (ended.code, ended.out) == (code, "")
     assert words in ended.err
     assert "Traceback" not in ended.err and "bug" not in ended.err
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_where_the_default_cannot_be_had_the_model_that_comes_with_vadis_answers(inputs, run_vadis, monkeypatch, quiet):
+    monkeypatch.chdir(inputs)
+    ended = run_vadis(*quiet, "classify", "clips/a.mp4", "--offline")
+    record = json.loads(ended.out)
+    assert (ended.code, record["status"], record["model"]) == (0, "ok", "camera-motion")
+    assert record["labels"][0]["label"] in {*CLASSES, "no clear camera motion"}
+    assert "vadis is offline\nso this is camera-motion instead, which comes with vadis" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [["-m", "i3d-kinetics400"], ["-o", "out.jsonl"], ["--output-dir", "out"]])
+def test_none_stands_in_where_the_default_was_asked_for_or_results_are_kept(inputs, run_vadis, monkeypatch, arguments):
+    monkeypatch.chdir(inputs)
+    ended = run_vadis("classify", "clips/a.mp4", "--offline", *arguments)
+    assert (ended.code, ended.out) == (1, "")
+    assert "vadis is offline" in ended.err and "`--model camera-motion` needs no download" in ended.err
+    assert not [*inputs.glob("*.jsonl"), *inputs.glob("out/*")]
 
 
 def test_progress_is_shown_on_a_terminal(inputs):

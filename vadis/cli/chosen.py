@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from vadis.cli.terminal import detail, download_progress, say, show
-from vadis.errors import UsageError
+from vadis.cli.terminal import complain, detail, download_progress, say, show
+from vadis.errors import UnreachableError, UsageError
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
@@ -39,6 +39,26 @@ def fetching(allow_remote: bool, scratch_gb: float, jobs: int) -> "AbstractConte
     from vadis.video.remote import FetchingDecoders
 
     return FetchingDecoders(int(scratch_gb * 1e9), num_jobs(jobs, torch.device("cpu")))
+
+
+def load_chosen_or_default(name: str | None, streams: str, device: str, offline: bool, *, to_keep: bool) -> "Model":
+    """The model asked for, or the default.
+
+    Where no host gives the default, one that comes with vadis stands in for it, which is said even with ``--quiet``;
+    not where results are to be kept: what is in one file is of one model, today and tomorrow.
+    """
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED
+
+    try:
+        return load_chosen(name or DEFAULT_MODEL, streams, device, offline)
+    except UnreachableError as unreachable:
+        if name is not None or to_keep:
+            raise
+        name, instead = next(iter(SHIPPED.items()))
+        complain(unreachable.message)
+        complain(f"so this is {name} instead, which comes with vadis. {instead.summary}.")
+        complain(f"`--model {DEFAULT_MODEL}` takes nothing else, and says how it can be had.")
+        return load_chosen(name, streams, device, offline)
 
 
 def load_chosen(name: str, streams: str, device: str, offline: bool) -> "Model":

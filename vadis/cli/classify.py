@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import interrupts, options
-from vadis.cli.chosen import fetching, find_inputs, load_chosen
+from vadis.cli.chosen import fetching, find_inputs, load_chosen_or_default
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, stdout_console
@@ -54,7 +54,7 @@ def classify(
     from_file: options.FromFile = None,
     null: options.Null = False,
     allow_remote: options.AllowRemote = False,
-    model: options.ModelName = "i3d-kinetics400",
+    model: options.DefaultModelName = None,
     streams: options.Streams = "both",
     flip: options.Flip = False,
     segment: options.SegmentSeconds = None,
@@ -86,13 +86,15 @@ def classify(
     found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
     sources = _own_share(found, own)
     name = resolve_format(format_name, None if ray else output, output_dir)
-    form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]
+    to_file = bool(output or output_dir)
+    form = table_format(to_file) if name == "table" else FORMATS[name]
     with ExitStack() as held:
         decoders = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
         known_by = decoders.stamp if decoders else stamp
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
-        loaded = load_chosen(model, streams, "cpu" if ray else device, offline)
+        where = "cpu" if ray else device
+        loaded = load_chosen_or_default(model, streams, where, offline, to_keep=to_file or bool(ray))
 
         from vadis.inference import Sliding
 
@@ -100,9 +102,7 @@ def classify(
         look = {"sliding": Sliding(segment, window, stride), "top_k": top_k, "flip": flip}
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
-        run = Run(
-            pending, name != "table" or bool(output or output_dir), summary, goes_on=destination.goes_on, strict=strict
-        )
+        run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
         how = {**look, "batch_size": batch_size}
         if ray:
             labelled = _on_ray(run, loaded, ray, device, decoders, how)

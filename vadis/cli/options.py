@@ -75,6 +75,17 @@ ModelName = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+DefaultModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        help="A name that 'vadis weights list' shows, or a model file.",
+        show_default="i3d-kinetics400",
+        rich_help_panel=MODEL,
+    ),
+]
 Streams = Annotated[
     str,
     typer.Option(

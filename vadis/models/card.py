@@ -12,7 +12,7 @@ from vadis.models.architecture import BOTH, InferenceForm
 from vadis.results import SEGMENT_SECONDS
 
 FORMAT_VERSION = 1
-_LATER = ("test_window", "threshold", "otherwise")  # fields that a card has only where they say something
+_LATER = ("test_window", "threshold", "otherwise", "square")  # fields that a card has only where they say something
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class ModelCard:
     test_window: int | None = None
     threshold: float | None = None
     otherwise: str | None = None
+    square: int | None = None  # px: frames are cut to this centre before their flow is computed; None: after it
 
     @property
     def segment_seconds(self) -> float:

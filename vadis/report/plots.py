@@ -153,7 +153,7 @@ def _finish_curves(rows: "NDArray[np.object_]", runs: Sequence[RunLog]) -> None:
     _rate_ticks(rows[2, 0], np.concatenate([run.steps["learning_rate"] for run in runs]))
     for axes in rows[0]:
         if axes.get_lines():
-            axes.legend(loc="upper right")
+            axes.legend()  # where the curves leave most room
             break
 
 

@@ -163,13 +163,12 @@ class ShippedModel:
     path: Path
 
 
-_SHIPPED_FOLDER = Path(__file__).with_name("shipped")
-_TO_SHIP = {
+SHIPPED: dict[str, ShippedModel] = {
     "camera-motion": ShippedModel(
-        "How the camera moves, ten motions; trained by vadis itself", _SHIPPED_FOLDER / "camera-motion.safetensors"
+        "How the camera moves, ten motions; trained by vadis itself",
+        Path(__file__).with_name("shipped") / "camera-motion.safetensors",
     ),
 }
-SHIPPED: dict[str, ShippedModel] = {name: model for name, model in _TO_SHIP.items() if model.path.is_file()}
 """The models that are there without a network, by the name that ``--model`` takes."""
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from vadis.atomic import temporary_beside
-from vadis.errors import WeightsError
+from vadis.errors import UnreachableError, WeightsError
 from vadis.weights import cache, http_get
 from vadis.weights.cache import Notify
 from vadis.weights.catalog import RemoteFile
@@ -93,11 +93,12 @@ def obtain(
         otherwise: what else a user without a connection can do, for the hint.
 
     Raises:
-        WeightsError: if one of them cannot be had; the hint says where to put it by hand.
+        UnreachableError: if one of them cannot be had; the hint says where to put it by hand.
+        WeightsError: if one cannot be read or written.
     """
     missing = [file for file in files if not _is_there(file, offline, notify)]
     if missing and offline:
-        raise WeightsError(
+        raise UnreachableError(
             f"{name} needs {missing[0].local}, which is not in the cache, and vadis is offline",
             hint=_by_hand(missing, otherwise),
         )
@@ -113,7 +114,7 @@ def obtain(
             done += _download(_Errand(file, DEFAULT_PATIENCE, report, notify))
         except http_get.UnavailableError as error:
             message = f"{file.local} (for {name}) could not be downloaded from {error}"
-            raise WeightsError(message, hint=_by_hand(missing[missing.index(file) :], otherwise)) from error
+            raise UnreachableError(message, hint=_by_hand(missing[missing.index(file) :], otherwise)) from error
     return [cache.download_path(file) for file in files]
 
 

@@ -26,6 +26,8 @@ from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import WeightsError, what_next
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
+from vadis.streams import shrinking
+from vadis.video.frames import SHORT_SIDE
 from vadis.weights.disk import write_error
 from vadis.weights.labels import label_fault
 
@@ -269,7 +271,8 @@ def _card_fault(values: dict[str, Any]) -> str | None:
             return f"label {number} {label_fault(label)}"
     if not card.labels:
         return "it has no labels"
-    return _numbers_fault(card) or _window_fault(card) or _threshold_fault(card) or _provenance_fault(card)
+    faults = (_numbers_fault, _window_fault, _square_fault, _threshold_fault, _provenance_fault)
+    return next(filter(None, (fault(card) for fault in faults)), None)
 
 
 def _selections(streams: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -298,6 +301,13 @@ def _window_fault(card: ModelCard) -> str | None:
     if window is None or (type(window) is int and window >= architecture.min_frames and not architecture.test_window):
         return None
     return f"test_window is {window!r}"
+
+
+def _square_fault(card: ModelCard) -> str | None:
+    seen = card.crop * shrinking(card.short_side)  # px of a frame; evenly within the square, or its centre is another
+    if card.square is None or (type(card.square) is int and card.square in range(seen, SHORT_SIDE + 1, 2)):
+        return None
+    return f"square is {card.square!r}"
 
 
 def _threshold_fault(card: ModelCard) -> str | None:
