@@ -1,9 +1,14 @@
 """What all tests share: where the project's own reference material lies, and what the markers mean."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+Gray, Flow = NDArray[np.uint8], NDArray[np.float32]  # (N, H, W) and (N - 1, 2, H, W)
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before PyTorch is loaded
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
@@ -29,6 +34,23 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "vadis-cache"))
     for name in ("VADIS_MIRROR", "VADIS_OFFLINE", "VADIS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def quick_tvl1() -> Iterator[None]:
+    """For tests of what is done with flow: TV-L1 (tests/flow) takes most of their time, and here next to none.
+
+    Only in this process. What takes its place is as particular about its frames, pair by pair.
+    """
+
+    def differences(gray: Gray, *, device: object = None, check: Callable[[], None] = lambda: None) -> Flow:
+        check()
+        before, after = gray[:-1].astype(np.float32), gray[1:].astype(np.float32)
+        return np.stack([(after - before) / 16, (before - 128) / 16], axis=1)  # (N - 1, 2, H, W), within ±16 px
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vadis.flow.of_video.tvl1", differences)
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

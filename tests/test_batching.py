@@ -21,6 +21,8 @@ from vadis.preparing import each_prepared
 from vadis.sliding import outputs_together
 from vadis.weights.model_file import load_model_file
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 CPU = torch.device("cpu")
 WINDOWS = Sliding(window=16, stride=16)
 TOLERANCE = 1e-5  # of a score: the last bits follow from how many windows share a pass

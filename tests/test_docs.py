@@ -25,6 +25,8 @@ from vadis.models import ModelCard, build_networks
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import save_model
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process

@@ -18,6 +18,8 @@ from vadis.streams import centre_crop, network_input
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 TOLERANCE = 1e-5  # of the largest number: the inference form beside the training form
 
 

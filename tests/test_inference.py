@@ -22,6 +22,8 @@ from vadis.streams import centre_crop, network_input
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 LOGITS_TOLERANCE = 1e-4  # of a score, beside a plain pass of the training form over the whole clip
 
 

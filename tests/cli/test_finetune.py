@@ -17,6 +17,8 @@ from tests.make_model import make_model
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 ROOT = Path(__file__).parents[2]
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")
 FAST = (*(word for change in TINY for word in ("--set", change)), "--workers", "0", "--device", "cpu")

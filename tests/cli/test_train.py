@@ -12,6 +12,8 @@ from vadis.datasets.camera import CLASSES as CAMERA_MOTIONS
 from vadis.models import MODELS
 from vadis.weights.model_file import read_card
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 CLASSES = ("clap", "wave")
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "schedule=steps", "validate_every=0")
 

@@ -18,6 +18,8 @@ from vadis.streams import STREAMS, centre_crop, network_input, shrinking
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file, save_model
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 LABELS = ("a", "b", "c")
 WIDTH = 1 / 32
 TABLE_1 = {  # what a network sees of a training clip and of a test video, by stream; seconds of both (paper)

@@ -24,6 +24,8 @@ from vadis.training.loop import Settings
 from vadis.training.recipes import RECIPES
 from vadis.weights.model_file import load_model_file
 
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
 CPU = torch.device("cpu")
 CHANNELS = 64  # of the pooled features, at width 1/16
 QUICK = replace(RECIPES["ucf101-fixed"], steps=40, batch_size=32, micro_batch=32, validate_every=10)
