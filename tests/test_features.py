@@ -1,5 +1,6 @@
 """Features over time: which numbers, at which seconds, and how they are kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,12 @@ def test_one_set_per_window(model: Model, video: Path) -> None:
     features, seconds = extract_features(video, model, sliding=Sliding(window=32, stride=32))
     assert features["flow"].shape == (3, 64)
     np.testing.assert_allclose(seconds, [16 / 25, 48 / 25, (38 + 16) / 25])
+
+
+def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model, video: Path) -> None:
+    own = replace(model, card=replace(model.card, provenance={"mirror": False}))
+    with pytest.raises(UsageError, match="tells left from right"):
+        features_of(video, own, flip=True)
 
 
 def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:

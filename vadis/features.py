@@ -80,7 +80,7 @@ def features_of(
 
     Raises:
         VideoError: the file cannot be read; ``code`` says why.
-        UsageError: for a layer, window or stride that cannot be.
+        UsageError: for a layer, window, stride or mirror image that cannot be.
     """
     ((_, outcome),) = features_of_many(
         [path],
@@ -126,13 +126,13 @@ def features_of_many(
         batch_size, jobs, listed, progress, notify, decoders: as for ``classify_many``.
 
     Raises:
-        UsageError: for a layer, window or stride that cannot be.
+        UsageError: for a layer, window, stride or mirror image that cannot be.
     """
     layers = MODELS[model.card.architecture].layers
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
     sliding.check(MODELS[model.card.architecture])
-
+    model.check_flip(flip)
     batches = Batches(batch_size, model.device)
 
     def work(path: AnyPath, prepared: Prepared) -> Way[Features]:

@@ -139,9 +139,7 @@ class Asked:
         self.sliding.check(MODELS[self.model.card.architecture])
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
-        if self.flip and self.model.card.provenance.get("mirror") is False:
-            message = f"{self.model.card.name} tells left from right, so a mirrored video is no second look"
-            raise UsageError(message, hint="leave --flip out")
+        self.model.check_flip(self.flip)
         Batches(self.batch_size, self.model.device)
 
     def of_each(

@@ -100,6 +100,7 @@ def test_another_evaluation_into_this_folder_is_kept_out(run_vadis, inputs):
         ((*EVALUATE[1:], "-o", "model.safetensors"), "model.safetensors is not a folder"),
         ((*EVALUATE[1:], "-o", "model.safetensors/run"), "model.safetensors is not a folder"),
         ((*EVALUATE[1:], "--part", "vall"), "has no vall split"),
+        ((*EVALUATE[1:], "-m", "camera-motion", "--flip"), "camera-motion tells left from right"),
         (("--results", "data"), "data holds no evaluation"),
         (("--results", "data", "--split", "2"), "--split does not go with --results"),
         (("--results", "data", "-m", "model.safetensors"), "--model does not go with --results"),

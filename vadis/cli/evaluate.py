@@ -136,6 +136,7 @@ def evaluate(
     assert output is not None
     refuse_folder(output)
     loaded = load_chosen(model, streams, device, offline)
+    loaded.check_flip(flip)
 
     from vadis.evaluation import AnswerFile, check_classes, learnt_from_the_test, settings_of
 

@@ -84,6 +84,12 @@ class Model:
         kept = {stream: self.networks[stream] for stream in streams}
         return replace(self, card=replace(self.card, streams=streams), networks=kept)
 
+    def check_flip(self, flip: bool) -> None:
+        """Raises UsageError where a mirrored video is wanted of a model that learnt to tell left from right."""
+        if flip and self.card.provenance.get("mirror") is False:
+            message = f"{self.card.name} tells left from right, so a mirrored video is no second look"
+            raise UsageError(message, hint="leave --flip out")
+
     def to_cpu(self) -> None:
         """Leave the device for the CPU, for good."""
         self.device = torch.device("cpu")
