@@ -1,5 +1,6 @@
 """Windows of several videos in one pass: each video's record is the one it has alone, and nothing waits for ever."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_features_share_passes_too(model, videos, across, passes):
 
 
 def tray(model):
-    return Tray(model, LOGITS, False, lambda text: None)
+    return Tray(model, model.card.streams, LOGITS, False, lambda text: None)
 
 
 def clip(seed):
@@ -154,6 +155,19 @@ def test_nothing_is_lost_where_memory_does_not_suffice(model, monkeypatch, passe
     rgb.portions.clear()
     batches.run()
     assert (len(a.answered), len(b.answered), passes) == (1, 1, [2])
+
+
+def test_what_waits_follows_a_model_that_leaves_its_device(model):
+    """Also a window of one stream, for which a part of the model is taken."""
+    on_its_way = replace(model, device=torch.device("meta"), folded={}, portions={})
+    batches, wanted = Batches(2, CPU, across=True), Batches(1, CPU)
+    waits = Tray(on_its_way, ("rgb",), LOGITS, False, lambda text: None)
+    alone = Tray(model, ("rgb",), LOGITS, False, lambda text: None)
+    batches.put(waits, 0, clip(0))
+    wanted.put(alone, 0, clip(0))
+    on_its_way.to_cpu()
+    batches.run()
+    np.testing.assert_array_equal(waits.answered[0][1]["rgb"], alone.answered[0][1]["rgb"])
 
 
 def test_the_last_pass_may_leave_a_device_that_nobody_asked_for():

@@ -33,10 +33,11 @@ Rows = dict[str, NDArray[np.float32]]  # by network, (channels,)
 class Tray:
     """What the networks say of one video's windows, in order: ``answered`` holds (first frame, outputs).
 
-    ``model`` has the streams of this video; ``layer`` and ``flip`` are what is wanted of it, alike for all videos.
+    ``streams`` are those of this video; ``layer`` and ``flip`` are what is wanted of ``model``, alike for all videos.
     """
 
-    model: Model
+    model: Model  # as a whole: it may leave its device while windows wait, and a part taken before would not know
+    streams: tuple[str, ...]
     layer: str
     flip: bool
     notify: Callable[[str], None]
@@ -88,12 +89,13 @@ class Batches:
         if not self._gathered:
             return
         clips, tray = [window.clip for window in self._gathered], self._gathered[0].tray
-        portion = tray.model.portions.setdefault("windows", Portion(sys.maxsize, "windows"))
+        model = tray.model.only(tray.streams)
+        portion = model.portions.setdefault("windows", Portion(sys.maxsize, "windows"))
 
         def seen(start: int, stop: int) -> list[Rows]:
-            return of_windows(clips[start:stop], tray.model, tray.layer, tray.flip)
+            return of_windows(clips[start:stop], model, tray.layer, tray.flip)
 
-        parts = list(in_portions(seen, len(clips), portion, tray.model.device, tray.notify))
+        parts = list(in_portions(seen, len(clips), portion, model.device, tray.notify))
         for window, rows in zip(self._gathered, (rows for part in parts for rows in part), strict=True):
             window.tray.answered.append((window.start, rows))
             window.tray.waiting -= 1

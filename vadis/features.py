@@ -137,8 +137,11 @@ def features_of_many(
 
     def work(path: AnyPath, prepared: Prepared) -> Way[Features]:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        only, video, found = model.only(streams), prepared.video, []
-        for each in outputs_together(clips, video, only, sliding, batches, layer=layer, flip=flip, notify=notify):
+        video, found = prepared.video, []
+        given = outputs_together(
+            clips, video, model, sliding, batches, streams=streams, layer=layer, flip=flip, notify=notify
+        )
+        for each in given:
             if each is None:
                 yield
             else:

@@ -140,7 +140,7 @@ class Asked:
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
         self.model.check_flip(self.flip)
-        Batches(self.batch_size, self.model.device)
+        Batches(self.batch_size, self.model.device)  # refuses a size that cannot be, before a video is opened
 
     def of_each(
         self, paths: Iterable[str | os.PathLike[str]], decoders: Decoders | None, jobs: int | None, listed: bool
@@ -184,8 +184,10 @@ class Asked:
             otherwise=card.otherwise,
         )
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, self.progress))
-        only, video = model.only(streams), prepared.video
-        for found in outputs_together(clips, video, only, sliding, batches, flip=self.flip, notify=self.notify):
+        given = outputs_together(
+            clips, prepared.video, model, sliding, batches, streams=streams, flip=self.flip, notify=self.notify
+        )
+        for found in given:
             if found is None:
                 yield
             else:

@@ -283,7 +283,8 @@ def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Cli
 def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip]) -> Iterator[Clip]:
     card, wanted = model.card, model.card.streams
     size = card.crop * shrinking(card.short_side)
-    taken = _squares(chunks(frames, pace(model.device).chunk_frames), card.square)
+    whole = chunks(frames, pace(model.device).chunk_frames)
+    taken = _centres(whole, size) if card.crop_first else whole
     decoded = _noted(taken, ahead, after="flow" if "flow" in wanted else None)
     alone = ((chunk, None) for chunk in decoded)
     for chunk, flow in with_flow(decoded, model.device, ahead.check) if "flow" in wanted else alone:
@@ -293,10 +294,10 @@ def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip]) -> Iter
         yield clip
 
 
-def _squares(decoded: Iterator[Frames], side: int | None) -> Iterator[Frames]:
-    """``decoded`` (T, H, W, 3) as it is, or cut to the centre of ``side`` px."""
+def _centres(decoded: Iterator[Frames], size: int) -> Iterator[Frames]:
+    """(T, H, W, 3) → (T, size, size, 3)."""
     for frames in decoded:
-        yield frames if side is None else centre_crop(frames, "rgb", side).astype(np.uint8, copy=False)
+        yield centre_crop(frames, "rgb", size).astype(np.uint8, copy=False)
 
 
 def _noted(decoded: Iterator[Frames], ahead: Ahead[Clip], after: str | None) -> Iterator[Frames]:

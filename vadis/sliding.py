@@ -103,6 +103,7 @@ def outputs_together(
     sliding: Sliding,
     batches: Batches,
     *,
+    streams: tuple[str, ...] | None = None,
     layer: str = LOGITS,
     flip: bool = False,
     notify: Callable[[str], None] = _log.warning,
@@ -112,9 +113,10 @@ def outputs_together(
     Args:
         clips: from ``Preparation.clips``.
         video: which they come from.
-        model: with the streams that the clips have.
+        model: that sees them.
         sliding: over the whole video, or in separate windows.
         batches: where windows wait for each other; the whole video goes through in chunks.
+        streams: that the clips have; None: all of the model's.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
         notify: hears, once, that memory is short and less goes through at once.
@@ -129,10 +131,10 @@ def outputs_together(
     window = window_of(model, sliding)
     found: Iterator[Output | None]
     if window is None:
-        found = _over_whole_video(clips, model, layer, flip, notify)
+        found = _over_whole_video(clips, model.only(streams or model.card.streams), layer, flip, notify)
     else:
-        stride = sliding.stride or window
-        found = _over_windows(clips, Tray(model, layer, flip, notify), window, stride, batches)
+        tray = Tray(model, streams or model.card.streams, layer, flip, notify)
+        found = _over_windows(clips, tray, window, sliding.stride or window, batches)
     return _in_time(found, video, shortest(model, sliding), model.card.frame_rate)
 
 

@@ -43,7 +43,7 @@ def annotate(
         bool, typer.Option("--no-sound", metavar="", help="Leave the sound out.", rich_help_panel=options.OUTPUT)
     ] = False,
     overwrite: options.Replace = False,
-    model: options.ModelName = "i3d-kinetics400",
+    model: options.ModelName = None,
     streams: options.Streams = "both",
     segment: options.SegmentSeconds = None,
     device: options.Device = "auto",
@@ -79,7 +79,9 @@ def annotate(
     typer.echo(show(output))
 
 
-def _labelled(video: str, model: str, streams: str, segment: float | None, device: str, offline: bool) -> VideoResult:
+def _labelled(
+    video: str, model: str | None, streams: str, segment: float | None, device: str, offline: bool
+) -> VideoResult:
     """What a model says of the video."""
     from vadis.cli.chosen import load_chosen
 

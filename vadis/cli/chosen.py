@@ -41,29 +41,30 @@ def fetching(allow_remote: bool, scratch_gb: float, jobs: int) -> "AbstractConte
     return FetchingDecoders(int(scratch_gb * 1e9), num_jobs(jobs, torch.device("cpu")))
 
 
-def load_chosen_or_default(name: str | None, streams: str, device: str, offline: bool, *, to_keep: bool) -> "Model":
+def load_chosen_or_stand_in(name: str | None, streams: str, device: str, offline: bool, *, to_keep: bool) -> "Model":
     """The model asked for, or the default.
 
     Where no host gives the default, one that comes with vadis stands in for it, which is said even with ``--quiet``;
     not where results are to be kept: what is in one file is of one model, today and tomorrow.
     """
-    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN
 
     try:
-        return load_chosen(name or DEFAULT_MODEL, streams, device, offline)
+        return load_chosen(name, streams, device, offline)
     except UnreachableError as unreachable:
         if name is not None or to_keep:
             raise
-        name, instead = next(iter(SHIPPED.items()))
         complain(unreachable.message)
-        complain(f"so this is {name} instead, which comes with vadis. {instead.summary}.")
+        complain(f"so this is {STAND_IN} instead, which comes with vadis. {SHIPPED[STAND_IN].summary}.")
         complain(f"`--model {DEFAULT_MODEL}` takes nothing else, and says how it can be had.")
-        return load_chosen(name, streams, device, offline)
+        return load_chosen(STAND_IN, streams, device, offline)
 
 
-def load_chosen(name: str, streams: str, device: str, offline: bool) -> "Model":
-    """The model asked for, with the streams asked for; says what was loaded, and where it computes."""
-    model = load_quietly(name, streams, device, offline)
+def load_chosen(name: str | None, streams: str, device: str, offline: bool) -> "Model":
+    """The model asked for, or the default, with the streams asked for; says what was loaded, and where it computes."""
+    from vadis.weights.catalog import DEFAULT_MODEL
+
+    model = load_quietly(name or DEFAULT_MODEL, streams, device, offline)
     say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
     return model
 

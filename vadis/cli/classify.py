@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import interrupts, options
-from vadis.cli.chosen import fetching, find_inputs, load_chosen_or_default
+from vadis.cli.chosen import fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, stdout_console
@@ -54,7 +54,7 @@ def classify(
     from_file: options.FromFile = None,
     null: options.Null = False,
     allow_remote: options.AllowRemote = False,
-    model: options.DefaultModelName = None,
+    model: options.ModelName = None,
     streams: options.Streams = "both",
     flip: options.Flip = False,
     segment: options.SegmentSeconds = None,
@@ -94,7 +94,7 @@ def classify(
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
         where = "cpu" if ray else device
-        loaded = load_chosen_or_default(model, streams, where, offline, to_keep=to_file or bool(ray))
+        loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_file or bool(ray))
 
         from vadis.inference import Sliding
 

@@ -106,7 +106,7 @@ def evaluate(
     split: Split = 1,
     part: Part = None,
     allow_missing: AllowMissing = 0.1,
-    model: options.ModelName = "i3d-kinetics400",
+    model: options.ModelName = None,
     streams: options.Streams = "both",
     flip: options.Flip = False,
     results: Results = None,

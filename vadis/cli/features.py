@@ -50,7 +50,7 @@ def features(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
-    model: options.ModelName = "i3d-kinetics400",
+    model: options.ModelName = None,
     streams: options.Streams = "both",
     layer: Layer = "Pooled",
     flip: options.Flip = False,

@@ -66,16 +66,6 @@ ScratchGigabytes = Annotated[
 ]
 
 ModelName = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME|PATH",
-        help="A name that 'vadis weights list' shows, or a model file.",
-        rich_help_panel=MODEL,
-    ),
-]
-DefaultModelName = Annotated[
     str | None,
     typer.Option(
         "--model",

@@ -68,15 +68,9 @@ def halve(
     otherwise: Annotated[
         str, typer.Option(metavar="TEXT", help="What it says then; with --threshold.")
     ] = "no clear label",
-    square: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PX",
-            min=224,
-            max=256,
-            help="Cut frames to this centre square before their flow is computed: faster, nearly the same.",
-        ),
-    ] = None,
+    crop_first: Annotated[
+        bool, typer.Option("--crop-first", help="Cut frames before their flow is computed: faster, nearly the same.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Write a model with numbers of 16 bits: half the bytes. It is computed with 32 bits as before."""
@@ -89,7 +83,7 @@ def halve(
         raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
     with download_progress() as progress:
         model = load_model(source, "cpu", progress=progress, notify=say)
-    card = replace(model.card, square=square or model.card.square)
+    card = replace(model.card, crop_first=crop_first or model.card.crop_first)
     if threshold is not None:
         card = replace(card, threshold=threshold, otherwise=otherwise)
     sha256 = write_half(model, out, card)

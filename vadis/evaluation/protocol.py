@@ -50,8 +50,8 @@ def answers(
 
     def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
         streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        found = []
-        for each in outputs_together(clips, prepared.video, model.only(streams), WHOLE_VIDEO, batches, flip=flip):
+        found, video = [], prepared.video
+        for each in outputs_together(clips, video, model, WHOLE_VIDEO, batches, streams=streams, flip=flip):
             if each is None:
                 yield
             else:

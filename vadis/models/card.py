@@ -12,7 +12,7 @@ from vadis.models.architecture import BOTH, InferenceForm
 from vadis.results import SEGMENT_SECONDS
 
 FORMAT_VERSION = 1
-_LATER = ("test_window", "threshold", "otherwise", "square")  # fields that a card has only where they say something
+_LATER = ("test_window", "threshold", "otherwise", "crop_first")  # fields that a card has only where they say something
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class ModelCard:
     ``provenance`` says where the parameters come from (source URLs and hashes, or the training recipe and metrics);
     ``test_window`` is the length in frames of the separate windows that the model looks through where nothing else is
     asked for, None for what its architecture does. Where no label has a probability of ``threshold`` at least, what the
-    model says is ``otherwise``, if it has one.
+    model says is ``otherwise``, if it has one. With ``crop_first`` frames are cut to what the network sees before their
+    flow is computed: half as much of it at 16:9, and a little other at the border; the paper cuts afterwards.
     """
 
     name: str
@@ -41,7 +42,7 @@ class ModelCard:
     test_window: int | None = None
     threshold: float | None = None
     otherwise: str | None = None
-    square: int | None = None  # px: frames are cut to this centre before their flow is computed; None: after it
+    crop_first: bool = False
 
     @property
     def segment_seconds(self) -> float:
@@ -50,7 +51,7 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain JSON values; what came later than the format is left out where it says nothing."""
-        return {key: value for key, value in asdict(self).items() if key not in _LATER or value is not None}
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelCard":

@@ -170,6 +170,7 @@ SHIPPED: dict[str, ShippedModel] = {
     ),
 }
 """The models that are there without a network, by the name that ``--model`` takes."""
+STAND_IN = "camera-motion"  # of them, where the default cannot be had
 
 
 def model_names() -> str:

@@ -26,8 +26,6 @@ from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import WeightsError, what_next
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
-from vadis.streams import shrinking
-from vadis.video.frames import SHORT_SIDE
 from vadis.weights.disk import write_error
 from vadis.weights.labels import label_fault
 
@@ -271,7 +269,7 @@ def _card_fault(values: dict[str, Any]) -> str | None:
             return f"label {number} {label_fault(label)}"
     if not card.labels:
         return "it has no labels"
-    faults = (_numbers_fault, _window_fault, _square_fault, _threshold_fault, _provenance_fault)
+    faults = (_numbers_fault, _window_fault, _order_fault, _threshold_fault, _provenance_fault)
     return next(filter(None, (fault(card) for fault in faults)), None)
 
 
@@ -303,11 +301,8 @@ def _window_fault(card: ModelCard) -> str | None:
     return f"test_window is {window!r}"
 
 
-def _square_fault(card: ModelCard) -> str | None:
-    seen = card.crop * shrinking(card.short_side)  # px of a frame; evenly within the square, or its centre is another
-    if card.square is None or (type(card.square) is int and card.square in range(seen, SHORT_SIDE + 1, 2)):
-        return None
-    return f"square is {card.square!r}"
+def _order_fault(card: ModelCard) -> str | None:
+    return None if type(card.crop_first) is bool else f"crop_first is {card.crop_first!r}"
 
 
 def _threshold_fault(card: ModelCard) -> str | None:
