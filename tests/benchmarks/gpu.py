@@ -50,7 +50,7 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 def gray_frames(video: Path | None) -> np.ndarray:
     """uint8 (PAIRS + 1, H, W) of a real clip, forth and back if it is short, or of a moving texture."""
     if video is None:
-        frames = moving_texture(8)[:, 0]
+        frames = moving_texture(7)
     else:
         with Decoders() as decoders, decoders.open(video, max_frames=PAIRS + 1) as opened:
             frames = to_gray(np.stack([frame.pixels for frame in opened]))

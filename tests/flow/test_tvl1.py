@@ -1,11 +1,16 @@
 """The flow is OpenCV's, whatever the number of threads and the size of the frames."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 from vadis.flow import tvl1
+from vadis.flow.lanes import LANES, load, store
+from vadis.flow.tvl1_cpu import _in_doubt, _in_opencvs_order, _lengths
 
 SMALL_GOLDEN = Path(__file__).parents[1] / "golden" / "tvl1_opencv_small.npz"  # made by tests/benchmarks/tvl1_opencv.py
 
@@ -63,6 +68,13 @@ def test_threads_do_not_matter(moving):
         np.testing.assert_array_equal(tvl1(moving, threads=threads), one)
 
 
+def test_calls_that_say_how_many_threads_do_not_wait_for_each_other(moving):
+    both_are_at_work = threading.Barrier(2, timeout=60)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(tvl1, moving[:2], threads=1, check=both_are_at_work.wait) for _ in range(2)]
+        assert all(np.isfinite(call.result()).all() for call in calls)
+
+
 def test_chunks_join(moving):
     whole = tvl1(moving)
     np.testing.assert_array_equal(np.concatenate([tvl1(moving[:3]), tvl1(moving[2:])]), whole)
@@ -109,6 +121,49 @@ def test_read_only_and_strided_frames(moving):
 def test_bad_frames(frames):
     with pytest.raises(ValueError, match="expected at least two frames"):
         tvl1(frames)
+
+
+@numba.njit
+def lengths_of(x, y, found):
+    for i in range(0, len(x), LANES):
+        length, _ = _lengths(load(x, i), load(y, i), load(y, i), load(x, i))
+        store(found, i, length)
+
+
+def test_lengths_are_those_of_hypot():
+    """To the last bit, also so near a tie that float32 alone does not tell on which side."""
+    rng = np.random.default_rng(0)
+    x, y = (10.0 ** rng.uniform(-9, 1, (2, 1 << 21))).astype(np.float32) * rng.choice([-1, 1], (2, 1 << 21))
+    x, y = np.append(x, np.zeros(LANES)).astype(np.float32), np.append(y, np.zeros(LANES)).astype(np.float32)
+    x[-LANES], y[-LANES] = 0.21306849, -0.072687864  # of a real video: 1.2e-7 of a last place from a tie
+    found = np.empty_like(x)
+    lengths_of(x, y, found)
+    expected = np.sqrt(x.astype(np.float64) ** 2 + y.astype(np.float64) ** 2).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+@numba.njit
+def change_in_order(squares, height, padded, width):
+    return _in_opencvs_order(squares, height, padded, width)
+
+
+def test_changes_are_added_in_opencvs_order():
+    squares = np.random.default_rng(0).random((40, 48), np.float32) ** 8
+    one_by_one = np.cumsum(squares[:, :37].ravel(), dtype=np.float32)[-1]
+    assert change_in_order(squares.ravel(), 40, 48, 37) == one_by_one != squares[:, :37].sum()
+
+
+@numba.njit
+def in_doubt(change, target, pixels):
+    return _in_doubt(change, target, pixels)
+
+
+def test_a_change_is_in_doubt_where_another_order_could_decide_otherwise():
+    target, pixels = np.float32(8.7), 87040  # an error of half a per cent at most
+    assert in_doubt(np.float32(8.72), target, pixels)
+    assert in_doubt(np.float32(8.68), target, pixels)
+    assert not in_doubt(np.float32(8.8), target, pixels)
+    assert not in_doubt(np.float32(8.6), target, pixels)
 
 
 def test_bad_number_of_threads(moving):

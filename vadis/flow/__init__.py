@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["to_gray", "tvl1"]
 
 
-_PROCESSORS = threading.Lock()  # one flow at a time has them all; several at once would be no faster
+_PROCESSORS = threading.Lock()  # of calls that take them all, one at a time: several would be no faster
 
 
 def tvl1(
@@ -46,7 +47,8 @@ def tvl1(
     Args:
         gray: uint8 (N, H, W), N ≥ 2, of any size.
         device: where to compute it; None and "cpu" mean numba on the processor.
-        threads: on the processor, how many pairs at once; all processors by default. It does not change the result.
+        threads: on the processor, how many pairs at once; by default as many as there are processors, and then one
+            such call waits for another. It does not change the result.
         check: is called before every pair, there, and may raise to stop the work.
 
     Returns:
@@ -62,7 +64,8 @@ def tvl1(
         raise ValueError(f"{threads = } is not positive")
     gray = np.require(gray, requirements=["C", "W"])  # one memory layout, compiled once
     if device is None or str(device).partition(":")[0] == "cpu":
-        return _on_processors(gray, threads or cpu_count(), check)
+        with _PROCESSORS if threads is None else nullcontext():
+            return _on_processors(gray, threads or cpu_count(), check)
     from vadis.flow.tvl1_torch import tvl1_torch
 
     return tvl1_torch(gray, device)
@@ -82,7 +85,7 @@ def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[]
             flow_of_pair(gray[i], gray[i + 1], shapes, memory, flow[i])
 
     workers = min(threads, num_pairs)
-    with _PROCESSORS, ThreadPoolExecutor(workers, thread_name_prefix="flow") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="flow") as pool:
         try:
             for job in [pool.submit(work) for _ in range(workers)]:
                 job.result()

@@ -23,6 +23,7 @@ LANES = 16  # float32 numbers in the widest register there is (AVX-512)
 _FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
 VECTOR = ir.VectorType(_FLOAT, LANES)
+BITS = ir.VectorType(_INT32, LANES)
 
 
 class Lanes(types.Type):
@@ -80,7 +81,7 @@ def _shuffled(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
 def call(builder: Any, name: str, *args: Any, flags: tuple[str, ...] = ()) -> Any:
     """Call the LLVM intrinsic ``name`` of vectors like ``args``."""
     vector = args[0].type
-    name = f"llvm.{name}.v{vector.count}f32"
+    name = f"llvm.{name}.v{vector.count}{vector.element.intrinsic_name}"
     kind = ir.FunctionType(vector, [vector] * len(args))
     function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     return builder.call(function, args, fastmath=flags)
@@ -124,20 +125,12 @@ def spread(typing: Any, number: Any) -> Any:
     return lanes(types.float32), lower
 
 
-def lower_of(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
-
-
-def higher_of(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-
 @instruction
 def low(typing: Any, a: Any, b: Any) -> Any:
     """The smaller number, lane by lane."""
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return lower_of(builder, *args)
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
 
     return lanes(lanes, lanes), lower
 
@@ -147,7 +140,7 @@ def high(typing: Any, a: Any, b: Any) -> Any:
     """The larger number, lane by lane."""
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return higher_of(builder, *args)
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
 
     return lanes(lanes, lanes), lower
 
@@ -184,10 +177,30 @@ def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
 
 @instruction
 def lost(typing: Any, a: Any, product: Any) -> Any:
-    """a² - ``product``: exactly what rounding lost, where ``product`` is a · a."""
+    """a² - ``product``, rounded once: exactly what rounding lost, where ``product`` is a · a."""
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return call(builder, "fma", args[0], args[0], builder.fneg(args[1]))
+
+    return lanes(lanes, lanes), lower
+
+
+@instruction
+def magnitude(typing: Any, a: Any) -> Any:
+    """|a|."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, "fabs", args[0])
+
+    return lanes(lanes), lower
+
+
+@instruction
+def with_sign_of(typing: Any, sign: Any, a: Any) -> Any:
+    """|a| with the sign of ``sign``."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return call(builder, "copysign", args[1], args[0])
 
     return lanes(lanes, lanes), lower
 
@@ -212,6 +225,30 @@ def inverse_root(typing: Any, a: Any) -> Any:
         return builder.fdiv(one, call(builder, "sqrt", args[0], flags=loose), flags=loose)
 
     return lanes(lanes), lower
+
+
+@instruction
+def any_differs(typing: Any, a: Any, b: Any) -> Any:
+    """Whether a lane of a is not that of b, to the last bit."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        unlike = builder.icmp_unsigned("!=", *(builder.bitcast(vector, BITS) for vector in args))
+        every = ir.IntType(LANES)
+        return builder.icmp_unsigned("!=", builder.bitcast(unlike, every), every(0))
+
+    return types.boolean(lanes, lanes), lower
+
+
+@instruction
+def length_by_double(typing: Any, x: Any, y: Any) -> Any:
+    """√(x² + y²) as C's ``hypotf`` has it: computed in float64, then rounded to float32."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x, y = (builder.fpext(number, ir.VectorType(ir.DoubleType(), LANES)) for number in args)
+        root = call(builder, "sqrt", builder.fadd(builder.fmul(x, x), builder.fmul(y, y)))
+        return builder.fptrunc(root, VECTOR)
+
+    return lanes(lanes, lanes), lower
 
 
 @instruction

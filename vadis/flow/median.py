@@ -1,4 +1,7 @@
-"""The 5×5 median of a flow field, by comparing and exchanging, 16 pixels at a time."""
+"""The 5×5 median of a flow field, by comparing and exchanging, 16 pixels at a time.
+
+What is compared are whole numbers in the order of the floats: a processor compares twice as many of these at a time.
+"""
 
 from typing import Any
 
@@ -6,7 +9,7 @@ import numpy as np
 from numba.core import types
 
 from vadis.flow.compiling import inlined
-from vadis.flow.lanes import LANES, VECTOR, address, higher_of, instruction, lower_of
+from vadis.flow.lanes import BITS, LANES, address, instruction
 from vadis.flow.pyramid import Image
 
 SIZE = 5
@@ -29,9 +32,31 @@ MEDIAN = (
 
 
 def _exchange(builder: Any, values: list[Any], network: tuple[tuple[int, int], ...]) -> None:
-    """Send ``values`` through a network; LLVM leaves out what no result depends on."""
+    """Send ``values`` (whole numbers) through a network; LLVM leaves out what no result depends on."""
     for a, b in network:
-        values[a], values[b] = lower_of(builder, values[a], values[b]), higher_of(builder, values[a], values[b])
+        swap = builder.icmp_signed(">", values[a], values[b])
+        values[a], values[b] = (
+            builder.select(swap, values[b], values[a]),
+            builder.select(swap, values[a], values[b]),
+        )
+
+
+def _flipped(builder: Any, bits: Any) -> Any:
+    """A float's bits to a whole number of the same order, and back: those of negative numbers, but for the sign."""
+    sign = builder.ashr(bits, bits.type([31] * LANES))
+    return builder.xor(bits, builder.lshr(sign, bits.type([1] * LANES)))
+
+
+@instruction
+def _copy_in_order(typing: Any, source: Any, index: Any, target: Any, target_index: Any) -> Any:
+    """16 numbers from ``source[index]`` to ``target[target_index]``, as the whole numbers that are compared."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.load(address(context, builder, BITS, sig.args[0], *args[:2]), align=4)
+        builder.store(_flipped(builder, bits), address(context, builder, BITS, sig.args[2], *args[2:]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), lower
 
 
 @instruction
@@ -41,7 +66,7 @@ def _sort_columns(typing: Any, source: Any, index: Any, pitch: Any, target: Any,
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def place(position: int, row: int) -> Any:
             index = builder.add(args[position + 1], builder.mul(args[2], args[2].type(row)))
-            return address(context, builder, VECTOR, sig.args[position], args[position], index)
+            return address(context, builder, BITS, sig.args[position], args[position], index)
 
         values = [builder.load(place(0, row), align=4) for row in range(SIZE)]
         _exchange(builder, values, SORT_FIVE)
@@ -59,11 +84,12 @@ def _median_of_columns(typing: Any, columns: Any, index: Any, pitch: Any, target
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def value(column: int, row: int) -> Any:
             index = builder.add(args[1], builder.add(builder.mul(args[2], args[2].type(row)), args[1].type(column)))
-            return builder.load(address(context, builder, VECTOR, sig.args[0], args[0], index), align=4)
+            return builder.load(address(context, builder, BITS, sig.args[0], args[0], index), align=4)
 
         values = [value(column, row) for column in range(SIZE) for row in range(SIZE)]
         _exchange(builder, values, MEDIAN)
-        builder.store(values[MEDIAN_PLACE], address(context, builder, VECTOR, sig.args[3], *args[3:]), align=4)
+        median = _flipped(builder, values[MEDIAN_PLACE])
+        builder.store(median, address(context, builder, BITS, sig.args[3], *args[3:]), align=4)
         return context.get_dummy_value()
 
     return types.void(columns, types.intp, types.intp, target, types.intp), lower
@@ -88,9 +114,10 @@ def median_5x5(field: Image, start: int, stride: int, height: int, width: int, s
     for y in range(-MARGIN, height + MARGIN):
         row = start + min(max(y, 0), height - 1) * stride
         copy = (y + MARGIN) * pitch
-        scratch[copy : copy + MARGIN] = field[row]
-        scratch[copy + MARGIN : copy + MARGIN + width] = field[row : row + width]
-        scratch[copy + MARGIN + width : copy + pitch] = field[row + width - 1]
+        for x in range(0, padded, LANES):
+            _copy_in_order(field, row + x, scratch, copy + MARGIN + x)
+        scratch[copy : copy + MARGIN] = scratch[copy + MARGIN]
+        scratch[copy + MARGIN + width : copy + pitch] = scratch[copy + MARGIN + width - 1]
     for y in range(height):
         for x in range(0, pitch, LANES):
             _sort_columns(scratch, y * pitch + x, pitch, scratch, columns + x)

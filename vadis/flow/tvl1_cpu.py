@@ -17,18 +17,22 @@ import numpy.typing as npt
 from vadis.flow.compiling import compiled, inlined
 from vadis.flow.lanes import (
     LANES,
+    any_differs,
     choose_above,
     choose_first,
     fused,
     high,
     inverse_root,
+    length_by_double,
     load,
     load_every_fourth,
     lost,
     low,
+    magnitude,
     spread,
     store,
     total,
+    with_sign_of,
 )
 from vadis.flow.median import median_5x5, median_scratch
 from vadis.flow.pyramid import SCALE_STEP, SCALES, Image, resize
@@ -44,7 +48,7 @@ OUTER_ITERATIONS = 10
 INNER_ITERATIONS = 30
 
 LEAST_GRADIENT = np.float32(np.finfo(np.float32).eps)  # a squared gradient not above this counts as none
-LEAST_SQUARE = np.float32(1e-20)  # of a length too short for 1 + STEP · length to differ from 1
+LEAST_SQUARE = np.float32(1e-36)  # of a length whose root can be estimated; a shorter one counts for nothing
 LIMIT = np.float32(LAMBDA * THETA)
 STEP = np.float32(TAU / THETA)
 PULL = np.float32(THETA)
@@ -58,6 +62,23 @@ def enough(height: int, width: int) -> np.float32:
     """The sum of squared changes of u at which the iterations stop."""
     limit: np.float32 = np.float32(EPSILON * EPSILON * (height * width))
     return limit
+
+
+@inlined
+def _in_doubt(change: np.float32, target: np.float32, pixels: int) -> bool:
+    """Whether OpenCV's float32 sum of so many squares can lie on the other side of ``target`` than ``change``."""
+    doubt: bool = np.abs(change - target) <= pixels * np.float32(2.0**-24) * target  # each addition rounds
+    return doubt
+
+
+@inlined
+def _in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> np.float32:
+    """The sum of the squared changes of u, pixel by pixel; slow, because each addition waits for the one before."""
+    change: np.float32 = np.float32(0)
+    for y in range(height):
+        for x in range(y * padded, y * padded + width):
+            change += squares[x]
+    return change
 
 
 @inlined
@@ -77,30 +98,29 @@ def _row(padded: int, y: int) -> int:
 
 
 @inlined
-def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image) -> float:
-    """One inner iteration over the whole image; returns the sum of the squared changes of u.
+def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> np.float32:
+    """One inner iteration over the whole image; returns the sum of the squared changes of u, kept in ``squares``.
 
     Row by row down the image: u of a row needs the old p of that row and of the one above; then p of the row above
     needs the new u of both, which are still in the cache.
     """
     change = spread(np.float32(0))
-    change = _update_u(state, 0, padded, change)
+    change = _update_u(state, 0, padded, squares, change)
     for y in range(1, height):
-        change = _update_u(state, y, padded, change)
+        change = _update_u(state, y, padded, squares, change)
         _update_p(state, y - 1, padded, edge, inside)
     # What lies below the last row is its own u: no difference, and p stays 0 along y.
     last, below = _row(padded, height - 1), _row(padded, height)
     state[below : below + 2 * padded] = state[last : last + 2 * padded]
     _update_p(state, height - 1, padded, edge, inside)
-    squared_changes: float = total(change)
+    squared_changes: np.float32 = total(change)
     return squared_changes
 
 
 @inlined
-def _update_u(state: Image, y: int, padded: int, change: Any) -> Any:
+def _update_u(state: Image, y: int, padded: int, squares: Image, change: Any) -> Any:
     """u of one row: towards the data term's optimum within its bounds, then along the divergence of p."""
-    limit, minus_limit, pull, zero = spread(LIMIT), spread(-LIMIT), spread(PULL), spread(np.float32(0))
-    least = spread(LEAST_GRADIENT)
+    limit, pull, zero, least = spread(LIMIT), spread(PULL), spread(np.float32(0)), spread(LEAST_GRADIENT)
     here, above = _row(padded, y), _row(padded, y - 1)
     for x in range(0, padded, LANES):
         at, up = here + x, above + x
@@ -110,7 +130,7 @@ def _update_u(state: Image, y: int, padded: int, change: Any) -> Any:
         gradient = ix * ix + iy * iy
         bound = limit * gradient
         shift = choose_above(gradient, least, rho / gradient, zero)
-        shift = choose_above(rho, bound, limit, choose_above(zero - bound, rho, minus_limit, shift))
+        shift = choose_above(magnitude(rho), bound, with_sign_of(rho, limit), shift)
         left1, left2 = load(state, at + P11 * padded - 1), load(state, at + P21 * padded - 1)
         down1, down2 = load(state, at + P12 * padded), load(state, at + P22 * padded)
         if x == 0:  # OpenCV sums the first column in another order, and the flow is that sensitive
@@ -121,7 +141,9 @@ def _update_u(state: Image, y: int, padded: int, change: Any) -> Any:
         new1, new2 = (u1 - shift * ix) + pull * div1, (u2 - shift * iy) + pull * div2
         store(state, at + U1 * padded, new1)
         store(state, at + U2 * padded, new2)
-        change = change + ((new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2))
+        square = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
+        store(squares, y * padded + x, square)
+        change = change + square
     return change
 
 
@@ -137,7 +159,8 @@ def _update_p(state: Image, y: int, padded: int, edge: int, inside: Image) -> No
         u2x, u2y = load(state, at + U2 * padded + 1) - u2, load(state, down + U2 * padded) - u2
         if x >= edge:  # no pixel lies to the right of the last column
             u1x, u2x = u1x * load(inside, x - edge), u2x * load(inside, x - edge)
-        norm1, norm2 = one + step * _length(u1x, u1y), one + step * _length(u2x, u2y)
+        length1, length2 = _lengths(u1x, u1y, u2x, u2y)
+        norm1, norm2 = one + step * length1, one + step * length2
         store(state, at + P11 * padded, (load(state, at + P11 * padded) + step * u1x) / norm1)
         store(state, at + P12 * padded, (load(state, at + P12 * padded) + step * u1y) / norm1)
         store(state, at + P21 * padded, (load(state, at + P21 * padded) + step * u2x) / norm2)
@@ -145,18 +168,29 @@ def _update_p(state: Image, y: int, padded: int, edge: int, inside: Image) -> No
 
 
 @inlined
-def _length(x: Any, y: Any) -> Any:
-    """√(x² + y²), rounded to the nearest but for ties that floats hardly ever come near; not right below 1e-10.
+def _lengths(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
+    """√(x1² + y1²) and √(x2² + y2²) as OpenCV has them, which takes C's ``hypotf``."""
+    least1, most1 = _length_between(x1, y1)
+    least2, most2 = _length_between(x2, y2)
+    if any_differs(least1, most1) or any_differs(least2, most2):  # once in some ten thousand times
+        return length_by_double(x1, y1), length_by_double(x2, y2)
+    return least1, least2
 
-    A good root of the rounded sum, then what the squares have more than the root's square, without any rounding.
+
+@inlined
+def _length_between(x: Any, y: Any) -> Any:
+    """√(x² + y²) from below and from above, rounded to the nearest: the same but for near ties.
+
+    A good root of the rounded sum, then what the squares have more than the root's square, almost without rounding.
     """
+    half, doubt = np.float32(0.5), np.float32(2.0**-20)  # 16 times the error of all that is rounded below
     xx, yy = x * x, y * y
-    square = xx + (yy + spread(LEAST_SQUARE))
-    estimate = inverse_root(square)
+    square = xx + yy
+    rest = (low(xx, yy) - (square - high(xx, yy))) + (lost(x, xx) + lost(y, yy))  # what rounding took from the square
+    estimate = inverse_root(high(square, spread(LEAST_SQUARE)))
     root = square * estimate
-    rr = root * root
-    more = ((high(xx, yy) - rr) + low(xx, yy)) + ((lost(x, xx) + lost(y, yy)) - lost(root, rr))
-    return fused(more, spread(np.float32(0.5)) * estimate, root)
+    more = rest - lost(root, square)
+    return fused(more, spread(half - doubt) * estimate, root), fused(more, spread(half + doubt) * estimate, root)
 
 
 @inlined
@@ -184,7 +218,8 @@ def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> in
     taps_size, scratch_size = _taps_size(height, width), median_scratch(height, padded)
     taps = memory[:taps_size].reshape(height + 2 * BORDER, width + 2 * BORDER, CHANNELS)
     scratch = memory[taps_size : taps_size + scratch_size]
-    image = memory[taps_size + scratch_size :][: height * padded]
+    rest = _whole_vectors(taps_size + scratch_size)
+    image, squares = memory[rest : rest + height * padded], memory[rest + height * padded :][: height * padded]
     taps[:] = 0
     with_gradients(second, taps)
     image[:] = 0
@@ -202,7 +237,9 @@ def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> in
             for field in (U1, U2):
                 median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, scratch)
             for _ in range(INNER_ITERATIONS):
-                change = _iterate(state, height, padded, edge, inside)
+                change = _iterate(state, height, padded, edge, inside, squares)
+                if _in_doubt(change, target, height * width):
+                    change = _in_opencvs_order(squares, height, padded, width)
                 done += 1
                 if not change > target:
                     break
@@ -239,9 +276,9 @@ def memory_size(height: int, width: int) -> int:
     """How many float32 numbers ``flow_of_pair`` works in."""
     padded = _padded(width)
     pyramids = 2 * SCALES * height * width  # at most
-    flow_and_image = (2 * height + height) * padded
-    scratch = median_scratch(height, padded)
-    return pyramids + flow_and_image + scratch + LANES + _state_size(height, width) + _taps_size(height, width)
+    flow_image_and_squares = (2 + 1 + 1) * height * padded
+    scratch = median_scratch(height, padded) + 2 * LANES
+    return pyramids + flow_image_and_squares + scratch + _state_size(height, width) + _taps_size(height, width)
 
 
 def aligned_memory(height: int, width: int) -> Image:
