@@ -119,7 +119,7 @@ def bytes_per_second() -> float:
     return 2 * source.nbytes * 100 / best_seconds(lambda: [np.copyto(target, source) for _ in range(100)])
 
 
-def measure(options: Options, pairs: int = 16, rounds: int = 3) -> dict[str, Any]:
+def measure(options: Options, pairs: int = 24, rounds: int = 3) -> dict[str, Any]:
     peer, video = options.peer_python(), options.video
     frames = frames_of_video(video, pairs) if video else moving_texture(pairs)
     tvl1(frames[:2])  # compiles, or loads what is kept

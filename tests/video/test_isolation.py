@@ -281,6 +281,19 @@ def test_a_child_killed_from_outside(videos):
         assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
 
 
+def test_a_child_started_ahead_reads_the_first_video(videos):
+    with Decoders() as decoders:
+        decoders.start_one()
+        ahead = decoding(decoders)
+        assert len(ahead) == 1
+        assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
+        assert decoding(decoders) == ahead
+    with Decoders() as decoders:  # ended too where no video came
+        decoders.start_one()
+        (pid,) = decoding(decoders)
+    assert pid not in children_of(os.getpid())
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_for_the_whole_job_leave_the_parent_to_decide(decoders, videos, signum):
     read(decoders.open(videos / "plain.mp4"))

@@ -2,8 +2,8 @@
 
 import re
 import sys
-from collections.abc import Generator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
+    from vadis.video.isolation import Decoders
     from vadis.video.remote import FetchingDecoders
     from vadis.video.sources import Found, Source
 
@@ -89,26 +90,36 @@ def classify(
     to_file = bool(output or output_dir)
     form = table_format(to_file) if name == "table" else FORMATS[name]
     with ExitStack() as held:
-        decoders = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
-        known_by = decoders.stamp if decoders else stamp
+        fetched = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
+        known_by = fetched.stamp if fetched else stamp
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
-        where = "cpu" if ray else device
-        loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_file or bool(ray))
-
+        decoders = None if ray else fetched or held.enter_context(_begun())
+        where, to_keep = "cpu" if ray else device, to_file or bool(ray)
+        loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
         from vadis.inference import Sliding
 
-        segment = segment or loaded.card.segment_seconds
-        look = {"sliding": Sliding(segment, window, stride), "top_k": top_k, "flip": flip}
+        sliding = Sliding(segment or loaded.card.segment_seconds, window, stride)
+        look = {"sliding": sliding, "top_k": top_k, "flip": flip}
         summary = Summary(len(sources))
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
         run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
-        how = {**look, "batch_size": batch_size}
+        how = look | {"batch_size": batch_size}
         if ray:
-            labelled = _on_ray(run, loaded, ray, device, decoders, how)
+            labelled = _on_ray(run, loaded, ray, device, fetched, how)
         else:
-            labelled = _here(run, loaded, {**how, "jobs": decoders.places if decoders else jobs, "decoders": decoders})
+            labelled = _here(run, loaded, {**how, "jobs": fetched.places if fetched else jobs, "decoders": decoders})
         _write(run, destination, labelled, threshold, summary_file)
+
+
+@contextmanager
+def _begun() -> "Iterator[Decoders]":
+    """What decodes videos, whose program is loaded while the network is."""
+    from vadis.video.isolation import Decoders
+
+    with Decoders() as decoders:
+        decoders.start_one()
+        yield decoders
 
 
 def _own_share(found: "Found", own: Shard | None) -> "list[Source]":

@@ -101,13 +101,14 @@ def _row(padded: int, y: int) -> int:
 def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> np.float32:
     """One inner iteration over the whole image; returns the sum of the squared changes of u, kept in ``squares``.
 
+    ``edge`` is where the 16 pixels with the last column begin, ``inside`` is 1 for those of them left of that column.
     Row by row down the image: u of a row needs the old p of that row and of the one above; then p of the row above
     needs the new u of both, which are still in the cache.
     """
     change = spread(np.float32(0))
-    change = _update_u(state, 0, padded, squares, change)
+    change = _update_u(state, 0, padded, edge, squares, change)
     for y in range(1, height):
-        change = _update_u(state, y, padded, squares, change)
+        change = _update_u(state, y, padded, edge, squares, change)
         _update_p(state, y - 1, padded, edge, inside)
     # What lies below the last row is its own u: no difference, and p stays 0 along y.
     last, below = _row(padded, height - 1), _row(padded, height)
@@ -118,11 +119,11 @@ def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, s
 
 
 @inlined
-def _update_u(state: Image, y: int, padded: int, squares: Image, change: Any) -> Any:
+def _update_u(state: Image, y: int, padded: int, edge: int, squares: Image, change: Any) -> Any:
     """u of one row: towards the data term's optimum within its bounds, then along the divergence of p."""
     limit, pull, zero, least = spread(LIMIT), spread(PULL), spread(np.float32(0)), spread(LEAST_GRADIENT)
     here, above = _row(padded, y), _row(padded, y - 1)
-    for x in range(0, padded, LANES):
+    for x in range(0, edge + LANES, LANES):
         at, up = here + x, above + x
         u1, u2 = load(state, at + U1 * padded), load(state, at + U2 * padded)
         ix, iy = load(state, at + IX * padded), load(state, at + IY * padded)
@@ -152,13 +153,13 @@ def _update_p(state: Image, y: int, padded: int, edge: int, inside: Image) -> No
     """p of one row: a step along the gradient of u, shrunk where that is steep."""
     step, one = spread(STEP), spread(np.float32(1))
     here, below = _row(padded, y), _row(padded, y + 1)
-    for x in range(0, padded, LANES):
+    for x in range(0, edge + LANES, LANES):
         at, down = here + x, below + x
         u1, u2 = load(state, at + U1 * padded), load(state, at + U2 * padded)
         u1x, u1y = load(state, at + U1 * padded + 1) - u1, load(state, down + U1 * padded) - u1
         u2x, u2y = load(state, at + U2 * padded + 1) - u2, load(state, down + U2 * padded) - u2
-        if x >= edge:  # no pixel lies to the right of the last column
-            u1x, u2x = u1x * load(inside, x - edge), u2x * load(inside, x - edge)
+        if x == edge:  # no pixel lies to the right of the last column
+            u1x, u2x = u1x * load(inside, 0), u2x * load(inside, 0)
         length1, length2 = _lengths(u1x, u1y, u2x, u2y)
         norm1, norm2 = one + step * length1, one + step * length2
         store(state, at + P11 * padded, (load(state, at + P11 * padded) + step * u1x) / norm1)
@@ -226,7 +227,7 @@ def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> in
     image.reshape(height, padded)[:, :width] = first
     work, samples = row_work(padded), np.zeros(CHANNELS * padded, np.float32)
     edge = (width - 1) // LANES * LANES  # the block of the last column
-    inside = np.zeros(2 * LANES, np.float32)
+    inside = np.zeros(LANES, np.float32)
     inside[: width - 1 - edge] = 1
     target = enough(height, width)
     done = 0
@@ -271,7 +272,7 @@ def _taps_size(height: int, width: int) -> int:
     return (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
 
 
-@inlined
+@compiled  # not ``inlined``: that would be compiled anew in every process, for half a second
 def memory_size(height: int, width: int) -> int:
     """How many float32 numbers ``flow_of_pair`` works in."""
     padded = _padded(width)

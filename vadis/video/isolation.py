@@ -256,6 +256,14 @@ class Decoders:
         """What a child is asked, with ``open``'s ``options``."""
         return {"path": _absolute(os.fspath(path)), **options, "limits": asdict(self.limits)}
 
+    def start_one(self) -> None:
+        """Start a child, to be there when the first video is opened.
+
+        Raises:
+            VadisError: where none can be started.
+        """
+        self.give_back(self.take(), True)
+
     def lacks(self) -> list[str]:
         """What a child cannot give up here, in plain words; empty where it can give up all.
 

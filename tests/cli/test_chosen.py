@@ -1,0 +1,32 @@
+"""What commands have in common before they start."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.make_model import make_model
+
+LOADED = """
+import gc, sys
+from vadis.cli.chosen import load_chosen
+from vadis.errors import UsageError
+try:
+    load_chosen(sys.argv[1], "both", "cpu", offline=True)
+except UsageError:
+    print("none")
+print(gc.isenabled(), gc.get_freeze_count())
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_no_search_for_garbage_among_modules_that_stay(tmp_path, is_there):
+    path = tmp_path / "model.safetensors"
+    if is_there:
+        make_model(path, width=0.125)
+    command = [sys.executable, "-c", LOADED, str(path)]
+    *said, found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said == ([] if is_there else ["none"])
+    collects, frozen = found.split()
+    assert collects == "True"
+    assert int(frozen) > 100_000
