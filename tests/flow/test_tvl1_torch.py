@@ -46,7 +46,7 @@ def test_batches_do_not_matter(frames, one_torch_thread, monkeypatch):
     np.testing.assert_array_equal(portable.tvl1_torch(frames[:, :30, :41], "cpu"), together)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2), (16, 21)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 2), (16, 21), (5, 32)])
 def test_small_frames(height, width, one_torch_thread):
     frames = np.random.default_rng(1).integers(0, 256, (2, height, width), np.uint8)
     assert error(portable.tvl1_torch(frames, "cpu"), tvl1(frames)) <= 0.01
