@@ -60,7 +60,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     with drawing():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
         for column, (key, name, unit) in enumerate((("lengths", "minutes of video", 60), ("files", "files", 1))):
             sizes = [point["size"] / unit for point in found[key]]
             for row, (field, label, colour) in enumerate(
@@ -69,7 +69,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 axes = figure.add_subplot(2, 2, 1 + column + 2 * row)
                 values = [point[field] for point in found[key]]
                 axes.plot(sizes, values, "o-", color=colour, markersize=3)
-                axes.plot([0, sizes[-1]], [values[0], values[-1]], ":", color=GREY, linewidth=0.8)
+                straight = [values[0] if field == "seconds" else values[-1], values[-1]]
+                axes.plot([0, sizes[-1]], straight, ":", color=GREY, linewidth=0.8)
                 axes.set(ylim=(0, max(values) * 1.15), xlim=(0, None), ylabel="" if column else label)
                 axes.set_xlabel(name if row else "")
         save_png(figure, path)

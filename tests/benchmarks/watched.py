@@ -71,7 +71,7 @@ def _look(pid: int, known: dict[str, list[float]]) -> float:
     memory = 0.0
     for process in (pid, *children(pid)):
         with contextlib.suppress(OSError):  # ended meanwhile
-            memory += _memory_mb(process, own=process == pid)
+            memory += memory_mb(process, own=process == pid)
             for thread in (path.name for path in Path(f"/proc/{process}/task").iterdir()):
                 with contextlib.suppress(OSError, ValueError):
                     ran, waited, _ = Path(f"/proc/{process}/task/{thread}/schedstat").read_text().split()
@@ -82,7 +82,7 @@ def _look(pid: int, known: dict[str, list[float]]) -> float:
     return memory
 
 
-def _memory_mb(pid: int, *, own: bool) -> float:
+def memory_mb(pid: int, *, own: bool) -> float:
     """All of the process itself; of a child what it does not share."""
     facts = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     return int(facts["VmRSS" if own else "RssAnon"].split()[0]) / 1024 if "VmRSS" in facts else 0.0
