@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import journal
 from tests.benchmarks.__main__ import MODULES
+from tests.benchmarks.machine import Options
 from tests.benchmarks.page import TABLES, filled, markdown
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -59,3 +61,11 @@ def test_the_page_says_what_was_measured() -> None:
     assert filled(PAGE, results) == PAGE, "python -m tests.benchmarks --tables"
     for name in {"utilisation", "scale"} & results["benchmarks"].keys():
         assert (DOCS / f"{name}.png").stat().st_size < 60_000
+
+
+def test_the_journal_s_figures_of_a_few_records(tmp_path: Path) -> None:
+    """What the page about reliability has measured with 100,000; here is that it measures."""
+    found = journal.measure(Options(tmp_path, tmp_path), count=1000)
+    assert found["records"] == 1000
+    assert min(found["write_us"], found["read_seconds"]) > 0
+    assert "reading all of them" in TABLES["journal"](found)

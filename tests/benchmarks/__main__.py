@@ -56,7 +56,8 @@ def measured(name: str, options: argparse.Namespace, model: Path) -> dict[str, A
         for key in ("peer", "video"):
             if getattr(options, key) is not None:
                 arguments += [f"--{key}", str(getattr(options, key))]
-        subprocess.run([sys.executable, "-m", "tests.benchmarks", *arguments], check=True)
+        compiled = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # as pip leaves what it installs
+        subprocess.run([sys.executable, "-m", "tests.benchmarks", *arguments], check=True, env=compiled)
         figures = json.loads(result.read_text())
     seconds = round(time.time() - began)
     command = f"python -m tests.benchmarks {name}"

@@ -3,7 +3,7 @@
     python tests/benchmarks/decoding.py [--video CLIP]
 
 Reads a tiny video 300 times and a clip of 10 s (340×256, H.264; or ``--video``) 5 times, in this process and in a
-child, in turns, three rounds.
+child, in turns, three rounds. ``--files`` and ``--rounds`` take less.
 """
 
 import argparse
@@ -30,6 +30,8 @@ def counted(opened: AbstractContextManager[OpenVideo]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--video", type=Path)
+    parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Decoders() as decoders:
         tiny = write_video(Path(folder) / "tiny.mp4", num_frames=8, size=(64, 48))
@@ -38,8 +40,8 @@ def main() -> None:
         counted(decoders.open(tiny))
         print(f"the first file, with the start of the process: {time.perf_counter() - began:.2f} s")
         ways = {"in this process": open_video, "in a child": decoders.open}
-        for _ in range(3):
-            for path, repeats in ((tiny, 300), (clip, 5)):
+        for _ in range(options.rounds):
+            for path, repeats in ((tiny, options.files), (clip, 5)):
                 for name, way in ways.items():
                     began = time.perf_counter()
                     frames = sum(counted(way(path)) for _ in range(repeats))

@@ -17,6 +17,7 @@ CLIPS = {  # by what is done in them
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_tvl1")
 def test_real_clips_become_a_model_that_classifies_them(run_vadis, tmp_path, shared, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_model(Path("start.safetensors"), width=1 / 16, classes=3)
