@@ -1,5 +1,6 @@
 """What all tests share: where the project's own reference material lies, and what the markers mean."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,3 +65,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("VADIS_REQUIRE_CUDA") == "1":
         pytest.fail("VADIS_REQUIRE_CUDA=1, but no CUDA device can be used")
     pytest.skip("needs a CUDA device")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a million objects in which no search for garbage shall look again and again."""
+    gc.freeze()
