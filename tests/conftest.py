@@ -67,6 +67,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     pytest.skip("needs a CUDA device")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests come first for each process, so that none ends alone with a long one.
+
+    Each process begins with a part of the list as long as any other's (``--dist worksteal``).
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    slow = [each for each in modules.values() if any(item.get_closest_marker("slow") for item in each)]
+    quick = [item for each in modules.values() if each not in slow for item in each]
+    firsts = [[item for each in slow[part::count] for item in each] for part in range(count)]
+    length = -(-len(items) // count)
+    ordered = []
+    for first in firsts:
+        rest = max(length - len(first), 0)
+        ordered += first + quick[:rest]
+        del quick[:rest]
+    items[:] = ordered + quick
+
+
 def pytest_collection_finish() -> None:
     """What is imported by now stays: a million objects in which no search for garbage shall look again and again."""
     gc.freeze()
