@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from vadis.batching import Batches
 from vadis.errors import UsageError, VideoError
+from vadis.flow.first import FirstFlow
 from vadis.models import MODELS, Model
 from vadis.preparing import Preparation, Prepared, Report, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
@@ -91,6 +92,7 @@ def classify_many(
     *,
     jobs: int | None = None,
     decoders: Decoders | None = None,
+    first: FirstFlow | None = None,
     listed: bool = False,
     sliding: Sliding | None = None,
     top_k: int = 5,
@@ -109,9 +111,10 @@ def classify_many(
     Args:
         jobs: videos read at once, that at the network among them. 1: none is begun before the one before it is done.
             None and 0: one per processor, 4 at most.
+        first: what has begun with the flow of one of them, before the model was there.
     """
     asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
-    for path, found, outcome in asked.of_each(paths, decoders, jobs, listed):
+    for path, found, outcome in asked.of_each(paths, decoders, jobs, listed, first):
         yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome
 
 
@@ -143,7 +146,12 @@ class Asked:
         Batches(self.batch_size, self.model.device)  # refuses a size that cannot be, before a video is opened
 
     def of_each(
-        self, paths: Iterable[str | os.PathLike[str]], decoders: Decoders | None, jobs: int | None, listed: bool
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        decoders: Decoders | None,
+        jobs: int | None,
+        listed: bool,
+        first: FirstFlow | None = None,
     ) -> Iterator[tuple[str | os.PathLike[str], Stamp, VideoResult | VideoError]]:
         """Every video with its stamp from before it was opened, and its record, or why there is none."""
         stamps: deque[Stamp] = deque()  # of the videos that are begun, in their order
@@ -154,7 +162,7 @@ class Asked:
                 yield path
 
         with given_or_new(decoders) as decoding:
-            begin = partial(Preparation, model=self.model, decoders=decoding, listed=listed)
+            begin = partial(Preparation, model=self.model, decoders=decoding, listed=listed, first=first)
             for path, outcome in self.in_order(stamped(), begin, jobs):
                 found = stamps.popleft()
                 if isinstance(outcome, VideoResult):

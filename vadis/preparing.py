@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vadis.batching import Batches
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VideoError
+from vadis.flow.first import CHUNK_FRAMES, FirstFlow
 from vadis.flow.of_video import with_flow
 from vadis.memory import NoMemoryError
 from vadis.models import BOTH, Model
@@ -42,9 +43,7 @@ class Pace(NamedTuple):
 
 
 PACES = {
-    "cpu": Pace(
-        32, 1, 4
-    ),  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+    "cpu": Pace(CHUNK_FRAMES, 1, 4),
     "cuda": Pace(128, 2, 16),  # a card is quicker than one processor decodes: some 200 MB for each of 16 videos
 }
 
@@ -87,6 +86,7 @@ class Preparation:
         listed: as for ``open_video``.
         start_frame: on the 25 fps grid.
         max_frames: how many at most; the rest is not read.
+        first: what may have its first flow by now.
     """
 
     def __init__(
@@ -98,9 +98,10 @@ class Preparation:
         listed: bool = False,
         start_frame: int = 0,
         max_frames: int | None = None,
+        first: FirstFlow | None = None,
     ) -> None:
         self.path = os.fspath(path)
-        self._model = model
+        self._model, self._first = model, first
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         self.video: OpenVideo = self._opened  # which says nothing before the first clip
         self._ahead = Ahead(self._made, pace(model.device).clips_ahead, self._opened.cancel)
@@ -128,7 +129,7 @@ class Preparation:
 
     def _made(self, ahead: Ahead[Clip]) -> Generator[Clip, None, None]:
         with self._opened as video:
-            yield from _cropped((frame.pixels for frame in video), self._model, ahead)
+            yield from _cropped((frame.pixels for frame in video), self._model, ahead, self._first)
 
 
 def each_prepared(
@@ -280,14 +281,14 @@ def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Cli
         clip = next(following, None)
 
 
-def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip]) -> Iterator[Clip]:
+def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip], first: FirstFlow | None) -> Iterator[Clip]:
     card, wanted = model.card, model.card.streams
     size = card.crop * shrinking(card.short_side)
     whole = chunks(frames, pace(model.device).chunk_frames)
     taken = _centres(whole, size) if card.crop_first else whole
     decoded = _noted(taken, ahead, after="flow" if "flow" in wanted else None)
     alone = ((chunk, None) for chunk in decoded)
-    for chunk, flow in with_flow(decoded, model.device, ahead.check) if "flow" in wanted else alone:
+    for chunk, flow in with_flow(decoded, model.device, ahead.check, first) if "flow" in wanted else alone:
         clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in wanted else {}
         if flow is not None:
             clip["flow"] = centre_crop(flow, "flow", size)

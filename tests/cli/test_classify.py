@@ -43,6 +43,26 @@ def test_a_folder_gives_one_record_per_video_and_the_count_last(clips, road, run
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "is_begun"),
+    [
+        (["clips/a.mp4"], True),
+        (["clips/a.mp4", "--model", "i3d-kinetics400", "--streams", "flow"], True),
+        (["clips/a.mp4", "--streams", "rgb"], False),
+        (["clips/a.mp4", "--model", "camera-motion"], False),
+        (["clips/a.mp4", "clips/cut.mp4"], False),
+    ],
+)
+def test_the_flow_of_one_video_that_somebody_waits_for_is_begun_at_once(clips, road, run_vadis, words, is_begun):
+    run_vadis("classify", *words, "--device", "cpu")
+    assert ("first" in road.options) == is_begun
+
+
+def test_a_gpu_computes_its_flow_itself(clips, road, run_vadis):
+    run_vadis("classify", "clips/a.mp4", "--device", "cuda")
+    assert "first" not in road.options
+
+
 def test_all_labelled_is_0_and_a_partial_video_is_no_failure(clips, road, run_vadis):
     assert run_vadis("classify", "clips/a.mp4").code == 0
     ended = run_vadis("classify", "clips/cut.mp4")

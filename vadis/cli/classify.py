@@ -25,7 +25,6 @@ from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
-    from vadis.video.isolation import Decoders
     from vadis.video.remote import FetchingDecoders
     from vadis.video.sources import Found, Source
 
@@ -94,7 +93,8 @@ def classify(
         known_by = fetched.stamp if fetched else stamp
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
-        decoders = None if ray else fetched or held.enter_context(_begun())
+        in_need = _one_that_needs_flow(sources, model, streams, device)
+        begun = {} if ray else held.enter_context(_begun(fetched, jobs, in_need))
         where, to_keep = "cpu" if ray else device, to_file or bool(ray)
         loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
         from vadis.inference import Sliding
@@ -105,21 +105,39 @@ def classify(
         pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
         run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
         how = look | {"batch_size": batch_size}
-        if ray:
-            labelled = _on_ray(run, loaded, ray, device, fetched, how)
-        else:
-            labelled = _here(run, loaded, {**how, "jobs": fetched.places if fetched else jobs, "decoders": decoders})
+        labelled = _on_ray(run, loaded, ray, device, fetched, how) if ray else _here(run, loaded, how | begun)
         _write(run, destination, labelled, threshold, summary_file)
 
 
 @contextmanager
-def _begun() -> "Iterator[Decoders]":
-    """What decodes videos, whose program is loaded while the network is."""
+def _begun(fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -> Iterator[dict[str, Any]]:
+    """What decodes, whose program is loaded while the network is, and with it the flow of a video in need of it."""
+    if fetched:
+        yield {"jobs": fetched.places, "decoders": fetched}
+        return
     from vadis.video.isolation import Decoders
 
     with Decoders() as decoders:
         decoders.start_one()
-        yield decoders
+        if in_need is None:
+            yield {"jobs": jobs, "decoders": decoders}
+            return
+        from vadis.flow.first import FirstFlow
+
+        with FirstFlow(in_need, decoders) as first:
+            yield {"jobs": jobs, "decoders": decoders, "first": first}
+
+
+def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str, device: str) -> str | None:
+    """The path of the video, where there is one only, which somebody waits for, and its flow is a processor's work."""
+    from vadis.weights.catalog import SHIPPED
+
+    has_gpu = Path("/dev/nvidiactl").exists()  # PyTorch would know, and is not there yet; of no harm where it is wrong
+    on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
+    is_whole = model not in SHIPPED  # which see the flow of cropped frames
+    if len(sources) == 1 and sources[0].error is None and streams != "rgb" and on_cpu and is_whole:
+        return sources[0].path
+    return None
 
 
 def _own_share(found: "Found", own: Shard | None) -> "list[Source]":
