@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vadis.batching import Batches
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VideoError
-from vadis.flow.first import CHUNK_FRAMES, FirstFlow
+from vadis.flow.first import FirstFlow
 from vadis.flow.of_video import with_flow
 from vadis.memory import NoMemoryError
 from vadis.models import BOTH, Model
@@ -29,7 +29,7 @@ from vadis.streams import centre_crop, shrinking
 from vadis.video.ahead import Ahead, begun_ahead
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import DecoderKilled, Decoders
-from vadis.video.windows import Clip, chunks, num_frames
+from vadis.video.windows import CHUNK_FRAMES, Clip, chunks, num_frames
 
 WAITS_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 

@@ -15,6 +15,7 @@ from vadis.flow import first as first_module
 from vadis.flow import of_video, tvl1
 from vadis.flow.first import FirstFlow
 from vadis.flow.of_video import with_flow
+from vadis.video.ahead import Stopped
 from vadis.video.isolation import Decoders
 from vadis.video.reader import open_video
 from vadis.video.windows import chunks
@@ -91,16 +92,17 @@ def test_what_cannot_be_read_is_told_by_who_labels_it(content, tmp_path, decoder
     if content is not None:
         path.write_bytes(content)
     with FirstFlow(str(path), decoders) as first:
-        assert first.of(np.zeros((2, 32, 48), np.uint8)) is None
+        assert first.of(np.zeros((2, 32, 48), np.uint8), lambda: None) is None
     with pytest.raises(VideoError), decoders.open(path):
         pass
 
 
-def test_it_ends_with_its_context(tmp_path, decoders, monkeypatch):
-    path = write_video(tmp_path / "video.mp4", num_frames=4, size=SIZE)
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Flow that takes for ever, or until it is checked: has it begun, has it ended?"""
     begun, ended = threading.Event(), threading.Event()
 
-    def endless(gray, check):
+    def going_on(gray, check):
         begun.set()
         try:
             while True:
@@ -109,10 +111,28 @@ def test_it_ends_with_its_context(tmp_path, decoders, monkeypatch):
         finally:
             ended.set()
 
-    monkeypatch.setattr(first_module, "tvl1", endless)
+    monkeypatch.setattr(first_module, "tvl1", going_on)
+    return begun, ended
+
+
+def test_it_ends_with_its_context(tmp_path, decoders, endless):
+    path = write_video(tmp_path / "video.mp4", num_frames=4, size=SIZE)
+    begun, ended = endless
     with FirstFlow(str(path), decoders):
         assert begun.wait(60)
     assert ended.is_set()
+
+
+def test_who_waits_for_it_may_lose_patience(tmp_path, decoders, endless):
+    path = write_video(tmp_path / "video.mp4", num_frames=4, size=SIZE)
+    frames = frames_of(path)
+
+    def stopped() -> None:
+        raise Stopped
+
+    with FirstFlow(str(path), decoders) as first, pytest.raises(Stopped):
+        list(with_flow([frames], CPU, stopped, first))
+    assert all(event.is_set() for event in endless)
 
 
 def test_it_may_end_before_it_has_begun(tmp_path, decoders):

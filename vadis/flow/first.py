@@ -2,10 +2,10 @@
 
 That is a second and a half in which Python keeps one processor busy and the others would be idle: a quarter of the time
 until a short video has its labels. Nothing here needs PyTorch. The video is opened and read once more by who labels it,
-and gets this flow only where its frames are the very ones; so a wrong guess costs time that nobody else wanted.
+and gets this flow only where its frames are the very ones; a wrong guess costs a processor a second or two.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
@@ -17,9 +17,7 @@ from vadis.flow import to_gray, tvl1
 from vadis.flow.compiling import cache_directory
 from vadis.video.ahead import Ahead
 from vadis.video.isolation import Decoders
-from vadis.video.windows import chunks
-
-CHUNK_FRAMES = 32  # 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+from vadis.video.windows import CHUNK_FRAMES, chunks
 
 
 class FirstFlow:
@@ -35,6 +33,7 @@ class FirstFlow:
     def __init__(self, path: str, decoders: Decoders) -> None:
         # A chunk has CHUNK_FRAMES flows: the last one leads to the first frame of the next chunk.
         self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1)
+        self._check: Callable[[], None] = lambda: None
         self._ahead = Ahead(self._made, 2, self._opened.cancel)
 
     def __enter__(self) -> "FirstFlow":
@@ -43,11 +42,12 @@ class FirstFlow:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ahead.close()
 
-    def of(self, gray: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    def of(self, gray: NDArray[np.uint8], check: Callable[[], None]) -> NDArray[np.float32] | None:
         """The flow (N - 1, 2, H, W) of these grey frames (N, H, W), waited for; None, and given up, if of others.
 
-        To be asked once.
+        To be asked once. ``check`` is that of ``tvl1`` from now on: what it raises is raised here.
         """
+        self._check = check
         made = self._ahead.walk()
         try:
             own = next(made, None)
@@ -67,4 +67,8 @@ class FirstFlow:
         if frames is not None and len(frames) > 1:
             gray = to_gray(frames)
             yield gray
-            yield tvl1(gray, check=ahead.check)
+            yield tvl1(gray, check=lambda: self._go_on(ahead))
+
+    def _go_on(self, ahead: Ahead[NDArray[Any]]) -> None:
+        ahead.check()
+        self._check()

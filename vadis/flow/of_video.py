@@ -54,7 +54,7 @@ def _flow(
 ) -> NDArray[np.float32]:
     """The flow (T, 2, H, W) of ``frames``, which leads to the one frame ``following``."""
     gray = to_gray(np.concatenate([frames, following]))  # (T + 1, H, W)
-    at_hand = first.of(gray) if first is not None and device.type == "cpu" else None
+    at_hand = first.of(gray, check) if first is not None and device.type == "cpu" else None
     if at_hand is not None:
         return at_hand
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Clip = dict[str, NDArray[Any]]  # stream → (T, …)
 
+# Of a processor; 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+CHUNK_FRAMES = 32
+
 
 def chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """Consecutive frames (H, W, 3) stacked into arrays (T, H, W, 3), T = ``size`` but for the last."""
