@@ -23,8 +23,8 @@ def some_results() -> dict:
     return {
         "machine": {**MACHINE, "numba": "1", "av": "1"},
         "benchmarks": {
-            "start": {"load_before": 3.5, "figures": start},
-            "gpu": {"load_before": 0, "figures": {"skipped": "no"}},
+            "start": {"busy_before": 1.5, "figures": start},
+            "gpu": {"busy_before": 0, "figures": {"skipped": "no"}},
         },
     }
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,3 +41,17 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+def all_seconds() -> float:
+    """Of processors, of everything on this machine since it was started."""
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, interrupt, soft, stolen = (int(word) for word in words[:8])
+    return (user + nice + system + interrupt + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def cores_busy(seconds: float = 1.0) -> float:
+    """How many processors are at work while this process waits."""
+    began, before = time.perf_counter(), all_seconds()
+    time.sleep(seconds)
+    return (all_seconds() - before) / (time.perf_counter() - began)

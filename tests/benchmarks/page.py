@@ -32,13 +32,13 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def machine(results: dict[str, Any]) -> str:
     found = results["machine"]
-    loads = [part["load_before"] for name, part in results["benchmarks"].items() if name != "gpu"]  # another machine
+    busy = [part["busy_before"] for name, part in results["benchmarks"].items() if name != "gpu"]  # another machine
     text = (
         f"Machine: {found['cores']} cores of {found['processor']} (family {found['family']}), {found['memory_gb']} GB; "
         f"Python {found['python']}, PyTorch {found['torch']}, numba {found['numba']}, PyAV {found['av']}. "
-        f"Load before the benchmarks: {min(loads):.1f} to {max(loads):.1f}."
+        f"Processors that others kept busy just before each benchmark: {min(busy):.1f} to {max(busy):.1f}."
     )
-    if max(loads) > found["cores"] / 2:
+    if max(busy) > found["cores"] / 4:
         text += " **Other work was running**: ratios hold, absolute times are too long."
     return text
 

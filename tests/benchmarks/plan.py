@@ -42,7 +42,7 @@ def gpu_seconds(results: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """
     rows = results["benchmarks"]["gpu"]["figures"]["rows"]
     network = FPS / CHUNK / number(rows, "I3D forward, fp32")
-    whole = 1 / number(rows, "hours of video labelled per hour")
+    whole = 1 / number(rows, "hours of video labelled per hour, both streams")
     return {"both": (whole, FPS / NOISY_PAIRS + 2 * network), "rgb": (network, RGB_RUN)}
 
 

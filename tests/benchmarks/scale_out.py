@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.machine import Options, facts
+from tests.benchmarks.machine import Options, all_seconds, facts
 from tests.benchmarks.watched import vadis, watch
 from tests.make_model import make_model
 from tests.synthetic import write_video
@@ -124,13 +124,6 @@ def own_seconds() -> float:
     """Of processors, of all processes that this one has started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def all_seconds() -> float:
-    """Of processors, of everything on this machine since it was started."""
-    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, interrupt, soft, stolen = (int(word) for word in words[:8])
-    return (user + nice + system + interrupt + soft + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def together(command: list[str], folder: Path, count: int) -> tuple[float, float]:

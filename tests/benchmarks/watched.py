@@ -8,6 +8,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,24 +41,23 @@ def watch(command: list[str], **environment: str) -> Watched:
     root = str(Path(__file__).resolve().parents[2])
     known: dict[str, list[float]] = {}
     seen, start = Watched(), time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]), **environment},
-    )
-    while True:
-        try:
-            process.wait(STEP_SECONDS)
-            break
-        except subprocess.TimeoutExpired:
-            seen.peak_mb = max(seen.peak_mb, _look(process.pid, known))
-            seen.samples.append(
-                (time.perf_counter() - start, [sum(parts) for parts in zip(*known.values(), strict=True)])
-            )
-    seen.seconds = time.perf_counter() - start
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: status {process.returncode}\n{process.stderr.read().decode()}")
+    paths = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=said, env={**os.environ, "PYTHONPATH": paths, **environment}
+        )
+        while True:
+            try:
+                process.wait(STEP_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                seen.peak_mb = max(seen.peak_mb, _look(process.pid, known))
+                sums = [sum(parts) for parts in zip(*known.values(), strict=True)]
+                seen.samples.append((time.perf_counter() - start, sums))
+        seen.seconds = time.perf_counter() - start
+        said.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)}: status {process.returncode}\n{said.read().decode()}")
     return seen
 
 
