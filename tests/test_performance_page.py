@@ -43,7 +43,7 @@ def test_a_table_is_markdown() -> None:
     assert markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
-@pytest.mark.parametrize("name", ["machine", *MODULES])
+@pytest.mark.parametrize("name", ["machine", "floor", *MODULES])
 def test_every_benchmark_has_its_place_in_the_page(name: str) -> None:
     assert PAGE.count(f"<!-- {name} -->\n") == PAGE.count(f"<!-- /{name} -->") == 1
 
