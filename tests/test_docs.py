@@ -206,7 +206,7 @@ TOOLS = [
     pytest.param(command, id=f"{page.name}: {command}")
     for page in PAGES
     for command in commands(page, "sh")
-    if re.match("pytest|python (-m tests|tests)", command)
+    if re.match(r"(\w+=\w+ )?pytest|python (-m tests|tests)", command)
 ]
 
 

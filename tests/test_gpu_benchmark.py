@@ -17,7 +17,7 @@ def test_it_is_ready_to_run(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "WAYS", {name: gpu.WAYS[name] for name in WAYS})
     monkeypatch.setattr(gpu, "clip_of_ten_seconds", lambda folder: write_video(folder / "clip.mp4", size=(96, 64)))
     model = make_model(tmp_path / "tiny.safetensors", width=1 / 32, classes=3)
-    found = gpu.rows(torch.device("cpu"), Options(model, tmp_path), SMALL)
+    found = gpu.all_rows(torch.device("cpu"), Options(model, tmp_path), SMALL)
     assert found["end-point error against the processor's"] == "0 px"
     speeds = [value for name, value in found.items() if name.endswith(tuple(gpu.TYPES)) and "clips/s" in value]
     assert len(speeds) == 2 * len(gpu.TYPES)

@@ -180,7 +180,7 @@ def decoding_seconds(videos: list[Path]) -> float:
         return time.perf_counter() - start
 
 
-def rows(device: torch.device, options: Options, sizes: Sizes) -> dict[str, str]:
+def all_rows(device: torch.device, options: Options, sizes: Sizes) -> dict[str, str]:
     return {
         **flow_rows(device, options.video, sizes),
         **network_rows(device, sizes),
@@ -194,4 +194,4 @@ def measure(options: Options) -> dict[str, Any]:
         return {"skipped": "there was no CUDA device"}
     device = torch.device("cuda")
     name, versions = torch.cuda.get_device_name(device), f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
-    return {"device": f"{name}, {cpu_count()} cores; {versions}", "rows": rows(device, options, Sizes())}
+    return {"device": f"{name}, {cpu_count()} cores; {versions}", "rows": all_rows(device, options, Sizes())}

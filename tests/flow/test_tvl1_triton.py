@@ -1,5 +1,8 @@
 """The kernels for CUDA against the plain steps in PyTorch: the same flow, at odd sizes and for one pair too."""
 
+import os
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -31,3 +34,24 @@ def test_a_pair_is_the_same_alone_and_among_others():
     together = tvl1(frames, device="cuda")
     for i in range(5):
         np.testing.assert_array_equal(tvl1(frames[i : i + 2], device="cuda")[0], together[i])
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The kernels' own text, carried out by Triton's interpreter on the processor: one program, for all run in turn."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("needs Triton (pip install triton) and TRITON_INTERPRET=1")
+    from vadis.flow import tvl1_triton as kernels
+
+    for name in ("_SORT_FIVE", "_MEDIAN", "_MEDIAN_PLACE"):  # the compiler takes their values by itself
+        monkeypatch.setattr(kernels, name, getattr(kernels, name).value)
+    monkeypatch.setattr(kernels, "solve_scale", partial(kernels._launched, groups=1, ranks=1))
+    monkeypatch.setattr(portable, "has_kernels", lambda device: True)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("shape", [(2, 16, 24), (3, 17, 23), (2, 5, 7)])
+def test_what_the_kernels_say_is_the_processor_s_flow_to_the_last_bit(shape, interpreted):
+    num_frames, height, width = shape
+    frames = moving_texture(num_frames, (width, height))[..., 0]
+    np.testing.assert_array_equal(portable.tvl1_torch(frames, "cpu"), tvl1(frames))
