@@ -27,6 +27,7 @@ from vadis.preparing import Preparation, Prepared, Way, each_prepared, given_or_
 from vadis.results import VideoResult
 from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, outputs_together
 from vadis.video.isolation import Decoders
+from vadis.weights.load import given_or_loaded
 
 SETTINGS_KEY = "settings"  # of an .npz: JSON text
 
@@ -52,14 +53,14 @@ class Features:
 
 
 def extract_features(
-    path: PathLike, model: Model, **options: Any
+    path: PathLike, model: Model | PathLike, **options: Any
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
-    """Features and their times; takes the keywords of ``features_of``.
+    """Features and their times; takes the keywords of ``features_of``, and a model as ``classify`` does.
 
     Returns:
         By stream float32 (steps, 1024), and float64 (steps,), in seconds.
     """
-    found = features_of(path, model, **options)
+    found = features_of(path, given_or_loaded(model), **options)
     return found.arrays, found.seconds
 
 

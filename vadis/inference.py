@@ -26,6 +26,7 @@ from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
 from vadis.video.sources import Stamp
+from vadis.weights.load import given_or_loaded
 
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
 
@@ -47,7 +48,7 @@ class Progress:
 
 def classify(
     path: str | os.PathLike[str],
-    model: Model,
+    model: Model | str | os.PathLike[str],
     *,
     sliding: Sliding | None = None,
     top_k: int = 5,
@@ -62,7 +63,7 @@ def classify(
 
     Args:
         path: a local file.
-        model: from ``load_model``.
+        model: from ``load_model``; or what that takes, a name or a path: then it is loaded for this call.
         sliding: over the whole video or in separate windows, and the timeline's step; by default as the model was
             made for: most see the whole video, and a step is 2.56 s.
         top_k: how many labels to give, for the video and for each segment.
@@ -79,6 +80,7 @@ def classify(
         UsageError: for a window, stride, segment, top_k or batch_size that cannot be.
         DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
+    model = given_or_loaded(model)
     asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
     ((_, _, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
     if isinstance(outcome, VideoError):
@@ -88,7 +90,7 @@ def classify(
 
 def classify_many(
     paths: Iterable[str | os.PathLike[str]],
-    model: Model,
+    model: Model | str | os.PathLike[str],
     *,
     jobs: int | None = None,
     decoders: Decoders | None = None,
@@ -113,6 +115,7 @@ def classify_many(
             None and 0: one per processor, 4 at most.
         first: what has begun with the flow of one of them, before the model was there.
     """
+    model = given_or_loaded(model)
     asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
     for path, found, outcome in asked.of_each(paths, decoders, jobs, listed, first):
         yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome

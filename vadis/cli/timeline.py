@@ -116,6 +116,8 @@ def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
         facts.append(("×" if look.fine else "x").join(map(str, result.source_size)))
     if result.source_fps is not None:
         facts.append(f"{float(result.source_fps):.4g} fps")
+    if result.model is not None:
+        facts.append(f"labelled by {visible(result.model)}")
     yield Text(", ".join(facts), style="dim")
     if result.status == "partial":
         yield Text.assemble(("partial: ", "bold yellow"), missing_part(result))

@@ -113,7 +113,8 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     from vadis.models import MODELS
     from vadis.training.finetuning import Plan
 
-    start = None if asked.begins_anew else load_quietly(asked.start, asked.streams, "cpu", asked.offline)
+    option = "--init" if asked.architecture else "--from"
+    start = None if asked.begins_anew else load_quietly(asked.start, asked.streams, "cpu", asked.offline, option=option)
     architecture = asked.architecture or "i3d"
     if start is not None:
         say(f"begins from {show(start.card.name)}")
@@ -129,7 +130,8 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
     runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs))
-    imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline) if asked.start == IMAGENET else None
+    from_imagenet = asked.start == IMAGENET
+    imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline, option=option) if from_imagenet else None
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     return Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
 

