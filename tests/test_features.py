@@ -17,7 +17,7 @@ from vadis.scores import softmax
 from vadis.sliding import WHOLE_VIDEO, Sliding
 from vadis.streams import centre_crop, network_input
 from vadis.video.reader import open_video
-from vadis.weights.model_file import load_model_file
+from vadis.weights.model_file import load_model_file, save_model
 
 pytestmark = pytest.mark.usefixtures("quick_tvl1")
 
@@ -93,6 +93,13 @@ def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model,
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
     with pytest.raises(UsageError, match="tells left from right"):
         features_of(video, own, flip=True)
+
+
+def test_a_model_may_be_given_by_its_path(model: Model, video: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", model.card, {name: net.state_dict() for name, net in model.networks.items()})
+    expected, _ = extract_features(video, model)
+    found, _ = extract_features(video, tmp_path / "m")
+    np.testing.assert_array_equal(found["rgb"], expected["rgb"])
 
 
 def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:

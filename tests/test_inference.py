@@ -68,6 +68,21 @@ def test_scores_equal_those_of_one_plain_pass(folder: Path, model: Model, frames
     np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
 
 
+def test_a_model_may_be_given_by_its_name_or_path(folder: Path, model: Model, model_path: Path) -> None:
+    path = write_video(folder / "by name.mp4", num_frames=8, size=(96, 64), seed=1)
+    expected = classify(path, model)
+    for named in (model_path, str(model_path)):
+        assert classify(path, named) == expected
+        assert list(classify_many([path], named)) == [expected]
+
+
+@pytest.mark.parametrize("wrong", ["i3d-kinetics40", None, 400])
+def test_what_is_no_model_is_wrong_use(folder: Path, wrong: object) -> None:
+    for label in (classify, lambda path, model: list(classify_many([path], model))):
+        with pytest.raises(UsageError):
+            label(folder / "gone.mp4", wrong)
+
+
 def test_the_record_of_a_video(folder: Path, model: Model) -> None:
     path = write_video(folder / "record.mp4", num_frames=150, size=(96, 64), seed=1)
     result = classify(path, model, top_k=2)

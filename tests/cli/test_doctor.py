@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
+from tests.misbehaving_server import MisbehavingServer
 from tests.pseudo_terminal import on_a_terminal
 from vadis.cli import doctor
+from vadis.weights.cache import model_path
+from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
 
 
 @pytest.fixture
@@ -26,13 +29,49 @@ def without(monkeypatch):
     return refused.__setitem__
 
 
-def test_a_whole_installation_is_0(run_vadis):
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No test asks the weights' host whether it is there."""
+    monkeypatch.setenv("VADIS_OFFLINE", "1")
+
+
+def about_the_next_classify(ended):
+    (line,) = (line for line in ended.out.splitlines() if "the next classify:" in line)
+    return line
+
+
+def test_a_whole_installation_is_0(run_vadis, default_model):
     ended = run_vadis("doctor")
+    assert about_the_next_classify(ended).split()[0] == "ok"
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
     for word in ("torch", "with FFmpeg", "numba", "safetensors", "opencv", "cpu", "H.264", "AV1", "i3d-kinetics400"):
         assert word in ended.out
     assert "missing" not in ended.out
+
+
+@pytest.mark.parametrize("mirror", ["http://127.0.0.1:1", "not an address", None])
+def test_a_machine_that_reaches_no_weights_is_not_called_complete(run_vadis, monkeypatch, mirror):
+    if mirror is not None:
+        monkeypatch.delenv("VADIS_OFFLINE")
+        monkeypatch.setenv("VADIS_MIRROR", mirror)
+    ended = run_vadis("doctor")
+    assert ended.code == 0  # classify works there
+    assert "has all it needs" not in ended.out
+    line = about_the_next_classify(ended)
+    assert line.split()[0] == "less" and STAND_IN in line and DEFAULT_MODEL in line
+
+
+def test_a_machine_that_reaches_the_weights_is_complete(run_vadis, monkeypatch):
+    server = MisbehavingServer()
+    monkeypatch.delenv("VADIS_OFFLINE")
+    monkeypatch.setenv("VADIS_MIRROR", server.url)
+    first = WEIGHTS[DEFAULT_MODEL].files[0].urls[0].split("/", 3)[3]
+    server.files[f"/{first}"] = b"an index"
+    ended = run_vadis("doctor")
+    server.stop()
+    assert about_the_next_classify(ended).split()[0] == "ok"
+    assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
 
 
 def test_a_missing_package_is_1_with_its_remedy(run_vadis, without):
@@ -60,8 +99,6 @@ def test_absent_codecs_are_named(run_vadis, monkeypatch):
 
 
 def test_models_in_the_cache_are_told_from_those_that_are_not(run_vadis):
-    from vadis.weights.cache import model_path
-
     path = model_path("i3d-kinetics600")
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(3_000_000))
@@ -78,7 +115,6 @@ def test_a_cache_that_cannot_be_written_is_noted(run_vadis, monkeypatch):
 
 def test_verbose_tells_the_surroundings_but_no_secrets(run_vadis, monkeypatch):
     monkeypatch.setenv("VADIS_MIRROR", "http://user:secret@mirror")
-    monkeypatch.setenv("VADIS_OFFLINE", "1")
     text = run_vadis("-v", "doctor").out
     assert "libavcodec" in text and "VADIS_MIRROR: is set" in text and "VADIS_OFFLINE" in text
     assert "secret" not in text

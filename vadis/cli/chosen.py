@@ -114,4 +114,4 @@ def _without_network(option: str, otherwise: str | None) -> str:
     """What works at once, and behind it what else can be done."""
     from vadis.weights.catalog import STAND_IN
 
-    return f"`{option} {STAND_IN} --streams rgb` works without a network\n{otherwise}"
+    return f"`{option} {STAND_IN} --streams rgb` works without a network; or,\n{otherwise}"

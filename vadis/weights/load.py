@@ -146,7 +146,7 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
         offline=offline,
         progress=progress,
         notify=notify,
-        otherwise=f"{STAND_IN} comes with vadis and needs no download; "
+        otherwise=f"take {STAND_IN}, which comes with vadis; "
         f"or copy {path.name} from another machine's cache to {path}",
     )
     provenance = published.provenance(published.files)
