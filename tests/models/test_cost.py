@@ -33,7 +33,7 @@ def test_the_lstm_looks_at_25_frames_in_training_and_at_50_in_the_test() -> None
 @pytest.mark.parametrize(("architecture", "clips"), [("c3d", 15), ("two-stream", 25), ("fused", 5), ("i3d", 250 / 64)])
 def test_the_test_of_a_video_is_that_of_its_windows(architecture: str, clips: float) -> None:
     streams = MODELS[architecture].streams
-    assert video_flops(architecture, streams) == pytest.approx(clips * clip_flops(architecture, streams), rel=1e-3)
+    assert video_flops(architecture, streams) == pytest.approx(clips * clip_flops(architecture, streams), rel=2e-3)
 
 
 def test_learning_is_three_forward_passes() -> None:

@@ -89,6 +89,14 @@ def test_chunks_equal_the_training_form_on_exactly_these_frames(frames: int, chu
     assert relative_difference(in_chunks(FoldedI3D(network, CPU), clip, [chunk]), expected) < FORM_TOLERANCE
 
 
+@pytest.mark.parametrize("frames", [33, 34, 35, 36])
+def test_chunks_by_the_fast_kernels_equal_the_training_form(frames: int) -> None:
+    """From a quarter of the paper's channels on, minimal filtering and the pooling of our own are at work."""
+    network, clip = narrow_network("rgb", width=1 / 4), random_clip("rgb", frames, seed=frames)
+    with torch.inference_mode():
+        assert relative_difference(in_chunks(FoldedI3D(network, CPU), clip, [13]), network(clip)) < FORM_TOLERANCE
+
+
 @pytest.mark.parametrize("frames", range(25, 33))
 def test_every_layer_of_a_chunked_clip_is_the_training_forms(frames: int) -> None:
     network, clip = narrow_network("rgb", width=1 / 32), random_clip("rgb", frames, seed=frames)
