@@ -296,6 +296,11 @@ class _PreparedElsewhere:
         waiting = {"num_returns": "streaming", "_generator_backpressure_num_objects": CLIPS_WAITING}
         self._told = ray.remote(_prepared).options(**options, **waiting).remote(*asked)
 
+    @property
+    def expected_num_frames(self) -> int | None:
+        """See ``Preparation.expected_num_frames``."""
+        return self.video.expected_num_frames
+
     def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
         """See ``Preparation.clips``."""
         begun = self._next()

@@ -137,10 +137,19 @@ def features_of_many(
     batches = Batches(batch_size, model.device)
 
     def work(path: AnyPath, prepared: Prepared) -> Way[Features]:
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
+        streams, clips = prepared.clips(reporter(prepared, progress))
         video, found = prepared.video, []
         given = outputs_together(
-            clips, video, model, sliding, batches, streams=streams, layer=layer, flip=flip, notify=notify
+            clips,
+            video,
+            model,
+            sliding,
+            batches,
+            expected=prepared.expected_num_frames,
+            streams=streams,
+            layer=layer,
+            flip=flip,
+            notify=notify,
         )
         for each in given:
             if each is None:
@@ -186,9 +195,10 @@ def mean_features(
 
     def work(path: PathLike, prepared: Prepared) -> Way[dict[str, NDArray[np.float32]]]:
         yield from ()  # nothing to wait for: one video, by itself
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        only = model.only(streams)
-        found = list(outputs(clips, prepared.video, only, WHOLE_VIDEO, layer=FEATURES, notify=notify))
+        streams, clips = prepared.clips(reporter(prepared, progress))
+        only, expected = model.only(streams), prepared.expected_num_frames
+        given = outputs(clips, prepared.video, only, WHOLE_VIDEO, expected=expected, layer=FEATURES, notify=notify)
+        found = list(given)
         return {name: np.mean([output[name] for _, output in found], axis=0) for name in found[0][1]}
 
     with given_or_new(decoders) as decoding:

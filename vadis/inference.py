@@ -21,7 +21,7 @@ from vadis.models import MODELS, Model
 from vadis.preparing import Preparation, Prepared, Report, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.scores import Scoreboard, fused
-from vadis.sliding import Sliding, outputs_together, shortest
+from vadis.sliding import Sliding, completion, outputs_together, shortest, window_of
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
@@ -194,9 +194,17 @@ class Asked:
             threshold=card.threshold,
             otherwise=card.otherwise,
         )
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, self.progress))
+        streams, clips = prepared.clips(reporter(prepared, self.progress))
         given = outputs_together(
-            clips, prepared.video, model, sliding, batches, streams=streams, flip=self.flip, notify=self.notify
+            clips,
+            prepared.video,
+            model,
+            sliding,
+            batches,
+            expected=prepared.expected_num_frames,
+            streams=streams,
+            flip=self.flip,
+            notify=self.notify,
         )
         for found in given:
             if found is None:
@@ -221,7 +229,7 @@ def facts_of(path: str, video: OpenVideo, model: Model, streams: tuple[str, ...]
         "num_frames": facts.num_frames,
         "frames_decoded": facts.frames_decoded,
         "frames_declared": facts.frames_declared,
-        "flags": (*facts.flags, *_own_flags(facts, model, streams, sliding)),
+        "flags": (*facts.flags, *_own_flags(video, model, streams, sliding)),
         "model": model.card.name,
         "model_sha256": model.sha256,
         "streams": streams,
@@ -239,21 +247,25 @@ def _end(facts: VideoFacts, frame_rate: int) -> Fraction:
 FLAGS = {
     "rotated": "the frames were turned upright, as the file's metadata asks",
     "looped": "shorter than a clip: repeated from its start until it was long enough",
+    "completed": "long, and of another length than its header promises: its last frame is repeated up to three times",
     "no_flow": "a single frame: labelled by RGB alone",
 }
 """Every flag that this room adds to those of ``vadis.video.facts.FLAGS``, with its meaning."""
 
 
-def _own_flags(facts: VideoFacts, model: Model, streams: tuple[str, ...], sliding: Sliding) -> list[str]:
+def _own_flags(video: OpenVideo, model: Model, streams: tuple[str, ...], sliding: Sliding) -> list[str]:
+    facts, num_frames = video.facts, video.facts.num_frames or 0
+    is_one_clip = window_of(model, sliding) is None
     present = {
         "rotated": facts.rotation % 360 != 0,
-        "looped": (facts.num_frames or 0) < shortest(model, sliding),
+        "looped": num_frames < shortest(model, sliding),
+        "completed": is_one_clip and completion(num_frames, video.expected_num_frames) > 0,
         "no_flow": streams != model.card.streams,
     }
     return [flag for flag in FLAGS if present[flag]]
 
 
-def reporter(path: str, video: OpenVideo, progress: Callable[[Progress], None] | None) -> Report:
+def reporter(prepared: Prepared, progress: Callable[[Progress], None] | None) -> Report:
     """A function to call with the stage that begins and the frames that are now through the network."""
     frames_done = 0
 
@@ -261,6 +273,6 @@ def reporter(path: str, video: OpenVideo, progress: Callable[[Progress], None] |
         nonlocal frames_done
         frames_done += frames
         if progress is not None:
-            progress(Progress(path, stage, frames_done, video.expected_num_frames))
+            progress(Progress(prepared.path, stage, frames_done, prepared.expected_num_frames))
 
     return report

@@ -49,9 +49,11 @@ def answers(
     batches = Batches(0, model.device)
 
     def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        found, video = [], prepared.video
-        for each in outputs_together(clips, video, model, WHOLE_VIDEO, batches, streams=streams, flip=flip):
+        streams, clips = prepared.clips(reporter(prepared, progress))
+        found, video, expected = [], prepared.video, prepared.expected_num_frames
+        for each in outputs_together(
+            clips, video, model, WHOLE_VIDEO, batches, expected=expected, streams=streams, flip=flip
+        ):
             if each is None:
                 yield
             else:
