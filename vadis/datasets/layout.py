@@ -115,6 +115,12 @@ def is_container(name: str) -> bool:
     return bool(words) and all(word in CONTAINERS for word in words)
 
 
+def is_replacement(path: str) -> bool:
+    """Whether a file lies in a folder of replacements for broken ones, as Kinetics-400 of CVDF has it."""
+    folder = folder_of(path)
+    return "replacement" in folder and any(name.startswith("replacement") for name in parts_of(folder))
+
+
 def is_usual_name(name: str, *, without_splits: bool = False) -> bool:
     """Whether all words of a list's name are splits' names or usual beside them: "labels", "train_list"."""
     words = _words(name)

@@ -21,7 +21,7 @@ from vadis.datasets.layout import (
     split_of,
 )
 from vadis.datasets.listing import some
-from vadis.datasets.text import columns_of, read_lines, read_rows, read_table
+from vadis.datasets.text import columns_of, is_text, read_lines, read_rows, read_table
 from vadis.datasets.tree import EXTENSIONS, Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -186,7 +186,7 @@ def video_lists(tree: Tree) -> dict[str, str]:
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
     found = {}
     for path in tree.lists:
-        if path.lower().endswith(".json") or not (is_alone or _may_be_list(tree, path)):
+        if path.lower().endswith(".json") or not is_text(path) or not (is_alone or _may_be_list(tree, path)):
             continue
         form = form_of(path)
         if form is not None:

@@ -65,8 +65,9 @@ class VideoFinder:
             return [self._elsewhere(path, row.path) for row in rows]
         tied = [(base, files) for base, files, count in zip(bases, found, counts, strict=True) if count == best]
         natural = [each for each in tied if each[0] in _natural(self._tree, path)]
-        fitting = [each for each in tied if split_of(each[0].real.partition("/")[0]) == rows[0].split]
-        chosen = natural or fitting or tied
+        least = min(base.written.count("/") for base, _ in tied)  # the more of a path is kept, the surer it is
+        tied = natural or [each for each in tied if each[0].written.count("/") == least]
+        chosen = [each for each in tied if split_of(each[0].real.partition("/")[0]) == rows[0].split] or tied
         if any(files != chosen[0][1] for _, files in chosen[1:]):
             places = [base.real or "the folder itself" for base, _ in chosen]
             message = f"the paths in {printable(path)} fit videos in several places: {some(places)}"
@@ -80,7 +81,7 @@ class VideoFinder:
             folders, name = each.split("/")[:-1], each.rpartition("/")[2]
             for relative in islice(self._by_name.get(_without_ending(name), ()), 4 * MOST_BASES):
                 fits[_base(folders, relative.split("/")[:-1])] += 1
-        likely = [base for base, _ in fits.most_common(MOST_BASES)]
+        likely = [base for base, _ in fits.most_common(MOST_BASES) if not _contradicts_itself(base)]
         return list(dict.fromkeys((*_natural(self._tree, path), *likely)))
 
     def _at(self, relative: str | None) -> str | None:
@@ -119,6 +120,12 @@ def _base(written: Sequence[str], real: Sequence[str]) -> Base:
         common += 1
     start = written[: len(written) - common]
     return Base("/".join(start) or ("/" if start else ""), "/".join(real[: len(real) - common]))
+
+
+def _contradicts_itself(base: Base) -> bool:
+    """Whether a base puts one split's folder in the place of another's."""
+    written, real = ({split_of(name) for name in path.split("/")} - {None} for path in base)
+    return bool(written and real) and written.isdisjoint(real)
 
 
 def _normal(path: str) -> str:

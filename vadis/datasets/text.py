@@ -13,6 +13,7 @@ from vadis.errors import UsageError, what_next
 from vadis.results import printable
 
 _MAX_HEADER = 4096  # characters of a first line looked at: a table of features may have one of megabytes
+_MAX_HEAD = 1 << 16  # bytes by which a file is known for text
 
 
 @contextmanager
@@ -35,6 +36,17 @@ def open_text(path: str) -> Iterator[TextIO]:
         raise UsageError(f"the list {printable(path)} cannot be read: {error}", "save it as CSV again") from error
 
 
+def is_text(path: str) -> bool:
+    """Whether a file begins as a list of lines: it can be read, is not empty or binary, and its lines have an end."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_MAX_HEAD)
+    except OSError:
+        return False
+    is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return bool(head) and (is_wide or b"\0" not in head) and max(map(len, head.splitlines())) < _MAX_HEADER
+
+
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """The lines of a list that are not empty, without blanks at their ends, each with its place ("a.txt, line 3").
 
@@ -51,7 +63,8 @@ def columns_of(path: str, delimiter: str = ",") -> tuple[str, ...]:
     """The names of a table's columns, in lower case; empty if its first line cannot be read as names."""
     try:
         with open_text(path) as file:
-            cells = next(csv.reader([file.readline(_MAX_HEADER)], delimiter=delimiter), [])
+            line = file.readline(_MAX_HEADER)
+            cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
             return tuple(name.strip().lower() for name in cells)
     except UsageError:
         return ()

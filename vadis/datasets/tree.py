@@ -107,6 +107,11 @@ def by_bytes(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(paths, key=os.fsencode))
 
 
+def _is_flow(path: str) -> tuple[bool, str]:
+    """A key that puts pictures of optical flow (``flow_x_00001.jpg``, ``x_00001.jpg``) behind the frames themselves."""
+    return name_of(path).lower().startswith(("flow", "x_", "y_", "u_", "v_")), path
+
+
 @dataclass
 class _Walk:
     """The walk itself: fills its lists folder by folder."""
@@ -173,7 +178,7 @@ class _Walk:
                 elif name.endswith(PACKED_EXTENSIONS):
                     self.packed.append(entry.path)
                 elif name.endswith(PICTURE_EXTENSIONS):
-                    picture = min(picture or entry.path, entry.path)
+                    picture = min(picture or entry.path, entry.path, key=_is_flow)
                 elif entry.is_symlink() and entry.is_dir():
                     inner[entry.path] = os.path.realpath(entry.path)
         if picture is not None:
