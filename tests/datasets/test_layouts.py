@@ -1,10 +1,13 @@
 """Every layout that is read, or refused, made of empty files; the page on datasets has the tables of the code."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from vadis.datasets import find_dataset
+from vadis.datasets.packed import PACKED
 from vadis.errors import UsageError
 
 K400 = [
@@ -344,7 +347,7 @@ def test_lists_of_kinetics(tree, name, file):
 
 def test_a_damaged_line_far_down_in_a_list_of_kinetics(tree):
     text = "".join(f"a b,{number:011},0,10,train\n" for number in range(100)) + "a b\n"
-    with pytest.raises(UsageError, match="train.txt"):
+    with pytest.raises(UsageError, match=r"train\.txt"):
         find_dataset(tree(f"{7:011}_000000_000010.mp4", lists={"train.txt": text}))
 
 

@@ -66,7 +66,7 @@ PACKED = {
         "train/<class>.tar.gz",
         "Kinetics-600 and -700 of CVDF",
         lambda path: _ending(".tar.gz", ".tgz", ".tar")(path) and _is_class_archive(path),
-        'for f in *.tar* *.tgz; do [ -f "$f" ] && mkdir -p "${f%%.t*}" && tar -xf "$f" -C "${f%%.t*}"; done',
+        'for f in *.tar* *.tgz; do if [ -f "$f" ]; then mkdir -p "${f%%.t*}" && tar -xf "$f" -C "${f%%.t*}"; fi; done',
     ),
     "shards": Packing(
         "train-000000.tar, with 0001.mp4 and 0001.cls in it",
@@ -80,14 +80,14 @@ PACKED = {
         "k400_targz/train/part_0.tar.gz",
         "Kinetics-400 of CVDF",
         _ending(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
-        'for f in *.tar* *.tgz; do [ -f "$f" ] && tar -xf "$f"; done',
+        'for f in *.tar* *.tgz; do if [ -f "$f" ]; then tar -xf "$f"; fi; done',
     ),
     "frames": Packing(
         "<class>/<clip>/img_00001.jpg, …",
         "mmaction2's rawframes, TSN, UCF-101 and HMDB-51 as JPEGs",
         _ending(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
-        "find . -name NAME -printf '%h\\n' | while read -r d; do ffmpeg -nostdin -framerate 25 -pattern_type glob "
-        '-i "$d/PREFIX*" -vf \'pad=ceil(iw/2)*2:ceil(ih/2)*2\' -crf 18 -pix_fmt yuv420p "$d.mp4"; done',
+        "find . -name NAME -printf '%h\\n' | while read -r d; do ffmpeg -nostdin -f image2 -framerate 25 -pattern_type "
+        'glob -i "$d/PREFIX*" -vf \'pad=ceil(iw/2)*2:ceil(ih/2)*2\' -crf 18 -pix_fmt yuv420p "$d.mp4"; done',
     ),
     "other": Packing(
         "*.h5, *.hdf5, *.arrow, *.tfrecord, data.mdb",
@@ -115,7 +115,7 @@ def packed_videos(tree: Tree) -> tuple[str, str] | None:
         return None
     first, name = next(iter(names.items()))
     alike = [path for path, other in names.items() if other == name]
-    what = "folder of pictures" if name == "frames" else "file"
+    what = "picture folder" if name == "frames" else "file"
     told = f"{counted(alike, what)} like {printable(tree.relative(first))}"
     return told, _how_to_unpack(tree, name, first)
 
