@@ -33,7 +33,7 @@ class Example:
         start, end = self.start_seconds or 0.0, self.end_seconds
         if not self.may_be_trimmed or seconds is None or end is None:
             return start, end
-        is_trimmed = seconds <= start or abs(seconds - (end - start)) < end - seconds
+        is_trimmed = seconds <= start or abs(seconds - (end - start)) <= end - seconds
         return (0.0, None) if is_trimmed else (start, end)
 
 
