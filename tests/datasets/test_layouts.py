@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from vadis.datasets import find_dataset
+from vadis.datasets import DATASETS, find_dataset
+from vadis.datasets.layout import FOLDER_LAYOUTS
+from vadis.datasets.lists import LIST_FORMS
 from vadis.datasets.packed import PACKED
 from vadis.errors import UsageError
 
 K400 = [
     f"{label}/{name}.mp4" for label in ("abseiling", "arm_wrestling") for name in (f"{label[:2]}1", f"{label[:2]}2")
 ]
+PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
 CLASSES, TWO = "classes.txt", "abseiling\narm_wrestling\n"
 
 
@@ -252,6 +255,13 @@ def test_lists(tree, name):
     assert shown(find_dataset(root)) == expected
 
 
+@pytest.mark.parametrize("content", ["", "path\n1.mp4\n", "whatever\n"])
+def test_a_list_that_is_not_read_is_told(tree, content):
+    dataset = find_dataset(tree(*TRAIN, lists={"test.csv": content}))
+    assert shown(dataset) == {"train": by_folder(TRAIN)}
+    assert any("test.csv" in note for note in dataset.problems.notes)
+
+
 REFUSED_LISTS = {
     "numbers that nothing explains": (["v/1.mp4", "v/2.mp4"], {"train.txt": "v/1.mp4 0\nv/2.mp4 1\n"}, r"line 1"),
     "numbers with a header": (["1.mp4", "2.mp4"], {"list.csv": "path,label\n1.mp4,0\n2.mp4,1\n"}, r"line 2"),
@@ -307,6 +317,8 @@ REFUSED_LISTS = {
     ),
     "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.txt": "x/1 a\ny/2 b\n"}, "may be any"),
     "a list of more than one split": (K400, {"train_val.txt": lines(K400)}, "more than one split"),
+    "columns that nobody knows": (K400, {"train.csv": "vid,cls\n" + lines(K400, separator=",")}, "line 1"),
+    "a header and no more": (K400, {"train.csv": "path,label\n"}, "no video"),
     "none of the files": (K400, {"train.txt": lines(["q/no.mp4", "r/not.mp4"])}, "none of the 2"),
     "a list of frames": (
         ["abseiling/1.mp4", "zumba/2.mp4"],
@@ -435,3 +447,20 @@ def test_the_commands_unpack(tree, tmp_path):
     subprocess.run(["sh", "-c", hint_after_failure(shards)], check=True)
     (shards / "classes.txt").write_text("one\ntwo\n")
     assert shown(find_dataset(shards)) == {"train": {"train/0000.mp4": "one", "train/0001.mp4": "two"}}
+
+
+@pytest.mark.parametrize("table", [FOLDER_LAYOUTS, LIST_FORMS, PACKED], ids=["folders", "lists", "packed"])
+def test_the_page_has_the_rows_of_the_tables(table):
+    lines_of_page = PAGE.read_text().replace("\\|", "|").splitlines()
+    for name, row in table.items():
+        assert f"| {name} | `{row.shape}` | {row.used_by} |" in lines_of_page
+
+
+def test_the_page_has_every_dataset():
+    text = PAGE.read_text()
+    assert all(f"| `{name}` | {kind.summary} |" in text for name, kind in DATASETS.items())
+
+
+def test_every_row_of_the_tables_is_made_here():
+    assert set(FOLDER_LAYOUTS) <= set(FOLDERS) and set(PACKED) == set(PACKED_FILES)
+    assert all(any(name in title for title in LISTS) for name in LIST_FORMS)

@@ -87,17 +87,17 @@ DATASETS: dict[str, DatasetKind] = {
         counts=hmdb51.COUNTS,
     ),
     "kinetics": DatasetKind(
-        summary="Kinetics-400 or -600: clips of YouTube videos, listed in CSV files",
+        summary="Kinetics-400, -600 or -700: clips of YouTube videos, and lists of them",
         detect=kinetics.detect,
         read=kinetics.read,
-        looked_for="a CSV with the columns youtube_id, time_start, time_end",
+        looked_for="a list with the columns label, youtube_id, time_start, time_end, or of <class>/<id>_<start>_<end>",
         source=kinetics.SOURCE,
     ),
     "folder": DatasetKind(
-        summary="your own videos: one folder for each class, or a CSV of paths and labels",
+        summary="your own videos: one folder for each class, or lists of paths and labels",
         detect=folder.detect,
         read=folder.read,
-        looked_for="two or more folders with videos (in train/ and val/ or not), or a CSV with the columns path, label",
+        looked_for="two or more folders with videos (in train/ and val/ or not), or lists of paths and labels",
         is_last_resort=True,
     ),
 }
@@ -145,7 +145,7 @@ def find_dataset(
     """The dataset that lies in a folder; one walk through it, no file opened but lists.
 
     Args:
-        root: the folder, or a single CSV list of paths and labels.
+        root: the folder, or a single list of paths and labels.
         name: a key of ``DATASETS``, or None to go by what is there.
         split: the number of the official split.
         lists: a folder with the official lists, if they are not under ``root``.

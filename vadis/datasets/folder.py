@@ -21,7 +21,7 @@ from vadis.datasets.layout import (
     parts_of,
 )
 from vadis.datasets.listing import Dataset, Example, Problems, Request, class_key, counted, some
-from vadis.datasets.lists import Row, read_list, video_lists
+from vadis.datasets.lists import Row, is_video_name, read_list, unread_lists, video_lists
 from vadis.datasets.places import VideoFinder
 from vadis.datasets.tree import Tree, folder_of, name_of
 from vadis.errors import UsageError
@@ -71,18 +71,31 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
         for split in dict.fromkeys(row.split for row in rows):
             of_split = [row for row in rows if row.split == split]
             found += zip(of_split, finder.find(path, of_split), strict=True)
+        _refuse_header(form, found[-len(rows) :])
     classes, labels, notes = _labels(found, tree)
     splits: dict[str, list[Listed]] = {}
     for (row, file), label in zip(found, labels, strict=True):
         key = os.path.normpath(file or os.path.join(tree.root, row.path))  # noqa: PTH118
         splits.setdefault(row.split or "train", []).append(Listed(row.path, label, key))
     notes += _without_twin_split(splits)
+    if unread := unread_lists(tree, forms):
+        notes.append(f"not read as lists of videos: {some(unread)}")
     are_numbers = any(row.label != label for (row, _), label in zip(found, labels, strict=True))
     lists = Lists("folder", classes, splits, notes=tuple(notes), are_folders_classes=are_numbers)
     files = dict.fromkeys([*tree.videos, *(file for _, file in found if file)])
     dataset = assemble(lists, tree, FileIndex(_once(files), os.path.normpath), request)
     _refuse_untrained(dataset.splits)
     return dataset
+
+
+def _refuse_header(form: str, found: Sequence[tuple[Row, str | None]]) -> None:
+    """Raises UsageError for a first line that is no video like the others: it names columns, in other words."""
+    (first, file), *others = found
+    if form != "header" and file is None and any(other for _, other in others) and not is_video_name(first.path):
+        message = (
+            f"{first.place} is no video, as the other lines are: {printable(first.path)}, {printable(first.label)}"
+        )
+        raise UsageError(message, "call the columns path and label, if it says what they hold")
 
 
 def _once(files: Iterable[str]) -> list[str]:
@@ -185,7 +198,7 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
         unlisted=tuple(unlisted),
         empty_classes=_empty_folders(tree, classes, layout),
         misspelt_folders=_twins(classes),
-        notes=tree.unreadable,
+        notes=(*tree.unreadable, *(f"not read as a list of videos: {path}" for path in unread_lists(tree, {}))),
     )
     return Dataset("folder", tree.root, classes, request.split, kept, problems)
 

@@ -7,7 +7,7 @@ its lines are. What a number means is written elsewhere (``classes``), where a v
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -116,7 +116,7 @@ def _json_lines(path: str) -> Iterator[tuple[str, str, str, str]]:
 def _cells_between(delimiter: str) -> Callable[[str], Iterator[tuple[str, str, str, str]]]:
     def rows(path: str) -> Iterator[tuple[str, str, str, str]]:
         for place, cells in read_rows(path, delimiter):
-            if len(cells) < 2 or not _is_video(cells[0]):
+            if len(cells) < 2 or not is_video_name(cells[0]):
                 raise ValueError
             label = " ".join(cells[1:])
             if len(cells) > 2 and not _NUMBERS.fullmatch(label):
@@ -141,7 +141,7 @@ def _two_words(path: str) -> Iterator[tuple[str, str, str, str]]:
         raise ValueError
     for place, line in read_lines(path):
         words = re.split(r"[\s,;]+", line)
-        if len(words) != 2 or _is_video(words[-1]):
+        if len(words) != 2 or is_video_name(words[-1]):
             raise ValueError
         yield place, words[0], words[1], ""
 
@@ -152,7 +152,7 @@ def _path_alone(path: str) -> Iterator[tuple[str, str, str, str]]:
     for place, line in read_lines(path):
         folder, _, name = line.replace("\\", "/").strip("\"'").rpartition("/")
         label = folder.rpartition("/")[2]
-        if not _is_video(name) or not label:
+        if not is_video_name(name) or not label:
             raise ValueError
         if is_no_class(label):
             message = f"{place} gives no label to {printable(line)}: it lies in no class folder"
@@ -194,11 +194,17 @@ def video_lists(tree: Tree) -> dict[str, str]:
     return found
 
 
+def unread_lists(tree: Tree, forms: Mapping[str, str]) -> list[str]:
+    """The lists that are named after a split, or "metadata", and that are of no form: paths below the root."""
+    names = (path for path in tree.lists if path not in forms and not _OFFICIAL.fullmatch(name_of(path).lower()))
+    return [tree.relative(path) for path in names if split_of(stem_of(path)) or stem_of(path).lower() == "metadata"]
+
+
 def form_of(path: str) -> str | None:
     """The key of ``LIST_FORMS`` for a file, by its first lines, or None if it is no list of videos."""
     for name, form in LIST_FORMS.items():
         try:
-            if list(islice(form.rows(path), HEAD_LINES)):
+            if list(islice(form.rows(path), HEAD_LINES)) or name == "header":
                 return name
         except ValueError:
             continue
@@ -219,6 +225,8 @@ def read_list(path: str, form: str, root: str) -> list[Row]:
         after = f"after {rows[-1].place.removesuffix(',')}" if rows else "at its beginning"
         message = f"{printable(path)} has a line {after} that is not like {LIST_FORMS[form].shape}"
         raise UsageError(message, "write all lines alike; labels with commas between quotation marks") from error
+    if not rows:
+        raise UsageError(f"the list {printable(path)} names no video", "complete it, or remove it")
     return _with_splits(path, rows, root)
 
 
@@ -307,5 +315,6 @@ def _cells(cells: dict[str, str]) -> tuple[str, str, str]:
     return path, label, split
 
 
-def _is_video(path: str) -> bool:
+def is_video_name(path: str) -> bool:
+    """Whether a path in a list ends as videos do."""
     return path.lower().rstrip("\"'").endswith(EXTENSIONS)
