@@ -224,6 +224,19 @@ LISTS = {
         },
         EXPECTED,
     ),
+    "deeper, in folders that say nothing else": (
+        under("data/train", FLAT),
+        {"data/train/metadata.csv": "file_name,label\n" + "".join(f"{name},{name[:2]}\n" for name in FLAT)},
+        {"train": {f"data/train/{name}": name[:2] for name in FLAT}},
+    ),
+    "Something-Something's class list": (
+        under("videos", FLAT),
+        {
+            "train.csv": "".join(f"{name} {index % 2}\n" for index, name in enumerate(FLAT)),
+            "annotations/something-something-v2-labels.json": '{"Pushing it": "0", "Pulling it, hard": "1"}',
+        },
+        {"train": {f"videos/{name}": ("Pushing it", "Pulling it, hard")[i % 2] for i, name in enumerate(FLAT)}},
+    ),
     "in a folder of annotations, relative to a folder of videos": (
         under("videos", K400),
         {"annotations/train.txt": lines(K400, 1), "annotations/classInd.txt": "1 abseiling\r\n2 arm_wrestling\r\n"},
@@ -336,6 +349,20 @@ def test_lists_that_cannot_be_read_for_sure_are_refused(tree, name):
     assert caught.value.hint
 
 
+def test_captions_beside_videos_are_not_opened(tree, monkeypatch):
+    names = [f"train/{label}/{number}.mp4" for label in "ab" for number in range(20)]
+    root = tree(*names, lists={name.replace(".mp4", ".txt"): "train 1\n" for name in names})
+    opened = []
+
+    def noting(path, *arguments, **options):
+        opened.append(path)
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr("vadis.datasets.text.open", noting, raising=False)
+    assert shown(find_dataset(root)) == {"train": by_folder(names)}
+    assert opened == []
+
+
 # Kinetics
 
 CLIP, OTHER = "0wR5jVB-WPk_000417_000427", "--6bJUbfpnQ_000017_000027"
@@ -344,6 +371,8 @@ KINETICS_LISTS = {
     "CVDF's text": {"train.txt": "label,youtube_id,time_start,time_end,split\na b,0wR5jVB-WPk,417,427,train\n"},
     "tabs": {"train.tsv": "label\tyoutube_id\ttime_start\ttime_end\na b\t0wR5jVB-WPk\t417\t427\n"},
     "no header": {"annotations/train.txt": '"a b",0wR5jVB-WPk,417,427,train\r\n'},
+    "blanks": {"k600_train.txt": "0wR5jVB-WPk 417 427 a b\n"},
+    "blanks and the split": {"train.txt": "a b\t0wR5jVB-WPk\t417.0\t427.0\ttrain\t1\n"},
     "class and clip": {"train.txt": f"a b/{CLIP}.mp4\n"},
     "clip and class": {"k600_train.txt": f"{CLIP}.mp4 a b\n"},
     "clip, comma, class": {"train.txt": f"{CLIP},a b\n"},

@@ -114,10 +114,10 @@ def _pairs_of_json(path: str) -> list[tuple[int, str]] | None:
         return [(number, _unquoted(name)) for number, name in enumerate(value)] if _are_texts(value) else None
     if not isinstance(value, dict):
         return None
-    if all(type(number) is int for number in value.values()):
-        return [(number, _unquoted(name)) for name, number in value.items()]
     if all(key.isdecimal() for key in value) and _are_texts(value.values()):
         return [(int(key), _unquoted(name)) for key, name in value.items()]
+    if all(type(number) is int or (isinstance(number, str) and number.isdecimal()) for number in value.values()):
+        return [(int(number), _unquoted(name)) for name, number in value.items()]
     return None
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from vadis.datasets.checks import Cut, FileIndex, Listed, Lists, assemble
 from vadis.datasets.layout import SPLIT_NAMES, is_no_class, is_replacement, split_of
 from vadis.datasets.listing import Dataset, Request, class_key
-from vadis.datasets.text import columns_of, is_text, read_lines, read_rows, read_table
+from vadis.datasets.text import columns_of, is_text, read_lines, read_table
 from vadis.datasets.tree import Tree, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -30,7 +30,11 @@ SOURCE = (
 HEAD_LINES = 20  # of a file without a header by which it is known
 _COLUMNS = {"youtube_id", "time_start", "time_end"}
 _AS_PUBLISHED = f"take the line out, or the list from {SOURCE}"
-_ID = re.compile(r"[\w-]{11}")  # of a video on YouTube
+_SEPARATED = re.compile(r"[\s,;]+")
+_LINE = re.compile(
+    r"(?:(?P<before>.+?)[\s,;]+)?(?P<id>[\w-]{11})[\s,;]+(?P<start>\d+(?:\.\d+)?)[\s,;]+(?P<end>\d+(?:\.\d+)?)"
+    r"(?:[\s,;]+(?P<behind>\S.*?))?(?:[\s,;]+\d)?"  # at the end perhaps whether the video is under Creative Commons
+)
 _CLIP = re.compile(r"(?P<id>[\w-]{11})_(?P<start>\d{1,6})_(?P<end>\d{1,6})")
 
 
@@ -90,8 +94,8 @@ def _key(path: str, names: dict[str, str]) -> str:
 
 def _lists_of(tree: Tree) -> dict[str, str]:
     """The lists of clips in a tree: path → key of ``LIST_FORMS``."""
-    endings = (".csv", ".txt", ".tsv")
-    forms = {path: _form_of(path) for path in tree.lists if path.lower().endswith(endings) and is_text(path)}
+    tables = (path for path in tree.lists if path.lower().endswith((".csv", ".tsv")) or _says_split(path))
+    forms = {path: _form_of(path) for path in tables if is_text(path)}
     return {path: form for path, form in forms.items() if form is not None}
 
 
@@ -114,17 +118,29 @@ def _with_header(path: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _without_header(path: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """``abseiling,0wR5jVB-WPk,417,427,val``, without a first line that names the columns."""
-    for place, cells in read_rows(path):
-        if len(cells) < 4 or not _ID.fullmatch(cells[1]) or not (cells[2] + cells[3]).replace(".", "").isdigit():
+    """``abseiling,0wR5jVB-WPk,417,427,val``, or ``0wR5jVB-WPk 417 427 abseiling``, without names of columns before."""
+    for place, line in read_lines(path):
+        match = _LINE.fullmatch(line)
+        before, *behind = [] if match is None else [match["before"] or "", *_SEPARATED.split(match["behind"] or "")]
+        split = behind.pop() if behind and behind[-1].lower() in SPLIT_NAMES else ""
+        label = before or " ".join(behind)
+        if match is None or not label or label.isdecimal():
             raise ValueError
-        columns = ("label", "youtube_id", "time_start", "time_end", "split")
-        yield place, dict(zip(columns, cells, strict=False))
+        yield (
+            place,
+            {
+                "label": label.strip("\"' "),
+                "youtube_id": match["id"],
+                "time_start": match["start"],
+                "time_end": match["end"],
+                "split": split,
+            },
+        )
 
 
 def _clip_names(path: str) -> Iterator[tuple[str, dict[str, str]]]:
     """``abseiling/0wR5jVB-WPk_000417_000427.mp4``, or that name without its folder and the class behind it."""
-    if _split_in(stem_of(path)).lower() not in SPLIT_NAMES:
+    if not _says_split(path):
         raise ValueError
     for place, line in read_lines(path):
         file, label = _file_and_label(line)
@@ -185,6 +201,10 @@ def _row(path: str, place: str, cells: dict[str, str]) -> _Row:
         message = f"{place} is not a clip: it needs an id, and a start before its end"
         raise UsageError(message, _AS_PUBLISHED)
     return _Row(split, cells.get("label", ""), cells["youtube_id"], start, end)
+
+
+def _says_split(path: str) -> bool:
+    return path.lower().endswith((".csv", ".tsv", ".txt")) and _split_in(stem_of(path)) in SPLIT_NAMES
 
 
 def _split_in(stem: str) -> str:

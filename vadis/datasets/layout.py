@@ -28,7 +28,7 @@ OTHER_SPLITS = frozenset({"trainval", "holdout", "minival", "unlabeled", "unlabe
 CONTAINERS = frozenset(
     {
         *("video", "videos", "clip", "clips", "data", "dataset", "datasets", "rawframes", "frames", "rawvideos"),
-        *("split", "splits", "annotation", "annotations", "metadata"),
+        *("annotation", "annotations", "metadata"),
     }
 )
 """Names of folders that hold class or split folders, and say nothing else."""
@@ -37,7 +37,7 @@ _BESIDE_SPLITS = CONTAINERS | {
     *("set", "list", "lists", "file", "files", "filelist", "filelists", "videofolder", "paths", "ann", "anno", "annos"),
     *("label", "labels", "kinetics", "k", "ucf", "hmdb", "minikinetics", "raw", "rgb", "px", "p", "x", "short", "side"),
     *("resized", "compress", "compressed", "cache", "dense", "all", "full", "mini", "tiny", "small", "org", "mp", "of"),
-    *("part", "shard"),
+    *("part", "shard", "split", "splits"),
 }
 """Words that stand beside a split's name without changing what it is: ``kinetics400_train_list_videos``."""
 

@@ -15,9 +15,9 @@ from vadis.datasets.classes import is_class_list_name
 from vadis.datasets.layout import (
     SPLIT_NAMES,
     has_split_folders,
-    is_container,
     is_no_class,
     is_usual_name,
+    parts_of,
     split_of,
 )
 from vadis.datasets.listing import some
@@ -55,7 +55,6 @@ SCORE_COLUMNS = frozenset({"score", "confidence", "probability", "prediction", "
 
 MOSTLY = 0.9  # share of the videos that are named as in a dataset, from which on a folder is taken for it
 HEAD_LINES = 20  # lines of a file by which its form is known
-MAX_DEPTH = 1  # folders below the root where lists lie: annotations/train.csv, train/metadata.csv
 
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt")  # of UCF-101: three splits in one folder
 _ENDING = "|".join(re.escape(each) for each in EXTENSIONS)
@@ -180,13 +179,13 @@ LIST_FORMS = {
 def video_lists(tree: Tree) -> dict[str, str]:
     """The lists of videos in a tree: path → key of ``LIST_FORMS``; no more of them is read than their first lines.
 
-    They lie in the root itself, or in a folder of lists or of a split below it: a table elsewhere is rather somebody's
-    notes. A list that was named itself is one in any case.
+    They lie in the root itself, or below it in folders that are named after splits, lists or containers: a table
+    elsewhere is rather somebody's notes. A list that was named itself is one in any case.
     """
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
     found = {}
     for path in tree.lists:
-        if path.lower().endswith(".json") or not is_text(path) or not (is_alone or _may_be_list(tree, path)):
+        if path.lower().endswith(".json") or not (is_alone or _may_be_list(tree, path)) or not is_text(path):
             continue
         form = form_of(path)
         if form is not None:
@@ -254,16 +253,17 @@ def is_named(tree: Tree, pattern: re.Pattern[str]) -> bool:
 
 
 def _may_be_list(tree: Tree, path: str) -> bool:
-    """Whether a file lies and is called as lists of videos do."""
-    stem, folder = stem_of(path), name_of(folder_of(path))
+    """Whether a file lies and is called as lists of videos do; no file is opened but tables in the root itself."""
     if _OFFICIAL.fullmatch(name_of(path).lower()):
         return False
-    depth = tree.relative(path).count(os.sep) if path.startswith(tree.root + os.sep) else 0
-    if depth > MAX_DEPTH or (depth and not (stem.lower() == "metadata" or split_of(folder) or is_container(folder))):
+    stem = stem_of(path)
+    above = parts_of(tree.relative(path))[:-1] if path.startswith(tree.root + os.sep) else []
+    if above and not (all(map(is_usual_name, above)) or (stem.lower() == "metadata" and len(above) == 1)):
         return False
-    if is_usual_name(stem) or path.lower().endswith(".jsonl"):
+    if is_usual_name(stem) or (not above and path.lower().endswith(".jsonl")):
         return True
-    return not is_class_list_name(path) and any(_has_columns(columns_of(path, each)) for each in ",\t;")
+    is_table = not above and path.lower().endswith((".csv", ".tsv")) and not is_class_list_name(path)
+    return is_table and any(_has_columns(columns_of(path, each)) for each in ",\t;")
 
 
 def _row(place: str, path: str, label: str, written: str) -> Row:
