@@ -268,6 +268,13 @@ def test_lists(tree, name):
     assert shown(find_dataset(root)) == expected
 
 
+def test_files_of_equal_names_in_many_classes_on_another_machine(tree):
+    names = [f"videos/train/c{label:03}/{number:04}.mp4" for label in range(100) for number in range(2)]
+    absolute = [name.replace("videos/train/", "D:\\k400\\").replace("/", "\\") for name in names]
+    text = "".join(f"{written}\t{name.split('/')[2]}\n" for written, name in zip(absolute, names, strict=True))
+    assert shown(find_dataset(tree(*names, lists={"train.txt": text}))) == {"train": by_folder(names)}
+
+
 @pytest.mark.parametrize("content", ["", "path\n1.mp4\n", "whatever\n"])
 def test_a_list_that_is_not_read_is_told(tree, content):
     dataset = find_dataset(tree(*TRAIN, lists={"test.csv": content}))

@@ -45,10 +45,12 @@ class VideoFinder:
         self._tree = tree
         self._exact = {tree.relative(path).replace(os.sep, "/"): path for path in tree.videos}
         self._by_stem: dict[str, list[str]] = {}  # without the ending, which lists leave out or state otherwise
-        self._by_name: dict[str, list[str]] = {}
+        self._by_tail: dict[str, list[str]] = {}  # by the name, and by the name with its folder
         for relative in self._exact:
-            self._by_stem.setdefault(_without_ending(relative), []).append(relative)
-            self._by_name.setdefault(_without_ending(relative.rpartition("/")[2]), []).append(relative)
+            stem = _without_ending(relative)
+            self._by_stem.setdefault(stem, []).append(relative)
+            for tail in _tails(stem):
+                self._by_tail.setdefault(tail, []).append(relative)
 
     def find(self, path: str, rows: Sequence[Row]) -> list[str | None]:
         """The files that the rows of one split of the list at ``path`` mean, None for those that are not there.
@@ -57,7 +59,7 @@ class VideoFinder:
             UsageError: where paths fit several files.
         """
         written = [_normal(row.path) for row in rows]
-        bases = self._bases(path, written[:SAMPLED_ROWS])
+        bases = self._bases(path, written[:: -(-len(written) // SAMPLED_ROWS)])
         found = [[self._at(base.applied(each)) for each in written] for base in bases]
         counts = [sum(each is not None for each in files) for files in found]
         best = max(counts, default=0)
@@ -78,9 +80,9 @@ class VideoFinder:
         """The bases to try: the root, the list's folder, then those that the names of files suggest."""
         fits: Counter[Base] = Counter()
         for each in written:
-            folders, name = each.split("/")[:-1], each.rpartition("/")[2]
-            for relative in islice(self._by_name.get(_without_ending(name), ()), 4 * MOST_BASES):
-                fits[_base(folders, relative.split("/")[:-1])] += 1
+            alike = next((self._by_tail[tail] for tail in _tails(_without_ending(each)) if tail in self._by_tail), ())
+            for relative in islice(alike, 4 * MOST_BASES):
+                fits[_base(each.split("/")[:-1], relative.split("/")[:-1])] += 1
         likely = [base for base, _ in fits.most_common(MOST_BASES) if not _contradicts_itself(base)]
         return list(dict.fromkeys((*_natural(self._tree, path), *likely)))
 
@@ -132,6 +134,12 @@ def _normal(path: str) -> str:
     """A path of a list with "/" between its parts, however Windows wrote it, and nothing that is no part."""
     text = path.replace("\\", "/") if "/" not in path else path
     return os.path.normpath(text).replace(os.sep, "/")
+
+
+def _tails(path: str) -> list[str]:
+    """The last two parts of a path, and the last alone."""
+    above, _, name = path.rpartition("/")
+    return [f"{above.rpartition('/')[2]}/{name}", name] if above else [name]
 
 
 def _without_ending(path: str) -> str:
