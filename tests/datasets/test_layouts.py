@@ -275,6 +275,55 @@ def test_files_of_equal_names_in_many_classes_on_another_machine(tree):
     assert shown(find_dataset(tree(*names, lists={"train.txt": text}))) == {"train": by_folder(names)}
 
 
+def test_a_column_that_holds_splits(tree):
+    text = "path,label,set\n" + "".join(f"{name},{name[:3]},{('train', 'TEST')['2' in name]}\n" for name in K400)
+    assert {split: len(each) for split, each in shown(find_dataset(tree(*K400, lists={"a.csv": text}))).items()} == {
+        "train": 2,
+        "test": 2,
+    }
+
+
+CLASS_LISTS = {
+    "names": ("classes.txt", "run\nwalk\n"),
+    "a heading": ("classes.csv", "name\nrun\nwalk\n"),
+    "numbers before": ("label_map.txt", "0 run\n1 walk\n"),
+    "numbers behind": ("labels.txt", "run 0\nwalk 1\n"),
+    "any order": ("classes.tsv", "1\twalk\n0\trun\n"),
+    "a table": ("class_names.csv", "class_id;class_name\r\n1;walk\r\n0;run\r\n"),
+    "quotes": ("categories.txt", '"run"\n"walk"\n'),
+    "JSON": ("classes.json", '["run", "walk"]'),
+    "JSON, id2label": ("config_labels.json", '{"id2label": {"0": "run", "1": "walk"}, "x": 3}'),
+}
+
+
+@pytest.mark.parametrize("name", CLASS_LISTS)
+def test_class_lists(tree, name):
+    path, content = CLASS_LISTS[name]
+    root = tree("v/1.mp4", "v/2.mp4", lists={path: content, "train.txt": "v/1.mp4 0\nv/2.mp4 1\n"})
+    assert shown(find_dataset(root)) == {"train": {"v/1.mp4": "run", "v/2.mp4": "walk"}}
+    assert find_dataset(root / "train.txt").classes == ("run", "walk")
+
+
+def test_names_that_end_in_numbers(tree):
+    lists = {"classes.txt": "gesture 1\ngesture 2\n", "train.txt": "v/1.mp4 0\nv/2.mp4 1\n"}
+    assert find_dataset(tree("v/1.mp4", "v/2.mp4", lists=lists)).classes == ("gesture 1", "gesture 2")
+
+
+def test_classes_of_a_list_that_differ_only_in_spelling_are_told(tree):
+    text = "".join(f"{name} {name[:3]}\n" for name in K400) + "x.mp4 ABS\n"
+    notes = find_dataset(tree(*K400, "x.mp4", lists={"train.txt": text})).problems.notes
+    assert any("ABS and abs" in note or "abs and ABS" in note for note in notes)
+
+
+def test_one_file_in_two_splits_by_its_name_or_a_link(tree):
+    root = tree("train/run/clip.mp4", "train/walk/other.mp4", "test/walk/mine.mp4", "val/run/clip.mp4")
+    assert any("train/run/clip.mp4" in note for note in find_dataset(root).problems.notes)
+    (root / "test/run").mkdir()
+    (root / "test/run/clip.mp4").hardlink_to(root / "train/run/clip.mp4")
+    with pytest.raises(UsageError, match=r"train/run/clip\.mp4"):
+        find_dataset(root)
+
+
 @pytest.mark.parametrize("content", ["", "path\n1.mp4\n", "whatever\n"])
 def test_a_list_that_is_not_read_is_told(tree, content):
     dataset = find_dataset(tree(*TRAIN, lists={"test.csv": content}))

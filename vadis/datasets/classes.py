@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vadis.datasets.layout import SPLIT_NAMES
 from vadis.datasets.listing import counted, some
-from vadis.datasets.text import read_lines
+from vadis.datasets.text import read_lines, read_rows
 from vadis.datasets.tree import EXTENSIONS, Tree, stem_of
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
@@ -31,6 +31,7 @@ _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,;:]+(?P<name>\S.*)")
 _NAME_FIRST = re.compile(r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)")
 _HEADER_NUMBER = {"id", "index", "number", "class_id", "class_index", "label_id", "idx"}
 _HEADER_NAME = {"name", "class", "class_name", "label", "label_name", "category"}
+_HEADER_ALONE = _HEADER_NAME | {"names", "classes", "labels", "categories", "action"}
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,21 @@ def _pairs_of_text(path: str) -> list[tuple[int, str]] | None:
     if path.lower().endswith(".jsonl"):
         return None
     lines = [line for _, line in read_lines(path)]
-    if not lines or any(_names_video(line) for line in lines):
+    if len(lines) < 2 or any(_names_video(line) for line in lines):
         return None
     heading = {cell.strip().lower() for cell in re.split(r"[,;\t]", lines[0])}
     has_header = len(heading) == 2 and bool(heading & _HEADER_NUMBER) and bool(heading & _HEADER_NAME)
-    lines = lines[1:] if has_header else lines
+    lines = lines[1:] if has_header or heading <= _HEADER_ALONE else lines
+    is_table = path.lower().endswith((".csv", ".tsv"))
+    if is_table and any(len(cells) > 2 for _, cells in read_rows(path, "\t" if "\t" in lines[0] else ",")):
+        return None
     for form in (_NUMBER_FIRST, _NAME_FIRST):
         matches = [form.fullmatch(line) for line in lines]
         numbered = [(int(match["number"]), _unquoted(match["name"])) for match in matches if match]
-        if numbered and len(numbered) == len(lines):
+        is_clear = form is _NUMBER_FIRST or len({name for _, name in numbered}) == len(lines)  # no "gesture 1"
+        if numbered and len(numbered) == len(lines) and is_clear:
             return numbered
-    is_table = path.lower().endswith((".csv", ".tsv")) and any(re.search(r"[,;\t]", line) for line in lines)
+    is_table = is_table and any(re.search(r"[,;\t]", line) for line in lines)
     return None if has_header or is_table else [(number, _unquoted(line)) for number, line in enumerate(lines)]
 
 

@@ -28,6 +28,7 @@ from vadis.errors import UsageError
 from vadis.results import printable
 
 VALIDATION_SHARE = 0.2  # a small dataset needs some files of each class on both sides
+MOST_COMPARED = 100  # files of equal names that are looked at: two calls for each
 _HASH_RANGE = 1 << 64  # the first 8 bytes of a SHA-256
 _NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a spreadsheet has saved it
 
@@ -78,8 +79,7 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
         key = os.path.normpath(file or os.path.join(tree.root, row.path))  # noqa: PTH118
         splits.setdefault(row.split or "train", []).append(Listed(row.path, label, key))
     notes += _without_twin_split(splits)
-    if unread := unread_lists(tree, forms):
-        notes.append(f"not read as lists of videos: {some(unread)}")
+    notes += _unread(tree, forms)
     are_numbers = any(row.label != label for (row, _), label in zip(found, labels, strict=True))
     lists = Lists("folder", classes, splits, notes=tuple(notes), are_folders_classes=are_numbers)
     files = dict.fromkeys([*tree.videos, *(file for _, file in found if file)])
@@ -125,6 +125,9 @@ def _labels(found: Sequence[tuple[Row, str | None]], tree: Tree) -> tuple[tuple[
         raise UsageError(message, "write the label behind the path, or give the class another name")
     if absent := [name for name in order if name not in present]:
         notes.append(f"{counted(absent, 'class')} of the class list without a video, left out: {some(absent)}")
+    if twins := _twins(sorted(present)):
+        pairs = some(f"{one} and {other}" for one, other in twins.items())
+        notes.append(f"classes that differ only in spelling: {pairs}")
     return tuple(name for name in order if name in present), labels, notes
 
 
@@ -198,7 +201,7 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
         unlisted=tuple(unlisted),
         empty_classes=_empty_folders(tree, classes, layout),
         misspelt_folders=_twins(classes),
-        notes=(*tree.unreadable, *(f"not read as a list of videos: {path}" for path in unread_lists(tree, {}))),
+        notes=(*tree.unreadable, *_namesakes(tree, kept), *_unread(tree)),
     )
     return Dataset("folder", tree.root, classes, request.split, kept, problems)
 
@@ -208,6 +211,42 @@ def _empty_folders(tree: Tree, classes: Iterable[str], layout: PlacedLayout) -> 
     places = (layout.place(tuple(parts_of(tree.relative(folder)))) for folder in tree.folders)
     labels = dict.fromkeys(place[1] for place in places if place and not is_no_class(place[1]))
     return tuple(f"{label} (no video)" for label in labels if label not in set(classes))
+
+
+def _unread(tree: Tree, forms: Mapping[str, str] | None = None) -> list[str]:
+    paths = unread_lists(tree, forms or {})
+    return [f"not read as lists of videos: {some(paths)}"] if paths else []
+
+
+def _namesakes(tree: Tree, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """What there is to say of files with the same class and name in two splits; names of little but digits are usual.
+
+    Raises:
+        UsageError: for one file that lies in two splits by a link.
+    """
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    twice: list[tuple[str, str]] = []
+    for split, examples in splits.items():
+        for example in examples:
+            name = name_of(example.path)
+            other_split, other = first.setdefault((example.label, name), (split, example.path))
+            if other_split != split and sum(map(str.isalpha, name.rpartition(".")[0])) > 2:
+                twice.append((other, example.path))
+    linked = [tree.relative(one) for one, other in twice[:MOST_COMPARED] if _are_one(one, other)]
+    if linked:
+        message = f"{counted(linked, 'file')} in two splits, by a link: {some(linked)}"
+        raise UsageError(message, "take them out of one: a test on what was learnt proves nothing")
+    if not twice:
+        return []
+    names = some(tree.relative(one) for one, _ in twice)
+    return [f"{counted(twice, 'name')} in two splits, as of the same clips: {names}"]
+
+
+def _are_one(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121
+    except OSError:
+        return False
 
 
 def _twins(classes: Iterable[str]) -> dict[str, str | None]:

@@ -41,6 +41,9 @@ LABEL_COLUMNS = (
 _LESSER_LABELS = frozenset({"class", "category", "action", "tag", "target", "activity"})
 
 SPLIT_COLUMNS = ("split", "subset", "partition")
+"""Columns that name the split, the best first; those after them do where their cells are splits."""
+
+_LESSER_SPLITS = frozenset({"set", "phase", "mode", "usage", "type", "dataset_split", "group", "fold"})
 
 PART_COLUMNS = frozenset(
     {
@@ -311,7 +314,8 @@ def _cells(cells: dict[str, str]) -> tuple[str, str, str]:
     """The path, the label and the split in one row of a table."""
     path = next(cells[name] for name in PATH_COLUMNS if name in cells)
     label = next(cells[name] for name in LABEL_COLUMNS if name in cells)
-    split = next((cells[name] for name in SPLIT_COLUMNS if name in cells), "")
+    lesser = (cell for name, cell in cells.items() if name in _LESSER_SPLITS and cell.lower() in SPLIT_NAMES)
+    split = next((cells[name] for name in SPLIT_COLUMNS if name in cells), next(lesser, ""))
     return path, label, split
 
 
