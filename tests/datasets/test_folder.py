@@ -99,8 +99,9 @@ def test_videos_in_no_class_folder_are_told(tree):
     assert set(find_dataset(root, "folder").problems.unlisted) == {"loose.mp4", "train/loose.mp4", *many("a", "b")}
 
 
-def test_a_class_may_be_called_train(tree):
-    assert find_dataset(tree(*many("train", "plane"))).classes == ("plane", "train")
+def test_no_class_is_called_as_a_split(tree):
+    with pytest.raises(UsageError, match="train/"):
+        find_dataset(tree(*many("train", "plane")))
 
 
 def test_one_class_folder_is_too_few(tree):

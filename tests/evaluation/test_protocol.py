@@ -57,6 +57,22 @@ def test_an_example_inside_a_file(model: Model, tmp_path: Path) -> None:
     np.testing.assert_allclose(inside.logits["rgb"], answer(Example(str(cut), "x"), rgb).logits["rgb"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("bounds", [(2.0, 5.0), (400.0, 403.0)])
+def test_a_clip_that_is_cut_already_is_not_cut_again(model: Model, tmp_path: Path, bounds: tuple[float, float]) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=76, seed=4, codec="ffv1"))
+    rgb = model.only(("rgb",))
+    found = answer(Example(path, "class 0", *bounds, may_be_trimmed=True), rgb)
+    assert found.error is None
+    np.testing.assert_array_equal(found.logits["rgb"], answer(Example(path, "class 0"), rgb).logits["rgb"])
+
+
+def test_a_whole_video_that_might_be_trimmed_is_cut(model: Model, tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=126, seed=4, codec="ffv1"))
+    rgb = model.only(("rgb",))
+    found = answer(Example(path, "class 0", 2.0, 5.0, may_be_trimmed=True), rgb)
+    np.testing.assert_array_equal(found.logits["rgb"], answer(Example(path, "x", 2.0, 5.0), rgb).logits["rgb"])
+
+
 def test_a_broken_video_gives_the_reason(model: Model, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     found = answer(Example(str(tmp_path / "empty.mp4"), "class 0"), model)

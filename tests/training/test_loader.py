@@ -184,6 +184,20 @@ def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
     assert part_of(Example("a", "walk", *bounds), length, frames, None) == part
 
 
+@pytest.mark.parametrize(
+    ("length", "part"),
+    [
+        (75, Part(0, 64, 64)),  # 3 s, as listed: the clip itself
+        (70, Part(0, 64, 64)),
+        (20, Part(0, 20, 64)),  # ends before the clip would begin
+        (250, Part(50, 64, 64)),  # the whole video
+        (124, Part(50, 64, 64)),  # the whole video, rounded
+    ],
+)
+def test_the_part_of_a_clip_that_may_be_cut_already(length, part):
+    assert part_of(Example("a", "walk", 2.0, 5.0, may_be_trimmed=True), length, 64, None) == part
+
+
 def test_a_part_that_is_not_there():
     with pytest.raises(VideoError) as error:
         part_of(Example("a", "walk", 10.0, 12.0), 200, 64, None)

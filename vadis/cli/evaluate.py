@@ -40,7 +40,7 @@ From what `vadis classify` wrote, without a model:
 """
 
 DATA = "Dataset"
-_DATA_OPTION = typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA)
+_DATA_OPTION = typer.Option("--data", metavar="DIR", help="The dataset's folder, or a list.", rich_help_panel=DATA)
 Data = Annotated[Path, _DATA_OPTION]
 DataIfAny = Annotated[Path | None, _DATA_OPTION]
 DatasetName = Annotated[

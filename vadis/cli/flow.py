@@ -47,7 +47,7 @@ VIDEO_NAMES = (".mp4", ".mov", ".mkv")
 DATA = "Dataset, instead of INPUTS"
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA),
+    typer.Option("--data", metavar="DIR", help="The dataset's folder, or a list.", rich_help_panel=DATA),
 ]
 DatasetName = Annotated[
     str | None,

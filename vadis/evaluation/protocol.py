@@ -15,6 +15,7 @@ import numpy as np
 
 from vadis.batching import Batches
 from vadis.datasets import Dataset, Example
+from vadis.datasets.parts import tested_part
 from vadis.errors import UsageError, VideoError
 from vadis.evaluation.answers import Answer, AnswerFile, Key, Logits
 from vadis.inference import Progress, reporter
@@ -76,9 +77,7 @@ def answers(
 def _begin(model: Model, decoders: Decoders, example: Example) -> Preparation:
     """The part of an example's video that the test looks at, begun."""
     rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
-    start = round((example.start_seconds or 0) * rate)
-    if example.end_seconds is not None:
-        count = min(count, max(1, round(example.end_seconds * rate) - start))
+    start, count = tested_part(example, decoders, rate, count)
     return Preparation(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
 
 

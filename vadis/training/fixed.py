@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Example
+from vadis.datasets.parts import tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.features import mean_features
 from vadis.inference import Progress
@@ -231,9 +232,7 @@ def _tested(
 ) -> dict[str, Features]:
     """What the paper's test sees of one example, just before the last layer: by network (channels,)."""
     rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
-    start = round((example.start_seconds or 0) * rate)
-    if example.end_seconds is not None:
-        frames = min(frames, max(1, round(example.end_seconds * rate) - start))
+    start, frames = tested_part(example, decoders, rate, frames)
     part = partial(mean_features, start_frame=start, max_frames=frames)
     found = part(example.path, model, listed=True, progress=progress, decoders=decoders)
     if len(found) < len(model.networks):

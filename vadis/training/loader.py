@@ -212,8 +212,9 @@ def part_of(example: Example, length: int, frames: int | None, draw: Draw | None
         VideoError: ``too_short``.
     """
     # 10 frames, frames = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, frames = 4 → 0 1 2 0
-    first = 0 if example.start_seconds is None else round(example.start_seconds * GRID_FPS)
-    end = length if example.end_seconds is None else min(length, round(example.end_seconds * GRID_FPS))
+    start_seconds, end_seconds = example.span(length / GRID_FPS)
+    first = round(start_seconds * GRID_FPS)
+    end = length if end_seconds is None else min(length, round(end_seconds * GRID_FPS))
     room = end - first
     if room <= 0:
         raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
