@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("quick_tvl1")
 
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
-DRAWS = re.compile("vadis annotate |--recipe camera-motion|tests.camera.classical")  # commands that need OpenCV
+DRAWS = re.compile("vadis annotate |--recipe camera-motion")  # commands that need OpenCV
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
 
@@ -209,7 +209,11 @@ def test_the_scripts_for_schedulers_do_a_shard_each(sandbox: Path) -> None:
 
 
 TOOLS = [
-    pytest.param(command, id=f"{page.name}: {command}")
+    pytest.param(
+        command,
+        id=f"{page.name}: {command}",
+        marks=[pytest.mark.integration("playwright")] if "report_page" in command else [],
+    )
     for page in PAGES
     for command in commands(page, "sh")
     if re.match(r"(\w+=\w+ )?pytest|python (-m tests|tests)", command)
