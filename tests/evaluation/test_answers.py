@@ -58,7 +58,14 @@ def test_a_file_cut_anywhere_loses_one_answer_at_most(path: Path) -> None:
 
 
 def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    for content in (b"notes without an end of line", b"[1]\n", b'{"settings": 3}\n{}\n', b"\n", b"\xff\x00\n"):
+    for content in (
+        b"notes without an end of line",
+        b"[1]\n",
+        b'{"settings": 3}\n{}\n',
+        b"[" * 700 + b"]" * 700 + b"\n",
+        b"\n",
+        b"\xff\x00\n",
+    ):
         other = tmp_path / "other.jsonl"
         other.write_bytes(content)
         with pytest.raises(UsageError, match="not a file of answers"):
@@ -72,6 +79,7 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
         b"\x00\x00\x00",
         b"[]",
         b'{"path": "x"}',
+        b"[" * 700 + b"]" * 700,
         b'{"path": "x", "label": "run", "logits": 5}',
         b'{"path": "x", "label": "run", "logits": {"rgb": [1, 2]}}',
         b'{"path": "x", "label": "run", "logits": {"rgb": [1, 2, NaN]}}',

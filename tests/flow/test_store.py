@@ -145,9 +145,10 @@ def test_a_store_made_with_other_settings_is_refused(store, key, value):
 
 
 def test_damaged_settings_are_refused(store):
-    (store.root / "settings.json").write_text("{")
-    with pytest.raises(UsageError, match="damaged"):
-        FlowStore(store.root)
+    for content in ("{", "[" * 700 + "]" * 700):
+        (store.root / "settings.json").write_text(content)
+        with pytest.raises(UsageError, match="damaged"):
+            FlowStore(store.root)
 
 
 def test_a_folder_with_something_else_is_not_taken(tmp_path):

@@ -1,6 +1,5 @@
 """The annotated video: every frame at its own time, upright, with its sound; the labels where they belong."""
 
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 
 from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
-from vadis.errors import UsageError, VadisError
-from vadis.report import overlay
+from vadis.errors import UsageError
 from vadis.report.annotate import annotate
 from vadis.report.overlay import COLOURS, WHITE, Overlay
 from vadis.results import Label, Segment, VideoResult
 from vadis.video.reader import open_source
 
+pytestmark = pytest.mark.usefixtures("cv2")
 RESULT = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.6)])
 
 
@@ -131,10 +130,3 @@ def test_sound_that_does_not_fit_is_refused_with_what_to_do(tmp_path: Path) -> N
     assert error.value.hint is not None and ".mkv" in error.value.hint
     assert not list(tmp_path.glob("seen*"))
     assert annotate(str(source), RESULT, tmp_path / "seen.mp4", with_sound=False) == 1
-
-
-def test_without_libgl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(VadisError, match="OpenCV") as error:
-        overlay.opencv()
-    assert error.value.hint is not None and "libgl1" in error.value.hint

@@ -31,6 +31,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.integration("playwright")
 def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path, browser: Browser) -> None:
     write_run_page(run, run / "report.html", "my run")
     assert (run / "curves.png").is_file()
@@ -70,7 +71,8 @@ def test_a_run_at_any_stage_has_a_page(run: Path, missing: str) -> None:
 
 def test_what_is_no_run_and_what_is_damaged_is_told(tmp_path: Path, run: Path) -> None:
     assert not is_run(tmp_path)
-    (run / "metrics.json").write_text("{")
-    with pytest.raises(UsageError, match=r"metrics\.json is damaged"):
-        write_run_page(run, run / "report.html", "t")
+    for content in ("{", "[" * 700 + "]" * 700):
+        (run / "metrics.json").write_text(content)
+        with pytest.raises(UsageError, match=r"metrics\.json is damaged"):
+            write_run_page(run, run / "report.html", "t")
     assert not (run / "report.html").exists()

@@ -150,9 +150,10 @@ def test_features_of_another_model_or_other_streams_are_refused(start: Model, tm
         open_store(tmp_path, plan_of([Example("/data/x.mp4", "a")], start, streams=("rgb", "flow")))
     with pytest.raises(UsageError, match="without a model there are no features"):
         open_store(tmp_path, replace(plan, start=None))
-    (tmp_path / "features" / "settings.json").write_text("{")
-    with pytest.raises(UsageError, match="is damaged"):
-        open_store(tmp_path, plan)
+    for content in ("{", "[" * 700 + "]" * 700):
+        (tmp_path / "features" / "settings.json").write_text(content)
+        with pytest.raises(UsageError, match="is damaged"):
+            open_store(tmp_path, plan)
     (tmp_path / "other" / "features").mkdir(parents=True)
     (tmp_path / "other" / "features" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="something else than features"):

@@ -71,6 +71,7 @@ def test_an_unknown_recipe_names_the_nearest_and_all():
         ("milestones", [1, 2]),
         ("milestones", "[[1]]"),
         ("milestones", 5),
+        ("milestones", "[" * 700 + "]" * 700),
     ],
 )
 def test_values_of_another_kind(name, value):

@@ -276,13 +276,13 @@ def _extra(name: str, module: ModuleType) -> str:
 
 
 def _opencv() -> Finding:
-    module = _imported("cv2")
-    if isinstance(module, ModuleType):
-        return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")
-    remedy = "only needed for drawing"
-    if "libGL" in module:
-        remedy += "; install the system's libGL (Debian, Ubuntu: apt-get install libgl1)"
-    return Finding(NOTE, "opencv", module, remedy)
+    from vadis.report.overlay import opencv
+
+    try:
+        module = opencv()
+    except VadisError as error:
+        return Finding(NOTE, "opencv", error.message, f"only needed for drawing; {error.hint}")
+    return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")
 
 
 def _cache_state(folder: Path) -> Finding:

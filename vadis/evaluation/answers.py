@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vadis.atomic import FULL_DISK
 from vadis.errors import OutputLockedError, UsageError
+from vadis.parsing import parse_json
 from vadis.results import printable
 
 ANSWERS_NAME = "answers.jsonl"
@@ -131,7 +132,7 @@ def parsed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Answer
     whole = content.rfind(b"\n") + 1
     header, *lines = content[:whole].splitlines() or [b""]
     try:
-        settings = json.loads(header)["settings"]
+        settings = parse_json(header)["settings"]
         num_classes = len(settings["classes"]) if "classes" in settings else None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{_shown(path)} is not a file of answers", hint="choose another folder") from error
@@ -141,7 +142,7 @@ def parsed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Answer
 
 def _answer(path: Path, number: int, line: bytes, num_classes: int | None) -> Answer:
     try:
-        found = Answer.from_json(json.loads(line))
+        found = Answer.from_json(parse_json(line))
         is_sound = all(_is_finite_row(row, num_classes) for row in found.logits.values())
     except (ValueError, KeyError, TypeError, AttributeError):
         is_sound = False

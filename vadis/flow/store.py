@@ -24,6 +24,7 @@ from vadis.atomic import FULL_DISK, temporary_beside
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.flow.codes import BOUND, STEPS, decoded
 from vadis.flow.recording import CODEC
+from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
 from vadis.video.frames import SHORT_SIDE
@@ -154,7 +155,7 @@ class FlowStore:
 def _read_settings(path: Path) -> dict[str, Any] | None:
     """The settings of a store, None where there is none."""
     try:
-        settings = json.loads(path.read_bytes())
+        settings = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

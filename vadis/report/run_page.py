@@ -14,6 +14,7 @@ from typing import Any
 from vadis.atomic import temporary_beside
 from vadis.errors import UsageError
 from vadis.formats import visible
+from vadis.parsing import parse_json
 from vadis.report.page import head, read
 from vadis.report.plots import plot_curves
 
@@ -142,7 +143,7 @@ def _logs(folder: Path) -> dict[str, Path]:
 def _json(path: Path) -> Mapping[str, Any]:
     """An object from a file of the run; empty where there is none."""
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:

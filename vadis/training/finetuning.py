@@ -28,6 +28,7 @@ from vadis.errors import UsageError, what_next
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inflation import from_imagenet
+from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.streams import shrinking
 from vadis.training.augmentation import Jitter
@@ -203,7 +204,7 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
                 os.fsync(file.fileno())
                 temporary.replace(path)
             return
-        there = json.loads(path.read_bytes())
+        there = parse_json(path.read_bytes())
     except OSError as error:
         message = f"{name} cannot hold a training run: {error.strerror}"
         raise UsageError(message, hint=what_next(error.errno)) from error

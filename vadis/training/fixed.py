@@ -36,6 +36,7 @@ from vadis.inference import Progress
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
 from vadis.models.i3d import I3D
+from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.training.distributed import Process
 from vadis.training.finetuning import Plan, list_sha256, new_networks, tensors_of
@@ -152,7 +153,7 @@ class FeatureStore:
                     file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
                     temporary.replace(path)
                 return
-            there = json.loads(path.read_bytes())
+            there = parse_json(path.read_bytes())
         except OSError as error:
             message = f"{name} cannot hold features: {error.strerror}"
             raise UsageError(message, hint=what_next(error.errno)) from error

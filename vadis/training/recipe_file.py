@@ -9,19 +9,14 @@
 Numbers given on the command line come last.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vadis.errors import UsageError, what_next
+from vadis.parsing import parse_toml
 from vadis.results import printable
 from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SUFFIX = ".toml"
 
@@ -62,14 +57,13 @@ def _recipe(stream: str, default: str, written: Mapping[str, Any], changes: Mapp
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return written
+        return parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         message = f"the recipe {printable(str(path))} cannot be read: {error.strerror}"
         raise UsageError(message, hint=what_next(error.errno)) from error
     except ValueError as error:  # TOML's and UTF-8's
         hint = "write one field = value in a line, such as steps = 500; words stand in quotes"
-        raise UsageError(f"the recipe {printable(str(path))} is not TOML: {error}", hint) from error
+        raise UsageError(f"the recipe {printable(str(path))} cannot be read as TOML: {error}", hint) from error
 
 
 def default_recipe(architecture: str, dataset: str, run: str, mode: str) -> str:

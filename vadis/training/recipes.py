@@ -6,13 +6,13 @@ says anything. A recipe holds what decides the result; where and how fast it is 
 """
 
 import difflib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from vadis.errors import UsageError
+from vadis.parsing import parse_json
 
 SCHEDULES = ("plateau", "steps")
 
@@ -262,7 +262,7 @@ def _parsed(name: str, kind: object, value: object) -> Any:
         if kind is str and isinstance(value, str):
             return value
         text = value.lower() if kind is bool and isinstance(value, str) else value  # True, as Python says it, too
-        parsed: Any = json.loads(text) if isinstance(text, str) else text
+        parsed: Any = parse_json(text) if isinstance(text, str) else text
         if kind is bool and type(parsed) is bool:
             return parsed
         if kind is float and type(parsed) in (int, float):

@@ -20,6 +20,7 @@ from fractions import Fraction
 from typing import Any
 
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
+from vadis.parsing import parse_json
 from vadis.video.facts import FLAGS, VideoFacts
 from vadis.video.frames import LONGEST_SIDE, SHORT_SIDE
 
@@ -48,8 +49,8 @@ def unpacked(content: bytes) -> dict[str, Any]:
         Nonsense: where it is none, or no object.
     """
     try:
-        message = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        message = parse_json(content, parse_constant=_refuse)
+    except ValueError as error:
         raise Nonsense("no JSON") from error
     if not isinstance(message, dict):
         raise Nonsense("no object")
