@@ -204,3 +204,22 @@ def test_a_class_that_is_only_tested_is_refused(run_vadis, inputs):
     ended = run_vadis(*SCRATCH)
     assert ended.code == 2
     assert "without an example in train" in ended.err
+
+
+def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, inputs):
+    """UCF-101 in part: of a class of which only the test clips are here a model would get 0.0 %."""
+    places = {"One": (1, 8), "Two": (1, 8), "Three": (1,)}  # groups 1 to 7 are tested
+    names = [f"{label}/v_{label}_g{group:02}_c01.avi" for label, groups in places.items() for group in groups]
+    Path("ucf").mkdir()
+    train = [name for name in names if "_g08" in name] + ["Three/v_Three_g08_c01.avi"]
+    Path("ucf/trainlist01.txt").write_text("".join(f"{name} 1\n" for name in train))
+    Path("ucf/testlist01.txt").write_text("".join(f"{name}\n" for name in names if "_g01" in name))
+    for name in names:
+        Path("ucf", name).parent.mkdir(exist_ok=True)
+        shutil.copy("data/train/one/0.mp4", Path("ucf", name))
+    arguments = (*SCRATCH, "--data", "ucf", "--recipe", "ucf101-scratch")
+    assert run_vadis(*arguments).code == 2
+    ended = run_vadis(*arguments, "--allow-missing", 1)
+    assert ended.code == 0, ended.err
+    assert "left out" in ended.err and "Three" in ended.err
+    assert set(json.loads(Path("run/metrics.json").read_text())["rgb"]["per_class"]) == {"One", "Two"}

@@ -74,8 +74,9 @@ def test_whole_groups_are_kept_for_validation():
         dataset().splits["train"], key=lambda each: each.path
     )
     groups = {each.path[:-8] for each in held_out}
-    assert len(held_out) == 3 * len(groups) == 9  # 50 groups of three clips: the 1st, 21st and 41st
+    assert len(held_out) == 3 * len(groups) == 6  # of 75 clips of each class in groups of three: 4, so one group
     assert not groups & {each.path[:-8] for each in learnt}
+    assert {each.label for each in held_out} == {each.label for each in learnt} == set(CLASSES)
 
 
 def test_nothing_is_kept_where_nothing_needs_it_or_there_is_a_split_for_it():

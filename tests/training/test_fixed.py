@@ -171,6 +171,16 @@ def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_
     assert outcome.step == 2
 
 
+def test_a_class_without_features_is_not_trained(start: Model, tmp_path: Path) -> None:
+    examples = [Example(f"/data/{number}.mp4", "a" if number else "b") for number in range(100)]
+    plan = plan_of(examples, start)
+    store = open_store(tmp_path, plan)
+    for example in examples[1:]:
+        store.append(example, {"rgb": np.ones(CHANNELS, np.float32)})
+    with pytest.raises(VadisError, match="1 class: b"):
+        train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+
+
 def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: Path) -> None:
     examples = [Example(str(tmp_path / f"{number}.mp4"), "a") for number in range(3)]
     for example in examples:

@@ -315,6 +315,17 @@ def test_more_than_one_percent_stops_with_the_list(textures, broken):
     assert not isinstance(error.value, VideoError)
 
 
+def test_a_class_without_a_readable_training_video_stops_the_run(textures, broken):
+    """Among 1,000 one broken video may be replaced; but nobody learns a class of which it was the only one."""
+    others = [Example(textures[0], "walk")] * 1000
+    clips = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), frames=2, train=True)
+    with pytest.raises(VadisError, match="run") as error:
+        clips.clip(0, 1000)
+    assert broken in str(error.value)
+    tested = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), frames=2, train=False)
+    assert tested.clip(0, 1000)[1] == 0
+
+
 def test_workers_count_together(textures, broken):
     """Each of two workers meets one broken video; the main process knows of both."""
     clips = for_training([textures[0], broken, broken, *[textures[1]] * 200], frames=2)

@@ -57,6 +57,7 @@ def run(asked: Asked) -> None:
 def _find_data(asked: Asked) -> "Dataset":
     """The dataset, after all that can be refused without it."""
     from vadis.datasets import find_dataset
+    from vadis.datasets.holdout import without_untrained
     from vadis.training.distributed import is_torchrun
 
     if not is_torchrun():
@@ -73,7 +74,10 @@ def _find_data(asked: Asked) -> "Dataset":
         require_tensorboard()
     data = asked.data or _made_here(asked)
     found = find_dataset(data, asked.dataset, asked.split, allow_missing=asked.allow_missing)
+    found = without_untrained(found)
     part = part_to_test(found)
+    if part not in found.splits:
+        say(found.summary())  # which says why nothing could be held out
     found.examples(part)
     tell_part(found, part)
     return found
@@ -163,8 +167,9 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
     how = Settings(workers=asked.workers, resume=asked.resume, allow_inexact=asked.allow_inexact)
     networks: Networks = {}
     for name in plan.recipes:
-        learnt, held_out = plan.splits(name)
-        say(f"{name}: learns from {len(learnt):,} videos, {len(held_out):,} for validation, on {process.device}")
+        division = plan.division(name)
+        counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
+        say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
         with _watched(name, plan, asked, process) as watch:
             stop = interrupts.pending
             outcome, found = train_run(

@@ -2,7 +2,7 @@
 
 tree       what lies on disk                     text      lists as they were published
 listing    Example, Dataset, Problems            checks    lists against files
-layout     what tells one dataset from another
+layout     what tells one dataset from another   holdout   clips for validation, where there is no split for it
 ucf101, hmdb51, kinetics, folder                 one file for each row of ``DATASETS``
 camera                                           videos that are made here: a row of ``MADE_HERE``
 """

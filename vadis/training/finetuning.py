@@ -13,9 +13,9 @@ The last layer is new. Everything else is copied from the model, after a compari
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Dataset, Example
+from vadis.datasets.holdout import Division, hold_out
 from vadis.errors import UsageError, what_next
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
@@ -44,9 +45,7 @@ from vadis.weights.model_file import describe_difference, save_model
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
-HELD_OUT = 20  # one group of this many is kept for validation, where a dataset has none and the recipe needs it
-
-_CLIP_NUMBER = re.compile(r"_c?\d+$")  # v_Archery_g08_c03 → v_Archery_g08; the clips of a group look alike
+HELD_OUT = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
 @dataclass(frozen=True)
@@ -150,23 +149,26 @@ class Plan:
         )
 
     def splits(self, run: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """The examples to learn from, and those for validation, which may be none.
+        """Return the examples to learn from, and those for validation, which may be none."""
+        division = self.division(run)
+        return division.learnt, division.held_out
 
-        Without a "val" split, a recipe that goes by the validation loss has every ``HELD_OUT``-th group of training
-        clips kept for it. The test split is never looked at.
+    def division(self, run: str) -> Division:
+        """Divide the training examples into those to learn from and those for validation, which may be none.
+
+        Without a "val" split, a recipe that goes by the validation loss has ``HELD_OUT`` of the training clips kept for
+        it, whole recordings of each class. The test split is never looked at.
         """
         examples, val = self.dataset.splits["train"], self.dataset.splits.get("val", ())
         if val or self.recipes[run].schedule != "plateau":
-            return examples, val
-        names = sorted({_group(example) for example in examples}, key=lambda name: hashlib.sha256(name).digest())
-        kept = set(names[::HELD_OUT])
-        if len(names) < 2:
+            return Division(examples, val, ())
+        division = hold_out(examples, HELD_OUT, self.dataset.root)
+        if not division.held_out:
             raise UsageError(
                 "there are too few videos to keep some for validation",
                 hint="make a split for it (val/), or use --set schedule=steps, which needs none",
             )
-        learnt = tuple(each for each in examples if _group(each) not in kept)
-        return learnt, tuple(each for each in examples if _group(each) in kept)
+        return division
 
     def to_json(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -180,10 +182,6 @@ def _length_fault(row: Architecture, frames: int) -> str | None:
     if row.test_window is None:  # convolutional in time
         return f"must be at least {row.min_frames}" if frames < row.min_frames else None
     return f"must be {row.window_frames}" if frames != row.window_frames else None
-
-
-def _group(example: Example) -> bytes:
-    return os.fsencode(_CLIP_NUMBER.sub("", Path(example.path).stem))
 
 
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Example
+from vadis.datasets.listing import counted, some
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.features import mean_features
 from vadis.inference import Progress
@@ -322,6 +323,10 @@ def train_last_layer(
     recipe, classes = plan.recipes[name], plan.dataset.classes
     _refuse_gaps(plan, store)
     learnt, held_out = ([example for example in part if store.has(example)] for part in plan.splits(name))
+    lost = sorted({each.label for each in plan.splits(name)[0]} - {each.label for each in learnt})
+    if lost:
+        message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
+        raise VadisError(message, hint="repair their videos, or take the classes out")
     features = torch.from_numpy(store.rows(name, learnt))  # (N, channels)
     scale = float(features.square().mean().sqrt())
     network = new_networks(plan, name)[name]

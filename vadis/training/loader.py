@@ -144,6 +144,13 @@ class VideoClips:
                 f"{count:,} of {len(self):,} videos cannot be read: {', '.join(named[:MOST_NAMED])}{more}",
                 hint=error.own_hint or "repair or remove them; up to 1 % are replaced by others",
             )
+        own = [place for place, label in enumerate(self._labels) if label == self._labels[number]]
+        if self._train and bool(self._broken[own].all()):
+            label = printable(self._examples[number].label)
+            message = (
+                f"the class {label} has no training video that can be read: {printable(self._examples[number].path)}"
+            )
+            raise VadisError(f"{message} ({error.code})", hint="repair its videos, or take the class out")
 
     def _load(self, number: int, draw: Draw | None) -> tuple[Tensor, ...]:
         """Return the clip of one example, (C, T, 224, 224) by stream, as drawn or, without a draw, for testing.
