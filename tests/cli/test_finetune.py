@@ -81,6 +81,8 @@ def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
     assert provenance["from"]["sha256"] == load_model_file(Path("start.safetensors")).sha256
     assert provenance["metrics"]["rgb"]["num_examples"] == 2
     assert provenance["metrics"] == json.loads(Path("run/metrics.json").read_text())
+    assert provenance["states"]["rgb"]["chosen_by"] == "validation loss"
+    assert provenance["metrics"]["states"] == provenance["states"]
 
 
 def test_resume_after_the_end_changes_nothing_and_asks_nothing_again(run_vadis, inputs):

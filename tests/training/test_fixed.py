@@ -19,7 +19,14 @@ from vadis.evaluation import answer
 from vadis.models import Model, build_networks
 from vadis.training import fixed
 from vadis.training.finetuning import Plan, save
-from vadis.training.fixed import FeatureStore, compute_features, open_store, train_last_layer, wanted_examples
+from vadis.training.fixed import (
+    FeatureStore,
+    compute_features,
+    open_store,
+    refuse_lost_classes,
+    train_last_layer,
+    wanted_examples,
+)
 from vadis.training.loop import Settings
 from vadis.training.recipes import RECIPES
 from vadis.weights.model_file import load_model_file
@@ -178,7 +185,7 @@ def test_a_class_without_features_is_not_trained(start: Model, tmp_path: Path) -
     for example in examples[1:]:
         store.append(example, {"rgb": np.ones(CHANNELS, np.float32)})
     with pytest.raises(VadisError, match="1 class: b"):
-        train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+        refuse_lost_classes(plan, store)
 
 
 def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: Path) -> None:
@@ -266,9 +273,9 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
     plan = learnable(start, ("rgb", "flow"), steps=2)
     store = open_store(tmp_path, plan)
     separable(store, plan)
-    networks = {}
+    networks, states = {}, {}
     for stream in plan.streams:
-        _, networks[stream] = train_last_layer(stream, plan, tmp_path, ALONE, store, settings=Settings())
+        states[stream], networks[stream] = train_last_layer(stream, plan, tmp_path, ALONE, store, settings=Settings())
     for stream, tensors in networks.items():
         assert {key: tuple(value.shape) for key, value in tensors.items()} == {
             key: tuple(value.shape) for key, value in build_networks(plan.card)[stream].state_dict().items()
@@ -281,9 +288,10 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
             "Logits.Conv3d_0c_1x1.conv.weight",
             "Logits.Conv3d_0c_1x1.conv.bias",
         }
-    model = load_model_file(save(tmp_path, plan, networks))
+    model = load_model_file(save(tmp_path, plan, networks, {stream: ended.kept for stream, ended in states.items()}))
     assert (model.card.streams, model.card.labels) == (("rgb", "flow"), plan.dataset.classes)
     assert model.card.provenance["recipes"]["flow"]["steps"] == 2
+    assert model.card.provenance["states"]["flow"]["step"] == 2
 
 
 def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> None:

@@ -308,6 +308,54 @@ def test_the_paper_s_rule_lowers_the_rate_and_ends_the_run(tmp_path):
     assert [event.is_best for event in events if isinstance(event, Validated)] == [True, False, False, False]
 
 
+class Losses:
+    """Validates by a list of losses, and remembers what the network was each time."""
+
+    def __init__(self, *losses: float) -> None:
+        self.losses, self.seen = list(losses), []
+
+    def __call__(self, network: nn.Module) -> Validation:
+        self.seen.append(digest(network))
+        return Validation(self.losses[len(self.seen) - 1], 0.5)
+
+
+UP_AND_DOWN = {"schedule": "steps", "steps": 12, "validate_every": 2}
+
+
+def test_the_state_of_the_best_validation_is_kept(tmp_path):
+    validate = Losses(1.0, 0.4, 0.9, 0.4, float("nan"), 0.6)
+    network, outcome, events = run_tiny(tmp_path, validate=validate, **UP_AND_DOWN)
+    assert digest(network) == validate.seen[1]
+    assert outcome.kept.to_json() == {
+        "step": 4,
+        "steps": 12,
+        "chosen_by": "validation loss",
+        "validation": {"loss": 0.4, "accuracy": 0.5},
+    }
+    assert [event.step for event in events if isinstance(event, Validated) and event.is_best] == [2, 4]
+
+
+@pytest.mark.parametrize("number", [8, 13, 30])
+def test_the_best_state_survives_an_interruption(tmp_path, number):
+    """Stopped before and after the best validation, and asked again when all is done."""
+    losses = (1.0, 0.4, 0.9, 0.5, 0.7, 0.6)
+    whole, _, _ = run_tiny(tmp_path / "whole", validate=Losses(*losses), **UP_AND_DOWN)
+    _, first, _ = run_tiny(tmp_path / "cut", validate=Losses(*losses), stop_requested=StopAt(number), **UP_AND_DOWN)
+    assert first.stopped_by and first.kept is None
+    rest = Losses(*losses[first.step // 2 :])
+    for validate in (rest, Losses()):
+        network, second, _ = run_tiny(
+            tmp_path / "cut", network=tiny_network(seed=9), resume=True, validate=validate, **UP_AND_DOWN
+        )
+        assert second.kept.step == 4
+        assert digest(network) == digest(whole)
+
+
+def test_without_a_validation_the_last_state_is_kept_and_called_so(tmp_path):
+    _, outcome, _ = run_tiny(tmp_path, validate=None)
+    assert outcome.kept.to_json() == {"step": 12, "steps": 12, "chosen_by": "last"}
+
+
 def test_validation_sees_the_network_in_evaluation_mode_and_does_not_change_it(tmp_path):
     seen = []
 

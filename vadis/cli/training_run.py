@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from vadis.training.finetuning import Plan
     from vadis.training.fixed import FeatureStore
     from vadis.training.log import Event
+    from vadis.training.loop import KeptState, Outcome
     from vadis.training.recipes import Recipe
 
     Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
+    States = dict[str, KeptState]  # by run
 
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
@@ -47,11 +49,11 @@ def run(asked: Asked) -> None:
         if process.is_main:
             begin(asked.output, plan, resume=asked.resume)
         train_all = _train_last_layers if plan.mode == "fixed" else _train_whole
-        networks = train_all(plan, asked, process)
+        networks, states = train_all(plan, asked, process)
     if not process.is_main:
         return
-    save(asked.output, plan, networks)
-    _test(plan, asked, networks, process.device)
+    save(asked.output, plan, networks, states)
+    _test(plan, asked, networks, states, process.device)
 
 
 def _find_data(asked: Asked) -> "Dataset":
@@ -158,7 +160,7 @@ def _changes(asked: Asked) -> dict[str, str]:
     return changes
 
 
-def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
+def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """Train every network end to end, one run after the other."""
     from vadis.training.finetuning import train_run
     from vadis.training.loop import Settings
@@ -166,6 +168,7 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
     store = _filled_store(asked, plan.dataset, process) if "flow" in plan.streams else None
     how = Settings(workers=asked.workers, resume=asked.resume, allow_inexact=asked.allow_inexact)
     networks: Networks = {}
+    states: States = {}
     for name in plan.recipes:
         division = plan.division(name)
         counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
@@ -175,32 +178,40 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
             outcome, found = train_run(
                 name, plan, asked.output, process, settings=how, store=store, report=watch, stop_requested=stop
             )
-        if outcome.stopped_by:  # by a signal to another process
-            raise Interrupted(outcome.stopped_by)
+        states[name] = _kept(name, outcome)
         networks |= found
-    return networks
+    return networks, states
 
 
-def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
+def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """The features of every video once, then a new last layer for every network."""
-    from vadis.training.fixed import open_store, train_last_layer
+    from vadis.training.fixed import open_store, refuse_lost_classes, train_last_layer
     from vadis.training.loop import Settings
 
     if process.world_size > 1:
         raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
     store = open_store(asked.output, plan)
     _fill_features(plan, store, process)
+    refuse_lost_classes(plan, store)
     how = Settings(resume=asked.resume, allow_inexact=asked.allow_inexact)
     networks: Networks = {}
+    states: States = {}
     for name in plan.recipes:
         with _watched(name, plan, asked, process) as watch:
             stop = interrupts.pending
             outcome, networks[name] = train_last_layer(
                 name, plan, asked.output, process, store, settings=how, report=watch, stop_requested=stop
             )
-        if outcome.stopped_by:
-            raise Interrupted(outcome.stopped_by)
-    return networks
+        states[name] = _kept(name, outcome)
+    return networks, states
+
+
+def _kept(run: str, outcome: "Outcome") -> "KeptState":
+    """Say which state of a run is kept; raise Interrupted where it was stopped, perhaps by another process's signal."""
+    if outcome.kept is None:
+        raise Interrupted(outcome.stopped_by)
+    say(f"{run}: kept is {outcome.kept}")
+    return outcome.kept
 
 
 @contextmanager
@@ -276,7 +287,7 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
                 complain_of(example.path, error.code, error.in_full)
 
 
-def _test(plan: "Plan", asked: Asked, networks: "Networks", device: "torch.device") -> None:
+def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
     from vadis.evaluation import AnswerFile, settings_of
     from vadis.training.finetuning import MODEL_NAME, save
@@ -289,8 +300,9 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", device: "torch.devic
         file = AnswerFile(folder / "answers.jsonl", settings_of(model, found.name, found.split, flip=False, part=part))
         with interrupts.deferred():
             answers = ask_all(found.examples(part), model, file, flip=False)
-        metrics, summary = keep_metrics(answers, model, found, folder, part)
-    save(folder, plan, networks, summary)
+        told = {run: kept.to_json() for run, kept in states.items()}
+        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told)
+    save(folder, plan, networks, states, summary)
     say(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _papers(plan, metrics)), summary["failed"])
 

@@ -35,7 +35,7 @@ from vadis.training.augmentation import Jitter
 from vadis.training.distributed import Process
 from vadis.training.loader import VideoClips
 from vadis.training.log import Event
-from vadis.training.loop import Outcome, Settings, train
+from vadis.training.loop import KeptState, Outcome, Settings, train
 from vadis.training.order import derived_seed
 from vadis.training.recipes import Recipe
 from vadis.training.validation import Validation, never, validate_clips
@@ -358,15 +358,22 @@ def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
 
 
 def save(
-    folder: Path, plan: Plan, networks: Mapping[str, Mapping[str, Tensor]], metrics: Mapping[str, Any] | None = None
+    folder: Path,
+    plan: Plan,
+    networks: Mapping[str, Mapping[str, Tensor]],
+    states: Mapping[str, KeptState],
+    metrics: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the model file, with ``metrics`` in its provenance where there are any; returns its path.
+    """Write the model file; its provenance says which state of each run it holds, and ``metrics`` where there are any.
+
+    Returns its path.
 
     Raises:
         WeightsError: where it cannot be written.
     """
     card, path = plan.card, folder / MODEL_NAME
+    provenance = {**card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
     if metrics is not None:
-        card = replace(card, provenance={**card.provenance, "metrics": dict(metrics)})
-    save_model(path, card, networks)
+        provenance["metrics"] = dict(metrics)
+    save_model(path, replace(card, provenance=provenance), networks)
     return path

@@ -323,10 +323,6 @@ def train_last_layer(
     recipe, classes = plan.recipes[name], plan.dataset.classes
     _refuse_gaps(plan, store)
     learnt, held_out = ([example for example in part if store.has(example)] for part in plan.splits(name))
-    lost = sorted({each.label for each in plan.splits(name)[0]} - {each.label for each in learnt})
-    if lost:
-        message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
-        raise VadisError(message, hint="repair their videos, or take the classes out")
     features = torch.from_numpy(store.rows(name, learnt))  # (N, channels)
     scale = float(features.square().mean().sqrt())
     network = new_networks(plan, name)[name]
@@ -352,6 +348,16 @@ def train_last_layer(
     with torch.no_grad():
         last_layer(network).weight.div_(scale)
     return outcome, tensors_of(network)
+
+
+def refuse_lost_classes(plan: Plan, store: FeatureStore) -> None:
+    """Raise VadisError where there is no training video with features of a class: nobody could learn it."""
+    for run in plan.recipes:
+        learnt = plan.splits(run)[0]
+        lost = sorted({each.label for each in learnt} - {each.label for each in learnt if store.has(each)})
+        if lost:
+            message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
+            raise VadisError(message, hint="repair their videos, or take the classes out")
 
 
 def _refuse_gaps(plan: Plan, store: FeatureStore) -> None:

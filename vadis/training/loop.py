@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,12 +51,46 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended; the network holds the parameters after ``step`` steps."""
+class KeptState:
+    """Which state of a run its network holds: that after ``step`` of ``steps`` steps.
+
+    ``validation`` is that of this state, the one with the lowest loss; None where there was none: it is the last state.
+    """
 
     step: int
-    validation: Validation | None  # the last one of this process
-    stopped_by: int = 0  # the signal that ended it early, after a checkpoint
+    steps: int
+    validation: Validation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a model's card has it."""
+        chosen_by = "last" if self.validation is None else "validation loss"
+        found = {"step": self.step, "steps": self.steps, "chosen_by": chosen_by}
+        return found if self.validation is None else {**found, "validation": asdict(self.validation)}
+
+    def __str__(self) -> str:
+        if self.validation is None:
+            return f"the state after the last step, {self.steps:,}; no validation compared it with others"
+        return (
+            f"the state after step {self.step:,} of {self.steps:,}, which has the lowest validation loss: "
+            f"{self.validation.loss:.3f}, accuracy {self.validation.accuracy:.1%}"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: steps done in all.
+        validation: the last one of this process.
+        stopped_by: the signal that ended it early, after a checkpoint; the network is then as after ``step`` steps.
+        kept: which state the network holds at the end.
+    """
+
+    step: int
+    validation: Validation | None
+    stopped_by: int = 0
+    kept: KeptState | None = None
 
 
 def train(
@@ -76,7 +110,8 @@ def train(
     """Train ``network``, in place, by ``recipe``; every process of a distributed run calls this alike.
 
     Args:
-        network: takes (B, C, T, H, W), gives logits (B, classes, steps); moved to the device of ``process``.
+        network: takes (B, C, T, H, W), gives logits (B, classes, steps); moved to the device of ``process``. At the
+            end it is as it was at the validation with the lowest loss; without any, as after the last step.
         clips: what it learns from.
         folder: of the run: log and checkpoints.
         labels: the class names, in the order of the clips' class numbers.
@@ -115,7 +150,7 @@ def train(
             signum = stop.signum
         run.save()
         process.meet()  # torchrun sends SIGTERM to the others when the first one leaves
-        return Outcome(run.progress.step, run.validation, signum)
+        return Outcome(run.progress.step, run.validation, signum, None if signum else run.keep_best())
 
 
 @dataclass
@@ -230,8 +265,16 @@ class _Run:
         step, before, found = self.progress.step, self.progress.plateau, self.validation
         self.progress.plateau = schedule.after_validation(self.recipe, before, found.loss)
         self.progress.validated_at = step
-        is_best = self.progress.plateau.best != before.best
+        is_best = self.state.keep_if_best(found.loss, found.accuracy)
         self.tell(Validated(step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
+
+    def keep_best(self) -> KeptState:
+        """Make the network what it was at its best validation, or leave it as it is where there was none."""
+        now = self.progress
+        self.state.restore_best()
+        if now.best_at is None:
+            return KeptState(now.step, now.step, None)
+        return KeptState(now.best_at, now.step, Validation(now.best_loss, now.best_accuracy))
 
     def take_step(self) -> None:
         """One update from ``batch_size`` clips; or, where memory runs out, none, and smaller micro-batches."""
