@@ -269,6 +269,31 @@ def test_it_learns_the_classes_at_any_scale_of_the_features(start: Model, tmp_pa
     assert loss < 0.5
 
 
+def test_a_last_layer_of_the_same_classes_is_gone_on_with(start: Model, tmp_path: Path) -> None:
+    """At a rate of nearly nothing it comes out as it went in, whatever the scale of the features."""
+    examples = [Example(f"/data/{label}/{n}.mp4", label) for label in start.card.labels for n in range(4)]
+    plan = plan_of(examples, start, classes=start.card.labels, steps=1, learning_rate=1e-12)
+    store = open_store(tmp_path, plan)
+    separable(store, plan, scale=50.0)
+    _, tensors = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+    for key in ("weight", "bias"):
+        key = f"Logits.Conv3d_0c_1x1.conv.{key}"
+        torch.testing.assert_close(tensors[key], start.networks["rgb"].state_dict()[key], rtol=1e-5, atol=1e-7)
+
+
+def test_features_are_made_as_the_new_model_will_make_them(start: Model, tmp_path: Path) -> None:
+    """Not cropped before their flow is computed, nor in windows, as the model to begin from does."""
+    example = Example(str(write_video(tmp_path / "a.mp4", num_frames=70, size=(128, 64), seed=3)), "a")
+    old = replace(start, card=replace(start.card, crop_first=True, test_window=32, window_frames=32))
+    rows = []
+    for number, model in enumerate((start, old)):
+        plan = plan_of([example], model, str(tmp_path), ("rgb", "flow"))
+        store = open_store(tmp_path / str(number), plan)
+        assert [error for _, error in compute_features(plan, store, CPU)] == [None]
+        rows.append([store.rows(stream, [example]) for stream in ("rgb", "flow")])
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
 def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, tmp_path: Path) -> None:
     plan = learnable(start, ("rgb", "flow"), steps=2)
     store = open_store(tmp_path, plan)

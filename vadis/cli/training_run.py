@@ -122,7 +122,6 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     start = None if asked.begins_anew else load_quietly(asked.start, asked.streams, "cpu", asked.offline)
     architecture = asked.architecture or "i3d"
     if start is not None:
-        say(f"begins from {show(start.card.name)}")
         if asked.architecture not in (None, start.card.architecture):
             raise UsageError(
                 f"{show(asked.start)} is a model of {start.card.architecture}, not of {asked.architecture}",
@@ -137,7 +136,11 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     recipes = _recipes(asked, found, architecture, tuple(runs))
     imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline) if asked.start == IMAGENET else None
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
-    return Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
+    plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
+    if start is not None:
+        kept = ", its last layer too: it has these classes" if plan.keeps_last_layer else ""
+        say(f"begins from {show(start.card.name)}{kept}")
+    return plan
 
 
 def _recipes(asked: Asked, found: "Dataset", architecture: str, runs: tuple[str, ...]) -> "dict[str, Recipe]":
@@ -290,6 +293,7 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
 def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
     from vadis.evaluation import AnswerFile, settings_of
+    from vadis.evaluation.answers import ANSWERS_NAME, discard_of_other_model
     from vadis.training.finetuning import MODEL_NAME, save
     from vadis.weights.model_file import load_model_file
 
@@ -297,7 +301,9 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
     model = load_model_file(folder / MODEL_NAME, device)
     part = part_to_test(found)
     with explained(show(folder)):
-        file = AnswerFile(folder / "answers.jsonl", settings_of(model, found.name, found.split, flip=False, part=part))
+        wanted = settings_of(model, found.name, found.split, flip=False, part=part)
+        discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
+        file = AnswerFile(folder / ANSWERS_NAME, wanted, found.root)
         with interrupts.deferred():
             answers = ask_all(found.examples(part), model, file, flip=False)
         told = {run: kept.to_json() for run, kept in states.items()}

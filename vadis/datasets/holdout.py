@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from vadis.datasets.listing import Dataset, Example, class_key, counted, some
+from vadis.datasets.listing import Dataset, Example, class_key, counted, path_below, some
 from vadis.datasets.tree import stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -114,7 +114,7 @@ def without_untrained(dataset: Dataset) -> Dataset:
 
 
 def _path_key(path: str, root: str) -> str:
-    return os.path.relpath(path, root).replace(os.sep, "/")
+    return path_below(path, root).replace(os.sep, "/")
 
 
 def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list[Example]]:

@@ -7,7 +7,8 @@
     RUN/curves.png           how they went
     RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 
-The last layer is new. Everything else is copied from the model, after a comparison name by name and shape by shape.
+The last layer is new, unless the model knows the same classes. Everything else is copied from the model, after a
+comparison name by name and shape by shape.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from vadis.atomic import temporary_beside
 from vadis.datasets import Dataset, Example
 from vadis.datasets.holdout import Division, hold_out
+from vadis.datasets.listing import path_below
 from vadis.errors import UsageError, what_next
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
@@ -116,31 +118,41 @@ class Plan:
         return self.row.networks(self.streams) if self.mode == "fixed" else self.row.runs(self.streams)
 
     @property
+    def keeps_last_layer(self) -> bool:
+        """Whether the model to begin from tells the same classes apart, in whatever order."""
+        return self.start is not None and sorted(self.start.card.labels) == sorted(self.dataset.classes)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether half of the clips are shown mirrored: not of classes that are known to tell left from right."""
+        knows_sides = self.start is not None and self.start.card.provenance.get("mirror") is False
+        return self.mirror and self.first_recipe.mirror and not (self.keeps_last_layer and knows_sides)
+
+    @property
     def card(self) -> ModelCard:
-        """The card of the model to be, without its metrics."""
+        """The card of the model to be, without its metrics.
+
+        Of the model to begin from it has the architecture and the width, which its networks have. What that model does
+        with its labels (``threshold``, ``otherwise``), what its recipe chose (``test_window``) and how it makes flow
+        faster (``crop_first``) were found for its own classes or training, and say nothing about this one.
+        """
         data = {"name": self.dataset.name, "split": self.dataset.split}
         begun = self.start or self.imagenet
         provenance = {
             "dataset": data,
             "from": None if begun is None else {"model": begun.card.name, "sha256": begun.sha256},
             "mode": self.mode if self.start else "scratch",
-            "mirror": self.mirror and self.first_recipe.mirror,
+            "mirror": self.mirrors,
             "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
         }
-        streams, labels = self.streams, self.dataset.classes
+        row, window, place = self.row, self.first_recipe.test_window, f"-{data['name']}-split{data['split']}"
         name = self.architecture if self.start is None else self.start.card.name
-        name = self.first_recipe.dataset or f"{name}-{data['name']}-split{data['split']}"
-        window = self.first_recipe.test_window
-        if self.start is not None:
-            card = replace(self.start.card, name=name, streams=streams, labels=labels, provenance=provenance)
-            return replace(card, test_window=window) if window else card
-        row = self.row
         return ModelCard(
-            name,
-            self.architecture,
-            streams,
-            labels,
-            self.width,
+            name=self.first_recipe.dataset or name.removesuffix(place) + place,
+            architecture=self.architecture if self.start is None else self.start.card.architecture,
+            streams=self.streams,
+            labels=self.dataset.classes,
+            width=self.width if self.start is None else self.start.card.width,
             window_frames=window or row.window_frames,
             test_window=window or None,
             short_side=row.short_side,
@@ -230,6 +242,8 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """The networks of one run, by name, as training begins: the model's, with new last layers; or new altogether.
 
+    Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
+
     Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
 
     Raises:
@@ -239,7 +253,11 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
     for name, network in networks.items():
         if plan.start is not None:
-            copy_body(plan.start.networks[name].state_dict(), network)
+            source = plan.start.networks[name].state_dict()
+            copy_body(source, network)
+            if plan.keeps_last_layer:
+                known = plan.start.card.labels
+                _copy_last_layer(source, network, [known.index(label) for label in plan.dataset.classes])
         elif plan.imagenet is not None:
             _begin_from_imagenet(network, plan.imagenet)
     return networks
@@ -263,6 +281,16 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
         hint = "begin from a model of the same architecture and width, or from scratch"
         raise UsageError(f"the model to begin from is another network: {difference}", hint)
     network.load_state_dict({**own, **body})
+
+
+def _copy_last_layer(source: Mapping[str, Tensor], network: nn.Module, order: Sequence[int]) -> None:
+    """Copy the last layer, whose outputs are the first axis of all its tensors, in another ``order`` of outputs."""
+    last = {
+        key: value[torch.tensor(order, device=value.device)]
+        for key, value in source.items()
+        if key.startswith(LAST_LAYER)
+    }
+    network.load_state_dict({**network.state_dict(), **last})
 
 
 def _is_body(key: str) -> bool:
@@ -329,7 +357,7 @@ def clips_of(
         seed=recipe.seed,
         train=learning,
         store=store,
-        flip=plan.mirror and recipe.mirror,
+        flip=plan.mirrors,
         jitter=jitter if any(astuple(jitter)) else None,
         sampling=row.sampling,
         shrink=shrinking(row.short_side),
@@ -351,7 +379,7 @@ def began_with_imagenet(plan: Plan) -> bool | None:
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
     """The SHA-256 of a list of examples, by their paths below the dataset's folder: it may be moved."""
     rows = [
-        [printable(os.path.relpath(each.path, dataset.root)), each.label, each.start_seconds, each.end_seconds]
+        [printable(path_below(each.path, dataset.root)), each.label, each.start_seconds, each.end_seconds]
         for each in examples
     ]
     return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Example
-from vadis.datasets.listing import counted, some
+from vadis.datasets.listing import counted, path_below, some
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.features import mean_features
 from vadis.inference import Progress
@@ -82,6 +82,8 @@ class FeatureStore:
             "channels": channels,  # by network
             "layer": FEATURES,
             "frames": MODELS[model.card.architecture].test_frames,
+            "window_frames": model.card.window_frames,
+            "test_window": model.card.test_window,
         }
         self._refuse_others()
         self.reload()
@@ -137,7 +139,7 @@ class FeatureStore:
         return np.asarray(records[stream][[self._numbers[self._key(example)] for example in examples]], np.float32)
 
     def _key(self, example: Example) -> bytes:
-        place = printable(os.path.relpath(example.path, self._root))
+        place = printable(path_below(example.path, self._root))
         text = json.dumps([place, example.start_seconds, example.end_seconds])
         return hashlib.sha256(text.encode("ascii")).digest()
 
@@ -186,11 +188,12 @@ def wanted_examples(plan: Plan) -> tuple[Example, ...]:
 
 
 def _start(plan: Plan, device: torch.device) -> Model:
-    """The model to begin from, to be used on ``device``."""
+    """The networks of the model to begin from, to be used on ``device`` as the model to be will use them."""
     if plan.start is None:
         raise UsageError("without a model there are no features to learn from", hint="name one with --from")
-    start = plan.start
-    return Model(start.card, start.networks, device, start.sha256).only(plan.streams)
+    start = plan.start.only(plan.streams)
+    card = replace(plan.card, name=start.card.name, labels=start.card.labels)
+    return Model(card, start.networks, device, start.sha256)
 
 
 def compute_features(
@@ -326,6 +329,9 @@ def train_last_layer(
     features = torch.from_numpy(store.rows(name, learnt))  # (N, channels)
     scale = float(features.square().mean().sqrt())
     network = new_networks(plan, name)[name]
+    if plan.keeps_last_layer:
+        with torch.no_grad():  # it was learnt on features as they are
+            last_layer(network).weight.mul_(scale)
     validation = FeatureClips(torch.from_numpy(store.rows(name, held_out)) / scale, held_out, classes)
 
     def validate(layer: nn.Module) -> Validation:
