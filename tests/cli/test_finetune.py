@@ -225,3 +225,28 @@ def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, i
     assert ended.code == 0, ended.err
     assert "left out" in ended.err and "Three" in ended.err
     assert set(json.loads(Path("run/metrics.json").read_text())["rgb"]["per_class"]) == {"One", "Two"}
+
+
+def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
+    assert run_vadis(*SCRATCH).code == 0
+    longer = run_vadis(*SCRATCH, "--resume", "--set", "steps=4")
+    assert longer.code == 0, longer.err
+    assert "goes on after step 2" in longer.err and "4 of 4 steps done" in longer.err
+    assert json.loads(Path("run/run.json").read_text())["recipes"]["rgb"]["steps"] == 4
+    assert json.loads(Path("run/metrics.json").read_text())["states"]["rgb"]["steps"] == 4
+    assert run_vadis(*SCRATCH, "--resume").code == 2
+    assert run_vadis(*SCRATCH, "--resume", "--set", "steps=6", "--set", "seed=1").code == 2
+
+
+def test_what_it_will_take_is_told_before_the_first_step_and_a_quicker_way_on_a_cpu(run_vadis, inputs):
+    few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--workers", "0")
+    sizes = ("--set", "clip_frames=9", "--set", "micro_batch=2", "--set", "batch_size=2", "--set", "schedule=steps")
+    quick = run_vadis(*few, *sizes, "--device", "cpu", "--set", "steps=2", "-o", "quick")
+    assert quick.code == 0, quick.err
+    told = next(line for line in quick.err.splitlines() if "2 clips" in line)
+    assert "2 steps" in told and quick.err.index(told) < quick.err.index("rgb step 1/2")
+    assert "--mode fixed" not in quick.err
+    limit = ("--set", "steps=9999999", "--set", "learning_rate=1e30")  # which ends at the first loss that is no number
+    endless = run_vadis(*few, *sizes, "--device", "cpu", *limit, "-o", "endless")
+    assert endless.code == 1
+    assert "--mode fixed" in endless.err

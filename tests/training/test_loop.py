@@ -3,6 +3,7 @@ import signal
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from vadis.training.checkpoint import load_newest
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
 from vadis.training.order import Clip
 from vadis.training.run_folder import checkpoints_in, locked
+from vadis.training.stopping import is_left_alone
 from vadis.training.validation import Stopped, Validation, clip_losses, stack_clips, validate_clips
 
 
@@ -84,6 +86,55 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path):
 
 def read_log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+class Blocked:
+    """Blocks the forward pass of one step after its batch norm, as one long call of PyTorch does."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.passes, self.end, self.has_begun = number, 0, Event(), Event()
+
+    def __call__(self, module: nn.Module, inputs: tuple) -> None:
+        self.passes += 1
+        if self.passes == self.number:
+            self.has_begun.set()
+            self.end.wait(60)
+
+    def stop_requested(self) -> int:
+        return signal.SIGTERM if self.has_begun.is_set() else 0
+
+
+@pytest.mark.parametrize(("number", "done"), [(1, 0), (6, 2)])
+def test_a_stop_within_a_pass_is_heeded_before_the_pass_ends(tmp_path, number, done):
+    """The checkpoint holds what was there before the step, although the pass has changed running averages since."""
+    short = {"steps": 6, "validate": None}
+    whole, _, _ = run_tiny(tmp_path / "whole", **short)
+    network, block = tiny_network(), Blocked(number)
+    network.head.register_forward_pre_hook(block)
+    _, first, _ = run_tiny(tmp_path / "cut", network=network, stop_requested=block.stop_requested, **short)
+    assert (first.step, first.stopped_by) == (done, signal.SIGTERM) and is_left_alone()
+    block.end.set()
+    again, _, _ = run_tiny(tmp_path / "cut", network=tiny_network(seed=9), resume=True, **short)
+    assert digest(again) == digest(whole)
+
+
+def test_a_stop_within_a_pass_of_the_validation_is_heeded():
+    network, block = tiny_network(), Blocked(2)
+    network.head.register_forward_pre_hook(block)
+    with pytest.raises(Stopped):
+        validate_clips(network, TinyClips(7), ALONE, batch_size=3, stop_requested=block.stop_requested)
+    block.end.set()
+
+
+def test_a_run_may_be_lengthened_but_not_shortened(tmp_path):
+    steps = {"schedule": "steps", "validate": None}
+    whole, _, _ = run_tiny(tmp_path / "whole", steps=12, **steps)
+    run_tiny(tmp_path / "run", steps=7, **steps)
+    longer, outcome, events = run_tiny(tmp_path / "run", steps=12, resume=True, **steps)
+    assert outcome.step == 12 and events[0].differences == ()
+    assert digest(longer) == digest(whole)
+    with pytest.raises(UsageError, match="steps was 12 and is 7"):
+        run_tiny(tmp_path / "run", steps=7, resume=True, **steps)
 
 
 def test_a_stop_during_validation_is_a_stop(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from vadis.cli.flow import fill
 from vadis.cli.interrupts import Interrupted
 from vadis.cli.live import training_progress
 from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain_of, say, settings, show, video_progress
+from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
 from vadis.cli.training_options import IMAGENET, Asked
 from vadis.errors import UsageError
 
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from vadis.training.finetuning import Plan
     from vadis.training.fixed import FeatureStore
     from vadis.training.log import Event
-    from vadis.training.loop import KeptState, Outcome
+    from vadis.training.loop import Outcome
     from vadis.training.recipes import Recipe
+    from vadis.training.validation import KeptState
 
     Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
     States = dict[str, KeptState]  # by run
 
+LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
 
@@ -45,7 +48,7 @@ def run(asked: Asked) -> None:
     with joined(asked.device) as process:
         settings.quiet |= not process.is_main
         say(found.summary())
-        plan = _plan(asked, found)
+        plan = _plan(asked, found, process.world_size)
         if process.is_main:
             begin(asked.output, plan, resume=asked.resume)
         train_all = _train_last_layers if plan.mode == "fixed" else _train_whole
@@ -114,7 +117,7 @@ def _made_here(asked: Asked) -> Path:
     return root
 
 
-def _plan(asked: Asked, found: "Dataset") -> "Plan":
+def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     """What is to be done, once the model to begin from is there."""
     from vadis.models import MODELS
     from vadis.training.finetuning import Plan
@@ -133,7 +136,7 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     if not set(streams) <= set(row.streams):
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
     runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
-    recipes = _recipes(asked, found, architecture, tuple(runs))
+    recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
     imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline) if asked.start == IMAGENET else None
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
@@ -143,13 +146,16 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     return plan
 
 
-def _recipes(asked: Asked, found: "Dataset", architecture: str, runs: tuple[str, ...]) -> "dict[str, Recipe]":
-    """The recipe of every training run, with what ``--set`` changes in it."""
+def _recipes(
+    asked: Asked, found: "Dataset", architecture: str, runs: tuple[str, ...], num_processes: int
+) -> "dict[str, Recipe]":
+    """The recipe of every training run, scaled to the dataset where it says so, with what ``--set`` changes in it."""
     from vadis.training.recipe_file import chosen_recipes, default_recipe
 
     mode = "scratch" if asked.begins_anew else asked.mode
     defaults = {run: default_recipe(architecture, found.name, run, mode) for run in runs}
-    return chosen_recipes(defaults, asked.recipe, _changes(asked))
+    num_clips = len(found.examples("train"))
+    return chosen_recipes(defaults, asked.recipe, _changes(asked), num_clips=num_clips, num_processes=num_processes)
 
 
 def _changes(asked: Asked) -> dict[str, str]:
@@ -165,9 +171,15 @@ def _changes(asked: Asked) -> dict[str, str]:
 
 def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """Train every network end to end, one run after the other."""
+    from vadis.training.checkpoint import list_checkpoints
     from vadis.training.finetuning import train_run
     from vadis.training.loop import Settings
+    from vadis.training.run_folder import checkpoints_in
 
+    new = [name for name in plan.recipes if not list_checkpoints(checkpoints_in(asked.output / name))]
+    for name in new if process.is_main else ():
+        if "flow" not in plan.runs[name]:  # else it needs the flow first, which takes its time
+            _tell_pace(name, plan, asked, process, None)
     store = _filled_store(asked, plan.dataset, process) if "flow" in plan.streams else None
     how = Settings(workers=asked.workers, resume=asked.resume, allow_inexact=asked.allow_inexact)
     networks: Networks = {}
@@ -176,6 +188,8 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
         division = plan.division(name)
         counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
         say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
+        if process.is_main and name in new and "flow" in plan.runs[name]:
+            _tell_pace(name, plan, asked, process, store)
         with _watched(name, plan, asked, process) as watch:
             stop = interrupts.pending
             outcome, found = train_run(
@@ -184,6 +198,27 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
         states[name] = _kept(name, outcome)
         networks |= found
     return networks, states
+
+
+def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store: "FlowStore | None") -> None:
+    """Say, before the first step of a run, what a step and all of them will take."""
+    from vadis.training.probe import probe_run
+
+    recipe, held_out = plan.recipes[name], plan.splits(name)[1]
+    with interrupts.deferred():
+        pace = probe_run(name, plan, process, store, interrupts.pending)
+    if pace is None:
+        return
+    step = pace.step_seconds(recipe, process.world_size, asked.workers)
+    whole = pace.run_seconds(recipe, len(held_out), process.world_size, asked.workers)
+    early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
+    say(
+        f"{name}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
+        f"{clock(whole)} for {recipe.steps:,} steps{early}"
+    )
+    if process.device.type == "cpu" and plan.start is not None and whole >= LONG_SECONDS:
+        num = num_videos(len(plan.dataset.examples("train")))
+        say(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 
 
 def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
@@ -224,6 +259,7 @@ def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iter
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
     """
     from vadis.training.log import Validated
+    from vadis.training.stopping import unless_stopped
 
     with interrupts.deferred(), ExitStack() as stack:
         takers: list[Callable[[Event], None]] = []
@@ -238,11 +274,11 @@ def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iter
             for take in takers:
                 take(event)
             if takers and isinstance(event, Validated):
-                _draw_curves(plan, asked)
+                unless_stopped(partial(_draw_curves, plan, asked), interrupts.pending)
 
         yield watch
-        if takers:
-            _draw_curves(plan, asked)
+        if takers and not interrupts.pending():
+            unless_stopped(partial(_draw_curves, plan, asked), interrupts.pending)
 
 
 def _draw_curves(plan: "Plan", asked: Asked) -> None:

@@ -13,7 +13,6 @@ comparison name by name and shape by shape.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
@@ -23,11 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vadis.atomic import temporary_beside
 from vadis.datasets import Dataset, Example
 from vadis.datasets.holdout import Division, hold_out
 from vadis.datasets.listing import path_below
-from vadis.errors import UsageError, what_next
+from vadis.errors import UsageError
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inflation import from_imagenet
@@ -37,10 +35,11 @@ from vadis.training.augmentation import Jitter
 from vadis.training.distributed import Process
 from vadis.training.loader import VideoClips
 from vadis.training.log import Event
-from vadis.training.loop import KeptState, Outcome, Settings, train
+from vadis.training.loop import Outcome, Settings, train
 from vadis.training.order import derived_seed
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Validation, never, validate_clips
+from vadis.training.run_folder import is_longer, read_json, write_json
+from vadis.training.validation import KeptState, Validation, never, validate_clips
 from vadis.weights.labels import label_fault
 from vadis.weights.model_file import describe_difference, save_model
 
@@ -197,31 +196,22 @@ def _length_fault(row: Architecture, frames: int) -> str | None:
 
 
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
-    """Make ``folder`` the folder of this run, or go on with it.
+    """Make ``folder`` the folder of this run, or go on with it, with ``resume`` also for more steps than before.
 
     Raises:
         UsageError: where it holds another run, or anything else.
     """
     path, wanted = folder / RUN_NAME, json.loads(json.dumps(plan.to_json()))
     name = printable(str(folder))
-    try:
-        if not path.exists():
-            refuse_foreign(folder)
-            with temporary_beside(path) as (temporary, file):
-                file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
-            return
-        there = json.loads(path.read_bytes())
-    except OSError as error:
-        message = f"{name} cannot hold a training run: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-    except ValueError as error:
-        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
-    if not isinstance(there, dict) or there != wanted:
-        found = there if isinstance(there, dict) else {}
-        other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+    if not path.exists():
+        refuse_foreign(folder)
+        write_json(path, wanted)
+        return
+    there = read_json(path)
+    if resume and is_longer(wanted, there):
+        write_json(path, wanted)
+    elif there != wanted:
+        other = ", ".join(key for key in wanted if there.get(key) != wanted[key])
         raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder with -o")
     if not resume and any((folder / stream).exists() for stream in plan.recipes):
         raise UsageError(f"{name} holds this run already", hint="go on with it by --resume, or choose another folder")

@@ -9,7 +9,8 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,8 @@ from vadis.training.log import Event, Failed, Log, MemoryShort, Resumed, Saved, 
 from vadis.training.order import Clip, ClipDataset, ClipOrder, derived_seed, micro_batches, share_of_step, stream_clips
 from vadis.training.recipes import Recipe
 from vadis.training.state import Progress, State
-from vadis.training.validation import Stopped, Validate, Validation, clip_losses, never, stack_clips
+from vadis.training.stopping import unless_stopped
+from vadis.training.validation import KeptState, Stopped, Validate, Validation, clip_losses, never, stack_clips
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
 NAMES_SHOWN = 6  # clips in a message; the log has them all
@@ -48,32 +50,6 @@ class Settings:
     checkpoint_seconds: float = 600.0
     resume: bool = False
     allow_inexact: bool = False
-
-
-@dataclass(frozen=True)
-class KeptState:
-    """Which state of a run its network holds: that after ``step`` of ``steps`` steps.
-
-    ``validation`` is that of this state, the one with the lowest loss; None where there was none: it is the last state.
-    """
-
-    step: int
-    steps: int
-    validation: Validation | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as a model's card has it."""
-        chosen_by = "last" if self.validation is None else "validation loss"
-        found = {"step": self.step, "steps": self.steps, "chosen_by": chosen_by}
-        return found if self.validation is None else {**found, "validation": asdict(self.validation)}
-
-    def __str__(self) -> str:
-        if self.validation is None:
-            return f"the state after the last step, {self.steps:,}; no validation compared it with others"
-        return (
-            f"the state after step {self.step:,} of {self.steps:,}, which has the lowest validation loss: "
-            f"{self.validation.loss:.3f}, accuracy {self.validation.accuracy:.1%}"
-        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +95,8 @@ def train(
         validate: tells loss and accuracy on other clips; called by all processes.
         report: gets every event, in the main process only.
         stop_requested: asked often; the number of a signal makes the run save a checkpoint and end early. A step in
-            progress is dropped, and done again by the run that goes on.
+            progress is dropped, and done again by the run that goes on. On a CPU it may still be busy in a thread when
+            this returns (``stopping.is_left_alone``): end the process by ``os._exit`` then.
 
     Seeds PyTorch's global generators before every forward pass, from the recipe's seed and the clips' position.
 
@@ -187,6 +164,7 @@ class _Run:
     validation: Validation | None = None
     stream: Generator[Clip, None, None] | None = None
     pace: float | None = None  # seconds per step, smoothed
+    is_left_alone: bool = False  # a pass goes on although the run has been stopped
 
     def __post_init__(self) -> None:
         if not len(self.clips):
@@ -241,7 +219,7 @@ class _Run:
 
     def close(self) -> None:
         """End the processes that load clips."""
-        if self.stream is not None:
+        if self.stream is not None and not self.is_left_alone:  # else it is busy, and ends with the process
             self.stream.close()
 
     def is_finished(self) -> bool:
@@ -286,7 +264,8 @@ class _Run:
         suspects = tally.suspects()
         stop, short, failed = self.process.largest(self.stop_requested(), int(is_short), len(suspects))
         if stop:
-            self.averages.restore()
+            if not self.is_left_alone:
+                self.averages.restore()
             raise Stopped(stop)
         if failed and not short:
             self._fail("loss", suspects)
@@ -311,15 +290,29 @@ class _Run:
         for piece in micro_batches(share, self.progress.micro_batch):
             if self.stop_requested():
                 return
-            clips = [self._next_clip(position) for position in piece]
-            self.averages.restore()
-            torch.manual_seed(derived_seed(self.recipe.seed, "dropout", piece.start))
-            losses, correct = clip_losses(self.network, *stack_clips(clips, self.process.device))
-            (losses.sum() / len(share)).backward()  # type: ignore[no-untyped-call]
+            work = partial(self._pass_piece, piece, len(share))
+            found = unless_stopped(work, self.stop_requested, self.process.device)
+            if found is None:
+                self.is_left_alone = True
+                return
+            names, losses, correct = found
             self.averages.add(len(piece) / len(share))
-            tally.names += [clip.name for clip in clips]
-            tally.losses.append(losses.detach())
+            tally.names += names
+            tally.losses.append(losses)
             tally.correct.append(correct)
+
+    def _pass_piece(self, piece: range, num_clips: int) -> tuple[list[str], Tensor, Tensor]:
+        """Load one micro-batch of a step of ``num_clips``, forward and backward.
+
+        Returns:
+            Its clips' names, their losses (B,), and whether each was right (B,).
+        """
+        clips = [self._next_clip(position) for position in piece]
+        self.averages.restore()
+        torch.manual_seed(derived_seed(self.recipe.seed, "dropout", piece.start))
+        losses, correct = clip_losses(self.network, *stack_clips(clips, self.process.device))
+        (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
+        return [clip.name for clip in clips], losses.detach(), correct
 
     def _next_clip(self, position: int) -> Clip:
         assert self.stream is not None
@@ -383,7 +376,10 @@ class _Run:
         now = (self.progress.step, self.progress.validated_at)
         if not self.process.is_main or self.saved == now:
             return
-        path = save_checkpoint(run_folder.checkpoints_in(self.folder), self.state.to_checkpoint(self.made_with))
+        # What is left alone may change the running averages while they are written; nothing else.
+        before = self.averages.before() if self.is_left_alone else {}
+        checkpoint = self.state.to_checkpoint(self.made_with, before)
+        path = save_checkpoint(run_folder.checkpoints_in(self.folder), checkpoint)
         self.saved, self.saved_seconds = now, time.monotonic()
         self.tell(Saved(self.progress.step, str(path), sum(file.stat().st_size for file in path.iterdir())))
 

@@ -1,7 +1,9 @@
 """What changes while a network is trained, and so what a checkpoint holds: parameters, momentum, progress."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -84,9 +86,15 @@ class State:
         if self._best:
             self.network.load_state_dict(self._best)
 
-    def to_checkpoint(self, made_with: dict[str, Any]) -> Checkpoint:
-        """All of it, with a note of what the run was made with."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+    def to_checkpoint(
+        self, made_with: dict[str, Any], instead: Mapping[int, Tensor] = MappingProxyType({})
+    ) -> Checkpoint:
+        """All of it, with a note of what the run was made with.
+
+        ``instead`` has tensors, by the address of those of the network, in whose place they are taken.
+        """
+        network = self.network.state_dict()
+        tensors = {f"network.{key}": instead.get(value.data_ptr(), value) for key, value in network.items()}
         tensors |= {f"best.{key}": value for key, value in self._best.items()}
         for name, parameter in self.parameters.items():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
