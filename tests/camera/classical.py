@@ -126,7 +126,7 @@ def said_by(model: Model, path: str) -> dict[int, tuple[str, float]]:
 def draw(window: Window, said: str, folder: Path) -> None:
     """Six frames of a window side by side, with what is said of it."""
     cv2 = opencv()
-    with open_video(window.path, start_frame=lambda _: window.start) as video:
+    with open_video(window.path, start_frame=window.start) as video:
         frames = [frame.pixels for _, frame in zip(range(WINDOW), video, strict=False)]
     strip = np.hstack([cv2.resize(frames[at], None, fx=0.5, fy=0.5) for at in range(0, len(frames), 6)])
     text = f"classical: {window.label} {np.round(window.mean, 2).tolist()}   other: {said}"

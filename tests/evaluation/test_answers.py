@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vadis.errors import OutputLockedError, UsageError
-from vadis.evaluation.answers import Answer, AnswerFile
+from vadis.evaluation.answers import Answer, AnswerFile, discard_of_other_model
 
 SETTINGS = {"model": "a", "split": 1, "classes": ["run", "jump", "sit"]}
 
@@ -103,6 +103,15 @@ def test_answers_of_other_settings_are_refused(path: Path) -> None:
         AnswerFile(path, {key: value for key, value in SETTINGS.items() if key != "model"})
     with pytest.raises(UsageError, match="classes were others"):
         AnswerFile(path, {**SETTINGS, "classes": ["x", "y", "z"]})
+
+
+def test_answers_of_a_model_that_was_replaced_are_discarded_and_no_others(path: Path) -> None:
+    for other in ({**SETTINGS, "split": 2, "model_sha256": "1"}, SETTINGS):
+        discard_of_other_model(path, other)
+        assert len(reopened(path)) == 3
+    discard_of_other_model(path, {**SETTINGS, "model_sha256": "1"})
+    assert not path.exists()
+    discard_of_other_model(path, SETTINGS)
 
 
 def test_parts_of_one_file_are_kept_apart(tmp_path: Path) -> None:

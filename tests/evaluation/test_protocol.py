@@ -13,6 +13,7 @@ from tests.synthetic import write_video
 from vadis.datasets import Dataset, Example, Problems
 from vadis.errors import UsageError
 from vadis.evaluation import (
+    Answer,
     AnswerFile,
     about_part,
     answer,
@@ -94,6 +95,37 @@ def test_an_interrupted_evaluation_goes_on(model: Model, tmp_path: Path) -> None
     list(evaluate(examples, rgb, again))
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     np.testing.assert_allclose(again.answers[whole[2].key].logits["rgb"], whole[2].logits["rgb"], rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_asked_again"),
+    [("io_error", True), ("timeout", True), ("decoder_crash", True), ("disappeared", True), ("not_a_video", False)],
+)
+def test_a_failure_of_a_moment_is_asked_again(model: Model, tmp_path: Path, code: str, is_asked_again: bool) -> None:
+    example = Example(str(write_video(tmp_path / "a.mp4", num_frames=20)), "class 1")
+    file = AnswerFile(tmp_path / "answers.jsonl", {}, str(tmp_path))
+    file.append(Answer(example.path, example.label, {}, f"{code}: it did not work"))
+    file.close()
+    again = AnswerFile(tmp_path / "answers.jsonl", {}, str(tmp_path))
+    (found,) = evaluate([example], model.only(("rgb",)), again)
+    assert (found.error is None) == is_asked_again
+    assert again.num_appended == is_asked_again and len(again.answers) == 1
+
+
+def test_answers_are_found_however_the_data_are_named(model: Model, tmp_path: Path, monkeypatch) -> None:
+    """By an absolute path, a relative one, and where the folder has been moved."""
+    rgb = model.only(("rgb",))
+    (tmp_path / "data" / "class 1").mkdir(parents=True)
+    write_video(tmp_path / "data" / "class 1" / "a.mp4", num_frames=20)
+    monkeypatch.chdir(tmp_path)
+    for number, root in enumerate(("data", str(tmp_path / "data"), "./data", "data/../data", "moved")):
+        if root == "moved":
+            Path("data").rename(root)
+        file = AnswerFile(tmp_path / "answers.jsonl", {}, root)
+        (found,) = evaluate([Example(f"{root}/class 1/a.mp4", "class 1")], rgb, file)
+        assert (found.path, found.error, len(file.answers)) == ("class 1/a.mp4", None, 1)
+        assert file.num_appended == (number == 0)
+        file.close()
 
 
 def test_classes_that_the_model_does_not_know_are_refused(model: Model) -> None:

@@ -5,6 +5,7 @@ listing    Example, Dataset, Problems            checks    lists against files
 layout     class and split folders               lists     lists of paths and labels, in all their forms
 classes    what numbers in lists mean            places    where the videos of a list lie
 packed     what has to be unpacked first
+holdout    clips for validation, where there is no split for it
 ucf101, hmdb51, kinetics, folder                 one file for each row of ``DATASETS``
 camera                                           videos that are made here: a row of ``MADE_HERE``
 """

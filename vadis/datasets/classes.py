@@ -4,7 +4,6 @@
 list of names, or names and numbers. All class lists of a dataset must say the same.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from vadis.datasets.listing import counted, some
 from vadis.datasets.text import read_lines, read_rows
 from vadis.datasets.tree import EXTENSIONS, Tree, stem_of
 from vadis.errors import UsageError, what_next
+from vadis.parsing import parse_json
 from vadis.results import printable
 
 NAME_WORDS = frozenset(
@@ -107,7 +107,7 @@ def _pairs_of_json(path: str) -> list[tuple[int, str]] | None:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_JSON_BYTES + 1)
-        value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+        value = parse_json(content) if len(content) <= MAX_JSON_BYTES else None
     except OSError as error:
         message = f"the list {printable(path)} cannot be read: {error.strerror}"
         raise UsageError(message, what_next(error.errno)) from error

@@ -1,17 +1,18 @@
 """Anybody's videos: class folders in one of ``layout.FOLDER_LAYOUTS``, or lists in one of ``lists.LIST_FORMS``.
 
 Where there are lists, they decide. Where there is a training split and no validation split, ``VALIDATION_SHARE`` of the
-training examples become one: those whose paths have a hash below it. A file stays in its split when others are added.
+training examples of each class become one (see ``holdout``).
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble, empty_classes, nearest
 from vadis.datasets.classes import ClassList, find_class_list
+from vadis.datasets.holdout import hold_out
 from vadis.datasets.layout import (
     PlacedLayout,
     folder_layout,
@@ -27,9 +28,8 @@ from vadis.datasets.tree import Tree, folder_of, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
-VALIDATION_SHARE = 0.2  # a small dataset needs some files of each class on both sides
+VALIDATION_SHARE = Fraction(1, 5)  # a small dataset needs some files of each class on both sides
 MOST_COMPARED = 100  # files of equal names that are looked at: two calls for each
-_HASH_RANGE = 1 << 64  # the first 8 bytes of a SHA-256
 _NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a spreadsheet has saved it
 
 
@@ -56,12 +56,6 @@ def read(tree: Tree, request: Request) -> Dataset:
             f"{printable(tree.root)} holds {counted(dataset.classes, 'class folder')}: two are needed", hint
         )
     return _with_validation(dataset, tree)
-
-
-def is_validation(relative_path: str) -> bool:
-    """Whether a training example becomes one for validation; depends on nothing but its path below the root."""
-    digest = hashlib.sha256(os.fsencode(relative_path.replace(os.sep, "/"))).digest()
-    return int.from_bytes(digest[:8], "big") < VALIDATION_SHARE * _HASH_RANGE
 
 
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
@@ -274,13 +268,13 @@ def _with_validation(dataset: Dataset, tree: Tree) -> Dataset:
     """``dataset``, a part of its training examples for validation if it has none."""
     splits, notes = dict(dataset.splits), list(dataset.problems.notes)
     if "train" in splits and "val" not in splits:
-        chosen = {example: is_validation(tree.relative(example.path)) for example in splits["train"]}
-        rest = {split: examples for split, examples in splits.items() if split != "train"}
-        splits = {
-            split: tuple(each for each in chosen if chosen[each] == (split == "val")) for split in ("train", "val")
-        }
-        splits = {split: examples for split, examples in {**splits, **rest}.items() if examples}
-        notes.append(f"{VALIDATION_SHARE:.0%} of the training examples, by a hash of their paths, are for validation")
+        division = hold_out(splits.pop("train"), VALIDATION_SHARE, tree.root)
+        found = {"train": division.learnt, "val": division.held_out, **splits}
+        splits = {split: examples for split, examples in found.items() if examples}
+        notes.append(
+            f"{float(VALIDATION_SHARE):.0%} of each class's training clips, whole recordings, are for validation"
+        )
+        notes += division.notes
     empty = (*dataset.problems.empty_classes, *empty_classes(dataset.classes, splits))
     problems = replace(dataset.problems, empty_classes=tuple(dict.fromkeys(empty)), notes=tuple(notes))
     return replace(dataset, splits=splits, problems=problems)

@@ -1,5 +1,6 @@
 """What every dataset becomes: ``Example`` → ``Dataset``, with the ``Problems`` that were found on the way."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -130,6 +131,11 @@ class Dataset:
         sizes = ", ".join(f"{split} {len(examples):,}" for split, examples in self.splits.items())
         head = f"{self.name}, split {self.split}, in {printable(self.root)}"
         return "\n  ".join([head, f"{len(self.classes):,} classes; examples: {sizes}", *self.problems.lines()])
+
+
+def path_below(path: str, root: str) -> str:
+    """Return ``path`` as seen from the folder of its dataset: the same wherever that lies, and however it is named."""
+    return os.path.relpath(path, root)
 
 
 def some(names: Iterable[str]) -> str:

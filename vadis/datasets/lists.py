@@ -4,7 +4,6 @@
 its lines are. What a number means is written elsewhere (``classes``), where a video lies too (``places``).
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from vadis.datasets.listing import some
 from vadis.datasets.text import columns_of, is_text, read_lines, read_rows, read_table
 from vadis.datasets.tree import EXTENSIONS, Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
+from vadis.parsing import parse_json
 from vadis.results import printable
 
 PATH_COLUMNS = (
@@ -105,7 +105,7 @@ def _json_lines(path: str) -> Iterator[tuple[str, str, str, str]]:
     if not path.lower().endswith(".jsonl"):
         raise ValueError
     for place, line in read_lines(path):
-        value = json.loads(line)
+        value = parse_json(line)
         if not isinstance(value, dict):
             raise ValueError
         cells = {str(key).lower(): str(each) for key, each in value.items() if isinstance(each, str | int | float)}

@@ -92,6 +92,8 @@ def evaluate(
 ) -> Iterator[Answer]:
     """An answer for every example, in order; those that ``file`` holds are not asked for again, new ones go into it.
 
+    A video that failed for a reason of the moment (``FAILURES_OF_A_MOMENT``) is asked again.
+
     ``jobs`` as for ``classify_many``.
 
     Raises:
@@ -101,17 +103,13 @@ def evaluate(
     check_classes(examples, model)
     missing: dict[Key, Example] = {}
     for example in examples:
-        if _key(example) not in file.answers:
-            missing.setdefault(_key(example), example)
-    found = answers(missing.values(), model, flip=flip, progress=progress, jobs=jobs)
+        if file.known(example) is None:
+            missing.setdefault(file.key(example), example)
+    found = answers(tuple(missing.values()), model, flip=flip, progress=progress, jobs=jobs)
     with closing(found):
         for example in examples:
-            known = file.answers.get(_key(example))
-            yield file.append(next(found)) if known is None else known
-
-
-def _key(example: Example) -> Key:
-    return printable(example.path), example.start_seconds
+            key = file.key(example)
+            yield file.answers[key] if missing.pop(key, None) is None else file.append(next(found))
 
 
 def check_classes(examples: Iterable[Example], model: Model) -> None:

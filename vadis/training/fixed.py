@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Example
+from vadis.datasets.listing import counted, path_below, some
 from vadis.datasets.parts import tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.features import mean_features
@@ -83,6 +84,8 @@ class FeatureStore:
             "channels": channels,  # by network
             "layer": FEATURES,
             "frames": MODELS[model.card.architecture].test_frames,
+            "window_frames": model.card.window_frames,
+            "test_window": model.card.test_window,
         }
         self._refuse_others()
         self.reload()
@@ -138,7 +141,7 @@ class FeatureStore:
         return np.asarray(records[stream][[self._numbers[self._key(example)] for example in examples]], np.float32)
 
     def _key(self, example: Example) -> bytes:
-        place = printable(os.path.relpath(example.path, self._root))
+        place = printable(path_below(example.path, self._root))
         text = json.dumps([place, example.start_seconds, example.end_seconds])
         return hashlib.sha256(text.encode("ascii")).digest()
 
@@ -187,11 +190,12 @@ def wanted_examples(plan: Plan) -> tuple[Example, ...]:
 
 
 def _start(plan: Plan, device: torch.device) -> Model:
-    """The model to begin from, to be used on ``device``."""
+    """The networks of the model to begin from, to be used on ``device`` as the model to be will use them."""
     if plan.start is None:
         raise UsageError("without a model there are no features to learn from", hint="name one with --from")
-    start = plan.start
-    return Model(start.card, start.networks, device, start.sha256).only(plan.streams)
+    start = plan.start.only(plan.streams)
+    card = replace(plan.card, name=start.card.name, labels=start.card.labels)
+    return Model(card, start.networks, device, start.sha256)
 
 
 def compute_features(
@@ -325,6 +329,9 @@ def train_last_layer(
     features = torch.from_numpy(store.rows(name, learnt))  # (N, channels)
     scale = float(features.square().mean().sqrt())
     network = new_networks(plan, name)[name]
+    if plan.keeps_last_layer:
+        with torch.no_grad():  # it was learnt on features as they are
+            last_layer(network).weight.mul_(scale)
     validation = FeatureClips(torch.from_numpy(store.rows(name, held_out)) / scale, held_out, classes)
 
     def validate(layer: nn.Module) -> Validation:
@@ -347,6 +354,16 @@ def train_last_layer(
     with torch.no_grad():
         last_layer(network).weight.div_(scale)
     return outcome, tensors_of(network)
+
+
+def refuse_lost_classes(plan: Plan, store: FeatureStore) -> None:
+    """Raise VadisError where there is no training video with features of a class: nobody could learn it."""
+    for run in plan.recipes:
+        learnt = plan.splits(run)[0]
+        lost = sorted({each.label for each in learnt} - {each.label for each in learnt if store.has(each)})
+        if lost:
+            message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
+            raise VadisError(message, hint="repair their videos, or take the classes out")
 
 
 def _refuse_gaps(plan: Plan, store: FeatureStore) -> None:

@@ -5,7 +5,7 @@ numbered pictures, read text as a video, decode pictures of any size, run as man
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -22,9 +22,6 @@ from vadis.video.picture import FullSize, GrayPlane, Scaler
 from vadis.video.seeking import place_before, seek_ticks
 from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
-
-StartFrame = int | Callable[[int | None], int]
-"""The first grid frame wanted, or how to choose it by the number of grid frames that the header promises, if any."""
 
 
 class Sound(NamedTuple):
@@ -170,7 +167,7 @@ class Video:
 def open_video(
     path: str | os.PathLike[str],
     *,
-    start_frame: StartFrame = 0,
+    start_frame: int = 0,
     limits: Limits | None = None,
     listed: bool = False,
 ) -> Iterator[Video]:
@@ -194,7 +191,7 @@ def open_video(
 
 
 @contextmanager
-def open_gray(path: str | os.PathLike[str], *, start_frame: StartFrame = 0) -> Iterator[Video]:
+def open_gray(path: str | os.PathLike[str], *, start_frame: int = 0) -> Iterator[Video]:
     """As ``open_video``, for a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
     with _opened(os.fspath(path), start_frame, Limits.of_environment(), False, GrayPlane) as video:
         yield video
@@ -236,18 +233,17 @@ def _packets(container: av.container.InputContainer, streams: tuple[av.AudioStre
 
 @contextmanager
 def _opened(
-    name: str, start_frame: StartFrame, limits: Limits, listed: bool, scaler: type[Scaler | GrayPlane]
+    name: str, start_frame: int, limits: Limits, listed: bool, scaler: type[Scaler | GrayPlane]
 ) -> Iterator[Video]:
     before = regular_file(name, listed=listed)
     container = _open(name, limits)
     try:
         video, stream = _first_look(name, container, limits, scaler)
-        start = start_frame if isinstance(start_frame, int) else start_frame(video.expected_num_frames)
-        if not video.skip_to(start, stream):
+        if not video.skip_to(start_frame, stream):
             container.close()
             container = _open(name, limits)
             video, _ = _first_look(name, container, limits, scaler)
-            video.skip_to(start)
+            video.skip_to(start_frame)
         yield video
         if video.facts.num_frames is not None:
             _refuse_changes(name, before)
