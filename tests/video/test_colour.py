@@ -12,12 +12,10 @@ LIMITED, FULL = 1, 2  # AVColorRange
 BT709, UNSPECIFIED, BT2020, PQ, HLG = 1, 2, 9, 16, 18  # ITU-T H.273
 
 # RGB in BT.709 with white at 203 cd/m², and its Y, Cb, Cr of 10 bits in BT.2020, as zimg 3.0 converts them.
-SHOWN = [(255, 255, 255), (220, 40, 40), (40, 60, 220), (230, 190, 60), (128, 128, 128), (200, 150, 120), (16, 16, 16)]
+SHOWN = [(255, 255, 255), (220, 40, 40), (40, 60, 220), (230, 190, 60), (128, 128, 128), (200, 150, 120)]
 CODED = {
-    PQ: [(573, 512, 512), (378, 457, 597), (326, 623, 512), (508, 434, 530), (429, 512, 512), (472, 486, 532)]
-    + [(146, 512, 512)],
-    HLG: [(721, 512, 512), (377, 430, 666), (292, 708, 507), (613, 364, 543), (456, 512, 512), (546, 459, 550)]
-    + [(114, 512, 512)],
+    PQ: [(573, 512, 512), (378, 457, 597), (326, 623, 512), (508, 434, 530), (429, 512, 512), (472, 486, 532)],
+    HLG: [(721, 512, 512), (377, 430, 666), (292, 708, 507), (613, 364, 543), (456, 512, 512), (546, 459, 550)],
 }
 
 
@@ -88,11 +86,11 @@ def test_primaries_of_the_screen_need_no_other_gamut():
     assert wide[0] > narrow[0] + 10 and wide[1] < narrow[1] - 10
 
 
-@pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9"])
+@pytest.mark.parametrize("codec", ["libx265", "ffv1"])
 def test_a_file_of_high_dynamic_range_says_so(tmp_path, codec):
-    path = tmp_path / "hdr.mp4"
+    path = tmp_path / "hdr.mkv"
     with av.open(str(path), "w") as container:
-        quiet = {"x265-params": "log-level=none:qp=4"} if codec == "libx265" else {"profile": "2", "b": "4M"}
+        quiet = {"x265-params": "log-level=none:qp=4"} if codec == "libx265" else {}
         stream = container.add_stream(codec, rate=25, options=quiet)
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p10le"
@@ -114,7 +112,19 @@ def test_ordinary_files_have_no_flag(tmp_path):
 
 
 # The nearest matrix that can be converted, and the weights of red and blue by which a colour is coded in it.
-NEAREST = {8: BT709, 10: BT2020, 11: BT2020, 13: BT709, 14: BT2020, 15: BT2020, 16: BT709, 17: BT709, 0: 5, 3: 5, 255: 5}
+NEAREST = {
+    8: BT709,
+    10: BT2020,
+    11: BT2020,
+    13: BT709,
+    14: BT2020,
+    15: BT2020,
+    16: BT709,
+    17: BT709,
+    0: 5,
+    3: 5,
+    255: 5,
+}
 
 
 @pytest.mark.parametrize("matrix", NEAREST)

@@ -98,12 +98,15 @@ def refusal(path: str, error: Exception) -> VideoError:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
+            animation = _animation(file, head)
     except OSError as unreadable:
         return os_refusal(unreadable)
     if _is_playlist(head):
         return VideoError("playlist_not_supported", "this is a playlist or script that names other files")
-    if animation := _animation(path, head):
-        return VideoError("not_a_video", f"this is an {animation}, an animated image of a kind that vadis does not read")
+    if animation is not None:
+        return VideoError(
+            "not_a_video", f"this is an {animation}, an animated image of a kind that vadis does not read"
+        )
     if _is_still(head):
         return VideoError("not_a_video", "this is an image, not a video")
     if _is_audio(head):
@@ -123,23 +126,22 @@ def _is_still(head: bytes) -> bool:
     return head.startswith(_STILLS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _animation(path: str, head: bytes) -> str | None:
+def _animation(file: BinaryIO, head: bytes) -> str | None:
     """What kind of animated image this is, None where it is none that looks like a still image or like nothing."""
-    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATED:
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & _WEBP_ANIMATED:
         return "animated WebP"
     if head.startswith(b"\x8aMNG"):
         return "MNG"
-    return "animated PNG (APNG)" if head.startswith(_PNG) and _has_png_chunk(path, b"acTL", before=b"IDAT") else None
+    return "animated PNG (APNG)" if head.startswith(_PNG) and _has_png_chunk(file, b"acTL", before=b"IDAT") else None
 
 
-def _has_png_chunk(path: str, name: bytes, before: bytes) -> bool:
-    with open(path, "rb") as file:
-        file.seek(len(_PNG))
-        for _ in range(_MAX_BOXES):
-            header = file.read(8)
-            if len(header) < 8 or header[4:] in (name, before):
-                return header[4:] == name
-            file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # the chunk, and its checksum
+def _has_png_chunk(file: BinaryIO, name: bytes, before: bytes) -> bool:
+    file.seek(len(_PNG))
+    for _ in range(_MAX_BOXES):
+        header = file.read(8)
+        if len(header) < 8 or header[4:] in (name, before):
+            return header[4:] == name
+        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # the chunk, and its checksum
     return False
 
 
