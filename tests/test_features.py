@@ -156,3 +156,10 @@ def test_a_cut_off_file_is_no_features_file(model: Model, video: Path, tmp_path:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert saved_settings(path) is None
     assert saved_settings(tmp_path / "absent.npz") is None
+
+
+def test_times_count_from_the_start_of_the_file_as_players_do(model: Model, tmp_path: Path) -> None:
+    times = [2 + i / 25 for i in range(70)]
+    late = write_video(tmp_path / "late.mp4", num_frames=70, size=(96, 64), seed=1, pts_seconds=times, audio=True)
+    _, seconds = extract_features(late, model.only(("rgb",)))
+    np.testing.assert_allclose(seconds, [2 + 0.32 * (step + 1) for step in range(8)], atol=0.05)

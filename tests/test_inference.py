@@ -14,6 +14,7 @@ from tests.make_model import make_model
 from tests.plain_pass import cropped_clip, plain_outputs
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError, VideoError
+from vadis.formats import srt
 from vadis.inference import Progress, Sliding, classify, classify_many
 from vadis.models import Model
 from vadis.results import VideoResult
@@ -300,3 +301,21 @@ def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path,
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
     with pytest.raises(UsageError, match="tells left from right"):
         classify(path, own, flip=True)
+
+
+def test_segments_count_from_the_start_of_the_file_as_players_do(folder: Path, model: Model) -> None:
+    times = [3 + i / 25 for i in range(80)]
+    path = write_video(folder / "late.mkv", num_frames=80, size=(96, 64), pts_seconds=times, audio=True)
+    result = classify(path, model.only(("rgb",)))
+    assert [segment.start for segment in result.segments] == pytest.approx([3, 5.56], abs=0.05)
+    assert result.segments[-1].end == pytest.approx(6.2, abs=0.05)
+    assert result.duration_seconds == pytest.approx(3.2, abs=0.01)
+
+
+def test_a_lone_frame_lasts_as_long_as_the_record_says(folder: Path, model: Model) -> None:
+    path = write_video(folder / "minute.mp4", num_frames=1, size=(96, 64), fps=Fraction(1, 60), codec="libx264")
+    result = classify(path, model)
+    assert result.duration_seconds == 60
+    assert (result.segments[0].start, result.segments[-1].end) == (0, 60)
+    (cue,) = "".join(srt([result])).strip().split("\n\n")
+    assert "00:00:00,000 --> 00:01:00,000" in cue

@@ -43,7 +43,7 @@ class Features:
     """A layer's outputs over a video.
 
     ``arrays`` has float32 (steps, channels) by network: "rgb", "flow", or "both" where one takes both streams;
-    ``seconds`` float64 (steps,), the centre of each step.
+    ``seconds`` float64 (steps,), the centre of each step, counted as in the segments of a record.
     ``record`` says of the video what ``classify`` would, without labels.
     """
 
@@ -158,7 +158,7 @@ def features_of_many(
             else:
                 found.append(each)
         arrays = {name: np.stack([output[name] for _, output in found]) for name in found[0][1]}  # (steps, channels)
-        seconds = np.array([float(time) for time, _ in found])
+        seconds = video.facts.first_seconds + np.array([float(time) for time, _ in found])
         return Features(arrays, seconds, layer, VideoResult(**facts_of(prepared.path, video, model, streams, sliding)))
 
     with given_or_new(decoders) as decoding:

@@ -212,7 +212,8 @@ class Asked:
             else:
                 seconds, logits = found
                 board.add(seconds, fused(logits, averages))
-        labels, segments = board.finish(_end(prepared.video.facts, model.card.frame_rate))
+        video = prepared.video.facts
+        labels, segments = board.finish(_end(video, model.card.frame_rate), first=video.first_seconds)
         facts = facts_of(prepared.path, prepared.video, model, streams, sliding)
         return VideoResult(labels=labels, segments=segments, **facts)
 
@@ -238,9 +239,11 @@ def facts_of(path: str, video: OpenVideo, model: Model, streams: tuple[str, ...]
 
 
 def _end(facts: VideoFacts, frame_rate: int) -> Fraction:
-    """Where the timeline ends; the last frame of the grid may outlast the file."""
+    """Where the timeline ends; the last frame of the grid may outlast the file, and a lone frame is as long as it."""
     assert facts.num_frames is not None
     end = Fraction(facts.num_frames, frame_rate)
+    if facts.num_frames == 1 and facts.duration_seconds:
+        return Fraction(facts.duration_seconds)
     return end if facts.duration_seconds is None else min(end, Fraction(facts.duration_seconds))
 
 

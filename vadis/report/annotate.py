@@ -36,12 +36,19 @@ def annotate(
     done = 0
     with open_source(video) as source, open_sound(video) as sound:
         overlay, facts = Overlay(result, source.size), source.facts
-        start, copied = source.start_seconds or Fraction(0), sound if with_sound and sound.streams else None
+        first, copied = source.first_seconds, sound if with_sound and sound.streams else None
         with video_file(
-            path, source.size, facts.source_fps, pixel_aspect=source.pixel_aspect, sound=copied, first_seconds=start
+            path,
+            source.size,
+            facts.source_fps,
+            pixel_aspect=source.pixel_aspect,
+            colours=source.colours,
+            sound=copied,
+            zero_seconds=(source.start_seconds or Fraction(0)) - first,
         ) as write:
             for frame in source.source_frames():
-                write(overlay.draw(frame.pixels, frame.seconds), frame.seconds, frame.duration_seconds)
+                seconds = first + frame.seconds
+                write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds)
                 done += 1
                 progress(done, facts.frames_declared)
     return done

@@ -83,13 +83,14 @@ def write_flow_video(
     """
     from vadis.errors import VideoError
     from vadis.flow.of_video import with_flow
+    from vadis.video.colour import BT709
     from vadis.video.reader import open_video
     from vadis.video.windows import chunks
 
     done, (wheel, is_wheel) = 0, legend()
     with open_video(video) as opened:
         width, height = opened.size
-        with video_file(path, (2 * width, height), Fraction(FPS)) as write:
+        with video_file(path, (2 * width, height), Fraction(FPS), colours=BT709) as write:
             pairs = with_flow(chunks((frame.pixels for frame in opened), CHUNK_FRAMES), device)
             for frames, flows in pairs:  # (T, H, W, 3), (T, 2, H, W)
                 if flows is None:

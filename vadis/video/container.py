@@ -24,6 +24,8 @@ _MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented reco
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
 _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_WEBP_ANIMATED = 0x02  # the flag in the first byte of a WebP's VP8X chunk
 _STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
 _CONTAINERS = {
     b"\x1a\x45\xdf\xa3": "Matroska or WebM",
@@ -96,10 +98,15 @@ def refusal(path: str, error: Exception) -> VideoError:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
+            animation = _animation(file, head)
     except OSError as unreadable:
         return os_refusal(unreadable)
     if _is_playlist(head):
         return VideoError("playlist_not_supported", "this is a playlist or script that names other files")
+    if animation is not None:
+        return VideoError(
+            "not_a_video", f"this is an {animation}, an animated image of a kind that vadis does not read"
+        )
     if _is_still(head):
         return VideoError("not_a_video", "this is an image, not a video")
     if _is_audio(head):
@@ -117,6 +124,25 @@ def _is_playlist(head: bytes) -> bool:
 
 def _is_still(head: bytes) -> bool:
     return head.startswith(_STILLS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _animation(file: BinaryIO, head: bytes) -> str | None:
+    """What kind of animated image this is, None where it is none that looks like a still image or like nothing."""
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & _WEBP_ANIMATED:
+        return "animated WebP"
+    if head.startswith(b"\x8aMNG"):
+        return "MNG"
+    return "animated PNG (APNG)" if head.startswith(_PNG) and _has_png_chunk(file, b"acTL", before=b"IDAT") else None
+
+
+def _has_png_chunk(file: BinaryIO, name: bytes, before: bytes) -> bool:
+    file.seek(len(_PNG))
+    for _ in range(_MAX_BOXES):
+        header = file.read(8)
+        if len(header) < 8 or header[4:] in (name, before):
+            return header[4:] == name
+        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # the chunk, and its checksum
+    return False
 
 
 def _is_audio(head: bytes) -> bool:

@@ -14,8 +14,10 @@ FLAGS = {
     "damaged_frames": "the decoder patched over damage inside some frames",
     "ends_early": "the file ends before the time its header declares",
     "frames_missing": "the decoder gave noticeably fewer frames than the file stores",
-    "size_changes": "the picture size changes on the way; every frame is scaled to the size of the first",
+    "size_changes": "the picture changes its size or shape; frames are scaled, then cut or padded to the first one's",
     "pixel_aspect_ignored": "the pixel aspect ratio is not a plausible one; pixels are taken as square",
+    "hdr": "high dynamic range (PQ or HLG) was converted to BT.709; what is brighter than reference white is white",
+    "colours_approximated": "the colours are coded by an unusual matrix; they were converted by the nearest one",
     "several_video_streams": "the file holds more than one video stream; the best was read",
 }
 """Every flag the reader sets, with its meaning."""
@@ -117,6 +119,8 @@ class VideoFacts:
         num_frames: frames on the 25 fps grid, None until all is read.
         status: ``ok``, or ``partial`` when something the file promises is missing (see ``PARTIAL_FLAGS``).
         flags: keys of ``FLAGS``, in that table's order.
+        first_seconds: when the first frame is shown, counted as players do: from the start of the file, which is that
+            of its sound where that begins earlier.
     """
 
     source_fps: Fraction | None
@@ -128,3 +132,4 @@ class VideoFacts:
     num_frames: int | None
     status: str
     flags: tuple[str, ...]
+    first_seconds: float = 0.0

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
+from vadis.video.colour import Colours
 from vadis.video.confinement import memory_refusal
 from vadis.video.container import FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder
@@ -55,7 +56,7 @@ class Video:
         if first is None:
             raise decoder.no_frames(is_cut=header.ends_early(decoder.tally.packets, decoder.end()))
         self._held, self._held_seconds = first
-        self._scaler = scaler(self._held, header.sample_aspect_ratio)
+        self._scaler = scaler(self._held, header.sample_aspect_ratio, header.crop)
         self._duration: Fraction | None = None
         self._length: int | None = None
         self._grid = self._walk()
@@ -78,6 +79,7 @@ class Video:
             num_frames=self._length,
             status="partial" if PARTIAL_FLAGS.intersection(flags) else "ok",
             flags=flags,
+            first_seconds=float(self.first_seconds),
         )
 
     def __iter__(self) -> Iterator[GridFrame]:
@@ -105,11 +107,19 @@ class Video:
         return self._clock.start_seconds
 
     @property
+    def first_seconds(self) -> Fraction:
+        """When the first frame is shown after the start of the file, as players count."""
+        return self._header.first_seconds(self._clock.start_seconds)
+
+    @property
+    def colours(self) -> Colours | None:
+        """Those in which to write the frames so that they look like the source; None: without saying."""
+        return self._scaler.colours
+
+    @property
     def pixel_aspect(self) -> Fraction:
         """Width of an upright pixel by its height; 1 where it is unknown or not plausible."""
-        aspect = self._header.sample_aspect_ratio
-        if not aspect or self._scaler.aspect_ignored:
-            return Fraction(1)
+        aspect = self._scaler.pixel_aspect
         return 1 / aspect if self._scaler.rotation % 180 else aspect
 
     def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
@@ -158,6 +168,8 @@ class Video:
             "frames_missing": is_read and not tally.gave_up and self._decoder.frames_are_missing(),
             "size_changes": self._scaler.size_changes,
             "pixel_aspect_ignored": self._scaler.aspect_ignored,
+            "hdr": self._scaler.is_hdr,
+            "colours_approximated": self._scaler.colours_approximated,
             "several_video_streams": self._header.num_video_streams > 1,
         }
         return tuple(flag for flag in FLAGS if found[flag])

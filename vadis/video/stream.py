@@ -8,8 +8,9 @@ from av.stream import Disposition
 
 from vadis.errors import VideoError
 from vadis.video.container import is_cut_short
+from vadis.video.cropping import Crop, container_crop
 from vadis.video.facts import Limits
-from vadis.video.timegrid import Clock
+from vadis.video.timegrid import GRID_FPS, Clock
 
 _MICROSECONDS = 1_000_000  # in a second; FFmpeg's unit for the times of a whole container
 _DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
@@ -38,6 +39,10 @@ class Header:
         is_sequential: the format stores a sequence of frames at a constant rate and no timestamps.
         is_cut_short: the container's structure goes on beyond the end of the file.
         format_name: FFmpeg's name of the container.
+        crop: borders of the coded frames that are not to be shown, None where there are none.
+        start: when the first of its streams begins, from where players count, in seconds by the file's own clock; None
+            where it states none.
+        file_duration: seconds of all its streams together, None where it states none.
     """
 
     fps: Fraction | None
@@ -52,6 +57,9 @@ class Header:
     is_sequential: bool
     is_cut_short: bool
     format_name: str
+    crop: Crop | None
+    start: Fraction | None
+    file_duration: Fraction | None
 
     def clock(self) -> Clock:
         """The clock that tells the times of this stream's frames; none can last longer than the whole video."""
@@ -59,6 +67,17 @@ class Header:
         if self.clock_may_restart:
             largest_gap = _LARGEST_GAP_SECONDS
         return Clock(self.time_base, self.interval, sequential=self.is_sequential, largest_gap=largest_gap)
+
+    def first_seconds(self, first: Fraction | None) -> Fraction:
+        """When the first frame, at ``first`` seconds by the file's own clock, is shown after the start of the file.
+
+        Less than a frame of the grid is how containers round, and the silence before compressed sound: 0. So is what
+        cannot be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
+        """
+        late = Fraction(0) if first is None or self.start is None else first - self.start
+        limits = [self.file_duration, _LARGEST_GAP_SECONDS if self.clock_may_restart else None]
+        is_plausible = late >= Fraction(1, GRID_FPS) and all(limit is None or late < limit for limit in limits)
+        return late if is_plausible else Fraction(0)
 
     def ends_early(self, num_packets: int, end: Fraction | None) -> bool:
         """Whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
@@ -129,6 +148,9 @@ def read_header(path: str, container: av.container.InputContainer, stream: av.Vi
         is_sequential=container.format.name == "avi",
         is_cut_short=is_cut_short(path, container.format.name),
         format_name=container.format.name,
+        crop=container_crop(container.format.name, stream),
+        start=None if container.start_time is None else Fraction(container.start_time, _MICROSECONDS),
+        file_duration=Fraction(container.duration, _MICROSECONDS) if container.duration else None,
     )
 
 
