@@ -7,9 +7,9 @@ import av
 from av.stream import Disposition
 
 from vadis.errors import VideoError
-from vadis.video.container import is_cut_short
+from vadis.video.container import MP4, is_cut_short
 from vadis.video.facts import Limits
-from vadis.video.timegrid import Clock
+from vadis.video.timegrid import LARGEST_GAP_SECONDS, Clock, grid_length
 
 _MICROSECONDS = 1_000_000  # in a second; FFmpeg's unit for the times of a whole container
 _DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
@@ -18,20 +18,26 @@ _SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames ma
 _SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
 _STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
 _CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
-_LARGEST_GAP_SECONDS = Fraction(10)  # where a clock may restart: FFmpeg's tools take a longer step as that
+_GAP_SLACK_SECONDS = Fraction(60)  # by which a step may exceed the duration that a header states
+_ENDS_STATED = ("matroska,webm", "flv")  # formats whose "duration" is when the last frame ends, by the file's clock
+_FOREVER = Fraction(1 << 62)
+_MEASURED = ("mpegts", "mpeg")  # formats that state no duration; FFmpeg takes it from the first to the last timestamp
 
 
 @dataclass(frozen=True)
 class Header:
     """What the header of a file says of its video stream.
 
+    All lengths are hints: what is decoded decides.
+
     Attributes:
         fps: mean frames per second, None where it states none that is plausible.
         interval: nominal seconds from frame to frame.
         time_base: seconds per tick of the timestamps.
-        duration: seconds, None where it states none.
+        duration: seconds from the first frame to the end of the last, None where it states none.
         end: when the stream ends (where it does not say, when the container ends), in seconds by the file's own clock.
         num_frames: coded frames, None where it states none.
+        ignores_length: it states a length that a file of this size cannot have, so that the three above are None.
         sample_aspect_ratio: width of a pixel by its height, None where unknown.
         num_video_streams: attached pictures not counted.
         clock_may_restart: the format allows timestamps to start again on the way.
@@ -46,6 +52,7 @@ class Header:
     duration: Fraction | None
     end: Fraction | None
     num_frames: int | None
+    ignores_length: bool
     sample_aspect_ratio: Fraction | None
     num_video_streams: int
     clock_may_restart: bool
@@ -53,11 +60,16 @@ class Header:
     is_cut_short: bool
     format_name: str
 
+    @property
+    def expected_num_frames(self) -> int | None:
+        """How many grid frames the header promises, None where it does not."""
+        return None if self.duration is None else grid_length(self.duration)
+
     def clock(self) -> Clock:
-        """The clock that tells the times of this stream's frames; none can last longer than the whole video."""
-        largest_gap = None if self.duration is None else self.duration + _LARGEST_GAP_SECONDS
-        if self.clock_may_restart:
-            largest_gap = _LARGEST_GAP_SECONDS
+        """The clock that tells the times of this stream's frames."""
+        largest_gap = LARGEST_GAP_SECONDS
+        if self.duration is not None and not self.clock_may_restart:  # then the header includes all gaps
+            largest_gap = self.duration + _GAP_SLACK_SECONDS
         return Clock(self.time_base, self.interval, sequential=self.is_sequential, largest_gap=largest_gap)
 
     def ends_early(self, num_packets: int, end: Fraction | None) -> bool:
@@ -108,21 +120,26 @@ def read_header(path: str, container: av.container.InputContainer, stream: av.Vi
     """What the header of the file says of ``stream``.
 
     Raises:
-        VideoError: ``too_large``, where that is already beyond the limits.
+        VideoError: ``too_large``, for a picture beyond the limits.
     """
     time_base = stream.time_base or 1 / _DEFAULT_FPS
-    duration, end = _extent(container, stream, time_base)
     limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
-    limits.check_length(duration, stream.frames)
     fps = next((rate for rate in (stream.average_rate, stream.guessed_rate) if rate and _plausible(rate)), None)
-    is_counted = container.format.name == "gif"  # a GIF states nothing: FFmpeg counted what is there
+    interval = 1 / (fps or _DEFAULT_FPS)
+    duration, end = _extent(container, stream, time_base, interval)
+    num_frames = _num_frames(container, stream)
+    most_frames = max(Fraction(num_frames or 0), (duration or 0) * min(fps or _DEFAULT_FPS, _DEFAULT_FPS))
+    is_believable = most_frames <= container.size  # a byte for each
+    if not is_believable:
+        duration = end = num_frames = None
     return Header(
         fps=fps,
-        interval=1 / (fps or _DEFAULT_FPS),
+        interval=interval,
         time_base=time_base,
         duration=duration,
         end=end,
-        num_frames=None if is_counted else stream.frames or None,
+        num_frames=num_frames,
+        ignores_length=not is_believable and container.format.name not in _MEASURED,
         sample_aspect_ratio=stream.sample_aspect_ratio,
         num_video_streams=len(video_streams(container)),
         clock_may_restart=bool(container.format.flags & _CLOCK_MAY_RESTART),
@@ -136,14 +153,47 @@ def _plausible(fps: Fraction) -> bool:
     return _PLAUSIBLE_FPS[0] <= fps <= _PLAUSIBLE_FPS[1]
 
 
+def _num_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int | None:
+    """Coded frames that the header promises, without those that an edit list leaves out; None where it does not say."""
+    if container.format.name == "gif":  # states nothing: FFmpeg counted what is there
+        return None
+    if container.format.name == MP4 and stream.frames:
+        return min(stream.frames, len(stream.index_entries) or stream.frames)
+    return stream.frames or None
+
+
 def _extent(
-    container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction
+    container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction, interval: Fraction
 ) -> tuple[Fraction | None, Fraction | None]:
-    """Duration and end in seconds, of the stream or else of the container; both None where neither is stated."""
+    """Duration and end in seconds, of the stream or else of the container; both None where neither is stated.
+
+    What is stated as duration may be the end, which contains the time before the first frame.
+    """
+    start, name = (stream.start_time or 0) * time_base, container.format.name
+    is_end = name in _ENDS_STATED
     if stream.duration is not None and stream.duration > 0:
-        duration = stream.duration * time_base
-        return duration, (stream.start_time or 0) * time_base + duration
-    if container.duration is not None and container.duration > 0:
-        duration = Fraction(container.duration, _MICROSECONDS)
-        return duration, Fraction(container.start_time or 0, _MICROSECONDS) + duration
-    return None, None
+        stated = stream.duration * time_base
+        if name in _MEASURED:  # until the last frame begins, or a little later
+            return stated + interval, start + stated
+        if name == MP4 and len(stream.index_entries):  # the end, where an empty edit delays the video
+            entries = stream.index_entries
+            span = (entries[-1].timestamp - entries[0].timestamp) * time_base + interval
+            is_end = abs(stated - start - span) < abs(stated - span)
+    elif container.duration is not None and container.duration > 0:
+        stated = min(Fraction(container.duration, _MICROSECONDS), _tagged_duration(stream) or _FOREVER)
+        if not is_end:
+            return stated, Fraction(container.start_time or 0, _MICROSECONDS) + stated
+    else:
+        return None, None
+    return (stated - start, stated) if is_end and stated > start else (stated, start + stated)
+
+
+def _tagged_duration(stream: av.VideoStream) -> Fraction | None:
+    """What a tag of Matroska says of this stream alone (hours:minutes:seconds), None where there is none."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (Fraction(part) for part in parts)
+    except (ValueError, ZeroDivisionError):
+        return None
+    tagged = hours * 3600 + minutes * 60 + seconds
+    return tagged if tagged > 0 else None
