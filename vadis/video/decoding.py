@@ -14,9 +14,9 @@ import av
 from vadis.errors import VideoError
 from vadis.video.confinement import memory_refusal
 from vadis.video.container import disk_failure
+from vadis.video.continuity import Continuity
 from vadis.video.facts import Limits
 from vadis.video.timegrid import Clock
-from vadis.video.transport_stream import TRANSPORT_STREAM, Continuity
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
 """Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
@@ -25,6 +25,9 @@ on a packet of H.264 takes 20 µs to 0.2 ms, so it takes seconds until the rest 
 THREADS = 1
 """Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);
 many videos are read faster by many processes."""
+
+_DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
+_DISORDER = 3  # places by which one of them may be late; more than was seen
 
 _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "libaom-av1")
 """Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
@@ -71,6 +74,7 @@ class Decoder:
     ) -> None:
         self.tally = Tally()
         self._interval = interval
+        self._since_failure = _DISORDERED_FRAMES  # frames
         self._path = path
         self._container = container
         self._stream = stream
@@ -90,7 +94,7 @@ class Decoder:
         Raises:
             VideoError: ``too_large`` (also of memory), ``io_error``, ``permission_denied``, ``disappeared``.
         """
-        for frame, time in self._clock.timed(self._decoded()):
+        for frame, time in self._clock.timed(self._in_order()):
             self._limits.check_length(time, self.tally.frames)
             yield frame, time
 
@@ -102,6 +106,7 @@ class Decoder:
         self.tally.jumped = True
         self._container.seek(ticks, stream=self._stream)
         self._clock.jump()
+        self._continuity.jump()
         return self.frames()
 
     def no_frames(self, *, is_cut: bool) -> VideoError:
@@ -133,6 +138,20 @@ class Decoder:
             return False
         return tally.frames < (tally.packets - tally.discarded - tally.failed) * _FEWEST_FRAMES
 
+    def _in_order(self) -> Iterator[av.VideoFrame]:
+        """Decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
+        held: list[av.VideoFrame] = []
+        for frame in self._decoded():
+            held.append(frame)
+            self._since_failure += 1
+            if self._since_failure > _DISORDERED_FRAMES:
+                yield from _sorted(held)
+                held = []
+            elif len(held) > _DISORDER:
+                first, *held = _sorted(held)
+                yield first
+        yield from _sorted(held)
+
     def _decoded(self) -> Iterator[av.VideoFrame]:
         lost_seconds = Fraction(0)  # without a frame, because packets failed
         for packet in self._packets():
@@ -151,9 +170,8 @@ class Decoder:
     def _packets(self) -> "Iterator[av.Packet[Any] | None]":
         """The stream's packets, then an empty one, or None where the container breaks off, to flush the decoder."""
         # Where the stream states no duration of its own, that of the container counts, and with it all its streams.
-        # A transport stream may go on in another one.
-        is_alone = self._stream.duration is not None and self._container.format.name != TRANSPORT_STREAM
-        streams = (self._stream,) if is_alone else ()
+        needs_all = self._stream.duration is None or self._continuity.needs_all_streams
+        streams = () if needs_all else (self._stream,)
         demuxer = self._container.demux(*streams)
         while True:
             try:
@@ -200,6 +218,7 @@ class Decoder:
             if failure := memory_refusal(error):
                 raise failure from error
             self.tally.failed += 1
+            self._since_failure = 0
             self._clock.lost()
             return None
 
@@ -208,3 +227,10 @@ class Decoder:
         self.tally.patched += frame.is_corrupt
         self.tally.interlaced += frame.interlaced_frame
         self._limits.check_pixels(frame.width, frame.height)
+
+
+def _sorted(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+    """Frames by timestamp, where all have one."""
+    if len(frames) < 2 or any(frame.pts is None for frame in frames):
+        return frames
+    return sorted(frames, key=lambda frame: frame.pts or 0)

@@ -150,6 +150,9 @@ class Video:
             for i in wanted:
                 yield GridFrame(pixels, i / GRID_FPS)
 
+    def _ends_early(self) -> bool:
+        return self._header.ends_early(self._decoder.tally.packets, self._decoder.end(), self._duration)
+
     def _flags(self) -> tuple[str, ...]:
         tally = self._decoder.tally
         is_read = self._length is not None and not tally.jumped
@@ -159,7 +162,7 @@ class Video:
             "damaged_frames": tally.patched > 0,
             "stream_gaps": self._decoder.has_gaps,
             "stream_changes": self._decoder.changes_stream,
-            "ends_early": is_read and not tally.gave_up and self._header.ends_early(tally.packets, self._decoder.end()),
+            "ends_early": is_read and not tally.gave_up and self._ends_early(),
             "length_ignored": self._header.ignores_length,
             "frames_missing": is_read and not tally.gave_up and self._decoder.frames_are_missing(),
             "size_changes": self._scaler.size_changes,

@@ -9,7 +9,7 @@ from av.stream import Disposition
 from vadis.errors import VideoError
 from vadis.video.container import MP4, is_cut_short
 from vadis.video.facts import Limits
-from vadis.video.timegrid import LARGEST_GAP_SECONDS, Clock, grid_length
+from vadis.video.timegrid import Clock, grid_length
 
 _MICROSECONDS = 1_000_000  # in a second; FFmpeg's unit for the times of a whole container
 _DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
@@ -18,10 +18,11 @@ _SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames ma
 _SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
 _STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
 _CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
-_GAP_SLACK_SECONDS = Fraction(60)  # by which a step may exceed the duration that a header states
-_ENDS_STATED = ("matroska,webm", "flv")  # formats whose "duration" is when the last frame ends, by the file's clock
+_GAP_SLACK_SECONDS = Fraction(1)  # by which frames behind a gap may exceed the duration that a header states
+_ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
+_DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
+_TRANSPORT_PACKET_BYTES = 188  # of which a frame takes at least one
 _FOREVER = Fraction(1 << 62)
-_MEASURED = ("mpegts", "mpeg")  # formats that state no duration; FFmpeg takes it from the first to the last timestamp
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Header:
         duration: seconds from the first frame to the end of the last, None where it states none.
         end: when the stream ends (where it does not say, when the container ends), in seconds by the file's own clock.
         num_frames: coded frames, None where it states none.
-        ignores_length: it states a length that a file of this size cannot have, so that the three above are None.
+        ignores_length: it states a length that a file of this size cannot have, which is None instead.
         sample_aspect_ratio: width of a pixel by its height, None where unknown.
         num_video_streams: attached pictures not counted.
         clock_may_restart: the format allows timestamps to start again on the way.
@@ -67,16 +68,21 @@ class Header:
 
     def clock(self) -> Clock:
         """The clock that tells the times of this stream's frames."""
-        largest_gap = LARGEST_GAP_SECONDS
-        if self.duration is not None and not self.clock_may_restart:  # then the header includes all gaps
-            largest_gap = self.duration + _GAP_SLACK_SECONDS
-        return Clock(self.time_base, self.interval, sequential=self.is_sequential, largest_gap=largest_gap)
+        # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
+        states_length = self.duration is not None and not self.clock_may_restart and self.format_name != MP4
+        latest = self.duration + _GAP_SLACK_SECONDS if self.duration is not None and states_length else None
+        return Clock(self.time_base, self.interval, sequential=self.is_sequential, latest=latest)
 
-    def ends_early(self, num_packets: int, end: Fraction | None) -> bool:
+    def ends_early(self, num_packets: int, end: Fraction | None, seconds: Fraction | None = None) -> bool:
         """Whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
 
         Where the header counts frames, one missing at the end is one too many; frames that an edit list hides or that
         were dropped when encoding are not missing. A header that states only a time may round it or mean its sound.
+
+        Args:
+            num_packets: how many packets were read.
+            end: by the file's own clock.
+            seconds: how long the frames last, which differs where that clock started again.
         """
         if self.num_frames and num_packets >= self.num_frames:
             return False
@@ -85,7 +91,8 @@ class Header:
         slack = self.interval / 2
         if not self.num_frames:
             slack = min(max(3 * slack, _SLACK_SECONDS), self.duration * _SLACK_SHARE)
-        return end is None or end < self.end - slack
+        is_reached = end is not None and end >= self.end - slack
+        return not is_reached and (seconds is None or seconds < self.duration - slack)
 
 
 def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
@@ -128,10 +135,13 @@ def read_header(path: str, container: av.container.InputContainer, stream: av.Vi
     interval = 1 / (fps or _DEFAULT_FPS)
     duration, end = _extent(container, stream, time_base, interval)
     num_frames = _num_frames(container, stream)
-    most_frames = max(Fraction(num_frames or 0), (duration or 0) * min(fps or _DEFAULT_FPS, _DEFAULT_FPS))
-    is_believable = most_frames <= container.size  # a byte for each
-    if not is_believable:
-        duration = end = num_frames = None
+    can_have_frames = (num_frames or 0) <= container.size
+    can_last = can_have_frames and (duration or 0) <= max(_DAY_SECONDS, container.size)
+    is_measured = container.format.name == "mpegts"  # by FFmpeg, from the first timestamp to the last
+    if is_measured and duration is not None:  # which may be of different clocks
+        can_last &= duration / interval * _TRANSPORT_PACKET_BYTES <= container.size
+    num_frames = num_frames if can_have_frames else None
+    duration, end = (duration, end) if can_last else (None, None)
     return Header(
         fps=fps,
         interval=interval,
@@ -139,7 +149,7 @@ def read_header(path: str, container: av.container.InputContainer, stream: av.Vi
         duration=duration,
         end=end,
         num_frames=num_frames,
-        ignores_length=not is_believable and container.format.name not in _MEASURED,
+        ignores_length=not can_last and not is_measured,
         sample_aspect_ratio=stream.sample_aspect_ratio,
         num_video_streams=len(video_streams(container)),
         clock_may_restart=bool(container.format.flags & _CLOCK_MAY_RESTART),
@@ -173,8 +183,6 @@ def _extent(
     is_end = name in _ENDS_STATED
     if stream.duration is not None and stream.duration > 0:
         stated = stream.duration * time_base
-        if name in _MEASURED:  # until the last frame begins, or a little later
-            return stated + interval, start + stated
         if name == MP4 and len(stream.index_entries):  # the end, where an empty edit delays the video
             entries = stream.index_entries
             span = (entries[-1].timestamp - entries[0].timestamp) * time_base + interval

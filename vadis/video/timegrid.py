@@ -47,9 +47,10 @@ class Clock:
     A frame's time is its timestamp. One that is missing, not later than that of the frame before, or far ahead of it is
     judged by the frames that follow. Where these continue as before, only this timestamp is wrong, and its frame is
     shown between its neighbours. Where they stay with it, time has passed without pictures, or the clock has started
-    again: if it went back, by more than ``largest_gap`` forward, or at a place named to ``restart_at``. A clock that
-    started again continues at the usual distance from the frame before. Without any usable timestamp, frames follow one
-    another at the nominal rate. In all these cases except a gap without pictures, ``synthetic`` is True.
+    again: if it went back, forward by more than ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at a place named to
+    ``restart_at``. A clock that started again continues at the usual distance from the frame before. Without any usable
+    timestamp, frames follow one another at the nominal rate. In all these cases except a gap without pictures,
+    ``synthetic`` is True.
 
     Where the container stores no timestamps but a sequence of frames (``sequential``, that is AVI), the n-th frame
     shown belongs to the n-th frame stored, which is right even where packed B-frames put the timestamps out of order.
@@ -58,7 +59,7 @@ class Clock:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
         sequential: timestamps come from ``stored``, not from the frames.
-        largest_gap: seconds; a longer step forward is a clock that has started again.
+        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed.
 
     Attributes:
         synthetic: a timestamp was missing or out of order, or a time was not taken from a timestamp alone.
@@ -71,12 +72,12 @@ class Clock:
         interval: Fraction,
         *,
         sequential: bool = False,
-        largest_gap: Fraction = LARGEST_GAP_SECONDS,
+        latest: Fraction | None = None,
     ) -> None:
         self.synthetic = self.has_guessed = False
         self._time_base = time_base
         self._interval = interval
-        self._largest_gap = largest_gap
+        self._latest = latest
         self._stored: deque[int | None] | None = deque(maxlen=_MAX_DELAY) if sequential else None
         self._restarts: set[int] = set()
         self._start: int | None = None  # the first timestamp of all
@@ -139,9 +140,16 @@ class Clock:
     def end(self, last_duration: int | None) -> Fraction:
         """When the last frame ends, by its own duration in ticks, or else by the distance from the one before it."""
         shown = (last_duration or 0) * self._time_base
-        if not 0 < shown <= self._largest_gap or self._last_is_guessed:
+        last = self._last or Fraction(0)
+        if shown <= 0 or self._last_is_guessed or not self._is_gap(last, last + shown):
             shown = self._step
-        return (self._last or Fraction(0)) + shown
+        return last + shown
+
+    def _is_gap(self, last: Fraction, seconds: Fraction) -> bool:
+        """Whether it can be that nothing new was shown for so long."""
+        if self._latest is not None:
+            return seconds <= self._latest or seconds - last <= _EXPECTED_STEPS * max(self._step, self._interval)
+        return seconds - last <= LARGEST_GAP_SECONDS
 
     def _with_ticks(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, int | None]]:
         """Each frame with the ticks that its time follows from."""
@@ -176,7 +184,7 @@ class Clock:
         if seconds is not None and seconds > last:
             on, back = sum(each > seconds for each in known), sum(last < each <= seconds for each in known)
             is_right = on > back or not back
-            has_restarted = seconds - last > self._largest_gap or ticks in self._restarts
+            has_restarted = not self._is_gap(last, seconds) or ticks in self._restarts
         else:
             has_restarted = seconds is not None and 2 * sum(each <= last for each in known) > len(known)
             is_right = has_restarted

@@ -1,7 +1,7 @@
-"""What happens between two packets of a video in MPEG-TS: a loss, or the beginning of another recording.
+"""What happens between two packets of a video: a loss, or the beginning of another recording.
 
 FFmpeg tells neither: it goes on with the next packet that it finds. Where the times of two packets are further apart
-than usual, the transport packets between them are looked at.
+than usual, the bytes between them tell: in MPEG-TS the headers of transport packets, in other containers their number.
 """
 
 from fractions import Fraction
@@ -14,6 +14,12 @@ from vadis.video.timegrid import LARGEST_GAP_SECONDS
 
 TRANSPORT_STREAM, _PROGRAM_STREAM = "mpegts", "mpeg"  # FFmpeg's names
 
+_MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
+"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
+Containers with an index are not here: what it names and cannot be read is missed anyway."""
+
+_NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
+_FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
 _IN_DOUBT = Fraction(3, 2)  # of the usual distance; beyond, a frame may be missing. Film in NTSC varies by less
 _LONG_STEPS, _LONG_SECONDS = 10, Fraction(1)  # usual distances, and time: a step beyond both is a loss without a trace
 _MOST_BYTES = 4 << 20  # read at once
@@ -47,15 +53,25 @@ class Continuity:
         self.is_broken = self.changes_stream = False
         self._path = path
         self._is_transport_stream = format_name == TRANSPORT_STREAM
-        self._is_watched = self._is_transport_stream or format_name == _PROGRAM_STREAM
+        self._has_constant_rate = self._is_transport_stream or format_name == _PROGRAM_STREAM
+        self._most_overhead = _MOST_OVERHEAD.get(format_name)
         self._stream = stream
         self._interval = self._usual = interval
+        self._num_steps = 0  # of the usual distance
         self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
         self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
+        self._read_until: int | None = None  # the position behind all packets so far
+        self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
+
+    @property
+    def needs_all_streams(self) -> bool:
+        """Whether packets of the other streams tell something about this one."""
+        return self._is_transport_stream or self._most_overhead is not None
 
     def has_restarted(self, packet: "av.Packet[Any]") -> bool:
         """Take the next packet; whether another recording, with a clock of its own, begins with it."""
-        if not self._is_watched or packet.dts is None or packet.stream.type != "video":
+        self._count_skipped(packet)
+        if packet.dts is None or packet.stream.type != "video":
             return False
         seconds = packet.dts * (packet.time_base or Fraction(0))
         if packet.stream.index != self._stream.index:
@@ -67,22 +83,42 @@ class Continuity:
         self._last = seconds, packet.pos
         return last is not None and self._steps_to_restart(*last, seconds, packet.pos)
 
+    def _count_skipped(self, packet: "av.Packet[Any]") -> None:
+        if self._most_overhead is None or packet.pos is None:
+            return
+        skipped = packet.pos - (packet.pos if self._read_until is None else self._read_until)
+        self._read_until = packet.pos + packet.size - min(skipped, 0)
+        self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
+
     def _steps_to_restart(
         self, before: Fraction, position_before: int | None, seconds: Fraction, position: int | None
     ) -> bool:
         """Judge the step from one packet of the stream to the next."""
         step, usual = seconds - before, max(self._usual, self._interval)
-        if 0 < step <= usual * _IN_DOUBT:
+        is_usual = 0 < step <= usual * _IN_DOUBT
+        if self._most_overhead is not None:
+            self._since_step = self._since_step + 1 if is_usual else 0
+            self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
+        if is_usual:
             self._usual = step
+            self._num_steps += 1
+            return False
+        if not self._has_constant_rate:
             return False
         if not 0 < step <= LARGEST_GAP_SECONDS:
             return True
         traces = Traces(False, False)
         if self._is_transport_stream and position_before is not None and position is not None:
             traces = traces_between(self._path, self._stream.id, position_before, position)
+        is_long = self._num_steps >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
         if not traces.of_restart:
-            self.is_broken |= traces.of_loss or step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
+            self.is_broken |= traces.of_loss or is_long
         return traces.of_restart
+
+    def jump(self) -> None:
+        """Reading goes on elsewhere in the file."""
+        self._last = self._others_since = self._read_until = None
+        self._since_step = self._since_skip = _NEARBY
 
     def end(self) -> None:
         """Take the end of the file: what follows the last packet may have been pictures too."""
