@@ -209,16 +209,55 @@ def _is_avi_cut(file: BinaryIO, size: int) -> bool:
 
 
 def _is_gif_cut(file: BinaryIO, size: int) -> bool:
-    """A GIF ends with a semicolon, which some writers pad with zeros."""
-    file.seek(max(0, size - _HEAD_BYTES))
-    return not file.read().rstrip(b"\0").endswith(b";")
+    """A GIF is a chain of blocks that ends with a semicolon; what some writers add behind it does not matter."""
+
+    def skip_colors(flags: bytes) -> None:
+        file.seek(3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
+
+    header = file.read(13)
+    skip_colors(header[10:11])
+    while (kind := file.read(1)) in (b"!", b","):
+        if kind == b"!":  # an extension, of the kind that the next byte tells
+            file.seek(1, os.SEEK_CUR)
+        else:  # a picture: its place, flags and colours, and the length of a code
+            skip_colors(file.read(9)[8:9])
+            file.seek(1, os.SEEK_CUR)
+        while length := file.read(1)[:1].strip(b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return kind != b";"
 
 
 def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
-    """The packets of a transport stream have one length, and a G where each begins."""
+    """The packets of a transport stream have one length, and a G where each begins, so also the one that is cut."""
     head = file.read(_HEAD_BYTES)
     length = next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
-    return length is not None and size % length != 0
+    if length is None or size % length == 0:
+        return False
+    file.seek(size - size % length + _MPEGTS_PACKETS[length])
+    return file.read(1) in (b"G", b"")  # else something else was added behind
+
+
+def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
+    """The segment that follows the header states its size, unless it was recorded live."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(12)
+        if not head or not head[0]:
+            return False
+        id_bytes = 9 - head[0].bit_length()  # the first 1 tells how many bytes a number has
+        length = head[id_bytes : id_bytes + 8]
+        if not length or not length[0]:
+            return False
+        length_bytes = 9 - length[0].bit_length()
+        stated = int.from_bytes(length[:length_bytes], "big") & ((1 << 7 * length_bytes) - 1)
+        is_segment = head[:id_bytes] == _MATROSKA_SEGMENT
+        if is_segment and stated == (1 << 7 * length_bytes) - 1:
+            return False
+        at += id_bytes + length_bytes + stated
+        if is_segment or at >= size:
+            return at > size
+    return False
 
 
 def _is_mp4_cut(file: BinaryIO, size: int) -> bool:
@@ -240,6 +279,7 @@ _MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
 """Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
 G stands in them."""
 
+_MATROSKA_SEGMENT = bytes.fromhex("18538067")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 _CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
@@ -247,6 +287,7 @@ _CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
     "gif": _is_gif_cut,
     "mpegts": _is_mpegts_cut,
     "mpegvideo": _is_mpegts_cut,  # what FFmpeg takes the first few packets of a transport stream for
+    "matroska,webm": _is_matroska_cut,
     "asf": _is_asf_cut,
     MP4: _is_mp4_cut,
 }

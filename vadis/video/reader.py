@@ -61,7 +61,7 @@ class Video:
         self._length: int | None = None
         self._grid = self._walk()
         self.size = self._scaler.size
-        self.expected_num_frames = None if header.duration is None else grid_length(header.duration)
+        self.expected_num_frames = header.expected_num_frames
 
     @property
     def facts(self) -> VideoFacts:
@@ -157,6 +157,9 @@ class Video:
             for i in wanted:
                 yield GridFrame(pixels, i / GRID_FPS)
 
+    def _ends_early(self) -> bool:
+        return self._header.ends_early(self._decoder.tally.packets, self._decoder.end(), self._duration)
+
     def _flags(self) -> tuple[str, ...]:
         tally = self._decoder.tally
         is_read = self._length is not None and not tally.jumped
@@ -164,7 +167,10 @@ class Video:
             "synthetic_timestamps": self._clock.synthetic,
             "damaged_packets": tally.failed > 0 or tally.gave_up or tally.broke_off,
             "damaged_frames": tally.patched > 0,
-            "ends_early": is_read and not tally.gave_up and self._header.ends_early(tally.packets, self._decoder.end()),
+            "stream_gaps": self._decoder.has_gaps,
+            "stream_changes": self._decoder.changes_stream,
+            "ends_early": is_read and not tally.gave_up and self._ends_early(),
+            "length_ignored": self._header.ignores_length,
             "frames_missing": is_read and not tally.gave_up and self._decoder.frames_are_missing(),
             "size_changes": self._scaler.size_changes,
             "pixel_aspect_ignored": self._scaler.aspect_ignored,
@@ -272,7 +278,9 @@ def _first_look(
         _refuse_large_picture(path, limits)
     header = read_header(path, container, stream, limits)
     clock = header.clock()
-    return Video(header, Decoder(path, container, stream, clock, limits), clock, limits, scaler), stream
+    return Video(
+        header, Decoder(path, container, stream, clock, limits, header.interval), clock, limits, scaler
+    ), stream
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
