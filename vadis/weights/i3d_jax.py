@@ -109,9 +109,12 @@ def _member(archive: bytes) -> bytes:
 def _unpickle(content: bytes) -> object:
     """Return what a pickle holds; it can only be arrays, plain values and their containers."""
     try:
-        for count, _ in enumerate(pickletools.genops(content)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count >= MAX_INSTRUCTIONS:
                 raise _RefusedError("it has too many instructions")
+            place = argument if opcode.name.endswith("PUT") else None
+            if isinstance(place, int) and place >= MAX_INSTRUCTIONS:  # the memo gets as long as this number
+                raise _RefusedError("it refers to a place that it cannot need")
         return _ArrayUnpickler(io.BytesIO(content)).load()
     except _RefusedError:
         raise
