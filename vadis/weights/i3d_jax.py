@@ -85,7 +85,7 @@ def _read(source: Path) -> bytes:
             with gzip.open(io.BytesIO(content)) as unpacked:
                 archive = unpacked.read(MAX_BYTES + 1)
             content = _member(archive) if len(archive) <= MAX_BYTES else archive
-    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError) as error:
+    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise _RefusedError("the archive is damaged") from error
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error.strerror}", what_next(error.errno)) from error
@@ -99,7 +99,7 @@ def _member(archive: bytes) -> bytes:
         for member in members:
             if member.isfile() and member.name.partition("/")[2] == MEMBER:
                 stream = members.extractfile(member)
-                return stream.read() if stream is not None else b""
+                return stream.read(MAX_BYTES + 1) if stream is not None else b""  # a sparse one may claim any size
     raise _RefusedError(f"the archive has no {MEMBER}")
 
 
