@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadis.formats import CSV_COLUMNS, FORMATS, Stretch, above, stretches, visible
+from vadis.formats import CSV_COLUMNS, FORMATS, Stretch, above, percent, stretches, visible
 from vadis.results import Label, Segment, VideoResult
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202egpj.\n<b>&-->,\"'\t\r\x7f\u200b\udcff.mp4"
@@ -151,3 +151,10 @@ def test_visible_text_is_printable_and_plain_text_is_untouched(text):
 
 def test_visible_shows_what_it_replaces():
     assert visible("a\nb\x1b\x9b\u202e\udcff é 　東京") == "a\\nb\\x1b\\x9b\\u202e\\xff é 　東京"
+
+
+def test_a_listed_label_never_has_nothing():
+    told = [percent(score) for score in (1.0, 0.996, 0.5, 0.0051, 0.0049, 1e-9)]
+    assert told == ["100", "100", "50", "1", "<1", "<1"]
+    faint = VideoResult("a.mp4", "ok", segments=(Segment(0.0, 1.0, (Label("waving", 0.003),)),))
+    assert "waving (<1%)" in "".join(FORMATS["srt"].write([faint]))

@@ -154,6 +154,11 @@ def _visible_char(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+def percent(score: float) -> str:
+    """Return a score as a whole percentage without its sign; what rounds to none is "<1", for no score is zero."""
+    return "<1" if 0 < score < 0.005 else f"{100 * score:.0f}"
+
+
 def _joined(last: Stretch, end: float, score: float) -> Stretch:
     before, after = last.end - last.start, end - last.end
     mean = (last.score * before + score * after) / (before + after)
@@ -161,7 +166,7 @@ def _joined(last: Stretch, end: float, score: float) -> Stretch:
 
 
 def _cue_text(stretch: Stretch) -> str:
-    return f"{visible(stretch.label)} ({stretch.score:.0%})"
+    return f"{visible(stretch.label)} ({percent(stretch.score)}%)"
 
 
 def _clock(seconds: float, decimal_mark: str) -> str:

@@ -156,3 +156,8 @@ def test_a_failed_video_says_why_and_threshold_says_so():
     hint = VIDEO_ERROR_CODES["empty_file"].what_next
     assert drawn(failed) == f"[red]b\\x1b[2J.mp4\nnot labelled: the file is empty\nhint: {hint}\n\n"
     assert "no label is above the threshold" in drawn(video([None, None], labels=()))
+
+
+def test_the_model_is_named_and_a_single_frame_has_a_length():
+    text = drawn(video(["waving"], segment_seconds=0.04, model="i3d-kinetics400-rgb"))
+    assert text.splitlines()[1] == "0.04 s, 340×256, 29.97 fps, labelled by i3d-kinetics400-rgb"

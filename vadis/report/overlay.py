@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import VadisError
-from vadis.formats import visible
+from vadis.formats import percent, visible
 from vadis.report.drawing import shortened
 from vadis.results import Label, Segment, VideoResult
 
@@ -94,7 +94,7 @@ class Overlay:
     def _draw_label(self, panel: Pixels, label: Label, top: int) -> None:
         letter, width = self._letter, panel.shape[1]
         pad, base = letter // 2, top + int(letter * 1.15)
-        score = f"{label.score:.0%}".replace("%", " %")
+        score = f"{percent(label.score)} %"
         score_left = width - pad - self._text_width(score)
         name = visible(label.label)
         longest = len(name)

@@ -85,7 +85,7 @@ def _read(source: Path) -> bytes:
             with gzip.open(io.BytesIO(content)) as unpacked:
                 archive = unpacked.read(MAX_BYTES + 1)
             content = _member(archive) if len(archive) <= MAX_BYTES else archive
-    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError) as error:
+    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise _RefusedError("the archive is damaged") from error
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error.strerror}", what_next(error.errno)) from error
@@ -99,7 +99,7 @@ def _member(archive: bytes) -> bytes:
         for member in members:
             if member.isfile() and member.name.partition("/")[2] == MEMBER:
                 stream = members.extractfile(member)
-                return stream.read() if stream is not None else b""
+                return stream.read(MAX_BYTES + 1) if stream is not None else b""  # a sparse one may claim any size
     raise _RefusedError(f"the archive has no {MEMBER}")
 
 
@@ -109,9 +109,12 @@ def _member(archive: bytes) -> bytes:
 def _unpickle(content: bytes) -> object:
     """Return what a pickle holds; it can only be arrays, plain values and their containers."""
     try:
-        for count, _ in enumerate(pickletools.genops(content)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count >= MAX_INSTRUCTIONS:
                 raise _RefusedError("it has too many instructions")
+            place = argument if opcode.name.endswith("PUT") else None
+            if isinstance(place, int) and place >= MAX_INSTRUCTIONS:  # the memo gets as long as this number
+                raise _RefusedError("it refers to a place that it cannot need")
         return _ArrayUnpickler(io.BytesIO(content)).load()
     except _RefusedError:
         raise

@@ -29,14 +29,14 @@ function seconds(text) {
   return text.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
 }
 
-const length = (seconds) => (seconds < 59.95 ? `${seconds.toFixed(1)} s` : clock(seconds));
+const length = (seconds) => (seconds < 59.95 ? `${seconds.toFixed(seconds < 0.95 ? 2 : 1)} s` : clock(seconds));
 
 function duration(total) {
   if (total >= 5400) return `${(total / 3600).toFixed(1)} hours`;
   return total >= 90 ? `${Math.round(total / 60)} minutes` : `${Math.round(total)} seconds`;
 }
 
-const percent = (thousandths) => (thousandths > 0 && thousandths < 5 ? "<1 %" : `${Math.round(thousandths / 10)} %`);
+const percent = (thousandths) => (thousandths < 5 ? "<1 %" : `${Math.round(thousandths / 10)} %`);
 const counted = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
 
 // Sums over all videos: for how long and in how many each label leads, and its highest score in every video.
