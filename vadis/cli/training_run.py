@@ -343,7 +343,7 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
         with interrupts.deferred():
             answers = ask_all(found.examples(part), model, file, flip=False)
         told = {run: kept.to_json() for run, kept in states.items()}
-        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told)
+        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told, published=wanted["published"])
     save(folder, plan, networks, states, summary)
     say(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _papers(plan, metrics)), summary["failed"])
@@ -352,10 +352,11 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
 def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     """The paper's top-1 in [0, 1] by column, where it has one for what was done."""
     from vadis.evaluation import paper_top1
-    from vadis.training.finetuning import began_with_imagenet
+    from vadis.evaluation.finished import PUBLISHED
 
     mode = plan.mode if plan.start else "original"
-    imagenet = began_with_imagenet(plan)
+    published = PUBLISHED.get(plan.published_start or "")
+    imagenet = plan.imagenet is not None if plan.start is None else published
     if imagenet is None:
         return {}
     found = {
