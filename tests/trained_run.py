@@ -8,6 +8,7 @@ import torch
 
 from vadis.datasets import Dataset, Example
 from vadis.datasets.listing import Problems
+from vadis.evaluation.finished import PUBLISHED
 from vadis.evaluation.metrics import Ranking, measured
 from vadis.evaluation.tables import summary, write_summary
 from vadis.models import MODELS, Model, ModelCard
@@ -36,6 +37,7 @@ def write_trained(
     split: int = 1,
     mode: str = "full",
     start: Model | None = None,
+    published: str | None = "",
     imagenet: bool = False,
     width: float = 1.0,
     changes: dict[str, object] | None = None,
@@ -48,9 +50,11 @@ def write_trained(
     Args:
         right: by column, how many of 1,000 videos were right; "rgb" alone is a model of one stream.
         start: the model to begin from; without it, made anew, from ImageNet if ``imagenet``.
+        published: what its tensors are known as; by default the name of ``start``, if that is a published one.
         changes: of the recipe.
         age_seconds: how long ago it was tested.
     """
+    published = known_as(start.card.name if start else "", published)
     labels, streams = labels_of(dataset), tuple(right) if len(right) == 1 and "both" not in right else None
     streams = streams or MODELS[architecture].streams
     examples = {"train": tuple(Example(f"{number}.mp4", label) for number, label in enumerate(labels))}
@@ -63,12 +67,20 @@ def write_trained(
     data = Dataset(dataset, "data", labels, split, examples, Problems())
     plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)
     folder.mkdir(parents=True)
-    (folder / RUN_NAME).write_text(json.dumps(plan.to_json()))
+    run = plan.to_json()
+    if start is not None:
+        run["from"]["published"] = published
+    (folder / RUN_NAME).write_text(json.dumps(run))
     if is_tested:
         write_tested(
             folder, plan.card.name, architecture, dataset, right, split=split, part=part, age_seconds=age_seconds
         )
     return folder
+
+
+def known_as(name: str, published: str | None) -> str | None:
+    """What tensors are known as: ``published``, or where that is "", ``name`` if that is a published one."""
+    return published if published != "" else (name if name in PUBLISHED else None)
 
 
 def write_tested(
@@ -81,6 +93,7 @@ def write_tested(
     split: int = 1,
     part: str = "test",
     age_seconds: float = 0.0,
+    published: str | None = "",
 ) -> Path:
     """Write metrics.json alone, as ``vadis evaluate`` does."""
     labels = labels_of(dataset)
@@ -91,7 +104,10 @@ def write_tested(
     }
     about = {"dataset": dataset, "split": split, "part": part, "model": model}
     folder.mkdir(parents=True, exist_ok=True)
-    write_summary(folder, summary(found, labels, **about, failed=0, architecture=architecture))
+    write_summary(
+        folder,
+        summary(found, labels, **about, failed=0, architecture=architecture, published=known_as(model, published)),
+    )
     stamp = (folder / "metrics.json").stat().st_mtime - age_seconds
     os.utime(folder / "metrics.json", (stamp, stamp))
     return folder

@@ -176,7 +176,7 @@ def test_a_toml_file_is_a_recipe(run_vadis, inputs):
     Path("mine.toml").write_text("brightness = 0.1\n[rgb]\nlearning_rate = 0.5\n")
     assert run_vadis(*SCRATCH, "--recipe", "mine.toml").code == 0
     (recipe,) = json.loads(Path("run/run.json").read_text())["recipes"].values()
-    assert (recipe["name"], recipe["learning_rate"], recipe["brightness"]) == ("ucf101-scratch", 0.5, 0.1)
+    assert (recipe["name"], recipe["learning_rate"], recipe["brightness"]) == ("folder-scratch", 0.5, 0.1)
     assert recipe["steps"] == 2
 
 

@@ -53,6 +53,20 @@ def test_a_model_trained_here_is_known_by_its_file(tmp_path: Path) -> None:
     assert "c does not count: it began from lstm-kinetics-split1, which is no model of a finished run" in note
 
 
+def test_published_weights_are_known_by_their_tensors_not_by_a_name(tmp_path: Path) -> None:
+    """Both ways: another file of that name is nothing, and a file of any name is what its tensors are."""
+    write_trained(tmp_path / "a", "i3d", "ucf101", BOTH, start=begun("i3d-kinetics400"), published=None)
+    (note,) = find_runs(tmp_path).notes
+    assert "a does not count" in note
+    write_trained(tmp_path / "b", "i3d", "ucf101", BOTH, start=begun("mine"), published="i3d-kinetics400-scratch")
+    assert our_figure(FULL._replace(imagenet=False), find_runs(tmp_path)) == 0.9
+    cell = Cell("i3d", "kinetics", "original", True, "both")
+    write_tested(tmp_path / "c", "i3d-kinetics400", "i3d", "kinetics", BOTH, published=None)
+    assert our_figure(cell, find_runs(tmp_path)) is None
+    write_tested(tmp_path / "d", "mine", "i3d", "kinetics", BOTH, published="i3d-kinetics400")
+    assert our_figure(cell, find_runs(tmp_path)) == 0.9
+
+
 def test_of_two_runs_the_newest_counts_not_the_better(tmp_path: Path) -> None:
     model = begun("i3d-kinetics400")
     write_trained(tmp_path / "old", "i3d", "ucf101", {"both": 990}, start=model, age_seconds=60)

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,6 +305,14 @@ def test_a_broken_video_is_replaced_by_the_next(textures, broken, caplog):
     assert not torch.equal(x, clips.clip(0, 2)[0]), "another clip of it than its own"
     assert clips.broken() == [(broken, "truncated_or_incomplete")]
     assert [record.getMessage().count(broken) for record in caplog.records] == [1]
+
+
+def test_a_video_that_was_broken_for_a_moment_is_so_no_longer(textures, broken, tmp_path):
+    clips = for_training([*textures, broken])
+    clips.clip(0, 4)
+    assert len(clips.broken()) == 1
+    (tmp_path / "broken.mp4").write_bytes(Path(textures[0]).read_bytes())
+    assert clips.clip(1, 4)[2] == broken and clips.broken() == []
 
 
 def test_the_last_is_replaced_by_the_first(textures, broken):

@@ -144,10 +144,11 @@ def evaluate(
     if warning := learnt_from_the_test(loaded, found):
         complain(warning)
     with explained(show(output)):
-        file = AnswerFile(output / "answers.jsonl", settings_of(loaded, found.name, split, flip, part), found.root)
+        wanted = settings_of(loaded, found.name, split, flip, part)
+        file = AnswerFile(output / "answers.jsonl", wanted, found.root)
         with interrupts.deferred():
             answers = ask_all(examples, loaded, file, flip)
-        metrics, summary = keep_metrics(answers, loaded, found, output, part)
+        metrics, summary = keep_metrics(answers, loaded, found, output, part, published=wanted["published"])
     report(json.dumps(summary) if as_json else table(metrics), summary["failed"])
 
 

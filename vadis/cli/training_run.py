@@ -1,5 +1,6 @@
 """From the options of ``vadis finetune`` and ``vadis train`` to a tested model file, as the terminal shows it."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -187,9 +188,7 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
     networks: Networks = {}
     states: States = {}
     for name in plan.recipes:
-        division = plan.division(name)
-        counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
-        say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
+        _tell_division(name, plan, process)
         if process.is_main and name in new and "flow" in plan.runs[name]:
             _tell_pace(name, plan, asked, process, store)
         with _watched(name, plan, asked, process) as watch:
@@ -200,6 +199,13 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
         states[name] = _kept(name, outcome)
         networks |= found
     return networks, states
+
+
+def _tell_division(name: str, plan: "Plan", process: "Process") -> None:
+    """Say what a run learns from, and what could not be held out for validation."""
+    division = plan.division(name)
+    counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
+    say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
 
 
 def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store: "FlowStore | None") -> None:
@@ -237,6 +243,7 @@ def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple
     networks: Networks = {}
     states: States = {}
     for name in plan.recipes:
+        _tell_division(name, plan, process)
         with _watched(name, plan, asked, process) as watch:
             stop = interrupts.pending
             outcome, networks[name] = train_last_layer(
@@ -316,16 +323,20 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
     from vadis.training.fixed import compute_features, wanted_examples
 
     total = len(wanted_examples(plan))
-    say(f"features of {total:,} videos, on {process.device}")
+    missing = sum(not store.has(example) for example in wanted_examples(plan))
+    say(f"features of {total:,} videos, {missing:,} of them to be computed, on {process.device}")
     with interrupts.deferred(), video_progress() as bars:
         bar = bars.add_task("features", total=total)
         computed = compute_features(plan, store, process.device)
-        for _ in range(total):
+        for number in range(total):
+            began = time.monotonic()
             with interrupts.interruptible():
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
                 complain_of(example.path, error.code, error.in_full)
+            elif number == 0 and missing == total > 1:
+                say(f"about {clock((time.monotonic() - began) * total)} for all of them, by the first")
 
 
 def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
@@ -345,7 +356,7 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
         with interrupts.deferred():
             answers = ask_all(found.examples(part), model, file, flip=False)
         told = {run: kept.to_json() for run, kept in states.items()}
-        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told)
+        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told, published=wanted["published"])
     save(folder, plan, networks, states, summary)
     say(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _papers(plan, metrics)), summary["failed"])
@@ -354,10 +365,11 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
 def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     """The paper's top-1 in [0, 1] by column, where it has one for what was done."""
     from vadis.evaluation import paper_top1
-    from vadis.training.finetuning import began_with_imagenet
+    from vadis.evaluation.finished import PUBLISHED
 
     mode = plan.mode if plan.start else "original"
-    imagenet = began_with_imagenet(plan)
+    published = PUBLISHED.get(plan.published_start or "")
+    imagenet = plan.imagenet is not None if plan.start is None else published
     if imagenet is None:
         return {}
     found = {

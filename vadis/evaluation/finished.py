@@ -23,7 +23,7 @@ from vadis.training.recipes import RECIPES
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400}
 IMAGENET_MODEL = "inception-v1-imagenet"
 PUBLISHED = {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}
-"""The published Kinetics models of I3D: whether they began with ImageNet."""
+"""The published Kinetics models of I3D, as their tensors are known: whether they began with ImageNet."""
 KINETICS_MODELS = {imagenet: name for name, imagenet in PUBLISHED.items()}
 NOT_RUNS = {STORE_NAME, FEATURES_NAME, "checkpoints"}  # folders with many files and no run in them
 
@@ -171,8 +171,8 @@ def _of_run(run: Values, origins: _Origins) -> tuple[str, str, bool] | str:
         if begun is not None and begun["model"] != IMAGENET_MODEL:
             return f"it began from {printable(str(begun['model']))}"
         return architecture, "original", begun is not None
-    name = str(begun["model"])
-    imagenet = PUBLISHED[name] if name in PUBLISHED else origins.find(architecture, begun["sha256"])
+    name, published = str(begun["model"]), begun.get("published")
+    imagenet = PUBLISHED[published] if published in PUBLISHED else origins.find(architecture, begun["sha256"])
     if imagenet is None:
         return f"it began from {printable(name)}, which is no model of a finished run on Kinetics here"
     return architecture, mode, imagenet
@@ -180,10 +180,10 @@ def _of_run(run: Values, origins: _Origins) -> tuple[str, str, bool] | str:
 
 def _of_published(metrics: Values) -> tuple[str, str, bool] | str:
     """The same of a test without a run."""
-    name = str(metrics["model"])
-    if name not in PUBLISHED or metrics["dataset"] != "kinetics":
+    name, published = str(metrics["model"]), metrics.get("published")
+    if published not in PUBLISHED or metrics["dataset"] != "kinetics":
         return f"it is a test of {printable(name)} without its run"
-    return str(metrics["architecture"]), "original", PUBLISHED[name]
+    return str(metrics["architecture"]), "original", PUBLISHED[published]
 
 
 def _fault(metrics: Values, run: Values) -> str | None:

@@ -25,6 +25,7 @@ from vadis.results import printable
 from vadis.scores import averaged
 from vadis.sliding import WHOLE_VIDEO, outputs_together
 from vadis.video.isolation import Decoders
+from vadis.weights.published import published_name
 
 _log = logging.getLogger(__name__)
 
@@ -154,6 +155,7 @@ def settings_of(model: Model, dataset: str, split: int, flip: bool, part: str = 
         "schema": 1,
         "model": model.card.name,
         "model_sha256": model.sha256,
+        "published": published_name(model),
         "architecture": model.card.architecture,
         "streams": list(model.card.streams),
         "networks": list(architecture.networks(model.card.streams)),

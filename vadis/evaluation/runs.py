@@ -86,7 +86,7 @@ def check_together(runs: Sequence[PastRun]) -> None:
     """Raise UsageError where a mean over ``runs`` would mean nothing: other datasets or classes, one split twice."""
     first = runs[0]
     for index, run in enumerate(runs):
-        for key in sorted({*first.settings, *run.settings} - {"model", "model_sha256", "split"}):
+        for key in sorted({*first.settings, *run.settings} - {"model", "model_sha256", "published", "split"}):
             if run.settings.get(key) != first.settings.get(key):
                 raise UsageError(
                     f"{_shown(first.folder)} and {_shown(run.folder)} differ in their {key}: there is no mean of them",

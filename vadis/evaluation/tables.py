@@ -41,6 +41,7 @@ def summary_of_run(run: PastRun, found: Mapping[str, Metrics]) -> dict[str, Any]
         model=str(run.settings["model"]),
         architecture=str(run.settings["architecture"]),
         failed=sum(answer.error is not None for answer in run.answers),
+        published=run.settings.get("published"),
         complete=run.is_complete,
     )
 

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from vadis.training.run_folder import is_longer, read_json, write_json
 from vadis.training.validation import KeptState, Validation, never, validate_clips
 from vadis.weights.labels import label_fault
 from vadis.weights.model_file import describe_difference, save_model
+from vadis.weights.published import published_name
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
@@ -121,6 +123,11 @@ class Plan:
         """Whether the model to begin from tells the same classes apart, in whatever order."""
         return self.start is not None and sorted(self.start.card.labels) == sorted(self.dataset.classes)
 
+    @cached_property
+    def published_start(self) -> str | None:
+        """The name of the published model to begin from, by its tensors; None for any other, and for none."""
+        return None if self.start is None else published_name(self.start)
+
     @property
     def mirrors(self) -> bool:
         """Whether half of the clips are shown mirrored: not of classes that are known to tell left from right."""
@@ -139,7 +146,7 @@ class Plan:
         begun = self.start or self.imagenet
         provenance = {
             "dataset": data,
-            "from": None if begun is None else {"model": begun.card.name, "sha256": begun.sha256},
+            "from": begun and {"model": begun.card.name, "sha256": begun.sha256, "published": self.published_start},
             "mode": self.mode if self.start else "scratch",
             "mirror": self.mirrors,
             "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
@@ -357,13 +364,6 @@ def clips_of(
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """All tensors of a network, on the CPU."""
     return {key: value.detach().cpu() for key, value in network.state_dict().items()}
-
-
-def began_with_imagenet(plan: Plan) -> bool | None:
-    """Whether the parameters began with ImageNet; None where training began from a model of somebody's own."""
-    if plan.start is None:
-        return plan.imagenet is not None
-    return {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}.get(plan.start.card.name)
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:

@@ -121,9 +121,12 @@ class VideoClips:
         for place in range(index, index + len(self)):
             number = place % len(self)
             try:
-                return self._load(number, draw), self._labels[number], self._examples[number].path
+                loaded = self._load(number, draw)
             except VideoError as error:
                 self._note(number, error)
+                continue
+            self._broken[number] = 0  # if it was broken, then only for a moment
+            return loaded, self._labels[number], self._examples[number].path
         raise VadisError("not one of the videos can be read", hint="the warnings before say why of each")
 
     def broken(self) -> list[tuple[str, str]]:

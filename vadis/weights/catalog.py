@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vadis.errors import UsageError
 
@@ -44,6 +44,13 @@ class Accuracy:
     top5: float
 
 
+class TensorSums(NamedTuple):
+    """What identifies a network's tensors, whatever file they are in; see ``published``."""
+
+    last_bias: int  # CRC-32C
+    all: str  # SHA-256 over the CRC-32C of every tensor
+
+
 @dataclass(frozen=True)
 class PublishedModel:
     """One row of the catalog."""
@@ -52,6 +59,7 @@ class PublishedModel:
     checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream; first what ``convert`` takes: an index, then the data
     labels: str  # a key of labels.PUBLISHED_LISTS
     accuracy: dict[str, Accuracy] = field(default_factory=dict)  # by stream, and "both"
+    tensor_sums: dict[str, TensorSums] = field(default_factory=dict)  # by stream, of DeepMind's
     sample_outputs: str | None = None  # which of the published outputs on the sample are this model's
     licence: str = "Apache-2.0"
     source: str = f"https://github.com/{DEEPMIND.rsplit('/', 1)[0]}"
@@ -107,6 +115,10 @@ WEIGHTS: dict[str, PublishedModel] = {
         },
         labels="kinetics400",
         accuracy={"rgb": Accuracy(71.1, 89.3), "flow": Accuracy(63.4, 84.9), "both": Accuracy(74.2, 91.3)},
+        tensor_sums={
+            "rgb": TensorSums(0x658E7402, "3ec1ff48690c5162d635176732d6135d79788c6639c99ab2153a0623ee63e21e"),
+            "flow": TensorSums(0xE65E949A, "30c885edc201cdb24a5a9e3de5d0100baec4ca4369cb4c0edba680445fd67ecc"),
+        },
         sample_outputs="imagenet",
     ),
     "i3d-kinetics400-scratch": PublishedModel(
@@ -129,6 +141,10 @@ WEIGHTS: dict[str, PublishedModel] = {
         },
         labels="kinetics400",
         accuracy={"rgb": Accuracy(68.4, 88.0), "flow": Accuracy(61.5, 83.4), "both": Accuracy(71.6, 90.0)},
+        tensor_sums={
+            "rgb": TensorSums(0xF40EBF1E, "c2059b3e0d70bf4aae6b4ace2633c14eec0cd21f07f286da05201f19ed6c0e30"),
+            "flow": TensorSums(0x00C68335, "d9d69fbf5992254bc160050355256f75bfc65e56bfef7b8629df71e52f1ed312"),
+        },
         sample_outputs="no_imagenet",
     ),
     "i3d-kinetics600": PublishedModel(
@@ -143,6 +159,7 @@ WEIGHTS: dict[str, PublishedModel] = {
             ),
         },
         labels="kinetics600",
+        tensor_sums={"rgb": TensorSums(0xF10C1C5F, "c5a376909c7ee3049010da11082f4d5dc6691f474852b990a1719956ef2f49b1")},
     ),
     "inception-v1-imagenet": PublishedModel(
         summary="Inception-v1 on single images, ImageNet: what the paper's networks start from",
