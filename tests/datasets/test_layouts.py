@@ -283,6 +283,18 @@ def test_a_column_that_holds_splits(tree):
     }
 
 
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_paths_that_lead_out_of_the_folder_mean_the_files_there(tree, tmp_path, is_absolute):
+    outside = [tmp_path / "full" / name for name in K400]
+    for path in outside:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    text = lines([str(path) if is_absolute else f"../full/{path.relative_to(tmp_path / 'full')}" for path in outside])
+    dataset = find_dataset(tree(*K400, lists={"train.txt": text}))
+    paths = {each.path for examples in dataset.splits.values() for each in examples}
+    assert paths == set(map(str, outside))
+
+
 CLASS_LISTS = {
     "names": ("classes.txt", "run\nwalk\n"),
     "a heading": ("classes.csv", "name\nrun\nwalk\n"),

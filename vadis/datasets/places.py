@@ -59,6 +59,10 @@ class VideoFinder:
             UsageError: where paths fit several files.
         """
         written = [_normal(row.path) for row in rows]
+        bases = _natural(self._tree, path)
+        is_outside = not any(self._at(base.applied(written[0])) for base in bases)
+        if is_outside and self._elsewhere(path, rows[0].path):
+            return [self._elsewhere(path, row.path) for row in rows]
         bases = self._bases(path, written[:: -(-len(written) // SAMPLED_ROWS)])
         found = [[self._at(base.applied(each)) for each in written] for base in bases]
         counts = [sum(each is not None for each in files) for files in found]
