@@ -254,6 +254,11 @@ LISTS = {
         {"train.csv": lines(TRAIN, 0), "val.csv": lines(VAL, 0), "test.csv": lines(VAL, 0)},
         EXPECTED,
     ),
+    "names alone, of videos in class folders": (
+        under("all", K400),
+        {"train.csv": "file,class\n" + "".join(f"{name.rpartition('/')[2]},{name[:3]}\n" for name in K400)},
+        {"train": {f"all/{name}": name[:3] for name in K400}},
+    ),
     "a duplicate line": (K400, {"train.txt": lines([*K400, K400[0]])}, BARE),
     "UTF-16": (K400, {"list.csv": CSV}, BARE),
 }
@@ -275,12 +280,29 @@ def test_files_of_equal_names_in_many_classes_on_another_machine(tree):
     assert shown(find_dataset(tree(*names, lists={"train.txt": text}))) == {"train": by_folder(names)}
 
 
+def test_results_of_classify_are_no_list(tree):
+    text = '{"path": "a.mp4", "labels": [{"label": "x"}]}\n{"path":"b.mp4","labels":[{"label":"x"}]}\n'
+    assert shown(find_dataset(tree(*K400, lists={"results.jsonl": text, "train.jsonl": text}))) == BARE
+
+
 def test_a_column_that_holds_splits(tree):
     text = "path,label,set\n" + "".join(f"{name},{name[:3]},{('train', 'TEST')['2' in name]}\n" for name in K400)
     assert {split: len(each) for split, each in shown(find_dataset(tree(*K400, lists={"a.csv": text}))).items()} == {
         "train": 2,
         "test": 2,
     }
+
+
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_paths_that_lead_out_of_the_folder_mean_the_files_there(tree, tmp_path, is_absolute):
+    outside = [tmp_path / "full" / name for name in K400]
+    for path in outside:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    text = lines([str(path) if is_absolute else f"../full/{path.relative_to(tmp_path / 'full')}" for path in outside])
+    dataset = find_dataset(tree(*K400, lists={"train.txt": text}))
+    paths = {each.path for examples in dataset.splits.values() for each in examples}
+    assert paths == set(map(str, outside))
 
 
 CLASS_LISTS = {
@@ -386,6 +408,7 @@ REFUSED_LISTS = {
     ),
     "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.txt": "x/1 a\ny/2 b\n"}, "may be any"),
     "a list of more than one split": (K400, {"train_val.txt": lines(K400)}, "more than one split"),
+    "a comment": (K400, {"train.txt": "# mine\n" + lines(K400)}, "line 1"),
     "columns that nobody knows": (K400, {"train.csv": "vid,cls\n" + lines(K400, separator=",")}, "line 1"),
     "a header and no more": (K400, {"train.csv": "path,label\n"}, "no video"),
     "none of the files": (K400, {"train.txt": lines(["q/no.mp4", "r/not.mp4"])}, "none of the 2"),

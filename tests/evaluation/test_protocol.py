@@ -67,6 +67,13 @@ def test_a_clip_that_is_cut_already_is_not_cut_again(model: Model, tmp_path: Pat
     np.testing.assert_array_equal(found.logits["rgb"], answer(Example(path, "class 0"), rgb).logits["rgb"])
 
 
+def test_a_clip_that_is_cut_already_and_does_not_say_how_long_it_is(model: Model, tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.h264", num_frames=76, seed=4, codec="libx264"))
+    rgb = model.only(("rgb",))
+    found = answer(Example(path, "class 0", 400.0, 403.0, may_be_trimmed=True), rgb)
+    np.testing.assert_array_equal(found.logits["rgb"], answer(Example(path, "class 0"), rgb).logits["rgb"])
+
+
 def test_a_whole_video_that_might_be_trimmed_is_cut(model: Model, tmp_path: Path) -> None:
     path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=126, seed=4, codec="ffv1"))
     rgb = model.only(("rgb",))

@@ -62,6 +62,7 @@ HEAD_LINES = 20  # lines of a file by which its form is known
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt")  # of UCF-101: three splits in one folder
 _ENDING = "|".join(re.escape(each) for each in EXTENSIONS)
 _PATH_AND_REST = re.compile(rf"(?P<path>.+(?:{_ENDING}))[\"']?\s+(?P<label>\S.*)", re.IGNORECASE)
+_LABELLED = re.compile(rf".*(?:{_ENDING})[\"']?[\s,;]+\S", re.IGNORECASE)
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
 
 
@@ -102,8 +103,6 @@ def _with_header(path: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, str, str, str]]:
-    if not path.lower().endswith(".jsonl"):
-        raise ValueError
     for place, line in read_lines(path):
         value = parse_json(line)
         if not isinstance(value, dict):
@@ -203,13 +202,25 @@ def unread_lists(tree: Tree, forms: Mapping[str, str]) -> list[str]:
 
 
 def form_of(path: str) -> str | None:
-    """The key of ``LIST_FORMS`` for a file, by its first lines, or None if it is no list of videos."""
+    """The key of ``LIST_FORMS`` for a file, by its first lines, or None if it is no list of videos.
+
+    Raises:
+        UsageError: for a list that is named after a split, with lines of videos and labels that are not all alike.
+    """
+    is_json = path.lower().endswith(".jsonl")
     for name, form in LIST_FORMS.items():
+        if is_json != (name == "jsonl"):
+            continue
         try:
             if list(islice(form.rows(path), HEAD_LINES)) or name == "header":
                 return name
         except ValueError:
             continue
+    if split_of(stem_of(path)) and not is_json:
+        lines = list(islice(read_lines(path), HEAD_LINES))
+        odd = [f"{place} {printable(line)}" for place, line in lines if not _LABELLED.match(line)]
+        if 2 * len(odd) < len(lines):
+            raise UsageError(f"{odd[0] if odd else lines[0][0]}: not like the other lines", "write all lines alike")
     return None
 
 

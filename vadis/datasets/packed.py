@@ -140,4 +140,5 @@ def with_unpacking(error: UsageError, tree: Tree) -> UsageError:
     told, how = packed
     if not tree.videos:
         return UsageError(f"{printable(tree.root)} holds its videos packed, in {told}, and so they are not read", how)
-    return UsageError(error.message, f"{error.hint}; it also holds {told}: {how}")
+    hint = f"it also holds {told}: {how}"
+    return UsageError(error.message, f"{error.hint}; {hint}" if error.hint else hint)

@@ -16,9 +16,15 @@ def tested_part(example: Example, decoders: Decoders, frame_rate: int, max_frame
 
 
 def _duration(path: str, decoders: Decoders) -> float | None:
-    """How many seconds a file lasts by its header; None where that does not say it, or the file cannot be read."""
+    """How many seconds a file lasts, by its header or else by its frames; None where it cannot be read."""
     try:
         with decoders.open(path, listed=True, max_frames=0) as video:
-            return video.facts.duration_seconds
+            seconds = video.facts.duration_seconds
+        if seconds is None:
+            with decoders.open(path, listed=True) as video:
+                for _ in video:
+                    pass
+                seconds = video.facts.duration_seconds
+        return seconds
     except VideoError:
         return None

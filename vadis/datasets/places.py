@@ -59,10 +59,16 @@ class VideoFinder:
             UsageError: where paths fit several files.
         """
         written = [_normal(row.path) for row in rows]
+        bases = _natural(self._tree, path)
+        is_outside = not any(self._at(base.applied(written[0])) for base in bases)
+        if is_outside and self._elsewhere(path, rows[0].path):
+            return [self._elsewhere(path, row.path) for row in rows]
         bases = self._bases(path, written[:: -(-len(written) // SAMPLED_ROWS)])
         found = [[self._at(base.applied(each)) for each in written] for base in bases]
         counts = [sum(each is not None for each in files) for files in found]
         best = max(counts, default=0)
+        if (alone := self._by_name_alone(written)) is not None and best < len(rows):
+            return alone
         if best == 0:
             return [self._elsewhere(path, row.path) for row in rows]
         tied = [(base, files) for base, files, count in zip(bases, found, counts, strict=True) if count == best]
@@ -75,6 +81,15 @@ class VideoFinder:
             message = f"the paths in {printable(path)} fit videos in several places: {some(places)}"
             raise UsageError(message, "remove one of them, or write the paths from the dataset's folder on")
         return [file or self._elsewhere(path, row.path) for file, row in zip(chosen[0][1], rows, strict=True)]
+
+    def _by_name_alone(self, written: Sequence[str]) -> list[str | None] | None:
+        """The videos by their names, where the list gives no more and each name is of one video; else None."""
+        if any("/" in each for each in written):
+            return None
+        found = [self._by_tail.get(_without_ending(each), []) for each in written]
+        if not any(found) or any(len(videos) > 1 for videos in found):
+            return None
+        return [self._exact[videos[0]] if videos else None for videos in found]
 
     def _bases(self, path: str, written: Sequence[str]) -> list[Base]:
         """The bases to try: the root, the list's folder, then those that the names of files suggest."""
