@@ -2,6 +2,7 @@
 
 import json
 
+import av
 import pytest
 
 from tests.flow.conftest import cheap_flow
@@ -145,3 +146,16 @@ def test_no_room_in_a_store_that_was_there_leaves_what_is_in_it(run_vadis, datas
     monkeypatch.setattr("vadis.flow.filling.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
     assert run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu").code == 1
     assert sorted((dataset.parent / "store").rglob("*")) == before
+
+
+def test_a_video_that_can_be_read_only_in_part_is_said(run_vadis, clips):
+    cut = clips / "a.mp4"
+    data = cut.read_bytes()
+    with av.open(str(cut)) as container:
+        last = [packet for packet in container.demux() if packet.size][-5]
+    cut.write_bytes(data[: last.pos] + bytes(last.size) + data[last.pos + last.size :])
+    ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
+    assert ended.code == 3
+    assert "clips/a.mp4: partial" in ended.err
+    assert ended.err.splitlines()[-1] == "1 ok, 1 partial"
+    assert run_vadis("flow", "clips", "-o", "store", "--device", "cpu").code == 0

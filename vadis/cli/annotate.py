@@ -8,9 +8,7 @@ import typer
 
 from vadis.cli import options
 from vadis.cli.outputs import check_file
-from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import complain, say, settings, show, video_progress
-from vadis.cli.timeline import missing_part
+from vadis.cli.terminal import say, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
@@ -21,8 +19,8 @@ See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 
-**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be
-read, or only in part; 130 and 143 interrupted.
+**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be read;
+130 and 143 interrupted.
 """
 
 Output = Annotated[
@@ -70,18 +68,15 @@ def annotate(
     result = _labelled(name, model, streams, segment, device, offline) if results is None else _found(video, results)
     with video_progress() as bar:
         task = bar.add_task(f"drawing: {show(video.name)}", total=None)
-        facts = annotated(
+        done = annotated(
             name,
             result,
             output,
             with_sound=not no_sound,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(f"{facts.frames_decoded:,} frames")
+    say(f"{done:,} frames")
     typer.echo(show(output))
-    if facts.status == "partial":
-        complain(f"{show(name)}: partial, {missing_part(facts)}")
-        raise typer.Exit(SOME_FAILED)
 
 
 def _labelled(

@@ -7,7 +7,6 @@ from pathlib import Path
 from vadis.report.overlay import Overlay
 from vadis.report.video_file import video_file
 from vadis.results import VideoResult
-from vadis.video.facts import VideoFacts
 
 
 def annotate(
@@ -17,8 +16,8 @@ def annotate(
     *,
     with_sound: bool = True,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> VideoFacts:
-    """Write ``video`` with what ``result`` says drawn in to ``path``; returns what is known of it now that all is read.
+) -> int:
+    """Write ``video`` with what ``result`` says drawn in to ``path``; returns the number of frames.
 
     Args:
         video: the file that the result is of.
@@ -52,4 +51,4 @@ def annotate(
                 write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds)
                 done += 1
                 progress(done, facts.frames_declared)
-    return source.facts
+    return done

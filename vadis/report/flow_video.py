@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.report.video_file import video_file
-from vadis.video.facts import VideoFacts
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +68,8 @@ def write_flow_video(
     path: Path,
     device: "torch.device",
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> VideoFacts:
-    """Write the 25 fps grid of ``video`` with its TV-L1 flow to the right of it; returns what is known of ``video``.
+) -> int:
+    """Write the 25 fps grid of ``video`` with its TV-L1 flow to the right of it; returns the number of frames.
 
     Args:
         video: a file.
@@ -103,4 +102,4 @@ def write_flow_video(
                     write(np.concatenate([frame, coloured], axis=1), Fraction(done, FPS), Fraction(1, FPS))
                     done += 1
                     progress(done, opened.expected_num_frames)
-    return opened.facts
+    return done

@@ -139,6 +139,7 @@ class Decoder:
 
     def no_frames(self, *, is_cut: bool) -> VideoError:
         """Why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
+        self._limits.check_length(None, self._stream.frames)  # FFmpeg drops an index for which there is no memory
         if self.tally.gave_up or (self.tally.failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
         if self.tally.broke_off or is_cut:
