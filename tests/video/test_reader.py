@@ -173,7 +173,7 @@ def test_a_timestamp_beyond_the_end_of_the_video_is_not_believed(tmp_path):
 def test_a_change_of_size_on_the_way(tmp_path):
     parts = [
         write_video(tmp_path / f"{size[0]}.ts", frames=numbered_frames(range(20), size), codec="mpeg2video")
-        for size in ((160, 96), (192, 96))
+        for size in ((160, 96), (200, 120))
     ]
     path = tmp_path / "both.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
