@@ -19,6 +19,7 @@ ROOMS = (  # in the order a video walks them; a room imports only those before i
     "notebook",
     "results",
     "atomic",
+    "text",
     "memory",
     "video",
     "flow",

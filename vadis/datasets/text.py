@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
+from vadis.text import open_text
 
 _MAX_HEADER = 4096  # characters of a first line looked at: a table of features may have one of megabytes
 
@@ -12,13 +13,13 @@ _MAX_HEADER = 4096  # characters of a first line looked at: a table of features 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """The lines of a list that are not empty, without blanks at their ends, each with its place ("a.txt, line 3").
 
-    UTF-8 with or without a byte order mark; other bytes are kept as surrogates, as in the names of files.
+    Bytes that are not text are kept as surrogates, as in the names of files.
 
     Raises:
         UsageError: if the list cannot be read.
     """
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 if stripped := line.strip():
                     yield f"{printable(path)}, line {number},", stripped
@@ -30,7 +31,7 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
 def columns_of(path: str) -> tuple[str, ...]:
     """The names of a table's columns, in lower case; empty if its first line cannot be read as names."""
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_text(path) as file:
             return tuple(name.strip().lower() for name in next(csv.reader([file.readline(_MAX_HEADER)]), []))
     except (OSError, csv.Error):
         return ()
@@ -44,7 +45,7 @@ def read_table(path: str) -> Iterator[tuple[str, dict[str, str]]]:
     """
     columns = columns_of(path)
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open_text(path) as file:
             reader = csv.reader(file)
             next(reader, None)
             for cells in reader:

@@ -11,10 +11,7 @@ from pathlib import Path
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
-from vadis.video.sources import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
-
-EXTENSIONS = tuple(each for each in VIDEO_EXTENSIONS if each not in AUDIO_EXTENSIONS)
-"""What counts as a video of a dataset: sound extracted beside the videos is no example."""
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 LIST_EXTENSIONS = (".txt", ".csv")
 MAX_LIST_DEPTH = 2  # folders below the root: lists lie above the videos (Kinetics: k400/annotations/train.csv)
@@ -26,7 +23,7 @@ class Tree:
 
     Attributes:
         root: without a trailing separator; for a single list, the folder it lies in.
-        videos: files with one of ``EXTENSIONS``, at any depth.
+        videos: files with one of ``VIDEO_EXTENSIONS``, at any depth.
         folders: all folders below the root.
         lists: ``.txt`` and ``.csv`` files at most ``MAX_LIST_DEPTH`` folders below the root, the highest first.
         unreadable: folders that could not be listed, each with the reason.
@@ -113,14 +110,14 @@ class _Walk:
 
     def _walk(self) -> None:
         """Every folder once: a link in a circle, or a second link to the same folder, is not followed."""
-        pending, visited = [(self.top, 0)], set[tuple[int, int]]()
+        pending, visited = [(self.top, 0)], set[str]()  # real paths: some file systems give equal inode numbers
         while pending:
             folder, depth = pending.pop()
             try:
-                status = os.stat(folder)  # noqa: PTH116 (per folder, never per file)
-                if (status.st_dev, status.st_ino) in visited:
+                place = os.path.realpath(folder)
+                if place in visited:
                     continue
-                visited.add((status.st_dev, status.st_ino))
+                visited.add(place)
                 inner = self._take(folder, depth)
             except OSError as error:
                 self.unreadable.append(f"{printable(folder)} cannot be listed: {error.strerror}")
@@ -139,7 +136,7 @@ class _Walk:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inner.append(entry.path)
-                elif name.endswith(EXTENSIONS):
+                elif name.endswith(VIDEO_EXTENSIONS):
                     self.videos.append(entry.path)
                 elif name.endswith(LIST_EXTENSIONS):
                     if depth <= MAX_LIST_DEPTH:

@@ -16,6 +16,7 @@ from typing import Any
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
+from vadis.text import encoding_of
 from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
 
 if sys.version_info >= (3, 11):
@@ -62,7 +63,9 @@ def _recipe(stream: str, default: str, written: Mapping[str, Any], changes: Mapp
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        written: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        encoding, start = encoding_of(content)
+        written: dict[str, Any] = tomllib.loads(content[start:].decode(encoding))
         return written
     except OSError as error:
         message = f"the recipe {printable(str(path))} cannot be read: {error.strerror}"

@@ -32,6 +32,7 @@ _CONTAINERS = {
     b"OggS": "Ogg",
     b"GIF8": "GIF",
 }
+_OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
 
 
@@ -107,6 +108,18 @@ def refusal(path: str, error: Exception) -> VideoError:
     if head[4:8] in _BOXES:
         return _broken_mp4(path)
     return _broken_container(head)
+
+
+def is_container(head: bytes) -> bool:
+    """Return whether a file that begins with ``head`` is one of the containers that vadis reads, whole or damaged."""
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    is_stream = head.startswith((b"\0\0\1", b"\0\0\0\1")) or _mpegts_packet_bytes(head) is not None
+    return is_avi or is_stream or head[4:8] in _BOXES or head.startswith(tuple(_CONTAINERS))
+
+
+def is_ogg_without_video(head: bytes) -> bool:
+    """Return whether an Ogg file that begins with ``head`` has sound only: its streams are named at its beginning."""
+    return head.startswith(b"OggS") and not any(name in head for name in _OGG_VIDEO)
 
 
 def _is_playlist(head: bytes) -> bool:
@@ -190,9 +203,15 @@ def _is_gif_cut(file: BinaryIO, size: int) -> bool:
 
 def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
     """The packets of a transport stream have one length, and a G where each begins."""
-    head = file.read(_HEAD_BYTES)
-    length = next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
+    length = _mpegts_packet_bytes(file.read(_HEAD_BYTES))
     return length is not None and size % length != 0
+
+
+def _mpegts_packet_bytes(head: bytes) -> int | None:
+    """The length of the packets of a transport stream that begins with ``head``, None for anything else."""
+    if len(head) <= 2 * max(_MPEGTS_PACKETS):
+        return None
+    return next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
 
 
 def _is_mp4_cut(file: BinaryIO, size: int) -> bool:
