@@ -16,7 +16,7 @@ from vadis.cli import interrupts, options
 from vadis.cli.chosen import fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
-from vadis.cli.terminal import file_console, say, settings, stdout_console
+from vadis.cli.terminal import file_console, say, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
@@ -29,6 +29,18 @@ if TYPE_CHECKING:
     from vadis.video.sources import Found, Source
 
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
+
+_INSTEAD = {
+    "txt": "-f table writes what the terminal shows",
+    "html": "vadis report makes a page of results: -o results.jsonl first",
+    "htm": "vadis report makes a page of results: -o results.jsonl first",
+    "xlsx": "spreadsheets open .csv",
+    "xls": "spreadsheets open .csv",
+    "mp4": "vadis annotate draws labels into a video",
+    "mkv": "vadis annotate draws labels into a video",
+    "mov": "vadis annotate draws labels into a video",
+}
+"""What to do for an output of another kind, by its extension."""
 
 EPILOG = """
 **Examples**
@@ -197,7 +209,8 @@ def _write(
     """Write down what is labelled, and say how it ended."""
     with interrupts.deferred(), closing(labelled):
         try:
-            destination.write(above(record, threshold) for record in run.records(labelled))
+            records = (above(record, threshold) for record in run.records(labelled))
+            destination.write(records, lambda: run.is_complete)
             if run.is_complete:
                 destination.finish()
         except VadisError as failure:
@@ -212,12 +225,20 @@ def _settings(model: "Model", look: dict[str, Any], threshold: float, strict: bo
 
 
 def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> str:
-    """The format that ``auto`` means here; any other as it is."""
+    """The format that ``auto`` means here; any other as it is.
+
+    Raises:
+        UsageError: the extension of ``output`` is that of no format.
+    """
     if name != "auto":
         return name
     if output is not None:
         extension = output.suffix.removeprefix(".").lower()
-        return extension if extension in FORMATS else "jsonl"
+        if extension in FORMATS or not extension or extension == "ndjson":
+            return extension if extension in FORMATS else "jsonl"
+        known = ", ".join(f".{known}" for known in FORMATS)
+        hint = _INSTEAD.get(extension, "say which is wanted: -f")
+        raise UsageError(f"{show(output)} has the extension of no format ({known})", hint)
     return "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
 
 

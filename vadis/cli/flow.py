@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file
+from vadis.cli.outputs import check_file, check_folder_name
 from vadis.cli.run import SOME_FAILED
 from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,7 @@ def flow(
     if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
         _to_look_at(inputs or [], from_file, data, store, overwrite, device)
         return
+    check_folder_name(store)
     if data is None:
         readable, unreadable = _of_inputs(inputs or [], from_file, null)
     else:
@@ -94,10 +95,9 @@ def flow(
     missing = without_flow(readable, target)
     try:
         failed = fill(missing, target, where) if missing else 0
-    except VadisError:
+    finally:
         if is_new:
             _remove_empty(target)
-        raise
     counts = {"ok": len(missing) - failed, "skipped": len(readable) - len(missing), "failed": unreadable + failed}
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
     (complain if counts["failed"] else say)(shown)

@@ -12,7 +12,7 @@ from vadis.cli.evaluate import ask_all, tell_part
 from vadis.cli.flow import fill
 from vadis.cli.interrupts import Interrupted
 from vadis.cli.live import training_progress
-from vadis.cli.outputs import explained
+from vadis.cli.outputs import check_folder_name, explained
 from vadis.cli.terminal import complain_of, say, settings, show, video_progress
 from vadis.cli.training_options import IMAGENET, Asked
 from vadis.errors import UsageError
@@ -59,6 +59,7 @@ def _find_data(asked: Asked) -> "Dataset":
     from vadis.datasets import find_dataset
     from vadis.training.distributed import is_torchrun
 
+    check_folder_name(asked.output)
     if not is_torchrun():
         from vadis.device import resolve_device
 
