@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file
+from vadis.cli.outputs import check_file, refuse_source
+from vadis.cli.run import fail_if_partial
 from vadis.cli.terminal import say, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
+from vadis.video.container import regular_file
+from vadis.video.facts import VideoFacts
 
 EPILOG = """
 **Examples**
@@ -19,8 +22,8 @@ See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 
-**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be read;
-130 and 143 interrupted.
+**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be read, or
+only a part of it; 130 and 143 interrupted.
 """
 
 Output = Annotated[
@@ -36,6 +39,7 @@ Results = Annotated[
 
 
 def annotate(
+    context: typer.Context,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
     output: Output,
     results: Results = None,
@@ -61,11 +65,16 @@ def annotate(
 
     check_name(output)
     check_file(output, overwrite)
-    if output.exists() and output.samefile(video):
-        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+    refuse_source(output, os.fspath(video))
     opencv()
     name = os.fspath(video)
-    result = _labelled(name, model, streams, segment, device, offline) if results is None else _found(video, results)
+    if results is None:
+        regular_file(name, listed=False)
+        result = _labelled(name, model, streams, segment, device, offline)
+    else:
+        _refuse_options_of_models(context)
+        result = _found(video, results)
+    facts: list[VideoFacts] = []
     with video_progress() as bar:
         task = bar.add_task(f"drawing: {show(video.name)}", total=None)
         done = annotated(
@@ -74,9 +83,19 @@ def annotate(
             output,
             with_sound=not no_sound,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            finished=lambda found: facts.append(found),
         )
     say(f"{done:,} frames")
     typer.echo(show(output))
+    fail_if_partial(name, facts)
+
+
+def _refuse_options_of_models(context: typer.Context) -> None:
+    """Raise UsageError for an option that would say nothing, because no model is asked."""
+    for name in ("model", "streams", "segment", "device", "offline"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name} does not go with --results: the labels are there", hint="leave one of them out")
 
 
 def _labelled(

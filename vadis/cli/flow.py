@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file, check_folder_name
-from vadis.cli.run import SOME_FAILED
+from vadis.cli.outputs import check_file, check_folder_name, refuse_source
+from vadis.cli.run import SOME_FAILED, fail_if_partial
 from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError
+from vadis.video.facts import VideoFacts
 
 if TYPE_CHECKING:
     import torch
@@ -113,11 +114,11 @@ def _to_look_at(
         hint = "name one video; a flow store is a folder, whose name does not end with that"
         raise UsageError(f"{show(output)} has room for the flow of one video", hint=hint)
     check_file(output, overwrite)
-    if output.exists() and Path(inputs[0]).exists() and output.samefile(inputs[0]):
-        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+    refuse_source(output, inputs[0])
     from vadis.device import resolve_device
     from vadis.report.flow_video import write_flow_video
 
+    facts: list[VideoFacts] = []
     with video_progress() as bar:
         task = bar.add_task(f"optical flow: {show(Path(inputs[0]).name)}", total=None)
         done = write_flow_video(
@@ -125,9 +126,11 @@ def _to_look_at(
             output,
             resolve_device(device),
             lambda done, total: bar.update(task, completed=done, total=total),
+            finished=lambda found: facts.append(found),
         )
     say(f"{done:,} frames")
     typer.echo(show(output))
+    fail_if_partial(inputs[0], facts)
 
 
 def _refuse_contradictions(

@@ -82,6 +82,12 @@ def check_file(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{show(target)} cannot be written to", hint="choose another place with -o")
 
 
+def refuse_source(output: Path, source: str) -> None:
+    """Raise UsageError where a new video would take the place of the one that it is made of."""
+    if os.path.realpath(output) == os.path.realpath(source):
+        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make ``folder`` for this block; what was made of it is taken away again if nothing has come to lie in it.

@@ -1,12 +1,14 @@
 """A video with its labels drawn in: every frame of the source at its own time, upright, and its sound."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
 from vadis.report.overlay import Overlay
 from vadis.report.video_file import video_file
 from vadis.results import VideoResult
+from vadis.video.facts import VideoFacts
 
 
 def annotate(
@@ -16,6 +18,7 @@ def annotate(
     *,
     with_sound: bool = True,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
+    finished: Callable[[VideoFacts], None] = lambda facts: None,
 ) -> int:
     """Write ``video`` with what ``result`` says drawn in to ``path``; returns the number of frames.
 
@@ -25,18 +28,23 @@ def annotate(
         path: with an extension of ``vadis.report.video_file.CONTAINERS``.
         with_sound: copy the sound, bit by bit.
         progress: called after each frame with how many are done, and how many the header declares.
+        finished: called with what is known of ``video`` at its end, such as that parts of it are missing.
 
     Raises:
         VideoError: where the video cannot be read.
         UsageError: for sound that this kind of file cannot hold.
         VadisError: where OpenCV or an encoder is missing, or the disk does not take it.
     """
-    from vadis.video.reader import open_sound, open_source
+    from vadis.video.full_size import open_sound, open_source
+    from vadis.video.isolation import Decoders
 
     done = 0
-    with open_source(video) as source, open_sound(video) as sound:
+    with ExitStack() as stack:
+        decoders = stack.enter_context(Decoders())
+        source = stack.enter_context(open_source(decoders, video))
+        sound = stack.enter_context(open_sound(decoders, video)) if with_sound else None
         overlay, facts = Overlay(result, source.size), source.facts
-        start, copied = source.start_seconds or Fraction(0), sound if with_sound and sound.streams else None
+        start, copied = source.start_seconds or Fraction(0), sound if sound and sound.streams else None
         with video_file(
             path, source.size, facts.source_fps, pixel_aspect=source.pixel_aspect, sound=copied, first_seconds=start
         ) as write:
@@ -44,4 +52,5 @@ def annotate(
                 write(overlay.draw(frame.pixels, frame.seconds), frame.seconds, frame.duration_seconds)
                 done += 1
                 progress(done, facts.frames_declared)
+        finished(source.facts)
     return done
