@@ -224,6 +224,7 @@ _BY_ERRNO = {
     errno.ENOENT: "see that the path is spelled right and that its disk is there",
     errno.ENOTDIR: "choose another path: a part of this one is a file, not a folder",
     errno.EEXIST: "choose another name, or move away what has this one",
+    errno.EBADF: "leave >&- out, or name a file with -o",
     errno.EISDIR: "name a file: this is a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "look at the symbolic links of the path (namei -l): one leads back to itself",
