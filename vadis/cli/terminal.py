@@ -165,7 +165,8 @@ def tame_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # gets the lowest that is free
-            setattr(sys, name, _Closed() if name == "stdout" else open(number, how, encoding="utf-8", closefd=False))
+            stream = _Closed() if name == "stdout" else os.fdopen(number, how, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
