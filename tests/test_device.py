@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vadis import device
-from vadis.device import cpu_count, resolve_device
+from vadis.device import cpu_count, cudnn_version, resolve_device
 from vadis.errors import DeviceError, UsageError
 
 
@@ -98,3 +98,18 @@ def test_pytorch_computes_with_as_many_threads(monkeypatch, variable, expected):
         assert torch.get_num_threads() == expected
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("number", "shown", "is_right"), [(91002, "9.10.2", False), (91600, "9.16.0", True)])
+def test_a_cudnn_that_is_wrong_in_tf32_computes_without(monkeypatch, number, shown, is_right):
+    before = torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: number)
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        found = resolve_device("cuda:0")
+        assert torch.backends.cudnn.allow_tf32 is is_right
+        assert cudnn_version(found) == shown and cudnn_version(torch.device("cpu")) is None
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

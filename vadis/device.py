@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 CGROUPS, PROCESS_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
+FIRST_RIGHT_CUDNN = 91600
+"""9.16. Older ones, such as the 9.10.2 of PyTorch 2.10, are reported to compute 3D convolutions wrongly in TF32 and
+bfloat16 (pytorch issues 163539 and 167024)."""
+
 
 def resolve_device(name: str = "auto") -> "torch.device":
     """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
@@ -25,6 +29,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
     import torch
 
     limit_threads()
+    _avoid_wrong_convolutions()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
@@ -42,6 +47,23 @@ def resolve_device(name: str = "auto") -> "torch.device":
         message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"
         raise DeviceError(message, hint="they count from cuda:0, and CUDA_VISIBLE_DEVICES may hide some")
     return torch.device(kind, int(index or 0))
+
+
+def cudnn_version(device: "torch.device") -> str | None:
+    """The version of cuDNN that computes on ``device``, such as 9.10.2; None on the CPU."""
+    import torch
+
+    number: int | None = torch.backends.cudnn.version() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return None if number is None else f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
+
+
+def _avoid_wrong_convolutions() -> None:
+    """Let a cuDNN that is wrong in TF32 compute in float32, which takes longer."""
+    import torch
+
+    version = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+    if version is not None and version < FIRST_RIGHT_CUDNN:
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def cpu_count() -> int:

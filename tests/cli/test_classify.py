@@ -302,8 +302,10 @@ def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis,
     from tests.fake_road import FakeCard, FakeModel
 
     monkeypatch.setattr("vadis.weights.load.load_model", lambda *args, **options: FakeModel(FakeCard(streams=("rgb",))))
-    ended = run_vadis("classify", "clips/a.mp4", "--streams", "flow")
-    assert (ended.code, "has no flow stream" in ended.err) == (2, True)
+    for streams in ("flow", "both"):
+        ended = run_vadis("classify", "clips/a.mp4", "--streams", streams)
+        assert (ended.code, "has no flow stream" in ended.err, ended.out) == (2, True, "")
+    assert run_vadis("classify", "clips/a.mp4").code == 0
 
 
 def test_the_fake_records_are_like_real_ones():

@@ -48,7 +48,7 @@ def annotate(
     ] = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     segment: options.SegmentSeconds = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
@@ -99,7 +99,7 @@ def _refuse_options_of_models(context: typer.Context) -> None:
 
 
 def _labelled(
-    video: str, model: str | None, streams: str, segment: float | None, device: str, offline: bool
+    video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
     from vadis.cli.chosen import load_chosen

@@ -67,7 +67,7 @@ def classify(
     null: options.Null = False,
     allow_remote: options.AllowRemote = False,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     flip: options.Flip = False,
     segment: options.SegmentSeconds = None,
     window: options.Window = None,
@@ -86,7 +86,7 @@ def classify(
     ray: options.Ray = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
-    scratch_gb: options.ScratchGigabytes = 16.0,
+    scratch_gb: options.ScratchGigabytes = None,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -101,7 +101,7 @@ def classify(
     to_file = bool(output or output_dir)
     form = table_format(to_file) if name == "table" else FORMATS[name]
     with ExitStack() as held:
-        fetched = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
+        fetched = held.enter_context(fetching(allow_remote, scratch_gb, jobs, "cpu" if ray else device))
         known_by = fetched.stamp if fetched else stamp
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
@@ -140,7 +140,7 @@ def _begun(fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -
             yield {"jobs": jobs, "decoders": decoders, "first": first}
 
 
-def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str, device: str) -> str | None:
+def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> str | None:
     """The path of the video, where there is one only, which somebody waits for, and its flow is a processor's work."""
     from vadis.weights.catalog import SHIPPED
 

@@ -107,7 +107,7 @@ def evaluate(
     part: Part = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     flip: options.Flip = False,
     results: Results = None,
     partial: Partial = False,

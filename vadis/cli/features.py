@@ -51,7 +51,7 @@ def features(
     from_file: options.FromFile = None,
     null: options.Null = False,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     layer: Layer = "Pooled",
     flip: options.Flip = False,
     window: options.Window = None,

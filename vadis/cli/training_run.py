@@ -114,7 +114,8 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     from vadis.models import MODELS
     from vadis.training.finetuning import Plan
 
-    start = None if asked.begins_anew else load_quietly(asked.start, asked.streams, "cpu", asked.offline)
+    chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
+    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline)
     architecture = asked.architecture or "i3d"
     if start is not None:
         say(f"begins from {show(start.card.name)}")
@@ -130,7 +131,7 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
     runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs))
-    imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline) if asked.start == IMAGENET else None
+    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline) if asked.start == IMAGENET else None
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     return Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
 

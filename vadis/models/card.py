@@ -76,9 +76,16 @@ class Model:
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
     def only(self, streams: tuple[str, ...]) -> "Model":
-        """The same model with some of its streams; raises UsageError where one network takes several of them."""
+        """The same model with some of its streams.
+
+        Raises:
+            UsageError: it lacks one of them, or one network takes several.
+        """
         if streams == self.card.streams:
             return self
+        if lacking := [stream for stream in streams if stream not in self.card.streams]:
+            has = " and ".join(self.card.streams)
+            raise UsageError(f"the model {self.card.name} has no {lacking[0]} stream", hint=f"it has {has}")
         if BOTH in self.networks:
             message = f"the streams of {self.card.name} are one network, which needs all of them"
             raise UsageError(message, hint="leave --streams out, or use a model with a network for each")
