@@ -22,7 +22,7 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(without_cuda):
 def test_cuda_by_name_is_never_replaced(without_cuda):
     with pytest.raises(DeviceError, match="no CUDA device can be used") as refused:
         resolve_device("cuda")
-    assert (refused.value.exit_code, "--device" in refused.value.hint) == (1, True)
+    assert (refused.value.exit_code, "`device`" in refused.value.hint) == (1, True)
 
 
 def test_a_device_that_is_not_there(monkeypatch):

@@ -41,7 +41,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
         built = torch.version.cuda or "no CUDA"
         raise DeviceError(
             f"no CUDA device can be used (this PyTorch is built with {built})",
-            hint="leave out --device to run on the CPU, or install a CUDA build of PyTorch",
+            hint="leave out `device` to run on the CPU, or install a CUDA build of PyTorch",
         )
     if int(index or 0) >= torch.cuda.device_count():
         message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"

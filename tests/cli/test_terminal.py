@@ -16,7 +16,10 @@ from tests.pseudo_terminal import ROOT, on_a_terminal
 from vadis.cli import terminal
 from vadis.cli.interrupts import Interrupted
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError, WeightsError
+from vadis.models import MODELS
 from vadis.results import path_of
+from vadis.sliding import Sliding
+from vadis.video.sources import find_videos
 
 PIECES = [
     *("\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x07", "\x08", "\r", "\n", "\t", "\x7f"),
@@ -190,6 +193,28 @@ def test_memory_that_runs_out_anywhere_is_no_bug(capsys, error):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert "ulimit -v" in capsys.readouterr().err
+
+
+def test_arguments_of_python_are_shown_as_options(capsys):
+    """The library speaks of its arguments, which commands do not have."""
+    calls = (
+        (lambda: Sliding(window=3).check(MODELS["i3d"]), "--window"),
+        (lambda: Sliding(segment_seconds=0.1).check(MODELS["i3d"]), "--segment"),
+        (lambda: Sliding(stride=3).check(MODELS["i3d"]), "--window 64 and --stride 16"),
+        (lambda: find_videos([]), "--from-file"),
+    )
+    for call, option in calls:
+        with pytest.raises(VadisError) as raised:
+            call()
+        assert "--" not in f"{raised.value.message} {raised.value.hint}"
+        terminal.fail(raised.value)
+        shown = capsys.readouterr().err
+        assert option in shown and "`" not in shown
+
+
+def test_commands_in_hints_are_shown_as_they_are(capsys):
+    terminal.fail(VadisError("it is not there", "`vadis weights download` fetches it"))
+    assert "`vadis weights download`" in capsys.readouterr().err
 
 
 def test_other_errors_stay_bugs(capsys):

@@ -7,6 +7,7 @@ passes through ``visible`` first, because a file name may hold anything.
 import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -99,9 +100,24 @@ def complain_of(path: str, code: str | None, message: str | None) -> None:
 
 def fail(error: VadisError) -> None:
     """The end of a run: what went wrong and what to do next."""
-    _write(error.message, before="error: ", style="bold red")
+    _write(_with_options(error.message), before="error: ", style="bold red")
     if error.hint:
-        _write(error.hint, before="hint: ", style="bold")
+        _write(_with_options(error.hint), before="hint: ", style="bold")
+
+
+_ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
+_OPTIONS = {"segment_seconds": "segment"}  # of arguments that have another name on the command line
+
+
+def _with_options(text: str) -> str:
+    """``text`` with options in place of the arguments that it names in backticks (see ``vadis.errors``)."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        shown = "--" + _OPTIONS.get(name, name).replace("_", "-")
+        return shown if value is None else f"{shown} {value}"
+
+    return _ARGUMENT.sub(option, text)
 
 
 def explain(error: BaseException) -> int:

@@ -125,7 +125,7 @@ def find_videos(
     search = _Search(remote)
     given = [os.fspath(each) for each in inputs]
     if not given and from_file is None:
-        raise UsageError("no input given", "name videos, folders, or a list with --from-file")
+        raise UsageError("no input given", "name videos, folders, or a list by `from_file`")
     for path in given:
         if path == "-":
             search.add_list(_read_list("-", nul))
