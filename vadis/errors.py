@@ -9,8 +9,9 @@
     └── OutputLockedError      exit 5   another run holds this output
 
 A message is one plain sentence; a hint says what to do next. Where they name an argument of a function, in backticks as
-in `device="cpu"`, the command line shows the option instead. It prints both and never a traceback unless asked for with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3
-is the exit code of a run in which some files failed.
+in `device="cpu"`, the command line shows the option instead. It prints both and never a traceback unless asked for
+with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3 is the exit code of
+a run in which some files failed.
 
 Where an input or the operating system refuses, what to do next depends on the kind of refusal and hardly on the place:
 there is one table of each, ``VIDEO_ERROR_CODES`` and that of ``what_next``.
