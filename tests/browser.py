@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.needs import absent
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--disable-gpu", "--mute-audio", "--autoplay-policy=no-user-gesture-required")
@@ -80,7 +80,7 @@ def opened() -> Iterator[Browser]:
     """A browser with an empty profile."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+        absent("needs Chromium (Debian: apt-get install chromium)")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -4,10 +4,13 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from tests.needs import require_modules, require_opencv
 
 Gray, Flow = NDArray[np.uint8], NDArray[np.float32]  # (N, H, W) and (N - 1, 2, H, W)
 
@@ -55,8 +58,18 @@ def quick_tvl1() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def cv2() -> ModuleType:
+    """OpenCV, for tests that call it and for those of what draws by it."""
+    return require_opencv()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """``cuda``: skipped without a GPU, unless VADIS_REQUIRE_CUDA=1 says that there must be one."""
+    """``integration``: skipped without its modules, outside CI. ``cuda``: skipped without a GPU, unless
+    VADIS_REQUIRE_CUDA=1 says that there must be one.
+    """
+    for marker in item.iter_markers("integration"):
+        require_modules(*marker.args)
     if item.get_closest_marker("cuda") is None:
         return
     import torch

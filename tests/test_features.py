@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
 from tests.synthetic import write_video
 from vadis.errors import UsageError
 from vadis.features import extract_features, features_of, mean_features, save_features, saved_settings, settings_of
@@ -17,7 +18,7 @@ from vadis.scores import softmax
 from vadis.sliding import WHOLE_VIDEO, Sliding
 from vadis.streams import centre_crop, network_input
 from vadis.video.reader import open_video
-from vadis.weights.model_file import load_model_file
+from vadis.weights.model_file import load_model_file, save_model
 
 pytestmark = pytest.mark.usefixtures("quick_tvl1")
 
@@ -75,12 +76,38 @@ def test_any_endpoint_averaged_over_space(model: Model, video: Path, layer: str,
     features, seconds = extract_features(video, rgb, layer=layer)
     with open_video(video) as opened:
         frames = np.stack([frame.pixels for frame in opened])
-    clip = network_input(centre_crop(frames[np.minimum(np.arange(72), 69)], "rgb"), "rgb")
+    clip = network_input(centre_crop(frames, "rgb"), "rgb")
     with torch.inference_mode():
         expected = dict(model.networks["rgb"].endpoints(clip))[layer].mean(dim=(3, 4))[0].T.numpy()
-    assert features["rgb"].shape == expected.shape == (72 // stride, expected.shape[1])
+    assert features["rgb"].shape == expected.shape == (-(-70 // stride), expected.shape[1])
     assert np.abs(features["rgb"] - expected).max() < TOLERANCE * np.abs(expected).max()
-    np.testing.assert_allclose(seconds, (np.arange(72 // stride) + 0.5) * stride / 25)
+    np.testing.assert_allclose(seconds, (np.arange(-(-70 // stride)) + 0.5) * stride / 25)
+
+
+@pytest.mark.parametrize("layer", [LOGITS, FEATURES, "Mixed_5c"])
+@pytest.mark.parametrize("frames", [65, 67])
+def test_both_streams_equal_the_plain_network(model: Model, tmp_path: Path, frames: int, layer: str) -> None:
+    path = write_video(tmp_path / "odd.mp4", num_frames=frames, size=(96, 64), seed=frames)
+    features, seconds = extract_features(path, model, layer=layer)
+    cells = plain_outputs(cropped_clip(path), model, "Mixed_5c" if layer == FEATURES else layer)
+    for stream, steps in cells.items():
+        expected = (steps[:-1] + steps[1:]) / 2 if layer == FEATURES else steps
+        assert relative_difference(features[stream], expected) < TOLERANCE
+    centres = np.arange(9) + 0.5 if layer == "Mixed_5c" else np.arange(8) + 1.0
+    np.testing.assert_allclose(seconds, 8 * centres / 25)
+
+
+@pytest.mark.parametrize(("start", "most", "count"), [(0, 69, 69), (3, 66, 66), (10, 500, 75), (7, 70, 70)])
+def test_the_mean_of_a_part_is_the_plain_networks(
+    model: Model, tmp_path: Path, start: int, most: int, count: int
+) -> None:
+    """As ``--mode fixed`` learns from it; the part promises its own length, and its progress counts to that."""
+    path, seen = write_video(tmp_path / "long.mp4", num_frames=85, size=(96, 64), seed=2), []
+    rgb = model.only(("rgb",))
+    found = mean_features(path, rgb, start_frame=start, max_frames=most, progress=seen.append)
+    cells = plain_outputs(cropped_clip(path, slice(start, start + most)), rgb, "Mixed_5c")["rgb"]
+    assert relative_difference(found["rgb"], ((cells[:-1] + cells[1:]) / 2).mean(axis=0)) < TOLERANCE
+    assert {event.frames_total for event in seen} == {seen[-1].frames_done} == {count}
 
 
 def test_one_set_per_window(model: Model, video: Path) -> None:
@@ -93,6 +120,13 @@ def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model,
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
     with pytest.raises(UsageError, match="tells left from right"):
         features_of(video, own, flip=True)
+
+
+def test_a_model_may_be_given_by_its_path(model: Model, video: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", model.card, {name: net.state_dict() for name, net in model.networks.items()})
+    expected, _ = extract_features(video, model)
+    found, _ = extract_features(video, tmp_path / "m")
+    np.testing.assert_array_equal(found["rgb"], expected["rgb"])
 
 
 def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:
@@ -122,3 +156,10 @@ def test_a_cut_off_file_is_no_features_file(model: Model, video: Path, tmp_path:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert saved_settings(path) is None
     assert saved_settings(tmp_path / "absent.npz") is None
+
+
+def test_times_count_from_the_start_of_the_file_as_players_do(model: Model, tmp_path: Path) -> None:
+    times = [2 + i / 25 for i in range(70)]
+    late = write_video(tmp_path / "late.mp4", num_frames=70, size=(96, 64), seed=1, pts_seconds=times, audio=True)
+    _, seconds = extract_features(late, model.only(("rgb",)))
+    np.testing.assert_allclose(seconds, [2 + 0.32 * (step + 1) for step in range(8)], atol=0.05)

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.plain_pass import cropped_clip, plain_outputs
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError, VideoError
-from vadis.flow.of_video import with_flow
+from vadis.formats import srt
 from vadis.inference import Progress, Sliding, classify, classify_many
 from vadis.models import Model
 from vadis.results import VideoResult
 from vadis.scores import softmax
 from vadis.streams import centre_crop, network_input
+from vadis.video.isolation import Decoders
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
 
@@ -42,30 +44,102 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("videos")
 
 
-def plain_scores(path: Path, model: Model) -> np.ndarray:
-    """The paper's whole-video test by the training form: all frames at once, looped to 64, completed to 8."""
-    with open_video(path) as video:
-        frames = np.stack([frame.pixels for frame in video])
-    ((_, flow),) = with_flow([frames], torch.device("cpu"))
-    arrays = {"rgb": frames, "flow": flow}
-    total = max(64, -(-len(frames) // 8) * 8)
-    index = np.arange(64) % len(frames) if len(frames) < 64 else np.minimum(np.arange(total), len(frames) - 1)
-    logits = 0
-    for stream, network in model.networks.items():
-        clip = network_input(centre_crop(arrays[stream], stream)[index], stream)
-        with torch.inference_mode():
-            logits = logits + network(clip).mean(dim=2)[0].numpy()
-    return softmax(logits)
-
-
-@pytest.mark.parametrize("frames", [2, 40, 64, 75, 100])
-def test_scores_equal_those_of_one_plain_pass(folder: Path, model: Model, frames: int) -> None:
-    path = write_video(folder / f"{frames}.mp4", num_frames=frames, size=(96, 64), seed=frames)
-    result = classify(path, model, top_k=5)
-    assert result.num_frames == frames
+def scores_of(result: VideoResult, model: Model) -> list[float]:
+    """The scores of a record in the order of the model's labels."""
     scores = {label.label: label.score for label in result.labels}
-    expected = plain_scores(path, model)
-    np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
+    return [scores[name] for name in model.card.labels]
+
+
+def plain_scores(clip: dict[str, np.ndarray], model: Model, **options: bool) -> np.ndarray:
+    """The paper's whole-video test by the training form: all frames at once, and no others; under 64 looped."""
+    return softmax(np.sum([steps.mean(axis=0) for steps in plain_outputs(clip, model, **options).values()], axis=0))
+
+
+def test_scores_equal_those_of_one_plain_pass(folder: Path, model: Model) -> None:
+    """For every remainder by 8, and for looped videos; whatever the container says of the length."""
+    names = [f"{frames}.mp4" for frames in (2, 40, *range(64, 72))]
+    names += ["75.avi", "81.mkv", "91.ts", "102.webm", "77.h264", "98.h264"]  # .h264: no length at all
+    codecs = {"webm": "libvpx-vp9", "h264": "libx264"}
+    paths = [
+        write_video(
+            folder / name, num_frames=int(name.split(".")[0]), seed=index, codec=codecs.get(name.split(".")[1], "mpeg4")
+        )
+        for index, name in enumerate(names)
+    ]
+    for path, result in zip(paths, classify_many(paths, model), strict=True):
+        assert result.num_frames == int(path.stem), path
+        assert "completed" not in result.flags
+        expected = plain_scores(cropped_clip(path), model)
+        np.testing.assert_allclose(scores_of(result, model), expected, atol=LOGITS_TOLERANCE, err_msg=path.name)
+
+
+def test_the_mirror_image_of_an_odd_number_of_frames(folder: Path, model: Model) -> None:
+    path = write_video(folder / "odd.mp4", num_frames=73, size=(96, 64), seed=8)
+    result = classify(path, model, flip=True)
+    expected = plain_scores(cropped_clip(path), model, flip=True)
+    np.testing.assert_allclose(scores_of(result, model), expected, atol=LOGITS_TOLERANCE)
+
+
+def test_a_variable_frame_rate(folder: Path, model: Model) -> None:
+    """What counts is the number of frames on the grid: 2.9 s of 25 per second, from 40 at odd times."""
+    times = [index * 0.07 + 0.013 * (index % 3) for index in range(41)]
+    path = write_video(folder / "vfr.mkv", num_frames=41, pts_seconds=times, seed=6)
+    rgb = model.only(("rgb",))
+    result, clip = classify(path, rgb), cropped_clip(path)
+    assert result.num_frames == len(clip["rgb"]) > 64
+    np.testing.assert_allclose(scores_of(result, model), plain_scores(clip, rgb), atol=LOGITS_TOLERANCE)
+
+
+def with_length(path: Path, frames: int) -> Path:
+    """An AVI whose header promises so many frames."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"strh") + 8 + 32  # dwLength of the stream's header
+    assert content[at - 32 : at - 28] == b"vids"
+    content[at : at + 4] = frames.to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("promised", [69, 74, 200])
+def test_a_header_that_lies_changes_nothing_for_a_short_video(folder: Path, model: Model, promised: int) -> None:
+    path = write_video(folder / f"lies-{promised}.avi", num_frames=71, seed=3)
+    rgb = model.only(("rgb",))
+    with_length(path, promised)
+    with Decoders() as decoders, decoders.open(path, max_frames=0) as opened:
+        assert opened.expected_num_frames == promised
+    result = classify(path, rgb)
+    assert (result.num_frames, "completed" in result.flags) == (71, False)
+    np.testing.assert_allclose(scores_of(result, model), plain_scores(cropped_clip(path), rgb), atol=LOGITS_TOLERANCE)
+
+
+def test_a_long_video_whose_header_lies_is_completed_and_flagged(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vadis.sliding.SHORT_FRAMES", 64)
+    rgb = model.only(("rgb",))
+    right = write_video(folder / "right.avi", num_frames=72, seed=3)
+    lying = with_length(write_video(folder / "lying.avi", num_frames=72, seed=3), 75)
+    flags = [result.flags for result in classify_many([right, lying], rgb)]
+    assert ["completed" in each for each in flags] == [False, True]
+    frames = cropped_clip(lying)["rgb"][np.minimum(np.arange(75), 71)]
+    steps = plain_outputs({"rgb": frames}, rgb)["rgb"][:8]  # the ninth would begin where the video has ended
+    expected = softmax(steps.mean(axis=0))
+    np.testing.assert_allclose(scores_of(classify(lying, rgb), model), expected, atol=LOGITS_TOLERANCE)
+
+
+def test_a_model_may_be_given_by_its_name_or_path(folder: Path, model: Model, model_path: Path) -> None:
+    path = write_video(folder / "by name.mp4", num_frames=8, size=(96, 64), seed=1)
+    expected = classify(path, model)
+    for named in (model_path, str(model_path)):
+        assert classify(path, named) == expected
+        assert list(classify_many([path], named)) == [expected]
+
+
+@pytest.mark.parametrize("wrong", ["i3d-kinetics40", None, 400])
+def test_what_is_no_model_is_wrong_use(folder: Path, wrong: object) -> None:
+    for label in (classify, lambda path, model: list(classify_many([path], model))):
+        with pytest.raises(UsageError):
+            label(folder / "gone.mp4", wrong)
 
 
 def test_the_record_of_a_video(folder: Path, model: Model) -> None:
@@ -227,3 +301,21 @@ def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path,
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
     with pytest.raises(UsageError, match="tells left from right"):
         classify(path, own, flip=True)
+
+
+def test_segments_count_from_the_start_of_the_file_as_players_do(folder: Path, model: Model) -> None:
+    times = [3 + i / 25 for i in range(80)]
+    path = write_video(folder / "late.mkv", num_frames=80, size=(96, 64), pts_seconds=times, audio=True)
+    result = classify(path, model.only(("rgb",)))
+    assert [segment.start for segment in result.segments] == pytest.approx([3, 5.56], abs=0.05)
+    assert result.segments[-1].end == pytest.approx(6.2, abs=0.05)
+    assert result.duration_seconds == pytest.approx(3.2, abs=0.01)
+
+
+def test_a_lone_frame_lasts_as_long_as_the_record_says(folder: Path, model: Model) -> None:
+    path = write_video(folder / "minute.mp4", num_frames=1, size=(96, 64), fps=Fraction(1, 60), codec="libx264")
+    result = classify(path, model)
+    assert result.duration_seconds == 60
+    assert (result.segments[0].start, result.segments[-1].end) == (0, 60)
+    (cue,) = "".join(srt([result])).strip().split("\n\n")
+    assert "00:00:00,000 --> 00:01:00,000" in cue

@@ -63,8 +63,8 @@ def test_a_long_timeline_has_a_bounded_number_of_bars():
     assert 300 < shown.tags.count("rect") <= MOST_BARS + 1
 
 
+@pytest.mark.integration("pandas")  # which comes with ray[data]
 def test_the_table_has_a_row_for_each_segment_and_label():
-    pytest.importorskip("pandas")
     table = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.6)]).to_pandas()
     assert list(table.columns) == ["start", "end", "rank", "label", "score"]
     assert table[table["rank"] == 1]["label"].tolist() == ["archery", "bowling"]

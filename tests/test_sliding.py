@@ -1,5 +1,7 @@
-"""Networks that move over a video and run out of memory on the way: the same outputs, to the last clip."""
+"""Networks that move over a video: whole, as the plain one sees exactly its frames; or out of memory on the way."""
 
+import random
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -7,10 +9,12 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.plain_pass import plain_outputs, relative_difference
 from vadis.memory import NoMemoryError
 from vadis.models import folded
 from vadis.models.folded import FEATURES, LOGITS
-from vadis.sliding import WHOLE_VIDEO, Sliding, outputs
+from vadis.models.i3d import num_steps
+from vadis.sliding import WHOLE_VIDEO, Sliding, completion, outputs, over_whole_video
 from vadis.video.facts import VideoFacts
 from vadis.video.windows import cut
 from vadis.weights.model_file import load_model_file
@@ -122,3 +126,85 @@ def test_where_one_frame_is_too_much_there_is_an_end(model, clip, monkeypatch):
     memory.most = 0.5
     with pytest.raises(NoMemoryError, match="memory ran out on cpu with one of the frames at a time"):
         ran(model, clip, WHOLE_VIDEO)
+
+
+def drawn_lengths():
+    """(frames, promised, chunk): for every remainder by 8 a right header, one that lies, and none; as in every run."""
+    draw, cases = random.Random(1705), []
+    for rest in range(8):
+        for promise in ("right", "lies", "unknown"):
+            frames = 8 * draw.randint(8, 14) + rest
+            lie = frames + draw.choice([-50, -3, -2, -1, 1, 2, 3, 1000])
+            promised = {"right": frames, "lies": lie, "unknown": None}[promise]
+            cases.append((frames, promised, draw.choice([7, 32, 50, 128])))
+    return cases
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
+    path = make_model(tmp_path_factory.mktemp("m") / "narrow.safetensors", width=1 / 64, classes=3, streams=("rgb",))
+    return load_model_file(path)
+
+
+def random_frames(count):
+    return np.random.default_rng(count).integers(0, 256, (count, 224, 224, 3), np.uint8)
+
+
+def told_in_chunks(frames, size):
+    return ({"rgb": frames[start : start + size]} for start in range(0, len(frames), size))
+
+
+def seen_whole(model, frames, promised, size, layer=LOGITS, least=64):
+    found = list(over_whole_video(told_in_chunks(frames, size), model, promised, least=least, layer=layer))
+    return [seconds for seconds, _ in found], np.stack([rows["rgb"] for _, rows in found])
+
+
+@pytest.mark.parametrize(("count", "promised", "size"), drawn_lengths())
+def test_a_video_is_seen_as_the_plain_network_sees_exactly_its_frames(narrow, count, promised, size):
+    """Whatever its header promises."""
+    frames = random_frames(count)
+    seconds, logits = seen_whole(narrow, frames, promised, size)
+    assert relative_difference(logits, plain_outputs({"rgb": frames}, narrow)["rgb"]) < 1e-5
+    assert seconds == [Fraction(8 * (step + 1), 25) for step in range(-(-count // 8) - 1)]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 32), (9, 4), (33, 32), (63, 32)])
+@pytest.mark.parametrize("promised", [None, 3, 500])
+def test_a_short_video_is_seen_looped(narrow, count, size, promised):
+    frames = random_frames(count)
+    _, logits = seen_whole(narrow, frames, promised, size)
+    assert relative_difference(logits, plain_outputs({"rgb": frames}, narrow)["rgb"]) < 1e-5
+
+
+@pytest.mark.parametrize("extra", [-3, -2, -1, 0, 1, 2, 4, None])
+@pytest.mark.parametrize("layer", [LOGITS, "Conv3d_1a_7x7", "Mixed_4b"])
+def test_a_long_video_is_completed_to_what_was_promised(narrow, monkeypatch, extra, layer):
+    """By its last frame; steps in which there is no frame of its own are left out."""
+    monkeypatch.setattr("vadis.sliding.SHORT_FRAMES", 64)
+    frames, promised = random_frames(96), None if extra is None else 96 + extra
+    added = completion(96, promised)
+    assert added == (extra or 0) % 4
+    seen = frames[np.minimum(np.arange(96 + added), 95)]
+    expected = plain_outputs({"rgb": seen}, narrow, layer)["rgb"][: num_steps(layer, 96)]
+    seconds, outputs = seen_whole(narrow, frames, promised, 20, layer)
+    assert relative_difference(outputs, expected) < 1e-5
+    assert seconds[-1] < Fraction(96, 25)
+
+
+def test_what_is_kept_does_not_grow_with_the_video(narrow, monkeypatch):
+    monkeypatch.setattr("vadis.sliding.SHORT_FRAMES", 64)
+    given, most = [], []
+
+    def clips():
+        for _ in range(24):
+            chunk = np.zeros((8, 224, 224, 3), np.uint8)
+            given.append(weakref.ref(chunk))
+            yield {"rgb": chunk}
+            del chunk
+            most.append(sum(chunk() is not None for chunk in given))
+
+    for promised in (192, None):
+        most.clear()
+        assert len(list(over_whole_video(clips(), narrow, promised, least=64))) == 23
+        assert max(most) <= 64 // 8 + 2
+        assert max(most[12:]) <= 3

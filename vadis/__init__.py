@@ -2,17 +2,18 @@
 
 A video walks through these rooms, in this order:
 
-    errors, device, notebook, results, atomic, text, memory
-                 the floor: what can go wrong, where to compute, what is said of a video (and how a notebook shows it),
-                 files whole or not at all, text in the encodings of other systems, memory that runs out
+    errors, device, parsing, notebook, results, atomic, text, memory
+                 the floor: what can go wrong, where to compute, JSON from files, what is said of a video (and how a
+                 notebook shows it), files whole or not at all, text in the encodings of other systems, memory that
+                 runs out
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats
     models       the networks of the paper as tables of rows
-    weights      where their parameters come from
     batching     separate windows through the networks, several in one pass
     preparing    videos → cropped clips with their flow, made ahead of the networks
     sliding      how networks move over a video: clips → outputs in time
+    weights      where the networks' parameters come from, and DeepMind's published sample
     scores       predictions in time → labels and segments
     inference    the road itself: video → results
     features     what the network holds of a video over time

@@ -11,7 +11,6 @@ actor begins another (tests/test_cluster.py). Ray is an extra: ``pip install 'va
 Every machine sees the videos under the same path.
 """
 
-import json
 import logging
 import os
 import queue
@@ -31,6 +30,7 @@ from torch import nn
 from vadis.errors import VadisError, VideoError
 from vadis.inference import Asked, error_record
 from vadis.models import MODELS, Model, ModelCard
+from vadis.parsing import parse_json
 from vadis.preparing import Preparation, Report, told
 from vadis.results import VideoResult
 from vadis.sliding import Sliding
@@ -133,7 +133,7 @@ def classify_on_ray(
         )
         try:
             for row in _arriving(records.iter_rows, partial(_has_too_few, ray, actors, is_gpu)):
-                yield VideoResult.from_json(json.loads(row["record"]))
+                yield VideoResult.from_json(parse_json(row["record"]))
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
 
@@ -295,6 +295,11 @@ class _PreparedElsewhere:
         options = {"num_cpus": PREPARING_CPUS, "max_retries": 0, "scheduling_strategy": "SPREAD"}
         waiting = {"num_returns": "streaming", "_generator_backpressure_num_objects": CLIPS_WAITING}
         self._told = ray.remote(_prepared).options(**options, **waiting).remote(*asked)
+
+    @property
+    def expected_num_frames(self) -> int | None:
+        """See ``Preparation.expected_num_frames``."""
+        return self.video.expected_num_frames
 
     def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
         """See ``Preparation.clips``."""

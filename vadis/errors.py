@@ -128,7 +128,7 @@ VIDEO_ERROR_CODES = {
         ),
         (
             "not_a_video",
-            "no container that vadis reads, or a still image",
+            "no container that vadis reads, or an image, still or animated",
             "if a player shows a video, convert it (ffmpeg -i FILE new.mp4) and give that; otherwise leave it out",
         ),
         (

@@ -23,10 +23,12 @@ from vadis.errors import UsageError, VideoError
 from vadis.inference import Progress, facts_of, reporter
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
+from vadis.parsing import parse_json
 from vadis.preparing import Preparation, Prepared, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.sliding import WHOLE_VIDEO, Sliding, outputs, outputs_together
 from vadis.video.isolation import Decoders
+from vadis.weights.load import given_or_loaded
 
 SETTINGS_KEY = "settings"  # of an .npz: JSON text
 
@@ -41,7 +43,7 @@ class Features:
     """A layer's outputs over a video.
 
     ``arrays`` has float32 (steps, channels) by network: "rgb", "flow", or "both" where one takes both streams;
-    ``seconds`` float64 (steps,), the centre of each step.
+    ``seconds`` float64 (steps,), the centre of each step, counted as in the segments of a record.
     ``record`` says of the video what ``classify`` would, without labels.
     """
 
@@ -52,14 +54,14 @@ class Features:
 
 
 def extract_features(
-    path: PathLike, model: Model, **options: Any
+    path: PathLike, model: Model | PathLike, **options: Any
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
-    """Features and their times; takes the keywords of ``features_of``.
+    """Features and their times; takes the keywords of ``features_of``, and a model as ``classify`` does.
 
     Returns:
         By stream float32 (steps, 1024), and float64 (steps,), in seconds.
     """
-    found = features_of(path, model, **options)
+    found = features_of(path, given_or_loaded(model), **options)
     return found.arrays, found.seconds
 
 
@@ -136,10 +138,19 @@ def features_of_many(
     batches = Batches(batch_size, model.device)
 
     def work(path: AnyPath, prepared: Prepared) -> Way[Features]:
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
+        streams, clips = prepared.clips(reporter(prepared, progress))
         video, found = prepared.video, []
         given = outputs_together(
-            clips, video, model, sliding, batches, streams=streams, layer=layer, flip=flip, notify=notify
+            clips,
+            video,
+            model,
+            sliding,
+            batches,
+            expected=prepared.expected_num_frames,
+            streams=streams,
+            layer=layer,
+            flip=flip,
+            notify=notify,
         )
         for each in given:
             if each is None:
@@ -147,7 +158,7 @@ def features_of_many(
             else:
                 found.append(each)
         arrays = {name: np.stack([output[name] for _, output in found]) for name in found[0][1]}  # (steps, channels)
-        seconds = np.array([float(time) for time, _ in found])
+        seconds = video.facts.first_seconds + np.array([float(time) for time, _ in found])
         return Features(arrays, seconds, layer, VideoResult(**facts_of(prepared.path, video, model, streams, sliding)))
 
     with given_or_new(decoders) as decoding:
@@ -185,9 +196,10 @@ def mean_features(
 
     def work(path: PathLike, prepared: Prepared) -> Way[dict[str, NDArray[np.float32]]]:
         yield from ()  # nothing to wait for: one video, by itself
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        only = model.only(streams)
-        found = list(outputs(clips, prepared.video, only, WHOLE_VIDEO, layer=FEATURES, notify=notify))
+        streams, clips = prepared.clips(reporter(prepared, progress))
+        only, expected = model.only(streams), prepared.expected_num_frames
+        given = outputs(clips, prepared.video, only, WHOLE_VIDEO, expected=expected, layer=FEATURES, notify=notify)
+        found = list(given)
         return {name: np.mean([output[name] for _, output in found], axis=0) for name in found[0][1]}
 
     with given_or_new(decoders) as decoding:
@@ -228,7 +240,7 @@ def saved_settings(path: Path) -> dict[str, Any] | None:
     """The settings of a features file; None where ``path`` is no whole features file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            settings = json.loads(str(arrays[SETTINGS_KEY]))
+            settings = parse_json(str(arrays[SETTINGS_KEY]))
             complete = "seconds" in arrays and "record" in arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, cut off, or another .npz
         return None

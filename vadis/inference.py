@@ -22,11 +22,12 @@ from vadis.models import MODELS, Model
 from vadis.preparing import Preparation, Prepared, Report, Way, each_prepared, given_or_new
 from vadis.results import VideoResult
 from vadis.scores import Scoreboard, fused
-from vadis.sliding import Sliding, outputs_together, shortest
+from vadis.sliding import Sliding, completion, outputs_together, shortest, window_of
 from vadis.video.facts import VideoFacts
 from vadis.video.frames import OpenVideo
 from vadis.video.isolation import Decoders
 from vadis.video.sources import Stamp
+from vadis.weights.load import given_or_loaded
 
 __all__ = ["FLAGS", "Progress", "Sliding", "classify", "classify_many"]
 
@@ -48,7 +49,7 @@ class Progress:
 
 def classify(
     path: str | os.PathLike[str],
-    model: Model,
+    model: Model | str | os.PathLike[str],
     *,
     sliding: Sliding | None = None,
     top_k: int = 5,
@@ -63,7 +64,7 @@ def classify(
 
     Args:
         path: a local file.
-        model: from ``load_model``.
+        model: from ``load_model``; or what that takes, a name or a path: then it is loaded for this call.
         sliding: over the whole video or in separate windows, and the timeline's step; by default as the model was
             made for: most see the whole video, and a step is 2.56 s.
         top_k: how many labels to give, for the video and for each segment.
@@ -80,6 +81,7 @@ def classify(
         UsageError: for a window, stride, segment, top_k or batch_size that cannot be.
         DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
+    model = given_or_loaded(model)
     asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
     ((_, _, outcome),) = asked.of_each([path], decoders, jobs=1, listed=listed)
     if isinstance(outcome, VideoError):
@@ -89,7 +91,7 @@ def classify(
 
 def classify_many(
     paths: Iterable[str | os.PathLike[str]],
-    model: Model,
+    model: Model | str | os.PathLike[str],
     *,
     jobs: int | None = None,
     decoders: Decoders | None = None,
@@ -114,6 +116,7 @@ def classify_many(
             None and 0: one per processor, 4 at most.
         first: what has begun with the flow of one of them, before the model was there.
     """
+    model = given_or_loaded(model)
     asked = Asked(model, sliding or Sliding(model.card.segment_seconds), top_k, flip, batch_size, progress, notify)
     for path, found, outcome in asked.of_each(paths, decoders, jobs, listed, first):
         yield error_record(os.fspath(path), outcome, found) if isinstance(outcome, VideoError) else outcome
@@ -192,9 +195,17 @@ class Asked:
             threshold=card.threshold,
             otherwise=card.otherwise,
         )
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, self.progress))
+        streams, clips = prepared.clips(reporter(prepared, self.progress))
         given = outputs_together(
-            clips, prepared.video, model, sliding, batches, streams=streams, flip=self.flip, notify=self.notify
+            clips,
+            prepared.video,
+            model,
+            sliding,
+            batches,
+            expected=prepared.expected_num_frames,
+            streams=streams,
+            flip=self.flip,
+            notify=self.notify,
         )
         for found in given:
             if found is None:
@@ -202,7 +213,8 @@ class Asked:
             else:
                 seconds, logits = found
                 board.add(seconds, fused(logits, averages))
-        labels, segments = board.finish(_end(prepared.video.facts, model.card.frame_rate))
+        video = prepared.video.facts
+        labels, segments = board.finish(_end(video, model.card.frame_rate), first=video.first_seconds)
         facts = facts_of(prepared.path, prepared.video, model, streams, sliding)
         return VideoResult(labels=labels, segments=segments, **facts)
 
@@ -219,7 +231,7 @@ def facts_of(path: str, video: OpenVideo, model: Model, streams: tuple[str, ...]
         "num_frames": facts.num_frames,
         "frames_decoded": facts.frames_decoded,
         "frames_declared": facts.frames_declared,
-        "flags": (*facts.flags, *_own_flags(facts, model, streams, sliding)),
+        "flags": (*facts.flags, *_own_flags(video, model, streams, sliding)),
         "model": model.card.name,
         "model_sha256": model.sha256,
         "cudnn": cudnn_version(model.device),
@@ -229,30 +241,36 @@ def facts_of(path: str, video: OpenVideo, model: Model, streams: tuple[str, ...]
 
 
 def _end(facts: VideoFacts, frame_rate: int) -> Fraction:
-    """Where the timeline ends; the last frame of the grid may outlast the file."""
+    """Where the timeline ends; the last frame of the grid may outlast the file, and a lone frame is as long as it."""
     assert facts.num_frames is not None
     end = Fraction(facts.num_frames, frame_rate)
+    if facts.num_frames == 1 and facts.duration_seconds:
+        return Fraction(facts.duration_seconds)
     return end if facts.duration_seconds is None else min(end, Fraction(facts.duration_seconds))
 
 
 FLAGS = {
     "rotated": "the frames were turned upright, as the file's metadata asks",
     "looped": "shorter than a clip: repeated from its start until it was long enough",
+    "completed": "long, and of another length than its header promises: its last frame is repeated up to three times",
     "no_flow": "a single frame: labelled by RGB alone",
 }
 """Every flag that this room adds to those of ``vadis.video.facts.FLAGS``, with its meaning."""
 
 
-def _own_flags(facts: VideoFacts, model: Model, streams: tuple[str, ...], sliding: Sliding) -> list[str]:
+def _own_flags(video: OpenVideo, model: Model, streams: tuple[str, ...], sliding: Sliding) -> list[str]:
+    facts, num_frames = video.facts, video.facts.num_frames or 0
+    is_one_clip = window_of(model, sliding) is None
     present = {
         "rotated": facts.rotation % 360 != 0,
-        "looped": (facts.num_frames or 0) < shortest(model, sliding),
+        "looped": num_frames < shortest(model, sliding),
+        "completed": is_one_clip and completion(num_frames, video.expected_num_frames) > 0,
         "no_flow": streams != model.card.streams,
     }
     return [flag for flag in FLAGS if present[flag]]
 
 
-def reporter(path: str, video: OpenVideo, progress: Callable[[Progress], None] | None) -> Report:
+def reporter(prepared: Prepared, progress: Callable[[Progress], None] | None) -> Report:
     """A function to call with the stage that begins and the frames that are now through the network."""
     frames_done = 0
 
@@ -260,6 +278,6 @@ def reporter(path: str, video: OpenVideo, progress: Callable[[Progress], None] |
         nonlocal frames_done
         frames_done += frames
         if progress is not None:
-            progress(Progress(path, stage, frames_done, video.expected_num_frames))
+            progress(Progress(prepared.path, stage, frames_done, prepared.expected_num_frames))
 
     return report

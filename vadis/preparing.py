@@ -67,6 +67,11 @@ class Prepared(Protocol):
         """What is known of it; nothing before the first clip."""
         ...
 
+    @property
+    def expected_num_frames(self) -> int | None:
+        """How many frames its clips will have together, by the header, None where that does not say; see ``video``."""
+        ...
+
     def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
         """Its streams and its clips; see ``Preparation.clips``."""
         ...
@@ -101,10 +106,18 @@ class Preparation:
         first: FirstFlow | None = None,
     ) -> None:
         self.path = os.fspath(path)
-        self._model, self._first = model, first
+        self._model, self._first, self._part = model, first, (start_frame, max_frames)
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         self.video: OpenVideo = self._opened  # which says nothing before the first clip
         self._ahead = Ahead(self._made, pace(model.device).clips_ahead, self._opened.cancel)
+
+    @property
+    def expected_num_frames(self) -> int | None:
+        """How many frames of the part that is wanted the header promises; None where it promises none."""
+        (start, most), promised = self._part, self.video.expected_num_frames
+        if promised is None or promised <= start:
+            return None
+        return promised - start if most is None else min(promised - start, most)
 
     def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
         """The streams of this video, and chunk by chunk its frames (T, 224, 224, 3) and flow (T, 2, 224, 224), cropped.

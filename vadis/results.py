@@ -1,7 +1,8 @@
 """What vadis says of a video: ``VideoResult``, ``Segment``, ``Label``, and their JSON (one object per video).
 
 The record is a contract: ``schema`` 1, documented field by field in docs/command-line.md. Intervals are half-open
-``[start, end)`` in seconds after the first frame; scores are probabilities in [0, 1] and always finite.
+``[start, end)`` in seconds as players count: from the start of the file, which is its first frame unless the sound
+begins earlier. Scores are probabilities in [0, 1] and always finite.
 """
 
 import base64

@@ -8,6 +8,7 @@ apart from the segments that the record itself will hold.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -104,8 +105,11 @@ class Scoreboard:
         self._count, self._open_count = self._count + 1, self._open_count + 1
         self._latest = (seconds, logits)
 
-    def finish(self, end: Fraction) -> tuple[tuple[Label, ...], tuple[Segment, ...]]:
-        """The labels and the segments of a video that ends at ``end`` seconds; at least one prediction was added."""
+    def finish(self, end: Fraction, first: float = 0.0) -> tuple[tuple[Label, ...], tuple[Segment, ...]]:
+        """The labels and the segments of a video that ends at ``end`` seconds; at least one prediction was added.
+
+        ``first``: when its first frame is shown, from where ``end`` and the predictions count, but not the segments.
+        """
         assert self._latest is not None
         for _ in range(math.ceil(end / self._segment_seconds) - len(self._segments)):
             self._close(nearest=self._latest, end=end)
@@ -114,7 +118,8 @@ class Scoreboard:
             Label(self._labels[index], float(scores[index]), float(self._peak[index]), float(self._lead[index]))
             for index in best(self._labels, scores, self._top_k)
         )
-        return labels, tuple(self._segments)
+        moved = (replace(each, start=first + each.start, end=first + each.end) for each in self._segments)
+        return labels, tuple(moved)
 
     def _scores(self, mean: NDArray[np.floating]) -> Scores:
         """The scores of all that can be said, from a mean of what was averaged."""

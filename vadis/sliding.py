@@ -5,11 +5,16 @@
 What becomes of the outputs, labels or features, is decided further on. Where memory runs out, the frames or windows at
 hand go through again, fewer at once; what a network holds of the frames before them is as it was. Separate windows may
 share a pass with those of other videos (``vadis.batching``).
+
+A video that is one clip gives what the training form gives for exactly its frames. That depends on its length from the
+first frame on (``vadis.models.folded``), and headers only promise a length. So a short video is kept until its end:
+where it has another length than promised it goes through again, and where nothing is promised it waits for its end. A
+long one is completed to what was promised, by its last frame.
 """
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -25,11 +30,11 @@ from vadis.errors import UsageError
 from vadis.memory import Portion, in_portions
 from vadis.models import MODELS, Architecture, Model, inference_form
 from vadis.models.folded import LOGITS, FoldedI3D
-from vadis.models.i3d import step_centre
+from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
 from vadis.streams import network_input
 from vadis.video.frames import OpenVideo
-from vadis.video.windows import Clip, extended, num_frames, sliding_windows
+from vadis.video.windows import Clip, completed, joined, looped, num_frames, sliding_windows
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +81,10 @@ class Sliding:
 
 WHOLE_VIDEO = Sliding()
 
+SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics has: what is kept of a video; 0.55 MB a frame in both streams
+
+Feed = Callable[[Clip, bool], list[Rows]]  # a chunk, whether it is the last → the steps that it completes
+
 
 def outputs(
     clips: Iterator[Clip],
@@ -83,6 +92,7 @@ def outputs(
     model: Model,
     sliding: Sliding,
     *,
+    expected: int | None = None,
     layer: str = LOGITS,
     flip: bool = False,
     batch_size: int = 0,
@@ -94,7 +104,9 @@ def outputs(
     raised.
     """
     batches = Batches(batch_size, model.device, across=False)
-    found = outputs_together(clips, video, model, sliding, batches, layer=layer, flip=flip, notify=notify)
+    found = outputs_together(
+        clips, video, model, sliding, batches, expected=expected, layer=layer, flip=flip, notify=notify
+    )
     return (each for each in found if each is not None)
 
 
@@ -105,6 +117,7 @@ def outputs_together(
     sliding: Sliding,
     batches: Batches,
     *,
+    expected: int | None = None,
     streams: tuple[str, ...] | None = None,
     layer: str = LOGITS,
     flip: bool = False,
@@ -118,6 +131,7 @@ def outputs_together(
         model: that sees them.
         sliding: over the whole video, or in separate windows.
         batches: where windows wait for each other; the whole video goes through in chunks.
+        expected: how many frames the clips promise to have together (``Prepared.expected_num_frames``).
         streams: that the clips have; None: all of the model's.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
@@ -133,7 +147,9 @@ def outputs_together(
     window = window_of(model, sliding)
     found: Iterator[Output | None]
     if window is None:
-        found = _over_whole_video(clips, model.only(streams or model.card.streams), layer, flip, notify)
+        only = model.only(streams or model.card.streams)
+        least, to_input = shortest(model, sliding), partial(network_input, flip=flip)
+        found = over_whole_video(clips, only, expected, least=least, layer=layer, to_input=to_input, notify=notify)
     else:
         tray = Tray(model, streams or model.card.streams, layer, flip, notify)
         found = _over_windows(clips, tray, window, sliding.stride or window, batches)
@@ -147,31 +163,92 @@ def window_of(model: Model, sliding: Sliding) -> int | None:
 
 def shortest(model: Model, sliding: Sliding) -> int:
     """The number of frames below which a video is looped."""
-    return window_of(model, sliding) or model.card.window_frames
+    return window_of(model, sliding) or max(model.card.window_frames, MODELS[model.card.architecture].min_frames)
 
 
-def _over_whole_video(
-    clips: Iterator[Clip], model: Model, layer: str, flip: bool, notify: Callable[[str], None]
+def completion(num_frames: int, expected: int | None) -> int:
+    """Return by how many frames a video is completed that is too long to go through again (see ``SHORT_FRAMES``)."""
+    return 0 if num_frames <= SHORT_FRAMES else ((expected or 0) - num_frames) % PADDING_PERIOD
+
+
+def over_whole_video(
+    clips: Iterable[Clip],
+    model: Model,
+    expected: int | None,
+    *,
+    least: int,
+    layer: str = LOGITS,
+    to_input: Callable[[NDArray[Any], str], Tensor] = network_input,
+    notify: Callable[[str], None] = _log.warning,
 ) -> Iterator[Output]:
-    """One pass over the video in chunks; only I3D can do that."""
-    forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
-    passes = {stream: form.open(layer) for stream, form in forms.items()}
-    portion = model.portions.setdefault("frames", Portion(sys.maxsize, "frames"))
-    step = 0
-    multiple = MODELS[model.card.architecture].prediction_stride
-    for clip, last in extended(clips, minimum=model.card.window_frames, multiple=multiple):
+    """Yield what I3D says of a video as one clip, in chunks and in constant memory; no other architecture can do that.
 
-        def fed(stream: str, start: int, stop: int, clip: Clip = clip, last: bool = last) -> Tensor | None:
-            x = network_input(clip[stream][start:stop], stream, flip=flip)
-            return passes[stream].feed(x, last=last and stop == num_frames(clip))
+    Args:
+        clips: its chunks in order.
+        model: whose streams the clips have.
+        expected: how many frames they promise to have; None: nobody knows.
+        least: a video with fewer frames is looped to so many.
+        layer, notify: as for ``outputs_together``.
+        to_input: a chunk of a stream → (B, C, T, 224, 224).
+    """
+    begin = partial(_begin_pass, model, layer, to_input, notify)
+    for step, rows in enumerate(_steps(clips, expected, least, layer, begin)):
+        yield step_centre(layer, step) / model.card.frame_rate, rows
+
+
+def _steps(
+    clips: Iterable[Clip], expected: int | None, least: int, layer: str, begin: Callable[[int], Feed]
+) -> Iterator[Rows]:
+    """Yield the steps of a video in order; those of a short one when all of it has been seen."""
+    feed, frames, has_begun = begin(expected or 0), 0, False
+    kept: list[Clip] = []  # all clips, as long as the video may be a short one
+    waiting: list[Clip] = []  # clips that have not gone through, for one of them may be the last
+    steps: list[Rows] = []  # which do not count before it is certain that nothing goes through again
+    for clip in clips:
+        if frames >= (SHORT_FRAMES if expected is None else least):
+            steps += [rows for earlier in waiting for rows in feed(earlier, False)]
+            waiting, has_begun = [], True
+        if frames > SHORT_FRAMES:
+            yield from steps
+            kept, steps = [], []
+        frames += num_frames(clip)
+        waiting.append(clip)
+        kept = [*kept, clip] if frames <= SHORT_FRAMES else []
+    if frames <= SHORT_FRAMES and not (has_begun and frames % PADDING_PERIOD == (expected or 0) % PADDING_PERIOD):
+        feed, steps = begin(max(frames, least)), []
+        waiting = kept if frames >= least else [looped(joined(kept), least)]
+    *earlier_clips, last = waiting
+    extra = completion(frames, expected)
+    steps += [rows for clip in earlier_clips for rows in feed(clip, False)]
+    steps += feed(completed(last, extra), True)
+    surplus = num_steps(layer, frames + extra) - num_steps(layer, frames)  # of which no frame is the video's
+    yield from steps[: len(steps) - surplus]
+
+
+def _begin_pass(
+    model: Model,
+    layer: str,
+    to_input: Callable[[NDArray[Any], str], Tensor],
+    notify: Callable[[str], None],
+    length: int,
+) -> Feed:
+    """Begin a clip whose length has the remainder of ``length`` by 4; what feeds its chunks to all networks."""
+    forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
+    passes = {stream: form.open(layer, num_frames=length) for stream, form in forms.items()}
+    portion = model.portions.setdefault("frames", Portion(sys.maxsize, "frames"))
+
+    def feed(clip: Clip, is_last: bool) -> list[Rows]:
+        def fed(stream: str, start: int, stop: int) -> Tensor | None:
+            x = to_input(clip[stream][start:stop], stream)
+            return passes[stream].feed(x, last=is_last and stop == num_frames(clip))
 
         arrived: dict[str, list[NDArray[np.float32]]] = {}
         for stream in passes:
             parts = in_portions(partial(fed, stream), num_frames(clip), portion, model.device, notify)
             arrived[stream] = [row for x in parts if x is not None for row in steps_of(x)]
-        for index in range(len(next(iter(arrived.values())))):  # streams lag alike
-            yield step_centre(layer, step) / model.card.frame_rate, {s: steps[index] for s, steps in arrived.items()}
-            step += 1
+        return [dict(zip(arrived, rows, strict=True)) for rows in zip(*arrived.values(), strict=True)]
+
+    return feed
 
 
 def _over_windows(

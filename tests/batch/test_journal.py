@@ -123,6 +123,18 @@ def test_the_last_record_of_an_input_takes_the_place_of_its_first(tmp_path):
     assert [(line.path, line.entry.source_bytes) for line in Scan(path)] == [("0.mp4", 9), ("1.mp4", 3), ("2.mp4", 3)]
 
 
+@pytest.mark.parametrize("fault", [b"nan, nothing", b"[" * 700 + b"]" * 700])
+def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + b', "more": ' + fault + b"}\n")
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        with pytest.raises(UsageError, match="damaged record"):
+            list(journal.results({"a.mp4"}))
+
+
 @pytest.mark.parametrize("content", ["mine\n", '{"path": "a.mp4"}\n', "a letter without an end", '{"schema": 2}'])
 def test_a_file_of_others_is_foreign_and_stays(tmp_path, content):
     path = tmp_path / "out.jsonl"

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.camera.classical import WINDOW, compare, label_of, windows
 from vadis.datasets.camera import CLASSES
 from vadis.datasets.camera.writing import video_path, write_one
+
+pytestmark = pytest.mark.usefixtures("cv2")
 
 
 def test_where_it_is_sure_it_says_what_the_videos_were_made_for(tmp_path: Path, capsys) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tests.fake_road import FakeModel, labelled
 from vadis import cli
 from vadis.errors import WeightsError
+from vadis.weights.cache import model_path
+from vadis.weights.catalog import DEFAULT_MODEL
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ def run_vadis(monkeypatch, capsys):
     yield run
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
+
+
+@pytest.fixture
+def default_model():
+    """The file of the default model, as if it had been fetched."""
+    path = model_path(DEFAULT_MODEL)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(1000))
+    return path
 
 
 @dataclass

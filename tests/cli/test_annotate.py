@@ -10,6 +10,8 @@ from vadis import inference
 from vadis.results import VideoResult
 from vadis.video.reader import open_source
 
+pytestmark = pytest.mark.usefixtures("cv2")
+
 
 @pytest.fixture
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -1,5 +1,6 @@
 """What commands have in common before they start."""
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.synthetic import write_video
 from vadis.cli.chosen import fetching
 
 LOADED = """
@@ -44,3 +46,29 @@ def test_fetched_videos_have_the_jobs_of_their_device(monkeypatch, device, jobs,
     with fetching(True, scratch_gb, jobs, device) as decoders:
         assert decoders is not None
         assert (decoders.places, decoders.share_bytes) == (places, share_gb * 10**9)
+
+
+COMMANDS = {
+    "features": ("clips/train/b/1.mp4", "-o", "out"),
+    "annotate": ("clips/train/b/1.mp4", "-o", "out.mp4"),
+    "evaluate": ("--data", "clips", "-o", "out"),
+    "finetune": ("--data", "clips", "-o", "out"),
+    "train": ("--data", "clips", "-o", "out", "--init", "i3d-kinetics400"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_the_default_every_command_names_an_option_of_its_own_that_works(
+    run_vadis, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a/3", "test/b/3"):
+        path = tmp_path / "clips" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, num_frames=2)
+    ended = run_vadis(command, *COMMANDS[command], "--offline")
+    assert (ended.code, ended.out) == (1, ""), ended.err
+    hint = re.search(r"`(--[a-z]+) i3d-kinetics400-rgb (--[a-z]+) rgb`", ended.err)
+    assert hint is not None, ended.err
+    described = run_vadis(command, "--help").out
+    assert all(option in described for option in hint.groups())

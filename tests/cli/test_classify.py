@@ -53,9 +53,16 @@ def test_a_folder_gives_one_record_per_video_and_the_count_last(clips, road, run
         (["clips/a.mp4", "clips/cut.mp4"], False),
     ],
 )
-def test_the_flow_of_one_video_that_somebody_waits_for_is_begun_at_once(clips, road, run_vadis, words, is_begun):
+def test_the_flow_of_one_video_that_somebody_waits_for_is_begun_at_once(
+    clips, road, run_vadis, words, is_begun, default_model
+):
     run_vadis("classify", *words, "--device", "cpu")
     assert ("first" in road.options) == is_begun
+
+
+def test_no_flow_is_begun_for_a_model_that_may_not_come(clips, road, run_vadis):
+    run_vadis("classify", "clips/a.mp4", "--device", "cpu")
+    assert "first" not in road.options
 
 
 def test_a_gpu_computes_its_flow_itself(clips, road, run_vadis):

@@ -9,14 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.misbehaving_server import MisbehavingServer
 from tests.pseudo_terminal import on_a_terminal
+from tests.synthetic import write_video
 from vadis.cli import doctor
 from vadis.models import folded
+from vadis.weights.cache import model_path
+from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
 
 
 @pytest.fixture
 def without(monkeypatch):
-    """``without("cv2", "reason")``: importing that module fails."""
+    """``without("av", "reason")``: importing that module fails."""
     refused = {}
     real = importlib.import_module
 
@@ -29,13 +33,63 @@ def without(monkeypatch):
     return refused.__setitem__
 
 
-def test_a_whole_installation_is_0(run_vadis):
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No test asks the weights' host whether it is there."""
+    monkeypatch.setenv("VADIS_OFFLINE", "1")
+
+
+def about_the_next_classify(ended):
+    (line,) = (line for line in ended.out.splitlines() if "the next classify:" in line)
+    return line
+
+
+@pytest.fixture
+def unloadable_opencv(monkeypatch, tmp_path):
+    """OpenCV where the system lacks libxcb: its loader leaves its own folder, with a ``typing``, in the path."""
+    package = tmp_path / "slim" / "cv2"
+    (package / "typing").mkdir(parents=True)
+    leave = "import os, sys\nsys.path.insert(1, os.path.dirname(__file__))\n"
+    missing = "libxcb.so.1: cannot open shared object file: No such file or directory"
+    (package / "__init__.py").write_text(f"{leave}raise ImportError({missing!r})\n")
+    (package / "typing" / "__init__.py").write_text("import cv2\n")
+    monkeypatch.setattr(sys, "path", [str(package.parent), *sys.path])
+    for name in [name for name in sys.modules if name.split(".")[0] == "cv2"]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_whole_installation_is_0(run_vadis, default_model):
     ended = run_vadis("doctor")
+    assert about_the_next_classify(ended).split()[0] == "ok"
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
     for word in ("torch", "with FFmpeg", "numba", "safetensors", "opencv", "cpu", "H.264", "AV1", "i3d-kinetics400"):
         assert word in ended.out
     assert "missing" not in ended.out
+
+
+@pytest.mark.parametrize("mirror", ["http://127.0.0.1:1", "not an address", None])
+def test_a_machine_that_reaches_no_weights_is_not_called_complete(run_vadis, monkeypatch, mirror):
+    if mirror is not None:
+        monkeypatch.delenv("VADIS_OFFLINE")
+        monkeypatch.setenv("VADIS_MIRROR", mirror)
+    ended = run_vadis("doctor")
+    assert ended.code == 0  # classify works there
+    assert "has all it needs" not in ended.out
+    line = about_the_next_classify(ended)
+    assert line.split()[0] == "less" and STAND_IN in line and DEFAULT_MODEL in line
+
+
+def test_a_machine_that_reaches_the_weights_is_complete(run_vadis, monkeypatch):
+    server = MisbehavingServer()
+    monkeypatch.delenv("VADIS_OFFLINE")
+    monkeypatch.setenv("VADIS_MIRROR", server.url)
+    first = WEIGHTS[DEFAULT_MODEL].files[0].urls[0].split("/", 3)[3]
+    server.files[f"/{first}"] = b"an index"
+    ended = run_vadis("doctor")
+    server.stop()
+    assert about_the_next_classify(ended).split()[0] == "ok"
+    assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
 
 
 def test_a_missing_package_is_1_with_its_remedy(run_vadis, without):
@@ -47,12 +101,21 @@ def test_a_missing_package_is_1_with_its_remedy(run_vadis, without):
     assert ended.out.splitlines()[-1] == "vadis classify cannot work before that is mended"
 
 
-def test_opencv_without_libgl_is_no_failure_but_a_note(run_vadis, without):
-    without("cv2", "libGL.so.1: cannot open shared object file: No such file or directory")
+def test_opencv_without_its_libraries_is_no_failure_but_a_note(run_vadis, unloadable_opencv):
+    """As in a slim root: classify does without it, and the processes that decode start all the same."""
     ended = run_vadis("doctor")
     assert ended.code == 0
-    assert "note     opencv: libGL.so.1" in ended.out
+    assert re.search(r"note +opencv: .*libxcb\.so\.1", ended.out)
     assert "apt-get install libgl1" in ended.out
+    assert re.search(r"(ok|note) +decoding: in processes", ended.out)
+    assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
+    assert not [entry for entry in sys.path if entry.endswith("cv2")]
+
+
+def test_what_draws_says_what_to_install(run_vadis, unloadable_opencv, tmp_path):
+    ended = run_vadis("annotate", write_video(tmp_path / "a.mp4", num_frames=3), "-o", tmp_path / "b.mp4")
+    assert ended.code == 1
+    assert "libxcb.so.1" in ended.err and "apt-get install libgl1" in ended.err
 
 
 def test_absent_codecs_are_named(run_vadis, monkeypatch):
@@ -63,8 +126,6 @@ def test_absent_codecs_are_named(run_vadis, monkeypatch):
 
 
 def test_models_in_the_cache_are_told_from_those_that_are_not(run_vadis):
-    from vadis.weights.cache import model_path
-
     path = model_path("i3d-kinetics600")
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(3_000_000))
@@ -81,7 +142,6 @@ def test_a_cache_that_cannot_be_written_is_noted(run_vadis, monkeypatch):
 
 def test_verbose_tells_the_surroundings_but_no_secrets(run_vadis, monkeypatch):
     monkeypatch.setenv("VADIS_MIRROR", "http://user:secret@mirror")
-    monkeypatch.setenv("VADIS_OFFLINE", "1")
     text = run_vadis("-v", "doctor").out
     assert "libavcodec" in text and "VADIS_MIRROR: is set" in text and "VADIS_OFFLINE" in text
     assert "secret" not in text

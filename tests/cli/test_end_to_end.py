@@ -11,7 +11,7 @@ import pytest
 from tests.make_model import make_model
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
-from vadis.datasets.camera import CLASSES
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from vadis.cli import main; main()"
@@ -64,22 +64,31 @@ def test_what_cannot_be_is_said_in_a_sentence(inputs, run_vadis, monkeypatch, ar
     assert "Traceback" not in ended.err and "bug" not in ended.err
 
 
-@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
-def test_where_the_default_cannot_be_had_the_model_that_comes_with_vadis_answers(inputs, run_vadis, monkeypatch, quiet):
+def test_where_the_default_cannot_be_had_the_rgb_model_answers_and_says_so_in_two_lines(inputs, run_vadis, monkeypatch):
     monkeypatch.chdir(inputs)
-    ended = run_vadis(*quiet, "classify", "clips/a.mp4", "--offline")
+    ended = run_vadis("--quiet", "classify", "clips/a.mp4", "--offline")
     record = json.loads(ended.out)
-    assert (ended.code, record["status"], record["model"]) == (0, "ok", "camera-motion")
-    assert record["labels"][0]["label"] in {*CLASSES, "no clear camera motion"}
-    assert "vadis is offline\nso this is camera-motion instead, which comes with vadis" in ended.err
+    assert (ended.code, record["status"]) == (0, "ok")
+    assert (record["model"], record["streams"]) == (STAND_IN, ["rgb"])
+    unreachable, instead = ended.err.splitlines()
+    assert DEFAULT_MODEL in unreachable
+    figures = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+    for fact in (STAND_IN, *map(str, figures), "vadis weights download"):
+        assert fact in instead
 
 
-@pytest.mark.parametrize("arguments", [["-m", "i3d-kinetics400"], ["-o", "out.jsonl"], ["--output-dir", "out"]])
-def test_none_stands_in_where_the_default_was_asked_for_or_results_are_kept(inputs, run_vadis, monkeypatch, arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["-m", DEFAULT_MODEL], ["-o", "out.jsonl"], ["--output-dir", "out"], ["--ray", "local", "-o", "out"]),
+        *(["--streams", "flow"], ["-f", "csv"], ["-f", "srt"], ["-f", "vtt"]),  # these formats name no model
+    ],
+)
+def test_none_stands_in_where_it_could_be_taken_for_the_default(inputs, run_vadis, monkeypatch, arguments):
     monkeypatch.chdir(inputs)
     ended = run_vadis("classify", "clips/a.mp4", "--offline", *arguments)
     assert (ended.code, ended.out) == (1, "")
-    assert "vadis is offline" in ended.err and "`--model camera-motion` needs no download" in ended.err
+    assert DEFAULT_MODEL in ended.err and f"`--model {STAND_IN} --streams rgb`" in ended.err
     assert not [*inputs.glob("*.jsonl"), *inputs.glob("out/*")]
 
 

@@ -81,6 +81,8 @@ def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
     assert provenance["from"]["sha256"] == load_model_file(Path("start.safetensors")).sha256
     assert provenance["metrics"]["rgb"]["num_examples"] == 2
     assert provenance["metrics"] == json.loads(Path("run/metrics.json").read_text())
+    assert provenance["states"]["rgb"]["chosen_by"] == "validation loss"
+    assert provenance["metrics"]["states"] == provenance["states"]
 
 
 def test_resume_after_the_end_changes_nothing_and_asks_nothing_again(run_vadis, inputs):
@@ -204,3 +206,47 @@ def test_a_class_that_is_only_tested_is_refused(run_vadis, inputs):
     ended = run_vadis(*SCRATCH)
     assert ended.code == 2
     assert "without an example in train" in ended.err
+
+
+def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, inputs):
+    """UCF-101 in part: of a class of which only the test clips are here a model would get 0.0 %."""
+    places = {"One": (1, 8), "Two": (1, 8), "Three": (1,)}  # groups 1 to 7 are tested
+    names = [f"{label}/v_{label}_g{group:02}_c01.avi" for label, groups in places.items() for group in groups]
+    Path("ucf").mkdir()
+    train = [name for name in names if "_g08" in name] + ["Three/v_Three_g08_c01.avi"]
+    Path("ucf/trainlist01.txt").write_text("".join(f"{name} 1\n" for name in train))
+    Path("ucf/testlist01.txt").write_text("".join(f"{name}\n" for name in names if "_g01" in name))
+    for name in names:
+        Path("ucf", name).parent.mkdir(exist_ok=True)
+        shutil.copy("data/train/one/0.mp4", Path("ucf", name))
+    arguments = (*SCRATCH, "--data", "ucf", "--recipe", "ucf101-scratch")
+    assert run_vadis(*arguments).code == 2
+    ended = run_vadis(*arguments, "--allow-missing", 1)
+    assert ended.code == 0, ended.err
+    assert "left out" in ended.err and "Three" in ended.err
+    assert set(json.loads(Path("run/metrics.json").read_text())["rgb"]["per_class"]) == {"One", "Two"}
+
+
+def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
+    assert run_vadis(*SCRATCH).code == 0
+    longer = run_vadis(*SCRATCH, "--resume", "--set", "steps=4")
+    assert longer.code == 0, longer.err
+    assert "goes on after step 2" in longer.err and "4 of 4 steps done" in longer.err
+    assert json.loads(Path("run/run.json").read_text())["recipes"]["rgb"]["steps"] == 4
+    assert json.loads(Path("run/metrics.json").read_text())["states"]["rgb"]["steps"] == 4
+    assert run_vadis(*SCRATCH, "--resume").code == 2
+    assert run_vadis(*SCRATCH, "--resume", "--set", "steps=6", "--set", "seed=1").code == 2
+
+
+def test_what_it_will_take_is_told_before_the_first_step_and_a_quicker_way_on_a_cpu(run_vadis, inputs):
+    few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--workers", "0")
+    sizes = ("--set", "clip_frames=9", "--set", "micro_batch=2", "--set", "batch_size=2", "--set", "schedule=steps")
+    quick = run_vadis(*few, *sizes, "--device", "cpu", "--set", "steps=2", "-o", "quick")
+    assert quick.code == 0, quick.err
+    told = next(line for line in quick.err.splitlines() if "2 clips" in line)
+    assert "2 steps" in told and quick.err.index(told) < quick.err.index("rgb step 1/2")
+    assert "--mode fixed" not in quick.err
+    limit = ("--set", "steps=9999999", "--set", "learning_rate=1e30")  # which ends at the first loss that is no number
+    endless = run_vadis(*few, *sizes, "--device", "cpu", *limit, "-o", "endless")
+    assert endless.code == 1
+    assert "--mode fixed" in endless.err

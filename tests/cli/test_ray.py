@@ -69,9 +69,11 @@ def test_the_address_may_be_left_out(tmp_path, run_vadis, asked):
     assert run_vadis("classify", "a.mp4", "--ray", "-o", "x", "--shard", "1/2").code == 2
 
 
+@pytest.mark.integration("yaml")  # PyYAML comes with ray
 def test_the_example_for_kubernetes_is_whole_and_its_command_runs(tmp_path, run_vadis, asked):
     """The folders that its volumes would hold are here; no operator has read it."""
-    yaml = pytest.importorskip("yaml", reason="needs PyYAML, which comes with ray")
+    import yaml
+
     (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "scale.md").read_text(), re.MULTILINE | re.DOTALL)
     job = yaml.safe_load(text)
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")

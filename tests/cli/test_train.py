@@ -88,6 +88,7 @@ def test_each_architecture_on_each_dataset(run_vadis, tmp_path: Path, architectu
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cv2")
 def test_camera_motion_needs_no_data(run_vadis, tmp_path: Path) -> None:
     numbers = ("videos=3", "steps=1", "batch_size=2", "micro_batch=2", "clip_frames=9", "validate_every=0")
     changes = [word for number in numbers for word in ("--set", number)]

@@ -144,7 +144,18 @@ def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
         vadis("halve", shipped, "-o", shipped)
 
 
-def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named(shipped):
+def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named():
     with pytest.raises(WeightsError) as failure:
         load_model(NAME, "cpu", offline=True)
-    assert "`--model a-model` needs no download (what it tells)" in failure.value.hint
+    assert catalog.STAND_IN in failure.value.hint
+
+
+def test_the_rgb_model_that_comes_with_vadis_is_a_row_with_its_own_accuracy():
+    (line,) = (line for line in vadis("list").stdout.splitlines() if line.startswith("i3d-kinetics400-rgb "))
+    assert line.split()[1:] == ["rgb", "400", "68.4", "88.0", "–", "yes"]
+    (row,) = (row for row in json.loads(vadis("list", "--json").stdout) if row["name"] == "i3d-kinetics400-rgb")
+    assert (row["licence"], row["accuracy"]) == ("Apache-2.0", {"rgb": {"top1": 68.4, "top5": 88.0}})
+    card = read_card(SHIPPED["i3d-kinetics400-rgb"].path)
+    index, data = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
+    assert card.provenance["files"] == [{"url": file.urls[0], "git_blob": file.git_blob} for file in (index, data)]
+    assert (card.provenance["source"], card.provenance["licence"]) == (row["source"], "Apache-2.0")

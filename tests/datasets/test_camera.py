@@ -2,8 +2,8 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +16,7 @@ from vadis.datasets.camera.scenes import Scene, draw_scene
 from vadis.datasets.camera.writing import SHARES, video_path, write_one
 from vadis.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("cv2")
 WINDOW = 32
 AXES = {"pan left": (0, -1), "pan right": (0, 1), "tilt up": (1, -1), "tilt down": (1, 1), "zoom in": (2, 1)}
 AXES |= {"zoom out": (2, -1), "roll clockwise": (3, 1), "roll counter-clockwise": (3, -1)}
@@ -57,7 +58,7 @@ def test_without_a_motion_nothing_is_left_at_the_end_of_a_window(label: str, lea
             assert np.linalg.norm(window.mean(axis=1)) <= 0.3 * speed
 
 
-def seen(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float, float]:
+def seen(cv2: ModuleType, before: np.ndarray, after: np.ndarray) -> tuple[float, float, float, float]:
     """How the picture moves from one view to the next: dx, dy; growth and clockwise turn, at ``RADIUS``, in its px."""
     grays = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (before, after)]
     corners = cv2.goodFeaturesToTrack(grays[0], 300, 0.01, 5)
@@ -69,7 +70,7 @@ def seen(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float, fl
 
 
 @pytest.mark.parametrize("label", AXES)
-def test_the_picture_moves_against_the_camera(label: str) -> None:
+def test_the_picture_moves_against_the_camera(cv2: ModuleType, label: str) -> None:
     """In a pan left what is seen moves right; in a tilt up, down; a clockwise roll turns it counter-clockwise."""
     axis, sign = AXES[label]
     signs = {0: -sign, 1: -sign, 2: sign, 3: -sign}
@@ -79,7 +80,7 @@ def test_the_picture_moves_against_the_camera(label: str) -> None:
         ground = Scene(draw_scene(random).things[:1])
         views = [render(ground, path, (320, 256), seconds) for seconds in (0.6, 0.64, 0.68)]
         assert min(views[0].shape[:2]) == SHORTEST
-        moved = np.mean([seen(*pair) for pair in pairwise(views)], axis=0)
+        moved = np.mean([seen(cv2, *pair) for pair in pairwise(views)], axis=0)
         expected = speeds(path)[:, 15:17].mean(axis=1) * [-1, -1, 1, -1]
         assert signs[axis] * moved[axis] > 0.3
         assert moved == pytest.approx(expected, abs=0.25 + 0.1 * abs(expected[axis]))

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from vadis.datasets import find_dataset
-from vadis.datasets.folder import VALIDATION_SHARE, is_validation
 from vadis.errors import UsageError
 
 
@@ -42,28 +41,26 @@ def test_only_a_validation_folder(tree):
     assert list(find_dataset(tree("val/a/1.mp4", "val/b/1.mp4")).splits) == ["val"]
 
 
-def test_without_a_validation_split_a_share_of_the_training_examples_is_taken(tree):
-    dataset = find_dataset(tree(*many("a", "b", number=500)))
-    sizes = {split: len(examples) for split, examples in dataset.splits.items()}
-    assert sum(sizes.values()) == 1000
-    assert abs(sizes["val"] - 1000 * VALIDATION_SHARE) < 4 * (1000 * 0.2 * 0.8) ** 0.5  # four standard deviations
-    assert "20% of the training examples, by a hash of their paths" in dataset.summary()
+def test_without_a_validation_split_a_share_of_each_class_is_taken(tree):
+    dataset = find_dataset(tree(*many("a", number=500), *many("b", number=50), "c/1.mp4", "c/2.mp4"))
+    labels = [example.label for example in dataset.splits["val"]]
+    assert {label: labels.count(label) for label in "abc"} == {"a": 100, "b": 10, "c": 1}
+    assert len(dataset.splits["train"]) == 552 - len(labels)
+    assert "20% of each class's training clips" in dataset.summary()
+
+
+def test_what_cannot_be_divided_is_told(tree):
+    dataset = find_dataset(tree(*many("a", "b"), "c/take_1.mp4", "c/take_2.mp4"))
+    assert {example.label for example in dataset.splits["train"]} == {"a", "b", "c"}
     assert {example.label for example in dataset.splits["val"]} == {"a", "b"}
+    assert "c (val)" in dataset.problems.empty_classes
+    assert any("recording" in note and note.endswith(": c") for note in dataset.problems.notes)
 
 
-def test_the_share_is_stable_when_files_are_added_and_the_folder_moves(tree):
-    names = many("a", "b")
-    root = tree(*names)
+def test_the_share_is_the_same_when_the_folder_moves(tree):
+    root = tree(*many("a", "b"))
     before = shown(find_dataset(root))
-    tree(*many("c", "aa"), *(f"a/later{index}.mp4" for index in range(50)))
-    after = shown(find_dataset(root.rename(root.parent / "moved")))
-    for split, examples in before.items():
-        assert set(examples) < set(after[split])
-
-
-def test_the_hash_is_the_same_for_ever():
-    chosen = [name for name in many("a", number=20) if is_validation(name)]
-    assert chosen == ["a/0000.mp4", "a/0002.mp4", "a/0011.mp4", "a/0017.mp4"]
+    assert shown(find_dataset(root.rename(root.parent / "moved"))) == before
 
 
 def test_a_test_folder_is_never_used_for_validation(tree):
@@ -99,8 +96,9 @@ def test_videos_in_no_class_folder_are_told(tree):
     assert set(find_dataset(root, "folder").problems.unlisted) == {"loose.mp4", "train/loose.mp4", *many("a", "b")}
 
 
-def test_a_class_may_be_called_train(tree):
-    assert find_dataset(tree(*many("train", "plane"))).classes == ("plane", "train")
+def test_no_class_is_called_as_a_split(tree):
+    with pytest.raises(UsageError, match="train/"):
+        find_dataset(tree(*many("train", "plane")))
 
 
 def test_one_class_folder_is_too_few(tree):
@@ -155,7 +153,7 @@ def test_a_list_without_splits_is_shared_out(tree):
     names = many("a", "b")
     text = "path,label\n" + "".join(f"{name},{name[0]}\n" for name in names)
     dataset = find_dataset(tree(*names, lists={"list.csv": text}))
-    assert [name for name, _ in shown(dataset)["val"]] == [name for name in names if is_validation(name)]
+    assert len(dataset.splits["val"]) == 80
 
 
 @pytest.mark.parametrize(

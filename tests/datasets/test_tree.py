@@ -42,6 +42,19 @@ def test_links_are_followed_once(tree, tmp_path):
     assert relative(found, found.videos) == ["a/1.mp4", "a/3.mp4", "b/2.mp4"]
 
 
+def test_folders_of_one_inode_number_are_all_walked(tree, monkeypatch):
+    """As some network file systems and FUSE give it."""
+    root, real = tree("a/1.mp4", "b/2.mp4"), os.stat
+
+    def same(path, *arguments, **options):
+        status = real(path, *arguments, **options)
+        return os.stat_result((status.st_mode, 1, 1, *status[3:]))
+
+    monkeypatch.setattr(os, "stat", same)
+    found = walk(root)
+    assert relative(found, found.videos) == ["a/1.mp4", "b/2.mp4"]
+
+
 def test_what_is_no_folder(tree, tmp_path):
     with pytest.raises(UsageError, match=r"nothing does not exist"):
         walk(tmp_path / "nothing")

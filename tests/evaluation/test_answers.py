@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vadis.errors import OutputLockedError, UsageError
-from vadis.evaluation.answers import Answer, AnswerFile
+from vadis.evaluation.answers import Answer, AnswerFile, discard_of_other_model
 
 SETTINGS = {"model": "a", "split": 1, "classes": ["run", "jump", "sit"]}
 
@@ -58,7 +58,14 @@ def test_a_file_cut_anywhere_loses_one_answer_at_most(path: Path) -> None:
 
 
 def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    for content in (b"notes without an end of line", b"[1]\n", b'{"settings": 3}\n{}\n', b"\n", b"\xff\x00\n"):
+    for content in (
+        b"notes without an end of line",
+        b"[1]\n",
+        b'{"settings": 3}\n{}\n',
+        b"[" * 700 + b"]" * 700 + b"\n",
+        b"\n",
+        b"\xff\x00\n",
+    ):
         other = tmp_path / "other.jsonl"
         other.write_bytes(content)
         with pytest.raises(UsageError, match="not a file of answers"):
@@ -72,6 +79,7 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
         b"\x00\x00\x00",
         b"[]",
         b'{"path": "x"}',
+        b"[" * 700 + b"]" * 700,
         b'{"path": "x", "label": "run", "logits": 5}',
         b'{"path": "x", "label": "run", "logits": {"rgb": [1, 2]}}',
         b'{"path": "x", "label": "run", "logits": {"rgb": [1, 2, NaN]}}',
@@ -95,6 +103,15 @@ def test_answers_of_other_settings_are_refused(path: Path) -> None:
         AnswerFile(path, {key: value for key, value in SETTINGS.items() if key != "model"})
     with pytest.raises(UsageError, match="classes were others"):
         AnswerFile(path, {**SETTINGS, "classes": ["x", "y", "z"]})
+
+
+def test_answers_of_a_model_that_was_replaced_are_discarded_and_no_others(path: Path) -> None:
+    for other in ({**SETTINGS, "split": 2, "model_sha256": "1"}, SETTINGS):
+        discard_of_other_model(path, other)
+        assert len(reopened(path)) == 3
+    discard_of_other_model(path, {**SETTINGS, "model_sha256": "1"})
+    assert not path.exists()
+    discard_of_other_model(path, SETTINGS)
 
 
 def test_parts_of_one_file_are_kept_apart(tmp_path: Path) -> None:

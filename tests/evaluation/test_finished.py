@@ -128,7 +128,7 @@ def test_an_unfinished_run_and_a_missing_folder_are_nothing(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.json"])
-@pytest.mark.parametrize("content", ['{"dataset": "ucf101", "rgb": {}}', '{"mode": 3', "[1]"])
+@pytest.mark.parametrize("content", ['{"dataset": "ucf101", "rgb": {}}', '{"mode": 3', "[1]", "[" * 700 + "]" * 700])
 def test_a_damaged_run_is_said_and_the_others_count(tmp_path: Path, name: str, content: str) -> None:
     for folder in ("bad", "good"):
         write_trained(tmp_path / folder, "i3d", "ucf101", BOTH, start=begun("i3d-kinetics400"))

@@ -13,6 +13,7 @@ from tests.synthetic import write_video
 from vadis.datasets import Dataset, Example, Problems
 from vadis.errors import UsageError
 from vadis.evaluation import (
+    Answer,
     AnswerFile,
     about_part,
     answer,
@@ -57,6 +58,22 @@ def test_an_example_inside_a_file(model: Model, tmp_path: Path) -> None:
     np.testing.assert_allclose(inside.logits["rgb"], answer(Example(str(cut), "x"), rgb).logits["rgb"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("bounds", [(2.0, 5.0), (400.0, 403.0)])
+def test_a_clip_that_is_cut_already_is_not_cut_again(model: Model, tmp_path: Path, bounds: tuple[float, float]) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=76, seed=4, codec="ffv1"))
+    rgb = model.only(("rgb",))
+    found = answer(Example(path, "class 0", *bounds, may_be_trimmed=True), rgb)
+    assert found.error is None
+    np.testing.assert_array_equal(found.logits["rgb"], answer(Example(path, "class 0"), rgb).logits["rgb"])
+
+
+def test_a_whole_video_that_might_be_trimmed_is_cut(model: Model, tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=126, seed=4, codec="ffv1"))
+    rgb = model.only(("rgb",))
+    found = answer(Example(path, "class 0", 2.0, 5.0, may_be_trimmed=True), rgb)
+    np.testing.assert_array_equal(found.logits["rgb"], answer(Example(path, "x", 2.0, 5.0), rgb).logits["rgb"])
+
+
 def test_a_broken_video_gives_the_reason(model: Model, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     found = answer(Example(str(tmp_path / "empty.mp4"), "class 0"), model)
@@ -78,6 +95,37 @@ def test_an_interrupted_evaluation_goes_on(model: Model, tmp_path: Path) -> None
     list(evaluate(examples, rgb, again))
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     np.testing.assert_allclose(again.answers[whole[2].key].logits["rgb"], whole[2].logits["rgb"], rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_asked_again"),
+    [("io_error", True), ("timeout", True), ("decoder_crash", True), ("disappeared", True), ("not_a_video", False)],
+)
+def test_a_failure_of_a_moment_is_asked_again(model: Model, tmp_path: Path, code: str, is_asked_again: bool) -> None:
+    example = Example(str(write_video(tmp_path / "a.mp4", num_frames=20)), "class 1")
+    file = AnswerFile(tmp_path / "answers.jsonl", {}, str(tmp_path))
+    file.append(Answer(example.path, example.label, {}, f"{code}: it did not work"))
+    file.close()
+    again = AnswerFile(tmp_path / "answers.jsonl", {}, str(tmp_path))
+    (found,) = evaluate([example], model.only(("rgb",)), again)
+    assert (found.error is None) == is_asked_again
+    assert again.num_appended == is_asked_again and len(again.answers) == 1
+
+
+def test_answers_are_found_however_the_data_are_named(model: Model, tmp_path: Path, monkeypatch) -> None:
+    """By an absolute path, a relative one, and where the folder has been moved."""
+    rgb = model.only(("rgb",))
+    (tmp_path / "data" / "class 1").mkdir(parents=True)
+    write_video(tmp_path / "data" / "class 1" / "a.mp4", num_frames=20)
+    monkeypatch.chdir(tmp_path)
+    for number, root in enumerate(("data", str(tmp_path / "data"), "./data", "data/../data", "moved")):
+        if root == "moved":
+            Path("data").rename(root)
+        file = AnswerFile(tmp_path / "answers.jsonl", {}, root)
+        (found,) = evaluate([Example(f"{root}/class 1/a.mp4", "class 1")], rgb, file)
+        assert (found.path, found.error, len(file.answers)) == ("class 1/a.mp4", None, 1)
+        assert file.num_appended == (number == 0)
+        file.close()
 
 
 def test_classes_that_the_model_does_not_know_are_refused(model: Model) -> None:

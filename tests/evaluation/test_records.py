@@ -112,6 +112,18 @@ def test_parts_of_files_have_no_records(tmp_path: Path) -> None:
         match(tmp_path, record("run/a.mp4", *FIVE), dataset=replace(DATASET, splits={"test": (parts,)}))
 
 
+@pytest.mark.parametrize(("seconds", "is_whole"), [(10.0, True), (300.0, True), (450.0, False)])
+def test_a_clip_that_is_cut_already_has_a_record(tmp_path: Path, seconds: float, is_whole: bool) -> None:
+    clip = Example("/data/ucf/run/a.mp4", "run", 417.0, 427.0, may_be_trimmed=True)
+    results, dataset = record("run/a.mp4", *FIVE), replace(DATASET, splits={"test": (clip,)})
+    results = replace(results, duration_seconds=seconds)
+    if is_whole:
+        assert match(tmp_path, results, dataset=dataset).rankings == (Ranking("run", FIVE),)
+    else:
+        with pytest.raises(UsageError, match="parts of files"):
+            match(tmp_path, results, dataset=dataset)
+
+
 def test_a_name_that_is_not_utf8_is_found(tmp_path: Path) -> None:
     path = os.fsdecode(b"/data/ucf/run/\xff.mp4")
     dataset = replace(DATASET, splits={"test": (Example(path, "run"),)})

@@ -43,12 +43,10 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a file of answers"):
         read_run(tmp_path)
     write_run(tmp_path / "run", 1)
-    (tmp_path / "run" / "metrics.json").write_text("{")
-    with pytest.raises(UsageError, match="is damaged"):
-        read_run(tmp_path / "run")
-    (tmp_path / "run" / "metrics.json").write_text("[]")
-    with pytest.raises(UsageError, match="is damaged"):
-        read_run(tmp_path / "run")
+    for content in ("{", "[]", "[" * 700 + "]" * 700):
+        (tmp_path / "run" / "metrics.json").write_text(content)
+        with pytest.raises(UsageError, match="is damaged"):
+            read_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,18 @@
 """Grey is OpenCV's grey, to the last bit."""
 
-import cv2
 import numpy as np
 import pytest
 
 from vadis.flow import to_gray
 
 
-def test_equals_opencv():
+def test_equals_opencv(cv2):
     colours = np.random.default_rng(0).integers(0, 256, (3, 120, 161, 3), np.uint8)
     expected = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in colours])
     np.testing.assert_array_equal(to_gray(colours), expected)
 
 
-def test_equals_opencv_along_every_channel():
+def test_equals_opencv_along_every_channel(cv2):
     levels = np.arange(256, dtype=np.uint8)
     colours = np.stack(np.meshgrid(levels, levels[::5], levels[::3], indexing="ij"), axis=-1).reshape(1, 256, -1, 3)
     np.testing.assert_array_equal(to_gray(colours)[0], cv2.cvtColor(colours[0], cv2.COLOR_RGB2GRAY))

@@ -30,10 +30,10 @@ def test_the_lstm_looks_at_25_frames_in_training_and_at_50_in_the_test() -> None
     assert video_flops("lstm", ("rgb",)) == pytest.approx(50 * one_image, rel=0.01)
 
 
-@pytest.mark.parametrize(("architecture", "clips"), [("c3d", 15), ("two-stream", 25), ("fused", 5), ("i3d", 256 / 64)])
+@pytest.mark.parametrize(("architecture", "clips"), [("c3d", 15), ("two-stream", 25), ("fused", 5), ("i3d", 250 / 64)])
 def test_the_test_of_a_video_is_that_of_its_windows(architecture: str, clips: float) -> None:
     streams = MODELS[architecture].streams
-    assert video_flops(architecture, streams) == pytest.approx(clips * clip_flops(architecture, streams), rel=1e-3)
+    assert video_flops(architecture, streams) == pytest.approx(clips * clip_flops(architecture, streams), rel=2e-3)
 
 
 def test_learning_is_three_forward_passes() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vadis.models.folded import FoldedI3D, fold_batch_norm
-from vadis.models.i3d import I3D
+from vadis.models.folded import LOGITS, FoldedI3D, fold_batch_norm
+from vadis.models.i3d import I3D, num_steps
 
 CPU = torch.device("cpu")
 FORM_TOLERANCE = 1e-5  # of the largest logit: folding changes the order of float32 products and sums
@@ -39,9 +39,9 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-def in_chunks(network: FoldedI3D, clip: Tensor, sizes: list[int]) -> Tensor:
-    """The logits of ``clip`` fed in chunks of the given sizes, over and over."""
-    passage, logits, start, turn = network.open(), [], 0, 0
+def in_chunks(network: FoldedI3D, clip: Tensor, sizes: list[int], layer: str = LOGITS) -> Tensor:
+    """The outputs of ``clip`` fed in chunks of the given sizes, over and over."""
+    passage, logits, start, turn = network.open(layer, num_frames=clip.shape[2]), [], 0, 0
     while start < clip.shape[2]:
         stop = min(start + sizes[turn % len(sizes)], clip.shape[2])
         given = passage.feed(clip[:, :, start:stop], last=stop == clip.shape[2])
@@ -83,22 +83,40 @@ def test_equals_the_training_form_at_full_width() -> None:
 
 
 def drawn_cases() -> list[tuple[int, int]]:
-    """(frames, chunk size) over the whole of both ranges, the corners among them; drawn once, the same in every run."""
+    """(frames, chunk size): three lengths for every remainder by 8, and the corners; the same in every run."""
     draw = random.Random(20170522)
-    corners = [(9, 1), (16, 100), (64, 1), (72, 7), (300, 100), (300, 8)]
-    return corners + [(draw.randint(9, 300), draw.randint(1, 100)) for _ in range(14)]
+    corners = [(9, 1), (9, 100), (10, 3), (11, 8), (64, 1), (250, 32), (300, 100), (300, 8)]
+    lengths = [8 * draw.randint(first, last) + rest for rest in range(8) for first, last in ((2, 8), (8, 20), (20, 36))]
+    return corners + [(frames, draw.choice([1, 2, 7, 31, 32, 33, 64, 128])) for frames in lengths]
 
 
 @pytest.mark.parametrize(("frames", "chunk"), drawn_cases())
-@pytest.mark.parametrize("stream", CHANNELS)
-def test_chunks_equal_the_single_pass(stream: str, frames: int, chunk: int) -> None:
-    """The clip is completed as the road completes it: looped to 64 frames, then to a multiple of 8."""
-    network, clip = FoldedI3D(narrow_network(stream), CPU), random_clip(stream, frames, seed=frames)
-    if frames < 64:
-        clip = clip[:, :, torch.arange(64) % frames]
-    missing = -clip.shape[2] % 8
-    clip = torch.cat([clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
-    assert relative_difference(in_chunks(network, clip, [chunk]), network(clip)) < CHUNK_TOLERANCE
+def test_chunks_equal_the_training_form_on_exactly_these_frames(frames: int, chunk: int) -> None:
+    stream = ("rgb", "flow")[frames % 5 % 2]
+    network, clip = narrow_network(stream, width=1 / 32), random_clip(stream, frames, seed=frames)
+    with torch.inference_mode():
+        expected = network(clip)
+    assert expected.shape[2] == num_steps(LOGITS, frames) == -(-frames // 8) - 1
+    assert relative_difference(in_chunks(FoldedI3D(network, CPU), clip, [chunk]), expected) < FORM_TOLERANCE
+
+
+@pytest.mark.parametrize("frames", [33, 34, 35, 36])
+def test_chunks_by_the_fast_kernels_equal_the_training_form(frames: int) -> None:
+    """From a quarter of the paper's channels on, minimal filtering and the pooling of our own are at work."""
+    network, clip = narrow_network("rgb", width=1 / 4), random_clip("rgb", frames, seed=frames)
+    with torch.inference_mode():
+        assert relative_difference(in_chunks(FoldedI3D(network, CPU), clip, [13]), network(clip)) < FORM_TOLERANCE
+
+
+@pytest.mark.parametrize("frames", range(25, 33))
+def test_every_layer_of_a_chunked_clip_is_the_training_forms(frames: int) -> None:
+    network, clip = narrow_network("rgb", width=1 / 32), random_clip("rgb", frames, seed=frames)
+    folded = FoldedI3D(network, CPU)
+    with torch.inference_mode():
+        for layer, output in network.endpoints(clip):
+            expected = output if layer == LOGITS else output.mean(dim=(3, 4))
+            assert expected.shape[2] == num_steps(layer, frames)
+            assert relative_difference(in_chunks(folded, clip, [7], layer), expected) < FORM_TOLERANCE, layer
 
 
 def test_chunks_of_changing_length_and_a_mirrored_pair() -> None:
@@ -122,10 +140,10 @@ def test_what_is_held_back_does_not_grow_with_the_clip() -> None:
     assert set(held[4:]) == {held[4]}
 
 
-@pytest.mark.parametrize("frames", [8, 20])
-def test_a_chunked_clip_must_end_on_a_multiple_of_8(frames: int) -> None:
-    passage = FoldedI3D(narrow_network("rgb"), CPU).open()
-    with pytest.raises(ValueError, match="multiple of 8"):
+@pytest.mark.parametrize(("said", "frames"), [(8, 8), (20, 18), (0, 19), (5, 5)])
+def test_a_chunked_clip_ends_as_was_said_and_after_nine_frames_at_least(said: int, frames: int) -> None:
+    passage = FoldedI3D(narrow_network("rgb", width=1 / 32), CPU).open(num_frames=said)
+    with pytest.raises(ValueError, match="modulo 4"):
         passage.feed(random_clip("rgb", frames, seed=0), last=True)
 
 

@@ -1,6 +1,5 @@
 """The annotated video: every frame at its own time, upright, with its sound; the labels where they belong."""
 
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import torch
 from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
 from tests.video import faulty_child
-from vadis.errors import UsageError, VadisError, VideoError
-from vadis.report import overlay
+from vadis.errors import UsageError, VideoError
 from vadis.report.annotate import annotate
 from vadis.report.flow_video import write_flow_video
 from vadis.report.overlay import COLOURS, WHITE, Overlay
@@ -21,6 +19,7 @@ from vadis.results import Label, Segment, VideoResult
 from vadis.video import decoder_process
 from vadis.video.reader import open_source
 
+pytestmark = pytest.mark.usefixtures("cv2")
 RESULT = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.6)])
 
 
@@ -46,7 +45,7 @@ def sound_of(path: Path) -> list[tuple[bytes, float]]:
 )
 def test_frames_and_times_are_those_of_the_source(tmp_path: Path, fps: Fraction, times: list[float] | None) -> None:
     source = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(8)), fps=fps, pts_seconds=times)
-    assert annotate(str(source), RESULT, tmp_path / "seen.mp4") == 8
+    assert annotate(str(source), RESULT, tmp_path / "seen.mp4").frames_decoded == 8
     (_, before), (after, now) = frames_of(source), frames_of(tmp_path / "seen.mp4")
     assert now == pytest.approx(before, abs=1e-4)
     assert [read_number(pixels[:30]) for pixels in after] == list(range(8))
@@ -146,11 +145,87 @@ def test_sound_that_does_not_fit_is_refused_with_what_to_do(tmp_path: Path) -> N
         annotate(str(source), RESULT, tmp_path / "seen.mp4")
     assert error.value.hint is not None
     assert not list(tmp_path.glob("seen*"))
-    assert annotate(str(source), RESULT, tmp_path / "seen.mp4", with_sound=False) == 1
+    assert annotate(str(source), RESULT, tmp_path / "seen.mp4", with_sound=False).frames_decoded == 1
 
 
-def test_without_libgl_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(VadisError, match="OpenCV") as error:
-        overlay.opencv()
-    assert error.value.hint is not None and "libgl1" in error.value.hint
+@pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])
+def test_a_picture_that_begins_late_does_so_in_the_annotated_video(tmp_path: Path, name: str) -> None:
+    times = [2 + i / 25 for i in range(50)]
+    source = write_video(tmp_path / "a.mp4", num_frames=50, pts_seconds=times, audio=True)
+    late = VideoResult("a.mp4", "ok", segments=(Segment(2, 3, (Label("a", 0.9),)), Segment(3, 4, (Label("b", 0.9),))))
+    annotate(str(source), late, tmp_path / name)
+    before, after = sound_of(source), sound_of(tmp_path / name)
+    assert after[0][1] == pytest.approx(before[0][1], abs=0.03)
+    with av.open(str(tmp_path / name)) as container:
+        first, *_, last = container.decode(video=0)
+        assert first.time == pytest.approx(2, abs=0.03)
+        assert last.time == pytest.approx(2 + 49 / 25, abs=0.03)
+    line = first.to_ndarray(format="rgb24")[-2].astype(int)
+    assert np.abs(line[60] - COLOURS[0]).max() < 40 and np.abs(line[90] - COLOURS[1]).max() < 40
+
+
+# ITU-T H.273: matrix, transfer function, primaries; and the green (40, 200, 60) in Y, Cb, Cr of the matrix.
+GREEN = {(1, 1, 1): (150, 83, 63), (6, 6, 6): (137, 88, 66), (9, 14, 9): (146, 85, 62)}
+
+
+@pytest.mark.parametrize("colours", GREEN)
+def test_colours_are_those_of_the_source_in_a_player(tmp_path: Path, colours: tuple[int, int, int]) -> None:
+    source = coloured(tmp_path / "a.mp4", GREEN[colours], colours)
+    annotate(str(source), RESULT, tmp_path / "seen.mp4")
+    assert written(tmp_path / "seen.mp4") == (colours, 1)
+    assert np.abs(np.subtract(samples(tmp_path / "seen.mp4"), GREEN[colours])).max() <= 2
+
+
+@pytest.mark.parametrize("colours", [(10, 2, 2), (9, 16, 9), (14, 1, 1)])
+def test_colours_that_had_to_be_converted_are_written_as_bt709(tmp_path: Path, colours: tuple[int, int, int]) -> None:
+    source = coloured(tmp_path / "a.mp4", (128, 128, 128), colours)
+    annotate(str(source), RESULT, tmp_path / "seen.mp4")
+    assert written(tmp_path / "seen.mp4") == ((1, 1, 1), 1)
+
+
+def test_rgb_is_written_as_bt709(tmp_path: Path) -> None:
+    frames = np.full((3, 96, 128, 3), (40, 200, 60), np.uint8)
+    source = write_video(tmp_path / "a.mkv", frames=frames, codec="ffv1")
+    annotate(str(source), RESULT, tmp_path / "seen.mp4")
+    assert written(tmp_path / "seen.mp4") == ((1, 1, 1), 1)
+    assert np.abs(np.subtract(samples(tmp_path / "seen.mp4"), GREEN[1, 1, 1])).max() <= 2
+
+
+def test_a_source_that_states_no_colours_is_written_without(tmp_path: Path) -> None:
+    source = coloured(tmp_path / "a.mp4", (140, 90, 70), (2, 2, 2))
+    annotate(str(source), RESULT, tmp_path / "seen.mp4")
+    assert written(tmp_path / "seen.mp4") == ((2, 2, 2), 0)
+    assert np.abs(np.subtract(samples(tmp_path / "seen.mp4"), (140, 90, 70))).max() <= 2
+
+
+def coloured(path: Path, planes: tuple[int, ...], colours: tuple[int, int, int]) -> Path:
+    """Three frames of one colour in Y, Cb, Cr."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_trc, context.color_primaries = colours
+        for number in range(3):
+            frame = av.VideoFrame(128, 96, "yuv420p")
+            for plane, value in zip(frame.planes, planes, strict=True):
+                plane.update(bytes([value]) * plane.buffer_size)
+            frame.pts = number
+            frame.colorspace, frame.color_trc, frame.color_primaries = colours
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def written(path: Path) -> tuple[tuple[int, int, int], int]:
+    """What a file says of its colours, and their range."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    return (frame.colorspace, frame.color_trc, frame.color_primaries), frame.color_range
+
+
+def samples(path: Path) -> tuple[int, ...]:
+    """Y, Cb and Cr near the upper right corner, where nothing is drawn."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    rows = [np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size) for plane in frame.planes]
+    return tuple(int(row[4, plane.width - 4]) for row, plane in zip(rows, frame.planes, strict=True))

@@ -31,6 +31,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.integration("playwright")
 def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path, browser: Browser) -> None:
     write_run_page(run, run / "report.html", "my run")
     assert (run / "curves.png").is_file()
@@ -44,6 +45,16 @@ def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path
     asked = dict(zip(browser.texts("th[scope=row]"), browser.texts("th[scope=row] + td"), strict=False))
     assert (asked["dataset, split"], asked["mirror"], asked["steps"]) == ("1", "yes", "7")
     assert browser.problems == [] and all(url.startswith(("file:", "data:")) for url in browser.requests)
+
+
+def test_the_page_says_which_state_the_model_file_holds(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    best = {"step": 1250, "steps": 5000, "chosen_by": "validation loss", "validation": {"loss": 0.25, "accuracy": 0.5}}
+    metrics["states"] = {"rgb": best, "flow": {"step": 700, "steps": 700, "chosen_by": "last"}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    write_run_page(run, run / "report.html", "t")
+    page = (run / "report.html").read_text()
+    assert "1,250 of 5,000" in page and "700 of 700" in page
 
 
 def test_names_are_text_and_no_script_may_run(run: Path) -> None:
@@ -70,7 +81,8 @@ def test_a_run_at_any_stage_has_a_page(run: Path, missing: str) -> None:
 
 def test_what_is_no_run_and_what_is_damaged_is_told(tmp_path: Path, run: Path) -> None:
     assert not is_run(tmp_path)
-    (run / "metrics.json").write_text("{")
-    with pytest.raises(UsageError, match=r"metrics\.json is damaged"):
-        write_run_page(run, run / "report.html", "t")
+    for content in ("{", "[" * 700 + "]" * 700):
+        (run / "metrics.json").write_text(content)
+        with pytest.raises(UsageError, match=r"metrics\.json is damaged"):
+            write_run_page(run, run / "report.html", "t")
     assert not (run / "report.html").exists()

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,15 @@ def test_no_picture_is_made_that_is_not_wanted() -> None:
 
     Budget(30, 1).chosen(pictures())
     assert len(made) == 4  # the last of which did not fit
+
+
+def test_moments_of_a_picture_that_begins_late_are_those_of_the_player(tmp_path: Path) -> None:
+    times = [5 + i / 25 for i in range(100)]
+    path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)), pts_seconds=times, audio=True)
+    result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
+    moved = tuple(replace(each, start=each.start + 5, end=each.end + 5) for each in result.segments)
+    with Decoders() as decoders:
+        taken = list(thumbnails(decoders, str(path), replace(result, segments=moved), 3))
+    assert [picture.seconds for picture in taken] == [5 + seconds for seconds in moments(result, 3)]
+    for seconds, picture in taken:
+        assert read_number(imread(io.BytesIO(base64.b64decode(picture)), "jpeg")) == int((seconds - 5) * 25)

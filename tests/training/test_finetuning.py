@@ -48,6 +48,38 @@ def test_everything_but_the_last_layer_is_the_models(start, stream):
     assert not torch.equal(network[LAST_WEIGHT], source[LAST_WEIGHT][: len(CLASSES)])
 
 
+def test_a_new_model_has_nothing_of_what_the_old_one_does_with_its_labels(start):
+    """A card as camera-motion's: with a threshold, words for no label, windows of its own, and flow made faster."""
+    words = {"threshold": 0.4, "otherwise": "none of them"}
+    found = replace(start.card, **words, crop_first=True, test_window=32, window_frames=32)
+    old = replace(start, card=replace(found, provenance={"mirror": False}))
+    card = plan(start=old).card
+    assert (card.threshold, card.otherwise, card.crop_first, card.test_window) == (None, None, False, None)
+    assert card.window_frames == 64
+    assert (card.architecture, card.width, card.labels) == (start.card.architecture, start.card.width, CLASSES)
+    assert card.provenance["mirror"] is True
+    assert plan(start=old, test_window=16).card.test_window == 16
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (3, 0, 4, 2, 1)])
+def test_a_model_of_the_same_classes_keeps_its_last_layer(start, order):
+    known = tuple(start.card.labels[number] for number in order)
+    going_on = plan(dataset(classes=known), start)
+    for run in ("rgb", "flow"):
+        (network,) = new_networks(going_on, run).values()
+        own, source = network.state_dict(), start.networks[run].state_dict()
+        for key in (LAST_WEIGHT, LAST_WEIGHT.replace("weight", "bias")):
+            assert torch.equal(own[key], source[key][list(order)])
+    assert not plan(dataset(classes=known[1:]), start).keeps_last_layer
+
+
+def test_classes_that_tell_left_from_right_are_not_mirrored_later(start):
+    old = replace(start, card=replace(start.card, provenance={"mirror": False}))
+    same = dataset(classes=start.card.labels)
+    assert plan(same, old).card.provenance["mirror"] is False
+    assert plan(same, start).card.provenance["mirror"] is True
+
+
 def test_random_networks_depend_on_seed_and_stream_alone():
     last = LAST_WEIGHT
     torch.manual_seed(5)
@@ -74,8 +106,9 @@ def test_whole_groups_are_kept_for_validation():
         dataset().splits["train"], key=lambda each: each.path
     )
     groups = {each.path[:-8] for each in held_out}
-    assert len(held_out) == 3 * len(groups) == 9  # 50 groups of three clips: the 1st, 21st and 41st
+    assert len(held_out) == 3 * len(groups) == 6  # of 75 clips of each class in groups of three: 4, so one group
     assert not groups & {each.path[:-8] for each in learnt}
+    assert {each.label for each in held_out} == {each.label for each in learnt} == set(CLASSES)
 
 
 def test_nothing_is_kept_where_nothing_needs_it_or_there_is_a_split_for_it():

@@ -19,7 +19,14 @@ from vadis.evaluation import answer
 from vadis.models import Model, build_networks
 from vadis.training import fixed
 from vadis.training.finetuning import Plan, save
-from vadis.training.fixed import FeatureStore, compute_features, open_store, train_last_layer, wanted_examples
+from vadis.training.fixed import (
+    FeatureStore,
+    compute_features,
+    open_store,
+    refuse_lost_classes,
+    train_last_layer,
+    wanted_examples,
+)
 from vadis.training.loop import Settings
 from vadis.training.recipes import RECIPES
 from vadis.weights.model_file import load_model_file
@@ -150,9 +157,10 @@ def test_features_of_another_model_or_other_streams_are_refused(start: Model, tm
         open_store(tmp_path, plan_of([Example("/data/x.mp4", "a")], start, streams=("rgb", "flow")))
     with pytest.raises(UsageError, match="without a model there are no features"):
         open_store(tmp_path, replace(plan, start=None))
-    (tmp_path / "features" / "settings.json").write_text("{")
-    with pytest.raises(UsageError, match="is damaged"):
-        open_store(tmp_path, plan)
+    for content in ("{", "[" * 700 + "]" * 700):
+        (tmp_path / "features" / "settings.json").write_text(content)
+        with pytest.raises(UsageError, match="is damaged"):
+            open_store(tmp_path, plan)
     (tmp_path / "other" / "features").mkdir(parents=True)
     (tmp_path / "other" / "features" / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="something else than features"):
@@ -169,6 +177,16 @@ def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_
     assert "broken.mp4" in caplog.text and "left out" in caplog.text
     outcome, _ = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
     assert outcome.step == 2
+
+
+def test_a_class_without_features_is_not_trained(start: Model, tmp_path: Path) -> None:
+    examples = [Example(f"/data/{number}.mp4", "a" if number else "b") for number in range(100)]
+    plan = plan_of(examples, start)
+    store = open_store(tmp_path, plan)
+    for example in examples[1:]:
+        store.append(example, {"rgb": np.ones(CHANNELS, np.float32)})
+    with pytest.raises(VadisError, match="1 class: b"):
+        refuse_lost_classes(plan, store)
 
 
 def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: Path) -> None:
@@ -252,13 +270,38 @@ def test_it_learns_the_classes_at_any_scale_of_the_features(start: Model, tmp_pa
     assert loss < 0.5
 
 
+def test_a_last_layer_of_the_same_classes_is_gone_on_with(start: Model, tmp_path: Path) -> None:
+    """At a rate of nearly nothing it comes out as it went in, whatever the scale of the features."""
+    examples = [Example(f"/data/{label}/{n}.mp4", label) for label in start.card.labels for n in range(4)]
+    plan = plan_of(examples, start, classes=start.card.labels, steps=1, learning_rate=1e-12)
+    store = open_store(tmp_path, plan)
+    separable(store, plan, scale=50.0)
+    _, tensors = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+    for key in ("weight", "bias"):
+        key = f"Logits.Conv3d_0c_1x1.conv.{key}"
+        torch.testing.assert_close(tensors[key], start.networks["rgb"].state_dict()[key], rtol=1e-5, atol=1e-7)
+
+
+def test_features_are_made_as_the_new_model_will_make_them(start: Model, tmp_path: Path) -> None:
+    """Not cropped before their flow is computed, nor in windows, as the model to begin from does."""
+    example = Example(str(write_video(tmp_path / "a.mp4", num_frames=70, size=(128, 64), seed=3)), "a")
+    old = replace(start, card=replace(start.card, crop_first=True, test_window=32, window_frames=32))
+    rows = []
+    for number, model in enumerate((start, old)):
+        plan = plan_of([example], model, str(tmp_path), ("rgb", "flow"))
+        store = open_store(tmp_path / str(number), plan)
+        assert [error for _, error in compute_features(plan, store, CPU)] == [None]
+        rows.append([store.rows(stream, [example]) for stream in ("rgb", "flow")])
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
 def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, tmp_path: Path) -> None:
     plan = learnable(start, ("rgb", "flow"), steps=2)
     store = open_store(tmp_path, plan)
     separable(store, plan)
-    networks = {}
+    networks, states = {}, {}
     for stream in plan.streams:
-        _, networks[stream] = train_last_layer(stream, plan, tmp_path, ALONE, store, settings=Settings())
+        states[stream], networks[stream] = train_last_layer(stream, plan, tmp_path, ALONE, store, settings=Settings())
     for stream, tensors in networks.items():
         assert {key: tuple(value.shape) for key, value in tensors.items()} == {
             key: tuple(value.shape) for key, value in build_networks(plan.card)[stream].state_dict().items()
@@ -271,9 +314,10 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
             "Logits.Conv3d_0c_1x1.conv.weight",
             "Logits.Conv3d_0c_1x1.conv.bias",
         }
-    model = load_model_file(save(tmp_path, plan, networks))
+    model = load_model_file(save(tmp_path, plan, networks, {stream: ended.kept for stream, ended in states.items()}))
     assert (model.card.streams, model.card.labels) == (("rgb", "flow"), plan.dataset.classes)
     assert model.card.provenance["recipes"]["flow"]["steps"] == 2
+    assert model.card.provenance["states"]["flow"]["step"] == 2
 
 
 def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> None:

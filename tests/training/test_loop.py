@@ -3,6 +3,7 @@ import signal
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from vadis.training.checkpoint import load_newest
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
 from vadis.training.order import Clip
 from vadis.training.run_folder import checkpoints_in, locked
+from vadis.training.stopping import is_left_alone
 from vadis.training.validation import Stopped, Validation, clip_losses, stack_clips, validate_clips
 
 
@@ -84,6 +86,55 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path):
 
 def read_log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+class Blocked:
+    """Blocks the forward pass of one step after its batch norm, as one long call of PyTorch does."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.passes, self.end, self.has_begun = number, 0, Event(), Event()
+
+    def __call__(self, module: nn.Module, inputs: tuple) -> None:
+        self.passes += 1
+        if self.passes == self.number:
+            self.has_begun.set()
+            self.end.wait(60)
+
+    def stop_requested(self) -> int:
+        return signal.SIGTERM if self.has_begun.is_set() else 0
+
+
+@pytest.mark.parametrize(("number", "done"), [(1, 0), (6, 2)])
+def test_a_stop_within_a_pass_is_heeded_before_the_pass_ends(tmp_path, number, done):
+    """The checkpoint holds what was there before the step, although the pass has changed running averages since."""
+    short = {"steps": 6, "validate": None}
+    whole, _, _ = run_tiny(tmp_path / "whole", **short)
+    network, block = tiny_network(), Blocked(number)
+    network.head.register_forward_pre_hook(block)
+    _, first, _ = run_tiny(tmp_path / "cut", network=network, stop_requested=block.stop_requested, **short)
+    assert (first.step, first.stopped_by) == (done, signal.SIGTERM) and is_left_alone()
+    block.end.set()
+    again, _, _ = run_tiny(tmp_path / "cut", network=tiny_network(seed=9), resume=True, **short)
+    assert digest(again) == digest(whole)
+
+
+def test_a_stop_within_a_pass_of_the_validation_is_heeded():
+    network, block = tiny_network(), Blocked(2)
+    network.head.register_forward_pre_hook(block)
+    with pytest.raises(Stopped):
+        validate_clips(network, TinyClips(7), ALONE, batch_size=3, stop_requested=block.stop_requested)
+    block.end.set()
+
+
+def test_a_run_may_be_lengthened_but_not_shortened(tmp_path):
+    steps = {"schedule": "steps", "validate": None}
+    whole, _, _ = run_tiny(tmp_path / "whole", steps=12, **steps)
+    run_tiny(tmp_path / "run", steps=7, **steps)
+    longer, outcome, events = run_tiny(tmp_path / "run", steps=12, resume=True, **steps)
+    assert outcome.step == 12 and events[0].differences == ()
+    assert digest(longer) == digest(whole)
+    with pytest.raises(UsageError, match="steps was 12 and is 7"):
+        run_tiny(tmp_path / "run", steps=7, resume=True, **steps)
 
 
 def test_a_stop_during_validation_is_a_stop(tmp_path):
@@ -313,6 +364,54 @@ def test_the_paper_s_rule_lowers_the_rate_and_ends_the_run(tmp_path):
     assert rates == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2)
     assert outcome.step == 8
     assert [event.is_best for event in events if isinstance(event, Validated)] == [True, False, False, False]
+
+
+class Losses:
+    """Validates by a list of losses, and remembers what the network was each time."""
+
+    def __init__(self, *losses: float) -> None:
+        self.losses, self.seen = list(losses), []
+
+    def __call__(self, network: nn.Module) -> Validation:
+        self.seen.append(digest(network))
+        return Validation(self.losses[len(self.seen) - 1], 0.5)
+
+
+UP_AND_DOWN = {"schedule": "steps", "steps": 12, "validate_every": 2}
+
+
+def test_the_state_of_the_best_validation_is_kept(tmp_path):
+    validate = Losses(1.0, 0.4, 0.9, 0.4, float("nan"), 0.6)
+    network, outcome, events = run_tiny(tmp_path, validate=validate, **UP_AND_DOWN)
+    assert digest(network) == validate.seen[1]
+    assert outcome.kept.to_json() == {
+        "step": 4,
+        "steps": 12,
+        "chosen_by": "validation loss",
+        "validation": {"loss": 0.4, "accuracy": 0.5},
+    }
+    assert [event.step for event in events if isinstance(event, Validated) and event.is_best] == [2, 4]
+
+
+@pytest.mark.parametrize("number", [8, 13, 30])
+def test_the_best_state_survives_an_interruption(tmp_path, number):
+    """Stopped before and after the best validation, and asked again when all is done."""
+    losses = (1.0, 0.4, 0.9, 0.5, 0.7, 0.6)
+    whole, _, _ = run_tiny(tmp_path / "whole", validate=Losses(*losses), **UP_AND_DOWN)
+    _, first, _ = run_tiny(tmp_path / "cut", validate=Losses(*losses), stop_requested=StopAt(number), **UP_AND_DOWN)
+    assert first.stopped_by and first.kept is None
+    rest = Losses(*losses[first.step // 2 :])
+    for validate in (rest, Losses()):
+        network, second, _ = run_tiny(
+            tmp_path / "cut", network=tiny_network(seed=9), resume=True, validate=validate, **UP_AND_DOWN
+        )
+        assert second.kept.step == 4
+        assert digest(network) == digest(whole)
+
+
+def test_without_a_validation_the_last_state_is_kept_and_called_so(tmp_path):
+    _, outcome, _ = run_tiny(tmp_path, validate=None)
+    assert outcome.kept.to_json() == {"step": 12, "steps": 12, "chosen_by": "last"}
 
 
 def test_validation_sees_the_network_in_evaluation_mode_and_does_not_change_it(tmp_path):

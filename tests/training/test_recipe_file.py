@@ -52,7 +52,8 @@ def test_a_file_without_a_recipe_changes_the_default(toml):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("steps = ", "is not TOML"),
+        ("steps = ", "TOML"),
+        ("steps = " + "[" * 700 + "]" * 700, "nested more than"),
         ("step = 3", "no field 'step'"),
         ("[sound]\nsteps = 3", "no network 'sound'"),
         ("recipe = 3", "recipe is the name of one, not 3"),

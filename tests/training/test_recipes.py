@@ -4,7 +4,7 @@ import pytest
 
 from vadis.errors import UsageError
 from vadis.models import MODELS
-from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
+from vadis.training.recipes import RECIPES, Recipe, find_recipe, override, scaled
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "camera-motion"])  # which is none of the paper's
@@ -26,7 +26,8 @@ def test_the_numbers_of_the_paper_and_its_code():
     assert rgb.batch_size == 6 * 64 and rgb.micro_batch == 6 and rgb.learning_rate == 0.1
     assert rgb.steps == 115_000 and rgb.milestones == ((97_000, 0.01), (108_000, 0.001))
     assert flow.steps == 155_000
-    assert flow.milestones == (*rgb.milestones, (115_000, 0.1), (140_000, 0.01), (150_000, 0.001))
+    later = ((115_000, 0.1), (140_000, 0.01), (150_000, 0.001))
+    assert flow.milestones == ((97_000, 0.01), (104_500, 0.001), *later)
     for name in ("ucf101", "hmdb51"):
         assert RECIPES[name].learning_rate == 1e-3 and RECIPES[name].steps == 5_000
         assert RECIPES[name].schedule == "plateau"
@@ -71,6 +72,7 @@ def test_an_unknown_recipe_names_the_nearest_and_all():
         ("milestones", [1, 2]),
         ("milestones", "[[1]]"),
         ("milestones", 5),
+        ("milestones", "[" * 700 + "]" * 700),
     ],
 )
 def test_values_of_another_kind(name, value):
@@ -96,3 +98,27 @@ def test_values_of_another_kind(name, value):
 def test_values_that_cannot_be(name, value, message):
     with pytest.raises(UsageError, match=message):
         override(RECIPES["ucf101"], {name: value})
+
+
+@pytest.mark.parametrize("name", ["folder", "folder-scratch", "lstm-folder", "c3d-folder-scratch", "folder-fixed"])
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_a_folder_s_recipe_follows_the_number_of_its_clips(name, processes):
+    largest, before = RECIPES[name], None
+    for num_clips in (2, 9, 23, 100, 700, 10_000, 300_000):
+        found = scaled(largest, num_clips, processes)
+        assert found.batch_size % found.micro_batch == 0
+        assert found.batch_size <= largest.batch_size and found.steps <= largest.steps
+        assert found.validate_every <= found.steps and found.validate_every <= largest.validate_every
+        if before:
+            assert found.batch_size >= before.batch_size and found.plateau_patience <= before.plateau_patience
+        before = found
+        if name != "folder-fixed":
+            assert found.batch_size % processes == 0
+            assert num_clips >= 10_000 or found.steps * found.batch_size <= 51 * num_clips + found.batch_size
+    assert before == largest
+    few = scaled(largest, 23, 1)
+    assert few.batch_size < 0.5 * largest.batch_size and few.batch_size <= 30
+
+
+def test_other_recipes_are_what_they_are_whatever_the_number_of_clips():
+    assert all(scaled(recipe, 23) == recipe for name, recipe in RECIPES.items() if "folder" not in name)

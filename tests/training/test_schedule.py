@@ -11,23 +11,26 @@ UCF101 = override(
 
 
 @pytest.mark.parametrize(
-    ("step", "rate"),
+    ("step", "rgb", "flow"),
     [
-        (0, 1e-1),
-        (96_999, 1e-1),
-        (97_000, 1e-2),
-        (107_999, 1e-2),
-        (108_000, 1e-3),
-        (114_999, 1e-3),
-        (115_000, 1e-1),
-        (140_000, 1e-2),
-        (154_999, 1e-3),
+        (0, 1e-1, 1e-1),
+        (96_999, 1e-1, 1e-1),
+        (97_000, 1e-2, 1e-2),
+        (104_499, 1e-2, 1e-2),
+        (104_500, 1e-2, 1e-3),
+        (107_999, 1e-2, 1e-3),
+        (108_000, 1e-3, 1e-3),
+        (114_999, 1e-3, 1e-3),
+        (115_000, None, 1e-1),
+        (140_000, None, 1e-2),
+        (150_000, None, 1e-3),
+        (154_999, None, 1e-3),
     ],
 )
-def test_the_schedule_of_the_code(step, rate):
-    assert learning_rate(RECIPES["kinetics-flow"], step, Plateau()) == rate
-    if step < 115_000:
-        assert learning_rate(RECIPES["kinetics-rgb"], step, Plateau(drops=2)) == rate
+def test_the_schedule_of_the_code(step, rgb, flow):
+    assert learning_rate(RECIPES["kinetics-flow"], step, Plateau()) == flow
+    if rgb is not None:
+        assert learning_rate(RECIPES["kinetics-rgb"], step, Plateau(drops=2)) == rgb
 
 
 def rates_along(losses: list[float]) -> list[float]:

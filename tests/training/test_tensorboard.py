@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vadis.errors import UsageError, VadisError
 from vadis.training.log import Event, Resumed, Saved, StepDone, Validated, open_log
 from vadis.training.tensorboard import require_tensorboard, tensorboard_writer
+
+pytestmark = pytest.mark.integration("tensorboard")
 
 
 def step_done(step: int, loss: float) -> StepDone:
@@ -30,6 +31,8 @@ def run(folder: Path, events: list[Event], step: int = 0, validated_at: int = 0)
 
 def scalars(folder: Path, name: str) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows, by tag: (step, value)."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     board = EventAccumulator(str(folder / "tensorboard" / name), size_guidance={"scalars": 0}).Reload()
     return {tag: [(each.step, each.value) for each in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 

@@ -1,4 +1,6 @@
-"""Ways to read a video that the tests of this room share."""
+"""Ways to read a video, and to change one, that the tests of this package share."""
+
+from pathlib import Path
 
 import av
 import pytest
@@ -36,3 +38,50 @@ def remuxed(source, target, packets=lambda packet: packet, **options):
                 changed.stream = streams[changed.stream.index]
                 new.mux(changed)
     return target
+
+
+def delayed(source, target, seconds, **options):
+    """A copy of the packets of ``source`` whose times are ``seconds`` later."""
+
+    def later(packet):
+        ticks = round(seconds / packet.time_base)
+        packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        return packet
+
+    return remuxed(source, target, later, **{"avoid_negative_ts": "disabled", **options})
+
+
+def joined(target, *parts):
+    """One file after another, as ``cat`` joins them."""
+    target.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
+    return target
+
+
+class TransportPackets:
+    """The packets of an MPEG transport stream, 188 bytes each, to leave some out or to change them."""
+
+    VIDEO = 0x100  # the first stream of FFmpeg's muxer
+
+    def __init__(self, path):
+        data = Path(path).read_bytes()
+        self.packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+
+    def of_video(self):
+        """The indices of those that hold pictures."""
+        return [i for i, each in enumerate(self.packets) if (each[1] & 0x1F) << 8 | each[2] == self.VIDEO]
+
+    def begins_frame(self, i):
+        return bool(self.packets[i][1] & 0x40)
+
+    def scramble(self, first, last):
+        """Make the pictures unreadable in a part of the packets, and mark them as scrambled."""
+        for i in set(self.of_video()) & set(range(first, last)):
+            packet = bytearray(self.packets[i])
+            begin = 4 + (packet[4] + 1 if packet[3] & 0x20 else 0)
+            packet[3] |= 0x80
+            packet[begin:] = bytes(byte ^ 0xA5 for byte in packet[begin:])
+            self.packets[i] = bytes(packet)
+
+    def write(self, path, packets=None):
+        path.write_bytes(b"".join(self.packets if packets is None else packets))
+        return path

@@ -160,3 +160,47 @@ def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monke
         read_by_ffmpeg.seek(bad)
         failure = container.disk_failure(str(path))
     assert failure is not None and failure.code == "io_error"
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.apng", "apng"), ("a.webp", "libwebp_anim")])
+def test_animated_images_are_called_what_they_are(tmp_path, name, codec):
+    for frames, kind in ((3, "animated"), (1, "this is an image")):
+        path = tmp_path / name
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=10)
+            stream.width = stream.height = 32
+            stream.pix_fmt = "rgb24" if codec == "apng" else "yuv420p"
+            for number in range(frames):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 80 * number, np.uint8), format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        if name == "a.apng" and frames == 1:
+            path.write_bytes(path.read_bytes().replace(b"acTL", b"vpAg"))  # as a still image has none
+        with pytest.raises(VideoError) as error:
+            read(path)
+        assert error.value.code == "not_a_video" and kind in error.value.message
+
+
+# Whole files and what others have added behind them
+
+
+@pytest.mark.parametrize("added", [b"\r\n", b"\0" * 40, b"<html>not part of it</html>" * 30])
+@pytest.mark.parametrize("name", ["a.gif", "a.ts", "a.mp4", "a.avi", "a.mkv", "a.flv", "a.wmv"])
+def test_what_is_added_behind_the_end_does_not_matter(tmp_path, name, added):
+    codec = {"gif": "gif", "ts": "mpeg2video", "flv": "flv", "wmv": "wmv2"}.get(name[2:], "mpeg4")
+    path = write_video(tmp_path / name, num_frames=30, codec=codec)
+    path.write_bytes(path.read_bytes() + added)
+    video, frames = read(path)
+    assert (len(frames), video.facts.status) == (30, "ok")
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["a.gif", "a.ts", "a.mkv"])
+def test_a_structure_that_is_cut_is_noticed(tmp_path, name, share):
+    """Also where what is missing is too little to show in times and counts."""
+    path = write_video(tmp_path / name, num_frames=60, codec={"gif": "gif", "ts": "mpeg2video"}.get(name[2:], "mpeg4"))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share) // 188 * 188 + 1])
+    video, _ = read(path)
+    assert (video.facts.status, "ends_early" in video.facts.flags) == ("partial", True)

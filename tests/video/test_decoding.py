@@ -1,10 +1,17 @@
 """What is missing from a video is noticed, and what is there is used."""
 
+import contextlib
+import itertools
+from fractions import Fraction
+
 import av
+import numpy as np
 import pytest
 
 from tests.synthetic import numbered_frames, write_video
-from tests.video.reading import numbers, read, refused, remuxed
+from tests.video.reading import TransportPackets, numbers, read, refused, remuxed
+from vadis.video import decoding
+from vadis.video.reader import open_source
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
@@ -49,17 +56,88 @@ def test_single_bad_packets_are_skipped(tmp_path):
     assert set(numbers(frames)) == {*range(10), *range(13, 40)}
 
 
-def test_many_bad_packets_end_the_video(tmp_path):
-    path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(40)), codec="libx264", options={"g": "1"})
-    data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        damaged = [(packet.pos, packet.size) for packet in container.demux() if packet.size][10:25]
-    for position, size in damaged:
-        data[position : position + size] = b"\xff" * size
-    path.write_bytes(data)
+def damaged(path, target, first, last):
+    """A copy in which the packets from ``first`` up to ``last`` hold nothing but zeros."""
+    count = itertools.count()
+
+    def zeroed(packet):
+        if not first <= next(count) < last:
+            return packet
+        empty = av.Packet(bytes(packet.size))
+        empty.pts, empty.dts, empty.duration, empty.time_base = (
+            packet.pts,
+            packet.dts,
+            packet.duration,
+            packet.time_base,
+        )
+        empty.stream = packet.stream
+        return empty
+
+    return remuxed(path, target, zeroed)
+
+
+CODED = {
+    "h264.mp4": {"codec": "libx264", "options": {"g": "20", "bf": "0", "x264-params": "scenecut=0"}},
+    "h264-b.mp4": {"codec": "libx264", "options": {"g": "20", "bf": "2", "x264-params": "scenecut=0"}},
+    "h264-b.mkv": {"codec": "libx264", "options": {"g": "20", "bf": "2", "x264-params": "scenecut=0"}},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "keyint=20:scenecut=0:log-level=none"}},
+    "mpeg4.mp4": {"codec": "mpeg4", "options": {"g": "20"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"g": "20"}},
+    "mpeg2.mkv": {"codec": "mpeg2video", "options": {"g": "20"}},
+    "vp8.webm": {"codec": "libvpx", "options": {"g": "20", "deadline": "realtime", "cpu-used": "8"}},
+}
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_many_bad_packets_do_not_end_the_video(tmp_path, name):
+    """From the next key frame on every frame is there at its own time; those before it lean on what was lost."""
+    source = tmp_path / ("source" + {"vp8.webm": ".webm", "mpeg4.avi": ".avi"}.get(name, ".mp4"))
+    write_video(source, frames=numbered_frames(range(100)), **CODED[name])
+    path = damaged(source, tmp_path / name, 25, 45)
     video, frames = read(path)
+    seen = numbers(frames)
+    assert seen[:20] == list(range(20)) and seen[60:100] == list(range(60, 100))
+    assert video.facts.duration_seconds == pytest.approx(4, abs=0.05)
+    assert 60 <= video.facts.frames_decoded <= 81
     assert video.facts.status == "partial"
-    assert set(numbers(frames)) == set(range(10))
+
+
+def test_frames_after_a_failure_come_in_order(tmp_path):
+    """FFmpeg's decoder of H.264 gives those that it held back then after later ones."""
+    options = {"g": "20", "bf": "2", "x264-params": "scenecut=0"}
+    source = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)), codec="libx264", options=options)
+    path = damaged(source, tmp_path / "b.mp4", 40, 55)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        pts = []
+        for packet in container.demux(stream):
+            with contextlib.suppress(av.FFmpegError):
+                pts += [frame.pts for frame in stream.decode(packet)]
+    with open_source(path) as video:
+        times = [round(frame.seconds * 25) for frame in video.source_frames()]
+    assert pts != sorted(pts)
+    assert times == sorted(ticks // 512 for ticks in pts)
+
+
+def test_a_stream_that_was_joined_on_its_way_begins_at_the_first_key_frame(tmp_path):
+    options = {"g": "100", "bf": "0", "x264-params": "scenecut=0"}
+    whole = write_video(tmp_path / "a.ts", frames=numbered_frames(range(150)), codec="libx264", options=options)
+    packets = TransportPackets(whole)
+    starts = [i for i in packets.of_video() if packets.begins_frame(i)]
+    joined = packets.write(tmp_path / "joined.ts", packets.packets[:3] + packets.packets[starts[20] :])
+    video, frames = read(joined)
+    assert numbers(frames) == list(range(100, 150))
+    assert video.facts.frames_decoded == 50
+    assert video.facts.status == "partial"
+
+
+def test_where_nothing_can_be_decoded_for_long_the_rest_is_given_up(tmp_path, monkeypatch):
+    source = write_video(tmp_path / "a.mp4", num_frames=100, codec="libx264", options={"g": "10"})
+    path = damaged(source, tmp_path / "b.mp4", 20, 50)
+    monkeypatch.setattr(decoding, "MAX_LOST_SECONDS", 1)
+    video, _ = read(path)
+    assert video.facts.frames_decoded < 21
+    assert video.facts.status == "partial"
 
 
 def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path):
@@ -75,3 +153,37 @@ def shift(packet, ticks):
     packet.pts += ticks
     packet.dts += ticks
     return packet
+
+
+def test_a_pixel_aspect_that_changes_is_followed_from_its_own_frame_on(tmp_path):
+    """MPEG-2 holds a frame back, so the decoder knows the new aspect before the last old frame is out."""
+    path = tmp_path / "a.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        for part, aspect in enumerate((Fraction(16, 15), Fraction(64, 45))):
+            encoder = av.CodecContext.create("mpeg2video", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = 180, 144, "yuv420p"
+            encoder.time_base, encoder.framerate, encoder.sample_aspect_ratio = Fraction(1, 25), Fraction(25), aspect
+            encoder.max_b_frames = 2
+            if part == 0:
+                stream.width, stream.height, stream.pix_fmt = 180, 144, "yuv420p"
+                stream.codec_context.sample_aspect_ratio = aspect
+            for number in range(12):
+                y, x = np.mgrid[:144, :180]
+                disc = ((x - 90) * float(aspect)) ** 2 + (y - 72) ** 2 < 48**2
+                frame = av.VideoFrame.from_ndarray(np.repeat(np.uint8(255) * disc[..., None], 3, 2), format="rgb24")
+                frame.pts, frame.time_base = 12 * part + number, Fraction(1, 25)
+                mux(container, stream, encoder.encode(frame))
+            mux(container, stream, encoder.encode(None))
+    video, frames = read(path)
+    assert len(frames) == 24 and video.facts.flags == ("size_changes",)
+    for frame in frames:
+        white = frame.pixels[..., 0] > 128
+        width, height = (np.ptp(np.flatnonzero(white.any(axis=axis))) for axis in (0, 1))
+        assert width == pytest.approx(height, abs=4), frame.seconds
+
+
+def mux(container, stream, packets):
+    for packet in packets:
+        packet.stream = stream
+        container.mux(packet)

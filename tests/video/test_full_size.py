@@ -44,7 +44,8 @@ NAMES = ["plain.mp4", "h264.ts", "uneven.mkv", "turned.mp4"]
 def test_frames_and_facts_are_those_of_the_reader(decoders, videos, name):
     with full_size.open_source(decoders, videos / name) as there, reader.open_source(videos / name) as here:
         about, expected_about = (
-            (video.size, video.pixel_aspect, video.start_seconds, video.facts) for video in (there, here)
+            (video.size, video.pixel_aspect, video.start_seconds, video.first_seconds, video.colours, video.facts)
+            for video in (there, here)
         )
         assert about == expected_about
         frames, expected = list(there.source_frames()), list(here.source_frames())

@@ -427,6 +427,15 @@ def test_modules_in_the_current_folder_are_not_taken(videos, tmp_path, monkeypat
         assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
 
 
+def test_folders_before_the_standard_library_do_not_stand_in_for_it(videos, tmp_path, monkeypatch):
+    """A package may have put its own folder in front, as OpenCV's does where it cannot be loaded."""
+    for name in ("typing", "signal", "struct", "dataclasses", "fractions"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('from a folder in front')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with Decoders() as decoders:
+        assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
+
+
 # Bombs
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vadis.errors import VideoError
-from vadis.video.picture import LONGEST_SIDE, SHORT_SIDE, Orientation, Scaler, scaled_size
+from vadis.video.picture import LONGEST_SIDE, SHORT_SIDE, FullSize, Orientation, Scaler, scaled_size
 
 # Luma weights of red and blue (ITU-R BT.601, BT.709, BT.2020), and the AVColorSpace numbers that name them.
 MATRICES = {
@@ -124,6 +124,58 @@ def test_an_implausible_pixel_aspect_is_ignored():
     assert Scaler(frame, Fraction(1000)).aspect_ignored
     assert not Scaler(frame, None).aspect_ignored
     assert not Scaler(frame, Fraction(2)).aspect_ignored
+
+
+def disc(width, height, aspect=1):
+    """A white disc, in pixels that are ``aspect`` times as wide as high."""
+    y, x = np.mgrid[:height, :width]
+    inside = ((x - width / 2) * aspect) ** 2 + (y - height / 2) ** 2 < (min(width, height) / 3) ** 2
+    return rgb_frame(np.repeat(255 * inside[..., None].astype(np.uint8), 3, axis=2))
+
+
+def extent(pixels):
+    """The width and height of what is white."""
+    white = pixels[..., 0] > 128
+    return np.ptp(np.flatnonzero(white.any(axis=0))), np.ptp(np.flatnonzero(white.any(axis=1)))
+
+
+@pytest.mark.parametrize("scaler", [Scaler, FullSize])
+@pytest.mark.parametrize(
+    ("first", "later"), [((160, 120), (320, 180)), ((320, 180), (160, 120)), ((96, 160), (160, 96))]
+)
+def test_another_size_on_the_way_keeps_its_proportions(scaler, first, later):
+    ours = scaler(disc(*first), None)
+    for size in (first, later, first):
+        pixels = ours.picture(disc(*size))
+        assert pixels.shape[1::-1] == ours.size
+        width, height = extent(pixels)
+        assert width == pytest.approx(height, abs=3)
+    assert ours.size_changes
+
+
+def test_the_middle_of_a_later_frame_is_what_a_file_of_it_alone_would_show():
+    ours = Scaler(disc(160, 120), None)
+    alone = picture(disc(320, 180))
+    left, width = (alone.shape[1] - 341) // 2, 341
+    assert np.array_equal(ours.picture(disc(320, 180)), alone[:, left : left + width])
+
+
+@pytest.mark.parametrize("scaler", [Scaler, FullSize])
+def test_another_pixel_aspect_on_the_way_keeps_its_proportions(scaler):
+    first, second = Fraction(16, 15), Fraction(64, 45)
+    ours = scaler(disc(180, 144, 16 / 15), first)
+    later = disc(180, 144, 64 / 45)
+    later.opaque = second
+    assert not ours.size_changes
+    width, height = extent(ours.picture(later))
+    pixel = 1 if scaler is Scaler else 16 / 15
+    assert width * pixel == pytest.approx(height, abs=3)
+    assert ours.size_changes
+
+
+def test_a_slightly_other_size_is_made_equal():
+    ours = Scaler(rgb_frame(np.zeros((180, 320, 3), np.uint8)), None)
+    assert ours.picture(rgb_frame(np.full((90, 161, 3), 255, np.uint8))).min() == 255, "no borders"
 
 
 def test_another_size_on_the_way_is_scaled_to_that_of_the_first():

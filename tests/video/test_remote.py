@@ -25,7 +25,7 @@ from vadis.video.isolation import Decoders
 from vadis.video.remote import FetchingDecoders, Scratch, found_at, refusal, stamp
 from vadis.weights.load import load_model
 
-pytest.importorskip("moto.server", reason="needs moto, a stand-in for S3: pip install '.[test]'")
+pytestmark = pytest.mark.integration("moto", "flask", "flask_cors", "s3fs", "aiohttp")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from vadis.video import remote
 from vadis.video.remote import found_at, stamp
 
 __all__ = ["clips", "model"]
-pytest.importorskip("gcsfs", reason="needs gcsfs, which speaks with the store: pip install '.[test]'")
-pytest.importorskip("gcp_storage_emulator", reason="needs a stand-in for Google's store: pip install '.[test]'")
+pytestmark = pytest.mark.integration("gcsfs", "gcp_storage_emulator")
 
 
 @pytest.fixture(scope="module")

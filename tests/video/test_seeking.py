@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic import numbered_frames, write_video
-from tests.video.reading import numbers, read, remuxed
+from tests.video.reading import read, remuxed
 from vadis.errors import VideoError
 from vadis.video import decoding, reader
 from vadis.video.picture import SHORT_SIDE
@@ -82,14 +82,6 @@ def test_only_what_a_clip_needs_is_decoded(videos):
     assert frame.seconds == 4
     assert video.facts.frames_decoded <= 16  # the first one, a group of at most 12 to the clip, and one after it
     assert video.facts.num_frames is None
-
-
-def test_the_start_may_follow_from_the_length(videos):
-    promised = []
-    with open_video(videos("h264.mp4"), start_frame=lambda length: promised.append(length) or length - 10) as video:
-        frames = list(video)
-    assert promised == [LENGTH]
-    assert numbers(frames) == list(range(LENGTH - 10, LENGTH))
 
 
 @pytest.mark.parametrize("name", ["mpeg4.avi", "h264.mp4", "stream.ts"])

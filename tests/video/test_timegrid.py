@@ -1,4 +1,6 @@
 from fractions import Fraction
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -73,9 +75,13 @@ def covered(times):
     return int((times[-2] + times[-1]) / 2 * GRID_FPS) + 1
 
 
+def frames_with(pts):
+    return [SimpleNamespace(pts=each) for each in pts]
+
+
 def clock_times(pts, **options):
     clock = Clock(Fraction(1, 1000), Fraction(40, 1000), **options)
-    return [int(clock.time(each) * 1000) for each in pts], clock.synthetic
+    return [int(time * 1000) for _, time in clock.timed(frames_with(pts))], clock.synthetic
 
 
 def test_time_counts_from_the_first_frame():
@@ -87,40 +93,100 @@ def test_time_counts_from_the_first_frame():
     ("pts", "times"),
     [
         ([None, None, None], [0, 40, 80]),
-        ([0, 30, None, 100], [0, 30, 70, 110]),  # nominal rate from there on
-        ([0, 30, 30, 100], [0, 30, 70, 110]),
-        ([0, 30, 10, 100], [0, 30, 70, 110]),
-        ([1000, 0, 40], [0, 40, 80]),
+        ([0, 30, None, 100], [0, 30, 60, 100]),
+        ([0, None, None, 120, 160], [0, 40, 80, 120, 160]),
+        ([0, 40, 40, 120, 160], [0, 40, 80, 120, 160]),
+        ([0, 500, 1000, 1000, 2000, 2500], [0, 500, 1000, 1500, 2000, 2500]),
+        ([0, 40, 10, 120, 160], [0, 40, 80, 120, 160]),
+        ([0, 40, 80, 9000, 160, 200, 240], [0, 40, 80, 120, 160, 200, 240]),
+        ([0, 40, 80, 9000, 9040, 200, 240, 280], [0, 40, 80, 120, 160, 200, 240, 280]),
+        ([0, 40, 80, 10, 50, 200, 240], [0, 40, 80, 120, 160, 200, 240]),
+        ([0, 40, 10], [0, 40, 80]),
+        ([0, 40, 9000, 120], [0, 40, 80, 120]),
     ],
 )
-def test_broken_timestamps_give_way_to_the_nominal_rate(pts, times):
+def test_a_wrong_timestamp_costs_its_own_frame(pts, times):
     assert clock_times(pts) == (times, True)
 
 
-def test_a_long_still_is_believed_unless_the_clock_may_have_restarted():
-    pts = [0, 40, 60_040, 60_080]
+@pytest.mark.parametrize(
+    "pts",
+    [
+        [5000, 5040, 0, 40, 80, 120],  # restarts from 0
+        [1000, 0, 40, 80, 120, 160],
+        [0, 40, 9_000_000, 9_000_040, 9_000_080, 9_000_120],  # FFmpeg's reading of a restart from a lower time
+    ],
+)
+def test_a_clock_that_starts_again_goes_on_behind_the_frame_before(pts):
+    assert clock_times(pts) == ([0, 40, 80, 120, 160, 200], True)
+
+
+def test_a_clock_may_start_again_often_and_at_another_rate():
+    pts = [0, 40, 80, 10, 30, 50, 70, 5, 25]
+    assert clock_times(pts) == ([0, 40, 80, 120, 140, 160, 180, 200, 220], True)
+
+
+@pytest.mark.parametrize("pts", [[0, 40, 60_040, 60_080], [0, 60_000, 120_000, 180_000], [0, 3_000_000]])
+def test_time_without_pictures_is_believed(pts):
     assert clock_times(pts) == (pts, False)
-    assert clock_times(pts, largest_gap=Fraction(10)) == ([0, 40, 80, 120], True)
+
+
+def test_a_step_beyond_the_length_of_the_file_is_not():
+    pts = [0, 40, 15_000, 15_040, 15_080]
+    assert clock_times(pts, latest=Fraction(16)) == (pts, False)
+    assert clock_times(pts, latest=Fraction(10)) == ([0, 40, 80, 120, 160], True)
+    assert clock_times([0, 40, 15_000], latest=Fraction(10)) == ([0, 40, 80], True)
+    assert clock_times([0, 40, 80, 120], latest=Fraction(1, 10)) == ([0, 40, 80, 120], False), "only a long one"
+
+
+def test_a_restart_that_was_foretold():
+    clock = Clock(Fraction(1, 1000), Fraction(40, 1000))
+    clock.restart_at(9000)
+    times = [int(time * 1000) for _, time in clock.timed(frames_with([0, 40, 9000, 9040, 9080]))]
+    assert times == [0, 40, 80, 120, 160]
+
+
+@given(st.lists(st.none() | st.integers(-5000, 5000), min_size=1, max_size=30))
+def test_times_increase_whatever_the_timestamps(pts):
+    times = [time for _, time in Clock(Fraction(1, 1000), Fraction(40, 1000)).timed(frames_with(pts))]
+    assert len(times) == len(pts) and times[0] == 0
+    assert all(one < other for one, other in pairwise(times))
+
+
+def test_frames_are_taken_ahead_only_where_a_timestamp_is_in_doubt():
+    taken = []
+    frames = (taken.append(frame) or frame for frame in frames_with([0, 40, 80, 60, 160, 200, 240, 280]))
+    clock = Clock(Fraction(1, 1000), Fraction(40, 1000)).timed(frames)
+    ahead = []
+    for given_so_far, _ in enumerate(clock, 1):
+        ahead.append(len(taken) - given_so_far)
+    assert ahead == [0, 0, 0, 3, 2, 1, 0, 0]
 
 
 def test_a_sequential_container_goes_by_the_order_of_storage():
     clock = Clock(Fraction(1, 25), Fraction(1, 25), sequential=True)
-    times = []
-    for dts, pts in [(0, 2), (1, 1), (4, 5)]:  # packed B-frames put pts out of order; two frames were dropped after 1
-        clock.stored(dts)
-        times.append(clock.time(pts))
-    assert times == [0, Fraction(1, 25), Fraction(4, 25)]
+
+    def frames():
+        for dts, pts in [(0, 2), (1, 1), (4, 5)]:  # packed B-frames put pts out of order; two frames dropped after 1
+            clock.stored(dts)
+            yield SimpleNamespace(pts=pts)
+
+    assert [time for _, time in clock.timed(frames())] == [0, Fraction(1, 25), Fraction(4, 25)]
     assert clock.synthetic
 
 
 def test_a_stored_frame_that_fails_takes_its_place_with_it():
     clock = Clock(Fraction(1, 25), Fraction(1, 25), sequential=True)
-    clock.stored(0)
-    assert clock.time(0) == 0
-    clock.stored(1)
-    clock.lost()
-    clock.stored(2)
-    assert clock.time(2) == Fraction(2, 25)
+
+    def frames():
+        clock.stored(0)
+        yield SimpleNamespace(pts=0)
+        clock.stored(1)
+        clock.lost()
+        clock.stored(2)
+        yield SimpleNamespace(pts=2)
+
+    assert [time for _, time in clock.timed(frames())] == [0, Fraction(2, 25)]
     assert not clock.synthetic
 
 
@@ -131,12 +197,11 @@ def test_a_stored_frame_that_fails_takes_its_place_with_it():
         ([0, 40], None, 80),  # as long as the one before it
         ([0, 70], 0, 140),
         ([0], None, 40),  # the nominal interval
-        ([0, 40, 40], 30, 120),  # by index: the nominal interval
+        ([0, 40, 40], 30, 120),  # its own timestamp is wrong: as long as the one before it
         ([0, 40], 90_000_000, 80),  # longer than any frame can be
     ],
 )
 def test_the_last_frame_ends(pts, last_duration, end):
-    clock = Clock(Fraction(1, 1000), Fraction(40, 1000), largest_gap=Fraction(10))
-    for each in pts:
-        clock.time(each)
+    clock = Clock(Fraction(1, 1000), Fraction(40, 1000), latest=Fraction(10))
+    list(clock.timed(frames_with(pts)))
     assert clock.end(last_duration) * 1000 == end

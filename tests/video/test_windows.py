@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vadis.video.windows import Clip, chunks, completed, extended, looped, num_frames, sliding_windows
+from vadis.video.windows import Clip, chunks, completed, looped, num_frames, sliding_windows
 
 
 def numbered(start: int, stop: int) -> Clip:
@@ -26,24 +26,6 @@ def numbers(clip: Clip) -> list[int]:
 def test_looped_and_completed() -> None:
     assert numbers(looped(numbered(0, 3), 8)) == [0, 1, 2, 0, 1, 2, 0, 1]
     assert numbers(completed(numbered(0, 3), 2)) == [0, 1, 2, 2, 2]
-
-
-@pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 63])
-def test_a_short_video_is_looped_and_comes_as_one_last_chunk(frames: int) -> None:
-    ((clip, last),) = extended(in_chunks(frames, 32), minimum=64, multiple=8)
-    assert last
-    assert numbers(clip) == [index % frames for index in range(64)]
-
-
-@pytest.mark.parametrize("frames", [64, 65, 71, 72, 95, 96, 97, 250])
-@pytest.mark.parametrize("size", [1, 7, 32, 100])
-def test_a_longer_video_is_completed_by_its_last_frame(frames: int, size: int) -> None:
-    given = list(extended(in_chunks(frames, size), minimum=64, multiple=8))
-    assert [last for _, last in given] == [False] * (len(given) - 1) + [True]
-    whole = [number for clip, _ in given for number in numbers(clip)]
-    assert len(whole) == -(-frames // 8) * 8
-    assert whole == [min(index, frames - 1) for index in range(len(whole))]
-    assert max(num_frames(clip) for clip, _ in given) <= size + 7
 
 
 @pytest.mark.parametrize(

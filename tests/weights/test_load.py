@@ -9,6 +9,7 @@ import vadis
 from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D
 from vadis.weights import cache as cache_room
+from vadis.weights.catalog import STAND_IN
 from vadis.weights.load import fetch_model, load_model, verify_model
 from vadis.weights.model_file import load_model_file, save_model
 
@@ -85,6 +86,28 @@ def test_an_unknown_name_lists_the_known_ones():
         assert "i3d-kinetics400, i3d-kinetics400-scratch, i3d-kinetics600" in failure.value.hint
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("i3d-kinetic400", "i3d-kinetics400"),
+        ("I3D-Kinetics400-RGB", "i3d-kinetics400-rgb"),
+        ("kinetics600", "i3d-kinetics600"),
+        ("camera_motion", "camera-motion"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest_one(typed, meant):
+    for load in (load_model, fetch_model):
+        with pytest.raises(UsageError) as failure:
+            load(typed)
+        assert f"did you mean {meant}?" in failure.value.hint
+
+
+def test_a_name_like_no_other_gets_no_guess():
+    with pytest.raises(UsageError) as failure:
+        load_model("resnet50.pth")
+    assert "did you mean" not in failure.value.hint
+
+
 def test_a_damaged_model_is_set_aside_and_made_again(ready):
     flip_a_bit(ready)
     notices = []
@@ -149,7 +172,7 @@ def test_without_a_network_nothing_is_made_up(published, server, cache):
         load_model(NAME, "cpu")
     for file in published.files:
         assert str(cache / "downloads" / file.local) in failure.value.hint
-    assert "--model PATH" in failure.value.hint
+    assert STAND_IN in failure.value.hint
     assert str(cache / "models" / f"{NAME}.safetensors") in failure.value.hint
 
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from vadis.atomic import FULL_DISK, sync_folder, temporary_beside
 from vadis.batch.lock import locked
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.parsing import parse_json
 from vadis.results import SCHEMA, VideoResult, path_of, printable
 
 SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
@@ -165,9 +166,18 @@ class Journal(Remembered):
         self._remember(result.path, _entry_of(result))
 
     def results(self, paths: set[str]) -> Iterator[VideoResult]:
-        """The records of ``paths``, read again from the file."""
+        """The records of ``paths``, read again from the file.
+
+        Raises:
+            UsageError: for a damaged record, of which only the beginning was read before.
+        """
         for line in self._lines(self._last_lines(paths)):
-            yield VideoResult.from_json(json.loads(line))
+            try:
+                result = VideoResult.from_json(parse_json(line))
+            except ValueError as error:
+                hint = "`vadis export` names its line: take that out, and give the same command again"
+                raise UsageError(f"{self._shown} holds a damaged record", hint) from error
+            yield result
 
     def finish(self) -> None:
         """Take out what later records have replaced, now that the run is complete."""
@@ -244,7 +254,7 @@ def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
         return _read_slowly(line)
     path, path_b64, size, mtime, status, code, seconds = match.groups()
     try:
-        name = path_of({"path": json.loads(path)} if path_b64 is None else {"path_b64": path_b64})
+        name = path_of({"path": parse_json(path)} if path_b64 is None else {"path_b64": path_b64})
     except ValueError:
         return None
     return name, Entry(
@@ -259,7 +269,7 @@ def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
 def _read_slowly(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
     """As ``_read``, for records that another program has written anew, and for headers."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         if isinstance(values, dict) and isinstance(values.get(HEADER_KEY), dict):
             return values
         found = VideoResult.from_json(values)

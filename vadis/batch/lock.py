@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.errors import OutputLockedError
+from vadis.parsing import parse_json
 from vadis.results import printable
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -88,7 +89,7 @@ def _sign(descriptor: int) -> None:
 def _holder(descriptor: int) -> dict[str, Any]:
     """What a lock file says; nothing where its run was killed before it could sign."""
     try:
-        signature = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+        signature = parse_json(os.pread(descriptor, _MOST_BYTES, 0))
     except ValueError:
         return {}
     return signature if isinstance(signature, dict) else {}

@@ -1,7 +1,6 @@
 """Results files → results: what ``vadis classify`` wrote as jsonl or json, of one run or of the shards of one."""
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, BinaryIO
 
 from vadis.batch.journal import HEADER_KEY
 from vadis.errors import UsageError, what_next
+from vadis.parsing import parse_json
 from vadis.results import VideoResult, printable
 from vadis.text import encoding_of
 
@@ -83,7 +83,7 @@ def _as_utf8(path: Path) -> BinaryIO:
 def _of_line(line: bytes, place: str) -> Iterator[VideoResult]:
     """The record of a line; a header has none."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
     except ValueError as error:
         raise UsageError(f"{place} is not a record of vadis classify", hint=_HINT) from error
     if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
@@ -92,7 +92,7 @@ def _of_line(line: bytes, place: str) -> Iterator[VideoResult]:
 
 def _of_array(shown: str, content: bytes) -> Iterator[VideoResult]:
     try:
-        every = json.loads(content)
+        every = parse_json(content)
     except ValueError as error:
         hint = "make it again by the command that wrote it, or give the jsonl file that it was exported from"
         raise UsageError(f"{shown} is damaged: not a whole JSON array", hint) from error
@@ -109,7 +109,7 @@ def _record(values: Any, place: str) -> VideoResult:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        parse_json(line)
     except ValueError:
         return False
     return True

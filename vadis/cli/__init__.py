@@ -6,6 +6,7 @@ One file per command; each is a thin client of the public API. What is heavy is 
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -99,9 +100,20 @@ def main() -> None:
         error = interrupts.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
-        sys.exit(explain(error))
+        _end(explain(error))
     finally:
         interrupts.look_no_more()
+
+
+def _end(code: int) -> NoReturn:
+    """End the process; at once where a thread is busy in PyTorch that nobody waits for any more."""
+    stopping = sys.modules.get("vadis.training.stopping")  # not imported for this
+    if stopping is None or not stopping.is_left_alone():
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def _leave_the_others(error: BaseException) -> NoReturn:

@@ -25,7 +25,7 @@ def part_to_test(found: "Dataset", part: str | None = None) -> str:
 
 
 def keep_metrics(
-    answers: "list[Answer]", model: "Model", dataset: "Dataset", output: Path, part: str | None = None
+    answers: "list[Answer]", model: "Model", dataset: "Dataset", output: Path, part: str | None = None, **more: Any
 ) -> "tuple[dict[str, Metrics], dict[str, Any]]":
     """The metrics by column, and the content of ``metrics.json``; written with tables and pictures for each column."""
     from vadis.evaluation import metrics
@@ -44,6 +44,7 @@ def keep_metrics(
         model=model.card.name,
         architecture=model.card.architecture,
         failed=sum(answer.error is not None for answer in answers),
+        **more,
     )
     keep(output, found, classes, values)
     return found, values

@@ -13,7 +13,6 @@ from vadis.cli.terminal import say, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
-from vadis.video.facts import VideoFacts
 
 EPILOG = """
 **Examples**
@@ -22,8 +21,8 @@ See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 
-**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be read, or
-only a part of it; 130 and 143 interrupted.
+**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be
+read, or only in part; 130 and 143 interrupted.
 """
 
 Output = Annotated[
@@ -74,18 +73,16 @@ def annotate(
     else:
         _refuse_options_of_models(context)
         result = _found(video, results)
-    facts: list[VideoFacts] = []
     with video_progress() as bar:
         task = bar.add_task(f"drawing: {show(video.name)}", total=None)
-        done = annotated(
+        facts = annotated(
             name,
             result,
             output,
             with_sound=not no_sound,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
-            finished=lambda found: facts.append(found),
         )
-    say(f"{done:,} frames")
+    say(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
 

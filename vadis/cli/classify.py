@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vadis.video.remote import FetchingDecoders
     from vadis.video.sources import Found, Source
 
+_NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
 
 _INSTEAD = {
@@ -107,7 +108,7 @@ def classify(
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
         in_need = _one_that_needs_flow(sources, model, streams, device)
         begun = {} if ray else held.enter_context(_begun(fetched, jobs, in_need))
-        where, to_keep = "cpu" if ray else device, to_file or bool(ray)
+        where, to_keep = "cpu" if ray else device, to_file or bool(ray) or name not in _NAME_THE_MODEL
         loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
         from vadis.inference import Sliding
 
@@ -142,12 +143,15 @@ def _begun(fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -
 
 def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> str | None:
     """The path of the video, where there is one only, which somebody waits for, and its flow is a processor's work."""
-    from vadis.weights.catalog import SHIPPED
+    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
+    named = model or DEFAULT_MODEL
     has_gpu = Path("/dev/nvidiactl").exists()  # PyTorch would know, and is not there yet; of no harm where it is wrong
     on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
-    is_whole = model not in SHIPPED  # which see the flow of cropped frames
-    if len(sources) == 1 and sources[0].error is None and streams != "rgb" and on_cpu and is_whole:
+    # Shipped models see no flow, or that of cropped frames; one that is not here yet may not come.
+    sees_flow = streams != "rgb" and named not in SHIPPED and (named not in WEIGHTS or is_file(model_path(named)))
+    if len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow:
         return sources[0].path
     return None
 

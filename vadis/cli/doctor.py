@@ -30,11 +30,11 @@ EPILOG = """
 
 Everything there is to know, for a bug report:  `vadis -v doctor`
 
-**Exit codes**: 0 all that `vadis classify` needs is there; 1 something is missing.
+**Exit codes**: 0 `vadis classify` works; 1 something is missing that it needs.
 """
 
-OK, NOTE, MISSING = "ok", "note", "missing"
-_STYLES = {OK: "green", NOTE: "yellow", MISSING: "bold red"}
+OK, NOTE, LESS, MISSING = "ok", "note", "less", "missing"  # LESS: it works, but not as it should
+_STYLES = {OK: "green", NOTE: "yellow", LESS: "bold yellow", MISSING: "bold red"}
 
 PACKAGES = {
     "torch": "torch",
@@ -66,6 +66,7 @@ CODECS = {
 LARGEST_DIFFERENCE = 0.01
 """Of the largest logit, between GPU and CPU: TF32 makes some 0.001, a wrong convolution a tenth and more."""
 
+_ANSWER_SECONDS = 4.0  # for a host of weights to answer; somebody waits
 _LOW_SPACE_BYTES = 1e9  # a model needs 0.1 GB to be fetched and as much again to be converted
 
 
@@ -85,7 +86,7 @@ def doctor() -> None:
     console.print(
         f"vadis {vadis.__version__}, Python {platform.python_version()}, {platform.platform()}", soft_wrap=True
     )
-    complete = True
+    states = set()
     for title, examine in SECTIONS.items():
         findings = list(examine())
         if findings:
@@ -95,10 +96,11 @@ def doctor() -> None:
                 console.print(_wrapped(finding))
             else:
                 console.print(_line(finding), soft_wrap=True)
-            complete &= finding.state != MISSING
-    verdict = "has all it needs" if complete else "cannot work before that is mended"
+            states.add(finding.state)
+    verdict = "works, but not with all that it should have" if LESS in states else "has all it needs"
+    verdict = "cannot work before that is mended" if MISSING in states else verdict
     console.print(f"\nvadis classify {verdict}")
-    if not complete:
+    if MISSING in states:
         raise typer.Exit(1)
 
 
@@ -131,9 +133,9 @@ def devices() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    """The cache, and which models are in it."""
+    """The cache, which models are in it, and which of them the next ``vadis classify`` uses."""
     from vadis.weights.cache import cache_folder, model_path
-    from vadis.weights.catalog import WEIGHTS
+    from vadis.weights.catalog import SHIPPED, WEIGHTS
 
     yield _cache_state(cache_folder())
     for name, published in WEIGHTS.items():
@@ -144,6 +146,31 @@ def models() -> Iterator[Finding]:
             fetch = f"vadis weights download {name}"
             size = f" ({published.num_bytes / 1e6:.0f} MB)" if published.num_bytes else ""
             yield Finding(NOTE, name, f"not here yet{size}; fetched when it is needed", f"or now: {fetch}")
+    for name, shipped in SHIPPED.items():
+        if shipped.path.is_file():
+            yield Finding(OK, name, f"comes with vadis, {shipped.path.stat().st_size / 1e6:.0f} MB")
+        else:
+            yield Finding(MISSING, name, f"{show(shipped.path)} is not there", "install vadis again")
+    yield _next_model()
+
+
+def _next_model() -> Finding:
+    """Which model labels where none is named: a cache that has no default model needs a host that gives it."""
+    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
+    from vadis.weights.download import why_unreachable
+
+    what = "the next classify"
+    if is_file(model_path(DEFAULT_MODEL)):
+        return Finding(OK, what, f"uses {DEFAULT_MODEL}")
+    try:
+        reason = why_unreachable(WEIGHTS[DEFAULT_MODEL].files, _ANSWER_SECONDS)
+    except VadisError as error:
+        reason = error.message
+    if reason is None:
+        return Finding(OK, what, f"fetches {DEFAULT_MODEL} and uses it")
+    detail = f"uses {STAND_IN} (by RGB alone), because {DEFAULT_MODEL} cannot be had: {reason}"
+    return Finding(LESS, what, detail, f"`vadis weights download {DEFAULT_MODEL}` says how else to get it")
 
 
 def codecs() -> Iterator[Finding]:
@@ -280,13 +307,13 @@ def _extra(name: str, module: ModuleType) -> str:
 
 
 def _opencv() -> Finding:
-    module = _imported("cv2")
-    if isinstance(module, ModuleType):
-        return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")
-    remedy = "only needed for drawing"
-    if "libGL" in module:
-        remedy += "; install the system's libGL (Debian, Ubuntu: apt-get install libgl1)"
-    return Finding(NOTE, "opencv", module, remedy)
+    from vadis.report.overlay import opencv
+
+    try:
+        module = opencv()
+    except VadisError as error:
+        return Finding(NOTE, "opencv", error.message, f"only needed for drawing; {error.hint}")
+    return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")
 
 
 def _cache_state(folder: Path) -> Finding:

@@ -40,7 +40,7 @@ From what `vadis classify` wrote, without a model:
 """
 
 DATA = "Dataset"
-_DATA_OPTION = typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA)
+_DATA_OPTION = typer.Option("--data", metavar="DIR", help="The dataset's folder, or a list.", rich_help_panel=DATA)
 Data = Annotated[Path, _DATA_OPTION]
 DataIfAny = Annotated[Path | None, _DATA_OPTION]
 DatasetName = Annotated[
@@ -127,8 +127,8 @@ def evaluate(
 
     found = find_dataset(data, dataset, split, allow_missing=allow_missing)
     part = part or part_to_test(found)
-    examples = found.examples(part)
     say(found.summary())
+    examples = found.examples(part)
     tell_part(found, part)
     if results:
         judge_records(results, found, part, partial, output, as_json)
@@ -144,7 +144,7 @@ def evaluate(
     if warning := learnt_from_the_test(loaded, found):
         complain(warning)
     with explained(show(output)):
-        file = AnswerFile(output / "answers.jsonl", settings_of(loaded, found.name, split, flip, part))
+        file = AnswerFile(output / "answers.jsonl", settings_of(loaded, found.name, split, flip, part), found.root)
         with interrupts.deferred():
             answers = ask_all(examples, loaded, file, flip)
         metrics, summary = keep_metrics(answers, loaded, found, output, part)
@@ -205,7 +205,7 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
     from vadis.evaluation import evaluate as ask
 
     answers: list[Answer] = []
-    began, old = time.monotonic(), len(file.answers)
+    began = time.monotonic()
     with video_progress() as bars:
         bar = bars.add_task(num_videos(len(examples)), total=len(examples), completed=0)
         asked = ask(examples, model, file, flip=flip)
@@ -216,6 +216,5 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
                 complain_of(found.path, found.error.partition(":")[0], found.error)
             answers.append(found)
             bars.update(bar, completed=len(answers))
-    new = len(file.answers) - old
-    say(f"{num_videos(len(answers))}, {new} of them new, in {time.monotonic() - began:.0f} s")
+    say(f"{num_videos(len(answers))}, {file.num_appended} of them new, in {time.monotonic() - began:.0f} s")
     return answers

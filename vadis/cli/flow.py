@@ -1,5 +1,6 @@
 """``vadis flow``: compute the optical flow of a data set once, into a flow store that training reads."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,8 @@ from vadis.cli import options
 from vadis.cli.outputs import check_file, check_folder_name, refuse_source
 from vadis.cli.run import SOME_FAILED, fail_if_partial
 from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
+from vadis.cli.timeline import missing_part
 from vadis.errors import UsageError
-from vadis.video.facts import VideoFacts
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +29,8 @@ Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --spl
 
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
 
-**Exit codes**: 0 the flow of every video is there; 1 could not go on; 2 wrong use; 3 finished, but some videos failed;
-4 no video found; 130 and 143 interrupted.
+**Exit codes**: 0 the flow of every video is there; 1 could not go on; 2 wrong use; 3 finished, but some videos
+failed or could be read only in part; 4 no video found; 130 and 143 interrupted.
 """
 
 Store = Annotated[
@@ -48,7 +49,7 @@ VIDEO_NAMES = (".mp4", ".mov", ".mkv")
 DATA = "Dataset, instead of INPUTS"
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="The dataset's folder, or a CSV list.", rich_help_panel=DATA),
+    typer.Option("--data", metavar="DIR", help="The dataset's folder, or a list.", rich_help_panel=DATA),
 ]
 DatasetName = Annotated[
     str | None,
@@ -95,14 +96,16 @@ def flow(
     target = FlowStore(store, create=True)
     missing = without_flow(readable, target)
     try:
-        failed = fill(missing, target, where) if missing else 0
+        filled = fill(missing, target, where) if missing else Counter[str]()
     finally:
         if is_new:
             _remove_empty(target)
-    counts = {"ok": len(missing) - failed, "skipped": len(readable) - len(missing), "failed": unreadable + failed}
+    filled.update(skipped=len(readable) - len(missing), failed=unreadable)
+    counts = {word: filled[word] for word in ("ok", "partial", "skipped", "failed")}
+    is_whole = not counts["partial"] + counts["failed"]
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
-    (complain if counts["failed"] else say)(shown)
-    if counts["failed"]:
+    (say if is_whole else complain)(shown)
+    if not is_whole:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -118,17 +121,15 @@ def _to_look_at(
     from vadis.device import resolve_device
     from vadis.report.flow_video import write_flow_video
 
-    facts: list[VideoFacts] = []
     with video_progress() as bar:
         task = bar.add_task(f"optical flow: {show(Path(inputs[0]).name)}", total=None)
-        done = write_flow_video(
+        facts = write_flow_video(
             inputs[0],
             output,
             resolve_device(device),
             lambda done, total: bar.update(task, completed=done, total=total),
-            finished=lambda found: facts.append(found),
         )
-    say(f"{done:,} frames")
+    say(f"{facts.num_frames or 0:,} frames")
     typer.echo(show(output))
     fail_if_partial(inputs[0], facts)
 
@@ -176,15 +177,17 @@ def _remove_empty(store: "FlowStore") -> None:
         store.root.rmdir()
 
 
-def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
-    """Compute the flow of ``videos``, after telling what it will take; returns how many failed."""
+def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
+    """Compute the flow of ``videos``, after telling what it will take; returns how many are ok, partial or failed."""
     from vadis.flow.filling import FlowProgress, compute_flow, estimate
 
     say(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
     say(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)
-    failed = frames_before = frames_now = 0
+    counts = Counter[str]()
+    frames_before = frames_now = 0
+    partial: set[str] = set()
     with video_progress() as bar:
         task = bar.add_task("", total=expected.num_frames)
 
@@ -192,11 +195,14 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> int:
             nonlocal frames_now
             frames_now = now.frames_done
             bar.update(task, description=show(Path(now.path).name), completed=frames_before + frames_now)
+            if now.partial is not None:
+                partial.add(now.path)
+                complain(f"{show(now.path)}: partial, {missing_part(now.partial)}")
 
         for video, error in compute_flow(videos, store, device=device, progress=report):
             frames_before, frames_now = frames_before + frames_now, 0
             detail(f"{show(video)}: {'failed' if error else 'done'}")
+            counts["failed" if error else "partial" if video in partial else "ok"] += 1
             if error is not None:
-                failed += 1
                 complain_of(video, error.code, error.in_full)
-    return failed
+    return counts

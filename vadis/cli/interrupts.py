@@ -2,7 +2,7 @@
 
 A run that writes records is *deferred*: the signal is kept until the work in between may be dropped, so a record is
 written whole or not at all. While a module is imported a signal waits too: PyTorch's C++ runs Python while it is
-imported, and ends the process by abort() if that raises.
+imported, and ends the process by abort() if that raises. An import that takes long is not waited for.
 """
 
 import os
@@ -18,6 +18,7 @@ from vadis.errors import VadisError
 
 SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
 AGAIN_SECONDS = 0.02  # until it is looked again whether the import is over
+IMPORT_SECONDS = 3.0  # for which a signal waits for an import: PyTorch's takes longer on a busy machine
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
 
 
@@ -102,6 +103,8 @@ def _look_again(signum: int, frame: FrameType | None) -> None:
     if _State.pending is None or _State.deferred:
         return
     if _is_importing(frame):
+        if time.monotonic() - _State.pending_since >= IMPORT_SECONDS:
+            _leave(_State.pending)  # nothing is being written, or the signal would be deferred
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         return
     raise Interrupted(_State.pending)

@@ -145,14 +145,11 @@ def _as_failed(partial: VideoResult) -> VideoResult:
     return replace(failed, **{name: getattr(partial, name) for name in kept})
 
 
-def fail_if_partial(path: str, found: "Sequence[VideoFacts]") -> None:
+def fail_if_partial(path: str, facts: "VideoFacts") -> None:
     """Say which part of a video is missing in what was made of it, and leave with the code of a failed input."""
-    for facts in found:
-        if facts.status == "partial":
-            decoded, declared = facts.frames_decoded, facts.frames_declared
-            record = VideoResult(path, "partial", frames_decoded=decoded, frames_declared=declared)
-            complain(f"{show(path)}: partial, {missing_part(record)}")
-            raise typer.Exit(SOME_FAILED)
+    if facts.status == "partial":
+        complain(f"{show(path)}: partial, {missing_part(facts)}")
+        raise typer.Exit(SOME_FAILED)
 
 
 class _Bars:

@@ -33,6 +33,8 @@ from vadis.results import Label, VideoResult
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from vadis.video.facts import VideoFacts
+
 MAX_STRETCHES = 12  # lines in the list; fits a screen of 24 lines together with the rest
 _LABEL_CELLS = 36  # the longest of Kinetics' names is cut, the common ones are not
 _BAR_CELLS = 20
@@ -116,6 +118,8 @@ def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
         facts.append(("×" if look.fine else "x").join(map(str, result.source_size)))
     if result.source_fps is not None:
         facts.append(f"{float(result.source_fps):.4g} fps")
+    if result.model is not None:
+        facts.append(f"labelled by {visible(result.model)}")
     yield Text(", ".join(facts), style="dim")
     if result.status == "partial":
         yield Text.assemble(("partial: ", "bold yellow"), missing_part(result))
@@ -130,8 +134,8 @@ def _flag_in_words(flag: str) -> str:
     return {**facts.FLAGS, **inference.FLAGS}.get(flag, visible(flag).replace("_", " "))
 
 
-def missing_part(result: VideoResult) -> str:
-    """What a ``partial`` result leaves out, as far as the file tells."""
+def missing_part(result: "VideoResult | VideoFacts") -> str:
+    """What a ``partial`` video leaves out, as far as the file tells."""
     decoded, declared = result.frames_decoded, result.frames_declared
     if decoded is not None and declared is not None and decoded < declared:
         return f"only {decoded} of {declared} frames could be read"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from vadis.cli.flow import fill
 from vadis.cli.interrupts import Interrupted
 from vadis.cli.live import training_progress
 from vadis.cli.outputs import check_folder_name, explained
-from vadis.cli.terminal import complain_of, say, settings, show, video_progress
+from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
 from vadis.cli.training_options import IMAGENET, Asked
 from vadis.errors import UsageError
 
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
     from vadis.training.finetuning import Plan
     from vadis.training.fixed import FeatureStore
     from vadis.training.log import Event
+    from vadis.training.loop import Outcome
     from vadis.training.recipes import Recipe
+    from vadis.training.validation import KeptState
 
     Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
+    States = dict[str, KeptState]  # by run
 
+LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
 
@@ -43,20 +48,21 @@ def run(asked: Asked) -> None:
     with joined(asked.device) as process:
         settings.quiet |= not process.is_main
         say(found.summary())
-        plan = _plan(asked, found)
+        plan = _plan(asked, found, process.world_size)
         if process.is_main:
             begin(asked.output, plan, resume=asked.resume)
         train_all = _train_last_layers if plan.mode == "fixed" else _train_whole
-        networks = train_all(plan, asked, process)
+        networks, states = train_all(plan, asked, process)
     if not process.is_main:
         return
-    save(asked.output, plan, networks)
-    _test(plan, asked, networks, process.device)
+    save(asked.output, plan, networks, states)
+    _test(plan, asked, networks, states, process.device)
 
 
 def _find_data(asked: Asked) -> "Dataset":
     """The dataset, after all that can be refused without it."""
     from vadis.datasets import find_dataset
+    from vadis.datasets.holdout import without_untrained
     from vadis.training.distributed import is_torchrun
 
     check_folder_name(asked.output)
@@ -74,7 +80,10 @@ def _find_data(asked: Asked) -> "Dataset":
         require_tensorboard()
     data = asked.data or _made_here(asked)
     found = find_dataset(data, asked.dataset, asked.split, allow_missing=asked.allow_missing)
+    found = without_untrained(found)
     part = part_to_test(found)
+    if part not in found.splits:
+        say(found.summary())  # which says why nothing could be held out
     found.examples(part)
     tell_part(found, part)
     return found
@@ -109,16 +118,16 @@ def _made_here(asked: Asked) -> Path:
     return root
 
 
-def _plan(asked: Asked, found: "Dataset") -> "Plan":
+def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     """What is to be done, once the model to begin from is there."""
     from vadis.models import MODELS
     from vadis.training.finetuning import Plan
 
+    option = "--init" if asked.architecture else "--from"
     chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
-    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline)
+    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline, option=option)
     architecture = asked.architecture or "i3d"
     if start is not None:
-        say(f"begins from {show(start.card.name)}")
         if asked.architecture not in (None, start.card.architecture):
             raise UsageError(
                 f"{show(asked.start)} is a model of {start.card.architecture}, not of {asked.architecture}",
@@ -130,19 +139,27 @@ def _plan(asked: Asked, found: "Dataset") -> "Plan":
     if not set(streams) <= set(row.streams):
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
     runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
-    recipes = _recipes(asked, found, architecture, tuple(runs))
-    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline) if asked.start == IMAGENET else None
+    recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
+    from_imagenet = asked.start == IMAGENET
+    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline, option=option) if from_imagenet else None
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
-    return Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
+    plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
+    if start is not None:
+        kept = ", its last layer too: it has these classes" if plan.keeps_last_layer else ""
+        say(f"begins from {show(start.card.name)}{kept}")
+    return plan
 
 
-def _recipes(asked: Asked, found: "Dataset", architecture: str, runs: tuple[str, ...]) -> "dict[str, Recipe]":
-    """The recipe of every training run, with what ``--set`` changes in it."""
+def _recipes(
+    asked: Asked, found: "Dataset", architecture: str, runs: tuple[str, ...], num_processes: int
+) -> "dict[str, Recipe]":
+    """The recipe of every training run, scaled to the dataset where it says so, with what ``--set`` changes in it."""
     from vadis.training.recipe_file import chosen_recipes, default_recipe
 
     mode = "scratch" if asked.begins_anew else asked.mode
     defaults = {run: default_recipe(architecture, found.name, run, mode) for run in runs}
-    return chosen_recipes(defaults, asked.recipe, _changes(asked))
+    num_clips = len(found.examples("train"))
+    return chosen_recipes(defaults, asked.recipe, _changes(asked), num_clips=num_clips, num_processes=num_processes)
 
 
 def _changes(asked: Asked) -> dict[str, str]:
@@ -156,48 +173,87 @@ def _changes(asked: Asked) -> dict[str, str]:
     return changes
 
 
-def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
+def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """Train every network end to end, one run after the other."""
+    from vadis.training.checkpoint import list_checkpoints
     from vadis.training.finetuning import train_run
     from vadis.training.loop import Settings
+    from vadis.training.run_folder import checkpoints_in
 
+    new = [name for name in plan.recipes if not list_checkpoints(checkpoints_in(asked.output / name))]
+    for name in new if process.is_main else ():
+        if "flow" not in plan.runs[name]:  # else it needs the flow first, which takes its time
+            _tell_pace(name, plan, asked, process, None)
     store = _filled_store(asked, plan.dataset, process) if "flow" in plan.streams else None
     how = Settings(workers=asked.workers, resume=asked.resume, allow_inexact=asked.allow_inexact)
     networks: Networks = {}
+    states: States = {}
     for name in plan.recipes:
-        learnt, held_out = plan.splits(name)
-        say(f"{name}: learns from {len(learnt):,} videos, {len(held_out):,} for validation, on {process.device}")
+        division = plan.division(name)
+        counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
+        say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
+        if process.is_main and name in new and "flow" in plan.runs[name]:
+            _tell_pace(name, plan, asked, process, store)
         with _watched(name, plan, asked, process) as watch:
             stop = interrupts.pending
             outcome, found = train_run(
                 name, plan, asked.output, process, settings=how, store=store, report=watch, stop_requested=stop
             )
-        if outcome.stopped_by:  # by a signal to another process
-            raise Interrupted(outcome.stopped_by)
+        states[name] = _kept(name, outcome)
         networks |= found
-    return networks
+    return networks, states
 
 
-def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "Networks":
+def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store: "FlowStore | None") -> None:
+    """Say, before the first step of a run, what a step and all of them will take."""
+    from vadis.training.probe import probe_run
+
+    recipe, held_out = plan.recipes[name], plan.splits(name)[1]
+    with interrupts.deferred():
+        pace = probe_run(name, plan, process, store, interrupts.pending)
+    if pace is None:
+        return
+    step = pace.step_seconds(recipe, process.world_size, asked.workers)
+    whole = pace.run_seconds(recipe, len(held_out), process.world_size, asked.workers)
+    early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
+    say(
+        f"{name}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
+        f"{clock(whole)} for {recipe.steps:,} steps{early}"
+    )
+    if process.device.type == "cpu" and plan.start is not None and whole >= LONG_SECONDS:
+        num = num_videos(len(plan.dataset.examples("train")))
+        say(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
+
+
+def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """The features of every video once, then a new last layer for every network."""
-    from vadis.training.fixed import open_store, train_last_layer
+    from vadis.training.fixed import open_store, refuse_lost_classes, train_last_layer
     from vadis.training.loop import Settings
 
     if process.world_size > 1:
         raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
     store = open_store(asked.output, plan)
     _fill_features(plan, store, process)
+    refuse_lost_classes(plan, store)
     how = Settings(resume=asked.resume, allow_inexact=asked.allow_inexact)
     networks: Networks = {}
+    states: States = {}
     for name in plan.recipes:
         with _watched(name, plan, asked, process) as watch:
             stop = interrupts.pending
             outcome, networks[name] = train_last_layer(
                 name, plan, asked.output, process, store, settings=how, report=watch, stop_requested=stop
             )
-        if outcome.stopped_by:
-            raise Interrupted(outcome.stopped_by)
-    return networks
+        states[name] = _kept(name, outcome)
+    return networks, states
+
+
+def _kept(run: str, outcome: "Outcome") -> "KeptState":
+    """Say which state of a run is kept; raise Interrupted where it was stopped, perhaps by another process's signal."""
+    if outcome.kept is None:
+        raise Interrupted(outcome.stopped_by)
+    say(f"{run}: kept is {outcome.kept}")
+    return outcome.kept
 
 
 @contextmanager
@@ -207,6 +263,7 @@ def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iter
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
     """
     from vadis.training.log import Validated
+    from vadis.training.stopping import unless_stopped
 
     with interrupts.deferred(), ExitStack() as stack:
         takers: list[Callable[[Event], None]] = []
@@ -221,11 +278,11 @@ def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iter
             for take in takers:
                 take(event)
             if takers and isinstance(event, Validated):
-                _draw_curves(plan, asked)
+                unless_stopped(partial(_draw_curves, plan, asked), interrupts.pending)
 
         yield watch
-        if takers:
-            _draw_curves(plan, asked)
+        if takers and not interrupts.pending():
+            unless_stopped(partial(_draw_curves, plan, asked), interrupts.pending)
 
 
 def _draw_curves(plan: "Plan", asked: Asked) -> None:
@@ -273,9 +330,10 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
                 complain_of(example.path, error.code, error.in_full)
 
 
-def _test(plan: "Plan", asked: Asked, networks: "Networks", device: "torch.device") -> None:
+def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
     from vadis.evaluation import AnswerFile, settings_of
+    from vadis.evaluation.answers import ANSWERS_NAME, discard_of_other_model
     from vadis.training.finetuning import MODEL_NAME, save
     from vadis.weights.model_file import load_model_file
 
@@ -283,11 +341,14 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", device: "torch.devic
     model = load_model_file(folder / MODEL_NAME, device)
     part = part_to_test(found)
     with explained(show(folder)):
-        file = AnswerFile(folder / "answers.jsonl", settings_of(model, found.name, found.split, flip=False, part=part))
+        wanted = settings_of(model, found.name, found.split, flip=False, part=part)
+        discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
+        file = AnswerFile(folder / ANSWERS_NAME, wanted, found.root)
         with interrupts.deferred():
             answers = ask_all(found.examples(part), model, file, flip=False)
-        metrics, summary = keep_metrics(answers, model, found, folder, part)
-    save(folder, plan, networks, summary)
+        told = {run: kept.to_json() for run, kept in states.items()}
+        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told)
+    save(folder, plan, networks, states, summary)
     say(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _papers(plan, metrics)), summary["failed"])
 

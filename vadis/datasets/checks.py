@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from vadis.datasets.layout import is_replacement
 from vadis.datasets.listing import Dataset, Example, Problems, Request, class_key, counted, some
 from vadis.datasets.tree import Tree, folder_of, name_of
 from vadis.errors import UsageError
@@ -23,6 +24,7 @@ class Cut(NamedTuple):
     key: str
     start_seconds: float
     end_seconds: float
+    is_only: bool = True  # no other clip is listed of that file, so the file may be this clip alone
 
 
 class Listed(NamedTuple):
@@ -74,20 +76,22 @@ class FileIndex:
         path = self._path(listed.cut.key, listed.label)
         if path is None:
             return None
-        return Example(path, listed.label, listed.cut.start_seconds, listed.cut.end_seconds)
+        cut = listed.cut
+        return Example(path, listed.label, cut.start_seconds, cut.end_seconds, may_be_trimmed=cut.is_only)
 
     def others(self, known: Collection[str]) -> list[str]:
         """The files whose keys are not among ``known``."""
         return [path for key, paths in self._paths.items() if key not in known for path in paths]
 
     def _path(self, key: str, label: str) -> str | None:
-        """Of several copies the one in the folder of the class, else the first."""
+        """Of several copies one that replaces a broken one, else that in the folder of the class, else the first."""
         paths = self._paths.get(key)
         if paths is None:
             return None
         if len(paths) > 1:
             own = class_key(label)
             paths = sorted(paths, key=lambda path: class_key(name_of(folder_of(path))) != own)
+            paths.sort(key=lambda path: not is_replacement(path))
             self.copies.update(dict.fromkeys(paths[1:]))
         return paths[0]
 

@@ -1,43 +1,54 @@
-"""Anybody's videos: one folder for each class (``train/``, ``val/`` and ``test/`` above them or not), or a list.
+"""Anybody's videos: class folders in one of ``layout.FOLDER_LAYOUTS``, or lists in one of ``lists.LIST_FORMS``.
 
-A list is a CSV with the columns ``path, label[, split]`` in the folder, paths relative to it (or to the list itself, if
-that is what was named). Where there is a training split and no validation split, ``VALIDATION_SHARE`` of the training
-examples become one: those whose paths have a hash below it. A file stays in its split when others are added.
+Where there are lists, they decide. Where there is a training split and no validation split, ``VALIDATION_SHARE`` of the
+training examples of each class become one (see ``holdout``).
 """
 
-import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from fractions import Fraction
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble, empty_classes, nearest
-from vadis.datasets.layout import SPLIT_NAMES, has_split_folders, label_lists, parts_of
+from vadis.datasets.classes import ClassList, find_class_list
+from vadis.datasets.holdout import hold_out
+from vadis.datasets.layout import (
+    PlacedLayout,
+    folder_layout,
+    folders_of_videos,
+    has_split_folders,
+    is_no_class,
+    parts_of,
+)
 from vadis.datasets.listing import Dataset, Example, Problems, Request, class_key, counted, some
-from vadis.datasets.text import read_table
-from vadis.datasets.tree import Tree, stem_of
+from vadis.datasets.lists import Row, is_video_name, read_list, unread_lists, video_lists
+from vadis.datasets.places import VideoFinder
+from vadis.datasets.tree import Tree, folder_of, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
-VALIDATION_SHARE = 0.2  # a small dataset needs some files of each class on both sides
-_HASH_RANGE = 1 << 64  # the first 8 bytes of a SHA-256
+VALIDATION_SHARE = Fraction(1, 5)  # a small dataset needs some files of each class on both sides
+MOST_COMPARED = 100  # files of equal names that are looked at: two calls for each
+_NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a spreadsheet has saved it
 
 
 def detect(tree: Tree) -> bool:
-    """Whether there is a list, or videos in at least two class folders."""
-    has_splits = has_split_folders(tree)
-    places = {_place(tree.relative(path), has_splits) for path in tree.videos}
-    return bool(label_lists(tree)) or len({place[1] for place in places if place}) > 1
+    """Whether there is a list, or videos in at least two folders, or in folders of splits."""
+    if video_lists(tree) or has_split_folders(tree):
+        return True
+    return len({names for _, names in folders_of_videos(tree) if names}) > 1
 
 
 def read(tree: Tree, request: Request) -> Dataset:
-    """The examples of a list or of class folders; classes in alphabetical order.
+    """The examples of lists or of class folders; classes in the order of a class list, else alphabetically.
 
     Raises:
-        UsageError: as ``assemble`` does; fewer than two classes; a class that is tested but not trained.
+        UsageError: as ``assemble`` does; fewer than two classes; a class that is tested but not trained; folders or
+            lists that can be read in more than one way.
     """
-    paths = label_lists(tree)
-    dataset = _from_lists(paths, tree, request) if paths else _from_folders(tree, request)
+    forms = video_lists(tree)
+    dataset = _from_lists(forms, tree, request) if forms else _from_folders(tree, request)
     if len(dataset.classes) < 2:
         inside = f"{tree.root}{os.sep}{dataset.classes[0]}" if dataset.classes else ""
         hint = f"the class folders may lie deeper: try {printable(inside)}" if inside else "make one for each class"
@@ -47,44 +58,131 @@ def read(tree: Tree, request: Request) -> Dataset:
     return _with_validation(dataset, tree)
 
 
-def is_validation(relative_path: str) -> bool:
-    """Whether a training example becomes one for validation; depends on nothing but its path below the root."""
-    digest = hashlib.sha256(os.fsencode(relative_path.replace(os.sep, "/"))).digest()
-    return int.from_bytes(digest[:8], "big") < VALIDATION_SHARE * _HASH_RANGE
-
-
-def _from_lists(paths: Iterable[str], tree: Tree, request: Request) -> Dataset:
+def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
+    finder = VideoFinder(tree)
+    found: list[tuple[Row, str | None]] = []
+    for path, form in forms.items():
+        rows = read_list(path, form, tree.root)
+        for split in dict.fromkeys(row.split for row in rows):
+            of_split = [row for row in rows if row.split == split]
+            found += zip(of_split, finder.find(path, of_split), strict=True)
+        _refuse_header(form, found[-len(rows) :])
+    classes, labels, notes = _labels(found, tree)
     splits: dict[str, list[Listed]] = {}
-    for path in paths:
-        default = SPLIT_NAMES.get(stem_of(path).lower(), "train")
-        for place, cells in read_table(path):
-            split = SPLIT_NAMES.get(cells.get("split", "").lower() or default)
-            if split is None or not cells["path"] or not cells["label"]:
-                hint = "such as clips/a.mp4,wave,train; without a column split, the name of the list says which it is"
-                raise UsageError(f"{place} is not a path, a label and train, val or test", hint)
-            key = os.path.normpath(os.path.join(tree.root, cells["path"]))  # noqa: PTH118
-            splits.setdefault(split, []).append(Listed(cells["path"], cells["label"], key))
-    classes = tuple(sorted({line.label for lines in splits.values() for line in lines}))
-    lists = Lists("folder", classes, splits, are_folders_classes=False)
-    inside = {os.path.normpath(path): path for path in tree.videos}
-    outside = [
-        line.key
-        for lines in splits.values()
-        for line in lines
-        if line.key not in inside and Path(line.key).exists()  # beyond the root, or with a name that no video has
-    ]
-    files = dict.fromkeys([*inside.values(), *outside])
-    dataset = assemble(lists, tree, FileIndex(files, os.path.normpath), request)
+    for (row, file), label in zip(found, labels, strict=True):
+        key = os.path.normpath(file or os.path.join(tree.root, row.path))  # noqa: PTH118
+        splits.setdefault(row.split or "train", []).append(Listed(row.path, label, key))
+    notes += _without_twin_split(splits)
+    notes += _unread(tree, forms)
+    are_numbers = any(row.label != label for (row, _), label in zip(found, labels, strict=True))
+    lists = Lists("folder", classes, splits, notes=tuple(notes), are_folders_classes=are_numbers)
+    files = dict.fromkeys([*tree.videos, *(file for _, file in found if file)])
+    dataset = assemble(lists, tree, FileIndex(_once(files), os.path.normpath), request)
     _refuse_untrained(dataset.splits)
     return dataset
 
 
+def _refuse_header(form: str, found: Sequence[tuple[Row, str | None]]) -> None:
+    """Raises UsageError for a first line that is no video like the others: it names columns, in other words."""
+    (first, file), *others = found
+    if form != "header" and file is None and any(other for _, other in others) and not is_video_name(first.path):
+        message = (
+            f"{first.place} is no video, as the other lines are: {printable(first.path)}, {printable(first.label)}"
+        )
+        raise UsageError(message, "call the columns path and label, if it says what they hold")
+
+
+def _once(files: Iterable[str]) -> list[str]:
+    """Each file once, though a list may call it otherwise than the walk did."""
+    return list({os.path.normpath(file): file for file in reversed(list(files))}.values())
+
+
+def _labels(found: Sequence[tuple[Row, str | None]], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """The classes of a dataset in their order, the class of each row, and what there is to say about them.
+
+    Raises:
+        UsageError: for numbers that nothing explains, names that a class list lacks, and names of splits.
+    """
+    written = [row.label for row, _ in found]
+    class_list, notes = find_class_list(tree), list[str]()
+    if all(_NUMBER.fullmatch(label) for label in written):
+        names = class_list or _names_of_folders(found)
+        labels = [_named(row, names) for row, _ in found]
+        order = tuple(dict.fromkeys(names.names[number] for number in sorted(names.names)))
+        notes.append(f"what the numbers in the lists mean is from {printable(names.path)}")
+    else:
+        labels = written
+        order = _order(class_list, labels)
+    present = set(labels)
+    if wrong := sorted(label for label in present if is_no_class(label)):
+        message = f"the lists have {counted(wrong, 'class')} with the name of a split or of a part: {some(wrong)}"
+        raise UsageError(message, "write the label behind the path, or give the class another name")
+    if absent := [name for name in order if name not in present]:
+        notes.append(f"{counted(absent, 'class')} of the class list without a video, left out: {some(absent)}")
+    if twins := _twins(sorted(present)):
+        pairs = some(f"{one} and {other}" for one, other in twins.items())
+        notes.append(f"classes that differ only in spelling: {pairs}")
+    return tuple(name for name in order if name in present), labels, notes
+
+
+def _order(class_list: ClassList | None, labels: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of the class list that has them; alphabetical where there is none."""
+    present = set(labels)
+    names = [] if class_list is None else [class_list.names[number] for number in sorted(class_list.names)]
+    unknown = sorted(present - set(names))
+    if len(unknown) == len(present) or class_list is None:
+        return tuple(sorted(present))
+    if unknown:
+        meant = nearest(unknown[0], names)
+        message = f"{counted(unknown, 'class')} in the lists, and not in {printable(class_list.path)}: {some(unknown)}"
+        raise UsageError(message, f"did you mean {printable(meant)}?" if meant else "add what is missing to it")
+    return tuple(names)
+
+
+def _named(row: Row, names: ClassList) -> str:
+    """The class of a row whose label is a number."""
+    number = int(float(row.label))
+    if number in names.names:
+        return names.names[number]
+    known = sorted(names.names)
+    raise UsageError(
+        f"{row.place} has the class {number}, and {printable(names.path)} has {known[0]} to {known[-1]}",
+        "write the number before each name, as in classInd.txt, if they do not count from 0",
+    )
+
+
+def _names_of_folders(found: Sequence[tuple[Row, str | None]]) -> ClassList:
+    """What numbers mean where no class list says it: the folders of the videos, if each number has one of its own."""
+    folders: dict[int, set[str]] = {}
+    for row, file in found:
+        if file is not None and int(float(row.label)) >= 0:
+            folders.setdefault(int(float(row.label)), set()).add(name_of(folder_of(file)))
+    names = {number: next(iter(each)) for number, each in folders.items() if len(each) == 1}
+    is_clear = len(names) == len(folders) > 1 and len(set(names.values())) == len(names)
+    if not is_clear or any(is_no_class(name) for name in names.values()):
+        raise UsageError(
+            f"{found[0][0].place} has a number for its class, as all lines have, and nothing says what it means",
+            "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name",
+        )
+    return ClassList("the names of the folders", names)
+
+
+def _without_twin_split(splits: dict[str, list[Listed]]) -> list[str]:
+    """Take away a test split that lists the very videos of the validation split, as test.csv often copies val.csv."""
+    val, test = ({(line.key, line.label) for line in splits.get(split, ())} for split in ("val", "test"))
+    if not val or val != test:
+        return []
+    del splits["test"]
+    return ["the test list has the videos of the validation list; they are read as validation only"]
+
+
 def _from_folders(tree: Tree, request: Request) -> Dataset:
+    layout = folder_layout(tree)
+    places = {folder: layout.place(names) for folder, names in folders_of_videos(tree)}
     splits: dict[str, list[Example]] = {split: [] for split in ("train", "val", "test")}
     unlisted = []
-    has_splits = has_split_folders(tree)
     for path in tree.videos:
-        place = _place(tree.relative(path), has_splits)
+        place = places[folder_of(path)]
         if place is None:
             unlisted.append(tree.relative(path))
         else:
@@ -95,27 +193,54 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
     problems = Problems(
         num_listed=len(tree.videos) - len(unlisted),
         unlisted=tuple(unlisted),
-        empty_classes=_empty_folders(tree, classes, has_splits),
+        empty_classes=_empty_folders(tree, classes, layout),
         misspelt_folders=_twins(classes),
-        notes=tree.unreadable,
+        notes=(*tree.unreadable, *_namesakes(tree, kept), *_unread(tree)),
     )
     return Dataset("folder", tree.root, classes, request.split, kept, problems)
 
 
-def _place(relative_path: str, has_splits: bool) -> tuple[str, str] | None:
-    """The split and the class of a video or class folder, or None where it lies in no class folder."""
-    first, *others = parts_of(relative_path)
-    if not has_splits:
-        return ("train", first) if others else None
-    split = SPLIT_NAMES.get(first.lower())
-    return (split, others[0]) if split and len(others) > 1 else None
-
-
-def _empty_folders(tree: Tree, classes: Iterable[str], has_splits: bool) -> tuple[str, ...]:
+def _empty_folders(tree: Tree, classes: Iterable[str], layout: PlacedLayout) -> tuple[str, ...]:
     """Folders at the place of a class without a video in any split: nothing to learn, so they are no classes."""
-    places = (_place(f"{tree.relative(folder)}{os.sep}any", has_splits) for folder in tree.folders)
-    labels = dict.fromkeys(place[1] for place in places if place)
+    places = (layout.place(tuple(parts_of(tree.relative(folder)))) for folder in tree.folders)
+    labels = dict.fromkeys(place[1] for place in places if place and not is_no_class(place[1]))
     return tuple(f"{label} (no video)" for label in labels if label not in set(classes))
+
+
+def _unread(tree: Tree, forms: Mapping[str, str] | None = None) -> list[str]:
+    paths = unread_lists(tree, forms or {})
+    return [f"not read as lists of videos: {some(paths)}"] if paths else []
+
+
+def _namesakes(tree: Tree, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """What there is to say of files with the same class and name in two splits; names of little but digits are usual.
+
+    Raises:
+        UsageError: for one file that lies in two splits by a link.
+    """
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    twice: list[tuple[str, str]] = []
+    for split, examples in splits.items():
+        for example in examples:
+            name = name_of(example.path)
+            other_split, other = first.setdefault((example.label, name), (split, example.path))
+            if other_split != split and sum(map(str.isalpha, name.rpartition(".")[0])) > 2:
+                twice.append((other, example.path))
+    linked = [tree.relative(one) for one, other in twice[:MOST_COMPARED] if _are_one(one, other)]
+    if linked:
+        message = f"{counted(linked, 'file')} in two splits, by a link: {some(linked)}"
+        raise UsageError(message, "take them out of one: a test on what was learnt proves nothing")
+    if not twice:
+        return []
+    names = some(tree.relative(one) for one, _ in twice)
+    return [f"{counted(twice, 'name')} in two splits, as of the same clips: {names}"]
+
+
+def _are_one(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121
+    except OSError:
+        return False
 
 
 def _twins(classes: Iterable[str]) -> dict[str, str | None]:
@@ -143,13 +268,13 @@ def _with_validation(dataset: Dataset, tree: Tree) -> Dataset:
     """``dataset``, a part of its training examples for validation if it has none."""
     splits, notes = dict(dataset.splits), list(dataset.problems.notes)
     if "train" in splits and "val" not in splits:
-        chosen = {example: is_validation(tree.relative(example.path)) for example in splits["train"]}
-        rest = {split: examples for split, examples in splits.items() if split != "train"}
-        splits = {
-            split: tuple(each for each in chosen if chosen[each] == (split == "val")) for split in ("train", "val")
-        }
-        splits = {split: examples for split, examples in {**splits, **rest}.items() if examples}
-        notes.append(f"{VALIDATION_SHARE:.0%} of the training examples, by a hash of their paths, are for validation")
+        division = hold_out(splits.pop("train"), VALIDATION_SHARE, tree.root)
+        found = {"train": division.learnt, "val": division.held_out, **splits}
+        splits = {split: examples for split, examples in found.items() if examples}
+        notes.append(
+            f"{float(VALIDATION_SHARE):.0%} of each class's training clips, whole recordings, are for validation"
+        )
+        notes += division.notes
     empty = (*dataset.problems.empty_classes, *empty_classes(dataset.classes, splits))
     problems = replace(dataset.problems, empty_classes=tuple(dict.fromkeys(empty)), notes=tuple(notes))
     return replace(dataset, splits=splits, problems=problems)

@@ -7,8 +7,8 @@ Reference: Kuehne, Jhuang, Garrote, Poggio & Serre, "HMDB: A large video databas
 import re
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble
-from vadis.datasets.layout import is_named
 from vadis.datasets.listing import Dataset, Request
+from vadis.datasets.lists import is_named
 from vadis.datasets.text import read_lines
 from vadis.datasets.tree import Tree, name_of, stem_of
 from vadis.errors import UsageError
@@ -16,7 +16,10 @@ from vadis.results import printable
 
 NUM_CLASSES = 51
 COUNTS = {"train": (3_570,) * 3, "test": (1_530,) * 3}  # 70 and 30 files of each class
-SOURCE = "test_train_splits.rar from https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/"
+SOURCE = (
+    "test_train_splits.rar from https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/, or "
+    "where that fails test_train_splits.zip from https://huggingface.co/datasets/MichiganNLP/hmdb"
+)
 
 _LIST = re.compile(r"(?P<label>.+)_test_split(?P<split>[123])\.txt")
 # Visible body parts, camera motion, number of people, viewpoint, quality, number: after the title and the class.

@@ -1,19 +1,145 @@
-"""How a folder of videos is laid out, as far as that tells one dataset from another."""
+"""How a folder of videos is laid out: split folders, class folders, and which of them a folder is by its name.
+
+``FOLDER_LAYOUTS`` is the table: one row for each arrangement of folders that is read. A name that says a split
+("train", "videos_val", "test_256") or nothing but a container ("videos", "clips") is never a class.
+"""
 
 import os
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from vadis.datasets.text import columns_of
-from vadis.datasets.tree import Tree, folder_of, stem_of
+from vadis.datasets.listing import counted, some
+from vadis.datasets.tree import Tree, folder_of
+from vadis.errors import UsageError
+from vadis.results import printable
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """How the three splits are called on disk and in lists."""
 
-MOSTLY = 0.9  # share of the videos that are named as in a dataset, from which on a folder is taken for it
+OTHER_SPLITS = frozenset({"trainval", "holdout", "minival", "unlabeled", "unlabelled", "replacement", "replacements"})
+"""Names of parts that are neither of the three splits nor classes."""
+
+CONTAINERS = frozenset(
+    {
+        *("video", "videos", "clip", "clips", "data", "dataset", "datasets", "rawframes", "frames", "rawvideos"),
+        *("annotation", "annotations", "metadata"),
+    }
+)
+"""Names of folders that hold class or split folders, and say nothing else."""
+
+_BESIDE_SPLITS = CONTAINERS | {
+    *("set", "list", "lists", "file", "files", "filelist", "filelists", "videofolder", "paths", "ann", "anno", "annos"),
+    *("label", "labels", "kinetics", "k", "ucf", "hmdb", "minikinetics", "raw", "rgb", "px", "p", "x", "short", "side"),
+    *("resized", "compress", "compressed", "cache", "dense", "all", "full", "mini", "tiny", "small", "org", "mp", "of"),
+    *("part", "shard", "split", "splits"),
+}
+"""Words that stand beside a split's name without changing what it is: ``kinetics400_train_list_videos``."""
+
+_LETTERS = re.compile(r"[^\W\d_]+")
+_JOINED = re.compile(r"(train|val|test)(set|data|list|split|videos|clips|files)")  # trainlist01, testset
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """One arrangement of folders.
+
+    Attributes:
+        shape: as a person draws it.
+        used_by: whose habit it is.
+        place: the folders of a video below what all videos share → its split and class, or None where it has none.
+    """
+
+    shape: str
+    used_by: str
+    place: Callable[[tuple[str, ...]], tuple[str, str] | None]
+
+
+@dataclass(frozen=True)
+class PlacedLayout:
+    """The layout of one tree: a row of ``FOLDER_LAYOUTS`` below ``depth`` folders that are no classes."""
+
+    layout: FolderLayout
+    depth: int
+
+    def place(self, names: tuple[str, ...]) -> tuple[str, str] | None:
+        """The split and the class of what lies in a folder, given by the names on the way to it from the root."""
+        return self.layout.place(names[self.depth :])
+
+
+def _split_then_class(folders: tuple[str, ...]) -> tuple[str, str] | None:
+    split = split_of(folders[0]) if folders else None
+    return (split, folders[1]) if split and len(folders) > 1 else None
+
+
+def _class_then_split(folders: tuple[str, ...]) -> tuple[str, str] | None:
+    split = split_of(folders[1]) if len(folders) > 1 else None
+    return (split, folders[0]) if split else None
+
+
+def _class_alone(folders: tuple[str, ...]) -> tuple[str, str] | None:
+    return ("train", folders[0]) if folders else None
+
+
+FOLDER_LAYOUTS = {
+    "split/class": FolderLayout(
+        "train/<class>/a.mp4, val/<class>/b.mp4, test/<class>/c.mp4",
+        "torchvision, VideoFolder; videos_train/ (mmaction2, OpenDataLab), train_256/ (non-local)",
+        _split_then_class,
+    ),
+    "class/split": FolderLayout("<class>/train/a.mp4, <class>/test/b.mp4", "", _class_then_split),
+    "class": FolderLayout("<class>/a.mp4", "UCF-101, HMDB-51 without lists", _class_alone),
+}
+"""The arrangements of folders that are read, by name; ``folder_layout`` says which one a tree has."""
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or list is named after ("videos_train", "Val", "test_256"), or None."""
+    words = _split_words(name)
+    return SPLIT_NAMES.get(words[0]) if len(words) == 1 else None
+
+
+def is_no_class(name: str) -> bool:
+    """Whether a folder of this name holds a split, or a dataset, rather than one class."""
+    return bool(_split_words(name)) or is_container(name)
+
+
+def is_container(name: str) -> bool:
+    """Whether a folder's name says only that there are videos in it."""
+    words = _words(name)
+    return bool(words) and all(word in CONTAINERS for word in words)
+
+
+def is_replacement(path: str) -> bool:
+    """Whether a file lies in a folder of replacements for broken ones, as Kinetics-400 of CVDF has it."""
+    folder = folder_of(path)
+    return "replacement" in folder and any(name.startswith("replacement") for name in parts_of(folder))
+
+
+def is_usual_name(name: str, *, without_splits: bool = False) -> bool:
+    """Whether all words of a list's name are splits' names or usual beside them: "labels", "train_list"."""
+    words = _words(name)
+    known = _BESIDE_SPLITS if without_splits else _BESIDE_SPLITS | SPLIT_NAMES.keys() | OTHER_SPLITS
+    return bool(words) and all(word in known for word in words)
+
+
+def _split_words(name: str) -> list[str]:
+    """The words of a name that say a split, provided that all others are usual beside them."""
+    words = _words(name)
+    said = [word for word in words if word in SPLIT_NAMES or word in OTHER_SPLITS]
+    is_usual = all(word in _BESIDE_SPLITS for word in words if word not in said)
+    return said if is_usual else []
+
+
+def _words(name: str) -> list[str]:
+    """The letters of a name, word by word: "trainlist01" and "train_list_1" are the same two."""
+    matches = ((word, _JOINED.fullmatch(word)) for word in _LETTERS.findall(name.lower()))
+    return [part for word, match in matches for part in (match.groups() if match else (word,))]
 
 
 def parts_of(relative_path: str) -> list[str]:
@@ -21,20 +147,117 @@ def parts_of(relative_path: str) -> list[str]:
     return relative_path.split(os.sep)  # noqa: PTH206 (as text: a Path for each file takes seconds)
 
 
+def folders_of_videos(tree: Tree) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every folder with videos right in it, and the names on the way to it from the root."""
+    for folder in dict.fromkeys(map(folder_of, tree.videos)):
+        yield folder, () if folder == tree.root else tuple(parts_of(tree.relative(folder)))
+
+
 def has_split_folders(tree: Tree) -> bool:
-    """Whether class folders lie in ``train/``, ``val/`` or ``test/``; a class of that name has videos right in it."""
-    parts = (parts_of(tree.relative(path)) for path in tree.videos)
-    return any(len(each) > 2 and each[0].lower() in SPLIT_NAMES for each in parts)
+    """Whether videos lie in folders that are named after splits."""
+    return any(split_of(name) for _, names in folders_of_videos(tree) for name in names)
 
 
-def label_lists(tree: Tree) -> list[str]:
-    """CSV lists of paths and labels in the root itself: a table deeper down is more likely somebody's notes."""
-    tables = [path for path in tree.lists if path.lower().endswith(".csv") and (folder_of(path) or ".") == tree.root]
-    return [path for path in tables if set(columns_of(path)) >= {"path", "label"}]
+def folder_layout(tree: Tree) -> PlacedLayout:
+    """The row of ``FOLDER_LAYOUTS`` for a tree.
+
+    Raises:
+        UsageError: where the folders can be read in more than one way, or a class would be named after a split.
+    """
+    folders = [names for _, names in folders_of_videos(tree)]
+    depth = _depth(folders)
+    below = [names[depth:] for names in folders]
+    key = _key(tree, below)
+    layout = FOLDER_LAYOUTS[key]
+    _refuse_no_classes(tree, [layout.place(names) for names in below])
+    if key == "split/class":
+        _refuse_twin_splits(below)
+    _refuse_deeper_classes(key, below)
+    return PlacedLayout(layout, depth)
 
 
-def is_named(tree: Tree, pattern: re.Pattern[str]) -> bool:
-    """Whether nearly all names fit ``pattern``, and nothing else says how the videos are to be divided."""
-    named = sum(pattern.fullmatch(stem_of(path)) is not None for path in tree.videos)
-    is_mostly = bool(tree.videos) and named >= MOSTLY * len(tree.videos)
-    return is_mostly and not has_split_folders(tree) and not label_lists(tree)
+def _depth(folders: Sequence[tuple[str, ...]]) -> int:
+    """How many folders all videos share that are no class: containers, and what lies above split folders."""
+    depth = 0
+    while True:
+        below = [names[depth:] for names in folders]
+        tops = {names[0] for names in below if names}
+        is_above_splits = any(len(names) > 2 and split_of(names[1]) for names in below)
+        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or is_container(*tops)):
+            return depth
+        depth += 1
+
+
+def _key(tree: Tree, folders: Sequence[tuple[str, ...]]) -> str:
+    """Which layout it is, by where folders are named after splits."""
+    splits = {names[:2] for names in folders if names and split_of(names[0])}
+    if any(len(names) > 1 for names in splits):
+        return "split/class"
+    if splits:
+        shown = sorted({names[0] for names in splits})
+        raise UsageError(
+            f"videos lie right in {' and '.join(f'{printable(name)}/' for name in shown)} of {printable(tree.root)}, "
+            "and no list says of which classes they are",
+            f"put them into class folders ({printable(shown[0])}/<class>/a.mp4), or a list beside them: a metadata.csv "
+            "with the columns file_name,label; a class cannot have the name of a split",
+        )
+    inside = [names for names in folders if len(names) > 1 and split_of(names[1])]
+    if not inside:
+        return "class"
+    if any(len(names) > 2 for names in inside):
+        tops = sorted({names[0] for names in inside})
+        message = (
+            f"{printable(tree.root)} holds {counted(tops, 'folder')} with split folders of their own: {some(tops)}"
+        )
+        raise UsageError(message, "name one of them")
+    outside = ["/".join(names) for names in folders if names and names not in inside]
+    if outside:
+        message = f"{counted(outside, 'folder')} of videos beside split folders in no split: {some(outside)}"
+        raise UsageError(message, "lay all classes out alike: <class>/train/a.mp4, <class>/test/b.mp4")
+    return "class/split"
+
+
+def _refuse_no_classes(tree: Tree, places: Iterable[tuple[str, str] | None]) -> None:
+    """Raises UsageError where a folder at the place of a class is named after a split or a container."""
+    wrong = sorted({place[1] for place in places if place and is_no_class(place[1])})
+    if wrong:
+        raise UsageError(
+            f"{printable(tree.root)} has {counted(wrong, 'folder')} at the place of a class with the name of a split "
+            f"or of a part of a dataset: {some(wrong)}",
+            "name the folder that holds the class folders, or move away what is no class",
+        )
+
+
+def _refuse_twin_splits(folders: Iterable[tuple[str, ...]]) -> None:
+    """Raises UsageError where two folders are named after one split: often the same clips, in two sizes."""
+    named: dict[str, set[str]] = {}
+    for names in folders:
+        if len(names) > 1 and (split := split_of(names[0])):
+            named.setdefault(split, set()).add(names[0])
+    for split, twins in named.items():
+        if len(twins) > 1:
+            message = f"{' and '.join(map(printable, sorted(twins)))} are both named after the {split} split"
+            raise UsageError(message, "move one of them away, or write a list of what belongs to which split")
+
+
+def _refuse_deeper_classes(key: str, folders: Iterable[tuple[str, ...]]) -> None:
+    """Raises UsageError where the classes may be a level deeper: folders of the same names in all class folders.
+
+    ``session1/run/a.mp4, session2/run/b.mp4``: run is the class, though session1 lies at its place.
+    """
+    if key == "class/split":
+        return
+    level = 1 if key == "split/class" else 0
+    inside: dict[str, set[str]] = {}  # by class: the folders in it; "" where videos lie right in it
+    for names in folders:
+        if len(names) > level:
+            inside.setdefault(names[level], set()).update(names[level + 1 : level + 2] or ("",))
+    if any("" in deeper for deeper in inside.values()):
+        return
+    numbers = Counter(name for deeper in inside.values() for name in deeper if not is_no_class(name))
+    shared = sorted(name for name, number in numbers.items() if number > 1)
+    if len(shared) > 1 and 2 * len(shared) >= len(numbers):
+        raise UsageError(
+            f"the classes may be {some(sorted(inside))}, or the folders in several of them: {some(shared)}",
+            "put the videos right into class folders, or write a list: a CSV with the columns path,label",
+        )

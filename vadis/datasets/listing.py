@@ -1,5 +1,6 @@
 """What every dataset becomes: ``Example`` → ``Dataset``, with the ``Problems`` that were found on the way."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,12 +16,26 @@ class Example:
     """A video, or a part of one, with its class.
 
     ``start_seconds`` and ``end_seconds`` bound the example in its file, ``[start, end)``; None: the file is the clip.
+    ``may_be_trimmed``: the file may also be nothing but the clip, which only its length tells; see ``span``.
     """
 
     path: str
     label: str
     start_seconds: float | None = None
     end_seconds: float | None = None
+    may_be_trimmed: bool = False
+
+    def span(self, seconds: float | None) -> tuple[float, float | None]:
+        """Where the example begins and ends in its file, which is ``seconds`` long; None: unknown, or at its end.
+
+        A file that may be trimmed is the clip where it ends before the clip would begin, and where its length is nearer
+        to the clip's than to what a whole video would need at least: a whole video is never shorter than its parts.
+        """
+        start, end = self.start_seconds or 0.0, self.end_seconds
+        if not self.may_be_trimmed or seconds is None or end is None:
+            return start, end
+        is_trimmed = seconds <= start or abs(seconds - (end - start)) <= end - seconds
+        return (0.0, None) if is_trimmed else (start, end)
 
 
 @dataclass(frozen=True)
@@ -116,6 +131,11 @@ class Dataset:
         sizes = ", ".join(f"{split} {len(examples):,}" for split, examples in self.splits.items())
         head = f"{self.name}, split {self.split}, in {printable(self.root)}"
         return "\n  ".join([head, f"{len(self.classes):,} classes; examples: {sizes}", *self.problems.lines()])
+
+
+def path_below(path: str, root: str) -> str:
+    """Return ``path`` as seen from the folder of its dataset: the same wherever that lies, and however it is named."""
+    return os.path.relpath(path, root)
 
 
 def some(names: Iterable[str]) -> str:

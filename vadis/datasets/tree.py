@@ -6,15 +6,21 @@ video by its name; whether it can be read is found out by the reader.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
 
-LIST_EXTENSIONS = (".txt", ".csv")
+LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".jsonl", ".lst", ".list", ".json")
 MAX_LIST_DEPTH = 2  # folders below the root: lists lie above the videos (Kinetics: k400/annotations/train.csv)
+PACKED_EXTENSIONS = (
+    *(".rar", ".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+    *(".parquet", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb"),
+)
+"""Files that may hold videos in a form that is not read as it lies (see ``packed``)."""
+PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,12 @@ class Tree:
         root: without a trailing separator; for a single list, the folder it lies in.
         videos: files with one of ``VIDEO_EXTENSIONS``, at any depth.
         folders: all folders below the root.
-        lists: ``.txt`` and ``.csv`` files at most ``MAX_LIST_DEPTH`` folders below the root, the highest first.
+        lists: files with one of ``LIST_EXTENSIONS`` at most ``MAX_LIST_DEPTH`` folders below the root, the highest
+            first.
         unreadable: folders that could not be listed, each with the reason.
+        packed: files with one of ``PACKED_EXTENSIONS``.
+        pictures: one picture of each folder that holds pictures.
+        beside: for a single list, the lists that lie beside it; empty otherwise.
     """
 
     root: str
@@ -34,6 +44,9 @@ class Tree:
     folders: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    packed: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def relative(self, path: str) -> str:
         """``path`` without the root before it."""
@@ -45,7 +58,9 @@ class Tree:
 
 
 def walk(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None = None) -> Tree:
-    """What lies under ``root``, a folder or a single CSV list; hidden entries are passed over.
+    """What lies under ``root``, a folder or a single list; hidden entries are passed over.
+
+    Of the folder of a single list, only the lists beside it are looked at: one of them may name its classes.
 
     Args:
         root: the dataset.
@@ -55,13 +70,17 @@ def walk(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None = No
         UsageError: if one of the two does not exist, is of the wrong kind, or cannot be listed.
     """
     top = os.fspath(root)
-    if top.lower().endswith(".csv") and Path(top).is_file():
-        return Tree(folder_of(top) or ".", lists=(top,))
+    if top.lower().endswith(LIST_EXTENSIONS) and Path(top).is_file():
+        folder = folder_of(top)
+        with os.scandir(folder or ".") as entries:
+            others = (each.name for each in entries if each.name.lower().endswith(LIST_EXTENSIONS))
+            beside = tuple(sorted(os.path.join(folder, name) for name in others))  # noqa: PTH118 (as text)
+        return Tree(folder or ".", lists=(top,), beside=tuple(path for path in beside if path != top))
     tree = _Walk(top).finish()
     if lists is None:
         return tree
     extra = _Walk(os.fspath(lists)).finish("folder of lists")
-    return Tree(tree.root, tree.videos, tree.folders, extra.lists + tree.lists, tree.unreadable)
+    return replace(tree, lists=extra.lists + tree.lists)
 
 
 def name_of(path: str) -> str:
@@ -85,6 +104,11 @@ def by_bytes(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(paths, key=os.fsencode))
 
 
+def _is_flow(path: str) -> tuple[bool, str]:
+    """A key that puts pictures of optical flow (``flow_x_00001.jpg``, ``x_00001.jpg``) behind the frames themselves."""
+    return name_of(path).lower().startswith(("flow", "x_", "y_", "u_", "v_")), path
+
+
 @dataclass
 class _Walk:
     """The walk itself: fills its lists folder by folder."""
@@ -94,6 +118,8 @@ class _Walk:
     folders: list[str] = field(default_factory=list)
     lists: list[tuple[int, str]] = field(default_factory=list)  # (depth, path)
     unreadable: list[str] = field(default_factory=list)
+    packed: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
     _refusal: int | None = None  # why the first of them is
 
     def finish(self, called: str = "dataset") -> Tree:
@@ -106,41 +132,52 @@ class _Walk:
         if self.unreadable and not self.folders and not self.videos:
             raise UsageError(f"the {called} {self.unreadable[0]}", what_next(self._refusal))
         lists = tuple(path for _, path in sorted(self.lists))
-        return Tree(self.top, by_bytes(self.videos), by_bytes(self.folders), lists, tuple(self.unreadable))
+        videos, folders = by_bytes(self.videos), by_bytes(self.folders)
+        packed, pictures = by_bytes(self.packed), by_bytes(self.pictures)
+        return Tree(self.top, videos, folders, lists, tuple(self.unreadable), packed, pictures)
 
     def _walk(self) -> None:
-        """Every folder once: a link in a circle, or a second link to the same folder, is not followed."""
-        pending, visited = [(self.top, 0)], set[str]()  # real paths: some file systems give equal inode numbers
+        """Every folder once: a link in a circle, or a second link to the same folder, is not followed.
+
+        A folder is known again by its real path; some file systems give several folders one inode number.
+        """
+        pending, visited = [(self.top, os.path.realpath(self.top), 0)], set[str]()
         while pending:
-            folder, depth = pending.pop()
+            folder, real, depth = pending.pop()
+            if real in visited:
+                continue
+            visited.add(real)
             try:
-                place = os.path.realpath(folder)
-                if place in visited:
-                    continue
-                visited.add(place)
-                inner = self._take(folder, depth)
+                inner = self._take(folder, real, depth)
             except OSError as error:
                 self.unreadable.append(f"{printable(folder)} cannot be listed: {error.strerror}")
                 self._refusal = self._refusal or error.errno
                 continue
-            pending += [(path, depth + 1) for path in inner]
+            pending += [(path, real_path, depth + 1) for path, real_path in inner.items()]
             self.folders += inner
 
-    def _take(self, folder: str, depth: int) -> list[str]:
-        """Keep the files of one folder; returns the folders in it."""
-        inner: list[str] = []
+    def _take(self, folder: str, real: str, depth: int) -> dict[str, str]:
+        """Keep the files of one folder; returns the folders in it, each with its real path."""
+        inner: dict[str, str] = {}
+        picture: str | None = None
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name.lower()
                 if name.startswith("."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    inner.append(entry.path)
+                    inner[entry.path] = real.rstrip(os.sep) + os.sep + entry.name
                 elif name.endswith(VIDEO_EXTENSIONS):
                     self.videos.append(entry.path)
                 elif name.endswith(LIST_EXTENSIONS):
                     if depth <= MAX_LIST_DEPTH:
                         self.lists.append((depth, entry.path))
+                elif name.endswith(PACKED_EXTENSIONS):
+                    self.packed.append(entry.path)
+                elif name.endswith(PICTURE_EXTENSIONS):
+                    picture = min(picture or entry.path, entry.path, key=_is_flow)
                 elif entry.is_symlink() and entry.is_dir():
-                    inner.append(entry.path)
+                    inner[entry.path] = os.path.realpath(entry.path)
+        if picture is not None:
+            self.pictures.append(picture)
         return inner

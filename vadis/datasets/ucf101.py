@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble, nearest, refuse_missing
-from vadis.datasets.layout import is_named
 from vadis.datasets.listing import Dataset, Request, class_key
+from vadis.datasets.lists import is_named
 from vadis.datasets.text import read_lines
 from vadis.datasets.tree import Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
@@ -18,7 +18,10 @@ from vadis.results import printable
 NUM_CLASSES = 101
 NUM_FILES = 13_320
 COUNTS = {"train": (9_537, 9_586, 9_624), "test": (3_783, 3_734, 3_696)}  # lines of trainlist0N.txt, testlist0N.txt
-SOURCE = "UCF101TrainTestSplits-RecognitionTask.zip from https://www.crcv.ucf.edu/data/UCF101.php"
+SOURCE = (
+    "UCF101TrainTestSplits-RecognitionTask.zip from https://www.crcv.ucf.edu/data/UCF101.php, or where that fails from "
+    "https://huggingface.co/datasets/MichiganNLP/ucf-101"
+)
 TEST_GROUPS = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}  # what the official lists follow, all 13,320 files
 SPELLINGS = {"HandStandPushups": "HandstandPushups"}  # in file names: in classInd.txt and the folders
 

@@ -7,7 +7,7 @@ import json
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.atomic import FULL_DISK
+from vadis.batch.journal import PASSING_ERRORS
+from vadis.datasets.listing import Example, path_below
 from vadis.errors import OutputLockedError, UsageError
+from vadis.parsing import parse_json
 from vadis.results import printable
 
 ANSWERS_NAME = "answers.jsonl"
 
 Logits = NDArray[np.float32]  # (classes,)
 Key = tuple[str, float | None]
+
+FAILURES_OF_A_MOMENT = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
+"""Codes of errors that lie in the machine, its load or its limits; such a video is asked again."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,11 @@ class Answer:
     def key(self) -> Key:
         """What tells an example from the others: several can be parts of one file."""
         return printable(self.path), self.start_seconds
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again would give the same: a failure of a moment is not final."""
+        return self.error is None or self.error.partition(":")[0] not in FAILURES_OF_A_MOMENT
 
     def to_json(self) -> dict[str, Any]:
         """One line of ``answers.jsonl``; logits keep 6 digits."""
@@ -63,6 +74,8 @@ class AnswerFile:
     Args:
         path: appears at once, with its header.
         settings: what decides the answers; a file made with others is refused.
+        root: the folder of the dataset; a video is known by its path below it, however that folder was named. None:
+            by its path as it is.
 
     Raises:
         UsageError: for a file with other settings, with a damaged line, or that is no answer file, none of which is
@@ -71,7 +84,8 @@ class AnswerFile:
         OSError: where the disk is full.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], root: str | None = None) -> None:
+        self.num_appended, self._root = 0, root
         self._path, self._settings = path, json.loads(json.dumps(settings))
         self._descriptor = _opened(path)
         self.close = weakref.finalize(self, os.close, self._descriptor)
@@ -84,11 +98,24 @@ class AnswerFile:
         Raises:
             OSError: where the disk does not take it; the file is then as before.
         """
-        record = found.to_json()
+        record = replace(found, path=self._place(found.path)).to_json()
         self._write(record)
         kept = Answer.from_json(record)
         self.answers[kept.key] = kept
+        self.num_appended += 1
         return kept
+
+    def key(self, example: Example) -> Key:
+        """Return what an example's answer is found by."""
+        return printable(self._place(example.path)), example.start_seconds
+
+    def known(self, example: Example) -> Answer | None:
+        """Return the answer that is there for an example; None where it has to be asked for, perhaps again."""
+        found = self.answers.get(self.key(example))
+        return found if found is not None and found.is_final else None
+
+    def _place(self, path: str) -> str:
+        return path if self._root is None else path_below(path, self._root)
 
     def _read(self) -> dict[Key, Answer]:
         content = self._path.read_bytes()
@@ -122,6 +149,21 @@ class AnswerFile:
             raise
 
 
+def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
+    """Remove a file of answers that differ from these ``settings`` in the model file alone: it has been replaced.
+
+    Raises:
+        UsageError: as ``AnswerFile`` does.
+        OSError: where the file cannot be removed.
+    """
+    if not path.exists():
+        return
+    there = parsed(path, path.read_bytes())[0]
+    wanted = json.loads(json.dumps(settings))
+    if {**there, "model_sha256": None} == {**wanted, "model_sha256": None} and there != wanted:
+        path.unlink()
+
+
 def parsed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Answer], int]:
     """The settings of an answer file, its answers by their keys (of equal ones the last), and the bytes of whole lines.
 
@@ -131,7 +173,7 @@ def parsed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Answer
     whole = content.rfind(b"\n") + 1
     header, *lines = content[:whole].splitlines() or [b""]
     try:
-        settings = json.loads(header)["settings"]
+        settings = parse_json(header)["settings"]
         num_classes = len(settings["classes"]) if "classes" in settings else None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{_shown(path)} is not a file of answers", hint="choose another folder") from error
@@ -141,7 +183,7 @@ def parsed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Answer
 
 def _answer(path: Path, number: int, line: bytes, num_classes: int | None) -> Answer:
     try:
-        found = Answer.from_json(json.loads(line))
+        found = Answer.from_json(parse_json(line))
         is_sound = all(_is_finite_row(row, num_classes) for row in found.logits.values())
     except (ValueError, KeyError, TypeError, AttributeError):
         is_sound = False

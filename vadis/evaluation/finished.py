@@ -5,7 +5,6 @@ been done, by the paper's authors. What does not count is said, with the reason.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from vadis.errors import UsageError
 from vadis.evaluation.cells import COLUMNS, DATASET_TITLES, Cell
 from vadis.evaluation.runs import METRICS_NAME
+from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.training.finetuning import MODEL_NAME, RUN_NAME, STORE_NAME
 from vadis.training.fixed import FOLDER_NAME as FEATURES_NAME
@@ -238,7 +238,7 @@ def _dataset_of(run: Values) -> object:
 def _json(path: Path) -> Values:
     """An object from a file; empty where there is none."""
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

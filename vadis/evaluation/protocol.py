@@ -15,6 +15,7 @@ import numpy as np
 
 from vadis.batching import Batches
 from vadis.datasets import Dataset, Example
+from vadis.datasets.parts import tested_part
 from vadis.errors import UsageError, VideoError
 from vadis.evaluation.answers import Answer, AnswerFile, Key, Logits
 from vadis.inference import Progress, reporter
@@ -49,9 +50,11 @@ def answers(
     batches = Batches(0, model.device)
 
     def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
-        streams, clips = prepared.clips(reporter(prepared.path, prepared.video, progress))
-        found, video = [], prepared.video
-        for each in outputs_together(clips, video, model, WHOLE_VIDEO, batches, streams=streams, flip=flip):
+        streams, clips = prepared.clips(reporter(prepared, progress))
+        found, video, expected = [], prepared.video, prepared.expected_num_frames
+        for each in outputs_together(
+            clips, video, model, WHOLE_VIDEO, batches, expected=expected, streams=streams, flip=flip
+        ):
             if each is None:
                 yield
             else:
@@ -74,9 +77,7 @@ def answers(
 def _begin(model: Model, decoders: Decoders, example: Example) -> Preparation:
     """The part of an example's video that the test looks at, begun."""
     rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
-    start = round((example.start_seconds or 0) * rate)
-    if example.end_seconds is not None:
-        count = min(count, max(1, round(example.end_seconds * rate) - start))
+    start, count = tested_part(example, decoders, rate, count)
     return Preparation(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
 
 
@@ -91,6 +92,8 @@ def evaluate(
 ) -> Iterator[Answer]:
     """An answer for every example, in order; those that ``file`` holds are not asked for again, new ones go into it.
 
+    A video that failed for a reason of the moment (``FAILURES_OF_A_MOMENT``) is asked again.
+
     ``jobs`` as for ``classify_many``.
 
     Raises:
@@ -100,17 +103,13 @@ def evaluate(
     check_classes(examples, model)
     missing: dict[Key, Example] = {}
     for example in examples:
-        if _key(example) not in file.answers:
-            missing.setdefault(_key(example), example)
-    found = answers(missing.values(), model, flip=flip, progress=progress, jobs=jobs)
+        if file.known(example) is None:
+            missing.setdefault(file.key(example), example)
+    found = answers(tuple(missing.values()), model, flip=flip, progress=progress, jobs=jobs)
     with closing(found):
         for example in examples:
-            known = file.answers.get(_key(example))
-            yield file.append(next(found)) if known is None else known
-
-
-def _key(example: Example) -> Key:
-    return printable(example.path), example.start_seconds
+            key = file.key(example)
+            yield file.answers[key] if missing.pop(key, None) is None else file.append(next(found))
 
 
 def check_classes(examples: Iterable[Example], model: Model) -> None:

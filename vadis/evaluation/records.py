@@ -30,6 +30,7 @@ class Record:
     labels: tuple[str, ...]
     error: str | None
     made_by: tuple[str, str, tuple[str, ...]] | None  # model, its sha256, streams; None of an error
+    seconds: float | None = None  # the length of the video
 
 
 @dataclass
@@ -96,13 +97,13 @@ def matched(records: Iterable[Record], dataset: Dataset, examples: Sequence[Exam
         UsageError: for examples that are parts of files; records of different files for one example; records by
             different models or streams; no record of the split; no label that is a class of the dataset.
     """
-    cut = [example.path for example in examples if example.start_seconds is not None]
+    chosen, repeated, outside = _assigned(records, dataset, examples)
+    cut = [example.path for example in examples if not _is_whole(example, chosen.get(example.path))]
     if cut:
         raise UsageError(
             f"{counted(cut, 'example')} are parts of files, and records are of whole files: {some(cut)}",
             hint="let vadis evaluate look at the videos itself, with --model",
         )
-    chosen, repeated, outside = _assigned(records, dataset, examples)
     if not chosen:
         raise UsageError(
             f"none of the {outside:,} records is of a video of this split in {printable(dataset.root)}",
@@ -147,7 +148,15 @@ def _record(result: VideoResult) -> Record:
         return Record(result.path, (), f"{result.error_code}: {result.error_message}", None)
     made_by = str(result.model), str(result.model_sha256), result.streams
     whole = None if "no_flow" in result.flags else made_by  # a single frame, judged by RGB alone
-    return Record(result.path, tuple(label.label for label in result.labels), None, whole)
+    labels = tuple(label.label for label in result.labels)
+    return Record(result.path, labels, None, whole, result.duration_seconds)
+
+
+def _is_whole(example: Example, record: Record | None) -> bool:
+    """Whether an example is its whole file, which of one that may be trimmed only a record tells."""
+    if example.may_be_trimmed:
+        return record is None or record.error is not None or example.span(record.seconds) == (0.0, None)
+    return example.start_seconds is None
 
 
 def _assigned(

@@ -1,6 +1,5 @@
 """Tests that have been run: their answers read again, and the mean over the splits of a dataset."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from vadis.errors import UsageError, what_next
 from vadis.evaluation.answers import ANSWERS_NAME, Answer, parsed
 from vadis.evaluation.metrics import Metrics, metrics
+from vadis.parsing import parse_json
 from vadis.results import printable
 
 METRICS_NAME = "metrics.json"
@@ -73,7 +73,7 @@ def read_run(folder: Path, *, partial: bool = False) -> PastRun:
 def _num_examples(path: Path) -> int | None:
     """The videos of the finished evaluation beside; None where there is none."""
     try:
-        summary = json.loads(path.read_bytes())
+        summary = parse_json(path.read_bytes())
         counts = {column["num_examples"] for column in summary.values() if isinstance(column, dict)}
     except FileNotFoundError:
         return None

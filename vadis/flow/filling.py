@@ -24,6 +24,7 @@ from vadis.flow.of_video import Frames, with_flow
 from vadis.flow.recording import record
 from vadis.flow.store import FlowStore
 from vadis.video.ahead import Ahead, begun_ahead
+from vadis.video.facts import VideoFacts
 from vadis.video.isolation import Decoders
 from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
@@ -60,10 +61,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class FlowProgress:
-    """``frames_done`` of the video ``path``, all of them by now written."""
+    """``frames_done`` of the video ``path``, all of them by now written.
+
+    ``partial``: at its end, what is known of a video that could be read only in part.
+    """
 
     path: str
     frames_done: int
+    partial: VideoFacts | None = None
 
 
 def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
@@ -159,8 +164,11 @@ class _Filling:
             return
         with self._opened as video:
             frames = chunks((frame.pixels for frame in video), _chunk_frames(self._device))
+            num_frames = 0
             for num_frames in _write(self._video, self._store, with_flow(frames, self._device, ahead.check)):
                 yield FlowProgress(self._video, num_frames)
+            if video.facts.status == "partial":
+                yield FlowProgress(self._video, num_frames, video.facts)
 
 
 def _write(video: str, store: FlowStore, flowing: Flowing) -> Iterator[int]:

@@ -24,10 +24,11 @@ from vadis.atomic import FULL_DISK, temporary_beside
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.flow.codes import BOUND, STEPS, decoded
 from vadis.flow.recording import CODEC
+from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
 from vadis.video.frames import SHORT_SIDE
-from vadis.video.reader import StartFrame, open_gray
+from vadis.video.reader import open_gray
 from vadis.video.timegrid import GRID_FPS
 
 if TYPE_CHECKING:
@@ -93,18 +94,16 @@ class FlowStore:
         with self._opened(video, 0) as flow:
             return _length(flow)
 
-    def read(self, video: VideoPath, start_frame: StartFrame = 0, num_frames: int | None = None) -> NDArray[np.float32]:
+    def read(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> NDArray[np.float32]:
         """The flow of some frames of a video, float32 (T, 2, H, W) in pixels per frame; else as ``read_codes``."""
         return decoded(self.read_codes(video, start_frame, num_frames))
 
-    def read_codes(
-        self, video: VideoPath, start_frame: StartFrame = 0, num_frames: int | None = None
-    ) -> NDArray[np.uint8]:
+    def read_codes(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> NDArray[np.uint8]:
         """The flow of some frames of a video as it is stored, for ``codes.decoded``; only these are decoded.
 
         Args:
             video: the file that the flow was computed from.
-            start_frame: the first, or how to choose it by the number of frames there are.
+            start_frame: the first.
             num_frames: how many, or None for all to the end; fewer come back where the video ends before.
 
         Returns:
@@ -120,7 +119,7 @@ class FlowStore:
         return codes.reshape(len(codes), 2, height // 2, width)  # (T, 2, H, W)
 
     @contextmanager
-    def _opened(self, video: VideoPath, start_frame: StartFrame) -> Iterator["Video"]:
+    def _opened(self, video: VideoPath, start_frame: int) -> Iterator["Video"]:
         path = self.path(video)
         try:
             with open_gray(path, start_frame=start_frame) as flow:
@@ -154,7 +153,7 @@ class FlowStore:
 def _read_settings(path: Path) -> dict[str, Any] | None:
     """The settings of a store, None where there is none."""
     try:
-        settings = json.loads(path.read_bytes())
+        settings = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -16,7 +16,7 @@ from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
 from vadis.models.card import FORMAT_VERSION, Model, ModelCard
 from vadis.models.folded import LAYERS, FoldedI3D
 from vadis.models.fused import Fused
-from vadis.models.i3d import I3D, MIN_FRAMES, TEMPORAL_STRIDE
+from vadis.models.i3d import I3D, MIN_FRAMES
 from vadis.models.lstm import ConvLSTM
 from vadis.models.two_stream import Averaged, snapshot_network
 from vadis.streams import STREAMS
@@ -120,7 +120,6 @@ MODELS: dict[str, Architecture] = {
         millions=25,
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
-        prediction_stride=TEMPORAL_STRIDE,
         layers=LAYERS,
         fold=_fold_i3d,
     ),

@@ -26,7 +26,6 @@ class Architecture:
         test_window: the temporal footprint of one prediction at test; None where the whole video is one clip.
         test_frames: of a video, that the paper's test looks at.
         min_frames: that a network takes.
-        prediction_stride: frames between predictions at test.
         sampling: by stream, which frames of a window a network sees.
         crop, short_side: px, of what it sees; and of the frames that this is cut from.
         meet: where the streams meet: "network" (one network takes them all), "training" (networks of their own,
@@ -51,7 +50,6 @@ class Architecture:
     millions: int
     build: Callable[[tuple[str, ...], int, float], nn.Module]
     min_frames: int = 1
-    prediction_stride: int = 1
     crop: int = 224
     short_side: int = 256
     layers: tuple[str, ...] = (FEATURES, LOGITS)

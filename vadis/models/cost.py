@@ -44,13 +44,11 @@ def training_flops(architecture: str, streams: tuple[str, ...]) -> int:
 def video_flops(architecture: str, streams: tuple[str, ...]) -> int:
     """Operations of the paper's test of one video, 10 s or longer.
 
-    I3D takes the 250 frames whole, completed to a multiple of 8; the others in windows of their own.
+    I3D takes the 250 frames whole; the others in windows of their own.
     """
     row = MODELS[architecture]
-    if row.test_window is None:
-        frames, windows = -(-row.test_frames // row.prediction_stride) * row.prediction_stride, 1
-    else:
-        frames, windows = row.test_window, -(-row.test_frames // row.test_window)
+    frames = row.test_window or row.test_frames
+    windows = -(-row.test_frames // frames)
     return windows * sum(_flops(architecture, taken, frames) for taken in row.networks(streams).values())
 
 

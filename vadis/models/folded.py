@@ -6,6 +6,9 @@ needs, begins with the front padding and ends with the back padding of TensorFlo
 in chunks equal those of one pass over it, in constant memory. The four branches of an Inception block lag
 differently; their outputs queue up and the common length goes on.
 
+How SAME pads in front depends on the length modulo 4 (``i3d.PADDING_PERIOD``), known before the first chunk. What is
+pooled comes out of a ReLU, so zeros around it are as good as what TensorFlow does, which leaves them out.
+
 On the CPU, tensors are channels-last (B, T, H, W, C in memory), in which max pooling is some 15 times faster and a
 slice along time is no copy, and weights are laid out once for oneDNN, which then needs no reordering at every call.
 Axes: B batch, C channels, T time, H, W.
@@ -25,12 +28,13 @@ from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
     MIN_FRAMES,
+    PADDING_PERIOD,
     ROWS,
-    TEMPORAL_STRIDE,
     ConvUnit,
     MixedUnit,
     PoolUnit,
     Triple,
+    frames_per_step,
     same_padding,
 )
 from vadis.models.onednn import Convolution, FilteredStem, onednn_convolution
@@ -38,6 +42,14 @@ from vadis.models.onednn import Convolution, FilteredStem, onednn_convolution
 CHANNELS_LAST = torch.channels_last_3d
 FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: what the last layer sees, and what it says
 LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
+
+
+class Windowed(Protocol):
+    """An operation with SAME padding, in the row ``row`` of the network."""
+
+    row: str
+    kernel: Triple
+    stride: Triple
 
 
 class Windows(NamedTuple):
@@ -50,7 +62,7 @@ class Windows(NamedTuple):
 class Passage(Protocol):
     """How a clip goes through the network: at once (``WholeClip``) or in chunks (``ChunkedClip``)."""
 
-    def windows(self, operation: object, x: Tensor | None, kernel: int, stride: int) -> Windows | None:
+    def windows(self, operation: Windowed, x: Tensor | None) -> Windows | None:
         """What ``operation`` can work on now that ``x`` (B, C, T, H, W) has arrived; None: nothing yet."""
         ...
 
@@ -66,10 +78,10 @@ class Passage(Protocol):
 class WholeClip:
     """A clip of any length in one piece."""
 
-    def windows(self, operation: object, x: Tensor | None, kernel: int, stride: int) -> Windows | None:
+    def windows(self, operation: Windowed, x: Tensor | None) -> Windows | None:
         """All frames, padded as SAME says for their number; a symmetric padding is left to the operation (no copy)."""
         assert x is not None
-        front, back = same_padding(x.shape[2], kernel, stride)
+        front, back = same_padding(x.shape[2], operation.kernel[0], operation.stride[0])
         if front == back:
             return Windows(x, front)
         parts = [_blank(x, front), x, _blank(x, back)]
@@ -85,13 +97,10 @@ class WholeClip:
 
 
 class ChunkedClip:
-    """A clip whose length, a multiple of 8 frames, is not known until its last chunk.
-
-    Every operation along time then sees an even number of frames, so its padding is known from the start.
-    """
+    """A clip of which the length modulo 4 is known from the start, and the length itself with its last chunk."""
 
     def __init__(self) -> None:
-        self.last = False  # set before the last chunk is fed
+        self.num_frames, self.last = 0, False  # set before each chunk is fed
         self._held: dict[object, Tensor] = {}  # operation → frames that its next window needs
         self._queued: dict[object, list[list[Tensor]]] = {}  # block → what its faster branches have ready
 
@@ -109,11 +118,12 @@ class ChunkedClip:
         queued = [part for queues in self._queued.values() for queue in queues for part in queue]
         return sum(tensor.numel() for tensor in [*self._held.values(), *queued])
 
-    def windows(self, operation: object, x: Tensor | None, kernel: int, stride: int) -> Windows | None:
+    def windows(self, operation: Windowed, x: Tensor | None) -> Windows | None:
         """Held frames, then ``x``, then after the last chunk the back padding; cut to whole windows."""
+        kernel, stride = operation.kernel[0], operation.stride[0]
         if kernel == 1:
             return None if x is None else Windows(x, 0)
-        front, back = same_padding(TEMPORAL_STRIDE * kernel, kernel, stride)
+        front, back = same_padding(-(-self.num_frames * stride // frames_per_step(operation.row)), kernel, stride)
         ready = self._join(operation, x, kernel, stride, front, back if self.last else 0)
         return None if ready is None else Windows(ready, 0)
 
@@ -187,8 +197,8 @@ class Place(NamedTuple):
 class FoldedConv:
     """Convolution + batch norm + ReLU as one convolution with a bias."""
 
-    def __init__(self, unit: ConvUnit, place: Place) -> None:
-        self.kernel, self.stride = _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
+    def __init__(self, unit: ConvUnit, place: Place, row: str) -> None:
+        self.row, self.kernel, self.stride = row, _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
         weight, bias = fold_batch_norm(unit)
         is_plain = place == Place(torch.device("cpu"), torch.float32)
         has_onednn = is_plain and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -200,7 +210,7 @@ class FoldedConv:
         """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``; None where there is no whole window yet."""
         if x is not None and self.is_padded:
             x = self._pad_space(x)
-        ready = passage.windows(self, x, self.kernel[0], self.stride[0])
+        ready = passage.windows(self, x)
         if ready is None:
             return None
         space = (0, 0) if self.is_padded else (self.kernel[1] // 2, self.kernel[2] // 2)
@@ -215,12 +225,12 @@ class FoldedConv:
 class FoldedPool:
     """Max pooling without a padded copy: the odd element of SAME, at the end, is what ``ceil_mode`` allows for."""
 
-    def __init__(self, unit: PoolUnit) -> None:
-        self.kernel, self.stride = unit.kernel, unit.stride
+    def __init__(self, unit: PoolUnit, row: str) -> None:
+        self.row, self.kernel, self.stride = row, unit.kernel, unit.stride
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, C, T', H', W'), as ``PoolUnit``; None where there is no whole window yet."""
-        ready = passage.windows(self, x, self.kernel[0], self.stride[0])
+        ready = passage.windows(self, x)
         if ready is None:
             return None
         height, width = map(same_padding, ready.x.shape[3:], self.kernel[1:], self.stride[1:])
@@ -234,8 +244,8 @@ class FoldedPool:
 class FoldedMixed:
     """An Inception block, its branches brought level."""
 
-    def __init__(self, unit: MixedUnit, place: Place) -> None:
-        self.branches = [[_fold(inner, place) for inner in branch.children()] for branch in unit.children()]
+    def __init__(self, unit: MixedUnit, place: Place, row: str) -> None:
+        self.branches = [[_fold(inner, place, row) for inner in branch.children()] for branch in unit.children()]
 
     def __call__(self, x: Tensor | None, passage: Passage) -> Tensor | None:
         """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T', H, W), as ``MixedUnit``."""
@@ -283,15 +293,14 @@ class FoldedI3D:
     Args:
         network: the training form; its parameters are copied.
         device: where to compute.
-        precision: of the convolutions. bfloat16 changes the logits by about a hundredth of the largest and gains
-            nothing, measured on a CPU and on an H200: 174 clips of 64 frames per second, and 289 in float32, where
-            cuDNN multiplies in TF32 (tests/benchmarks/gpu.py).
+        precision: of the convolutions. bfloat16 changes the logits by about a hundredth of the largest and is slower,
+            on a CPU and on an H200, where cuDNN multiplies float32 in TF32 (tests/benchmarks/gpu.py).
     """
 
     def __init__(self, network: I3D, device: torch.device, precision: torch.dtype = torch.float32) -> None:
         self.device, self.in_channels = device, network.in_channels
         self.place = Place(device, precision)
-        body = {name: _fold(unit, self.place) for name, unit in network.named_children() if name != LOGITS}
+        body = {name: _fold(unit, self.place, name) for name, unit in network.named_children() if name != LOGITS}
         self.operations: dict[str, Operation] = {
             **body,
             FEATURES: FoldedPooling(),
@@ -309,9 +318,9 @@ class FoldedI3D:
         assert output is not None
         return output
 
-    def open(self, layer: str = LOGITS) -> "ChunkedI3D":
-        """A new clip, to be fed in chunks."""
-        return ChunkedI3D(self, layer)
+    def open(self, layer: str = LOGITS, *, num_frames: int = 0) -> "ChunkedI3D":
+        """A new clip, to be fed in chunks, of ``num_frames`` frames: only the remainder by 4 counts."""
+        return ChunkedI3D(self, layer, num_frames)
 
     @torch.inference_mode()
     def _run(self, x: Tensor, passage: Passage, layer: str) -> Tensor | None:
@@ -330,23 +339,26 @@ class FoldedI3D:
 
 
 class ChunkedI3D:
-    """One clip on its way through a network, in chunks of any length, in constant memory."""
+    """One clip on its way through a network, in chunks of any length, in constant memory; see ``FoldedI3D.open``."""
 
-    def __init__(self, network: FoldedI3D, layer: str) -> None:
+    def __init__(self, network: FoldedI3D, layer: str, num_frames: int) -> None:
         self._network, self._layer = network, layer
-        self._passage, self._frames = ChunkedClip(), 0
+        self._passage, self._frames, self._expected = ChunkedClip(), 0, num_frames
 
     def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
         """The logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
 
         Prediction j of a clip is complete some 60 frames after the frame 8 (j + 1) at its centre. With the ``last``
-        chunk the clip must have a multiple of 8 frames, 16 at least (``windows.extended`` sees to it), else ValueError.
+        chunk the clip must have 9 frames at least, and as many modulo 4 as was said beforehand, else ValueError.
         A chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
         """
         frames = self._frames + x.shape[2]
-        if last and (frames % TEMPORAL_STRIDE or frames < 2 * TEMPORAL_STRIDE):
-            raise ValueError(f"a chunked clip ends after a multiple of {TEMPORAL_STRIDE} frames, got {frames}")
+        if last and ((frames - self._expected) % PADDING_PERIOD or frames < MIN_FRAMES):
+            raise ValueError(
+                f"a clip opened for {self._expected} frames, modulo {PADDING_PERIOD}, ended after {frames}"
+            )
         before, self._passage.last = self._passage.state(), last
+        self._passage.num_frames = frames if last else self._expected
         try:
             fed = self._network._run(x, self._passage, self._layer)
         except BaseException:
@@ -368,13 +380,13 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
 
 
-def _fold(unit: nn.Module, place: Place) -> Operation:
+def _fold(unit: nn.Module, place: Place, row: str) -> Operation:
     if isinstance(unit, ConvUnit):
-        return FoldedConv(unit, place)
+        return FoldedConv(unit, place, row)
     if isinstance(unit, PoolUnit):
-        return FoldedPool(unit)
+        return FoldedPool(unit, row)
     if isinstance(unit, MixedUnit):
-        return FoldedMixed(unit, place)
+        return FoldedMixed(unit, place, row)
     raise TypeError(f"no inference form for {type(unit).__name__}")
 
 

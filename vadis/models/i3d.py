@@ -4,6 +4,14 @@ References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 201
 (2) google-deepmind/kinetics-i3d, ``i3d.py`` at 0667e88, whose names the endpoints keep.
 
 The network is ``ROWS``; everything below it only says what a row means. Axes: B batch, C channels, T time, H, W.
+
+SAME along time, for a clip of T frames (frames added in front and at the end):
+
+    T mod 4                               0      1      2      3
+    Conv3d_1a_7x7, stride 2, on T         2, 3   3, 3   2, 3   3, 3
+    MaxPool3d_4a_3x3, stride 2, on ⌈T/2⌉  0, 1   1, 1   1, 1   0, 1
+    MaxPool3d_5a_2x2, stride 2, on ⌈T/4⌉  0, 0, or 0, 1 where ⌈T/4⌉ is odd
+    3×3×3, stride 1                       1, 1
 """
 
 from collections.abc import Iterator
@@ -23,6 +31,8 @@ BATCH_NORM_MOMENTUM = 1e-3  # 1 - decay 0.999 (2)
 FEATURE_CHANNELS = 1024  # of Mixed_5c, at width 1
 HEAD_POOL: Triple = (2, 7, 7)  # average, stride 1, VALID (2): 7 = 224 / 32
 TEMPORAL_STRIDE = 8  # frames per step of Mixed_5c: strides of Conv3d_1a, MaxPool3d_4a and MaxPool3d_5a
+PADDING_PERIOD = 4  # frames; clips whose lengths agree modulo this are padded alike in front: the strides of Conv3d_1a
+# and MaxPool3d_4a. MaxPool3d_5a, whose kernel is its stride, is padded at the end alone.
 MIN_FRAMES = 9  # two steps of Mixed_5c, the least that the head's 2-step average takes
 
 
@@ -83,18 +93,33 @@ ROWS: tuple[Conv | Pool | Mixed, ...] = (
 )
 
 
+def frames_per_step(layer: str) -> int:
+    """Return the temporal stride from the clip to the output of a layer."""
+    stride = 1
+    for row in ROWS:
+        stride *= 1 if isinstance(row, Mixed) else row.stride[0]
+        if row.name == layer:
+            break
+    return stride
+
+
+def _is_averaged(layer: str) -> bool:
+    """Whether a layer comes after the head's average over two steps."""
+    return all(row.name != layer for row in ROWS)
+
+
 def step_centre(layer: str, step: int) -> Fraction:
     """Where step ``step`` of a layer's output lies in the clip, in frames.
 
     A layer of temporal stride s has a step for every s frames, ``[s·j, s·(j + 1))``, centred at s·j + s/2. What
     follows the head's average over two steps of 8 frames lies between them, at 8·(j + 1).
     """
-    stride = 1
-    for row in ROWS:
-        stride *= 1 if isinstance(row, Mixed) else row.stride[0]
-        if row.name == layer:
-            return Fraction(2 * step + 1, 2) * stride
-    return Fraction(TEMPORAL_STRIDE * (step + 1))
+    return frames_per_step(layer) * (step + (Fraction(1) if _is_averaged(layer) else Fraction(1, 2)))
+
+
+def num_steps(layer: str, num_frames: int) -> int:
+    """Return how many steps a layer has for a clip: ⌈T / s⌉, and one less after the head's average over two."""
+    return -(-num_frames // frames_per_step(layer)) - _is_averaged(layer)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -18,9 +18,8 @@ def annotate(
     *,
     with_sound: bool = True,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-    finished: Callable[[VideoFacts], None] = lambda facts: None,
-) -> int:
-    """Write ``video`` with what ``result`` says drawn in to ``path``; returns the number of frames.
+) -> VideoFacts:
+    """Write ``video`` with what ``result`` says drawn in to ``path``; returns what is known of it now that all is read.
 
     Args:
         video: the file that the result is of.
@@ -28,7 +27,6 @@ def annotate(
         path: with an extension of ``vadis.report.video_file.CONTAINERS``.
         with_sound: copy the sound, bit by bit.
         progress: called after each frame with how many are done, and how many the header declares.
-        finished: called with what is known of ``video`` at its end, such as that parts of it are missing.
 
     Raises:
         VideoError: where the video cannot be read.
@@ -44,13 +42,19 @@ def annotate(
         source = stack.enter_context(open_source(decoders, video))
         sound = stack.enter_context(open_sound(decoders, video)) if with_sound else None
         overlay, facts = Overlay(result, source.size), source.facts
-        start, copied = source.start_seconds or Fraction(0), sound if sound and sound.streams else None
+        first, copied = source.first_seconds, sound if sound and sound.streams else None
         with video_file(
-            path, source.size, facts.source_fps, pixel_aspect=source.pixel_aspect, sound=copied, first_seconds=start
+            path,
+            source.size,
+            facts.source_fps,
+            pixel_aspect=source.pixel_aspect,
+            colours=source.colours,
+            sound=copied,
+            zero_seconds=(source.start_seconds or Fraction(0)) - first,
         ) as write:
             for frame in source.source_frames():
-                write(overlay.draw(frame.pixels, frame.seconds), frame.seconds, frame.duration_seconds)
+                seconds = first + frame.seconds
+                write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds)
                 done += 1
                 progress(done, facts.frames_declared)
-        finished(source.facts)
-    return done
+    return source.facts

@@ -69,16 +69,14 @@ def write_flow_video(
     path: Path,
     device: "torch.device",
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-    finished: Callable[[VideoFacts], None] = lambda facts: None,
-) -> int:
-    """Write the 25 fps grid of ``video`` with its TV-L1 flow to the right of it; returns the number of frames.
+) -> VideoFacts:
+    """Write the 25 fps grid of ``video`` with its TV-L1 flow to the right of it; returns what is known of ``video``.
 
     Args:
         video: a file.
         path: with an extension of ``vadis.report.video_file.CONTAINERS``.
         device: where the flow is computed.
         progress: called after each frame with how many are done, and how many the header promises.
-        finished: called with what is known of ``video`` at its end, such as that parts of it are missing.
 
     Raises:
         VideoError: where the video cannot be read; ``too_short``, where it has one frame only.
@@ -86,13 +84,14 @@ def write_flow_video(
     """
     from vadis.errors import VideoError
     from vadis.flow.of_video import with_flow
+    from vadis.video.colour import BT709
     from vadis.video.isolation import Decoders
     from vadis.video.windows import chunks
 
     done, (wheel, is_wheel) = 0, legend()
     with Decoders() as decoders, decoders.open(video) as opened:
         width, height = opened.size
-        with video_file(path, (2 * width, height), Fraction(FPS)) as write:
+        with video_file(path, (2 * width, height), Fraction(FPS), colours=BT709) as write:
             pairs = with_flow(chunks((frame.pixels for frame in opened), CHUNK_FRAMES), device)
             for frames, flows in pairs:  # (T, H, W, 3), (T, 2, H, W)
                 if flows is None:
@@ -104,5 +103,4 @@ def write_flow_video(
                     write(np.concatenate([frame, coloured], axis=1), Fraction(done, FPS), Fraction(1, FPS))
                     done += 1
                     progress(done, opened.expected_num_frames)
-        finished(opened.facts)
-    return done
+    return opened.facts

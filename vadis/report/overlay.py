@@ -3,6 +3,7 @@
 OpenCV draws the letters; it is imported when something is drawn, because its desktop wheel needs libGL.
 """
 
+import sys
 from fractions import Fraction
 from types import ModuleType
 
@@ -142,10 +143,16 @@ def opencv() -> ModuleType:
     Raises:
         VadisError: where it cannot be loaded, with what to install.
     """
+    path = list(sys.path)
     try:
         import cv2
-    except ImportError as error:
-        hint = "install libGL (Debian: apt-get install libgl1), or replace opencv-python by opencv-python-headless"
-        raise VadisError(f"OpenCV, which draws into videos, cannot be loaded: {error}", hint=hint) from error
+    except Exception as error:  # whatever a broken installation raises
+        sys.path[:] = path  # where it fails, OpenCV's loader leaves its own folder there, which holds a `typing`
+        hint = (
+            "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace opencv-python "
+            "by opencv-python-headless"
+        )
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise VadisError(f"OpenCV, which draws into videos, cannot be loaded: {reason}", hint=hint) from error
     module: ModuleType = cv2
     return module

@@ -1,6 +1,5 @@
 """The log of a training run (``log.jsonl``, written by training/log.py) as numbers to draw."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vadis.parsing import parse_json
 
 Values = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ def read_log(path: Path) -> RunLog:
 def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:
             continue
         if isinstance(event, dict):

@@ -14,6 +14,7 @@ from typing import Any
 from vadis.atomic import temporary_beside
 from vadis.errors import UsageError
 from vadis.formats import visible
+from vadis.parsing import parse_json
 from vadis.report.page import head, read
 from vadis.report.plots import plot_curves
 
@@ -57,6 +58,7 @@ def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str
             yield '<p class="warn">The test had not come to its end.</p>\n'
         if metrics.get("failed"):
             yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
+        yield from _states(metrics.get("states") or {})
         yield "</section>\n"
     elif run:
         yield '<p class="warn">Not tested yet.</p>\n'
@@ -91,6 +93,15 @@ def _figures(columns: Mapping[str, Mapping[str, Any]]) -> str:
         for name, column in columns.items()
     ]
     return _table(["", *FIGURES.values(), "videos"], rows)
+
+
+def _states(states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Which state of each training run the model file holds."""
+    for run, state in states.items():
+        chosen = f"after step {state['step']:,} of {state['steps']:,}, "
+        found = state.get("validation")
+        why = f"which has the lowest validation loss, {found['loss']:.3f}" if found else "the last; none was validated"
+        yield f"<p>{_text(f'{run}: the model file holds the state {chosen}{why}')}.</p>\n"
 
 
 def _classes(name: str, per_class: Mapping[str, float | None]) -> str:
@@ -142,7 +153,7 @@ def _logs(folder: Path) -> dict[str, Path]:
 def _json(path: Path) -> Mapping[str, Any]:
     """An object from a file of the run; empty where there is none."""
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -63,8 +63,9 @@ class Budget:
 
 def thumbnails(decoders: Decoders, place: str, result: VideoResult, count: int) -> Iterator[Thumbnail]:
     """Pictures of a labelled video's moments, each made when it is asked for; ends where the file cannot be read."""
+    first = result.segments[0].start if result.segments else 0.0
     for seconds in moments(result, count):
-        picture = _frame(decoders, place, seconds)
+        picture = _frame(decoders, place, seconds - first)
         if picture is None:
             return
         yield Thumbnail(seconds, base64.b64encode(jpeg(picture)).decode("ascii"))
@@ -75,11 +76,11 @@ def moments(result: VideoResult, count: int) -> list[float]:
 
     Where there are fewer stretches than that, the widest gaps between these times are halved.
     """
-    end = result.segments[-1].end if result.segments else 0.0
+    first, end = (result.segments[0].start, result.segments[-1].end) if result.segments else (0.0, 0.0)
     best = sorted(stretches(result.segments), key=lambda run: -(run.end - run.start) * run.score)
     found = [(run.start + run.end) / 2 for run in best[:count]]
     while end > 0 and len(found) < count:
-        edges = [0.0, *sorted(found), end]
+        edges = [first, *sorted(found), end]
         gaps = [(after - before, before) for before, after in pairwise(edges)]
         width, before = max(gaps)
         if width < 1.0:  # second: the same picture again
@@ -89,9 +90,9 @@ def moments(result: VideoResult, count: int) -> list[float]:
 
 
 def _frame(decoders: Decoders, place: str, seconds: float) -> NDArray[np.uint8] | None:
-    """The picture (H, W, 3) at this time."""
+    """The picture (H, W, 3) at this time after the first."""
     try:
-        with decoders.open(place, start_frame=int(seconds * GRID_FPS), max_frames=1) as video:
+        with decoders.open(place, start_frame=max(0, int(seconds * GRID_FPS)), max_frames=1) as video:
             return next((frame.pixels for frame in video), None)
     except VideoError:
         return None

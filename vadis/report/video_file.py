@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from vadis.atomic import DISK_ERRORS, temporary_beside
 from vadis.errors import UsageError, VadisError, what_next
 from vadis.results import printable
+
+if TYPE_CHECKING:
+    from vadis.video.colour import Colours
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """FFmpeg's name of a container, by the extension of the file."""
@@ -37,8 +40,9 @@ def video_file(
     fps: Fraction | None,
     *,
     pixel_aspect: Fraction = Fraction(1),
+    colours: "Colours | None" = None,
     sound: Any = None,
-    first_seconds: Fraction = Fraction(0),
+    zero_seconds: Fraction = Fraction(0),
     encoding: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Write]:
     """Gives ``write(pixels, seconds, duration)``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
@@ -50,8 +54,9 @@ def video_file(
         size: (width, height) of the pictures.
         fps: what the file says of its rate; the pictures' times decide.
         pixel_aspect: width of a pixel by its height.
+        colours: in which the pictures are written, and what the file says of them; None: by BT.601, and nothing.
         sound: a ``vadis.video.reader.Sound``, whose packets are copied in step with the pictures.
-        first_seconds: when the picture of time 0 is shown, by the clock of the sound.
+        zero_seconds: what is time 0 for the pictures, by the clock of the sound.
         encoding: options of x264 on top of our own; where it was left out of FFmpeg they count nothing.
 
     Raises:
@@ -63,9 +68,9 @@ def video_file(
     try:
         with temporary_beside(path) as (temporary, file):
             with av.open(f"file:{temporary.absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
-                writer = _Writer(container, size, fps, pixel_aspect, encoding)
+                writer = _Writer(container, size, fps, pixel_aspect, colours, encoding)
                 if sound is not None:
-                    writer.add_sound(sound, first_seconds)
+                    writer.add_sound(sound, zero_seconds)
                 yield writer.write
                 writer.finish()
             os.fsync(file.fileno())
@@ -85,8 +90,11 @@ class _Writer:
         size: tuple[int, int],
         fps: Fraction | None,
         pixel_aspect: Fraction,
+        colours: "Colours | None",
         encoding: Mapping[str, str],
     ) -> None:
+        from av.video.reformatter import VideoReformatter
+
         name, self._ticks, options = _encoder()
         options |= encoding if name == "libx264" else {}
         self._container = container
@@ -96,10 +104,17 @@ class _Writer:
         self._stream.codec_context.time_base = Fraction(1, self._ticks)
         if pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = pixel_aspect
+        self._matrix = None
+        if colours is not None:
+            context = self._stream.codec_context
+            self._matrix = context.colorspace = colours.matrix
+            context.color_trc, context.color_primaries = colours.transfer, colours.primaries
+            context.color_range = 1  # AVCOL_RANGE_MPEG: limited, as yuv420p is written
+        self._reformatter = VideoReformatter()
         self._sound: Iterator[tuple[Fraction, Any]] = iter(())
         self._waiting: tuple[Fraction, Any] | None = None
 
-    def add_sound(self, sound: Any, first_seconds: Fraction) -> None:
+    def add_sound(self, sound: Any, zero_seconds: Fraction) -> None:
         """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
         import av
 
@@ -110,7 +125,7 @@ class _Writer:
             except (ValueError, av.FFmpegError) as error:
                 _refuse_disk(error)
                 raise _no_room_for(stream) from error
-        self._sound = self._placed(sound.packets, copies, first_seconds)
+        self._sound = self._placed(sound.packets, copies, zero_seconds)
         self._waiting = next(self._sound, None)
         try:
             self._container.start_encoding()
@@ -118,10 +133,10 @@ class _Writer:
             _refuse_disk(error)
             raise _no_room_for(*sound.streams) from error
 
-    def _placed(self, packets: Any, copies: dict[int, Any], first_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
+    def _placed(self, packets: Any, copies: dict[int, Any], zero_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
         """Packets with their times after the first picture, bound for their new streams."""
         for packet in packets:
-            seconds = packet.dts * packet.time_base - first_seconds
+            seconds = packet.dts * packet.time_base - zero_seconds
             packet.stream = copies[packet.stream.index]
             yield seconds, packet
 
@@ -134,6 +149,8 @@ class _Writer:
         if height % 2 or width % 2:
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        if self._matrix is not None:  # else the encoder's own conversion, which is that by BT.601
+            frame = self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=self._matrix, threads=1)
         frame.time_base = Fraction(1, self._ticks)
         frame.pts = round(seconds * self._ticks)
         frame.duration = max(1, round(duration * self._ticks))

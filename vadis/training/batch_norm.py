@@ -33,6 +33,11 @@ class RunningAverages:
         for buffer, before in zip(self._buffers + self._counters, self._before, strict=True):
             buffer.copy_(before)
 
+    def before(self) -> dict[int, Tensor]:
+        """Return what the buffers were when the step began, by the address of each."""
+        pairs = zip(self._buffers + self._counters, self._before, strict=True)
+        return {buffer.data_ptr(): before for buffer, before in pairs}
+
     def add(self, share: float) -> None:
         """A micro-batch has passed in training mode; ``share`` is its part of this process's clips in the step.
 

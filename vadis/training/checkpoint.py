@@ -28,6 +28,7 @@ from torch import Tensor
 
 from vadis.atomic import FULL_DISK, sync_folder
 from vadis.errors import VadisError, what_next
+from vadis.parsing import parse_json
 from vadis.training.log import RESUME
 
 SCHEMA = 1
@@ -100,7 +101,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             message = f"the checkpoint {path} is damaged: {name} is not what was written"
             raise DamagedCheckpointError(message, hint=_PASSED_OVER)
     tensors = safetensors.torch.load(contents[TENSORS])
-    return Checkpoint(manifest["step"], tensors, json.loads(contents[STATE]))
+    return Checkpoint(manifest["step"], tensors, parse_json(contents[STATE]))
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
@@ -195,11 +196,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the checkpoint at ``path``, proven by its own seal."""
     content = (path / MANIFEST).read_bytes()
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         del values["seal"]
         if content != _sealed(values):
             raise ValueError("the seal does not fit")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         message = f"the checkpoint {path} is damaged: {MANIFEST} is not what was written"
         raise DamagedCheckpointError(message, hint=_PASSED_OVER) from error
     if values["schema"] != SCHEMA:

@@ -7,24 +7,25 @@
     RUN/curves.png           how they went
     RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 
-The last layer is new. Everything else is copied from the model, after a comparison name by name and shape by shape.
+The last layer is new, unless the model knows the same classes. Everything else is copied from the model, after a
+comparison name by name and shape by shape.
 """
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vadis.atomic import temporary_beside
 from vadis.datasets import Dataset, Example
-from vadis.errors import UsageError, what_next
+from vadis.datasets.holdout import Division, hold_out
+from vadis.datasets.listing import path_below
+from vadis.errors import UsageError
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inflation import from_imagenet
@@ -37,16 +38,15 @@ from vadis.training.log import Event
 from vadis.training.loop import Outcome, Settings, train
 from vadis.training.order import derived_seed
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Validation, never, validate_clips
+from vadis.training.run_folder import is_longer, read_json, write_json
+from vadis.training.validation import KeptState, Validation, never, validate_clips
 from vadis.weights.labels import label_fault
 from vadis.weights.model_file import describe_difference, save_model
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
-HELD_OUT = 20  # one group of this many is kept for validation, where a dataset has none and the recipe needs it
-
-_CLIP_NUMBER = re.compile(r"_c?\d+$")  # v_Archery_g08_c03 → v_Archery_g08; the clips of a group look alike
+HELD_OUT = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
 @dataclass(frozen=True)
@@ -117,31 +117,41 @@ class Plan:
         return self.row.networks(self.streams) if self.mode == "fixed" else self.row.runs(self.streams)
 
     @property
+    def keeps_last_layer(self) -> bool:
+        """Whether the model to begin from tells the same classes apart, in whatever order."""
+        return self.start is not None and sorted(self.start.card.labels) == sorted(self.dataset.classes)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether half of the clips are shown mirrored: not of classes that are known to tell left from right."""
+        knows_sides = self.start is not None and self.start.card.provenance.get("mirror") is False
+        return self.mirror and self.first_recipe.mirror and not (self.keeps_last_layer and knows_sides)
+
+    @property
     def card(self) -> ModelCard:
-        """The card of the model to be, without its metrics."""
+        """The card of the model to be, without its metrics.
+
+        Of the model to begin from it has the architecture and the width, which its networks have. What that model does
+        with its labels (``threshold``, ``otherwise``), what its recipe chose (``test_window``) and how it makes flow
+        faster (``crop_first``) were found for its own classes or training, and say nothing about this one.
+        """
         data = {"name": self.dataset.name, "split": self.dataset.split}
         begun = self.start or self.imagenet
         provenance = {
             "dataset": data,
             "from": None if begun is None else {"model": begun.card.name, "sha256": begun.sha256},
             "mode": self.mode if self.start else "scratch",
-            "mirror": self.mirror and self.first_recipe.mirror,
+            "mirror": self.mirrors,
             "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
         }
-        streams, labels = self.streams, self.dataset.classes
+        row, window, place = self.row, self.first_recipe.test_window, f"-{data['name']}-split{data['split']}"
         name = self.architecture if self.start is None else self.start.card.name
-        name = self.first_recipe.dataset or f"{name}-{data['name']}-split{data['split']}"
-        window = self.first_recipe.test_window
-        if self.start is not None:
-            card = replace(self.start.card, name=name, streams=streams, labels=labels, provenance=provenance)
-            return replace(card, test_window=window) if window else card
-        row = self.row
         return ModelCard(
-            name,
-            self.architecture,
-            streams,
-            labels,
-            self.width,
+            name=self.first_recipe.dataset or name.removesuffix(place) + place,
+            architecture=self.architecture if self.start is None else self.start.card.architecture,
+            streams=self.streams,
+            labels=self.dataset.classes,
+            width=self.width if self.start is None else self.start.card.width,
             window_frames=window or row.window_frames,
             test_window=window or None,
             short_side=row.short_side,
@@ -150,23 +160,26 @@ class Plan:
         )
 
     def splits(self, run: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """The examples to learn from, and those for validation, which may be none.
+        """Return the examples to learn from, and those for validation, which may be none."""
+        division = self.division(run)
+        return division.learnt, division.held_out
 
-        Without a "val" split, a recipe that goes by the validation loss has every ``HELD_OUT``-th group of training
-        clips kept for it. The test split is never looked at.
+    def division(self, run: str) -> Division:
+        """Divide the training examples into those to learn from and those for validation, which may be none.
+
+        Without a "val" split, a recipe that goes by the validation loss has ``HELD_OUT`` of the training clips kept for
+        it, whole recordings of each class. The test split is never looked at.
         """
         examples, val = self.dataset.splits["train"], self.dataset.splits.get("val", ())
         if val or self.recipes[run].schedule != "plateau":
-            return examples, val
-        names = sorted({_group(example) for example in examples}, key=lambda name: hashlib.sha256(name).digest())
-        kept = set(names[::HELD_OUT])
-        if len(names) < 2:
+            return Division(examples, val, ())
+        division = hold_out(examples, HELD_OUT, self.dataset.root)
+        if not division.held_out:
             raise UsageError(
                 "there are too few videos to keep some for validation",
                 hint="make a split for it (val/), or use --set schedule=steps, which needs none",
             )
-        learnt = tuple(each for each in examples if _group(each) not in kept)
-        return learnt, tuple(each for each in examples if _group(each) in kept)
+        return division
 
     def to_json(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -182,36 +195,23 @@ def _length_fault(row: Architecture, frames: int) -> str | None:
     return f"must be {row.window_frames}" if frames != row.window_frames else None
 
 
-def _group(example: Example) -> bytes:
-    return os.fsencode(_CLIP_NUMBER.sub("", Path(example.path).stem))
-
-
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
-    """Make ``folder`` the folder of this run, or go on with it.
+    """Make ``folder`` the folder of this run, or go on with it, with ``resume`` also for more steps than before.
 
     Raises:
         UsageError: where it holds another run, or anything else.
     """
     path, wanted = folder / RUN_NAME, json.loads(json.dumps(plan.to_json()))
     name = printable(str(folder))
-    try:
-        if not path.exists():
-            refuse_foreign(folder)
-            with temporary_beside(path) as (temporary, file):
-                file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
-            return
-        there = json.loads(path.read_bytes())
-    except OSError as error:
-        message = f"{name} cannot hold a training run: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-    except ValueError as error:
-        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
-    if not isinstance(there, dict) or there != wanted:
-        found = there if isinstance(there, dict) else {}
-        other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+    if not path.exists():
+        refuse_foreign(folder)
+        write_json(path, wanted)
+        return
+    there = read_json(path)
+    if resume and is_longer(wanted, there):
+        write_json(path, wanted)
+    elif there != wanted:
+        other = ", ".join(key for key in wanted if there.get(key) != wanted[key])
         raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder with -o")
     if not resume and any((folder / stream).exists() for stream in plan.recipes):
         raise UsageError(f"{name} holds this run already", hint="go on with it by --resume, or choose another folder")
@@ -232,6 +232,8 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """The networks of one run, by name, as training begins: the model's, with new last layers; or new altogether.
 
+    Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
+
     Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
 
     Raises:
@@ -241,7 +243,11 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
     for name, network in networks.items():
         if plan.start is not None:
-            copy_body(plan.start.networks[name].state_dict(), network)
+            source = plan.start.networks[name].state_dict()
+            copy_body(source, network)
+            if plan.keeps_last_layer:
+                known = plan.start.card.labels
+                _copy_last_layer(source, network, [known.index(label) for label in plan.dataset.classes])
         elif plan.imagenet is not None:
             _begin_from_imagenet(network, plan.imagenet)
     return networks
@@ -265,6 +271,16 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
         hint = "begin from a model of the same architecture and width, or from scratch"
         raise UsageError(f"the model to begin from is another network: {difference}", hint)
     network.load_state_dict({**own, **body})
+
+
+def _copy_last_layer(source: Mapping[str, Tensor], network: nn.Module, order: Sequence[int]) -> None:
+    """Copy the last layer, whose outputs are the first axis of all its tensors, in another ``order`` of outputs."""
+    last = {
+        key: value[torch.tensor(order, device=value.device)]
+        for key, value in source.items()
+        if key.startswith(LAST_LAYER)
+    }
+    network.load_state_dict({**network.state_dict(), **last})
 
 
 def _is_body(key: str) -> bool:
@@ -331,7 +347,7 @@ def clips_of(
         seed=recipe.seed,
         train=learning,
         store=store,
-        flip=plan.mirror and recipe.mirror,
+        flip=plan.mirrors,
         jitter=jitter if any(astuple(jitter)) else None,
         sampling=row.sampling,
         shrink=shrinking(row.short_side),
@@ -353,22 +369,29 @@ def began_with_imagenet(plan: Plan) -> bool | None:
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
     """The SHA-256 of a list of examples, by their paths below the dataset's folder: it may be moved."""
     rows = [
-        [printable(os.path.relpath(each.path, dataset.root)), each.label, each.start_seconds, each.end_seconds]
+        [printable(path_below(each.path, dataset.root)), each.label, each.start_seconds, each.end_seconds]
         for each in examples
     ]
     return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()
 
 
 def save(
-    folder: Path, plan: Plan, networks: Mapping[str, Mapping[str, Tensor]], metrics: Mapping[str, Any] | None = None
+    folder: Path,
+    plan: Plan,
+    networks: Mapping[str, Mapping[str, Tensor]],
+    states: Mapping[str, KeptState],
+    metrics: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the model file, with ``metrics`` in its provenance where there are any; returns its path.
+    """Write the model file; its provenance says which state of each run it holds, and ``metrics`` where there are any.
+
+    Returns its path.
 
     Raises:
         WeightsError: where it cannot be written.
     """
     card, path = plan.card, folder / MODEL_NAME
+    provenance = {**card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
     if metrics is not None:
-        card = replace(card, provenance={**card.provenance, "metrics": dict(metrics)})
-    save_model(path, card, networks)
+        provenance["metrics"] = dict(metrics)
+    save_model(path, replace(card, provenance=provenance), networks)
     return path

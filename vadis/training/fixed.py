@@ -29,12 +29,15 @@ from torch.nn import functional
 
 from vadis.atomic import temporary_beside
 from vadis.datasets import Example
+from vadis.datasets.listing import counted, path_below, some
+from vadis.datasets.parts import tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.features import mean_features
 from vadis.inference import Progress
 from vadis.models import MODELS, Model
 from vadis.models.folded import FEATURES
 from vadis.models.i3d import I3D
+from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.training.distributed import Process
 from vadis.training.finetuning import Plan, list_sha256, new_networks, tensors_of
@@ -81,6 +84,8 @@ class FeatureStore:
             "channels": channels,  # by network
             "layer": FEATURES,
             "frames": MODELS[model.card.architecture].test_frames,
+            "window_frames": model.card.window_frames,
+            "test_window": model.card.test_window,
         }
         self._refuse_others()
         self.reload()
@@ -136,7 +141,7 @@ class FeatureStore:
         return np.asarray(records[stream][[self._numbers[self._key(example)] for example in examples]], np.float32)
 
     def _key(self, example: Example) -> bytes:
-        place = printable(os.path.relpath(example.path, self._root))
+        place = printable(path_below(example.path, self._root))
         text = json.dumps([place, example.start_seconds, example.end_seconds])
         return hashlib.sha256(text.encode("ascii")).digest()
 
@@ -151,7 +156,7 @@ class FeatureStore:
                     file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
                     temporary.replace(path)
                 return
-            there = json.loads(path.read_bytes())
+            there = parse_json(path.read_bytes())
         except OSError as error:
             message = f"{name} cannot hold features: {error.strerror}"
             raise UsageError(message, hint=what_next(error.errno)) from error
@@ -185,11 +190,12 @@ def wanted_examples(plan: Plan) -> tuple[Example, ...]:
 
 
 def _start(plan: Plan, device: torch.device) -> Model:
-    """The model to begin from, to be used on ``device``."""
+    """The networks of the model to begin from, to be used on ``device`` as the model to be will use them."""
     if plan.start is None:
         raise UsageError("without a model there are no features to learn from", hint="name one with --from")
-    start = plan.start
-    return Model(start.card, start.networks, device, start.sha256).only(plan.streams)
+    start = plan.start.only(plan.streams)
+    card = replace(plan.card, name=start.card.name, labels=start.card.labels)
+    return Model(card, start.networks, device, start.sha256)
 
 
 def compute_features(
@@ -231,9 +237,7 @@ def _tested(
 ) -> dict[str, Features]:
     """What the paper's test sees of one example, just before the last layer: by network (channels,)."""
     rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
-    start = round((example.start_seconds or 0) * rate)
-    if example.end_seconds is not None:
-        frames = min(frames, max(1, round(example.end_seconds * rate) - start))
+    start, frames = tested_part(example, decoders, rate, frames)
     part = partial(mean_features, start_frame=start, max_frames=frames)
     found = part(example.path, model, listed=True, progress=progress, decoders=decoders)
     if len(found) < len(model.networks):
@@ -325,6 +329,9 @@ def train_last_layer(
     features = torch.from_numpy(store.rows(name, learnt))  # (N, channels)
     scale = float(features.square().mean().sqrt())
     network = new_networks(plan, name)[name]
+    if plan.keeps_last_layer:
+        with torch.no_grad():  # it was learnt on features as they are
+            last_layer(network).weight.mul_(scale)
     validation = FeatureClips(torch.from_numpy(store.rows(name, held_out)) / scale, held_out, classes)
 
     def validate(layer: nn.Module) -> Validation:
@@ -347,6 +354,16 @@ def train_last_layer(
     with torch.no_grad():
         last_layer(network).weight.div_(scale)
     return outcome, tensors_of(network)
+
+
+def refuse_lost_classes(plan: Plan, store: FeatureStore) -> None:
+    """Raise VadisError where there is no training video with features of a class: nobody could learn it."""
+    for run in plan.recipes:
+        learnt = plan.splits(run)[0]
+        lost = sorted({each.label for each in learnt} - {each.label for each in learnt if store.has(each)})
+        if lost:
+            message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
+            raise VadisError(message, hint="repair their videos, or take the classes out")
 
 
 def _refuse_gaps(plan: Plan, store: FeatureStore) -> None:

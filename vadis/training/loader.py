@@ -101,6 +101,8 @@ class VideoClips:
         self._sampling, self._shrink = dict(sampling), shrink
         # By example: 0, or 1 + the place of its error's code. Shared with loader workers, which count together.
         self._broken = torch.zeros(len(examples), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        # By example: its grid frames, 0 while nobody has looked. A header is read once, by one of the workers.
+        self._lengths = torch.zeros(len(examples), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -119,7 +121,7 @@ class VideoClips:
         for place in range(index, index + len(self)):
             number = place % len(self)
             try:
-                return self._load(self._examples[number], draw), self._labels[number], self._examples[number].path
+                return self._load(number, draw), self._labels[number], self._examples[number].path
             except VideoError as error:
                 self._note(number, error)
         raise VadisError("not one of the videos can be read", hint="the warnings before say why of each")
@@ -142,14 +144,44 @@ class VideoClips:
                 f"{count:,} of {len(self):,} videos cannot be read: {', '.join(named[:MOST_NAMED])}{more}",
                 hint=error.own_hint or "repair or remove them; up to 1 % are replaced by others",
             )
+        own = [place for place, label in enumerate(self._labels) if label == self._labels[number]]
+        if self._train and bool(self._broken[own].all()):
+            label = printable(self._examples[number].label)
+            message = (
+                f"the class {label} has no training video that can be read: {printable(self._examples[number].path)}"
+            )
+            raise VadisError(f"{message} ({error.code})", hint="repair its videos, or take the class out")
 
-    def _load(self, example: Example, draw: Draw | None) -> tuple[Tensor, ...]:
-        """The clip of one example, (C, T, 224, 224) by stream, as drawn or, without a draw, for testing."""
-        return tuple(self._seen(example, stream, draw) for stream in self._streams)
+    def _load(self, number: int, draw: Draw | None) -> tuple[Tensor, ...]:
+        """Return the clip of one example, (C, T, 224, 224) by stream, as drawn or, without a draw, for testing.
 
-    def _seen(self, example: Example, stream: str, draw: Draw | None) -> Tensor:
+        Its place follows from one length, so that all streams show the same moment. Where the file ends before that
+        length, the place is chosen again, for all of them, by the number of frames that there are.
+        """
+        example, length = self._examples[number], self._length(number)
+        for _ in range(2):
+            part = part_of(example, length, self._frames, draw)
+            try:
+                return tuple(self._seen(example.path, stream, part, draw) for stream in self._streams)
+            except _ShorterError as shorter:
+                length = shorter.length
+        raise VideoError("decode_failed", "it does not give the same frames when it is read again")
+
+    def _length(self, number: int) -> int:
+        """Return the grid frames of a video: the store's count, which was made by decoding, or else the header's."""
+        if self._lengths[number] == 0:
+            path = self._examples[number].path
+            if "flow" in self._streams:
+                assert self._store is not None
+                found = self._store.num_frames(path)
+            else:
+                found = _promised_length(path)
+            self._lengths[number] = found
+        return int(self._lengths[number])
+
+    def _seen(self, path: str, stream: str, part: Part, draw: Draw | None) -> Tensor:
         """What one stream shows of a clip."""
-        frames = self._window(example, stream, draw)[self._sampling.get(stream, slice(None))]
+        frames = self._window(path, stream, part, draw)[self._sampling.get(stream, slice(None))]
         is_mirrored = draw is not None and draw.is_mirrored and self._flip
         clip = packed(frames, stream, mirror=is_mirrored)  # (C, T, 224, 224)
         if self._shrink != 1:
@@ -158,51 +190,44 @@ class VideoClips:
             return clip
         return shift_colours(unpacked(clip), self._jitter, draw)
 
-    def _window(self, example: Example, stream: str, draw: Draw | None) -> Bytes:
-        """The cropped frames of a clip, read once, or twice where the header does not know the length of the video."""
-        choice = _Choice(example, self._frames, draw)
-        frames, length = self._read(example.path, stream, choice, draw)
-        if len(frames) < choice.part.count:
-            choice.length = length
-            frames, _ = self._read(example.path, stream, choice, draw)
-        if len(frames) < choice.part.count:
-            raise VideoError("decode_failed", "it does not give the same frames when it is read again")
-        return frames[np.arange(choice.part.length) % len(frames)] if choice.part.length > len(frames) else frames
+    def _window(self, path: str, stream: str, part: Part, draw: Draw | None) -> Bytes:
+        """Return the cropped frames of a clip; raise _ShorterError where the video ends before them."""
+        frames, end = self._read(path, stream, part, draw)
+        if len(frames) < part.count:
+            raise _ShorterError(end)
+        return frames[np.arange(part.length) % len(frames)] if part.length > len(frames) else frames
 
-    def _read(self, path: str, stream: str, choice: "_Choice", draw: Draw | None) -> tuple[Bytes, int | None]:
-        """The chosen frames, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and the video's length, if it was met."""
+    def _read(self, path: str, stream: str, part: Part, draw: Draw | None) -> tuple[Bytes, int]:
+        """Return the frames of a part, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and where reading ended."""
         if stream == "rgb":
             # In this process: loader workers are children already, and what ends one of them is said (order.py). Going
             # through a child of their own, clips would cross two pipes.
-            with open_video(path, start_frame=choice) as video:
+            with open_video(path, start_frame=part.start) as video:
                 rows, columns = crop_window(video.size, draw)
-                pictures = [frame.pixels[rows, columns] for frame in islice(video, choice.part.count)]
-                return np.stack(pictures) if pictures else np.empty(0, np.uint8), video.facts.num_frames
+                pictures = [frame.pixels[rows, columns] for frame in islice(video, part.count)]
+                end = video.facts.num_frames
+            frames = np.stack(pictures) if pictures else np.empty(0, np.uint8)
+            return frames, part.start + len(frames) if end is None else end
         assert self._store is not None
-        codes = self._store.read_codes(path, choice, self._frames)[: choice.part.count]  # (T, 2, H, W)
+        codes = self._store.read_codes(path, part.start, part.count)  # (T, 2, H, W)
         rows, columns = crop_window((codes.shape[3], codes.shape[2]), draw)
-        return np.ascontiguousarray(codes[:, :, rows, columns]), choice.part.start + len(codes)
+        return np.ascontiguousarray(codes[:, :, rows, columns]), part.start + len(codes)
 
 
-class _Choice:
-    """Chooses the part of a video that makes a clip as soon as the length is known, and remembers it.
+class _ShorterError(Exception):
+    """A video has fewer grid frames than it promised: ``length``."""
 
-    ``length`` is in grid frames; None goes by the header, and by nothing where that states none.
-    """
-
-    def __init__(self, example: Example, frames: int | None, draw: Draw | None) -> None:
-        self.length: int | None = None
-        self.part = Part(0, 0, 0)
-        self._example, self._frames, self._draw = example, frames, draw
-
-    def __call__(self, promised: int | None) -> int:
-        """The first frame of the part."""
-        length = promised if self.length is None else self.length
-        self.part = _FAR_AWAY if length is None else part_of(self._example, length, self._frames, self._draw)
-        return self.part.start
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
 
 
-_FAR_AWAY = Part(1 << 40, 1, 1)  # after the end of any video: reading it finds out where that is
+def _promised_length(path: str) -> int:
+    """Return the grid frames that a header promises; where it promises none, those that are there are counted."""
+    with open_video(path) as video:
+        if video.expected_num_frames is not None:
+            return video.expected_num_frames
+        return sum(1 for _ in video)
 
 
 def part_of(example: Example, length: int, frames: int | None, draw: Draw | None) -> Part:
@@ -212,8 +237,9 @@ def part_of(example: Example, length: int, frames: int | None, draw: Draw | None
         VideoError: ``too_short``.
     """
     # 10 frames, frames = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, frames = 4 → 0 1 2 0
-    first = 0 if example.start_seconds is None else round(example.start_seconds * GRID_FPS)
-    end = length if example.end_seconds is None else min(length, round(example.end_seconds * GRID_FPS))
+    start_seconds, end_seconds = example.span(length / GRID_FPS)
+    first = round(start_seconds * GRID_FPS)
+    end = length if end_seconds is None else min(length, round(end_seconds * GRID_FPS))
     room = end - first
     if room <= 0:
         raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.parsing import parse_json
 
 LOG_NAME = "log.jsonl"
 RESUME = "run the same command with --resume"  # what goes on, once the disk takes it
@@ -143,7 +144,7 @@ def _forget_after(path: Path, step: int, validated_at: int) -> None:
 
 def _is_past(line: bytes, step: int, validated_at: int) -> bool:
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         last = validated_at if values["event"] == Validated.__name__ else step
         return bool(values["step"] <= last) and line.endswith(b"\n")
     except (ValueError, KeyError, TypeError):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,8 @@ from vadis.training.log import Event, Failed, Log, MemoryShort, Resumed, Saved, 
 from vadis.training.order import Clip, ClipDataset, ClipOrder, derived_seed, micro_batches, share_of_step, stream_clips
 from vadis.training.recipes import Recipe
 from vadis.training.state import Progress, State
-from vadis.training.validation import Stopped, Validate, Validation, clip_losses, never, stack_clips
+from vadis.training.stopping import unless_stopped
+from vadis.training.validation import KeptState, Stopped, Validate, Validation, clip_losses, never, stack_clips
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
 NAMES_SHOWN = 6  # clips in a message; the log has them all
@@ -52,11 +54,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; the network holds the parameters after ``step`` steps."""
+    """How a run ended.
+
+    Attributes:
+        step: steps done in all.
+        validation: the last one of this process.
+        stopped_by: the signal that ended it early, after a checkpoint; the network is then as after ``step`` steps.
+        kept: which state the network holds at the end.
+    """
 
     step: int
-    validation: Validation | None  # the last one of this process
-    stopped_by: int = 0  # the signal that ended it early, after a checkpoint
+    validation: Validation | None
+    stopped_by: int = 0
+    kept: KeptState | None = None
 
 
 def train(
@@ -76,7 +86,8 @@ def train(
     """Train ``network``, in place, by ``recipe``; every process of a distributed run calls this alike.
 
     Args:
-        network: takes (B, C, T, H, W), gives logits (B, classes, steps); moved to the device of ``process``.
+        network: takes (B, C, T, H, W), gives logits (B, classes, steps); moved to the device of ``process``. At the
+            end it is as it was at the validation with the lowest loss; without any, as after the last step.
         clips: what it learns from.
         folder: of the run: log and checkpoints.
         labels: the class names, in the order of the clips' class numbers.
@@ -84,7 +95,8 @@ def train(
         validate: tells loss and accuracy on other clips; called by all processes.
         report: gets every event, in the main process only.
         stop_requested: asked often; the number of a signal makes the run save a checkpoint and end early. A step in
-            progress is dropped, and done again by the run that goes on.
+            progress is dropped, and done again by the run that goes on. On a CPU it may still be busy in a thread when
+            this returns (``stopping.is_left_alone``): end the process by ``os._exit`` then.
 
     Seeds PyTorch's global generators before every forward pass, from the recipe's seed and the clips' position.
 
@@ -115,7 +127,7 @@ def train(
             signum = stop.signum
         run.save()
         process.meet()  # torchrun sends SIGTERM to the others when the first one leaves
-        return Outcome(run.progress.step, run.validation, signum)
+        return Outcome(run.progress.step, run.validation, signum, None if signum else run.keep_best())
 
 
 @dataclass
@@ -152,6 +164,7 @@ class _Run:
     validation: Validation | None = None
     stream: Generator[Clip, None, None] | None = None
     pace: float | None = None  # seconds per step, smoothed
+    is_left_alone: bool = False  # a pass goes on although the run has been stopped
 
     def __post_init__(self) -> None:
         if not len(self.clips):
@@ -206,7 +219,7 @@ class _Run:
 
     def close(self) -> None:
         """End the processes that load clips."""
-        if self.stream is not None:
+        if self.stream is not None and not self.is_left_alone:  # else it is busy, and ends with the process
             self.stream.close()
 
     def is_finished(self) -> bool:
@@ -230,8 +243,16 @@ class _Run:
         step, before, found = self.progress.step, self.progress.plateau, self.validation
         self.progress.plateau = schedule.after_validation(self.recipe, before, found.loss)
         self.progress.validated_at = step
-        is_best = self.progress.plateau.best != before.best
+        is_best = self.state.keep_if_best(found.loss, found.accuracy)
         self.tell(Validated(step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
+
+    def keep_best(self) -> KeptState:
+        """Make the network what it was at its best validation, or leave it as it is where there was none."""
+        now = self.progress
+        self.state.restore_best()
+        if now.best_at is None:
+            return KeptState(now.step, now.step, None)
+        return KeptState(now.best_at, now.step, Validation(now.best_loss, now.best_accuracy))
 
     def take_step(self) -> None:
         """One update from ``batch_size`` clips; or, where memory runs out, none, and smaller micro-batches."""
@@ -243,7 +264,8 @@ class _Run:
         suspects = tally.suspects()
         stop, short, failed = self.process.largest(self.stop_requested(), int(is_short), len(suspects))
         if stop:
-            self.averages.restore()
+            if not self.is_left_alone:
+                self.averages.restore()
             raise Stopped(stop)
         if failed and not short:
             self._fail("loss", suspects)
@@ -273,15 +295,29 @@ class _Run:
         for piece in micro_batches(share, self.progress.micro_batch):
             if self.stop_requested():
                 return
-            clips = [self._next_clip(position) for position in piece]
-            self.averages.restore()
-            torch.manual_seed(derived_seed(self.recipe.seed, "dropout", piece.start))
-            losses, correct = clip_losses(self.network, *stack_clips(clips, self.process.device))
-            (losses.sum() / len(share)).backward()  # type: ignore[no-untyped-call]
+            work = partial(self._pass_piece, piece, len(share))
+            found = unless_stopped(work, self.stop_requested, self.process.device)
+            if found is None:
+                self.is_left_alone = True
+                return
+            names, losses, correct = found
             self.averages.add(len(piece) / len(share))
-            tally.names += [clip.name for clip in clips]
-            tally.losses.append(losses.detach())
+            tally.names += names
+            tally.losses.append(losses)
             tally.correct.append(correct)
+
+    def _pass_piece(self, piece: range, num_clips: int) -> tuple[list[str], Tensor, Tensor]:
+        """Load one micro-batch of a step of ``num_clips``, forward and backward.
+
+        Returns:
+            Its clips' names, their losses (B,), and whether each was right (B,).
+        """
+        clips = [self._next_clip(position) for position in piece]
+        self.averages.restore()
+        torch.manual_seed(derived_seed(self.recipe.seed, "dropout", piece.start))
+        losses, correct = clip_losses(self.network, *stack_clips(clips, self.process.device))
+        (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
+        return [clip.name for clip in clips], losses.detach(), correct
 
     def _next_clip(self, position: int) -> Clip:
         assert self.stream is not None
@@ -345,7 +381,10 @@ class _Run:
         now = (self.progress.step, self.progress.validated_at)
         if not self.process.is_main or self.saved == now:
             return
-        path = save_checkpoint(run_folder.checkpoints_in(self.folder), self.state.to_checkpoint(self.made_with))
+        # What is left alone may change the running averages while they are written; nothing else.
+        before = self.averages.before() if self.is_left_alone else {}
+        checkpoint = self.state.to_checkpoint(self.made_with, before)
+        path = save_checkpoint(run_folder.checkpoints_in(self.folder), checkpoint)
         self.saved, self.saved_seconds = now, time.monotonic()
         self.tell(Saved(self.progress.step, str(path), sum(file.stat().st_size for file in path.iterdir())))
 

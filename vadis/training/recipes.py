@@ -6,13 +6,13 @@ says anything. A recipe holds what decides the result; where and how fast it is 
 """
 
 import difflib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from vadis.errors import UsageError
+from vadis.parsing import parse_json
 
 SCHEDULES = ("plateau", "steps")
 
@@ -45,6 +45,7 @@ class Recipe:
         test_window: frames of the separate windows that the model looks through; 0: as its architecture does.
         dataset: what to learn from where no data are named: a key of ``vadis.datasets.MADE_HERE``; "" for nothing.
         videos: of each class, in all splits, of that dataset.
+        scales: batch, steps, validations and patience follow the number of clips, see ``scaled``.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Recipe:
     test_window: int = 0  # (paper) the whole video is one clip
     dataset: str = ""
     videos: int = 0
+    scales: bool = False
 
     def __post_init__(self) -> None:
         fault = _fault(self)
@@ -171,9 +173,9 @@ def _others(architecture: str, share: _Share) -> Iterator[Recipe]:
         validate_every=5_000,  # (ours)
     )
     for recipe in (tuned, scratch):
-        for dataset in ("ucf101", "hmdb51"):
-            name = recipe.name.replace("ucf101", dataset)
-            yield replace(recipe, name=f"{architecture}-{name}", batch_size=16 * share.clips)
+        for dataset in ("ucf101", "hmdb51", "folder"):
+            name = f"{architecture}-{recipe.name.replace('ucf101', dataset)}"
+            yield replace(recipe, name=name, batch_size=16 * share.clips, scales=dataset == "folder")
 
 
 _UCF101_FIXED = Recipe(  # the paper does not say how the last layer alone was trained
@@ -211,7 +213,13 @@ RECIPES: dict[str, Recipe] = {
         _KINETICS_RGB,
         name="kinetics-flow",
         steps=155_000,  # (code) a second cycle
-        milestones=(*_KINETICS_RGB.milestones, (115_000, 1e-1), (140_000, 1e-2), (150_000, 1e-3)),  # (code)
+        milestones=(  # (code) 1e-3 comes 3.5 k steps earlier than for RGB
+            (97_000, 1e-2),
+            (104_500, 1e-3),
+            (115_000, 1e-1),
+            (140_000, 1e-2),
+            (150_000, 1e-3),
+        ),
     ),
     "ucf101": _UCF101,
     "hmdb51": replace(_UCF101, name="hmdb51"),  # (paper) one protocol for both
@@ -219,10 +227,42 @@ RECIPES: dict[str, Recipe] = {
     "hmdb51-scratch": replace(_UCF101_SCRATCH, name="hmdb51-scratch"),
     "ucf101-fixed": _UCF101_FIXED,
     "hmdb51-fixed": replace(_UCF101_FIXED, name="hmdb51-fixed"),
+    "folder": replace(_UCF101, name="folder", scales=True),
+    "folder-scratch": replace(_UCF101_SCRATCH, name="folder-scratch", scales=True),
+    "folder-fixed": replace(_UCF101_FIXED, name="folder-fixed", scales=True),
     "camera-motion": _CAMERA_MOTION,
     **{recipe.name: recipe for row in _SHARES.items() for recipe in _others(*row)},
 }
 """Every recipe by its name."""
+
+
+STEPS_PER_EPOCH = 4  # (ours) of small datasets; UCF-101's 9,537 clips make 99
+EPOCHS = 50  # (paper) 5,000 steps of 96 clips on UCF-101
+EPOCHS_PER_VALIDATION = 2.5  # as for UCF-101
+LEAST_PATIENCE_STEPS = 60  # (ours) before the rate falls; 3 validations of 23 clips would be 30 steps of 6
+
+
+def scaled(recipe: Recipe, num_clips: int, num_processes: int = 1) -> Recipe:
+    """Return a recipe that ``scales`` for so many training clips: what UCF-101 has in epochs, with smaller batches.
+
+    Its own numbers are the most of each. A last layer alone is trained in batches of all clips, as often as ever.
+    """
+    if not recipe.scales:
+        return recipe
+    if recipe.micro_batch == recipe.batch_size:
+        return replace(
+            recipe, batch_size=min(recipe.batch_size, num_clips), micro_batch=min(recipe.batch_size, num_clips)
+        )
+    unit = recipe.micro_batch * num_processes
+    batch = min(recipe.batch_size, unit * max(1, round(num_clips / (STEPS_PER_EPOCH * unit))))
+    every = max(1, min(recipe.validate_every, math.ceil(EPOCHS_PER_VALIDATION * num_clips / batch)))
+    return replace(
+        recipe,
+        batch_size=batch,
+        steps=min(recipe.steps, math.ceil(EPOCHS * num_clips / batch)),
+        validate_every=every,
+        plateau_patience=max(recipe.plateau_patience, math.ceil(LEAST_PATIENCE_STEPS / every)),
+    )
 
 
 def find_recipe(name: str) -> Recipe:
@@ -262,7 +302,7 @@ def _parsed(name: str, kind: object, value: object) -> Any:
         if kind is str and isinstance(value, str):
             return value
         text = value.lower() if kind is bool and isinstance(value, str) else value  # True, as Python says it, too
-        parsed: Any = json.loads(text) if isinstance(text, str) else text
+        parsed: Any = parse_json(text) if isinstance(text, str) else text
         if kind is bool and type(parsed) is bool:
             return parsed
         if kind is float and type(parsed) in (int, float):

@@ -6,6 +6,7 @@ RUN/checkpoints/   see ``checkpoint``
 """
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ from typing import Any
 
 import torch
 
+from vadis.atomic import temporary_beside
 from vadis.errors import OutputLockedError, UsageError, what_next
+from vadis.parsing import parse_json
+from vadis.results import printable
 from vadis.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, load_newest, set_aside
 from vadis.training.distributed import Process
 from vadis.training.log import Resumed
@@ -62,6 +66,48 @@ def _lock(descriptor: int, folder: Path) -> None:
     os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
 
 
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what a run is made with, whole or not at all; raise UsageError where that cannot be."""
+    try:
+        with temporary_beside(path) as (temporary, file):
+            file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        message = f"{printable(str(path.parent))} cannot hold a training run: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what ``write_json`` wrote, of anything else an empty dictionary.
+
+    Raises:
+        UsageError: where the file is damaged, or cannot be read.
+    """
+    try:
+        values = parse_json(path.read_bytes())
+    except OSError as error:
+        message = f"{printable(str(path))} cannot be read: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
+    except ValueError as error:
+        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
+    return values if isinstance(values, dict) else {}
+
+
+def is_longer(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether a run is that which is ``there``, with more steps of the optimiser."""
+    before, now = there.get("recipes"), wanted["recipes"]
+    if (
+        not isinstance(before, dict)
+        or {**there, "recipes": 0} != {**wanted, "recipes": 0}
+        or before.keys() != now.keys()
+    ):
+        return False
+    same = all({**before[run], "steps": 0} == {**now[run], "steps": 0} for run in now)
+    return same and before != now and all(before[run]["steps"] <= now[run]["steps"] for run in now)
+
+
 def made_with(recipe: Recipe, labels: tuple[str, ...], data_sha256: str, process: Process) -> dict[str, Any]:
     """All that must be the same for a run to go on exactly, as plain JSON values."""
     on_cpu = process.device.type == "cpu"
@@ -85,12 +131,16 @@ _NAMES = {
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two ``made_with``, one clause each; ``labels`` are not compared here."""
+    """What differs between two ``made_with``, one clause each; ``labels`` are not compared here.
+
+    More steps are no difference: those that are done were the same.
+    """
     recipe_before, recipe_now = before["recipe"], now["recipe"]
+    is_longer = recipe_before["steps"] < recipe_now["steps"]
     found = [
         f"{name} was {recipe_before.get(name)!r} and is {recipe_now.get(name)!r}"
         for name in {**recipe_before, **recipe_now}
-        if recipe_before.get(name) != recipe_now.get(name)
+        if recipe_before.get(name) != recipe_now.get(name) and not (name == "steps" and is_longer)
     ]
     if before["data_sha256"] != now["data_sha256"]:
         found.append("the list of clips has changed")

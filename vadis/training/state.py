@@ -1,10 +1,13 @@
 """What changes while a network is trained, and so what a checkpoint holds: parameters, momentum, progress."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vadis.errors import UsageError
@@ -21,18 +24,26 @@ class Progress:
     micro_batch: int  # the recipe's, or less where memory was short
     step: int = 0  # done
     validated_at: int = 0  # step of the last validation
+    best_at: int | None = None  # step of the validation with the lowest loss so far
+    best_loss: float = math.inf  # in nats
+    best_accuracy: float = 0.0
     plateau: Plateau = field(default_factory=Plateau)
     smoothed_loss: float | None = None
     smoothed_accuracy: float | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
-        """The progress that ``dataclasses.asdict`` gave."""
-        return cls(**{**values, "plateau": Plateau(**values["plateau"])})
+        """The progress that ``to_json`` gave."""
+        best = math.inf if values["best_loss"] is None else values["best_loss"]
+        return cls(**{**values, "plateau": Plateau(**values["plateau"]), "best_loss": best})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the progress as plain JSON values, which know no infinity; ``from_json`` takes them."""
+        return {**asdict(self), "best_loss": None if self.best_at is None else self.best_loss}
 
 
 class State:
-    """A network with its optimiser and its progress.
+    """A network with its optimiser and its progress, and a copy of the network as it was at its best validation.
 
     Sets the dropout and the batch norms' decay of ``network`` as the recipe says. Parameters that need no gradient stay
     as they are.
@@ -42,6 +53,7 @@ class State:
         apply_recipe(network, recipe)
         self.network, self._recipe = network, recipe
         self.progress = Progress(micro_batch)
+        self._best: dict[str, Tensor] = {}  # on the CPU
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.SGD(
             self.parameters.values(),
@@ -60,14 +72,35 @@ class State:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
 
-    def to_checkpoint(self, made_with: dict[str, Any]) -> Checkpoint:
-        """All of it, with a note of what the run was made with."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+    def keep_if_best(self, loss: float, accuracy: float) -> bool:
+        """Keep the network as it is now where no validation before gave so low a loss; return whether that is so."""
+        if not loss < self.progress.best_loss:
+            return False
+        now = self.progress
+        now.best_at, now.best_loss, now.best_accuracy = now.step, loss, accuracy
+        self._best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
+        return True
+
+    def restore_best(self) -> None:
+        """Make the network what it was at its best validation, if there was one."""
+        if self._best:
+            self.network.load_state_dict(self._best)
+
+    def to_checkpoint(
+        self, made_with: dict[str, Any], instead: Mapping[int, Tensor] = MappingProxyType({})
+    ) -> Checkpoint:
+        """All of it, with a note of what the run was made with.
+
+        ``instead`` has tensors, by the address of those of the network, in whose place they are taken.
+        """
+        network = self.network.state_dict()
+        tensors = {f"network.{key}": instead.get(value.data_ptr(), value) for key, value in network.items()}
+        tensors |= {f"best.{key}": value for key, value in self._best.items()}
         for name, parameter in self.parameters.items():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum.{name}"] = momentum
-        return Checkpoint(self.progress.step, tensors, {"progress": asdict(self.progress), "made_with": made_with})
+        return Checkpoint(self.progress.step, tensors, {"progress": self.progress.to_json(), "made_with": made_with})
 
     def load(self, loaded: Checkpoint) -> None:
         """Take all of it from a checkpoint; raises UsageError where that is of another network."""
@@ -78,6 +111,9 @@ class State:
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict({key.removeprefix("network."): loaded.tensors[key] for key in found})
+        self._best = {
+            key.removeprefix("best."): value for key, value in loaded.tensors.items() if key.startswith("best.")
+        }
         for name, parameter in self.parameters.items():
             momentum = loaded.tensors.get(f"momentum.{name}")
             if momentum is not None:

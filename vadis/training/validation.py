@@ -1,7 +1,9 @@
 """How good a network is on clips that it does not learn from: the loss that steers the learning rate."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch.nn import functional
 from vadis.training.distributed import Process
 from vadis.training.order import Clip, ClipDataset, micro_batches, stream_clips
 from vadis.training.packing import unpacked
+from vadis.training.stopping import unless_stopped
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,32 @@ class Validation:
 
     loss: float
     accuracy: float
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """Which state of a run its network holds: that after ``step`` of ``steps`` steps.
+
+    ``validation`` is that of this state, the one with the lowest loss; None where there was none: it is the last state.
+    """
+
+    step: int
+    steps: int
+    validation: Validation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a model's card has it."""
+        chosen_by = "last" if self.validation is None else "validation loss"
+        found = {"step": self.step, "steps": self.steps, "chosen_by": chosen_by}
+        return found if self.validation is None else {**found, "validation": asdict(self.validation)}
+
+    def __str__(self) -> str:
+        if self.validation is None:
+            return f"the state after the last step, {self.steps:,}; no validation compared it with others"
+        return (
+            f"the state after step {self.step:,} of {self.steps:,}, which has the lowest validation loss: "
+            f"{self.validation.loss:.3f}, accuracy {self.validation.accuracy:.1%}"
+        )
 
 
 Validate = Callable[[nn.Module], Validation]
@@ -96,14 +125,23 @@ def validate_clips(
     own = range(each * process.rank, min(each * (process.rank + 1), len(clips)))
     stream = stream_clips(clips, [(index, 0, index) for index in own], workers)
     totals = torch.zeros(2, dtype=torch.float64)
-    for round_ in micro_batches(range(each), batch_size):  # as many rounds on every process
+
+    def stop_where_asked() -> None:
         (signum,) = process.largest(stop_requested())
         if signum:
             raise Stopped(signum)
-        batch = [next(stream) for place in round_ if place < len(own)]
-        if batch:
-            losses, correct = clip_losses(network, *stack_clips(batch, process.device))
-            totals += torch.stack([losses.double().sum(), correct.double().sum()]).cpu()
+
+    def next_sums(number: int) -> Tensor:
+        batch = [next(stream) for _ in range(number)]
+        losses, correct = clip_losses(network, *stack_clips(batch, process.device))
+        return torch.stack([losses.double().sum(), correct.double().sum()]).cpu()
+
+    for round_ in micro_batches(range(each), batch_size):  # as many rounds on every process
+        stop_where_asked()
+        number = sum(place < len(own) for place in round_)
+        sums = unless_stopped(partial(next_sums, number), stop_requested, process.device) if number else None
+        totals += 0 if sums is None else sums
+    stop_where_asked()
     mean = totals.to(process.device) / len(clips)
     process.average([mean])
     loss, accuracy = (mean * process.world_size).tolist()

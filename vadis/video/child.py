@@ -95,7 +95,9 @@ def _told_of_source(video: Video) -> Iterator[list[bytes | memoryview]]:
         "size": video.size,
         "facts": facts_to_json(video.facts),
         "start": None if video.start_seconds is None else pair_of(video.start_seconds),
+        "first": pair_of(video.first_seconds),
         "pixel_aspect": pair_of(video.pixel_aspect),
+        "colours": video.colours,
     }
     yield [packed({"video": about})]
     for frame in video.source_frames():

@@ -29,6 +29,8 @@ _MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented reco
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
 _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_WEBP_ANIMATED = 0x02  # the flag in the first byte of a WebP's VP8X chunk
 _STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
 _CONTAINERS = {
     b"\x1a\x45\xdf\xa3": "Matroska or WebM",
@@ -121,10 +123,15 @@ def refusal(path: str, error: Exception) -> VideoError:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD_BYTES)
+            animation = _animation(file, head)
     except OSError as unreadable:
         return os_refusal(unreadable)
     if _is_playlist(head):
         return VideoError("playlist_not_supported", "this is a playlist or script that names other files")
+    if animation is not None:
+        return VideoError(
+            "not_a_video", f"this is an {animation}, an animated image of a kind that vadis does not read"
+        )
     if _is_still(head):
         return VideoError("not_a_video", "this is an image, not a video")
     if _is_audio(head):
@@ -154,6 +161,25 @@ def _is_playlist(head: bytes) -> bool:
 
 def _is_still(head: bytes) -> bool:
     return head.startswith(_STILLS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _animation(file: BinaryIO, head: bytes) -> str | None:
+    """What kind of animated image this is, None where it is none that looks like a still image or like nothing."""
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & _WEBP_ANIMATED:
+        return "animated WebP"
+    if head.startswith(b"\x8aMNG"):
+        return "MNG"
+    return "animated PNG (APNG)" if head.startswith(_PNG) and _has_png_chunk(file, b"acTL", before=b"IDAT") else None
+
+
+def _has_png_chunk(file: BinaryIO, name: bytes, before: bytes) -> bool:
+    file.seek(len(_PNG))
+    for _ in range(_MAX_BOXES):
+        header = file.read(8)
+        if len(header) < 8 or header[4:] in (name, before):
+            return header[4:] == name
+        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # the chunk, and its checksum
+    return False
 
 
 def _is_audio(head: bytes) -> bool:
@@ -220,15 +246,54 @@ def _is_avi_cut(file: BinaryIO, size: int) -> bool:
 
 
 def _is_gif_cut(file: BinaryIO, size: int) -> bool:
-    """A GIF ends with a semicolon, which some writers pad with zeros."""
-    file.seek(max(0, size - _HEAD_BYTES))
-    return not file.read().rstrip(b"\0").endswith(b";")
+    """A GIF is a chain of blocks that ends with a semicolon; what some writers add behind it does not matter."""
+
+    def skip_colors(flags: bytes) -> None:
+        file.seek(3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
+
+    header = file.read(13)
+    skip_colors(header[10:11])
+    while (kind := file.read(1)) in (b"!", b","):
+        if kind == b"!":  # an extension, of the kind that the next byte tells
+            file.seek(1, os.SEEK_CUR)
+        else:  # a picture: its place, flags and colours, and the length of a code
+            skip_colors(file.read(9)[8:9])
+            file.seek(1, os.SEEK_CUR)
+        while length := file.read(1)[:1].strip(b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return kind != b";"
 
 
 def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
-    """The packets of a transport stream have one length, and a G where each begins."""
+    """The packets of a transport stream have one length, and a G where each begins, so also the one that is cut."""
     length = _mpegts_packet_bytes(file.read(_HEAD_BYTES))
-    return length is not None and size % length != 0
+    if length is None or size % length == 0:
+        return False
+    file.seek(size - size % length + _MPEGTS_PACKETS[length])
+    return file.read(1) in (b"G", b"")  # else something else was added behind
+
+
+def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
+    """The segment that follows the header states its size, unless it was recorded live."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        file.seek(at)
+        head = file.read(12)
+        if not head or not head[0]:
+            return False
+        id_bytes = 9 - head[0].bit_length()  # the first 1 tells how many bytes a number has
+        length = head[id_bytes : id_bytes + 8]
+        if not length or not length[0]:
+            return False
+        length_bytes = 9 - length[0].bit_length()
+        stated = int.from_bytes(length[:length_bytes], "big") & ((1 << 7 * length_bytes) - 1)
+        is_segment = head[:id_bytes] == _MATROSKA_SEGMENT
+        if is_segment and stated == (1 << 7 * length_bytes) - 1:
+            return False
+        at += id_bytes + length_bytes + stated
+        if is_segment or at >= size:
+            return at > size
+    return False
 
 
 def _mpegts_packet_bytes(head: bytes) -> int | None:
@@ -257,6 +322,7 @@ _MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
 """Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
 G stands in them."""
 
+_MATROSKA_SEGMENT = bytes.fromhex("18538067")
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 _CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
@@ -264,6 +330,7 @@ _CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
     "gif": _is_gif_cut,
     "mpegts": _is_mpegts_cut,
     "mpegvideo": _is_mpegts_cut,  # what FFmpeg takes the first few packets of a transport stream for
+    "matroska,webm": _is_matroska_cut,
     "asf": _is_asf_cut,
     MP4: _is_mp4_cut,
 }

@@ -66,8 +66,7 @@ class Child:
     """One process that decodes, and the two pipes to it."""
 
     def __init__(self, program: str, limits: Limits) -> None:
-        path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)
-        start = {"path": path, "parent": os.getpid(), "max_memory_mb": limits.max_memory_mb}
+        start = {"path": _import_path(), "parent": os.getpid(), "max_memory_mb": limits.max_memory_mb}
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         last_words, words = os.pipe()
         os.set_blocking(words, False)  # a child that talks on stderr is not held up by it
@@ -195,6 +194,17 @@ class Child:
         lines = [line for line in self._words.splitlines() if line.strip()]
         said = "".join(c for c in lines[-1] if c.isprintable())[:200] if lines and not how else ""
         return f"{how}: {said}" if said else how
+
+
+def _import_path() -> list[str]:
+    """Return where a child looks for modules: in the standard library, then wherever this process does.
+
+    Folders that stand before the standard library here must not stand in for modules of it there: the current folder,
+    or what another package has put in front (OpenCV, whose folder holds a ``typing``, where it cannot be loaded).
+    """
+    library = os.path.dirname(os.__file__)  # noqa: PTH120
+    path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)
+    return sorted(path, key=lambda entry: entry not in (library, f"{library}/lib-dynload"))
 
 
 def _widen(descriptor: int) -> None:

@@ -1,6 +1,7 @@
 """From the packets of a video stream to decoded frames in display order, past damage; with a tally of what is missing.
 
-A packet that cannot be decoded is skipped and counted; after ``MAX_FAILURES_IN_A_ROW`` of them the rest is given up.
+A packet that cannot be decoded is skipped and counted. Only where nothing could be decoded for ``MAX_LOST_SECONDS`` of
+the video is the rest given up.
 """
 
 from collections.abc import Iterator
@@ -13,14 +14,20 @@ import av
 from vadis.errors import VideoError
 from vadis.video.confinement import memory_refusal
 from vadis.video.container import disk_failure
+from vadis.video.continuity import Continuity
 from vadis.video.facts import Limits
 from vadis.video.timegrid import Clock
 
-MAX_FAILURES_IN_A_ROW = 8
+MAX_LOST_SECONDS = Fraction(20 * 60)
+"""Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
+on a packet of H.264 takes 20 µs to 0.2 ms, so it takes seconds until the rest is given up.)"""
 
 THREADS = 1
 """Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);
 many videos are read faster by many processes."""
+
+_DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
+_DISORDER = 3  # places by which one of them may be late; more than was seen
 
 _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "libaom-av1")
 """Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
@@ -38,10 +45,37 @@ class Tally:
     frames: int = 0
     patched: int = 0
     interlaced: int = 0
-    gave_up: bool = False  # the decoder, after many failures in a row
+    gave_up: bool = False  # the decoder, after nothing but failures for a long time
     broke_off: bool = False  # the container, by an error of its own
     jumped: bool = False  # not all was read, so that counts say nothing of what is missing
     ends: dict[int, int] = field(default_factory=dict)
+
+
+class _PixelAspect:
+    """Follows a sample aspect ratio that changes within a stream, where its container states none that differs.
+
+    PyAV's frames do not tell theirs, so one that is not that of the header is noted in their ``opaque``.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._context = stream.codec_context
+        self._first = self._read = self._shown = self._context.sample_aspect_ratio
+        self._since: int | None = None  # timestamp of the packet that changed it; frames before it may still come
+        self._is_followed = stream.sample_aspect_ratio == self._first
+
+    def after(self, packet: "av.Packet[Any] | None") -> None:
+        """Look at what the decoder says after this packet."""
+        if self._is_followed and self._context.sample_aspect_ratio != self._read:
+            self._read = self._context.sample_aspect_ratio
+            self._since = None if packet is None else packet.pts
+
+    def note(self, frame: av.VideoFrame) -> None:
+        """Note in the next frame what is known of it."""
+        if frame.pts is None or self._since is None or frame.pts >= self._since:
+            self._shown = self._read
+        if self._shown != self._first:
+            width, height = (self._shown or Fraction(1)).as_integer_ratio()
+            frame.opaque = Fraction(width, height)  # a new object for each: PyAV forgets one that two frames share
 
 
 class Decoder:
@@ -53,20 +87,31 @@ class Decoder:
         stream: one of its video streams, with a decoder.
         clock: tells the frames' times.
         limits: what is refused as ``too_large``.
+        interval: nominal seconds from frame to frame.
     """
 
     def __init__(
-        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, clock: Clock, limits: Limits
+        self,
+        path: str,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        clock: Clock,
+        limits: Limits,
+        interval: Fraction,
     ) -> None:
         self.tally = Tally()
+        self._interval = interval
+        self._since_failure = _DISORDERED_FRAMES  # frames
         self._path = path
         self._container = container
         self._stream = stream
         self._clock = clock
         self._limits = limits
+        self._continuity = Continuity(path, container.format.name, stream, interval)
         self._time_bases = {each.index: each.time_base or Fraction(0) for each in container.streams}
         context = stream.codec_context
         self._hides_frames = context.name in _HIDDEN_FRAMES
+        self._pixel_aspect = _PixelAspect(stream)
         context.options = {"max_pixels": str(limits.max_decoder_pixels)}  # a container's options are not heeded here
         context.thread_type = "SLICE"
         context.thread_count = THREADS
@@ -77,15 +122,9 @@ class Decoder:
         Raises:
             VideoError: ``too_large`` (also of memory), ``io_error``, ``permission_denied``, ``disappeared``.
         """
-        in_a_row = 0
-        for packet in self._packets():
-            frames = self._decode(packet)
-            in_a_row = in_a_row + 1 if frames is None else 0
-            if in_a_row >= MAX_FAILURES_IN_A_ROW:
-                self.tally.gave_up = True
-                return
-            for frame in frames or ():
-                yield frame, self._count(frame)
+        for frame, time in self._clock.timed(self._in_order()):
+            self._limits.check_length(time, self.tally.frames)
+            yield frame, time
 
     def frames_from(self, ticks: int) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """As ``frames``, from a key frame near a timestamp on; raises whatever FFmpeg raises where it cannot seek.
@@ -95,6 +134,7 @@ class Decoder:
         self.tally.jumped = True
         self._container.seek(ticks, stream=self._stream)
         self._clock.jump()
+        self._continuity.jump()
         return self.frames()
 
     def no_frames(self, *, is_cut: bool) -> VideoError:
@@ -109,6 +149,16 @@ class Decoder:
         """Until when, in seconds by the file's own clock, there were packets; None where they have no times."""
         return max((at * self._time_bases[i] for i, at in self.tally.ends.items()), default=None)
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether stretches of the video never came out of the container, although the file goes on behind them."""
+        return self._continuity.is_broken
+
+    @property
+    def changes_stream(self) -> bool:
+        """Whether in stretches only another video stream of the container had pictures."""
+        return self._continuity.changes_stream
+
     def frames_are_missing(self) -> bool:
         """Whether noticeably fewer frames came out than went in, without the decoder saying so."""
         tally = self.tally
@@ -116,14 +166,46 @@ class Decoder:
             return False
         return tally.frames < (tally.packets - tally.discarded - tally.failed) * _FEWEST_FRAMES
 
+    def _in_order(self) -> Iterator[av.VideoFrame]:
+        """Decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
+        held: list[av.VideoFrame] = []
+        for frame in self._decoded():
+            held.append(frame)
+            self._since_failure += 1
+            if self._since_failure > _DISORDERED_FRAMES:
+                yield from _sorted(held)
+                held = []
+            elif len(held) > _DISORDER:
+                first, *held = _sorted(held)
+                yield first
+        yield from _sorted(held)
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        lost_seconds = Fraction(0)  # without a frame, because packets failed
+        for packet in self._packets():
+            frames = self._decode(packet)
+            if frames is None:
+                lost_seconds += self._interval
+                if lost_seconds > MAX_LOST_SECONDS:
+                    self.tally.gave_up = True
+                    return
+                continue
+            for frame in frames:
+                lost_seconds = Fraction(0)
+                self._count(frame)
+                yield frame
+
     def _packets(self) -> "Iterator[av.Packet[Any] | None]":
         """The stream's packets, then an empty one, or None where the container breaks off, to flush the decoder."""
         # Where the stream states no duration of its own, that of the container counts, and with it all its streams.
-        streams = () if self._stream.duration is None else (self._stream,)
+        needs_all = self._stream.duration is None or self._continuity.needs_all_streams
+        streams = () if needs_all else (self._stream,)
         demuxer = self._container.demux(*streams)
         while True:
             try:
                 packet = next(demuxer, None)
+            except IndexError:  # PyAV's, at the end, for streams that were not there at the beginning
+                packet = None
             except Exception as error:
                 failure = disk_failure(self._path) if isinstance(error, OSError) else None
                 failure = failure or memory_refusal(error)
@@ -133,6 +215,7 @@ class Decoder:
                 yield None
                 return
             if packet is None:
+                self._continuity.end()
                 return
             if self._is_wanted(packet):
                 yield packet
@@ -145,6 +228,8 @@ class Decoder:
         if start is not None:
             end = start + (packet.duration or 0)
             self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
+        if packet.size and self._continuity.has_restarted(packet) and packet.pts is not None:
+            self._clock.restart_at(packet.pts)
         if index != self._stream.index:
             return False
         if packet.size:
@@ -156,20 +241,27 @@ class Decoder:
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
         """The frames that come out when ``packet`` goes in, None where it cannot be decoded."""
         try:
-            return self._stream.decode(packet)
+            frames = self._stream.decode(packet)
         except Exception as error:  # damaged files raise nearly anything
             if failure := memory_refusal(error):
                 raise failure from error
             self.tally.failed += 1
+            self._since_failure = 0
             self._clock.lost()
             return None
+        self._pixel_aspect.after(packet)
+        return frames
 
-    def _count(self, frame: av.VideoFrame) -> Fraction:
-        """The frame's time, once it is within the limits."""
+    def _count(self, frame: av.VideoFrame) -> None:
+        self._pixel_aspect.note(frame)
         self.tally.frames += 1
         self.tally.patched += frame.is_corrupt
         self.tally.interlaced += frame.interlaced_frame
-        time = self._clock.time(frame.pts)
-        self._limits.check_length(time, self.tally.frames)
         self._limits.check_pixels(frame.width, frame.height)
-        return time
+
+
+def _sorted(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+    """Frames by timestamp, where all have one."""
+    if len(frames) < 2 or any(frame.pts is None for frame in frames):
+        return frames
+    return sorted(frames, key=lambda frame: frame.pts or 0)

@@ -9,18 +9,23 @@ from typing import Any
 from vadis.errors import UsageError, VideoError
 
 FLAGS = {
-    "synthetic_timestamps": "timestamps were missing or out of order; frames follow at the nominal frame rate",
+    "synthetic_timestamps": "timestamps were missing, wrong or started again; those frames follow the ones before",
     "damaged_packets": "parts of the file could not be decoded; their frames are missing",
     "damaged_frames": "the decoder patched over damage inside some frames",
+    "stream_gaps": "stretches in the middle of the file are lost, scrambled or damaged; their frames are missing",
+    "stream_changes": "for a stretch, only another video stream of the file has pictures; it was not read",
     "ends_early": "the file ends before the time its header declares",
+    "length_ignored": "the header states a length that a file of this size cannot have; it was not believed",
     "frames_missing": "the decoder gave noticeably fewer frames than the file stores",
-    "size_changes": "the picture size changes on the way; every frame is scaled to the size of the first",
+    "size_changes": "the picture changes its size or shape; frames are scaled, then cut or padded to the first one's",
     "pixel_aspect_ignored": "the pixel aspect ratio is not a plausible one; pixels are taken as square",
+    "hdr": "high dynamic range (PQ or HLG) was converted to BT.709; what is brighter than reference white is white",
+    "colours_approximated": "the colours are coded by an unusual matrix; they were converted by the nearest one",
     "several_video_streams": "the file holds more than one video stream; the best was read",
 }
 """Every flag the reader sets, with its meaning."""
 
-PARTIAL_FLAGS = frozenset({"damaged_packets", "ends_early", "frames_missing"})
+PARTIAL_FLAGS = frozenset({"damaged_packets", "stream_gaps", "stream_changes", "ends_early", "frames_missing"})
 """The flags that make a video ``partial``: something that the file promises could not be read."""
 
 
@@ -136,6 +141,8 @@ class VideoFacts:
         num_frames: frames on the 25 fps grid, None until all is read.
         status: ``ok``, or ``partial`` when something the file promises is missing (see ``PARTIAL_FLAGS``).
         flags: keys of ``FLAGS``, in that table's order.
+        first_seconds: when the first frame is shown, counted as players do: from the start of the file, which is that
+            of its sound where that begins earlier.
     """
 
     source_fps: Fraction | None
@@ -147,3 +154,4 @@ class VideoFacts:
     num_frames: int | None
     status: str
     flags: tuple[str, ...]
+    first_seconds: float = 0.0

@@ -16,6 +16,7 @@ import numpy as np
 
 from vadis.errors import UsageError
 from vadis.video import messages
+from vadis.video.colour import Colours
 from vadis.video.frames import SourceFrame
 from vadis.video.isolation import ChildVideo, Decoders
 from vadis.video.messages import MAX_PACKET_BYTES, SAMPLE_PACKETS, Nonsense
@@ -28,7 +29,9 @@ class SourceVideo(ChildVideo):
     """A video whose frames are those of the file; see ``reader.Video`` for the attributes."""
 
     start_seconds: Fraction | None
+    first_seconds: Fraction
     pixel_aspect: Fraction
+    colours: Colours | None
 
     def __enter__(self) -> "SourceVideo":
         super().__enter__()
@@ -41,6 +44,8 @@ class SourceVideo(ChildVideo):
             self.size = messages.full_size(about, self._limits.max_pixels)
             self.facts = messages.facts_from_json(messages.field(about, "facts"))
             self.start_seconds = messages.maybe_fraction(about, "start")
+            self.first_seconds = messages.fraction(messages.field(about, "first"))
+            self.colours = _colours(about)
             self.pixel_aspect = messages.fraction(messages.field(about, "pixel_aspect"))
             if self.pixel_aspect <= 0:
                 raise Nonsense("pixel_aspect")
@@ -125,6 +130,16 @@ def open_sound(decoders: Decoders, path: str | os.PathLike[str]) -> Iterator[Sou
 
 def _request(decoders: Decoders, path: str | os.PathLike[str], what: str) -> dict[str, Any]:
     return decoders.request(path, what=what, listed=False, start_frame=0, max_frames=None)
+
+
+def _colours(told: Any) -> Colours | None:
+    """The three numbers of H.273 or None; raises Nonsense for all else."""
+    given = messages.field(told, "colours")
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != 3 or not all(type(n) is int and 0 <= n < 256 for n in given):
+        raise Nonsense("colours")
+    return Colours(*given)
 
 
 def _cannot_be_copied(names: Any) -> UsageError:

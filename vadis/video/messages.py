@@ -23,6 +23,7 @@ from fractions import Fraction
 from typing import Any
 
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
+from vadis.parsing import parse_json
 from vadis.video.facts import FLAGS, VideoFacts
 from vadis.video.frames import LONGEST_SIDE, SHORT_SIDE
 
@@ -53,8 +54,8 @@ def unpacked(content: bytes) -> dict[str, Any]:
         Nonsense: where it is none, or no object.
     """
     try:
-        message = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        message = parse_json(content, parse_constant=_refuse)
+    except ValueError as error:
         raise Nonsense("no JSON") from error
     if not isinstance(message, dict):
         raise Nonsense("no object")
@@ -78,8 +79,9 @@ def facts_to_json(facts: VideoFacts) -> dict[str, Any]:
 def facts_from_json(told: Any) -> VideoFacts:
     """The facts that ``facts_to_json`` gave; raises Nonsense for all else."""
     fps, seconds, flags = field(told, "source_fps"), field(told, "duration_seconds"), field(told, "flags")
-    if not (seconds is None or (isinstance(seconds, float | int) and 0 <= seconds < math.inf)):
-        raise Nonsense("duration")
+    first = field(told, "first_seconds")
+    if not all(isinstance(each, float | int) and 0 <= each < math.inf for each in (seconds or 0, first)):
+        raise Nonsense("seconds")
     if not isinstance(flags, list) or not all(isinstance(flag, str) and flag in FLAGS for flag in flags):
         raise Nonsense("flags")
     if field(told, "status") not in ("ok", "partial"):
@@ -94,6 +96,7 @@ def facts_from_json(told: Any) -> VideoFacts:
         num_frames=maybe_count(told, "num_frames"),
         status=told["status"],
         flags=tuple(flags),
+        first_seconds=float(first),
     )
 
 

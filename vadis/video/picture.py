@@ -1,4 +1,4 @@
-"""From a decoded frame to an upright RGB picture whose short side has 256 pixels: one swscale step and a turn."""
+"""From a decoded frame to an upright RGB picture whose short side has 256 pixels: cut, scaled, and turned."""
 
 import struct
 from dataclasses import dataclass
@@ -9,17 +9,14 @@ from typing import cast
 import av
 import numpy as np
 from av.buffer import Buffer
-from av.video.reformatter import VideoReformatter
 
 from vadis.errors import VideoError
-from vadis.video.confinement import memory_refusal
+from vadis.video.colour import ColourConverter, Colours, written_colours
+from vadis.video.cropping import Crop, Cropper
 from vadis.video.frames import LONGEST_SIDE, SHORT_SIDE, Picture
 
 _LARGEST_ASPECT = Fraction(4)  # of a pixel; the widest in use, anamorphic DV and DVD, are below 1.5, stacked 3D at 2
-
-# Flags of FFmpeg's libswscale/swscale.h: SWS_BILINEAR, whose filter widens where pictures become smaller, so that
-# nothing aliases; SWS_ACCURATE_RND and SWS_BITEXACT, with which every processor gives the same result.
-_SCALER = 0x2 | 0x40000 | 0x80000
+_SAME_SHARE = Fraction(1, 100)  # of a side: sizes that differ by less come from rounding, and are made equal
 
 
 @dataclass(frozen=True)
@@ -91,62 +88,110 @@ def scaled_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 class Scaler:
     """Turns decoded frames into pictures, all of one size: that which suits the first.
 
-    Colours follow each frame's matrix (BT.601, BT.709, BT.2020) and range (limited or full); where it states no
-    matrix, BT.601. More than 8 bits are reduced to 8; alpha is dropped, high dynamic range is not mapped, and
-    interlaced frames are taken as they are.
+    Colours follow each frame's matrix, range and transfer function; where it states no matrix, BT.601 is taken
+    (``vadis.video.colour``). Alpha is dropped, and interlaced frames are taken as they are. A later frame of other
+    proportions keeps them: it is scaled as if it were the first, and then cut or padded with black around its centre.
 
     Args:
         first: the first frame; its display matrix turns all of them.
         aspect: sample aspect ratio (width of a pixel by its height), None where unknown.
+        crop: what the container says of borders that are not to be shown.
 
     Attributes:
         size: (width, height) of the pictures, upright.
-        source_size: (width, height) as coded, turned upright.
+        source_size: (width, height) as coded, without the borders that are cut off, turned upright.
         rotation: degrees counter-clockwise from the coded to the upright picture.
-        aspect_ignored: the aspect ratio is not plausible and pixels are taken as square.
-        size_changes: a frame of another size than the first has been seen.
-
-    Raises:
-        VideoError: ``too_large``, for a picture of extreme proportions.
+        pixel_aspect: width of a coded pixel by its height; 1 where it is unknown or not plausible.
+        colours: those in which to write the pictures so that they look like the source, None for no statement.
+        aspect_ignored: an aspect ratio is not plausible and pixels are taken as square.
+        size_changes: a frame of another size or aspect ratio than the first has been seen.
     """
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction | None) -> None:
-        aspect = aspect or Fraction(1)
-        self.aspect_ignored = not 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT
-        self.size_changes = False
+    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: Crop | None = None) -> None:
+        self.aspect_ignored = self.size_changes = False
         self.rotation = first.rotation
+        self.colours: Colours | None = written_colours(first)
+        self._aspect = aspect
+        self.pixel_aspect = self._plausible(cast(Fraction | None, first.opaque) or aspect)
+        self._cropper = Cropper(crop)
         self._turn = orientation(first)
+        first = self._cropper.crop(first)
         self._coded = (first.width, first.height)
-        self._scaled = self._wanted_size(*self._coded, Fraction(1) if self.aspect_ignored else aspect)
+        self._scaled = self._first_size()
+        self._sizes = {(*self._coded, first.opaque): self._scaled}
         self.source_size, self.size = self._turn.size(*self._coded), self._turn.size(*self._scaled)
-        self._reformatter = VideoReformatter()  # keeps its filter tables from frame to frame
+        self._converter = ColourConverter()
 
-    @staticmethod
-    def _wanted_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-        return scaled_size(width, height, aspect)
+    @property
+    def is_hdr(self) -> bool:
+        """Whether a frame of high dynamic range has been converted."""
+        return self._converter.is_hdr
+
+    @property
+    def colours_approximated(self) -> bool:
+        """Whether a frame's matrix was replaced by another."""
+        return self._converter.is_approximated
 
     def picture(self, frame: av.VideoFrame) -> Picture:
-        """The frame as uint8 RGB (H, W, 3), upright.
+        """The frame as uint8 RGB (H, W, 3), upright; its ``opaque`` is its sample aspect ratio, None for that of all.
 
         Raises:
             VideoError: ``decode_failed``, swscale cannot convert its pixels.
         """
-        self.size_changes |= (frame.width, frame.height) != self._coded
-        width, height = self._scaled
+        frame = self._cropper.crop(frame)
+        key = (frame.width, frame.height, frame.opaque)
+        if key not in self._sizes:
+            self.size_changes = True
+            aspect = self._plausible(cast(Fraction | None, frame.opaque) or self._aspect)
+            self._sizes[key] = self._later_size(frame.width, frame.height, aspect)
+        pixels = self._converter.convert(frame, *self._sizes[key])
+        return self._turn.apply(centred(pixels, *self._scaled))
+
+    def _plausible(self, aspect: Fraction | None) -> Fraction:
+        aspect = aspect or Fraction(1)
+        is_plausible = 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT
+        self.aspect_ignored |= not is_plausible
+        return aspect if is_plausible else Fraction(1)
+
+    def _first_size(self) -> tuple[int, int]:
+        """The (width, height) to which the first frame is scaled."""
+        return scaled_size(*self._coded, self.pixel_aspect)
+
+    def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        """The (width, height) to which a frame is scaled that is not like the first."""
         try:
-            scaled = self._reformatter.reformat(frame, width, height, format="rgb24", interpolation=_SCALER, threads=1)
-        except Exception as error:  # PyAV raises whatever FFmpeg's code maps to
-            message = f"pixels of the format {frame.format.name} cannot be converted"
-            raise memory_refusal(error) or VideoError("decode_failed", message) from error
-        return self._turn.apply(np.asarray(scaled.to_ndarray(), dtype=np.uint8))
+            size = scaled_size(width, height, aspect)
+        except VideoError:  # of extreme proportions
+            return self._scaled
+        return self._scaled if _nearly_equal(size, self._scaled) else size
 
 
 class FullSize(Scaler):
-    """As ``Scaler``, with the pixels that are coded, square or not."""
+    """As ``Scaler``, with the pixels that are coded, square or not; later frames lie within the first one's picture."""
 
-    @staticmethod
-    def _wanted_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-        return width, height
+    def _first_size(self) -> tuple[int, int]:
+        return self._coded
+
+    def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        shown = width * aspect / self.pixel_aspect  # in pixels of the first frame
+        scale = min(self._coded[0] / shown, Fraction(self._coded[1], height))
+        size = max(1, round(shown * scale)), max(1, round(height * scale))
+        return self._coded if _nearly_equal(size, self._coded) else size
+
+
+def centred(picture: Picture, width: int, height: int) -> Picture:
+    """``picture`` (H, W, 3) cut, or padded with black, around its centre to this size."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    whole = np.zeros((height, width, 3), np.uint8)
+    rows, columns = min(height, picture.shape[0]), min(width, picture.shape[1])
+    target = whole[(height - rows) // 2 :, (width - columns) // 2 :][:rows, :columns]
+    target[:] = picture[(picture.shape[0] - rows) // 2 :, (picture.shape[1] - columns) // 2 :][:rows, :columns]
+    return whole
+
+
+def _nearly_equal(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    return all(abs(one - two) <= two * _SAME_SHARE for one, two in zip(size, other, strict=True))
 
 
 class GrayPlane:
@@ -156,10 +201,12 @@ class GrayPlane:
         VideoError: ``decode_failed``, where frames have no plane of 8 bits for it.
     """
 
-    aspect_ignored = False
+    aspect_ignored = is_hdr = colours_approximated = False
     rotation = 0
+    pixel_aspect = Fraction(1)
+    colours: Colours | None = None
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction | None) -> None:
+    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: Crop | None = None) -> None:
         self.size_changes = False
         self.size = self.source_size = (first.width, first.height)
         if first.format.name not in _WITH_LUMINANCE:

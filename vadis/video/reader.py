@@ -6,7 +6,7 @@ numbered pictures, read text as a video, decode pictures of any size, run as man
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
+from vadis.video.colour import Colours
 from vadis.video.confinement import memory_refusal
 from vadis.video.container import FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder
@@ -23,9 +24,6 @@ from vadis.video.picture import FullSize, GrayPlane, Scaler
 from vadis.video.seeking import place_before, seek_ticks
 from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
-
-StartFrame = int | Callable[[int | None], int]
-"""The first grid frame wanted, or how to choose it by the number of grid frames that the header promises, if any."""
 
 
 class Sound(NamedTuple):
@@ -59,12 +57,12 @@ class Video:
         if first is None:
             raise decoder.no_frames(is_cut=header.ends_early(decoder.tally.packets, decoder.end()))
         self._held, self._held_seconds = first
-        self._scaler = scaler(self._held, header.sample_aspect_ratio)
+        self._scaler = scaler(self._held, header.sample_aspect_ratio, header.crop)
         self._duration: Fraction | None = None
         self._length: int | None = None
         self._grid = self._walk()
         self.size = self._scaler.size
-        self.expected_num_frames = None if header.duration is None else grid_length(header.duration)
+        self.expected_num_frames = header.expected_num_frames
 
     @property
     def facts(self) -> VideoFacts:
@@ -82,6 +80,7 @@ class Video:
             num_frames=self._length,
             status="partial" if PARTIAL_FLAGS.intersection(flags) else "ok",
             flags=flags,
+            first_seconds=float(self.first_seconds),
         )
 
     def __iter__(self) -> Iterator[GridFrame]:
@@ -109,11 +108,19 @@ class Video:
         return self._clock.start_seconds
 
     @property
+    def first_seconds(self) -> Fraction:
+        """When the first frame is shown after the start of the file, as players count."""
+        return self._header.first_seconds(self._clock.start_seconds)
+
+    @property
+    def colours(self) -> Colours | None:
+        """Those in which to write the frames so that they look like the source; None: without saying."""
+        return self._scaler.colours
+
+    @property
     def pixel_aspect(self) -> Fraction:
         """Width of an upright pixel by its height; 1 where it is unknown or not plausible."""
-        aspect = self._header.sample_aspect_ratio
-        if not aspect or self._scaler.aspect_ignored:
-            return Fraction(1)
+        aspect = self._scaler.pixel_aspect
         return 1 / aspect if self._scaler.rotation % 180 else aspect
 
     def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
@@ -151,6 +158,9 @@ class Video:
             for i in wanted:
                 yield GridFrame(pixels, i / GRID_FPS)
 
+    def _ends_early(self) -> bool:
+        return self._header.ends_early(self._decoder.tally.packets, self._decoder.end(), self._duration)
+
     def _flags(self) -> tuple[str, ...]:
         tally = self._decoder.tally
         is_read = self._length is not None and not tally.jumped
@@ -158,10 +168,15 @@ class Video:
             "synthetic_timestamps": self._clock.synthetic,
             "damaged_packets": tally.failed > 0 or tally.gave_up or tally.broke_off,
             "damaged_frames": tally.patched > 0,
-            "ends_early": is_read and not tally.gave_up and self._header.ends_early(tally.packets, self._decoder.end()),
+            "stream_gaps": self._decoder.has_gaps,
+            "stream_changes": self._decoder.changes_stream,
+            "ends_early": is_read and not tally.gave_up and self._ends_early(),
+            "length_ignored": self._header.ignores_length,
             "frames_missing": is_read and not tally.gave_up and self._decoder.frames_are_missing(),
             "size_changes": self._scaler.size_changes,
             "pixel_aspect_ignored": self._scaler.aspect_ignored,
+            "hdr": self._scaler.is_hdr,
+            "colours_approximated": self._scaler.colours_approximated,
             "several_video_streams": self._header.num_video_streams > 1,
         }
         return tuple(flag for flag in FLAGS if found[flag])
@@ -171,7 +186,7 @@ class Video:
 def open_video(
     path: str | os.PathLike[str],
     *,
-    start_frame: StartFrame = 0,
+    start_frame: int = 0,
     limits: Limits | None = None,
     listed: bool = False,
 ) -> Iterator[Video]:
@@ -195,7 +210,7 @@ def open_video(
 
 
 @contextmanager
-def open_gray(path: str | os.PathLike[str], *, start_frame: StartFrame = 0) -> Iterator[Video]:
+def open_gray(path: str | os.PathLike[str], *, start_frame: int = 0) -> Iterator[Video]:
     """As ``open_video``, for a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
     with _opened(os.fspath(path), start_frame, Limits.of_environment(), False, GrayPlane) as video:
         yield video
@@ -247,18 +262,17 @@ def _packets(container: av.container.InputContainer, streams: tuple[av.AudioStre
 
 @contextmanager
 def _opened(
-    name: str, start_frame: StartFrame, limits: Limits, listed: bool, scaler: type[Scaler | GrayPlane]
+    name: str, start_frame: int, limits: Limits, listed: bool, scaler: type[Scaler | GrayPlane]
 ) -> Iterator[Video]:
     before = regular_file(name, listed=listed)
     container = _open(name, limits)
     try:
         video, stream = _first_look(name, container, limits, scaler)
-        start = start_frame if isinstance(start_frame, int) else start_frame(video.expected_num_frames)
-        if not video.skip_to(start, stream):
+        if not video.skip_to(start_frame, stream):
             container.close()
             container = _open(name, limits)
             video, _ = _first_look(name, container, limits, scaler)
-            video.skip_to(start)
+            video.skip_to(start_frame)
         yield video
         if video.facts.num_frames is not None:
             _refuse_changes(name, before)
@@ -275,7 +289,9 @@ def _first_look(
         _refuse_large_picture(path, limits)
     header = read_header(path, container, stream, limits)
     clock = header.clock()
-    return Video(header, Decoder(path, container, stream, clock, limits), clock, limits, scaler), stream
+    return Video(
+        header, Decoder(path, container, stream, clock, limits, header.interval), clock, limits, scaler
+    ), stream
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:

@@ -57,7 +57,7 @@ def place_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fraction) 
     except Exception:  # noqa: BLE001 (damaged files raise nearly anything; the file is read from its start)
         return None
     for frame, time in frames:
-        if clock.is_broken or time > seconds:
+        if clock.has_guessed or time > seconds:
             return None
         if frame.key_frame:  # those before it lean on frames that were not read
             return None if frame.is_corrupt else Place(frame, time, frames)

@@ -7,13 +7,21 @@ the frames before the last can reach into the last half of an interval.) A file 
 """
 
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from math import floor
+from typing import Protocol, TypeVar
 
 GRID_FPS = 25
 """The frame rate of the paper's videos (section 2.4: "the videos were sampled at 25 frames per second")."""
 
+LARGEST_GAP_SECONDS = Fraction(3600)
+"""A step forward that is believed where nothing else is known: a recording may have lost so much, or show a still."""
+
 _MAX_DELAY = 32  # frames a decoder may hold back; H.264 and HEVC reorder at most 16
+_LOOK_AHEAD = 3  # frames that judge a timestamp in doubt, so that two wrong ones in a row are told from a new clock
+_EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a longer one is in doubt
 
 
 def grid_length(duration: Fraction) -> int:
@@ -21,34 +29,63 @@ def grid_length(duration: Fraction) -> int:
     return max(1, floor(duration * GRID_FPS + Fraction(1, 2)))
 
 
+class Timed(Protocol):
+    """What a clock gives times to: a decoded frame."""
+
+    @property
+    def pts(self) -> int | None:
+        """When it is shown, in ticks of its stream; None where that is unknown."""
+        ...
+
+
+AnyTimed = TypeVar("AnyTimed", bound=Timed)
+
+
 class Clock:
     """Gives each decoded frame its display time in seconds after the first frame.
 
-    A frame's time is its timestamp, as long as timestamps are there and increase. From the first broken one on, frames
-    follow one another at the nominal rate, and ``synthetic`` is True. Where the container stores no timestamps but a
-    sequence of frames (``sequential``, that is AVI), the n-th frame shown belongs to the n-th frame stored, which is
-    right even where packed B-frames put the timestamps out of order.
+    A frame's time is its timestamp. One that is missing, not later than that of the frame before, or far ahead of it is
+    judged by the frames that follow. Where these continue as before, only this timestamp is wrong, and its frame is
+    shown between its neighbours. Where they stay with it, time has passed without pictures, or the clock has started
+    again: if it went back, forward by more than ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at a place named to
+    ``restart_at``. A clock that started again continues at the usual distance from the frame before. Without any usable
+    timestamp, frames follow one another at the nominal rate. In all these cases except a gap without pictures,
+    ``synthetic`` is True.
+
+    Where the container stores no timestamps but a sequence of frames (``sequential``, that is AVI), the n-th frame
+    shown belongs to the n-th frame stored, which is right even where packed B-frames put the timestamps out of order.
 
     Args:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
         sequential: timestamps come from ``stored``, not from the frames.
-        largest_gap: seconds; a longer step forward is broken too. None: any step is believed.
+        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed.
+
+    Attributes:
+        synthetic: a timestamp was missing or out of order, or a time was not taken from a timestamp alone.
+        has_guessed: the latter, since the last ``jump``.
     """
 
     def __init__(
-        self, time_base: Fraction, interval: Fraction, *, sequential: bool = False, largest_gap: Fraction | None = None
+        self,
+        time_base: Fraction,
+        interval: Fraction,
+        *,
+        sequential: bool = False,
+        latest: Fraction | None = None,
     ) -> None:
-        self.synthetic = False
+        self.synthetic = self.has_guessed = False
         self._time_base = time_base
         self._interval = interval
-        self._largest_gap = largest_gap
+        self._latest = latest
         self._stored: deque[int | None] | None = deque(maxlen=_MAX_DELAY) if sequential else None
-        self._first: int | None = None
+        self._restarts: set[int] = set()
+        self._start: int | None = None  # the first timestamp of all
+        self._zero: Fraction | None = None  # ticks that now stand for time 0
         self._last_pts: int | None = None
         self._last: Fraction | None = None
-        self._step = interval
-        self._by_index = False
+        self._last_is_guessed = False
+        self._step = interval  # from the last frame but one to the last
 
     def stored(self, dts: int | None) -> None:
         """Note the place of a stored frame in a sequential container, before it is decoded."""
@@ -60,60 +97,114 @@ class Clock:
         if self._stored:
             self._stored.pop()
 
+    def restart_at(self, pts: int) -> None:
+        """Expect the clock to start again with the frame of this timestamp."""
+        self._restarts.add(pts)
+
     def jump(self) -> None:
         """Reading goes on elsewhere in the file: the next frame's time follows from its timestamp alone."""
         self._last = self._last_pts = None
+        self._step = self._interval
+        self.has_guessed = False
         if self._stored is not None:
             self._stored.clear()
 
     def ticks(self, seconds: Fraction) -> int | None:
         """The timestamp that stands for a time in seconds; None where timestamps say nothing."""
-        return None if self._first is None or self.is_broken else self._first + floor(seconds / self._time_base)
+        return None if self._zero is None or self.has_guessed else floor(self._zero + seconds / self._time_base)
 
     @property
     def start_seconds(self) -> Fraction | None:
         """When the first frame is shown, by the file's own clock, which its sound follows too; None if it has none."""
-        return None if self._first is None else self._first * self._time_base
+        return None if self._start is None else self._start * self._time_base
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether frames now follow one another at the nominal rate, because a timestamp was missing or wrong."""
-        return self._by_index
+    def timed(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, Fraction]]:
+        """Each frame with its time, which is later than that of the one before.
 
-    def time(self, pts: int | None) -> Fraction:
-        """The time of the next frame in display order; later than that of the one before."""
-        self.synthetic |= pts is None or (self._last_pts is not None and pts <= self._last_pts)
-        self._last_pts = pts if pts is not None else self._last_pts
-        ticks = (self._stored.popleft() if self._stored else None) if self._stored is not None else pts
-        seconds = self._from_ticks(ticks)
-        self._by_index |= seconds is None
-        self.synthetic |= self._by_index
-        if seconds is None:
-            seconds = Fraction(0) if self._last is None else self._last + self._interval
-        self._step = self._interval if self._last is None else seconds - self._last
-        self._last = seconds
-        return seconds
+        Where a timestamp is in doubt, up to ``_LOOK_AHEAD`` frames that follow are taken before its frame is given.
+        """
+        coming, waiting = self._with_ticks(frames), deque[tuple[AnyTimed, int | None]]()
+        while waiting or (waiting := deque(islice(coming, 1))):
+            frame, ticks = waiting.popleft()
+            seconds = None if ticks is None else self._seconds(ticks)
+            if not self._is_expected(seconds):
+                waiting.extend(islice(coming, _LOOK_AHEAD - len(waiting)))
+                following = [None if each is None else self._seconds(each) for _, each in waiting]
+                seconds = self._judged(ticks, seconds, following)
+            assert seconds is not None
+            if self._last is not None and not self._last_is_guessed:
+                self._step = seconds - self._last
+            self._last = seconds
+            yield frame, seconds
 
     def end(self, last_duration: int | None) -> Fraction:
         """When the last frame ends, by its own duration in ticks, or else by the distance from the one before it."""
         shown = (last_duration or 0) * self._time_base
-        if shown <= 0 or self.synthetic or self._is_gap(shown):
+        last = self._last or Fraction(0)
+        if shown <= 0 or self._last_is_guessed or not self._is_gap(last, last + shown):
             shown = self._step
-        return (self._last or Fraction(0)) + shown
+        return last + shown
 
-    def _is_gap(self, seconds: Fraction) -> bool:
-        return self._largest_gap is not None and seconds > self._largest_gap
+    def _is_gap(self, last: Fraction, seconds: Fraction) -> bool:
+        """Whether it can be that nothing new was shown for so long."""
+        if self._latest is not None:
+            return seconds <= self._latest or seconds - last <= _EXPECTED_STEPS * max(self._step, self._interval)
+        return seconds - last <= LARGEST_GAP_SECONDS
 
-    def _from_ticks(self, ticks: int | None) -> Fraction | None:
-        """The time by a timestamp, None where that is broken or one before it was."""
-        if ticks is None or self._by_index:
-            return None
-        if self._first is None:
-            self._first = ticks
-        seconds = (ticks - self._first) * self._time_base
-        if self._last is None:  # the first frame of all, or after a jump
-            return seconds
-        return None if seconds <= self._last or self._is_gap(seconds - self._last) else seconds
+    def _with_ticks(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, int | None]]:
+        """Each frame with the ticks that its time follows from."""
+        for frame in frames:
+            pts = frame.pts
+            self.synthetic |= pts is None or (self._last_pts is not None and pts <= self._last_pts)
+            self._last_pts = self._last_pts if pts is None else pts
+            if self._stored is None:
+                yield frame, pts
+            else:
+                yield frame, self._stored.popleft() if self._stored else None
+
+    def _seconds(self, ticks: int) -> Fraction:
+        """The time of a timestamp by the clock as it runs."""
+        if self._zero is None:
+            self._start, self._zero = ticks, Fraction(ticks)
+        return (ticks - self._zero) * self._time_base
+
+    def _is_expected(self, seconds: Fraction | None) -> bool:
+        """Whether a timestamp needs no other to confirm it."""
+        self._last_is_guessed = False
+        if seconds is None or self._last is None:
+            return seconds is not None
+        return 0 < seconds - self._last <= _EXPECTED_STEPS * max(self._step, self._interval)
+
+    def _judged(self, ticks: int | None, seconds: Fraction | None, following: Sequence[Fraction | None]) -> Fraction:
+        """The time of a frame whose timestamp, which stands for ``seconds``, is in doubt."""
+        last = self._last
+        if last is None:  # the first frame, without a timestamp
+            return self._guess(Fraction(0))
+        known = [each for each in following if each is not None]
+        if seconds is not None and seconds > last:
+            on, back = sum(each > seconds for each in known), sum(last < each <= seconds for each in known)
+            is_right = on > back or not back
+            has_restarted = not self._is_gap(last, seconds) or ticks in self._restarts
+        else:
+            has_restarted = seconds is not None and 2 * sum(each <= last for each in known) > len(known)
+            is_right = has_restarted
+        if ticks is not None and is_right and has_restarted:
+            restart = self._guess(last + self._step)
+            self._last_is_guessed = False
+            self._zero = ticks - restart / self._time_base
+            return restart
+        return seconds if seconds is not None and is_right else self._guess(last + self._spread(last, following))
+
+    def _spread(self, last: Fraction, following: Sequence[Fraction | None]) -> Fraction:
+        """How long after the frame before one is shown whose own timestamp says nothing."""
+        for count, each in enumerate(following, 2):
+            if each is not None and each > last:
+                return min((each - last) / count, self._step)
+        return self._step
+
+    def _guess(self, seconds: Fraction) -> Fraction:
+        self.synthetic = self.has_guessed = self._last_is_guessed = True
+        return seconds
 
 
 class Grid:

@@ -57,26 +57,6 @@ def completed(clip: Clip, extra: int) -> Clip:
     return {stream: array[index] for stream, array in clip.items()} if extra else clip
 
 
-def extended(clips: Iterable[Clip], *, minimum: int, multiple: int) -> Iterator[tuple[Clip, bool]]:
-    """The chunks of a video, looped to ``minimum`` frames and completed to a ``multiple``; each with: is it the last?
-
-    ``minimum`` is itself a multiple of ``multiple``. Holds at most ``minimum`` frames and two chunks.
-    """
-    held: list[Clip] = []
-    frames = 0
-    for clip in clips:
-        if frames >= minimum:
-            yield from ((earlier, False) for earlier in held)
-            held = []
-        held.append(clip)
-        frames += num_frames(clip)
-    if frames < minimum:
-        yield looped(joined(held), minimum), True
-        return
-    yield from ((earlier, False) for earlier in held[:-1])
-    yield completed(held[-1], -frames % multiple), True
-
-
 def sliding_windows(clips: Iterable[Clip], window: int, stride: int) -> Iterator[tuple[int, Clip]]:
     """Windows of ``window`` frames every ``stride`` frames, each with the index of its first frame.
 

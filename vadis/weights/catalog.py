@@ -5,8 +5,13 @@ are the paper's (table 3, and its top-5 from the repository's README), on Kineti
 The ImageNet Inception-v1 is torchvision's GoogLeNet, whose file name ends with the first digits of its SHA-256.
 """
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from vadis.errors import UsageError
 
 HOST = "https://raw.githubusercontent.com"
 DEEPMIND = "google-deepmind/kinetics-i3d/0667e889a5904b4dc122e0ded4c332f49f8df42c"
@@ -60,6 +65,11 @@ class PublishedModel:
     def num_bytes(self) -> int:
         """What has to be downloaded."""
         return sum(file.size or 0 for file in self.files)
+
+    def provenance(self, files: Iterable[RemoteFile]) -> dict[str, Any]:
+        """Return what the card of a model made of ``files`` says about them."""
+        named = [{"url": file.urls[0], **file.identity} for file in files]
+        return {"source": self.source, "licence": self.licence, "files": named}
 
 
 def _checkpoint(
@@ -155,27 +165,48 @@ WEIGHTS: dict[str, PublishedModel] = {
 """Every published model, by the name that ``--model`` takes."""
 
 
+def provenance_of(contents: list[dict[str, str]]) -> dict[str, Any]:
+    """Return where files come from, given as ``{"file": name, "git_blob": id}``; published ones are known by the id."""
+    for published in WEIGHTS.values():
+        known = {file.git_blob: file for file in published.files}
+        if all(content["git_blob"] in known for content in contents):
+            return published.provenance(known[content["git_blob"]] for content in contents)
+    return {"converted_from": contents}
+
+
 @dataclass(frozen=True)
 class ShippedModel:
     """A model whose file lies in the package itself: nothing to download."""
 
     summary: str
     path: Path
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)  # as of ``PublishedModel``
+    source: str = "vadis"
 
+
+_SHIPPED_FILES = Path(__file__).with_name("shipped")
+STAND_IN = "i3d-kinetics400-rgb"  # of the shipped models, where the default cannot be had
 
 SHIPPED: dict[str, ShippedModel] = {
+    STAND_IN: ShippedModel(
+        "RGB I3D, Kinetics-400 only, in 16-bit numbers",
+        _SHIPPED_FILES / f"{STAND_IN}.safetensors",
+        {"rgb": WEIGHTS["i3d-kinetics400-scratch"].accuracy["rgb"]},
+        WEIGHTS["i3d-kinetics400-scratch"].source,
+    ),
     "camera-motion": ShippedModel(
-        "How the camera moves, ten motions; trained by vadis itself",
-        Path(__file__).with_name("shipped") / "camera-motion.safetensors",
+        "How the camera moves, ten motions; trained by vadis itself", _SHIPPED_FILES / "camera-motion.safetensors"
     ),
 }
 """The models that are there without a network, by the name that ``--model`` takes."""
-STAND_IN = "camera-motion"  # of them, where the default cannot be had
 
 
-def model_names() -> str:
-    """All names that ``--model`` takes, for a sentence."""
-    return ", ".join((*WEIGHTS, *SHIPPED))
+def unknown_model(name: str) -> UsageError:
+    """Return the error for a name that no model has; it suggests the nearest name."""
+    names = [*WEIGHTS, *SHIPPED]
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    guess = f"did you mean {close[0]}? " if close else ""
+    return UsageError(f"there is no model named {name!r}", hint=f"{guess}The models are {', '.join(names)}")
 
 
 def _sample(stream: str, blob: str) -> RemoteFile:

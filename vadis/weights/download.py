@@ -123,6 +123,27 @@ def obtain(
     return [cache.download_path(file) for file in files]
 
 
+def why_unreachable(files: Sequence[RemoteFile], seconds: float) -> str | None:
+    """Return why files that are not in the cache cannot be had; None if a host answers within ``seconds``.
+
+    Raises:
+        WeightsError: if ``VADIS_MIRROR`` is not an address.
+    """
+    missing = [file for file in files if not cache.is_file(cache.download_path(file))]
+    if not missing:
+        return None
+    if is_offline():
+        return "vadis is offline"
+    reasons: dict[str, None] = {}  # in their order, each once
+    for url in _urls(missing[0]):
+        try:
+            http_get.get(url, {}, seconds, seconds).close()
+            return None
+        except (http_get.NoAnswerError, http_get.BrokenOffError, http_get.RefusedError) as error:
+            reasons[str(error)] = None
+    return "; ".join(reasons)
+
+
 def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
     """Whether the cache holds ``file``; a wrong one under its name is renamed, once, and said."""
     path = cache.download_path(file)

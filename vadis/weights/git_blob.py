@@ -15,9 +15,16 @@ def git_blob_id(path: Path) -> str:
     with path.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(0)
-        digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        digest = _digest(size)
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def git_blob_id_of(content: bytes) -> str:
+    """Return the git blob id of a content, 40 hexadecimal digits."""
+    digest = _digest(len(content))
+    digest.update(content)
     return digest.hexdigest()
 
 
@@ -28,3 +35,8 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _digest(size: int) -> "hashlib._Hash":
+    """Return a digest that has seen what git hashes in front of a content of ``size`` bytes."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

@@ -11,7 +11,7 @@ from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import Model
 from vadis.weights import cache
 from vadis.weights.cache import Notify
-from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, model_names
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS, unknown_model
 from vadis.weights.convert import convert
 from vadis.weights.disk import write_error
 from vadis.weights.download import Progress, is_offline, obtain
@@ -51,6 +51,22 @@ def load_model(
     return model
 
 
+def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
+    """Return ``model``, loaded first where it is a name or a path, as ``load_model`` takes them.
+
+    Raises:
+        UsageError: if it is neither, or as ``load_model`` does.
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return load_model(model if isinstance(model, str) else Path(model))
+    what = type(model).__name__
+    raise UsageError(
+        f"a model is wanted, not an object of type {what}", hint="vadis.load_model(name_or_path) gives one"
+    )
+
+
 def _load(
     name_or_path: str | os.PathLike[str],
     target: torch.device,
@@ -64,10 +80,9 @@ def _load(
         return load_model_file(SHIPPED[name_or_path].path, target)
     path = Path(name_or_path)
     if not path.exists():
-        raise UsageError(
-            f"there is no model named {str(name_or_path)!r}, nor a file of that name",
-            hint=f"the models are {model_names()}; or give the path of a vadis model file",
-        )
+        unknown = unknown_model(str(name_or_path))
+        message = f"{unknown.message}, nor a file of that name"
+        raise UsageError(message, hint=f"{unknown.hint}; or give the path of a vadis model file")
     return load_model_file(path, target)
 
 
@@ -81,7 +96,7 @@ def fetch_model(
         WeightsError: if it cannot be had.
     """
     if name not in WEIGHTS:
-        raise UsageError(f"there is no model named {name!r}", hint=f"the models are {', '.join(WEIGHTS)}")
+        raise unknown_model(name)
     path = cache.model_path(name)
     if not cache.is_file(path):
         with cache.turn(name, notify or _silent):
@@ -131,14 +146,10 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
         offline=offline,
         progress=progress,
         notify=notify,
-        otherwise=f"{_without_network()}give a model file by --model PATH; "
+        otherwise=f"take {STAND_IN}, which comes with vadis; "
         f"or copy {path.name} from another machine's cache to {path}",
     )
-    provenance = {
-        "source": published.source,
-        "licence": published.licence,
-        "files": [{"url": file.urls[0], **file.identity} for file in published.files],
-    }
+    provenance = published.provenance(published.files)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
     try:
         with temporary_beside(path) as (temporary, _):
@@ -150,12 +161,6 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
             temporary.replace(cache.stamp_path(path))
     except OSError as error:
         raise write_error(path, published.num_bytes, error) from error
-
-
-def _without_network() -> str:
-    """What can be done at once, for a hint."""
-    offers = (f"`--model {name}` needs no download ({model.summary}); " for name, model in SHIPPED.items())
-    return "".join(offers)
 
 
 def _load_verified(name: str, path: Path, device: torch.device) -> Model:

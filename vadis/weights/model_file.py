@@ -25,6 +25,7 @@ from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import WeightsError, what_next
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
+from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.streams import FLOW_BOUND
 from vadis.video.timegrid import GRID_FPS
 from vadis.weights.disk import write_error
@@ -215,7 +216,7 @@ def _with_card(content: bytes, card: ModelCard) -> tuple[bytes, memoryview]:
     """A safetensors file without metadata as its new beginning, with the card, and its tensors' bytes."""
     header, body = _split(content)
     values = {**card.to_json(), "sha256": _seal(card, body)}
-    text = json.dumps({"__metadata__": {METADATA_KEY: _canonical(values)}, **json.loads(header)}).encode("ascii")
+    text = json.dumps({"__metadata__": {METADATA_KEY: _canonical(values)}, **parse_json(header)}).encode("ascii")
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
     return len(text).to_bytes(8, "little") + text, body
 
@@ -235,9 +236,9 @@ def _canonical(values: dict[str, Any]) -> str:
 def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, object]:
     """The card in the header of a safetensors file, and its seal; ``content`` may end with the header."""
     try:
-        header = json.loads(_split(content)[0])
-        values = json.loads(header["__metadata__"][METADATA_KEY])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        header = parse_json(_split(content)[0])
+        values = parse_json(header["__metadata__"][METADATA_KEY])
+    except (ValueError, KeyError, TypeError) as error:
         raise not_a_model_file(path, content) from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
@@ -321,9 +322,11 @@ def _threshold_fault(card: ModelCard) -> str | None:
 def _provenance_fault(card: ModelCard) -> str | None:
     if not isinstance(card.provenance, dict):
         return "its provenance is not an object"
+    if is_too_deep([card.provenance]):  # in the card, it is one level deeper
+        return f"its provenance is nested more than {MAX_DEPTH - 1} deep"
     try:
         _canonical(card.to_json())
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return "its provenance is not plain JSON"
     return None
 

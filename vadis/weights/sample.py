@@ -3,7 +3,8 @@
 kinetics-i3d publishes one video of UCF-101 as arrays (``catalog.SAMPLE``) and, in ``out/``, the norm of the logits and
 the twenty best classes of each of its models. A copy of those texts is in ``sample_outputs/``: imagenet_* from the
 commit that the catalog pins, no_imagenet_* from the repository's first commit, 6da69a3 (later ones repeat imagenet_*
-under that name, an error there). A model that agrees with them is the published one, run as published.
+under that name, an error there). A model that agrees with them is the published one, run as published: the arrays go
+through the networks as the clips of ``vadis classify`` do, in chunks of the inference form.
 """
 
 import io
@@ -16,9 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import MODELS, STREAM_CHANNELS, Model
+from vadis.preparing import pace
+from vadis.results import printable
+from vadis.sliding import over_whole_video
 from vadis.weights.cache import Notify
 from vadis.weights.catalog import SAMPLE, WEIGHTS
 from vadis.weights.download import Progress, obtain
@@ -120,12 +125,14 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
 
 
 def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
-    """What ``model`` says of preprocessed arrays: for each stream, and for "both" if there are two."""
+    """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
+    least, size = MODELS[model.card.architecture].min_frames, pace(model.device).chunk_frames
     logits = {}
     for stream, array in arrays.items():
-        clip = torch.from_numpy(array).permute(3, 0, 1, 2)[None].to(model.device)  # (1, C, T, H, W)
-        with torch.inference_mode():
-            logits[stream] = model.networks[stream](clip).mean(dim=2)[0].double().cpu().numpy()  # (classes,)
+        clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))
+        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=_clip)
+        rows = np.stack([found[stream] for _, found in steps])  # (steps, classes)
+        logits[stream] = rows.mean(axis=0, dtype=np.float64)
     if len(logits) > 1:
         logits["both"] = np.sum(list(logits.values()), axis=0)
     return {stream: _outputs(values, model.card.labels) for stream, values in logits.items()}
@@ -137,9 +144,14 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
     There are for the sample's own files, recognised by their content, and a published model with known outputs.
 
     Raises:
-        UsageError, WeightsError: as ``read_array``.
+        UsageError: as ``read_array``, or for a model that does not see a video as one clip.
+        WeightsError: as ``read_array``.
     """
-    min_frames = MODELS[model.card.architecture].min_frames
+    architecture = MODELS[model.card.architecture]
+    if architecture.test_window is not None:
+        message = f"the sample is for I3D, and {printable(model.card.name)} is {architecture.title}"
+        raise UsageError(message, hint="name another model by --model")
+    min_frames = architecture.min_frames
     outputs = run(model, {stream: read_array(path, stream, min_frames) for stream, path in paths.items()})
     is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
     family = WEIGHTS[model.card.name].sample_outputs if is_sample and model.card.name in WEIGHTS else None
@@ -188,6 +200,11 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "largest_error": comparison.largest_error,
         "passed": comparison.passed,
     }
+
+
+def _clip(array: Array, stream: str) -> Tensor:
+    """(T, 224, 224, C) → (1, C, T, 224, 224)."""
+    return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
 
 
 def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:

@@ -25,6 +25,7 @@ from vadis.datasets.camera.paths import CLASSES, draw_path
 from vadis.datasets.camera.scenes import draw_scene
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.parsing import parse_json
 from vadis.report.overlay import opencv
 from vadis.report.video_file import video_file
 from vadis.results import printable
@@ -131,7 +132,7 @@ def _claim(root: Path, amount: Amount) -> None:
     shown = printable(str(root))
     try:
         if path.exists():
-            if json.loads(path.read_bytes()) != wanted:
+            if parse_json(path.read_bytes()) != wanted:
                 raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
             return
         with temporary_beside(path) as (temporary, file):

@@ -128,7 +128,7 @@ function timeline(video, go, meant) {
 
   const timeAt = (event) => {
     const box = line.getBoundingClientRect();
-    return Math.max(0, Math.min(end - 0.01, ((event.clientX - box.left) / box.width) * end));
+    return Math.max(video.pieces[0][START], Math.min(end - 0.01, ((event.clientX - box.left) / box.width) * end));
   };
   const show = (time) => {
     at = pieceAt(video, time);

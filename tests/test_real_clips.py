@@ -1,0 +1,92 @@
+"""What the model that comes with vadis says of real clips, each result recorded, so that a change shows.
+
+The clips are those of ``shared/videos/action`` whose manifest names a class of Kinetics-400 that fits exactly (not
+"approx" or "none"); the GIF of optical flow shows no RGB.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.pages import ROOT
+from vadis import classify
+from vadis.models import Model
+from vadis.weights.catalog import STAND_IN
+from vadis.weights.load import load_model
+
+TOP1, TOP5 = 0.74, 0.90  # shares of the clips that must be right
+
+
+class Expected(NamedTuple):
+    """The class in the manifest, the label that leads, and whether the class is among the best five."""
+
+    truth: str
+    leads: str
+    in_top5: bool = True
+
+
+def right(truth: str) -> Expected:
+    return Expected(truth, truth)
+
+
+SHORT = {
+    "part_0.mp4": right("cleaning pool"),
+    "6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi": Expected("archery", "hula hooping"),
+    "Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi": right("golf driving"),
+    "v_CricketShot_g04_c01_rgb.gif": right("playing cricket"),
+    "v_BaseballPitch_g01_c01.avi": Expected("catching or throwing baseball", "high kick"),
+    "BaseballHitinSlowMotion_swing_baseball_f_nm_np1_fr_bad_0.avi": right("hitting baseball"),
+    "test.avi": right("crawling baby"),
+    "example.avi": right("archery"),
+}
+"""Clips of up to 5.3 s."""
+
+LONG = {
+    "demo.mp4": right("arm wrestling"),
+    "test.mp4": right("cleaning pool"),
+    "R6llTwEh07w.mp4": right("using segway"),
+    "hitting_baseball.mp4": right("hitting baseball"),
+    "playing_guitar.mp4": right("playing bass guitar"),
+    "sample_demo_1.mp4": right("reading book"),
+    "v_GGSY1Qvo990.mp4": right("clean and jerk"),
+    "v_SoccerJuggling_g23_c01.avi": right("juggling soccer ball"),
+    "yoga.mp4": right("yoga"),
+    "(HQ)_Rock_Climbing_-_Free_Solo_Speed_Climb_-_Dan_Osman_climb_f_cm_np1_le_med_2.avi": Expected(
+        "rock climbing", "climbing tree"
+    ),
+    "bikes.mp4": Expected("riding a bike", "garbage collecting", in_top5=False),
+}
+EVERY = [*SHORT.items(), *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG.items())]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(STAND_IN, "cpu", offline=True)
+
+
+@pytest.mark.parametrize(("name", "expected"), EVERY)
+def test_a_real_clip_gets_its_recorded_labels(name: str, expected: Expected, shared: Path, model: Model) -> None:
+    labels = [label.label for label in classify(shared / "videos" / "action" / name, model, top_k=5).labels]
+    assert (labels[0], expected.truth in labels) == (expected.leads, expected.in_top5)
+
+
+def test_the_clips_are_those_that_the_manifest_labels(shared: Path) -> None:
+    found = {}
+    with (shared / "videos" / "manifest.csv").open(newline="", encoding="utf-8") as rows:
+        for row in csv.DictReader(rows):
+            _, names_kinetics, classes = row["class"].partition("K400: ")
+            label = classes.partition(";")[0]
+            if names_kinetics and "(" not in label and "none" not in label and "flow" not in row["file"]:
+                found[row["file"].removeprefix("action/")] = label
+    assert found == {name: expected.truth for name, expected in (SHORT | LONG).items()}
+
+
+def test_enough_of_them_are_right() -> None:
+    results = list((SHORT | LONG).values())
+    assert sum(each.leads == each.truth for each in results) / len(results) >= TOP1
+    assert sum(each.in_top5 for each in results) / len(results) >= TOP5
+    page = (ROOT / "docs" / "models" / f"{STAND_IN}.md").read_text()
+    assert f"{sum(each.leads == each.truth for each in results)} of {len(results)}" in page
+    assert f"{sum(each.in_top5 for each in results)} of {len(results)}" in page

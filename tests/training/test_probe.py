@@ -1,0 +1,34 @@
+"""What a run will take, from one pass."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, tiny_network
+from vadis.training.probe import Pace, measure
+from vadis.training.validation import never
+
+
+def test_a_probe_changes_nothing():
+    network, state = tiny_network(), torch.get_rng_state()
+    before = digest(network)
+    found = measure(network, TinyClips(), ALONE, never)
+    assert found is not None and found.load_seconds > 0 and found.learn_seconds > 0
+    assert digest(network) == before
+    assert all(value.grad is None for value in network.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_where_memory_runs_out_nothing_is_told():
+    assert measure(ForgetfulNetwork("forward", limit=0), TinyClips(), ALONE, never) is None
+
+
+def test_a_run_is_its_steps_and_its_validations():
+    pace, recipe = Pace(1.0, 4.0), replace(RECIPE, batch_size=8, steps=100, validate_every=10)
+    assert pace.step_seconds(recipe, 1, 0) == 8 * 5
+    assert pace.step_seconds(recipe, 2, 2) == 4 * 4
+    assert pace.step_seconds(recipe, 1, 1) == pytest.approx(8 * 4)
+    assert Pace(9.0, 4.0).step_seconds(recipe, 1, 2) == 8 * 4.5
+    assert pace.run_seconds(recipe, 0, 1, 2) == 100 * 8 * 4
+    assert pace.run_seconds(recipe, 3, 1, 2) == pytest.approx(100 * 32 + 11 * 3 * 4 / 3)

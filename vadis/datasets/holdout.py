@@ -1,0 +1,157 @@
+"""Training clips that are held out for validation, where a dataset has no split for it; and classes nobody can learn.
+
+A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others. What
+is one recording, only the names of the files say: names that differ in nothing but a trailing number are its pieces
+(``v_Archery_g08_c03`` of UCF-101, ``…_goo_0`` of HMDB-51), unless that number is all there is to a name beside that of
+the class (``wave/wave_01``), or a camera gave it (``IMG_0001``).
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from vadis.datasets.listing import Dataset, Example, class_key, counted, path_below, some
+from vadis.datasets.tree import stem_of
+from vadis.errors import UsageError
+from vadis.results import printable
+
+_CUT_TIMES = re.compile(r"_\d{6}_\d{6}$")  # of Kinetics, in seconds: <id>_000010_000020
+_TRAILING_NUMBER = re.compile(r"[\W_]*\d+[\W_]*$")
+_CAMERA_NAME = re.compile(
+    r"(img|imag|mvi|mov|vid|dsc|dscn|dscf|sam|pxl|dji|p)[-_]?\d{4,}"  # four digits or more: the DCF standard
+    r"|(img|vid|pxl)[-_]\d{8}[-_](wa)?\d{4,}",  # a date and a time, or a number of that day
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Division:
+    """Training examples divided in two.
+
+    Attributes:
+        learnt: what is learnt from, in the order of the examples.
+        held_out: what is kept for validation.
+        notes: for a person: what could not be divided, and why.
+    """
+
+    learnt: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    notes: tuple[str, ...]
+
+
+def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Division:
+    """Hold out about ``share`` of the clips of every class, whole recordings only, and never the last one of a class.
+
+    The choice depends on the examples' paths below ``root`` and on nothing else. Where the names of all classes are one
+    word and a number (``clip_01``), they say nothing about recordings: then clips are divided one by one, and a note
+    says so.
+    """
+    groups = _groups(examples, [recording(each, root) for each in examples])
+    notes = []
+    if all(name.isalpha() for name in groups) and all(number < 2 for number in _num_groups(groups).values()):
+        alone = _groups(examples, [_path_key(each.path, root) for each in examples])
+        if len(alone) > len(groups):
+            groups = alone
+            notes.append(
+                "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "
+                "recording may be on both sides; folders train/ and val/ settle it"
+            )
+    chosen = _chosen(groups, share)
+    learnt: list[Example] = []
+    held_out: list[Example] = []
+    for example in examples:
+        (held_out if example in chosen else learnt).append(example)
+    without = sorted({each.label for each in learnt} - {each.label for each in held_out})
+    if without:
+        notes.append(
+            f"no clip for validation, because all are of one recording: {counted(without, 'class')}: {some(without)}"
+        )
+    return Division(tuple(learnt), tuple(held_out), tuple(notes))
+
+
+def recording(example: Example, root: str) -> str:
+    """Return a name for the recording that a clip is a piece of, by the name of its file."""
+    stem = stem_of(example.path)
+    name = _CUT_TIMES.sub("", stem)
+    name = _TRAILING_NUMBER.sub("", stem) if name == stem else name
+    has_name = any(character.isalpha() for character in name) and not _CAMERA_NAME.fullmatch(stem)
+    if not has_name or (name != stem and class_key(name) == class_key(example.label)):
+        return _path_key(example.path, root)
+    return name.casefold()
+
+
+def without_untrained(dataset: Dataset) -> Dataset:
+    """Return the dataset without classes that have no training clip: a network cannot learn them.
+
+    They are named in the notes. Their validation and test clips go with them: a test would only count them as wrong.
+
+    Raises:
+        UsageError: where fewer than two classes are left.
+    """
+    trained = {example.label for example in dataset.examples("train")}
+    lost = [label for label in dataset.classes if label not in trained]
+    if not lost:
+        return dataset
+    if len(trained) < 2:
+        message = (
+            f"only {counted(trained, 'class')} of {len(dataset.classes):,} has training clips here: {some(trained)}"
+        )
+        raise UsageError(message, hint="complete the dataset: two classes are needed, at least")
+    splits = {
+        split: tuple(each for each in examples if each.label in trained) for split, examples in dataset.splits.items()
+    }
+    note = f"left out, because no training clip of them is here: {counted(lost, 'class')}: {printable(', '.join(lost))}"
+    return replace(
+        dataset,
+        classes=tuple(label for label in dataset.classes if label in trained),
+        splits={split: examples for split, examples in splits.items() if examples},
+        problems=replace(dataset.problems, notes=(*dataset.problems.notes, note)),
+    )
+
+
+def _path_key(path: str, root: str) -> str:
+    return path_below(path, root).replace(os.sep, "/")
+
+
+def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list[Example]]:
+    """Return the examples by recording, in an order drawn by the recordings' names."""
+    groups: dict[str, list[Example]] = {}
+    for example, name in zip(examples, names, strict=True):
+        groups.setdefault(name, []).append(example)
+    order = sorted(groups, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    return {name: groups[name] for name in order}
+
+
+def _num_groups(groups: Mapping[str, Sequence[Example]]) -> Counter[str]:
+    """Return the number of recordings of every class."""
+    return Counter(label for group in groups.values() for label in {each.label for each in group})
+
+
+def _chosen(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
+    """Return the examples of the recordings to hold out.
+
+    First those that fit into what is wanted of each of their classes, then, for classes that still have none, the
+    smallest.
+    """
+    total = Counter(each.label for group in groups.values() for each in group)
+    wanted = {label: max(1, round(share * number)) for label, number in total.items()}
+    held: Counter[str] = Counter()
+    chosen: set[Example] = set()
+
+    def take(group: Sequence[Example]) -> None:
+        chosen.update(group)
+        held.update(each.label for each in group)
+
+    counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
+    for name, group in groups.items():
+        if all(held[label] + n <= min(wanted[label], total[label] - 1) for label, n in counts[name].items()):
+            take(group)
+    for name in sorted(groups, key=lambda name: len(groups[name])):
+        lacks = any(held[label] == 0 for label in counts[name])
+        if lacks and all(held[label] + n < total[label] for label, n in counts[name].items()):
+            take(groups[name])
+    return chosen

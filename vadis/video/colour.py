@@ -1,0 +1,299 @@
+"""From the samples of a decoded frame to RGB of 8 bits as BT.709 displays show it.
+
+Most frames take one step of swscale. Three kinds need more, or come out in wrong colours:
+
+High dynamic range (PQ and HLG) is converted after scaling, with all its bits: signal → light, by SMPTE ST 2084 or
+ARIB STD-B67 → the tone curve → primaries of BT.709 (ITU-R BT.2087) → signal, by the inverse of BT.1886 (gamma 2.4).
+The tone curve is the identity up to reference white (203 cd/m², ITU-R BT.2408), which becomes (255, 255, 255);
+brighter light is white, and colours outside BT.709 lie on its border. HLG is taken for a display of 1,000 cd/m², with
+its system gamma of 1.2 applied to each component, as zimg does it. (ITU-R BT.2100 derives it from the luminance, which
+gives paler colours.)
+
+Grey of limited range is stretched; swscale takes all grey as full range.
+
+Matrices that swscale does not know are replaced by the nearest that it knows.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from vadis.errors import VideoError
+from vadis.video.confinement import memory_refusal
+from vadis.video.frames import Picture
+
+Floats = NDArray[np.float32]
+
+# Flags of FFmpeg's libswscale/swscale.h: SWS_BILINEAR, whose filter widens where pictures become smaller, so that
+# nothing aliases; SWS_ACCURATE_RND and SWS_BITEXACT, with which every processor gives the same result.
+_SCALER = 0x2 | 0x40000 | 0x80000
+
+# Numbers of ITU-T H.273, which are those of FFmpeg's AVColorSpace, AVColorTransferCharacteristic, AVColorPrimaries.
+_BT709, _UNSPECIFIED, _BT601, _SMPTE240M, _BT2020 = 1, 2, 5, 7, 9
+_PQ, _HLG = 16, 18
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+
+_WEIGHTS: Mapping[int, tuple[float, float]] = MappingProxyType(
+    {
+        _BT709: (0.2126, 0.0722),
+        _UNSPECIFIED: (0.299, 0.114),  # as swscale takes it
+        4: (0.30, 0.11),  # FCC
+        _BT601: (0.299, 0.114),
+        6: (0.299, 0.114),
+        _SMPTE240M: (0.212, 0.087),
+        _BT2020: (0.2627, 0.0593),
+    }
+)
+"""The share of red and of blue in luma, by the number of the matrix: all that swscale converts."""
+
+_NEAREST: Mapping[int, int] = MappingProxyType(
+    {
+        8: _BT709,  # YCgCo
+        10: _BT2020,  # with constant luminance
+        11: _BT2020,  # Y'D'zD'x
+        14: _BT2020,  # ICtCp
+        15: _BT2020,  # IPT-PQ-C2, Dolby Vision without a base layer that others can show
+        16: _BT709,  # YCgCo-Re
+        17: _BT709,  # YCgCo-Ro
+    }
+)
+"""The nearest of these by the number of any other matrix; what is not here either is taken as unspecified."""
+
+_DERIVED = (12, 13)  # from the primaries, without and with constant luminance
+_NEAREST_TO_PRIMARIES: Mapping[int, int] = MappingProxyType({4: 4, 6: _SMPTE240M, 7: _SMPTE240M, 9: _BT2020})
+
+_CHROMATICITIES: Mapping[int, tuple[float, ...]] = MappingProxyType(
+    {
+        _BT709: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+        5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+        6: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+        7: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+        _BT2020: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+        11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+        12: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+    }
+)
+"""x and y of red, green and blue by the number of the primaries (ITU-T H.273, table 2); white is D65."""
+
+_D65 = (0.3127, 0.3290)
+
+_REFERENCE_WHITE = 203.0  # cd/m² (ITU-R BT.2408)
+_HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m² of the nominal display, and the system gamma that belongs to it (BT.2100)
+_DISPLAY_GAMMA = 2.4  # ITU-R BT.1886
+_LEVELS = 1 << 14  # of tables: a sixteenth of a step of 10 bits, and at most a quarter of one of the 8 bits given
+_BLOCK_PIXELS = 1 << 14  # converted at once: what is between then stays in the processor's cache
+
+
+class Colours(NamedTuple):
+    """What a file says of its colours, in the numbers of ITU-T H.273."""
+
+    matrix: int
+    transfer: int
+    primaries: int
+
+
+BT709 = Colours(_BT709, _BT709, _BT709)
+
+
+class ColourConverter:
+    """Scales frames to RGB of BT.709; keeps swscale's tables from frame to frame.
+
+    Attributes:
+        is_hdr: a frame of high dynamic range has been seen.
+        is_approximated: a frame whose matrix was replaced by another has been seen.
+    """
+
+    def __init__(self) -> None:
+        self.is_hdr = False
+        self.is_approximated = False
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame, width: int, height: int) -> Picture:
+        """The frame as uint8 RGB (height, width, 3).
+
+        Raises:
+            VideoError: ``decode_failed``, swscale cannot convert its pixels.
+        """
+        matrix = _replacement(frame)
+        self.is_approximated |= matrix is not None
+        if is_hdr(frame):
+            self.is_hdr = True
+            return self._convert_samples(frame, width, height, matrix, _Display(frame.color_trc, frame.color_primaries))
+        if _is_grey(frame) and frame.color_range == _LIMITED_RANGE:
+            return self._convert_samples(frame, width, height, matrix, _to_8_bits)
+        return np.asarray(self._scaled(frame, width, height, "rgb24", matrix).to_ndarray(), dtype=np.uint8)
+
+    def _convert_samples(
+        self,
+        frame: av.VideoFrame,
+        width: int,
+        height: int,
+        matrix: int | None,
+        show: Callable[[Floats], NDArray[np.uint8]],
+    ) -> Picture:
+        """Scale with 16 bits; ``show`` makes R, G, B of 8 bits of R', G', B' in [0, 1], (3, pixels) both."""
+        kind = "gray16le" if _is_grey(frame) else "gbrp16le" if _is_rgb(frame) else "yuv444p16le"
+        planes = self._scaled(frame, width, height, kind, matrix).planes
+        samples = np.stack([np.frombuffer(memoryview(plane), "<u2").reshape(height, -1)[:, :width] for plane in planes])
+        samples = samples.reshape(len(samples), -1)  # (planes, pixels)
+        to_signal, at_zero = _signal_matrix(frame, frame.colorspace if matrix is None else matrix)
+        found = np.empty((3, width * height), np.uint8)
+        for first in range(0, width * height, _BLOCK_PIXELS):
+            block = slice(first, first + _BLOCK_PIXELS)
+            signal = to_signal @ samples[:, block].astype(np.float32) + at_zero
+            found[:, block] = show(np.clip(signal, 0, 1, out=signal))
+        picture: Picture = found.reshape(3, height, width).transpose(1, 2, 0)
+        return picture
+
+    def _scaled(self, frame: av.VideoFrame, width: int, height: int, kind: str, matrix: int | None) -> av.VideoFrame:
+        try:
+            return self._reformatter.reformat(
+                frame,
+                width,
+                height,
+                format=kind,
+                src_colorspace=matrix,
+                dst_colorspace=matrix,
+                interpolation=_SCALER,
+                threads=1,
+            )
+        except Exception as error:  # PyAV raises whatever FFmpeg's code maps to
+            message = f"pixels of the format {frame.format.name} cannot be converted"
+            raise memory_refusal(error) or VideoError("decode_failed", message) from error
+
+
+def written_colours(frame: av.VideoFrame) -> Colours | None:
+    """In what to write the RGB that ``ColourConverter`` makes of a frame, so that players show it as they do the frame.
+
+    What the frame itself states, None where that is nothing; but BT.709 for what is BT.709 now, or never had a matrix.
+    """
+    if is_hdr(frame) or _is_rgb(frame) or _replacement(frame) is not None:
+        return BT709
+    stated = Colours(frame.colorspace, frame.color_trc, frame.color_primaries)
+    return None if set(stated) == {_UNSPECIFIED} else stated
+
+
+def is_hdr(frame: av.VideoFrame) -> bool:
+    """Whether a frame is of high dynamic range."""
+    return frame.color_trc in (_PQ, _HLG)
+
+
+def _replacement(frame: av.VideoFrame) -> int | None:
+    """The matrix to take instead of the frame's own, None where that can be converted."""
+    matrix = frame.colorspace
+    if matrix in _WEIGHTS or _is_rgb(frame) or _is_grey(frame):
+        return None
+    if matrix in _DERIVED:
+        return _NEAREST_TO_PRIMARIES.get(frame.color_primaries, _BT709)
+    return _NEAREST.get(matrix, _BT601)
+
+
+def _is_grey(frame: av.VideoFrame) -> bool:
+    return len(frame.format.components) < 3 and not _is_rgb(frame)
+
+
+def _is_rgb(frame: av.VideoFrame) -> bool:
+    return frame.format.is_rgb or frame.format.has_palette
+
+
+def _signal_matrix(frame: av.VideoFrame, matrix: int) -> tuple[Floats, Floats]:
+    """What makes R', G', B', of which [0, 1] is black to white, of a frame's samples with 16 bits.
+
+    Returns:
+        The matrix (3, planes) and what is added, (3, 1). Planes are Y, Cb, Cr, or G, B, R, or grey.
+    """
+    bits = min(16, frame.format.components[0].bits)
+    is_full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj") or _is_rgb(frame)
+    full = float(((1 << bits) - 1) << (16 - bits))  # swscale shifts samples to the left
+    black, white, chroma = (0.0, full, full) if is_full else (16 * 256.0, 235 * 256.0, 224 * 256.0)
+    if _is_rgb(frame):
+        rows, zero = np.eye(3)[[2, 0, 1]] / white, [0.0, 0.0, 0.0]
+    elif _is_grey(frame):
+        rows, zero = np.ones((3, 1)) / (white - black), [black]
+    else:
+        red, blue = _WEIGHTS[matrix]
+        green = 1 - red - blue
+        rows = np.array(
+            [
+                [1 / (white - black), 0, 2 * (1 - red) / chroma],
+                [
+                    1 / (white - black),
+                    -2 * (1 - blue) * blue / green / chroma,
+                    -2 * (1 - red) * red / green / chroma,
+                ],
+                [1 / (white - black), 2 * (1 - blue) / chroma, 0],
+            ]
+        )
+        zero = [black, 32768.0, 32768.0]
+    return rows.astype(np.float32), np.asarray(-(rows @ zero)[:, None], np.float32)
+
+
+def _to_8_bits(signal: Floats) -> NDArray[np.uint8]:
+    return np.rint(255 * signal).astype(np.uint8)
+
+
+class _Display:
+    """Shows a signal of high dynamic range (3, pixels) as one of BT.709 with 8 bits."""
+
+    def __init__(self, transfer: int, primaries: int) -> None:
+        self._light, self._encoded = _light_table(transfer), _encoding_table()
+        self._gamut = _to_bt709(primaries if primaries in _CHROMATICITIES else _BT2020)
+
+    def __call__(self, signal: Floats) -> NDArray[np.uint8]:
+        # take is twice as fast with indices of the machine's own type as with smaller ones.
+        light = self._gamut @ self._light.take((signal * (_LEVELS - 1)).astype(np.intp))
+        root = np.sqrt(np.clip(light, 0, 1, out=light), out=light)
+        encoded: NDArray[np.uint8] = self._encoded.take((root * (_LEVELS - 1)).astype(np.intp))
+        return encoded
+
+
+@lru_cache
+def _light_table(transfer: int) -> Floats:
+    """Light, 1 at reference white, by the signal in ``_LEVELS`` steps from 0 to 1."""
+    signal = np.linspace(0, 1, _LEVELS)
+    light = _pq_to_light(signal) if transfer == _PQ else _hlg_to_light(signal)
+    return np.asarray(light / _REFERENCE_WHITE, np.float32)
+
+
+def _pq_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """cd/m² by SMPTE ST 2084, equation 4.1."""
+    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
+    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    power = signal ** (1 / m2)
+    return np.asarray(10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1))
+
+
+def _hlg_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """cd/m² on the nominal display: the inverse of ARIB STD-B67's transfer function, and the system gamma."""
+    a = 0.17883277
+    b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    return np.asarray(_HLG_PEAK * scene**_HLG_GAMMA)
+
+
+@lru_cache
+def _encoding_table() -> NDArray[np.uint8]:
+    """Signals of 8 bits by the square root of light, whose equal steps are fine enough near black."""
+    return np.rint(255 * np.linspace(0, 1, _LEVELS) ** (2 / _DISPLAY_GAMMA)).astype(np.uint8)
+
+
+@lru_cache
+def _to_bt709(primaries: int) -> Floats:
+    """The matrix (3, 3) from linear light in these primaries to that in BT.709's."""
+    return np.asarray(np.linalg.solve(_to_xyz(_BT709), _to_xyz(primaries)), np.float32)
+
+
+def _to_xyz(primaries: int) -> NDArray[np.float64]:
+    """The matrix (3, 3) from R, G, B to X, Y, Z (SMPTE RP 177)."""
+    points = np.array(_CHROMATICITIES[primaries]).reshape(3, 2)
+    columns = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)]) / points[:, 1]  # of luminance 1
+    x, y = _D65
+    weights = np.linalg.solve(columns, np.array([x, y, 1 - x - y]) / y)
+    return np.asarray(columns * weights)
