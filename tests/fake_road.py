@@ -16,6 +16,7 @@ from types import ModuleType
 
 import vadis
 from vadis import cli
+from vadis.errors import UsageError
 from vadis.results import Label, Segment, VideoResult
 from vadis.video.sources import stamp
 
@@ -40,6 +41,8 @@ class FakeModel:
     sha256: str = "fa" * 32
 
     def only(self, streams):
+        if lacking := set(streams) - set(self.card.streams):
+            raise UsageError(f"the model has no {lacking.pop()} stream")
         return replace(self, card=replace(self.card, streams=streams))
 
 

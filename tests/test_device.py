@@ -1,9 +1,12 @@
 """cuda or cpu: what is asked for, what is there."""
 
+import os
+
 import pytest
 import torch
 
-from vadis.device import cpu_count, resolve_device
+from vadis import device
+from vadis.device import cpu_count, cudnn_version, resolve_device
 from vadis.errors import DeviceError, UsageError
 
 
@@ -19,7 +22,7 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(without_cuda):
 def test_cuda_by_name_is_never_replaced(without_cuda):
     with pytest.raises(DeviceError, match="no CUDA device can be used") as refused:
         resolve_device("cuda")
-    assert (refused.value.exit_code, "--device" in refused.value.hint) == (1, True)
+    assert (refused.value.exit_code, "`device`" in refused.value.hint) == (1, True)
 
 
 def test_a_device_that_is_not_there(monkeypatch):
@@ -42,3 +45,71 @@ def test_other_words_are_wrong_use(without_cuda, name):
 
 def test_at_least_one_processor():
     assert cpu_count() >= 1
+
+
+@pytest.mark.parametrize(
+    ("place", "files", "expected"),
+    [
+        ("0::/app", {"app/cpu.max": "150000 100000"}, 2),
+        ("0::/app", {"app/cpu.max": "max 100000", "cpu.max": "100000 100000"}, 1),
+        ("0::/app/inner", {"app/cpu.max": "300000 100000", "app/inner/cpu.max": "max 100000"}, 3),
+        ("0::/../../elsewhere", {"cpu.max": "20000 100000"}, 1),
+        ("0::/seen/from/outside", {"cpu.max": "200000 100000"}, 2),  # a container
+        ("1:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "250000", "cpu/a/cpu.cfs_period_us": "100000"}, 3),
+        (
+            "4:cpu,cpuacct:/docker/1",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "50000", "cpu,cpuacct/cpu.cfs_period_us": "50000"},
+            1,
+        ),
+        ("4:cpuacct,cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("3:cpuset:/a", {"cpuset/a/cpu.max": "100000 100000"}, 8),
+        ("0::/app", {"app/cpu.max": "max 100000"}, 8),
+        ("0::/app", {"app/cpu.max": "1600000 100000"}, 8),
+        ("0::/app", {"app/cpu.max": "nonsense"}, 8),
+    ],
+)
+def test_a_quota_counts_as_fewer_processors(tmp_path, monkeypatch, place, files, expected):
+    (tmp_path / "self").write_text(f"9:name=systemd:/\n{place}\n")
+    for name, content in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(f"{content}\n")
+    monkeypatch.setattr(device, "PROCESS_CGROUPS", tmp_path / "self")
+    monkeypatch.setattr(device, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert cpu_count() == expected
+
+
+def test_without_cgroups_the_affinity_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "PROCESS_CGROUPS", tmp_path / "nothing")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    assert cpu_count() == 3
+
+
+@pytest.mark.parametrize(("variable", "expected"), [(None, 1), ("2", 2)])
+def test_pytorch_computes_with_as_many_threads(monkeypatch, variable, expected):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    monkeypatch.setattr(device, "cpu_count", lambda: 1)
+    try:
+        torch.set_num_threads(2)
+        resolve_device("cpu")
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("number", "shown", "is_right"), [(91002, "9.10.2", False), (91600, "9.16.0", True)])
+def test_a_cudnn_that_is_wrong_in_tf32_computes_without(monkeypatch, number, shown, is_right):
+    before = torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: number)
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        found = resolve_device("cuda:0")
+        assert torch.backends.cudnn.allow_tf32 is is_right
+        assert cudnn_version(found) == shown and cudnn_version(torch.device("cpu")) is None
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -2,9 +2,10 @@
 
 A video walks through these rooms, in this order:
 
-    errors, device, parsing, notebook, results, atomic, memory
+    errors, device, parsing, notebook, results, atomic, text, memory
                  the floor: what can go wrong, where to compute, JSON from files, what is said of a video (and how a
-                 notebook shows it), files whole or not at all, memory that runs out
+                 notebook shows it), files whole or not at all, text in the encodings of other systems, memory that
+                 runs out
     video        a file on disk → frames in time
     flow         frames → TV-L1 optical flow
     streams      clips → what a network eats

@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit set by `ulimit -f`
+DISK_ERRORS = (*FULL_DISK, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES)
+"""By which a file that is being written tells of its disk, whatever is written into it."""
 
 
 @contextlib.contextmanager

@@ -1,12 +1,22 @@
 """cuda or cpu: decided once, said once."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vadis.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+CGROUPS, PROCESS_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+FIRST_RIGHT_CUDNN = 91600
+"""9.16. Older ones, such as the 9.10.2 of PyTorch 2.10, are reported to compute 3D convolutions wrongly in TF32 and
+bfloat16 (pytorch issues 163539 and 167024)."""
 
 
 def resolve_device(name: str = "auto") -> "torch.device":
@@ -18,6 +28,8 @@ def resolve_device(name: str = "auto") -> "torch.device":
     """
     import torch
 
+    limit_threads()
+    _avoid_wrong_convolutions()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
@@ -29,7 +41,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
         built = torch.version.cuda or "no CUDA"
         raise DeviceError(
             f"no CUDA device can be used (this PyTorch is built with {built})",
-            hint="leave out --device to run on the CPU, or install a CUDA build of PyTorch",
+            hint="leave out `device` to run on the CPU, or install a CUDA build of PyTorch",
         )
     if int(index or 0) >= torch.cuda.device_count():
         message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"
@@ -37,8 +49,69 @@ def resolve_device(name: str = "auto") -> "torch.device":
     return torch.device(kind, int(index or 0))
 
 
+def cudnn_version(device: "torch.device") -> str | None:
+    """The version of cuDNN that computes on ``device``, such as 9.10.2; None on the CPU."""
+    import torch
+
+    number: int | None = torch.backends.cudnn.version() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return None if number is None else f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
+
+
+def _avoid_wrong_convolutions() -> None:
+    """Let a cuDNN that is wrong in TF32 compute in float32, which takes longer."""
+    import torch
+
+    version = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+    if version is not None and version < FIRST_RIGHT_CUDNN:
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def cpu_count() -> int:
-    """Processors this process may run on: its affinity, not the machine's size (containers, SLURM)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors this process may use: its affinity and the quota of its cgroups, not the machine's size."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, ceil(min(_quotas(), default=affinity))))
+
+
+def limit_threads() -> None:
+    """Let PyTorch compute with no more threads than this process has processors, unless OMP_NUM_THREADS is set.
+
+    PyTorch knows of the affinity but not of quotas; threads beyond a quota make all of them wait.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cpu_count():
+        torch.set_num_threads(cpu_count())
+
+
+def _quotas() -> Iterator[float]:
+    """The processors that each cgroup around this process allows (Docker, Kubernetes, SLURM, systemd), where it does.
+
+    /proc/self/cgroup has a line for each hierarchy: number, controllers (none: version 2), place. In a container
+    the place may be seen from outside, while the root that is mounted is the container's own: so all on the way to it
+    are looked at.
+    """
+    try:
+        lines = PROCESS_CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for root in (CGROUPS / controllers, CGROUPS / ("cpu" if controllers else "unified")):
+            folder = root / place.lstrip("/")
+            for each in (folder, *folder.parents):
+                yield from _quota_in(each)
+                if each == root:
+                    break
+
+
+def _quota_in(folder: Path) -> Iterator[float]:
+    """The quota that is set in one cgroup, by either version, divided by its period."""
+    with suppress(OSError, ValueError):  # not there; "max"
+        quota, period = (folder / "cpu.max").read_text().split()
+        yield int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
+        if microseconds > 0:  # -1: none
+            yield microseconds / int((folder / "cpu.cfs_period_us").read_text())

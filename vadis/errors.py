@@ -8,9 +8,10 @@
     ├── NothingToDoError       exit 4   no video found
     └── OutputLockedError      exit 5   another run holds this output
 
-A message is one plain sentence; a hint says what to do next. The command line prints both and never a traceback
-unless asked for with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3
-is the exit code of a run in which some files failed.
+A message is one plain sentence; a hint says what to do next. Where they name an argument of a function, in backticks as
+in `device="cpu"`, the command line shows the option instead. It prints both and never a traceback unless asked for
+with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3 is the exit code of
+a run in which some files failed.
 
 Where an input or the operating system refuses, what to do next depends on the kind of refusal and hardly on the place:
 there is one table of each, ``VIDEO_ERROR_CODES`` and that of ``what_next``.
@@ -163,7 +164,7 @@ VIDEO_ERROR_CODES = {
         (
             "too_short",
             "too few frames for the streams asked for",
-            "leave it out; --streams rgb takes a single frame, where the model has a network for that alone",
+            "leave it out; RGB alone (classify: --streams rgb) takes a single frame, if the model has a network for it",
         ),
         (
             "decode_failed",
@@ -193,7 +194,7 @@ VIDEO_ERROR_CODES = {
         (
             "not_finite",
             "the network gave a score that is not a number",
-            "try --device cpu, and another model; one of your own is to be trained again at a lower learning rate",
+            "try the CPU (classify: --device cpu), or another model; train your own again at a lower learning rate",
         ),
     )
 }
@@ -224,14 +225,15 @@ _BY_ERRNO = {
     errno.ENOENT: "see that the path is spelled right and that its disk is there",
     errno.ENOTDIR: "choose another path: a part of this one is a file, not a folder",
     errno.EEXIST: "choose another name, or move away what has this one",
+    errno.EBADF: "leave >&- out, or name a file with -o",
     errno.EISDIR: "name a file: this is a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "look at the symbolic links of the path (namei -l): one leads back to itself",
     errno.EIO: "the disk fails (dmesg tells more): use another one, then {again}",
-    errno.EMFILE: "allow more open files (ulimit -n), or take fewer --jobs or --workers",
+    errno.EMFILE: "allow more open files (ulimit -n), or take fewer `jobs` or `workers`",
     errno.ENFILE: "close other programs: this machine has as many files open as it allows",
     errno.EAGAIN: "allow more processes (ulimit -u), or close other programs",
-    errno.ENOMEM: "close other programs, or take fewer --jobs or --workers",
+    errno.ENOMEM: "close other programs, or take fewer `jobs` or `workers`",
     errno.ESTALE: _NETWORK_DISK,
     errno.ETIMEDOUT: _NETWORK_DISK,
     errno.ENOTCONN: _NETWORK_DISK,

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vadis.batching import Batches
+from vadis.device import cudnn_version
 from vadis.errors import UsageError, VideoError
 from vadis.flow.first import FirstFlow
 from vadis.models import MODELS, Model
@@ -233,6 +234,7 @@ def facts_of(path: str, video: OpenVideo, model: Model, streams: tuple[str, ...]
         "flags": (*facts.flags, *_own_flags(video, model, streams, sliding)),
         "model": model.card.name,
         "model_sha256": model.sha256,
+        "cudnn": cudnn_version(model.device),
         "streams": streams,
         "sliding": sliding.to_json(),
     }

@@ -61,7 +61,7 @@ def in_portions(
         if stop - start == 1:
             raise NoMemoryError(
                 f"memory ran out on {device} with one of the {portion.what} at a time",
-                hint="use a device with more memory, or --device cpu",
+                hint='use a device with more memory, or `device="cpu"`',
             )
         portion.size = (stop - start) // 2
         if not portion.is_told:

@@ -94,6 +94,7 @@ class VideoResult:
     flags: tuple[str, ...] = ()
     model: str | None = None
     model_sha256: str | None = None
+    cudnn: str | None = None  # the version that computed it, None for the CPU
     streams: tuple[str, ...] = ()
     sliding: dict[str, Any] = field(default_factory=dict)
     labels: tuple[Label, ...] = ()
@@ -172,6 +173,7 @@ class VideoResult:
         return {
             "model": self.model,
             "model_sha256": self.model_sha256,
+            **({} if self.cudnn is None else {"cudnn": self.cudnn}),
             "streams": list(self.streams),
             "sliding": self.sliding,
             "labels": [label.to_json() for label in self.labels],
@@ -190,7 +192,7 @@ def printable(text: str) -> str:
 
 _AS_WRITTEN = (
     *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
-    *("model", "model_sha256"),
+    *("model", "model_sha256", "cudnn"),
 )
 """The fields whose JSON values are those of the result."""
 

@@ -66,15 +66,17 @@ class Sliding:
         """Raise UsageError for what cannot be with networks of this architecture."""
         if not self.segment_seconds >= FINEST_SEGMENT_SECONDS:
             message = f"a segment has at least {FINEST_SEGMENT_SECONDS} s, the step of the network"
-            raise UsageError(message, hint=f"leave --segment out for {SEGMENT_SECONDS} s")
+            raise UsageError(message, hint=f"leave `segment_seconds` out for {SEGMENT_SECONDS} s")
         if self.window is not None and self.window < architecture.min_frames:
             message = f"a window has at least {architecture.min_frames} frames"
-            raise UsageError(message, hint="leave --window out to see each video as a whole")
+            raise UsageError(message, hint="leave `window` out to see each video as a whole")
         if self.window is not None and architecture.test_window not in (None, self.window):
             message = f"{architecture.title} looks at windows of {architecture.test_window} frames, no others"
-            raise UsageError(message, hint="leave --window out to see all of each video in such windows")
+            raise UsageError(message, hint="leave `window` out to see all of each video in such windows")
         if self.stride is not None and (self.window is None or self.stride < 1):
-            raise UsageError("a stride goes with a window, and is 1 frame at least", "such as --window 64 --stride 16")
+            raise UsageError(
+                "a stride goes with a window, and is 1 frame at least", "such as `window=64` and `stride=16`"
+            )
 
 
 WHOLE_VIDEO = Sliding()

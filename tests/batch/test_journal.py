@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -211,6 +212,31 @@ def test_a_disk_that_fails_to_flush_is_told_with_the_next_record(tmp_path, monke
         while time.monotonic() < deadline:
             journal.append(stamped("a.mp4"))
             time.sleep(0.02)
+
+
+def test_a_flush_that_fails_while_the_journal_is_closed_is_told(tmp_path, monkeypatch):
+    """The timer's flush has begun, and its file is closed before the disk has answered."""
+    begun, answer = threading.Event(), threading.Event()
+
+    def fsync(descriptor):
+        begun.set()
+        answer.wait(10)
+        fail_to_flush()
+
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.01)
+    with pytest.raises(VadisError, match="Input/output error"), open_journal(tmp_path / "out.jsonl") as journal:
+        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        monkeypatch.setattr(journal_module.os, "fsync", fsync)
+        journal.append(stamped("a.mp4"))
+        assert begun.wait(10)
+        threading.Timer(0.1, answer.set).start()
+
+
+def test_a_flush_that_ends_while_the_journal_is_closed_is_no_bug(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    for _ in range(200):
+        with open_journal(tmp_path / "out.jsonl") as journal:
+            journal.begin(SETTINGS, VERSIONS, overwrite=True)
 
 
 def fail_to_flush():

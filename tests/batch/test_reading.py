@@ -37,6 +37,15 @@ def test_both_formats_are_read(tmp_path, name):
     assert list(results_in(path, [])) == given
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("name", ["jsonl", "json"])
+def test_results_that_a_shell_has_written_in_its_own_encoding(tmp_path, name, encoding):
+    given = [result("a.mp4"), result("bad.mp4")]
+    path = tmp_path / f"out.{name}"
+    path.write_bytes("".join(FORMATS[name].write(given)).replace("\n", "\r\n").encode(encoding))
+    assert list(results_in(path, [])) == given
+
+
 def test_of_several_records_the_last_counts_across_files(tmp_path):
     first = written(tmp_path / "1.jsonl", stamped("a.mp4"), stamped("b.mp4"))
     second = written(tmp_path / "2.jsonl", stamped("b.mp4", size=9), stamped("c.mp4"))

@@ -38,6 +38,29 @@ def test_labels_are_found_by_the_model_otherwise(run_vadis, video, road, monkeyp
     assert road.options["model"] == "mine"
 
 
+def test_a_part_of_a_video_is_annotated_and_told(run_vadis, video):
+    whole = write_video(Path("whole.ts"), num_frames=60, codec="mpeg2video")
+    content = whole.read_bytes()
+    Path("b.mp4").write_bytes(content[: len(content) // 2 + 7])
+    for command in (("annotate", "b.mp4", "--results", "results.jsonl"), ("flow", "b.mp4", "--device", "cpu")):
+        ended = run_vadis(*command, "-o", f"{command[0]}.mp4")
+        assert (ended.code, ended.out) == (3, f"{command[0]}.mp4\n")
+        assert "b.mp4" in ended.err and "partial" in ended.err
+        with open_source(f"{command[0]}.mp4") as seen:
+            assert 0 < len(list(seen.source_frames())) < 60
+
+
+def test_a_missing_video_is_said_before_a_model_is_loaded(run_vadis, video, road):
+    assert run_vadis("annotate", "gone.mp4", "-o", "b.mp4", "--overwrite").code == 3
+    assert road.calls == []
+
+
+@pytest.mark.parametrize("option", [("--model", "mine"), ("--segment", "1"), ("--device", "cpu"), ("--streams", "rgb")])
+def test_options_that_would_not_be_heeded_are_refused(run_vadis, video, option):
+    ended = run_vadis("annotate", "a.mp4", "--results", "results.jsonl", "-o", "seen.mp4", *option)
+    assert (ended.code, option[0] in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

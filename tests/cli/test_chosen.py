@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.make_model import make_model
 from tests.synthetic import write_video
+from vadis.cli.chosen import fetching
 
 LOADED = """
 import gc, sys
@@ -32,6 +34,18 @@ def test_no_search_for_garbage_among_modules_that_stay(tmp_path, is_there):
     collects, frozen = found.split()
     assert collects == "True"
     assert int(frozen) > 100_000
+
+
+@pytest.mark.parametrize(
+    ("device", "jobs", "scratch_gb", "places", "share_gb"),
+    [("cuda", 0, None, 16, 4), ("cpu", 0, None, 4, 4), ("cuda", 2, None, 2, 4), ("cuda", 0, 16, 16, 1)],
+)
+def test_fetched_videos_have_the_jobs_of_their_device(monkeypatch, device, jobs, scratch_gb, places, share_gb):
+    monkeypatch.setattr("vadis.device.resolve_device", torch.device)
+    monkeypatch.setattr("vadis.preparing.cpu_count", lambda: 64)
+    with fetching(True, scratch_gb, jobs, device) as decoders:
+        assert decoders is not None
+        assert (decoders.places, decoders.share_bytes) == (places, share_gb * 10**9)
 
 
 COMMANDS = {

@@ -76,6 +76,11 @@ def test_all_labelled_is_0_and_a_partial_video_is_no_failure(clips, road, run_va
     assert (ended.code, ended.err.splitlines()[-1]) == (0, "0 ok, 1 partial")
 
 
+def test_the_same_missing_input_twice_stops_nothing(clips, road, run_vadis):
+    ended = run_vadis("classify", "gone.mp4", "gone.mp4", "clips/a.mp4")
+    assert (ended.code, paths_in(ended.out)) == (3, ["gone.mp4", "clips/a.mp4"])
+
+
 def test_a_missing_input_among_others_is_a_record(clips, road, run_vadis):
     ended = run_vadis("classify", "gone.mp4", "clips/a.mp4")
     assert ended.code == 3
@@ -121,6 +126,8 @@ def test_what_the_model_says_ends_the_run_without_an_output(clips, road, run_vad
     ended = run_vadis("classify", "clips", "-m", "nowhere", "-o", "out.jsonl")
     assert (ended.code, ended.err) == (1, "error: there is no network\nhint: look here\n")
     assert not (clips.parent / "out.jsonl").exists()
+    assert run_vadis("classify", "clips", "-m", "nowhere", "--output-dir", "new/out").code == 1
+    assert not (clips.parent / "new").exists()
 
 
 def test_options_reach_the_library(clips, road, run_vadis):
@@ -233,7 +240,10 @@ def test_the_table_in_a_file_is_plain(clips, road, run_vadis):
     [
         ("auto", "out.srt", "srt"),
         ("auto", "OUT.CSV", "csv"),
-        ("auto", "out.txt", "jsonl"),
+        ("auto", "out.ndjson", "jsonl"),
+        ("auto", "out", "jsonl"),
+        ("table", "out.txt", "table"),
+        ("jsonl", "out.log", "jsonl"),
         ("auto", None, "jsonl"),
         ("vtt", "out.srt", "vtt"),
     ],
@@ -262,7 +272,7 @@ def test_a_bug_ends_the_run_but_loses_no_record_and_shows_no_traceback(clips, ro
     (clips / "bug.mp4").write_bytes(b"x")
     ended = run_vadis("classify", "clips", "-o", "out.json")
     assert ended.code == 1
-    assert [record["path"] for record in json.loads((clips.parent / "out.json").read_text())] == [
+    assert [record["path"] for record in json.loads((clips.parent / "out.incomplete.json").read_text())] == [
         "clips/a.mp4",
         "clips/bad.mp4",
     ]
@@ -299,8 +309,10 @@ def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis,
     from tests.fake_road import FakeCard, FakeModel
 
     monkeypatch.setattr("vadis.weights.load.load_model", lambda *args, **options: FakeModel(FakeCard(streams=("rgb",))))
-    ended = run_vadis("classify", "clips/a.mp4", "--streams", "flow")
-    assert (ended.code, "has no flow stream" in ended.err) == (2, True)
+    for streams in ("flow", "both"):
+        ended = run_vadis("classify", "clips/a.mp4", "--streams", streams)
+        assert (ended.code, "has no flow stream" in ended.err, ended.out) == (2, True, "")
+    assert run_vadis("classify", "clips/a.mp4").code == 0
 
 
 def test_the_fake_records_are_like_real_ones():

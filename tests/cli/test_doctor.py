@@ -4,13 +4,16 @@ import importlib
 import os
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.misbehaving_server import MisbehavingServer
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 from vadis.cli import doctor
+from vadis.models import folded
 from vadis.weights.cache import model_path
 from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
 
@@ -151,3 +154,26 @@ def test_on_a_terminal_long_lines_go_on_below_where_they_began():
     (first,) = (number for number, line in enumerate(lines) if "decoded: H.264" in line)
     assert re.match(r" {11}\w", lines[first + 1])
     assert max(len(line) for line in lines[1:]) <= 60
+
+
+@pytest.mark.parametrize(("factor", "state"), [(1.0001, "ok"), (1.2, "missing"), (float("nan"), "missing")])
+def test_a_gpu_is_held_against_the_cpu(monkeypatch, factor, state):
+    class Folded(folded.FoldedI3D):
+        """On a card, the CPU's numbers times ``factor``."""
+
+        def __init__(self, network, device):
+            super().__init__(network, torch.device("cpu"))
+            self.factor = factor if device.type == "cuda" else 1
+
+        def __call__(self, *clips, **options):
+            return super().__call__(*clips, **options) * self.factor
+
+    card = SimpleNamespace(name="a card", total_memory=8e9)
+    monkeypatch.setattr(folded, "FoldedI3D", Folded)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91600)
+    findings = [finding for finding in doctor.devices() if finding.what == "cuda:0"]
+    assert [finding.state for finding in findings] == ["ok", state]
+    assert "9.16.0" in findings[1].detail

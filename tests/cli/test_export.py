@@ -37,6 +37,8 @@ def test_one_document_per_video(results, run_vadis):
         (["results.jsonl", "-f", "srt"], 2, "--output-dir"),
         (["results.jsonl", "-o", "results.jsonl"], 2, "--overwrite"),
         (["results.jsonl", "-o", "x.csv", "--output-dir", "x"], 2, "exclude"),
+        (["results.jsonl", "-o", "x.xlsx"], 2, ".csv"),
+        (["results.jsonl", "-f", "srt", "--output-dir", "x.srt"], 2, "a folder is written"),
         (["empty.jsonl"], 4, "no records"),
         (["letter.txt"], 2, "not a record"),
     ],

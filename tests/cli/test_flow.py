@@ -50,11 +50,20 @@ def test_some_failed(run_vadis, clips):
     assert ended.err.splitlines()[-1] == "2 ok, 2 failed"
 
 
+def test_a_store_into_which_nothing_came_is_not_left_behind(run_vadis, clips):
+    (clips / "empty.mp4").write_bytes(b"")
+    assert run_vadis("flow", "clips/empty.mp4", "-o", "store", "--device", "cpu").code == 3
+    assert not (clips.parent / "store").exists()
+
+
 def test_wrong_use(run_vadis, clips, tmp_path):
     assert run_vadis("flow", "clips").code == 2
     assert run_vadis("flow", "clips", "-o", "clips").code == 2
     assert run_vadis("flow", "nowhere", "-o", "store").code == 2
     assert not (tmp_path / "store").exists()
+    for name in ("flow.webm", "flow.npz"):
+        assert run_vadis("flow", "clips", "-o", name).code == 2
+        assert not (tmp_path / name).exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "settings.json").write_text(json.dumps({**SETTINGS, "bound": 15.0}))
     ended = run_vadis("flow", "clips", "-o", "other")

@@ -52,13 +52,31 @@ def test_a_signal_ends_the_run_with_its_code_and_the_records_so_far(clips, tmp_p
     assert [json.loads(line)["path"][-5:] for line in out.read_text().splitlines()[1:]] == ["a.mp4", "b.mp4"]
 
 
-def test_a_document_is_closed_well_formed(clips, tmp_path):
-    out = tmp_path / "out.json"
+@pytest.mark.parametrize("name", ["json", "csv"])
+def test_a_document_has_its_name_only_when_it_is_complete(clips, tmp_path, name):
+    out = tmp_path / f"out.{name}"
     process = started(clips, "-o", out)
     code, _, err = interrupted(process, signal.SIGINT, lambda: any(tmp_path.glob("*.part")))
     assert code == 130, err
-    assert len(json.loads(out.read_text())) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.json"]
+    kept = tmp_path / f"out.incomplete.{name}"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "clips", kept]
+    assert str(kept) in err
+    text = kept.read_text()
+    assert "b.mp4" in text and "slow.mp4" not in text
+    if name == "json":
+        assert len(json.loads(text)) == 2
+    for video in clips.glob("slow*"):
+        video.unlink()
+    again = started(clips, "-o", out)
+    again.communicate(timeout=30)
+    assert (again.returncode, out.is_file()) == (0, True)
+
+
+def test_of_a_document_without_a_record_nothing_is_kept(tmp_path):
+    (tmp_path / "slow.mp4").write_bytes(b"not looked at")
+    process = started(tmp_path / "slow.mp4", "-o", tmp_path / "out.srt")
+    code, _, err = interrupted(process, signal.SIGTERM, lambda: any(tmp_path.glob("*.part")))
+    assert (code, list(tmp_path.iterdir())) == (143, [tmp_path / "slow.mp4"]), err
 
 
 def test_a_reader_that_leaves_ends_the_run_quietly(clips):

@@ -48,6 +48,7 @@ def test_a_file_that_is_still_being_written_is_taken_as_far_as_it_goes(run_vadis
         (["none.jsonl"], 2, "cannot be read"),
         (["empty.jsonl"], 4, "no record"),
         (["results.jsonl", "-o", "no/page.html"], 2, "does not exist"),
+        (["results.jsonl", "-o", "page.pdf"], 2, ".html"),
         (["results.jsonl", "--root", "nowhere"], 2, "nowhere is not a folder"),
         (["results.jsonl", "--thumbnails", "-1"], 2, "thumbnails"),
         (["text.jsonl"], 2, "line 1, is not a record of vadis classify"),

@@ -1,9 +1,11 @@
 """What reaches a terminal: 200 nasty names on a pseudo-terminal, and not one control byte of theirs."""
 
+import errno
 import json
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import unicodedata
@@ -14,7 +16,10 @@ from tests.pseudo_terminal import ROOT, on_a_terminal
 from vadis.cli import terminal
 from vadis.cli.interrupts import Interrupted
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError, WeightsError
+from vadis.models import MODELS
 from vadis.results import path_of
+from vadis.sliding import Sliding
+from vadis.video.sources import find_videos
 
 PIECES = [
     *("\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x07", "\x08", "\r", "\n", "\t", "\x7f"),
@@ -148,3 +153,71 @@ def test_a_terminal_of_the_locale_c_gets_escapes_instead_of_an_error(tmp_path):
         done = subprocess.run(command, capture_output=True, env=environment, check=False, cwd=ROOT)
         assert (done.returncode, b"Traceback" in done.stderr) == (3, False), done.stderr
         assert (done.stdout + done.stderr).isascii()
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", ">&- <&-"])
+def test_a_closed_stdout_is_refused_where_it_is_wanted(tmp_path, closed):
+    (tmp_path / "a.mp4").write_bytes(b"not looked at")
+    program = f"{sys.executable} -m tests.fake_road"
+    for command in (f"classify {tmp_path}/a.mp4", "--version", "--help"):
+        done = subprocess.run(f"{program} {command} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        if "2>" not in closed:
+            assert "Traceback" not in done.stderr and "bug" not in done.stderr and "ignored" not in done.stderr
+            assert os.strerror(errno.EBADF) in done.stderr and "hint" in done.stderr
+    command = f"{program} classify {tmp_path}/a.mp4 -o {tmp_path}/out.jsonl {closed}"
+    assert subprocess.run(command, shell=True, cwd=ROOT, capture_output=True).returncode == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError("libx.so: cannot allocate memory in static TLS block"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_no_bug(capsys, error):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = 1 << 46 if before[1] == resource.RLIM_INFINITY else before[1]
+    assert terminal.explain(error) == 1
+    unlimited = capsys.readouterr().err
+    assert "memory" in unlimited and "bug" not in unlimited
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        terminal.explain(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert "ulimit -v" in capsys.readouterr().err
+
+
+def test_arguments_of_python_are_shown_as_options(capsys):
+    """The library speaks of its arguments, which commands do not have."""
+    calls = (
+        (lambda: Sliding(window=3).check(MODELS["i3d"]), "--window"),
+        (lambda: Sliding(segment_seconds=0.1).check(MODELS["i3d"]), "--segment"),
+        (lambda: Sliding(stride=3).check(MODELS["i3d"]), "--window 64 and --stride 16"),
+        (lambda: find_videos([]), "--from-file"),
+    )
+    for call, option in calls:
+        with pytest.raises(VadisError) as raised:
+            call()
+        assert "--" not in f"{raised.value.message} {raised.value.hint}"
+        terminal.fail(raised.value)
+        shown = capsys.readouterr().err
+        assert option in shown and "`" not in shown
+
+
+def test_commands_in_hints_are_shown_as_they_are(capsys):
+    terminal.fail(VadisError("it is not there", "`vadis weights download` fetches it"))
+    assert "`vadis weights download`" in capsys.readouterr().err
+
+
+def test_other_errors_stay_bugs(capsys):
+    terminal.explain(RuntimeError("shape mismatch"))
+    terminal.explain(ImportError("cannot import name x"))
+    assert capsys.readouterr().err.count("bug in vadis") == 2

@@ -2,8 +2,12 @@
 
 import errno
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 from numba.core.caching import IndexDataCacheFile
 
 from vadis.flow import compiling
@@ -54,3 +58,15 @@ def test_full_disk(monkeypatch, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert compiled(double)(21) == 42
     assert "No space left" in caplog.text
+
+
+@pytest.mark.parametrize("value", ["0", "abc", "-1", ""])
+def test_a_number_of_threads_that_cannot_be_is_wrong_use(value):
+    program = (
+        "import sys\ntry:\n    import vadis.flow.compiling\n"
+        "except Exception as error: print(type(error).__name__, error)\nelse: print('imported')"
+    )
+    environment = {**os.environ, "NUMBA_NUM_THREADS": value}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("UsageError") and "NUMBA_NUM_THREADS" in done.stdout

@@ -50,6 +50,17 @@ def in_chunks(network: FoldedI3D, clip: Tensor, sizes: list[int], layer: str = L
     return torch.cat(logits, dim=2)
 
 
+def test_a_pytorch_without_onednn_computes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object) -> None:
+        raise RuntimeError("PyTorch is not linked with support for mkldnn devices")
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(Tensor, "to_mkldnn", missing)
+    network, clip = narrow_network("flow"), random_clip("flow", 12, seed=0)
+    with torch.inference_mode():
+        assert relative_difference(FoldedI3D(network, CPU)(clip), network(clip)) < FORM_TOLERANCE
+
+
 @pytest.mark.parametrize("stream", CHANNELS)
 @pytest.mark.parametrize("frames", [9, 10, 15, 16, 17, 23, 64, 79])
 def test_equals_the_training_form(stream: str, frames: int) -> None:

@@ -4,6 +4,7 @@ A limit on the size of files (``ulimit -f``) stands in for the disk: the write t
 is refused, as on a full disk, and nobody has to be root.
 """
 
+import errno
 import json
 import os
 import resource
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fake_road import result
 from tests.reliability.program import ROOT, fake_batch, records
+from tests.synthetic import write_video
 
 NUM_VIDEOS = 40
 
@@ -105,3 +108,15 @@ def test_an_export_without_room_is_told(videos, tmp_path):
         assert (done.returncode, "cannot write to" in done.stderr) == (1, True), done.stderr
     assert not (tmp_path / "out.csv").exists()
     assert [json.loads(line) for line in out.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("num_bytes", [0, 300])
+@pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])
+def test_a_video_without_room_is_told_by_the_disk_and_not_by_its_sound(tmp_path, num_bytes, name):
+    video = write_video(tmp_path / "a.mp4", num_frames=10, size=(160, 90), audio=True)
+    record = result(str(video)).to_json_line()
+    (tmp_path / "results.jsonl").write_text(record + "\n")
+    done = run_limited(num_bytes, "annotate", video, "--results", tmp_path / "results.jsonl", "-o", tmp_path / name)
+    assert done.returncode == 1, done.stderr
+    assert name in done.stderr and os.strerror(errno.EFBIG) in done.stderr and "ulimit -f" in done.stderr
+    assert not list(tmp_path.glob(f"{name}*"))

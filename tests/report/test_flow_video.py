@@ -49,7 +49,7 @@ def test_the_legend_is_a_disc() -> None:
 def test_the_video_has_the_picture_and_beside_it_its_flow(tmp_path: Path) -> None:
     frames = moving_texture(12, (256, 256), seed=0)  # by (2, 1) pixels per frame: right and down
     source = write_video(tmp_path / "a.mp4", frames=frames)
-    assert write_flow_video(str(source), tmp_path / "flow.mp4", torch.device("cpu")) == 12
+    assert write_flow_video(str(source), tmp_path / "flow.mp4", torch.device("cpu")).num_frames == 12
     with open_source(tmp_path / "flow.mp4") as video:
         assert video.size == (512, 256)
         shown = [frame.pixels for frame in video.source_frames()]

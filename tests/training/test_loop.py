@@ -300,6 +300,13 @@ def test_when_memory_does_not_suffice_for_one_clip(tmp_path):
         run_tiny(tmp_path, network=ForgetfulNetwork("forward", limit=0))
 
 
+def test_when_memory_does_not_suffice_for_the_optimiser(tmp_path, monkeypatch):
+    """Its own memory is taken in the first update, when nothing smaller can go through."""
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *arguments, **options: _refuse_at(1, 1))
+    with pytest.raises(VadisError, match="memory ran out"):
+        run_tiny(tmp_path)
+
+
 def test_other_errors_of_the_network_are_not_taken_for_a_lack_of_memory(tmp_path):
     with pytest.raises(RuntimeError, match="expected input"):
         run_tiny(tmp_path, network=nn.Conv3d(3, 3, 1))

@@ -1,7 +1,10 @@
 """What is refused, and with which word."""
 
+import errno
+import io
 import os
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from tests.synthetic import write_video
 from tests.video.reading import read, refused
 from vadis.errors import VideoError
+from vadis.video import container
 from vadis.video.facts import Limits
 from vadis.video.reader import open_video
 
@@ -119,6 +123,43 @@ def test_a_file_that_changes_while_it_is_read(tmp_path):
             if frame.seconds == 0:
                 os.utime(path, ns=(1, 1))
     assert error.value.code == "changed_while_reading"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process reads is counted there")
+def test_of_a_large_damaged_file_only_a_part_is_read_again(tmp_path):
+    """FFmpeg's error could be the disk's; to read all of 20 GB again would take longer than a decoder may be silent."""
+
+    def num_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    path = write_video(tmp_path / "a.mkv", num_frames=10)
+    with open(path, "r+b") as file:
+        file.truncate(20 << 30)
+    before = num_read()
+    assert container.disk_failure(str(path)) is None
+    assert num_read() - before < 4 * container.CHECKED_BYTES
+
+
+def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "a.mkv"
+    with open(path, "wb") as file:
+        file.truncate(1 << 30)
+    bad = 500 << 20
+
+    class FailingFile(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() <= bad < self.tell() + size:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    def opened(path, mode="r", **options):
+        return FailingFile(path) if mode == "rb" else io.open(path, mode, **options)  # noqa: UP020 (open is patched)
+
+    monkeypatch.setattr("builtins.open", opened)
+    with io.FileIO(path) as read_by_ffmpeg:
+        read_by_ffmpeg.seek(bad)
+        failure = container.disk_failure(str(path))
+    assert failure is not None and failure.code == "io_error"
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.apng", "apng"), ("a.webp", "libwebp_anim")])

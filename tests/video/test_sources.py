@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
         for name in names:
             os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
             with open(name, "wb") as file:
-                file.write(b"content")
+                file.write(b"\0\1\2 content")
 
     return make
 
@@ -66,6 +66,38 @@ def test_a_named_file_is_tried_whatever_its_name(here):
     assert paths("holiday", ".hidden.mp4", "notes.txt") == ["holiday", ".hidden.mp4", "notes.txt"]
 
 
+def test_sound_is_left_out_of_folders_and_tried_by_name(here):
+    here("f/a.mp4", "f/a.mp3", "f/a.m4a", "f/a.wav")
+    found = find_videos(["f"])
+    assert [source.path for source in found] == ["f/a.mp4"]
+    assert found.num_ignored == 3
+    assert paths("f/a.mp3", "f/a.m4a") == ["f/a.mp3", "f/a.m4a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "is_taken"),
+    [
+        ("a.ts", b"import x from 'y'\nexport const a = 1\n", False),
+        ("a.TS", b"// caf\xe9\r\n", False),  # Latin-1
+        ("a.ts", "export {}".encode("utf-16"), False),
+        ("de.ts", b"\xef\xbb\xbf<?xml version='1.0'?><!DOCTYPE TS>", False),
+        ("a.mts", b"export {}\n", False),
+        ("a.ts", (b"G\x40\0\x10" + bytes(184)) * 30, True),
+        ("a.ts", b"\0\1\2 begins with damage", True),
+        ("a.mts", (b"\0\0\0\0G\x40\0\x10" + bytes(184)) * 30, True),
+        ("a.ts", b"", True),  # a recording of which nothing was written: its record says so
+        ("a.ogg", b"OggS\0\2" + bytes(22) + b"\x01\x1e\x01vorbis" + bytes(30), False),
+        ("a.ogg", b"OggS\0\2" + bytes(22) + b"\x01\x2a\x80theora" + bytes(30), True),
+    ],
+)
+def test_a_folder_gives_what_is_a_video_where_other_files_share_its_extension(here, name, content, is_taken):
+    here("f/z.mp4")
+    with open(f"f/{name}", "wb") as file:
+        file.write(content)
+    assert paths("f") == ([f"f/{name}"] if is_taken else []) + ["f/z.mp4"]
+    assert paths(f"f/{name}") == [f"f/{name}"], "by name it is tried in any case"
+
+
 @pytest.mark.parametrize("extension", VIDEO_EXTENSIONS)
 def test_extensions_in_any_case(here, extension):
     here(f"f/a{extension}", f"f/b{extension.upper()}")
@@ -99,6 +131,19 @@ def test_links_in_a_circle_end(here):
     found = find_videos(["f"])
     assert [source.path for source in found] == ["f/again/a.mp4"]  # the first way to a folder
     assert found.num_ignored == 1
+
+
+def test_folders_with_equal_inode_numbers_are_all_walked(here, monkeypatch):
+    here("f/a/1.mp4", "f/b/2.mp4", "f/b/c/3.mp4")
+    stat = os.stat
+
+    def equal(path, *args, **options):
+        found = list(stat(path, *args, **options))
+        found[1:3] = [1, 1]
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "stat", equal)
+    assert paths("f") == ["f/a/1.mp4", "f/b/2.mp4", "f/b/c/3.mp4"]
 
 
 def test_thousands_of_folders_deep(here, tmp_path):
@@ -142,6 +187,18 @@ def test_a_folder_that_cannot_be_listed_gives_one_record(here, monkeypatch):
 def test_some_missing_become_records(here):
     here("a.mp4")
     assert codes("a.mp4", "b.mp4", "") == {"a.mp4": None, "b.mp4": "not_found", "": "not_found"}
+
+
+@pytest.mark.parametrize("again", ["gone.mp4", "./gone.mp4", "gone*.mp4"])
+def test_what_is_missing_more_than_once_does_not_stop_the_others(here, again):
+    here("good.mp4")
+    assert codes("gone.mp4", again, "good.mp4", again)["good.mp4"] is None
+    with open("list", "w") as file:
+        file.write(f"{again}\ngone.mp4\n")
+    assert codes("gone.mp4", again, "good.mp4", from_file="list")["good.mp4"] is None
+    with pytest.raises(UsageError) as error:
+        find_videos(["gone.mp4", again], from_file="list")
+    assert error.value.message.count("gone") == (1 if again.endswith("gone.mp4") else 2)
 
 
 def test_all_missing_is_wrong_use(here):
@@ -219,6 +276,64 @@ def test_lists(here):
         file.write(b"a.mp4\r\n\nf\n c.mp4\nd*.mp4\ngone.mp4")
     assert paths(from_file="list.txt") == ["a.mp4", "f/b.mp4", " c.mp4", "d*.mp4", "gone.mp4"]
     assert codes(from_file="list.txt")["gone.mp4"] == "not_found"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_lists_as_windows_writes_them(here, monkeypatch, encoding, line_end, source):
+    here("a.mp4", "\u00e9 b.mp4")
+    content = line_end.join(["a.mp4", "\u00e9 b.mp4", ""]).encode(encoding)
+    with open("list", "wb") as file:
+        file.write(content)
+    on_stdin(monkeypatch, content)
+    found = find_videos(["-"]) if source == "stdin" else find_videos([], from_file="list")
+    assert [(each.path, each.error) for each in found] == [("a.mp4", None), ("\u00e9 b.mp4", None)]
+
+
+def test_names_in_lists_may_hold_any_bytes(here):
+    names = [os.fsdecode(b"\xe9t\xe9.mp4"), "\x1b[2J.mp4", "FLV/a.mp4", "./a/free.mp4"]
+    here(*names)
+    with open("list", "w", errors="surrogateescape") as file:
+        file.write("\n".join(names))
+    assert codes(from_file="list") == dict.fromkeys(names)
+
+
+CONTAINERS = {
+    "mp4": b"\0\0\0\x20ftypisom\0\0\2\0",
+    "mkv": b"\x1a\x45\xdf\xa3\x93\x42\x82\x88matroska",
+    "avi": b"RIFF\x10\0\1\0AVI LIST",
+    "ts": (b"G\x40\0\x10" + bytes(184)) * 30,
+    "mpg": b"\0\0\1\xba\x44\0\4",
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("nul", [False, True])
+def test_a_video_given_as_a_list_is_wrong_use(here, monkeypatch, kind, nul):
+    here("a.mp4")
+    content = CONTAINERS[kind] + bytes(range(256)) * 100
+    with open("video", "wb") as file:
+        file.write(content)
+    with pytest.raises(UsageError) as error:
+        find_videos(["a.mp4"], from_file="video", nul=nul)
+    assert "video" in error.value.message and error.value.hint
+    on_stdin(monkeypatch, content)
+    with pytest.raises(UsageError) as error:
+        find_videos(["-", "a.mp4"], nul=nul)
+    assert "standard input" in error.value.message
+
+
+@pytest.mark.parametrize("content", [b"a.mp4\0b.mp4\0", b"a.mp4\nb\0.mp4\n", b"PK\3\4\0\1\2" * 2000])
+def test_a_list_with_nul_bytes_is_wrong_use(here, content):
+    here("a.mp4")
+    with open("list", "wb") as file:
+        file.write(content)
+    with pytest.raises(UsageError) as error:
+        find_videos([], from_file="list")
+    assert ("-0" in (error.value.hint or "")) == content.startswith(b"a.mp4")
 
 
 def test_lists_with_nul_take_any_name(here):

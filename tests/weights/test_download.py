@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.weights.conftest import HASTE, blob_id, remote_file
-from vadis.errors import WeightsError
+from vadis.errors import UsageError, WeightsError
+from vadis.video.facts import network_patience
 from vadis.weights import cache as cache_room
 from vadis.weights import download
 from vadis.weights.catalog import RemoteFile
@@ -428,3 +429,20 @@ def test_a_process_killed_at_any_moment_leaves_only_right_files(server, log, cac
             assert not path.exists() or path.read_bytes() == server.files[f"/{file.local}"]
     fetch(files, log)
     assert all((cache / "downloads" / file.local).is_file() for file in files)
+
+
+@pytest.mark.parametrize(("given", "factor"), [(None, 1), ("", 1), ("3", 3), ("0.5", 0.5)])
+def test_hosts_are_waited_for_as_long_as_asked(monkeypatch, given, factor):
+    monkeypatch.delenv("VADIS_NETWORK_PATIENCE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("VADIS_NETWORK_PATIENCE", given)
+    longer = Patience(answer=4.0, first_answer=8.0, stall=16.0).times(network_patience())
+    assert (longer.answer, longer.first_answer, longer.stall) == (4 * factor, 8 * factor, 16 * factor)
+    assert longer.pauses == Patience().pauses
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "long", "nan", "inf"])
+def test_a_patience_that_cannot_be_is_wrong_use(monkeypatch, given):
+    monkeypatch.setenv("VADIS_NETWORK_PATIENCE", given)
+    with pytest.raises(UsageError, match="VADIS_NETWORK_PATIENCE"):
+        network_patience()

@@ -181,7 +181,8 @@ class Journal(Remembered):
 
     def finish(self) -> None:
         """Take out what later records have replaced, now that the run is complete."""
-        self._syncer.sync()
+        with _explained(self._shown):
+            self._syncer.sync()
         if not self._superseded and not self._scan.damaged:
             return
         with _explained(self._shown), temporary_beside(self._path) as (temporary, file):
@@ -193,7 +194,7 @@ class Journal(Remembered):
     def close(self) -> None:
         """Leave everything that was written on the disk."""
         with _explained(self._shown):
-            self._syncer.close()
+            self._syncer.sync()
 
     def _remember(self, path: str, entry: Entry) -> None:
         self._superseded += path in self._entries
@@ -336,34 +337,36 @@ class _Syncer:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._timer: threading.Timer | None = None
+        self._timer: threading.Timer | None = None  # of what was written and is not yet on the disk
         self._failure: OSError | None = None
+        self._lock = threading.Lock()  # of both
 
     def written(self) -> None:
         """Something was written; raises the OSError that an earlier flush met."""
-        if self._failure is not None:
-            raise self._failure
-        if self._timer is None:
-            self._timer = threading.Timer(SYNC_SECONDS, self._flush)
-            self._timer.daemon = True
-            self._timer.start()
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._timer is None:
+                self._timer = threading.Timer(SYNC_SECONDS, self._flush)
+                self._timer.daemon = True
+                self._timer.start()
 
     def sync(self) -> None:
-        """Flush now."""
-        self.close()
-        self._timer = None
-
-    def close(self) -> None:
-        """Flush for the last time."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
-            os.fsync(self._descriptor)
-        if self._failure is not None:
-            raise self._failure
+        """Flush now, and wait for a flush that is going on; raises the OSError that any flush has met."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._flush_locked()
+            if self._failure is not None:
+                raise self._failure
 
     def _flush(self) -> None:
-        self._timer = None  # before: what is written from here on needs another flush
+        with self._lock:
+            if self._timer is not None:  # else ``sync`` was quicker
+                self._flush_locked()
+
+    def _flush_locked(self) -> None:
+        self._timer = None
         try:
             os.fsync(self._descriptor)
         except OSError as error:

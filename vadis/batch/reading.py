@@ -1,14 +1,16 @@
 """Results files → results: what ``vadis classify`` wrote as jsonl or json, of one run or of the shards of one."""
 
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vadis.batch.journal import HEADER_KEY
 from vadis.errors import UsageError, what_next
 from vadis.parsing import parse_json
 from vadis.results import VideoResult, printable
+from vadis.text import encoding_of
 
 _HINT = "give what vadis classify wrote as jsonl or json"
 
@@ -24,9 +26,10 @@ def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
         UsageError: for what cannot be read or holds no records, and for a damaged line other than a torn last one.
     """
     try:
-        with path.open("rb") as file:
+        with _as_utf8(path) as file:
+            start = file.tell()
             is_array = file.read(1) == b"["
-            file.seek(0)
+            file.seek(start)
             if is_array:
                 yield from _of_array(printable(str(path)), file.read())
                 return
@@ -64,6 +67,17 @@ class LastResults:
                 left[result.path] -= 1
                 if not left[result.path]:
                     yield result
+
+
+def _as_utf8(path: Path) -> BinaryIO:
+    """The file, or, where a shell has written it in UTF-16 or with a byte order mark, what it says in UTF-8."""
+    file = path.open("rb")
+    encoding, start = encoding_of(file.read(4))
+    file.seek(start)
+    if encoding == "utf-8":
+        return file
+    with file:
+        return io.BytesIO(file.read().decode(encoding, "replace").encode())
 
 
 def _of_line(line: bytes, place: str) -> Iterator[VideoResult]:

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file
+from vadis.cli.outputs import check_file, refuse_source
+from vadis.cli.run import fail_if_partial
 from vadis.cli.terminal import say, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
+from vadis.video.container import regular_file
 
 EPILOG = """
 **Examples**
@@ -19,8 +21,8 @@ See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 
-**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be read;
-130 and 143 interrupted.
+**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be
+read, or only in part; 130 and 143 interrupted.
 """
 
 Output = Annotated[
@@ -36,6 +38,7 @@ Results = Annotated[
 
 
 def annotate(
+    context: typer.Context,
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
     output: Output,
     results: Results = None,
@@ -44,7 +47,7 @@ def annotate(
     ] = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     segment: options.SegmentSeconds = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
@@ -61,26 +64,39 @@ def annotate(
 
     check_name(output)
     check_file(output, overwrite)
-    if output.exists() and output.samefile(video):
-        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+    refuse_source(output, os.fspath(video))
     opencv()
     name = os.fspath(video)
-    result = _labelled(name, model, streams, segment, device, offline) if results is None else _found(video, results)
+    if results is None:
+        regular_file(name, listed=False)
+        result = _labelled(name, model, streams, segment, device, offline)
+    else:
+        _refuse_options_of_models(context)
+        result = _found(video, results)
     with video_progress() as bar:
         task = bar.add_task(f"drawing: {show(video.name)}", total=None)
-        done = annotated(
+        facts = annotated(
             name,
             result,
             output,
             with_sound=not no_sound,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(f"{done:,} frames")
+    say(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
+    fail_if_partial(name, facts)
+
+
+def _refuse_options_of_models(context: typer.Context) -> None:
+    """Raise UsageError for an option that would say nothing, because no model is asked."""
+    for name in ("model", "streams", "segment", "device", "offline"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name} does not go with --results: the labels are there", hint="leave one of them out")
 
 
 def _labelled(
-    video: str, model: str | None, streams: str, segment: float | None, device: str, offline: bool
+    video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
     from vadis.cli.chosen import load_chosen

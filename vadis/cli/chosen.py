@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from vadis.cli.terminal import complain, detail, download_progress, say, show
-from vadis.errors import UnreachableError, UsageError
+from vadis.errors import UnreachableError
 
 if TYPE_CHECKING:
     from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
     from vadis.video.sources import Found
+
+SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
 
 
 def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
@@ -32,16 +34,18 @@ def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_r
     return found
 
 
-def fetching(allow_remote: bool, scratch_gb: float, jobs: int) -> "AbstractContextManager[FetchingDecoders | None]":
+def fetching(
+    allow_remote: bool, scratch_gb: float | None, jobs: int, device: str
+) -> "AbstractContextManager[FetchingDecoders | None]":
     """What opens videos that have to be fetched, where that is allowed."""
     if not allow_remote:
         return nullcontext()
-    import torch
-
+    from vadis.device import resolve_device
     from vadis.preparing import num_jobs
     from vadis.video.remote import FetchingDecoders
 
-    return FetchingDecoders(int(scratch_gb * 1e9), num_jobs(jobs, torch.device("cpu")))
+    places = num_jobs(jobs, resolve_device(device))
+    return FetchingDecoders(int((scratch_gb or SCRATCH_GB_EACH * places) * 1e9), places)
 
 
 @contextmanager
@@ -58,7 +62,9 @@ def _loading_what_stays() -> Iterator[None]:
         gc.enable()
 
 
-def load_chosen_or_stand_in(name: str | None, streams: str, device: str, offline: bool, *, to_keep: bool) -> "Model":
+def load_chosen_or_stand_in(
+    name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
+) -> "Model":
     """The model asked for, or the default.
 
     Where no host gives the default, one that comes with vadis stands in for it, which is said even with ``--quiet``;
@@ -80,7 +86,7 @@ def load_chosen_or_stand_in(name: str | None, streams: str, device: str, offline
         return load_chosen(STAND_IN, streams, device, offline)
 
 
-def load_chosen(name: str | None, streams: str, device: str, offline: bool) -> "Model":
+def load_chosen(name: str | None, streams: str | None, device: str, offline: bool) -> "Model":
     """The model asked for, or the default, with the streams asked for; says what was loaded, and where it computes."""
     from vadis.weights.catalog import DEFAULT_MODEL
 
@@ -89,8 +95,8 @@ def load_chosen(name: str | None, streams: str, device: str, offline: bool) -> "
     return model
 
 
-def load_quietly(name: str, streams: str, device: str, offline: bool, *, option: str = "--model") -> "Model":
-    """The model asked for, with the streams asked for; downloads show their progress.
+def load_quietly(name: str, streams: str | None, device: str, offline: bool, *, option: str = "--model") -> "Model":
+    """The model asked for, with the streams asked for, None: all that it has; downloads show their progress.
 
     ``option`` is the command's own for a model, which the hint names where this one cannot be reached.
     """
@@ -102,12 +108,9 @@ def load_quietly(name: str, streams: str, device: str, offline: bool, *, option:
             model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
     except UnreachableError as error:
         raise UnreachableError(error.message, _without_network(option, error.hint)) from error
-    if streams == "both":
+    if streams is None:
         return model
-    if streams not in model.card.streams:
-        has = " and ".join(model.card.streams)
-        raise UsageError(f"the model {model.card.name} has no {streams} stream", hint=f"it has {has}")
-    return model.only((streams,))
+    return model.only(("rgb", "flow") if streams == "both" else (streams,))
 
 
 def _without_network(option: str, otherwise: str | None) -> str:

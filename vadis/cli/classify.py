@@ -16,7 +16,7 @@ from vadis.cli import interrupts, options
 from vadis.cli.chosen import fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.run import Run
-from vadis.cli.terminal import file_console, say, settings, stdout_console
+from vadis.cli.terminal import file_console, say, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
@@ -30,6 +30,18 @@ if TYPE_CHECKING:
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
+
+_INSTEAD = {
+    "txt": "-f table writes what the terminal shows",
+    "html": "vadis report makes a page of results: -o results.jsonl first",
+    "htm": "vadis report makes a page of results: -o results.jsonl first",
+    "xlsx": "spreadsheets open .csv",
+    "xls": "spreadsheets open .csv",
+    "mp4": "vadis annotate draws labels into a video",
+    "mkv": "vadis annotate draws labels into a video",
+    "mov": "vadis annotate draws labels into a video",
+}
+"""What to do for an output of another kind, by its extension."""
 
 EPILOG = """
 **Examples**
@@ -56,7 +68,7 @@ def classify(
     null: options.Null = False,
     allow_remote: options.AllowRemote = False,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     flip: options.Flip = False,
     segment: options.SegmentSeconds = None,
     window: options.Window = None,
@@ -75,7 +87,7 @@ def classify(
     ray: options.Ray = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
-    scratch_gb: options.ScratchGigabytes = 16.0,
+    scratch_gb: options.ScratchGigabytes = None,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
@@ -90,7 +102,7 @@ def classify(
     to_file = bool(output or output_dir)
     form = table_format(to_file) if name == "table" else FORMATS[name]
     with ExitStack() as held:
-        fetched = held.enter_context(fetching(allow_remote, scratch_gb, jobs))
+        fetched = held.enter_context(fetching(allow_remote, scratch_gb, jobs, "cpu" if ray else device))
         known_by = fetched.stamp if fetched else stamp
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
@@ -129,7 +141,7 @@ def _begun(fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -
             yield {"jobs": jobs, "decoders": decoders, "first": first}
 
 
-def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str, device: str) -> str | None:
+def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> str | None:
     """The path of the video, where there is one only, which somebody waits for, and its flow is a processor's work."""
     from vadis.weights.cache import is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
@@ -201,7 +213,8 @@ def _write(
     """Write down what is labelled, and say how it ended."""
     with interrupts.deferred(), closing(labelled):
         try:
-            destination.write(above(record, threshold) for record in run.records(labelled))
+            records = (above(record, threshold) for record in run.records(labelled))
+            destination.write(records, lambda: run.is_complete)
             if run.is_complete:
                 destination.finish()
         except VadisError as failure:
@@ -216,12 +229,20 @@ def _settings(model: "Model", look: dict[str, Any], threshold: float, strict: bo
 
 
 def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> str:
-    """The format that ``auto`` means here; any other as it is."""
+    """The format that ``auto`` means here; any other as it is.
+
+    Raises:
+        UsageError: the extension of ``output`` is that of no format.
+    """
     if name != "auto":
         return name
     if output is not None:
         extension = output.suffix.removeprefix(".").lower()
-        return extension if extension in FORMATS else "jsonl"
+        if extension in FORMATS or not extension or extension == "ndjson":
+            return extension if extension in FORMATS else "jsonl"
+        known = ", ".join(f".{known}" for known in FORMATS)
+        hint = _INSTEAD.get(extension, "say which is wanted: -f")
+        raise UsageError(f"{show(output)} has the extension of no format ({known})", hint)
     return "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
 
 

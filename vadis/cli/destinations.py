@@ -40,8 +40,8 @@ class Destination(Protocol):
         """The inputs to be done; those that are done already are counted in ``summary``."""
         ...
 
-    def write(self, results: Iterable[VideoResult]) -> None:
-        """Write records as they come."""
+    def write(self, results: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
+        """Write records as they come; ``is_whole`` says at their end whether they are all that were wanted."""
         ...
 
     def finish(self) -> None:
@@ -54,7 +54,7 @@ class Stream:
 
     goes_on = False
 
-    def __init__(self, write: Callable[[Iterable[VideoResult]], None]) -> None:
+    def __init__(self, write: Callable[[Iterable[VideoResult], Callable[[], bool]], None]) -> None:
         self.write = write
 
     def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
@@ -100,7 +100,7 @@ class Journaled:
                 self.write_document(result)
         return pending
 
-    def write(self, results: Iterable[VideoResult]) -> None:
+    def write(self, results: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
         """The document before the record: what has a record is whole."""
         for result in results:
             if self.write_document is not None:
@@ -150,8 +150,7 @@ class Place:
         if self.in_parts:
             if self.output is None or name != "jsonl" or self.output.is_file():
                 raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
-            outputs.make_folder(self.output)
-            with open_parts(self.output) as parts:
+            with outputs.new_folder(self.output), open_parts(self.output) as parts:
                 yield Journaled(parts, self.overwrite, self.retry_failed, self.stamp)
             return
         if self.output_dir:
@@ -160,7 +159,7 @@ class Place:
             return
         outputs.refuse_several(name, form, len(videos))
         if self.output is None:
-            yield Stream(partial(outputs.to_stdout, form))
+            yield Stream(lambda results, is_whole: outputs.to_stdout(form, results))
             return
         with self._file(self._own(self.output), name, form) as destination:
             yield destination
@@ -192,8 +191,7 @@ class Place:
         def lacks_document(path: str, entry: Entry) -> bool:
             return not (form.one_video and entry.status == "error") and not target_of(path).is_file()
 
-        outputs.make_folder(folder)
-        with self._journal(folder / self._own(Path(FOLDER_JOURNAL))) as journal:
+        with outputs.new_folder(folder), self._journal(folder / self._own(Path(FOLDER_JOURNAL))) as journal:
             if journal.is_empty:
                 own = (video for video in videos if self.shard is None or self.shard.has(video))
                 outputs.check_targets(map(target_of, own), self.overwrite)

@@ -63,6 +63,9 @@ CODECS = {
 }
 """The codecs that videos come in, each with the decoders of which one will do."""
 
+LARGEST_DIFFERENCE = 0.01
+"""Of the largest logit, between GPU and CPU: TF32 makes some 0.001, a wrong convolution a tenth and more."""
+
 _ANSWER_SECONDS = 4.0  # for a host of weights to answer; somebody waits
 _LOW_SPACE_BYTES = 1e9  # a model needs 0.1 GB to be fetched and as much again to be converted
 
@@ -126,6 +129,7 @@ def devices() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         yield Finding(OK, f"cuda:{index}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
+        yield _agreement(index)
 
 
 def models() -> Iterator[Finding]:
@@ -230,6 +234,33 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Protection from files": confinement,
     "Surroundings": surroundings,
 }
+
+
+def _agreement(index: int) -> Finding:
+    """Whether a GPU gives what the CPU gives, for one clip through a network that comes with vadis."""
+    import torch
+
+    from vadis.device import cudnn_version, resolve_device
+    from vadis.models.folded import FoldedI3D
+    from vadis.models.i3d import I3D
+    from vadis.weights.catalog import STAND_IN
+    from vadis.weights.load import load_model
+
+    name = f"cuda:{index}"
+    try:
+        device = resolve_device(name)
+        network = load_model(STAND_IN, "cpu", offline=True).networks["rgb"]
+        assert isinstance(network, I3D)
+        clip = torch.rand(1, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        here, there = (FoldedI3D(network, torch.device(where))(clip).cpu() for where in ("cpu", name))
+    except (VadisError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        return Finding(MISSING, name, f"cannot compute: {reason}", "--device cpu does without it")
+    share = float((here - there).abs().max() / here.abs().max())
+    detail = f"differs from the CPU by {share:.1e} of the largest logit (cuDNN {cudnn_version(device)})"
+    if share < LARGEST_DIFFERENCE:  # else also where it is not a number
+        return Finding(OK, name, detail)
+    return Finding(MISSING, name, detail, "its results are wrong: update PyTorch and the driver, or take --device cpu")
 
 
 def _line(finding: Finding) -> "Text":

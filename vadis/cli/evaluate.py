@@ -12,7 +12,7 @@ import typer
 from vadis.cli import interrupts, options
 from vadis.cli.accuracy import keep_metrics, part_to_test, report, table
 from vadis.cli.chosen import load_chosen
-from vadis.cli.outputs import explained
+from vadis.cli.outputs import check_folder_name, explained
 from vadis.cli.past_results import judge_records, judge_runs
 from vadis.cli.terminal import complain, complain_of, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError
@@ -107,7 +107,7 @@ def evaluate(
     part: Part = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     flip: options.Flip = False,
     results: Results = None,
     partial: Partial = False,
@@ -185,6 +185,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def refuse_folder(folder: Path) -> None:
     """Raise UsageError, before any work, where ``folder`` cannot be made or written."""
+    check_folder_name(folder)
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise UsageError(f"{show(nearest)} is not a folder", hint="choose another place with -o")

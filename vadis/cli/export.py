@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -56,8 +57,8 @@ def export(
     if not found.paths:
         raise NothingToDoError("there are no records yet", hint="wait until vadis classify has written some")
     counts: Counter[str] = Counter()
-    write = _destination(found.paths, name, form, output, output_dir, overwrite)
-    write(_counted((above(result, threshold) for result in found), counts))
+    with _destination(found.paths, name, form, output, output_dir, overwrite) as write:
+        write(_counted((above(result, threshold) for result in found), counts))
     say(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
@@ -69,16 +70,19 @@ def _counted(results: Iterable[VideoResult], counts: Counter[str]) -> Iterator[V
         yield result
 
 
+@contextmanager
 def _destination(
     paths: Sequence[str], name: str, form: Format, output: Path | None, folder: Path | None, overwrite: bool
-) -> Callable[[Iterable[VideoResult]], None]:
+) -> Iterator[Callable[[Iterable[VideoResult]], None]]:
     if folder:
         target_of = partial(outputs.mirrored, folder, outputs.tree_root([], paths), outputs.extension_of(name))
-        outputs.make_folder(folder)
-        outputs.check_targets(map(target_of, paths), overwrite)
-        return partial(outputs.to_folder, target_of, form)
+        with outputs.new_folder(folder):
+            outputs.check_targets(map(target_of, paths), overwrite)
+            yield partial(outputs.to_folder, target_of, form)
+        return
     outputs.refuse_several(name, form, len(paths))
     if output is None:
-        return partial(outputs.to_stdout, form)
+        yield partial(outputs.to_stdout, form)
+        return
     outputs.check_file(output, overwrite)
-    return partial(outputs.to_file, output, form)
+    yield partial(outputs.to_file, output, form)

@@ -51,7 +51,7 @@ def features(
     from_file: options.FromFile = None,
     null: options.Null = False,
     model: options.ModelName = None,
-    streams: options.Streams = "both",
+    streams: options.Streams = None,
     layer: Layer = "Pooled",
     flip: options.Flip = False,
     window: options.Window = None,
@@ -68,31 +68,31 @@ def features(
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
     target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
-    outputs.make_folder(output)
-    loaded = load_chosen(model, streams, device, offline)
+    with outputs.new_folder(output):
+        loaded = load_chosen(model, streams, device, offline)
 
-    from vadis.features import features_of_many, settings_of
-    from vadis.sliding import Sliding
+        from vadis.features import features_of_many, settings_of
+        from vadis.sliding import Sliding
 
-    run = Run(found, name_problems=True)
-    sliding = Sliding(window=window, stride=stride)
-    wanted = settings_of(loaded, layer, sliding, flip)
-    extract = partial(
-        features_of_many,
-        model=loaded,
-        layer=layer,
-        sliding=sliding,
-        flip=flip,
-        jobs=jobs,
-        batch_size=batch_size,
-        listed=True,
-        progress=run.report,
-        notify=complain,
-    )
-    with interrupts.deferred():
-        for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
-            pass
-        run.finish()
+        run = Run(found, name_problems=True)
+        sliding = Sliding(window=window, stride=stride)
+        wanted = settings_of(loaded, layer, sliding, flip)
+        extract = partial(
+            features_of_many,
+            model=loaded,
+            layer=layer,
+            sliding=sliding,
+            flip=flip,
+            jobs=jobs,
+            batch_size=batch_size,
+            listed=True,
+            progress=run.report,
+            notify=complain,
+        )
+        with interrupts.deferred():
+            for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
+                pass
+            run.finish()
 
 
 def _extracted(

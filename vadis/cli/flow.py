@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file
-from vadis.cli.run import SOME_FAILED
+from vadis.cli.outputs import check_file, check_folder_name, refuse_source
+from vadis.cli.run import SOME_FAILED, fail_if_partial
 from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
 from vadis.cli.timeline import missing_part
-from vadis.errors import UsageError, VadisError
+from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +83,7 @@ def flow(
     if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
         _to_look_at(inputs or [], from_file, data, store, overwrite, device)
         return
+    check_folder_name(store)
     if data is None:
         readable, unreadable = _of_inputs(inputs or [], from_file, null)
     else:
@@ -96,10 +97,9 @@ def flow(
     missing = without_flow(readable, target)
     try:
         filled = fill(missing, target, where) if missing else Counter[str]()
-    except VadisError:
+    finally:
         if is_new:
             _remove_empty(target)
-        raise
     filled.update(skipped=len(readable) - len(missing), failed=unreadable)
     counts = {word: filled[word] for word in ("ok", "partial", "skipped", "failed")}
     is_whole = not counts["partial"] + counts["failed"]
@@ -117,21 +117,21 @@ def _to_look_at(
         hint = "name one video; a flow store is a folder, whose name does not end with that"
         raise UsageError(f"{show(output)} has room for the flow of one video", hint=hint)
     check_file(output, overwrite)
-    if output.exists() and Path(inputs[0]).exists() and output.samefile(inputs[0]):
-        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+    refuse_source(output, inputs[0])
     from vadis.device import resolve_device
     from vadis.report.flow_video import write_flow_video
 
     with video_progress() as bar:
         task = bar.add_task(f"optical flow: {show(Path(inputs[0]).name)}", total=None)
-        done = write_flow_video(
+        facts = write_flow_video(
             inputs[0],
             output,
             resolve_device(device),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(f"{done:,} frames")
+    say(f"{facts.num_frames or 0:,} frames")
     typer.echo(show(output))
+    fail_if_partial(inputs[0], facts)
 
 
 def _refuse_contradictions(

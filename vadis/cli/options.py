@@ -16,11 +16,11 @@ VIDEOS, MODEL, TIME, OUTPUT, MACHINE = "Which videos", "Model", "Time and labels
 """The panels of the help."""
 
 
-def one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
-    """A check that an option has one of these values."""
+def one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """A check that an option has one of these values, if it is given."""
 
-    def check(value: str) -> str:
-        if value not in choices:
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in choices:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}")
         return value
 
@@ -55,12 +55,13 @@ AllowRemote = Annotated[
     ),
 ]
 ScratchGigabytes = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--scratch-gb",
         metavar="GB",
         min=0.001,
         help="Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR).",
+        show_default="4 for each",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -77,11 +78,12 @@ ModelName = Annotated[
     ),
 ]
 Streams = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="|".join(STREAM_CHOICES),
         callback=one_of(STREAM_CHOICES),
         help="Judge by the pictures (rgb, faster), by the motion between them (flow), or by both.",
+        show_default="all that the model has",
         rich_help_panel=MODEL,
     ),
 ]

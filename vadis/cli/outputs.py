@@ -9,18 +9,26 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from vadis.atomic import temporary_beside
-from vadis.cli.terminal import show
+from vadis.cli.terminal import complain, show
 from vadis.errors import UsageError, VadisError, what_next
-from vadis.formats import Format
+from vadis.formats import FORMATS, Format
 from vadis.results import VideoResult
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
+
+FILE_EXTENSIONS = (
+    *(f".{name}" for name in FORMATS),
+    *(".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png"),
+    *VIDEO_EXTENSIONS,
+)
+"""What a folder that vadis makes is not called: whoever types that expects a file."""
 
 Write = Callable[[bytes], object]
 
@@ -45,6 +53,21 @@ def extension_of(name: str) -> str:
     return "txt" if name == "table" else name
 
 
+def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
+    """Raise UsageError where ``path`` has an extension, and it promises something else than what is written."""
+    if path.suffix and path.suffix.lower() not in extensions:
+        raise UsageError(
+            f"{show(path)} is not the name of what is written here", hint=f"let it end with {' or '.join(extensions)}"
+        )
+
+
+def check_folder_name(folder: Path) -> None:
+    """Raise UsageError where a new folder would have the name of a file."""
+    if folder.suffix.lower() in FILE_EXTENSIONS and not folder.exists():
+        hint = f"name a folder: {show(folder.with_suffix(''))}/"
+        raise UsageError(f"{show(folder)} is the name of a file, and a folder is written here", hint)
+
+
 def check_file(path: Path, overwrite: bool) -> None:
     """Raises UsageError where ``path`` cannot become the output, or may not because it exists."""
     if path.is_dir():
@@ -59,8 +82,21 @@ def check_file(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{show(target)} cannot be written to", hint="choose another place with -o")
 
 
-def make_folder(folder: Path) -> None:
-    """Make ``folder``; raises UsageError where that cannot be."""
+def refuse_source(output: Path, source: str) -> None:
+    """Raise UsageError where a new video would take the place of the one that it is made of."""
+    if os.path.realpath(output) == os.path.realpath(source):
+        raise UsageError("the new video would replace the old one", hint="choose another name with -o")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make ``folder`` for this block; what was made of it is taken away again if nothing has come to lie in it.
+
+    Raises:
+        UsageError: it cannot be made or written, or has the name of a file.
+    """
+    check_folder_name(folder)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,6 +104,12 @@ def make_folder(folder: Path) -> None:
         raise UsageError(message, hint=what_next(error.errno)) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another with --output-dir")
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty
+            for each in made:
+                each.rmdir()
 
 
 def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
@@ -86,12 +128,34 @@ def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
             sys.stdout.flush()
 
 
-def to_file(path: Path, form: Format, results: Iterable[VideoResult]) -> None:
-    """Write one document; raises VadisError where the disk refuses, and then leaves no half document behind."""
+def to_file(
+    path: Path, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
+) -> None:
+    """Write one document; raises VadisError where the disk refuses, and then leaves no half document behind.
+
+    Where it does not turn out to be whole, what there is of it is kept beside ``path``, and that is said.
+    """
     is_special = path.exists() and not path.is_file()  # a device or pipe cannot be renamed onto
-    with explained(show(path)), _growing(path) if is_special else _replacing(path) as write:
-        for piece in form.write(results):
+    num_written = 0
+
+    def counted() -> Iterator[VideoResult]:
+        nonlocal num_written
+        for result in results:
+            yield result
+            num_written += 1
+
+    def place() -> Path | None:
+        if is_whole():
+            return path
+        return path.with_name(f"{path.stem}.incomplete{path.suffix}") if num_written else None
+
+    with explained(show(path)), _growing(path) if is_special else _replacing(path, place) as write:
+        for piece in form.write(counted()):
             write(piece.encode())
+    if not is_whole() and not is_special:
+        kept = place()
+        there = f"; what there is so far is in {show(kept)}" if kept else ""
+        complain(f"{show(path)} is not written, because it is not complete{there}")
 
 
 def to_folder(target_of: Callable[[str], Path], form: Format, results: Iterable[VideoResult]) -> None:
@@ -112,7 +176,7 @@ def tree_root(inputs: Iterable[str], videos: Iterable[str]) -> str:
         path = os.path.abspath(video)  # noqa: PTH100
         if not any(_is_below(path, root) for root in roots):
             roots.append(os.path.dirname(path))  # noqa: PTH120
-    return os.path.commonpath(roots)
+    return os.path.commonpath(roots or [os.getcwd()])  # noqa: PTH109
 
 
 def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
@@ -160,13 +224,14 @@ def _growing(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Write]:
-    """A temporary file beside ``path`` that takes its name when all is written and on the disk."""
+def _replacing(path: Path, place: Callable[[], Path | None]) -> Iterator[Write]:
+    """A temporary file beside ``path`` that becomes ``place()`` when all is written and on the disk, None: nothing."""
     with temporary_beside(path) as (temporary, file):
         yield file.write
         file.flush()
         os.fsync(file.fileno())
-        temporary.replace(path)
+        if target := place():
+            temporary.replace(target)
 
 
 def _write_all(file: BinaryIO, piece: bytes) -> None:

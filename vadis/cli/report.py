@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file, explained
+from vadis.cli.outputs import check_extension, check_file, explained
 from vadis.cli.terminal import complain, say, settings, show, video_progress
 from vadis.errors import NothingToDoError, UsageError
 
@@ -28,6 +28,7 @@ A page on a training run or an evaluation:  `vadis report ucf101-run/`
 THUMBNAILS, THUMBNAIL_MEGABYTES = 4, 32  # of a video; of a page
 RESULTS = "Results of vadis classify"
 EXTENSIONS = (".jsonl", ".json")
+PAGES = (".html", ".htm")
 
 Inputs = Annotated[
     list[Path],
@@ -85,6 +86,7 @@ def report(
             _of_run(inputs[0], output, overwrite, title)
             return
     output = output or Path("report.html")
+    check_extension(output, PAGES)
     check_file(output, overwrite)
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
@@ -105,6 +107,7 @@ def _of_run(folder: Path, output: Path | None, overwrite: bool, title: str | Non
     from vadis.report.run_page import write_run_page
 
     page = output or folder / "report.html"
+    check_extension(page, PAGES)
     check_file(page, overwrite or output is None)
     with explained(show(page)):
         write_run_page(folder, page, title or _title([folder]))

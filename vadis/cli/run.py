@@ -20,6 +20,7 @@ from vadis.results import VideoResult
 
 if TYPE_CHECKING:
     from vadis.inference import Progress
+    from vadis.video.facts import VideoFacts
     from vadis.video.sources import Source
 
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
@@ -142,6 +143,13 @@ def _as_failed(partial: VideoResult) -> VideoResult:
     )
     kept = ("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared")
     return replace(failed, **{name: getattr(partial, name) for name in kept})
+
+
+def fail_if_partial(path: str, facts: "VideoFacts") -> None:
+    """Say which part of a video is missing in what was made of it, and leave with the code of a failed input."""
+    if facts.status == "partial":
+        complain(f"{show(path)}: partial, {missing_part(facts)}")
+        raise typer.Exit(SOME_FAILED)
 
 
 class _Bars:

@@ -4,8 +4,10 @@ Data goes to stdout, everything else to stderr. Nothing is printed as Rich marku
 passes through ``visible`` first, because a file name may hold anything.
 """
 
+import errno
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -98,9 +100,24 @@ def complain_of(path: str, code: str | None, message: str | None) -> None:
 
 def fail(error: VadisError) -> None:
     """The end of a run: what went wrong and what to do next."""
-    _write(error.message, before="error: ", style="bold red")
+    _write(_with_options(error.message), before="error: ", style="bold red")
     if error.hint:
-        _write(error.hint, before="hint: ", style="bold")
+        _write(_with_options(error.hint), before="hint: ", style="bold")
+
+
+_ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
+_OPTIONS = {"segment_seconds": "segment"}  # of arguments that have another name on the command line
+
+
+def _with_options(text: str) -> str:
+    """``text`` with options in place of the arguments that it names in backticks (see ``vadis.errors``)."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        shown = "--" + _OPTIONS.get(name, name).replace("_", "-")
+        return shown if value is None else f"{shown} {value}"
+
+    return _ARGUMENT.sub(option, text)
 
 
 def explain(error: BaseException) -> int:
@@ -118,13 +135,31 @@ def explain(error: BaseException) -> int:
 
 
 def _unexpected(error: BaseException) -> VadisError:
-    if isinstance(error, MemoryError):
-        return VadisError("there is not enough memory", hint="close other programs, or use --streams rgb")
+    if _is_lack_of_memory(error):
+        limit = "raise the limit on it (ulimit -v), " if _address_space_is_limited() else ""
+        return VadisError("there is not enough memory", hint=f"{limit}close other programs, or use --streams rgb")
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return VadisError(f"the operating system refuses: {error.strerror}{place}", hint=what_next(error.errno))
     hint = "run again with --debug to see where, and please report it"
     return VadisError(f"this is a bug in vadis: {type(error).__name__}: {error}", hint=hint)
+
+
+_NO_MEMORY = (  # in the text of an ImportError (of the loader), OSError or RuntimeError (of PyTorch, of threads)
+    *("failed to map segment", "annot allocate memory", "out of memory", "not enough memory", "DefaultCPUAllocator"),
+    *("bad_alloc", "_STATUS_ALLOC_FAILED", "can't start new thread", "Unable to allocate"),
+)
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    is_of_a_kind = isinstance(error, ImportError | OSError | RuntimeError)
+    return isinstance(error, MemoryError) or (is_of_a_kind and any(marker in str(error) for marker in _NO_MEMORY))
+
+
+def _address_space_is_limited() -> bool:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _write(message: str, before: str = "", style: str = "") -> None:
@@ -135,9 +170,31 @@ def _write(message: str, before: str = "", style: str = "") -> None:
 
 
 def tame_streams() -> None:
-    """Characters that stdout's encoding lacks become escapes instead of an error (locale C, ASCII terminals)."""
+    """Give every standard stream that is closed (``>&-``) a descriptor, and stdout escapes for what it cannot write.
+
+    Else the next file that is opened would get the descriptor, and what is printed would go into it. Reading finds
+    nothing, messages are lost, and writing to stdout is refused, so that it is told where it was wanted. Characters
+    that stdout's encoding lacks become escapes instead of an error (locale C, ASCII terminals).
+    """
+    for number, name, how in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # gets the lowest that is free
+            stream = _Closed() if name == "stdout" else os.fdopen(number, how, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class _Closed(io.TextIOBase):
+    """A stdout that is closed."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """Refuse, as the operating system would once what is buffered is written."""
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "stdout")
 
 
 def num_videos(number: int) -> str:

@@ -14,7 +14,7 @@ from vadis.cli.evaluate import ask_all, tell_part
 from vadis.cli.flow import fill
 from vadis.cli.interrupts import Interrupted
 from vadis.cli.live import training_progress
-from vadis.cli.outputs import explained
+from vadis.cli.outputs import check_folder_name, explained
 from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
 from vadis.cli.training_options import IMAGENET, Asked
 from vadis.errors import UsageError
@@ -66,6 +66,7 @@ def _find_data(asked: Asked) -> "Dataset":
     from vadis.datasets.holdout import without_untrained
     from vadis.training.distributed import is_torchrun
 
+    check_folder_name(asked.output)
     if not is_torchrun():
         from vadis.device import resolve_device
 
@@ -124,7 +125,8 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     from vadis.training.finetuning import Plan
 
     option = "--init" if asked.architecture else "--from"
-    start = None if asked.begins_anew else load_quietly(asked.start, asked.streams, "cpu", asked.offline, option=option)
+    chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
+    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline, option=option)
     architecture = asked.architecture or "i3d"
     if start is not None:
         if asked.architecture not in (None, start.card.architecture):
@@ -140,7 +142,7 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
     from_imagenet = asked.start == IMAGENET
-    imagenet = load_quietly(IMAGENET_MODEL, "both", "cpu", asked.offline, option=option) if from_imagenet else None
+    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline, option=option) if from_imagenet else None
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
     if start is not None:

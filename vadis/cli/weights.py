@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from vadis.cli.outputs import check_extension
 from vadis.cli.terminal import download_progress, say, show
 from vadis.errors import NothingToDoError, UsageError
+
+MODEL_FILES = (".safetensors",)
 
 app = typer.Typer(help="See, fetch, check, convert and remove models.", no_args_is_help=True)
 
@@ -80,6 +83,7 @@ def halve(
     from vadis.weights.load import load_model
     from vadis.weights.model_file import halve as write_half
 
+    check_extension(out, MODEL_FILES)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
     with download_progress() as progress:
@@ -152,6 +156,7 @@ def convert_checkpoints(
     """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch and JAX ports."""
     from vadis.weights.convert import convert
 
+    check_extension(out, MODEL_FILES)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
     card = convert(sources, out, labels=labels, name=name)

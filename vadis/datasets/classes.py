@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from vadis.datasets.layout import SPLIT_NAMES
 from vadis.datasets.listing import counted, some
 from vadis.datasets.text import read_lines, read_rows
-from vadis.datasets.tree import EXTENSIONS, Tree, stem_of
+from vadis.datasets.tree import Tree, stem_of
 from vadis.errors import UsageError, what_next
 from vadis.parsing import parse_json
 from vadis.results import printable
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 NAME_WORDS = frozenset(
     {
@@ -136,4 +137,4 @@ def _unquoted(name: str) -> str:
 
 
 def _names_video(line: str) -> bool:
-    return any(cell.lower().endswith(EXTENSIONS) for cell in re.split(r"[\s,;]+", line))
+    return any(cell.lower().endswith(VIDEO_EXTENSIONS) for cell in re.split(r"[\s,;]+", line))

@@ -21,10 +21,11 @@ from vadis.datasets.layout import (
 )
 from vadis.datasets.listing import some
 from vadis.datasets.text import columns_of, is_text, read_lines, read_rows, read_table
-from vadis.datasets.tree import EXTENSIONS, Tree, folder_of, name_of, stem_of
+from vadis.datasets.tree import Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.parsing import parse_json
 from vadis.results import printable
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 PATH_COLUMNS = (
     *("path", "file_name", "filename", "file_path", "filepath", "video_path", "clip_path", "relative_path"),
@@ -60,7 +61,7 @@ MOSTLY = 0.9  # share of the videos that are named as in a dataset, from which o
 HEAD_LINES = 20  # lines of a file by which its form is known
 
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt")  # of UCF-101: three splits in one folder
-_ENDING = "|".join(re.escape(each) for each in EXTENSIONS)
+_ENDING = "|".join(re.escape(each) for each in VIDEO_EXTENSIONS)
 _PATH_AND_REST = re.compile(rf"(?P<path>.+(?:{_ENDING}))[\"']?\s+(?P<label>\S.*)", re.IGNORECASE)
 _LABELLED = re.compile(rf".*(?:{_ENDING})[\"']?[\s,;]+\S", re.IGNORECASE)
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
@@ -332,4 +333,4 @@ def _cells(cells: dict[str, str]) -> tuple[str, str, str]:
 
 def is_video_name(path: str) -> bool:
     """Whether a path in a list ends as videos do."""
-    return path.lower().rstrip("\"'").endswith(EXTENSIONS)
+    return path.lower().rstrip("\"'").endswith(VIDEO_EXTENSIONS)

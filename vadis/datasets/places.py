@@ -15,9 +15,10 @@ from typing import NamedTuple
 from vadis.datasets.layout import parts_of, split_of
 from vadis.datasets.listing import some
 from vadis.datasets.lists import Row
-from vadis.datasets.tree import EXTENSIONS, Tree, folder_of
+from vadis.datasets.tree import Tree, folder_of
 from vadis.errors import UsageError
 from vadis.results import printable
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 SAMPLED_ROWS = 200  # of a list, by which bases are looked for
 MOST_BASES = 16  # that are tried on all rows, those first that fit most of the sampled ones
@@ -160,5 +161,5 @@ def _tails(path: str) -> list[str]:
 def _without_ending(path: str) -> str:
     """A path without the ending of a video, whatever the case of its letters."""
     lower = path.lower()
-    ending = next((each for each in EXTENSIONS if lower.endswith(each)), "")
+    ending = next((each for each in VIDEO_EXTENSIONS if lower.endswith(each)), "")
     return path[: len(path) - len(ending)]

@@ -1,9 +1,8 @@
 """Lists as they were published: lines and tables of text, every fault told with its place.
 
-Text is UTF-8 with or without a byte order mark, or UTF-16 with one, as spreadsheets and Windows' editors save it.
+Text is UTF-8, UTF-16 or UTF-32, with or without a byte order mark, as spreadsheets and Windows' editors save it.
 """
 
-import codecs
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import TextIO
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
+from vadis.text import encoding_of
+from vadis.text import open_text as open_any_text
 
 _MAX_HEADER = 4096  # characters of a first line looked at: a table of features may have one of megabytes
 _MAX_HEAD = 1 << 16  # bytes by which a file is known for text
@@ -24,10 +25,7 @@ def open_text(path: str) -> Iterator[TextIO]:
         UsageError: if the list cannot be read.
     """
     try:
-        with open(path, "rb") as raw:
-            is_wide = raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        encoding = "utf-16" if is_wide else "utf-8-sig"
-        with open(path, encoding=encoding, errors="surrogateescape", newline="") as file:
+        with open_any_text(path) as file:
             yield file
     except OSError as error:
         message = f"the list {printable(path)} cannot be read: {error.strerror}"
@@ -43,7 +41,7 @@ def is_text(path: str) -> bool:
             head = file.read(_MAX_HEAD)
     except OSError:
         return False
-    is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    is_wide = encoding_of(head)[0] != "utf-8"
     return bool(head) and (is_wide or b"\0" not in head) and max(map(len, head.splitlines())) < _MAX_HEADER
 
 

@@ -11,10 +11,7 @@ from pathlib import Path
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
-from vadis.video.sources import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
-
-EXTENSIONS = tuple(each for each in VIDEO_EXTENSIONS if each not in AUDIO_EXTENSIONS)
-"""What counts as a video of a dataset: sound extracted beside the videos is no example."""
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 LIST_EXTENSIONS = (".txt", ".csv", ".tsv", ".jsonl", ".lst", ".list", ".json")
 MAX_LIST_DEPTH = 2  # folders below the root: lists lie above the videos (Kinetics: k400/annotations/train.csv)
@@ -32,7 +29,7 @@ class Tree:
 
     Attributes:
         root: without a trailing separator; for a single list, the folder it lies in.
-        videos: files with one of ``EXTENSIONS``, at any depth.
+        videos: files with one of ``VIDEO_EXTENSIONS``, at any depth.
         folders: all folders below the root.
         lists: files with one of ``LIST_EXTENSIONS`` at most ``MAX_LIST_DEPTH`` folders below the root, the highest
             first.
@@ -170,7 +167,7 @@ class _Walk:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     inner[entry.path] = real.rstrip(os.sep) + os.sep + entry.name
-                elif name.endswith(EXTENSIONS):
+                elif name.endswith(VIDEO_EXTENSIONS):
                     self.videos.append(entry.path)
                 elif name.endswith(LIST_EXTENSIONS):
                     if depth <= MAX_LIST_DEPTH:

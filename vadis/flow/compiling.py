@@ -8,8 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-import numba
 import platformdirs
+
+from vadis.errors import UsageError
+
+_threads = os.environ.get("NUMBA_NUM_THREADS", "1")
+if not (_threads.isdecimal() and int(_threads)):  # of which numba would make a ValueError, or print a traceback
+    raise UsageError(f"NUMBA_NUM_THREADS is to be a positive number, not {_threads!r}", hint="unset it")
+
+import numba  # noqa: E402
 
 Function = TypeVar("Function", bound=Callable[..., object])
 

@@ -76,12 +76,19 @@ class Model:
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
     def only(self, streams: tuple[str, ...]) -> "Model":
-        """The same model with some of its streams; raises UsageError where one network takes several of them."""
+        """The same model with some of its streams.
+
+        Raises:
+            UsageError: it lacks one of them, or one network takes several.
+        """
         if streams == self.card.streams:
             return self
+        if lacking := [stream for stream in streams if stream not in self.card.streams]:
+            has = " and ".join(self.card.streams)
+            raise UsageError(f"the model {self.card.name} has no {lacking[0]} stream", hint=f"it has {has}")
         if BOTH in self.networks:
             message = f"the streams of {self.card.name} are one network, which needs all of them"
-            raise UsageError(message, hint="leave --streams out, or use a model with a network for each")
+            raise UsageError(message, hint="leave `streams` out, or use a model with a network for each")
         kept = {stream: self.networks[stream] for stream in streams}
         return replace(self, card=replace(self.card, streams=streams), networks=kept)
 
@@ -89,7 +96,7 @@ class Model:
         """Raises UsageError where a mirrored video is wanted of a model that learnt to tell left from right."""
         if flip and self.card.provenance.get("mirror") is False:
             message = f"{self.card.name} tells left from right, so a mirrored video is no second look"
-            raise UsageError(message, hint="leave --flip out")
+            raise UsageError(message, hint="leave `flip` out")
 
     def to_cpu(self) -> None:
         """Leave the device for the CPU, for good."""

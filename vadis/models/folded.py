@@ -200,7 +200,8 @@ class FoldedConv:
     def __init__(self, unit: ConvUnit, place: Place, row: str) -> None:
         self.row, self.kernel, self.stride = row, _triple(unit.conv.kernel_size), _triple(unit.conv.stride)
         weight, bias = fold_batch_norm(unit)
-        has_onednn = place == Place(torch.device("cpu"), torch.float32)
+        is_plain = place == Place(torch.device("cpu"), torch.float32)
+        has_onednn = is_plain and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         convolution = onednn_convolution if has_onednn else _torch_convolution
         self.convolve = convolution(weight.to(*place), bias.to(*place), self.stride)
         self.is_padded = self.stride != (1, 1, 1) and not isinstance(self.convolve, FilteredStem)

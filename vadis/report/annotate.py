@@ -1,12 +1,14 @@
 """A video with its labels drawn in: every frame of the source at its own time, upright, and its sound."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
 from vadis.report.overlay import Overlay
 from vadis.report.video_file import video_file
 from vadis.results import VideoResult
+from vadis.video.facts import VideoFacts
 
 
 def annotate(
@@ -16,8 +18,8 @@ def annotate(
     *,
     with_sound: bool = True,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> int:
-    """Write ``video`` with what ``result`` says drawn in to ``path``; returns the number of frames.
+) -> VideoFacts:
+    """Write ``video`` with what ``result`` says drawn in to ``path``; returns what is known of it now that all is read.
 
     Args:
         video: the file that the result is of.
@@ -31,12 +33,16 @@ def annotate(
         UsageError: for sound that this kind of file cannot hold.
         VadisError: where OpenCV or an encoder is missing, or the disk does not take it.
     """
-    from vadis.video.reader import open_sound, open_source
+    from vadis.video.full_size import open_sound, open_source
+    from vadis.video.isolation import Decoders
 
     done = 0
-    with open_source(video) as source, open_sound(video) as sound:
+    with ExitStack() as stack:
+        decoders = stack.enter_context(Decoders())
+        source = stack.enter_context(open_source(decoders, video))
+        sound = stack.enter_context(open_sound(decoders, video)) if with_sound else None
         overlay, facts = Overlay(result, source.size), source.facts
-        first, copied = source.first_seconds, sound if with_sound and sound.streams else None
+        first, copied = source.first_seconds, sound if sound and sound.streams else None
         with video_file(
             path,
             source.size,
@@ -51,4 +57,4 @@ def annotate(
                 write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds)
                 done += 1
                 progress(done, facts.frames_declared)
-    return done
+    return source.facts

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.report.video_file import video_file
+from vadis.video.facts import VideoFacts
 
 if TYPE_CHECKING:
     import torch
@@ -68,8 +69,8 @@ def write_flow_video(
     path: Path,
     device: "torch.device",
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> int:
-    """Write the 25 fps grid of ``video`` with its TV-L1 flow to the right of it; returns the number of frames.
+) -> VideoFacts:
+    """Write the 25 fps grid of ``video`` with its TV-L1 flow to the right of it; returns what is known of ``video``.
 
     Args:
         video: a file.
@@ -84,11 +85,11 @@ def write_flow_video(
     from vadis.errors import VideoError
     from vadis.flow.of_video import with_flow
     from vadis.video.colour import BT709
-    from vadis.video.reader import open_video
+    from vadis.video.isolation import Decoders
     from vadis.video.windows import chunks
 
     done, (wheel, is_wheel) = 0, legend()
-    with open_video(video) as opened:
+    with Decoders() as decoders, decoders.open(video) as opened:
         width, height = opened.size
         with video_file(path, (2 * width, height), Fraction(FPS), colours=BT709) as write:
             pairs = with_flow(chunks((frame.pixels for frame in opened), CHUNK_FRAMES), device)
@@ -102,4 +103,4 @@ def write_flow_video(
                     write(np.concatenate([frame, coloured], axis=1), Fraction(done, FPS), Fraction(1, FPS))
                     done += 1
                     progress(done, opened.expected_num_frames)
-    return done
+    return opened.facts

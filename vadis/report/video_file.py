@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.atomic import temporary_beside
+from vadis.atomic import DISK_ERRORS, temporary_beside
 from vadis.errors import UsageError, VadisError, what_next
 from vadis.results import printable
 
@@ -123,12 +123,14 @@ class _Writer:
             try:
                 copies[stream.index] = self._container.add_stream_from_template(stream)
             except (ValueError, av.FFmpegError) as error:
+                _refuse_disk(error)
                 raise _no_room_for(stream) from error
         self._sound = self._placed(sound.packets, copies, zero_seconds)
         self._waiting = next(self._sound, None)
         try:
             self._container.start_encoding()
         except (ValueError, av.FFmpegError) as error:
+            _refuse_disk(error)
             raise _no_room_for(*sound.streams) from error
 
     def _placed(self, packets: Any, copies: dict[int, Any], zero_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
@@ -178,6 +180,12 @@ def _encoder() -> tuple[str, int, dict[str, str]]:
             continue
         return name, ticks, dict(options)
     raise VadisError("this build of FFmpeg can encode neither H.264 nor MPEG-4", hint="install the wheel of PyAV: av")
+
+
+def _refuse_disk(error: Exception) -> None:
+    """Raise an error of writing a header again, unless it is about what the header says."""
+    if getattr(error, "errno", None) in DISK_ERRORS:
+        raise error
 
 
 def _no_room_for(*streams: Any) -> UsageError:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from vadis.errors import UsageError, VadisError
-from vadis.memory import release, runs_out_of_memory
+from vadis.memory import NoMemoryError, release, runs_out_of_memory
 from vadis.training import run_folder, schedule
 from vadis.training.batch_norm import RunningAverages
 from vadis.training.checkpoint import save_checkpoint
@@ -279,7 +279,12 @@ class _Run:
         if not math.isfinite(norm):
             self._fail("gradient", tally.names)
         rate = self.state.learning_rate()
-        self.state.update()
+        if runs_out_of_memory(self.state.update):  # in the first step the optimiser takes its own
+            raise NoMemoryError(
+                f"memory ran out on {self.process.device} in the update: network, gradients and optimiser do not fit",
+                hint="use a device with more memory, or train one stream or a narrower network; "
+                "nothing was learnt in this step",
+            )
         self.averages.finish(self.process)
         self.progress.step += 1
         self._tell_step(tally, rate, norm, time.monotonic() - began)

@@ -16,6 +16,7 @@ from typing import Any
 from vadis.errors import UsageError, what_next
 from vadis.parsing import parse_toml
 from vadis.results import printable
+from vadis.text import encoding_of
 from vadis.training.recipes import RECIPES, Recipe, find_recipe, override, scaled
 
 SUFFIX = ".toml"
@@ -70,7 +71,9 @@ def _named(stream: str, default: str, written: Mapping[str, Any]) -> tuple[Recip
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        encoding, start = encoding_of(content)
+        return parse_toml(content[start:].decode(encoding))
     except OSError as error:
         message = f"the recipe {printable(str(path))} cannot be read: {error.strerror}"
         raise UsageError(message, hint=what_next(error.errno)) from error

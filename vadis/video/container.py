@@ -1,12 +1,13 @@
 """What a file is, where FFmpeg does not tell: the reasons for which a file is refused, in plain sentences.
 
-Everything here reads the file by itself, a few kilobytes of it unless the disk is in doubt.
+Everything here reads the file by itself, a few kilobytes of it, and some megabytes where the disk is in doubt.
 """
 
 import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from vadis.errors import VideoError
@@ -20,6 +21,10 @@ MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 
 _HEAD_BYTES = 4096
 _BLOCK_BYTES = 1 << 20
+CHECKED_BYTES = 32 << 20
+"""Read again at each of three places of a file that FFmpeg cannot read: 96 MB are 30 s of a disk of 3 MB a second, half
+of what a decoder may be silent (``Limits.max_wait_seconds``)."""
+
 _MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
@@ -34,6 +39,7 @@ _CONTAINERS = {
     b"OggS": "Ogg",
     b"GIF8": "GIF",
 }
+_OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
 
 
@@ -77,17 +83,36 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
 
 
 def disk_failure(path: str) -> VideoError | None:
-    """What the disk says when the whole file is read again, None where it has nothing to complain about.
+    """What the disk says when the file is read once more where FFmpeg stopped, None where it does not complain.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden.
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. Where a file that this
+    process has open was read last is where such an error was met; besides, headers and indices lie at its two ends. All
+    of it is not read: of many gigabytes that would take longer than anybody waits for a decoder.
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            while file.read(_BLOCK_BYTES):
-                pass
+            status = os.fstat(file.fileno())
+            last = max(0, status.st_size - CHECKED_BYTES)
+            for start in {0, max(0, _read_until(status) - _BLOCK_BYTES), last}:
+                file.seek(start)
+                for _ in range(0, CHECKED_BYTES, _BLOCK_BYTES):
+                    if not file.read(_BLOCK_BYTES):
+                        break
     except OSError as error:
         return os_refusal(error)
     return None
+
+
+def _read_until(status: os.stat_result) -> int:
+    """How far this process has read a file that it has open (Linux tells); 0 where that is not known."""
+    farthest = 0
+    with suppress(OSError):
+        for each in os.scandir("/proc/self/fd"):
+            with suppress(OSError, ValueError, IndexError):
+                if os.path.samestat(os.stat(each.path), status):  # noqa: PTH116 (follows the link to the file)
+                    with open(f"/proc/self/fdinfo/{each.name}", encoding="ascii") as file:
+                        farthest = max(farthest, int(file.readline().split()[1]))  # "pos:	1234"
+    return farthest
 
 
 def refusal(path: str, error: Exception) -> VideoError:
@@ -114,6 +139,18 @@ def refusal(path: str, error: Exception) -> VideoError:
     if head[4:8] in _BOXES:
         return _broken_mp4(path)
     return _broken_container(head)
+
+
+def is_container(head: bytes) -> bool:
+    """Return whether a file that begins with ``head`` is one of the containers that vadis reads, whole or damaged."""
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    is_stream = head.startswith((b"\0\0\1", b"\0\0\0\1")) or _mpegts_packet_bytes(head) is not None
+    return is_avi or is_stream or head[4:8] in _BOXES or head.startswith(tuple(_CONTAINERS))
+
+
+def is_ogg_without_video(head: bytes) -> bool:
+    """Return whether an Ogg file that begins with ``head`` has sound only: its streams are named at its beginning."""
+    return head.startswith(b"OggS") and not any(name in head for name in _OGG_VIDEO)
 
 
 def _is_playlist(head: bytes) -> bool:
@@ -229,8 +266,7 @@ def _is_gif_cut(file: BinaryIO, size: int) -> bool:
 
 def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
     """The packets of a transport stream have one length, and a G where each begins, so also the one that is cut."""
-    head = file.read(_HEAD_BYTES)
-    length = next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
+    length = _mpegts_packet_bytes(file.read(_HEAD_BYTES))
     if length is None or size % length == 0:
         return False
     file.seek(size - size % length + _MPEGTS_PACKETS[length])
@@ -258,6 +294,13 @@ def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
         if is_segment or at >= size:
             return at > size
     return False
+
+
+def _mpegts_packet_bytes(head: bytes) -> int | None:
+    """The length of the packets of a transport stream that begins with ``head``, None for anything else."""
+    if len(head) <= 2 * max(_MPEGTS_PACKETS):
+        return None
+    return next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
 
 
 def _is_mp4_cut(file: BinaryIO, size: int) -> bool:

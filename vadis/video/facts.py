@@ -107,6 +107,25 @@ def _number(name: str, text: str) -> Any:
     return value
 
 
+PATIENCE_VARIABLE = "VADIS_NETWORK_PATIENCE"
+
+
+def network_patience() -> float:
+    """By how much longer than by default hosts are waited for: a factor, from the environment.
+
+    Raises:
+        UsageError: for a variable that is not a positive number.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE) or "1"
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0
+    if not 0 < factor < math.inf:
+        raise UsageError(f"{PATIENCE_VARIABLE} is to be a positive number, not {text!r}", "unset it for 1")
+    return factor
+
+
 @dataclass(frozen=True)
 class VideoFacts:
     """What is known of a video; the counts are final once all of its frames have been read.

@@ -4,12 +4,15 @@ A message is its length (4 bytes, the highest first), so many bytes of JSON, and
 bytes as size and number of pictures make. There is no pickle: the one who decodes is not trusted, and what it says is
 believed only as far as it can be true.
 
-    asked   {"path": …, "listed": …, "start_frame": …, "max_frames": …, "limits": {…}}
+    asked   {"path": …, "what": "grid", "listed": …, "start_frame": …, "max_frames": …, "limits": {…}}
     told    {"ready": [what could not be given up]}                      once, when the process begins
             {"video": {"size": …, "expected": …, "facts": {…}}}          the file is open
             {"frames": [repeats…], "first": index on the grid}           pixels follow
             {"end": {facts}}, or {"error": [code, message, hint]}        and the next file may be asked for,
                                                                          unless it adds "worn": true
+
+Asked for what is "source" or "sound" instead of "grid", it tells what ``full_size`` reads: frame by frame with its
+times, pixels following; or the parameters of the sound's codecs, and packet after packet.
 """
 
 import json
@@ -27,6 +30,8 @@ from vadis.video.frames import LONGEST_SIDE, SHORT_SIDE
 LENGTH_BYTES = 4
 MAX_JSON_BYTES = 1 << 16  # of what is told; a file's path is the longest that is asked
 CHUNK_BYTES = 1 << 20  # pixels sent at once, or one picture where that is more
+SAMPLE_PACKETS = 16  # of sound: enough for parsers to find what no header says
+MAX_PACKET_BYTES = 16 << 20  # a second of uncompressed sound with 64 channels of 32 bits at 48 kHz has 12 MB
 
 _MAX_TEXT = 500  # characters of a message or hint
 _MAX_COUNT = 1 << 53
@@ -136,12 +141,45 @@ def field(told: Any, name: str) -> Any:
     return told[name]
 
 
-def count(told: Any, name: str, least: int = 0) -> int:
+def count(told: Any, name: str, least: int = 0, most: int = _MAX_COUNT - 1) -> int:
     """A whole number; raises Nonsense for all else."""
     number = field(told, name)
-    if type(number) is not int or not least <= number < _MAX_COUNT:
+    if type(number) is not int or not least <= number <= most:
         raise Nonsense(name)
     return number
+
+
+def integer(told: Any, name: str) -> int:
+    """A whole number of 64 bits, as FFmpeg's times are; raises Nonsense for all else."""
+    return count(told, name, -(1 << 63), (1 << 63) - 1)
+
+
+def pair_of(number: Fraction) -> list[int]:
+    """A fraction as plain JSON values."""
+    return [number.numerator, number.denominator]
+
+
+def fraction(told: Any) -> Fraction:
+    """The fraction that ``pair_of`` gave; raises Nonsense for all else."""
+    if not isinstance(told, list) or len(told) != 2 or not all(type(n) is int and abs(n) < 1 << 63 for n in told):
+        raise Nonsense("fraction")
+    if told[1] < 1:
+        raise Nonsense("fraction")
+    return Fraction(told[0], told[1])
+
+
+def maybe_fraction(told: Any, name: str) -> Fraction | None:
+    """A fraction or None; raises Nonsense for all else."""
+    given = field(told, name)
+    return None if given is None else fraction(given)
+
+
+def full_size(told: Any, max_pixels: int) -> tuple[int, int]:
+    """The (width, height) of frames that are not scaled; raises Nonsense beyond the limit."""
+    width, height = _pair(field(told, "size"))
+    if width * height > max_pixels:
+        raise Nonsense("size")
+    return width, height
 
 
 def maybe_count(told: Any, name: str, least: int = 0) -> int | None:

@@ -4,6 +4,7 @@ What FFmpeg would do by itself and must not: follow playlists to other files or 
 numbered pictures, read text as a video, decode pictures of any size, run as many threads as the machine has.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -216,14 +217,14 @@ def open_gray(path: str | os.PathLike[str], *, start_frame: int = 0) -> Iterator
 
 
 @contextmanager
-def open_source(path: str | os.PathLike[str]) -> Iterator[Video]:
+def open_source(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[Video]:
     """As ``open_video``, for its ``source_frames``: pictures of the size that is coded."""
-    with _opened(os.fspath(path), 0, Limits.of_environment(), False, FullSize) as video:
+    with _opened(os.fspath(path), 0, limits or Limits.of_environment(), False, FullSize) as video:
         yield video
 
 
 @contextmanager
-def open_sound(path: str | os.PathLike[str]) -> Iterator[Sound]:
+def open_sound(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[Sound]:
     """The sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends.
 
     Raises:
@@ -231,13 +232,23 @@ def open_sound(path: str | os.PathLike[str]) -> Iterator[Sound]:
     """
     name = os.fspath(path)
     regular_file(name, listed=False)
-    container = _open(name, Limits.of_environment())
+    container = _open(name, limits or Limits.of_environment())
     try:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
         yield Sound(streams, _packets(container, streams))
     finally:
         container.close()
+
+
+def streams_of_sample(content: bytes) -> tuple[av.AudioStream, ...]:
+    """The streams of a Matroska file in memory: of what a child has written (``full_size``), not of a person's file."""
+    options = {"protocol_whitelist": "", "format_whitelist": "matroska"}
+    try:
+        container = av.open(io.BytesIO(content), "r", format="matroska", options=options)
+    except Exception as error:  # whatever a child says that a file has taken over
+        raise VideoError("decoder_crash", "the process that reads its sound told nonsense") from error
+    return tuple(container.streams.audio)
 
 
 def _packets(container: av.container.InputContainer, streams: tuple[av.AudioStream, ...]) -> "Iterator[av.Packet[Any]]":

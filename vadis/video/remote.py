@@ -24,7 +24,7 @@ from typing import Any
 from vadis.atomic import FULL_DISK
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.results import printable
-from vadis.video.facts import Limits
+from vadis.video.facts import Limits, network_patience
 from vadis.video.isolation import ChildVideo, Decoders
 from vadis.video.sources import VIDEO_EXTENSIONS, Stamp, remote_scheme
 from vadis.video.sources import stamp as local_stamp
@@ -53,7 +53,8 @@ def store_of(url: str) -> Any:
         import fsspec
 
         if scheme == "s3":
-            limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
+            factor = network_patience()
+            limits = {"connect_timeout": CONNECT_SECONDS * factor, "read_timeout": SILENT_SECONDS * factor}
             options["config_kwargs"] = {**limits, "retries": {"max_attempts": 2}}
         elif scheme == "https":
             options["client_kwargs"] = {"timeout": _patience()}
@@ -69,7 +70,8 @@ def _patience() -> Any:
     """How long a server may be silent: for aiohttp, whose own limit is five minutes for a whole file, or none."""
     from aiohttp import ClientTimeout
 
-    return ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+    factor = network_patience()
+    return ClientTimeout(total=None, sock_connect=CONNECT_SECONDS * factor, sock_read=SILENT_SECONDS * factor)
 
 
 def found_at(url: str) -> list[str]:

@@ -15,23 +15,30 @@ from typing import BinaryIO, NamedTuple, overload
 
 from vadis.errors import NothingToDoError, UsageError, VideoError, what_next
 from vadis.results import printable
-from vadis.video.container import os_refusal, regular_file
-
-AUDIO_EXTENSIONS = (".mp3", ".m4a")
-"""Sound that people extract from videos and keep beside them: looked at, so that a record says why it has no labels."""
+from vadis.text import decode, is_text
+from vadis.video.container import is_container, is_ogg_without_video, os_refusal, regular_file
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
     *(".mkv", ".webm", ".avi", ".divx", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".gif"),
     *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".m2ts", ".mts", ".h264", ".264", ".h265", ".265", ".hevc"),
-    *AUDIO_EXTENSIONS,
 )
 """What a walk through a folder picks up, whatever the case of its letters."""
+
+_IS_SOMETHING_ELSE: dict[str, Callable[[bytes], bool]] = {
+    ".ts": is_text,  # TypeScript, and Qt's translations
+    ".mts": is_text,  # TypeScript
+    ".ogg": is_ogg_without_video,  # mostly sound
+}
+"""Extensions that videos share with other files, and what the first bytes of such a file fulfil."""
+
+_HEAD_BYTES = 4096
 
 REMOTE_SCHEMES = ("s3", "gs", "https")
 """Where videos can be fetched from, if that is asked for."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_NAME_THE_FILE = "name the video itself; save to a file what comes through a pipe"
 _MOST_NAMED = 5  # paths in one message
 
 
@@ -118,7 +125,7 @@ def find_videos(
     search = _Search(remote)
     given = [os.fspath(each) for each in inputs]
     if not given and from_file is None:
-        raise UsageError("no input given", "name videos, folders, or a list with --from-file")
+        raise UsageError("no input given", "name videos, folders, or a list by `from_file`")
     for path in given:
         if path == "-":
             search.add_list(_read_list("-", nul))
@@ -137,7 +144,7 @@ class _Search:
         self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
         self._real_folders: dict[str, str] = {}
         self._folders: list[str] = []
-        self._missing: list[str] = []
+        self._missing: list[str] = []  # each once
         self._num_ignored = 0
         self._num_duplicates = 0
 
@@ -156,7 +163,9 @@ class _Search:
                 self._add_existing(match)
             if matches:
                 return
-            self._missing.append(path)
+            if self._add_existing(path):
+                self._missing.append(path)
+            return
         self._add_existing(path)
 
     def _add_url(self, url: str) -> None:
@@ -182,41 +191,43 @@ class _Search:
             raise NothingToDoError(message, "videos with other endings are taken where they are named themselves")
         return Found(tuple(self._sources.values()), self._num_ignored, self._num_duplicates)
 
-    def _add_existing(self, path: str) -> None:
+    def _add_existing(self, path: str) -> bool:
+        """Take a file or folder; return False for a file that was there already."""
         if os.path.isdir(path):  # noqa: PTH112 (Path would drop "./" and trailing slashes from what was given)
             self._folders.append(path)
             self._walk(path)
-            return
+            return True
         try:
             regular_file(path, listed=False)
         except VideoError as error:
-            self._keep(Source(path, error))
-        else:
-            self._keep(Source(path))
+            return self._keep(Source(path, error))
+        return self._keep(Source(path))
 
-    def _keep(self, source: Source) -> None:
+    def _keep(self, source: Source) -> bool:
+        """Add a source; return False, and count it, where it is there already."""
         folder, name = os.path.split(source.path)
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)
         key = os.path.join(self._real_folders[folder], name)  # noqa: PTH118
         if key in self._sources:
             self._num_duplicates += 1
-        else:
-            self._sources[key] = source
+            return False
+        self._sources[key] = source
+        return True
 
     def _walk(self, root: str) -> None:
         """All videos below ``root``; a folder that several links lead to, or a link in a circle, is visited once."""
-        pending, visited = [root], set[tuple[int, int]]()
+        pending, visited = [root], set[str]()  # by their real paths: some file systems give equal inode numbers
         while pending:
             path = pending.pop()
             if path != root and not os.path.isdir(path):  # noqa: PTH112
                 self._keep(Source(path))
                 continue
             try:
-                status = os.stat(path)  # noqa: PTH116
-                if (status.st_dev, status.st_ino) in visited:
+                place = os.path.realpath(path)
+                if place in visited:
                     continue
-                visited.add((status.st_dev, status.st_ino))
+                visited.add(place)
                 entries = sorted(self._wanted(path), key=os.fsencode, reverse=True)
             except OSError as error:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
@@ -234,11 +245,27 @@ class _Search:
 
 
 def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
-    """By name and kind; a link in a circle is neither."""
+    """By name and kind, and by the first bytes where the name is shared; a link in a circle is neither."""
     try:
-        return entry.is_dir() or (entry.is_file() and entry.name.lower().endswith(VIDEO_EXTENSIONS))
+        return entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path))
     except OSError:
         return False
+
+
+def is_video_by_name(path: str) -> bool:
+    """Return whether a file has one of ``VIDEO_EXTENSIONS``, and does not begin like something else that has it too.
+
+    A file that cannot be read, or is empty, is taken: its record says so.
+    """
+    extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 (keeps any bytes)
+    if extension not in _IS_SOMETHING_ELSE:
+        return extension in VIDEO_EXTENSIONS
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return True
+    return not head or not _IS_SOMETHING_ELSE[extension](head)
 
 
 def _matches(pattern: str) -> list[str]:
@@ -247,24 +274,36 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _read_list(path: str, nul: bool) -> Iterator[str]:
-    """The entries of a list of paths: bytes up to the next line feed (or NUL), a carriage return before it left out."""
+    """The entries of a list of paths: text up to the next line feed (or NUL), a carriage return before it left out."""
     if path == "-":
-        yield from _entries(sys.stdin.buffer, nul)
-        return
+        return _entries(sys.stdin.buffer, "the standard input", nul)
     try:
         with open(path, "rb") as file:
-            yield from _entries(file, nul)
+            return _entries(file, printable(path), nul)
     except OSError as error:
         message = f"the list {printable(path)} cannot be read: {error.strerror}"
         raise UsageError(message, what_next(error.errno)) from error
 
 
-def _entries(file: BinaryIO, nul: bool) -> Iterator[str]:
+def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
+    """Names as bytes of the file system, unless the list says by its first bytes that it is UTF-16 or UTF-32.
+
+    Raises:
+        UsageError: for what is no list, before it is read as a whole.
+    """
+    head = file.read(_HEAD_BYTES)
+    if is_container(head) and not is_text(head):
+        raise UsageError(f"{shown} is a video, not a list of names", _NAME_THE_FILE)
+    content = head + file.read()
     if nul:
-        entries: Iterable[bytes] = file.read().split(b"\0")
-    else:
-        entries = (line.rstrip(b"\r\n") for line in file)
-    return (os.fsdecode(entry) for entry in entries if entry)
+        return (os.fsdecode(entry) for entry in content.split(b"\0") if entry)
+    text = decode(content)
+    if "\0" in text:
+        if not is_text(content.replace(b"\0", b"")):
+            raise UsageError(f"{shown} is not a list of names: it holds other data", _NAME_THE_FILE)
+        hint = "add -0 (--null): its names end with NUL bytes, as find -print0 writes them"
+        raise UsageError(f"{shown} is a list with NUL bytes in it", hint)
+    return (entry for line in text.split("\n") if (entry := line.rstrip("\r")))
 
 
 def _enumerated(paths: Sequence[str]) -> str:

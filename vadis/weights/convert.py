@@ -383,7 +383,7 @@ def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tupl
         if PUBLISHED_LISTS[list_name] == num_classes:
             return published_labels(list_name)
     raise UsageError(
-        f"a label list is needed for {num_classes} classes", hint="name it with --labels FILE, one label in a line"
+        f"a label list is needed for {num_classes} classes", hint="name a file by `labels`, with one label in a line"
     )
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from vadis.atomic import temporary_beside
 from vadis.errors import UnreachableError, WeightsError
+from vadis.video.facts import network_patience
 from vadis.weights import cache, http_get
 from vadis.weights.cache import Notify
 from vadis.weights.catalog import RemoteFile
@@ -37,6 +38,10 @@ class Patience:
     first_answer: float = 9.0  # all hosts and tries, while none has ever answered: the net is not there
     stall: float = 20.0  # without MIN_BYTES_PER_SECOND
     pauses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of the five rounds
+
+    def times(self, factor: float) -> "Patience":
+        """Return the same with every wait for a host ``factor`` times as long."""
+        return Patience(self.answer * factor, self.first_answer * factor, self.stall * factor, self.pauses)
 
 
 DEFAULT_PATIENCE = Patience()
@@ -111,7 +116,7 @@ def obtain(
             progress(name, before + bytes_done, total if total is not None else bytes_total)
 
         try:
-            done += _download(_Errand(file, DEFAULT_PATIENCE, report, notify))
+            done += _download(_Errand(file, DEFAULT_PATIENCE.times(network_patience()), report, notify))
         except http_get.UnavailableError as error:
             message = f"{file.local} (for {name}) could not be downloaded from {error}"
             raise UnreachableError(message, hint=_by_hand(missing[missing.index(file) :], otherwise)) from error

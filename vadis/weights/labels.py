@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from vadis.errors import WeightsError, what_next
+from vadis.text import encoding_of
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
@@ -24,7 +25,7 @@ def published_labels(name: str) -> tuple[str, ...]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The labels in a text file, one in a line, UTF-8 (with or without a byte order mark, LF or CRLF).
+    """The labels in a text file, one in a line, UTF-8 or UTF-16 (with or without a byte order mark, LF or CRLF).
 
     Raises:
         WeightsError: if it cannot be read, is larger than ``MAX_LABELS_BYTES``, or one of its lines is not a label.
@@ -38,8 +39,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if len(content) > MAX_LABELS_BYTES:
         message = f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)"
         raise WeightsError(message, hint="name a text file with one label in a line")
+    encoding, start = encoding_of(content)
     try:
-        text = content.decode("utf-8-sig")
+        text = content[start:].decode(encoding)
     except UnicodeDecodeError as error:
         broken = content[: error.start].count(b"\n") + 1
         raise WeightsError(f"line {broken} of the label list {path} is not UTF-8", "save it as UTF-8") from error

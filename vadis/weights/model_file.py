@@ -11,7 +11,6 @@ damaged one.
 import hashlib
 import itertools
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,8 @@ from vadis.device import resolve_device
 from vadis.errors import WeightsError, what_next
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
+from vadis.streams import FLOW_BOUND
+from vadis.video.timegrid import GRID_FPS
 from vadis.weights.disk import write_error
 from vadis.weights.labels import label_fault
 
@@ -288,10 +289,11 @@ def _numbers_fault(card: ModelCard) -> str | None:
     for name in ("short_side", "crop"):
         if getattr(card, name) != getattr(architecture, name):
             return f"{name} is {getattr(card, name)}, {card.architecture} has {getattr(architecture, name)}"
-    for name, limit in (("width", MAX_WIDTH), ("flow_bound", math.inf)):
-        value = getattr(card, name)
-        if type(value) not in (int, float) or not 0 < value <= limit or not math.isfinite(value):
-            return f"{name} is {value!r}"
+    for name, only in (("frame_rate", GRID_FPS), ("flow_bound", FLOW_BOUND)):
+        if type(getattr(card, name)) is bool or getattr(card, name) != only:
+            return f"{name} is {getattr(card, name)!r}, and vadis has {only:g} for all models"
+    if type(card.width) not in (int, float) or not 0 < card.width <= MAX_WIDTH:
+        return f"width is {card.width!r}"
     return None
 
 
