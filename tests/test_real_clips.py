@@ -20,7 +20,7 @@ TOP1, TOP5 = 0.74, 0.90  # shares of the clips that must be right
 
 
 class Expected(NamedTuple):
-    """The class in the manifest, the label that leads (or those that nearly do), and whether the class is in the top 5."""
+    """The class of the manifest, the label that leads (or those that nearly do), and whether the top 5 has the class."""
 
     truth: str
     leads: tuple[str, ...]
