@@ -20,7 +20,7 @@ TOP1, TOP5 = 0.74, 0.90  # shares of the clips that must be right
 
 
 class Expected(NamedTuple):
-    """The class of the manifest, the label that leads (or those that nearly do), and whether the top 5 has the class."""
+    """The class of the manifest, the label that leads (or those that nearly do), and whether the top 5 has it."""
 
     truth: str
     leads: tuple[str, ...]
