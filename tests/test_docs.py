@@ -267,7 +267,7 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
     elsewhere = {
         "README.md": "pip install",  # .ci/run, as the install commands of all pages
         "archives.md": "#!/bin/bash|#SBATCH|vadis classify",  # the scripts for schedulers, above
-        "command-line.md": "pip download",  # .ci/run, as the next page's, by tests/weights/test_real_weights.py
+        "command-line.md": "pip download",  # .ci/run, with tests/weights/test_real_weights.py
         "i3d-kinetics400-rgb.md": "pip download|vadis weights (convert|halve)",
         "scale.md": "vadis classify s3:|vadis classify archive/ --ray|vadis export results/part",
     }
