@@ -131,5 +131,5 @@ def apply_recipe(network: nn.Module, recipe: Recipe) -> None:
 
 
 def import_optimizer() -> None:
-    """Have PyTorch import what it needs for its first optimiser: seconds of work that a signal cannot interrupt later."""
+    """Have PyTorch import what its first optimiser needs: seconds in which a signal would have to wait, later."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
