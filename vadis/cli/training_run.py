@@ -45,6 +45,7 @@ def run(asked: Asked) -> None:
     found = _find_data(asked)
     from vadis.training.distributed import joined
     from vadis.training.finetuning import begin, save
+    from vadis.training.state import import_optimizer
 
     with joined(asked.device) as process:
         settings.quiet |= not process.is_main
@@ -52,6 +53,7 @@ def run(asked: Asked) -> None:
         plan = _plan(asked, found, process.world_size)
         if process.is_main:
             begin(asked.output, plan, resume=asked.resume)
+        import_optimizer()
         train_all = _train_last_layers if plan.mode == "fixed" else _train_whole
         networks, states = train_all(plan, asked, process)
     if not process.is_main:

@@ -128,3 +128,8 @@ def apply_recipe(network: nn.Module, recipe: Recipe) -> None:
             module.p = recipe.dropout
         elif isinstance(module, _BatchNorm):
             module.momentum = 1 - recipe.batch_norm_decay
+
+
+def import_optimizer() -> None:
+    """Have PyTorch import what its first optimiser needs: seconds in which a signal would have to wait, later."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
