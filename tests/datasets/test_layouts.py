@@ -39,7 +39,7 @@ def shown(dataset):
         split: {str(Path(each.path).relative_to(dataset.root)): each.label for each in examples}
         for split, examples in dataset.splits.items()
     }
-    if any("by a hash" in note for note in dataset.problems.notes):
+    if any("are for validation" in note for note in dataset.problems.notes):
         splits["train"] = splits.get("train", {}) | splits.pop("val", {})
     return splits
 
