@@ -39,7 +39,7 @@ def shown(dataset):
         split: {str(Path(each.path).relative_to(dataset.root)): each.label for each in examples}
         for split, examples in dataset.splits.items()
     }
-    if any("by a hash" in note for note in dataset.problems.notes):
+    if any("are for validation" in note for note in dataset.problems.notes):
         splits["train"] = splits.get("train", {}) | splits.pop("val", {})
     return splits
 
@@ -411,6 +411,7 @@ REFUSED_LISTS = {
     "a comment": (K400, {"train.txt": "# mine\n" + lines(K400)}, "line 1"),
     "columns that nobody knows": (K400, {"train.csv": "vid,cls\n" + lines(K400, separator=",")}, "line 1"),
     "a header and no more": (K400, {"train.csv": "path,label\n"}, "no video"),
+    "names that cannot be": (K400, {"train.txt": f"{'x' * 300}.mp4 run\n{'y' * 300}.mp4 walk\n"}, "none of the 2"),
     "none of the files": (K400, {"train.txt": lines(["q/no.mp4", "r/not.mp4"])}, "none of the 2"),
     "a list of frames": (
         ["abseiling/1.mp4", "zumba/2.mp4"],

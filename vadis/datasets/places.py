@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 from vadis.datasets.layout import parts_of, split_of
@@ -118,7 +117,7 @@ class VideoFinder:
         """A file beyond the root, or with a name that no video has; by its path from the root or the list's folder."""
         for folder in dict.fromkeys((self._tree.root, folder_of(path) or ".")):
             place = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118
-            if Path(place).is_file():
+            if os.path.isfile(place):  # noqa: PTH113 (unlike a Path, it takes names that cannot be)
                 return place
         return None
 

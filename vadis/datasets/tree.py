@@ -71,16 +71,23 @@ def walk(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None = No
     """
     top = os.fspath(root)
     if top.lower().endswith(LIST_EXTENSIONS) and Path(top).is_file():
-        folder = folder_of(top)
-        with os.scandir(folder or ".") as entries:
-            others = (each.name for each in entries if each.name.lower().endswith(LIST_EXTENSIONS))
-            beside = tuple(sorted(os.path.join(folder, name) for name in others))  # noqa: PTH118 (as text)
-        return Tree(folder or ".", lists=(top,), beside=tuple(path for path in beside if path != top))
+        return Tree(folder_of(top) or ".", lists=(top,), beside=_lists_beside(top))
     tree = _Walk(top).finish()
     if lists is None:
         return tree
     extra = _Walk(os.fspath(lists)).finish("folder of lists")
     return replace(tree, lists=extra.lists + tree.lists)
+
+
+def _lists_beside(path: str) -> tuple[str, ...]:
+    """The lists in the folder of a list, without it; none where the folder cannot be listed."""
+    folder = folder_of(path)
+    try:
+        names = sorted(os.listdir(folder or "."))  # noqa: PTH208
+    except OSError:
+        return ()
+    lists = (os.path.join(folder, name) for name in names if name.lower().endswith(LIST_EXTENSIONS))  # noqa: PTH118
+    return tuple(each for each in lists if each != path)
 
 
 def name_of(path: str) -> str:
