@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -25,6 +26,17 @@ def without(monkeypatch):
 
     monkeypatch.setattr(doctor, "import_module", import_module)
     return refused.__setitem__
+
+
+@pytest.mark.parametrize("name", ["numpy", "platformdirs"])
+def test_without_a_package_that_its_own_code_needs_it_says_so_and_goes_on(name, tmp_path):
+    program = f"import sys; sys.modules[{name!r}] = None; from vadis.cli import main; main()"
+    environment = {**os.environ, "VADIS_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", program, "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"missing  {name}: " in done.stdout and "bug" not in done.stderr
+    assert done.stdout.splitlines()[-1] == "vadis classify cannot work before that is mended"
 
 
 @pytest.fixture
