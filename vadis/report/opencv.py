@@ -16,7 +16,10 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except Exception as error:  # whatever a broken installation raises
-        sys.path[:] = path  # where it fails, OpenCV's loader leaves its own folder there, which holds a `typing`
+        # Where it fails, OpenCV's loader leaves its own folder in the path, which holds a `typing`, and a mark by which
+        # it gives another reason the next time.
+        sys.path[:] = path
+        vars(sys).pop("OpenCV_LOADER", None)
         hint = (
             "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace opencv-python "
             "by opencv-python-headless"
