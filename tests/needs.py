@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from vadis.errors import VadisError
-from vadis.report.overlay import opencv
+from vadis.report.opencv import opencv
 
 
 def absent(reason: str) -> NoReturn:

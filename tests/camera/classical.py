@@ -18,7 +18,7 @@ import numpy as np
 
 from vadis.inference import Sliding, classify
 from vadis.models import Model
-from vadis.report.overlay import opencv
+from vadis.report.opencv import opencv
 from vadis.video.reader import open_video
 from vadis.video.sources import find_videos
 from vadis.weights.load import load_model

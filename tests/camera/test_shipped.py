@@ -11,7 +11,7 @@ from vadis import classify
 from vadis.datasets.camera import CLASSES
 from vadis.datasets.camera.scenes import draw_scene
 from vadis.models import Model
-from vadis.report.overlay import opencv
+from vadis.report.opencv import opencv
 from vadis.weights.catalog import SHIPPED
 from vadis.weights.load import load_model
 

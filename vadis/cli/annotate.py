@@ -59,7 +59,7 @@ def annotate(
     """
     settings.debug |= debug
     from vadis.report.annotate import annotate as annotated
-    from vadis.report.overlay import opencv
+    from vadis.report.opencv import opencv
     from vadis.report.video_file import check_name
 
     check_name(output)

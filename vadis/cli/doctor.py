@@ -41,6 +41,7 @@ PACKAGES = {
     "av": "av",
     "numba": "numba",
     "numpy": "numpy",
+    "platformdirs": "platformdirs",
     "safetensors": "safetensors",
 }
 """What classify imports: module → the package that holds it."""
@@ -88,7 +89,7 @@ def doctor() -> None:
     )
     states = set()
     for title, examine in SECTIONS.items():
-        findings = list(examine())
+        findings = list(_examined(examine))
         if findings:
             console.print(f"\n{title}", style="bold")
         for finding in findings:
@@ -263,6 +264,14 @@ def _agreement(index: int) -> Finding:
     return Finding(MISSING, name, detail, "its results are wrong: update PyTorch and the driver, or take --device cpu")
 
 
+def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a section finds; where a package that it needs cannot be imported, that."""
+    try:
+        yield from examine()
+    except ImportError as error:
+        yield Finding(MISSING, "not examined", str(error), "install it again, as said above")
+
+
 def _line(finding: Finding) -> "Text":
     from rich.text import Text
 
@@ -307,7 +316,7 @@ def _extra(name: str, module: ModuleType) -> str:
 
 
 def _opencv() -> Finding:
-    from vadis.report.overlay import opencv
+    from vadis.report.opencv import opencv
 
     try:
         module = opencv()

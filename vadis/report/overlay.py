@@ -1,18 +1,16 @@
 """What is drawn over a frame: the labels of the moment with a bar for each score, and the whole timeline below.
 
-OpenCV draws the letters; it is imported when something is drawn, because its desktop wheel needs libGL.
+OpenCV draws the letters; it is imported when something is drawn (``opencv``).
 """
 
-import sys
 from fractions import Fraction
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import VadisError
 from vadis.formats import percent, visible
 from vadis.report.drawing import shortened
+from vadis.report.opencv import opencv
 from vadis.results import Label, Segment, VideoResult
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -135,24 +133,3 @@ def _colours(result: VideoResult) -> dict[str, Colour]:
             seconds[name] = seconds.get(name, 0.0) + segment.end - segment.start
     ranked = sorted(seconds, key=lambda name: -seconds[name])
     return dict(zip(ranked, COLOURS, strict=False))
-
-
-def opencv() -> ModuleType:
-    """The module cv2.
-
-    Raises:
-        VadisError: where it cannot be loaded, with what to install.
-    """
-    path = list(sys.path)
-    try:
-        import cv2
-    except Exception as error:  # whatever a broken installation raises
-        sys.path[:] = path  # where it fails, OpenCV's loader leaves its own folder there, which holds a `typing`
-        hint = (
-            "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace opencv-python "
-            "by opencv-python-headless"
-        )
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise VadisError(f"OpenCV, which draws into videos, cannot be loaded: {reason}", hint=hint) from error
-    module: ModuleType = cv2
-    return module

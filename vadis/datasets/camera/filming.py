@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vadis.datasets.camera.paths import Path
 from vadis.datasets.camera.scenes import TILE, Pixels, Scene, Thing
-from vadis.report.overlay import opencv
+from vadis.report.opencv import opencv
 
 SIDES = (120, 144, 160, 180, 208, 240, 256)  # px, the short side
 SHAPES = (1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)  # width by height; now and then upright

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.report.overlay import opencv
+from vadis.report.opencv import opencv
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) or (H, W)
 

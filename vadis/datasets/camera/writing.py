@@ -26,7 +26,7 @@ from vadis.datasets.camera.scenes import draw_scene
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VadisError, what_next
 from vadis.parsing import parse_json
-from vadis.report.overlay import opencv
+from vadis.report.opencv import opencv
 from vadis.report.video_file import video_file
 from vadis.results import printable
 
