@@ -38,7 +38,7 @@ class Traces(NamedTuple):
 class Continuity:
     """Watches the packets of a file, in their order there.
 
-    MPEG streams have a constant rate and traces of what is lost; the containers of ``_MOST_OVERHEAD`` may have any rate,
+    MPEG streams have a constant rate, and what is lost leaves traces; the containers of ``_MOST_OVERHEAD`` have any rate,
     so that time alone says nothing there. Other formats are not judged.
 
     Args:
