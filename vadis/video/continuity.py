@@ -38,8 +38,8 @@ class Traces(NamedTuple):
 class Continuity:
     """Watches the packets of a file, in their order there.
 
-    MPEG streams have a constant rate, and what is lost leaves traces; the containers of ``_MOST_OVERHEAD`` have any rate,
-    so that time alone says nothing there. Other formats are not judged.
+    MPEG streams have a constant rate, and what is lost leaves traces. The containers of ``_MOST_OVERHEAD`` may have any
+    rate, so that time alone says nothing there. Other formats are not judged.
 
     Args:
         path: the file.
