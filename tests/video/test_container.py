@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic import write_video
-from tests.video.reading import read, refused
+from tests.video.reading import read, refused, remuxed
 from vadis.errors import VideoError
 from vadis.video import container
 from vadis.video.facts import Limits
@@ -204,3 +204,22 @@ def test_a_structure_that_is_cut_is_noticed(tmp_path, name, share):
     path.write_bytes(data[: int(len(data) * share) // 188 * 188 + 1])
     video, _ = read(path)
     assert (video.facts.status, "ends_early" in video.facts.flags) == ("partial", True)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut"])
+def test_fragments_that_are_lost_are_noticed(tmp_path, damage):
+    whole = write_video(tmp_path / "a.mp4", num_frames=200, codec="libx264", options={"g": "20"})
+    path = remuxed(whole, tmp_path / "b.mp4", movflags="frag_keyframe+empty_moov+default_base_moof")
+    video, frames = read(path)
+    assert (len(frames), video.facts.status) == (200, "ok")
+    data = bytearray(path.read_bytes())
+    at = len(data) // 2
+    place = data.index(b"moof", at) - 4
+    if damage == "zeros":
+        data[place : place + 40] = bytes(40)
+    else:
+        del data[place + 60 :]
+    path.write_bytes(data)
+    video, frames = read(path)
+    assert video.facts.status == "partial"
+    assert 60 < len(frames) < 150

@@ -6,7 +6,7 @@ Everything here reads the file by itself, a few kilobytes of it, and some megaby
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -195,8 +195,8 @@ def _broken_mp4(path: str) -> VideoError:
     return VideoError("truncated_or_incomplete", "this is an MP4 or QuickTime file whose index is damaged")
 
 
-def _has_box(file: BinaryIO, size: int, name: bytes) -> bool:
-    """Whether an MP4 file has a top-level box of this name that lies wholly inside the file."""
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """The top-level boxes of an MP4 file, each with its name, start and end, which may lie beyond that of the file."""
     at = 0
     for _ in range(_MAX_BOXES):
         file.seek(at)
@@ -205,11 +205,31 @@ def _has_box(file: BinaryIO, size: int, name: bytes) -> bool:
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
         end = size if length == 0 else at + length
-        if header[4:8] == name:
-            return end <= size
+        yield header[4:8], at, end
         if end < at + 8 or end >= size:
-            return False
+            return
         at = end
+
+
+def _has_box(file: BinaryIO, size: int, wanted: bytes) -> bool:
+    """Whether an MP4 file has a top-level box of this name that lies wholly inside the file."""
+    return any(name == wanted and end <= size for name, _, end in _boxes(file, size))
+
+
+def _loses_fragments(file: BinaryIO, size: int) -> bool:
+    """Whether an MP4 file in fragments is cut within one, or damaged where FFmpeg stops although others follow."""
+    boxes = list(_boxes(file, size))
+    if all(name != b"moof" for name, _, _ in boxes):
+        return False
+    name, start, end = boxes[-1]
+    if name.isalnum() and end >= start + 8:
+        return end > size
+    file.seek(start)
+    tail = b""
+    while block := file.read(_BLOCK_BYTES):
+        if b"moof" in tail + block:
+            return True
+        tail = block[-3:]
     return False
 
 
@@ -305,7 +325,7 @@ def _mpegts_packet_bytes(head: bytes) -> int | None:
 
 def _is_mp4_cut(file: BinaryIO, size: int) -> bool:
     """Without a whole index nothing can be trusted; samples missing at the end are found by their count."""
-    return not _has_box(file, size, b"moov")
+    return not _has_box(file, size, b"moov") or _loses_fragments(file, size)
 
 
 def _is_asf_cut(file: BinaryIO, size: int) -> bool:

@@ -36,7 +36,10 @@ class Traces(NamedTuple):
 
 
 class Continuity:
-    """Watches the packets of a file, in their order there. It says nothing of formats that allow for variable rates.
+    """Watches the packets of a file, in their order there.
+
+    MPEG streams have a constant rate, and what is lost leaves traces. The containers of ``_MOST_OVERHEAD`` may have any
+    rate, so that time alone says nothing there. Other formats are not judged.
 
     Args:
         path: the file.
@@ -109,7 +112,8 @@ class Continuity:
             return True
         traces = Traces(False, False)
         if self._is_transport_stream and position_before is not None and position is not None:
-            traces = traces_between(self._path, self._stream.id, position_before, position)
+            lead = _TABLE_BYTES if step >= _LONG_SECONDS else 0  # a restart that matters
+            traces = traces_between(self._path, self._stream.id, position_before, position, lead)
         is_long = self._num_steps >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
         if not traces.of_restart:
             self.is_broken |= traces.of_loss or is_long
@@ -126,7 +130,7 @@ class Continuity:
             self.is_broken |= _ends_unreadably(self._path, self._stream.id, self._last[1])
 
 
-def traces_between(path: str, pid: int, start: int, end: int) -> Traces:
+def traces_between(path: str, pid: int, start: int, end: int, lead: int) -> Traces:
     """What the transport packets in a part of a file show.
 
     A stream is begun anew where a packet says so, or where the program table is counted from 0 again.
@@ -136,8 +140,9 @@ def traces_between(path: str, pid: int, start: int, end: int) -> Traces:
         pid: the number of the stream that matters.
         start: position of the packet that begins the last frame before.
         end: position of the packet that begins the next frame.
+        lead: bytes before ``start`` in which the last program table is looked for.
     """
-    first = max(0, start - _TABLE_BYTES, end - _MOST_BYTES)
+    first = max(0, start - lead, end - _MOST_BYTES)
     data, length = _read(path, first, end + max(_LENGTHS))
     counters: dict[int, int] = {}
     at, of_loss, of_restart = _next_sync(data, 0, length), False, False

@@ -226,7 +226,7 @@ class Decoder:
         index = packet.stream.index  # not stream_index, which is 0 in the packet that flushes any stream
         is_flush = packet.dts is None and packet.pts is None and packet.size == 0
         start = packet.dts if packet.pts is None else packet.pts
-        if start is not None:
+        if start is not None and (index == self._stream.index or self._stream.duration is None):
             end = start + (packet.duration or 0)
             self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
         if packet.size and self._continuity.has_restarted(packet) and packet.pts is not None:
