@@ -60,6 +60,12 @@ def test_high_dynamic_range_becomes_the_colours_that_were_meant(transfer, kind):
         assert converter.is_hdr and not converter.is_approximated
 
 
+def test_high_dynamic_range_without_a_matrix_or_primaries_is_of_bt2020():
+    frame = frame_of(CODED[PQ][1], "yuv420p10le", transfer=PQ)
+    colour, converter = converted(frame)
+    assert np.abs(colour - SHOWN[1]).max() <= 4 and not converter.is_approximated
+
+
 def test_no_level_of_10_bits_is_lost_before_the_curve():
     """Steps of 8 bits would be steps of five levels of the result here."""
     levels = [

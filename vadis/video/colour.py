@@ -218,7 +218,7 @@ def _signal_matrix(frame: av.VideoFrame, matrix: int) -> tuple[Floats, Floats]:
     elif _is_grey(frame):
         rows, zero = np.ones((3, 1)) / (white - black), [black]
     else:
-        red, blue = _WEIGHTS[matrix]
+        red, blue = _WEIGHTS[_BT2020 if matrix == _UNSPECIFIED and is_hdr(frame) else matrix]  # as ITU-R BT.2100 has it
         green = 1 - red - blue
         rows = np.array(
             [
