@@ -130,6 +130,8 @@ AMBIGUOUS = {
     "a split that is none of the three": [*under("trainval", K400), *under("holdout", K400)],
     "a container among classes": [*under("videos", K400), "extras/1.mp4"],
     "classes with splits, and some without": ["a/train/1.mp4", "a/test/2.mp4", "b/1.mp4", "c/train/1.mp4"],
+    "splits deep in classes": ["a/x/train/1.mp4", "a/x/test/2.mp4", "b/y/train/1.mp4", "b/y/test/2.mp4"],
+    "splits in splits": ["train/a/test/1.mp4", "train/b/train/2.mp4"],
     "one folder": ["mine/run/1.mp4", "mine/walk/1.mp4"],
 }
 

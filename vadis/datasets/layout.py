@@ -168,6 +168,7 @@ def folder_layout(tree: Tree) -> PlacedLayout:
     depth = _depth(folders)
     below = [names[depth:] for names in folders]
     key = _key(tree, below)
+    _refuse_deeper_splits(below)
     layout = FOLDER_LAYOUTS[key]
     _refuse_no_classes(tree, [layout.place(names) for names in below])
     if key == "split/class":
@@ -226,6 +227,14 @@ def _refuse_no_classes(tree: Tree, places: Iterable[tuple[str, str] | None]) -> 
             f"or of a part of a dataset: {some(wrong)}",
             "name the folder that holds the class folders, or move away what is no class",
         )
+
+
+def _refuse_deeper_splits(folders: Iterable[tuple[str, ...]]) -> None:
+    """Raises UsageError where a folder below those that say split and class is named after a split."""
+    deeper = sorted({"/".join(names) for names in folders if any(map(split_of, names[2:]))})
+    if deeper:
+        message = f"{counted(deeper, 'folder')} named after a split, deeper than splits lie: {some(deeper)}"
+        raise UsageError(message, "lay the videos out as train/<class>/a.mp4, or write a list")
 
 
 def _refuse_twin_splits(folders: Iterable[tuple[str, ...]]) -> None:
