@@ -72,6 +72,26 @@ def write_sound(container):
     container.mux(stream.encode(None))
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.apng", "apng"), ("a.webp", "libwebp_anim")])
+def test_animated_images_are_called_what_they_are(tmp_path, name, codec):
+    for frames, kind in ((3, "animated"), (1, "this is an image")):
+        path = tmp_path / name
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=10)
+            stream.width = stream.height = 32
+            stream.pix_fmt = "rgb24" if codec == "apng" else "yuv420p"
+            for number in range(frames):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 80 * number, np.uint8), format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        if name == "a.apng" and frames == 1:
+            path.write_bytes(path.read_bytes().replace(b"acTL", b"vpAg"))  # as a still image has none
+        with pytest.raises(VideoError) as error:
+            read(path)
+        assert error.value.code == "not_a_video" and kind in error.value.message
+
+
 def test_an_unknown_codec(tmp_path):
     path = write_video(tmp_path / "a.mp4", num_frames=4, codec="libx264")
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
@@ -160,26 +180,6 @@ def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monke
         read_by_ffmpeg.seek(bad)
         failure = container.disk_failure(str(path))
     assert failure is not None and failure.code == "io_error"
-
-
-@pytest.mark.parametrize(("name", "codec"), [("a.apng", "apng"), ("a.webp", "libwebp_anim")])
-def test_animated_images_are_called_what_they_are(tmp_path, name, codec):
-    for frames, kind in ((3, "animated"), (1, "this is an image")):
-        path = tmp_path / name
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=10)
-            stream.width = stream.height = 32
-            stream.pix_fmt = "rgb24" if codec == "apng" else "yuv420p"
-            for number in range(frames):
-                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 80 * number, np.uint8), format="rgb24")
-                frame.pts = number
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        if name == "a.apng" and frames == 1:
-            path.write_bytes(path.read_bytes().replace(b"acTL", b"vpAg"))  # as a still image has none
-        with pytest.raises(VideoError) as error:
-            read(path)
-        assert error.value.code == "not_a_video" and kind in error.value.message
 
 
 # Whole files and what others have added behind them

@@ -17,9 +17,9 @@ _DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg as
 _PLAUSIBLE_FPS = (Fraction(1, 3600), Fraction(1000))
 _SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames may end before its header says,
 _SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
+_LARGEST_DELAY_SECONDS = Fraction(10)  # of a first frame where clocks may restart: a longer one is of another clock
 _STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
 _CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
-_LARGEST_STEP_SECONDS = Fraction(10)  # where a clock may restart: FFmpeg's tools take a longer step as that
 _GAP_SLACK_SECONDS = Fraction(1)  # by which frames behind a gap may exceed the duration that a header states
 _ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
 _DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
@@ -82,17 +82,6 @@ class Header:
         latest = self.duration + _GAP_SLACK_SECONDS if self.duration is not None and states_length else None
         return Clock(self.time_base, self.interval, sequential=self.is_sequential, latest=latest)
 
-    def first_seconds(self, first: Fraction | None) -> Fraction:
-        """When the first frame, at ``first`` seconds by the file's own clock, is shown after the start of the file.
-
-        Less than a frame of the grid is how containers round, and the silence before compressed sound: 0. So is what
-        cannot be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
-        """
-        late = Fraction(0) if first is None or self.start is None else first - self.start
-        limits = [self.file_duration, _LARGEST_STEP_SECONDS if self.clock_may_restart else None]
-        is_plausible = late >= Fraction(1, GRID_FPS) and all(limit is None or late < limit for limit in limits)
-        return late if is_plausible else Fraction(0)
-
     def ends_early(self, num_packets: int, end: Fraction | None, seconds: Fraction | None = None) -> bool:
         """Whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
 
@@ -113,6 +102,17 @@ class Header:
             slack = min(max(3 * slack, _SLACK_SECONDS), self.duration * _SLACK_SHARE)
         is_reached = end is not None and end >= self.end - slack
         return not is_reached and (seconds is None or seconds < self.duration - slack)
+
+    def first_seconds(self, first: Fraction | None) -> Fraction:
+        """When the first frame, at ``first`` seconds by the file's own clock, is shown after the start of the file.
+
+        Less than a frame of the grid is how containers round, and the silence before compressed sound: 0. So is what
+        cannot be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
+        """
+        late = Fraction(0) if first is None or self.start is None else first - self.start
+        limits = [self.file_duration, _LARGEST_DELAY_SECONDS if self.clock_may_restart else None]
+        is_plausible = late >= Fraction(1, GRID_FPS) and all(limit is None or late < limit for limit in limits)
+        return late if is_plausible else Fraction(0)
 
 
 def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
