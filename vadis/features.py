@@ -136,22 +136,13 @@ def features_of_many(
     sliding.check(MODELS[model.card.architecture])
     model.check_flip(flip)
     batches = Batches(batch_size, model.device)
+    how: dict[str, Any] = {"layer": layer, "flip": flip, "notify": notify}
 
     def work(path: AnyPath, prepared: Prepared) -> Way[Features]:
         streams, clips = prepared.clips(reporter(prepared, progress))
         video, found = prepared.video, []
-        given = outputs_together(
-            clips,
-            video,
-            model,
-            sliding,
-            batches,
-            expected=prepared.expected_num_frames,
-            streams=streams,
-            layer=layer,
-            flip=flip,
-            notify=notify,
-        )
+        expected = prepared.expected_num_frames
+        given = outputs_together(clips, video, model, sliding, batches, expected=expected, streams=streams, **how)
         for each in given:
             if each is None:
                 yield
