@@ -48,6 +48,18 @@ def test_another_rate_behind_a_restart(tmp_path, parts):
     assert video.facts.status == "ok"
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+def test_recordings_in_other_containers(tmp_path, name):
+    codec = "libvpx" if name == "a.webm" else "mpeg4"
+    files = [
+        write_video(tmp_path / f"{first}-{name}", frames=numbered_frames(range(first, first + 100)), codec=codec)
+        for first in (0, 100)
+    ]
+    video, frames = read(joined(tmp_path / name, *files))
+    assert numbers(frames) == list(range(200))
+    assert (video.facts.status, video.facts.flags) == ("ok", ("synthetic_timestamps",))
+
+
 def test_a_clock_that_runs_over_is_no_restart(parts):
     folder, one, _ = parts
     video, frames = read(delayed(one, folder / "over.ts", 2**33 / 90_000 - 2))

@@ -101,6 +101,8 @@ class Continuity:
         is_usual = 0 < step <= usual * _IN_DOUBT
         if self._most_overhead is not None:
             self._since_step = self._since_step + 1 if is_usual else 0
+            if step <= 0:  # another recording, whose header was skipped
+                self._since_step = self._since_skip = _NEARBY
             self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
         if is_usual:
             self._usual = step
