@@ -82,6 +82,20 @@ class TransportPackets:
             packet[begin:] = bytes(byte ^ 0xA5 for byte in packet[begin:])
             self.packets[i] = bytes(packet)
 
+    def shift(self, i, ticks):
+        """Move the times of the frame that begins with a packet by ``ticks`` of 1/90000 s."""
+        packet = bytearray(self.packets[i])
+        begin = 4 + (packet[4] + 1 if packet[3] & 0x20 else 0)  # of the header of the frame (ISO 13818-1, 2.4.3.6)
+        for at in (begin + 9, begin + 14)[: (packet[begin + 7] >> 6).bit_count()]:
+            a, b, c, d, e = packet[at : at + 5]  # 3, 8, 7, 8 and 7 bits, each part with a mark behind it
+            time = (a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1
+            time = (time + ticks) % 2**33
+            packet[at : at + 5] = (
+                *(a & 0xF1 | time >> 30 << 1, time >> 22 & 255, time >> 14 & 0xFE | 1),
+                *(time >> 7 & 255, time << 1 & 0xFE | 1),
+            )
+        self.packets[i] = bytes(packet)
+
     def write(self, path, packets=None):
         path.write_bytes(b"".join(self.packets if packets is None else packets))
         return path

@@ -67,6 +67,17 @@ def test_a_clock_that_runs_over_is_no_restart(parts):
     assert (video.facts.status, video.facts.flags) == ("ok", ())
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(-8, 1), (-8, 3), (3600, 1), (3600, 5)])
+def test_wrong_times_of_a_few_frames_are_no_loss(tmp_path, long, seconds, count):
+    packets = TransportPackets(long)
+    first = [i for i in packets.of_video() if packets.begins_frame(i)]
+    for i in first[300 : 300 + count]:
+        packets.shift(i, seconds * 90_000)
+    video, frames = read(packets.write(tmp_path / "a.ts"))
+    assert numbers(frames) == list(range(750))
+    assert (video.facts.status, video.facts.flags) == ("ok", ("synthetic_timestamps",))
+
+
 # Losses: what is there keeps its time
 
 

@@ -61,6 +61,7 @@ class Continuity:
         self._stream = stream
         self._interval = self._usual = interval
         self._num_steps = 0  # of the usual distance
+        self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
         self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
         self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
         self._read_until: int | None = None  # the position behind all packets so far
@@ -98,6 +99,8 @@ class Continuity:
     ) -> bool:
         """Judge the step from one packet of the stream to the next."""
         step, usual = seconds - before, max(self._usual, self._interval)
+        if self._last_right is not None:
+            self._last_right = self._last_right[0], self._last_right[1] + 1
         is_usual = 0 < step <= usual * _IN_DOUBT
         if self._most_overhead is not None:
             self._since_step = self._since_step + 1 if is_usual else 0
@@ -108,9 +111,10 @@ class Continuity:
             self._usual = step
             self._num_steps += 1
             return False
-        if not self._has_constant_rate:
+        if not self._has_constant_rate or self._returns(seconds, usual):
             return False
         if not 0 < step <= LARGEST_GAP_SECONDS:
+            self._last_right = (before, 0) if step <= 0 else None
             return True
         traces = Traces(False, False)
         if self._is_transport_stream and position_before is not None and position is not None:
@@ -120,6 +124,13 @@ class Continuity:
         if not traces.of_restart:
             self.is_broken |= traces.of_loss or is_long
         return traces.of_restart
+
+    def _returns(self, seconds: Fraction, usual: Fraction) -> bool:
+        """Whether times go on as before a step backwards: only the times between were wrong, and nothing is lost."""
+        if self._last_right is None:
+            return False
+        (before, num_packets), self._last_right = self._last_right, None
+        return 0 < seconds - before <= (num_packets + 1) * usual * _IN_DOUBT
 
     def jump(self) -> None:
         """Reading goes on elsewhere in the file."""
