@@ -138,18 +138,8 @@ def features_of_many(
     def work(path: AnyPath, prepared: Prepared) -> Way[Features]:
         streams, clips = prepared.clips(reporter(prepared, progress))
         video, found = prepared.video, []
-        given = outputs_together(
-            clips,
-            video,
-            model,
-            sliding,
-            batches,
-            expected=prepared.expected_num_frames,
-            streams=streams,
-            layer=layer,
-            flip=flip,
-            notify=notify,
-        )
+        look = partial(outputs_together, streams=streams, expected=prepared.expected_num_frames, layer=layer, flip=flip)
+        given = look(clips, video, model, sliding, batches, notify=notify)
         for each in given:
             if each is None:
                 yield
