@@ -43,7 +43,7 @@ def model_file(tmp_path_factory) -> Path:
 def videos_in(folder: Path, num: int) -> list[str]:
     folder.mkdir()
     for number in range(num):
-        write_video(folder / f"{number:02}.mp4", num_frames=9 + 23 * (number % 5), seed=number)
+        write_video(folder / f"{number:02}.mp4", num_frames=9 + 29 * (number % 5), seed=number)
     (folder / "00 broken.mp4").write_bytes(b"no video at all")
     os.link(folder / "01.mp4", os.fsencode(folder) + b"/not utf-8 \xff.mp4")
     return sorted(str(path) for path in folder.iterdir())
