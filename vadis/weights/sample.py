@@ -28,6 +28,7 @@ from vadis.weights.cache import Notify
 from vadis.weights.catalog import SAMPLE, WEIGHTS
 from vadis.weights.download import Progress, obtain
 from vadis.weights.git_blob import git_blob_id
+from vadis.weights.published import published_name
 
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
@@ -154,7 +155,8 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
     min_frames = architecture.min_frames
     outputs = run(model, {stream: read_array(path, stream, min_frames) for stream, path in paths.items()})
     is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
-    family = WEIGHTS[model.card.name].sample_outputs if is_sample and model.card.name in WEIGHTS else None
+    name = published_name(model) or model.card.name
+    family = WEIGHTS[name].sample_outputs if is_sample and name in WEIGHTS else None
     return {
         stream: compare(ours, published_outputs(family, stream) if family else None, model.card.labels)
         for stream, ours in outputs.items()
