@@ -1,6 +1,7 @@
 """The annotated video: every frame at its own time, upright, with its sound; the labels where they belong."""
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -162,6 +163,48 @@ def test_a_picture_that_begins_late_does_so_in_the_annotated_video(tmp_path: Pat
         assert last.time == pytest.approx(2 + 49 / 25, abs=0.03)
     line = first.to_ndarray(format="rgb24")[-2].astype(int)
     assert np.abs(line[60] - COLOURS[0]).max() < 40 and np.abs(line[90] - COLOURS[1]).max() < 40
+
+
+def as_transport_stream(source: Path, path: Path, begins_at: Fraction = Fraction(0)) -> Path:
+    """The same pictures and sound (AAC gets ADTS headers there), by a clock that begins at this second."""
+    with av.open(str(source)) as before, av.open(str(path), "w", format="mpegts") as after:
+        copies = {stream.index: after.add_stream_from_template(stream) for stream in before.streams}
+        for packet in before.demux():
+            if packet.dts is not None:
+                ticks = round(begins_at / packet.time_base)
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts + ticks,
+                    packet.dts + ticks,
+                    copies[packet.stream.index],
+                )
+                after.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])
+def test_aac_of_a_transport_stream_is_copied(tmp_path: Path, name: str) -> None:
+    source = write_video(tmp_path / "a.mp4", codec="mpeg2video", num_frames=30, audio=True)
+    annotate(str(as_transport_stream(source, tmp_path / "a.ts")), RESULT, tmp_path / name)
+    with av.open(str(tmp_path / name)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 1.1 * 44_100
+    assert len(sound_of(tmp_path / name)) >= len(sound_of(source)) - 1
+
+
+@pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])
+@pytest.mark.parametrize("begins_at", [(100, 5), (5, 100), (5, 5), (5, 20_000)])
+def test_sound_follows_a_clock_that_starts_again(tmp_path: Path, begins_at: tuple[int, int], name: str) -> None:
+    source = write_video(tmp_path / "a.mp4", codec="mpeg2video", num_frames=50, audio=True)
+    parts = [as_transport_stream(source, tmp_path / f"{at}.ts", Fraction(at)).read_bytes() for at in begins_at]
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    facts = annotate(str(tmp_path / "a.ts"), RESULT, tmp_path / name)
+    assert facts.num_frames == 100
+    with av.open(str(tmp_path / name)) as container:
+        zero = container.streams.video[0].start_time * container.streams.video[0].time_base
+    times = [seconds - float(zero) for _, seconds in sound_of(tmp_path / name)]
+    assert len(times) >= 2 * len(sound_of(source)) - 4
+    assert times[-1] == pytest.approx(4, abs=0.1)
+    assert max(after - before for before, after in pairwise(times)) < 0.1
 
 
 # ITU-T H.273: matrix, transfer function, primaries; and the green (40, 200, 60) in Y, Cb, Cr of the matrix.

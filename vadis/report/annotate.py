@@ -54,7 +54,8 @@ def annotate(
         ) as write:
             for frame in source.source_frames():
                 seconds = first + frame.seconds
-                write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds)
+                zero = None if frame.zero_seconds is None else frame.zero_seconds - first
+                write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds, zero)
                 done += 1
                 progress(done, facts.frames_declared)
     return source.facts

@@ -4,12 +4,12 @@ Only this place and the flow store write videos.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,19 @@ ENCODERS: dict[str, tuple[int, dict[str, str]]] = {
 }
 """What encodes, the first that there is, with its ticks in a second: 1/24, 1/25, 1/30, 1001/30000 s are whole ones."""
 
-Write = Callable[[NDArray[np.uint8], Fraction, Fraction], None]
+SOUND_SLACK_SECONDS = Fraction(1)
+"""By which sound may step back before its clock is taken to have started again; pictures and sound are stored less far
+apart."""
+
+
+class Write(Protocol):
+    """Adds a picture to a new video."""
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None, /
+    ) -> None:
+        """Add ``pixels``, from ``seconds`` on; ``zero`` is what is time 0 by the clock of the sound from here on."""
+        ...
 
 
 @contextmanager
@@ -45,7 +57,7 @@ def video_file(
     zero_seconds: Fraction = Fraction(0),
     encoding: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Write]:
-    """Gives ``write(pixels, seconds, duration)``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
+    """Gives ``write``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
 
     The file is there whole, when the body is done, or not at all.
 
@@ -56,7 +68,7 @@ def video_file(
         pixel_aspect: width of a pixel by its height.
         colours: in which the pictures are written, and what the file says of them; None: by BT.601, and nothing.
         sound: a ``vadis.video.reader.Sound``, whose packets are copied in step with the pictures.
-        zero_seconds: what is time 0 for the pictures, by the clock of the sound.
+        zero_seconds: what is time 0 for the first picture, by the clock of the sound.
         encoding: options of x264 on top of our own; where it was left out of FFmpeg they count nothing.
 
     Raises:
@@ -111,8 +123,10 @@ class _Writer:
             context.color_trc, context.color_primaries = colours.transfer, colours.primaries
             context.color_range = 1  # AVCOL_RANGE_MPEG: limited, as yuv420p is written
         self._reformatter = VideoReformatter()
-        self._sound: Iterator[tuple[Fraction, Any]] = iter(())
-        self._waiting: tuple[Fraction, Any] | None = None
+        self._sound: Iterator[Any] = iter(())
+        self._waiting: Any = None  # the next packet of sound
+        self._zeros = [Fraction(0)]  # by the clock of the sound: what it goes by now, and later ones
+        self._heard: dict[int, Fraction] = {}  # by stream: the time of its last packet
 
     def add_sound(self, sound: Any, zero_seconds: Fraction) -> None:
         """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
@@ -125,7 +139,7 @@ class _Writer:
             except (ValueError, av.FFmpegError) as error:
                 _refuse_disk(error)
                 raise _no_room_for(stream) from error
-        self._sound = self._placed(sound.packets, copies, zero_seconds)
+        self._sound, self._zeros = _bound(sound.packets, copies), [zero_seconds]
         self._waiting = next(self._sound, None)
         try:
             self._container.start_encoding()
@@ -133,17 +147,14 @@ class _Writer:
             _refuse_disk(error)
             raise _no_room_for(*sound.streams) from error
 
-    def _placed(self, packets: Any, copies: dict[int, Any], zero_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
-        """Packets with their times after the first picture, bound for their new streams."""
-        for packet in packets:
-            seconds = packet.dts * packet.time_base - zero_seconds
-            packet.stream = copies[packet.stream.index]
-            yield seconds, packet
-
-    def write(self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction) -> None:
+    def write(
+        self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None, /
+    ) -> None:
         """Add a picture, and the sound before it."""
         import av
 
+        if zero is not None and zero != self._zeros[-1]:
+            self._zeros.append(zero)
         self._copy_sound(seconds)
         height, width, _ = pixels.shape
         if height % 2 or width % 2:
@@ -162,12 +173,32 @@ class _Writer:
         self._container.mux(self._stream.encode(None))
 
     def _copy_sound(self, until: Fraction | None) -> None:
-        while self._waiting is not None and (until is None or self._waiting[0] <= until):
-            seconds, packet = self._waiting
-            shift = round(seconds / packet.time_base) - packet.dts
-            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-            self._container.mux(packet)
+        while (packet := self._waiting) is not None:
+            seconds = self._sound_seconds(packet)
+            before = self._heard.get(packet.stream.index, seconds - 1)
+            if until is not None and (seconds > until or seconds < before - SOUND_SLACK_SECONDS):
+                return  # in the latter case until pictures tell how its clock has started again
+            if seconds > before:  # else it cannot be written: recordings overlap, or its time is wrong
+                shift = round(seconds / packet.time_base) - packet.dts
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                self._heard[packet.stream.index] = seconds
+                self._container.mux(packet)
             self._waiting = next(self._sound, None)
+
+    def _sound_seconds(self, packet: Any) -> Fraction:
+        """The time of a packet, by that of the clocks which continues the packets before it best."""
+        clock = packet.dts * packet.time_base
+        heard = max(self._heard.values(), default=clock - self._zeros[0])
+        nearest = min(range(len(self._zeros)), key=lambda i: abs(clock - self._zeros[i] - heard))
+        del self._zeros[:nearest]
+        return Fraction(clock - self._zeros[0])
+
+
+def _bound(packets: Any, copies: dict[int, Any]) -> Iterator[Any]:
+    """Packets, bound for their new streams."""
+    for packet in packets:
+        packet.stream = copies[packet.stream.index]
+        yield packet
 
 
 def _encoder() -> tuple[str, int, dict[str, str]]:

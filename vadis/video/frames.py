@@ -30,11 +30,16 @@ class GridFrame(NamedTuple):
 
 
 class SourceFrame(NamedTuple):
-    """A frame as the file has it: uint8 RGB (H, W, 3), upright; its time after the first, and how long it is shown."""
+    """A frame as the file has it: uint8 RGB (H, W, 3), upright; its time after the first, and how long it is shown.
+
+    ``zero_seconds`` is what stands for time 0 by the clock that sound and pictures share, which may start again on the
+    way; None where there is none.
+    """
 
     pixels: Picture
     seconds: Fraction
     duration_seconds: Fraction
+    zero_seconds: Fraction | None
 
 
 class OpenVideo(Protocol):

@@ -62,13 +62,14 @@ class SourceVideo(ChildVideo):
                     return
                 seconds = messages.fraction(messages.field(told, "seconds"))
                 duration = messages.fraction(messages.field(told, "duration"))
+                zero = messages.maybe_fraction(told, "zero")
                 if not before <= seconds <= seconds + duration <= self._limits.max_seconds + 1:
                     raise Nonsense("a frame that cannot be next")
                 pixels = np.empty((height, width, 3), np.uint8)
                 child.read_into(pixels.data.cast("B"), self._patience)
             before = seconds
             self._patience.video_seconds = max(self._patience.video_seconds, float(seconds + duration))
-            yield SourceFrame(pixels, seconds, duration)
+            yield SourceFrame(pixels, seconds, duration, zero)
 
 
 class SoundOfVideo(ChildVideo):

@@ -93,13 +93,13 @@ class Video:
 
     def source_frames(self) -> Iterator[SourceFrame]:
         """The frames that the file has, at its own times, instead of those of the grid; raises what iterating does."""
-        held, seconds = self._held, self._held_seconds
+        held, seconds, zero = self._held, self._held_seconds, self._clock.zero_seconds
         for frame, time in self._frames:
-            yield SourceFrame(self._scaler.picture(held), seconds, time - seconds)
-            held, seconds = frame, time
+            yield SourceFrame(self._scaler.picture(held), seconds, time - seconds, zero)
+            held, seconds, zero = frame, time, self._clock.zero_seconds
         end = self._clock.end(held.duration)
         self._limits.check_length(end, None)
-        yield SourceFrame(self._scaler.picture(held), seconds, end - seconds)
+        yield SourceFrame(self._scaler.picture(held), seconds, end - seconds, zero)
         self._duration, self._length = end, grid_length(end)
 
     @property

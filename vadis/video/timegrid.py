@@ -118,6 +118,11 @@ class Clock:
         """When the first frame is shown, by the file's own clock, which its sound follows too; None if it has none."""
         return None if self._start is None else self._start * self._time_base
 
+    @property
+    def zero_seconds(self) -> Fraction | None:
+        """What stands for time 0 by the file's own clock, as it runs now; None if it has none."""
+        return None if self._zero is None else self._zero * self._time_base
+
     def timed(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, Fraction]]:
         """Each frame with its time, which is later than that of the one before.
 
