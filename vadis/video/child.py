@@ -102,7 +102,8 @@ def _told_of_source(video: Video) -> Iterator[list[bytes | memoryview]]:
     yield [packed({"video": about})]
     for frame in video.source_frames():
         times = {"seconds": pair_of(frame.seconds), "duration": pair_of(frame.duration_seconds)}
-        yield [packed(times), np.ascontiguousarray(frame.pixels).data]
+        zero = None if frame.zero_seconds is None else pair_of(frame.zero_seconds)
+        yield [packed(times | {"zero": zero}), np.ascontiguousarray(frame.pixels).data]
 
 
 def _told_of_sound(sound: Sound) -> Iterator[list[bytes | memoryview]]:
@@ -118,7 +119,7 @@ def _told_of_sound(sound: Sound) -> Iterator[list[bytes | memoryview]]:
         return
     places = {stream.index: place for place, stream in enumerate(sound.streams)}
     for packet in chain(first, sound.packets):
-        content = bytes(packet)
+        content = _without_adts(bytes(packet), packet.stream.codec_context.name)
         told = {
             "stream": places[packet.stream.index],
             "pts": packet.pts,
@@ -129,6 +130,16 @@ def _told_of_sound(sound: Sound) -> Iterator[list[bytes | memoryview]]:
         }
         if len(content) <= MAX_PACKET_BYTES:
             yield [packed(told), content]
+
+
+def _without_adts(content: bytes, codec: str) -> bytes:
+    """A packet of AAC without the header that transport streams put before it (ISO/IEC 13818-7, 6.2).
+
+    What it says the sample says. FFmpeg's muxer of Matroska takes it off too, but then spoils its own header, where it
+    has known that before.
+    """
+    is_adts = codec == "aac" and len(content) > 9 and content[0] == 0xFF and content[1] & 0xF0 == 0xF0
+    return content[7 if content[1] & 1 else 9 :] if is_adts else content
 
 
 def _sample(streams: "Sequence[av.AudioStream]", packets: "Sequence[av.Packet[Any]]") -> bytes:
