@@ -121,6 +121,17 @@ def test_a_file_without_an_index_of_key_frames(videos, tmp_path):
         assert same(read(path, start_frame=start)[1], frames[start:])
 
 
+def test_a_clip_in_a_recording_that_was_appended(videos, tmp_path):
+    """Its clock starts again, so that a seek by time ends in the wrong recording."""
+    live = remuxed(videos("mpeg4.mkv"), tmp_path / "live.mkv", live="1").read_bytes()
+    path = tmp_path / "twice.mkv"
+    path.write_bytes(live + live[live.index(bytes.fromhex("1f43b675")) :])  # the first of its clusters, and all others
+    whole, frames = read(path)
+    assert whole.facts.num_frames == 2 * LENGTH
+    for start in (LENGTH + 10, 2 * LENGTH - 10):
+        assert same(read(path, start_frame=start)[1], frames[start:])
+
+
 def test_a_timestamp_that_is_wrong_after_the_seek_has_the_same_effect(videos, tmp_path):
     def late(packet, counter=[0]):  # noqa: B006
         counter[0] += 1

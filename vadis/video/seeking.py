@@ -7,6 +7,7 @@ start, which costs time and nothing else.
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple
 
 import av
@@ -41,6 +42,9 @@ def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fr
     """
     if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
         return None
+    is_beyond = header.duration is not None and seconds > header.duration
+    if is_beyond and header.format_name != MP4:  # whose fragments state a part; else in a recording that was appended
+        return None
     reorders = stream.codec_context.has_b_frames
     if header.is_sequential and reorders:
         return None
@@ -48,17 +52,23 @@ def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fr
 
 
 def place_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fraction) -> Place | None:
-    """The first whole frame after a seek to ``ticks``, shown at or before ``seconds``; None where there is none.
+    """The last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
 
-    In the latter case the decoder has lost its place, and the file has to be opened again.
+    In the latter case the decoder has lost its place, and the file has to be opened again. So it is where no frame
+    follows: the clip lies behind the end, or in a recording that was appended, whose clock started again.
     """
     try:
         frames = decoder.frames_from(ticks)
     except Exception:  # noqa: BLE001 (damaged files raise nearly anything; the file is read from its start)
         return None
+    held: tuple[av.VideoFrame, Fraction] | None = None
     for frame, time in frames:
-        if clock.has_guessed or time > seconds:
+        if clock.has_guessed:
             return None
-        if frame.key_frame:  # those before it lean on frames that were not read
-            return None if frame.is_corrupt else Place(frame, time, frames)
+        if time > seconds:
+            return None if held is None else Place(*held, chain([(frame, time)], frames))
+        if held is None and frame.key_frame and frame.is_corrupt:
+            return None
+        if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read
+            held = frame, time
     return None
