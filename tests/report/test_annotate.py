@@ -165,13 +165,16 @@ def test_a_picture_that_begins_late_does_so_in_the_annotated_video(tmp_path: Pat
     assert np.abs(line[60] - COLOURS[0]).max() < 40 and np.abs(line[90] - COLOURS[1]).max() < 40
 
 
-def as_transport_stream(source: Path, path: Path, begins_at: Fraction = Fraction(0)) -> Path:
+def as_transport_stream(
+    source: Path, path: Path, begins_at: Fraction = Fraction(0), sound_after: Fraction = Fraction(0)
+) -> Path:
     """The same pictures and sound (AAC gets ADTS headers there), by a clock that begins at this second."""
     with av.open(str(source)) as before, av.open(str(path), "w", format="mpegts") as after:
         copies = {stream.index: after.add_stream_from_template(stream) for stream in before.streams}
         for packet in before.demux():
             if packet.dts is not None:
-                ticks = round(begins_at / packet.time_base)
+                later = sound_after if packet.stream.type == "audio" else Fraction(0)
+                ticks = round((begins_at + later) / packet.time_base)
                 packet.pts, packet.dts, packet.stream = (
                     packet.pts + ticks,
                     packet.dts + ticks,
@@ -189,6 +192,15 @@ def test_aac_of_a_transport_stream_is_copied(tmp_path: Path, name: str) -> None:
         assert [stream.type for stream in container.streams] == ["video", "audio"]
         assert sum(frame.samples for frame in container.decode(audio=0)) >= 1.1 * 44_100
     assert len(sound_of(tmp_path / name)) >= len(sound_of(source)) - 1
+
+
+def test_sound_that_begins_late_is_copied(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", codec="mpeg2video", num_frames=250, audio=True, audio_seconds=1)
+    late = as_transport_stream(source, tmp_path / "a.ts", sound_after=Fraction(9))
+    annotate(str(late), RESULT, tmp_path / "seen.mp4")
+    times = [seconds for _, seconds in sound_of(tmp_path / "seen.mp4")]
+    assert times[0] == pytest.approx(9, abs=0.1)
+    assert times[-1] == pytest.approx(10, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])

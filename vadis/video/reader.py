@@ -25,6 +25,9 @@ from vadis.video.seeking import place_before, seek_ticks
 from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
 
+_UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
+"""How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
+
 
 class Sound(NamedTuple):
     """The sound of a file: its streams, and their packets as they are coded, in the order of the file."""
@@ -232,7 +235,7 @@ def open_sound(path: str | os.PathLike[str], *, limits: Limits | None = None) ->
     """
     name = os.fspath(path)
     regular_file(name, listed=False)
-    container = _open(name, limits or Limits.of_environment())
+    container = _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND)
     try:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
