@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from fractions import Fraction
 
 import av
 import pytest
@@ -135,6 +136,14 @@ def test_where_nothing_can_be_decoded_for_long_the_rest_is_given_up(tmp_path, mo
     monkeypatch.setattr(decoding, "MAX_LOST_SECONDS", 1)
     video, _ = read(path)
     assert video.facts.frames_decoded < 21
+    assert video.facts.status == "partial"
+
+
+def test_a_few_lost_frames_do_not_end_a_time_lapse(tmp_path):
+    source = write_video(tmp_path / "a.mp4", num_frames=20, fps=Fraction(1, 600), codec="libx264", options={"g": "1"})
+    with open_source(damaged(source, tmp_path / "b.mp4", 5, 10)) as video:
+        times = [frame.seconds for frame in video.source_frames()]
+    assert times[-1] == 19 * 600
     assert video.facts.status == "partial"
 
 

@@ -23,6 +23,8 @@ MAX_LOST_SECONDS = Fraction(20 * 60)
 """Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
 on a packet of H.264 takes 20 µs to 0.2 ms, so it takes seconds until the rest is given up.)"""
 
+_LONGEST_LOSS_SECONDS = Fraction(1)  # that one packet counts: of a time lapse a few would be the limit above
+
 THREADS = 1
 """Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);
 many videos are read faster by many processes."""
@@ -160,7 +162,7 @@ class Decoder:
         for packet in self._packets():
             frames = self._decode(packet)
             if frames is None:
-                lost_seconds += self._interval
+                lost_seconds += min(self._interval, _LONGEST_LOSS_SECONDS)
                 if lost_seconds > MAX_LOST_SECONDS:
                     self.tally.gave_up = True
                     return
