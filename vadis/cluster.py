@@ -50,7 +50,7 @@ NETWORK_CPUS, PREPARING_CPUS = 0.501, 0.2  # asked for, not used. So what was on
 # no machine is ever so full of networks, which stay, that none of their tasks has room beside them
 LOOK_SECONDS, LOST_SECONDS = 5, 600  # between looks at the cluster; without a record, while it has too few places
 CONNECT_SECONDS = 10
-_NO_CLUSTER_HINT = "start one by `ray start --head`, or give --ray local"
+_NO_CLUSTER_HINT = 'start one by `ray start --head`, or give `address="local"`'
 _GO_ON_HINT = "the same command goes on where it stopped"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 

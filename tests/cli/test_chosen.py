@@ -72,3 +72,11 @@ def test_without_the_default_every_command_names_an_option_of_its_own_that_works
     assert hint is not None, ended.err
     described = run_vadis(command, "--help").out
     assert all(option in described for option in hint.groups())
+
+
+@pytest.mark.parametrize("streams", ["flow", "both"])
+def test_a_model_without_flow_does_not_stand_in_where_flow_is_asked_for(run_vadis, tmp_path, streams):
+    write_video(tmp_path / "a.mp4", num_frames=2)
+    ended = run_vadis("classify", tmp_path / "a.mp4", "--offline", "--streams", streams)
+    assert (ended.code, ended.out) == (1, ""), ended.err
+    assert "instead" not in ended.err and "--model i3d-kinetics400-rgb" in ended.err

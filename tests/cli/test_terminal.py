@@ -212,6 +212,21 @@ def test_arguments_of_python_are_shown_as_options(capsys):
         assert option in shown and "`" not in shown
 
 
+@pytest.mark.parametrize(
+    ("named", "shown"),
+    [
+        ("go on with `resume=True`", "go on with --resume"),
+        ("leave it out with `with_sound=False`", "leave it out with --no-sound"),
+        ("go on by `allow_inexact=True`", "go on by --allow-inexact-resume"),
+        ('give `address="local"`', "give --ray local"),
+        ("name one with `start`", "name one with --from"),
+    ],
+)
+def test_arguments_that_are_flags_or_have_another_name(capsys, named, shown):
+    terminal.fail(VadisError("it cannot be", hint=named))
+    assert capsys.readouterr().err == f"error: it cannot be\nhint: {shown}\n"
+
+
 def test_commands_in_hints_are_shown_as_they_are(capsys):
     terminal.fail(VadisError("it is not there", "`vadis weights download` fetches it"))
     assert "`vadis weights download`" in capsys.readouterr().err

@@ -152,7 +152,7 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path):
     save_checkpoint(tmp_path, sample(2))
     with files_of_at_most(5_000), pytest.raises(VadisError, match=r"no space left to write .*step-000003") as error:
         save_checkpoint(tmp_path, sample(3, size=10_000))
-    assert "MB" in error.value.message and "--resume" in str(error.value.hint)
+    assert "MB" in error.value.message and "`resume=True`" in str(error.value.hint)
     assert names(tmp_path) == ["step-000001", "step-000002"]
     found = load_newest(tmp_path)
     assert found is not None and found[0].step == 2

@@ -206,7 +206,7 @@ def test_what_breaks_exactness_is_refused_unless_it_is_meant(tmp_path, change, m
     run_tiny(tmp_path, stop_requested=StopAt(20))
     with pytest.raises(UsageError, match=f"cannot go on exactly: {message}") as refusal:
         run_tiny(tmp_path, resume=True, **change)
-    assert "--allow-inexact-resume" in str(refusal.value.hint)
+    assert "`allow_inexact=True`" in str(refusal.value.hint)
     _, outcome, events = run_tiny(tmp_path, resume=True, allow_inexact=True, **change)
     assert outcome.step == 12 and message in events[0].differences[0]
 

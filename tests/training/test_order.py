@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed():
     stream = stream_clips(FailingClips("killed"), ClipOrder(10, RECIPE, step=0), workers=1)
     with pytest.raises(VadisError, match="a process that loads clips was killed") as error:
         next(stream)
-    assert "--workers" in str(error.value.hint) and "--shm-size" in str(error.value.hint)
+    assert "`workers`" in str(error.value.hint) and "--shm-size" in str(error.value.hint)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])

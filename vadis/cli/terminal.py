@@ -106,7 +106,13 @@ def fail(error: VadisError) -> None:
 
 
 _ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
-_OPTIONS = {"segment_seconds": "segment"}  # of arguments that have another name on the command line
+_OPTIONS = {  # of arguments that have another name on the command line
+    "segment_seconds": "segment",
+    "address": "ray",
+    "start": "from",
+    "allow_inexact": "allow-inexact-resume",
+    "with_sound": "no-sound",
+}
 
 
 def _with_options(text: str) -> str:
@@ -115,7 +121,7 @@ def _with_options(text: str) -> str:
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()
         shown = "--" + _OPTIONS.get(name, name).replace("_", "-")
-        return shown if value is None else f"{shown} {value}"
+        return shown if value in (None, "True", "False") else f"{shown} {value}"
 
     return _ARGUMENT.sub(option, text)
 

@@ -65,7 +65,7 @@ def read_run(folder: Path, *, partial: bool = False) -> PastRun:
         so_far = f"{len(answers):,} videos have answers" + (
             "" if wanted is None else f", metrics.json is of {wanted:,}"
         )
-        hint = "run the same vadis evaluate again, which goes on there; or add --partial"
+        hint = "run the same vadis evaluate again, which goes on there; or add `partial=True`"
         raise UsageError(f"the evaluation in {_shown(folder)} is not finished: {so_far}", hint=hint)
     return PastRun(folder, settings, tuple(answers.values()), wanted == len(answers))
 

@@ -221,7 +221,7 @@ def _refuse_disk(error: Exception) -> None:
 
 def _no_room_for(*streams: Any) -> UsageError:
     names = ", ".join(stream.codec_context.name for stream in streams)
-    hint = "let the name end with .mkv, which takes most, or leave the sound out with --no-sound"
+    hint = "let the name end with .mkv, which takes most, or leave the sound out with `with_sound=False`"
     return UsageError(f"sound of the kind {names} does not go into this kind of file", hint=hint)
 
 

@@ -52,7 +52,7 @@ class DamagedCheckpointError(VadisError):
     """A checkpoint that is not what was written."""
 
 
-_PASSED_OVER = "look at the disk; the same command with --resume goes on from the newest one that is whole"
+_PASSED_OVER = "look at the disk; a run goes on with `resume=True` from the newest one that is whole"
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

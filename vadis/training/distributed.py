@@ -73,7 +73,7 @@ def _exchange() -> Iterator[None]:
     except RuntimeError as error:
         raise OthersGoneError(
             "another process of this run has ended or does not answer",
-            hint="go on from the last checkpoint by the same command with --resume",
+            hint="go on from the last checkpoint with `resume=True`",
         ) from error
 
 

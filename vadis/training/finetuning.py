@@ -90,7 +90,7 @@ class Plan:
         lacking = [stream for stream in self.streams if self.start and stream not in self.start.card.streams]
         if lacking:
             raise UsageError(
-                f"the model to begin from has no {lacking[0]} stream", hint="choose --streams, or another model"
+                f"the model to begin from has no {lacking[0]} stream", hint="choose other `streams`, or another model"
             )
         for recipe in self.recipes.values():
             fault = _length_fault(self.row, recipe.clip_frames)
@@ -219,9 +219,9 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
         write_json(path, wanted)
     elif there != wanted:
         other = ", ".join(key for key in wanted if there.get(key) != wanted[key])
-        raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder with -o")
+        raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder")
     if not resume and any((folder / stream).exists() for stream in plan.recipes):
-        raise UsageError(f"{name} holds this run already", hint="go on with it by --resume, or choose another folder")
+        raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -232,7 +232,7 @@ def refuse_foreign(folder: Path) -> None:
     if strange:
         raise UsageError(
             f"{printable(str(folder))} is not empty and holds no run of vadis ({printable(strange[0])} is there)",
-            hint="choose a new folder with -o",
+            hint="choose a new folder",
         )
 
 

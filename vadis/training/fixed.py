@@ -192,7 +192,7 @@ def wanted_examples(plan: Plan) -> tuple[Example, ...]:
 def _start(plan: Plan, device: torch.device) -> Model:
     """The networks of the model to begin from, to be used on ``device`` as the model to be will use them."""
     if plan.start is None:
-        raise UsageError("without a model there are no features to learn from", hint="name one with --from")
+        raise UsageError("without a model there are no features to learn from", hint="name one with `start`")
     start = plan.start.only(plan.streams)
     card = replace(plan.card, name=start.card.name, labels=start.card.labels)
     return Model(card, start.networks, device, start.sha256)
@@ -372,4 +372,4 @@ def _refuse_gaps(plan: Plan, store: FeatureStore) -> None:
     missing = sum(not store.has(example) for example in wanted)
     if missing > allowed_broken(len(wanted)):
         message = f"the features of {missing:,} of {len(wanted):,} videos are not in {store.folder}"
-        raise VadisError(message, hint="the same command with --resume computes them")
+        raise VadisError(message, hint="going on with `resume=True` computes them")

@@ -18,7 +18,7 @@ from vadis.errors import UsageError, VadisError, what_next
 from vadis.parsing import parse_json
 
 LOG_NAME = "log.jsonl"
-RESUME = "run the same command with --resume"  # what goes on, once the disk takes it
+RESUME = "go on with `resume=True`"  # what goes on, once the disk takes it
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _in_workers(
             raise
         raise VadisError(
             "a process that loads clips was killed",
-            hint="often memory or shared memory ran out: use fewer --workers (0 for none), "
+            hint="often memory or shared memory ran out: use fewer `workers` (0 for none), "
             "or give a container more by --shm-size",
         ) from error
     finally:  # now, and not whenever nothing refers to it any more: a traceback would hold it

@@ -153,7 +153,7 @@ def refuse_another_run(folder: Path) -> None:
     if list_checkpoints(checkpoints_in(folder)):
         raise UsageError(
             f"{folder} holds a training run already",
-            hint="go on with it by --resume, or choose another folder",
+            hint="go on with it by `resume=True`, or choose another folder",
         )
 
 
@@ -181,7 +181,7 @@ def find_resumable(
     if changes and not allow_inexact:
         raise UsageError(
             f"the run in {folder} cannot go on exactly: {'; '.join(changes)}",
-            hint="change that back, or go on all the same by --allow-inexact-resume",
+            hint="change that back, or go on all the same by `allow_inexact=True`",
         )
     damaged = newest[2] if newest else []
     for one in damaged:

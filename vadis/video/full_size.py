@@ -145,5 +145,5 @@ def _colours(told: Any) -> Colours | None:
 
 def _cannot_be_copied(names: Any) -> UsageError:
     shown = ", ".join(name for name in names if isinstance(name, str) and name.isprintable())[:200]
-    hint = "leave the sound out with --no-sound: not even .mkv takes it"
+    hint = "leave the sound out with `with_sound=False`: not even .mkv takes it"
     return UsageError(f"sound of the kind {shown} cannot be copied", hint)

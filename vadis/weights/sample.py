@@ -151,7 +151,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
     architecture = MODELS[model.card.architecture]
     if architecture.test_window is not None:
         message = f"the sample is for I3D, and {printable(model.card.name)} is {architecture.title}"
-        raise UsageError(message, hint="name another model by --model")
+        raise UsageError(message, hint="name another `model`")
     min_frames = architecture.min_frames
     outputs = run(model, {stream: read_array(path, stream, min_frames) for stream, path in paths.items()})
     is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
