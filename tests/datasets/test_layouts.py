@@ -496,6 +496,19 @@ def test_lists_of_kinetics(tree, name, file):
     assert (dataset.name, shown(dataset)) == ("kinetics", {"train": {file: "a b"}})
 
 
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [("k400-val2.csv", ["val"]), ("kinetics_600_holdout_test.csv", ["test"]), ("kinetics_train_val.csv", None)],
+)
+def test_the_split_in_the_name_of_a_list_of_kinetics(tree, name, splits):
+    root = tree(f"{CLIP}.mp4", lists={name: "label,youtube_id,time_start,time_end\na b,0wR5jVB-WPk,417,427\n"})
+    if splits is not None:
+        assert list(find_dataset(root).splits) == splits
+        return
+    with pytest.raises(UsageError, match="not train, val or test"):
+        find_dataset(root)
+
+
 def test_a_damaged_line_far_down_in_a_list_of_kinetics(tree):
     text = "".join(f"a b,{number:011},0,10,train\n" for number in range(100)) + "a b\n"
     with pytest.raises(UsageError, match=r"train\.txt"):
