@@ -79,7 +79,10 @@ def test_pieces_of_one_file_and_cuts_named_by_their_times_are_of_one_recording()
 
 @pytest.mark.parametrize(
     "name",
-    ["{}", "{label}_{:02}", "IMG_{:04}", "VID_20240102_1234{:02}", "VID-20240102-WA{:04}", "2024-01-02 10.11.{:02}"],
+    [
+        *("{}", "{label}_{:02}", "{label}_video_{:02}", "clip-{label}-{}"),
+        *("IMG_{:04}", "VID_20240102_1234{:02}", "VID-20240102-WA{:04}", "2024-01-02 10.11.{:02}"),
+    ],
 )
 def test_a_number_that_is_all_there_is_to_a_name_counts_recordings(name):
     examples = clips(*(f"{label}/{name.format(n, label=label)}.mp4" for label in ("run", "sit") for n in range(10)))

@@ -73,6 +73,14 @@ FOLDERS = {
             "test": by_folder(under("Testing", K400)),
         },
     ),
+    "words written as one": (
+        [*under("TrainingData", K400), *under("ValidationSet", K400), *under("testing_videos", K400)],
+        {
+            "train": by_folder(under("TrainingData", K400)),
+            "val": by_folder(under("ValidationSet", K400)),
+            "test": by_folder(under("testing_videos", K400)),
+        },
+    ),
     "below a folder of any name": (
         [*under("k400/train", K400), *under("k400/val", K400)],
         {"train": by_folder(under("k400/train", K400)), "val": by_folder(under("k400/val", K400))},
@@ -127,6 +135,8 @@ AMBIGUOUS = {
     "two datasets": [*under("a/train", K400), *under("b/train", K400)],
     "one class too deep": [*under("session1", K400), *under("session2", K400)],
     "one class too deep, in splits": [*under("train/part1", K400), *under("train/part2", K400)],
+    "splits with a name before them": ["sthv2_train/1.mp4", "sthv2_train/2.mp4", "sthv2_val/3.mp4"],
+    "splits with a name behind them": ["train_v2/a/1.mp4", "train_v2/b/2.mp4", "val_v2/a/3.mp4"],
     "a split that is none of the three": [*under("trainval", K400), *under("holdout", K400)],
     "a container among classes": [*under("videos", K400), "extras/1.mp4"],
     "classes with splits, and some without": ["a/train/1.mp4", "a/test/2.mp4", "b/1.mp4", "c/train/1.mp4"],
@@ -260,6 +270,19 @@ LISTS = {
         under("all", K400),
         {"train.csv": "file,class\n" + "".join(f"{name.rpartition('/')[2]},{name[:3]}\n" for name in K400)},
         {"train": {f"all/{name}": name[:3] for name in K400}},
+    ),
+    "splits in names with other words": (
+        K400,
+        {"sthv2_train.txt": lines(K400[::2]), "sthv2_val.txt": lines(K400[1::2])},
+        {"train": by_folder(K400[::2]), "val": by_folder(K400[1::2])},
+    ),
+    "splits in names of tables with other words": (
+        K400,
+        {
+            f"{split}_final.csv": "path,label\n" + lines(names, separator=",")
+            for split, names in (("train", K400[::2]), ("test", K400[1::2]))
+        },
+        {"train": by_folder(K400[::2]), "test": by_folder(K400[1::2])},
     ),
     "a duplicate line": (K400, {"train.txt": lines([*K400, K400[0]])}, BARE),
     "UTF-16": (K400, {"list.csv": CSV}, BARE),
@@ -410,6 +433,11 @@ REFUSED_LISTS = {
     ),
     "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.txt": "x/1 a\ny/2 b\n"}, "may be any"),
     "a list of more than one split": (K400, {"train_val.txt": lines(K400)}, "more than one split"),
+    "a table of more than one split": (
+        K400,
+        {"mine_trainval.csv": "path,label\n" + lines(K400, separator=",")},
+        "more than one split",
+    ),
     "a comment": (K400, {"train.txt": "# mine\n" + lines(K400)}, "line 1"),
     "columns that nobody knows": (K400, {"train.csv": "vid,cls\n" + lines(K400, separator=",")}, "line 1"),
     "a header and no more": (K400, {"train.csv": "path,label\n"}, "no video"),
@@ -466,6 +494,19 @@ KINETICS_LISTS = {
 def test_lists_of_kinetics(tree, name, file):
     dataset = find_dataset(tree(file, lists=KINETICS_LISTS[name]))
     assert (dataset.name, shown(dataset)) == ("kinetics", {"train": {file: "a b"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [("k400-val2.csv", ["val"]), ("kinetics_600_holdout_test.csv", ["test"]), ("kinetics_train_val.csv", None)],
+)
+def test_the_split_in_the_name_of_a_list_of_kinetics(tree, name, splits):
+    root = tree(f"{CLIP}.mp4", lists={name: "label,youtube_id,time_start,time_end\na b,0wR5jVB-WPk,417,427\n"})
+    if splits is not None:
+        assert list(find_dataset(root).splits) == splits
+        return
+    with pytest.raises(UsageError, match="not train, val or test"):
+        find_dataset(root)
 
 
 def test_a_damaged_line_far_down_in_a_list_of_kinetics(tree):

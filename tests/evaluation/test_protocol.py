@@ -181,6 +181,14 @@ def test_the_part_is_one_of_the_settings(model: Model) -> None:
     assert settings_of(model, "folder", 1, False, "val") != settings_of(model, "folder", 1, False)
 
 
+def test_answers_that_are_known_by_paths_as_they_were_typed_are_refused(model: Model, tmp_path: Path) -> None:
+    now = settings_of(model, "folder", 1, False)
+    before = {key: value for key, value in now.items() if key != "published"} | {"schema": 1}
+    AnswerFile(tmp_path / "answers.jsonl", before).close()
+    with pytest.raises(UsageError, match="schema was 1"):
+        AnswerFile(tmp_path / "answers.jsonl", now)
+
+
 @pytest.mark.parametrize(
     ("architecture", "networks"),
     [("lstm", ["rgb"]), ("c3d", ["rgb"]), ("two-stream", ["rgb", "flow"]), ("fused", ["both"])],

@@ -409,6 +409,16 @@ def test_the_best_state_survives_an_interruption(tmp_path, number):
         assert digest(network) == digest(whole)
 
 
+def test_a_validation_on_other_clips_is_not_compared_with(tmp_path):
+    run_tiny(tmp_path, validate=Losses(*[0.1] * 6), stop_requested=StopAt(13), **UP_AND_DOWN)
+    other = Losses(9.0, 8.0, 7.0, 8.5, 8.6, 8.7)
+    network, outcome, _ = run_tiny(
+        tmp_path, resume=True, allow_inexact=True, data_sha256="1" * 64, validate=other, **UP_AND_DOWN
+    )
+    assert outcome.kept.validation.loss == min(other.losses[: len(other.seen)])
+    assert digest(network) == other.seen[other.losses.index(outcome.kept.validation.loss)]
+
+
 def test_without_a_validation_the_last_state_is_kept_and_called_so(tmp_path):
     _, outcome, _ = run_tiny(tmp_path, validate=None)
     assert outcome.kept.to_json() == {"step": 12, "steps": 12, "chosen_by": "last"}

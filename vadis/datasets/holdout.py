@@ -3,7 +3,7 @@
 A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others. What
 is one recording, only the names of the files say: names that differ in nothing but a trailing number are its pieces
 (``v_Archery_g08_c03`` of UCF-101, ``…_goo_0`` of HMDB-51), unless that number is all there is to a name beside that of
-the class (``wave/wave_01``), or a camera gave it (``IMG_0001``).
+the class (``wave/wave_01``, ``wave/wave_video_01``), or a camera gave it (``IMG_0001``).
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from vadis.datasets.layout import is_container
 from vadis.datasets.listing import Dataset, Example, class_key, counted, path_below, some
 from vadis.datasets.tree import stem_of
 from vadis.errors import UsageError
@@ -79,9 +80,15 @@ def recording(example: Example, root: str) -> str:
     name = _CUT_TIMES.sub("", stem)
     name = _TRAILING_NUMBER.sub("", stem) if name == stem else name
     has_name = any(character.isalpha() for character in name) and not _CAMERA_NAME.fullmatch(stem)
-    if not has_name or (name != stem and class_key(name) == class_key(example.label)):
+    if not has_name or (name != stem and _says_class_alone(name, example.label)):
         return _path_key(example.path, root)
     return name.casefold()
+
+
+def _says_class_alone(name: str, label: str) -> bool:
+    """Whether a name says nothing but the class and that it is a video: "wave", "wave_video"."""
+    rest = class_key(name).replace(class_key(label), "", 1)
+    return rest != class_key(name) and (not rest or is_container(rest))
 
 
 def without_untrained(dataset: Dataset) -> Dataset:

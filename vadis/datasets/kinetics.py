@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from vadis.datasets.checks import Cut, FileIndex, Listed, Lists, assemble
-from vadis.datasets.layout import SPLIT_NAMES, is_no_class, is_replacement, split_of
+from vadis.datasets.layout import SPLIT_NAMES, is_no_class, is_replacement, split_of_list
 from vadis.datasets.listing import Dataset, Request, class_key
 from vadis.datasets.text import columns_of, is_text, read_lines, read_table
 from vadis.datasets.tree import Tree, name_of, stem_of
@@ -208,10 +208,11 @@ def _says_split(path: str) -> bool:
 
 
 def _split_in(stem: str) -> str:
-    """The split in the name of a list ("kinetics400_val": "val"), for lists without that column; else the name."""
-    words = stem.lower().replace("-", "_").split("_")
-    said = next((word for word in reversed(words) if word in SPLIT_NAMES), None)
-    return said or split_of(stem) or stem
+    """The split in the name of a list ("kinetics400_val": "val"), for lists without that column; else the name.
+
+    DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
+    """
+    return split_of_list(stem.lower().replace("holdout", "")) or stem
 
 
 def _name(row: _Row) -> str:

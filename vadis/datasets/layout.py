@@ -42,7 +42,7 @@ _BESIDE_SPLITS = CONTAINERS | {
 """Words that stand beside a split's name without changing what it is: ``kinetics400_train_list_videos``."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
-_JOINED = re.compile(r"(train|val|test)(set|data|list|split|videos|clips|files)")  # trainlist01, testset
+_JOINED = re.compile(rf"({'|'.join(SPLIT_NAMES)})(set|data|list|split|videos|clips|files)")  # trainlist01, TestData
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,17 @@ def split_of(name: str) -> str | None:
     return SPLIT_NAMES.get(words[0]) if len(words) == 1 else None
 
 
+def split_of_list(name: str) -> str | None:
+    """The one split that a list's name says, whatever its other words ("sthv2_train", "test_final"), or None."""
+    said = {SPLIT_NAMES.get(word) for word in _said(name)}
+    return said.pop() if len(said) == 1 else None
+
+
+def says_split(name: str) -> bool:
+    """Whether some word of a name is that of a split, known or not."""
+    return bool(_said(name))
+
+
 def is_no_class(name: str) -> bool:
     """Whether a folder of this name holds a split, or a dataset, rather than one class."""
     return bool(_split_words(name)) or is_container(name)
@@ -121,19 +132,23 @@ def is_replacement(path: str) -> bool:
     return "replacement" in folder and any(name.startswith("replacement") for name in parts_of(folder))
 
 
-def is_usual_name(name: str, *, without_splits: bool = False) -> bool:
+def is_usual_name(name: str) -> bool:
     """Whether all words of a list's name are splits' names or usual beside them: "labels", "train_list"."""
     words = _words(name)
-    known = _BESIDE_SPLITS if without_splits else _BESIDE_SPLITS | SPLIT_NAMES.keys() | OTHER_SPLITS
+    known = _BESIDE_SPLITS | SPLIT_NAMES.keys() | OTHER_SPLITS
     return bool(words) and all(word in known for word in words)
 
 
 def _split_words(name: str) -> list[str]:
     """The words of a name that say a split, provided that all others are usual beside them."""
-    words = _words(name)
-    said = [word for word in words if word in SPLIT_NAMES or word in OTHER_SPLITS]
-    is_usual = all(word in _BESIDE_SPLITS for word in words if word not in said)
+    said = _said(name)
+    is_usual = all(word in _BESIDE_SPLITS for word in _words(name) if word not in said)
     return said if is_usual else []
+
+
+def _said(name: str) -> list[str]:
+    """The words of a name that say a split, whatever the others."""
+    return [word for word in _words(name) if word in SPLIT_NAMES or word in OTHER_SPLITS]
 
 
 def _words(name: str) -> list[str]:
@@ -220,13 +235,28 @@ def _key(tree: Tree, folders: Sequence[tuple[str, ...]]) -> str:
 
 def _refuse_no_classes(tree: Tree, places: Iterable[tuple[str, str] | None]) -> None:
     """Raises UsageError where a folder at the place of a class is named after a split or a container."""
-    wrong = sorted({place[1] for place in places if place and is_no_class(place[1])})
+    names = {place[1] for place in places if place}
+    wrong = sorted({name for name in names if is_no_class(name)} | _told_apart_by_split(names))
     if wrong:
         raise UsageError(
             f"{printable(tree.root)} has {counted(wrong, 'folder')} at the place of a class with the name of a split "
             f"or of a part of a dataset: {some(wrong)}",
             "name the folder that holds the class folders, or move away what is no class",
         )
+
+
+def _told_apart_by_split(names: Iterable[str]) -> set[str]:
+    """Those of the names that differ from another one in nothing but the split that they say: sthv2_train, sthv2_val.
+
+    "training dog" alone is a class.
+    """
+    by_rest: dict[tuple[str, ...], dict[str, list[str]]] = {}  # the other words → split → names
+    for name in names:
+        if split := split_of_list(name):
+            said = _said(name)
+            rest = tuple(word for word in _words(name) if word not in said)
+            by_rest.setdefault(rest, {}).setdefault(split, []).append(name)
+    return {name for splits in by_rest.values() if len(splits) > 1 for each in splits.values() for name in each}
 
 
 def _refuse_deeper_splits(folders: Iterable[tuple[str, ...]]) -> None:

@@ -17,7 +17,9 @@ from vadis.datasets.layout import (
     is_no_class,
     is_usual_name,
     parts_of,
+    says_split,
     split_of,
+    split_of_list,
 )
 from vadis.datasets.listing import some
 from vadis.datasets.text import columns_of, is_text, read_lines, read_rows, read_table
@@ -60,7 +62,8 @@ SCORE_COLUMNS = frozenset({"score", "confidence", "probability", "prediction", "
 MOSTLY = 0.9  # share of the videos that are named as in a dataset, from which on a folder is taken for it
 HEAD_LINES = 20  # lines of a file by which its form is known
 
-_OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt")  # of UCF-101: three splits in one folder
+# Of UCF-101 and HMDB-51: three splits in one folder.
+_OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt|.+_test_split[123]\.txt")
 _ENDING = "|".join(re.escape(each) for each in VIDEO_EXTENSIONS)
 _PATH_AND_REST = re.compile(rf"(?P<path>.+(?:{_ENDING}))[\"']?\s+(?P<label>\S.*)", re.IGNORECASE)
 _LABELLED = re.compile(rf".*(?:{_ENDING})[\"']?[\s,;]+\S", re.IGNORECASE)
@@ -199,7 +202,7 @@ def video_lists(tree: Tree) -> dict[str, str]:
 def unread_lists(tree: Tree, forms: Mapping[str, str]) -> list[str]:
     """The lists that are named after a split, or "metadata", and that are of no form: paths below the root."""
     names = (path for path in tree.lists if path not in forms and not _OFFICIAL.fullmatch(name_of(path).lower()))
-    return [tree.relative(path) for path in names if split_of(stem_of(path)) or stem_of(path).lower() == "metadata"]
+    return [tree.relative(path) for path in names if says_split(stem_of(path)) or stem_of(path).lower() == "metadata"]
 
 
 def form_of(path: str) -> str | None:
@@ -247,14 +250,14 @@ def read_list(path: str, form: str, root: str) -> list[Row]:
 def _with_splits(path: str, rows: list[Row], root: str) -> list[Row]:
     """Rows with their splits: as they say, else as the names of the list, its folder, or the folders in paths say."""
     folder = folder_of(path)
-    own = split_of(stem_of(path)) or (split_of(name_of(folder)) if folder != root else None)
+    own = split_of_list(stem_of(path)) or (split_of(name_of(folder)) if folder != root else None)
     if own is not None:
         return [row if row.split else Row(row.place, row.path, row.label, own) for row in rows]
     by_folder = [row.split or _split_in(row.path) for row in rows]
     if any(by_folder) and not all(by_folder):
         place = rows[by_folder.index(None)].place
         raise UsageError(f"{place} is in no split, and others of the list are", "give the list a column split")
-    if not any(by_folder) and is_no_class(stem_of(path)) and not is_usual_name(stem_of(path), without_splits=True):
+    if not any(by_folder) and says_split(stem_of(path)):
         message = f"the name of {printable(path)} says more than one split, or one that is not known"
         raise UsageError(message, "name it train, val or test, or give it a column split")
     return [Row(row.place, row.path, row.label, split or "train") for row, split in zip(rows, by_folder, strict=True)]
@@ -275,7 +278,7 @@ def _may_be_list(tree: Tree, path: str) -> bool:
     above = parts_of(tree.relative(path))[:-1] if path.startswith(tree.root + os.sep) else []
     if above and not (all(map(is_usual_name, above)) or (stem.lower() == "metadata" and len(above) == 1)):
         return False
-    if is_usual_name(stem) or (not above and path.lower().endswith(".jsonl")):
+    if is_usual_name(stem) or split_of_list(stem) or (not above and path.lower().endswith(".jsonl")):
         return True
     is_table = not above and path.lower().endswith((".csv", ".tsv")) and not is_class_list_name(path)
     return is_table and any(_has_columns(columns_of(path, each)) for each in ",\t;")

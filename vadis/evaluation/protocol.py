@@ -152,7 +152,7 @@ def settings_of(model: Model, dataset: str, split: int, flip: bool, part: str = 
     """What decides the answers of an evaluation, apart from the videos."""
     architecture = MODELS[model.card.architecture]
     return {
-        "schema": 1,
+        "schema": 2,  # 1 knew videos by their paths as they were typed
         "model": model.card.name,
         "model_sha256": model.sha256,
         "published": published_name(model),

@@ -204,6 +204,8 @@ class _Run:
         loaded, resumed = found
         self.state.load(loaded)
         self.saved = (self.progress.step, self.progress.validated_at)
+        if loaded.state["made_with"]["data_sha256"] != self.made_with["data_sha256"]:
+            self.state.forget_best()
         recipe_before = loaded.state["made_with"]["recipe"]
         if recipe_before["micro_batch"] != self.recipe.micro_batch or self.progress.micro_batch > self.share:
             self.progress.micro_batch = min(self.recipe.micro_batch, self.share)

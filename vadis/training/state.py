@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -80,6 +80,12 @@ class State:
         now.best_at, now.best_loss, now.best_accuracy = now.step, loss, accuracy
         self._best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
         return True
+
+    def forget_best(self) -> None:
+        """Let the next validation be the best so far: those before were on other clips."""
+        now = self.progress
+        now.best_at, now.best_loss, now.plateau = None, math.inf, replace(now.plateau, best=None, stale=0)
+        self._best = {}
 
     def restore_best(self) -> None:
         """Make the network what it was at its best validation, if there was one."""
