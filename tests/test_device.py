@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vadis import device
-from vadis.device import cpu_count, cudnn_version, resolve_device
+from vadis.device import FIRST_RIGHT_CUDNN, cpu_count, cudnn_version, resolve_device
 from vadis.errors import DeviceError, UsageError
 
 
@@ -28,6 +28,7 @@ def test_cuda_by_name_is_never_replaced(without_cuda):
 def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: FIRST_RIGHT_CUDNN)
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(DeviceError, match="has 2 CUDA"):
         resolve_device("cuda:2")

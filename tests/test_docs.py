@@ -86,10 +86,10 @@ def lab(sandbox: Path) -> Path:
     for part, label in itertools.product(("train", "val", "test"), ("one", "two")):
         tiny(sandbox / "mine" / part / label / f"{part}.mp4")
     for label in ("wave", "run"):
-        lines = [f"{name}.avi {number}" for name, number in ((f"{label}_a", 1), (f"{label}_b", 2), (f"{label}_c", 0))]
+        lines = [f"{label}_{letter}.avi {number}" for letter, number in zip("abcd", (1, 2, 0, 1), strict=True)]
         (sandbox / "hmdb51" / "splits").mkdir(parents=True, exist_ok=True)
         (sandbox / "hmdb51" / "splits" / f"{label}_test_split1.txt").write_text("\n".join(lines) + "\n")
-        for letter in "abc":
+        for letter in "abcd":
             tiny(sandbox / "hmdb51" / label / f"{label}_{letter}.avi")
     for part, label, number in itertools.product(("train", "val"), ("abseiling", "zumba"), (1, 2)):
         tiny(sandbox / "kinetics400" / part / label / f"{part[0]}{label[:9]:_<9}{number}_000001_000011.mp4")

@@ -29,11 +29,11 @@ def resolve_device(name: str = "auto") -> "torch.device":
     import torch
 
     limit_threads()
-    _avoid_wrong_convolutions()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cpu":
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if name == "auto":
+        _avoid_wrong_convolutions()
+        return torch.device("cuda")
     kind, _, index = name.partition(":")
     if kind != "cuda" or not (index == "" or index.isdecimal()):
         raise UsageError(f"unknown device {name!r}", hint="use auto, cpu, cuda or cuda:N")
@@ -46,6 +46,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
     if int(index or 0) >= torch.cuda.device_count():
         message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"
         raise DeviceError(message, hint="they count from cuda:0, and CUDA_VISIBLE_DEVICES may hide some")
+    _avoid_wrong_convolutions()
     return torch.device(kind, int(index or 0))
 
 
@@ -61,7 +62,7 @@ def _avoid_wrong_convolutions() -> None:
     """Let a cuDNN that is wrong in TF32 compute in float32, which takes longer."""
     import torch
 
-    version = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     if version is not None and version < FIRST_RIGHT_CUDNN:
         torch.backends.cudnn.allow_tf32 = False
 

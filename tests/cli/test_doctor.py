@@ -119,7 +119,7 @@ def test_a_missing_package_is_1_with_its_remedy(run_vadis, without):
     assert ended.out.splitlines()[-1] == "vadis classify cannot work before that is mended"
 
 
-def test_opencv_without_its_libraries_is_no_failure_but_a_note(run_vadis, unloadable_opencv):
+def test_opencv_without_its_libraries_is_no_failure_but_a_note(run_vadis, unloadable_opencv, default_model):
     """As in a slim root: classify does without it, and the processes that decode start all the same."""
     ended = run_vadis("doctor")
     assert ended.code == 0

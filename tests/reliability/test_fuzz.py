@@ -239,7 +239,8 @@ def test_hostile_files_reach_nothing_but_themselves(tmp_path, listener, entry):
     files = hostile_files(tmp_path / "hostile", address)
     assert len(files) >= 30
     found = ENTRIES[entry](tmp_path / "hostile", files)
-    assert {str(file) for file in files} <= {source.path for source in found}
+    wanted = {str(file) for file in files if entry != "folder" or file.suffix != ".ts"}  # a folder's .ts files are text
+    assert wanted <= {source.path for source in found}
     green = []
     with Decoders(PATIENCE) as decoders:
         for source in found:
