@@ -226,9 +226,7 @@ def test_a_header_that_states_no_length(tmp_path):
 def long_by_sound(path, **more):
     """2 s of pictures in a file whose header says 5 s, because its sound goes on."""
     write_video(path, num_frames=50, size=(128, 96), codec="libx264", audio=True, audio_seconds=5.0, **more)
-    path.write_bytes(
-        path.read_bytes().replace(b"DURATION", b"UNKNOWN_")
-    )  # the tags that state each stream's own length
+    path.write_bytes(path.read_bytes().replace(b"DURATION", b"UNKNOWN_"))  # tags with the length of each stream
     return str(path)
 
 
