@@ -113,6 +113,8 @@ def _end(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # nobody reads it any more
             stream.flush()
+    if util := sys.modules.get("multiprocessing.util"):
+        util._run_finalizers(0)  # os._exit does not; without them the semaphores of loaders are reported as leaked
     os._exit(code)
 
 

@@ -14,7 +14,7 @@ import torch
 
 FIRST_LOOK_SECONDS = 1.0  # work that is done by then is not asked about: whoever does it looks at signals himself
 LOOK_SECONDS = 0.2
-GRACE_SECONDS = 1.0  # for work that is nearly done when a signal comes; 5 s in all are promised, with a checkpoint
+GRACE_SECONDS = 0.3  # for work that is nearly done when a signal comes; 5 s in all are promised, with a checkpoint
 CPU = torch.device("cpu")
 THREAD_NAME = "vadis-heavy-work"
 
