@@ -340,7 +340,7 @@ def open_folder(monkeypatch):
 
 def test_a_read_only_cache_serves_what_it_holds(server, file, log, open_folder):
     fetch([file], log)
-    for path in (open_folder, *(path for path in open_folder.rglob("*") if path.is_dir())):
+    for path in (open_folder, *open_folder.rglob("*")):
         path.chmod(0o555)
     with without_privileges():
         assert fetch([file], log)[0].read_bytes() == CONTENT
