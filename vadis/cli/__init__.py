@@ -114,6 +114,8 @@ def _end(code: int) -> NoReturn:
         with suppress(OSError):  # nobody reads it any more
             stream.flush()
     if util := sys.modules.get("multiprocessing.util"):
+        for child in sys.modules["multiprocessing"].active_children():
+            child.kill()  # one that is still starting would miss its semaphores, and show a traceback
         util._run_finalizers(0)  # os._exit does not; without them the semaphores of loaders are reported as leaked
     os._exit(code)
 
