@@ -48,7 +48,7 @@ class FakeModel:
 
 @dataclass(frozen=True)
 class Progress:
-    """The fields of ``vadis.inference.Progress``."""
+    """The fields of ``vadis.inference.classify.Progress``."""
 
     path: str
     stage: str
@@ -58,7 +58,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FakeSliding:
-    """The settings of ``vadis.inference.Sliding``."""
+    """The settings of ``vadis.inference.classify.Sliding``."""
 
     segment_seconds: float
     window: int | None
@@ -120,7 +120,7 @@ def main():
     _stand_in("vadis.weights", __path__=[str(rooms / "weights")])
     _stand_in("vadis.weights.load", load_model=lambda name, device="auto", **options: FakeModel())
     _stand_in(
-        "vadis.inference",
+        "vadis.inference.classify",
         FLAGS={},
         Progress=Progress,
         Sliding=FakeSliding,

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vadis.evaluation.answers import Answer, AnswerFile
-from vadis.evaluation.runs import read_run
-from vadis.evaluation.tables import summary_of_run, write_summary
+from vadis.evaluation.predictions import Answer, AnswerFile
+from vadis.evaluation.summary import read_run, summary_of_run, write_summary
 
 SETTINGS = {
     "schema": 1,

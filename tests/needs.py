@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from vadis.errors import VadisError
-from vadis.report.opencv import opencv
+from vadis.video.encoder import load_opencv
 
 
 def absent(reason: str) -> NoReturn:
@@ -28,6 +28,6 @@ def require_modules(*names: str) -> None:
 def require_opencv() -> ModuleType:
     """Return the module cv2, or require it where it cannot be loaded, as on a server without libGL and libxcb."""
     try:
-        return opencv()
+        return load_opencv()
     except VadisError as error:
         absent(f"needs OpenCV: {error.message} ({error.hint})")

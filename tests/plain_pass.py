@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.flow.of_video import with_flow
+from vadis.flow.video_flow import with_flow
 from vadis.models import Model
-from vadis.streams import centre_crop, network_input
+from vadis.preprocessing import centre_crop, network_input
 from vadis.video.reader import open_video
 
 Arrays = dict[str, NDArray[np.float32]]  # by stream, (steps, channels)

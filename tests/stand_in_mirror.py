@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # after site-packages: an installed vadis is the one used
 
 from tests.tf_bundle import i3d_variables, write_bundle
+from vadis.weights.cache import git_blob_id
 from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
-from vadis.weights.git_blob import git_blob_id
 
 SITECUSTOMIZE = """
 from dataclasses import replace

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from vadis.errors import VIDEO_ERROR_CODES, VideoError, what_next
-from vadis.inference import error_record
-from vadis.video.messages import error_from_json, error_to_json
+from vadis.inference.classify import error_record
+from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.sources import Stamp
 
 ROOT = Path(__file__).parents[1]

@@ -23,10 +23,11 @@ def test_all_is_exactly_what_is_visible_and_sorted():
 
 
 def test_names_come_from_the_rooms_they_are_said_to_live_in():
-    from vadis import errors, flow, inference, results
+    from vadis import errors, flow, results
+    from vadis.inference.classify import classify
     from vadis.weights import load
 
-    assert vadis.classify is inference.classify and vadis.classify_many is inference.classify_many
+    assert vadis.classify is classify.classify and vadis.classify_many is classify.classify_many
     assert vadis.VideoResult is results.VideoResult and vadis.VadisError is errors.VadisError
     assert vadis.load_model is load.load_model and vadis.tvl1 is flow.tvl1
 

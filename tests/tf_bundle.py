@@ -8,7 +8,7 @@ import numpy as np
 
 from vadis.models import STREAM_CHANNELS
 from vadis.models.i3d import ROWS, Conv, Pool, scaled
-from vadis.weights.crc32c import MASK_DELTA, crc32c
+from vadis.weights.tf_checkpoint import MASK_DELTA, crc32c
 
 DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int8": 6, "int64": 9, "bool": 10, "float16": 19}
 MAGIC = 0xDB4775248B80FB57

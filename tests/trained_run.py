@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from vadis.datasets import Dataset, Example
-from vadis.datasets.listing import Problems
-from vadis.evaluation.finished import PUBLISHED
+from vadis.datasets.dataset import Problems
 from vadis.evaluation.metrics import Ranking, measured
-from vadis.evaluation.tables import summary, write_summary
+from vadis.evaluation.run_index import PUBLISHED
+from vadis.evaluation.summary import summary, write_summary
 from vadis.models import MODELS, Model, ModelCard
-from vadis.training.finetuning import RUN_NAME, Plan
+from vadis.training.plan import RUN_NAME, Plan
 from vadis.training.recipe_file import chosen_recipes, default_recipe
 
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "folder": 3}

@@ -4,7 +4,7 @@ import pytest
 
 from vadis.batch import parts as parts_module
 from vadis.batch.parts import open_parts
-from vadis.batch.reading import LastResults
+from vadis.batch.results_file import LastResults
 from vadis.errors import OutputLockedError, UsageError
 from vadis.results import VideoResult
 

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from vadis.batching import of_windows
+from vadis.inference.predict import of_windows
 from vadis.models import Model, ModelCard, build_networks
 
 WINDOWS = 4

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
 
 from tests.synthetic import write_video  # noqa: E402
-from vadis.video.frames import OpenVideo  # noqa: E402
-from vadis.video.isolation import Decoders  # noqa: E402
+from vadis.video.isolated.pool import Decoders  # noqa: E402
+from vadis.video.metadata import OpenVideo  # noqa: E402
 from vadis.video.reader import open_video  # noqa: E402
 
 

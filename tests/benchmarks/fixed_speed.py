@@ -27,13 +27,13 @@ from torch.nn import functional
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks.machine import Options
-from vadis.datasets.listing import Dataset, Example, Problems
+from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.device import cpu_count
 from vadis.models import Model, ModelCard, build_networks
 from vadis.training.distributed import Process
-from vadis.training.finetuning import Plan
-from vadis.training.fixed import FeatureStore, open_store, train_last_layer
+from vadis.training.linear_probe import FeatureStore, open_store, train_last_layer
 from vadis.training.loop import Settings
+from vadis.training.plan import Plan
 from vadis.training.recipes import find_recipe
 
 CLASSES, CLIPS, TEST_CLIPS, CHANNELS = 101, 9_537, 3_783, 1024  # UCF-101, split 1

@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 from vadis.flow import to_gray, tvl1
-from vadis.flow.codes import decoded, encoded
+from vadis.flow.store import decoded, encoded
 from vadis.video.reader import open_video
 
 WINDOW = 64

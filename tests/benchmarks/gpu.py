@@ -29,13 +29,13 @@ from tests.benchmarks.watched import vadis, watch
 from vadis.datasets import Example
 from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
-from vadis.models.folded import FoldedI3D
+from vadis.inference.prefetch import PACES
 from vadis.models.i3d import I3D
-from vadis.preparing import PACES
+from vadis.models.i3d_inference import FoldedI3D
 from vadis.training.loader import CLIP_FRAMES, VideoClips
-from vadis.training.order import CLIPS_AHEAD, stream_clips
+from vadis.training.sampler import CLIPS_AHEAD, stream_clips
 from vadis.training.validation import clip_losses
-from vadis.video.isolation import Decoders
+from vadis.video.isolated.pool import Decoders
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -20,8 +20,7 @@ import torch
 from tests.benchmarks.machine import Options
 from tests.synthetic import moving_texture, write_video
 from vadis.datasets import Example
-from vadis.training.augmentation import Jitter
-from vadis.training.loader import CLIP_FRAMES, VideoClips
+from vadis.training.loader import CLIP_FRAMES, Jitter, VideoClips
 from vadis.video import reader
 from vadis.video.reader import open_video
 

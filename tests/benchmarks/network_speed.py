@@ -22,9 +22,9 @@ from tests.benchmarks.machine import Options
 from tests.benchmarks.network_peers import peers
 from tests.benchmarks.plain_network import plainly_written
 from vadis.device import cpu_count
-from vadis.models.folded import CHANNELS_LAST, FoldedI3D
 from vadis.models.i3d import I3D
-from vadis.models.onednn import DirectConvolution
+from vadis.models.i3d_inference import CHANNELS_LAST, FoldedI3D
+from vadis.models.winograd import DirectConvolution
 
 
 def seconds_in_turn(calls: list[Callable[[], object]], repeats: int) -> list[list[float]]:

@@ -29,7 +29,7 @@ from tests.benchmarks.plain_network import plainly_written
 from vadis.datasets import Example
 from vadis.device import cpu_count
 from vadis.models.i3d import I3D
-from vadis.streams import STREAMS
+from vadis.preprocessing import STREAMS
 from vadis.training import loop
 from vadis.training.distributed import Process
 from vadis.training.loader import VideoClips

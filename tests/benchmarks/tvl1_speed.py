@@ -25,8 +25,8 @@ import numpy as np
 from tests.benchmarks.machine import Options
 from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
-from vadis.flow.lanes import LANES, fused, spread, total
 from vadis.flow.pyramid import level_shapes
+from vadis.flow.simd import LANES, fused, spread, total
 from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 HEIGHT, WIDTH = 256, 340

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vadis.inference import Sliding, classify
+from vadis.inference.classify import Sliding, classify
 from vadis.models import Model
-from vadis.report.opencv import opencv
+from vadis.video.encoder import load_opencv
 from vadis.video.reader import open_video
 from vadis.video.sources import find_videos
 from vadis.weights.load import load_model
@@ -56,14 +56,14 @@ class Window:
 
 def gray_frames(path: str) -> np.ndarray:
     """uint8 (T, H, W)."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     with open_video(path) as video:
         return np.stack([cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2GRAY) for frame in video])
 
 
 def camera_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How the camera moves from one frame to the next: px (4,) along x, y, zoom, roll; NaN where that is not sure."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     unsure = np.full(4, np.nan)
     corners = cv2.goodFeaturesToTrack(before, CORNERS, QUALITY, APART)
     if corners is None or len(corners) < FEWEST:
@@ -125,7 +125,7 @@ def said_by(model: Model, path: str) -> dict[int, tuple[str, float]]:
 
 def draw(window: Window, said: str, folder: Path) -> None:
     """Six frames of a window side by side, with what is said of it."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     with open_video(window.path, start_frame=window.start) as video:
         frames = [frame.pixels for _, frame in zip(range(WINDOW), video, strict=False)]
     strip = np.hstack([cv2.resize(frames[at], None, fx=0.5, fy=0.5) for at in range(0, len(frames), 6)])

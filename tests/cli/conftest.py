@@ -75,5 +75,5 @@ def road(monkeypatch) -> Iterator[Road]:
         return labelled(paths, options["progress"])
 
     monkeypatch.setattr("vadis.weights.load.load_model", load_model)
-    monkeypatch.setattr("vadis.inference.classify_many", classify_many)
+    monkeypatch.setattr("vadis.inference.classify.classify_many", classify_many)
     yield asked

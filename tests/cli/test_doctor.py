@@ -14,7 +14,7 @@ from tests.misbehaving_server import MisbehavingServer
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 from vadis.cli import doctor
-from vadis.models import folded
+from vadis.models import i3d_inference
 from vadis.weights.cache import model_path
 from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
 
@@ -178,7 +178,7 @@ def test_on_a_terminal_long_lines_go_on_below_where_they_began():
 
 @pytest.mark.parametrize(("factor", "state"), [(1.0001, "ok"), (1.2, "missing"), (float("nan"), "missing")])
 def test_a_gpu_is_held_against_the_cpu(monkeypatch, factor, state):
-    class Folded(folded.FoldedI3D):
+    class Folded(i3d_inference.FoldedI3D):
         """On a card, the CPU's numbers times ``factor``."""
 
         def __init__(self, network, device):
@@ -189,7 +189,7 @@ def test_a_gpu_is_held_against_the_cpu(monkeypatch, factor, state):
             return super().__call__(*clips, **options) * self.factor
 
     card = SimpleNamespace(name="a card", total_memory=8e9)
-    monkeypatch.setattr(folded, "FoldedI3D", Folded)
+    monkeypatch.setattr(i3d_inference, "FoldedI3D", Folded)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)

@@ -11,7 +11,7 @@ from tests.finished_run import write_run
 from tests.make_model import make_model
 from tests.synthetic import write_video
 from vadis import formats
-from vadis.evaluation.answers import AnswerFile
+from vadis.evaluation.predictions import AnswerFile
 from vadis.results import Label, VideoResult
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.fake_road import labelled
+from tests.inference.test_ray import lines, model_file, needs_ray, videos_in
 from tests.pages import ROOT, commands
-from tests.test_cluster import lines, model_file, needs_ray, videos_in
-from vadis.batch.reading import LastResults
-from vadis.inference import classify_many
+from vadis.batch.results_file import LastResults
+from vadis.inference.classify import classify_many
 from vadis.weights.load import load_model
 
 __all__ = ["model_file"]
@@ -49,7 +49,7 @@ def asked(tmp_path, monkeypatch, road) -> list[tuple[list[str], dict]]:
         found.append((paths, options))
         return labelled(paths)
 
-    monkeypatch.setattr("vadis.cluster.classify_on_ray", classify_on_ray)
+    monkeypatch.setattr("vadis.inference.ray.classify_on_ray", classify_on_ray)
     return found
 
 

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from tests.make_model import make_model
 from vadis.cli.reproduce import app
 from vadis.errors import UsageError, WeightsError
-from vadis.weights import sample as room
-from vadis.weights.sample import Comparison
+from vadis.evaluation import sample as room
+from vadis.evaluation.sample import Comparison
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ def records(path):
 @pytest.fixture
 def asked(road, monkeypatch):
     """The paths that the faked road was asked to label, by run."""
-    from vadis import inference
+    from vadis.inference.classify import classify
 
-    runs, labelled = [], inference.classify_many
+    runs, labelled = [], classify.classify_many
 
     def classify_many(paths, model, **options):
         runs.append([])
@@ -39,7 +39,7 @@ def asked(road, monkeypatch):
 
         return labelled(noted(), model, **options)
 
-    monkeypatch.setattr("vadis.inference.classify_many", classify_many)
+    monkeypatch.setattr("vadis.inference.classify.classify_many", classify_many)
     return runs
 
 

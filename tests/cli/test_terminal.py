@@ -14,11 +14,11 @@ import pytest
 
 from tests.pseudo_terminal import ROOT, on_a_terminal
 from vadis.cli import terminal
-from vadis.cli.interrupts import Interrupted
+from vadis.cli.signals import Interrupted
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError, WeightsError
+from vadis.inference.predict import Sliding
 from vadis.models import MODELS
 from vadis.results import path_of
-from vadis.sliding import Sliding
 from vadis.video.sources import find_videos
 
 PIECES = [

@@ -5,8 +5,8 @@ from fractions import Fraction
 import pytest
 
 from vadis.datasets import find_dataset
+from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.datasets.holdout import hold_out, without_untrained
-from vadis.datasets.listing import Dataset, Example, Problems
 from vadis.errors import UsageError
 
 SHARES = [Fraction(1, 20), Fraction(1, 5), Fraction(1, 2)]

@@ -6,7 +6,7 @@ import pytest
 
 from vadis.datasets import Problems, find_dataset
 from vadis.datasets.kinetics import detect
-from vadis.datasets.tree import walk
+from vadis.datasets.scan import walk
 from vadis.errors import UsageError
 from vadis.weights.labels import published_labels
 

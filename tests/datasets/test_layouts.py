@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from vadis.datasets import DATASETS, find_dataset
-from vadis.datasets.layout import FOLDER_LAYOUTS
 from vadis.datasets.lists import LIST_FORMS
 from vadis.datasets.packed import PACKED
+from vadis.datasets.scan import FOLDER_LAYOUTS
 from vadis.errors import UsageError
 
 K400 = [
@@ -468,7 +468,7 @@ def test_captions_beside_videos_are_not_opened(tree, monkeypatch):
         opened.append(path)
         return open(path, *arguments, **options)
 
-    monkeypatch.setattr("vadis.datasets.text.open", noting, raising=False)
+    monkeypatch.setattr("vadis.datasets.scan.open", noting, raising=False)
     assert shown(find_dataset(root)) == {"train": by_folder(names)}
     assert opened == []
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from vadis.datasets import DATASETS, find_dataset, ucf101
-from vadis.datasets.listing import Request
-from vadis.datasets.tree import Tree
+from vadis.datasets.dataset import Request
+from vadis.datasets.scan import Tree
 from vadis.errors import UsageError
 
 SPLITS = (1, 2, 3)

@@ -2,8 +2,16 @@
 
 import pytest
 
-from vadis.evaluation.effort import SIZES, evaluation_effort, flow_effort, last_layer_effort, training_effort
-from vadis.models.cost import clip_flops, network_sizes, video_flops
+from vadis.evaluation.effort import (
+    SIZES,
+    clip_flops,
+    evaluation_effort,
+    flow_effort,
+    last_layer_effort,
+    network_sizes,
+    training_effort,
+    video_flops,
+)
 
 RGB, STREAMS = ("rgb",), ("rgb", "flow")
 

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from vadis.evaluation.answers import Answer
 from vadis.evaluation.metrics import Ranking, confusion_csv, measured, metrics, per_class_csv
+from vadis.evaluation.predictions import Answer
 
 CLASSES = ("run", "jump", "sit")
 

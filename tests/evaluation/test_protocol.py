@@ -22,9 +22,9 @@ from vadis.evaluation import (
     learnt_from_the_test,
     settings_of,
 )
-from vadis.features import extract_features
+from vadis.inference.features import extract_features
 from vadis.models import MODELS, Model, ModelCard, build_networks
-from vadis.models.folded import LOGITS
+from vadis.models.i3d_inference import LOGITS
 from vadis.weights.model_file import load_model_file
 
 
@@ -197,7 +197,7 @@ def test_other_architectures_answer_too(
     architecture: str, networks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "vadis.preparing.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.inference.prefetch.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     row = MODELS[architecture]
     card = ModelCard(

@@ -12,8 +12,8 @@ import torch
 from tests.flow.conftest import cheap_flow
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.flow import filling
-from vadis.flow.filling import compute_flow, estimate, without_flow
+from vadis.flow import build_store
+from vadis.flow.build_store import compute_flow, estimate, without_flow
 from vadis.flow.store import SETTINGS, FlowStore
 from vadis.video.reader import open_video
 
@@ -263,8 +263,8 @@ compute(print)
 
 
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
-    record = filling.record
-    monkeypatch.setattr(filling, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
+    record = build_store.record
+    monkeypatch.setattr(build_store, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
     with pytest.raises(VadisError, match="other flow than was written"):
         fill(store, video)
     assert not store.has(video)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vadis.flow import tvl1
-from vadis.flow.lanes import LANES, load, store
+from vadis.flow.simd import LANES, load, store
 from vadis.flow.tvl1_cpu import _in_doubt, _in_opencvs_order, _lengths
 
 SMALL_GOLDEN = Path(__file__).parents[1] / "golden" / "tvl1_opencv_small.npz"  # made by tests/benchmarks/tvl1_opencv.py

@@ -12,8 +12,8 @@ from vadis.models import BOTH, MODELS
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
 from vadis.models.i3d import I3D
+from vadis.models.inception import Averaged, snapshot_network
 from vadis.models.lstm import ConvLSTM
-from vadis.models.two_stream import Averaged, snapshot_network
 
 CLASSES = 6
 WIDTH = 1 / 32

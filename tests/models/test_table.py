@@ -10,11 +10,11 @@ from tests.synthetic import write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError
 from vadis.evaluation import answer
-from vadis.features import features_of
-from vadis.inference import classify
+from vadis.inference.classify import classify
+from vadis.inference.features import features_of
 from vadis.models import BOTH, MODELS, ModelCard, build_networks, inference_form
-from vadis.models.folded import FEATURES
-from vadis.streams import STREAMS, centre_crop, network_input, shrinking
+from vadis.models.i3d_inference import FEATURES
+from vadis.preprocessing import STREAMS, centre_crop, network_input, shrinking
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file, save_model
 
@@ -120,9 +120,9 @@ def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video
 def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     given = {stream: inference_form(model)[stream] for stream in model.networks}
-    from vadis.preparing import Preparation
-    from vadis.sliding import WHOLE_VIDEO, outputs
-    from vadis.video.isolation import Decoders
+    from vadis.inference.predict import WHOLE_VIDEO, outputs
+    from vadis.inference.prefetch import Preparation
+    from vadis.video.isolated.pool import Decoders
 
     with Decoders() as decoders, closing(Preparation(video, model, decoders)) as prepared:
         _, clips = prepared.clips(lambda stage, frames: None)

@@ -22,8 +22,8 @@ from tests.reliability.damage import SEEDS, damaged, whole_videos
 from tests.synthetic import write_video
 from tests.video.test_hostile import M3U8, PLAYLISTS
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
-from vadis.video.facts import Limits
-from vadis.video.isolation import Decoders
+from vadis.video.isolated.pool import Decoders
+from vadis.video.metadata import Limits
 from vadis.video.sources import find_videos
 
 MANY = int(os.environ.get("VADIS_FUZZ", "10000"))

@@ -56,7 +56,7 @@ def test_two_thousand_names(tmp_path):
 
 @pytest.mark.exhaustive
 def test_twenty_thousand_names(tmp_path):
-    """Their decoding is tests/test_preparing.py's: the network on all of them would take an hour."""
+    """Their decoding is tests/inference/test_prefetch.py's: the network on all of them would take an hour."""
     check(fake_batch(tmp_path / "videos", 20_000, seconds=0.001), tmp_path / "out.jsonl", 20_000)
 
 

@@ -13,11 +13,10 @@ from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
 from tests.video import faulty_child
 from vadis.errors import UsageError, VideoError
-from vadis.report.annotate import annotate
+from vadis.report.annotate import COLOURS, WHITE, Overlay, annotate
 from vadis.report.flow_video import write_flow_video
-from vadis.report.overlay import COLOURS, WHITE, Overlay
 from vadis.results import Label, Segment, VideoResult
-from vadis.video import decoder_process
+from vadis.video.isolated import process
 from vadis.video.reader import open_source
 
 pytestmark = pytest.mark.usefixtures("cv2")
@@ -70,7 +69,7 @@ def test_sound_is_copied_bit_by_bit_and_keeps_its_place(tmp_path: Path, name: st
 
 
 def test_a_file_that_crashes_the_decoder_costs_its_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(decoder_process, "PROGRAM", faulty_child.PROGRAM)
+    monkeypatch.setattr(process, "PROGRAM", faulty_child.PROGRAM)
     write_video(tmp_path / "crash.mp4", num_frames=10)
     with pytest.raises(VideoError) as error:
         annotate(str(tmp_path / "crash.mp4"), RESULT, tmp_path / "seen.mp4")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import labelled, write_results
-from vadis.batch.reading import LastResults
+from vadis.batch.results_file import LastResults
 from vadis.errors import VIDEO_ERROR_CODES
 from vadis.report import entries
 from vadis.report.entries import place_of, url_of

@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser import Browser
 from tests.report.conftest import labelled, write_results
-from vadis.batch.reading import LastResults
+from vadis.batch.results_file import LastResults
 from vadis.report.page import write_page
 
 pytestmark = pytest.mark.integration("playwright")

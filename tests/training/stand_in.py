@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vadis.training.distributed import Process
 from vadis.training.loop import Outcome, Settings, train
-from vadis.training.order import derived_seed
 from vadis.training.recipes import Recipe
+from vadis.training.sampler import derived_seed
 from vadis.training.validation import validate_clips
 
 LABELS = ("dark", "bright", "flickering")

@@ -15,9 +15,8 @@ from torch.distributed import TCPStore
 from tests.training.stand_in import ALONE, run_tiny
 from vadis.device import resolve_device
 from vadis.errors import UsageError, VadisError
-from vadis.training.checkpoint import Checkpoint, load_newest
+from vadis.training.checkpoint import Checkpoint, checkpoints_in, load_newest
 from vadis.training.distributed import OthersGoneError, Process, joined, leave, tell_once
-from vadis.training.run_folder import checkpoints_in
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # sums of gradients in another order, 12 steps long

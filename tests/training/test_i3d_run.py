@@ -8,8 +8,7 @@ from torch import Tensor
 
 from tests.training.stand_in import run_tiny
 from vadis.models.i3d import I3D
-from vadis.training.checkpoint import load_newest
-from vadis.training.run_folder import checkpoints_in
+from vadis.training.checkpoint import checkpoints_in, load_newest
 
 LABELS = ("left", "right")
 

@@ -12,16 +12,13 @@ from tests.flow.conftest import cheap_flow
 from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.flow.codes import decoded
-from vadis.flow.filling import compute_flow
-from vadis.flow.store import FlowStore
+from vadis.flow.build_store import compute_flow
+from vadis.flow.store import FlowStore, decoded
 from vadis.models import MODELS
-from vadis.streams import STREAMS, centre_crop, network_input
-from vadis.training.augmentation import Jitter, drawn
-from vadis.training.loader import Part, VideoClips, part_of
-from vadis.training.order import ClipOrder, stream_clips
-from vadis.training.packing import packed, unpacked
+from vadis.preprocessing import STREAMS, centre_crop, network_input
+from vadis.training.loader import Jitter, Part, VideoClips, drawn, packed, part_of, unpacked
 from vadis.training.recipes import find_recipe, override
+from vadis.training.sampler import ClipOrder, stream_clips
 from vadis.video.reader import open_video
 
 CLASSES = ("walk", "run")
@@ -47,7 +44,7 @@ def textures(tmp_path_factory):
 def cheap_store(tmp_path, monkeypatch):
     """An empty store, which is filled with ``cheap_flow``."""
     monkeypatch.setattr(
-        "vadis.flow.filling.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.flow.build_store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     return FlowStore(tmp_path / "store", create=True)
 

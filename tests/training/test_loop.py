@@ -12,10 +12,9 @@ from torch import nn
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, run_tiny, tiny_network
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.models.i3d import I3D
-from vadis.training.checkpoint import load_newest
+from vadis.training.checkpoint import checkpoints_in, load_newest, locked
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
-from vadis.training.order import Clip
-from vadis.training.run_folder import checkpoints_in, locked
+from vadis.training.sampler import Clip
 from vadis.training.stopping import is_left_alone
 from vadis.training.validation import Stopped, Validation, clip_losses, stack_clips, validate_clips
 
@@ -335,7 +334,7 @@ def test_running_averages_move_once_per_step_towards_the_mean_of_the_micro_batch
     network = tiny_network()
     run_tiny(tmp_path, network=network, steps=1, micro_batch=2, validate=None)
     reference, clips = tiny_network(), TinyClips()
-    from vadis.training.order import permutation
+    from vadis.training.sampler import permutation
 
     order = permutation(RECIPE.seed, 0, len(clips))[:4]
     means = []

@@ -15,7 +15,7 @@ import torch
 
 import vadis.cli
 from tests.training.stand_in import ForgetfulNetwork, TinyClips, run_tiny, tiny_network
-from vadis.cli import interrupts
+from vadis.cli import signals
 from vadis.errors import VadisError
 from vadis.training import distributed
 
@@ -39,20 +39,20 @@ def main(prog_name: str) -> None:
     folder, how = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
     distributed.BEAT_SECONDS = how.pop("beat_seconds", distributed.BEAT_SECONDS)
-    with distributed.joined("cpu") as process, interrupts.deferred():
+    with distributed.joined("cpu") as process, signals.deferred():
         (folder / f"pid-{process.rank}").write_text(str(os.getpid()))
         limit, last = how.pop("clips_in_memory", 99), how.pop("clips_until_failure", None)
         network = tiny_network(seed=1 + process.rank)  # the main process's is to win
         if process.rank == 1:
             network = ForgetfulNetwork("forward", limit)
         clips = SlowClips(how.pop("seconds", 0.0), last if process.rank == 1 else None)
-        pending = interrupts.pending
+        pending = signals.pending
         _, outcome, _ = run_tiny(
             folder / "run", network, clips=clips, process=process, resume=True, stop_requested=pending, **how
         )
         (folder / f"outcome-{process.rank}").write_text(json.dumps([outcome.step, outcome.stopped_by]))
         if outcome.stopped_by:
-            raise interrupts.Interrupted(outcome.stopped_by)
+            raise signals.Interrupted(outcome.stopped_by)
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     (folder / f"threads-{process.rank}").write_text(json.dumps(threads))
 

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from vadis.video import child
-from vadis.video.messages import packed
+from vadis.video.isolated import child
+from vadis.video.isolated.protocol import packed
 
 PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start.pop('path')\n"

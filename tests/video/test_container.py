@@ -14,7 +14,7 @@ from tests.synthetic import write_video
 from tests.video.reading import read, refused, remuxed
 from vadis.errors import VideoError
 from vadis.video import container
-from vadis.video.facts import Limits
+from vadis.video.metadata import Limits
 from vadis.video.reader import open_video
 
 

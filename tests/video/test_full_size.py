@@ -8,8 +8,8 @@ import pytest
 from tests.synthetic import numbered_frames, write_video
 from vadis.errors import VideoError
 from vadis.video import full_size, reader
-from vadis.video.facts import Limits
-from vadis.video.isolation import Decoders
+from vadis.video.isolated.pool import Decoders
+from vadis.video.metadata import Limits
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.synthetic import write_video
 from vadis.errors import VideoError
-from vadis.video import container, stream
+from vadis.video import container
 from vadis.video.reader import open_video
 
 PAGE = b"<html><body>not found</body></html>"
@@ -246,7 +246,7 @@ def test_a_disk_that_fails_is_told_from_a_damaged_file(tmp_path, monkeypatch, wh
 
     monkeypatch.setattr(av, "open", failing)
     if when != "looking":
-        monkeypatch.setattr(stream, "is_cut_short", lambda path, name: False)  # looks into the file itself
+        monkeypatch.setattr(container, "is_cut_short", lambda path, name: False)  # looks into the file itself
     with pytest.raises(VideoError) as error, open_video(path) as video:
         list(video)
     assert error.value.code == DISK_ERRORS[number]

@@ -12,7 +12,7 @@ from tests.synthetic import numbered_frames, write_video
 from tests.video.reading import numbers, read, refused
 from vadis.errors import VIDEO_ERROR_CODES
 from vadis.video import reader
-from vadis.video.facts import FLAGS
+from vadis.video.metadata import FLAGS
 from vadis.video.reader import open_video
 
 # Frames

@@ -19,9 +19,9 @@ from tests.make_model import make_model
 from tests.pages import ROOT, commands
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.inference import classify_many
+from vadis.inference.classify import classify_many
 from vadis.video import remote
-from vadis.video.isolation import Decoders
+from vadis.video.isolated.pool import Decoders
 from vadis.video.remote import FetchingDecoders, Scratch, found_at, refusal, stamp
 from vadis.weights.load import load_model
 
@@ -149,7 +149,7 @@ def test_wrong_credentials(store, model, monkeypatch):
 def test_a_server_that_is_gone(store, model, monkeypatch):
     import s3fs
 
-    monkeypatch.setattr("vadis.preparing.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     (found,) = labelled(["s3://clips/a.mp4"], model)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.video.test_remote import clips, codes, labelled, model
 from vadis.errors import VideoError
-from vadis.inference import classify_many
+from vadis.inference.classify import classify_many
 from vadis.video import remote
 from vadis.video.remote import found_at, stamp
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_had_is_a_record_and_the_others_go_on(store, model):
 def test_a_store_that_says_nothing_is_not_waited_for(store, model, monkeypatch):
     import gcsfs
 
-    monkeypatch.setattr("vadis.preparing.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
     monkeypatch.setattr("vadis.video.remote.SILENT_SECONDS", 0.2)
     monkeypatch.setattr("gcsfs.retry.is_retriable", lambda error: False)  # once is enough here
     gcsfs.GCSFileSystem.clear_instance_cache()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.weights.conftest import HASTE, blob_id, remote_file
 from vadis.errors import UsageError, WeightsError
-from vadis.video.facts import network_patience
+from vadis.video.metadata import network_patience
 from vadis.weights import cache as cache_room
 from vadis.weights import download
 from vadis.weights.catalog import RemoteFile

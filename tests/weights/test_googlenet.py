@@ -12,9 +12,8 @@ from tests.googlenet import SHAPES, narrow_entries
 from tests.weights.conftest import WIDTH
 from vadis import models
 from vadis.errors import WeightsError
-from vadis.models.inception import Inception
+from vadis.models.inception import Inception, snapshot_network
 from vadis.models.inflation import from_imagenet
-from vadis.models.two_stream import snapshot_network
 from vadis.weights import catalog
 from vadis.weights.catalog import WEIGHTS, RemoteFile
 from vadis.weights.convert import convert, read_state_dict

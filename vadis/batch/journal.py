@@ -18,9 +18,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vadis.atomic import FULL_DISK, sync_folder, temporary_beside
-from vadis.batch.lock import locked
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.files import FULL_DISK, locked, sync_folder, temporary_beside
 from vadis.parsing import parse_json
 from vadis.results import SCHEMA, VideoResult, path_of, printable
 

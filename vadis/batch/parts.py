@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry, Journal, Remembered, open_journal
-from vadis.batch.lock import locked
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.files import locked
 from vadis.results import VideoResult, printable
 
 PART_RECORDS = 10_000

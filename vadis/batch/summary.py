@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vadis.atomic import temporary_beside
 from vadis.batch.journal import Entry
+from vadis.files import temporary_beside
 from vadis.results import SCHEMA, VideoResult
 
 _OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}

@@ -19,12 +19,11 @@ from vadis.cli import (
     evaluate,
     export,
     features,
-    finetune,
     flow,
-    interrupts,
     plot,
     report,
     reproduce,
+    signals,
     train,
     weights,
 )
@@ -51,7 +50,7 @@ app.command(epilog=annotate.EPILOG)(annotate.annotate)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
-app.command(epilog=finetune.EPILOG)(finetune.finetune)
+app.command(epilog=train.FINETUNE_EPILOG)(train.finetune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
@@ -88,7 +87,7 @@ def set_up(
 
 def main() -> None:
     """Run the command line and leave with its exit code (see ``vadis.errors``)."""
-    interrupts.install()
+    signals.install()
     tame_streams()
     try:
         app(prog_name="vadis")
@@ -97,12 +96,12 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException as raised:  # noqa: BLE001 (every ending has an exit code)
-        error = interrupts.cause(raised)
+        error = signals.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
         _end(explain(error))
     finally:
-        interrupts.look_no_more()
+        signals.look_no_more()
 
 
 def _end(code: int) -> NoReturn:
@@ -124,6 +123,6 @@ def _leave_the_others(error: BaseException) -> NoReturn:
     """End one of torchrun's processes; of an error that several meet, one tells."""
     from vadis.training.distributed import leave, tell_once
 
-    with interrupts.deferred():  # torchrun may ask this one to end because another has
+    with signals.deferred():  # torchrun may ask this one to end because another has
         tell_once(error, lambda: explain(error))
         leave(getattr(error, "exit_code", 1))

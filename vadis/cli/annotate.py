@@ -59,13 +59,12 @@ def annotate(
     """
     settings.debug |= debug
     from vadis.report.annotate import annotate as annotated
-    from vadis.report.opencv import opencv
-    from vadis.report.video_file import check_name
+    from vadis.video.encoder import check_name, load_opencv
 
     check_name(output)
     check_file(output, overwrite)
     refuse_source(output, os.fspath(video))
-    opencv()
+    load_opencv()
     name = os.fspath(video)
     if results is None:
         regular_file(name, listed=False)
@@ -99,10 +98,10 @@ def _labelled(
     video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
-    from vadis.cli.chosen import load_chosen
+    from vadis.cli.loading import load_chosen
 
     loaded = load_chosen(model, streams, device, offline)
-    from vadis.inference import Progress, Sliding, classify
+    from vadis.inference.classify import Progress, Sliding, classify
 
     with video_progress() as bar:
         task = bar.add_task("", total=None)
@@ -116,7 +115,7 @@ def _labelled(
 
 def _found(video: Path, results: Path) -> VideoResult:
     """The record of this video in a file of results: that of the same file, or else the only one of this name."""
-    from vadis.batch.reading import LastResults
+    from vadis.batch.results_file import LastResults
 
     every = list(LastResults([results]))
     place = os.path.realpath(video)

@@ -12,9 +12,9 @@ from typer.core import TyperCommand
 
 from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
-from vadis.cli import interrupts, options
-from vadis.cli.chosen import fetching, find_inputs, load_chosen_or_stand_in
+from vadis.cli import options, signals
 from vadis.cli.destinations import Destination, Place
+from vadis.cli.loading import fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, show, stdout_console
 from vadis.cli.timeline import table
@@ -110,7 +110,7 @@ def classify(
         begun = {} if ray else held.enter_context(_begun(fetched, jobs, in_need))
         where, to_keep = "cpu" if ray else device, to_file or bool(ray) or name not in _NAME_THE_MODEL
         loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
-        from vadis.inference import Sliding
+        from vadis.inference.classify import Sliding
 
         sliding = Sliding(segment or loaded.card.segment_seconds, window, stride)
         look = {"sliding": sliding, "top_k": top_k, "flip": flip}
@@ -128,14 +128,14 @@ def _begun(fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -
     if fetched:
         yield {"jobs": fetched.places, "decoders": fetched}
         return
-    from vadis.video.isolation import Decoders
+    from vadis.video.isolated.pool import Decoders
 
     with Decoders() as decoders:
         decoders.start_one()
         if in_need is None:
             yield {"jobs": jobs, "decoders": decoders}
             return
-        from vadis.flow.first import FirstFlow
+        from vadis.flow.video_flow import FirstFlow
 
         with FirstFlow(in_need, decoders) as first:
             yield {"jobs": jobs, "decoders": decoders, "first": first}
@@ -188,7 +188,7 @@ class WithAddress(TyperCommand):
 
 
 def _here(run: Run, model: "Model", how: dict[str, Any]) -> Generator[VideoResult, None, None]:
-    from vadis.inference import classify_many
+    from vadis.inference.classify import classify_many
 
     return classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
 
@@ -196,7 +196,7 @@ def _here(run: Run, model: "Model", how: dict[str, Any]) -> Generator[VideoResul
 def _on_ray(
     run: Run, model: "Model", address: str, device: str, decoders: "FetchingDecoders | None", how: dict[str, Any]
 ) -> Generator[VideoResult, None, None]:
-    from vadis.cluster import classify_on_ray
+    from vadis.inference.ray import classify_on_ray
 
     share_bytes = decoders.share_bytes if decoders else None
     on: dict[str, Any] = {"address": address, "on_gpus": device != "cpu", "share_bytes": share_bytes}
@@ -211,7 +211,7 @@ def _write(
     summary_file: Path | None,
 ) -> None:
     """Write down what is labelled, and say how it ended."""
-    with interrupts.deferred(), closing(labelled):
+    with signals.deferred(), closing(labelled):
         try:
             records = (above(record, threshold) for record in run.records(labelled))
             destination.write(records, lambda: run.is_complete)

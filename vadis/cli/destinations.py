@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
-from vadis.batch.lock import locked
 from vadis.batch.parts import Parts, open_parts
 from vadis.batch.shards import Shard
 from vadis.cli import outputs
 from vadis.cli.terminal import complain, say, show
 from vadis.errors import UsageError
+from vadis.files import locked
 from vadis.formats import Format
 from vadis.results import VideoResult
 

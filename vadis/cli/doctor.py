@@ -192,7 +192,7 @@ def confinement() -> Iterator[Finding]:
     """Whether the processes that decode can give up what they should; vadis works without that too."""
     if not isinstance(_imported("av"), ModuleType):
         return
-    from vadis.video.isolation import Decoders
+    from vadis.video.isolated.pool import Decoders
 
     try:
         with Decoders() as decoders:
@@ -242,8 +242,8 @@ def _agreement(index: int) -> Finding:
     import torch
 
     from vadis.device import cudnn_version, resolve_device
-    from vadis.models.folded import FoldedI3D
     from vadis.models.i3d import I3D
+    from vadis.models.i3d_inference import FoldedI3D
     from vadis.weights.catalog import STAND_IN
     from vadis.weights.load import load_model
 
@@ -316,10 +316,10 @@ def _extra(name: str, module: ModuleType) -> str:
 
 
 def _opencv() -> Finding:
-    from vadis.report.opencv import opencv
+    from vadis.video.encoder import load_opencv
 
     try:
-        module = opencv()
+        module = load_opencv()
     except VadisError as error:
         return Finding(NOTE, "opencv", error.message, f"only needed for drawing; {error.hint}")
     return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vadis.cli import interrupts, options
-from vadis.cli.accuracy import keep_metrics, part_to_test, report, table
-from vadis.cli.chosen import load_chosen
+from vadis.cli import options, signals
+from vadis.cli.evaluate_results import judge_records, judge_runs, keep_metrics, part_to_test, report, table
+from vadis.cli.loading import load_chosen
 from vadis.cli.outputs import check_folder_name, explained
-from vadis.cli.past_results import judge_records, judge_runs
 from vadis.cli.terminal import complain, complain_of, num_videos, say, settings, show, video_progress
 from vadis.errors import UsageError
 
@@ -146,7 +145,7 @@ def evaluate(
     with explained(show(output)):
         wanted = settings_of(loaded, found.name, split, flip, part)
         file = AnswerFile(output / "answers.jsonl", wanted, found.root)
-        with interrupts.deferred():
+        with signals.deferred():
             answers = ask_all(examples, loaded, file, flip)
         metrics, summary = keep_metrics(answers, loaded, found, output, part, published=wanted["published"])
     report(json.dumps(summary) if as_json else table(metrics), summary["failed"])
@@ -211,7 +210,7 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
         bar = bars.add_task(num_videos(len(examples)), total=len(examples), completed=0)
         asked = ask(examples, model, file, flip=flip)
         while len(answers) < len(examples):
-            with interrupts.interruptible():
+            with signals.interruptible():
                 found = next(asked)
             if found.error is not None:
                 complain_of(found.path, found.error.partition(":")[0], found.error)

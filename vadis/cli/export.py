@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vadis.batch.reading import LastResults
+from vadis.batch.results_file import LastResults
 from vadis.cli import options, outputs
 from vadis.cli.classify import resolve_format, table_format
 from vadis.cli.run import SOME_FAILED

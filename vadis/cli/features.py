@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.cli import interrupts, options, outputs
-from vadis.cli.chosen import find_inputs, load_chosen
+from vadis.cli import options, outputs, signals
+from vadis.cli.loading import find_inputs, load_chosen
 from vadis.cli.run import Run
 from vadis.cli.terminal import complain, show
 from vadis.cli.terminal import settings as terminal_settings
@@ -17,7 +17,7 @@ from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
 if TYPE_CHECKING:
-    from vadis.features import Features
+    from vadis.inference.features import Features
 
 EPILOG = """
 **Examples**
@@ -71,8 +71,8 @@ def features(
     with outputs.new_folder(output):
         loaded = load_chosen(model, streams, device, offline)
 
-        from vadis.features import features_of_many, settings_of
-        from vadis.sliding import Sliding
+        from vadis.inference.features import features_of_many, settings_of
+        from vadis.inference.predict import Sliding
 
         run = Run(found, name_problems=True)
         sliding = Sliding(window=window, stride=stride)
@@ -89,7 +89,7 @@ def features(
             progress=run.report,
             notify=complain,
         )
-        with interrupts.deferred():
+        with signals.deferred():
             for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
                 pass
             run.finish()
@@ -103,7 +103,7 @@ def _extracted(
     overwrite: bool,
 ) -> Iterator[VideoResult]:
     """A record per video whose features have been written, or were there already."""
-    from vadis.features import save_features, saved_settings
+    from vadis.inference.features import save_features, saved_settings
 
     looked_at: deque[tuple[str, bool]] = deque()  # with: is it there? Without a record yet; extract looks ahead
 

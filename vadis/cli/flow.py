@@ -89,7 +89,7 @@ def flow(
     else:
         readable, unreadable = _of_dataset(data, dataset, split or 1), 0
     from vadis.device import resolve_device
-    from vadis.flow.filling import without_flow
+    from vadis.flow.build_store import without_flow
     from vadis.flow.store import FlowStore
 
     where, is_new = resolve_device(device), not store.exists()
@@ -179,7 +179,7 @@ def _remove_empty(store: "FlowStore") -> None:
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
     """Compute the flow of ``videos``, after telling what it will take; returns how many are ok, partial or failed."""
-    from vadis.flow.filling import FlowProgress, compute_flow, estimate
+    from vadis.flow.build_store import FlowProgress, compute_flow, estimate
 
     say(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)

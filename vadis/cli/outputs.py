@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from vadis.atomic import temporary_beside
 from vadis.cli.terminal import complain, show
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.files import temporary_beside
 from vadis.formats import FORMATS, Format
 from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.chosen import load_quietly
+from vadis.cli.loading import load_quietly
 from vadis.cli.outputs import check_file, explained
 from vadis.cli.terminal import say, settings, show
 from vadis.errors import UsageError

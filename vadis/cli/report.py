@@ -11,7 +11,7 @@ from vadis.cli.terminal import complain, say, settings, show, video_progress
 from vadis.errors import NothingToDoError, UsageError
 
 if TYPE_CHECKING:
-    from vadis.batch.reading import LastResults
+    from vadis.batch.results_file import LastResults
 
 EPILOG = """
 **Examples**
@@ -90,7 +90,7 @@ def report(
     check_file(output, overwrite)
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-    from vadis.batch.reading import LastResults
+    from vadis.batch.results_file import LastResults
 
     files = [file for given in inputs for file in _files(given)]
     found = LastResults(files)

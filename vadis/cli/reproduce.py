@@ -13,7 +13,7 @@ from vadis.errors import UsageError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
-    from vadis.weights.sample import Comparison, Line, Outputs
+    from vadis.evaluation.sample import Comparison, Line, Outputs
 
 app = typer.Typer(help="Hold models against published numbers.", no_args_is_help=True)
 app.command()(reproduce_table.table)
@@ -48,9 +48,9 @@ def sample(
     Exit code 1 if they differ. With --rgb and --flow, any preprocessed arrays; there is nothing published to
     compare those with, unless they are the sample's.
     """
+    from vadis.evaluation.sample import fetch_sample, reproduce, to_json
     from vadis.weights.download import is_offline
     from vadis.weights.load import load_model
-    from vadis.weights.sample import fetch_sample, reproduce, to_json
 
     offline = offline or is_offline()
     paths = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path is not None}

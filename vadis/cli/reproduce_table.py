@@ -12,9 +12,9 @@ from vadis.cli.terminal import complain, say, show
 from vadis.formats import visible
 
 if TYPE_CHECKING:
-    from vadis.evaluation.cells import Cell, Table
-    from vadis.evaluation.finished import Found
-    from vadis.evaluation.reproduction import Job, Plan
+    from vadis.evaluation.paper_plan import Job, Plan
+    from vadis.evaluation.paper_tables import Cell, Table
+    from vadis.evaluation.run_index import Found
 
 DEFAULT_TFLOPS = 10.0  # what a GPU is taken to sustain; a guess in the middle of what there is, so it is always named
 LINE_WIDTH = 78  # columns, of a command
@@ -44,9 +44,9 @@ def table(
     Results are those of finished runs of train, finetune and evaluate anywhere below DIR. The commands stand in an
     order in which they can be run; put your folders for ucf101/, hmdb51/ and kinetics400/.
     """
-    from vadis.evaluation.cells import paper_table
-    from vadis.evaluation.finished import find_runs
-    from vadis.evaluation.reproduction import plan
+    from vadis.evaluation.paper_plan import plan
+    from vadis.evaluation.paper_tables import paper_table
+    from vadis.evaluation.run_index import find_runs
 
     wanted, found = paper_table(number), find_runs(runs)
     planned = plan(wanted, found, runs)
@@ -92,7 +92,7 @@ def _percent(share: float | None) -> str:
 
 def _ours(cell: "Cell", found: "Found", footnotes: dict[str, None]) -> str:
     """Our figure as it is shown; what there is to say of it goes into ``footnotes``, each once."""
-    from vadis.evaluation.finished import our_figure
+    from vadis.evaluation.run_index import our_figure
 
     value = our_figure(cell, found)
     if value is None:
@@ -107,7 +107,7 @@ def _ours(cell: "Cell", found: "Found", footnotes: dict[str, None]) -> str:
 
 def _partly(cell: "Cell", found: "Found") -> list[str]:
     """The splits that there are of a mean that is not complete."""
-    from vadis.evaluation.finished import splits_missing
+    from vadis.evaluation.run_index import splits_missing
 
     missing = splits_missing(cell, found)
     if len(missing) == len(cell.splits):
@@ -137,7 +137,7 @@ def _some(older: "Sequence[Any]") -> str:
 
 def _commands(planned: "Plan", wanted: "Table", found: "Found", tflops: float | None) -> Iterator[str]:
     """The jobs as a script: comments, and commands that a shell takes as they are."""
-    from vadis.evaluation.finished import our_figure
+    from vadis.evaluation.run_index import our_figure
 
     cells = wanted.cells()
     missing = sum(our_figure(cell, found) is None for cell in cells)
@@ -201,7 +201,7 @@ def _bytes(number: float) -> str:
 
 def _to_json(wanted: "Table", found: "Found", planned: "Plan", tflops: float) -> dict[str, Any]:
     """All that is known, as plain JSON values."""
-    from vadis.evaluation.finished import our_figure
+    from vadis.evaluation.run_index import our_figure
 
     cells = [cell for row in wanted.rows for cell in row.cells]
     return {

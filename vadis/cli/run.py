@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vadis.batch.summary import Summary
-from vadis.cli import interrupts
+from vadis.cli import signals
 from vadis.cli.outputs import explained
 from vadis.cli.terminal import complain, complain_of, detail, explain, say, show, video_progress
 from vadis.cli.timeline import missing_part
@@ -19,8 +19,8 @@ from vadis.errors import VadisError, VideoError
 from vadis.results import VideoResult
 
 if TYPE_CHECKING:
-    from vadis.inference import Progress
-    from vadis.video.facts import VideoFacts
+    from vadis.inference.classify import Progress
+    from vadis.video.metadata import VideoFacts
     from vadis.video.sources import Source
 
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
@@ -75,7 +75,7 @@ class Run:
         for source in self._inputs:
             began = time.monotonic()
             try:
-                with interrupts.interruptible(), self._bars.shown():
+                with signals.interruptible(), self._bars.shown():
                     self._refuse_lost_disk()
                     record = next(labelled) if source.error is None else _error_record(source.path, source.error)
             except BaseException as stop:  # noqa: BLE001 (kept, and explained in finish)

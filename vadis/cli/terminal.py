@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
-from vadis.cli.interrupts import Interrupted
+from vadis.cli.signals import Interrupted
 from vadis.errors import VIDEO_ERROR_CODES, VadisError, what_next
 from vadis.formats import visible
 

@@ -33,7 +33,7 @@ from vadis.results import Label, VideoResult
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vadis.video.facts import VideoFacts
+    from vadis.video.metadata import VideoFacts
 
 MAX_STRETCHES = 12  # lines in the list; fits a screen of 24 lines together with the rest
 _LABEL_CELLS = 36  # the longest of Kinetics' names is cut, the common ones are not
@@ -129,10 +129,10 @@ def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
 
 
 def _flag_in_words(flag: str) -> str:
-    from vadis import inference
-    from vadis.video import facts
+    from vadis.inference import classify
+    from vadis.video import metadata
 
-    return {**facts.FLAGS, **inference.FLAGS}.get(flag, visible(flag).replace("_", " "))
+    return {**metadata.FLAGS, **classify.FLAGS}.get(flag, visible(flag).replace("_", " "))
 
 
 def missing_part(result: "VideoResult | VideoFacts") -> str:

@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vadis.cli import interrupts
-from vadis.cli.accuracy import keep_metrics, part_to_test, report, table
-from vadis.cli.chosen import load_quietly
+from vadis.cli import signals
 from vadis.cli.evaluate import ask_all, tell_part
+from vadis.cli.evaluate_results import keep_metrics, part_to_test, report, table
 from vadis.cli.flow import fill
-from vadis.cli.interrupts import Interrupted
-from vadis.cli.live import training_progress
+from vadis.cli.loading import load_quietly
 from vadis.cli.outputs import check_folder_name, explained
+from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
 from vadis.cli.training_options import IMAGENET, Asked
+from vadis.cli.training_progress import training_progress
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from vadis.datasets import Dataset
     from vadis.flow.store import FlowStore
     from vadis.training.distributed import Process
-    from vadis.training.finetuning import Plan
-    from vadis.training.fixed import FeatureStore
+    from vadis.training.linear_probe import FeatureStore
     from vadis.training.log import Event
     from vadis.training.loop import Outcome
+    from vadis.training.plan import Plan
     from vadis.training.recipes import Recipe
     from vadis.training.validation import KeptState
 
@@ -44,7 +44,7 @@ def run(asked: Asked) -> None:
     """Train every network, write the model file, test it, and write it again with the metrics."""
     found = _find_data(asked)
     from vadis.training.distributed import joined
-    from vadis.training.finetuning import begin, save
+    from vadis.training.plan import begin, save
     from vadis.training.state import import_optimizer
 
     with joined(asked.device) as process:
@@ -96,7 +96,7 @@ def _made_here(asked: Asked) -> Path:
     """The folder of the videos that the recipe makes itself, all of them there."""
     from vadis.datasets import make_dataset
     from vadis.training.distributed import is_torchrun
-    from vadis.training.finetuning import VIDEOS_NAME, refuse_foreign
+    from vadis.training.plan import VIDEOS_NAME, refuse_foreign
     from vadis.training.recipe_file import chosen_recipes, default_recipe
 
     default = default_recipe(asked.architecture or "i3d", "folder", "rgb", "scratch")
@@ -124,7 +124,7 @@ def _made_here(asked: Asked) -> Path:
 def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     """What is to be done, once the model to begin from is there."""
     from vadis.models import MODELS
-    from vadis.training.finetuning import Plan
+    from vadis.training.plan import Plan
 
     option = "--init" if asked.architecture else "--from"
     chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
@@ -178,10 +178,9 @@ def _changes(asked: Asked) -> dict[str, str]:
 
 def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """Train every network end to end, one run after the other."""
-    from vadis.training.checkpoint import list_checkpoints
-    from vadis.training.finetuning import train_run
+    from vadis.training.checkpoint import checkpoints_in, list_checkpoints
     from vadis.training.loop import Settings
-    from vadis.training.run_folder import checkpoints_in
+    from vadis.training.plan import train_run
 
     new = [name for name in plan.recipes if not list_checkpoints(checkpoints_in(asked.output / name))]
     for name in new if process.is_main else ():
@@ -196,7 +195,7 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
         if process.is_main and name in new and "flow" in plan.runs[name]:
             _tell_pace(name, plan, asked, process, store)
         with _watched(name, plan, asked, process) as watch:
-            stop = interrupts.pending
+            stop = signals.pending
             outcome, found = train_run(
                 name, plan, asked.output, process, settings=how, store=store, report=watch, stop_requested=stop
             )
@@ -217,8 +216,8 @@ def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store:
     from vadis.training.probe import probe_run
 
     recipe, held_out = plan.recipes[name], plan.splits(name)[1]
-    with interrupts.deferred():
-        pace = probe_run(name, plan, process, store, interrupts.pending)
+    with signals.deferred():
+        pace = probe_run(name, plan, process, store, signals.pending)
     if pace is None:
         return
     step = pace.step_seconds(recipe, process.world_size, asked.workers)
@@ -235,7 +234,7 @@ def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store:
 
 def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
     """The features of every video once, then a new last layer for every network."""
-    from vadis.training.fixed import open_store, refuse_lost_classes, train_last_layer
+    from vadis.training.linear_probe import open_store, refuse_lost_classes, train_last_layer
     from vadis.training.loop import Settings
 
     if process.world_size > 1:
@@ -249,7 +248,7 @@ def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple
     for name in plan.recipes:
         _tell_division(name, plan, process)
         with _watched(name, plan, asked, process) as watch:
-            stop = interrupts.pending
+            stop = signals.pending
             outcome, networks[name] = train_last_layer(
                 name, plan, asked.output, process, store, settings=how, report=watch, stop_requested=stop
             )
@@ -274,7 +273,7 @@ def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iter
     from vadis.training.log import Validated
     from vadis.training.stopping import unless_stopped
 
-    with interrupts.deferred(), ExitStack() as stack:
+    with signals.deferred(), ExitStack() as stack:
         takers: list[Callable[[Event], None]] = []
         if process.is_main:
             takers.append(stack.enter_context(training_progress(name)))
@@ -287,11 +286,11 @@ def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iter
             for take in takers:
                 take(event)
             if takers and isinstance(event, Validated):
-                unless_stopped(partial(_draw_curves, plan, asked), interrupts.pending)
+                unless_stopped(partial(_draw_curves, plan, asked), signals.pending)
 
         yield watch
-        if takers and not interrupts.pending():
-            unless_stopped(partial(_draw_curves, plan, asked), interrupts.pending)
+        if takers and not signals.pending():
+            unless_stopped(partial(_draw_curves, plan, asked), signals.pending)
 
 
 def _draw_curves(plan: "Plan", asked: Asked) -> None:
@@ -304,9 +303,9 @@ def _draw_curves(plan: "Plan", asked: Asked) -> None:
 
 def _filled_store(asked: Asked, found: "Dataset", process: "Process") -> "FlowStore":
     """The flow store with the flow of every video to learn from."""
-    from vadis.flow.filling import without_flow
+    from vadis.flow.build_store import without_flow
     from vadis.flow.store import FlowStore
-    from vadis.training.finetuning import STORE_NAME
+    from vadis.training.plan import STORE_NAME
 
     root = asked.flow_store or asked.output / STORE_NAME
     store = FlowStore(root, create=True)
@@ -324,17 +323,17 @@ def _filled_store(asked: Asked, found: "Dataset", process: "Process") -> "FlowSt
 
 def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> None:
     """Compute the features that are missing, in a block where signals wait for the end of a video."""
-    from vadis.training.fixed import compute_features, wanted_examples
+    from vadis.training.linear_probe import compute_features, wanted_examples
 
     total = len(wanted_examples(plan))
     missing = sum(not store.has(example) for example in wanted_examples(plan))
     say(f"features of {total:,} videos, {missing:,} of them to be computed, on {process.device}")
-    with interrupts.deferred(), video_progress() as bars:
+    with signals.deferred(), video_progress() as bars:
         bar = bars.add_task("features", total=total)
         computed = compute_features(plan, store, process.device)
         for number in range(total):
             began = time.monotonic()
-            with interrupts.interruptible():
+            with signals.interruptible():
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
@@ -346,8 +345,8 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
 def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
     from vadis.evaluation import AnswerFile, settings_of
-    from vadis.evaluation.answers import ANSWERS_NAME, discard_of_other_model
-    from vadis.training.finetuning import MODEL_NAME, save
+    from vadis.evaluation.predictions import ANSWERS_NAME, discard_of_other_model
+    from vadis.training.plan import MODEL_NAME, save
     from vadis.weights.model_file import load_model_file
 
     found, folder = plan.dataset, asked.output
@@ -357,7 +356,7 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
         wanted = settings_of(model, found.name, found.split, flip=False, part=part)
         discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
         file = AnswerFile(folder / ANSWERS_NAME, wanted, found.root)
-        with interrupts.deferred():
+        with signals.deferred():
             answers = ask_all(found.examples(part), model, file, flip=False)
         told = {run: kept.to_json() for run, kept in states.items()}
         metrics, summary = keep_metrics(answers, model, found, folder, part, states=told, published=wanted["published"])
@@ -369,7 +368,7 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
 def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     """The paper's top-1 in [0, 1] by column, where it has one for what was done."""
     from vadis.evaluation import paper_top1
-    from vadis.evaluation.finished import PUBLISHED
+    from vadis.evaluation.run_index import PUBLISHED
 
     mode = plan.mode if plan.start else "original"
     published = PUBLISHED.get(plan.published_start or "")

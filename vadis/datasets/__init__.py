@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vadis.datasets import folder, hmdb51, kinetics, ucf101
-from vadis.datasets.listing import ALLOWED_MISSING, Dataset, Example, Problems, Request
+from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Problems, Request
 from vadis.datasets.packed import packed_videos, with_unpacking
-from vadis.datasets.tree import Tree, walk
+from vadis.datasets.scan import Tree, walk
 from vadis.errors import UsageError
 from vadis.results import printable
 

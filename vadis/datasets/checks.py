@@ -9,9 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vadis.datasets.layout import is_replacement
-from vadis.datasets.listing import Dataset, Example, Problems, Request, class_key, counted, some
-from vadis.datasets.tree import Tree, folder_of, name_of
+from vadis.datasets.dataset import Dataset, Example, Problems, Request, class_key, counted, some
+from vadis.datasets.scan import Tree, folder_of, is_replacement, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
 

@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vadis.datasets.layout import SPLIT_NAMES
-from vadis.datasets.listing import counted, some
-from vadis.datasets.text import read_lines, read_rows
-from vadis.datasets.tree import Tree, stem_of
+from vadis.datasets.dataset import counted, some
+from vadis.datasets.scan import SPLIT_NAMES, Tree, read_lines, read_rows, stem_of
 from vadis.errors import UsageError, what_next
 from vadis.parsing import parse_json
 from vadis.results import printable

@@ -12,19 +12,21 @@ from fractions import Fraction
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble, empty_classes, nearest
 from vadis.datasets.classes import ClassList, find_class_list
+from vadis.datasets.dataset import Dataset, Example, Problems, Request, class_key, counted, some
 from vadis.datasets.holdout import hold_out
-from vadis.datasets.layout import (
+from vadis.datasets.lists import Row, is_video_name, read_list, unread_lists, video_lists
+from vadis.datasets.places import VideoFinder
+from vadis.datasets.scan import (
     PlacedLayout,
+    Tree,
     folder_layout,
+    folder_of,
     folders_of_videos,
     has_split_folders,
     is_no_class,
+    name_of,
     parts_of,
 )
-from vadis.datasets.listing import Dataset, Example, Problems, Request, class_key, counted, some
-from vadis.datasets.lists import Row, is_video_name, read_list, unread_lists, video_lists
-from vadis.datasets.places import VideoFinder
-from vadis.datasets.tree import Tree, folder_of, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
 

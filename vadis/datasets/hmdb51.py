@@ -7,10 +7,9 @@ Reference: Kuehne, Jhuang, Garrote, Poggio & Serre, "HMDB: A large video databas
 import re
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble
-from vadis.datasets.listing import Dataset, Request
+from vadis.datasets.dataset import Dataset, Request
 from vadis.datasets.lists import is_named
-from vadis.datasets.text import read_lines
-from vadis.datasets.tree import Tree, name_of, stem_of
+from vadis.datasets.scan import Tree, name_of, read_lines, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from vadis.datasets.layout import is_container
-from vadis.datasets.listing import Dataset, Example, class_key, counted, path_below, some
-from vadis.datasets.tree import stem_of
+from vadis.datasets.dataset import Dataset, Example, class_key, counted, path_below, some
+from vadis.datasets.scan import is_container, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 

@@ -15,10 +15,20 @@ from itertools import islice
 from typing import NamedTuple
 
 from vadis.datasets.checks import Cut, FileIndex, Listed, Lists, assemble
-from vadis.datasets.layout import SPLIT_NAMES, is_no_class, is_replacement, split_of_list
-from vadis.datasets.listing import Dataset, Request, class_key
-from vadis.datasets.text import columns_of, is_text, read_lines, read_table
-from vadis.datasets.tree import Tree, name_of, stem_of
+from vadis.datasets.dataset import Dataset, Request, class_key
+from vadis.datasets.scan import (
+    SPLIT_NAMES,
+    Tree,
+    columns_of,
+    is_no_class,
+    is_replacement,
+    is_text,
+    name_of,
+    read_lines,
+    read_table,
+    split_of_list,
+    stem_of,
+)
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels

@@ -11,19 +11,26 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vadis.datasets.classes import is_class_list_name
-from vadis.datasets.layout import (
+from vadis.datasets.dataset import some
+from vadis.datasets.scan import (
     SPLIT_NAMES,
+    Tree,
+    columns_of,
+    folder_of,
     has_split_folders,
     is_no_class,
+    is_text,
     is_usual_name,
+    name_of,
     parts_of,
+    read_lines,
+    read_rows,
+    read_table,
     says_split,
     split_of,
     split_of_list,
+    stem_of,
 )
-from vadis.datasets.listing import some
-from vadis.datasets.text import columns_of, is_text, read_lines, read_rows, read_table
-from vadis.datasets.tree import Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.parsing import parse_json
 from vadis.results import printable

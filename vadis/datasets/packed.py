@@ -8,9 +8,8 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vadis.datasets.layout import split_of
-from vadis.datasets.listing import counted
-from vadis.datasets.tree import Tree, folder_of, name_of
+from vadis.datasets.dataset import counted
+from vadis.datasets.scan import Tree, folder_of, name_of, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
 

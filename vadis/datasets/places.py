@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from vadis.datasets.layout import parts_of, split_of
-from vadis.datasets.listing import some
+from vadis.datasets.dataset import some
 from vadis.datasets.lists import Row
-from vadis.datasets.tree import Tree, folder_of
+from vadis.datasets.scan import Tree, folder_of, parts_of, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS

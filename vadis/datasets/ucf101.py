@@ -8,10 +8,9 @@ import re
 from collections.abc import Iterator
 
 from vadis.datasets.checks import FileIndex, Listed, Lists, assemble, nearest, refuse_missing
-from vadis.datasets.listing import Dataset, Request, class_key
+from vadis.datasets.dataset import Dataset, Request, class_key
 from vadis.datasets.lists import is_named
-from vadis.datasets.text import read_lines
-from vadis.datasets.tree import Tree, folder_of, name_of, stem_of
+from vadis.datasets.scan import Tree, folder_of, name_of, read_lines, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 

@@ -8,9 +8,9 @@ finished   which cells the runs below a folder fill      effort    what a run ta
 reproduction   the commands for the cells that are missing
 """
 
-from vadis.evaluation.answers import Answer, AnswerFile
 from vadis.evaluation.metrics import Metrics, confusion_csv, metrics, per_class_csv
-from vadis.evaluation.paper import paper_mean_top1, paper_top1
+from vadis.evaluation.paper_tables import paper_mean_top1, paper_top1
+from vadis.evaluation.predictions import Answer, AnswerFile
 from vadis.evaluation.protocol import (
     about_part,
     answer,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.evaluation.answers import Answer
-from vadis.scores import fused
+from vadis.evaluation.predictions import Answer
+from vadis.inference.scores import fused
 
 TOP_K = 5
 
@@ -81,7 +81,7 @@ def metrics(
 ) -> dict[str, Metrics]:
     """Metrics of each network (rgb, flow; or both at once) and, where there are several, of all as ``both``.
 
-    ``averages`` is the architecture's: what is averaged over networks, see ``vadis.scores.fused``.
+    ``averages`` is the architecture's: what is averaged over networks, see ``vadis.inference.scores.fused``.
     Videos that could not be read, and single frames in columns with flow, count as wrong answers of no class: they
     lower the accuracies and stand in no column of the confusion matrix.
     """

@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from vadis.batching import Batches
 from vadis.datasets import Dataset, Example
-from vadis.datasets.parts import tested_part
+from vadis.datasets.dataset import tested_part
 from vadis.errors import UsageError, VideoError
-from vadis.evaluation.answers import Answer, AnswerFile, Key, Logits
-from vadis.inference import Progress, reporter
+from vadis.evaluation.predictions import Answer, AnswerFile, Key, Logits
+from vadis.inference.classify import Progress, reporter
+from vadis.inference.predict import WHOLE_VIDEO, Batches, outputs_together
+from vadis.inference.prefetch import Preparation, Prepared, Way, each_prepared
+from vadis.inference.scores import averaged
 from vadis.models import MODELS, Model
-from vadis.preparing import Preparation, Prepared, Way, each_prepared
 from vadis.results import printable
-from vadis.scores import averaged
-from vadis.sliding import WHOLE_VIDEO, outputs_together
-from vadis.video.isolation import Decoders
+from vadis.video.isolated.pool import Decoders
 from vadis.weights.published import published_name
 
 _log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vadis.batch.reading import results_in
+from vadis.batch.results_file import results_in
 from vadis.datasets import Dataset, Example
-from vadis.datasets.listing import counted, some
+from vadis.datasets.dataset import counted, some
 from vadis.errors import UsageError
-from vadis.evaluation.answers import ANSWERS_NAME
 from vadis.evaluation.metrics import TOP_K, Ranking
+from vadis.evaluation.predictions import ANSWERS_NAME
 from vadis.results import VideoResult, printable
 
 EXTENSIONS = (".jsonl", ".json")

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.device import cpu_count
-from vadis.flow.gray import to_gray
-from vadis.flow.pyramid import level_shapes
+from vadis.flow.pyramid import level_shapes, to_gray
 from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def tvl1(
 ) -> npt.NDArray[np.float32]:
     """Optical flow between consecutive frames.
 
-    The first call ever compiles for some ten seconds; the machine code is kept on disk (``vadis.flow.compiling``).
+    The first call ever compiles for some ten seconds; the machine code is kept on disk (``vadis.flow.numba_cache``).
 
     Args:
         gray: uint8 (N, H, W), N ≥ 2, of any size.

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numba.core import types
 
-from vadis.flow.compiling import inlined
-from vadis.flow.lanes import BITS, LANES, address, instruction
+from vadis.flow.numba_cache import inlined
 from vadis.flow.pyramid import Image
+from vadis.flow.simd import BITS, LANES, address, instruction
 
 SIZE = 5
 MARGIN = SIZE // 2

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vadis.flow.compiling import compiled, inlined
-from vadis.flow.lanes import (
+from vadis.flow.median import median_5x5, median_scratch
+from vadis.flow.numba_cache import compiled, inlined
+from vadis.flow.pyramid import SCALE_STEP, SCALES, Image, resize
+from vadis.flow.simd import (
     LANES,
     any_differs,
     choose_above,
@@ -34,8 +36,6 @@ from vadis.flow.lanes import (
     total,
     with_sign_of,
 )
-from vadis.flow.median import median_5x5, median_scratch
-from vadis.flow.pyramid import SCALE_STEP, SCALES, Image, resize
 from vadis.flow.warp import BORDER, CHANNELS, row_work, sample_row, with_gradients
 
 # OpenCV's defaults, with which the flow was made that the published weights were trained on.

@@ -6,8 +6,9 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 
-from vadis.flow.compiling import inlined
-from vadis.flow.lanes import (
+from vadis.flow.numba_cache import inlined
+from vadis.flow.pyramid import Image
+from vadis.flow.simd import (
     LANES,
     address,
     call,
@@ -21,7 +22,6 @@ from vadis.flow.lanes import (
     spread_over,
     store,
 )
-from vadis.flow.pyramid import Image
 
 TAPS = 4
 CHANNELS = 4  # the image, its two gradients, and a zero to make a vector of four

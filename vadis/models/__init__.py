@@ -11,15 +11,14 @@ onednn        fast convolution on the CPU           cpu_kernels   fast pooling t
 import torch
 from torch import nn
 
-from vadis.models.architecture import ALL_FRAMES, BOTH, Architecture, InferenceForm
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
-from vadis.models.card import FORMAT_VERSION, Model, ModelCard
-from vadis.models.folded import LAYERS, FoldedI3D
+from vadis.models.card import ALL_FRAMES, BOTH, FORMAT_VERSION, Architecture, InferenceForm, Model, ModelCard
 from vadis.models.fused import Fused
 from vadis.models.i3d import I3D, MIN_FRAMES
+from vadis.models.i3d_inference import LAYERS, FoldedI3D
+from vadis.models.inception import Averaged, snapshot_network
 from vadis.models.lstm import ConvLSTM
-from vadis.models.two_stream import Averaged, snapshot_network
-from vadis.streams import STREAMS
+from vadis.preprocessing import STREAMS
 
 __all__ = [
     "BOTH",

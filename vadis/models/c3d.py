@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vadis.models.clip_shape import check_clip
 from vadis.models.i3d import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
@@ -22,6 +21,7 @@ from vadis.models.i3d import (
     Pool,
     PoolUnit,
     channels_last,
+    check_clip,
     initialise,
     scaled,
 )

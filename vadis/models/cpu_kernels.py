@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vadis.flow.compiling import compiled, inlined
-from vadis.flow.lanes import LANES, high, load, spread, store
+from vadis.flow.numba_cache import compiled, inlined
+from vadis.flow.simd import LANES, high, load, spread, store
 
 Flat = npt.NDArray[np.float32]
 

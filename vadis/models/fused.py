@@ -19,8 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vadis.models.clip_shape import check_clip
-from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, initialise, scaled
+from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
 from vadis.models.inception import InceptionBody, stacked
 
 SNIPPETS = 5  # along time: RGB frames, 10 frames apart, each with its snippet of flow (1)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vadis.models.clip_shape import check_clip
-from vadis.models.i3d import BATCH_NORM_MOMENTUM, initialise, scaled
+from vadis.models.i3d import BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
 from vadis.models.inception import InceptionBody, averaged
 
 HIDDEN = 512  # units of the LSTM, at width 1 (1)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadis.atomic import temporary_beside
+from vadis.files import temporary_beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

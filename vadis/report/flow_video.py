@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.report.video_file import video_file
-from vadis.video.facts import VideoFacts
+from vadis.video.encoder import video_file
+from vadis.video.metadata import VideoFacts
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def write_flow_video(
 
     Args:
         video: a file.
-        path: with an extension of ``vadis.report.video_file.CONTAINERS``.
+        path: with an extension of ``vadis.video.encoder.CONTAINERS``.
         device: where the flow is computed.
         progress: called after each frame with how many are done, and how many the header promises.
 
@@ -83,9 +83,9 @@ def write_flow_video(
         VadisError: where an encoder is missing, or the disk does not take it.
     """
     from vadis.errors import VideoError
-    from vadis.flow.of_video import with_flow
+    from vadis.flow.video_flow import with_flow
     from vadis.video.colour import BT709
-    from vadis.video.isolation import Decoders
+    from vadis.video.isolated.pool import Decoders
     from vadis.video.windows import chunks
 
     done, (wheel, is_wheel) = 0, legend()

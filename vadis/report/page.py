@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import vadis
-from vadis.atomic import temporary_beside
-from vadis.batch.reading import LastResults
+from vadis.batch.results_file import LastResults
+from vadis.files import temporary_beside
 from vadis.formats import visible
-from vadis.report.entries import Names, entry, pieces_for, place_of, url_of, words
-from vadis.report.thumbnails import Budget, thumbnails
-from vadis.video.isolation import Decoders
+from vadis.report.entries import Budget, Names, entry, pieces_for, place_of, thumbnails, url_of, words
+from vadis.video.isolated.pool import Decoders
 
 STYLES = ("colours.css", "report.css")
 SCRIPTS = ("data.js", "timeline.js", "player.js", "cards.js", "report.js")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.report.drawing import BLUE, GREY, INK, ORANGE, PALE, drawing, save_png, shortened, width_inches
-from vadis.report.run_log import RunLog, Values, read_log
+from vadis.training.log import RunLog, Values, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

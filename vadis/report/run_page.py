@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from vadis.atomic import temporary_beside
 from vadis.errors import UsageError
+from vadis.files import temporary_beside
 from vadis.formats import visible
 from vadis.parsing import parse_json
 from vadis.report.page import head, read

@@ -2,6 +2,17 @@
 
 Everything random in a clip follows from (seed, epoch, index), so neither the number of loader workers nor what was
 loaded before changes anything. A video that cannot be read is replaced by the next in the list that can.
+
+What is random in a training clip: where it begins, what is cropped, whether it is mirrored, how its colours shift.
+
+The paper (section 2.5): a random 224×224 crop of the frames with their short side at 256, a random start among those
+early enough, one left-right flip for the whole clip. It names photometric changes as promising and untried; here they
+are off unless asked for.
+
+Clips as bytes: on their way from the process that loads them to the device they take a quarter of their numbers.
+
+Pictures are bytes anyway, and flow is kept as levels (``vadis.flow.store``). What makes a network's input of them is
+done on the device, value by value as ``vadis.preprocessing`` does it.
 """
 
 import logging
@@ -9,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import floor
+from random import Random
 from types import MappingProxyType
 
 import numpy as np
@@ -18,13 +30,104 @@ from torch import Tensor
 
 from vadis.datasets import Example
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
-from vadis.flow.store import FlowStore
+from vadis.flow.store import ZERO, FlowStore, decoded
+from vadis.preprocessing import CROP, STREAMS, flow_input, shrunk
 from vadis.results import printable
-from vadis.streams import STREAMS, shrunk
-from vadis.training.augmentation import Draw, Jitter, crop_window, drawn, shift_colours
-from vadis.training.packing import packed, unpacked
+from vadis.training.sampler import derived_seed
 from vadis.video.reader import open_video
 from vadis.video.timegrid import GRID_FPS
+
+_FLOW_INPUT = flow_input(decoded(np.arange(256, dtype=np.uint8)).reshape(1, 1, 1, 256)).flatten()  # by level
+
+
+def packed(frames: NDArray[np.uint8], stream: str, *, mirror: bool) -> Tensor:
+    """Pictures (T, H, W, 3) or levels (T, 2, H, W), with left and right exchanged or not → uint8 (C, T, H, W)."""
+    if stream == "rgb":
+        pictures = torch.from_numpy(frames).permute(3, 0, 1, 2)  # (3, T, H, W)
+        return pictures.flip(-1) if mirror else pictures
+    levels = torch.from_numpy(frames).transpose(0, 1)  # (2, T, H, W)
+    return _mirrored(levels) if mirror else levels
+
+
+def _mirrored(levels: Tensor) -> Tensor:
+    """What moved left moves right: dx changes its sign. A level's opposite lies as far on the other side of zero."""
+    levels = levels.flip(-1)
+    levels[0] = ((2 * ZERO) - levels[0].clamp(min=1).short()).byte()
+    return levels
+
+
+def unpacked(x: Tensor) -> Tensor:
+    """Packed clips (…, C, T, H, W), C = 3 (rgb) or 2 (flow) → float32 in [-1, 1]; other numbers stay as they are."""
+    if x.dtype != torch.uint8:
+        return x
+    if x.shape[-4] == STREAMS["rgb"].channels:
+        return x.float().mul_(2 / 255).sub_(1)
+    return _FLOW_INPUT.to(x.device)[x.int()]
+
+
+_LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of red, green and blue
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """The largest photometric changes, one draw per clip.
+
+    Attributes:
+        brightness: added, as a share of the whole range.
+        contrast: the factor around the clip's mean lies in [1 - contrast, 1 + contrast].
+        saturation: the factor around grey, likewise.
+    """
+
+    brightness: float = 0.1
+    contrast: float = 0.2
+    saturation: float = 0.2
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for one clip.
+
+    Attributes:
+        start, top, left: in [0, 1), shares of the room there is.
+        is_mirrored: left and right are exchanged.
+        brightness, contrast, saturation: in [-1, 1), shares of what a ``Jitter`` allows.
+    """
+
+    start: float
+    top: float
+    left: float
+    is_mirrored: bool
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+def drawn(seed: int, epoch: int, index: int) -> Draw:
+    """The draw for a clip; the same on every machine, whatever was drawn before."""
+    random = Random(derived_seed(seed, "clip", epoch, index))
+    start, top, left, mirror, *shifts = (random.random() for _ in range(7))
+    brightness, contrast, saturation = (2 * shift - 1 for shift in shifts)
+    return Draw(start, top, left, mirror < 0.5, brightness, contrast, saturation)
+
+
+def crop_window(size: tuple[int, int], draw: Draw | None) -> tuple[slice, slice]:
+    """Rows and columns of a 224×224 crop of frames of ``size`` (width, height): as drawn, or the centre."""
+    width, height = size
+    rooms = (height - CROP, width - CROP)
+    if draw is None:
+        top, left = (room // 2 for room in rooms)
+    else:
+        top, left = (int(share * (room + 1)) for share, room in zip((draw.top, draw.left), rooms, strict=True))
+    return slice(top, top + CROP), slice(left, left + CROP)
+
+
+def shift_colours(x: Tensor, jitter: Jitter, draw: Draw) -> Tensor:
+    """An RGB clip (3, T, H, W) in [-1, 1] with other saturation, contrast and brightness, in [-1, 1] again."""
+    gray = torch.einsum("c,cthw->thw", x.new_tensor(_LUMA), x)  # (T, H, W)
+    x = torch.lerp(gray, x, 1 + jitter.saturation * draw.saturation)  # (3, T, H, W)
+    x = torch.lerp(gray.mean(), x, 1 + jitter.contrast * draw.contrast)
+    return x.add_(2 * jitter.brightness * draw.brightness).clamp_(-1, 1)
+
 
 CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
 BROKEN_ALLOWED = 0.01  # of the videos; one is allowed however few there are
@@ -47,7 +150,7 @@ class Part:
 
 
 class VideoClips:
-    """Clips by number, for ``vadis.training.order``.
+    """Clips by number, for ``vadis.training.sampler``.
 
     Args:
         examples: the videos, or parts of videos, with their classes.

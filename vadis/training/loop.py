@@ -18,16 +18,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
-from vadis.memory import NoMemoryError, release, runs_out_of_memory
-from vadis.training import run_folder, schedule
-from vadis.training.batch_norm import RunningAverages
-from vadis.training.checkpoint import save_checkpoint
+from vadis.training import checkpoint, state
 from vadis.training.distributed import Process
 from vadis.training.log import Event, Failed, Log, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
-from vadis.training.order import Clip, ClipDataset, ClipOrder, derived_seed, micro_batches, share_of_step, stream_clips
 from vadis.training.recipes import Recipe
-from vadis.training.state import Progress, State
+from vadis.training.sampler import (
+    Clip,
+    ClipDataset,
+    ClipOrder,
+    derived_seed,
+    micro_batches,
+    share_of_step,
+    stream_clips,
+)
+from vadis.training.state import Progress, RunningAverages, State
 from vadis.training.stopping import unless_stopped
 from vadis.training.validation import KeptState, Stopped, Validate, Validation, clip_losses, never, stack_clips
 
@@ -108,8 +114,8 @@ def train(
     """
     with ExitStack() as stack:
         if process.is_main:
-            stack.enter_context(run_folder.locked(folder))
-        made_with = run_folder.made_with(recipe, tuple(labels), data_sha256, process)
+            stack.enter_context(checkpoint.locked(folder))
+        made_with = checkpoint.made_with(recipe, tuple(labels), data_sha256, process)
         run = _Run(network, clips, recipe, folder, made_with, process, validate, settings, report, stop_requested)
         stack.callback(run.close)
         resumed = run.begin()
@@ -191,14 +197,14 @@ class _Run:
         """Begin, or take everything from the newest undamaged checkpoint; all processes then agree."""
         resumed = self._resume() if self.settings.resume else None
         if self.process.is_main and not self.settings.resume:
-            run_folder.refuse_another_run(self.folder)
+            checkpoint.refuse_another_run(self.folder)
         self.process.copy_main(self.network)
         self._start_clips()
         return resumed
 
     def _resume(self) -> Resumed | None:
         allow = self.settings.allow_inexact
-        found = run_folder.find_resumable(self.folder, self.made_with, self.process, allow_inexact=allow)
+        found = checkpoint.find_resumable(self.folder, self.made_with, self.process, allow_inexact=allow)
         if found is None:
             return None
         loaded, resumed = found
@@ -229,7 +235,7 @@ class _Run:
         if self.must_validate():
             self.save()
             self.validate()
-        return schedule.is_finished(self.recipe, self.progress.step, self.progress.plateau)
+        return state.is_finished(self.recipe, self.progress.step, self.progress.plateau)
 
     def must_validate(self) -> bool:
         """Whether it is time, and not done yet."""
@@ -243,7 +249,7 @@ class _Run:
         self.network.eval()
         self.validation = self.process.from_main(self.validator(self.network))
         step, before, found = self.progress.step, self.progress.plateau, self.validation
-        self.progress.plateau = schedule.after_validation(self.recipe, before, found.loss)
+        self.progress.plateau = state.after_validation(self.recipe, before, found.loss)
         self.progress.validated_at = step
         is_best = self.state.keep_if_best(found.loss, found.accuracy)
         self.tell(Validated(step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
@@ -385,8 +391,8 @@ class _Run:
             return
         # What is left alone may change the running averages while they are written; nothing else.
         before = self.averages.before() if self.is_left_alone else {}
-        checkpoint = self.state.to_checkpoint(self.made_with, before)
-        path = save_checkpoint(run_folder.checkpoints_in(self.folder), checkpoint)
+        state = self.state.to_checkpoint(self.made_with, before)
+        path = checkpoint.save_checkpoint(checkpoint.checkpoints_in(self.folder), state)
         self.saved, self.saved_seconds = now, time.monotonic()
         self.tell(Saved(self.progress.step, str(path), sum(file.stat().st_size for file in path.iterdir())))
 

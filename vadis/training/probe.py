@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from vadis.device import release, runs_out_of_memory
 from vadis.flow.store import FlowStore
-from vadis.memory import release, runs_out_of_memory
 from vadis.models import joined_for_training
 from vadis.training.distributed import Process
-from vadis.training.finetuning import Plan, clips_of, new_networks
-from vadis.training.order import Clip, ClipDataset
+from vadis.training.plan import Plan, clips_of, new_networks
 from vadis.training.recipes import Recipe
+from vadis.training.sampler import Clip, ClipDataset
 from vadis.training.stopping import unless_stopped
 from vadis.training.validation import clip_losses, stack_clips
 

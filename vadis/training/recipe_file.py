@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vadis.errors import UsageError, what_next
-from vadis.parsing import parse_toml
+from vadis.parsing import encoding_of, parse_toml
 from vadis.results import printable
-from vadis.text import encoding_of
 from vadis.training.recipes import RECIPES, Recipe, find_recipe, override, scaled
 
 SUFFIX = ".toml"

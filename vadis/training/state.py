@@ -1,4 +1,16 @@
-"""What changes while a network is trained, and so what a checkpoint holds: parameters, momentum, progress."""
+"""What changes while a network is trained, and so what a checkpoint holds: parameters, momentum, progress.
+
+Batch norm in a step that is made of several micro-batches, on one device or many.
+
+Each micro-batch is normalised by its own statistics, as on each of the paper's replicas. The running averages, which
+serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics. So one device
+with 64 micro-batches does what 64 devices do with one each, and a decay of 0.999 means the same for any number of them.
+
+The learning rate: the paper's rule and the code's list, two pure functions over a recipe.
+
+The paper (section 2.5) divides the rate by 10 when the validation loss saturates; the published code changed it at
+fixed steps. All the memory that the rule needs is ``Plateau``, which is saved in every checkpoint.
+"""
 
 import math
 from collections.abc import Mapping
@@ -12,9 +24,52 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vadis.errors import UsageError
 from vadis.training.checkpoint import Checkpoint
+from vadis.training.distributed import Process
 from vadis.training.recipes import Recipe
-from vadis.training.schedule import Plateau, learning_rate
 from vadis.weights.model_file import describe_difference
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What the validations so far have shown; ``best`` is None before the first of them."""
+
+    best: float | None = None  # validation loss, in nats
+    stale: int = 0  # validations in a row without improvement
+    drops: int = 0  # divisions of the rate so far
+    exhausted: bool = False  # saturated again after the last division
+
+
+def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
+    """The rate of the step that follows ``step`` steps already done."""
+    return stepped_rate(recipe, step) if recipe.schedule == "steps" else plateau_rate(recipe, plateau)
+
+
+def stepped_rate(recipe: Recipe, step: int) -> float:
+    """The rate of the last milestone reached, or the initial one."""
+    reached = [rate for milestone, rate in recipe.milestones if milestone <= step]
+    return reached[-1] if reached else recipe.learning_rate
+
+
+def plateau_rate(recipe: Recipe, plateau: Plateau) -> float:
+    """The initial rate, divided once per saturation."""
+    return recipe.learning_rate / recipe.plateau_factor**plateau.drops
+
+
+def after_validation(recipe: Recipe, plateau: Plateau, loss: float) -> Plateau:
+    """The state after one more validation of this loss; a loss that is not finite is no improvement."""
+    best = math.inf if plateau.best is None else plateau.best
+    if loss < best - recipe.plateau_improvement:
+        return replace(plateau, best=loss, stale=0)
+    if plateau.stale + 1 < recipe.plateau_patience:
+        return replace(plateau, stale=plateau.stale + 1)
+    if plateau.drops >= recipe.plateau_drops:
+        return replace(plateau, stale=0, exhausted=True)
+    return replace(plateau, stale=0, drops=plateau.drops + 1)
+
+
+def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
+    """Whether all steps are done, or the loss has saturated at the lowest rate."""
+    return step >= recipe.steps or (recipe.schedule == "plateau" and plateau.exhausted)
 
 
 @dataclass
@@ -139,3 +194,45 @@ def apply_recipe(network: nn.Module, recipe: Recipe) -> None:
 def import_optimizer() -> None:
     """Have PyTorch import what its first optimiser needs: seconds in which a signal would have to wait, later."""
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+
+
+class RunningAverages:
+    """The running means and variances of a network's batch norms."""
+
+    def __init__(self, network: nn.Module) -> None:
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        pairs = [(norm.running_mean, norm.running_var) for norm in norms]
+        self._buffers: list[Tensor] = [buffer for pair in pairs for buffer in pair if buffer is not None]
+        counters = [norm.num_batches_tracked for norm in norms]  # of steps, then: one per step is kept
+        self._counters: list[Tensor] = [counter for counter in counters if counter is not None]
+        self._before: list[Tensor] = []
+        self._after: list[Tensor] = []
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._before = [buffer.clone() for buffer in self._buffers + self._counters]
+        self._after = [buffer.new_zeros(buffer.shape) for buffer in self._buffers]
+
+    def restore(self) -> None:
+        """Back to where the step began: before each micro-batch, and where a step is given up."""
+        for buffer, before in zip(self._buffers + self._counters, self._before, strict=True):
+            buffer.copy_(before)
+
+    def before(self) -> dict[int, Tensor]:
+        """Return what the buffers were when the step began, by the address of each."""
+        pairs = zip(self._buffers + self._counters, self._before, strict=True)
+        return {buffer.data_ptr(): before for buffer, before in pairs}
+
+    def add(self, share: float) -> None:
+        """A micro-batch has passed in training mode; ``share`` is its part of this process's clips in the step.
+
+        Leaves the buffers alone, because the backward pass may be yet to come and wants them as they were.
+        """
+        for buffer, after in zip(self._buffers, self._after, strict=True):
+            after.add_(buffer, alpha=share)
+
+    def finish(self, process: Process) -> None:
+        """The step is done, on all processes."""
+        process.average(self._after)
+        for buffer, after in zip(self._buffers, self._after, strict=True):
+            buffer.copy_(after)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vadis.errors import UsageError, VadisError, what_next
-from vadis.report.run_log import read_log
-from vadis.training.log import LOG_NAME, RESUME, Event, Resumed, StepDone, Validated
+from vadis.training.log import LOG_NAME, RESUME, Event, Resumed, StepDone, Validated, read_log
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

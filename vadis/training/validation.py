@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vadis.training.distributed import Process
-from vadis.training.order import Clip, ClipDataset, micro_batches, stream_clips
-from vadis.training.packing import unpacked
+from vadis.training.loader import unpacked
+from vadis.training.sampler import Clip, ClipDataset, micro_batches, stream_clips
 from vadis.training.stopping import unless_stopped
 
 

@@ -25,8 +25,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from vadis.errors import VideoError
-from vadis.video.confinement import memory_refusal
-from vadis.video.frames import Picture
+from vadis.video.isolated.sandbox import memory_refusal
+from vadis.video.metadata import Picture
 
 Floats = NDArray[np.float32]
 

@@ -1,6 +1,8 @@
 """What a file is, where FFmpeg does not tell: the reasons for which a file is refused, in plain sentences.
 
 Everything here reads the file by itself, a few kilobytes of it, and some megabytes where the disk is in doubt.
+
+Which stream of a container is the video, and what its header promises.
 """
 
 import errno
@@ -8,16 +10,21 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import BinaryIO
 
+import av
+from av.stream import Disposition
+
 from vadis.errors import VideoError
+from vadis.video.cropping import Crop, container_crop
+from vadis.video.metadata import MP4, Limits
+from vadis.video.timegrid import GRID_FPS, Clock, grid_length
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
 """FFmpeg's names of the containers that vadis opens. Each of them is one file with everything inside: no playlist, no
 script, no device, no numbered pictures, no text."""
-
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-"""FFmpeg's name for MP4 and QuickTime."""
 
 _HEAD_BYTES = 4096
 _BLOCK_BYTES = 1 << 20
@@ -354,3 +361,221 @@ _CUT_SHORT: dict[str, Callable[[BinaryIO, int], bool]] = {
     "asf": _is_asf_cut,
     MP4: _is_mp4_cut,
 }
+
+
+_MICROSECONDS = 1_000_000  # in a second; FFmpeg's unit for the times of a whole container
+_DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
+_PLAUSIBLE_FPS = (Fraction(1, 3600), Fraction(1000))
+_SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames may end before its header says,
+_SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
+_LARGEST_DELAY_SECONDS = Fraction(10)  # of a first frame where clocks may restart: a longer one is of another clock
+_STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
+_CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
+_GAP_SLACK_SECONDS = Fraction(1)  # by which frames behind a gap may exceed the duration that a header states
+_ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
+_DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
+_TRANSPORT_PACKET_BYTES = 188  # of which a frame takes at least one
+_FOREVER = Fraction(1 << 62)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a file says of its video stream.
+
+    All lengths are hints: what is decoded decides.
+
+    Attributes:
+        fps: mean frames per second, None where it states none that is plausible.
+        interval: nominal seconds from frame to frame.
+        time_base: seconds per tick of the timestamps.
+        duration: seconds from the first frame to the end of the last, None where it states none.
+        end: when the stream ends (where it does not say, when the container ends), in seconds by the file's own clock.
+        num_frames: coded frames, None where it states none.
+        ignores_length: it states a length that a file of this size cannot have, which is None instead.
+        sample_aspect_ratio: width of a pixel by its height, None where unknown.
+        num_video_streams: attached pictures not counted.
+        clock_may_restart: the format allows timestamps to start again on the way.
+        is_sequential: the format stores a sequence of frames at a constant rate and no timestamps.
+        is_cut_short: the container's structure goes on beyond the end of the file.
+        format_name: FFmpeg's name of the container.
+        crop: borders of the coded frames that are not to be shown, None where there are none.
+        start: when the first of its streams begins, from where players count, in seconds by the file's own clock; None
+            where it states none.
+        file_duration: seconds of all its streams together, None where it states none.
+    """
+
+    fps: Fraction | None
+    interval: Fraction
+    time_base: Fraction
+    duration: Fraction | None
+    end: Fraction | None
+    num_frames: int | None
+    ignores_length: bool
+    sample_aspect_ratio: Fraction | None
+    num_video_streams: int
+    clock_may_restart: bool
+    is_sequential: bool
+    is_cut_short: bool
+    format_name: str
+    crop: Crop | None
+    start: Fraction | None
+    file_duration: Fraction | None
+
+    @property
+    def expected_num_frames(self) -> int | None:
+        """How many grid frames the header promises, None where it does not."""
+        return None if self.duration is None else grid_length(self.duration)
+
+    def clock(self) -> Clock:
+        """The clock that tells the times of this stream's frames."""
+        # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
+        states_length = self.duration is not None and not self.clock_may_restart and self.format_name != MP4
+        latest = self.duration + _GAP_SLACK_SECONDS if self.duration is not None and states_length else None
+        return Clock(self.time_base, self.interval, sequential=self.is_sequential, latest=latest)
+
+    def ends_early(self, num_packets: int, end: Fraction | None, seconds: Fraction | None = None) -> bool:
+        """Whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
+
+        Where the header counts frames, one missing at the end is one too many; frames that an edit list hides or that
+        were dropped when encoding are not missing. A header that states only a time may round it or mean its sound.
+
+        Args:
+            num_packets: how many packets were read.
+            end: by the file's own clock.
+            seconds: how long the frames last, which differs where that clock started again.
+        """
+        if self.num_frames and num_packets >= self.num_frames:
+            return False
+        if self.is_cut_short or self.end is None or self.duration is None:
+            return self.is_cut_short
+        slack = self.interval / 2
+        if not self.num_frames:
+            slack = min(max(3 * slack, _SLACK_SECONDS), self.duration * _SLACK_SHARE)
+        is_reached = end is not None and end >= self.end - slack
+        return not is_reached and (seconds is None or seconds < self.duration - slack)
+
+    def first_seconds(self, first: Fraction | None) -> Fraction:
+        """When the first frame, at ``first`` seconds by the file's own clock, is shown after the start of the file.
+
+        Less than a frame of the grid is how containers round, and the silence before compressed sound: 0. So is what
+        cannot be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
+        """
+        late = Fraction(0) if first is None or self.start is None else first - self.start
+        limits = [self.file_duration, _LARGEST_DELAY_SECONDS if self.clock_may_restart else None]
+        is_plausible = late >= Fraction(1, GRID_FPS) and all(limit is None or late < limit for limit in limits)
+        return late if is_plausible else Fraction(0)
+
+
+def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """The container's video streams without cover art and thumbnails."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
+def best_stream(path: str, container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that FFmpeg calls best, among those that can be decoded.
+
+    Raises:
+        VideoError: ``no_video_stream``, ``unsupported_codec``, ``not_a_video``, ``truncated_or_incomplete``.
+    """
+    streams = video_streams(container)
+    if not any(stream.codec_context for stream in streams) and is_cut_short(path, container.format.name):
+        raise VideoError("truncated_or_incomplete", "the file is cut short before it says what video it holds")
+    if not streams:
+        raise VideoError("no_video_stream", "there is no video in this file, only sound, data or cover art")
+    brand = container.metadata.get("major_brand")
+    if brand in _STILL_BRANDS or all(stream.disposition & Disposition.still_image for stream in streams):
+        raise VideoError("not_a_video", "this is an image, not a video")
+    # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise VideoError("unsupported_codec", "its video is in a codec that this build of FFmpeg cannot decode")
+    best = container.streams.best("video")
+    return next((stream for stream in streams if stream is best), streams[0])
+
+
+def read_header(path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits) -> Header:
+    """What the header of the file says of ``stream``.
+
+    Raises:
+        VideoError: ``too_large``, for a picture beyond the limits.
+    """
+    time_base = stream.time_base or 1 / _DEFAULT_FPS
+    limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+    fps = next((rate for rate in (stream.average_rate, stream.guessed_rate) if rate and _plausible(rate)), None)
+    interval = 1 / (fps or _DEFAULT_FPS)
+    duration, end = _extent(container, stream, time_base, interval)
+    num_frames = _num_frames(container, stream)
+    can_have_frames = (num_frames or 0) <= container.size
+    can_last = can_have_frames and (duration or 0) <= max(_DAY_SECONDS, container.size)
+    is_measured = container.format.name == "mpegts"  # by FFmpeg, from the first timestamp to the last
+    if is_measured and duration is not None:  # which may be of different clocks
+        can_last &= duration / interval * _TRANSPORT_PACKET_BYTES <= container.size
+    num_frames = num_frames if can_have_frames else None
+    duration, end = (duration, end) if can_last else (None, None)
+    return Header(
+        fps=fps,
+        interval=interval,
+        time_base=time_base,
+        duration=duration,
+        end=end,
+        num_frames=num_frames,
+        ignores_length=not can_last and not is_measured,
+        sample_aspect_ratio=stream.sample_aspect_ratio,
+        num_video_streams=len(video_streams(container)),
+        clock_may_restart=bool(container.format.flags & _CLOCK_MAY_RESTART),
+        is_sequential=container.format.name == "avi",
+        is_cut_short=is_cut_short(path, container.format.name),
+        format_name=container.format.name,
+        crop=container_crop(container.format.name, stream),
+        start=None if container.start_time is None else Fraction(container.start_time, _MICROSECONDS),
+        file_duration=Fraction(container.duration, _MICROSECONDS) if container.duration else None,
+    )
+
+
+def _plausible(fps: Fraction) -> bool:
+    return _PLAUSIBLE_FPS[0] <= fps <= _PLAUSIBLE_FPS[1]
+
+
+def _num_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int | None:
+    """Coded frames that the header promises, without those that an edit list leaves out; None where it does not say."""
+    if container.format.name == "gif":  # states nothing: FFmpeg counted what is there
+        return None
+    if container.format.name == MP4 and stream.frames:
+        return min(stream.frames, len(stream.index_entries) or stream.frames)
+    return stream.frames or None
+
+
+def _extent(
+    container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction, interval: Fraction
+) -> tuple[Fraction | None, Fraction | None]:
+    """Duration and end in seconds, of the stream or else of the container; both None where neither is stated.
+
+    What is stated as duration may be the end, which contains the time before the first frame.
+    """
+    start, name = (stream.start_time or 0) * time_base, container.format.name
+    is_end = name in _ENDS_STATED
+    if stream.duration is not None and stream.duration > 0:
+        stated = stream.duration * time_base
+        if name == MP4 and len(stream.index_entries):  # the end, where an empty edit delays the video
+            entries = stream.index_entries
+            span = (entries[-1].timestamp - entries[0].timestamp) * time_base + interval
+            is_end = abs(stated - start - span) < abs(stated - span)
+    elif container.duration is not None and container.duration > 0:
+        stated = min(Fraction(container.duration, _MICROSECONDS), _tagged_duration(stream) or _FOREVER)
+        if not is_end:
+            return stated, Fraction(container.start_time or 0, _MICROSECONDS) + stated
+    else:
+        return None, None
+    return (stated - start, stated) if is_end and stated > start else (stated, start + stated)
+
+
+def _tagged_duration(stream: av.VideoStream) -> Fraction | None:
+    """What a tag of Matroska says of this stream alone (hours:minutes:seconds), None where there is none."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (Fraction(part) for part in parts)
+    except (ValueError, ZeroDivisionError):
+        return None
+    tagged = hours * 3600 + minutes * 60 + seconds
+    return tagged if tagged > 0 else None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from vadis.video.container import MP4
+from vadis.video.metadata import MP4
 
 _CONTAINERS = (MP4, "matroska,webm")
 

@@ -15,11 +15,11 @@ import av
 import numpy as np
 
 from vadis.errors import UsageError
-from vadis.video import messages
 from vadis.video.colour import Colours
-from vadis.video.frames import SourceFrame
-from vadis.video.isolation import ChildVideo, Decoders
-from vadis.video.messages import MAX_PACKET_BYTES, SAMPLE_PACKETS, Nonsense
+from vadis.video.isolated import protocol
+from vadis.video.isolated.pool import ChildVideo, Decoders
+from vadis.video.isolated.protocol import MAX_PACKET_BYTES, SAMPLE_PACKETS, Nonsense
+from vadis.video.metadata import SourceFrame
 from vadis.video.reader import Sound, streams_of_sample
 
 MAX_SAMPLE_BYTES = SAMPLE_PACKETS * MAX_PACKET_BYTES + (1 << 20)
@@ -40,13 +40,13 @@ class SourceVideo(ChildVideo):
     def _open(self) -> None:
         with self._watched() as child:
             child.ask(self._request)
-            about = messages.field(self._hear(child), "video")
-            self.size = messages.full_size(about, self._limits.max_pixels)
-            self.facts = messages.facts_from_json(messages.field(about, "facts"))
-            self.start_seconds = messages.maybe_fraction(about, "start")
-            self.first_seconds = messages.fraction(messages.field(about, "first"))
+            about = protocol.field(self._hear(child), "video")
+            self.size = protocol.full_size(about, self._limits.max_pixels)
+            self.facts = protocol.facts_from_json(protocol.field(about, "facts"))
+            self.start_seconds = protocol.maybe_fraction(about, "start")
+            self.first_seconds = protocol.fraction(protocol.field(about, "first"))
             self.colours = _colours(about)
-            self.pixel_aspect = messages.fraction(messages.field(about, "pixel_aspect"))
+            self.pixel_aspect = protocol.fraction(protocol.field(about, "pixel_aspect"))
             if self.pixel_aspect <= 0:
                 raise Nonsense("pixel_aspect")
         self._patience.video_seconds = self.facts.duration_seconds or 0.0
@@ -58,11 +58,11 @@ class SourceVideo(ChildVideo):
             with self._watched() as child:
                 told = self._hear(child)
                 if "end" in told:
-                    self.facts, self._done = messages.facts_from_json(told["end"]), True
+                    self.facts, self._done = protocol.facts_from_json(told["end"]), True
                     return
-                seconds = messages.fraction(messages.field(told, "seconds"))
-                duration = messages.fraction(messages.field(told, "duration"))
-                zero = messages.maybe_fraction(told, "zero")
+                seconds = protocol.fraction(protocol.field(told, "seconds"))
+                duration = protocol.fraction(protocol.field(told, "duration"))
+                zero = protocol.maybe_fraction(told, "zero")
                 if not before <= seconds <= seconds + duration <= self._limits.max_seconds + 1:
                     raise Nonsense("a frame that cannot be next")
                 pixels = np.empty((height, width, 3), np.uint8)
@@ -84,11 +84,11 @@ class SoundOfVideo(ChildVideo):
     def _open(self) -> None:
         with self._watched() as child:
             child.ask(self._request)
-            about = messages.field(self._hear(child), "sound")
-            names = messages.field(about, "not_copied")
+            about = protocol.field(self._hear(child), "sound")
+            names = protocol.field(about, "not_copied")
             if names:
                 raise _cannot_be_copied(names)
-            sample = bytearray(messages.count(about, "sample_bytes", most=MAX_SAMPLE_BYTES))
+            sample = bytearray(protocol.count(about, "sample_bytes", most=MAX_SAMPLE_BYTES))
             child.read_into(memoryview(sample), self._patience)
         self._patience.video_seconds = self._limits.max_seconds
         self.streams = streams_of_sample(bytes(sample)) if sample else ()
@@ -101,13 +101,13 @@ class SoundOfVideo(ChildVideo):
                 if "end" in told:
                     self._done = True
                     return
-                stream = messages.count(told, "stream", most=len(self.streams) - 1)
-                content = bytearray(messages.count(told, "num_bytes", most=MAX_PACKET_BYTES))
+                stream = protocol.count(told, "stream", most=len(self.streams) - 1)
+                content = bytearray(protocol.count(told, "num_bytes", most=MAX_PACKET_BYTES))
                 child.read_into(memoryview(content), self._patience)
                 packet: av.Packet[Any] = av.Packet(bytes(content))
-                packet.time_base = messages.fraction(messages.field(told, "time_base"))
-                packet.pts, packet.dts = messages.integer(told, "pts"), messages.integer(told, "dts")
-                packet.duration = messages.count(told, "duration")
+                packet.time_base = protocol.fraction(protocol.field(told, "time_base"))
+                packet.pts, packet.dts = protocol.integer(told, "pts"), protocol.integer(told, "dts")
+                packet.duration = protocol.count(told, "duration")
             packet.is_keyframe = True  # so is all sound that these containers hold
             packet.stream = self.streams[stream]
             yield packet
@@ -135,7 +135,7 @@ def _request(decoders: Decoders, path: str | os.PathLike[str], what: str) -> dic
 
 def _colours(told: Any) -> Colours | None:
     """The three numbers of H.273 or None; raises Nonsense for all else."""
-    given = messages.field(told, "colours")
+    given = protocol.field(told, "colours")
     if given is None:
         return None
     if not isinstance(given, list) or len(given) != 3 or not all(type(n) is int and 0 <= n < 256 for n in given):

@@ -1,10 +1,13 @@
-"""From a decoded frame to an upright RGB picture whose short side has 256 pixels: cut, scaled, and turned."""
+"""From a decoded frame to an upright RGB picture whose short side has 256 pixels: cut, scaled, and turned.
+
+The shape of pixels where it changes on the way.
+"""
 
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -13,7 +16,7 @@ from av.buffer import Buffer
 from vadis.errors import VideoError
 from vadis.video.colour import ColourConverter, Colours, written_colours
 from vadis.video.cropping import Crop, Cropper
-from vadis.video.frames import LONGEST_SIDE, SHORT_SIDE, Picture
+from vadis.video.metadata import LONGEST_SIDE, SHORT_SIDE, Picture
 
 _LARGEST_ASPECT = Fraction(4)  # of a pixel; the widest in use, anamorphic DV and DVD, are below 1.5, stacked 3D at 2
 _SAME_SHARE = Fraction(1, 100)  # of a side: sizes that differ by less come from rounding, and are made equal
@@ -224,3 +227,30 @@ class GrayPlane:
 
 
 _WITH_LUMINANCE = ("gray", "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
+
+
+class PixelAspect:
+    """Follows a sample aspect ratio that changes within a stream, where its container states none that differs.
+
+    PyAV's frames do not tell theirs, so one that is not that of the header is noted in their ``opaque``.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._context = stream.codec_context
+        self._first = self._read = self._shown = self._context.sample_aspect_ratio
+        self._since: int | None = None  # timestamp of the packet that changed it; frames before it may still come
+        self._is_followed = stream.sample_aspect_ratio == self._first
+
+    def after(self, packet: "av.Packet[Any] | None") -> None:
+        """Look at what the decoder says after this packet."""
+        if self._is_followed and self._context.sample_aspect_ratio != self._read:
+            self._read = self._context.sample_aspect_ratio
+            self._since = None if packet is None else packet.pts
+
+    def note(self, frame: av.VideoFrame) -> None:
+        """Note in the next frame what is known of it."""
+        if frame.pts is None or self._since is None or frame.pts >= self._since:
+            self._shown = self._read
+        if self._shown != self._first:
+            width, height = (self._shown or Fraction(1)).as_integer_ratio()
+            frame.opaque = Fraction(width, height)  # a new object for each: PyAV forgets one that two frames share

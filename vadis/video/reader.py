@@ -15,14 +15,11 @@ import av
 
 from vadis.errors import VideoError
 from vadis.video.colour import Colours
-from vadis.video.confinement import memory_refusal
-from vadis.video.container import FORMATS, refusal, regular_file
-from vadis.video.decoding import Decoder
-from vadis.video.facts import FLAGS, PARTIAL_FLAGS, Limits, VideoFacts
-from vadis.video.frames import GridFrame, SourceFrame
+from vadis.video.container import FORMATS, Header, best_stream, read_header, refusal, regular_file
+from vadis.video.decoding import Decoder, place_before, seek_ticks
+from vadis.video.isolated.sandbox import memory_refusal
+from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
-from vadis.video.seeking import place_before, seek_ticks
-from vadis.video.stream import Header, best_stream, read_header
 from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vadis.atomic import FULL_DISK
 from vadis.errors import UsageError, VadisError, VideoError
+from vadis.files import FULL_DISK
 from vadis.results import printable
-from vadis.video.facts import Limits, network_patience
-from vadis.video.isolation import ChildVideo, Decoders
+from vadis.video.isolated.pool import ChildVideo, Decoders
+from vadis.video.metadata import Limits, network_patience
 from vadis.video.sources import VIDEO_EXTENSIONS, Stamp, remote_scheme
 from vadis.video.sources import stamp as local_stamp
 
@@ -110,7 +110,7 @@ def stamp(path: str) -> Stamp:
         info = store_of(path).info(path)
     except VadisError:
         raise
-    except Exception:  # noqa: BLE001 (every store has its own errors; fetching the file will say it)
+    except Exception:  # noqa: BLE001 (a codec that Matroska does not take, which raises nearly anything)
         return Stamp(None, None)
     return Stamp(info.get("size"), _mtime(info))
 

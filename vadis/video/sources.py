@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, overload
 
 from vadis.errors import NothingToDoError, UsageError, VideoError, what_next
+from vadis.parsing import decode, is_text
 from vadis.results import printable
-from vadis.text import decode, is_text
 from vadis.video.container import is_container, is_ogg_without_video, os_refusal, regular_file
 
 VIDEO_EXTENSIONS = (
@@ -63,7 +63,7 @@ class Stamp(NamedTuple):
 def stamp(path: str) -> Stamp:
     """The stamp of a file as it is now."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
     except (OSError, ValueError):
         return Stamp(None, None)
     seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)  # before 1970: -0.5 s is -1 and 500000000

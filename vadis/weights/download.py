@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from vadis.atomic import temporary_beside
 from vadis.errors import UnreachableError, WeightsError
-from vadis.video.facts import network_patience
+from vadis.files import temporary_beside
+from vadis.video.metadata import network_patience
 from vadis.weights import cache, http_get
-from vadis.weights.cache import Notify
+from vadis.weights.cache import Notify, git_blob_id, sha256_of, write_error
 from vadis.weights.catalog import RemoteFile
-from vadis.weights.disk import write_error
-from vadis.weights.git_blob import git_blob_id, sha256_of
 
 Progress = Callable[[str, int, int | None], None]  # what, bytes done, bytes in all (None: not known)
 

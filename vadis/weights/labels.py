@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from vadis.errors import WeightsError, what_next
-from vadis.text import encoding_of
+from vadis.parsing import encoding_of
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import torch
 
-from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError, what_next
+from vadis.files import temporary_beside
 from vadis.models import Model
 from vadis.weights import cache
-from vadis.weights.cache import Notify
+from vadis.weights.cache import Notify, write_error
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS, unknown_model
 from vadis.weights.convert import convert
-from vadis.weights.disk import write_error
 from vadis.weights.download import Progress, is_offline, obtain
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file

@@ -21,14 +21,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vadis.atomic import temporary_beside
 from vadis.device import resolve_device
 from vadis.errors import WeightsError, what_next
+from vadis.files import temporary_beside
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
-from vadis.streams import FLOW_BOUND
+from vadis.preprocessing import FLOW_BOUND
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.disk import write_error
+from vadis.weights.cache import write_error
 from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vadis.models import Model
 from vadis.weights.catalog import WEIGHTS, TensorSums
-from vadis.weights.crc32c import crc32c
 from vadis.weights.labels import published_labels
+from vadis.weights.tf_checkpoint import crc32c
 
 LAST_BIAS = "Logits.Conv3d_0c_1x1.conv.bias"
 NOT_PUBLISHED = (".norm.weight", ".num_batches_tracked")  # endings of what DeepMind's networks do not have

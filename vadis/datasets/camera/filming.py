@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vadis.datasets.camera.paths import Path
 from vadis.datasets.camera.scenes import TILE, Pixels, Scene, Thing
-from vadis.report.opencv import opencv
+from vadis.video.encoder import load_opencv
 
 SIDES = (120, 144, 160, 180, 208, 240, 256)  # px, the short side
 SHAPES = (1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)  # width by height; now and then upright
@@ -84,7 +84,7 @@ def _exposed(scene: Scene, path: Path, camera: Camera, seconds: float) -> Pixels
 
 def render(scene: Scene, path: Path, size: tuple[int, int], seconds: float) -> Pixels:
     """The view at one moment, without the flaws of a camera: uint8 (H, W, 3)."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     picture: Pixels | None = None
     for thing in scene.things:
         matrix = _matrix(thing, path, size, seconds)
@@ -129,7 +129,7 @@ def _developed(
     random: np.random.Generator,
 ) -> Pixels:
     """A picture with the camera's flaws."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     if camera.softness:
         picture = cv2.GaussianBlur(picture, (0, 0), camera.softness)
     gain = 1 + camera.gain * float(np.sin(2 * np.pi * (camera.gain_hertz * seconds + phase)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.report.opencv import opencv
+from vadis.video.encoder import load_opencv
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) or (H, W)
 
@@ -74,7 +74,7 @@ def _runner(radius: float, random: np.random.Generator) -> Thing:
     """A blob that crosses the view, or swings in it; in some videos the camera follows it."""
     mask = np.zeros((TILE, TILE), np.uint8)
     points = _blob(np.array([TILE / 2, TILE / 2]), radius, random)
-    opencv().fillPoly(mask, [points], 255, opencv().LINE_AA)
+    load_opencv().fillPoly(mask, [points], 255, load_opencv().LINE_AA)
     crosses = random.random() < 0.6
     velocity = random.normal(0, 90, 2) if crosses else random.normal(0, 8, 2)
     swing = np.zeros(2) if crosses else random.normal(0, 18, 2)
@@ -92,7 +92,7 @@ def _runner(radius: float, random: np.random.Generator) -> Thing:
 
 def _texture(random: np.random.Generator) -> Pixels:
     """Noise of several scales in a few colours, with shapes and marks on it: (TILE, TILE, 3)."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     height = np.zeros((TILE, TILE), np.float32)
     roughness = random.uniform(0.45, 0.95)
     for octave in range(7):
@@ -113,7 +113,7 @@ def _texture(random: np.random.Generator) -> Pixels:
 
 def _shape(colours: Pixels, random: np.random.Generator) -> None:
     """A blob, a disc, a frame or a line in one colour."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     colour = [int(each) for each in random.integers(0, 256, 3)]
     a, b = (tuple(int(each) for each in random.integers(0, TILE, 2)) for _ in range(2))
     thickness = int(random.choice([-1, -1, 1, 2, 5]))
@@ -142,7 +142,7 @@ def _writing(colours: Pixels, random: np.random.Generator) -> None:
 
 def _holes(random: np.random.Generator) -> Pixels:
     """The mask of a near layer: posts, or leaves, with much room between them."""
-    cv2 = opencv()
+    cv2 = load_opencv()
     mask = np.zeros((TILE, TILE), np.uint8)
     if random.random() < 0.5:
         for _ in range(random.integers(2, 6)):

@@ -19,16 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vadis.atomic import temporary_beside
 from vadis.datasets.camera.filming import draw_camera, film
 from vadis.datasets.camera.paths import CLASSES, draw_path
 from vadis.datasets.camera.scenes import draw_scene
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VadisError, what_next
+from vadis.files import temporary_beside
 from vadis.parsing import parse_json
-from vadis.report.opencv import opencv
-from vadis.report.video_file import video_file
 from vadis.results import printable
+from vadis.video.encoder import load_opencv, video_file
 
 ABOUT_NAME = "camera-motion.json"  # beside the splits: what they were made by
 VERSION = 1  # to be raised with whatever changes the videos
@@ -77,7 +76,7 @@ def write_dataset(
         UsageError: where ``root`` holds a dataset made otherwise.
         VadisError: where the disk does not take it, or OpenCV cannot be loaded.
     """
-    opencv()
+    load_opencv()
     _claim(root, amount)
     every = [(split, label, number) for split in SHARES for label in CLASSES for number in range(amount.of(split))]
     missing = [work for work in every if not video_path(root, work).exists()]
@@ -123,7 +122,7 @@ def _seed(*parts: int | str) -> list[int]:
 def _begin_worker() -> None:
     """One thread each; an interruption is the main process's affair."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    opencv().setNumThreads(1)
+    load_opencv().setNumThreads(1)
 
 
 def _claim(root: Path, amount: Amount) -> None:

@@ -1,0 +1,176 @@
+"""What a person sees of a training run: two lines on a terminal, which leave; plain lines elsewhere."""
+
+import io
+import re
+import sys
+
+import pytest
+from rich.console import Console
+
+from tests.pseudo_terminal import on_a_terminal
+from vadis.cli import terminal
+from vadis.cli import training_progress as live
+from vadis.cli.training_progress import last_line, line, training_progress
+from vadis.training.log import MemoryShort, Resumed, Saved, StepDone, Validated
+
+
+def step_done(step: int, steps: int = 5_000, **changes) -> StepDone:
+    values = {"epoch": 0.5, "loss": 9.9, "smoothed_loss": 1.2345, "smoothed_accuracy": 0.567, "learning_rate": 0.001}
+    values |= {"gradient_norm": 2.0, "clips_per_second": 12.34, "seconds_left": 3723.0, **changes}
+    return StepDone(step, steps, **values)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """What time it is: its only value can be set."""
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    return now
+
+
+def drawn(width: int, *events) -> list[str]:
+    """The lines on a terminal of this width, after ``events``."""
+    now = live._Now("rgb")
+    for event in events:
+        now.take(event)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(now)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_step_in_one_line():
+    said = "rgb step 1,234/5,000  loss 1.234  accuracy 56.7%  rate 0.001  12.3 clips/s  1:02:03 left"
+    assert line("rgb", step_done(1_234)) == said
+
+
+def test_two_lines_say_where_the_run_is():
+    bar, figures = drawn(80, step_done(1_234), Validated(1_000, 0.5, 0.612, 0.001, is_best=True), step_done(1_235))
+    assert re.fullmatch(r"rgb  \S+ *  1,235/5,000  1:02:03 left", bar)
+    assert figures.split("  ") == [
+        "",
+        "",
+        " loss 1.234",
+        "accuracy 56.7%",
+        "validation 61.2%",
+        "rate 0.001",
+        "12.3 clips/s",
+    ]
+
+
+@pytest.mark.parametrize("width", [10, 30, 50, 79, 80, 140])
+@pytest.mark.parametrize("seconds_left", [0.0, 3e6])
+def test_they_fit_any_width_and_show_no_half_figure(width, seconds_left):
+    event = step_done(104_999, 155_000, seconds_left=seconds_left, smoothed_loss=1234.5, smoothed_accuracy=1.0)
+    lines = drawn(width, Validated(1_000, 0.5, 1.0, 0.001, is_best=True), event)
+    assert len(lines) == 2
+    assert all(len(one) <= width for one in lines)
+    assert re.fullmatch(
+        r" *(loss [\d.]+)?(  accuracy [\d.]+%)?(  validation [\d.]+%)?(  rate \S+)?(  [\d.]+ clips/s)? *", lines[1]
+    )
+
+
+def test_the_numbers_do_not_jump_about():
+    for step in (1, 20, 300, 4_000):
+        assert f"  {step:5,}/5,000  " in drawn(80, step_done(step))[0]
+
+
+def test_before_the_first_step():
+    assert [one.rstrip() for one in drawn(80)] == ["rgb: the first step"]
+
+
+def test_elsewhere_a_line_now_and_then_and_one_at_the_end(capsys, clock):
+    with training_progress("flow") as report:
+        for step in range(1, 26):
+            report(step_done(step, 25))
+            clock[0] += 1
+        report(Validated(25, 1.5, 0.25, 0.001, is_best=True))
+    said = capsys.readouterr().err.splitlines()
+    assert [one.split("  ")[0] for one in said] == [
+        "flow step 1/25",
+        "flow step 11/25",
+        "flow step 21/25",
+        "flow after step 25: validation loss 1.500, accuracy 25.0%, the best so far",
+        "flow: 25 of 25 steps done after 0:25, loss 1.234, accuracy 56.7%",
+    ]
+
+
+def test_an_interruption_says_how_far_it_came(capsys, clock):
+    with pytest.raises(KeyboardInterrupt), training_progress("rgb") as report:
+        report(step_done(7))
+        clock[0] += 65
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.splitlines()[-1] == last_line("rgb", step_done(7), 65)
+
+
+def test_a_run_without_a_step_says_nothing_of_steps(capsys):
+    with training_progress("rgb") as report:
+        report(Resumed(9, "x", ("step-10",), ()))
+    assert capsys.readouterr().err.splitlines() == [
+        "rgb: goes on after step 9",
+        "rgb: the checkpoint step-10 is damaged, and was passed over",
+    ]
+
+
+def test_quiet_leaves_only_problems(capsys, monkeypatch):
+    monkeypatch.setattr(terminal.settings, "quiet", True)
+    with training_progress("rgb") as report:
+        report(step_done(1))
+        report(Validated(1, 1.5, 0.25, 0.001, is_best=False))
+        report(Saved(1, "x", 1))
+        report(MemoryShort(1, 4, 8, 16))
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "memory ran out" in said
+
+
+ON_A_TERMINAL = """
+import time
+from vadis.cli.training_progress import training_progress
+from vadis.training.log import StepDone, Validated
+with training_progress("rgb") as report:
+    for step in (1, 2):
+        report(StepDone(step, 2, 1.0, 1.0, 1.0, 0.5, 0.1, 1.0, 8.0, 2.0 - step))
+        time.sleep(0.3)
+        report(Validated(step, 1.5, 0.25, 0.1, step == 1))
+print("the end")
+"""
+
+
+def shown_at_the_end(written: str) -> list[str]:
+    """The screen that ``written`` leaves: carriage return, line feed, cursor up and erase line, as a terminal obeys."""
+    screen, row, column = [""], 0, 0
+    for code, char in re.findall(r"\x1b\[([\d;?]*[A-Za-z])|([^\x1b])", written):
+        if code.endswith("A"):
+            row -= int(code[:-1] or 1)
+        elif code == "2K":
+            screen[row] = ""
+        elif char == "\r":
+            column = 0
+        elif char == "\n":
+            row += 1
+            screen += [""] * (row + 1 - len(screen))
+        elif char:
+            screen[row] = screen[row].ljust(column)[:column] + char + screen[row][column + 1 :]
+            column += 1
+    return [one.rstrip() for one in screen if one.strip()]
+
+
+def test_on_a_terminal_only_plain_lines_stay():
+    written, code = on_a_terminal(sys.executable, "-c", ON_A_TERMINAL, columns=80)
+    assert code == 0, written
+    assert "━" in written
+    assert "\x1b[?25h" in written, "the cursor is shown again"
+    said = shown_at_the_end(written)
+    assert said[:2] == [
+        "rgb after step 1: validation loss 1.500, accuracy 25.0%, the best so far",
+        "rgb after step 2: validation loss 1.500, accuracy 25.0%",
+    ]
+    assert re.fullmatch(r"rgb: 2 of 2 steps done after 0:0\d, loss 1.000, accuracy 50.0%", said[2])
+    assert said[3:] == ["the end"]
+
+
+def test_a_terminal_that_obeys_nothing_gets_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    code = ON_A_TERMINAL.replace("import time", "import os, time\nos.environ['TERM'] = 'dumb'", 1)
+    written, _ = on_a_terminal(sys.executable, "-c", code, columns=80)
+    assert "\x1b" not in written
+    assert "rgb step 1/2  loss 1.000" in written

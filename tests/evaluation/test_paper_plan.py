@@ -1,0 +1,166 @@
+"""The commands for missing cells: all there, each once, in an order in which they can be run."""
+
+import hashlib
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.trained_run import begun, write_tested, write_trained
+from vadis.evaluation.paper_plan import STAGES, Plan, plan
+from vadis.evaluation.paper_tables import TABLES, paper_table
+from vadis.evaluation.run_index import find_runs
+
+ALL = {"rgb": 700, "flow": 800, "both": 900}
+
+
+def planned(number: int, root: Path) -> Plan:
+    return plan(paper_table(number), find_runs(root), root)
+
+
+def commands(number: int, root: Path) -> list[str]:
+    return [" ".join(job.command) for job in planned(number, root).jobs]
+
+
+def option(command: str, name: str) -> str | None:
+    words = shlex.split(command)
+    return words[words.index(name) + 1] if name in words else None
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_all_cells_are_filled_each_by_one_run_for_each_split(number: int, tmp_path: Path) -> None:
+    filled = [cell for job in planned(number, tmp_path / "runs").jobs for cell in job.fills]
+    wanted = [cell for cell in paper_table(number).cells() for _ in cell.splits]
+    assert sorted(filled) == sorted(wanted)
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_what_a_command_needs_is_made_before_it(number: int, tmp_path: Path) -> None:
+    made: set[str] = set()
+    for command in commands(number, tmp_path):
+        words = shlex.split(command)
+        if words[:3] == ["vadis", "weights", "download"]:
+            made |= set(words[3:])
+            continue
+        needed = [option(command, "--from"), option(command, "--flow-store"), option(command, "--model")]
+        needed += ["inception-v1-imagenet"] if option(command, "--init") == "imagenet" else []
+        assert {name for name in needed if name} <= made, command
+        folder = option(command, "-o")
+        assert folder is not None
+        assert folder not in made, "a folder for each run"
+        made |= {folder, f"{folder}/model.safetensors"}
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_the_command_line_takes_every_command(number: int, tmp_path: Path) -> None:
+    """Options and values are those of the real commands; they stop at the dataset, which is not there."""
+    from vadis.cli import app
+    from vadis.errors import UsageError
+
+    seen = set()
+    for command in commands(number, tmp_path / "runs"):
+        words = shlex.split(command)[1:]
+        kind = tuple(word for word in words if "/" not in word and "imagenet" not in word)
+        if words[0] == "weights" or kind in seen:
+            continue
+        seen.add(kind)
+        outcome = CliRunner().invoke(app, words)
+        assert isinstance(outcome.exception, UsageError), (command, outcome.output)
+        assert any(name in str(outcome.exception) for name in ("ucf101", "hmdb51", "kinetics400")), command
+
+
+def test_a_kinetics_model_comes_first_where_none_is_published(tmp_path: Path) -> None:
+    jobs = planned(4, tmp_path).jobs
+    assert [job.stage for job in jobs] == sorted((job.stage for job in jobs), key=STAGES.index)
+    kinetics = [" ".join(job.command) for job in jobs if job.stage == "kinetics"]
+    assert sum("--arch c3d" in command for command in kinetics) == 1
+    assert not any("--arch i3d" in command for command in kinetics)
+
+
+def test_a_finished_kinetics_model_is_used_where_it_lies(tmp_path: Path) -> None:
+    run = write_trained(tmp_path / "mine" / "k", "c3d", "kinetics", {"rgb": 1})
+    (run / "model.safetensors").write_bytes(b"a model")
+    found = commands(4, tmp_path)
+    assert not any("kinetics400/" in command and "c3d" in command for command in found)
+    starts = {option(command, "--from") for command in found if "c3d" in command} - {None}
+    assert starts == {str(run / "model.safetensors")}
+
+
+def test_only_what_is_missing_is_planned(tmp_path: Path) -> None:
+    for start in ("i3d-kinetics400", "i3d-kinetics400-scratch"):
+        for dataset in ("ucf101", "hmdb51"):
+            for split in (1, 2, 3):
+                if (start, dataset, split) != ("i3d-kinetics400", "hmdb51", 3):
+                    folder = tmp_path / f"{start}{dataset}{split}"
+                    write_trained(folder, "i3d", dataset, ALL, split=split, start=begun(start))
+    download, flow, last = commands(5, tmp_path)
+    assert download == "vadis weights download i3d-kinetics400"
+    assert flow == f"vadis flow hmdb51/ -o {tmp_path}/flow/hmdb51"
+    assert option(last, "--split") == "3"
+    write_trained(tmp_path / "last", "i3d", "hmdb51", ALL, split=3, start=begun("i3d-kinetics400"))
+    assert commands(5, tmp_path) == []
+
+
+def test_one_column_is_trained_alone(tmp_path: Path) -> None:
+    write_trained(tmp_path / "a", "i3d", "ucf101", {"flow": 900}, imagenet=True)
+    write_tested(tmp_path / "b", "i3d-kinetics400", "i3d", "kinetics", ALL)
+    found = [command for command in commands(2, tmp_path) if "--arch i3d" in command and "ucf101" in command]
+    assert len(found) == 1
+    assert option(found[0], "--streams") is None, "RGB is missing, and both"
+    write_trained(tmp_path / "c", "i3d", "hmdb51", {"flow": 900, "both": 910}, imagenet=True)
+    found = [command for command in commands(2, tmp_path) if "--arch i3d" in command and "hmdb51" in command]
+    assert option(found[0], "--streams") == "rgb"
+    assert option(found[0], "--flow-store") is None
+
+
+def test_an_interrupted_run_goes_on_and_another_is_left_alone(tmp_path: Path) -> None:
+    write_trained(tmp_path / "c3d-ucf101-original", "c3d", "ucf101", {"rgb": 1}, is_tested=False)
+    write_trained(tmp_path / "c3d-hmdb51-original", "c3d", "hmdb51", {"rgb": 1}, width=0.5)
+    c3d = {option(command, "-o"): command for command in commands(2, tmp_path) if "--arch c3d" in command}
+    assert c3d[f"{tmp_path}/c3d-ucf101-original"].endswith("--resume")
+    assert not c3d[f"{tmp_path}/c3d-hmdb51-original-2"].endswith("--resume")
+
+
+def test_a_folder_with_a_blank_in_its_name_is_quoted(tmp_path: Path) -> None:
+    root = tmp_path / "my runs"
+    run = write_trained(root / "k", "c3d", "kinetics", {"rgb": 1})
+    (run / "model.safetensors").write_bytes(b"a model")
+    found = [command for command in commands(4, root) if "--from" in command and "c3d" in command]
+    assert {option(command, "--from") for command in found} == {str(run / "model.safetensors")}
+    assert all(
+        option(
+            command,
+            "-o",
+        ).startswith(str(root))
+        for command in found
+    )  # type: ignore[union-attr]
+
+
+def test_models_in_the_cache_are_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "cache" / "models" / "i3d-kinetics400.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert commands(5, tmp_path)[0] == "vadis weights download i3d-kinetics400-scratch"
+
+
+def test_the_total_is_the_sum(tmp_path: Path) -> None:
+    whole = planned(5, tmp_path)
+    assert whole.gpu_hours(10) == pytest.approx(2 * whole.gpu_hours(20))
+    assert whole.gpu_hours(10) == pytest.approx(sum(job.effort.gpu_hours(10) for job in whole.jobs))
+    kinds = whole.num_bytes()
+    assert kinds["videos"] == 6.9e9 + 2.1e9
+    assert kinds["flow"] == sum(job.effort.num_bytes.get("flow", 0) for job in whole.jobs)
+
+
+def test_a_run_from_a_planned_model_is_recognised_when_it_is_finished(tmp_path: Path) -> None:
+    """The names of the plan's folders do not matter: what was done there does."""
+    before = write_trained(tmp_path / "any-name", "fused", "kinetics", {"both": 600}, imagenet=True)
+    (before / "model.safetensors").write_bytes(b"fused")
+    start = begun("fused-kinetics-split1", "fused", hashlib.sha256(b"fused").hexdigest())
+    write_trained(tmp_path / "other-name", "fused", "ucf101", {"both": 940}, mode="fixed", start=start)
+    assert not any(
+        "fused-ucf101-fixed-imagenet" in command or "fused-kinetics-imagenet" in command
+        for command in commands(4, tmp_path)
+    )

@@ -1,0 +1,172 @@
+"""Features over time: which numbers, at which seconds, and how they are kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.make_model import make_model
+from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
+from tests.synthetic import write_video
+from vadis.errors import UsageError
+from vadis.inference.features import (
+    extract_features,
+    features_of,
+    mean_features,
+    save_features,
+    saved_settings,
+    settings_of,
+)
+from vadis.inference.predict import WHOLE_VIDEO, Sliding
+from vadis.inference.scores import softmax
+from vadis.models import Model
+from vadis.models.i3d_inference import FEATURES, LAYERS, LOGITS
+from vadis.preprocessing import centre_crop, network_input
+from vadis.video.reader import open_video
+from vadis.weights.model_file import load_model_file, save_model
+
+pytestmark = pytest.mark.usefixtures("quick_tvl1")
+
+TOLERANCE = 1e-5  # of the largest number: the inference form beside the training form
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model_file(make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 16, classes=5))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "clip.mp4", num_frames=70, size=(96, 64), seed=1)
+
+
+def test_pooled_features_every_8_frames(model: Model, video: Path) -> None:
+    features, seconds = extract_features(video, model)
+    assert {stream: array.shape for stream, array in features.items()} == {"rgb": (8, 64), "flow": (8, 64)}
+    np.testing.assert_allclose(seconds, [0.32 * (step + 1) for step in range(8)])
+
+
+def test_the_last_layer_makes_the_videos_scores_of_them(model: Model, video: Path) -> None:
+    features, _ = extract_features(video, model)
+    logits = np.zeros(5)
+    for stream, array in features.items():
+        last = model.networks[stream].get_submodule("Logits.Conv3d_0c_1x1.conv")
+        logits += last(torch.from_numpy(array.mean(axis=0)).view(1, -1, 1, 1, 1)).detach().numpy().reshape(-1)
+    by_layer, _ = extract_features(video, model, layer=LOGITS)
+    expected = sum(array.mean(axis=0) for array in by_layer.values())
+    np.testing.assert_allclose(softmax(logits), softmax(expected), atol=1e-5)
+
+
+def test_the_mean_of_a_part_is_that_of_its_steps(model: Model, video: Path, tmp_path: Path) -> None:
+    steps, _ = extract_features(video, model)
+    for stream, row in mean_features(video, model).items():
+        np.testing.assert_allclose(row, steps[stream].mean(axis=0), rtol=1e-5, atol=1e-6)
+    frames = np.stack([frame.pixels for frame in _opened(video)])
+    cut = write_video(tmp_path / "cut.mkv", frames=frames[5:15], codec="ffv1")
+    whole = write_video(tmp_path / "whole.mkv", frames=frames, codec="ffv1")
+    rgb = model.only(("rgb",))
+    part = mean_features(whole, rgb, start_frame=5, max_frames=10)
+    np.testing.assert_allclose(part["rgb"], mean_features(cut, rgb)["rgb"], rtol=1e-5, atol=1e-6)
+    assert set(mean_features(video, model, max_frames=1)) == {"rgb"}  # one frame has no flow
+
+
+def _opened(path: Path) -> list:
+    with open_video(path) as opened:
+        return list(opened)
+
+
+@pytest.mark.parametrize(("layer", "stride"), [("Conv3d_1a_7x7", 2), ("Mixed_3c", 2), ("Mixed_4f", 4), ("Mixed_5c", 8)])
+def test_any_endpoint_averaged_over_space(model: Model, video: Path, layer: str, stride: int) -> None:
+    rgb = model.only(("rgb",))
+    features, seconds = extract_features(video, rgb, layer=layer)
+    with open_video(video) as opened:
+        frames = np.stack([frame.pixels for frame in opened])
+    clip = network_input(centre_crop(frames, "rgb"), "rgb")
+    with torch.inference_mode():
+        expected = dict(model.networks["rgb"].endpoints(clip))[layer].mean(dim=(3, 4))[0].T.numpy()
+    assert features["rgb"].shape == expected.shape == (-(-70 // stride), expected.shape[1])
+    assert np.abs(features["rgb"] - expected).max() < TOLERANCE * np.abs(expected).max()
+    np.testing.assert_allclose(seconds, (np.arange(-(-70 // stride)) + 0.5) * stride / 25)
+
+
+@pytest.mark.parametrize("layer", [LOGITS, FEATURES, "Mixed_5c"])
+@pytest.mark.parametrize("frames", [65, 67])
+def test_both_streams_equal_the_plain_network(model: Model, tmp_path: Path, frames: int, layer: str) -> None:
+    path = write_video(tmp_path / "odd.mp4", num_frames=frames, size=(96, 64), seed=frames)
+    features, seconds = extract_features(path, model, layer=layer)
+    cells = plain_outputs(cropped_clip(path), model, "Mixed_5c" if layer == FEATURES else layer)
+    for stream, steps in cells.items():
+        expected = (steps[:-1] + steps[1:]) / 2 if layer == FEATURES else steps
+        assert relative_difference(features[stream], expected) < TOLERANCE
+    centres = np.arange(9) + 0.5 if layer == "Mixed_5c" else np.arange(8) + 1.0
+    np.testing.assert_allclose(seconds, 8 * centres / 25)
+
+
+@pytest.mark.parametrize(("start", "most", "count"), [(0, 69, 69), (3, 66, 66), (10, 500, 75), (7, 70, 70)])
+def test_the_mean_of_a_part_is_the_plain_networks(
+    model: Model, tmp_path: Path, start: int, most: int, count: int
+) -> None:
+    """As ``--mode fixed`` learns from it; the part promises its own length, and its progress counts to that."""
+    path, seen = write_video(tmp_path / "long.mp4", num_frames=85, size=(96, 64), seed=2), []
+    rgb = model.only(("rgb",))
+    found = mean_features(path, rgb, start_frame=start, max_frames=most, progress=seen.append)
+    cells = plain_outputs(cropped_clip(path, slice(start, start + most)), rgb, "Mixed_5c")["rgb"]
+    assert relative_difference(found["rgb"], ((cells[:-1] + cells[1:]) / 2).mean(axis=0)) < TOLERANCE
+    assert {event.frames_total for event in seen} == {seen[-1].frames_done} == {count}
+
+
+def test_one_set_per_window(model: Model, video: Path) -> None:
+    features, seconds = extract_features(video, model, sliding=Sliding(window=32, stride=32))
+    assert features["flow"].shape == (3, 64)
+    np.testing.assert_allclose(seconds, [16 / 25, 48 / 25, (38 + 16) / 25])
+
+
+def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model, video: Path) -> None:
+    own = replace(model, card=replace(model.card, provenance={"mirror": False}))
+    with pytest.raises(UsageError, match="tells left from right"):
+        features_of(video, own, flip=True)
+
+
+def test_a_model_may_be_given_by_its_path(model: Model, video: Path, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", model.card, {name: net.state_dict() for name, net in model.networks.items()})
+    expected, _ = extract_features(video, model)
+    found, _ = extract_features(video, tmp_path / "m")
+    np.testing.assert_array_equal(found["rgb"], expected["rgb"])
+
+
+def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:
+    with pytest.raises(UsageError, match="no layer named 'conv5'") as caught:
+        extract_features(video, model, layer="conv5")
+    assert caught.value.hint is not None
+    assert all(layer in caught.value.hint for layer in LAYERS)
+
+
+def test_a_file_holds_features_times_record_and_settings(model: Model, video: Path, tmp_path: Path) -> None:
+    settings = settings_of(model, FEATURES, WHOLE_VIDEO, flip=False)
+    found = features_of(video, model)
+    path = tmp_path / "clip.npz"
+    save_features(found, path, settings)
+    with np.load(path, allow_pickle=False) as arrays:
+        assert set(arrays) == {"rgb", "flow", "seconds", "record", "settings"}
+        np.testing.assert_array_equal(arrays["flow"], found.arrays["flow"])
+        assert '"status": "ok"' in str(arrays["record"])
+    assert saved_settings(path) == settings
+    assert [entry.name for entry in tmp_path.iterdir()] == ["clip.npz"]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_cut_off_file_is_no_features_file(model: Model, video: Path, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "clip.npz"
+    save_features(features_of(video, model.only(("rgb",))), path, {"layer": FEATURES})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert saved_settings(path) is None
+    assert saved_settings(tmp_path / "absent.npz") is None
+
+
+def test_times_count_from_the_start_of_the_file_as_players_do(model: Model, tmp_path: Path) -> None:
+    times = [2 + i / 25 for i in range(70)]
+    late = write_video(tmp_path / "late.mp4", num_frames=70, size=(96, 64), seed=1, pts_seconds=times, audio=True)
+    _, seconds = extract_features(late, model.only(("rgb",)))
+    np.testing.assert_allclose(seconds, [2 + 0.32 * (step + 1) for step in range(8)], atol=0.05)

@@ -1,0 +1,135 @@
+"""Fast convolution and pooling on the CPU against the plain operations, at random and odd sizes."""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vadis.models import cpu_kernels
+from vadis.models.cpu_kernels import KEPT, LEAST_KEPT, MOST_KEPT, max_pool, recycled
+from vadis.models.i3d import same_padding
+from vadis.models.winograd import DirectConvolution, FilteredConvolution, FilteredStem, onednn_convolution
+
+TOLERANCE = 2e-5  # of the largest value, against float64
+
+
+def channels_last(*shape: int, seed: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def drawn(count: int, seed: int) -> list[tuple[int, int, int, int, int]]:
+    """(batch, channels, T, H, W), a batch of 1 and a single frame among them."""
+    draw = random.Random(seed)
+    cases = [(1, 16, 1, 1, 1), (1, 32, 4, 7, 7), (2, 16, 5, 3, 9)]
+    sizes = [(draw.randint(1, 12), draw.randint(1, 15), draw.randint(1, 15)) for _ in range(count)]
+    return cases + [(draw.randint(1, 2), 16 * draw.randint(1, 3), *size) for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "front"), [(shape, front) for shape in drawn(12, seed=1) for front in (0, 1) if shape[2] + 2 * front >= 3]
+)
+def test_filtered_convolution_equals_the_plain_one(shape: tuple[int, ...], front: int) -> None:
+    x = channels_last(*shape, seed=2)
+    weight, bias = torch.randn(48, shape[1], 3, 3, 3) / (27 * shape[1]) ** 0.5, torch.randn(48)
+    expected = functional.conv3d(x.double(), weight.double(), bias.double(), padding=(front, 1, 1)).relu()
+    found = FilteredConvolution(weight, bias)(x, (front, 1, 1))
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("front", [0, 1, 3])
+@pytest.mark.parametrize("size", [(7, 8, 8), (8, 9, 23), (11, 31, 8), (24, 13, 40)])
+def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tuple[int, int, int]) -> None:
+    x = channels_last(1 + front % 2, channels, *size, seed=6)
+    weight, bias = torch.randn(16, channels, 7, 7, 7) / (343 * channels) ** 0.5, torch.randn(16)
+    height, width = (same_padding(length, 7, 2) for length in size[1:])
+    padded = functional.pad(x.double(), (*width, *height, front, front))
+    expected = functional.conv3d(padded, weight.double(), bias.double(), 2).relu()
+    found = FilteredStem(weight, bias)(x, (front, 0, 0))
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+
+
+def test_rows_too_short_for_the_filtered_stem_are_refused() -> None:
+    with pytest.raises(ValueError, match="15 numbers"):
+        FilteredStem(torch.zeros(16, 3, 7, 7, 7), torch.zeros(16))(torch.zeros(1, 3, 9, 9, 5), (0, 0, 0))
+
+
+def test_memory_in_use_is_never_given_twice() -> None:
+    draw, held = random.Random(7), []
+    for step in range(15):
+        length = draw.randrange(LEAST_KEPT, LEAST_KEPT + 1000)
+        held.append((step, recycled(length).fill_(step)[draw.randrange(1000) :]))  # a view keeps all of it
+        if len(held) > KEPT or draw.random() < 0.5:
+            held.pop(draw.randrange(len(held)))
+        assert all(x.data_ptr() != y.data_ptr() for i, (_, x) in enumerate(held) for _, y in held[:i])
+        assert all((x[::4096] == number).all() for number, x in held)
+
+
+def test_memory_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "_kept", [])
+    first = recycled(LEAST_KEPT + 2000)
+    place = first.untyped_storage().data_ptr()
+    del first
+    assert recycled(LEAST_KEPT + 5).untyped_storage().data_ptr() == place
+    assert recycled(3, 4).shape == (3, 4)
+    assert recycled(MOST_KEPT + 1).shape == (MOST_KEPT + 1,)
+
+
+def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
+    x, weight, bias = channels_last(1, 128, 8, 14, 14, seed=3), torch.randn(64, 128, 3, 3, 3) / 58, torch.zeros(64)
+    exact = functional.conv3d(x.double(), weight.double(), padding=1).relu()
+    ways = (FilteredConvolution(weight, bias), DirectConvolution(weight, bias, (1, 1, 1), "relu"))
+    filtered, direct = ((way(x, (1, 1, 1)) - exact).abs().mean().item() for way in ways)
+    assert filtered < 6 * direct
+    assert filtered < 1e-6
+
+
+def test_a_convolution_serves_inputs_of_other_sizes_than_its_first() -> None:
+    """The weights are laid out for the first."""
+    weight, bias = torch.randn(384, 32, 3, 3, 3) / 30, torch.randn(384)
+    ways = [onednn_convolution(weight, bias, (1, 1, 1)), DirectConvolution(weight, bias, (1, 1, 1), "relu")]
+    for size in ((4, 7, 7), (8, 14, 14), (3, 5, 28)):
+        x = channels_last(1, 32, *size, seed=4)
+        expected = functional.conv3d(x, weight, bias, padding=1).relu()
+        for way in ways:
+            torch.testing.assert_close(way(x, (1, 1, 1)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "wanted"),
+    [
+        (16, 3, 1, FilteredConvolution),
+        (24, 3, 1, DirectConvolution),
+        (2, 7, 2, FilteredStem),
+        (3, 7, 1, DirectConvolution),
+    ],
+)
+def test_which_way_is_taken(channels: int, kernel: int, stride: int, wanted: type) -> None:
+    weight = torch.zeros(16, channels, kernel, kernel, kernel)
+    assert type(onednn_convolution(weight, torch.zeros(16), (stride, stride, stride))) is wanted
+
+
+@pytest.mark.parametrize("shape", drawn(8, seed=5))
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_max_pooling_equals_that_of_pytorch(
+    shape: tuple[int, ...], kernel: tuple[int, int, int], stride: tuple[int, int, int], threads: int
+) -> None:
+    x, draw = channels_last(*shape, seed=6), random.Random(str(shape))
+    least = [max(0, -(-(window - size) // 2)) for size, window in zip(shape[2:], kernel, strict=True)]
+    padding = tuple(draw.randint(*ends) for ends in zip(least, (window // 2 for window in kernel), strict=True))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = max_pool(x, kernel, stride, padding)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, functional.max_pool3d(x, kernel, stride, padding, ceil_mode=True))

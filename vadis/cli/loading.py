@@ -1,0 +1,120 @@
+"""What commands that walk videos have in common before they start: the inputs found, the model loaded."""
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from vadis.cli.terminal import complain, detail, download_progress, say, show
+from vadis.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from vadis.models.card import Model
+    from vadis.video.remote import FetchingDecoders
+    from vadis.video.sources import Found
+
+SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
+
+
+def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
+    """Every input once; says what was left out."""
+    from vadis.video.sources import find_videos
+
+    if allow_remote:
+        from vadis.video.remote import found_at
+
+        found = find_videos(inputs, from_file=from_file, nul=null, remote=found_at)
+    else:
+        found = find_videos(inputs, from_file=from_file, nul=null)
+    if found.num_ignored:
+        detail(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
+    if found.num_duplicates:
+        say(f"{found.num_duplicates} given more than once, taken once")
+    return found
+
+
+def fetching(
+    allow_remote: bool, scratch_gb: float | None, jobs: int, device: str
+) -> "AbstractContextManager[FetchingDecoders | None]":
+    """What opens videos that have to be fetched, where that is allowed."""
+    if not allow_remote:
+        return nullcontext()
+    from vadis.device import resolve_device
+    from vadis.inference.prefetch import num_jobs
+    from vadis.video.remote import FetchingDecoders
+
+    places = num_jobs(jobs, resolve_device(device))
+    return FetchingDecoders(int((scratch_gb or SCRATCH_GB_EACH * places) * 1e9), places)
+
+
+@contextmanager
+def _loading_what_stays() -> Iterator[None]:
+    """PyTorch and more, a million objects: none is looked at for garbage, now (0.2 s) or at the end (0.5 s)."""
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def load_chosen_or_stand_in(
+    name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
+) -> "Model":
+    """The model asked for, or the default.
+
+    Where no host gives the default, one that comes with vadis stands in for it, which is said even with ``--quiet``;
+    not where results are to be kept: what is in one file is of one model, today and tomorrow.
+    """
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
+
+    try:
+        return load_chosen(name, streams, device, offline)
+    except UnreachableError as unreachable:
+        if name is not None or to_keep or streams not in (None, "rgb"):
+            raise
+        ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+        complain(unreachable.message)
+        complain(
+            f"so {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for {ours} % of Kinetics' "
+            f"test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, or says how else to get it"
+        )
+        return load_chosen(STAND_IN, streams, device, offline)
+
+
+def load_chosen(name: str | None, streams: str | None, device: str, offline: bool) -> "Model":
+    """The model asked for, or the default, with the streams asked for; says what was loaded, and where it computes."""
+    from vadis.weights.catalog import DEFAULT_MODEL
+
+    model = load_quietly(name or DEFAULT_MODEL, streams, device, offline)
+    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
+    return model
+
+
+def load_quietly(name: str, streams: str | None, device: str, offline: bool, *, option: str = "--model") -> "Model":
+    """The model asked for, with the streams asked for, None: all that it has; downloads show their progress.
+
+    ``option`` is the command's own for a model, which the hint names where this one cannot be reached.
+    """
+    with _loading_what_stays():
+        from vadis.weights.load import load_model
+
+    try:
+        with download_progress() as progress:
+            model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
+    except UnreachableError as error:
+        raise UnreachableError(error.message, _without_network(option, error.hint)) from error
+    if streams is None:
+        return model
+    return model.only(("rgb", "flow") if streams == "both" else (streams,))
+
+
+def _without_network(option: str, otherwise: str | None) -> str:
+    """What works at once, and behind it what else can be done."""
+    from vadis.weights.catalog import STAND_IN
+
+    return f"`{option} {STAND_IN} --streams rgb` works without a network; or,\n{otherwise}"

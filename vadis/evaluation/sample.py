@@ -1,0 +1,218 @@
+"""DeepMind's published sample: a preprocessed video, and what their own networks say of it.
+
+kinetics-i3d publishes one video of UCF-101 as arrays (``catalog.SAMPLE``) and, in ``out/``, the norm of the logits and
+the twenty best classes of each of its models. A copy of those texts is in ``sample_outputs/``: imagenet_* from the
+commit that the catalog pins, no_imagenet_* from the repository's first commit, 6da69a3 (later ones repeat imagenet_*
+under that name, an error there). A model that agrees with them is the published one, run as published: the arrays go
+through the networks as the clips of ``vadis classify`` do, in chunks of the inference form.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vadis.errors import UsageError, WeightsError, what_next
+from vadis.inference.predict import over_whole_video
+from vadis.inference.prefetch import pace
+from vadis.models import MODELS, STREAM_CHANNELS, Model
+from vadis.results import printable
+from vadis.weights.cache import Notify, git_blob_id
+from vadis.weights.catalog import SAMPLE, WEIGHTS
+from vadis.weights.download import Progress, obtain
+from vadis.weights.published import published_name
+
+TOP = 20  # classes in a published list
+TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
+CROP = 224  # px
+MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
+INPUT_SLACK = 1e-3  # beyond [-1, 1]: rounding of float16
+_SCALES = {
+    "rgb": "bring pixels of 0 to 255 to it by x / 127.5 - 1",
+    "flow": "clip flow to 20 pixels in either direction, and divide by 20",
+}
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A class in a list of the best."""
+
+    label: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of an input: its logits, averaged over time."""
+
+    norm: float
+    top: tuple[Line, ...]  # the best first
+    logits: tuple[float, ...] = ()  # in the order of the labels; empty where only the best were published
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours beside the published, for one stream or "both"; ``largest_error`` (logits) is over the published classes."""
+
+    ours: Outputs
+    published: Outputs | None
+    largest_error: float | None
+    passed: bool | None  # None: nothing was published for this model and input
+
+
+def published_outputs(family: str, stream: str) -> Outputs:
+    """The published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
+    name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
+    text = resources.files("vadis.weights").joinpath("sample_outputs").joinpath(name).read_text(encoding="utf-8")
+    head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
+    top = []
+    for line in lines:
+        probability, logit, label = line.split(" ", 2)
+        top.append(Line(label, float(probability), float(logit)))
+    return Outputs(float(head.removeprefix("Norm of logits: ")), tuple(top))
+
+
+def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress, notify: Notify) -> dict[str, Path]:
+    """The sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
+    otherwise = "give the arrays by --rgb FILE.npy and --flow FILE.npy"
+    return {
+        stream: obtain(
+            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, otherwise=otherwise
+        )[0]
+        for stream in streams
+    }
+
+
+def read_array(path: Path, stream: str, min_frames: int) -> Array:
+    """A preprocessed video (T, 224, 224, C) float32 in [-1, 1] from a ``.npy`` file of that or (1, T, 224, 224, C).
+
+    Raises:
+        WeightsError: if the file is no array of numbers.
+        UsageError: if the array has another shape or range, or too few frames.
+    """
+    try:
+        if path.stat().st_size > MAX_ARRAY_BYTES:
+            hint = "give a clip of seconds, not a whole video"
+            raise UsageError(f"{path} is too large (more than {MAX_ARRAY_BYTES >> 30} GiB)", hint)
+        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}", what_next(error.errno)) from error
+    except (ValueError, EOFError, MemoryError) as error:
+        hint = "give an .npy file that numpy.save wrote, of an array of floating-point numbers"
+        raise WeightsError(f"{path} is not a NumPy array of numbers, or is damaged", hint) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise UsageError(f"{path} is not an array of floating-point numbers", hint="save it as float32, in [-1, 1]")
+    if array.ndim == 5 and array.shape[0] == 1:
+        array = array[0]
+    channels = STREAM_CHANNELS[stream]
+    if array.ndim != 4 or array.shape[1:] != (CROP, CROP, channels) or array.shape[0] < min_frames:
+        wanted = f"(1, T, {CROP}, {CROP}, {channels}) with at least {min_frames} frames"
+        message = f"{path} has the shape {array.shape}, not {wanted}, as the {stream} network needs it"
+        raise UsageError(message, hint=f"crop {CROP} × {CROP} out of each frame; the channels stand last")
+    if not np.abs(array).max() <= 1 + INPUT_SLACK:  # also refuses NaN
+        raise UsageError(f"the values in {path} are not all in [-1, 1]", hint=_SCALES[stream])
+    return np.ascontiguousarray(array, np.float32)
+
+
+def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
+    """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
+    least, size = MODELS[model.card.architecture].min_frames, pace(model.device).chunk_frames
+    logits = {}
+    for stream, array in arrays.items():
+        clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))
+        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=_clip)
+        rows = np.stack([found[stream] for _, found in steps])  # (steps, classes)
+        logits[stream] = rows.mean(axis=0, dtype=np.float64)
+    if len(logits) > 1:
+        logits["both"] = np.sum(list(logits.values()), axis=0)
+    return {stream: _outputs(values, model.card.labels) for stream, values in logits.items()}
+
+
+def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
+    """Run a model on preprocessed arrays and hold the outputs against those published, where there are any.
+
+    There are for the sample's own files, recognised by their content, and a published model with known outputs.
+
+    Raises:
+        UsageError: as ``read_array``, or for a model that does not see a video as one clip.
+        WeightsError: as ``read_array``.
+    """
+    architecture = MODELS[model.card.architecture]
+    if architecture.test_window is not None:
+        message = f"the sample is for I3D, and {printable(model.card.name)} is {architecture.title}"
+        raise UsageError(message, hint="name another `model`")
+    min_frames = architecture.min_frames
+    outputs = run(model, {stream: read_array(path, stream, min_frames) for stream, path in paths.items()})
+    is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
+    name = published_name(model) or model.card.name
+    family = WEIGHTS[name].sample_outputs if is_sample and name in WEIGHTS else None
+    return {
+        stream: compare(ours, published_outputs(family, stream) if family else None, model.card.labels)
+        for stream, ours in outputs.items()
+    }
+
+
+def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> Comparison:
+    """Pass or fail: the norm and the logits of all published classes agree, and no other class belongs among them."""
+    if published is None:
+        return Comparison(ours, None, None, None)
+    logits = dict(zip(labels, ours.logits, strict=True))
+    largest_error = max(abs(logits.get(line.label, -np.inf) - line.logit) for line in published.top)
+    tolerance = TOLERANCE * published.top[0].logit
+    names = {line.label for line in published.top}
+    intruders = [
+        line for line in ours.top if line.label not in names and line.logit > published.top[-1].logit + tolerance
+    ]
+    norm_agrees = abs(ours.norm - published.norm) <= TOLERANCE * published.norm
+    return Comparison(
+        ours, published, float(largest_error), largest_error <= tolerance and norm_agrees and not intruders
+    )
+
+
+def to_json(model: Model, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """The outcome as plain JSON values, all logits included; "passed" is None where nothing was published."""
+    verdicts = [comparison.passed for comparison in comparisons.values()]
+    return {
+        "model": model.card.name,
+        "model_sha256": model.sha256,
+        "passed": None if None in verdicts else all(verdicts),
+        "tolerance": TOLERANCE,
+        "streams": {stream: _comparison_json(comparison) for stream, comparison in comparisons.items()},
+    }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    ours, published = comparison.ours, comparison.published
+    return {
+        "norm": ours.norm,
+        "top": [vars(line) for line in ours.top],
+        "logits": list(ours.logits),
+        "published": published and {"norm": published.norm, "top": [vars(line) for line in published.top]},
+        "largest_error": comparison.largest_error,
+        "passed": comparison.passed,
+    }
+
+
+def _clip(array: Array, stream: str) -> Tensor:
+    """(T, 224, 224, C) → (1, C, T, 224, 224)."""
+    return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
+
+
+def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:
+    if not np.isfinite(logits).all():
+        raise WeightsError("the network gave a score that is not a number", hint="the model file may be damaged")
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    best = np.argsort(-logits, kind="stable")[:TOP]
+    top = tuple(Line(labels[index], float(probabilities[index]), float(logits[index])) for index in best)
+    return Outputs(float(np.linalg.norm(logits)), top, tuple(logits.tolist()))

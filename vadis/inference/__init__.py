@@ -1,0 +1,1 @@
+"""Run networks over videos: files in, labels or features out."""

@@ -1,0 +1,92 @@
+"""Clips → what a network eats: cropped, mirrored and scaled, per stream.
+
+The published preprocessing (google-deepmind/kinetics-i3d, README; paper, section 2.5): the frames come with their
+short side at 256 px; the network sees the 224×224 centre of them, RGB scaled to [-1, 1], flow truncated to ±20 px and
+divided by 20. Flow is computed on the whole resized frame and cropped afterwards. Axes: T time, H, W.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from vadis.video.metadata import SHORT_SIDE
+
+CROP = 224  # px, height and width of what the network sees
+FLOW_BOUND = 20.0  # px per frame; larger motions are truncated
+
+Array = NDArray[np.generic]  # uint8 frames (T, H, W, 3), or float32 flow (T, 2, H, W)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One of the two views of a video that the networks were trained on."""
+
+    channels: int
+    spatial_axes: tuple[int, int]  # of H and W in the arrays of this stream
+    to_input: Callable[[Array], Tensor]
+    mirror: Callable[[Tensor], Tensor]
+
+
+def rgb_input(frames: Array) -> Tensor:
+    """uint8 (T, H, W, 3) → float32 (1, 3, T, H, W) in [-1, 1], channels last in memory: no copy beyond the scaling."""
+    x = torch.from_numpy(frames).to(torch.float32).mul_(2 / 255).sub_(1)  # (T, H, W, 3)
+    return x.permute(3, 0, 1, 2).unsqueeze(0)  # (1, 3, T, H, W)
+
+
+def flow_input(flow: Array) -> Tensor:
+    """float32 (T, 2, H, W) in pixels per frame → (1, 2, T, H, W) in [-1, 1]."""
+    x = torch.from_numpy(flow).clamp(-FLOW_BOUND, FLOW_BOUND).div_(FLOW_BOUND)  # (T, 2, H, W)
+    return x.transpose(0, 1).unsqueeze(0)  # (1, 2, T, H, W)
+
+
+def mirror_rgb(x: Tensor) -> Tensor:
+    """(B, 3, T, H, W) with left and right exchanged."""
+    return x.flip(-1)
+
+
+def mirror_flow(x: Tensor) -> Tensor:
+    """(B, 2, T, H, W) with left and right exchanged: what moved left now moves right, so dx changes its sign."""
+    sign = torch.tensor([-1.0, 1.0], dtype=x.dtype, device=x.device).view(1, 2, 1, 1, 1)
+    return x.flip(-1) * sign
+
+
+STREAMS: dict[str, Stream] = {
+    "rgb": Stream(channels=3, spatial_axes=(1, 2), to_input=rgb_input, mirror=mirror_rgb),
+    "flow": Stream(channels=2, spatial_axes=(2, 3), to_input=flow_input, mirror=mirror_flow),
+}
+
+
+def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
+    """The ``size``×``size`` centre of every frame of ``stream``, as a copy, so that the whole frames can be freed.
+
+    Raises:
+        ValueError: where a frame is smaller than that.
+    """
+    cut = [slice(None)] * array.ndim
+    for axis in STREAMS[stream].spatial_axes:
+        start = (array.shape[axis] - size) // 2
+        if start < 0:
+            raise ValueError(f"no {size} px crop in an array of shape {array.shape}")
+        cut[axis] = slice(start, start + size)
+    return np.ascontiguousarray(array[tuple(cut)])
+
+
+def shrinking(short_side: int) -> int:
+    """By how much frames with their short side at 256 px must shrink to have it at ``short_side``, a divisor of 256."""
+    return SHORT_SIDE // short_side
+
+
+def shrunk(x: Tensor, factor: int) -> Tensor:
+    """(B, C, T, H, W) with every ``factor`` × ``factor`` pixels averaged: (B, C, T, H / factor, W / factor)."""
+    return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
+
+
+def network_input(array: Array, stream: str, *, flip: bool = False, shrink: int = 1) -> Tensor:
+    """A cropped clip as its network eats it: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
+    x = shrunk(STREAMS[stream].to_input(array), shrink)
+    return torch.cat([x, STREAMS[stream].mirror(x)]) if flip else x

@@ -1,0 +1,1 @@
+"""Decode in a process of its own, which may do nothing else."""
