@@ -73,7 +73,7 @@ class Comparison:
 def published_outputs(family: str, stream: str) -> Outputs:
     """The published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
     name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
-    text = resources.files("vadis.weights").joinpath("sample_outputs").joinpath(name).read_text(encoding="utf-8")
+    text = resources.files("vadis.evaluation").joinpath("sample_outputs").joinpath(name).read_text(encoding="utf-8")
     head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
     top = []
     for line in lines:
