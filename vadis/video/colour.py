@@ -106,6 +106,7 @@ class ColourConverter:
         self.is_hdr = False
         self.is_approximated = False
         self._reformatter = VideoReformatter()
+        self._scratch = _Scratch(0)
 
     def convert(self, frame: av.VideoFrame, width: int, height: int) -> Picture:
         """The frame as uint8 RGB (height, width, 3).
@@ -118,7 +119,10 @@ class ColourConverter:
         if is_hdr(frame):
             self.is_hdr = True
             unstated = frame.colorspace == _UNSPECIFIED  # ITU-R BT.2100 knows no other matrix
-            return _shown(frame, self._samples(frame, width, height, _BT2020 if unstated else matrix))
+            samples = self._samples(frame, width, height, _BT2020 if unstated else matrix)
+            if self._scratch.index.size < 3 * max(width, _BLOCK_PIXELS):
+                self._scratch = _Scratch(3 * max(width, _BLOCK_PIXELS))
+            return _shown(frame, samples, self._scratch)
         if _is_grey(frame) and frame.color_range == _LIMITED_RANGE:
             table = np.rint(255 * _signals(*_black_and_white(frame))).astype(np.uint8)
             return np.stack([table[each] for each in self._samples(frame, width, height, matrix)], axis=-1)
@@ -196,7 +200,15 @@ def _signals(black: int, white: int) -> NDArray[np.float64]:
     return np.clip((np.arange(1 << _BITS) - black) / (white - black), 0, 1)
 
 
-def _shown(frame: av.VideoFrame, samples: list[Samples]) -> Picture:
+class _Scratch:
+    """Memory kept from frame to frame: to ask the system for it takes as long as half of the arithmetic."""
+
+    def __init__(self, size: int) -> None:
+        self.index = np.empty(size, np.intp)  # take is twice as fast with these indices as with smaller ones
+        self.linear, self.light = np.empty(size, np.float32), np.empty(size, np.float32)
+
+
+def _shown(frame: av.VideoFrame, samples: list[Samples], scratch: _Scratch) -> Picture:
     """A frame of high dynamic range as the picture of BT.709 with 8 bits."""
     lights, signals = _light_table(frame.color_trc, *_black_and_white(frame)), _signal_table()
     gamut = _to_bt709(frame.color_primaries if frame.color_primaries in _CHROMATICITIES else _BT2020)[:, [1, 2, 0]]
@@ -204,12 +216,14 @@ def _shown(frame: av.VideoFrame, samples: list[Samples]) -> Picture:
     picture = np.empty((height, width, 3), np.uint8)
     num_rows = max(1, _BLOCK_PIXELS // width)
     for top in range(0, height, num_rows):
-        rows = slice(top, top + num_rows)
-        # take is twice as fast with indices of the machine's own type as with smaller ones.
-        index = np.stack([each[rows] for each in samples], dtype=np.intp).reshape(3, -1)  # (3, pixels)
-        light: Floats = gamut @ lights.take(index)
-        shown = signals.take((light.view(np.uint32) >> _DROPPED_BITS).astype(np.intp))
-        np.stack(list(shown.reshape(3, -1, width)), axis=-1, out=picture[rows])
+        rows = picture[top : top + num_rows]
+        index = scratch.index[: rows.size].reshape(3, -1)
+        linear, light = (each[: rows.size].reshape(3, -1) for each in (scratch.linear, scratch.light))
+        np.stack([each[top : top + num_rows] for each in samples], out=index.reshape(3, -1, width))
+        lights.take(index, out=linear, mode="clip")  # by default it would copy; there is nothing to clip
+        np.matmul(gamut, linear, out=light)
+        np.right_shift(light.view(np.uint32), _DROPPED_BITS, out=index, casting="unsafe")
+        np.stack(list(signals.take(index).reshape(3, -1, width)), axis=-1, out=rows)
     return picture
 
 
