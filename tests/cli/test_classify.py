@@ -11,7 +11,7 @@ import pytest
 from tests.fake_road import result
 from vadis import inference
 from vadis.cli.classify import resolve_format
-from vadis.errors import VIDEO_ERROR_CODES
+from vadis.errors import advice
 from vadis.formats import FORMATS
 
 
@@ -37,7 +37,7 @@ def test_a_folder_gives_one_record_per_video_and_the_count_last(clips, road, run
     assert ended.err.splitlines() == [
         "fake, rgb and flow, on cpu",
         "clips/bad.mp4: no frame can be decoded",
-        f"hint: {VIDEO_ERROR_CODES['no_frames'].what_next}",
+        f"hint: {advice('no_frames')}",
         "clips/cut.mp4: partial, only 128 of 200 frames could be read",
         "2 ok, 1 partial, 1 failed",
     ]

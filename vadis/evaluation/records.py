@@ -102,7 +102,7 @@ def matched(records: Iterable[Record], dataset: Dataset, examples: Sequence[Exam
     if cut:
         raise UsageError(
             f"{counted(cut, 'example')} are parts of files, and records are of whole files: {some(cut)}",
-            hint="let vadis evaluate look at the videos itself, with --model",
+            hint="let the videos themselves be evaluated, by `model`",
         )
     if not chosen:
         raise UsageError(

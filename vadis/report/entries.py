@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vadis.errors import VIDEO_ERROR_CODES
+from vadis.errors import VIDEO_ERROR_CODES, advice
 from vadis.formats import visible
 from vadis.report.thumbnails import Thumbnail
 from vadis.results import Label, Segment, VideoResult
@@ -80,7 +80,7 @@ def words() -> dict[str, dict[str, str]]:
     from vadis.inference import FLAGS as OUR_FLAGS  # PyTorch comes with it
 
     reasons = {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()}
-    what_next = {code: each.what_next for code, each in VIDEO_ERROR_CODES.items()}
+    what_next = {code: advice(code) for code in VIDEO_ERROR_CODES}
     return {"reasons": reasons, "next": what_next, "flags": FLAGS | OUR_FLAGS}
 
 

@@ -170,7 +170,7 @@ class _Search:
 
     def _add_url(self, url: str) -> None:
         if self._remote is None:
-            hint = "vadis classify fetches s3://, gs:// and https:// if told so by --allow-remote; or download it first"
+            hint = "vadis classify fetches s3://, gs:// and https:// by `remote`; or download it first"
             raise UsageError(f"{printable(url)} is a URL: vadis reads local files", hint)
         self._folders += [url] if url.endswith("/") else []
         try:
@@ -301,7 +301,7 @@ def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
     if "\0" in text:
         if not is_text(content.replace(b"\0", b"")):
             raise UsageError(f"{shown} is not a list of names: it holds other data", _NAME_THE_FILE)
-        hint = "add -0 (--null): its names end with NUL bytes, as find -print0 writes them"
+        hint = "add `nul=True`: its names end with NUL bytes, as find -print0 writes them"
         raise UsageError(f"{shown} is a list with NUL bytes in it", hint)
     return (entry for line in text.split("\n") if (entry := line.rstrip("\r")))
 
