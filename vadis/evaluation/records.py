@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vadis.batch.reading import results_in
+from vadis.batch.reading import files_below, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.listing import counted, some
 from vadis.errors import UsageError
@@ -131,7 +131,7 @@ def matched(records: Iterable[Record], dataset: Dataset, examples: Sequence[Exam
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for extension in EXTENSIONS for file in path.rglob(f"*{extension}") if file.is_file())
+    files = files_below(path, EXTENSIONS)
     if not files:
         hint = "name a folder of vadis evaluate, or of what vadis classify wrote as jsonl or json"
         raise UsageError(f"{_shown(path)} holds no results (no .jsonl or .json file)", hint)

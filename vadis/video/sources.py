@@ -270,7 +270,11 @@ def is_video_by_name(path: str) -> bool:
 
 def _matches(pattern: str) -> list[str]:
     """What a pattern stands for, in the order of the names' bytes."""
-    return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
+    try:
+        return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
+    except RecursionError as error:  # glob calls itself for each level of folders
+        message = f"the folders that {printable(pattern)} goes through are nested too deep"
+        raise UsageError(message, "name the folder itself: all videos below it are taken") from error
 
 
 def _read_list(path: str, nul: bool) -> Iterator[str]:
