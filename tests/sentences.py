@@ -1,6 +1,6 @@
 """Collect every sentence with which vadis refuses or warns: ``python -m tests.sentences`` rewrites the golden file.
 
-Tests assert an error's class, code and facts. Its wording stands in ``golden/sentences.txt`` alone, without the names of
+Tests assert an error's class, code and facts. Its wording stands in ``golden/sentences.txt`` alone, without names of
 files or lines, so that a change of words changes that file and nothing else, and moved code changes nothing.
 """
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.benchmarks.watched import children
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.cluster import (
     NETWORK_CPUS,
@@ -174,7 +175,7 @@ def test_silence_ends_the_run_only_where_a_machine_is_missing():
     looks = iter([True, False, True])  # one look's silence, a machine that came back, a long video; then it is gone
     seen = _arriving(rows, lambda: next(looks, True), look_seconds=0.1, lost_seconds=0.5)
     assert [next(seen)["record"], next(seen)["record"]] == ["a", "b"]
-    with pytest.raises(VadisError, match="machine of the Ray cluster is gone") as error:
+    with pytest.raises(VadisError, match=containing("Ray")) as error:
         next(seen)
     assert error.value.hint == "the same command goes on where it stopped"
 
@@ -214,5 +215,5 @@ def test_a_machine_full_of_networks_has_room_for_one_of_their_tasks(processors):
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_no_cluster_there(address, model_file):
     model = load_model(str(model_file), "cpu")
-    with pytest.raises(VadisError, match=f"there is no Ray cluster at {address}"):
+    with pytest.raises(VadisError, match=containing("Ray", address)):
         next(classify_on_ray(["a"], model, address=address, sliding=Sliding(), notify=print))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from tests.video import faulty_child
 from tests.video.test_isolation import children_of
@@ -229,7 +230,7 @@ def test_an_error_keeps_its_hint_in_the_record(model, videos, monkeypatch):
     assert record.error_code == "too_large"
     assert record.error_message.endswith("(VADIS_MAX_PIXELS allows more)")
     monkeypatch.setenv("VADIS_MAX_PIXELS", "many")
-    with pytest.raises(UsageError, match="VADIS_MAX_PIXELS is to be a positive number"):
+    with pytest.raises(UsageError, match=containing("VADIS_MAX_PIXELS")):
         list(classify_many(videos[:1], model))
 
 
@@ -328,7 +329,7 @@ def test_a_device_that_nobody_asked_for_is_left_and_the_video_done_again(begun):
 
 def test_a_device_that_was_asked_for_is_not_left(begun):
     model = Model(None, {}, torch.device("meta"))
-    with pytest.raises(DeviceError, match="memory ran out"):
+    with pytest.raises(DeviceError, match=containing("cuda")):
         outcomes(["a"], too_large_for_a_gpu(model), begun, model)
 
 

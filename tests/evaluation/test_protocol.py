@@ -9,6 +9,7 @@ import torch
 
 from tests.flow.conftest import cheap_flow
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.datasets import Dataset, Example, Problems
 from vadis.errors import UsageError
@@ -136,7 +137,7 @@ def test_answers_are_found_however_the_data_are_named(model: Model, tmp_path: Pa
 
 
 def test_classes_that_the_model_does_not_know_are_refused(model: Model) -> None:
-    with pytest.raises(UsageError, match="no class for 1 classes of the dataset: archery"):
+    with pytest.raises(UsageError, match=containing(1, "archery")):
         check_classes([Example("a.mp4", "class 0"), Example("b.mp4", "archery")], model)
 
 
@@ -185,7 +186,7 @@ def test_answers_that_are_known_by_paths_as_they_were_typed_are_refused(model: M
     now = settings_of(model, "folder", 1, False)
     before = {key: value for key, value in now.items() if key != "published"} | {"schema": 1}
     AnswerFile(tmp_path / "answers.jsonl", before).close()
-    with pytest.raises(UsageError, match="schema was 1"):
+    with pytest.raises(UsageError, match=containing("schema", 1)):
         AnswerFile(tmp_path / "answers.jsonl", now)
 
 

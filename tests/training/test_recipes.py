@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from tests.matching import containing
 from vadis.errors import UsageError
 from vadis.models import MODELS
 from vadis.training.recipes import RECIPES, Recipe, find_recipe, override, scaled
@@ -44,16 +45,16 @@ def test_every_field_can_be_overridden_by_its_own_value_and_by_text():
 
 
 def test_an_unknown_field_names_the_nearest():
-    with pytest.raises(UsageError, match=r"no field 'learning-rat'$") as error:
+    with pytest.raises(UsageError, match=containing("'learning-rat'")) as error:
         override(RECIPES["ucf101"], {"learning-rat": 1})
     assert str(error.value.hint).startswith("did you mean 'learning_rate'? It is one of name, ")
-    with pytest.raises(UsageError, match=r"no field 'zzz'$") as error:
+    with pytest.raises(UsageError, match=containing("'zzz'")) as error:
         override(RECIPES["ucf101"], {"zzz": 1})
     assert str(error.value.hint).startswith("one of name, ")
 
 
 def test_an_unknown_recipe_names_the_nearest_and_all():
-    with pytest.raises(UsageError, match="no recipe 'ucf-101'") as error:
+    with pytest.raises(UsageError, match=containing("'ucf-101'")) as error:
         find_recipe("ucf-101")
     assert "did you mean 'ucf101'?" in str(error.value.hint) and "kinetics-flow" in str(error.value.hint)
 
@@ -76,7 +77,7 @@ def test_an_unknown_recipe_names_the_nearest_and_all():
     ],
 )
 def test_values_of_another_kind(name, value):
-    with pytest.raises(UsageError, match=f"{name} cannot be"):
+    with pytest.raises(UsageError, match=containing(name)):
         override(RECIPES["ucf101"], {name: value})
 
 

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.pages import ROOT, commands
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
@@ -142,8 +143,9 @@ def test_wrong_credentials(store, model, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     assert codes(labelled(["s3://clips/a.mp4"], model)) == ["permission_denied"]
-    with pytest.raises(VideoError, match="folder may not be read"):
+    with pytest.raises(VideoError) as error:
         found_at("s3://clips/")
+    assert error.value.code == "permission_denied"
 
 
 def test_a_server_that_is_gone(store, model, monkeypatch):
@@ -183,11 +185,11 @@ def test_what_the_errors_of_stores_mean():
 
 
 def test_only_stores_that_are_known(monkeypatch):
-    with pytest.raises(UsageError, match="no store that vadis reads"):
+    with pytest.raises(UsageError, match=containing("ftp://example.org/a.mp4")):
         found_at("ftp://example.org/a.mp4")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(VadisError, match="not installed") as error:
+    with pytest.raises(VadisError, match=containing("s3://")) as error:
         found_at("s3://b/a.mp4")
     assert error.value.hint == "pip install 'vadis[remote]'"
 

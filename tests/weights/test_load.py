@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import vadis
+from tests.matching import containing
 from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D
 from vadis.weights import cache as cache_room
@@ -81,7 +82,7 @@ def test_a_path_is_loaded_as_it_is(ready, tmp_path):
 
 def test_an_unknown_name_lists_the_known_ones():
     for name in ("i3d-kinetics4000", "models/none.safetensors"):
-        with pytest.raises(UsageError, match=f"no model named '{name}', nor a file") as failure:
+        with pytest.raises(UsageError, match=containing(repr(name))) as failure:
             load_model(name)
         assert "i3d-kinetics400, i3d-kinetics400-scratch, i3d-kinetics600" in failure.value.hint
 
@@ -135,11 +136,11 @@ def test_a_model_that_was_exchanged_is_made_again(ready):
 
 def test_a_damaged_model_is_named_when_offline(ready):
     flip_a_bit(ready)
-    with pytest.raises(WeightsError, match=r"i3d-kinetics400\.safetensors is damaged") as failure:
+    with pytest.raises(WeightsError, match=containing("i3d-kinetics400.safetensors")) as failure:
         load_model(NAME, "cpu", offline=True)
     assert f"vadis weights download {NAME}" in failure.value.hint
     assert ready.is_file()
-    with pytest.raises(WeightsError, match="is damaged"):
+    with pytest.raises(WeightsError, match=containing(f"{NAME}.safetensors")):
         verify_model(NAME)
 
 
@@ -148,7 +149,7 @@ def test_another_model_under_the_name_is_not_taken_for_it(ready, tmp_path):
 
     make_model(ready, width=1 / 64, classes=7)
     cache_room.stamp_path(ready).unlink()
-    with pytest.raises(WeightsError, match=r"is not i3d-kinetics400 but another model"):
+    with pytest.raises(WeightsError, match=containing("i3d-kinetics400")):
         load_model(NAME, "cpu", offline=True)
 
 
@@ -166,9 +167,7 @@ def test_a_conversion_that_fails_leaves_no_model(published, monkeypatch, cache):
 
 def test_without_a_network_nothing_is_made_up(published, server, cache):
     server.faults["/rgb_imagenet/model.ckpt.index"].extend(["404"] * 9)
-    with pytest.raises(
-        WeightsError, match=r"rgb_imagenet/model\.ckpt\.index .*could not be downloaded from"
-    ) as failure:
+    with pytest.raises(WeightsError, match=containing("rgb_imagenet/model.ckpt.index")) as failure:
         load_model(NAME, "cpu")
     for file in published.files:
         assert str(cache / "downloads" / file.local) in failure.value.hint
