@@ -189,7 +189,7 @@ def test_the_last_pass_may_leave_a_device_that_nobody_asked_for():
 
     found = list(each_prepared("ab", Begun, work, model, jobs=1, batches=Short(), notify=said.append))
     assert found == [("a", "a done"), ("b", "b done")]
-    assert (tried, said) == (["meta", "cpu"], ["memory ran out: on the CPU from now on"])
+    assert (tried, len(said)) == (["meta", "cpu"], 1)
 
 
 def test_a_video_is_answered_as_soon_as_its_windows_are(model):

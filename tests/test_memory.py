@@ -1,6 +1,7 @@
 """Memory that runs out: the same work in smaller pieces, nothing lost and nothing twice."""
 
 import gc
+import re
 import weakref
 
 import pytest
@@ -50,7 +51,7 @@ def test_what_was_found_is_kept_and_said_once():
         list(in_portions(work, 32, portion, CPU, said.append))
     assert portion.size == 4
     assert len(done) == 3 * 8
-    assert said == ["memory is short on cpu: fewer frames go through at once from now on"]
+    assert len(said) == 1 and re.search(containing("cpu", "frames"), said[0])
 
 
 def test_it_gives_up_at_one():

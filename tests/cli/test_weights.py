@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -60,7 +61,7 @@ def test_path_is_where_the_model_lies_or_would_lie(cache):
     assert vadis("path").stdout.strip() == str(cache)
     result = vadis("path", NAME)
     assert result.stdout.strip() == str(cache / "models" / f"{NAME}.safetensors")
-    assert "not there yet" in result.stderr
+    assert f"`vadis weights download {NAME}`" in result.stderr
     with pytest.raises(UsageError, match="'x'"):
         vadis("path", "x")
 
@@ -93,7 +94,7 @@ def test_download_offline_says_what_is_missing(monkeypatch):
 def test_remove_takes_the_model_and_its_checkpoints(in_cache, cache):
     result = vadis("remove", NAME)
     assert [path for path in cache.rglob("*") if path.is_file()] == []
-    assert "removed 2 files" in result.stderr
+    assert re.search(containing(NAME, 2), result.stderr)
 
 
 def test_remove_can_keep_the_model(in_cache, cache):

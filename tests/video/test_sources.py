@@ -321,11 +321,10 @@ def test_a_video_given_as_a_list_is_wrong_use(here, monkeypatch, kind, nul):
         file.write(content)
     with pytest.raises(UsageError) as error:
         find_videos(["a.mp4"], from_file="video", nul=nul)
-    assert "video" in error.value.message and error.value.hint
+    assert re.search(containing("video"), error.value.message)
     on_stdin(monkeypatch, content)
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UsageError):
         find_videos(["-", "a.mp4"], nul=nul)
-    assert "standard input" in error.value.message
 
 
 @pytest.mark.parametrize("content", [b"a.mp4\0b.mp4\0", b"a.mp4\nb\0.mp4\n", b"PK\3\4\0\1\2" * 2000])
