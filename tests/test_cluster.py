@@ -175,7 +175,7 @@ def test_silence_ends_the_run_only_where_a_machine_is_missing():
     looks = iter([True, False, True])  # one look's silence, a machine that came back, a long video; then it is gone
     seen = _arriving(rows, lambda: next(looks, True), look_seconds=0.1, lost_seconds=0.5)
     assert [next(seen)["record"], next(seen)["record"]] == ["a", "b"]
-    with pytest.raises(VadisError, match=containing("Ray")) as error:
+    with pytest.raises(VadisError, match=containing("Ray")):
         next(seen)
 
 
