@@ -266,6 +266,6 @@ compute(print)
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
     record = filling.record
     monkeypatch.setattr(filling, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
-    with pytest.raises(VadisError, match=containing(video)):
+    with pytest.raises(VadisError, match=containing(store.root)):
         fill(store, video)
     assert not store.has(video)

@@ -122,8 +122,8 @@ def test_nothing_is_kept_where_nothing_needs_it_or_there_is_a_split_for_it():
 @pytest.mark.parametrize(
     ("found", "changes", "fact"),
     [
-        (dataset(classes=("a", "b\x07")), {}, r"'b\x07'"),
-        (dataset(classes=("a",), groups=1), {}, "--set schedule=steps"),
+        (dataset(classes=("a", "b\x07")), {}, "b\x07"),
+        (dataset(classes=("a",), groups=1), {}, "validation"),
         (replace(dataset(), splits={"test": ()}), {}, "train"),
         (dataset(), {"clip_frames": 8}, 9),
     ],

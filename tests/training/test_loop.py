@@ -224,7 +224,7 @@ def test_another_number_of_threads_breaks_exactness(tmp_path):
 
 def test_other_classes_or_another_network_are_never_gone_on_with(tmp_path):
     run_tiny(tmp_path, stop_requested=StopAt(20))
-    with pytest.raises(UsageError, match=containing(tmp_path / "run")):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         run_tiny(tmp_path, resume=True, allow_inexact=True, labels=("dark", "bright", "twinkling"))
     other = tiny_network()
     other.head = nn.Conv3d(5, 4, 1)
@@ -300,7 +300,7 @@ def _refuse_at(number: int, asked: int) -> None:
 
 
 def test_when_memory_does_not_suffice_for_one_clip(tmp_path):
-    with pytest.raises(NoMemoryError):
+    with pytest.raises(VadisError, match="memory"):
         run_tiny(tmp_path, network=ForgetfulNetwork("forward", limit=0))
 
 
