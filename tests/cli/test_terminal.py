@@ -237,4 +237,4 @@ def test_commands_in_hints_are_shown_as_they_are(capsys):
 def test_other_errors_stay_bugs(capsys):
     terminal.explain(RuntimeError("shape mismatch"))
     terminal.explain(ImportError("cannot import name x"))
-    assert capsys.readouterr().err.count("bug in vadis") == 2
+    assert capsys.readouterr().err.count("--debug") == 2
