@@ -6,6 +6,7 @@ passes through ``visible`` first, because a file name may hold anything.
 
 import errno
 import io
+import logging
 import os
 import re
 import sys
@@ -85,6 +86,14 @@ def detail(message: str) -> None:
 def complain(message: str) -> None:
     """A problem of one input, said even with ``--quiet``; the run goes on."""
     _write(message)
+
+
+class LogHandler(logging.Handler):
+    """Shows what the library logs: a warning as a problem, the rest as a notice."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one entry."""
+        (complain if record.levelno >= logging.WARNING else say)(record.getMessage())
 
 
 def complain_of(path: str, code: str | None, message: str | None) -> None:
