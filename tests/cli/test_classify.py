@@ -10,7 +10,7 @@ import pytest
 
 from tests.fake_road import result
 from vadis.cli.classify import resolve_format
-from vadis.errors import VIDEO_ERROR_CODES
+from vadis.errors import advice
 from vadis.formats import FORMATS
 from vadis.inference.classify import classify
 
@@ -37,7 +37,7 @@ def test_a_folder_gives_one_record_per_video_and_the_count_last(clips, road, run
     assert ended.err.splitlines() == [
         "fake, rgb and flow, on cpu",
         "clips/bad.mp4: no frame can be decoded",
-        f"hint: {VIDEO_ERROR_CODES['no_frames'].what_next}",
+        f"hint: {advice('no_frames')}",
         "clips/cut.mp4: partial, only 128 of 200 frames could be read",
         "2 ok, 1 partial, 1 failed",
     ]
@@ -103,6 +103,7 @@ def test_a_missing_input_among_others_is_a_record(clips, road, run_vadis):
         (["clips", "--threshold", "1.5"], 2, "--threshold"),
         (["clips", "-k", "0"], 2, "--top-k"),
         (["clips", "--stride", "8"], 2, "--window"),
+        (["clips", "--model", "i3d-kinetics400-rgb", "--window", "3"], 2, "--window"),
         (["clips", "-f", "srt"], 2, "--output-dir"),
         (["clips", "-o", "a.jsonl", "--output-dir", "out"], 2, "exclude"),
         (["clips", "-o", "nowhere/a.jsonl"], 2, "does not exist"),

@@ -76,4 +76,4 @@ def test_the_sample_itself_is_wanted_without_arrays(files, tmp_path, monkeypatch
     monkeypatch.setenv("VADIS_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match=r"v_CricketShot_g04_c01_rgb\.npy") as failure:
         vadis("--model", files / "m.safetensors", "--offline")
-    assert "--rgb FILE.npy" in failure.value.hint
+    assert '`rgb="FILE.npy"`' in failure.value.hint

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -65,8 +66,6 @@ def test_path_is_where_the_model_lies_or_would_lie(cache):
 
 
 def test_verify_prints_the_checksum(in_cache):
-    import hashlib
-
     assert vadis("verify").stdout == f"{hashlib.sha256(in_cache.read_bytes()).hexdigest()}  {NAME}\n"
 
 
@@ -131,17 +130,26 @@ def shipped(tmp_path, monkeypatch):
 
 
 def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
-    assert vadis("list").stdout.splitlines()[-1].split() == ["a-model", "rgb+flow", "3", "–", "–", "–", "yes"]
+    assert vadis("list").stdout.splitlines()[-1].split() == ["a-model", "rgb+flow", "3", "–", "–", "0.1", "MB", "yes"]
     row = json.loads(vadis("list", "--json").stdout)[-1]
     assert (row["name"], row["in_cache"], row["path"]) == ("a-model", True, str(shipped))
     assert vadis("path", "a-model").stdout.strip() == str(shipped)
     card = load_model("a-model", "cpu").card
     assert (card.threshold, card.otherwise) == (0.4, "not clear")
-    for command in ("download", "verify", "remove"):
+    assert vadis("verify", "a-model").stdout == f"{hashlib.sha256(shipped.read_bytes()).hexdigest()}  a-model\n"
+    for command in ("download", "remove"):
         with pytest.raises(UsageError, match="comes with vadis"):
             vadis(command, "a-model")
     with pytest.raises(UsageError, match="exists already"):
         vadis("halve", shipped, "-o", shipped)
+
+
+def test_a_model_that_came_damaged_is_told(shipped):
+    content = bytearray(shipped.read_bytes())
+    content[-1] ^= 1
+    shipped.write_bytes(content)
+    with pytest.raises(WeightsError):
+        vadis("verify", "a-model")
 
 
 def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named():
@@ -152,7 +160,7 @@ def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named():
 
 def test_the_rgb_model_that_comes_with_vadis_is_a_row_with_its_own_accuracy():
     (line,) = (line for line in vadis("list").stdout.splitlines() if line.startswith("i3d-kinetics400-rgb "))
-    assert line.split()[1:] == ["rgb", "400", "68.4", "88.0", "–", "yes"]
+    assert line.split()[1:] == ["rgb", "400", "68.4", "88.0", "25", "MB", "yes"]
     (row,) = (row for row in json.loads(vadis("list", "--json").stdout) if row["name"] == "i3d-kinetics400-rgb")
     assert (row["licence"], row["accuracy"]) == ("Apache-2.0", {"rgb": {"top1": 68.4, "top5": 88.0}})
     card = read_card(SHIPPED["i3d-kinetics400-rgb"].path)

@@ -41,7 +41,7 @@ def test_two_datasets_in_one_folder(tree):
     root = tree(*UCF, lists=HMDB_LISTS)
     with pytest.raises(UsageError, match="looks like ucf101 and like hmdb51") as caught:
         find_dataset(root)
-    assert "--dataset" in caught.value.hint
+    assert "`name`" in caught.value.hint
     assert find_dataset(root, "ucf101").name == "ucf101"
 
 

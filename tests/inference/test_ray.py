@@ -7,9 +7,11 @@ tests/inference/test_ray.py``, 40 s each.
 
 import os
 import signal
+import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -207,6 +209,19 @@ def test_a_cluster_has_too_few_places():
 def test_a_machine_full_of_networks_has_room_for_one_of_their_tasks(processors):
     networks = int(processors / NETWORK_CPUS)
     assert processors - networks * NETWORK_CPUS >= PREPARING_CPUS
+
+
+def test_a_ray_that_does_not_start_here_is_no_bug(monkeypatch, model_file):
+    def init(*_, **__):
+        raise Exception("some lines\nThe current node timed out during startup.")
+
+    fake = ModuleType("ray")
+    fake.init = init
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.data", ModuleType("ray.data"))
+    model = load_model(str(model_file), "cpu")
+    with pytest.raises(VadisError, match="timed out during startup"):
+        next(classify_on_ray(["a"], ClassifyOptions(model), address="local"))
 
 
 @needs_ray

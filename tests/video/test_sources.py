@@ -226,7 +226,7 @@ def test_urls(here, url):
     here("a.mp4")
     with pytest.raises(UsageError, match="URL") as error:
         find_videos(["a.mp4", url])
-    assert error.value.hint is not None and "--allow-remote" in error.value.hint
+    assert error.value.hint is not None and "`remote`" in error.value.hint
 
 
 def test_urls_that_are_allowed_stand_for_what_the_store_says(here):
@@ -333,7 +333,7 @@ def test_a_list_with_nul_bytes_is_wrong_use(here, content):
         file.write(content)
     with pytest.raises(UsageError) as error:
         find_videos([], from_file="list")
-    assert ("-0" in (error.value.hint or "")) == content.startswith(b"a.mp4")
+    assert ("`nul=True`" in (error.value.hint or "")) == content.startswith(b"a.mp4")
 
 
 def test_lists_with_nul_take_any_name(here):

@@ -112,7 +112,8 @@ class ClassifyOptions:
     progress: Callable[[Progress], None] | None = None
 
     def __post_init__(self) -> None:
-        self.sliding.check(self.model, flip=self.flip, batch_size=self.batch_size)
+        self.sliding.check(self.model.card, self.batch_size)
+        self.model.check_flip(self.flip)
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
 

@@ -103,7 +103,8 @@ def features_of_videos(
     layers = MODELS[model.card.architecture].layers
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
-    sliding.check(model, flip=flip, batch_size=batch_size)
+    sliding.check(model.card, batch_size)
+    model.check_flip(flip)
 
     def stack(video: PendingVideo) -> Features:
         found = predict(

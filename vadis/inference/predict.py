@@ -28,7 +28,7 @@ from torch import Tensor
 from vadis.device import BatchLimit, run_in_batches
 from vadis.errors import UsageError
 from vadis.inference.prefetch import PendingVideo
-from vadis.models import MODELS, Model, inference_form
+from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.models.i3d_inference import LOGITS, FoldedI3D
 from vadis.preprocessing import network_input, shrinking
@@ -75,12 +75,12 @@ class Sliding:
             return {"mode": "whole", **segment}
         return {"mode": "windows", "window": self.window, "stride": self.stride or self.window, **segment}
 
-    def check(self, model: Model, *, flip: bool = False, batch_size: int = 0) -> None:
-        """Raise UsageError for what cannot be done with this model."""
-        architecture = MODELS[model.card.architecture]
+    def check(self, card: ModelCard, batch_size: int = 0) -> None:
+        """Raise UsageError for what cannot be done with a model of this card."""
+        architecture = MODELS[card.architecture]
         if not self.segment_seconds >= FINEST_SEGMENT_SECONDS:
             message = f"a segment has at least {FINEST_SEGMENT_SECONDS} s, the step of the network"
-            raise UsageError(message, hint=f"leave `segment` out for {model.card.segment_seconds} s")
+            raise UsageError(message, hint=f"leave `segment` out for {card.segment_seconds} s")
         if self.window is not None and self.window < architecture.min_frames:
             message = f"a window has at least {architecture.min_frames} frames"
             raise UsageError(message, hint="leave `window` out to see each video as a whole")
@@ -93,7 +93,6 @@ class Sliding:
         if batch_size < 0:
             message = f"batch_size is 1 at least, got {batch_size}"
             raise UsageError(message, hint="0 takes what suits this machine")
-        model.check_flip(flip)
 
 
 WHOLE_VIDEO = Sliding()
