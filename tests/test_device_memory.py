@@ -1,11 +1,13 @@
 """Memory that runs out: the same work in smaller pieces, nothing lost and nothing twice."""
 
 import gc
+import re
 import weakref
 
 import pytest
 import torch
 
+from tests.matching import containing
 from vadis.device import BatchLimit, NoMemoryError, run_in_batches
 from vadis.errors import DeviceError
 
@@ -49,12 +51,12 @@ def test_the_limit_is_kept_and_logged_once(caplog):
         list(run_in_batches(work, 32, limit, CPU))
     assert limit.size == 4
     assert len(done) == 3 * 8
-    assert caplog.messages == ["memory is short on cpu: fewer frames go through at once from now on"]
+    assert len(caplog.messages) == 1 and re.search(containing("cpu", "frames"), caplog.messages[0])
 
 
 def test_it_gives_up_at_one():
     work, done = worker(0)
-    with pytest.raises(NoMemoryError, match="one of the windows at a time") as error:
+    with pytest.raises(NoMemoryError, match=containing("cpu", "windows")) as error:
         list(run_in_batches(work, 8, BatchLimit(8, "windows"), CPU))
     assert done == []
     assert isinstance(error.value, DeviceError) and error.value.exit_code == 1 and error.value.hint

@@ -9,25 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.sentences import GOLDEN, error_classes, parsed_package, sentences
 from vadis.errors import VIDEO_ERROR_CODES, VideoError, advice, what_next
 from vadis.inference.classify import record_of
 from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.sources import Stamp
 
 ROOT = Path(__file__).parents[1]
-TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "vadis").rglob("*.py"))}
-
-
-def error_classes() -> dict[str, bool]:
-    """The names of VadisError and all that inherit from it → whether it is a VideoError."""
-    found = {"VadisError": False}
-    classes = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    for _ in classes:  # as deep as there can be
-        for node in classes:
-            for base in map(ast.unparse, node.bases):
-                if base in found:
-                    found[node.name] = found[base] or node.name == "VideoError"
-    return found
+TREES = parsed_package()
 
 
 def may_be_none(tree: ast.AST, hint: ast.expr) -> bool:
@@ -62,7 +51,7 @@ def made_without_hint(tree: ast.AST, classes: dict[str, bool]) -> Iterator[ast.C
 
 def test_every_error_says_what_to_do_next() -> None:
     """A VideoError may leave it to its code. There are no exceptions: an error caught on the way has a hint too."""
-    classes = error_classes()
+    classes = error_classes(list(TREES.values()))
     assert classes["VideoError"] and classes["DecoderKilled"] and not classes["DamagedCheckpointError"]
     assert [
         f"{path.relative_to(ROOT)}, line {call.lineno}"
@@ -87,6 +76,10 @@ def test_the_walk_finds_what_lacks_a_hint(source: str) -> None:
     classes = {"VadisError": False, "UsageError": False, "WeightsError": False, "VideoError": True}
     assert len(list(made_without_hint(ast.parse(source), classes))) == 1
     assert not list(made_without_hint(ast.parse("raise UsageError('a', 'b')\nraise VideoError('c', 'a')"), classes))
+
+
+def test_the_sentences_are_those_of_the_golden_file() -> None:
+    assert GOLDEN.read_text(encoding="utf-8") == sentences(), "`python -m tests.sentences` writes the file anew"
 
 
 def test_a_video_error_without_a_hint_has_that_of_its_code() -> None:

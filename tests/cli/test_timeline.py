@@ -144,11 +144,10 @@ def test_what_is_out_of_the_ordinary_is_said_in_words():
             flags=("ends_early", "rotated", "new_flag"),
         )
     )
-    assert "partial: only 120 of 250 frames could be read" in text
-    assert "note: the file ends before the time its header declares" in text
-    assert "note: the frames were turned upright" in text
+    assert re.search(r"^partial: .*\b120\b.*\b250\b", text, re.MULTILINE)
+    assert text.count("note: ") == 3
     assert "note: new flag" in text
-    assert "partial: part of the file could not be read" in drawn(video(["hurling"], status="partial"))
+    assert "partial: " in drawn(video(["hurling"], status="partial"))
 
 
 def test_a_failed_video_says_why_and_threshold_says_so():

@@ -1,13 +1,15 @@
 import hashlib
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.cli.weights import app
-from vadis.errors import NothingToDoError, UsageError, WeightsError
+from vadis.errors import NothingToDoError, UnreachableError, UsageError, WeightsError
 from vadis.weights import cache as cache_room
 from vadis.weights import catalog
 from vadis.weights.catalog import SHIPPED, WEIGHTS, ShippedModel
@@ -60,8 +62,8 @@ def test_path_is_where_the_model_lies_or_would_lie(cache):
     assert vadis("path").stdout.strip() == str(cache)
     result = vadis("path", NAME)
     assert result.stdout.strip() == str(cache / "models" / f"{NAME}.safetensors")
-    assert "not there yet" in result.stderr
-    with pytest.raises(UsageError, match="no model named 'x'"):
+    assert f"`vadis weights download {NAME}`" in result.stderr
+    with pytest.raises(UsageError, match="'x'"):
         vadis("path", "x")
 
 
@@ -72,7 +74,7 @@ def test_verify_prints_the_checksum(in_cache):
 def test_verify_without_models_has_nothing_to_do():
     with pytest.raises(NothingToDoError):
         vadis("verify")
-    with pytest.raises(WeightsError, match="not in the cache"):
+    with pytest.raises(WeightsError, match=NAME):
         vadis("verify", NAME)
 
 
@@ -83,7 +85,7 @@ def test_download_takes_what_is_there(in_cache, monkeypatch):
 
 def test_download_offline_says_what_is_missing(monkeypatch):
     monkeypatch.setenv("VADIS_OFFLINE", "1")
-    with pytest.raises(WeightsError, match="vadis is offline") as failure:
+    with pytest.raises(UnreachableError, match="i3d-kinetics600") as failure:
         vadis("download", "i3d-kinetics600")
     assert "rgb_scratch_kin600/model.ckpt.index" in failure.value.hint
 
@@ -91,7 +93,7 @@ def test_download_offline_says_what_is_missing(monkeypatch):
 def test_remove_takes_the_model_and_its_checkpoints(in_cache, cache):
     result = vadis("remove", NAME)
     assert [path for path in cache.rglob("*") if path.is_file()] == []
-    assert "removed 2 files" in result.stderr
+    assert re.search(containing(NAME, 2), result.stderr)
 
 
 def test_remove_can_keep_the_model(in_cache, cache):
@@ -106,7 +108,7 @@ def test_convert_writes_a_model_file(tmp_path):
     arguments = ("convert", tmp_path / "ckpt", "-o", out, "--labels", tmp_path / "labels.txt")
     assert vadis(*arguments).stdout.strip() == str(out)
     assert (read_card(out).name, read_card(out).labels, read_card(out).streams) == ("mine", ("a", "b", "c"), ("flow",))
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match=containing(out)):
         vadis(*arguments)
     vadis(*arguments, "--name", "other", "--overwrite")
     assert read_card(out).name == "other"
@@ -138,9 +140,9 @@ def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
     assert (card.threshold, card.otherwise) == (0.4, "not clear")
     assert vadis("verify", "a-model").stdout == f"{hashlib.sha256(shipped.read_bytes()).hexdigest()}  a-model\n"
     for command in ("download", "remove"):
-        with pytest.raises(UsageError, match="comes with vadis"):
+        with pytest.raises(UsageError, match="a-model"):
             vadis(command, "a-model")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match=containing(shipped)):
         vadis("halve", shipped, "-o", shipped)
 
 

