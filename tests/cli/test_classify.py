@@ -318,4 +318,4 @@ def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis,
 
 
 def test_the_fake_records_are_like_real_ones():
-    assert set(result("a.mp4").to_json()) == set(classify.VideoResult("a.mp4", "ok").to_json())
+    assert set(result("a.mp4").to_json()) == set(vadis.VideoResult("a.mp4", "ok").to_json())
