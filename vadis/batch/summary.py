@@ -37,7 +37,7 @@ class Summary:
 
     @property
     def num_records(self) -> int:
-        """All of them."""
+        """Records of both."""
         return self.statuses.total()
 
     @property
@@ -57,14 +57,12 @@ class Summary:
         self.video_seconds_before += entry.duration_seconds or 0.0
 
     def line(self) -> str:
-        """The whole in one line."""
-        counts = [f"{self.statuses['ok']:,} ok"]
-        counts += [
-            f"{self.statuses[status]:,} {word}" for status, word in _OTHER_STATUSES.items() if self.statuses[status]
-        ]
-        counts += [f"{self.num_left:,} not done"] if self.num_left else []
+        """Return the whole in one line."""
+        counts = {"ok": self.statuses["ok"], "not done": self.num_left}
+        others = {word: self.statuses[status] for status, word in _OTHER_STATUSES.items()}
+        shown = ("ok", *(word for word in (*others, "not done") if (others | counts)[word]))
+        parts = [", ".join(f"{(others | counts)[word]:,} {word}" for word in shown)]
         seconds = time.monotonic() - self.began
-        parts = [", ".join(counts)]
         if self.num_before:
             parts.append(f"{self.num_before:,} of them done before")
         if self.video_seconds and seconds >= _SPEED_FROM_SECONDS:
@@ -73,7 +71,7 @@ class Summary:
         return "; ".join(parts)
 
     def to_json(self, exit_code: int) -> dict[str, Any]:
-        """The whole as plain JSON values."""
+        """Return the whole as plain JSON values."""
         seconds = time.monotonic() - self.began
         return {
             "schema": SCHEMA,
@@ -90,7 +88,7 @@ class Summary:
         }
 
     def write(self, path: Path, exit_code: int) -> None:
-        """Write ``to_json`` to a file; raises OSError where that cannot be."""
+        """Write ``to_json`` to a file; raise OSError where that cannot be."""
         with temporary_beside(path) as (temporary, file):
             file.write(json.dumps(self.to_json(exit_code), indent=2).encode() + b"\n")
             file.flush()

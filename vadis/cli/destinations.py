@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
-from vadis.batch.parts import Parts, open_parts
-from vadis.batch.shards import Shard
+from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli import outputs
 from vadis.cli.terminal import complain, say, show
 from vadis.errors import UsageError
@@ -112,9 +111,9 @@ class Journaled:
         self.journal.finish()
 
     def _entry_that_counts(self, source: "Source") -> Entry | None:
-        if not self.journal.has(source.path):
+        if source.path not in self.journal.entries:
             return None
-        entry = self.journal.entry(source.path, self.stamp(source.path))
+        entry = self.journal.entries.matching(source.path, self.stamp(source.path))
         if entry is None or entry.status != "error":
             return entry
         return None if self.retry_failed or entry.error_code in PASSING_ERRORS else entry
