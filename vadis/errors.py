@@ -201,7 +201,10 @@ VIDEO_ERROR_CODES = {
 """Every code a record's ``error.code`` can have. Records hold the code alone, which is enough to look the rest up."""
 
 
-def what_next(number: int | None, again: str = "give the same command again") -> str:
+AGAIN = "give the same command again"
+
+
+def what_next(number: int | None, again: str = AGAIN) -> str:
     """What to do next where the operating system refuses.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VideoError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.inference.classify import Progress, facts_of, reporter
 from vadis.inference.predict import WHOLE_VIDEO, Batches, Sliding, outputs, outputs_together
 from vadis.inference.prefetch import Preparation, Prepared, Way, each_prepared, given_or_new
@@ -219,11 +219,8 @@ def save_features(found: Features, path: Path, settings: dict[str, Any]) -> None
     The file appears when it is complete. Raises OSError where the disk refuses.
     """
     texts = {"record": found.record.to_json_line(), SETTINGS_KEY: json.dumps(settings, sort_keys=True)}
-    with temporary_beside(path) as (temporary, file):
+    with write_atomic(path) as file:
         np.savez(file, allow_pickle=False, **found.arrays, seconds=found.seconds, **texts)
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def saved_settings(path: Path) -> dict[str, Any] | None:
