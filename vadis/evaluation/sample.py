@@ -84,7 +84,7 @@ def published_outputs(family: str, stream: str) -> Outputs:
 
 def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress, notify: Notify) -> dict[str, Path]:
     """The sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
-    otherwise = "give the arrays by --rgb FILE.npy and --flow FILE.npy"
+    otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
         stream: obtain(
             "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, otherwise=otherwise
