@@ -16,7 +16,7 @@ from vadis.cli import options, signals
 from vadis.cli.destinations import Destination, Place
 from vadis.cli.loading import check_window, fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.run import Run
-from vadis.cli.terminal import file_console, say, settings, show, stdout_console
+from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
@@ -162,7 +162,7 @@ def _own_share(found: "Found", own: Shard | None) -> "list[Source]":
     if own is None:
         return list(found)
     sources = [source for source in found if own.has(source.path)]
-    say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
+    info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
     return sources
 
 
@@ -191,7 +191,7 @@ class WithAddress(TyperCommand):
 def _here(run: Run, model: "Model", how: dict[str, Any]) -> Generator[VideoResult, None, None]:
     from vadis.inference.classify import classify_many
 
-    return classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+    return classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=info)
 
 
 def _on_ray(
@@ -201,7 +201,7 @@ def _on_ray(
 
     share_bytes = decoders.share_bytes if decoders else None
     on: dict[str, Any] = {"address": address, "on_gpus": device != "cpu", "share_bytes": share_bytes}
-    return classify_on_ray(list(run.paths()), model, **on, **how, notify=say)
+    return classify_on_ray(list(run.paths()), model, **on, **how, notify=info)
 
 
 def _write(

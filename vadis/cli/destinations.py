@@ -16,7 +16,7 @@ from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
 from vadis.batch.parts import Parts, open_parts
 from vadis.batch.shards import Shard
 from vadis.cli import outputs
-from vadis.cli.terminal import complain, say, show
+from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError
 from vadis.files import locked
 from vadis.formats import Format
@@ -81,11 +81,9 @@ class Journaled:
         """The inputs without a record that counts; documents that are missing are made of the records there are."""
         begun_with = self.journal.begin(settings, _versions(), overwrite=self.overwrite)
         if begun_with != _versions():
-            say(f"goes on with results of other versions: {_listed(begun_with)}, now {_listed(_versions())}")
+            info(f"goes on with results of other versions: {_listed(begun_with)}, now {_listed(_versions())}")
         if self.journal.num_damaged:
-            complain(
-                f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again"
-            )
+            warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
         pending, lacking = [], set[str]()
         for source in sources:
             entry = self._entry_that_counts(source)
@@ -178,7 +176,7 @@ class Place:
             return
         with ExitStack() as held:
             if not is_special:
-                with outputs.explained(show(path)):
+                with outputs.writing(show(path)):
                     held.enter_context(locked(path))
             yield Stream(partial(outputs.to_file, path, form))
 

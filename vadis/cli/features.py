@@ -11,8 +11,8 @@ import typer
 from vadis.cli import options, outputs, signals
 from vadis.cli.loading import check_window, find_inputs, load_chosen
 from vadis.cli.run import Run
-from vadis.cli.terminal import complain, show
 from vadis.cli.terminal import settings as terminal_settings
+from vadis.cli.terminal import show, warn
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
@@ -88,7 +88,7 @@ def features(
             batch_size=batch_size,
             listed=True,
             progress=run.report,
-            notify=complain,
+            notify=warn,
         )
         with signals.deferred():
             for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
@@ -125,7 +125,7 @@ def _extracted(
             yield VideoResult(path, "error", error_code=found.code, error_message=found.in_full)
             continue
         target = target_of(path)
-        with outputs.explained(show(target)):
+        with outputs.writing(show(target)):
             save_features(found, target, wanted)
         yield found.record
     yield from _there_already(looked_at)

@@ -9,7 +9,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.outputs import check_file, check_folder_name, refuse_source
 from vadis.cli.run import SOME_FAILED, fail_if_partial
-from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import clock, debug, info, num_videos, settings, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import UsageError
 
@@ -104,7 +104,7 @@ def flow(
     counts = {word: filled[word] for word in ("ok", "partial", "skipped", "failed")}
     is_whole = not counts["partial"] + counts["failed"]
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
-    (say if is_whole else complain)(shown)
+    (info if is_whole else warn)(shown)
     if not is_whole:
         raise typer.Exit(SOME_FAILED)
 
@@ -129,7 +129,7 @@ def _to_look_at(
             resolve_device(device),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(f"{facts.num_frames or 0:,} frames")
+    info(f"{facts.num_frames or 0:,} frames")
     typer.echo(show(output))
     fail_if_partial(inputs[0], facts)
 
@@ -155,7 +155,7 @@ def _of_inputs(inputs: list[str], from_file: str | None, null: bool) -> tuple[li
     readable = [source.path for source in found if source.error is None]
     for source in found:
         if source.error is not None:
-            complain_of(source.path, source.error.code, source.error.in_full)
+            warn_of(source.path, source.error.code, source.error.in_full)
     return readable, len(found) - len(readable)
 
 
@@ -164,7 +164,7 @@ def _of_dataset(data: Path, dataset: str | None, split: int) -> list[str]:
     from vadis.datasets import find_dataset
 
     found = find_dataset(data, dataset, split, allow_missing=1.0)
-    say(found.summary())
+    info(found.summary())
     return list(dict.fromkeys(example.path for examples in found.splits.values() for example in examples))
 
 
@@ -181,9 +181,9 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
     """Compute the flow of ``videos``, after telling what it will take; returns how many are ok, partial or failed."""
     from vadis.flow.build_store import FlowProgress, compute_flow, estimate
 
-    say(f"looking at {num_videos(len(videos))}, on {device}")
+    info(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
-    say(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
+    info(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)
     counts = Counter[str]()
     frames_before = frames_now = 0
@@ -197,12 +197,12 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
             bar.update(task, description=show(Path(now.path).name), completed=frames_before + frames_now)
             if now.partial is not None:
                 partial.add(now.path)
-                complain(f"{show(now.path)}: partial, {missing_part(now.partial)}")
+                warn(f"{show(now.path)}: partial, {missing_part(now.partial)}")
 
         for video, error in compute_flow(videos, store, device=device, progress=report):
             frames_before, frames_now = frames_before + frames_now, 0
-            detail(f"{show(video)}: {'failed' if error else 'done'}")
+            debug(f"{show(video)}: {'failed' if error else 'done'}")
             counts["failed" if error else "partial" if video in partial else "ok"] += 1
             if error is not None:
-                complain_of(video, error.code, error.in_full)
+                warn_of(video, error.code, error.in_full)
     return counts

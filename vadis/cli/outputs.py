@@ -9,14 +9,13 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from vadis.cli.terminal import complain, show
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import temporary_beside
+from vadis.cli.terminal import show, warn
+from vadis.errors import UsageError, VadisError
+from vadis.files import os_errors_as, temporary_beside, write_all
 from vadis.formats import FORMATS, Format
 from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -97,11 +96,8 @@ def new_folder(folder: Path) -> Iterator[None]:
     """
     check_folder_name(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
+    with os_errors_as(UsageError, f"the folder {show(folder)} cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"the folder {show(folder)} cannot be made: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another with --output-dir")
     try:
@@ -122,7 +118,7 @@ def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
 
 def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
     """Write every piece as soon as it is there."""
-    with explained("stdout"):
+    with writing("stdout"):
         for piece in form.write(results):
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -149,13 +145,13 @@ def to_file(
             return path
         return path.with_name(f"{path.stem}.incomplete{path.suffix}") if num_written else None
 
-    with explained(show(path)), _growing(path) if is_special else _replacing(path, place) as write:
+    with writing(show(path)), _growing(path) if is_special else _replacing(path, place) as write:
         for piece in form.write(counted()):
             write(piece.encode())
     if not is_whole() and not is_special:
         kept = place()
         there = f"; what there is so far is in {show(kept)}" if kept else ""
-        complain(f"{show(path)} is not written, because it is not complete{there}")
+        warn(f"{show(path)} is not written, because it is not complete{there}")
 
 
 def to_folder(target_of: Callable[[str], Path], form: Format, results: Iterable[VideoResult]) -> None:
@@ -164,7 +160,7 @@ def to_folder(target_of: Callable[[str], Path], form: Format, results: Iterable[
         if form.one_video and result.status == "error":
             continue
         target = target_of(result.path)
-        with explained(show(target)):
+        with writing(show(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
         to_file(target, form, [result])
 
@@ -205,22 +201,16 @@ def _fitting(name: str, extension: str) -> str:
     return f"{encoded[:150].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:12]}.{extension}"
 
 
-@contextmanager
-def explained(place: str) -> Iterator[None]:
-    """What the operating system refuses, in a sentence that names ``place``; a reader that has left passes through."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise VadisError(f"cannot write to {place}: {error.strerror}", hint=what_next(error.errno)) from error
+def writing(place: str) -> AbstractContextManager[None]:
+    """Turn what the operating system refuses in this block into an error that names ``place``."""
+    return os_errors_as(VadisError, f"cannot write to {place}")
 
 
 @contextmanager
 def _growing(path: Path) -> Iterator[Write]:
     """Each piece written at once and whole."""
     with path.open("wb", buffering=0) as file:
-        yield partial(_write_all, file)
+        yield partial(write_all, file.fileno())
 
 
 @contextmanager
@@ -232,9 +222,3 @@ def _replacing(path: Path, place: Callable[[], Path | None]) -> Iterator[Write]:
         os.fsync(file.fileno())
         if target := place():
             temporary.replace(target)
-
-
-def _write_all(file: BinaryIO, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vadis.cli.outputs import check_extension
-from vadis.cli.terminal import download_progress, say, show
+from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
 
 MODEL_FILES = (".safetensors",)
@@ -43,8 +43,8 @@ def list_models(
             f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} "
             f"{best['top1']:>5} {best['top5']:>5} {size:>8} {here:>5}"
         )
-    say(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
-    say(f"The cache is {cache_folder()}.")
+    info(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
+    info(f"The cache is {cache_folder()}.")
 
 
 @app.command()
@@ -56,8 +56,8 @@ def download(names: Names = None) -> None:
 
     for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
         with download_progress() as progress:
-            load_model(name, "cpu", progress=progress, notify=say)  # which also verifies it
-        say(f"{name} is ready")
+            load_model(name, "cpu", progress=progress, notify=info)  # which also verifies it
+        info(f"{name} is ready")
         typer.echo(show(model_path(name)))
 
 
@@ -87,13 +87,13 @@ def halve(
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
     with download_progress() as progress:
-        model = load_model(source, "cpu", progress=progress, notify=say)
+        model = load_model(source, "cpu", progress=progress, notify=info)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if threshold is not None:
         card = replace(card, threshold=threshold, otherwise=otherwise)
     sha256 = write_half(model, out, card)
-    say(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
+    info(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
     typer.echo(show(out))
 
 
@@ -115,7 +115,7 @@ def path(
         return
     model = cache.model_path(_known(name))
     if not cache.is_file(model):
-        say(f"{name} is not there yet; `vadis weights download {name}` fetches it")
+        info(f"{name} is not there yet; `vadis weights download {name}` fetches it")
     typer.echo(show(model))
 
 
@@ -160,7 +160,7 @@ def convert_checkpoints(
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
     card = convert(sources, out, labels=labels, name=name)
-    say(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
+    info(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
     typer.echo(show(out))
 
 
@@ -179,7 +179,7 @@ def remove(
         num_bytes = sum(file.stat().st_size for file in files)
         for file in files:
             file.unlink()
-        say(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
+        info(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
 
 
 def _row(name: str) -> dict[str, Any]:
