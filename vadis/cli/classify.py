@@ -13,8 +13,8 @@ from typer.core import TyperCommand
 from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options, signals
-from vadis.cli.destinations import Destination, Place
 from vadis.cli.loading import check_window, fetching, find_inputs, load_chosen_or_stand_in
+from vadis.cli.outputs import Destination, Place
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
