@@ -17,7 +17,7 @@ from vadis.cli import terminal
 from vadis.cli.signals import Interrupted
 from vadis.errors import UsageError, VadisError, VideoError, WeightsError, advice
 from vadis.inference.predict import Sliding
-from vadis.models import MODELS
+from vadis.models import ModelCard
 from vadis.results import path_of
 from vadis.video.sources import find_videos
 
@@ -195,12 +195,15 @@ def test_memory_that_runs_out_anywhere_is_no_bug(capsys, error):
     assert "ulimit -v" in capsys.readouterr().err
 
 
+CARD = ModelCard("m", "i3d", ("rgb",), ("a", "b"))
+
+
 def test_arguments_of_python_are_shown_as_options(capsys):
     """The library speaks of its arguments, which commands do not have."""
     calls = (
-        (lambda: Sliding(window=3).check(MODELS["i3d"]), "--window"),
-        (lambda: Sliding(segment_seconds=0.1).check(MODELS["i3d"]), "--segment"),
-        (lambda: Sliding(stride=3).check(MODELS["i3d"]), "--window 64 and --stride 16"),
+        (lambda: Sliding(window=3).check(CARD), "--window"),
+        (lambda: Sliding(segment_seconds=0.1).check(CARD), "--segment"),
+        (lambda: Sliding(stride=3).check(CARD), "--window 64 and --stride 16"),
         (lambda: find_videos([]), "--from-file"),
     )
     for call, option in calls:

@@ -12,7 +12,7 @@ from vadis.cli import options, outputs, signals
 from vadis.cli.loading import check_window, find_inputs, load_chosen
 from vadis.cli.run import Run
 from vadis.cli.terminal import settings as terminal_settings
-from vadis.cli.terminal import show, warn
+from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
@@ -72,14 +72,14 @@ def features(
         check_window(model, window, stride)
         loaded = load_chosen(model, streams, device, offline)
 
-        from vadis.inference.features import features_of_many, settings_of
+        from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding
 
         run = Run(found, name_problems=True)
         sliding = Sliding(window=window, stride=stride)
         wanted = settings_of(loaded, layer, sliding, flip)
         extract = partial(
-            features_of_many,
+            features_of_videos,
             model=loaded,
             layer=layer,
             sliding=sliding,
@@ -88,7 +88,6 @@ def features(
             batch_size=batch_size,
             listed=True,
             progress=run.report,
-            notify=warn,
         )
         with signals.deferred():
             for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):

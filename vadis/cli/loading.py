@@ -92,12 +92,11 @@ def check_window(name: str | None, window: int | None, stride: int | None) -> No
         return
     with _loading_what_stays():
         from vadis.inference.predict import Sliding
-        from vadis.models import MODELS
         from vadis.weights.catalog import DEFAULT_MODEL
         from vadis.weights.load import card_here
 
     if card := card_here(name or DEFAULT_MODEL):
-        Sliding(window=window, stride=stride).check(MODELS[card.architecture])
+        Sliding(window=window, stride=stride).check(card)
 
 
 def load_chosen(name: str | None, streams: str | None, device: str, offline: bool) -> "Model":

@@ -6,6 +6,7 @@ passes through ``visible`` first, because a file name may hold anything.
 
 import errno
 import io
+import logging
 import os
 import sys
 import traceback
@@ -91,6 +92,14 @@ def info(message: str) -> None:
 def warn(message: str) -> None:
     """Write of a problem with one input, even with ``--quiet``; the run goes on."""
     _write(message)
+
+
+class LogHandler(logging.Handler):
+    """Writes what the library logs: a warning as a problem, the rest as a notice."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one entry."""
+        (warn if record.levelno >= logging.WARNING else info)(record.getMessage())
 
 
 def warn_of(path: str, code: str | None, message: str | None) -> None:
