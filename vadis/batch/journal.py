@@ -12,18 +12,16 @@ change are. Where one has been done again its last record counts; once a run is 
 import json
 import os
 import re
-import threading
 from collections.abc import Container, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import FULL_DISK, locked, sync_folder, temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.files import AppendLog, locked, os_errors_as, sync_folder, write_atomic
 from vadis.parsing import parse_json
-from vadis.results import SCHEMA, VideoResult, path_of, printable
+from vadis.results import SCHEMA, VideoResult, path_of
 
-SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
 PASSING_ERRORS = frozenset({"not_found", "disappeared", "changed_while_reading", "io_error"})
 """Errors of a moment rather than of a file: a later run tries again unasked."""
 
@@ -95,15 +93,14 @@ class Journal:
         is_foreign: the file is no journal: it begins neither with a header nor with half a one.
     """
 
-    def __init__(self, path: Path, descriptor: int, shown: str) -> None:
-        self._path, self._descriptor, self._shown = path, descriptor, shown
-        self._syncer = _Syncer(descriptor)
-        scan, self.entries, self._num_records = Scan(path), Entries(), 0
+    def __init__(self, log: AppendLog) -> None:
+        self._log, scan = log, Scan(log.path)
+        self.entries, self._num_records = Entries(), 0
         for line in scan:
             self._remember(line.path, line.entry)
-        self._header, self._end, self.num_damaged = scan.header, scan.end, scan.num_damaged
-        self.is_empty = self._end == 0
-        start = os.pread(descriptor, len(_HEADER_START), 0)
+        self._header, self.num_damaged, self.is_empty = scan.header, scan.num_damaged, scan.end == 0
+        with log.path.open("rb") as file:
+            start = file.read(len(_HEADER_START))
         self.is_foreign = not _HEADER_START.startswith(start) if self.is_empty else self._header is None
 
     def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
@@ -119,14 +116,14 @@ class Journal:
         run = {"settings": dict(settings), "versions": dict(versions)}
         if overwrite or self._header is None:
             self.entries.clear()
-            self._num_records = self._end = self.num_damaged = 0
-            self._write(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
-            sync_folder(self._path.parent)
+            self._num_records = self._log.end = self.num_damaged = 0
+            self._log.append(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
+            sync_folder(self._log.path.parent)
             return dict(versions)
         there = self._header[HEADER_KEY]
         if difference := _difference(there.get("settings", {}), run["settings"]):
             raise UsageError(
-                f"{self._shown} was made with other settings: {difference}",
+                f"{self._log.shown} was made with other settings: {difference}",
                 hint="give the same ones to go on, another file, or `overwrite=True` to start anew",
             )
         return dict(there.get("versions", {}))
@@ -137,7 +134,7 @@ class Journal:
         Raises:
             VadisError: the disk refuses, or the file was removed or replaced meanwhile.
         """
-        self._write(result.to_json_line().encode() + b"\n")
+        self._log.append(result.to_json_line().encode() + b"\n")
         self._remember(result.path, _entry_of(result))
 
     def results(self, paths: set[str]) -> Iterator[VideoResult]:
@@ -151,24 +148,16 @@ class Journal:
                 result = VideoResult.from_json(parse_json(line))
             except ValueError as error:
                 hint = "`vadis export` names its line: take that out, and give the same command again"
-                raise UsageError(f"{self._shown} holds a damaged record", hint) from error
+                raise UsageError(f"{self._log.shown} holds a damaged record", hint) from error
             yield result
 
     def finish(self) -> None:
         """Take out what later records have replaced, now that the run is complete."""
-        self.close()
+        self._log.sync()
         if self._num_records == len(self.entries) and not self.num_damaged:
             return
-        with _explained(self._shown), temporary_beside(self._path) as (temporary, file):
+        with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
             file.writelines(self._lines([0, *self._last_starts(self.entries)]))
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(self._path)
-
-    def close(self) -> None:
-        """Leave everything that was written on the disk."""
-        with _explained(self._shown):
-            self._syncer.sync()
 
     def _remember(self, path: str, entry: Entry) -> None:
         self._num_records += 1
@@ -176,38 +165,13 @@ class Journal:
 
     def _last_starts(self, paths: Container[str]) -> list[int]:
         """Return where the last record of each input begins, in the order of their first ones."""
-        return list({line.path: line.start for line in Scan(self._path) if line.path in paths}.values())
+        return list({line.path: line.start for line in Scan(self._log.path) if line.path in paths}.values())
 
     def _lines(self, starts: list[int]) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
+        with self._log.path.open("rb") as file:
             for start in starts:
                 file.seek(start)
                 yield file.readline()
-
-    def _write(self, line: bytes) -> None:
-        """Append a line; what a full disk took of it, or a killed run left behind the last whole one, is cut off."""
-        with _explained(self._shown):
-            if not self._is_in_place():
-                message = f"{self._shown} was removed or replaced while it was being written"
-                raise VadisError(message, hint="see that nothing else does that, and give the same command again")
-            if self._end != os.fstat(self._descriptor).st_size:
-                os.ftruncate(self._descriptor, self._end)
-            try:
-                left = memoryview(line)
-                while left:  # one write, unless the disk takes only a part of it
-                    left = left[os.write(self._descriptor, left) :]
-            except BaseException:
-                with suppress(OSError):
-                    os.ftruncate(self._descriptor, self._end)
-                raise
-            self._end += len(line)
-            self._syncer.written()
-
-    def _is_in_place(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except FileNotFoundError:
-            return False
 
 
 _RECORD = re.compile(
@@ -262,68 +226,5 @@ def open_journal(path: Path) -> Iterator[Journal]:
         OutputLockedError: another run writes it.
         VadisError: it cannot be written.
     """
-    shown, path = printable(str(path)), Path(os.path.realpath(path))  # the file itself, whatever links lead to it
-    with ExitStack() as held:
-        with _explained(shown):
-            held.enter_context(locked(path))
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            held.callback(_close, descriptor, path)
-            journal = Journal(path, descriptor, shown)
-        held.callback(journal.close)
-        yield journal
-
-
-def _close(descriptor: int, path: Path) -> None:
-    if os.fstat(descriptor).st_size == 0:
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
-
-
-@contextmanager
-def _explained(shown: str) -> Iterator[None]:
-    """Turn what the operating system refuses into a sentence that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            message = f"no space left for {shown}; what was written so far is whole"
-            raise VadisError(message, hint="make room, and give the same command again") from error
-        raise VadisError(f"cannot write to {shown}: {error.strerror}", hint=what_next(error.errno)) from error
-
-
-class _Syncer:
-    """Puts what was written on the disk at most ``SYNC_SECONDS`` later, also when nothing more is written."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._timer: threading.Timer | None = None  # of what was written and is not yet on the disk
-        self._failure: OSError | None = None
-        self._lock = threading.Lock()  # of both
-
-    def written(self) -> None:
-        """Note that something was written; raise the OSError that an earlier flush met."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            if self._timer is None:
-                self._timer = threading.Timer(SYNC_SECONDS, self._flush)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def sync(self) -> None:
-        """Flush now, and wait for a flush that is going on; raise the OSError that any flush has met."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._flush()
-        if self._failure is not None:
-            raise self._failure
-
-    def _flush(self) -> None:
-        with self._lock:
-            if self._timer is None:  # all is on the disk
-                return
-            self._timer = None
-            try:
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._failure = error
+    with locked(Path(os.path.realpath(path))), AppendLog(path) as log:
+        yield Journal(log)

@@ -16,13 +16,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entries, Journal, open_journal
-from vadis.errors import UsageError, VadisError, what_next
+from vadis.errors import UsageError
 from vadis.files import locked
 from vadis.results import VideoResult, printable
 
@@ -168,12 +168,5 @@ def open_parts(folder: Path) -> Iterator[Parts]:
         OutputLockedError: another run writes them.
         VadisError: the folder cannot be written.
     """
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / "parts"))
-        except OSError as error:
-            message = f"cannot write to {printable(str(folder))}: {error.strerror}"
-            raise VadisError(message, what_next(error.errno)) from error
-        parts = Parts(folder)
-        held.callback(parts.close)
+    with locked(folder / "parts"), closing(Parts(folder)) as parts:
         yield parts

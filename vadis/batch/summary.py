@@ -1,7 +1,6 @@
 """What a run came to: how many records of each status and error code, hours of video, speed."""
 
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.results import SCHEMA, VideoResult
 
-_OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}
+_STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}
 _SPEED_FROM_SECONDS = 10.0  # a shorter run says nothing of the speed of a long one
 
 
@@ -58,10 +57,8 @@ class Summary:
 
     def line(self) -> str:
         """Return the whole in one line."""
-        counts = {"ok": self.statuses["ok"], "not done": self.num_left}
-        others = {word: self.statuses[status] for status, word in _OTHER_STATUSES.items()}
-        shown = ("ok", *(word for word in (*others, "not done") if (others | counts)[word]))
-        parts = [", ".join(f"{(others | counts)[word]:,} {word}" for word in shown)]
+        counts = {word: self.statuses[status] for status, word in _STATUS_WORDS.items()} | {"not done": self.num_left}
+        parts = [", ".join(f"{count:,} {word}" for word, count in counts.items() if count or word == "ok")]
         seconds = time.monotonic() - self.began
         if self.num_before:
             parts.append(f"{self.num_before:,} of them done before")
@@ -76,7 +73,7 @@ class Summary:
         return {
             "schema": SCHEMA,
             "inputs": self.num_inputs,
-            "records": {status: self.statuses[status] for status in ("ok", *_OTHER_STATUSES)},
+            "records": {status: self.statuses[status] for status in _STATUS_WORDS},
             "errors": dict(sorted(self.errors.items())),
             "done_before": self.num_before,
             "not_done": self.num_left,
@@ -89,11 +86,7 @@ class Summary:
 
     def write(self, path: Path, exit_code: int) -> None:
         """Write ``to_json`` to a file; raise OSError where that cannot be."""
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(self.to_json(exit_code), indent=2).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        write_file(path, json.dumps(self.to_json(exit_code), indent=2) + "\n")
 
     def _count(self, status: str, error_code: str | None) -> None:
         self.statuses[status] += 1

@@ -30,7 +30,7 @@ from torch.nn import functional
 from vadis.datasets import Example
 from vadis.datasets.dataset import counted, path_below, some, tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.inference.predict import Progress, predict
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.models import MODELS, Model
@@ -151,9 +151,7 @@ class FeatureStore:
             if not path.exists():
                 if self.folder.exists() and any(self.folder.iterdir()):
                     raise UsageError(f"{name} holds something else than features", hint="choose another folder")
-                with temporary_beside(path) as (temporary, file):
-                    file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
-                    temporary.replace(path)
+                write_file(path, json.dumps(wanted, indent=1) + "\n")
                 return
             there = parse_json(path.read_bytes())
         except OSError as error:
