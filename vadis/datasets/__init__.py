@@ -185,6 +185,6 @@ def _detected(tree: Tree) -> str:
         return names[0]
     if names:
         message = f"{printable(tree.root)} looks like {' and like '.join(names)}"
-        raise UsageError(message, "say which with --dataset, or name the folder of one of them")
+        raise UsageError(message, "say which by `name`, or name the folder of one of them")
     looked_for = "; ".join(f"{name}: {kind.looked_for}" for name, kind in DATASETS.items())
     raise UsageError(f"no dataset was recognised in {printable(tree.root)}", f"looked for {looked_for}")
