@@ -8,7 +8,7 @@ dataset    Example, Dataset, Problems
 packed     what has to be unpacked first
 holdout    clips for validation, where there is no split for it
 published, folder    the datasets of ``DATASETS``
-camera     videos that are made here: a row of ``MADE_HERE``
+camera     videos that are made here
 """
 
 import difflib
@@ -93,24 +93,15 @@ DATASETS: dict[str, DatasetKind] = {
 }
 """Every dataset that vadis reads, by the name that ``--dataset`` takes."""
 
-Progress = Callable[[int, int], None]
+MADE_HERE = ("camera-motion",)
+"""What vadis makes itself."""
 
 
-def _camera_motion(root: Path, videos: int, seed: int, progress: Progress) -> None:
-    from vadis.datasets.camera import Amount, write_dataset
-
-    write_dataset(root, Amount(videos, seed), progress=progress)
-
-
-MADE_HERE: dict[str, Callable[[Path, int, int, Progress], None]] = {"camera-motion": _camera_motion}
-"""What vadis makes itself, by name: (root, videos of each class, seed, progress) → videos in folders."""
-
-
-def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Progress) -> None:
+def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
     """Write what is missing of a dataset that vadis makes itself; ``find_dataset`` reads it.
 
     Args:
-        name: a key of ``MADE_HERE``.
+        name: one of ``MADE_HERE``.
         root: where to; a folder of its own.
         videos: of each class, in all splits.
         seed: of everything random in them.
@@ -122,7 +113,9 @@ def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Progre
     """
     if name not in MADE_HERE:
         raise UsageError(f"vadis makes no dataset {printable(name)!r}", hint=f"it makes {', '.join(MADE_HERE)}")
-    MADE_HERE[name](root, videos, seed, progress)
+    from vadis.datasets.camera import write_dataset
+
+    write_dataset(root, videos, seed, progress)
 
 
 def find_dataset(
