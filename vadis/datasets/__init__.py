@@ -39,25 +39,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DatasetKind:
-    """How one dataset lies on disk.
+    """How one dataset lies on disk."""
 
-    Attributes:
-        summary: one line for a person.
-        detect: whether a tree looks like this dataset.
-        read: the dataset in a tree.
-        looked_for: what ``detect`` goes by, in words.
-        num_splits: official splits, numbered from 1.
-        counts: "train", "test" → files of each split, where they are published.
-        is_last_resort: taken only where no other kind is detected.
-    """
-
-    summary: str
-    detect: Callable[[Tree], bool]
+    summary: str  # one line for a person
+    detect: Callable[[Tree], bool]  # whether a tree looks like this dataset
     read: Callable[[Tree, Request], Dataset]
-    looked_for: str
-    num_splits: int = 1
-    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    is_last_resort: bool = False
+    looked_for: str  # what ``detect`` goes by, in words
+    num_splits: int = 1  # official splits, numbered from 1
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # "train", "test" → files of each split
 
 
 DATASETS: dict[str, DatasetKind] = {
@@ -88,28 +77,22 @@ DATASETS: dict[str, DatasetKind] = {
         folder.is_folder,
         folder.read_folder,
         "two or more folders with videos (in train/ and val/ or not), or lists of paths and labels",
-        is_last_resort=True,
     ),
 }
-"""Every dataset that vadis reads, by the name that ``--dataset`` takes."""
+"""Every dataset that vadis reads, by the name that ``--dataset`` takes; "folder" where no other is detected."""
 
 MADE_HERE = ("camera-motion",)
-"""What vadis makes itself."""
 
 
 def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """Write what is missing of a dataset that vadis makes itself; ``find_dataset`` reads it.
+    """Write what is missing of a dataset in ``MADE_HERE`` under ``root``; ``find_dataset`` reads it.
 
     Args:
         name: one of ``MADE_HERE``.
-        root: where to; a folder of its own.
+        root: a folder of its own.
         videos: of each class, in all splits.
         seed: of everything random in them.
         progress: called with the videos that are there, and all that will be.
-
-    Raises:
-        UsageError: for a name that is none, too few videos, or a folder that holds others.
-        VadisError: where the disk does not take them.
     """
     if name not in MADE_HERE:
         raise UsageError(f"vadis makes no dataset {printable(name)!r}", hint=f"it makes {', '.join(MADE_HERE)}")
@@ -172,8 +155,9 @@ def _read(tree: Tree, name: str, request: Request) -> Dataset:
 
 def _detected(tree: Tree) -> str:
     """Return the name of the kind of dataset in a tree."""
-    names = [name for name, kind in DATASETS.items() if not kind.is_last_resort and kind.detect(tree)]
-    names = names or [name for name, kind in DATASETS.items() if kind.is_last_resort and kind.detect(tree)]
+    names = [name for name, kind in DATASETS.items() if name != "folder" and kind.detect(tree)]
+    if not names and DATASETS["folder"].detect(tree):
+        return "folder"
     if len(names) == 1:
         return names[0]
     if names:

@@ -6,7 +6,6 @@ The rest goes into the summary.
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from vadis.datasets.dataset import Dataset, Example, Problems, Request, class_key, counted, some
@@ -18,50 +17,34 @@ CLOSE = 0.75  # difflib's ratio from which on one class name is taken for a slip
 
 
 class Listed(NamedTuple):
-    """A line of a list: the file as a person would look for it, its class and split, and the key that it is found by.
-
-    A longer file, with the key ``whole``, may lie in its place: the clip is ``[start, end)`` in it.
-    """
+    """A line of a list: the file as a person would look for it, its class and split, and the key it is found by."""
 
     name: str
     label: str
     split: str
     key: str
-    whole: str = ""
+    whole: str = ""  # the key of a longer file that may lie in its place: the clip is [start, end) in it
     start_seconds: float = 0.0
     end_seconds: float = 0.0
     is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
 
 
-@dataclass(frozen=True)
-class Lists:
-    """What lists (or names) say of a dataset.
+class Lists(NamedTuple):
+    """What lists (or names) say of a dataset."""
 
-    Attributes:
-        name: of the dataset, a key of ``DATASETS``.
-        classes: in the order of a model's outputs.
-        lines: of all splits.
-        key: a path → what its file is found by.
-        unused: keys of files that the lists know and that no split uses.
-        notes: for the summary.
-        are_folders_classes: whether a folder with the name of a class holds that class.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    lines: Sequence[Listed]
-    key: Callable[[str], str]
-    unused: Collection[str] = ()
+    name: str  # a key of DATASETS
+    classes: tuple[str, ...]  # in the order of a model's outputs
+    lines: Sequence[Listed]  # of all splits
+    key: Callable[[str], str]  # a path → what its file is found by
+    unused: Collection[str] = ()  # keys of files that the lists know and that no split uses
     notes: Sequence[str] = ()
-    are_folders_classes: bool = True
+    are_folders_classes: bool = True  # whether a folder with the name of a class holds that class
 
 
 def assemble(lists: Lists, tree: Tree, request: Request, files: Iterable[str] | None = None) -> Dataset:
     """Return the dataset that the lists describe, as far as it is on disk: among ``files``, or the tree's videos.
 
-    Raises:
-        UsageError: two labels for one file, a file in two splits, a file in the folder of another class, or too many
-            files missing.
+    Two labels for one file, a file in two splits or in the folder of another class, and too many missing are refused.
     """
     lines, repeated = _without_repetitions(lists.lines)
     paths: dict[str, list[str]] = {}
@@ -75,10 +58,8 @@ def assemble(lists: Lists, tree: Tree, request: Request, files: Iterable[str] | 
         copies.update(dict.fromkeys(candidates[1:]))
         if not candidates:
             missing[line.split].append(line.name)
-        elif line.key in paths:
-            found[line.split].append(Example(candidates[0], line.label))
         else:
-            part = (line.start_seconds, line.end_seconds, line.is_only)
+            part = () if line.key in paths else (line.start_seconds, line.end_seconds, line.is_only)
             found[line.split].append(Example(candidates[0], line.label, *part))
     splits = {split: tuple(examples) for split, examples in found.items() if examples}
     if not splits:
@@ -89,6 +70,10 @@ def assemble(lists: Lists, tree: Tree, request: Request, files: Iterable[str] | 
     for split in splits if request.needs is None else request.needs:
         refuse_missing(f"{lists.name}'s {split} split", missing[split], sizes[split], request)
     known = {line.key for line in lines} | {line.whole for line in lines} | set(lists.unused)
+    left_out = [split for split in SPLITS if missing[split] and not found[split]]  # on purpose: no reason to stop
+    absent = [
+        f"the {each} split is left out: none of its {counted(missing[each], 'file')} is here" for each in left_out
+    ]
     problems = Problems(
         num_listed=sum(sizes[split] for split in splits),
         missing=tuple(name for split in splits for name in missing[split]),
@@ -96,7 +81,7 @@ def assemble(lists: Lists, tree: Tree, request: Request, files: Iterable[str] | 
         empty_classes=empty_classes(lists.classes, splits),
         misspelt_folders=_check_folders(lists.classes, tree, splits) if lists.are_folders_classes else {},
         duplicates=(*repeated, *map(tree.relative, copies)),
-        notes=(*lists.notes, *_left_out(found, missing), *tree.unreadable),
+        notes=(*lists.notes, *absent, *tree.unreadable),
     )
     return Dataset(lists.name, tree.root, lists.classes, request.split, splits, problems)
 
@@ -112,7 +97,7 @@ def _best_first(paths: list[str], label: str) -> list[str]:
 def _without_repetitions(lines: Iterable[Listed]) -> tuple[list[Listed], list[str]]:
     """Return the lines without those that say the same again, and the names of these; refuse contradictions."""
     first: dict[str, Listed] = {}
-    repeated, labels, places = [], [], []
+    repeated, labels, places = list[str](), list[str](), list[str]()
     for line in sorted(lines, key=lambda line: SPLITS.index(line.split)):
         other = first.setdefault(line.key, line)
         if other.label != line.label:
@@ -130,24 +115,13 @@ def _without_repetitions(lines: Iterable[Listed]) -> tuple[list[Listed], list[st
     return list(first.values()), repeated
 
 
-def _left_out(found: Mapping[str, list[Example]], missing: Mapping[str, list[str]]) -> list[str]:
-    """Return a note for each split of which nothing is on disk: it was left out on purpose, so it stops nothing."""
-    return [
-        f"the {split} split is left out: none of its {counted(names, 'file')} is here"
-        for split, names in missing.items()
-        if names and not found[split]
-    ]
-
-
 def refuse_missing(place: str, missing: Sequence[str], total: int, request: Request) -> None:
     """Refuse a dataset of which so many of ``total`` files are missing that a result would not be what it says."""
     share = len(missing) / total if total else 0.0
     if missing and share >= request.allow_missing:
-        raise UsageError(
-            f"{len(missing):,} of the {total:,} files of {place} are missing ({share:.1%}): {some(missing)}",
-            f"complete the dataset, or accept results that cannot be compared with others' by raising the share of "
-            f"files that may be missing (now {request.allow_missing:g})",
-        )
+        message = f"{len(missing):,} of the {total:,} files of {place} are missing ({share:.1%}): {some(missing)}"
+        hint = "complete the dataset, or accept results that cannot be compared with others' by raising the share of "
+        raise UsageError(message, f"{hint}files that may be missing (now {request.allow_missing:g})")
 
 
 def _check_folders(
@@ -166,10 +140,8 @@ def _check_folders(
         if (folders.get(folder_of(example.path)) or example.label) != example.label
     ]
     if wrong:
-        raise UsageError(
-            f"{counted(wrong, 'file')} with two labels, in the folder of another class: {some(wrong)}",
-            "move each file to the folder of its class",
-        )
+        message = f"{counted(wrong, 'file')} with two labels, in the folder of another class: {some(wrong)}"
+        raise UsageError(message, "move each file to the folder of its class")
     beside = {folder_of(folder) for folder, label in folders.items() if label is not None}
     strange = [folder for folder, label in folders.items() if label is None and folder_of(folder) in beside]
     return {tree.relative(folder): nearest(name_of(folder), by_key.values()) for folder in strange}

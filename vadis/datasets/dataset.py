@@ -17,17 +17,13 @@ ALLOWED_MISSING = 0.1  # a tenth of a split's files missing changes its accuracy
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A video, or a part of one, with its class.
-
-    ``start_seconds`` and ``end_seconds`` bound the example in its file, ``[start, end)``; None: the file is the clip.
-    ``may_be_trimmed``: the file may also be nothing but the clip, which only its length tells; see ``span``.
-    """
+    """A video, or the part ``[start_seconds, end_seconds)`` of one, with its class."""
 
     path: str
     label: str
-    start_seconds: float | None = None
+    start_seconds: float | None = None  # None: the file is the clip
     end_seconds: float | None = None
-    may_be_trimmed: bool = False
+    may_be_trimmed: bool = False  # the file may also be nothing but the clip, which only its length tells; see span
 
     def span(self, seconds: float | None) -> tuple[float, float | None]:
         """Return where the example begins and ends in its file of ``seconds``; None: unknown, or at the file's end.
@@ -53,25 +49,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Problems:
-    """What is wrong with a dataset, though not so wrong that a result would be false.
+    """What is wrong with a dataset, though not so wrong that a result would be false."""
 
-    Attributes:
-        num_listed: files that lists or names ask for; ``missing`` are some of them.
-        missing: files that a list names and that are not on disk.
-        unlisted: videos on disk that belong to no split.
-        empty_classes: classes without an example, as ``class (split)``.
-        misspelt_folders: folders of videos that are no class → the class that is probably meant, or None.
-        duplicates: what is there, or listed, more than once; used once.
-        notes: what else a person should know: how the splits were found, what was left out.
-    """
-
-    num_listed: int = 0
-    missing: tuple[str, ...] = ()
-    unlisted: tuple[str, ...] = ()
-    empty_classes: tuple[str, ...] = ()
-    misspelt_folders: Mapping[str, str | None] = field(default_factory=dict)
-    duplicates: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    num_listed: int = 0  # files that lists or names ask for
+    missing: tuple[str, ...] = ()  # those of them that are not on disk
+    unlisted: tuple[str, ...] = ()  # videos on disk that belong to no split
+    empty_classes: tuple[str, ...] = ()  # classes without an example, as "class (split)"
+    misspelt_folders: Mapping[str, str | None] = field(default_factory=dict)  # → the class that is probably meant
+    duplicates: tuple[str, ...] = ()  # what is there, or listed, more than once; used once
+    notes: tuple[str, ...] = ()  # what else a person should know: how the splits were found, what was left out
 
     def lines(self) -> list[str]:
         """Return one line of text for each kind of problem and each note; none if there is none."""
@@ -91,30 +77,17 @@ class Problems:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The examples of one split of a dataset.
+    """The examples of one split of a dataset."""
 
-    Attributes:
-        name: a key of ``DATASETS``.
-        root: the folder it was read from.
-        classes: in the order of a model's outputs.
-        split: the number of the official split.
-        splits: "train", "val", "test" (those that there are) → examples, in a stable order.
-        problems: what to know before hours are spent on it.
-    """
-
-    name: str
-    root: str
-    classes: tuple[str, ...]
-    split: int
-    splits: Mapping[str, tuple[Example, ...]]
-    problems: Problems
+    name: str  # a key of DATASETS
+    root: str  # the folder it was read from
+    classes: tuple[str, ...]  # in the order of a model's outputs
+    split: int  # the number of the official split
+    splits: Mapping[str, tuple[Example, ...]]  # "train", "val", "test", those that there are; in a stable order
+    problems: Problems  # what to know before hours are spent on it
 
     def examples(self, split: str) -> tuple[Example, ...]:
-        """Return the examples of "train", "val" or "test".
-
-        Raises:
-            UsageError: if the dataset has no such split on disk.
-        """
+        """Return the examples of "train", "val" or "test"; a split that is not on disk is an error."""
         if split not in self.splits:
             message = f"{self.name} in {printable(self.root)} has no {split} split (it has {', '.join(self.splits)})"
             raise UsageError(message, f"add its videos: in a folder {split}/, or with lists that name them")

@@ -37,35 +37,32 @@ from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
 
-PATH_COLUMNS = (
+PATH_COLUMNS = (  # those that name the video, the best first: of clip_name and clip_path the path counts
     *("path", "file_name", "filename", "file_path", "filepath", "video_path", "clip_path", "relative_path"),
     *("file", "video", "clip", "video_name", "clip_name", "filenames", "videos"),
 )
-"""Columns that name the video, the best first: where there are ``clip_name`` and ``clip_path``, the path counts."""
-
-LABEL_COLUMNS = (
+LABEL_COLUMNS = (  # those that name the class, the best first: a name counts before a number
     *("label_name", "class_name", "label_text", "label_str"),
     *("label", "class", "category", "action", "tag", "target", "activity", "label_id", "class_id"),
 )
-"""Columns that name the class, the best first: a name counts before a number."""
-
-_LESSER_LABELS = frozenset({"class", "category", "action", "tag", "target", "activity"})
-
-SPLIT_COLUMNS = ("split", "subset", "partition")
-"""Columns that name the split, the best first; those after them do where their cells are splits."""
-
-_LESSER_SPLITS = frozenset({"set", "phase", "mode", "usage", "type", "dataset_split", "group", "fold"})
-
-PART_COLUMNS = frozenset(
-    {
-        *("start", "end", "start_time", "end_time", "time_start", "time_end", "start_frame", "end_frame"),
-        *("start_sec", "end_sec", "start_seconds", "end_seconds", "stop", "begin"),
-    }
-)
-"""Columns that bound a part of a video."""
-
-SCORE_COLUMNS = frozenset({"score", "confidence", "probability", "prediction", "predicted", "rank"})
-"""Columns of what a model said, which is no label."""
+_LESSER_LABELS = {"class", "category", "action", "tag", "target", "activity"}
+SPLIT_COLUMNS = ("split", "subset", "partition")  # the best first
+_LESSER_SPLITS = {
+    "set",
+    "phase",
+    "mode",
+    "usage",
+    "type",
+    "dataset_split",
+    "group",
+    "fold",
+}  # if their cells are splits
+PART_COLUMNS = {  # those that bound a part of a video
+    *("start", "end", "start_time", "end_time", "time_start", "time_end", "start_frame", "end_frame"),
+    *("start_sec", "end_sec", "start_seconds", "end_seconds", "stop", "begin"),
+}
+# Of what a model said, which is no label.
+SCORE_COLUMNS = {"score", "confidence", "probability", "prediction", "predicted", "rank"}
 
 MOSTLY = 0.9  # share of the videos that are named as in a dataset, from which on a folder is taken for it
 HEAD_LINES = 20  # lines of a file by which its form is known
@@ -73,11 +70,14 @@ HEAD_LINES = 20  # lines of a file by which its form is known
 # Of UCF-101 and HMDB-51: three splits in one folder.
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt|.+_test_split[123]\.txt")
 _ENDING = "|".join(re.escape(each) for each in VIDEO_EXTENSIONS)
-_LABELLED = re.compile(rf".*(?:{_ENDING})[\"']?[\s,;]+\S", re.IGNORECASE)
+_LABELLED = rf"(?P<path>.+(?:{_ENDING}))[\"']?\s+(?P<label>\S.*)"
+_TWO_WORDS = rf"(?P<path>[^\s,;]*)[\s,;]+(?!\S*(?:{_ENDING})[\"']*$)(?P<label>[^\s,;]*)"
+_PATH_ALONE = rf"(?P<path>(?:.*[\\/])?(?P<label>[^\\/]+)[\\/][^\\/]+(?:{_ENDING})[\"']*)"
+_LIKE_LABELLED = re.compile(rf".*(?:{_ENDING})[\"']?[\s,;]+\S", re.IGNORECASE)
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
 
 Cells = dict[str, str]
-Rows = Iterator[tuple[str, Cells]]
+Rows = Iterator[tuple[str, Cells]]  # each with its place
 
 
 class Row(NamedTuple):
@@ -90,14 +90,11 @@ class Row(NamedTuple):
 
 
 class ListForm(NamedTuple):
-    """One form of lists: a line of it, whose habit it is, and what reads a list: each line's place and its cells.
-
-    A ValueError ends them at the first line that is not of the form.
-    """
+    """One form of lists: a line of it, whose habit it is, and what reads a list."""
 
     shape: str
     used_by: str
-    rows: Callable[[str], Rows]
+    rows: Callable[[str], Rows]  # each line's place and its cells; a ValueError at the first line of another form
 
 
 def _with_header(path: str) -> Rows:
@@ -136,7 +133,7 @@ def _cells_between(delimiter: str) -> Callable[[str], Rows]:
 
 def _lines_like(pattern: str, needs_split: bool = False) -> Callable[[str], Rows]:
     """Read lines by a pattern; without a label behind, or the ending of a video, only in lists named after a split."""
-    line_form = re.compile(pattern.replace("ENDING", f"(?:{_ENDING})"), re.IGNORECASE)
+    line_form = re.compile(pattern, re.IGNORECASE)
 
     def rows(path: str) -> Rows:
         if needs_split and split_of(stem_of(path)) is None:
@@ -161,19 +158,15 @@ LIST_FORMS = {
     "tab": ListForm("a.mp4<tab>label", "", _cells_between("\t")),
     "semicolon": ListForm("a.mp4;label", "", _cells_between(";")),
     "blank": ListForm(
-        "<class>/a.mp4 12",
-        "mmaction2, PySlowFast, TimeSformer, VideoMAE, V-JEPA",
-        _lines_like(r"(?P<path>.+ENDING)[\"']?\s+(?P<label>\S.*)"),
+        "<class>/a.mp4 12", "mmaction2, PySlowFast, TimeSformer, VideoMAE, V-JEPA", _lines_like(_LABELLED)
     ),
     "no ending": ListForm(
-        "<class>/a 12, in a list that is named after a split",
-        "TimeSformer",
-        _lines_like(r"(?P<path>[^\s,;]*)[\s,;]+(?!\S*ENDING[\"']*$)(?P<label>[^\s,;]*)", needs_split=True),
+        "<class>/a 12, in a list that is named after a split", "TimeSformer", _lines_like(_TWO_WORDS, needs_split=True)
     ),
     "path alone": ListForm(
         "<class>/a.mp4, in a list that is named after a split",
         "UCF-101's test lists",
-        _lines_like(r"(?P<path>(?:.*[\\/])?(?P<label>[^\\/]+)[\\/][^\\/]+ENDING[\"']*)", needs_split=True),
+        _lines_like(_PATH_ALONE, needs_split=True),
     ),
 }
 """The forms of lists that are read, by name, in the order in which they are tried."""
@@ -182,8 +175,7 @@ LIST_FORMS = {
 def video_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of videos in a tree: path → key of ``LIST_FORMS``; of each only the first lines are read.
 
-    They lie in the root itself, or below it in folders that are named after splits, lists or containers: a table
-    elsewhere is rather somebody's notes. A list that was named itself is one in any case.
+    A list that was named itself is one in any case.
     """
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
     paths = [path for path in tree.lists if not path.lower().endswith(".json")]
@@ -200,15 +192,14 @@ def unread_lists(tree: Tree, forms: Collection[str]) -> list[str]:
 def form_of(path: str) -> str | None:
     """Return the key of ``LIST_FORMS`` for a file, by its first lines, or None if it is no list of videos.
 
-    Raises:
-        UsageError: for a list that is named after a split, with lines of videos and labels that are not all alike.
+    A list that is named after a split, with lines of videos and labels that are not all alike, is refused.
     """
     is_json = path.lower().endswith(".jsonl")
     forms = {name: form.rows for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")}
     name = first_form(path, forms)
     if name is None and split_of(stem_of(path)) and not is_json:
         lines = list(islice(read_lines(path), HEAD_LINES))
-        odd = [f"{place} {printable(line)}" for place, line in lines if not _LABELLED.match(line)]
+        odd = [f"{place} {printable(line)}" for place, line in lines if not _LIKE_LABELLED.match(line)]
         if 2 * len(odd) < len(lines):
             raise UsageError(f"{odd[0] if odd else lines[0][0]}: not like the other lines", "write all lines alike")
     return name
@@ -225,19 +216,20 @@ def first_form(path: str, forms: Mapping[str, Callable[[str], Rows]]) -> str | N
     return None
 
 
-def read_list(path: str, form: str, root: str) -> list[Row]:
-    """Return all rows of a list in a dataset at ``root``.
-
-    Raises:
-        UsageError: a line of another form, without a path or label, with several labels, or of a split that is none.
-    """
-    rows: list[Row] = []
+def rows_alike(path: str, form: Callable[[str], Rows]) -> Rows:
+    """Yield all rows of a list; one of another form is refused."""
+    place = "line 0,"
     try:
-        rows += (_row(place, cells) for place, cells in LIST_FORMS[form].rows(path))
+        for place, cells in form(path):
+            yield place, cells
     except ValueError as error:
-        after = f"after {rows[-1].place.removesuffix(',')}" if rows else "at its beginning"
-        message = f"{printable(path)} has a line {after} that is not like {LIST_FORMS[form].shape}"
+        message = f"the line of {printable(path)} after {place.removesuffix(',')} is not like the first ones"
         raise UsageError(message, "write all lines alike; labels with commas between quotation marks") from error
+
+
+def read_list(path: str, form: str, root: str) -> list[Row]:
+    """Return all rows of a list in a dataset at ``root``; each has a path, one label, and one of the three splits."""
+    rows = [_row(place, cells) for place, cells in rows_alike(path, LIST_FORMS[form].rows)]
     if not rows:
         raise UsageError(f"the list {printable(path)} names no video", "complete it, or remove it")
     return _with_splits(path, rows, root)
@@ -265,7 +257,11 @@ def is_named(tree: Tree, pattern: re.Pattern[str]) -> bool:
 
 
 def _may_be_list(tree: Tree, path: str) -> bool:
-    """Return whether a file lies and is called as lists of videos do; no file is opened but tables in the root."""
+    """Return whether a file lies and is called as lists of videos do; no file is opened but tables in the root.
+
+    Lists lie in the root itself, or below it in folders that are named after splits, lists or containers: a table
+    elsewhere is rather somebody's notes.
+    """
     if _OFFICIAL.fullmatch(name_of(path).lower()):
         return False
     stem = stem_of(path)
@@ -325,14 +321,10 @@ def is_video_name(path: str) -> bool:
 
 # Class lists
 
-CLASS_LIST_WORDS = frozenset(
-    {
-        *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),
-        *("labelmap", "labelmaps", "labelname", "labelnames", "category", "categories", "idtolabel", "labeltoid"),
-    }
-)
-"""Words by which a list of classes is known: classes.txt, label_map_k400.txt, classInd.txt, class_ids.json."""
-
+CLASS_LIST_WORDS = {  # by which a list of classes is known: classes.txt, label_map_k400.txt, class_ids.json
+    *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),
+    *("labelmap", "labelmaps", "labelname", "labelnames", "category", "categories", "idtolabel", "labeltoid"),
+}
 MAX_JSON_BYTES = 4 << 20  # a thousand names take some 30 KB
 
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,;:]+(?P<name>\S.*)")
@@ -356,23 +348,17 @@ def is_class_list_name(path: str) -> bool:
 
 
 def find_class_list(tree: Tree) -> ClassList | None:
-    """Return the class list of a dataset, or None.
-
-    Raises:
-        UsageError: for two class lists that contradict each other, or one that names a class twice.
-    """
+    """Return the class list of a dataset, or None; two that contradict each other are refused."""
     paths = filter(is_class_list_name, (*tree.lists, *tree.beside))
     found = [ClassList(path, names) for path in paths if (names := _read_class_list(path)) is not None]
-    for other in found[1:]:
-        if other.names != found[0].names:
-            shown = f"{printable(found[0].path)} and {printable(other.path)}"
-            hint = "remove the one that does not belong to these videos"
-            raise UsageError(f"two lists of classes contradict each other: {shown}", hint)
+    if others := [each.path for each in found if each.names != found[0].names]:
+        message = f"two lists of classes contradict each other: {printable(found[0].path)} and {printable(others[0])}"
+        raise UsageError(message, "remove the one that does not belong to these videos")
     return found[0] if found else None
 
 
 def _read_class_list(path: str) -> dict[int, str] | None:
-    """Return number → name, or None for a file that is no list of classes."""
+    """Return number → name, or None for a file that is no list of classes; one that names a class twice is refused."""
     pairs = _pairs_of_json(path) if path.lower().endswith(".json") else _pairs_of_text(path)
     names = {
         number: name.strip().strip('"').strip() for number, name in sorted(pairs)
@@ -424,8 +410,6 @@ def _pairs_of_json(path: str) -> list[tuple[int, str]]:
     pairs = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     if isinstance(value, dict) and not all(key.isdecimal() for key in value):  # names and numbers
         pairs = [(number, name) for name, number in pairs]
-    if all(type(n) is int or (isinstance(n, str) and n.isdecimal()) for n, _ in pairs) and all(
-        isinstance(name, str) and name.strip() for _, name in pairs
-    ):
-        return [(int(number), name) for number, name in pairs]
-    return []
+    are_numbers = all(type(number) is int or str(number).isdecimal() for number, _ in pairs)
+    are_names = all(isinstance(name, str) and name.strip() for _, name in pairs)
+    return [(int(number), name) for number, name in pairs] if are_numbers and are_names else []

@@ -19,12 +19,11 @@ clip is ``[time_start, time_end)``, or the clip itself, as its length tells (``E
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 from vadis.datasets.checks import Listed, Lists, assemble, nearest, refuse_missing
 from vadis.datasets.dataset import Dataset, Request, class_key
-from vadis.datasets.lists import Rows, first_form, is_named
+from vadis.datasets.lists import Rows, first_form, is_named, rows_alike
 from vadis.datasets.scan import (
     SPLIT_NAMES,
     Tree,
@@ -70,11 +69,7 @@ def is_ucf101(tree: Tree) -> bool:
 
 
 def read_ucf101(tree: Tree, request: Request) -> Dataset:
-    """Return one split of UCF-101, from its official lists where both are there, else from the files' names.
-
-    Raises:
-        UsageError: as ``assemble`` does, and for lists that are damaged or contradict ``classInd.txt``.
-    """
+    """Return one split of UCF-101, from its official lists where both are there, else from the files' names."""
     paths = {split: tree.lists_named(f"{split}list0{request.split}.txt") for split in ("train", "test")}
     lists = _ucf101_lists(paths, tree) if all(paths.values()) else _ucf101_names(tree, request)
     return assemble(lists, tree, request)
@@ -163,29 +158,22 @@ def is_hmdb51(tree: Tree) -> bool:
 
 
 def read_hmdb51(tree: Tree, request: Request) -> Dataset:
-    """Return one split of HMDB-51; classes in alphabetical order, as there is no official numbering.
-
-    Raises:
-        UsageError: as ``assemble`` does, and if the official lists are not there or damaged.
-    """
+    """Return one split of HMDB-51; classes in alphabetical order, as there is no official numbering."""
     matches = ((path, _HMDB51_LIST.fullmatch(name_of(path))) for path in reversed(tree.lists))
     paths = {match["label"]: path for path, match in matches if match and int(match["split"]) == request.split}
     if not paths:
-        raise UsageError(
-            f"no split files of HMDB-51 under {printable(tree.root)} "
-            f"(looked for <class>_test_split{request.split}.txt)",
-            f"unpack {HMDB51_SOURCE} in it, or name the folder of the lists; to divide the class folders "
-            "without regard to them, read it as the dataset 'folder'",
-        )
+        message = f"no <class>_test_split{request.split}.txt of HMDB-51 under {printable(tree.root)}"
+        hint = f"unpack {HMDB51_SOURCE} in it, or name the folder of the lists; to divide the class folders without "
+        raise UsageError(message, hint + "regard to them, read it as the dataset 'folder'")
     lines: list[Listed] = []
     for label, path in sorted(paths.items()):
         for place, line in read_lines(path):
             name, *flags = line.rsplit(maxsplit=1)
-            if len(flags) != 1 or flags[0] not in _HMDB51_SPLITS:
-                hint = f"take it from {HMDB51_SOURCE}"
-                raise UsageError(f"{place} is not a file and 0, 1 or 2: {printable(line)}", hint)
-            key = name.rpartition(".")[0].casefold()
-            lines.append(Listed(f"{label}/{name}", label, _HMDB51_SPLITS[flags[0]], key))
+            split = _HMDB51_SPLITS.get("".join(flags))
+            if split is None:
+                message = f"{place} is not a file and 0, 1 or 2: {printable(line)}"
+                raise UsageError(message, f"take it from {HMDB51_SOURCE}")
+            lines.append(Listed(f"{label}/{name}", label, split, name.rpartition(".")[0].casefold()))
     unused = {line.key for line in lines if not line.split}
     lines = [line for line in lines if line.split]
     part = f"{len(paths)} of the {HMDB51_CLASSES} classes of HMDB-51 have a list"
@@ -209,48 +197,33 @@ _CLIP_LINE = re.compile(r"(?:(?P<folder>.*)/)?(?P<file>[\w-]{11}_\d+_\d+)(?:\.\w
 _CLIP = re.compile(r"(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})")
 
 
-class _Clip(NamedTuple):
-    """One line of a list of Kinetics; the label is empty in the lists of a held-out test set."""
-
-    split: str
-    label: str
-    youtube_id: str
-    start: float  # seconds
-    end: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.youtube_id}_{int(self.start):06d}_{int(self.end):06d}"
-
-
 def is_kinetics(tree: Tree) -> bool:
     """Return whether a list of clips is there."""
     return bool(_clip_lists(tree))
 
 
 def read_kinetics(tree: Tree, request: Request) -> Dataset:
-    """Return the clips of all lists that are there, of splits that have lists, labels and files.
-
-    Raises:
-        UsageError: as ``assemble`` does, and if there is no list, or one is damaged.
-    """
+    """Return the clips of all lists that are there, of splits that have lists, labels and files."""
     forms = _clip_lists(tree)
     if not forms:
-        columns = "label, youtube_id, time_start, time_end"
-        raise UsageError(
-            f"no list of Kinetics under {printable(tree.root)} (looked for a CSV with the columns {columns})",
-            f"put {KINETICS_SOURCE} into it; folders of classes without lists are the dataset 'folder'",
-        )
-    clips = [clip for path, form in forms.items() for clip in _clips(path, form)]
+        message = "(looked for a CSV with the columns label, youtube_id, time_start, time_end)"
+        hint = f"put {KINETICS_SOURCE} into it; folders of classes without lists are the dataset 'folder'"
+        raise UsageError(f"no list of Kinetics under {printable(tree.root)} {message}", hint)
+    rows = ((path, row) for path, form in forms.items() for row in rows_alike(path, CLIP_LISTS[form]))
+    clips = [_clip(path, *row) for path, row in rows]
     labelled = [clip for clip in clips if clip.label]
     if not labelled:
         message = f"{printable(next(iter(forms)))} has no labels: it is the list of a held-out test set"
         raise UsageError(message, f"put lists with labels beside it: {KINETICS_SOURCE}")
     classes, spellings = _classes({clip.label for clip in labelled})
-    times = Counter(youtube_id for youtube_id, _ in {(clip.youtube_id, clip.name) for clip in clips})
-    only = {clip.youtube_id: clip.name for clip in clips if times[clip.youtube_id] == 1}
-    lines = [_listed(clip, spellings[clip.label], clip.youtube_id in only) for clip in labelled]
-    unused = {name for clip in clips if not clip.label for name in (clip.name, clip.youtube_id)}
+    times = Counter(youtube_id for youtube_id, _ in {(clip.whole, clip.key) for clip in clips})
+    only = {clip.whole: clip.key for clip in clips if times[clip.whole] == 1}
+    lines = [
+        clip._replace(name=f"{label}/{clip.key}.mp4", label=label, is_only=clip.whole in only)
+        for clip in labelled
+        for label in [spellings[clip.label]]
+    ]
+    unused = {key for clip in clips if not clip.label for key in (clip.key, clip.whole)}
     notes = (f"{len(clips) - len(labelled):,} clips without a label are left out",) if unused else ()
 
     def key(path: str) -> str:
@@ -262,11 +235,6 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
         return f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}" if match else stem
 
     return assemble(Lists("kinetics", classes, lines, key, unused, notes), tree, request)
-
-
-def _listed(clip: _Clip, label: str, is_only: bool) -> Listed:
-    name = f"{label}/{clip.name}.mp4"
-    return Listed(name, label, clip.split, clip.name, clip.youtube_id, clip.start, clip.end, is_only)
 
 
 def _clip_lists(tree: Tree) -> dict[str, str]:
@@ -319,19 +287,12 @@ def _checked_label(label: str) -> str:
     return label
 
 
+# The forms of lists that are read, by name, in the order in which they are tried.
 CLIP_LISTS: dict[str, Callable[[str], Rows]] = {"header": _with_header, "times": _with_times, "names": _with_names}
-"""The forms of lists that are read, by name, in the order in which they are tried."""
 
 
-def _clips(path: str, form: str) -> Iterator[_Clip]:
-    try:
-        for place, cells in CLIP_LISTS[form](path):
-            yield _clip(path, place, cells)
-    except ValueError as error:
-        raise UsageError(f"{printable(path)} has a line that is not like its first ones", _KINETICS_HINT) from error
-
-
-def _clip(path: str, place: str, cells: dict[str, str]) -> _Clip:
+def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
+    """Return one line of a list; its label is empty in the lists of a held-out test set."""
     written = cells.get("split") or _split_in(stem_of(path))
     split = SPLIT_NAMES.get(written.lower())
     if split is None:
@@ -344,7 +305,8 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> _Clip:
     if not cells["youtube_id"] or not 0 <= start < end < float("inf"):
         message = f"{place} is not a clip: it needs an id, and a start before its end"
         raise UsageError(message, _KINETICS_HINT)
-    return _Clip(split, cells.get("label", ""), cells["youtube_id"], start, end)
+    name = f"{cells['youtube_id']}_{int(start):06d}_{int(end):06d}"
+    return Listed(name, cells.get("label", ""), split, name, cells["youtube_id"], start, end)
 
 
 def _says_split(path: str) -> bool:

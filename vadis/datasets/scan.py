@@ -12,15 +12,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple
 
 from vadis.datasets.dataset import counted, some
 from vadis.errors import UsageError, what_next
-from vadis.parsing import encoding_of
-from vadis.parsing import open_text as open_any_text
+from vadis.parsing import encoding_of, open_text
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
 
@@ -38,27 +38,16 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies under ``root``, as paths that begin with it, in the order of their bytes: the same on every machine.
+    """What lies under ``root``, as paths that begin with it, in the order of their bytes: the same on every machine."""
 
-    Attributes:
-        root: without a trailing separator; for a single list, the folder it lies in.
-        videos: files named as videos, at any depth.
-        folders: all folders below the root.
-        lists: files named as lists at most ``MAX_LIST_DEPTH`` folders below the root, the highest first.
-        packed: files that may hold videos in a form that is not read as it lies (see ``packed.py``).
-        pictures: one picture of each folder that holds pictures.
-        unreadable: folders that could not be listed, each with the reason.
-        beside: for a single list, the lists that lie beside it; empty otherwise.
-    """
-
-    root: str
-    videos: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    lists: tuple[str, ...] = ()
-    packed: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    root: str  # without a trailing separator; for a single list, the folder it lies in
+    videos: tuple[str, ...] = ()  # files named as videos, at any depth
+    folders: tuple[str, ...] = ()  # all below the root
+    lists: tuple[str, ...] = ()  # files named as lists at most MAX_LIST_DEPTH folders below the root, the highest first
+    packed: tuple[str, ...] = ()  # files that may hold videos in a form that is not read as it lies (see packed.py)
+    pictures: tuple[str, ...] = ()  # one of each folder that holds pictures
+    unreadable: tuple[str, ...] = ()  # folders that could not be listed, each with the reason
+    beside: tuple[str, ...] = ()  # for a single list, the lists that lie beside it
 
     def relative(self, path: str) -> str:
         """Return ``path`` without the root before it."""
@@ -85,14 +74,8 @@ class Tree:
 def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None = None) -> Tree:
     """Return what lies under ``root``, a folder or a single list; hidden entries are passed over.
 
-    Of the folder of a single list, only the lists beside it are looked at: one of them may name its classes.
-
-    Args:
-        root: the dataset.
-        lists: another folder whose lists belong to it; they come before those under ``root``.
-
-    Raises:
-        UsageError: if one of the two does not exist, is of the wrong kind, or cannot be listed.
+    The lists in the folder ``lists`` come before those under ``root``. Beside a single list only other lists are looked
+    at: one of them may name its classes.
     """
     top, endings = os.fspath(root), _ENDINGS["lists"]
     if top.lower().endswith(endings) and Path(top).is_file():
@@ -180,33 +163,26 @@ def stem_of(path: str) -> str:
 
 # Names of folders and lists
 
-SPLIT_NAMES = {
+SPLIT_NAMES = {  # how the three splits are called on disk and in lists
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-"""How the three splits are called on disk and in lists."""
-
 SPLITS = ("train", "val", "test")
 
-_OTHER_SPLITS = frozenset({"trainval", "holdout", "minival", "unlabeled", "unlabelled", "replacement", "replacements"})
-"""Names of parts that are neither of the three splits nor classes."""
-
-_CONTAINERS = frozenset(
-    {
-        *("video", "videos", "clip", "clips", "data", "dataset", "datasets", "rawframes", "frames", "rawvideos"),
-        *("annotation", "annotations", "metadata"),
-    }
-)
-"""Names of folders that hold class or split folders, and say nothing else."""
-
+# Parts that are neither of the three splits nor classes.
+_OTHER_SPLITS = {"trainval", "holdout", "minival", "unlabeled", "unlabelled", "replacement", "replacements"}
+_CONTAINERS = {  # folders that hold class or split folders, by names that say nothing else
+    *("video", "videos", "clip", "clips", "data", "dataset", "datasets", "rawframes", "frames", "rawvideos"),
+    *("annotation", "annotations", "metadata"),
+}
+# Words that stand beside a split's name without changing what it is: kinetics400_train_list_videos.
 _BESIDE_SPLITS = _CONTAINERS | {
     *("set", "list", "lists", "file", "files", "filelist", "filelists", "videofolder", "paths", "ann", "anno", "annos"),
     *("label", "labels", "kinetics", "k", "ucf", "hmdb", "minikinetics", "raw", "rgb", "px", "p", "x", "short", "side"),
     *("resized", "compress", "compressed", "cache", "dense", "all", "full", "mini", "tiny", "small", "org", "mp", "of"),
     *("part", "shard", "split", "splits"),
 }
-"""Words that stand beside a split's name without changing what it is: ``kinetics400_train_list_videos``."""
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 _JOINED = re.compile(rf"({'|'.join(SPLIT_NAMES)})(set|data|list|split|videos|clips|files)")  # trainlist01, TestData
@@ -264,18 +240,17 @@ def _words(name: str) -> list[str]:
 
 # Layouts of folders
 
+# The names on the way from the root to a folder → the split and the class of what lies in it, if it has one.
 Placing = Callable[[tuple[str, ...]], tuple[str, str] | None]
-"""The names on the way from the root to a folder → the split and the class of what lies in it, if it has one."""
 
 
-@dataclass(frozen=True)
-class FolderLayout:
+class FolderLayout(NamedTuple):
     """One arrangement of folders: as a person draws it, whose habit it is, and which folder is the class and split."""
 
     shape: str
     used_by: str
     class_at: int
-    split_at: int | None = None  # None: all is for training
+    split_at: int | None  # None: all is for training
 
     def place(self, names: tuple[str, ...]) -> tuple[str, str] | None:
         """Return the split and the class of what lies in a folder, or None where it has none."""
@@ -289,11 +264,11 @@ FOLDER_LAYOUTS = {
     "split/class": FolderLayout(
         "train/<class>/a.mp4, val/<class>/b.mp4, test/<class>/c.mp4",
         "torchvision, VideoFolder; videos_train/ (mmaction2, OpenDataLab), train_256/ (non-local)",
-        class_at=1,
-        split_at=0,
+        1,
+        0,
     ),
-    "class/split": FolderLayout("<class>/train/a.mp4, <class>/test/b.mp4", "", class_at=0, split_at=1),
-    "class": FolderLayout("<class>/a.mp4", "UCF-101, HMDB-51 without lists", class_at=0),
+    "class/split": FolderLayout("<class>/train/a.mp4, <class>/test/b.mp4", "", 0, 1),
+    "class": FolderLayout("<class>/a.mp4", "UCF-101, HMDB-51 without lists", 0, None),
 }
 """The arrangements of folders that are read, by name; ``folder_layout`` chooses the one of a tree."""
 
@@ -301,8 +276,7 @@ FOLDER_LAYOUTS = {
 def folder_layout(tree: Tree) -> Placing:
     """Return where split and class are, by a row of ``FOLDER_LAYOUTS`` below folders that all videos share.
 
-    Raises:
-        UsageError: where the folders can be read in more than one way, or a class would be named after a split.
+    Folders that can be read in more than one way are refused, and so is a class that is named after a split.
     """
     folders = list(tree.video_folders().values())
     depth = _shared_depth(folders)
@@ -338,20 +312,17 @@ def _layout_name(tree: Tree, folders: Sequence[tuple[str, ...]]) -> str:
     if any(len(names) > 1 for names in splits):
         return "split/class"
     if splits:
-        shown = [f"{printable(name)}/" for name, *_ in sorted(splits)]
-        raise UsageError(
-            f"videos lie right in {' and '.join(shown)} of {printable(tree.root)}, and no list says of which classes "
-            "they are",
-            f"put them into class folders ({shown[0]}<class>/a.mp4), or a list beside them: a metadata.csv "
-            "with the columns file_name,label; a class cannot have the name of a split",
-        )
+        shown = " and ".join(f"{printable(name)}/" for name, *_ in sorted(splits))
+        message = f"videos lie right in {shown} of {printable(tree.root)}, and no list says of which classes they are"
+        hint = "put them into class folders (train/<class>/a.mp4), or a metadata.csv with the columns file_name,label "
+        raise UsageError(message, hint + "beside them; a class cannot have the name of a split")
     inside = [names for names in folders if len(names) > 1 and split_of(names[1])]
     if not inside:
         return "class"
     if any(len(names) > 2 for names in inside):
         tops = sorted({names[0] for names in inside})
-        folders_in = f"{counted(tops, 'folder')} with split folders of their own: {some(tops)}"
-        raise UsageError(f"{printable(tree.root)} holds {folders_in}", "name one of them")
+        shown = f"{counted(tops, 'folder')} with split folders of their own: {some(tops)}"
+        raise UsageError(f"{printable(tree.root)} holds {shown}", "name one of them")
     outside = ["/".join(names) for names in folders if names and names not in inside]
     if outside:
         message = f"{counted(outside, 'folder')} of videos beside split folders in no split: {some(outside)}"
@@ -373,11 +344,9 @@ def _refuse_no_classes(tree: Tree, names: Iterable[str]) -> None:
     wrong = {name for alike in by_rest.values() if len(set(alike.values())) > 1 for name in alike}
     wrong |= set(filter(is_no_class, names))
     if wrong:
-        raise UsageError(
-            f"{printable(tree.root)} has {counted(wrong, 'folder')} at the place of a class with the name of a split "
-            f"or of a part of a dataset: {some(sorted(wrong))}",
-            "name the folder that holds the class folders, or move away what is no class",
-        )
+        what = f"{counted(wrong, 'folder')} at the place of a class with the name of a split or of a part of a dataset"
+        hint = "name the folder that holds the class folders, or move away what is no class"
+        raise UsageError(f"{printable(tree.root)} has {what}: {some(sorted(wrong))}", hint)
 
 
 def _refuse_twin_splits(folders: Iterable[tuple[str, ...]]) -> None:
@@ -403,33 +372,14 @@ def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> No
     numbers = Counter(name for deeper in inside.values() for name in deeper if not is_no_class(name))
     shared = sorted(name for name, number in numbers.items() if number > 1)
     if len(shared) > 1 and 2 * len(shared) >= len(numbers):
-        raise UsageError(
-            f"the classes may be {some(sorted(inside))}, or the folders in several of them: {some(shared)}",
-            "put the videos right into class folders, or write a list: a CSV with the columns path,label",
-        )
+        message = f"the classes may be {some(sorted(inside))}, or the folders in several of them: {some(shared)}"
+        raise UsageError(message, "put the videos right into class folders, or write a CSV with the columns path,label")
 
 
 # Text of lists; a "place" in it is for messages: "a.txt, line 3,"
 
-_MAX_HEADER = 4096  # characters of a first line looked at: a table of features may have one of megabytes
+_MAX_LINE = 4096  # characters: a table of features may have lines of megabytes
 _MAX_HEAD = 1 << 16  # bytes by which a file is known for text
-
-
-@contextmanager
-def open_text(path: str) -> Iterator[TextIO]:
-    """Open a list; bytes that are not text are kept as surrogates, as in the names of files.
-
-    Raises:
-        UsageError: if the list cannot be read, here or while it is open.
-    """
-    try:
-        with open_any_text(path) as file:
-            yield file
-    except OSError as error:
-        message = f"the list {printable(path)} cannot be read: {error.strerror}"
-        raise UsageError(message, what_next(error.errno)) from error
-    except (csv.Error, UnicodeError) as error:
-        raise UsageError(f"the list {printable(path)} cannot be read: {error}", "save it as CSV again") from error
 
 
 def is_text(path: str) -> bool:
@@ -440,49 +390,47 @@ def is_text(path: str) -> bool:
     except OSError:
         return False
     is_wide = encoding_of(head)[0] != "utf-8"
-    return bool(head) and (is_wide or b"\0" not in head) and max(map(len, head.splitlines())) < _MAX_HEADER
+    return bool(head) and (is_wide or b"\0" not in head) and max(map(len, head.splitlines())) < _MAX_LINE
+
+
+def read_rows(path: str, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows of a list that are not empty, each with its place, as cells without blanks at their ends.
+
+    Without a delimiter a line is a cell. Bytes that are not text are kept as surrogates, as in the names of files.
+    """
+    rows: Iterator[tuple[int, list[str]]]
+    try:
+        with open_text(path) as file:
+            reader = csv.reader(file, delimiter=delimiter or ",", skipinitialspace=True)
+            rows = ((reader.line_num, cells) for cells in reader) if delimiter else enumerate(([x] for x in file), 1)
+            for number, cells in rows:
+                if any(map(str.strip, cells)):
+                    yield f"{printable(path)}, line {number},", [cell.strip() for cell in cells]
+    except OSError as error:
+        message = f"the list {printable(path)} cannot be read: {error.strerror}"
+        raise UsageError(message, what_next(error.errno)) from error
+    except (csv.Error, UnicodeError) as error:
+        raise UsageError(f"the list {printable(path)} cannot be read: {error}", "save it as CSV again") from error
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """Yield the lines of a list that are not empty, without blanks at their ends, each with its place."""
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if stripped := line.strip():
-                yield f"{printable(path)}, line {number},", stripped
+    return ((place, cells[0]) for place, cells in read_rows(path, ""))
 
 
-def columns_of(path: str, delimiter: str = ",") -> tuple[str, ...]:
+def columns_of(path: str, delimiter: str = ",") -> list[str]:
     """Return the names of a table's columns, in lower case; none if its first line cannot be read as names."""
     try:
-        with open_text(path) as file:
-            lines = csv.reader([file.readline(_MAX_HEADER)], delimiter=delimiter, skipinitialspace=True)
-            return tuple(name.strip().lower() for name in next(lines, []))
+        return [name.lower() for _, names in islice(read_rows(path, delimiter), 1) for name in names]
     except UsageError:
-        return ()
-
-
-def read_rows(path: str, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of a table that are not empty, as cells without blanks at their ends, each with its place."""
-    with open_text(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-        for cells in reader:
-            if any(cells):
-                yield f"{printable(path)}, line {reader.line_num},", [cell.strip() for cell in cells]
+        return []
 
 
 def read_table(path: str, delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a table with a header, as column → cell, each with its place.
-
-    Raises:
-        UsageError: if the table cannot be read, or a row has not as many cells as the header.
-    """
+    """Yield the rows of a table with a header, as column → cell, each with its place; all have as many cells."""
     columns = columns_of(path, delimiter)
-    rows = read_rows(path, delimiter)
-    next(rows, None)
-    for place, cells in rows:
+    for place, cells in islice(read_rows(path, delimiter), 1, None):
         if len(cells) < len(columns) or any(cells[len(columns) :]):
-            hint = (
-                f"write all of {','.join(columns)}; a cell may be empty; one with a comma goes between quotation marks"
-            )
-            raise UsageError(f"{place} has {len(cells)} cells instead of {len(columns)}", printable(hint))
+            hint = printable(f"write all of {','.join(columns)}; a cell may be empty; quote one with a comma in it")
+            raise UsageError(f"{place} has {len(cells)} cells instead of {len(columns)}", hint)
         yield place, dict(zip(columns, cells, strict=False))
