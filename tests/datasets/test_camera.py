@@ -118,15 +118,15 @@ def test_a_dataset_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     lost = video_path(tmp_path / "v", ("val", "static", 0))
     before = lost.read_bytes()
     lost.unlink()
-    write_dataset(tmp_path / "v", 3, processes=1)
+    write_dataset(tmp_path / "v", 3, 0, lambda done, total: None)
     assert lost.read_bytes() == before
     with pytest.raises(UsageError, match=containing(tmp_path / "v")):
-        write_dataset(tmp_path / "v", 4)
+        write_dataset(tmp_path / "v", 4, 0, print)
 
 
 def test_what_cannot_be_made(tmp_path: Path) -> None:
     assert videos_of_splits(180) == {"train": 150, "val": 10, "test": 20}
     with pytest.raises(UsageError, match=containing(2)):
-        write_dataset(tmp_path, 2)
+        write_dataset(tmp_path, 2, 0, print)
     with pytest.raises(UsageError, match="'camera'"):
         make_dataset("camera", tmp_path, 3, 0, lambda done, total: None)

@@ -1,14 +1,8 @@
 """UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; decoding is video's.
 
-scan       what lies on disk, splits and classes by the names of folders, text of lists
-lists      lists of paths and labels, in all their forms; what numbers in them mean
-places     where the videos of a list lie
-checks     lists against files → ``Dataset``
-dataset    Example, Dataset, Problems
-packed     what has to be unpacked first
-holdout    clips for validation, where there is no split for it
-published, folder    the datasets of ``DATASETS``
-camera     videos that are made here
+``scan`` lists what lies on disk; ``lists`` reads lists of paths and labels, ``places`` finds their videos; ``checks``
+makes a ``dataset`` of lines and files. ``published`` and ``folder`` have the datasets of ``DATASETS``, ``camera`` makes
+one; ``packed`` says what has to be unpacked, ``holdout`` divides training clips where there is no validation split.
 """
 
 import difflib

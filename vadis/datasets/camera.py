@@ -3,20 +3,6 @@
 A label names the motion of the camera, not of the picture: in a ``pan left`` the view travels left over the scene, so
 what is seen moves right; in a ``tilt up`` it moves down; in a ``zoom in`` it grows; when the camera rolls clockwise,
 the picture turns counter-clockwise.
-
-All motions are measured as the networks see them: px of a picture whose short side has 256 px, per 1/25 s; x to the
-right, y down; angles in radians, clockwise as seen on the screen. The speed of a zoom or a roll is that at ``RADIUS``
-px from the centre, where the picture's nearer border is. The classes keep a distance from each other, so that a label
-is never a matter of opinion:
-
-    static          at most 0.05
-    pan, tilt       0.9 to 11, zoom 0.9 to 4, roll 0.9 to 9, in the mean of any 32 frames; never above 12
-    shake           0.9 to 6 in the mean of any 32 frames, with next to no way left at their end
-    jitter          on a motion, at most a quarter of its speed; the same for what else strays from its direction
-
-Each video, ROOT/SPLIT/CLASS/NUMBER.mp4, depends on (seed, split, class, number) alone: the same bytes on the same
-machine, whatever else is written, and no video of one split is one of another. It is there whole or not at all, so the
-same call goes on where one before it was interrupted.
 """
 
 import hashlib
@@ -46,6 +32,16 @@ Numbers = NDArray[np.float64]
 Pixels = NDArray[np.uint8]  # (H, W, 3) or (H, W)
 
 # Where the camera is at each moment: the speeds, easing and jitter of real ones
+#
+# All motions are measured as the networks see them: px of a picture whose short side has 256 px, per 1/25 s; x to the
+# right, y down; angles in radians, clockwise as seen on the screen. The speed of a zoom or a roll is that at ``RADIUS``
+# px from the centre, where the picture's nearer border is. The classes keep a distance from each other, so that a label
+# is never a matter of opinion:
+#
+#     static          at most 0.05
+#     pan, tilt       0.9 to 11, zoom 0.9 to 4, roll 0.9 to 9, in the mean of any 32 frames; never above 12
+#     shake           0.9 to 6 in the mean of any 32 frames, with next to no way left at their end
+#     jitter          on a motion, at most a quarter of its speed; the same for what else strays from its direction
 
 RADIUS = 128.0  # px
 RATE = 25.0  # a speed is per 1 / RATE seconds
@@ -61,16 +57,13 @@ _STEPS = 8  # of the integration, per 1 / RATE seconds
 
 
 class CameraPath(NamedTuple):
-    """The camera over time: ``seconds`` (N,) and ``places`` (4, N), the rows x, y, log_zoom (0 at the least) and roll.
+    """The camera over time: a point p of the view, from its middle, shows (x, y) + R(roll) p / exp(log_zoom)."""
 
-    A point p of the view, counted from its middle, shows the scene's point (x, y) + R(roll) p / exp(log_zoom).
-    """
-
-    seconds: Numbers
-    places: Numbers
+    seconds: Numbers  # (N,)
+    places: Numbers  # (4, N): x, y, log_zoom (0 at the least), roll
 
     def at(self, seconds: float) -> Numbers:
-        """Return x, y, log_zoom and roll at one moment, linear between the path's points."""
+        """Return the place (4,) at one moment, linear between the path's points."""
         return np.array([np.interp(seconds, self.seconds, each) for each in self.places])
 
 
@@ -176,17 +169,12 @@ MOST_COVERED = 0.25  # of a square view of 256 px, by things that move
 
 
 class Thing(NamedTuple):
-    """Something flat that can be filmed.
+    """Something flat that can be filmed; its own motion is start + velocity · t + swing · sin, in px."""
 
-    ``colours`` (TILE, TILE, 3); ``mask`` (TILE, TILE) says what of it is there, None: all, without end. When the camera
-    moves it passes ``nearness`` times as fast as the ground, or moves with it (``is_carried``), as a runner does whom
-    it follows. Its own motion is start + velocity · t + swing · sin, in px and px per second.
-    """
-
-    colours: Pixels
-    mask: Pixels | None = None
-    nearness: float = 1.0
-    is_carried: bool = False
+    colours: Pixels  # (TILE, TILE, 3)
+    mask: Pixels | None = None  # (TILE, TILE), what of it is there; None: all, without end
+    nearness: float = 1.0  # how many times as fast as the ground it passes when the camera moves
+    is_carried: bool = False  # it moves with the camera, as a runner does whom it follows
     start: Numbers = np.zeros(2)
     velocity: Numbers = np.zeros(2)
     swing: Numbers = np.zeros(2)
@@ -230,8 +218,7 @@ def _texture(random: Generator) -> Pixels:
     height = np.zeros((TILE, TILE), np.float32)
     roughness = random.uniform(0.45, 0.95)
     for octave in range(7):
-        side = 5 * 2**octave
-        grid = random.normal(0, roughness**octave, (side, side)).astype(np.float32)
+        grid = random.normal(0, roughness**octave, (5 * 2**octave, 5 * 2**octave)).astype(np.float32)
         height += cv2.resize(grid, (TILE, TILE), interpolation=cv2.INTER_LINEAR)
     height *= random.uniform(0.4, 1.2) / height.std()
     low, high = random.uniform(0, 140, 3), random.uniform(100, 255, 3)  # flow is seen in grey: let it differ there too
@@ -283,8 +270,8 @@ def _holes(random: Generator) -> Pixels:
             cv2.line(mask, (x, 0), (x + lean, TILE), 255, int(random.uniform(4, 30)), cv2.LINE_AA)
     else:
         for _ in range(random.integers(4, 12)):
-            points = _blob(random.uniform(0, TILE, 2), random.uniform(12, 60), random)
-            cv2.fillPoly(mask, [points], 255, cv2.LINE_AA)
+            leaf = _blob(random.uniform(0, TILE, 2), random.uniform(12, 60), random)
+            cv2.fillPoly(mask, [leaf], 255, cv2.LINE_AA)
     return mask
 
 
@@ -394,26 +381,18 @@ def _matrix(thing: Thing, path: CameraPath, size: tuple[int, int], seconds: floa
 
 
 # All videos of a dataset, on every processor
+#
+# Each video, ROOT/SPLIT/CLASS/NUMBER.mp4, depends on (seed, split, class, number) alone: the same bytes on the same
+# machine, whatever else is written, and no video of one split is one of another. It is there whole or not at all, so
+# that the same call goes on where one before it was interrupted.
 
 ABOUT_NAME = "camera-motion.json"  # beside the splits: what they were made by
 VERSION = 1  # to be raised with whatever changes the videos
 Work = tuple[str, str, int]  # split, class, number
 
 
-def write_dataset(
-    root: Path,
-    videos: int,
-    seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    processes: int | None = None,
-) -> None:
-    """Write what is missing of a dataset under ``root``; see ``make_dataset``.
-
-    Raises:
-        UsageError: for too few videos, and where ``root`` holds a dataset made otherwise.
-        VadisError: where the disk does not take it, or OpenCV cannot be loaded.
-    """
+def write_dataset(root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
+    """Write what is missing of a dataset under ``root``, which may hold no other one; see ``make_dataset``."""
     load_opencv()
     numbers = videos_of_splits(videos)
     _claim(root, {"version": VERSION, "videos": videos, "seed": seed})
@@ -422,7 +401,7 @@ def write_dataset(
     progress(len(every) - len(missing), len(every))
     if not missing:
         return
-    count = min(processes or cpu_count(), len(missing))
+    count = min(cpu_count(), len(missing))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker)
     try:
         written = pool.map(partial(write_video, root, seed), missing, chunksize=4)
@@ -471,15 +450,14 @@ def _claim(root: Path, wanted: dict[str, int]) -> None:
     """Note what ``root`` holds, or see that it is the same."""
     path, shown = root / ABOUT_NAME, printable(str(root))
     try:
-        if path.exists():
-            if parse_json(path.read_bytes()) != wanted:
-                raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
-            return
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(wanted).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        if not path.exists():
+            with temporary_beside(path) as (temporary, file):
+                file.write(json.dumps(wanted).encode("ascii") + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.replace(path)
+        elif parse_json(path.read_bytes()) != wanted:
+            raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
     except OSError as error:
         raise VadisError(f"{shown} does not take videos: {error.strerror}", what_next(error.errno)) from error
     except ValueError as error:

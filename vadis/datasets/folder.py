@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 from vadis.datasets.checks import Listed, Lists, assemble, empty_classes, nearest
@@ -26,10 +27,8 @@ _NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a
 
 
 class _Found(NamedTuple):
-    """A row of a list, and the file that it means; None where that is not there."""
-
     row: Row
-    file: str | None
+    file: str | None  # None where it is not there
 
 
 def is_folder(tree: Tree) -> bool:
@@ -38,12 +37,7 @@ def is_folder(tree: Tree) -> bool:
 
 
 def read_folder(tree: Tree, request: Request) -> Dataset:
-    """Return the examples of lists or of class folders; classes in the order of a class list, else alphabetically.
-
-    Raises:
-        UsageError: as ``assemble`` does; fewer than two classes; a class that is tested but not trained; folders or
-            lists that can be read in more than one way.
-    """
+    """Return the examples of lists or of class folders; classes in the order of a class list, else alphabetically."""
     forms = video_lists(tree)
     dataset = _from_lists(forms, tree, request) if forms else _from_folders(tree, request)
     _refuse_untrained(dataset)
@@ -96,18 +90,18 @@ def _refuse_header(form: str, found: Sequence[_Found]) -> None:
 
 
 def _labels(found: Sequence[_Found], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
-    """Return the classes of a dataset in their order, the class of each row, and what there is to say about them.
-
-    Raises:
-        UsageError: for numbers that nothing explains, names that a class list lacks, and names of splits.
-    """
+    """Return the classes of a dataset in their order, the class of each row, and what there is to say about them."""
     class_list, notes = find_class_list(tree), list[str]()
-    if all(_NUMBER.fullmatch(row.label) for row, _ in found):
+    labels = [row.label for row, _ in found]
+    if all(map(_NUMBER.fullmatch, labels)):
         class_list = class_list or _names_of_folders(found)
-        labels = [_label_of_number(row, class_list) for row, _ in found]
-        notes.append(f"what the numbers in the lists mean is from {printable(class_list.path)}")
-    else:
-        labels = [row.label for row, _ in found]
+        path, names, numbers = printable(class_list.path), class_list.names, [int(float(label)) for label in labels]
+        if unknown := [at for at, number in enumerate(numbers) if number not in names]:
+            message = f"{found[unknown[0]].row.place} has the class {numbers[unknown[0]]}"
+            hint = "write the number before each name, as in classInd.txt, if they do not count from 0"
+            raise UsageError(f"{message}, and {path} has {min(names)} to {max(names)}", hint)
+        labels = [names[number] for number in numbers]
+        notes.append(f"what the numbers in the lists mean is from {path}")
     present = set(labels)
     order = _order(class_list, present)
     if wrong := sorted(filter(is_no_class, present)):
@@ -134,26 +128,15 @@ def _order(class_list: ClassList | None, present: set[str]) -> Iterable[str]:
     return names
 
 
-def _label_of_number(row: Row, class_list: ClassList) -> str:
-    number, names = int(float(row.label)), class_list.names
-    if number not in names:
-        known = f"{printable(class_list.path)} has {min(names)} to {max(names)}"
-        message = f"{row.place} has the class {number}, and {known}"
-        hint = "write the number before each name, as in classInd.txt, if they do not count from 0"
-        raise UsageError(message, hint)
-    return names[number]
-
-
 def _names_of_folders(found: Sequence[_Found]) -> ClassList:
     """Return what numbers mean where no class list says it: the folders of the videos, if each has one of its own."""
     pairs = {(int(float(row.label)), name_of(folder_of(file))) for row, file in found if file and row.label[0] != "-"}
     names = dict(sorted(pairs))
     is_clear = 1 < len(names) == len(pairs) == len(set(names.values()))
     if not is_clear or any(map(is_no_class, names.values())):
-        raise UsageError(
-            f"{found[0].row.place} has a number for its class, as all lines have, and nothing says what it means",
-            "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name",
-        )
+        message = f"{found[0].row.place} has a number for its class, as all lines have, and nothing says what it means"
+        hint = "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name"
+        raise UsageError(message, hint)
     return ClassList("the names of the folders", names)
 
 
@@ -177,30 +160,28 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
 
 
 def _namesakes(tree: Tree, dataset: Dataset) -> list[str]:
-    """Return a note on files with the same class and name in two splits; names of little but digits are usual.
+    """Return a note on files with the same class and name in two splits, unless these are little but digits.
 
-    Raises:
-        UsageError: for one file that lies in two splits by a link.
+    One file that lies in two splits by a link is refused.
     """
-    first: dict[tuple[str, str], tuple[str, str]] = {}
-    twice: list[tuple[str, str]] = []
+    places: dict[tuple[str, str], dict[str, str]] = {}  # class and name → split → the first file
     for split, examples in dataset.splits.items():
-        for example in examples:
-            key = (example.label, name_of(example.path))
-            other_split, other = first.setdefault(key, (split, example.path))
-            if other_split != split and sum(map(str.isalpha, stem_of(example.path))) > 2:
-                twice.append((other, example.path))
-    linked = [tree.relative(one) for one, other in twice[:MOST_COMPARED] if _are_one(one, other)]
+        for each in examples:
+            if sum(map(str.isalpha, stem_of(each.path))) > 2:
+                places.setdefault((each.label, name_of(each.path)), {}).setdefault(split, each.path)
+    twice = [list(files.values()) for files in places.values() if len(files) > 1]
+    names = [tree.relative(one) for one, *_ in twice]
+    linked = [name for name, (one, *rest) in zip(names[:MOST_COMPARED], twice, strict=False) if _is_any(one, rest)]
     if linked:
         message = f"{counted(linked, 'file')} in two splits, by a link: {some(linked)}"
         raise UsageError(message, "take them out of one: a test on what was learnt proves nothing")
-    names = some(tree.relative(one) for one, _ in twice)
-    return [f"{counted(twice, 'name')} in two splits, as of the same clips: {names}"] if twice else []
+    return [f"{counted(names, 'name')} in two splits, as of the same clips: {some(names)}"] if names else []
 
 
-def _are_one(one: str, other: str) -> bool:
+def _is_any(path: str, others: Iterable[str]) -> bool:
+    """Return whether a file is one of the others under another name."""
     try:
-        return os.path.samefile(one, other)  # noqa: PTH121
+        return any(Path(path).samefile(other) for other in others)
     except OSError:
         return False
 
@@ -218,10 +199,9 @@ def _refuse_untrained(dataset: Dataset) -> None:
         unknown = sorted({example.label for example in examples} - trained)
         if trained and unknown:
             meant = nearest(unknown[0], trained)
-            raise UsageError(
-                f"{counted(unknown, 'class')} in {split} without an example in train: {some(unknown)}",
-                f"did you mean {printable(meant)}?" if meant else f"give it examples in train, or none in {split}",
-            )
+            hint = f"did you mean {printable(meant)}?" if meant else f"give it examples in train, or none in {split}"
+            message = f"{counted(unknown, 'class')} in {split} without an example in train: {some(unknown)}"
+            raise UsageError(message, hint)
 
 
 def _with_validation(dataset: Dataset, notes: Collection[str]) -> Dataset:

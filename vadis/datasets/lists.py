@@ -2,9 +2,6 @@
 
 ``LIST_FORMS`` is the table: one row for each form of line that is read, tried in its order. A list is of a form if all
 its lines are. Where a video lies is found elsewhere (``places``).
-
-Class lists say which class a number in a list of videos means: ``classes.txt`` and its kin have one name in a line,
-counted from 0, or a number and a name in any order; JSON has a list of names, or names and numbers.
 """
 
 import os
@@ -319,7 +316,8 @@ def is_video_name(path: str) -> bool:
     return path.lower().rstrip("\"'").endswith(VIDEO_EXTENSIONS)
 
 
-# Class lists
+# Class lists say which class a number in a list of videos means: classes.txt and its kin have one name in a line,
+# counted from 0, or a number and a name in any order; JSON has a list of names, or names and numbers.
 
 CLASS_LIST_WORDS = {  # by which a list of classes is known: classes.txt, label_map_k400.txt, class_ids.json
     *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),

@@ -1,21 +1,4 @@
-"""The datasets of the paper, by their official lists: UCF-101, HMDB-51 and Kinetics.
-
-UCF-101: Soomro, Zamir & Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild", CRCV-TR-12-01,
-2012. 13,320 files ``v_<Class>_g<group>_c<clip>.avi``, three splits. The clips of a group come from one video, so that
-a group is never divided between training and test.
-
-HMDB-51: Kuehne, Jhuang, Garrote, Poggio & Serre, "HMDB: A large video database for human motion recognition", ICCV
-2011. 6,766 files in 51 class folders, three splits of 70 training and 30 test clips for each class, which follow from
-nothing but their lists: ``<class>_test_split<N>.txt`` with lines ``name.avi 0|1|2``.
-
-Kinetics-400, -600 and -700: Kay et al., "The Kinetics Human Action Video Dataset", 2017; Carreira et al., "A Short Note
-about Kinetics-600", 2018. YouTube clips, of which everybody has a different part. A list has the columns
-``label, youtube_id, time_start, time_end, split[, is_cc]``, times in seconds of the YouTube video; without that header
-the columns are these in this order; or it has the names of clips with their classes (``CLIP_LISTS``). A clip is a file
-``<id>_<start>_<end>`` (six digits each) in whatever folder; a file ``<id>`` is the whole YouTube video, of which the
-clip is ``[time_start, time_end)``, or the clip itself, as its length tells (``Example.span``). A file in a folder
-``replacement*`` counts before any other of the same clip.
-"""
+"""The datasets of the paper, by their official lists: UCF-101, HMDB-51 and Kinetics."""
 
 import re
 from collections import Counter
@@ -48,7 +31,9 @@ def _stem_key(path: str) -> str:
     return stem_of(path).casefold()
 
 
-# UCF-101
+# UCF-101: Soomro, Zamir & Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild",
+# CRCV-TR-12-01, 2012. 13,320 files v_<Class>_g<group>_c<clip>.avi, three splits. The clips of a group come from one
+# video, so that a group is never divided between training and test.
 
 UCF101_CLASSES = 101
 UCF101_FILES = 13_320
@@ -138,7 +123,9 @@ def _ucf101_names(tree: Tree, request: Request) -> Lists:
     return Lists("ucf101", classes, list(lines.values()), _stem_key, notes=notes)
 
 
-# HMDB-51
+# HMDB-51: Kuehne, Jhuang, Garrote, Poggio & Serre, "HMDB: A large video database for human motion recognition", ICCV
+# 2011. 6,766 files in 51 class folders, three splits of 70 training and 30 test clips for each class, which follow from
+# nothing but their lists: <class>_test_split<N>.txt with lines "name.avi 0|1|2".
 
 HMDB51_CLASSES = 51
 HMDB51_COUNTS = {"train": (3_570,) * 3, "test": (1_530,) * 3}  # 70 and 30 files of each class
@@ -181,7 +168,13 @@ def read_hmdb51(tree: Tree, request: Request) -> Dataset:
     return assemble(Lists("hmdb51", tuple(sorted(paths)), lines, _stem_key, unused, notes), tree, request)
 
 
-# Kinetics
+# Kinetics-400, -600 and -700: Kay et al., "The Kinetics Human Action Video Dataset", 2017; Carreira et al., "A Short
+# Note about Kinetics-600", 2018. YouTube clips, of which everybody has a different part. A list has the columns label,
+# youtube_id, time_start, time_end, split[, is_cc], times in seconds of the YouTube video; without that header the
+# columns are these in this order; or it has the names of clips with their classes (CLIP_LISTS). A clip is a file
+# <id>_<start>_<end> (six digits each) in whatever folder; a file <id> is the whole YouTube video, of which the clip is
+# [time_start, time_end), or the clip itself, as its length tells (Example.span). A file in a folder replacement* counts
+# before any other of the same clip.
 
 KINETICS_SOURCE = (
     "train.csv, val.csv and test.csv from https://github.com/cvdfoundation/kinetics-dataset, or those in "

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from vadis.datasets.dataset import counted, some
+from vadis.datasets.dataset import some
 from vadis.errors import UsageError, what_next
 from vadis.parsing import encoding_of, open_text
 from vadis.results import printable
@@ -276,22 +276,43 @@ FOLDER_LAYOUTS = {
 def folder_layout(tree: Tree) -> Placing:
     """Return where split and class are, by a row of ``FOLDER_LAYOUTS`` below folders that all videos share.
 
-    Folders that can be read in more than one way are refused, and so is a class that is named after a split.
+    What can be read in more than one way is refused, and a class that is named after a split or a container.
     """
     folders = list(tree.video_folders().values())
     depth = _shared_depth(folders)
-    below = [names[depth:] for names in folders]
-    layout = FOLDER_LAYOUTS[_layout_name(tree, below)]
-    deeper = sorted({"/".join(names) for names in below if any(map(split_of, names[2:]))})
-    if deeper:
-        message = f"{counted(deeper, 'folder')} named after a split, deeper than splits lie: {some(deeper)}"
-        raise UsageError(message, "lay the videos out as train/<class>/a.mp4, or write a list")
-    _refuse_no_classes(tree, {place[1] for names in below if (place := layout.place(names))})
-    if layout.split_at == 0:
+    below = [names[depth:] for names in folders if len(names) > depth]
+    split_at = next((at for at in (0, 1) if any(len(names) > 1 and split_of(names[at]) for names in below)), None)
+    layout = next(row for row in FOLDER_LAYOUTS.values() if row.split_at == split_at)
+    no_classes = _no_classes({place[1] for names in below if (place := layout.place(names))})
+
+    def is_odd(names: tuple[str, ...]) -> bool:
+        place = layout.place(names)
+        is_outside = split_at == 1 and (place is None or len(names) > 2)
+        return is_outside or any(map(split_of, names[2:])) or (place is not None and place[1] in no_classes)
+
+    if odd := sorted("/".join(names) + "/" for names in below if is_odd(names)):
+        message = f"videos of {printable(tree.root)} lie in no known layout, or in a class that is named after a split"
+        hint = "lay them out as train/<class>/a.mp4 or <class>/a.mp4, name the folder that holds the class folders, or "
+        raise UsageError(f"{message}: {some(odd)}", hint + "add a metadata.csv with the columns file_name,label")
+    if split_at == 0:
         _refuse_twin_splits(below)
-    if layout.split_at != 1:
+    if split_at != 1:
         _refuse_deeper_classes(layout.class_at, below)
     return lambda names: layout.place(names[depth:])
+
+
+def _no_classes(names: Iterable[str]) -> set[str]:
+    """Return the names of splits and containers, and those that differ from another in nothing but a split.
+
+    Of the last are sthv2_train and sthv2_val; "training dog" alone is a class.
+    """
+    by_rest: dict[tuple[str, ...], dict[str, str]] = {}  # the other words → name → split
+    for name in names:
+        if split := split_of_list(name):
+            rest = tuple(word for word in _words(name) if word not in split_words(name))
+            by_rest.setdefault(rest, {})[name] = split
+    alike = {name for each in by_rest.values() if len(set(each.values())) > 1 for name in each}
+    return alike | set(filter(is_no_class, names))
 
 
 def _shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
@@ -304,49 +325,6 @@ def _shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
         if len(tops) != 1 or split_of(*tops) or not (is_above_splits or is_container(*tops)):
             return depth
         depth += 1
-
-
-def _layout_name(tree: Tree, folders: Sequence[tuple[str, ...]]) -> str:
-    """Return which layout it is, by where folders are named after splits."""
-    splits = {names[:2] for names in folders if names and split_of(names[0])}
-    if any(len(names) > 1 for names in splits):
-        return "split/class"
-    if splits:
-        shown = " and ".join(f"{printable(name)}/" for name, *_ in sorted(splits))
-        message = f"videos lie right in {shown} of {printable(tree.root)}, and no list says of which classes they are"
-        hint = "put them into class folders (train/<class>/a.mp4), or a metadata.csv with the columns file_name,label "
-        raise UsageError(message, hint + "beside them; a class cannot have the name of a split")
-    inside = [names for names in folders if len(names) > 1 and split_of(names[1])]
-    if not inside:
-        return "class"
-    if any(len(names) > 2 for names in inside):
-        tops = sorted({names[0] for names in inside})
-        shown = f"{counted(tops, 'folder')} with split folders of their own: {some(tops)}"
-        raise UsageError(f"{printable(tree.root)} holds {shown}", "name one of them")
-    outside = ["/".join(names) for names in folders if names and names not in inside]
-    if outside:
-        message = f"{counted(outside, 'folder')} of videos beside split folders in no split: {some(outside)}"
-        raise UsageError(message, "lay all classes out alike: <class>/train/a.mp4, <class>/test/b.mp4")
-    return "class/split"
-
-
-def _refuse_no_classes(tree: Tree, names: Iterable[str]) -> None:
-    """Refuse folders at the place of a class that are named after a split or a container.
-
-    So are those that differ from another in nothing but the split that they say: sthv2_train, sthv2_val. "training dog"
-    alone is a class.
-    """
-    by_rest: dict[tuple[str, ...], dict[str, str]] = {}  # the other words → name → split
-    for name in names:
-        if split := split_of_list(name):
-            rest = tuple(word for word in _words(name) if word not in split_words(name))
-            by_rest.setdefault(rest, {})[name] = split
-    wrong = {name for alike in by_rest.values() if len(set(alike.values())) > 1 for name in alike}
-    wrong |= set(filter(is_no_class, names))
-    if wrong:
-        what = f"{counted(wrong, 'folder')} at the place of a class with the name of a split or of a part of a dataset"
-        hint = "name the folder that holds the class folders, or move away what is no class"
-        raise UsageError(f"{printable(tree.root)} has {what}: {some(sorted(wrong))}", hint)
 
 
 def _refuse_twin_splits(folders: Iterable[tuple[str, ...]]) -> None:
