@@ -108,9 +108,9 @@ def test_one_door_to_ffmpeg() -> None:
     assert {path for path, call in calls if not opens_to_write(call)} == {"video/reader.py"}
     places = {"flow/store.py", "video/encoder.py"} | {
         "video/isolated/child.py",
-        "video/cropping.py",
+        "video/picture.py",
     }  # these to memory
-    assert {path for path, call in calls if opens_to_write(call)} == places  # child and cropping write to memory
+    assert {path for path, call in calls if opens_to_write(call)} == places  # child and picture write to memory
     assert not any("cv2.VideoCapture" in attribute_calls(path) for path in FILES)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.synthetic import write_video
 from tests.video.reading import read, refused, remuxed
 from vadis.errors import VideoError
-from vadis.video import container
+from vadis.video import integrity
 from vadis.video.metadata import Limits
 from vadis.video.reader import open_video
 
@@ -156,8 +156,8 @@ def test_of_a_large_damaged_file_only_a_part_is_read_again(tmp_path):
     with open(path, "r+b") as file:
         file.truncate(20 << 30)
     before = num_read()
-    assert container.disk_failure(str(path)) is None
-    assert num_read() - before < 4 * container.CHECKED_BYTES
+    assert integrity.disk_failure(str(path)) is None
+    assert num_read() - before < 4 * integrity.CHECKED_BYTES
 
 
 def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monke
     monkeypatch.setattr("builtins.open", opened)
     with io.FileIO(path) as read_by_ffmpeg:
         read_by_ffmpeg.seek(bad)
-        failure = container.disk_failure(str(path))
+        failure = integrity.disk_failure(str(path))
     assert failure is not None and failure.code == "io_error"
 
 

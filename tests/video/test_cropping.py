@@ -9,7 +9,7 @@ import pytest
 
 from tests.synthetic import write_video
 from tests.video.reading import read, remuxed
-from vadis.video.cropping import Crop, Cropper
+from vadis.video.picture import Crop, Cropper
 from vadis.video.reader import open_source
 
 BORDER = 16

@@ -14,7 +14,7 @@ import pytest
 
 from tests.synthetic import write_video
 from vadis.errors import VideoError
-from vadis.video import container
+from vadis.video import container, integrity
 from vadis.video.reader import open_video
 
 PAGE = b"<html><body>not found</body></html>"
@@ -221,7 +221,8 @@ def disk_fails(monkeypatch, number):
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(container, "open", refuse, raising=False)
+    for module in (container, integrity):
+        monkeypatch.setattr(module, "open", refuse, raising=False)
 
 
 DISK_ERRORS = {

@@ -1,9 +1,7 @@
-"""From the packets of a video stream to decoded frames in display order, past damage; with a tally of what is missing.
+"""From the packets of a video stream to decoded frames in display order, past damage; and straight to a clip.
 
 A packet that cannot be decoded is skipped and counted. Only where nothing could be decoded for ``MAX_LOST_SECONDS`` of
 the video is the rest given up.
-
-To a clip in the middle of a file without decoding all that comes before it; only where the frames stay the same.
 
 A seek leads to a key frame at or before the clip, from where decoding is complete. Its place on the time grid must
 follow from its timestamp alone, and that of every later frame too. Where this is not sure the file is read from its
@@ -19,8 +17,8 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import Header, disk_failure
-from vadis.video.continuity import Continuity
+from vadis.video.container import Header
+from vadis.video.integrity import Continuity, disk_failure
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import MP4, Limits
 from vadis.video.picture import PixelAspect
@@ -44,6 +42,13 @@ _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "liba
 
 _FEWEST_FRAMES = Fraction(95, 100)  # of the stored frames; below, frames are missing rather than delayed or packed
 
+_INDEXED = (MP4, "matroska,webm", "avi")
+"""FFmpeg's names of the containers with an index of key frames, in which a seek is exact. In the others FFmpeg guesses
+by bytes, or their clocks may start again on the way."""
+
+_LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
+_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
+
 
 @dataclass
 class Tally:
@@ -62,7 +67,7 @@ class Tally:
 
 
 class Decoder:
-    """The frames of one stream, each with its time in seconds after the first.
+    """Decodes the frames of one stream, each with its time in seconds after the first.
 
     Args:
         path: the file, to be looked at again should reading fail.
@@ -71,6 +76,10 @@ class Decoder:
         clock: tells the frames' times.
         limits: what is refused as ``too_large``.
         interval: nominal seconds from frame to frame.
+
+    Attributes:
+        tally: what was read so far.
+        continuity: what is lost between packets.
     """
 
     def __init__(
@@ -82,25 +91,20 @@ class Decoder:
         limits: Limits,
         interval: Fraction,
     ) -> None:
-        self.tally = Tally()
-        self._interval = interval
+        self.tally, self.continuity = Tally(), Continuity(path, container.format.name, stream, interval)
+        self._path, self._container, self._stream = path, container, stream
+        self._clock, self._limits, self._interval = clock, limits, interval
         self._since_failure = _DISORDERED_FRAMES  # frames
-        self._path = path
-        self._container = container
-        self._stream = stream
-        self._clock = clock
-        self._limits = limits
-        self._continuity = Continuity(path, container.format.name, stream, interval)
         self._time_bases = {each.index: each.time_base or Fraction(0) for each in container.streams}
+        self._pixel_aspect = PixelAspect(stream)
         context = stream.codec_context
         self._hides_frames = context.name in _HIDDEN_FRAMES
-        self._pixel_aspect = PixelAspect(stream)
         context.options = {"max_pixels": str(limits.max_decoder_pixels)}  # a container's options are not heeded here
         context.thread_type = "SLICE"
         context.thread_count = THREADS
 
     def frames(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Frames in display order with their times; ends where nothing more can be decoded.
+        """Yield frames in display order with their times; end where nothing more can be decoded.
 
         Raises:
             VideoError: ``too_large`` (also of memory), ``io_error``, ``permission_denied``, ``disappeared``.
@@ -110,18 +114,18 @@ class Decoder:
             yield frame, time
 
     def frames_from(self, ticks: int) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """As ``frames``, from a key frame near a timestamp on; raises whatever FFmpeg raises where it cannot seek.
+        """Yield frames from a key frame near a timestamp on; raise whatever FFmpeg raises where it cannot seek.
 
         Frames that are shown before the key frame may come first, damaged.
         """
         self.tally.jumped = True
         self._container.seek(ticks, stream=self._stream)
         self._clock.jump()
-        self._continuity.jump()
+        self.continuity.jump()
         return self.frames()
 
     def no_frames(self, *, is_cut: bool) -> VideoError:
-        """Why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
+        """Return why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
         self._limits.check_length(None, self._stream.frames)  # FFmpeg drops an index for which there is no memory
         if self.tally.gave_up or (self.tally.failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
@@ -130,39 +134,29 @@ class Decoder:
         return VideoError("no_frames", "its video stream holds no frame that can be shown")
 
     def end(self) -> Fraction | None:
-        """Until when, in seconds by the file's own clock, there were packets; None where they have no times."""
+        """Return until when, in seconds by the file's own clock, there were packets; None where they have no times."""
         return max((at * self._time_bases[i] for i, at in self.tally.ends.items()), default=None)
 
-    @property
-    def has_gaps(self) -> bool:
-        """Whether stretches of the video never came out of the container, although the file goes on behind them."""
-        return self._continuity.is_broken
-
-    @property
-    def changes_stream(self) -> bool:
-        """Whether in stretches only another video stream of the container had pictures."""
-        return self._continuity.changes_stream
-
     def frames_are_missing(self) -> bool:
-        """Whether noticeably fewer frames came out than went in, without the decoder saying so."""
+        """Return whether noticeably fewer frames came out than went in, without the decoder saying so."""
         tally = self.tally
         if tally.interlaced or self._hides_frames:
             return False
         return tally.frames < (tally.packets - tally.discarded - tally.failed) * _FEWEST_FRAMES
 
     def _in_order(self) -> Iterator[av.VideoFrame]:
-        """Decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
+        """Yield decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
         held: list[av.VideoFrame] = []
         for frame in self._decoded():
             held.append(frame)
             self._since_failure += 1
             if self._since_failure > _DISORDERED_FRAMES:
-                yield from _sorted(held)
+                yield from _by_timestamp(held)
                 held = []
             elif len(held) > _DISORDER:
-                first, *held = _sorted(held)
+                first, *held = _by_timestamp(held)
                 yield first
-        yield from _sorted(held)
+        yield from _by_timestamp(held)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         lost_seconds = Fraction(0)  # without a frame, because packets failed
@@ -176,15 +170,18 @@ class Decoder:
                 continue
             for frame in frames:
                 lost_seconds = Fraction(0)
-                self._count(frame)
+                self._pixel_aspect.mark(frame)
+                self.tally.frames += 1
+                self.tally.patched += frame.is_corrupt
+                self.tally.interlaced += frame.interlaced_frame
+                self._limits.check_pixels(frame.width, frame.height)
                 yield frame
 
     def _packets(self) -> "Iterator[av.Packet[Any] | None]":
-        """The stream's packets, then an empty one, or None where the container breaks off, to flush the decoder."""
+        """Yield the packets, then an empty one, or None where the container breaks off, to flush the decoder."""
         # Where the stream states no duration of its own, that of the container counts, and with it all its streams.
-        needs_all = self._stream.duration is None or self._continuity.needs_all_streams
-        streams = () if needs_all else (self._stream,)
-        demuxer = self._container.demux(*streams)
+        needs_all = self._stream.duration is None or self.continuity.needs_all_streams
+        demuxer = self._container.demux(*(() if needs_all else (self._stream,)))
         while True:
             try:
                 packet = next(demuxer, None)
@@ -199,31 +196,31 @@ class Decoder:
                 yield None
                 return
             if packet is None:
-                self._continuity.end()
+                self.continuity.end()
                 return
             if self._is_wanted(packet):
                 yield packet
 
     def _is_wanted(self, packet: "av.Packet[Any]") -> bool:
-        """Count a packet; False for those of other streams and for the empty ones of frames dropped when encoding."""
+        """Count a packet; return False for those of other streams and for empty ones of frames dropped by encoders."""
         index = packet.stream.index  # not stream_index, which is 0 in the packet that flushes any stream
         is_flush = packet.dts is None and packet.pts is None and packet.size == 0
         start = packet.dts if packet.pts is None else packet.pts
         if start is not None and (index == self._stream.index or self._stream.duration is None):
             end = start + (packet.duration or 0)
             self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
-        if packet.size and self._continuity.has_restarted(packet) and packet.pts is not None:
+        if packet.size and self.continuity.has_restarted(packet) and packet.pts is not None:
             self._clock.restart_at(packet.pts)
         if index != self._stream.index:
             return False
         if packet.size:
             self.tally.packets += 1
             self.tally.discarded += packet.is_discard
-            self._clock.stored(packet.dts)
+            self._clock.note_stored(packet.dts)
         return is_flush or packet.size > 0
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
-        """The frames that come out when ``packet`` goes in, None where it cannot be decoded."""
+        """Return the frames that come out when ``packet`` goes in, None where it cannot be decoded."""
         try:
             frames = self._stream.decode(packet)
         except Exception as error:  # damaged files raise nearly anything
@@ -231,36 +228,20 @@ class Decoder:
                 raise failure from error
             self.tally.failed += 1
             self._since_failure = 0
-            self._clock.lost()
+            self._clock.drop_stored()
             return None
-        self._pixel_aspect.after(packet)
+        self._pixel_aspect.after_packet(packet)
         return frames
 
-    def _count(self, frame: av.VideoFrame) -> None:
-        self._pixel_aspect.note(frame)
-        self.tally.frames += 1
-        self.tally.patched += frame.is_corrupt
-        self.tally.interlaced += frame.interlaced_frame
-        self._limits.check_pixels(frame.width, frame.height)
 
-
-def _sorted(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """Frames by timestamp, where all have one."""
+def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+    """Return the frames sorted by timestamp, where all have one."""
     if len(frames) < 2 or any(frame.pts is None for frame in frames):
         return frames
     return sorted(frames, key=lambda frame: frame.pts or 0)
 
 
-_INDEXED = (MP4, "matroska,webm", "avi")
-"""FFmpeg's names of the containers with an index of key frames, in which a seek is exact. In the others FFmpeg guesses
-by bytes, or their clocks may start again on the way."""
-
-_LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
-
-_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
-
-
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where reading goes on: a frame, its time in seconds after the first of the file, and the frames after it."""
 
     frame: av.VideoFrame
@@ -269,7 +250,7 @@ class Place(NamedTuple):
 
 
 def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fraction) -> int | None:
-    """The timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on.
+    """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on.
 
     Containers that store a sequence of frames and no timestamps (AVI) tell which frame is which by counting. With
     B-frames, that of the frames that are shown differs from that of those that are stored.
@@ -285,22 +266,22 @@ def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fr
     return clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
 
-def place_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fraction) -> Place | None:
-    """The last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
+def position_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fraction) -> Position | None:
+    """Return the last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
 
     In the latter case the decoder has lost its place, and the file has to be opened again. So it is where no frame
     follows: the clip lies behind the end, or in a recording that was appended, whose clock started again.
     """
     try:
         frames = decoder.frames_from(ticks)
-    except Exception:  # noqa: BLE001 (a codec that Matroska does not take, which raises nearly anything)
+    except Exception:  # noqa: BLE001 (FFmpeg cannot seek)
         return None
     held: tuple[av.VideoFrame, Fraction] | None = None
     for frame, time in frames:
         if clock.has_guessed:
             return None
         if time > seconds:
-            return None if held is None else Place(*held, chain([(frame, time)], frames))
+            return None if held is None else Position(*held, chain([(frame, time)], frames))
         if held is None and frame.key_frame and frame.is_corrupt:
             return None
         if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read

@@ -1,7 +1,4 @@
-"""Pictures → a video file for people to look at: H.264, at any times, with the sound of another file copied into it.
-
-Only this place and the flow store write videos.
-"""
+"""Pictures → a video file for people to look at: H.264, at any times, with the sound of another file copied into it."""
 
 import os
 import sys
@@ -58,7 +55,7 @@ def video_file(
     zero_seconds: Fraction = Fraction(0),
     encoding: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Write]:
-    """Gives ``write``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
+    """Give ``write``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
 
     The file is there whole, when the body is done, or not at all.
 
@@ -114,12 +111,12 @@ class _Writer:
         self._stream = container.add_stream(name, rate=fps or 25, options=options)
         self._stream.width, self._stream.height = (side + side % 2 for side in size)  # yuv420p has no odd sides
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = Fraction(1, self._ticks)
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, self._ticks)
         if pixel_aspect != 1:
-            self._stream.codec_context.sample_aspect_ratio = pixel_aspect
+            context.sample_aspect_ratio = pixel_aspect
         self._matrix = None
         if colours is not None:
-            context = self._stream.codec_context
             self._matrix = context.colorspace = colours.matrix
             context.color_trc, context.color_primaries = colours.transfer, colours.primaries
             context.color_range = 1  # AVCOL_RANGE_MPEG: limited, as yuv420p is written
@@ -127,26 +124,27 @@ class _Writer:
         self._sound: Iterator[Any] = iter(())
         self._waiting: Any = None  # the next packet of sound
         self._zeros = [Fraction(0)]  # by the clock of the sound: what it goes by now, and later ones
-        self._heard: dict[int, Fraction] = {}  # by stream: the time of its last packet
+        self._last_sound: dict[int, Fraction] = {}  # by stream: the time of its last packet
 
     def add_sound(self, sound: Any, zero_seconds: Fraction) -> None:
         """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
         import av
 
-        copies = {}
-        for stream in sound.streams:
-            try:
-                copies[stream.index] = self._container.add_stream_from_template(stream)
-            except (ValueError, av.FFmpegError) as error:
-                _refuse_disk(error)
-                raise _no_room_for(stream) from error
-        self._sound, self._zeros = _bound(sound.packets, copies), [zero_seconds]
-        self._waiting = next(self._sound, None)
+        copies, refused = {}, sound.streams
         try:
+            for stream in sound.streams:
+                refused = (stream,)
+                copies[stream.index] = self._container.add_stream_from_template(stream)
+            refused = sound.streams
+            self._sound, self._zeros = _bind(sound.packets, copies), [zero_seconds]
+            self._waiting = next(self._sound, None)
             self._container.start_encoding()
         except (ValueError, av.FFmpegError) as error:
-            _refuse_disk(error)
-            raise _no_room_for(*sound.streams) from error
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                raise
+            names = ", ".join(stream.codec_context.name for stream in refused)
+            hint = "let the name end with .mkv, which takes most, or leave the sound out with `with_sound=False`"
+            raise UsageError(f"sound of the kind {names} does not go into this kind of file", hint=hint) from error
 
     def write(
         self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None, /
@@ -176,33 +174,34 @@ class _Writer:
     def _copy_sound(self, until: Fraction | None) -> None:
         while (packet := self._waiting) is not None:
             seconds = self._sound_seconds(packet)
-            before = self._heard.get(packet.stream.index, seconds - 1)
+            before = self._last_sound.get(packet.stream.index, seconds - 1)
             if until is not None and (seconds > until or seconds < before - SOUND_SLACK_SECONDS):
                 return  # in the latter case until pictures tell how its clock has started again
             if seconds > before:  # else it cannot be written: recordings overlap, or its time is wrong
                 shift = round(seconds / packet.time_base) - packet.dts
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                self._heard[packet.stream.index] = seconds
+                self._last_sound[packet.stream.index] = seconds
                 self._container.mux(packet)
             self._waiting = next(self._sound, None)
 
     def _sound_seconds(self, packet: Any) -> Fraction:
-        """The time of a packet, by that of the clocks which continues the packets before it best."""
+        """Return the time of a packet, by that of the clocks which continues the packets before it best."""
         clock = packet.dts * packet.time_base
-        heard = max(self._heard.values(), default=clock - self._zeros[0])
-        nearest = min(range(len(self._zeros)), key=lambda i: abs(clock - self._zeros[i] - heard))
+        last = max(self._last_sound.values(), default=clock - self._zeros[0])
+        nearest = min(range(len(self._zeros)), key=lambda i: abs(clock - self._zeros[i] - last))
         del self._zeros[:nearest]
         return Fraction(clock - self._zeros[0])
 
 
-def _bound(packets: Any, copies: dict[int, Any]) -> Iterator[Any]:
-    """Packets, bound for their new streams."""
+def _bind(packets: Any, copies: dict[int, Any]) -> Iterator[Any]:
+    """Yield packets that belong to their new streams."""
     for packet in packets:
         packet.stream = copies[packet.stream.index]
         yield packet
 
 
 def _encoder() -> tuple[str, int, dict[str, str]]:
+    """Return the first encoder that there is, its ticks per second and its options."""
     import av
 
     for name, (ticks, options) in ENCODERS.items():
@@ -214,25 +213,11 @@ def _encoder() -> tuple[str, int, dict[str, str]]:
     raise VadisError("this build of FFmpeg can encode neither H.264 nor MPEG-4", hint="install the wheel of PyAV: av")
 
 
-def _refuse_disk(error: Exception) -> None:
-    """Raise an error of writing a header again, unless it is about what the header says."""
-    if getattr(error, "errno", None) in DISK_ERRORS:
-        raise error
-
-
-def _no_room_for(*streams: Any) -> UsageError:
-    names = ", ".join(stream.codec_context.name for stream in streams)
-    hint = "let the name end with .mkv, which takes most, or leave the sound out with `with_sound=False`"
-    return UsageError(f"sound of the kind {names} does not go into this kind of file", hint=hint)
-
-
 def check_name(path: Path) -> None:
     """Raise UsageError unless the name ends with an extension of ``CONTAINERS``."""
     if path.suffix.lower() not in CONTAINERS:
-        raise UsageError(
-            f"{printable(str(path))} is no name of a video that can be written",
-            hint=f"let it end with {', '.join(CONTAINERS)}",
-        )
+        message = f"{printable(str(path))} is no name of a video that can be written"
+        raise UsageError(message, hint=f"let it end with {', '.join(CONTAINERS)}")
 
 
 def load_opencv() -> ModuleType:

@@ -1,7 +1,4 @@
-"""What is known of a video: ``VideoFacts``, the ``FLAGS`` it can carry, and the ``Limits`` within which it is read.
-
-What a video gives, wherever it is decoded: ``GridFrame`` after ``GridFrame``, and what is known of it.
-"""
+"""What is known of a video and what it gives, wherever it is decoded; the limits within which it is read."""
 
 import math
 import os
@@ -40,7 +37,7 @@ PARTIAL_FLAGS = frozenset({"damaged_packets", "stream_gaps", "stream_changes", "
 class Limits:
     """How much of a video vadis is willing to read; beyond it the video is refused as ``too_large`` or ``timeout``.
 
-    The last two hold where videos are decoded in processes of their own (``isolation``).
+    The last two hold where videos are decoded in processes of their own (``isolated``).
     """
 
     max_pixels: int = 8192 * 4352
@@ -54,21 +51,20 @@ class Limits:
     3.5 GB where they have ``max_pixels`` and 16 bits in each of three planes, and the interpreter takes 0.2 GB. (What
     was tried in that size took 0.4 GB, VP9, to 1.3 GB, HEVC with 10 bits.)"""
     max_wait_seconds: float = 60.0
-    """For which nothing comes from the decoder; see ``isolation.Patience``."""
+    """For which nothing comes from the decoder; see ``isolated.process.Watchdog``."""
 
     @classmethod
     def of_environment(cls) -> "Limits":
-        """The default limits, but for those that ``LIMIT_VARIABLES`` change.
+        """Return the default limits, but for those that ``LIMIT_VARIABLES`` change.
 
         Raises:
             UsageError: for a variable that is not a positive number.
         """
-        given = {name: os.environ.get(variable) for name, variable in LIMIT_VARIABLES.items()}
-        return cls(**{name: _number(name, text) for name, text in given.items() if text})
+        return cls(**{name: _positive(variable, getattr(cls, name)) for name, variable in LIMIT_VARIABLES.items()})
 
     @property
     def max_decoder_pixels(self) -> int:
-        """What FFmpeg is told, as a stop to headers that lie: it counts a picture with the borders that it adds."""
+        """The limit for FFmpeg, as a stop to headers that lie: it counts a picture with the borders that it adds."""
         return 2 * self.max_pixels + 256 * 256
 
     def check_pixels(self, width: int, height: int) -> None:
@@ -96,41 +92,35 @@ LIMIT_VARIABLES = {
 }
 """The environment variable that changes each of the ``Limits``."""
 
-
-def more(limit: str) -> str:
-    """The hint that goes with a video beyond this limit."""
-    return f"{LIMIT_VARIABLES[limit]} allows more"
-
-
-def _number(name: str, text: str) -> Any:
-    kind = type(getattr(Limits, name))
-    try:
-        value = kind(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        hint = f"unset it for {getattr(Limits, name)}"
-        raise UsageError(f"{LIMIT_VARIABLES[name]} is to be a positive number, not {text!r}", hint)
-    return value
-
-
 PATIENCE_VARIABLE = "VADIS_NETWORK_PATIENCE"
 
 
+def more(limit: str) -> str:
+    """Return the hint that goes with a video beyond this limit."""
+    return f"{LIMIT_VARIABLES[limit]} allows more"
+
+
 def network_patience() -> float:
-    """By how much longer than by default hosts are waited for: a factor, from the environment.
+    """Return by how much longer than by default hosts are waited for: a factor, from the environment.
 
     Raises:
         UsageError: for a variable that is not a positive number.
     """
-    text = os.environ.get(PATIENCE_VARIABLE) or "1"
+    return float(_positive(PATIENCE_VARIABLE, 1.0))
+
+
+def _positive(variable: str, default: float) -> Any:
+    """Return the number in an environment variable, of the kind of its default."""
+    text = os.environ.get(variable)
+    if not text:
+        return default
     try:
-        factor = float(text)
+        value = type(default)(text)
     except ValueError:
-        factor = 0
-    if not 0 < factor < math.inf:
-        raise UsageError(f"{PATIENCE_VARIABLE} is to be a positive number, not {text!r}", "unset it for 1")
-    return factor
+        value = 0
+    if not 0 < value < math.inf:
+        raise UsageError(f"{variable} is to be a positive number, not {text!r}", f"unset it for {default}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -166,7 +156,6 @@ class VideoFacts:
 
 Picture = NDArray[np.uint8]  # (H, W, 3), RGB; or (H, W), grey
 
-
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 """FFmpeg's name for MP4 and QuickTime."""
 
@@ -201,7 +190,7 @@ class SourceFrame(NamedTuple):
 
 
 class OpenVideo(Protocol):
-    """A video that is open for reading, once: decoded in this process (``reader``) or in a child (``isolation``)."""
+    """A video that is open for reading, once: decoded in this process (``reader``) or in a child (``isolated``)."""
 
     @property
     def facts(self) -> VideoFacts:
@@ -219,5 +208,5 @@ class OpenVideo(Protocol):
         ...
 
     def __iter__(self) -> Iterator[GridFrame]:
-        """The frames of the grid, in order of time."""
+        """Yield the frames of the grid, in order of time."""
         ...

@@ -1,0 +1,442 @@
+"""Whether a file can be read and is whole, where FFmpeg does not tell: the disk, the file's end, losses on the way.
+
+Everything here reads the file by itself, a few kilobytes of it, and some megabytes where the disk is in doubt.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import av
+
+from vadis.errors import VideoError
+from vadis.video.metadata import MP4
+from vadis.video.timegrid import LARGEST_GAP_SECONDS
+
+HEAD_BYTES = 4096
+CHECKED_BYTES = 32 << 20
+"""Read again at each of three places of a file that FFmpeg cannot read: 96 MB are 30 s of a disk of 3 MB a second, half
+of what a decoder may be silent (``Limits.max_wait_seconds``)."""
+
+MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
+_BLOCK_BYTES = 1 << 20
+
+
+def regular_file(path: str, *, listed: bool) -> os.stat_result:
+    """Return the status of ``path``, which is a regular, non-empty file.
+
+    Args:
+        path: any string; never opened here, so that a FIFO cannot block.
+        listed: the file was there when inputs were listed, so a missing one has disappeared.
+
+    Raises:
+        VideoError: ``not_found``, ``disappeared``, ``permission_denied``, ``not_a_regular_file``, ``empty_file``,
+            ``io_error``.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        if listed:
+            raise VideoError("disappeared", "the file was there when listed and is gone now") from error
+        raise VideoError("not_found", "there is no such file") from error
+    except OSError as error:
+        raise os_refusal(error) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise VideoError("not_a_regular_file", f"this is {kind}, not a file")
+    if status.st_size == 0:
+        raise VideoError("empty_file", "the file is empty (zero bytes)")
+    return status
+
+
+def os_refusal(error: OSError, what: str = "the file") -> VideoError:
+    """Return what an error of the operating system means for this input."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return VideoError("disappeared", f"{what} was there when listed and is gone now")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return VideoError("permission_denied", f"{what} may not be read")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return VideoError("not_found", "the path is too long, or a symbolic link that leads back to itself")
+    reason = os.strerror(error.errno) if error.errno else "unknown error"
+    return VideoError("io_error", f"{what} could not be read: {reason}")
+
+
+def disk_failure(path: str) -> VideoError | None:
+    """Read the file once more where FFmpeg stopped; return the error of the disk, None where it does not complain.
+
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. Such an error was met
+    where a file that this process has open was read last; besides, headers and indices lie at its two ends. All
+    of it is not read: of many gigabytes that would take longer than anybody waits for a decoder.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            last = max(0, status.st_size - CHECKED_BYTES)
+            for start in {0, max(0, _position_of_reader(status) - _BLOCK_BYTES), last}:
+                file.seek(start)
+                for _ in range(0, CHECKED_BYTES, _BLOCK_BYTES):
+                    if not file.read(_BLOCK_BYTES):
+                        break
+    except OSError as error:
+        return os_refusal(error)
+    return None
+
+
+def _position_of_reader(status: os.stat_result) -> int:
+    """Return how far this process has read a file that it has open (Linux tells); 0 where that is unknown."""
+    farthest = 0
+    with suppress(OSError):
+        for each in os.scandir("/proc/self/fd"):
+            with suppress(OSError, ValueError, IndexError):
+                if os.path.samestat(os.stat(each.path), status):  # noqa: PTH116 (follows the link to the file)
+                    with open(f"/proc/self/fdinfo/{each.name}", encoding="ascii") as file:
+                        farthest = max(farthest, int(file.readline().split()[1]))  # "pos:	1234"
+    return farthest
+
+
+# Files that end before their container does
+
+
+def is_cut_short(path: str, format_name: str) -> bool:
+    """Return whether the structure of a container goes on beyond the end of its file, where FFmpeg does not notice.
+
+    Missing pictures of MP4 and Matroska files show in the counts and times that their headers state
+    (``Header.ends_early``); MPEG program streams state nothing, and a cut between two packets of a transport stream
+    cannot be seen.
+    """
+    check = _CHECKS.get(format_name)
+    if check is None:
+        return False
+    try:
+        with open(path, "rb") as file:
+            return check(file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise os_refusal(error) from error
+
+
+def _is_avi_cut(file: BinaryIO, size: int) -> bool:
+    """The first RIFF chunk states its length; live recordings leave it 0 or all ones."""
+    length = int.from_bytes(file.read(8)[4:], "little")
+    return length != 0xFFFFFFFF and length + 8 > size
+
+
+def _is_gif_cut(file: BinaryIO, size: int) -> bool:
+    """A GIF is a chain of blocks that ends with a semicolon; what some writers add behind it does not matter."""
+
+    def skip_colors(flags: bytes) -> None:
+        file.seek(3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
+
+    skip_colors(file.read(13)[10:11])
+    while (kind := file.read(1)) in (b"!", b","):
+        if kind == b",":  # a picture: its place, flags and colours, and the length of a code
+            skip_colors(file.read(9)[8:9])
+        file.seek(1, os.SEEK_CUR)  # that length, or the kind of an extension
+        while length := file.read(1)[:1].strip(b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return kind != b";"
+
+
+def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
+    """The packets of a transport stream have one length, and a G where each begins, so also the one that is cut."""
+    length = mpegts_packet_bytes(file.read(HEAD_BYTES))
+    if length is None or size % length == 0:
+        return False
+    file.seek(size - size % length + _MPEGTS_PACKETS[length])
+    return file.read(1) in (b"G", b"")  # else something else was added behind
+
+
+def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
+    """The segment that follows the header states its size, unless it was recorded live."""
+    at = 0
+    for _ in range(MAX_BOXES):
+        file.seek(at)
+        head = file.read(12)
+        element, _, middle = matroska_number(head, 0)
+        _, length, end = matroska_number(head, middle)
+        if len(head) <= middle or not head[0] or not head[middle]:
+            return False
+        is_live = length == (1 << 7 * (end - middle)) - 1
+        if element == _MATROSKA_SEGMENT and is_live:
+            return False
+        at += end + length
+        if element == _MATROSKA_SEGMENT or at >= size:
+            return at > size
+    return False
+
+
+def matroska_number(content: bytes, at: int) -> tuple[int, int, int]:
+    """Return a number whose leading zero bits count its further bytes, with and without the first 1, and its end."""
+    length = max(1, 9 - content[at].bit_length()) if at < len(content) else 1
+    number = int.from_bytes(content[at : at + length], "big")
+    return number, number & ((1 << 7 * length) - 1), at + length
+
+
+def mpegts_packet_bytes(head: bytes) -> int | None:
+    """Return the length of the packets of a transport stream that begins with ``head``, None for anything else."""
+    if len(head) <= 2 * max(_MPEGTS_PACKETS):
+        return None
+    return next((length for length, at in _MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
+
+
+def _is_mp4_cut(file: BinaryIO, size: int) -> bool:
+    """Without a whole index nothing can be trusted; samples missing at the end are found by their count.
+
+    A file in fragments may be cut within one, or damaged where FFmpeg stops although others follow.
+    """
+    boxes = list(_boxes(file, size))
+    if not any(name == b"moov" and end <= size for name, _, end in boxes):
+        return True
+    if all(name != b"moof" for name, _, _ in boxes):
+        return False
+    name, start, end = boxes[-1]
+    if name.isalnum() and end >= start + 8:
+        return end > size
+    file.seek(start)
+    tail = b""
+    while block := file.read(_BLOCK_BYTES):
+        if b"moof" in tail + block:
+            return True
+        tail = block[-3:]
+    return False
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the top-level boxes of an MP4 file: name, start, and end, which may lie beyond that of the file."""
+    at = 0
+    for _ in range(MAX_BOXES):
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        end = size if length == 0 else at + length
+        yield header[4:8], at, end
+        if end < at + 8 or end >= size:
+            return
+        at = end
+
+
+def _is_asf_cut(file: BinaryIO, size: int) -> bool:
+    """The file properties object states the size of the file, unless it was broadcast."""
+    head = file.read(_BLOCK_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 92:
+        return False
+    is_broadcast = bool(head[at + 88] & 1)
+    return not is_broadcast and int.from_bytes(head[at + 40 : at + 48], "little") > size
+
+
+_MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
+"""Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
+G stands in them."""
+
+_MATROSKA_SEGMENT = 0x18538067
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+_CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
+    "avi": _is_avi_cut,
+    "gif": _is_gif_cut,
+    "mpegts": _is_mpegts_cut,
+    "mpegvideo": _is_mpegts_cut,  # what FFmpeg takes the first few packets of a transport stream for
+    "matroska,webm": _is_matroska_cut,
+    "asf": _is_asf_cut,
+    MP4: _is_mp4_cut,
+}
+
+# Losses between two packets, and the beginning of another recording
+
+_MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
+"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
+Containers with an index are not here: what it names and cannot be read is missed anyway."""
+
+_NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
+_FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
+_IN_DOUBT = Fraction(3, 2)  # of the usual distance; beyond, a frame may be missing. Film in NTSC varies by less
+_LONG_STEPS, _LONG_SECONDS = 10, Fraction(1)  # usual distances, and time: a step beyond both is a loss without a trace
+_MOST_BYTES = 4 << 20  # read at once
+_TABLE_BYTES = 1 << 19  # read before that: a program table comes 10 times per second, 0.4 MB apart at 30 Mbit/s
+_SYNC = 0x47  # G, the first byte of a transport packet
+
+
+class Continuity:
+    """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
+
+    Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
+    of transport packets, in other containers their number. MPEG streams have a constant rate, so that time alone tells
+    of a loss. The containers of ``_MOST_OVERHEAD`` may have any rate. Other formats are not judged.
+
+    Args:
+        path: the file.
+        format_name: FFmpeg's name of the container.
+        stream: the video stream that is read.
+        interval: nominal seconds from frame to frame.
+
+    Attributes:
+        is_broken: pictures were lost on the way.
+        changes_stream: for a stretch, only another video stream had pictures.
+    """
+
+    def __init__(self, path: str, format_name: str, stream: av.VideoStream, interval: Fraction) -> None:
+        self.is_broken = self.changes_stream = False
+        self._path = path
+        self._is_transport_stream = format_name == "mpegts"
+        self._has_constant_rate = format_name in ("mpegts", "mpeg")
+        self._most_overhead = _MOST_OVERHEAD.get(format_name)
+        self._stream = stream
+        self._interval = self._usual = interval
+        self._num_steps = 0  # of the usual distance
+        self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
+        self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
+        self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
+        self._read_until: int | None = None  # the position behind all packets so far
+        self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
+
+    @property
+    def needs_all_streams(self) -> bool:
+        """Whether packets of the other streams tell something about this one."""
+        return self._is_transport_stream or self._most_overhead is not None
+
+    def has_restarted(self, packet: "av.Packet[Any]") -> bool:
+        """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
+        self._count_skipped(packet)
+        if packet.dts is None or packet.stream.type != "video":
+            return False
+        seconds = packet.dts * (packet.time_base or Fraction(0))
+        if packet.stream.index != self._stream.index:
+            self._others_since = seconds if self._others_since is None else self._others_since
+            waited = abs(seconds - self._others_since)
+            self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
+            return False
+        self._others_since, last = None, self._last
+        self._last = seconds, packet.pos
+        return last is not None and self._steps_to_restart(*last, seconds, packet.pos)
+
+    def _count_skipped(self, packet: "av.Packet[Any]") -> None:
+        if self._most_overhead is None or packet.pos is None:
+            return
+        skipped = packet.pos - (packet.pos if self._read_until is None else self._read_until)
+        self._read_until = packet.pos + packet.size - min(skipped, 0)
+        self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
+
+    def _steps_to_restart(
+        self, before: Fraction, position_before: int | None, seconds: Fraction, position: int | None
+    ) -> bool:
+        """Judge the step from one packet of the stream to the next."""
+        step, usual = seconds - before, max(self._usual, self._interval)
+        if self._last_right is not None:
+            self._last_right = self._last_right[0], self._last_right[1] + 1
+        is_usual = 0 < step <= usual * _IN_DOUBT
+        if self._most_overhead is not None:
+            self._since_step = self._since_step + 1 if is_usual else 0
+            if step <= 0:  # another recording, whose header was skipped
+                self._since_step = self._since_skip = _NEARBY
+            self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
+        if is_usual:
+            self._usual = step
+            self._num_steps += 1
+            return False
+        if not self._has_constant_rate or self._returns(seconds, usual):
+            return False
+        if not 0 < step <= LARGEST_GAP_SECONDS:
+            self._last_right = (before, 0) if step <= 0 else None
+            return True
+        has_loss = has_restart = False
+        if self._is_transport_stream and position_before is not None and position is not None:
+            lead = _TABLE_BYTES if step >= _LONG_SECONDS else 0  # a restart that matters
+            has_loss, has_restart = _find_traces(self._path, self._stream.id, position_before, position, lead)
+        is_long = self._num_steps >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
+        self.is_broken |= not has_restart and (has_loss or is_long)
+        return has_restart
+
+    def _returns(self, seconds: Fraction, usual: Fraction) -> bool:
+        """Return whether times go on as before a step backwards: only those between were wrong, nothing is lost."""
+        if self._last_right is None:
+            return False
+        (before, num_packets), self._last_right = self._last_right, None
+        return 0 < seconds - before <= (num_packets + 1) * usual * _IN_DOUBT
+
+    def jump(self) -> None:
+        """Forget the last packets: reading goes on elsewhere in the file."""
+        self._last = self._others_since = self._read_until = None
+        self._since_step = self._since_skip = _NEARBY
+
+    def end(self) -> None:
+        """Take the end of the file: behind the last packet, pictures may be scrambled, damaged or empty."""
+        if not self._is_transport_stream or self._last is None or self._last[1] is None:
+            return
+        for _, packet in _transport_packets(self._path, self._last[1], self._last[1] + _MOST_BYTES):
+            is_ours = packet[0] == _SYNC and _pid(packet) == self._stream.id
+            self.is_broken |= not any(packet) or (is_ours and not _is_clear(packet))
+
+
+def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
+    """Return whether transport packets show that contents are missing, and that the stream was begun anew.
+
+    It was where a packet says so, or where the program table is counted from 0 again.
+
+    Args:
+        path: the file.
+        pid: the number of the stream that matters.
+        start: position of the packet that begins the last frame before.
+        end: position of the packet that begins the next frame.
+        lead: bytes before ``start`` in which the last program table is looked for.
+    """
+    first = max(0, start - lead, end - _MOST_BYTES)
+    counters: dict[int, int] = {}
+    has_loss = has_restart = False
+    for position, packet in _transport_packets(path, first, end + max(_MPEGTS_PACKETS)):
+        is_between = position > start
+        if packet[0] != _SYNC:
+            has_loss |= is_between and position > first
+            continue
+        number = _pid(packet)
+        if number not in (0, pid):
+            continue
+        expected, counter = counters.get(number), packet[3] & 0x0F
+        if packet[3] & 0x10:
+            counters[number] = counter
+        is_continued = expected is None or counter in (expected, (expected + 1) % 16)
+        if number == 0:
+            has_restart |= is_between and counter == 0 and not is_continued
+        else:
+            has_loss |= is_between and not (is_continued and _is_clear(packet))
+            has_more = packet[3] & 0x20 and packet[4]
+            has_restart |= is_between and bool(has_more and packet[5] & 0x80)  # discontinuity_indicator
+    return has_loss, has_restart
+
+
+def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the transport packets in a part of a file, each with its position; of bytes between them only the first."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = file.read(end - start)
+    except OSError as error:
+        raise os_refusal(error) from error
+    length = max(_MPEGTS_PACKETS, key=lambda length: _num_in_step(data[: 1 << 16], length))
+    at = 0
+    while at + length <= len(data):
+        yield start + at, data[at : at + length]
+        if data[at] == _SYNC:
+            at += length
+            continue
+        while (at := data.find(_SYNC, at)) >= 0 and at + length < len(data) and data[at + length] != _SYNC:
+            at += 1
+        at = len(data) if at < 0 else at
+
+
+def _num_in_step(data: bytes, length: int) -> int:
+    return max(data[at::length].count(_SYNC) for at in range(length)) * length
+
+
+def _pid(packet: bytes) -> int:
+    return (packet[1] & 0x1F) << 8 | packet[2]
+
+
+def _is_clear(packet: bytes) -> bool:
+    """Return whether a transport packet is neither scrambled nor marked as damaged."""
+    return not (packet[1] & 0x80 or packet[3] & 0xC0)
