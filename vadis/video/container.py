@@ -1,7 +1,6 @@
 """What a file is, and what its header promises: the reasons for a refusal, the video stream, its rate and length."""
 
 import os
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -11,7 +10,7 @@ from av.stream import Disposition
 from vadis.errors import VideoError
 from vadis.video.integrity import HEAD_BYTES, MAX_BOXES, disk_failure, is_cut_short, mpegts_packet_bytes, os_refusal
 from vadis.video.metadata import MP4, Limits
-from vadis.video.picture import Crop, container_crop
+from vadis.video.picture import container_crop
 from vadis.video.timegrid import GRID_FPS, Clock, grid_length
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
@@ -23,13 +22,8 @@ _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _WEBP_ANIMATED = 0x02  # the flag in the first byte of a WebP's VP8X chunk
 _STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
-_CONTAINERS = {
-    b"\x1a\x45\xdf\xa3": "Matroska or WebM",
-    b"FLV": "Flash video",
-    b"\x30\x26\xb2\x75": "Windows Media",
-    b"OggS": "Ogg",
-    b"GIF8": "GIF",
-}
+_CONTAINERS = {b"\x1a\x45\xdf\xa3": "Matroska or WebM", b"\x30\x26\xb2\x75": "Windows Media"}
+_CONTAINERS |= {b"FLV": "Flash video", b"OggS": "Ogg", b"GIF8": "GIF"}
 _OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
 
@@ -123,51 +117,45 @@ _TRANSPORT_PACKET_BYTES = 188  # of which a frame takes at least one
 _FOREVER = Fraction(1 << 62)
 
 
-@dataclass(frozen=True)
 class Header:
-    """What the header of a file states of its video stream.
+    """What the header of a file states of its video stream. All lengths are hints: what is decoded decides.
 
-    All lengths are hints: what is decoded decides.
-
-    Attributes:
-        fps: mean frames per second, None where it states none that is plausible.
-        interval: nominal seconds from frame to frame.
-        time_base: seconds per tick of the timestamps.
-        duration: seconds from the first frame to the end of the last, None where it states none.
-        end: when the stream ends (where it does not say, when the container ends), in seconds by the file's own clock.
-        num_frames: coded frames, None where it states none.
-        ignores_length: it states a length that a file of this size cannot have, which is None instead.
-        sample_aspect_ratio: width of a pixel by its height, None where unknown.
-        num_video_streams: attached pictures not counted.
-        clock_may_restart: the format allows timestamps to start again on the way.
-        is_cut_short: the container's structure goes on beyond the end of the file.
-        format_name: FFmpeg's name of the container.
-        crop: borders of the coded frames that are not to be shown, None where there are none.
-        start: when the first of its streams begins, from where players count, in seconds by the file's own clock; None
-            where it states none.
-        file_duration: seconds of all its streams together, None where it states none.
+    Raises VideoError ``too_large`` for a picture beyond the limits.
     """
 
-    fps: Fraction | None
-    interval: Fraction
-    time_base: Fraction
-    duration: Fraction | None
-    end: Fraction | None
-    num_frames: int | None
-    ignores_length: bool
-    sample_aspect_ratio: Fraction | None
-    num_video_streams: int
-    clock_may_restart: bool
-    is_cut_short: bool
-    format_name: str
-    crop: Crop | None
-    start: Fraction | None
-    file_duration: Fraction | None
-
-    @property
-    def is_sequential(self) -> bool:
-        """Whether the format stores a sequence of frames at a constant rate and no timestamps."""
-        return self.format_name == "avi"
+    def __init__(
+        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits
+    ) -> None:
+        limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+        self.format_name = name = container.format.name
+        self.time_base = stream.time_base or 1 / _DEFAULT_FPS  # seconds per tick of the timestamps
+        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate)
+        self.fps = next((rate for rate in rates if _PLAUSIBLE_FPS[0] <= rate <= _PLAUSIBLE_FPS[1]), None)
+        self.interval = 1 / (self.fps or _DEFAULT_FPS)  # nominal seconds from frame to frame
+        # Seconds from the first frame to the end of the last; and when that is, by the file's own clock.
+        self.duration, self.end = _extent(container, stream, self.time_base, self.interval)
+        self.num_frames: int | None = stream.frames or None  # coded ones
+        if name == MP4 and self.num_frames:  # without those that an edit list leaves out
+            self.num_frames = min(self.num_frames, len(stream.index_entries) or self.num_frames)
+        if name == "gif":  # states nothing: FFmpeg counted what is there
+            self.num_frames = None
+        can_have_frames = (self.num_frames or 0) <= container.size
+        can_last = can_have_frames and (self.duration or 0) <= max(_DAY_SECONDS, container.size)
+        is_measured = name == "mpegts"  # by FFmpeg, from the first timestamp to the last
+        if is_measured and self.duration is not None:  # which may be of different clocks
+            can_last &= self.duration / self.interval * _TRANSPORT_PACKET_BYTES <= container.size
+        self.num_frames = self.num_frames if can_have_frames else None
+        self.duration, self.end = (self.duration, self.end) if can_last else (None, None)
+        self.ignores_length = not can_last and not is_measured  # a file of this size cannot have what it states
+        self.sample_aspect_ratio = stream.sample_aspect_ratio  # width of a pixel by its height
+        self.num_video_streams = len(_video_streams(container))
+        self.clock_may_restart = bool(container.format.flags & _CLOCK_MAY_RESTART)
+        self.is_sequential = name == "avi"  # frames at a constant rate, and no timestamps
+        self.is_cut_short = is_cut_short(path, name)
+        self.crop = container_crop(name, stream)
+        # Of all streams together: when the first begins, from where players count, and seconds until the last ends.
+        self.start = None if container.start_time is None else Fraction(container.start_time, _MICROSECONDS)
+        self.file_duration = Fraction(container.duration, _MICROSECONDS) if container.duration else None
 
     @property
     def expected_num_frames(self) -> int | None:
@@ -186,11 +174,7 @@ class Header:
 
         Where the header counts frames, one missing at the end is one too many; frames that an edit list hides or that
         were dropped when encoding are not missing. A header that states only a time may round it or mean its sound.
-
-        Args:
-            num_packets: how many packets were read.
-            end: by the file's own clock.
-            seconds: how long the frames last, which differs where that clock started again.
+        ``seconds`` is how long the frames last, which is not until ``end`` where the clock started again.
         """
         if self.num_frames and num_packets >= self.num_frames:
             return False
@@ -221,11 +205,7 @@ def _video_streams(container: av.container.InputContainer) -> list[av.VideoStrea
 
 
 def best_stream(path: str, container: av.container.InputContainer) -> av.VideoStream:
-    """Return the stream that FFmpeg calls best, among those that can be decoded.
-
-    Raises:
-        VideoError: ``no_video_stream``, ``unsupported_codec``, ``not_a_video``, ``truncated_or_incomplete``.
-    """
+    """Return the stream that FFmpeg calls best, among those that can be decoded; raise VideoError if there is none."""
     streams = _video_streams(container)
     if not any(stream.codec_context for stream in streams) and is_cut_short(path, container.format.name):
         raise VideoError("truncated_or_incomplete", "the file is cut short before it says what video it holds")
@@ -240,47 +220,6 @@ def best_stream(path: str, container: av.container.InputContainer) -> av.VideoSt
         raise VideoError("unsupported_codec", "its video is in a codec that this build of FFmpeg cannot decode")
     best = container.streams.best("video")
     return next((stream for stream in streams if stream is best), streams[0])
-
-
-def read_header(path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits) -> Header:
-    """Return what the header of the file states of ``stream``.
-
-    Raises:
-        VideoError: ``too_large``, for a picture beyond the limits.
-    """
-    name, time_base = container.format.name, stream.time_base or 1 / _DEFAULT_FPS
-    limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
-    rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate)
-    fps = next((rate for rate in rates if _PLAUSIBLE_FPS[0] <= rate <= _PLAUSIBLE_FPS[1]), None)
-    interval = 1 / (fps or _DEFAULT_FPS)
-    duration, end = _extent(container, stream, time_base, interval)
-    num_frames: int | None = stream.frames or None
-    if name == MP4 and num_frames:  # without those that an edit list leaves out
-        num_frames = min(num_frames, len(stream.index_entries) or num_frames)
-    if name == "gif":  # states nothing: FFmpeg counted what is there
-        num_frames = None
-    can_have_frames = (num_frames or 0) <= container.size
-    can_last = can_have_frames and (duration or 0) <= max(_DAY_SECONDS, container.size)
-    is_measured = name == "mpegts"  # by FFmpeg, from the first timestamp to the last
-    if is_measured and duration is not None:  # which may be of different clocks
-        can_last &= duration / interval * _TRANSPORT_PACKET_BYTES <= container.size
-    return Header(
-        fps=fps,
-        interval=interval,
-        time_base=time_base,
-        duration=duration if can_last else None,
-        end=end if can_last else None,
-        num_frames=num_frames if can_have_frames else None,
-        ignores_length=not can_last and not is_measured,
-        sample_aspect_ratio=stream.sample_aspect_ratio,
-        num_video_streams=len(_video_streams(container)),
-        clock_may_restart=bool(container.format.flags & _CLOCK_MAY_RESTART),
-        is_cut_short=is_cut_short(path, name),
-        format_name=name,
-        crop=container_crop(name, stream),
-        start=None if container.start_time is None else Fraction(container.start_time, _MICROSECONDS),
-        file_duration=Fraction(container.duration, _MICROSECONDS) if container.duration else None,
-    )
 
 
 def _extent(

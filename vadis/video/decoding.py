@@ -69,31 +69,16 @@ class Tally:
 class Decoder:
     """Decodes the frames of one stream, each with its time in seconds after the first.
 
-    Args:
-        path: the file, to be looked at again should reading fail.
-        container: the same file, opened.
-        stream: one of its video streams, with a decoder.
-        clock: tells the frames' times.
-        limits: what is refused as ``too_large``.
-        interval: nominal seconds from frame to frame.
-
-    Attributes:
-        tally: what was read so far.
-        continuity: what is lost between packets.
+    ``path`` is that of the opened ``container``, to be looked at again should reading fail.
     """
 
     def __init__(
-        self,
-        path: str,
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        clock: Clock,
-        limits: Limits,
-        interval: Fraction,
+        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, header: Header, limits: Limits
     ) -> None:
-        self.tally, self.continuity = Tally(), Continuity(path, container.format.name, stream, interval)
+        self.tally, self.clock = Tally(), header.clock()
+        self.continuity = Continuity(path, header.format_name, stream, header.interval)
         self._path, self._container, self._stream = path, container, stream
-        self._clock, self._limits, self._interval = clock, limits, interval
+        self._limits, self._interval = limits, header.interval
         self._since_failure = _DISORDERED_FRAMES  # frames
         self._time_bases = {each.index: each.time_base or Fraction(0) for each in container.streams}
         self._pixel_aspect = PixelAspect(stream)
@@ -104,23 +89,16 @@ class Decoder:
         context.thread_count = THREADS
 
     def frames(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Yield frames in display order with their times; end where nothing more can be decoded.
-
-        Raises:
-            VideoError: ``too_large`` (also of memory), ``io_error``, ``permission_denied``, ``disappeared``.
-        """
-        for frame, time in self._clock.timed(self._in_order()):
+        """Yield frames in display order with their times; end where nothing more can be decoded."""
+        for frame, time in self.clock.timed(self._in_order()):
             self._limits.check_length(time, self.tally.frames)
             yield frame, time
 
     def frames_from(self, ticks: int) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Yield frames from a key frame near a timestamp on; raise whatever FFmpeg raises where it cannot seek.
-
-        Frames that are shown before the key frame may come first, damaged.
-        """
+        """Yield frames from a key frame near a timestamp on; frames shown before it may come first, damaged."""
         self.tally.jumped = True
         self._container.seek(ticks, stream=self._stream)
-        self._clock.jump()
+        self.clock.jump()
         self.continuity.jump()
         return self.frames()
 
@@ -196,8 +174,7 @@ class Decoder:
                 yield None
                 return
             if packet is None:
-                self.continuity.end()
-                return
+                return self.continuity.end()
             if self._is_wanted(packet):
                 yield packet
 
@@ -210,13 +187,13 @@ class Decoder:
             end = start + (packet.duration or 0)
             self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
         if packet.size and self.continuity.has_restarted(packet) and packet.pts is not None:
-            self._clock.restart_at(packet.pts)
+            self.clock.restart_at(packet.pts)
         if index != self._stream.index:
             return False
         if packet.size:
             self.tally.packets += 1
             self.tally.discarded += packet.is_discard
-            self._clock.note_stored(packet.dts)
+            self.clock.note_stored(packet.dts)
         return is_flush or packet.size > 0
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
@@ -228,7 +205,7 @@ class Decoder:
                 raise failure from error
             self.tally.failed += 1
             self._since_failure = 0
-            self._clock.drop_stored()
+            self.clock.drop_stored()
             return None
         self._pixel_aspect.after_packet(packet)
         return frames
@@ -250,26 +227,22 @@ class Position(NamedTuple):
 
 
 def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fraction) -> int | None:
-    """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on.
-
-    Containers that store a sequence of frames and no timestamps (AVI) tell which frame is which by counting. With
-    B-frames, that of the frames that are shown differs from that of those that are stored.
-    """
+    """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
     if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
         return None
     is_beyond = header.duration is not None and seconds > header.duration
     if is_beyond and header.format_name != MP4:  # whose fragments state a part; else in a recording that was appended
         return None
     reorders = stream.codec_context.has_b_frames
-    if header.is_sequential and reorders:
+    if header.is_sequential and reorders:  # frames are counted, and shown in another order than they are stored
         return None
     return clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
 
-def position_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fraction) -> Position | None:
+def position_before(decoder: Decoder, ticks: int, seconds: Fraction) -> Position | None:
     """Return the last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
 
-    In the latter case the decoder has lost its place, and the file has to be opened again. So it is where no frame
+    Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
     follows: the clip lies behind the end, or in a recording that was appended, whose clock started again.
     """
     try:
@@ -278,7 +251,7 @@ def position_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fractio
         return None
     held: tuple[av.VideoFrame, Fraction] | None = None
     for frame, time in frames:
-        if clock.has_guessed:
+        if decoder.clock.has_guessed:
             return None
         if time > seconds:
             return None if held is None else Position(*held, chain([(frame, time)], frames))

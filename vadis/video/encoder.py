@@ -2,12 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +33,6 @@ SOUND_SLACK_SECONDS = Fraction(1)
 apart."""
 
 
-class Write(Protocol):
-    """Adds a picture to a new video."""
-
-    def __call__(
-        self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None, /
-    ) -> None:
-        """Add ``pixels``, from ``seconds`` on; ``zero`` is what is time 0 by the clock of the sound from here on."""
-        ...
-
-
 @contextmanager
 def video_file(
     path: Path,
@@ -54,10 +44,11 @@ def video_file(
     sound: Any = None,
     zero_seconds: Fraction = Fraction(0),
     encoding: Mapping[str, str] = MappingProxyType({}),
-) -> Iterator[Write]:
-    """Give ``write``, which adds a picture uint8 RGB (H, W, 3); H and W may be odd.
+) -> Iterator[Callable[..., None]]:
+    """Give ``write(pixels, seconds, duration, zero=None)``, which adds a picture uint8 RGB (H, W, 3), of any size.
 
-    The file is there whole, when the body is done, or not at all.
+    ``zero`` is what is time 0 by the clock of the sound from there on. The file is there whole, when the body is done,
+    or not at all.
 
     Args:
         path: with an extension of ``CONTAINERS``.
@@ -69,16 +60,18 @@ def video_file(
         zero_seconds: what is time 0 for the first picture, by the clock of the sound.
         encoding: options of x264 on top of our own; where it was left out of FFmpeg they count nothing.
 
-    Raises:
-        UsageError: for sound that this kind of file cannot hold.
-        VadisError: where the disk does not take it.
+    Raises UsageError for sound that this kind of file cannot hold, VadisError where the disk does not take it.
     """
     import av
 
     try:
         with temporary_beside(path) as (temporary, file):
             with av.open(f"file:{temporary.absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
-                writer = _Writer(container, size, fps, pixel_aspect, colours, encoding)
+                writer = _Writer(container, size, fps, encoding)
+                if pixel_aspect != 1:
+                    writer.context.sample_aspect_ratio = pixel_aspect
+                if colours is not None:
+                    writer.set_colours(colours)
                 if sound is not None:
                     writer.add_sound(sound, zero_seconds)
                 yield writer.write
@@ -95,13 +88,7 @@ class _Writer:
     """An open file: one video stream, encoded, and streams of sound, copied."""
 
     def __init__(
-        self,
-        container: Any,
-        size: tuple[int, int],
-        fps: Fraction | None,
-        pixel_aspect: Fraction,
-        colours: "Colours | None",
-        encoding: Mapping[str, str],
+        self, container: Any, size: tuple[int, int], fps: Fraction | None, encoding: Mapping[str, str]
     ) -> None:
         from av.video.reformatter import VideoReformatter
 
@@ -111,20 +98,19 @@ class _Writer:
         self._stream = container.add_stream(name, rate=fps or 25, options=options)
         self._stream.width, self._stream.height = (side + side % 2 for side in size)  # yuv420p has no odd sides
         self._stream.pix_fmt = "yuv420p"
-        context = self._stream.codec_context
-        context.time_base = Fraction(1, self._ticks)
-        if pixel_aspect != 1:
-            context.sample_aspect_ratio = pixel_aspect
-        self._matrix = None
-        if colours is not None:
-            self._matrix = context.colorspace = colours.matrix
-            context.color_trc, context.color_primaries = colours.transfer, colours.primaries
-            context.color_range = 1  # AVCOL_RANGE_MPEG: limited, as yuv420p is written
+        self.context = self._stream.codec_context
+        self.context.time_base = Fraction(1, self._ticks)
+        self._matrix: int | None = None
         self._reformatter = VideoReformatter()
         self._sound: Iterator[Any] = iter(())
         self._waiting: Any = None  # the next packet of sound
         self._zeros = [Fraction(0)]  # by the clock of the sound: what it goes by now, and later ones
         self._last_sound: dict[int, Fraction] = {}  # by stream: the time of its last packet
+
+    def set_colours(self, colours: "Colours") -> None:
+        self._matrix = self.context.colorspace = colours.matrix
+        self.context.color_trc, self.context.color_primaries = colours.transfer, colours.primaries
+        self.context.color_range = 1  # AVCOL_RANGE_MPEG: limited, as yuv420p is written
 
     def add_sound(self, sound: Any, zero_seconds: Fraction) -> None:
         """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
@@ -147,9 +133,8 @@ class _Writer:
             raise UsageError(f"sound of the kind {names} does not go into this kind of file", hint=hint) from error
 
     def write(
-        self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None, /
+        self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None
     ) -> None:
-        """Add a picture, and the sound before it."""
         import av
 
         if zero is not None and zero != self._zeros[-1]:
@@ -167,7 +152,6 @@ class _Writer:
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
-        """Write what the encoder still holds, and the rest of the sound."""
         self._copy_sound(None)
         self._container.mux(self._stream.encode(None))
 
@@ -221,11 +205,7 @@ def check_name(path: Path) -> None:
 
 
 def load_opencv() -> ModuleType:
-    """Return the module cv2, which draws and does nothing else here: its desktop wheel needs libGL and libxcb.
-
-    Raises:
-        VadisError: where it cannot be loaded, with what to install.
-    """
+    """Return the module cv2, which only draws here; raise VadisError where it cannot be loaded."""
     path = list(sys.path)
     try:
         import cv2
@@ -234,10 +214,9 @@ def load_opencv() -> ModuleType:
         # it gives another reason the next time.
         sys.path[:] = path
         vars(sys).pop("OpenCV_LOADER", None)
-        hint = (
-            "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace opencv-python "
-            "by opencv-python-headless"
-        )
+        # Its desktop wheel needs libGL and libxcb.
+        hint = "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace "
+        hint += "opencv-python by opencv-python-headless"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise VadisError(f"OpenCV, which draws into videos, cannot be loaded: {reason}", hint=hint) from error
     module: ModuleType = cv2

@@ -27,15 +27,9 @@ _BLOCK_BYTES = 1 << 20
 
 
 def regular_file(path: str, *, listed: bool) -> os.stat_result:
-    """Return the status of ``path``, which is a regular, non-empty file.
+    """Return the status of a regular, non-empty file; raise VideoError for anything else, without opening it.
 
-    Args:
-        path: any string; never opened here, so that a FIFO cannot block.
-        listed: the file was there when inputs were listed, so a missing one has disappeared.
-
-    Raises:
-        VideoError: ``not_found``, ``disappeared``, ``permission_denied``, ``not_a_regular_file``, ``empty_file``,
-            ``io_error``.
+    ``listed``: the file was there when inputs were listed, so that a missing one has disappeared.
     """
     try:
         status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
@@ -68,9 +62,8 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
 def disk_failure(path: str) -> VideoError | None:
     """Read the file once more where FFmpeg stopped; return the error of the disk, None where it does not complain.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. Such an error was met
-    where a file that this process has open was read last; besides, headers and indices lie at its two ends. All
-    of it is not read: of many gigabytes that would take longer than anybody waits for a decoder.
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. Such an error was met where
+    the file was read last; headers and indices lie at its two ends. To read many gigabytes would take too long.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -87,7 +80,7 @@ def disk_failure(path: str) -> VideoError | None:
 
 
 def _position_of_reader(status: os.stat_result) -> int:
-    """Return how far this process has read a file that it has open (Linux tells); 0 where that is unknown."""
+    """Return how far this process has read a file that it has open, 0 where that is unknown (not Linux)."""
     farthest = 0
     with suppress(OSError):
         for each in os.scandir("/proc/self/fd"):
@@ -104,16 +97,14 @@ def _position_of_reader(status: os.stat_result) -> int:
 def is_cut_short(path: str, format_name: str) -> bool:
     """Return whether the structure of a container goes on beyond the end of its file, where FFmpeg does not notice.
 
-    Missing pictures of MP4 and Matroska files show in the counts and times that their headers state
-    (``Header.ends_early``); MPEG program streams state nothing, and a cut between two packets of a transport stream
-    cannot be seen.
+    Missing pictures of MP4 and Matroska show in the counts and times of their headers (``Header.ends_early``); MPEG
+    program streams state nothing, and a cut between two packets of a transport stream cannot be seen.
     """
-    check = _CHECKS.get(format_name)
-    if check is None:
+    if format_name not in _CHECKS:
         return False
     try:
         with open(path, "rb") as file:
-            return check(file, os.fstat(file.fileno()).st_size)
+            return _CHECKS[format_name](file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise os_refusal(error) from error
 
@@ -157,13 +148,11 @@ def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
         head = file.read(12)
         element, _, middle = matroska_number(head, 0)
         _, length, end = matroska_number(head, middle)
-        if len(head) <= middle or not head[0] or not head[middle]:
-            return False
-        is_live = length == (1 << 7 * (end - middle)) - 1
-        if element == _MATROSKA_SEGMENT and is_live:
+        is_segment, is_live = element == _MATROSKA_SEGMENT, length == (1 << 7 * (end - middle)) - 1
+        if len(head) <= middle or not head[0] or not head[middle] or (is_segment and is_live):
             return False
         at += end + length
-        if element == _MATROSKA_SEGMENT or at >= size:
+        if is_segment or at >= size:
             return at > size
     return False
 
@@ -211,9 +200,8 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         file.seek(at)
         header = file.read(16)
         length = int.from_bytes(header[:4], "big")
-        if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        end = size if length == 0 else at + length
+        length = int.from_bytes(header[8:16], "big") if length == 1 else length
+        end = at + length if length else size
         yield header[4:8], at, end
         if end < at + 8 or end >= size:
             return
@@ -224,10 +212,9 @@ def _is_asf_cut(file: BinaryIO, size: int) -> bool:
     """The file properties object states the size of the file, unless it was broadcast."""
     head = file.read(_BLOCK_BYTES)
     at = head.find(_ASF_FILE_PROPERTIES)
-    if at < 0 or len(head) < at + 92:
+    if at < 0 or len(head) < at + 92 or head[at + 88] & 1:  # the flag of a broadcast
         return False
-    is_broadcast = bool(head[at + 88] & 1)
-    return not is_broadcast and int.from_bytes(head[at + 40 : at + 48], "little") > size
+    return int.from_bytes(head[at + 40 : at + 48], "little") > size
 
 
 _MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
@@ -269,24 +256,16 @@ class Continuity:
     of transport packets, in other containers their number. MPEG streams have a constant rate, so that time alone tells
     of a loss. The containers of ``_MOST_OVERHEAD`` may have any rate. Other formats are not judged.
 
-    Args:
-        path: the file.
-        format_name: FFmpeg's name of the container.
-        stream: the video stream that is read.
-        interval: nominal seconds from frame to frame.
-
-    Attributes:
-        is_broken: pictures were lost on the way.
-        changes_stream: for a stretch, only another video stream had pictures.
+    ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
     """
 
     def __init__(self, path: str, format_name: str, stream: av.VideoStream, interval: Fraction) -> None:
         self.is_broken = self.changes_stream = False
-        self._path = path
+        self._path, self._stream = path, stream
         self._is_transport_stream = format_name == "mpegts"
         self._has_constant_rate = format_name in ("mpegts", "mpeg")
         self._most_overhead = _MOST_OVERHEAD.get(format_name)
-        self._stream = stream
+        self.needs_all_streams = self._is_transport_stream or self._most_overhead is not None
         self._interval = self._usual = interval
         self._num_steps = 0  # of the usual distance
         self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
@@ -294,11 +273,6 @@ class Continuity:
         self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
         self._read_until: int | None = None  # the position behind all packets so far
         self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
-
-    @property
-    def needs_all_streams(self) -> bool:
-        """Whether packets of the other streams tell something about this one."""
-        return self._is_transport_stream or self._most_overhead is not None
 
     def has_restarted(self, packet: "av.Packet[Any]") -> bool:
         """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
@@ -311,8 +285,7 @@ class Continuity:
             waited = abs(seconds - self._others_since)
             self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
             return False
-        self._others_since, last = None, self._last
-        self._last = seconds, packet.pos
+        self._others_since, last, self._last = None, self._last, (seconds, packet.pos)
         return last is not None and self._steps_to_restart(*last, seconds, packet.pos)
 
     def _count_skipped(self, packet: "av.Packet[Any]") -> None:
@@ -376,14 +349,8 @@ class Continuity:
 def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
     """Return whether transport packets show that contents are missing, and that the stream was begun anew.
 
-    It was where a packet says so, or where the program table is counted from 0 again.
-
-    Args:
-        path: the file.
-        pid: the number of the stream that matters.
-        start: position of the packet that begins the last frame before.
-        end: position of the packet that begins the next frame.
-        lead: bytes before ``start`` in which the last program table is looked for.
+    It was where a packet says so, or where the program table is counted from 0 again. ``start`` and ``end`` are the
+    positions of the packets that begin two frames; the last program table is looked for in ``lead`` bytes before.
     """
     first = max(0, start - lead, end - _MOST_BYTES)
     counters: dict[int, int] = {}
@@ -404,8 +371,8 @@ def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[
             has_restart |= is_between and counter == 0 and not is_continued
         else:
             has_loss |= is_between and not (is_continued and _is_clear(packet))
-            has_more = packet[3] & 0x20 and packet[4]
-            has_restart |= is_between and bool(has_more and packet[5] & 0x80)  # discontinuity_indicator
+            is_discontinuous = bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x80)
+            has_restart |= is_between and is_discontinuous
     return has_loss, has_restart
 
 
@@ -417,8 +384,8 @@ def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, b
             data = file.read(end - start)
     except OSError as error:
         raise os_refusal(error) from error
-    length = max(_MPEGTS_PACKETS, key=lambda length: _num_in_step(data[: 1 << 16], length))
-    at = 0
+    head, at = data[: 1 << 16], 0
+    length = max(_MPEGTS_PACKETS, key=lambda n: n * max(head[offset::n].count(_SYNC) for offset in range(n)))
     while at + length <= len(data):
         yield start + at, data[at : at + length]
         if data[at] == _SYNC:
@@ -427,10 +394,6 @@ def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, b
         while (at := data.find(_SYNC, at)) >= 0 and at + length < len(data) and data[at + length] != _SYNC:
             at += 1
         at = len(data) if at < 0 else at
-
-
-def _num_in_step(data: bytes, length: int) -> int:
-    return max(data[at::length].count(_SYNC) for at in range(length)) * length
 
 
 def _pid(packet: bytes) -> int:

@@ -1,8 +1,7 @@
 """From a decoded frame to an upright RGB picture whose short side has 256 pixels: cropped, scaled, and turned.
 
-FFmpeg reads the borders that Matroska (PixelCrop), QuickTime and MP4 (clean aperture) crop off, but leaves the cropping
-to its caller, and PyAV does not hand the numbers on. (Borders that H.264, HEVC and their like mark in the stream itself
-are cropped by the decoders.)
+FFmpeg reads what Matroska (PixelCrop), QuickTime and MP4 (clean aperture) crop off, but leaves the cropping to its
+caller, and PyAV does not hand the numbers on. (What H.264, HEVC and their like crop, the decoders crop.)
 """
 
 import io
@@ -43,8 +42,7 @@ class Crop(NamedTuple):
 def container_crop(format_name: str, stream: av.VideoStream) -> Crop | None:
     """Return what the container crops off, None where that is nothing.
 
-    FFmpeg is asked to write the header of a Matroska file for the stream: there the numbers stand as PixelCrop,
-    whatever container they came from.
+    FFmpeg writes the header of a Matroska file for the stream: there the numbers stand as PixelCrop.
     """
     if format_name not in (MP4, "matroska,webm"):
         return None
@@ -78,17 +76,14 @@ class Cropper:
     """Cuts borders off frames; frames that they would leave nothing of stay as they are."""
 
     def __init__(self, crop: Crop | None) -> None:
-        self._crop = crop
+        self._crop = crop or Crop()
         self._graph: Any = None
         self._kind: tuple[int, int, str] | None = None
 
     def crop(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the frame without its borders."""
-        if self._crop is None:
-            return frame
         width = frame.width - self._crop.left - self._crop.right
         height = frame.height - self._crop.top - self._crop.bottom
-        if width < 1 or height < 1:
+        if not any(self._crop) or width < 1 or height < 1:
             return frame
         kind = (frame.width, frame.height, frame.format.name)
         if kind != self._kind:
@@ -114,12 +109,8 @@ class Orientation:
 
     @staticmethod
     def from_matrix(matrix: bytes) -> "Orientation":
-        """Return the nearest right angle to a display matrix: x' = a x + c y, y' = b x + d y.
-
-        Args:
-            matrix: nine native 32-bit integers a, b, u, c, d, v, x, y, w (FFmpeg's libavutil/display.h).
-        """
-        a, b, _, c, d, _, _, _, _ = struct.unpack("=9i", matrix[:36])
+        """Return the nearest right angle to a display matrix a, b, u, c, d, v, x, y, w: x' = ax + cy, y' = bx + dy."""
+        a, b, _, c, d, _, _, _, _ = struct.unpack("=9i", matrix[:36])  # FFmpeg's libavutil/display.h
         if abs(a) + abs(d) >= abs(b) + abs(c):
             return Orientation(False, a < 0, d < 0)
         return Orientation(True, c < 0, b < 0)
@@ -127,12 +118,8 @@ class Orientation:
     @staticmethod
     def from_rotation(degrees: int) -> "Orientation":
         """Return the nearest right angle to one counter-clockwise."""
-        return (
-            Orientation(),
-            Orientation(transposed=True, mirrored_y=True),
-            Orientation(mirrored_x=True, mirrored_y=True),
-            Orientation(transposed=True, mirrored_x=True),
-        )[round(degrees / 90) % 4]
+        quarters = round(degrees / 90) % 4
+        return Orientation(quarters % 2 == 1, quarters > 1, quarters in (1, 2))
 
     @staticmethod
     def of_frame(frame: av.VideoFrame) -> "Orientation":
@@ -158,8 +145,7 @@ class Orientation:
 def scaled_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     """Return the (width, height) with square pixels, the short side 256 and the long side rounded half up.
 
-    Raises:
-        VideoError: ``too_large``, the long side would exceed ``LONGEST_SIDE``.
+    Raises VideoError ``too_large`` where the long side would exceed ``LONGEST_SIDE``.
     """
     shown = width * aspect
     long = floor(max(shown / height, height / shown) * SHORT_SIDE + Fraction(1, 2))
@@ -182,17 +168,15 @@ class Scaler:
         crop: what the container crops off.
 
     Attributes:
-        size: (width, height) of the pictures, upright.
-        source_size: (width, height) as coded, cropped and upright.
+        size, source_size: (width, height) of the pictures, and as coded, cropped and upright.
         rotation: degrees counter-clockwise from the coded to the upright picture.
         pixel_aspect: width of a coded pixel by its height; 1 where it is unknown or not plausible.
         colours: those in which to write the pictures so that they look like the source, None for no statement.
-        aspect_ignored: an aspect ratio is not plausible and pixels are taken as square.
-        size_changes: a frame of another size or aspect ratio than the first has been seen.
+        aspect_ignored, size_changes, is_hdr, colours_approximated: as in ``FLAGS``.
     """
 
     def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: Crop | None = None) -> None:
-        self.aspect_ignored = self.size_changes = False
+        self.aspect_ignored = self.size_changes = self.is_hdr = self.colours_approximated = False
         self.rotation = first.rotation
         self.colours: Colours | None = written_colours(first)
         self._aspect = aspect
@@ -206,28 +190,15 @@ class Scaler:
         self.source_size, self.size = self._orientation.size(*self._coded), self._orientation.size(*self._scaled)
         self._converter = ColourConverter()
 
-    @property
-    def is_hdr(self) -> bool:
-        """Whether a frame of high dynamic range has been converted."""
-        return self._converter.is_hdr
-
-    @property
-    def colours_approximated(self) -> bool:
-        """Whether a frame's matrix was replaced by another."""
-        return self._converter.is_approximated
-
     def picture(self, frame: av.VideoFrame) -> Picture:
-        """Return the frame as uint8 RGB (H, W, 3), upright; its ``opaque`` may be a sample aspect ratio of its own.
-
-        Raises:
-            VideoError: ``decode_failed``, swscale cannot convert its pixels.
-        """
+        """Return a frame, whose ``opaque`` may be an aspect ratio of its own, as uint8 RGB (H, W, 3), upright."""
         frame = self._cropper.crop(frame)
         key = (frame.width, frame.height, frame.opaque)
         if key not in self._sizes:
             self.size_changes = True
             self._sizes[key] = self._later_size(frame.width, frame.height, self._plausible_aspect(frame))
         pixels = self._converter.convert(frame, *self._sizes[key])
+        self.is_hdr, self.colours_approximated = self._converter.is_hdr, self._converter.is_approximated
         return self._orientation.apply(_centre(pixels, *self._scaled))
 
     def _plausible_aspect(self, frame: av.VideoFrame) -> Fraction:
@@ -237,11 +208,9 @@ class Scaler:
         return aspect if is_plausible else Fraction(1)
 
     def _first_size(self) -> tuple[int, int]:
-        """Return the (width, height) to which the first frame is scaled."""
         return scaled_size(*self._coded, self.pixel_aspect)
 
     def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-        """Return the (width, height) to which a frame is scaled that is not like the first."""
         try:
             size = scaled_size(width, height, aspect)
         except VideoError:  # of extreme proportions
@@ -278,11 +247,7 @@ def _are_nearly_equal(size: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 class GrayPlane:
-    """Takes the luminance of decoded frames as it is coded; in place of a ``Scaler``, with its attributes.
-
-    Raises:
-        VideoError: ``decode_failed``, where frames have no plane of 8 bits for it.
-    """
+    """Takes the luminance of decoded frames as it is coded; in place of a ``Scaler``, with its attributes."""
 
     aspect_ignored = is_hdr = colours_approximated = size_changes = False
     rotation = 0
@@ -295,7 +260,7 @@ class GrayPlane:
             raise VideoError("decode_failed", f"pixels of the format {first.format.name} have no plane of luminance")
 
     def picture(self, frame: av.VideoFrame) -> Picture:
-        """Return the frame as uint8 (H, W); raise VideoError ``decode_failed`` where its size is another."""
+        """Return the frame as uint8 (H, W); raise VideoError where its size is not the first one's."""
         if (frame.width, frame.height) != self.size:
             self.size_changes = True
             raise VideoError("decode_failed", "the picture size changes on the way")

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import FORMATS, Header, best_stream, read_header, refusal
+from vadis.video.container import FORMATS, Header, best_stream, refusal
 from vadis.video.decoding import Decoder, position_before, seek_ticks
 from vadis.video.integrity import regular_file
 from vadis.video.isolated.sandbox import memory_refusal
-from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, GridFrame, Limits, SourceFrame, VideoFacts
+from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
-from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
+from vadis.video.timegrid import GRID_FPS, Grid, grid_length
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
@@ -34,21 +34,10 @@ class Sound(NamedTuple):
 
 
 class Video:
-    """An open video: its ``facts``, and its grid frames by iterating over it, once.
+    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``."""
 
-    Only ``open_video``, ``open_gray`` and ``open_source`` make one. The first frame is decoded at once: an open video
-    has at least one.
-
-    Attributes:
-        size: (width, height) of every grid frame; of RGB frames the smaller is 256.
-        expected_num_frames: how many grid frames the header promises, None where it does not.
-        colours: those in which to write the frames so that they look like the source; None: without saying.
-    """
-
-    def __init__(
-        self, header: Header, decoder: Decoder, clock: Clock, limits: Limits, scaler: type[Scaler | GrayPlane]
-    ) -> None:
-        self._header, self._decoder, self._clock, self._limits = header, decoder, clock, limits
+    def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
+        self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
         self._start_frame = 0
         self._frames = decoder.frames()
         first = next(self._frames, None)
@@ -82,11 +71,7 @@ class Video:
         )
 
     def __iter__(self) -> Iterator[GridFrame]:
-        """Yield the frames of the grid, from the first that is wanted on; only those of the grid are converted.
-
-        Raises:
-            VideoError: ``too_large``, ``io_error``, ``decode_failed``, ``changed_while_reading``.
-        """
+        """Return the frames of the grid, once, from the first that is wanted on; raises VideoError."""
         return self._grid
 
     def source_frames(self) -> Iterator[SourceFrame]:
@@ -116,16 +101,13 @@ class Video:
         return 1 / aspect if self._scaler.rotation % 180 else aspect
 
     def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
-        """Begin the iteration at this grid frame, if ``stream`` is given by a seek where that pays and is exact.
-
-        Return False where the seek went wrong, and the file has to be opened again.
-        """
+        """Begin at this grid frame, by a seek in ``stream`` where that is exact; False: the file has to be reopened."""
         self._start_frame = start_frame
         seconds = Fraction(start_frame, GRID_FPS)
         ticks = None if stream is None else seek_ticks(self._header, stream, self._clock, seconds)
         if ticks is None:
             return True
-        position = position_before(self._decoder, self._clock, ticks, seconds)
+        position = position_before(self._decoder, ticks, seconds)
         if position is not None:
             self._held, self._held_seconds, self._frames = position
         return position is not None
@@ -177,7 +159,7 @@ class Video:
 
 @contextmanager
 def open_video(
-    path: str | os.PathLike[str], *, start_frame: int = 0, limits: Limits | None = None, listed: bool = False
+    path: AnyPath, *, start_frame: int = 0, limits: Limits | None = None, listed: bool = False
 ) -> Iterator[Video]:
     """Open one video file for reading, once, from its start or from a clip on.
 
@@ -199,43 +181,33 @@ def open_video(
 
 
 @contextmanager
-def open_gray(path: str | os.PathLike[str], *, start_frame: int = 0) -> Iterator[Video]:
+def open_gray(path: AnyPath, *, start_frame: int = 0) -> Iterator[Video]:
     """Open a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
     with _opened(path, GrayPlane, start_frame) as video:
         yield video
 
 
 @contextmanager
-def open_source(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[Video]:
+def open_source(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Video]:
     """Open a video for its ``source_frames``: pictures of the size that is coded."""
     with _opened(path, FullSize, limits=limits) as video:
         yield video
 
 
 @contextmanager
-def open_sound(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[Sound]:
-    """Open the sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends.
-
-    Raises:
-        VideoError: as ``open_video``, for what is no video at all.
-    """
+def open_sound(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Sound]:
+    """Open the sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends."""
     name = os.fspath(path)
     regular_file(name, listed=False)
     with _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND) as container:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
-        yield Sound(streams, _placed_packets(container, streams))
+        yield Sound(streams, _with_times(container.demux(*streams) if streams else iter(())))
 
 
-def _placed_packets(
-    container: av.container.InputContainer, streams: tuple[av.AudioStream, ...]
-) -> "Iterator[av.Packet[Any]]":
-    """Yield the packets of ``streams`` that have times."""
-    packets = container.demux(*streams) if streams else iter(())
+def _with_times(packets: "Iterator[av.Packet[Any]]") -> "Iterator[av.Packet[Any]]":
     with suppress(Exception):  # damaged files raise nearly anything
-        for packet in packets:
-            if packet.size and packet.pts is not None and packet.dts is not None:
-                yield packet
+        yield from (each for each in packets if each.size and each.pts is not None and each.dts is not None)
 
 
 def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
@@ -250,7 +222,7 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
 
 @contextmanager
 def _opened(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     scaler: type[Scaler | GrayPlane],
     start_frame: int = 0,
     limits: Limits | None = None,
@@ -282,10 +254,8 @@ def _first_look(
         with _open(path, limits, codec_whitelist="none") as undecoded:
             context = best_stream(path, undecoded).codec_context
             limits.check_pixels(context.width, context.height)
-    header = read_header(path, container, stream, limits)
-    clock = header.clock()
-    decoder = Decoder(path, container, stream, clock, limits, header.interval)
-    return Video(header, decoder, clock, limits, scaler), stream
+    header = Header(path, container, stream, limits)
+    return Video(header, Decoder(path, container, stream, header, limits), limits, scaler), stream
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:

@@ -18,14 +18,13 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.files import FULL_DISK
 from vadis.results import printable
 from vadis.video.isolated.pool import ChildVideo, Decoders
-from vadis.video.metadata import Limits, network_patience
+from vadis.video.metadata import AnyPath, Limits, network_patience
 from vadis.video.sources import VIDEO_EXTENSIONS, Stamp, remote_scheme
 
 if TYPE_CHECKING:
@@ -71,12 +70,8 @@ def _timeout() -> Any:
 def expand_url(url: str) -> list[str]:
     """Return what a URL stands for: itself, or all videos below where it ends with a slash, in an object store.
 
-    They come in the order of their names' bytes, without hidden ones.
-
-    Raises:
-        UsageError: no store that vadis reads is behind it.
-        VideoError: the folder cannot be listed.
-        VadisError: as ``filesystem_of``.
+    They come in the order of their names' bytes, without hidden ones. Raises UsageError for other URLs, VideoError
+    where the folder cannot be listed.
     """
     scheme = remote_scheme(url)
     if scheme is None:
@@ -118,11 +113,7 @@ def _mtime(info: dict[str, Any]) -> str | None:
 
 
 class Scratch:
-    """A folder of this process for fetched files, in the system's place for temporary ones (``TMPDIR``).
-
-    ``close`` removes it. What a killed process has left is removed by the next one: the folder of a process that lives
-    is locked, and the lock is the kernel's.
-    """
+    """A folder of this process for fetched files, in ``TMPDIR``; locked, so that the next process removes leftovers."""
 
     def __init__(self) -> None:
         root = Path(tempfile.gettempdir())
@@ -136,19 +127,17 @@ class Scratch:
             raise VadisError(f"no scratch space in {place}: {error.strerror}", "set TMPDIR to another place") from error
 
     def place_for(self, url: str) -> Path:
-        """Return a name that is not taken, with the extension of the video."""
         extension = os.path.splitext(re.sub(r"[?#].*", "", url))[1].lower()  # noqa: PTH122
         known = extension if extension in VIDEO_EXTENSIONS else ""
         return self._folder / f"{next(self._numbers):08}{known}"
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._descriptor)
 
 
 def _locked_folder(root: Path) -> tuple[int, Path]:
-    """Return the descriptor that holds the lock of a new folder below ``root``, and the folder."""
+    """Return the descriptor that holds the lock of a new folder, and the folder."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=root))
         with suppress(FileNotFoundError, BlockingIOError):  # another process took it for one that was left
@@ -170,8 +159,7 @@ def _remove_unless_locked(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     except OSError:  # its process lives
         pass
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 class FetchingDecoders(Decoders):
@@ -201,41 +189,29 @@ class FetchingDecoders(Decoders):
         return Stamp(info.get("size"), _mtime(info))
 
     def open(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
+        self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
     ) -> ChildVideo:
         """Return a video, fetched when its context is entered if it is at a URL; see ``Decoders.open``."""
         url = os.fspath(path)
         if remote_scheme(url) is None:
             return super().open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         place = self.scratch.place_for(url)
-        return FetchedVideo(self, self.request(place, "grid", listed, start_frame, max_frames), url, self.share_bytes)
+        return FetchedVideo(self, url, place, listed, start_frame, max_frames)
 
     def close(self) -> None:
-        """End all children, and remove what was fetched."""
         super().close()
         self.scratch.close()
 
 
 class FetchedVideo(ChildVideo):
-    """A video that is fetched as its context is entered, and removed as that is left."""
+    """A video that is fetched when its context is entered, and removed when that is left."""
 
-    def __init__(self, decoders: Decoders, request: dict[str, Any], url: str, max_bytes: int) -> None:
-        super().__init__(decoders, request)
-        self._url, self._max_bytes, self._place = url, max_bytes, Path(request["path"])
+    def __init__(self, decoders: FetchingDecoders, url: str, place: Path, *part: Any) -> None:
+        super().__init__(decoders, place, *part)
+        self._url, self._max_bytes, self._place = url, decoders.share_bytes, place
 
     def __enter__(self) -> "Self":
-        """Fetch and open the file.
-
-        Raises:
-            VideoError: ``not_found``, ``permission_denied``, ``io_error`` by its store; ``too_large`` for the scratch
-                space; all that opening a local file raises.
-            VadisError: the scratch space cannot be written, or a package is missing.
-        """
+        """Fetch and open the file; raises VideoError also for its store, VadisError where scratch space is missing."""
         try:
             self._fetch()
             return super().__enter__()
@@ -243,9 +219,9 @@ class FetchedVideo(ChildVideo):
             self._place.unlink(missing_ok=True)
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
-            super().__exit__(kind, error, at)
+            super().__exit__(*error)
         finally:
             self._place.unlink(missing_ok=True)
 

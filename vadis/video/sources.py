@@ -18,6 +18,7 @@ from vadis.parsing import decode, is_text
 from vadis.results import printable
 from vadis.video.container import is_container, is_ogg_without_video
 from vadis.video.integrity import HEAD_BYTES, os_refusal, regular_file
+from vadis.video.metadata import AnyPath
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
@@ -74,24 +75,20 @@ def remote_scheme(path: str) -> str | None:
 
 
 class Found(tuple[Source, ...]):
-    """The sources, one for each file, each file once; and how many entries were left out.
+    """The sources, each file once."""
 
-    Attributes:
-        num_ignored: in folders: hidden entries, files that are not videos by name, and pipes, sockets or devices.
-        num_duplicates: files that were met again.
-    """
-
-    num_ignored = num_duplicates = 0
+    num_ignored = 0  # in folders: hidden entries, files that are not videos by name, and pipes, sockets or devices
+    num_duplicates = 0  # files that were met again
 
 
 def find_videos(
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: Iterable[AnyPath],
     *,
-    from_file: str | os.PathLike[str] | None = None,
+    from_file: AnyPath | None = None,
     nul: bool = False,
     remote: Callable[[str], list[str]] | None = None,
 ) -> Found:
-    """Return all that the inputs stand for.
+    """Return all that the inputs stand for; raise UsageError where one cannot be, NothingToDoError where there is none.
 
     Args:
         inputs: files, folders (taken with all below them), patterns with ``*``, ``?``, ``[...]`` or ``**`` (expanded
@@ -99,10 +96,6 @@ def find_videos(
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
         remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.
-
-    Raises:
-        UsageError: no input given, none of them exists, one is a URL that is refused, or a list cannot be read.
-        NothingToDoError: the folders given hold no video, or the list is empty.
     """
     search = _Search(remote)
     given = [os.fspath(each) for each in inputs]
@@ -130,12 +123,10 @@ class _Search:
         self._num_ignored = self._num_duplicates = 0
 
     def add_list(self, path: str, nul: bool) -> None:
-        """Take the entries of a list; the names in it are not patterns."""
         for each in _read_list(path, nul):
             self.add(each, is_pattern_allowed=False)
 
     def add(self, path: str, *, is_pattern_allowed: bool) -> None:
-        """Take one input as it was given."""
         if os.path.lexists(path):
             self._add_existing(path)
         elif _URL.match(path):
@@ -159,7 +150,6 @@ class _Search:
             self._keep(Source(url, error))
 
     def finish(self) -> Found:
-        """Return what there is; raise what ``find_videos`` does where that is nothing."""
         if self._missing and len(self._missing) == len(self._sources):
             hint = "see how it is spelled; a path that does not begin with / begins in the current folder"
             raise UsageError(f"no such file: {_enumerate(self._missing)}", hint)
@@ -228,10 +218,7 @@ def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_video_by_name(path: str) -> bool:
-    """Return whether a file has one of ``VIDEO_EXTENSIONS``, and does not begin like something else that has it too.
-
-    A file that cannot be read, or is empty, is taken: its record says so.
-    """
+    """Return whether a file has one of ``VIDEO_EXTENSIONS``, and does not begin like something else that has it too."""
     extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 (keeps any bytes)
     if extension not in _IS_SOMETHING_ELSE:
         return extension in VIDEO_EXTENSIONS
@@ -239,12 +226,12 @@ def is_video_by_name(path: str) -> bool:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError:
-        return True
+        return True  # its record will tell
     return not head or not _IS_SOMETHING_ELSE[extension](head)
 
 
 def _read_list(path: str, nul: bool) -> Iterator[str]:
-    """Yield the entries of a list of paths: text up to the next LF, CR LF or NUL."""
+    """Return the entries of a list of paths: text up to the next LF, CR LF or NUL."""
     if path == "-":
         return _entries(sys.stdin.buffer, "the standard input", nul)
     try:
@@ -256,11 +243,7 @@ def _read_list(path: str, nul: bool) -> Iterator[str]:
 
 
 def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
-    """Yield names as bytes of the file system, unless the list says by its first bytes that it is UTF-16 or UTF-32.
-
-    Raises:
-        UsageError: for what is no list, before it is read as a whole.
-    """
+    """Return names as bytes of the file system, unless the list begins as UTF-16 or UTF-32; raise UsageError."""
     head = file.read(HEAD_BYTES)
     if is_container(head) and not is_text(head):
         raise UsageError(f"{shown} is a video, not a list of names", _NAME_THE_FILE)
@@ -277,6 +260,5 @@ def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
 
 
 def _enumerate(paths: Sequence[str]) -> str:
-    """Return ``paths`` for a message, the first few of them."""
     named = ", ".join(printable(path) for path in paths[:_MOST_NAMED])
     return named if len(paths) <= _MOST_NAMED else f"{named} and {len(paths) - _MOST_NAMED} more"

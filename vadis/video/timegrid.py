@@ -33,9 +33,7 @@ class Timed(Protocol):
     """A decoded frame."""
 
     @property
-    def pts(self) -> int | None:
-        """When it is shown, in ticks of its stream; None where that is unknown."""
-        ...
+    def pts(self) -> int | None: ...  # when it is shown, in ticks of its stream
 
 
 AnyTimed = TypeVar("AnyTimed", bound=Timed)
@@ -58,18 +56,15 @@ class Clock:
     Args:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
-        sequential: timestamps come from ``note_stored``, not from the frames.
+        sequential: timestamps come from ``note_stored``, before each frame is decoded, not from the frames.
         latest: seconds that the file is said to last; what a longer step leads beyond it is not believed.
-
-    Attributes:
-        synthetic: a timestamp was missing or out of order, or a time was not taken from a timestamp alone.
-        has_guessed: the latter, since the last ``jump``.
     """
 
     def __init__(
         self, time_base: Fraction, interval: Fraction, *, sequential: bool = False, latest: Fraction | None = None
     ) -> None:
-        self.synthetic = self.has_guessed = False
+        self.synthetic = False  # a timestamp was missing or out of order, or a time was guessed
+        self.has_guessed = False  # a time was not taken from a timestamp alone, since the last ``jump``
         self._time_base, self._interval, self._latest = time_base, interval, latest
         self._stored: deque[int | None] | None = deque(maxlen=_MAX_DELAY) if sequential else None
         self._restarts: set[int] = set()
@@ -81,17 +76,14 @@ class Clock:
         self._step = interval  # from the last frame but one to the last
 
     def note_stored(self, dts: int | None) -> None:
-        """Note the place of a stored frame in a sequential container, before it is decoded."""
         if self._stored is not None:
             self._stored.append(dts)
 
     def drop_stored(self) -> None:
-        """Forget the newest stored frame: it could not be decoded."""
         if self._stored:
             self._stored.pop()
 
     def restart_at(self, pts: int) -> None:
-        """Expect the clock to start again with the frame of this timestamp."""
         self._restarts.add(pts)
 
     def jump(self) -> None:
@@ -117,10 +109,7 @@ class Clock:
         return None if self._zero is None else self._zero * self._time_base
 
     def timed(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, Fraction]]:
-        """Yield each frame with its time, which is later than that of the one before.
-
-        Where a timestamp is in doubt, up to ``_LOOK_AHEAD`` frames that follow are taken before its frame is given.
-        """
+        """Yield each frame with its time; where that is in doubt, up to ``_LOOK_AHEAD`` frames are taken ahead."""
         coming, waiting = self._with_ticks(frames), deque[tuple[AnyTimed, int | None]]()
         while waiting or (waiting := deque(islice(coming, 1))):
             frame, ticks = waiting.popleft()

@@ -13,12 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from fractions import Fraction
 from math import ceil
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.video.colour import Colours
@@ -26,7 +24,7 @@ from vadis.video.isolated import process, protocol
 from vadis.video.isolated.process import Child, ChildExited, ChildTimeout, Watchdog
 from vadis.video.isolated.protocol import CHUNK_BYTES, MAX_PACKET_BYTES, ProtocolError, field, require
 from vadis.video.isolated.sandbox import too_much_memory
-from vadis.video.metadata import LONGEST_SIDE, SHORT_SIDE, GridFrame, Limits, SourceFrame, VideoFacts, more
+from vadis.video.metadata import LONGEST_SIDE, SHORT_SIDE, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts, more
 from vadis.video.reader import Sound, sample_streams
 from vadis.video.sources import Stamp, stamp
 from vadis.video.timegrid import GRID_FPS
@@ -52,38 +50,51 @@ class ChildVideo:
     size: tuple[int, int]
     expected_num_frames: int | None
     facts: VideoFacts
+    _what = "grid"
 
-    def __init__(self, decoders: "Decoders", request: dict[str, Any]) -> None:
-        self._decoders, self._request, self._limits = decoders, request, decoders.limits
+    def __init__(
+        self,
+        decoders: "Decoders",
+        path: AnyPath,
+        listed: bool = False,
+        start_frame: int = 0,
+        max_frames: int | None = None,
+    ) -> None:
+        self._decoders, self._limits = decoders, decoders.limits
+        part = {"listed": listed, "start_frame": start_frame, "max_frames": max_frames}
+        self._request: dict[str, Any] = {
+            "path": _absolute(path),
+            "what": self._what,
+            **part,
+            "limits": asdict(self._limits),
+        }
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
         self._lock = threading.Lock()  # between ``cancel`` and the change of what it cancels
         self._cancelled = self._done = self._worn = False
-        self._next = int(request["start_frame"])  # index on the grid
+        self._next = start_frame  # index on the grid
 
     def __enter__(self) -> "Self":
-        """Open the file.
-
-        Raises:
-            VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
-            VadisError: where no process can be had that decodes it.
-        """
+        """Open the file; raise VideoError, and VadisError where no process can be had that decodes it."""
         child = self._decoders.take()
         with self._lock:
             self._child = child
             if self._cancelled:
                 child.kill()
         try:
-            self._wait_until_ready(child)
-            with self._watched() as child:
+            if not child.is_ready:
+                child.wait_until_ready()
+            with self._watched():
                 child.send(self._request)
                 self._open(child, self._receive(child))
-        except BaseException:
+        except BaseException as error:
             self._leave()
+            if self._cancelled and isinstance(error, VadisError) and not isinstance(error, VideoError):
+                raise VideoError("decoder_crash", "the video was given up before it was opened") from error
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leave()
 
     def cancel(self) -> None:
@@ -93,70 +104,56 @@ class ChildVideo:
             if self._child is not None:
                 self._child.kill()
 
-    def __iter__(self) -> Iterator[GridFrame]:
-        """Yield the frames of the grid, once.
-
-        Raises:
-            VideoError: as the reader's, and ``decoder_crash``, ``timeout``.
-        """
-        while (chunk := self._chunk()) is not None:
-            at, repeats, pictures = chunk
-            for picture, count in zip(pictures, repeats, strict=True):
-                for i in range(at, at + count):
-                    yield GridFrame(picture, i / GRID_FPS)
-                at += count
-
-    def _wait_until_ready(self, child: Child) -> None:
-        try:
-            if not child.is_ready:
-                child.wait_until_ready()
-        except VadisError as error:
-            if not self._cancelled:
-                raise
-            raise VideoError("decoder_crash", "the video was given up before it was opened") from error
-
     def _open(self, child: Child, message: dict[str, Any]) -> None:
         """Take the first message about the video."""
         about = field(message, "video")
         self.size = protocol.size(about)
         require(min(self.size) == SHORT_SIDE and max(self.size) <= LONGEST_SIDE, "size")
-        self.expected_num_frames = protocol.optional_integer(about, "expected")
+        self.expected_num_frames = protocol.optional(protocol.integer, about, "expected")
         self._take_facts(about)
 
     def _take_facts(self, about: Any) -> None:
         self.facts = protocol.facts_from_json(field(about, "facts"))
         self._watchdog.video_seconds = self.facts.duration_seconds or 0.0
 
-    def _chunk(self) -> tuple[int, list[int], NDArray[np.uint8]] | None:
-        """Return the first frame's index, how often each picture is shown, pictures (N, H, W, 3); None at the end."""
-        if self._done:
-            return None
-        width, height = self.size
-        with self._watched() as child:
-            message = self._receive(child)
-            if "end" in message:
-                self.facts, self._done = self._final_facts(message["end"]), True
-                return None
-            repeats = protocol.integers(message, "frames", None, low=1)
-            require(1 <= len(repeats) <= max(1, CHUNK_BYTES // (width * height * 3)), "frames")
-            at, self._next = self._next, self._next + sum(repeats)
-            most_frames = self._request["start_frame"] + 1 + ceil(self._limits.max_seconds * GRID_FPS)
-            require(
-                protocol.integer(message, "first") == at and self._next <= most_frames, "frames that cannot be next"
-            )
-            pictures = np.empty((len(repeats), height, width, 3), np.uint8)
-            child.read_into(pictures.data.cast("B"), self._watchdog)
+    def __iter__(self) -> Iterator[GridFrame]:
+        """Yield the frames of the grid, once; raises VideoError as the reader, and ``decoder_crash``, ``timeout``."""
+        for at, repeats, pictures in self._contents():
+            for picture, count in zip(pictures, repeats, strict=True):
+                yield from (GridFrame(picture, i / GRID_FPS) for i in range(at, at + count))
+                at += count
+
+    def _contents(self) -> Iterator[Any]:
+        """Yield what is in each message up to the last, and in the bytes that follow it."""
+        while not self._done:
+            with self._watched() as child:
+                message = self._receive(child)
+                if "end" in message:
+                    self._end(message["end"])
+                    self._done = True
+                    return
+                content = self._read(child, message)
+            yield content
+
+    def _read(self, child: Child, message: dict[str, Any]) -> Any:
+        """Return the first frame's index on the grid, how often each picture is shown, pictures (N, H, W, 3)."""
+        (width, height), start = self.size, self._request["start_frame"]
+        repeats = protocol.integers(message, "frames", None, low=1)
+        require(1 <= len(repeats) <= max(1, CHUNK_BYTES // (width * height * 3)), "frames")
+        at, self._next = self._next, self._next + sum(repeats)
+        is_next = protocol.integer(message, "first") == at
+        require(is_next and self._next <= start + 1 + ceil(self._limits.max_seconds * GRID_FPS), "not the next frames")
+        pictures = np.empty((len(repeats), height, width, 3), np.uint8)
+        child.read_into(pictures.data.cast("B"), self._watchdog)
         self._watchdog.video_seconds = max(self._watchdog.video_seconds, self._next / GRID_FPS)
         return at, repeats, pictures
 
-    def _final_facts(self, message: Any) -> VideoFacts:
-        """Return the facts at the end of a video, whose length must be that of the frames received."""
-        facts, start = protocol.facts_from_json(message), self._request["start_frame"]
-        if facts.num_frames is None:
-            require(self._request["max_frames"] is not None, "no length")
-        else:
-            require(facts.num_frames == self._next or facts.num_frames < self._next == start, "length")
-        return facts
+    def _end(self, message: Any) -> None:
+        """Take the facts after the last frame, whose number must be that of the frames received."""
+        self.facts = protocol.facts_from_json(message)
+        length, is_part = self.facts.num_frames, self._request["max_frames"] is not None
+        is_behind_end = length is not None and length < self._next == self._request["start_frame"]
+        require(is_part if length is None else length == self._next or is_behind_end, "length")
 
     def _receive(self, child: Child) -> dict[str, Any]:
         """Return the next message, or raise the error in it."""
@@ -222,43 +219,45 @@ class SourceVideo(ChildVideo):
     first_seconds: Fraction
     pixel_aspect: Fraction
     colours: Colours | None
+    _what = "source"
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
         about = field(message, "video")
         self.size = width, height = protocol.size(about)
         require(width * height <= self._limits.max_pixels, "size")
-        self.start_seconds = protocol.optional_fraction(about, "start_seconds")
+        self.start_seconds = protocol.optional(protocol.fraction, about, "start_seconds")
         self.first_seconds = protocol.fraction(about, "first_seconds")
-        is_stated = field(about, "colours") is not None
-        self.colours = Colours(*protocol.integers(about, "colours", 3, 0, 255)) if is_stated else None
+        colours = protocol.optional(protocol.integers, about, "colours", 3, 0, 255)
+        self.colours = None if colours is None else Colours(*colours)
         self.pixel_aspect = protocol.fraction(about, "pixel_aspect")
         require(self.pixel_aspect > 0, "pixel_aspect")
         self._take_facts(about)
+        self._before = Fraction(0)
 
     def source_frames(self) -> Iterator[SourceFrame]:
         """Yield the frames of the file, once; raises VideoError as iterating over a ``ChildVideo`` does."""
-        (width, height), before = self.size, Fraction(0)
-        while not self._done:
-            with self._watched() as child:
-                message = self._receive(child)
-                if "end" in message:
-                    self.facts, self._done = protocol.facts_from_json(message["end"]), True
-                    return
-                seconds, duration = (protocol.fraction(message, name) for name in ("seconds", "duration"))
-                zero = protocol.optional_fraction(message, "zero")
-                is_next = before <= seconds <= seconds + duration <= self._limits.max_seconds + 1
-                require(is_next, "a frame that cannot be next")
-                pixels = np.empty((height, width, 3), np.uint8)
-                child.read_into(pixels.data.cast("B"), self._watchdog)
-            before = seconds
-            self._watchdog.video_seconds = max(self._watchdog.video_seconds, float(seconds + duration))
-            yield SourceFrame(pixels, seconds, duration, zero)
+        return self._contents()
+
+    def _read(self, child: Child, message: dict[str, Any]) -> SourceFrame:
+        seconds, duration = (protocol.fraction(message, name) for name in ("seconds", "duration"))
+        zero = protocol.optional(protocol.fraction, message, "zero")
+        is_next = self._before <= seconds <= seconds + duration <= self._limits.max_seconds + 1
+        require(is_next, "a frame that cannot be next")
+        pixels = np.empty((*self.size[::-1], 3), np.uint8)
+        child.read_into(pixels.data.cast("B"), self._watchdog)
+        self._before = seconds
+        self._watchdog.video_seconds = max(self._watchdog.video_seconds, float(seconds + duration))
+        return SourceFrame(pixels, seconds, duration, zero)
+
+    def _end(self, message: Any) -> None:
+        self.facts = protocol.facts_from_json(message)
 
 
 class ChildSound(ChildVideo):
     """The sound of a file: ``streams``, as ``reader.Sound`` has them, and ``packets``."""
 
     streams: "tuple[av.AudioStream, ...]"
+    _what = "sound"
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
         about = field(message, "sound")
@@ -272,38 +271,42 @@ class ChildSound(ChildVideo):
 
     def packets(self) -> "Iterator[av.Packet[Any]]":
         """Yield the packets, once, in the order of the file."""
-        while not self._done:
-            with self._watched() as child:
-                message = self._receive(child)
-                if "end" in message:
-                    self._done = True
-                    return
-                stream = protocol.integer(message, "stream", high=len(self.streams) - 1)
-                num_bytes = protocol.integer(message, "num_bytes", high=MAX_PACKET_BYTES)
-                packet: av.Packet[Any] = av.Packet(child.read(num_bytes, self._watchdog))
-                packet.time_base = protocol.fraction(message, "time_base")
-                for name in ("pts", "dts"):
-                    setattr(packet, name, protocol.integer(message, name, -(1 << 63), (1 << 63) - 1))
-                packet.duration = protocol.integer(message, "duration")
-            packet.is_keyframe = True  # so is all sound that these containers hold
-            packet.stream = self.streams[stream]
-            yield packet
+        return self._contents()
+
+    def _read(self, child: Child, message: dict[str, Any]) -> "av.Packet[Any]":
+        stream = protocol.integer(message, "stream", high=len(self.streams) - 1)
+        num_bytes = protocol.integer(message, "num_bytes", high=MAX_PACKET_BYTES)
+        packet: av.Packet[Any] = av.Packet(child.read(num_bytes, self._watchdog))
+        packet.time_base = protocol.fraction(message, "time_base")
+        packet.pts, packet.dts = (protocol.integer(message, name, -(1 << 63), (1 << 63) - 1) for name in ("pts", "dts"))
+        packet.duration = protocol.integer(message, "duration")
+        packet.is_keyframe = True  # so is all sound that these containers hold
+        packet.stream = self.streams[stream]
+        return packet
+
+    def _end(self, message: Any) -> None:
+        pass
 
 
-def open_source(decoders: "Decoders", path: str | os.PathLike[str]) -> SourceVideo:
+def open_source(decoders: "Decoders", path: AnyPath) -> SourceVideo:
     """Open a video as ``reader.open_source`` does, decoded in a child of ``decoders``; a context manager."""
-    return SourceVideo(decoders, decoders.request(path, "source"))
+    return SourceVideo(decoders, path)
 
 
 @contextmanager
-def open_sound(decoders: "Decoders", path: str | os.PathLike[str]) -> Iterator[Sound]:
-    """Open the sound of a file as ``reader.open_sound`` does, read in a child of ``decoders``.
-
-    Raises:
-        UsageError: the sound is of a kind that cannot be copied.
-    """
-    with ChildSound(decoders, decoders.request(path, "sound")) as sound:
+def open_sound(decoders: "Decoders", path: AnyPath) -> Iterator[Sound]:
+    """Open the sound of a file as ``reader.open_sound`` does; raise UsageError where it cannot be copied."""
+    with ChildSound(decoders, path) as sound:
         yield Sound(sound.streams, sound.packets())
+
+
+def _absolute(path: AnyPath) -> str:
+    """Return ``path`` from the root, never shortened: the child may be in another folder."""
+    name = os.fspath(path)
+    with suppress(OSError):  # the current folder may be gone
+        if name and not os.path.isabs(name):  # noqa: PTH117
+            return os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
+    return name
 
 
 class Decoders:
@@ -329,58 +332,29 @@ class Decoders:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
+        self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
     ) -> ChildVideo:
-        """Return a video, to be opened by entering its context.
+        """Return a video, to be opened by entering its context; see ``reader.open_video``.
 
-        Args:
-            path: as for ``open_video``.
-            listed: as for ``open_video``.
-            start_frame: the first grid frame wanted.
-            max_frames: how many at most. A child that can end a video goes on to the next; one whose video is left
-                early is ended.
+        At most ``max_frames`` are decoded. A child that can end a video goes on to the next; one whose video is left
+        early is ended.
         """
-        return ChildVideo(self, self.request(path, "grid", listed, start_frame, max_frames))
+        return ChildVideo(self, path, listed, start_frame, max_frames)
 
     def stamp(self, path: str) -> Stamp:
         """Return the stamp of the file at ``path`` as it is now."""
         return stamp(path)
-
-    def request(
-        self,
-        path: str | os.PathLike[str],
-        what: str,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
-    ) -> dict[str, Any]:
-        """Return what is sent to a child; the path absolute, as the child may be in another folder, never shortened."""
-        name = os.fspath(path)
-        if name and not os.path.isabs(name):  # noqa: PTH117
-            with suppress(OSError):  # the current folder may be gone
-                name = os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
-        part = {"listed": listed, "start_frame": start_frame, "max_frames": max_frames}
-        return {"path": name, "what": what, **part, "limits": asdict(self.limits)}
 
     def start_one(self) -> None:
         """Start a child, to be there when the first video is opened; raise VadisError where none can be started."""
         self.give_back(self.take(), True)
 
     def lacks(self) -> list[str]:
-        """Return what a child cannot give up here, in plain words; empty where it can give up all.
-
-        Raises:
-            VadisError: where no child can be started.
-        """
+        """Return what a child cannot give up here, in plain words; raise VadisError where none can be started."""
         child = self._starter.submit(self._start).result()
         try:
             return child.wait_until_ready()
@@ -388,12 +362,12 @@ class Decoders:
             self.give_back(child, child.is_ready)
 
     def take(self) -> Child:
-        """Return a child that serves nobody; a new one may not be ready yet.
-
-        Raises:
-            VadisError: where none can be started.
-        """
-        while child := self._take_idle():
+        """Return a child that serves nobody, perhaps not ready yet; raise VadisError where none can be started."""
+        while True:
+            with self._lock:
+                child = self._idle.pop() if self._idle else None
+            if child is None:
+                break
             if child.is_alive():
                 return child
             self.give_back(child, False)
@@ -405,7 +379,6 @@ class Decoders:
             raise
 
     def give_back(self, child: Child, is_usable: bool) -> None:
-        """Take back a child that ``take`` gave."""
         with self._lock:
             if is_usable and not self._is_closed:
                 self._idle.append(child)
@@ -423,10 +396,6 @@ class Decoders:
         self._starter.shutdown(wait=True)
         for child in idle:
             self.give_back(child, False)
-
-    def _take_idle(self) -> Child | None:
-        with self._lock:
-            return self._idle.pop() if self._idle else None
 
     def _start(self) -> Child:
         child = Child(self._program, self.limits)

@@ -16,16 +16,8 @@ from contextlib import suppress
 from typing import Any
 
 from vadis.errors import VadisError, what_next
-from vadis.video.isolated.protocol import (
-    LENGTH_BYTES,
-    MAX_JSON_BYTES,
-    ProtocolError,
-    field,
-    pack_message,
-    require,
-    unpack_message,
-    write_all,
-)
+from vadis.video.isolated import protocol
+from vadis.video.isolated.protocol import LENGTH_BYTES, MAX_JSON_BYTES, ProtocolError
 from vadis.video.metadata import Limits
 
 PROGRAM = (
@@ -109,7 +101,7 @@ class Child:
     def wait_until_ready(self) -> list[str]:
         """Wait until it serves; return what it could not give up (``sandbox.enter_sandbox``)."""
         try:
-            lacking = field(self.receive(Watchdog(START_SECONDS)), "ready")
+            lacking = protocol.field(self.receive(Watchdog(START_SECONDS)), "ready")
         except (ChildExited, ChildTimeout, ProtocolError) as error:
             self.wait_briefly()
             self.end()
@@ -121,15 +113,15 @@ class Child:
     def send(self, request: dict[str, Any]) -> None:
         """Request a file."""
         try:
-            write_all(self._stdin.fileno(), [pack_message(request)])
+            protocol.write_all(self._stdin.fileno(), [protocol.pack_message(request)])
         except BrokenPipeError as error:
             raise ChildExited from error
 
     def receive(self, watchdog: Watchdog) -> dict[str, Any]:
         """Return the next message."""
         length = int.from_bytes(self.read(LENGTH_BYTES, watchdog), "big")
-        require(length <= MAX_JSON_BYTES, "length")
-        return unpack_message(self.read(length, watchdog))
+        protocol.require(length <= MAX_JSON_BYTES, "length")
+        return protocol.unpack_message(self.read(length, watchdog))
 
     def read(self, num_bytes: int, watchdog: Watchdog) -> bytes:
         """Return the next bytes."""

@@ -17,13 +17,15 @@ then packet after packet (``child``). Fractions are pairs of integers.
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
 from vadis.parsing import parse_json
 from vadis.video.metadata import FLAGS, VideoFacts
+
+Value = TypeVar("Value")
 
 LENGTH_BYTES = 4
 MAX_JSON_BYTES = 1 << 16  # from the child; a file's path is the longest text sent to it
@@ -107,14 +109,9 @@ def fraction(message: Any, name: str) -> Fraction:
     return Fraction(numerator, denominator)
 
 
-def optional_integer(message: Any, name: str, low: int = 0) -> int | None:
-    """Return an integer or None."""
-    return None if field(message, name) is None else integer(message, name, low)
-
-
-def optional_fraction(message: Any, name: str) -> Fraction | None:
-    """Return a fraction or None."""
-    return None if field(message, name) is None else fraction(message, name)
+def optional(read: Callable[..., Value], message: Any, name: str, *bounds: int) -> Value | None:
+    """Return what one of the functions above returns, or None for None."""
+    return None if field(message, name) is None else read(message, name, *bounds)
 
 
 def facts_from_json(message: Any) -> VideoFacts:
@@ -124,15 +121,15 @@ def facts_from_json(message: Any) -> VideoFacts:
         require(isinstance(each, float | int) and 0 <= each < math.inf, "seconds")
     require(isinstance(flags, list) and all(isinstance(flag, str) and flag in FLAGS for flag in flags), "flags")
     require(field(message, "status") in ("ok", "partial"), "status")
-    fps = None if field(message, "source_fps") is None else Fraction(*size(message, "source_fps"))
+    fps = optional(size, message, "source_fps")
     return VideoFacts(
-        source_fps=fps,
+        source_fps=fps and Fraction(*fps),
         source_size=size(message, "source_size"),
         rotation=integer(message, "rotation", low=-_MAX_INTEGER),
         duration_seconds=None if seconds is None else float(seconds),
-        frames_declared=optional_integer(message, "frames_declared", low=-_MAX_INTEGER),
+        frames_declared=optional(integer, message, "frames_declared", -_MAX_INTEGER),
         frames_decoded=integer(message, "frames_decoded"),
-        num_frames=optional_integer(message, "num_frames"),
+        num_frames=optional(integer, message, "num_frames"),
         status=message["status"],
         flags=tuple(flags),
         first_seconds=float(first),
