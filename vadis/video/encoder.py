@@ -215,8 +215,10 @@ def load_opencv() -> ModuleType:
         sys.path[:] = path
         vars(sys).pop("OpenCV_LOADER", None)
         # Its desktop wheel needs libGL and libxcb.
-        hint = "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace "
-        hint += "opencv-python by opencv-python-headless"
+        hint = (
+            "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace opencv-python "
+            "by opencv-python-headless"
+        )
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise VadisError(f"OpenCV, which draws into videos, cannot be loaded: {reason}", hint=hint) from error
     module: ModuleType = cv2

@@ -239,7 +239,7 @@ class FetchedVideo(ChildVideo):
             raise
         except Exception as error:  # every store has its own errors
             if isinstance(error, OSError) and error.errno in FULL_DISK:
-                hint = "make room, set TMPDIR to another place, or give a smaller --scratch-gb"
+                hint = "make room, set TMPDIR to another place, or give a smaller `scratch_bytes`"
                 raise VadisError("no space left for fetched videos", hint) from error
             raise store_refusal(error) from error
         finally:
@@ -255,6 +255,7 @@ def _watch_transfer(max_bytes: int) -> Any:
     def check(size: int | None, value: int = 0, **_: Any) -> None:
         if max(size or 0, value) > max_bytes:
             message = f"the file has over {max_bytes / 1e9:.3g} GB, the share of one video in the scratch space"
-            raise VideoError("too_large", message, "give more by --scratch-gb, or fewer --jobs")
+            hint = "give more scratch space (`scratch_bytes`), or open fewer videos at once (`places`)"
+            raise VideoError("too_large", message, hint)
 
     return Callback(hooks={"size": check})

@@ -132,15 +132,15 @@ class _Search:
         elif _URL.match(path):
             self._add_url(path)
         else:
-            matches = glob.glob(path, recursive=True) if is_pattern_allowed else []  # noqa: PTH207 (Path drops "./")
-            for match in sorted(matches, key=os.fsencode):
+            matches = _matches(path) if is_pattern_allowed else []
+            for match in matches:
                 self._add_existing(match)
             if not matches and self._add_existing(path):
                 self._missing.append(path)
 
     def _add_url(self, url: str) -> None:
         if self._remote is None:
-            hint = "vadis classify fetches s3://, gs:// and https:// if told so by --allow-remote; or download it first"
+            hint = "vadis classify fetches s3://, gs:// and https:// by `remote`; or download it first"
             raise UsageError(f"{printable(url)} is a URL: vadis reads local files", hint)
         self._folders += [url] if url.endswith("/") else []
         try:
@@ -230,6 +230,15 @@ def is_video_by_name(path: str) -> bool:
     return not head or not _IS_SOMETHING_ELSE[extension](head)
 
 
+def _matches(pattern: str) -> list[str]:
+    """Return what a pattern stands for, in the order of the names' bytes."""
+    try:
+        return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
+    except RecursionError as error:  # glob calls itself for each level of folders
+        message = f"the folders that {printable(pattern)} goes through are nested too deep"
+        raise UsageError(message, "name the folder itself: all videos below it are taken") from error
+
+
 def _read_list(path: str, nul: bool) -> Iterator[str]:
     """Return the entries of a list of paths: text up to the next LF, CR LF or NUL."""
     if path == "-":
@@ -254,7 +263,7 @@ def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
     if "\0" in text:
         if not is_text(content.replace(b"\0", b"")):
             raise UsageError(f"{shown} is not a list of names: it holds other data", _NAME_THE_FILE)
-        hint = "add -0 (--null): its names end with NUL bytes, as find -print0 writes them"
+        hint = "add `nul=True`: its names end with NUL bytes, as find -print0 writes them"
         raise UsageError(f"{shown} is a list with NUL bytes in it", hint)
     return (entry for line in text.split("\n") if (entry := line.rstrip("\r")))
 

@@ -57,7 +57,8 @@ class Clock:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
         sequential: timestamps come from ``note_stored``, before each frame is decoded, not from the frames.
-        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed.
+        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed, unless frames
+            before it have shown that the file lasts longer.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Clock:
 
     def _is_gap(self, last: Fraction, seconds: Fraction) -> bool:
         """Return whether it can be that nothing new was shown for so long."""
-        if self._latest is not None:
+        if self._latest is not None and last <= self._latest:
             return seconds <= self._latest or seconds - last <= _EXPECTED_STEPS * max(self._step, self._interval)
         return seconds - last <= LARGEST_GAP_SECONDS
 
