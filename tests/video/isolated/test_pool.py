@@ -22,7 +22,7 @@ from vadis.video.isolated.protocol import CHUNK_BYTES
 from vadis.video.metadata import Limits
 from vadis.video.reader import open_video
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
