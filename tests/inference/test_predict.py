@@ -17,7 +17,7 @@ from vadis.models import i3d_inference
 from vadis.models.i3d import num_steps
 from vadis.models.i3d_inference import FEATURES, LOGITS
 from vadis.video.metadata import VideoFacts
-from vadis.video.windows import cut
+from vadis.video.timegrid import cut_clip
 from vadis.weights.model_file import load_model_file
 
 TOLERANCE = 1e-6  # of the largest output, beside a run of one frame or window at a time
@@ -46,7 +46,7 @@ class Video:
 
 def ran(model, clip, sliding, **options):
     model.portions.clear()
-    clips = (cut(clip, start, start + 32) for start in range(0, FRAMES, 32))
+    clips = (cut_clip(clip, start, start + 32) for start in range(0, FRAMES, 32))
     return list(outputs(clips, Video(), model, sliding, **options))
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.synthetic import numbered_frames, write_video
 from tests.video.reading import delayed, numbers, read, refused, remuxed
 from vadis.errors import VideoError
-from vadis.video import integrity
+from vadis.video import container
 from vadis.video.metadata import Limits
 from vadis.video.reader import open_video
 
@@ -158,8 +158,8 @@ def test_of_a_large_damaged_file_only_a_part_is_read_again(tmp_path):
     with open(path, "r+b") as file:
         file.truncate(20 << 30)
     before = num_read()
-    assert integrity.disk_failure(str(path)) is None
-    assert num_read() - before < 4 * integrity.CHECKED_BYTES
+    assert container.disk_failure(str(path)) is None
+    assert num_read() - before < 4 * container.CHECKED_BYTES
 
 
 def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monkeypatch):
@@ -180,7 +180,7 @@ def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monke
     monkeypatch.setattr("builtins.open", opened)
     with io.FileIO(path) as read_by_ffmpeg:
         read_by_ffmpeg.seek(bad)
-        failure = integrity.disk_failure(str(path))
+        failure = container.disk_failure(str(path))
     assert failure is not None and failure.code == "io_error"
 
 

@@ -12,7 +12,7 @@ from vadis.cli.run import fail_if_partial
 from vadis.cli.terminal import say, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
-from vadis.video.integrity import regular_file
+from vadis.video.container import regular_file
 
 EPILOG = """
 **Examples**

@@ -37,7 +37,7 @@ from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.files import FULL_DISK, temporary_beside
 from vadis.parsing import parse_json
 from vadis.results import printable
-from vadis.video.integrity import os_refusal, regular_file
+from vadis.video.container import os_refusal, regular_file
 from vadis.video.metadata import SHORT_SIDE
 from vadis.video.reader import open_gray
 from vadis.video.timegrid import GRID_FPS

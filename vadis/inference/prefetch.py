@@ -26,7 +26,7 @@ from vadis.models import BOTH, Model
 from vadis.preprocessing import centre_crop, shrinking
 from vadis.video.isolated.pool import DecoderKilled, Decoders
 from vadis.video.metadata import OpenVideo
-from vadis.video.readahead import Ahead, begun_ahead
+from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.windows import CHUNK_FRAMES, Clip, chunks, num_frames
 
 WAITS_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
@@ -107,7 +107,7 @@ class Preparation:
         self._model, self._first, self._part = model, first, (start_frame, max_frames)
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         self.video: OpenVideo = self._opened  # which says nothing before the first clip
-        self._ahead = Ahead(self._made, pace(model.device).clips_ahead, self._opened.cancel)
+        self._ahead = Prefetcher(self._made, pace(model.device).clips_ahead, self._opened.cancel)
 
     @property
     def expected_num_frames(self) -> int | None:
@@ -138,7 +138,7 @@ class Preparation:
         """End what is still going on."""
         self._ahead.close()
 
-    def _made(self, ahead: Ahead[Clip]) -> Generator[Clip, None, None]:
+    def _made(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         with self._opened as video:
             yield from _cropped((frame.pixels for frame in video), self._model, ahead, self._first)
 
@@ -165,7 +165,7 @@ def each_prepared(
         notify: hears of it.
     """
     width, waiting = Width(num_jobs(jobs, model.device), notify), _Waiting[Item, Result]()
-    for item, preparation in begun_ahead(begin, items, lambda: width.num):
+    for item, preparation in prefetch(begin, items, lambda: width.num):
         way = work(item, preparation)
         try:
             outcome = _outcome(way)
@@ -292,7 +292,9 @@ def told(first: Clip, following: Iterator[Clip], report: Report) -> Iterator[Cli
         clip = next(following, None)
 
 
-def _cropped(frames: Iterator[Frames], model: Model, ahead: Ahead[Clip], first: FirstFlow | None) -> Iterator[Clip]:
+def _cropped(
+    frames: Iterator[Frames], model: Model, ahead: Prefetcher[Clip], first: FirstFlow | None
+) -> Iterator[Clip]:
     card, wanted = model.card, model.card.streams
     size = card.crop * shrinking(card.short_side)
     whole = chunks(frames, pace(model.device).chunk_frames)
@@ -312,7 +314,7 @@ def _centres(decoded: Iterator[Frames], size: int) -> Iterator[Frames]:
         yield centre_crop(frames, "rgb", size).astype(np.uint8, copy=False)
 
 
-def _noted(decoded: Iterator[Frames], ahead: Ahead[Clip], after: str | None) -> Iterator[Frames]:
+def _noted(decoded: Iterator[Frames], ahead: Prefetcher[Clip], after: str | None) -> Iterator[Frames]:
     """``decoded`` as it is, with the stage noted before and after every chunk."""
     ahead.note("decoding")
     for frames in decoded:

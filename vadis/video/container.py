@@ -1,17 +1,17 @@
-"""What a file is, and what its header promises: the reasons for a refusal, the video stream, its rate and length."""
+"""What a file is and whether it is whole, where FFmpeg does not tell: the reasons for which a file is refused.
 
+Everything here reads the file by itself, a few kilobytes of it, and some megabytes where the disk is in doubt.
+"""
+
+import errno
 import os
-from fractions import Fraction
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
-import av
-from av.stream import Disposition
-
 from vadis.errors import VideoError
-from vadis.video.integrity import HEAD_BYTES, MAX_BOXES, disk_failure, is_cut_short, mpegts_packet_bytes, os_refusal
-from vadis.video.metadata import MP4, Limits
-from vadis.video.picture import container_crop
-from vadis.video.timegrid import GRID_FPS, Clock, grid_length
+from vadis.video.metadata import MP4
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
 """FFmpeg's names of the containers that vadis opens. Each of them is one file with everything inside: no playlist, no
@@ -26,6 +26,79 @@ _CONTAINERS = {b"\x1a\x45\xdf\xa3": "Matroska or WebM", b"\x30\x26\xb2\x75": "Wi
 _CONTAINERS |= {b"FLV": "Flash video", b"OggS": "Ogg", b"GIF8": "GIF"}
 _OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
+
+HEAD_BYTES = 4096
+CHECKED_BYTES = 32 << 20
+"""Read again at each of three places of a file that FFmpeg cannot read: 96 MB are 30 s of a disk of 3 MB a second, half
+of what a decoder may be silent (``Limits.max_wait_seconds``)."""
+
+MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
+_BLOCK_BYTES = 1 << 20
+
+
+def regular_file(path: str, *, listed: bool) -> os.stat_result:
+    """Return the status of a regular, non-empty file; raise VideoError for anything else, without opening it.
+
+    ``listed``: the file was there when inputs were listed, so that a missing one has disappeared.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        if listed:
+            raise VideoError("disappeared", "the file was there when listed and is gone now") from error
+        raise VideoError("not_found", "there is no such file") from error
+    except OSError as error:
+        raise os_refusal(error) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        raise VideoError("not_a_regular_file", f"this is {kind}, not a file")
+    if status.st_size == 0:
+        raise VideoError("empty_file", "the file is empty (zero bytes)")
+    return status
+
+
+def os_refusal(error: OSError, what: str = "the file") -> VideoError:
+    """Return what an error of the operating system means for this input."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return VideoError("disappeared", f"{what} was there when listed and is gone now")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return VideoError("permission_denied", f"{what} may not be read")
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return VideoError("not_found", "the path is too long, or a symbolic link that leads back to itself")
+    reason = os.strerror(error.errno) if error.errno else "unknown error"
+    return VideoError("io_error", f"{what} could not be read: {reason}")
+
+
+def disk_failure(path: str) -> VideoError | None:
+    """Read the file once more where FFmpeg stopped; return the error of the disk, None where it does not complain.
+
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. Such an error was met where
+    the file was read last; headers and indices lie at its two ends. To read many gigabytes would take too long.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            last = max(0, status.st_size - CHECKED_BYTES)
+            for start in {0, max(0, _position_of_reader(status) - _BLOCK_BYTES), last}:
+                file.seek(start)
+                for _ in range(0, CHECKED_BYTES, _BLOCK_BYTES):
+                    if not file.read(_BLOCK_BYTES):
+                        break
+    except OSError as error:
+        return os_refusal(error)
+    return None
+
+
+def _position_of_reader(status: os.stat_result) -> int:
+    """Return how far this process has read a file that it has open, 0 where that is unknown (not Linux)."""
+    farthest = 0
+    with suppress(OSError):
+        for each in os.scandir("/proc/self/fd"):
+            with suppress(OSError, ValueError, IndexError):
+                if os.path.samestat(os.stat(each.path), status):  # noqa: PTH116 (follows the link to the file)
+                    with open(f"/proc/self/fdinfo/{each.name}", encoding="ascii") as file:
+                        farthest = max(farthest, int(file.readline().split()[1]))  # "pos:	1234"
+    return farthest
 
 
 def refusal(path: str, error: Exception) -> VideoError:
@@ -102,155 +175,145 @@ def _is_audio(head: bytes) -> bool:
     return head.startswith(_AUDIO) or is_riff_or_aiff or is_bare_mp3
 
 
-_MICROSECONDS = 1_000_000  # in a second; FFmpeg's unit for the times of a whole container
-_DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
-_PLAUSIBLE_FPS = (Fraction(1, 3600), Fraction(1000))
-_SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames may end before its header says,
-_SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
-_LARGEST_DELAY_SECONDS = Fraction(10)  # of a first frame where clocks may restart: a longer one is of another clock
-_STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
-_CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
-_GAP_SLACK_SECONDS = Fraction(1)  # by which frames behind a gap may exceed the duration that a header states
-_ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
-_DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
-_TRANSPORT_PACKET_BYTES = 188  # of which a frame takes at least one
-_FOREVER = Fraction(1 << 62)
+# Files that end before their container does
 
 
-class Header:
-    """What the header of a file states of its video stream. All lengths are hints: what is decoded decides.
+def is_cut_short(path: str, format_name: str) -> bool:
+    """Return whether the structure of a container goes on beyond the end of its file, where FFmpeg does not notice.
 
-    Raises VideoError ``too_large`` for a picture beyond the limits.
+    Missing pictures of MP4 and Matroska show in the counts and times of their headers (``Header.ends_early``); MPEG
+    program streams state nothing, and a cut between two packets of a transport stream cannot be seen.
     """
-
-    def __init__(
-        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, limits: Limits
-    ) -> None:
-        limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
-        self.format_name = name = container.format.name
-        self.time_base = stream.time_base or 1 / _DEFAULT_FPS  # seconds per tick of the timestamps
-        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate)
-        self.fps = next((rate for rate in rates if _PLAUSIBLE_FPS[0] <= rate <= _PLAUSIBLE_FPS[1]), None)
-        self.interval = 1 / (self.fps or _DEFAULT_FPS)  # nominal seconds from frame to frame
-        # Seconds from the first frame to the end of the last; and when that is, by the file's own clock.
-        self.duration, self.end = _extent(container, stream, self.time_base, self.interval)
-        self.num_frames: int | None = stream.frames or None  # coded ones
-        if name == MP4 and self.num_frames:  # without those that an edit list leaves out
-            self.num_frames = min(self.num_frames, len(stream.index_entries) or self.num_frames)
-        if name == "gif":  # states nothing: FFmpeg counted what is there
-            self.num_frames = None
-        can_have_frames = (self.num_frames or 0) <= container.size
-        can_last = can_have_frames and (self.duration or 0) <= max(_DAY_SECONDS, container.size)
-        is_measured = name == "mpegts"  # by FFmpeg, from the first timestamp to the last
-        if is_measured and self.duration is not None:  # which may be of different clocks
-            can_last &= self.duration / self.interval * _TRANSPORT_PACKET_BYTES <= container.size
-        self.num_frames = self.num_frames if can_have_frames else None
-        self.duration, self.end = (self.duration, self.end) if can_last else (None, None)
-        self.ignores_length = not can_last and not is_measured  # a file of this size cannot have what it states
-        self.sample_aspect_ratio = stream.sample_aspect_ratio  # width of a pixel by its height
-        self.num_video_streams = len(_video_streams(container))
-        self.clock_may_restart = bool(container.format.flags & _CLOCK_MAY_RESTART)
-        self.is_sequential = name == "avi"  # frames at a constant rate, and no timestamps
-        self.is_cut_short = is_cut_short(path, name)
-        self.crop = container_crop(name, stream)
-        # Of all streams together: when the first begins, from where players count, and seconds until the last ends.
-        self.start = None if container.start_time is None else Fraction(container.start_time, _MICROSECONDS)
-        self.file_duration = Fraction(container.duration, _MICROSECONDS) if container.duration else None
-
-    @property
-    def expected_num_frames(self) -> int | None:
-        """How many grid frames the header promises, None where it does not."""
-        return None if self.duration is None else grid_length(self.duration)
-
-    def clock(self) -> Clock:
-        """Return a clock for the times of this stream's frames."""
-        # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
-        states_length = self.duration is not None and not self.clock_may_restart and self.format_name != MP4
-        latest = self.duration + _GAP_SLACK_SECONDS if self.duration is not None and states_length else None
-        return Clock(self.time_base, self.interval, sequential=self.is_sequential, latest=latest)
-
-    def ends_early(self, num_packets: int, end: Fraction | None, seconds: Fraction | None = None) -> bool:
-        """Return whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
-
-        Where the header counts frames, one missing at the end is one too many; frames that an edit list hides or that
-        were dropped when encoding are not missing. A header that states only a time may round it or mean its sound.
-        ``seconds`` is how long the frames last, which is not until ``end`` where the clock started again.
-        """
-        if self.num_frames and num_packets >= self.num_frames:
-            return False
-        if self.is_cut_short or self.end is None or self.duration is None:
-            return self.is_cut_short
-        slack = self.interval / 2
-        if not self.num_frames:
-            slack = min(max(3 * slack, _SLACK_SECONDS), self.duration * _SLACK_SHARE)
-        is_reached = end is not None and end >= self.end - slack
-        return not is_reached and (seconds is None or seconds < self.duration - slack)
-
-    def first_seconds(self, first: Fraction | None) -> Fraction:
-        """Return when the first frame, at ``first`` seconds by the file's own clock, is shown after the file's start.
-
-        Less than a frame of the grid is how containers round, and the silence before compressed sound: 0. So is what
-        cannot be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
-        """
-        late = Fraction(0) if first is None or self.start is None else first - self.start
-        limits = [self.file_duration, _LARGEST_DELAY_SECONDS if self.clock_may_restart else None]
-        is_plausible = late >= Fraction(1, GRID_FPS) and all(limit is None or late < limit for limit in limits)
-        return late if is_plausible else Fraction(0)
-
-
-def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """Return the container's video streams without cover art and thumbnails."""
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    return [stream for stream in container.streams.video if not stream.disposition & pictures]
-
-
-def best_stream(path: str, container: av.container.InputContainer) -> av.VideoStream:
-    """Return the stream that FFmpeg calls best, among those that can be decoded; raise VideoError if there is none."""
-    streams = _video_streams(container)
-    if not any(stream.codec_context for stream in streams) and is_cut_short(path, container.format.name):
-        raise VideoError("truncated_or_incomplete", "the file is cut short before it says what video it holds")
-    if not streams:
-        raise VideoError("no_video_stream", "there is no video in this file, only sound, data or cover art")
-    brand = container.metadata.get("major_brand")
-    if brand in _STILL_BRANDS or all(stream.disposition & Disposition.still_image for stream in streams):
-        raise VideoError("not_a_video", "this is an image, not a video")
-    # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
-    streams = [stream for stream in streams if stream.codec_context is not None]
-    if not streams:
-        raise VideoError("unsupported_codec", "its video is in a codec that this build of FFmpeg cannot decode")
-    best = container.streams.best("video")
-    return next((stream for stream in streams if stream is best), streams[0])
-
-
-def _extent(
-    container: av.container.InputContainer, stream: av.VideoStream, time_base: Fraction, interval: Fraction
-) -> tuple[Fraction | None, Fraction | None]:
-    """Return duration and end in seconds, of the stream or else of the container; both None where neither is stated.
-
-    What is stated as duration may be the end, which contains the time before the first frame.
-    """
-    start, name = (stream.start_time or 0) * time_base, container.format.name
-    is_end = name in _ENDS_STATED
-    if stream.duration is not None and stream.duration > 0:
-        stated = stream.duration * time_base
-        if name == MP4 and len(stream.index_entries):  # the end, where an empty edit delays the video
-            entries = stream.index_entries
-            span = (entries[-1].timestamp - entries[0].timestamp) * time_base + interval
-            is_end = abs(stated - start - span) < abs(stated - span)
-    elif container.duration is not None and container.duration > 0:
-        stated = min(Fraction(container.duration, _MICROSECONDS), _tagged_duration(stream) or _FOREVER)
-        if not is_end:
-            return stated, Fraction(container.start_time or 0, _MICROSECONDS) + stated
-    else:
-        return None, None
-    return (stated - start, stated) if is_end and stated > start else (stated, start + stated)
-
-
-def _tagged_duration(stream: av.VideoStream) -> Fraction | None:
-    """Return what a tag of Matroska states of this stream alone (hours:minutes:seconds), None where there is none."""
+    if format_name not in _CHECKS:
+        return False
     try:
-        hours, minutes, seconds = map(Fraction, stream.metadata.get("DURATION", "").split(":"))
-    except (ValueError, ZeroDivisionError):
+        with open(path, "rb") as file:
+            return _CHECKS[format_name](file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise os_refusal(error) from error
+
+
+def _is_avi_cut(file: BinaryIO, size: int) -> bool:
+    """The first RIFF chunk states its length; live recordings leave it 0 or all ones."""
+    length = int.from_bytes(file.read(8)[4:], "little")
+    return length != 0xFFFFFFFF and length + 8 > size
+
+
+def _is_gif_cut(file: BinaryIO, size: int) -> bool:
+    """A GIF is a chain of blocks that ends with a semicolon; what some writers add behind it does not matter."""
+
+    def skip_colors(flags: bytes) -> None:
+        file.seek(3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
+
+    skip_colors(file.read(13)[10:11])
+    while (kind := file.read(1)) in (b"!", b","):
+        if kind == b",":  # a picture: its place, flags and colours, and the length of a code
+            skip_colors(file.read(9)[8:9])
+        file.seek(1, os.SEEK_CUR)  # that length, or the kind of an extension
+        while length := file.read(1)[:1].strip(b"\0"):
+            file.seek(length[0], os.SEEK_CUR)
+    return kind != b";"
+
+
+def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
+    """The packets of a transport stream have one length, and a G where each begins, so also the one that is cut."""
+    length = mpegts_packet_bytes(file.read(HEAD_BYTES))
+    if length is None or size % length == 0:
+        return False
+    file.seek(size - size % length + MPEGTS_PACKETS[length])
+    return file.read(1) in (b"G", b"")  # else something else was added behind
+
+
+def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
+    """The segment that follows the header states its size, unless it was recorded live."""
+    at = 0
+    for _ in range(MAX_BOXES):
+        file.seek(at)
+        head = file.read(12)
+        element, _, middle = matroska_number(head, 0)
+        _, length, end = matroska_number(head, middle)
+        is_segment, is_live = element == _MATROSKA_SEGMENT, length == (1 << 7 * (end - middle)) - 1
+        if len(head) <= middle or not head[0] or not head[middle] or (is_segment and is_live):
+            return False
+        at += end + length
+        if is_segment or at >= size:
+            return at > size
+    return False
+
+
+def matroska_number(content: bytes, at: int) -> tuple[int, int, int]:
+    """Return a number whose leading zero bits count its further bytes, with and without the first 1, and its end."""
+    length = max(1, 9 - content[at].bit_length()) if at < len(content) else 1
+    number = int.from_bytes(content[at : at + length], "big")
+    return number, number & ((1 << 7 * length) - 1), at + length
+
+
+def mpegts_packet_bytes(head: bytes) -> int | None:
+    """Return the length of the packets of a transport stream that begins with ``head``, None for anything else."""
+    if len(head) <= 2 * max(MPEGTS_PACKETS):
         return None
-    tagged = hours * 3600 + minutes * 60 + seconds
-    return tagged if tagged > 0 else None
+    return next((length for length, at in MPEGTS_PACKETS.items() if set(head[at::length]) == {ord("G")}), None)
+
+
+def _is_mp4_cut(file: BinaryIO, size: int) -> bool:
+    """Without a whole index nothing can be trusted; samples missing at the end are found by their count.
+
+    A file in fragments may be cut within one, or damaged where FFmpeg stops although others follow.
+    """
+    boxes = list(_boxes(file, size))
+    if not any(name == b"moov" and end <= size for name, _, end in boxes):
+        return True
+    if all(name != b"moof" for name, _, _ in boxes):
+        return False
+    name, start, end = boxes[-1]
+    if name.isalnum() and end >= start + 8:
+        return end > size
+    file.seek(start)
+    tail = b""
+    while block := file.read(_BLOCK_BYTES):
+        if b"moof" in tail + block:
+            return True
+        tail = block[-3:]
+    return False
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the top-level boxes of an MP4 file: name, start, and end, which may lie beyond that of the file."""
+    at = 0
+    for _ in range(MAX_BOXES):
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        length = int.from_bytes(header[8:16], "big") if length == 1 else length
+        end = at + length if length else size
+        yield header[4:8], at, end
+        if end < at + 8 or end >= size:
+            return
+        at = end
+
+
+def _is_asf_cut(file: BinaryIO, size: int) -> bool:
+    """The file properties object states the size of the file, unless it was broadcast."""
+    head = file.read(_BLOCK_BYTES)
+    at = head.find(_ASF_FILE_PROPERTIES)
+    if at < 0 or len(head) < at + 92 or head[at + 88] & 1:  # the flag of a broadcast
+        return False
+    return int.from_bytes(head[at + 40 : at + 48], "little") > size
+
+
+MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
+"""Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
+G stands in them."""
+
+_MATROSKA_SEGMENT = 0x18538067
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+_CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
+    "avi": _is_avi_cut,
+    "gif": _is_gif_cut,
+    "mpegts": _is_mpegts_cut,
+    "mpegvideo": _is_mpegts_cut,  # what FFmpeg takes the first few packets of a transport stream for
+    "matroska,webm": _is_matroska_cut,
+    "asf": _is_asf_cut,
+    MP4: _is_mp4_cut,
+}

@@ -18,7 +18,7 @@ from av.buffer import Buffer
 
 from vadis.errors import VideoError
 from vadis.video.colour import ColourConverter, Colours, written_colours
-from vadis.video.integrity import matroska_number
+from vadis.video.container import matroska_number
 from vadis.video.metadata import LONGEST_SIDE, MP4, SHORT_SIDE, Picture
 
 _LARGEST_ASPECT = Fraction(4)  # of a pixel; the widest in use, anamorphic DV and DVD, are below 1.5, stacked 3D at 2

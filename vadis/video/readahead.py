@@ -24,7 +24,7 @@ class Closable(Protocol):
         ...
 
 
-class Ahead(Generic[Item]):
+class Prefetcher(Generic[Item]):
     """Runs an iterator in a thread of its own, at most ``size`` items ahead of ``walk``.
 
     Args:
@@ -35,7 +35,7 @@ class Ahead(Generic[Item]):
 
     def __init__(
         self,
-        make: "Callable[[Ahead[Item]], Generator[Item, None, None]]",
+        make: "Callable[[Prefetcher[Item]], Generator[Item, None, None]]",
         size: int,
         cancel: Callable[[], None] = lambda: None,
     ) -> None:
@@ -87,7 +87,7 @@ class Ahead(Generic[Item]):
         self._cancel()
         self._thread.join()
 
-    def _work(self, make: "Callable[[Ahead[Item]], Generator[Item, None, None]]") -> None:
+    def _work(self, make: "Callable[[Prefetcher[Item]], Generator[Item, None, None]]") -> None:
         try:
             with closing(make(self)) as items:
                 for item in items:
@@ -105,7 +105,7 @@ class Ahead(Generic[Item]):
                 self._changed.notify_all()
 
 
-def begun_ahead(
+def prefetch(
     begin: Callable[[Item], Made], items: Iterable[Item], num: Callable[[], int]
 ) -> Iterator[tuple[Item, Made]]:
     """Yield every item with what ``begin`` makes of it, in order; at most ``num()`` of them are open at a time.

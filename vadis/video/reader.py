@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import FORMATS, Header, best_stream, refusal
+from vadis.video.container import FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder, position_before, seek_ticks
-from vadis.video.integrity import regular_file
+from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler

@@ -195,8 +195,7 @@ class FetchingDecoders(Decoders):
         url = os.fspath(path)
         if remote_scheme(url) is None:
             return super().open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
-        place = self.scratch.place_for(url)
-        return FetchedVideo(self, url, place, listed, start_frame, max_frames)
+        return FetchedVideo(self, url, listed=listed, start_frame=start_frame, max_frames=max_frames)
 
     def close(self) -> None:
         super().close()
@@ -206,9 +205,9 @@ class FetchingDecoders(Decoders):
 class FetchedVideo(ChildVideo):
     """A video that is fetched when its context is entered, and removed when that is left."""
 
-    def __init__(self, decoders: FetchingDecoders, url: str, place: Path, *part: Any) -> None:
-        super().__init__(decoders, place, *part)
-        self._url, self._max_bytes, self._place = url, decoders.share_bytes, place
+    def __init__(self, decoders: FetchingDecoders, url: str, **part: Any) -> None:
+        self._url, self._max_bytes, self._place = url, decoders.share_bytes, decoders.scratch.place_for(url)
+        super().__init__(decoders, self._place, **part)
 
     def __enter__(self) -> "Self":
         """Fetch and open the file; raises VideoError also for its store, VadisError where scratch space is missing."""

@@ -16,8 +16,7 @@ from typing import BinaryIO, NamedTuple
 from vadis.errors import NothingToDoError, UsageError, VideoError, what_next
 from vadis.parsing import decode, is_text
 from vadis.results import printable
-from vadis.video.container import is_container, is_ogg_without_video
-from vadis.video.integrity import HEAD_BYTES, os_refusal, regular_file
+from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, regular_file
 from vadis.video.metadata import AnyPath
 
 VIDEO_EXTENSIONS = (

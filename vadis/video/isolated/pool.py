@@ -52,27 +52,15 @@ class ChildVideo:
     facts: VideoFacts
     _what = "grid"
 
-    def __init__(
-        self,
-        decoders: "Decoders",
-        path: AnyPath,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
-    ) -> None:
+    def __init__(self, decoders: "Decoders", path: AnyPath, **part: Any) -> None:
         self._decoders, self._limits = decoders, decoders.limits
-        part = {"listed": listed, "start_frame": start_frame, "max_frames": max_frames}
-        self._request: dict[str, Any] = {
-            "path": _absolute(path),
-            "what": self._what,
-            **part,
-            "limits": asdict(self._limits),
-        }
+        part = {"listed": False, "start_frame": 0, "max_frames": None} | part
+        self._request = part | {"path": _absolute(path), "what": self._what, "limits": asdict(self._limits)}
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
         self._lock = threading.Lock()  # between ``cancel`` and the change of what it cancels
         self._cancelled = self._done = self._worn = False
-        self._next = start_frame  # index on the grid
+        self._next = self._request["start_frame"]  # index on the grid
 
     def __enter__(self) -> "Self":
         """Open the file; raise VideoError, and VadisError where no process can be had that decodes it."""
@@ -343,7 +331,7 @@ class Decoders:
         At most ``max_frames`` are decoded. A child that can end a video goes on to the next; one whose video is left
         early is ended.
         """
-        return ChildVideo(self, path, listed, start_frame, max_frames)
+        return ChildVideo(self, path, listed=listed, start_frame=start_frame, max_frames=max_frames)
 
     def stamp(self, path: str) -> Stamp:
         """Return the stamp of the file at ``path`` as it is now."""
