@@ -22,9 +22,9 @@ def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_r
     from vadis.video.sources import find_videos
 
     if allow_remote:
-        from vadis.video.remote import found_at
+        from vadis.video.remote import expand_url
 
-        found = find_videos(inputs, from_file=from_file, nul=null, remote=found_at)
+        found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url)
     else:
         found = find_videos(inputs, from_file=from_file, nul=null)
     if found.num_ignored:
