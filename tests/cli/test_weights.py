@@ -65,9 +65,7 @@ def test_path_is_where_the_model_lies_or_would_lie(cache):
 
 
 def test_verify_prints_the_checksum(in_cache):
-    import hashlib
-
-    assert vadis("verify").stdout == f"{hashlib.sha256(in_cache.read_bytes()).hexdigest()}  {NAME}\n"
+    assert vadis("verify").stdout == f"{load_model(in_cache, 'cpu').sha256}  {NAME}\n"
 
 
 def test_verify_without_models_has_nothing_to_do():
@@ -121,9 +119,9 @@ def test_help_of_every_command_fits_and_exits_0():
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A small model, as if it came with vadis, written by ``halve``."""
+    """A small model, as if it came with vadis, written by ``to-fp16``."""
     made, path = make_model(tmp_path / "made.safetensors", width=1 / 64, classes=3), tmp_path / "a-model.safetensors"
-    done = vadis("halve", made, "-o", path, "--threshold", "0.4", "--otherwise", "not clear")
+    done = vadis("to-fp16", made, "-o", path, "--threshold", "0.4", "--fallback-label", "not clear")
     assert done.stdout.strip() == str(path) and "SHA-256" in done.stderr
     assert path.stat().st_size < made.stat().st_size
     monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel("what it tells", path))
@@ -141,7 +139,7 @@ def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
         with pytest.raises(UsageError, match="comes with vadis"):
             vadis(command, "a-model")
     with pytest.raises(UsageError, match="exists already"):
-        vadis("halve", shipped, "-o", shipped)
+        vadis("to-fp16", shipped, "-o", shipped)
 
 
 def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named():

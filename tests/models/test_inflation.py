@@ -5,14 +5,13 @@ import torch
 from torch import nn
 
 from tests.golden import recipe
-from tests.googlenet import golden_entries, narrow_entries
+from tests.googlenet import from_googlenet, golden_entries, narrow_entries
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
 from vadis.models.i3d import I3D
 from vadis.models.inception import Averaged, Inception, InceptionBody, snapshot_network
 from vadis.models.inflation import adapted, from_imagenet, imagenet_body, inflated_kernel
 from vadis.models.lstm import ConvLSTM
-from vadis.weights.googlenet import from_googlenet
 
 TOLERANCE = 1e-4  # of an endpoint's largest value; a kernel that was not divided by N is wrong by a factor
 WIDTH = 1 / 16

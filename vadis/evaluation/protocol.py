@@ -24,7 +24,7 @@ from vadis.inference.scores import averaged
 from vadis.models import MODELS, Model
 from vadis.results import printable
 from vadis.video.isolated.pool import Decoders
-from vadis.weights.published import published_name
+from vadis.weights.load import published_name
 
 _log = logging.getLogger(__name__)
 

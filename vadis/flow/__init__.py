@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.device import cpu_count
-from vadis.flow.pyramid import level_shapes, to_gray
+from vadis.flow.filters import level_shapes, to_gray
 from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 if TYPE_CHECKING:

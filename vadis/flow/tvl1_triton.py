@@ -18,9 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vadis.flow.median import MEDIAN, MEDIAN_PLACE, SORT_FIVE
-from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP, WARPS
-from vadis.flow.warp import BORDER, SHARPNESS, TAPS
+from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SHARPNESS, SORT_FIVE, TAPS
+from vadis.flow.tvl1_cpu import INNER_ITERATIONS, L_T, LEAST_GRADIENT, OUTER_ITERATIONS, TAUT, THETA32, WARPS
 
 NUM_WARPS = 32  # of 32 threads: all that fit into one program
 THREADS = 32 * NUM_WARPS
@@ -29,7 +28,7 @@ LEAST_RANKS, MOST_RANKS = 8, 16  # programs that share a pair: of 2 to 16, 8 are
 PLANES = 11  # of a group's own: u twice (2 each: the median cannot be had in place), p (4), gradient (2), rho
 ALIGNED = 32  # pixels, to which a plane is rounded up, so that rows of threads read whole lines of the cache
 
-_LIMIT, _PULL, _STEP, _LEAST = (tl.constexpr(float(number)) for number in (LIMIT, PULL, STEP, LEAST_GRADIENT))
+_L_T, _TAUT, _THETA, _LEAST = (tl.constexpr(float(number)) for number in (L_T, TAUT, THETA32, LEAST_GRADIENT))
 _SHARPNESS, _BORDER, _TAPS = tl.constexpr(float(SHARPNESS)), tl.constexpr(BORDER), tl.constexpr(TAPS)
 _SORT_FIVE, _MEDIAN, _MEDIAN_PLACE = tl.constexpr(SORT_FIVE), tl.constexpr(MEDIAN), tl.constexpr(MEDIAN_PLACE)
 _WARPS, _OUTER, _INNER = tl.constexpr(WARPS), tl.constexpr(OUTER_ITERATIONS), tl.constexpr(INNER_ITERATIONS)
@@ -37,11 +36,11 @@ _RANKS, _PLANES = tl.constexpr(MOST_RANKS), tl.constexpr(PLANES)
 
 
 @triton.jit
-def _first_tap(position, most):
-    """Where the four taps of a position begin in the padded image, as ``tvl1_torch._place``."""
+def _first_tap(position, last_start):
+    """Where the four taps of a position begin in the padded image, as ``tvl1_torch._place_taps``."""
     start = tl.floor(position).to(tl.int32)
-    start = tl.minimum(tl.maximum(start, -_BORDER), most) + (_BORDER - 1)
-    return tl.minimum(tl.maximum(start, 0), most)
+    start = tl.minimum(tl.maximum(start, -_BORDER), last_start) + (_BORDER - 1)
+    return tl.minimum(tl.maximum(start, 0), last_start)
 
 
 @triton.jit
@@ -139,12 +138,12 @@ def _step_u(u, p, gradient, rho, begin, end, width, plane, BLOCK: tl.constexpr):
         ix, iy = tl.load(gradient + pixel, inside, 0.0), tl.load(gradient + plane + pixel, inside, 0.0)
         square = ix * ix + iy * iy
         residual = tl.load(rho + pixel, inside, 0.0) + (ix * u1 + iy * u2)
-        bound, is_flat = _LIMIT * square, square <= _LEAST
+        bound, is_flat = _L_T * square, square <= _LEAST
         shift = tl.where(is_flat, 0.0, tl.div_rn(residual, tl.where(is_flat, 1.0, square)))
-        shift = tl.where(residual > bound, _LIMIT, tl.where(residual < -bound, -_LIMIT, shift))
+        shift = tl.where(residual > bound, _L_T, tl.where(residual < -bound, -_L_T, shift))
         is_first = pixel % width == 0
-        new1 = (u1 - shift * ix) + _PULL * _divergence(p, pixel, is_first, width, plane, inside)
-        new2 = (u2 - shift * iy) + _PULL * _divergence(p + 2 * plane, pixel, is_first, width, plane, inside)
+        new1 = (u1 - shift * ix) + _THETA * _divergence(p, pixel, is_first, width, plane, inside)
+        new2 = (u2 - shift * iy) + _THETA * _divergence(p + 2 * plane, pixel, is_first, width, plane, inside)
         tl.store(u + pixel, new1, inside)
         tl.store(u + plane + pixel, new2, inside)
         moved = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
@@ -180,10 +179,10 @@ def _step_component(u, p, pixel, width, plane, inside, to_right, to_below):
     along_x = tl.where(to_right, tl.load(u + pixel + 1, to_right, 0.0) - here, 0.0)
     along_y = tl.where(to_below, tl.load(u + pixel + width, to_below, 0.0) - here, 0.0)
     dx, dy = along_x.to(tl.float64), along_y.to(tl.float64)
-    norm = 1.0 + _STEP * tl.sqrt(dx * dx + dy * dy).to(tl.float32)
+    norm = 1.0 + _TAUT * tl.sqrt(dx * dx + dy * dy).to(tl.float32)
     across, down = tl.load(p + pixel, inside, 0.0), tl.load(p + plane + pixel, inside, 0.0)
-    tl.store(p + pixel, tl.div_rn(across + _STEP * along_x, norm), inside)
-    tl.store(p + plane + pixel, tl.div_rn(down + _STEP * along_y, norm), inside)
+    tl.store(p + pixel, tl.div_rn(across + _TAUT * along_x, norm), inside)
+    tl.store(p + plane + pixel, tl.div_rn(down + _TAUT * along_y, norm), inside)
 
 
 @triton.jit
@@ -233,7 +232,7 @@ def _all_changes(changes, ranks):
 
 @triton.jit(do_not_specialize=["height", "width", "num_pairs", "ranks"])
 def _scale_kernel(
-    u, channels, first, planes, changes, tickets, counters, enough, height, width, plane, num_pairs, ranks,
+    u, channels, first, planes, changes, tickets, counters, threshold, height, width, plane, num_pairs, ranks,
     BLOCK: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
     """All warps of one scale, in place: u (B, 2, H, W); channels (B, 3, H + 8, W + 8), first (B, H, W).
@@ -266,13 +265,13 @@ def _scale_kernel(
             _meet(counter, ranks, meetings)
             change = tl.full([], float("inf"), tl.float64)
             outer = 0
-            while (outer < _OUTER) & (change > enough):
+            while (outer < _OUTER) & (change > threshold):
                 _median(planes + side * plane, planes + (2 - side) * plane, begin, end, height, width, plane, THREADS)
                 side = 2 - side
                 meetings += 1
                 _meet(counter, ranks, meetings)
                 inner = 0
-                while (inner < _INNER) & (change > enough):
+                while (inner < _INNER) & (change > threshold):
                     now = planes + side * plane
                     tl.store(changes + rank, _step_u(now, p, gradient, rho, begin, end, width, plane, BLOCK))
                     _meet(counter, ranks, meetings + 1)
@@ -290,14 +289,14 @@ def _scale_kernel(
         pair = tl.load(ticket, volatile=True)
 
 
-def solve_scale(u: Tensor, first: Tensor, channels: Tensor, enough: float) -> Tensor:
+def solve_scale(u: Tensor, first: Tensor, channels: Tensor, threshold: float) -> Tensor:
     """All warps of one scale, as ``tvl1_torch`` says them; each pair stops when its u hardly changes any more.
 
     Args:
         u: (B, 2, H, W), float32 like the others.
         first: (B, H, W), the first frame of each pair.
         channels: (B, 3, H + 8, W + 8), the second with its gradients, zeros around them.
-        enough: the sum of squared changes of u, above which a pair goes on.
+        threshold: the sum of squared changes of u, above which a pair goes on.
 
     Returns:
         The new u (B, 2, H, W).
@@ -306,10 +305,10 @@ def solve_scale(u: Tensor, first: Tensor, channels: Tensor, enough: float) -> Te
     programs = torch.cuda.get_device_properties(u.device).multi_processor_count
     ranks = min(max(programs // num_pairs, LEAST_RANKS), MOST_RANKS)
     groups = max(1, min(programs // ranks, num_pairs))
-    return _launched(u, first, channels, enough, groups, ranks)
+    return _launched(u, first, channels, threshold, groups, ranks)
 
 
-def _launched(u: Tensor, first: Tensor, channels: Tensor, enough: float, groups: int, ranks: int) -> Tensor:
+def _launched(u: Tensor, first: Tensor, channels: Tensor, threshold: float, groups: int, ranks: int) -> Tensor:
     """``groups`` × ``ranks`` programs on their own planes."""
     num_pairs, height, width = first.shape
     plane = triton.cdiv(height * width, ALIGNED) * ALIGNED
@@ -318,8 +317,8 @@ def _launched(u: Tensor, first: Tensor, channels: Tensor, enough: float, groups:
     changes = u.new_empty(groups, MOST_RANKS, dtype=torch.float64)
     tickets, counters = (u.new_zeros(groups + 1, dtype=torch.int32) for _ in range(2))
     _scale_kernel[(groups * ranks,)](
-        u, channels.contiguous(), first.contiguous(), planes, changes, tickets, counters, enough, height, width, plane,
-        num_pairs, ranks, BLOCK=BLOCK, THREADS=THREADS, num_warps=NUM_WARPS, enable_fp_fusion=False,
+        u, channels.contiguous(), first.contiguous(), planes, changes, tickets, counters, threshold, height, width,
+        plane, num_pairs, ranks, BLOCK=BLOCK, THREADS=THREADS, num_warps=NUM_WARPS, enable_fp_fusion=False,
         launch_cooperative_grid=True,
     )  # fmt: skip
     return u

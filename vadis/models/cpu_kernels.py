@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vadis.flow.numba_cache import compiled, inlined
-from vadis.flow.simd import LANES, high, load, spread, store
+from vadis.flow.simd import LANES, broadcast, load, maximum, store
 
 Flat = npt.NDArray[np.float32]
 
@@ -84,10 +84,10 @@ def mix_inputs(x: Flat, frames: int, first: int, mixed: Flat, groups: int, size:
     from ``begin`` to ``end`` are filled.
     """
     zero, two, four, five = (
-        spread(np.float32(0)),
-        spread(np.float32(2)),
-        spread(np.float32(4)),
-        spread(np.float32(5)),
+        broadcast(np.float32(0)),
+        broadcast(np.float32(2)),
+        broadcast(np.float32(4)),
+        broadcast(np.float32(5)),
     )
     for group in range(groups):
         t, at = first + (POINTS - 2) * group, group * size
@@ -125,8 +125,8 @@ def mix_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, mixed: Flat, be
     """
     frames, height, width, channels, rows, columns, top, left = shape
     length, pitch, plane = width * channels, columns * channels, rows * 2 * columns * channels
-    zero, two = spread(np.float32(0)), spread(np.float32(2))
-    four, five = spread(np.float32(4)), spread(np.float32(5))
+    zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
+    four, five = broadcast(np.float32(4)), broadcast(np.float32(5))
     for line in range(2 * begin, 2 * end):
         t, h, at = first + line % 2, line // 2 - top, line * pitch + left * channels
         is_inside = 0 <= h < height
@@ -174,24 +174,24 @@ def unmix_outputs(
     ``outputs`` frames, 4 or 3, are made of each group.
     """
     zero, two, four, eight = (
-        spread(np.float32(0)),
-        spread(np.float32(2)),
-        spread(np.float32(4)),
-        spread(np.float32(8)),
+        broadcast(np.float32(0)),
+        broadcast(np.float32(2)),
+        broadcast(np.float32(4)),
+        broadcast(np.float32(8)),
     )
     for t in range(0, frames, outputs):
         for i in range(begin * LANES, end * LANES, LANES):
             k, at = t // outputs * size + i, t * size + i
             one, minus_one, plus_two, minus_two, last = load(m1, k), load(m2, k), load(m3, k), load(m4, k), load(m5, k)
             even1, odd1, even2, odd2 = one + minus_one, one - minus_one, plus_two + minus_two, plus_two - minus_two
-            store(y, at, high(zero, (load(m0, k) + even1) + even2))
+            store(y, at, maximum(zero, (load(m0, k) + even1) + even2))
             if t + 1 < frames:
-                store(y, at + size, high(zero, odd1 + two * odd2))
+                store(y, at + size, maximum(zero, odd1 + two * odd2))
             if t + 2 < frames:
                 third = even1 + four * even2
-                store(y, at + 2 * size, high(zero, third if outputs == 4 else third + last))
+                store(y, at + 2 * size, maximum(zero, third if outputs == 4 else third + last))
             if t + 3 < frames and outputs == 4:
-                store(y, at + 3 * size, high(zero, (odd1 + eight * odd2) + last))
+                store(y, at + 3 * size, maximum(zero, (odd1 + eight * odd2) + last))
 
 
 @compiled
@@ -221,7 +221,7 @@ def _max_rows(
             best = load(x, (t * rows + h) * length + i)
             for from_t in range(t, t_end):
                 for from_h in range(h, h_end):
-                    best = high(best, load(x, (from_t * rows + from_h) * length + i))
+                    best = maximum(best, load(x, (from_t * rows + from_h) * length + i))
             store(row, i, best)
         for out in range(width):
             w = out * window[1, 2] - window[2, 2]
@@ -229,7 +229,7 @@ def _max_rows(
             for c in range(0, channels, LANES):
                 best = load(row, w * channels + c)
                 for from_w in range(w + 1, w_end):
-                    best = high(best, load(row, from_w * channels + c))
+                    best = maximum(best, load(row, from_w * channels + c))
                 store(y, (at * width + out) * channels + c, best)
 
 

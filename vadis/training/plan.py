@@ -41,8 +41,8 @@ from vadis.training.recipes import Recipe
 from vadis.training.sampler import derived_seed
 from vadis.training.validation import KeptState, Validation, never, validate_clips
 from vadis.weights.labels import label_fault
+from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
-from vadis.weights.published import published_name
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
