@@ -67,7 +67,7 @@ def write_trained(
     examples = {"train": tuple(Example(f"{number}.mp4", label) for number, label in enumerate(labels))}
     names = {
         run: default_recipe(architecture, dataset, run, mode if start else "scratch")
-        for run in MODELS[architecture].runs(streams)
+        for run in MODELS[architecture].training_groups(streams)
     }
     recipes = chosen_recipes(names, None, {"schedule": "steps"} | (changes or {}))
     original = begun("inception-v1-imagenet", "two-stream") if imagenet else None

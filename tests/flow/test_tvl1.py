@@ -10,7 +10,7 @@ import pytest
 
 from vadis.flow import tvl1
 from vadis.flow.simd import LANES, load, store
-from vadis.flow.tvl1_cpu import _is_near, _sum_in_opencvs_order, _lengths
+from vadis.flow.tvl1_cpu import _is_near, _lengths, _sum_in_opencvs_order
 
 SMALL_GOLDEN = Path(__file__).parents[1] / "golden" / "tvl1_opencv_small.npz"  # made by tests/benchmarks/tvl1_opencv.py
 

@@ -12,8 +12,7 @@ from tests.googlenet import SHAPES, from_googlenet, narrow_entries
 from tests.weights.conftest import WIDTH
 from vadis import models
 from vadis.errors import WeightsError
-from vadis.models.inception import Inception, snapshot_network
-from vadis.models.inflation import from_imagenet
+from vadis.models.inception import Inception, from_imagenet, snapshot_network
 from vadis.weights import catalog
 from vadis.weights.catalog import WEIGHTS, RemoteFile
 from vadis.weights.convert import convert, from_googlenet_name, read_state_dict

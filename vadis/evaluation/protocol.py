@@ -46,7 +46,7 @@ def answers(
     jobs: int | None = None,
 ) -> Generator[Answer, None, None]:
     """The answer for every example, in order; ``jobs`` as for ``classify_many``."""
-    averages = MODELS[model.card.architecture].averages
+    averages = MODELS[model.card.architecture].score_fusion
     batches = Batches(0, model.device)
 
     def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
@@ -158,7 +158,7 @@ def settings_of(model: Model, dataset: str, split: int, flip: bool, part: str = 
         "architecture": model.card.architecture,
         "streams": list(model.card.streams),
         "networks": list(architecture.networks(model.card.streams)),
-        "averages": architecture.averages,
+        "averages": architecture.score_fusion,
         "dataset": dataset,
         "split": split,
         "part": part,

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
 
 from vadis.flow.numba_cache import compiled, inlined
 from vadis.flow.simd import (
@@ -22,6 +21,7 @@ from vadis.flow.simd import (
     minimum,
     splat,
     store,
+    types,
 )
 
 Image = npt.NDArray[np.float32]

@@ -183,7 +183,7 @@ class Asked:
         """The networks' part of a video; raises VideoError where it cannot be read to its end."""
         model = self.model
         sliding = replace(self.sliding, window=self.sliding.window or model.card.test_window)  # as the record says it
-        averages = MODELS[model.card.architecture].averages
+        averages = MODELS[model.card.architecture].score_fusion
         card = model.card
         board = Scoreboard(
             card.labels,

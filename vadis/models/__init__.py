@@ -1,11 +1,9 @@
 """The five architectures of the paper, one file each, and the table of them all: ``MODELS``.
 
-card          what a model file says of itself      architecture  the fields of a row
-i3d, folded   (e): training form, inference form    inception     Inception-v1 in 2D, the base of (a), (c), (d)
-lstm          (a)                                   c3d           (b)
-two_stream    (c)                                   fused         (d)
-inflation     from 2D to I3D                        cost          operations and sizes, counted without memory
-onednn        fast convolution on the CPU           cpu_kernels   fast pooling there, and frames summed
+card           what a model file says of itself, and the fields of a row of the table
+i3d            (e), the training form           i3d_inference  (e), the inference form: whole videos in chunks
+inception      Inception-v1 in 2D, (c), and the inflation of ImageNet's weights
+lstm (a), c3d (b), fused (d)                    cpu_kernels    fast convolution (Winograd) and pooling on the CPU
 """
 
 import torch
@@ -54,9 +52,9 @@ MODELS: dict[str, Architecture] = {
         test_window=TEST_FRAMES,  # 50 frames, one prediction after the last
         test_frames=TEST_FRAMES,
         sampling={"rgb": slice(None, None, 5)},
-        meet="test",
-        averages="probabilities",
-        millions=9,
+        fusion="late",
+        score_fusion="probabilities",
+        params_millions=9,
         build=lambda streams, num_classes, width: ConvLSTM(num_classes, width=width),
     ),
     "c3d": Architecture(
@@ -68,9 +66,9 @@ MODELS: dict[str, Architecture] = {
         test_window=CLIP_FRAMES,
         test_frames=240,  # 15 clips (table 1)
         sampling={"rgb": ALL_FRAMES},
-        meet="test",
-        averages="probabilities",
-        millions=79,
+        fusion="late",
+        score_fusion="probabilities",
+        params_millions=79,
         build=lambda streams, num_classes, width: C3D(num_classes, width=width),
         crop=CLIP_SIZE,
         short_side=128,
@@ -84,9 +82,9 @@ MODELS: dict[str, Architecture] = {
         test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
         test_frames=TEST_FRAMES,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
-        meet="training",
-        averages="probabilities",
-        millions=12,
+        fusion="joint",
+        score_fusion="probabilities",
+        params_millions=12,
         build=lambda streams, num_classes, width: snapshot_network(
             num_classes, streams[0], STREAM_CHANNELS[streams[0]], width=width
         ),
@@ -100,9 +98,9 @@ MODELS: dict[str, Architecture] = {
         test_window=50,
         test_frames=TEST_FRAMES,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
-        meet="network",
-        averages="probabilities",
-        millions=39,
+        fusion="in_network",
+        score_fusion="probabilities",
+        params_millions=39,
         build=lambda streams, num_classes, width: Fused(num_classes, streams, width=width),
     ),
     "i3d": Architecture(
@@ -114,9 +112,9 @@ MODELS: dict[str, Architecture] = {
         test_window=None,
         test_frames=TEST_FRAMES,
         sampling={"rgb": ALL_FRAMES, "flow": ALL_FRAMES},
-        meet="test",
-        averages="logits",
-        millions=25,
+        fusion="late",
+        score_fusion="logits",
+        params_millions=25,
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         layers=LAYERS,
@@ -127,11 +125,7 @@ MODELS: dict[str, Architecture] = {
 
 
 def build_networks(card: ModelCard) -> dict[str, nn.Module]:
-    """New networks of ``card``, randomly initialised, by their names.
-
-    Raises:
-        KeyError: for an architecture or stream that does not exist.
-    """
+    """Return new networks of ``card``, randomly initialised, by their names; KeyError for an unknown architecture."""
     architecture = MODELS[card.architecture]
     return {
         name: architecture.build(streams, len(card.labels), card.width)
@@ -140,12 +134,12 @@ def build_networks(card: ModelCard) -> dict[str, nn.Module]:
 
 
 def joined_for_training(networks: dict[str, nn.Module]) -> nn.Module:
-    """One network alone, or several whose predictions are averaged inside the training; keys begin with the name."""
+    """Return one network alone, or several whose predictions are averaged in training; keys begin with the name."""
     return next(iter(networks.values())) if len(networks) == 1 else Averaged(networks)
 
 
 def inference_form(model: Model) -> dict[str, InferenceForm]:
-    """The inference form of every network of ``model``, by name; made once and kept with the model."""
+    """Return the inference form of every network of ``model``, by name; made once and kept with the model."""
     for name, network in model.networks.items():
         if name not in model.folded:
             model.folded[name] = MODELS[model.card.architecture].fold(network, model.device)
