@@ -84,11 +84,10 @@ class DirectConv3d:
         self._is_packed = True
 
 
-class WinogradProducts:
-    """The six convolutions of one frame each, and the frames they are summed to.
+class _Winograd:
+    """The six convolutions of one frame each, and the frames they are summed to; subclasses transform their input.
 
-    Args:
-        taps: (channels, C, taps, kh, kw), 3 or 4 taps; stride and padding in space as of the convolution.
+    ``taps`` are (channels, C, 3 or 4, kh, kw); stride and padding in space those of the convolution.
     """
 
     def __init__(self, taps: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> None:
@@ -97,17 +96,24 @@ class WinogradProducts:
         matrix.append([0.0] * (count - 1) + [1.0])
         transformed = torch.einsum("kt,octhw->kochw", torch.tensor(matrix, dtype=torch.float64), taps.double()).float()
         none = torch.zeros_like(bias)
-        self.outputs, self.channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
+        self._outputs, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
         self._products = [
             DirectConv3d(plane[:, :, None], bias if point == IN_ALL_OUTPUTS else none, (1, *stride), "none")
             for point, plane in enumerate(transformed)
         ]
 
-    def groups_at_once(self, y: Tensor) -> int:
-        """Return how many groups of frames like ``y`` (H, W, channels) keep their products in the cache; 1 at least."""
-        return max(1, BYTES_AT_ONCE // (4 * POINTS * y.numel()))
+    def _convolve(self, x: Tensor, front: int, *shape: int) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, T', H', W'), ``shape``; ``front`` frames of zeros come first."""
+        y = empty_from_pool(len(x), *shape, self._channels)
+        for clip, output in zip(torch.split(x, 1), y, strict=True):
+            self._one_clip(clip, output, front)
+        return y.permute(0, 4, 1, 2, 3)
 
-    def inverse(self, transformed: Tensor, y: Tensor) -> None:
+    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
+        """(1, C, T, H, W) → ``y`` (T', H', W', channels)."""
+        raise NotImplementedError
+
+    def _inverse(self, transformed: Tensor, y: Tensor) -> None:
         """Store the ReLU of what ``transformed`` (6, 1, groups, H, W, C) gives in ``y`` (T', H', W', channels)."""
         products = [
             frames_of(product(frames.permute(0, 4, 1, 2, 3), self._padding))
@@ -115,42 +121,37 @@ class WinogradProducts:
         ]
         size, weight = y[0].numel(), len(y) * LANES
         parallel_for(
-            output_transform, size // LANES, weight, *products, size, y.view(-1).numpy(), len(y), self.outputs
+            output_transform, size // LANES, weight, *products, size, y.view(-1).numpy(), len(y), self._outputs
         )  # fmt: skip
 
 
-class WinogradConv3d:
-    """3×3×3, stride 1, by F(4, 3) along time."""
+class WinogradConv3d(_Winograd):
+    """``conv3d(x).relu()`` of 3×3×3, stride 1, by F(4, 3) along time."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self._products = WinogradProducts(weight, bias, stride=(1, 1), padding=1)
+        super().__init__(weight, bias, stride=(1, 1), padding=1)
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, T + 2 padding - 2, H, W); the padding in space is 1."""
-        batch, _, frames, height, width = x.shape
-        y = empty_from_pool(batch, frames + 2 * padding[0] - 2, height, width, self._products.channels)
-        for clip, output in zip(torch.split(x, 1), y, strict=True):
-            self._one_clip(clip, output, padding[0])
-        return y.permute(0, 4, 1, 2, 3)
+        return self._convolve(x, padding[0], x.shape[2] + 2 * padding[0] - 2, *x.shape[3:])
 
     def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
-        """(1, C, T, H, W) → ``y`` (T', H, W, channels), a few groups of four frames at a time."""
         source, size = frames_of(x), x[0, :, 0].numel()
-        step = self._products.outputs * self._products.groups_at_once(y[0])
+        step = self._outputs * max(1, BYTES_AT_ONCE // (4 * POINTS * y[0].numel()))  # groups whose products are cached
         for first in range(0, len(y), step):
             part = y[first : first + step]
-            groups = -(-len(part) // self._products.outputs)
+            groups = -(-len(part) // self._outputs)
             transformed = x.new_empty(POINTS, 1, groups, *y.shape[1:3], x.shape[1])
             weight = groups * POINTS * LANES
             parallel_for(
                 input_transform, size // LANES, weight, source, x.shape[2], first - front, transformed.view(-1).numpy(),
                 groups, size,
             )  # fmt: skip
-            self._products.inverse(transformed, part)
+            self._inverse(transformed, part)
 
 
-class WinogradStem:
-    """7×7×7, stride 2, SAME padding in space: four taps along pairs of frames, by F(3, 4).
+class WinogradStem(_Winograd):
+    """``conv3d(x).relu()`` of 7×7×7, stride 2, SAME in space: four taps along pairs of frames, by F(3, 4).
 
     The rows of a pair take turns in one frame, which a kernel of 14×7 goes over with a stride of 4 and 2.
     """
@@ -158,32 +159,27 @@ class WinogradStem:
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         eight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], dim=2)
         taps = torch.stack([eight[:, :, ::2], eight[:, :, 1::2]], dim=4)  # (channels, C, 4, 7, 2, 7)
-        self._products = WinogradProducts(taps.flatten(3, 4), bias, stride=(4, 2), padding=0)
+        super().__init__(taps.flatten(3, 4), bias, stride=(4, 2), padding=0)
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉); C · W at least 16."""
-        batch, channels, frames, height, width = x.shape
+        _, channels, frames, height, width = x.shape
         if channels * width < LANES:
             raise ValueError(f"a row has {channels * width} numbers, fewer than {LANES}")
-        shape = ((frames + 2 * padding[0] - 7) // 2 + 1, -(-height // 2), -(-width // 2))
-        y = empty_from_pool(batch, *shape, self._products.channels)
-        for clip, output in zip(torch.split(x, 1), y, strict=True):
-            self._one_clip(clip, output, padding[0])
-        return y.permute(0, 4, 1, 2, 3)
+        return self._convolve(x, padding[0], (frames + 2 * padding[0] - 7) // 2 + 1, -(-height // 2), -(-width // 2))
 
     def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
-        """(1, C, T, H, W) → ``y`` (T', H', W', channels), three frames at a time."""
         (_, channels, frames, height, width), source = x.shape, frames_of(x)
         (top, bottom), (left, right) = same_padding(height, 7, 2), same_padding(width, 7, 2)
         rows, columns = height + top + bottom, width + left + right
         transformed = x.new_empty(POINTS, 1, 1, 2 * rows, columns, channels)
         shape = np.array([frames, height, width, channels, rows, columns, top, left])
-        for first in range(0, len(y), self._products.outputs):
+        for first in range(0, len(y), self._outputs):
             weight = POINTS * 2 * columns * channels
             parallel_for(
                 input_transform_pairs, rows, weight, source, shape, 2 * first - front, transformed.view(-1).numpy()
             )
-            self._products.inverse(transformed, y[first : first + self._products.outputs])
+            self._inverse(transformed, y[first : first + self._outputs])
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------

@@ -165,9 +165,8 @@ def pad_same(x: Tensor, kernel: Axes, stride: Axes, padding: tuple[int, int] | N
 def channels_last(x: Tensor) -> Tensor:
     """Return ``x`` (B, C, T, H, W), laid out as B, T, H, W, C.
 
-    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast.
-
-    Layers keep the layout, but PyTorch's own convolution, which it prefers to oneDNN's for few numbers, loses it.
+    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast. Layers
+    keep the layout, but PyTorch's own convolution, which it prefers to oneDNN's for few numbers, loses it.
     """
     return x.contiguous(memory_format=torch.channels_last_3d)
 

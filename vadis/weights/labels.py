@@ -11,10 +11,7 @@ from vadis.weights.cache import reading
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
 PUBLISHED_LISTS = {"kinetics400": 400, "kinetics600": 600, "imagenet": 1000}
-"""The lists in this package, with their numbers of classes.
-
-The names are DeepMind's (``data/label_map*.txt``), and torchvision's for the thousand classes of ImageNet.
-"""
+"""The lists in this package, DeepMind's (``data/label_map*.txt``) and torchvision's, with their numbers of classes."""
 
 
 @lru_cache
@@ -24,11 +21,7 @@ def published_labels(name: str) -> tuple[str, ...]:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the labels in a text file, one in a line, UTF-8 or UTF-16 (with or without a byte order mark, LF or CRLF).
-
-    Raises:
-        WeightsError: if it cannot be read, is larger than ``MAX_LABELS_BYTES``, or one of its lines is not a label.
-    """
+    """Return the labels in a text file, one in a line, UTF-8 or UTF-16; raise WeightsError if a line is not a label."""
     with reading(path), path.open("rb") as stream:
         content = stream.read(MAX_LABELS_BYTES + 1)
     if len(content) > MAX_LABELS_BYTES:

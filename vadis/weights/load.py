@@ -33,9 +33,8 @@ def load_model(
 ) -> Model:
     """Return a published model by its name, or the model in a vadis model file, in evaluation mode.
 
-    A model that comes with vadis is loaded from the package. A published model is downloaded and converted the first
-    time, and verified every time. The checkpoints it was made from stay in the cache's ``downloads`` folder, for the
-    day the model file is damaged; they can be deleted.
+    A published model is downloaded and converted the first time, and verified every time. The checkpoints it was made
+    from stay in the cache's ``downloads`` folder, for the day the model file is damaged; they can be deleted.
 
     Args:
         name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.
@@ -66,11 +65,7 @@ def load_model(
 
 
 def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
-    """Return ``model``, loaded first where it is a name or a path, as ``load_model`` takes them.
-
-    Raises:
-        UsageError: if it is neither, or as ``load_model`` does.
-    """
+    """Return ``model``, loaded first where it is a name or a path; raise UsageError for anything else."""
     if isinstance(model, Model):
         return model
     if isinstance(model, str | os.PathLike):
@@ -82,12 +77,7 @@ def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
 def fetch_model(
     name: str, *, offline: bool | None = None, progress: Progress | None = None, notify: Notify | None = None
 ) -> Path:
-    """Return the path of a published model's file in the cache, downloaded and converted if it is not there yet.
-
-    Raises:
-        UsageError: if there is no model of that name.
-        WeightsError: if it cannot be had.
-    """
+    """Return the path of a published model's file in the cache, downloaded and converted if it is not there yet."""
     if name not in WEIGHTS:
         raise unknown_model(name)
     path = cache.model_path(name)
@@ -99,11 +89,7 @@ def fetch_model(
 
 
 def verify_model(name: str) -> str:
-    """Read a published model's file in the cache as a whole, and return its SHA-256.
-
-    Raises:
-        WeightsError: if it is not there, damaged, or another model.
-    """
+    """Return the SHA-256 of a published model in the cache; raise WeightsError if it is not there, damaged or other."""
     path = cache.model_path(name)
     if not cache.is_file(path):
         raise WeightsError(f"{name} is not in the cache ({path})", hint=f"`vadis weights download {name}` fetches it")
@@ -180,12 +166,12 @@ NOT_PUBLISHED = (".norm.weight", ".num_batches_tracked")  # endings of what Deep
 
 def published_name(model: Model) -> str | None:
     """Return the name of the published model whose networks, or some of them, these are; None for any other."""
-    for name, row in WEIGHTS.items():
-        sums = row.tensor_sums
-        if not model.networks or not model.networks.keys() <= sums.keys():
+    networks = model.networks.items()
+    for name, row in WEIGHTS.items() if networks else ():
+        has_streams = model.networks.keys() <= row.tensor_sums.keys()
+        if not has_streams or model.card.labels != published_labels(row.labels):
             continue
-        has_labels = model.card.labels == published_labels(row.labels)
-        if has_labels and all(_is_published(network, sums[stream]) for stream, network in model.networks.items()):
+        if all(_is_published(network, row.tensor_sums[stream]) for stream, network in networks):
             return name
     return None
 

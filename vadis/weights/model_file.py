@@ -50,11 +50,6 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     The file appears under its name only when it is complete and on the disk; the same card and tensors always give the
     same bytes.
 
-    Args:
-        path: the file to write.
-        card: the model's card.
-        state_dicts: one for each network of the card.
-
     Raises:
         WeightsError: if the card is not valid, the tensors are not those of its networks, or the file cannot be
             written.
@@ -87,11 +82,7 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
 
 
 def save_fp16(model: Model, path: Path, card: ModelCard) -> str:
-    """Write a model with numbers of 16 bits, as ``card``; return the SHA-256 in the file.
-
-    Raises:
-        WeightsError: where a number is too large for 16 bits, or as ``save_model`` does.
-    """
+    """``save_model`` with numbers of 16 bits; raise WeightsError where one is too large for that."""
     states: dict[str, dict[str, Tensor]] = {}
     for name, network in model.networks.items():
         states[name] = {}
@@ -128,12 +119,8 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
     networks = _empty_networks(card)
     _check_tensors(path, card, _shapes(networks), tensors)
     for name, network in networks.items():
-        own = {
-            key.removeprefix(f"{name}."): tensor.float()
-            for key, tensor in tensors.items()
-            if key.startswith(f"{name}.")
-        }
-        network.load_state_dict(own, strict=True, assign=True)
+        keys = [key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]
+        network.load_state_dict({key: tensors[f"{name}.{key}"].float() for key in keys}, strict=True, assign=True)
         network.eval().to(target)
     return Model(card, networks, target, sha256)
 

@@ -101,9 +101,8 @@ class Checkpoint:
 def open_checkpoint(prefix: Path) -> Checkpoint:
     """Return the checkpoint whose index is ``prefix`` + ``.index``.
 
-    Raises:
-        WeightsError: if the index is missing, not an index, damaged, or of a kind that is not supported (compressed
-            blocks, big-endian or partitioned tensors, dtypes other than plain numbers).
+    Raise WeightsError if it is missing, not an index, damaged, or of a kind that is not supported (compressed blocks,
+    big-endian or partitioned tensors, dtypes other than plain numbers).
     """
     path = prefix.with_name(prefix.name + ".index")
     with reading(path), path.open("rb") as stream:
