@@ -1,11 +1,13 @@
 """Memory that runs out: the same work in smaller pieces, nothing lost and nothing twice."""
 
 import gc
+import re
 import weakref
 
 import pytest
 import torch
 
+from tests.matching import containing
 from vadis.device import NoMemoryError, Portion, in_portions
 from vadis.errors import DeviceError
 
@@ -49,12 +51,12 @@ def test_what_was_found_is_kept_and_said_once():
         list(in_portions(work, 32, portion, CPU, said.append))
     assert portion.size == 4
     assert len(done) == 3 * 8
-    assert said == ["memory is short on cpu: fewer frames go through at once from now on"]
+    assert len(said) == 1 and re.search(containing("cpu", "frames"), said[0])
 
 
 def test_it_gives_up_at_one():
     work, done = worker(0)
-    with pytest.raises(NoMemoryError, match="one of the windows at a time") as error:
+    with pytest.raises(NoMemoryError, match=containing("cpu", "windows")) as error:
         list(in_portions(work, 8, Portion(8, "windows"), CPU))
     assert done == []
     assert isinstance(error.value, DeviceError) and error.value.exit_code == 1 and error.value.hint

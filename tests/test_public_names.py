@@ -24,7 +24,7 @@ def test_all_is_exactly_what_is_visible_and_sorted():
 
 def test_names_come_from_the_rooms_they_are_said_to_live_in():
     from vadis import errors, flow, results
-    from vadis.inference.classify import classify
+    from vadis.inference import classify
     from vadis.weights import load
 
     assert vadis.classify is classify.classify and vadis.classify_many is classify.classify_many

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.flow.conftest import cheap_flow
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow import build_store
@@ -140,26 +141,26 @@ def test_a_damaged_file_of_the_store_is_named(store, video, instant_flow):
 def test_a_store_made_with_other_settings_is_refused(store, key, value):
     path = store.root / "settings.json"
     path.write_text(json.dumps({**SETTINGS, key: value}))
-    with pytest.raises(UsageError, match=f"{key}: {value!r}, now {SETTINGS[key]!r}"):
+    with pytest.raises(UsageError, match=containing(key, repr(value), repr(SETTINGS[key]))):
         FlowStore(store.root, create=True)
 
 
 def test_damaged_settings_are_refused(store):
     for content in ("{", "[" * 700 + "]" * 700):
         (store.root / "settings.json").write_text(content)
-        with pytest.raises(UsageError, match="damaged"):
+        with pytest.raises(UsageError, match=containing("settings.json")):
             FlowStore(store.root)
 
 
 def test_a_folder_with_something_else_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         FlowStore(tmp_path, create=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_store_is_made_only_when_asked_for(tmp_path):
-    with pytest.raises(UsageError, match="no flow store"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "store")):
         FlowStore(tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
@@ -183,7 +184,7 @@ def test_the_estimate_is_near(store, tmp_path, instant_flow):
 def test_too_little_room_is_said_before_the_work(store, video, instant_flow, monkeypatch):
     usage = shutil.disk_usage(store.root)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(VadisError, match=r"room for 0\.0 MB"):
+    with pytest.raises(VadisError, match=containing("0.0 MB")):
         estimate([video], store, CPU).check_space(store)
 
 
@@ -265,6 +266,6 @@ compute(print)
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
     record = build_store.write_mjpeg
     monkeypatch.setattr(build_store, "write_mjpeg", lambda path, chunks: (count + 1 for count in record(path, chunks)))
-    with pytest.raises(VadisError, match="other flow than was written"):
+    with pytest.raises(VadisError, match=containing(store.root)):
         fill(store, video)
     assert not store.has(video)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError, VideoError
@@ -180,7 +181,7 @@ def test_one_frame_is_labelled_by_rgb_alone(folder: Path, model: Model) -> None:
     path = write_video(folder / "frame.mp4", num_frames=1, size=(96, 64), seed=4)
     result = classify(path, model)
     assert (result.streams, result.flags) == (("rgb",), ("looped", "no_flow"))
-    with pytest.raises(VideoError, match="needs two") as caught:
+    with pytest.raises(VideoError) as caught:
         classify(path, model.only(("flow",)))
     assert caught.value.code == "too_short"
 
@@ -222,17 +223,17 @@ def test_flip_averages_with_the_mirror_image(folder: Path, model: Model) -> None
 
 
 @pytest.mark.parametrize(
-    ("sliding", "message"),
+    ("sliding", "fact"),
     [
-        (Sliding(segment_seconds=0.2), "at least 0.32 s"),
-        (Sliding(segment_seconds=float("nan")), "at least 0.32 s"),
-        (Sliding(window=8), "at least 9 frames"),
-        (Sliding(stride=4), "goes with a window"),
-        (Sliding(window=16, stride=0), "goes with a window"),
+        (Sliding(segment_seconds=0.2), "0.32"),
+        (Sliding(segment_seconds=float("nan")), "0.32"),
+        (Sliding(window=8), "9"),
+        (Sliding(stride=4), "stride"),
+        (Sliding(window=16, stride=0), "stride"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(model: Model, sliding: Sliding, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_what_cannot_be_is_refused_before_any_work(model: Model, sliding: Sliding, fact: str) -> None:
+    with pytest.raises(UsageError, match=containing(fact)):
         classify("there is no such file", model, sliding=sliding)
 
 
@@ -299,7 +300,7 @@ def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Mod
 def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path, model: Model) -> None:
     path = write_video(folder / "one-way.mp4", num_frames=10, size=(96, 64))
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
-    with pytest.raises(UsageError, match="tells left from right"):
+    with pytest.raises(UsageError, match=containing(own.card.name)):
         classify(path, own, flip=True)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
 from tests.synthetic import write_video
 from vadis.errors import UsageError
@@ -125,7 +126,7 @@ def test_one_set_per_window(model: Model, video: Path) -> None:
 
 def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model, video: Path) -> None:
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
-    with pytest.raises(UsageError, match="tells left from right"):
+    with pytest.raises(UsageError, match=containing(own.card.name)):
         features_of(video, own, flip=True)
 
 
@@ -137,7 +138,7 @@ def test_a_model_may_be_given_by_its_path(model: Model, video: Path, tmp_path: P
 
 
 def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:
-    with pytest.raises(UsageError, match="no layer named 'conv5'") as caught:
+    with pytest.raises(UsageError, match=containing("'conv5'")) as caught:
         extract_features(video, model, layer="conv5")
     assert caught.value.hint is not None
     assert all(layer in caught.value.hint for layer in LAYERS)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.plain_pass import plain_outputs, relative_difference
 from vadis.device import NoMemoryError
 from vadis.inference.predict import WHOLE_VIDEO, Sliding, completion, outputs, over_whole_video
@@ -124,7 +125,7 @@ def test_a_batch_of_windows_gives_what_they_give_one_by_one(model, clip, batch_s
 def test_where_one_frame_is_too_much_there_is_an_end(model, clip, monkeypatch):
     memory = Memory(monkeypatch)
     memory.most = 0.5
-    with pytest.raises(NoMemoryError, match="memory ran out on cpu with one of the frames at a time"):
+    with pytest.raises(NoMemoryError, match=containing("cpu", "frames")):
         ran(model, clip, WHOLE_VIDEO)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.inference.test_prefetch import Begun
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.device import NoMemoryError
 from vadis.errors import UsageError
@@ -187,7 +188,7 @@ def test_the_last_pass_may_leave_a_device_that_nobody_asked_for():
 
     found = list(each_prepared("ab", Begun, work, model, jobs=1, batches=Short(), notify=said.append))
     assert found == [("a", "a done"), ("b", "b done")]
-    assert (tried, said) == (["meta", "cpu"], ["memory ran out: on the CPU from now on"])
+    assert (tried, len(said)) == (["meta", "cpu"], 1)
 
 
 def test_a_video_is_answered_as_soon_as_its_windows_are(model):
@@ -223,6 +224,6 @@ def test_a_video_is_answered_as_soon_as_its_windows_are(model):
 
 
 def test_a_size_that_cannot_be():
-    with pytest.raises(UsageError, match="batch_size is 1 at least, got -1"):
+    with pytest.raises(UsageError, match=containing("batch_size", -1)):
         Batches(-1, CPU)
     assert Batches(0, torch.device("cuda")).across and not Batches(0, CPU).across

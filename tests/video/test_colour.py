@@ -84,6 +84,14 @@ def test_what_is_brighter_than_reference_white_is_white(transfer):
         assert (converted(frame)[0] == 255).all()
 
 
+@pytest.mark.parametrize("kind", ["gray10le", "gbrp10le"])
+@pytest.mark.parametrize("transfer", [PQ, UNSPECIFIED])
+def test_samples_with_more_bits_than_their_format_has_are_converted_to_something(transfer, kind):
+    """A damaged file may hold them, and swscale copies them where it does not scale."""
+    frame = frame_of([0xFFFF] * (1 if kind == "gray10le" else 3), kind, transfer=transfer)
+    assert ColourConverter().convert(frame, 64, 64).shape == (64, 64, 3)
+
+
 def test_primaries_of_the_screen_need_no_other_gamut():
     """PQ with the primaries of BT.709: grey levels aside, nothing but the curve changes."""
     luma, blue, red = 378, 457, 597

@@ -14,7 +14,7 @@ from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options, signals
 from vadis.cli.destinations import Destination, Place
-from vadis.cli.loading import fetching, find_inputs, load_chosen_or_stand_in
+from vadis.cli.loading import check_window, fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, show, stdout_console
 from vadis.cli.timeline import table
@@ -109,6 +109,7 @@ def classify(
         in_need = _one_that_needs_flow(sources, model, streams, device)
         begun = {} if ray else held.enter_context(_begun(fetched, jobs, in_need))
         where, to_keep = "cpu" if ray else device, to_file or bool(ray) or name not in _NAME_THE_MODEL
+        check_window(model, window, stride)
         loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
         from vadis.inference.classify import Sliding
 

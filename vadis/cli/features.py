@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, outputs, signals
-from vadis.cli.loading import find_inputs, load_chosen
+from vadis.cli.loading import check_window, find_inputs, load_chosen
 from vadis.cli.run import Run
 from vadis.cli.terminal import complain, show
 from vadis.cli.terminal import settings as terminal_settings
@@ -69,6 +69,7 @@ def features(
     paths = [source.path for source in found if source.error is None]
     target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
     with outputs.new_folder(output):
+        check_window(model, window, stride)
         loaded = load_chosen(model, streams, device, offline)
 
         from vadis.inference.features import features_of_many, settings_of

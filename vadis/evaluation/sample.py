@@ -73,7 +73,7 @@ class Comparison:
 def published_outputs(family: str, stream: str) -> Outputs:
     """The published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
     name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
-    text = resources.files("vadis.weights").joinpath("sample_outputs").joinpath(name).read_text(encoding="utf-8")
+    text = resources.files("vadis.evaluation").joinpath("sample_outputs").joinpath(name).read_text(encoding="utf-8")
     head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
     top = []
     for line in lines:
@@ -84,7 +84,7 @@ def published_outputs(family: str, stream: str) -> Outputs:
 
 def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress, notify: Notify) -> dict[str, Path]:
     """The sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
-    otherwise = "give the arrays by --rgb FILE.npy and --flow FILE.npy"
+    otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
         stream: ensure_downloaded(
             "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, fallback_hint=otherwise

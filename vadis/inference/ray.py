@@ -50,6 +50,7 @@ NETWORK_CPUS, PREPARING_CPUS = 0.501, 0.2  # asked for, not used. So what was on
 LOOK_SECONDS, LOST_SECONDS = 5, 600  # between looks at the cluster; without a record, while it has too few places
 CONNECT_SECONDS = 10
 _NO_CLUSTER_HINT = 'start one by `ray start --head`, or give `address="local"`'
+_NOT_STARTED_HINT = "its logs tell why (/tmp/ray/session_latest/logs); leave `address` out to do without Ray"
 _GO_ON_HINT = "the same command goes on where it stopped"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -210,9 +211,10 @@ def _connected(address: str) -> Iterator[Any]:
     own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
     try:
         ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = "" if address is None else f" at {address}"
-        raise VadisError(f"there is no Ray cluster{where}", _NO_CLUSTER_HINT) from error
+    except Exception as error:  # Ray raises bare ones where a node of its own does not start
+        if address == LOCAL:
+            raise VadisError(f"Ray cannot be started here: {_last_line(error)}", _NOT_STARTED_HINT) from error
+        raise VadisError(f"there is no Ray cluster at {address}", _NO_CLUSTER_HINT) from error
     finally:
         for signum, handler in handlers.items():  # Ray has its own for SIGTERM
             signal.signal(signum, handler)
@@ -245,8 +247,11 @@ def _explained(error: BaseException) -> VadisError:
         if isinstance(cause, VadisError):
             return VadisError(cause.message, cause.hint)
         cause = getattr(cause, "cause", None) or cause.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return VadisError(f"the Ray cluster cannot go on: {lines[-1][:300]}", _GO_ON_HINT)
+    return VadisError(f"the Ray cluster cannot go on: {_last_line(error)}", _GO_ON_HINT)
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
 
 class _Labeller:

@@ -79,7 +79,7 @@ class Recipe:
     def __post_init__(self) -> None:
         fault = _fault(self)
         if fault is not None:
-            hint = "correct it where it was set: by --set, or in the recipe's file"
+            hint = "correct it where it was set: by `changes`, or in the recipe's file"
             raise UsageError(f"the recipe {self.name} cannot be used: {fault}", hint)
 
     def to_json(self) -> dict[str, Any]:

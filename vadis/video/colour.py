@@ -14,7 +14,7 @@ Grey of limited range is stretched; swscale takes all grey as full range.
 Matrices that swscale does not know are replaced by the nearest that it knows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import Picture
 
 Floats = NDArray[np.float32]
+Samples = NDArray[np.uint16]
 
 # Flags of FFmpeg's libswscale/swscale.h: SWS_BILINEAR, whose filter widens where pictures become smaller, so that
 # nothing aliases; SWS_ACCURATE_RND and SWS_BITEXACT, with which every processor gives the same result.
@@ -40,18 +41,8 @@ _PQ, _HLG = 16, 18
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 
-_WEIGHTS: Mapping[int, tuple[float, float]] = MappingProxyType(
-    {
-        _BT709: (0.2126, 0.0722),
-        _UNSPECIFIED: (0.299, 0.114),  # as swscale takes it
-        4: (0.30, 0.11),  # FCC
-        _BT601: (0.299, 0.114),
-        6: (0.299, 0.114),
-        _SMPTE240M: (0.212, 0.087),
-        _BT2020: (0.2627, 0.0593),
-    }
-)
-"""The share of red and of blue in luma, by the number of the matrix: all that swscale converts."""
+_CONVERTED = (_BT709, _UNSPECIFIED, 4, _BT601, 6, _SMPTE240M, _BT2020)
+"""The matrices that swscale converts; 4 is FCC's, 6 is again BT.601's, as which it takes unspecified ones too."""
 
 _NEAREST: Mapping[int, int] = MappingProxyType(
     {
@@ -87,7 +78,8 @@ _D65 = (0.3127, 0.3290)
 _REFERENCE_WHITE = 203.0  # cd/m² (ITU-R BT.2408)
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m² of the nominal display, and the system gamma that belongs to it (BT.2100)
 _DISPLAY_GAMMA = 2.4  # ITU-R BT.1886
-_LEVELS = 1 << 14  # of tables: a sixteenth of a step of 10 bits, and at most a quarter of one of the 8 bits given
+_BITS = 16  # of samples after scaling, by which tables are looked up
+_DROPPED_BITS = 13  # of light as float32, to look up its signal: the 10 bits kept of its fraction err by 0.05 of 255
 _BLOCK_PIXELS = 1 << 14  # converted at once: what is between then stays in the processor's cache
 
 
@@ -114,6 +106,7 @@ class ColourConverter:
         self.is_hdr = False
         self.is_approximated = False
         self._reformatter = VideoReformatter()
+        self._scratch = _Scratch(0)
 
     def convert(self, frame: av.VideoFrame, width: int, height: int) -> Picture:
         """The frame as uint8 RGB (height, width, 3).
@@ -125,32 +118,22 @@ class ColourConverter:
         self.is_approximated |= matrix is not None
         if is_hdr(frame):
             self.is_hdr = True
-            return self._convert_samples(frame, width, height, matrix, _Display(frame.color_trc, frame.color_primaries))
+            unstated = frame.colorspace == _UNSPECIFIED  # ITU-R BT.2100 knows no other matrix
+            samples = self._samples(frame, width, height, _BT2020 if unstated else matrix)
+            if self._scratch.index.size < 3 * max(width, _BLOCK_PIXELS):
+                self._scratch = _Scratch(3 * max(width, _BLOCK_PIXELS))
+            return _shown(frame, samples, self._scratch)
         if _is_grey(frame) and frame.color_range == _LIMITED_RANGE:
-            return self._convert_samples(frame, width, height, matrix, _to_8_bits)
+            table = np.rint(255 * _signals(*_black_and_white(frame))).astype(np.uint8)
+            return np.stack([table[each] for each in self._samples(frame, width, height, matrix)], axis=-1)
         return np.asarray(self._scaled(frame, width, height, "rgb24", matrix).to_ndarray(), dtype=np.uint8)
 
-    def _convert_samples(
-        self,
-        frame: av.VideoFrame,
-        width: int,
-        height: int,
-        matrix: int | None,
-        show: Callable[[Floats], NDArray[np.uint8]],
-    ) -> Picture:
-        """Scale with 16 bits; ``show`` makes R, G, B of 8 bits of R', G', B' in [0, 1], (3, pixels) both."""
-        kind = "gray16le" if _is_grey(frame) else "gbrp16le" if _is_rgb(frame) else "yuv444p16le"
+    def _samples(self, frame: av.VideoFrame, width: int, height: int, matrix: int | None) -> list[Samples]:
+        """Green, blue and red of a frame, (height, width) each, with 16 bits; thrice the same where it is grey."""
+        kind = "gray16le" if _is_grey(frame) else "gbrp16le"
         planes = self._scaled(frame, width, height, kind, matrix).planes
-        samples = np.stack([np.frombuffer(memoryview(plane), "<u2").reshape(height, -1)[:, :width] for plane in planes])
-        samples = samples.reshape(len(samples), -1)  # (planes, pixels)
-        to_signal, at_zero = _signal_matrix(frame, frame.colorspace if matrix is None else matrix)
-        found = np.empty((3, width * height), np.uint8)
-        for first in range(0, width * height, _BLOCK_PIXELS):
-            block = slice(first, first + _BLOCK_PIXELS)
-            signal = to_signal @ samples[:, block].astype(np.float32) + at_zero
-            found[:, block] = show(np.clip(signal, 0, 1, out=signal))
-        picture: Picture = found.reshape(3, height, width).transpose(1, 2, 0)
-        return picture
+        samples = [np.frombuffer(memoryview(plane), "<u2").reshape(height, -1)[:, :width] for plane in planes]
+        return samples * (3 // len(samples))
 
     def _scaled(self, frame: av.VideoFrame, width: int, height: int, kind: str, matrix: int | None) -> av.VideoFrame:
         try:
@@ -188,7 +171,7 @@ def is_hdr(frame: av.VideoFrame) -> bool:
 def _replacement(frame: av.VideoFrame) -> int | None:
     """The matrix to take instead of the frame's own, None where that can be converted."""
     matrix = frame.colorspace
-    if matrix in _WEIGHTS or _is_rgb(frame) or _is_grey(frame):
+    if matrix in _CONVERTED or _is_rgb(frame) or _is_grey(frame):
         return None
     if matrix in _DERIVED:
         return _NEAREST_TO_PRIMARIES.get(frame.color_primaries, _BT709)
@@ -203,63 +186,67 @@ def _is_rgb(frame: av.VideoFrame) -> bool:
     return frame.format.is_rgb or frame.format.has_palette
 
 
-def _signal_matrix(frame: av.VideoFrame, matrix: int) -> tuple[Floats, Floats]:
-    """What makes R', G', B', of which [0, 1] is black to white, of a frame's samples with 16 bits.
-
-    Returns:
-        The matrix (3, planes) and what is added, (3, 1). Planes are Y, Cb, Cr, or G, B, R, or grey.
-    """
-    bits = min(16, frame.format.components[0].bits)
-    is_full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj") or _is_rgb(frame)
-    full = float(((1 << bits) - 1) << (16 - bits))  # swscale shifts samples to the left
-    black, white, chroma = (0.0, full, full) if is_full else (16 * 256.0, 235 * 256.0, 224 * 256.0)
-    if _is_rgb(frame):
-        rows, zero = np.eye(3)[[2, 0, 1]] / white, [0.0, 0.0, 0.0]
-    elif _is_grey(frame):
-        rows, zero = np.ones((3, 1)) / (white - black), [black]
-    else:
-        red, blue = _WEIGHTS[_BT2020 if matrix == _UNSPECIFIED and is_hdr(frame) else matrix]  # as ITU-R BT.2100 has it
-        green = 1 - red - blue
-        rows = np.array(
-            [
-                [1 / (white - black), 0, 2 * (1 - red) / chroma],
-                [
-                    1 / (white - black),
-                    -2 * (1 - blue) * blue / green / chroma,
-                    -2 * (1 - red) * red / green / chroma,
-                ],
-                [1 / (white - black), 2 * (1 - blue) / chroma, 0],
-            ]
-        )
-        zero = [black, 32768.0, 32768.0]
-    return rows.astype(np.float32), np.asarray(-(rows @ zero)[:, None], np.float32)
+def _black_and_white(frame: av.VideoFrame) -> tuple[int, int]:
+    """The samples that are black and white after scaling; swscale adds bits as zeros, and stretches no grey."""
+    if frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj") or _is_rgb(frame):
+        bits = min(_BITS, frame.format.components[0].bits)
+        return 0, ((1 << bits) - 1) << (_BITS - bits)
+    black, white = (16, 235) if _is_grey(frame) else (0, 255)
+    return black << (_BITS - 8), white << (_BITS - 8)
 
 
-def _to_8_bits(signal: Floats) -> NDArray[np.uint8]:
-    return np.rint(255 * signal).astype(np.uint8)
+def _signals(black: int, white: int) -> NDArray[np.float64]:
+    """The signal, [0, 1] from black to white, by the sample."""
+    return np.clip((np.arange(1 << _BITS) - black) / (white - black), 0, 1)
 
 
-class _Display:
-    """Shows a signal of high dynamic range (3, pixels) as one of BT.709 with 8 bits."""
+class _Scratch:
+    """Memory kept from frame to frame: to ask the system for it takes as long as half of the arithmetic."""
 
-    def __init__(self, transfer: int, primaries: int) -> None:
-        self._light, self._encoded = _light_table(transfer), _encoding_table()
-        self._gamut = _to_bt709(primaries if primaries in _CHROMATICITIES else _BT2020)
+    def __init__(self, size: int) -> None:
+        self.index = np.empty(size, np.intp)  # take is twice as fast with these indices as with smaller ones
+        self.linear, self.light = np.empty(size, np.float32), np.empty(size, np.float32)
 
-    def __call__(self, signal: Floats) -> NDArray[np.uint8]:
-        # take is twice as fast with indices of the machine's own type as with smaller ones.
-        light = self._gamut @ self._light.take((signal * (_LEVELS - 1)).astype(np.intp))
-        root = np.sqrt(np.clip(light, 0, 1, out=light), out=light)
-        encoded: NDArray[np.uint8] = self._encoded.take((root * (_LEVELS - 1)).astype(np.intp))
-        return encoded
+
+def _shown(frame: av.VideoFrame, samples: list[Samples], scratch: _Scratch) -> Picture:
+    """A frame of high dynamic range as the picture of BT.709 with 8 bits."""
+    lights, signals = _light_table(frame.color_trc, *_black_and_white(frame)), _signal_table()
+    gamut = _to_bt709(frame.color_primaries if frame.color_primaries in _CHROMATICITIES else _BT2020)[:, [1, 2, 0]]
+    height, width = samples[0].shape
+    picture = np.empty((height, width, 3), np.uint8)
+    num_rows = max(1, _BLOCK_PIXELS // width)
+    for top in range(0, height, num_rows):
+        rows = picture[top : top + num_rows]
+        index = scratch.index[: rows.size].reshape(3, -1)
+        linear, light = (each[: rows.size].reshape(3, -1) for each in (scratch.linear, scratch.light))
+        np.stack([each[top : top + num_rows] for each in samples], out=index.reshape(3, -1, width))
+        lights.take(index, out=linear, mode="clip")  # by default it would copy; there is nothing to clip
+        np.matmul(gamut, linear, out=light)
+        np.right_shift(light.view(np.uint32), _DROPPED_BITS, out=index, casting="unsafe")
+        np.stack(list(signals.take(index).reshape(3, -1, width)), axis=-1, out=rows)
+    return picture
 
 
 @lru_cache
-def _light_table(transfer: int) -> Floats:
-    """Light, 1 at reference white, by the signal in ``_LEVELS`` steps from 0 to 1."""
-    signal = np.linspace(0, 1, _LEVELS)
+def _light_table(transfer: int, black: int, white: int) -> Floats:
+    """Light, 1 at reference white, by the sample."""
+    signal = _signals(black, white)
     light = _pq_to_light(signal) if transfer == _PQ else _hlg_to_light(signal)
     return np.asarray(light / _REFERENCE_WHITE, np.float32)
+
+
+@lru_cache
+def _signal_table() -> NDArray[np.uint8]:
+    """Signals of 8 bits by the first bits of light as float32: sign, exponent, and a part of the fraction.
+
+    So steps are finer the darker it is; what is negative, beyond the half of all numbers, is black.
+    """
+    table = np.zeros(1 << (32 - _DROPPED_BITS), np.uint8)
+    one = int(np.float32(1).view(np.uint32)) >> _DROPPED_BITS
+    middles = ((np.arange(one, dtype=np.uint32) << _DROPPED_BITS) + (1 << (_DROPPED_BITS - 1))).view(np.float32)
+    table[:one] = np.rint(255 * middles ** (1 / _DISPLAY_GAMMA))
+    table[one : len(table) // 2] = 255
+    return table
 
 
 def _pq_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -276,12 +263,6 @@ def _hlg_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     return np.asarray(_HLG_PEAK * scene**_HLG_GAMMA)
-
-
-@lru_cache
-def _encoding_table() -> NDArray[np.uint8]:
-    """Signals of 8 bits by the square root of light, whose equal steps are fine enough near black."""
-    return np.rint(255 * np.linspace(0, 1, _LEVELS) ** (2 / _DISPLAY_GAMMA)).astype(np.uint8)
 
 
 @lru_cache

@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from vadis.errors import UsageError, VideoError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FLAGS = {
     "synthetic_timestamps": "timestamps were missing, wrong or started again; those frames follow the ones before",
@@ -164,7 +165,7 @@ class VideoFacts:
     first_seconds: float = 0.0
 
 
-Picture = NDArray[np.uint8]  # (H, W, 3), RGB; or (H, W), grey
+Picture: TypeAlias = "NDArray[np.uint8]"  # (H, W, 3), RGB; or (H, W), grey
 
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"

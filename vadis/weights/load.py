@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError
 from vadis.files import temporary_beside
-from vadis.models import Model
+from vadis.models import Model, ModelCard
 from vadis.weights import cache
 from vadis.weights.cache import Notify, write_error
-from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS, TensorSums, unknown_model
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, TensorSums, unknown_model
 from vadis.weights.convert import convert
 from vadis.weights.download import Progress, ensure_downloaded, is_offline
 from vadis.weights.labels import published_labels
-from vadis.weights.model_file import load_model_file
+from vadis.weights.model_file import load_model_file, read_card
 from vadis.weights.tf_checkpoint import crc32c
 
 
@@ -64,6 +65,17 @@ def load_model(
     return model
 
 
+def card_here(name_or_path: str) -> ModelCard | None:
+    """Return the card of the model that ``load_model`` would load; None where its file is not here, or damaged."""
+    if name_or_path in WEIGHTS:
+        path = cache.model_path(name_or_path)
+    else:
+        path = SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
+    with suppress(WeightsError):
+        return read_card(path)
+    return None
+
+
 def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
     """Return ``model``, loaded first where it is a name or a path; raise UsageError for anything else."""
     if isinstance(model, Model):
@@ -89,7 +101,12 @@ def fetch_model(
 
 
 def verify_model(name: str) -> str:
-    """Return the SHA-256 of a published model in the cache; raise WeightsError if it is not there, damaged or other."""
+    """Return the SHA-256 of a published model in the cache, or of one that comes with vadis.
+
+    Raise WeightsError if it is not there, damaged, or another model.
+    """
+    if name in SHIPPED:
+        return load_model_file(SHIPPED[name].path).sha256 or ""
     path = cache.model_path(name)
     if not cache.is_file(path):
         raise WeightsError(f"{name} is not in the cache ({path})", hint=f"`vadis weights download {name}` fetches it")
@@ -124,7 +141,7 @@ def _load_published(
 def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Notify) -> None:
     """Download, convert, verify; only then the model file gets its name."""
     published = WEIGHTS[name]
-    hint = f"take {STAND_IN}, which comes with vadis; or copy {path.name} from another machine's cache to {path}"
+    hint = f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}"
     ensure_downloaded(name, published.files, offline=offline, progress=progress, notify=notify, fallback_hint=hint)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
     try:
