@@ -79,11 +79,7 @@ def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
 
 
 def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> Estimate:
-    """Return what it will take to compute the flow of ``videos``; videos that cannot be read count nothing.
-
-    Raises:
-        VadisError: where the store cannot be written.
-    """
+    """Return what it will take to compute the flow of ``videos``; videos that cannot be read count nothing."""
     lengths: list[int] = []
     trials: list[tuple[float, ...]] = []
     with Decoders() as decoders:

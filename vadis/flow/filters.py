@@ -70,9 +70,8 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 def resize(source: Image, target: Image, step_y: float, step_x: float, beyond: float) -> None:
     """Sample ``source`` (H, W) bilinearly on the grid of ``target``; borders are replicated.
 
-    Steps are in source pixels per target pixel; pixel centres lie at halves. ``beyond`` is the weight (0 or 1) with
-    which a position beyond the last pixel takes the difference to its left neighbour: OpenCV takes the last pixel
-    itself (0) when it enlarges, and the neighbour plus the whole difference (1) when it shrinks.
+    Steps are in source pixels per target pixel; pixel centres lie at halves. ``beyond`` is the weight with which a
+    position beyond the last pixel takes the difference to its left neighbour: OpenCV's is 0 when it enlarges, else 1.
     """
     height, width = source.shape
     left, right = np.empty(target.shape[1], np.intp), np.empty(target.shape[1], np.intp)

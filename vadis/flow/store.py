@@ -82,13 +82,7 @@ def dequantize(levels: Levels) -> NDArray[np.float32]:
 
 
 def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
-    """Write pictures uint8 (T, H, W), chunk by chunk, as a video of 25 frames per second.
-
-    Yield the number of pictures so far after every chunk. The file is whole when there are no more.
-
-    Raises:
-        VadisError: where the disk does not take them.
-    """
+    """Write pictures uint8 (T, H, W) as a video of 25 frames per second; yield their number after every chunk."""
     num_frames = 0
     try:
         with av.open(f"file:{path.absolute()}", "w", format="mp4") as container:
@@ -121,11 +115,7 @@ def _frame(picture: Levels, index: int) -> av.VideoFrame:
 
 
 class FlowStore:
-    """The store in the folder ``root``.
-
-    Args:
-        root: the folder.
-        create: make it where it does not exist, or is empty.
+    """The store in the folder ``root``, made with ``create`` where that does not exist, or is empty.
 
     Raises:
         UsageError: there is no store and ``create`` is False, the folder holds something else, or the store was made
@@ -164,15 +154,9 @@ class FlowStore:
         return dequantize(self.read_levels(video, start_frame, num_frames))
 
     def read_levels(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
-        """Return the flow of some frames of a video as it is stored, for ``dequantize``; only these are decoded.
+        """Return the flow of some frames as it is stored, uint8 (T, 2, H, W), axis 1 = (dx, dy); no others are decoded.
 
-        Args:
-            video: the file that the flow was computed from.
-            start_frame: the first.
-            num_frames: how many, or None for all to the end; fewer come back where the video ends before.
-
-        Returns:
-            uint8 (T, 2, H, W), axis 1 = (dx, dy); the short side 256.
+        ``num_frames`` None: all to the end; fewer come back where the video ends before.
 
         Raises:
             VideoError: ``not_found`` where there is none, and whatever can be wrong with a file.

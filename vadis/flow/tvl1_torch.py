@@ -1,14 +1,12 @@
 """TV-L1 optical flow on any device of PyTorch with float64: many pairs of frames at once.
 
 The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. Pairs converge after
-different numbers of iterations: a finished pair is held by a mask on the device. The host does not wait for the device
-to learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when it asks again.
+different numbers of iterations: a finished pair is held by a mask on the device.
 
-On CUDA a scale is one kernel of ``tvl1_triton``, which moves a tenth of the bytes; the same steps here are for any
+On CUDA a scale is one kernel of ``tvl1_triton``, which moves a tenth of the bytes; the plain steps here are for any
 other device, for a PyTorch without Triton (Windows), and what that kernel is compared with.
 """
 
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
@@ -43,11 +41,11 @@ from vadis.flow.tvl1_cpu import (
 
 PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
 PIXELS_OF_KERNELS = 24_000_000  # likewise with Triton's kernels, 93 bytes each, 2.2 GB: fewer launches for each pair
-LOOK_EVERY = 4  # inner iterations between two looks of the host
+CHECK_EVERY = 4  # inner iterations between two checks whether any pair still moves, for which the host waits
 
 
 def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
-    """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1`` says it."""
+    """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1``."""
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
     where = torch.device(device)
     pixels = PIXELS_OF_KERNELS if has_kernels(where) else PIXELS_AT_ONCE
@@ -55,48 +53,16 @@ def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.N
     flow = torch.empty(num_pairs, 2, height, width, pin_memory=where.type == "cuda")
     with torch.inference_mode():
         for start in range(0, num_pairs, batch):
-            frames = _on_device(gray[start : start + batch + 1], where).float()  # B + 1, H, W
-            flow[start : start + batch].copy_(_flow_of_pairs(frames))
+            frames = torch.from_numpy(gray[start : start + batch + 1])  # B + 1, H, W
+            on_device = (frames.pin_memory() if where.type == "cuda" else frames).to(where, non_blocking=True)
+            flow[start : start + batch].copy_(_flow_of_pairs(on_device.float()))
     result: npt.NDArray[np.float32] = flow.numpy()
     return result
 
 
-def _on_device(gray: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    frames = torch.from_numpy(gray)
-    return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)
-
-
-class _Looks:
-    """Which pairs still move, as the host learns it. On CUDA that is what was so at the look before.
-
-    So the device always has the iterations between two looks to do while the host looks; those that are done too many
-    change nothing, because every pair is held by its mask. Without any wait the host would order all 300 iterations
-    before the first answer is there.
-    """
-
-    def __init__(self) -> None:
-        self._earlier: tuple[torch.cuda.Event, Tensor] | None = None
-
-    def which_move(self, moving: Tensor) -> Tensor | None:
-        """``moving`` (B,), or on CUDA what this was told the last time; None at the first time."""
-        if not moving.is_cuda:
-            return moving
-        earlier, self._earlier = self._earlier, self._asked(moving)
-        if earlier is None:
-            return None
-        earlier[0].synchronize()
-        return earlier[1]
-
-    def _asked(self, moving: Tensor) -> tuple[torch.cuda.Event, Tensor]:
-        answer = torch.empty(moving.shape, dtype=torch.bool, pin_memory=True).copy_(moving, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record(torch.cuda.current_stream(moving.device))
-        return arrived, answer
-
-
 @cache  # asked at every scale of every batch
 def has_kernels(device: torch.device) -> bool:
-    """Whether ``tvl1_triton`` runs there: an NVIDIA device of compute capability 8.0 on, and Triton installed."""
+    """Return whether ``tvl1_triton`` runs there: NVIDIA, of compute capability 8.0 on, and Triton installed."""
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -118,7 +84,7 @@ def _flow_of_pairs(frames: Tensor) -> Tensor:
 
 
 def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """All warps of one scale: u (B, 2, H, W), images (B, H, W)."""
+    """Run all warps of one scale: u (B, 2, H, W), images (B, H, W)."""
     height, width = first.shape[1:]
     channels, threshold = _with_gradients(second), float(stop_threshold(height, width))
     if has_kernels(u.device):
@@ -128,7 +94,7 @@ def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
     p = u.new_zeros(len(u), 2, 2, height, width)  # B, component of u, direction of its gradient, H, W
     for _ in range(WARPS):
         gradient, rho = _warp(channels, first, u)
-        u, p = _iterate(u, p, gradient, rho, threshold, _Looks().which_move)
+        u, p = _iterate(u, p, gradient, rho, threshold)
     return u
 
 
@@ -139,10 +105,8 @@ def _warp(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     return gradient, values[:, 0] - gradient[:, 0] * u[:, 0] - gradient[:, 1] * u[:, 1] - first
 
 
-def _iterate(
-    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, threshold: float, which_move: Callable[[Tensor], Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """The outer and inner iterations between two warps; each pair stops when its u hardly changes any more."""
+def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Run the iterations between two warps; each pair stops when its u hardly changes any more."""
     square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]  # B, H, W
     moving = torch.ones(len(u), dtype=torch.bool, device=u.device)
     for _ in range(OUTER_ITERATIONS):
@@ -154,13 +118,13 @@ def _iterate(
             u = torch.where(moving[:, None, None, None], new, u)
             p = torch.where(moving[:, None, None, None, None], _update_p(u, p), p)
             moving = moving & (change > threshold)
-            if inner % LOOK_EVERY == 0 and (seen := which_move(moving)) is not None and not seen.any():
+            if inner % CHECK_EVERY == 0 and not moving.any():
                 return u, p
     return u, p
 
 
 def _update_u(u: Tensor, p: Tensor, gradient: Tensor, square: Tensor, rho: Tensor) -> Tensor:
-    """u towards the data term's optimum within its bounds, then along the divergence of p."""
+    """Move u towards the data term's optimum within its bounds, then along the divergence of p."""
     l_t = float(L_T)
     rho = rho + (gradient[:, 0] * u[:, 0] + gradient[:, 1] * u[:, 1])
     bound = l_t * square
@@ -170,7 +134,7 @@ def _update_u(u: Tensor, p: Tensor, gradient: Tensor, square: Tensor, rho: Tenso
 
 
 def _divergence(p: Tensor) -> Tensor:
-    """Backward differences of p (B, 2, 2, H, W), nothing outside; the first column is summed in OpenCV's order."""
+    """Return backward differences of p (B, 2, 2, H, W), nothing outside; the first column in OpenCV's order."""
     across, down = p[:, :, 0], p[:, :, 1]  # B, 2, H, W
     result = (across - pad(across, (1, 0))[..., :-1]) + (down - pad(down, (0, 0, 1, 0))[..., :-1, :])
     result[..., 1:, 0] = (across[..., 1:, 0] + down[..., 1:, 0]) - down[..., :-1, 0]
@@ -178,7 +142,7 @@ def _divergence(p: Tensor) -> Tensor:
 
 
 def _update_p(u: Tensor, p: Tensor) -> Tensor:
-    """p a step along the gradient of u, shrunk where that is steep."""
+    """Move p a step along the gradient of u, shrunk where that is steep."""
     gradient = torch.zeros_like(p)
     torch.sub(u[..., :, 1:], u[..., :, :-1], out=gradient[:, :, 0, :, :-1])
     torch.sub(u[..., 1:, :], u[..., :-1, :], out=gradient[:, :, 1, :-1, :])
@@ -187,7 +151,7 @@ def _update_p(u: Tensor, p: Tensor) -> Tensor:
 
 
 def _median(u: Tensor) -> Tensor:
-    """5×5 medians, borders replicated, by the exchanges of ``vadis.flow.filters``."""
+    """Return 5×5 medians, borders replicated, by the exchanges of ``vadis.flow.filters``."""
     height, width = u.shape[2:]
     wide = pad(u, (MARGIN, MARGIN, MARGIN, MARGIN), mode="replicate")
     rows = [wide[..., row : row + height, :] for row in range(SIZE)]
@@ -228,7 +192,7 @@ def _sample(channels: Tensor, u: Tensor) -> Tensor:
 
 
 def _place_taps(position: Tensor, last_start: int) -> tuple[Tensor, list[Tensor]]:
-    """Where the four taps of a position begin in the padded image, and their weights."""
+    """Return where the four taps of a position begin in the padded image, and their weights."""
     whole = position.floor()
     t = position - whole
     rest, a, one = 1 - t, float(SHARPNESS), torch.ones_like(t)
@@ -240,7 +204,7 @@ def _place_taps(position: Tensor, last_start: int) -> tuple[Tensor, list[Tensor]
 
 
 def _weighted_sum(values: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """Σ values (B, 3, H, W) · weights (B, H, W), every step rounded once."""
+    """Return Σ values (B, 3, H, W) · weights (B, H, W), every step rounded once."""
     total = values[0] * weights[0][:, None]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = _fma(value, weight[:, None], total)
@@ -248,7 +212,7 @@ def _weighted_sum(values: list[Tensor], weights: list[Tensor]) -> Tensor:
 
 
 def _fma(a: Tensor, b: Tensor | float, c: Tensor) -> Tensor:
-    """a · b + c in float32, rounded once (products are exact in float64)."""
+    """Return a · b + c in float32, rounded once (products are exact in float64)."""
     return (a.double() * b + c.double()).float()
 
 
@@ -263,7 +227,7 @@ def _resize(images: Tensor, shape: tuple[int, int], steps: tuple[float, float], 
 
 
 def _neighbours(count: int, step: float, size: int, beyond: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each target pixel the two source pixels around it and the weight (float32) of the second."""
+    """Return for each target pixel the two source pixels around it and the weight (float32) of the second."""
     position = (torch.arange(count, dtype=torch.float64) + 0.5) * step - 0.5
     first = position.floor()
     weight = (position - first).float()

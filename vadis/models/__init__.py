@@ -6,7 +6,8 @@ inception      Inception-v1 in 2D, (c), and the inflation of ImageNet's weights
 lstm (a), c3d (b), fused (d)                    cpu_kernels    fast convolution (Winograd) and pooling on the CPU
 """
 
-import torch
+from typing import cast
+
 from torch import nn
 
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
@@ -35,11 +36,6 @@ __all__ = [
 STREAM_CHANNELS = {name: stream.channels for name, stream in STREAMS.items()}
 TEST_FRAMES = 250  # 10 s (table 1)
 MIDDLE_OF_TEN = slice(5, None, 10)  # the RGB frame of a snippet of ten frames of flow is the one in its middle
-
-
-def _fold_i3d(network: nn.Module, device: torch.device) -> InferenceForm:
-    assert isinstance(network, I3D)
-    return FoldedI3D(network, device)
 
 
 MODELS: dict[str, Architecture] = {
@@ -118,7 +114,7 @@ MODELS: dict[str, Architecture] = {
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         layers=LAYERS,
-        fold=_fold_i3d,
+        fold=lambda network, device: FoldedI3D(cast(I3D, network), device),
     ),
 }
 """Every architecture by the name that ``--arch`` takes."""

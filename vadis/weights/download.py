@@ -144,10 +144,11 @@ def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
             return False
         if file.size in (None, path.stat().st_size) and _has_published_content(path, file):
             return True
-        what = f"{path} is not the published file, or is damaged"
         if offline:
-            raise WeightsError(what, hint=f"it should be {_urls(file)[0]}; delete it")
-        notify(f"{what}: renamed to {cache.set_aside(path).name}, fetched again")
+            hint = f"it should be {_urls(file)[0]}; delete it"
+            raise WeightsError(f"{path} is not the published file, or is damaged", hint)
+        aside = cache.set_aside(path).name
+        notify(f"{path} is not the published file, or is damaged: renamed to {aside}, fetched again")
     except OSError as error:
         message = f"{path} cannot be read or renamed: {error.strerror}"
         raise WeightsError(message, hint="set VADIS_CACHE to another folder") from error

@@ -127,14 +127,14 @@ def _load_published(
         if is_offline() if offline is None else offline:
             hint = f"`vadis weights download {name}` makes it again, on line"
             raise WeightsError(damage.message, hint=hint) from damage
-        with cache.download_lock(name, notify or _silent):
+        notify = notify or _silent
+        with cache.download_lock(name, notify):
             if _identity(path) == before:  # no other process has replaced it
                 try:
                     aside = cache.set_aside(path)
                 except OSError as error:
                     raise write_error(path, None, error) from error
-                words = f"{damage.message}; it was renamed to {aside.name}, and the model is fetched again"
-                (notify or _silent)(words)
+                notify(f"{damage.message}; it was renamed to {aside.name}, and the model is fetched again")
     return _load_verified(name, fetch(), device)
 
 
