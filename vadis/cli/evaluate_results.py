@@ -40,7 +40,7 @@ def keep_metrics(
 
     classes, architecture = model.card.labels, MODELS[model.card.architecture]
     networks = tuple(architecture.networks(model.card.streams))
-    found = metrics(answers, classes, networks, architecture.averages)
+    found = metrics(answers, classes, networks, architecture.score_fusion)
     values = summary(
         found,
         classes,

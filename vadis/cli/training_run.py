@@ -141,7 +141,7 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     streams = row.streams if asked.streams == "both" else (asked.streams,)
     if not set(streams) <= set(row.streams):
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
-    runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
+    runs = row.networks(streams) if asked.mode == "fixed" else row.training_groups(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
     from_imagenet = asked.start == IMAGENET
     imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline, option=option) if from_imagenet else None

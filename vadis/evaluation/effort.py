@@ -176,7 +176,7 @@ def training_effort(architecture: str, dataset: str, split: int, begun: str, str
     """
     classes, row = SIZES[dataset].num_classes, MODELS[architecture]
     sizes, flops, checkpoints = network_sizes(architecture, streams, classes), 0.0, 0.0
-    for run, taken in row.runs(streams).items():
+    for run, taken in row.training_groups(streams).items():
         recipe = find_recipe(default_recipe(architecture, dataset, run, begun))
         networks = row.networks(taken)
         flops += training_flops(architecture, taken) * recipe.batch_size * recipe.steps

@@ -123,7 +123,7 @@ def _wanted(cells: Iterable[Cell], found: Found) -> dict[_Work, tuple[Cell, ...]
     for cell in cells:
         for split in splits_missing(cell, found):
             work = _Work(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
-            alone = cell.column if MODELS[cell.architecture].meet == "network" else ""  # each column is a network
+            alone = cell.column if MODELS[cell.architecture].fusion == "in_network" else ""  # each column is a network
             groups.setdefault((work, alone), {}).setdefault(cell.column, []).append(cell)
     return {
         replace(work, streams=_streams(work.architecture, tuple(columns))): tuple(chain(*columns.values()))

@@ -22,7 +22,7 @@ from vadis.inference.scores import averaged
 from vadis.models import MODELS, Model
 from vadis.results import printable
 from vadis.video.isolated.pool import Decoders
-from vadis.weights.published import published_name
+from vadis.weights.load import published_name
 
 
 def answer(
@@ -42,7 +42,7 @@ def answers(
     jobs: int | None = None,
 ) -> Generator[Answer, None, None]:
     """The answer for every example, in order; ``jobs`` as for ``classify_many``."""
-    averages = MODELS[model.card.architecture].averages
+    averages = MODELS[model.card.architecture].score_fusion
 
     def average(video: PendingVideo) -> dict[str, Logits]:
         found = [outputs for _, outputs in predict(video, model, flip=flip, progress=progress)]
@@ -143,7 +143,7 @@ def settings_of(model: Model, dataset: str, split: int, flip: bool, part: str = 
         "architecture": model.card.architecture,
         "streams": list(model.card.streams),
         "networks": list(architecture.networks(model.card.streams)),
-        "averages": architecture.averages,
+        "averages": architecture.score_fusion,
         "dataset": dataset,
         "split": split,
         "part": part,

@@ -4,14 +4,13 @@ Tests of a published model on Kinetics, which ``vadis evaluate`` leaves without 
 been done, by the paper's authors. What does not count is said, with the reason.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vadis.batch.results_file import folders_below
-from vadis.errors import UsageError
+from vadis.errors import UsageError, WeightsError
 from vadis.evaluation.paper_tables import COLUMNS, DATASET_TITLES, Cell
 from vadis.evaluation.summary import METRICS_NAME
 from vadis.parsing import parse_json
@@ -19,6 +18,7 @@ from vadis.results import printable
 from vadis.training.linear_probe import FOLDER_NAME as FEATURES_NAME
 from vadis.training.plan import MODEL_NAME, RUN_NAME, STORE_NAME
 from vadis.training.recipes import RECIPES
+from vadis.weights.model_file import read_sha256
 
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400}
 IMAGENET_MODEL = "inception-v1-imagenet"
@@ -95,7 +95,7 @@ def find_runs(root: Path) -> Found:
 
 
 class _Origins:
-    """The Kinetics models that were trained here, by the SHA-256 of their files: did they begin with ImageNet?"""
+    """The Kinetics models that were trained here, by the SHA-256 in their files: did they begin with ImageNet?"""
 
     def __init__(self) -> None:
         self._files: list[tuple[str, bool, Path]] = []
@@ -118,14 +118,10 @@ class _Origins:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError:
+        return read_sha256(path)
+    except WeightsError:
         return ""  # no model begins from what cannot be read
-    return digest.hexdigest()
 
 
 def _folders(root: Path) -> Iterator[Path]:

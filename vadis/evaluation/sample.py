@@ -26,8 +26,8 @@ from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.results import printable
 from vadis.weights.cache import Notify, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
-from vadis.weights.download import Progress, obtain
-from vadis.weights.published import published_name
+from vadis.weights.download import Progress, ensure_downloaded
+from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
@@ -86,8 +86,8 @@ def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress,
     """The sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
     otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
-        stream: obtain(
-            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, otherwise=otherwise
+        stream: ensure_downloaded(
+            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, fallback_hint=otherwise
         )[0]
         for stream in streams
     }

@@ -119,7 +119,7 @@ class ClassifyOptions:
 
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
-        model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].averages
+        model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].score_fusion
         sliding = replace(self.sliding, window=self.sliding.window or card.test_window)  # as the record says it
         board = Scoreboard(
             card.labels,
