@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from vadis.errors import UnreachableError, WeightsError
+from vadis.files import write_atomic
 from vadis.video.metadata import network_patience
 from vadis.weights import cache
 from vadis.weights.cache import Notify, git_blob_id, write_error
