@@ -1,5 +1,7 @@
 """Files that appear under their name complete or not at all: a temporary file beside them, fsync, rename, fsync.
 
+A log is the other way: a file that grows line by line, and after whatever ended its process still has every whole one.
+
 One run at a time writes an output: a lock file beside it that says who holds it.
 
 The lock is the kernel's (``flock``), so that of a killed run is gone with it, whatever its file says. Where a file
@@ -13,13 +15,14 @@ import json
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vadis.errors import OutputLockedError
+from vadis.errors import OutputLockedError, VadisError
 from vadis.parsing import parse_json
 from vadis.results import printable
 
@@ -49,6 +52,20 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, pieces: Iterable[bytes]) -> int:
+    """Write a file that is there whole or not at all, and on the disk; return its size in bytes.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with temporary_beside(path) as (temporary, file):
+        num_bytes = sum(map(file.write, pieces))
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(path)
+    return num_bytes
 
 
 def _remove_stale(path: Path) -> None:
@@ -167,3 +184,91 @@ def _may_live(holder: dict[str, Any]) -> bool:
     except (PermissionError, KeyError, TypeError, ValueError):
         return True
     return int(holder["pid"]) != os.getpid()
+
+
+SYNC_SECONDS = 1.0  # at most this much of a log is lost when the power goes
+
+
+class AppendLog:
+    """A file of lines that this process alone writes, each whole or not at all; made by ``open_log``.
+
+    What is written is on the disk ``SYNC_SECONDS`` later, also when nothing more follows, and after ``sync``.
+
+    Attributes:
+        path: the file itself, whatever links lead to it.
+        shown: its name as it was given.
+        end: where the next line begins, to be set by whoever has read the file; what stands behind it is cut off then.
+    """
+
+    def __init__(self, path: Path, shown: str, descriptor: int) -> None:
+        self.path, self.shown, self.end = path, shown, 0
+        self._descriptor = descriptor
+        self._timer: threading.Timer | None = None  # of what was written and is not yet on the disk
+        self._failure: OSError | None = None
+        self._lock = threading.Lock()  # of both
+
+    def append(self, line: bytes) -> None:
+        """Append a line; what a full disk took of it is cut off again.
+
+        Raises:
+            OSError: the disk refuses this line, or an earlier one when it was flushed.
+            VadisError: the file was removed or replaced meanwhile.
+        """
+        if not _is_still(self._descriptor, self.path):
+            message = f"{self.shown} was removed or replaced while it was being written"
+            raise VadisError(message, hint="see that nothing else does that, and give the same command again")
+        if self.end != os.fstat(self._descriptor).st_size:
+            os.ftruncate(self._descriptor, self.end)
+        try:
+            left = memoryview(line)
+            while left:  # once, unless the disk takes only a part of it
+                left = left[os.write(self._descriptor, left) :]
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self.end)
+            raise
+        self.end += len(line)
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._timer is None:
+                self._timer = threading.Timer(SYNC_SECONDS, self._flush)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def sync(self) -> None:
+        """Flush now, and wait for a flush that is going on; raises the OSError that any flush has met."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._flush()
+        if self._failure is not None:
+            raise self._failure
+
+    def _flush(self) -> None:
+        with self._lock:
+            if self._timer is not None:  # else ``sync`` was quicker
+                self._timer = None
+                try:
+                    os.fsync(self._descriptor)
+                except OSError as error:
+                    self._failure = error
+
+
+@contextmanager
+def open_log(path: Path) -> Iterator[AppendLog]:
+    """A log for this process alone, made if need be; one that stays empty is removed again.
+
+    Raises:
+        OutputLockedError: another process has it.
+        OSError: it cannot be written.
+    """
+    shown, path = printable(str(path)), Path(os.path.realpath(path))
+    with locked(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            yield AppendLog(path, shown, descriptor)
+        finally:
+            if os.fstat(descriptor).st_size == 0:
+                path.unlink(missing_ok=True)
+            os.close(descriptor)

@@ -181,7 +181,7 @@ def test_what_a_full_disk_took_of_a_record_is_cut_off(tmp_path, monkeypatch):
 
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        monkeypatch.setattr(journal_module.os, "write", full)
+        monkeypatch.setattr(os, "write", full)
         with pytest.raises(VadisError, match=containing("out.jsonl")):
             journal.append(stamped("b.mp4"))
         monkeypatch.undo()
@@ -192,8 +192,8 @@ def test_what_a_full_disk_took_of_a_record_is_cut_off(tmp_path, monkeypatch):
 
 def test_every_record_is_on_the_disk_a_second_later_at_most(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.05)
-    monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    monkeypatch.setattr("vadis.files.SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
     with open_journal(tmp_path / "out.jsonl") as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         for name in ("a.mp4", "b.mp4"):
@@ -205,10 +205,10 @@ def test_every_record_is_on_the_disk_a_second_later_at_most(tmp_path, monkeypatc
 
 
 def test_a_disk_that_fails_to_flush_is_told_with_the_next_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.01)
+    monkeypatch.setattr("vadis.files.SYNC_SECONDS", 0.01)
     with pytest.raises(VadisError, match="Input/output error"), open_journal(tmp_path / "out.jsonl") as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: fail_to_flush())
+        monkeypatch.setattr(os, "fsync", lambda descriptor: fail_to_flush())
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             journal.append(stamped("a.mp4"))
@@ -224,17 +224,17 @@ def test_a_flush_that_fails_while_the_journal_is_closed_is_told(tmp_path, monkey
         answer.wait(10)
         fail_to_flush()
 
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.01)
+    monkeypatch.setattr("vadis.files.SYNC_SECONDS", 0.01)
     with pytest.raises(VadisError, match="Input/output error"), open_journal(tmp_path / "out.jsonl") as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        monkeypatch.setattr(journal_module.os, "fsync", fsync)
+        monkeypatch.setattr(os, "fsync", fsync)
         journal.append(stamped("a.mp4"))
         assert begun.wait(10)
         threading.Timer(0.1, answer.set).start()
 
 
 def test_a_flush_that_ends_while_the_journal_is_closed_is_no_bug(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
+    monkeypatch.setattr("vadis.files.SYNC_SECONDS", 0)
     for _ in range(200):
         with open_journal(tmp_path / "out.jsonl") as journal:
             journal.begin(SETTINGS, VERSIONS, overwrite=True)
