@@ -1,6 +1,5 @@
 """The commands for missing cells: all there, each once, in an order in which they can be run."""
 
-import hashlib
 import shlex
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from tests.trained_run import begun, write_tested, write_trained
+from tests.trained_run import begun, write_model, write_tested, write_trained
 from vadis.evaluation.paper_plan import COSTS, SIZES, STAGES, Job, Run, estimate_flow, estimate_run, plan, total
 from vadis.evaluation.paper_tables import TABLES
 from vadis.evaluation.run_index import find_runs
@@ -160,8 +159,8 @@ def test_the_total_is_the_sum(tmp_path: Path) -> None:
 def test_a_run_from_a_planned_model_is_recognised_when_it_is_finished(tmp_path: Path) -> None:
     """The names of the plan's folders do not matter: what was done there does."""
     before = write_trained(tmp_path / "any-name", "fused", "kinetics", {"both": 600}, imagenet=True)
-    (before / "model.safetensors").write_bytes(b"fused")
-    start = begun("fused-kinetics-split1", "fused", hashlib.sha256(b"fused").hexdigest())
+    sha256 = write_model(before / "model.safetensors")
+    start = begun("fused-kinetics-split1", "fused", sha256)
     write_trained(tmp_path / "other-name", "fused", "ucf101", {"both": 940}, mode="fixed", start=start)
     assert not any(
         "fused-ucf101-fixed-imagenet" in command or "fused-kinetics-imagenet" in command

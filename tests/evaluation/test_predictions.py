@@ -20,7 +20,7 @@ from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.datasets import Dataset, Example, Problems
-from vadis.errors import OutputLockedError, UsageError
+from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.evaluation.predictions import (
     Prediction,
     check_classes,
@@ -174,7 +174,7 @@ def nearly_full(path: Path) -> Iterator[None]:
 def test_a_full_disk_leaves_the_file_as_it_was(path: Path) -> None:
     content = path.read_bytes()
     with open_predictions(path, SETTINGS) as file:
-        with nearly_full(path), pytest.raises(OSError, match="File too large"):
+        with nearly_full(path), pytest.raises(VadisError, match="File too large"):
             file.append(said(9))
         assert path.read_bytes() == content
         assert "9.mp4" not in {prediction.path for prediction in file.predictions.values()}
@@ -185,7 +185,7 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         reopened(tmp_path / "file" / "answers.jsonl")
     (tmp_path / "answers.jsonl").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(VadisError, match=containing("answers.jsonl", "Is a directory")):
         reopened(tmp_path / "answers.jsonl")
 
 
@@ -316,7 +316,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
 ) -> None:
     path = write_video(tmp_path / "a.mp4", num_frames=20)
     broken = {"rgb": np.array([1, np.nan, 0], np.float32)}
-    monkeypatch.setattr("vadis.evaluation.predictions.outputs_together", lambda *arguments, **keywords: [(0, broken)])
+    monkeypatch.setattr("vadis.evaluation.predictions.predict", lambda *arguments, **keywords: [(0, broken)])
     found = predicted(Example(str(path), "class 0"), model.only(("rgb",)))
     assert (found.logits, str(found.error).split(": ")[0]) == ({}, "not_finite")
     with open_predictions(tmp_path / "answers.jsonl", {}) as file:

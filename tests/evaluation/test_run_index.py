@@ -1,13 +1,12 @@
 """Finished runs below a folder: which cell each belongs to, and what does not count."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.matching import containing
-from tests.trained_run import begun, write_tested, write_trained
+from tests.trained_run import begun, write_model, write_tested, write_trained
 from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.evaluation.run_index import find_runs
@@ -43,8 +42,8 @@ def test_the_cell_follows_from_the_beginning_and_the_mode(tmp_path, mode, start,
 
 def test_a_model_trained_here_is_known_by_its_file(tmp_path: Path) -> None:
     before = write_trained(tmp_path / "k", "lstm", "kinetics", {"rgb": 500}, imagenet=True)
-    (before / "model.safetensors").write_bytes(b"a model")
-    own = begun("lstm-kinetics-split1", "lstm", hashlib.sha256(b"a model").hexdigest())
+    sha256 = write_model(before / "model.safetensors")
+    own = begun("lstm-kinetics-split1", "lstm", sha256)
     write_trained(tmp_path / "b", "lstm", "hmdb51", {"rgb": 520}, start=own)
     write_trained(tmp_path / "c", "lstm", "ucf101", {"rgb": 520}, start=begun("lstm-kinetics-split1", "lstm", "1" * 64))
     found = find_runs(tmp_path)

@@ -4,6 +4,7 @@ One file per command; each is a thin client of the public API. What is heavy is 
 ``vadis --help`` answers at once.
 """
 
+import logging
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -26,11 +27,14 @@ from vadis.cli import (
     train,
     weights,
 )
-from vadis.cli.terminal import explain, settings, tame_streams
+from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
 # wait for wherever others want it too; on a busy machine a training step took up to ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+logging.getLogger("vadis").addHandler(LogHandler())
+logging.getLogger("vadis").setLevel(logging.INFO)
 
 app = typer.Typer(
     name="vadis",
@@ -98,7 +102,7 @@ def main() -> None:
         error = signals.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
-        _end(explain(error))
+        _end(report_error(error))
     finally:
         signals.look_no_more()
 
@@ -116,5 +120,5 @@ def _leave_the_others(error: BaseException) -> NoReturn:
     from vadis.training.distributed import leave, tell_once
 
     with signals.deferred():  # torchrun may ask this one to end because another has
-        tell_once(error, lambda: explain(error))
+        tell_once(error, lambda: report_error(error))
         leave(getattr(error, "exit_code", 1))

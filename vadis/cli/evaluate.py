@@ -13,9 +13,9 @@ import typer
 
 from vadis.cli import options, signals
 from vadis.cli.loading import load_chosen
-from vadis.cli.outputs import check_folder_name, explained
+from vadis.cli.outputs import check_folder_name, writing
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import complain, complain_of, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import info, num_videos, settings, show, video_progress, warn, warn_of
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def evaluate(
 
     found = find_dataset(data, dataset, split, allow_missing=allow_missing)
     part = part or part_to_test(found)
-    say(found.summary())
+    info(found.summary())
     examples = found.examples(part)
     warn_of_part(found, part)
     if results:
@@ -115,7 +115,7 @@ def evaluate(
 
     check_classes(examples, loaded)
     if warning := overlap_warning(loaded, found):
-        complain(warning)
+        warn(warning)
     columns, summary = evaluate_model(loaded, found, part, output, flip=flip)
     report(json.dumps(summary) if as_json else table(columns), summary["failed"])
 
@@ -166,7 +166,7 @@ def warn_of_part(found: "Dataset", part: str) -> None:
     from vadis.evaluation.predictions import part_warning
 
     if warning := part_warning(found, part):
-        complain(warning)
+        warn(warning)
 
 
 def evaluate_model(
@@ -186,7 +186,7 @@ def evaluate_model(
     )
 
     path, wanted = output / PREDICTIONS_NAME, evaluation_settings(model, found.name, found.split, flip, part)
-    with explained(show(output)):
+    with writing(show(output)):
         if not go_on:
             discard_of_other_model(path, wanted)
         with open_predictions(path, wanted, found.root) as file, signals.deferred():
@@ -214,16 +214,16 @@ def predict_all(
         while len(predictions) < len(examples):
             with signals.interruptible():
                 predictions.append(next(made))
-            _complain_of_failed(predictions[-1:])
+            _warn_of_failed(predictions[-1:])
             bars.update(bar, completed=len(predictions))
-    say(f"{num_videos(len(predictions))}, {file.num_appended} of them new, in {time.monotonic() - began:.0f} s")
+    info(f"{num_videos(len(predictions))}, {file.num_appended} of them new, in {time.monotonic() - began:.0f} s")
     return predictions
 
 
-def _complain_of_failed(predictions: "Sequence[Prediction]") -> None:
+def _warn_of_failed(predictions: "Sequence[Prediction]") -> None:
     for prediction in predictions:
         if prediction.error is not None:
-            complain_of(prediction.path, prediction.error.partition(":")[0], prediction.error)
+            warn_of(prediction.path, prediction.error.partition(":")[0], prediction.error)
 
 
 def _write(folder: Path, columns: "Columns", classes: Sequence[str], summary: Mapping[str, Any]) -> None:
@@ -262,7 +262,7 @@ def report(shown: str, failed: int) -> None:
     """Print the table or JSON; leaves with exit code 3 where videos failed."""
     typer.echo(shown)
     if failed:
-        complain(f"{num_videos(failed)} could not be read: counted as wrong")
+        warn(f"{num_videos(failed)} could not be read: counted as wrong")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -284,7 +284,7 @@ def summarize_runs(folders: Sequence[Path], partial: bool, output: Path | None, 
     summaries = {run.split: run.summarize(columns[run.split]) for run in runs}
     together, is_one = summarize_splits(columns, summaries), len(runs) == 1
     if output:
-        with explained(show(output)):
+        with writing(show(output)):
             for run in runs:
                 place = output if is_one else output / f"split-{run.split}"
                 _write(place, columns[run.split], run.classes, summaries[run.split])
@@ -301,12 +301,12 @@ def _say_run(run: "StoredEvaluation") -> None:
 
     dataset, part, number = str(run.settings["dataset"]), str(run.settings["part"]), len(run.predictions)
     model = f"{show(str(run.settings['model']))} ({' and '.join(run.settings['streams'])})"
-    say(f"{show(run.folder)}: {dataset}, split {run.split}, {part}: {num_videos(number)}, by {model}")
-    _complain_of_failed(run.predictions)
+    info(f"{show(run.folder)}: {dataset}, split {run.split}, {part}: {num_videos(number)}, by {model}")
+    _warn_of_failed(run.predictions)
     counts = DATASETS[dataset].counts.get(part, ()) if dataset in DATASETS else ()
     published = counts[run.split - 1] if 0 < run.split <= len(counts) else number
     if number != published:
-        complain(f"{show(run.folder)}: {number:,} of the {published:,} videos of the official split")
+        warn(f"{show(run.folder)}: {number:,} of the {published:,} videos of the official split")
 
 
 def _splits_table(columns: "Mapping[int, Columns]", together: Mapping[str, Any]) -> str:
@@ -337,7 +337,7 @@ def summarize_records(
 
     examples, read = found.examples(part), read_records(paths)
     for path in read.torn:
-        complain(f"{show(path)} ends within a record, which is left out")
+        warn(f"{show(path)} ends within a record, which is left out")
     matched = match(read.records, found, examples)
     if matched.missing and not partial:
         raise UsageError(
@@ -350,7 +350,7 @@ def summarize_records(
     counts = {"failed": len(matched.failed), "complete": not matched.missing, "missing": len(matched.missing)}
     summary = summarize(columns, found.classes, **head, **counts)
     if output:
-        with explained(show(output)):
+        with writing(show(output)):
             _write(output, columns, found.classes, summary)
     report(json.dumps(summary) if as_json else table(columns), len(matched.failed))
 
@@ -360,18 +360,18 @@ def _say_records(matched: "Matched", num_examples: int) -> None:
     from vadis.datasets.dataset import some
 
     streams = " and ".join(matched.streams)
-    say(f"records by {show(matched.model)} ({streams}), of whole videos; the paper tests the first 10 s of each")
+    info(f"records by {show(matched.model)} ({streams}), of whole videos; the paper tests the first 10 s of each")
     for path, reason in matched.failed.items():
-        complain_of(path, reason.partition(":")[0], reason)
+        warn_of(path, reason.partition(":")[0], reason)
     if matched.missing:
-        complain(f"{len(matched.missing):,} of {num_examples:,} videos have no record: {some(matched.missing)}")
+        warn(f"{len(matched.missing):,} of {num_examples:,} videos have no record: {some(matched.missing)}")
     if matched.strange:
         named = some(f"{label} ({count:,})" for label, count in matched.strange.items())
         number = sum(matched.strange.values())
-        complain(f"{number:,} videos have a first label that is no class of the dataset, and count as wrong: {named}")
+        warn(f"{number:,} videos have a first label that is no class of the dataset, and count as wrong: {named}")
     if matched.repeated:
-        say(f"{matched.repeated:,} records are of videos that have a later one, which counts")
+        info(f"{matched.repeated:,} records are of videos that have a later one, which counts")
     if matched.outside:
-        say(f"{matched.outside:,} records are of videos that are not in this split")
+        info(f"{matched.outside:,} records are of videos that are not in this split")
     if not matched.is_top5_known:
-        say("top-5 is left out: there are records with fewer than 5 labels")
+        info("top-5 is left out: there are records with fewer than 5 labels")

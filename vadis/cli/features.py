@@ -11,8 +11,8 @@ import typer
 from vadis.cli import options, outputs, signals
 from vadis.cli.loading import check_window, find_inputs, load_chosen
 from vadis.cli.run import Run
-from vadis.cli.terminal import complain, show
 from vadis.cli.terminal import settings as terminal_settings
+from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
@@ -72,14 +72,14 @@ def features(
         check_window(model, window, stride)
         loaded = load_chosen(model, streams, device, offline)
 
-        from vadis.inference.features import features_of_many, settings_of
+        from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding
 
         run = Run(found, name_problems=True)
         sliding = Sliding(window=window, stride=stride)
         wanted = settings_of(loaded, layer, sliding, flip)
         extract = partial(
-            features_of_many,
+            features_of_videos,
             model=loaded,
             layer=layer,
             sliding=sliding,
@@ -88,7 +88,6 @@ def features(
             batch_size=batch_size,
             listed=True,
             progress=run.report,
-            notify=complain,
         )
         with signals.deferred():
             for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
@@ -125,7 +124,7 @@ def _extracted(
             yield VideoResult(path, "error", error_code=found.code, error_message=found.in_full)
             continue
         target = target_of(path)
-        with outputs.explained(show(target)):
+        with outputs.writing(show(target)):
             save_features(found, target, wanted)
         yield found.record
     yield from _there_already(looked_at)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.cli.terminal import complain, download_progress, say, show
+from vadis.cli.terminal import download_progress, info, show, warn
 from vadis.errors import UsageError
 from vadis.formats import visible
 
@@ -56,8 +56,8 @@ def sample(
     offline = offline or is_offline()
     paths = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path is not None}
     with download_progress() as progress:
-        loaded = load_model(model, device, offline=offline, progress=progress, notify=say)
-        paths = paths or fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=say)
+        loaded = load_model(model, device, offline=offline, progress=progress, notify=info)
+        paths = paths or fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
     missing = [stream for stream in paths if stream not in loaded.networks]
     if missing:
         hint = f"leave --{missing[0]} out, or name a model that has one by --model"
@@ -120,9 +120,9 @@ def table(
         typer.echo(json.dumps(_to_json(wanted, index, jobs, tflops), indent=1, allow_nan=False))
         return
     for note in index.notes:
-        complain(note)
+        warn(note)
     if not index.runs:
-        say(f"there are no finished runs in {show(runs)} yet")
+        info(f"there are no finished runs in {show(runs)} yet")
     if not dry_run:
         typer.echo("\n".join(_lines(wanted, index)) + "\n")
     typer.echo("\n".join(_script(jobs, wanted, index, tflops if dry_run else None)))

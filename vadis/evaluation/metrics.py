@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vadis.errors import UsageError, what_next
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.evaluation.predictions import PREDICTIONS_NAME, Prediction, parse_predictions
-from vadis.files import write_atomic
+from vadis.files import write_file
 from vadis.inference.scores import fused
 from vadis.models import BOTH
 from vadis.parsing import parse_json
@@ -151,7 +151,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomic(path, [text.encode("utf-8", "backslashreplace")])
+    write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def read_evaluation(folder: Path, *, partial: bool = False) -> StoredEvaluation:
     """
     path = folder / PREDICTIONS_NAME
     try:
-        settings, predictions, _ = parse_predictions(path, path.read_bytes())
+        settings, predictions = parse_predictions(path, path.read_bytes())
     except OSError as error:
         message = f"{_shown(path)} cannot be read: {error.strerror}"
         raise UsageError(message, hint=what_next(error.errno)) from error

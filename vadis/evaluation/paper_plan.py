@@ -151,7 +151,7 @@ def estimate_run(run: Run) -> Estimate:
         features = float(train_videos * NUMBER_BYTES * sum(cost.features for cost in costs))
         return Estimate(flops + train_videos * video_flops, num_bytes={"features": features, **kept})
     mode = "scratch" if run.mode == "original" else "full"
-    for group, streams in row.runs(run.streams).items():
+    for group, streams in row.training_groups(run.streams).items():
         recipe = find_recipe(default_recipe(run.architecture, run.dataset, group, mode))
         gflops = sum(COSTS[run.architecture, each].clip_gflops for each in row.networks(streams).values())
         flops += TRAINING_PASSES * GIGA * gflops * recipe.batch_size * recipe.steps
@@ -217,7 +217,7 @@ def _wanted(cells: Iterable[Cell], index: RunIndex) -> dict[Run, tuple[Cell, ...
     for cell in cells:
         for split in index.splits_missing(cell):
             run = Run(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
-            alone = cell.column if MODELS[cell.architecture].meet == "network" else ""  # each column is a network
+            alone = cell.column if MODELS[cell.architecture].fusion == "in_network" else ""  # each column is a network
             groups.setdefault((run, alone), {}).setdefault(cell.column, []).append(cell)
     return {
         run._replace(streams=_streams(run.architecture, tuple(columns))): tuple(chain(*columns.values()))

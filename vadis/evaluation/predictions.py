@@ -9,7 +9,6 @@ interrupted evaluation goes on where it stopped.
 """
 
 import json
-import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -24,16 +23,15 @@ from vadis.batch.journal import PASSING_ERRORS
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import path_below, tested_part
 from vadis.errors import UsageError, VideoError
-from vadis.files import AppendLog, open_log
-from vadis.inference.classify import Progress, reporter
-from vadis.inference.predict import WHOLE_VIDEO, Batches, outputs_together
-from vadis.inference.prefetch import Preparation, Prepared, Way, each_prepared
+from vadis.files import AppendLog, locked
+from vadis.inference.predict import Progress, predict
+from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import averaged
 from vadis.models import MODELS, Model
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.isolated.pool import Decoders
-from vadis.weights.published import published_name
+from vadis.weights.load import published_name
 
 PREDICTIONS_NAME = "answers.jsonl"
 
@@ -42,8 +40,6 @@ Key = tuple[str, float | None]
 
 RETRIED_ERRORS = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
 """Codes of errors that lie in the machine, its load or its limits; the next evaluation tries such a video again."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,9 +91,10 @@ class PredictionFile:
         self.num_appended, self._log, self._root = 0, log, root
         content, header = log.path.read_bytes(), _line({"settings": settings})
         if content != header and header.startswith(content):  # new, or killed while the header was written
+            log.end = 0
             log.append(header)
             return
-        there, self.predictions, log.end = parse_predictions(log.path, content)
+        there, self.predictions = parse_predictions(log.path, content)
         wanted = json.loads(json.dumps(settings))
         if there != wanted:
             other = [key for key in dict.fromkeys((*wanted, *there)) if there.get(key) != wanted.get(key)]
@@ -141,24 +138,20 @@ def open_predictions(
     Raises:
         UsageError: for a file with other settings, with a damaged line, or of another kind, none of which is changed.
         OutputLockedError: where another process has it.
-        OSError: where it cannot be written.
+        VadisError, OSError: where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_log(path) as log:
-        try:
-            yield PredictionFile(log, settings, root)
-        finally:
-            log.sync()
+    with locked(path), AppendLog(path) as log:
+        yield PredictionFile(log, settings, root)
 
 
-def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction], int]:
-    """Return a file's settings, its predictions by key (of equal ones the last), and the bytes of whole lines.
+def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction]]:
+    """Return a file's settings and its predictions by key, of equal ones the last; a torn last line is left out.
 
     Raises:
-        UsageError: for a file of another kind, and for a damaged line other than a torn last one.
+        UsageError: for a file of another kind, and for a damaged line.
     """
-    end = content.rfind(b"\n") + 1
-    header, *lines = content[:end].splitlines() or [b""]
+    header, *lines = content[: content.rfind(b"\n") + 1].splitlines() or [b""]
     try:
         settings = parse_json(header)["settings"]
         num_classes = len(settings["classes"]) if "classes" in settings else None
@@ -177,7 +170,7 @@ def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[
             hint = "delete this line and evaluate again: its video is then tried once more"
             raise UsageError(f"{printable(str(path))}, line {number}, is damaged", hint=hint)
         predictions[found.key] = found
-    return settings, predictions, end
+    return settings, predictions
 
 
 def _is_finite_row(logits: Logits, length: int | None) -> bool:
@@ -223,7 +216,7 @@ def evaluate(
 
     Raises:
         UsageError: for examples of classes that the model does not know.
-        OSError: where the disk does not take a prediction.
+        VadisError: where the disk does not take a prediction.
     """
     check_classes(examples, model)
     missing: dict[Key, Example] = {}
@@ -249,19 +242,10 @@ def predict_all(
 
     Of a video that cannot be read it gives the reason.
     """
-    averages = MODELS[model.card.architecture].averages
-    batches = Batches(0, model.device)
+    averages = MODELS[model.card.architecture].score_fusion
 
-    def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
-        streams, clips = prepared.clips(reporter(prepared, progress))
-        found, video, expected = [], prepared.video, prepared.expected_num_frames
-        for each in outputs_together(
-            clips, video, model, WHOLE_VIDEO, batches, expected=expected, streams=streams, flip=flip
-        ):
-            if each is None:
-                yield
-            else:
-                found.append(each[1])
+    def average(video: PendingVideo) -> dict[str, Logits]:
+        found = [outputs for _, outputs in predict(video, model, flip=flip, progress=progress)]
         logits = {name: averaged([each[name] for each in found], averages) for name in found[0]}
         if not all(np.isfinite(row).all() for row in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
@@ -269,19 +253,17 @@ def predict_all(
 
     with Decoders() as decoders:
         begin = partial(_begin, model, decoders)
-        for example, found in each_prepared(
-            examples, begin, work, model, jobs=jobs, batches=batches, notify=_log.warning
-        ):
+        for example, _, found in map_videos(examples, begin, average, model, jobs=jobs):
             error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
             logits = {} if isinstance(found, VideoError) else found
             yield Prediction(example.path, example.label, logits, error, example.start_seconds)
 
 
-def _begin(model: Model, decoders: Decoders, example: Example) -> Preparation:
+def _begin(model: Model, decoders: Decoders, example: Example) -> LocalVideo:
     """The part of an example's video that the test looks at, begun."""
     rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
     start, count = tested_part(example, decoders, rate, count)
-    return Preparation(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
+    return LocalVideo(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
 
 
 def check_classes(examples: Iterable[Example], model: Model) -> None:
@@ -330,7 +312,7 @@ def evaluation_settings(model: Model, dataset: str, split: int, flip: bool, part
         "architecture": model.card.architecture,
         "streams": list(model.card.streams),
         "networks": list(architecture.networks(model.card.streams)),
-        "averages": architecture.averages,
+        "averages": architecture.score_fusion,
         "dataset": dataset,
         "split": split,
         "part": part,

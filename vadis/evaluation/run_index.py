@@ -5,13 +5,13 @@ been done, by the paper's authors. What does not count is noted, with the reason
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vadis.batch.results_file import folders_below
-from vadis.errors import UsageError
+from vadis.errors import UsageError, WeightsError
 from vadis.evaluation.metrics import METRICS_NAME
 from vadis.evaluation.paper_tables import COLUMNS, Cell
 from vadis.parsing import parse_json
@@ -19,7 +19,7 @@ from vadis.results import printable
 from vadis.training.linear_probe import FOLDER_NAME as FEATURES_NAME
 from vadis.training.plan import MODEL_NAME, RUN_NAME, STORE_NAME
 from vadis.training.recipes import RECIPES
-from vadis.weights.cache import sha256_of
+from vadis.weights.model_file import read_sha256
 
 IMAGENET_MODEL = "inception-v1-imagenet"
 PUBLISHED = {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}
@@ -97,11 +97,10 @@ def find_runs(root: Path) -> RunIndex:
 
 
 class _KineticsModels:
-    """The Kinetics models that were trained here, known by the SHA-256 of their files."""
+    """The Kinetics models that were trained here, known by the SHA-256 in their files."""
 
     def __init__(self) -> None:
         self._models: list[tuple[str, bool, Path]] = []
-        self._sha256 = cache(sha256_of)
 
     def add(self, architecture: str, imagenet: bool, path: Path) -> None:
         self._models.append((architecture, imagenet, path))
@@ -109,8 +108,9 @@ class _KineticsModels:
     def began_with_imagenet(self, architecture: str, sha256: str | None) -> bool | None:
         """Whether the training of a model did; None for a model that is not among them."""
         for name, imagenet, path in self._models:
-            if name == architecture and sha256 and path.is_file() and self._sha256(path) == sha256:
-                return imagenet
+            with suppress(WeightsError):  # no model begins from what cannot be read
+                if name == architecture and read_sha256(path) == sha256:
+                    return imagenet
         return None
 
 

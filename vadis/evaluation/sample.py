@@ -20,13 +20,13 @@ from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.inference.predict import over_whole_video
-from vadis.inference.prefetch import pace
+from vadis.inference.prefetch import prefetch_config
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.results import printable
 from vadis.weights.cache import Notify, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
-from vadis.weights.download import Progress, obtain
-from vadis.weights.published import published_name
+from vadis.weights.download import Progress, ensure_downloaded
+from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
@@ -80,8 +80,8 @@ def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress,
     """Return the sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
     otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
-        stream: obtain(
-            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, otherwise=otherwise
+        stream: ensure_downloaded(
+            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, fallback_hint=otherwise
         )[0]
         for stream in streams
     }
@@ -120,7 +120,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
 
 def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
-    least, size = MODELS[model.card.architecture].min_frames, pace(model.device).chunk_frames
+    least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
     logits = {}
     for stream, array in arrays.items():
         clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))
