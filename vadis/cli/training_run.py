@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vadis.cli import signals
-from vadis.cli.evaluate import ask_all, tell_part
-from vadis.cli.evaluate_results import keep_metrics, part_to_test, report, table
+from vadis.cli.evaluate import evaluate_model, part_to_test, report, table, warn_of_part
 from vadis.cli.flow import fill
 from vadis.cli.loading import load_quietly
-from vadis.cli.outputs import check_folder_name, writing
+from vadis.cli.outputs import check_folder_name
 from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
 from vadis.cli.training_options import IMAGENET, Asked
@@ -88,7 +87,7 @@ def _find_data(asked: Asked) -> "Dataset":
     if part not in found.splits:
         info(found.summary())  # which says why nothing could be held out
     found.examples(part)
-    tell_part(found, part)
+    warn_of_part(found, part)
     return found
 
 
@@ -344,22 +343,13 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
 
 def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
-    from vadis.evaluation import AnswerFile, settings_of
-    from vadis.evaluation.predictions import ANSWERS_NAME, discard_of_other_model
     from vadis.training.plan import MODEL_NAME, save
     from vadis.weights.model_file import load_model_file
 
     found, folder = plan.dataset, asked.output
     model = load_model_file(folder / MODEL_NAME, device)
-    part = part_to_test(found)
-    with writing(show(folder)):
-        wanted = settings_of(model, found.name, found.split, flip=False, part=part)
-        discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
-        file = AnswerFile(folder / ANSWERS_NAME, wanted, found.root)
-        with signals.deferred():
-            answers = ask_all(found.examples(part), model, file, flip=False)
-        told = {run: kept.to_json() for run, kept in states.items()}
-        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told, published=wanted["published"])
+    told = {run: kept.to_json() for run, kept in states.items()}
+    metrics, summary = evaluate_model(model, found, part_to_test(found), folder, go_on=False, states=told)
     save(folder, plan, networks, states, summary)
     info(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _papers(plan, metrics)), summary["failed"])
@@ -367,7 +357,7 @@ def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", de
 
 def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     """The paper's top-1 in [0, 1] by column, where it has one for what was done."""
-    from vadis.evaluation import paper_top1
+    from vadis.evaluation.paper_tables import Cell
     from vadis.evaluation.run_index import PUBLISHED
 
     mode = plan.mode if plan.start else "original"
@@ -375,8 +365,6 @@ def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     imagenet = plan.imagenet is not None if plan.start is None else published
     if imagenet is None:
         return {}
-    found = {
-        column: paper_top1(plan.card.architecture, plan.dataset.name, plan.dataset.split, mode, imagenet, column)
-        for column in columns
-    }
+    architecture, data, split = plan.card.architecture, plan.dataset.name, (plan.dataset.split,)
+    found = {column: Cell(architecture, data, mode, imagenet, column, split).paper for column in columns}
     return {column: share for column, share in found.items() if share is not None}
