@@ -71,12 +71,8 @@ def road(monkeypatch) -> Iterator[Road]:
 
     def label_videos(paths, options, **more):
         asked.calls.append("label_videos")
-        asked.options |= {
-            **vars(options),
-            **more,
-            "streams": options.model.card.streams,
-            "model": asked.options["model"],
-        }
+        fields = {name: value for name, value in vars(options).items() if name != "model"}
+        asked.options |= {"streams": options.model.card.streams, **fields, **more}
         return labelled(paths, options.progress)
 
     monkeypatch.setattr("vadis.weights.load.load_model", load_model)

@@ -11,7 +11,7 @@ import typer
 
 from vadis.cli import options, signals
 from vadis.cli.evaluate_results import judge_records, judge_runs, keep_metrics, part_to_test, report, table
-from vadis.cli.loading import load_chosen
+from vadis.cli.loading import load_model
 from vadis.cli.outputs import check_folder_name, writing
 from vadis.cli.terminal import info, num_videos, settings, show, video_progress, warn, warn_of
 from vadis.errors import UsageError
@@ -134,7 +134,7 @@ def evaluate(
         return
     assert output is not None
     refuse_folder(output)
-    loaded = load_chosen(model, streams, device, offline)
+    loaded = load_model(model, streams, device, offline)
     loaded.check_flip(flip)
 
     from vadis.evaluation import AnswerFile, check_classes, learnt_from_the_test, settings_of
