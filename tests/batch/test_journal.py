@@ -65,10 +65,10 @@ def test_an_input_is_known_by_path_size_and_time_of_change(tmp_path):
     path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
-        assert journal.entry("a.mp4", (4, "1700000000.000000001")) is None
-        assert journal.entry("a.mp4", (3, "1700000000.000000002")) is None
-        assert journal.entry("b.mp4", (3, "1700000000.000000001")) is None
+        assert journal.entries.matching("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        assert journal.entries.matching("a.mp4", (4, "1700000000.000000001")) is None
+        assert journal.entries.matching("a.mp4", (3, "1700000000.000000002")) is None
+        assert journal.entries.matching("b.mp4", (3, "1700000000.000000001")) is None
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
@@ -89,7 +89,9 @@ def test_a_cut_at_any_byte_costs_at_most_the_record_it_hits(tmp_path):
         with open_journal(path) as journal:
             assert not journal.is_foreign
             journal.begin(SETTINGS, VERSIONS, overwrite=False)
-            kept = [number for number in range(3) if journal.entry(f"{number}.mp4", (3, "1700000000.000000001"))]
+            kept = [
+                number for number in range(3) if journal.entries.matching(f"{number}.mp4", (3, "1700000000.000000001"))
+            ]
             assert len(kept) == max(0, whole[:cut].count(b"\n") - 1)
             for number in range(len(kept), 3):
                 journal.append(stamped(f"{number}.mp4"))
@@ -104,7 +106,7 @@ def test_lines_that_a_power_cut_left_as_zeros_are_done_again(tmp_path):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         assert journal.num_damaged == 1
-        assert journal.entry("1.mp4", (3, "1700000000.000000001")) is None
+        assert journal.entries.matching("1.mp4", (3, "1700000000.000000001")) is None
         journal.append(stamped("1.mp4"))
         journal.finish()
     assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(whole)
@@ -128,7 +130,7 @@ def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
     path.write_bytes(content[:-2] + b', "more": ' + fault + b"}\n")
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        assert journal.entries.matching("a.mp4", (3, "1700000000.000000001")).status == "ok"
         with pytest.raises(UsageError, match=containing("out.jsonl")):
             list(journal.results({"a.mp4"}))
 

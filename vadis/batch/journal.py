@@ -12,7 +12,7 @@ change are. Where one has been done again its last record counts; once a run is 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,15 @@ class Entry(NamedTuple):
     duration_seconds: float | None
 
 
+class Entries(dict[str, Entry]):
+    """What is remembered of every input, by path."""
+
+    def matching(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
+        """Return the entry of an input, if it is still the same file; ``stamp``: its size and time of change."""
+        entry = self.get(path)
+        return None if entry is None or entry[:2] != stamp else entry
+
+
 class Line(NamedTuple):
     """A whole line of a journal that holds a record: where it begins, its input's path, and what counts of it."""
 
@@ -51,78 +60,48 @@ class Scan:
     """A pass over the lines of a results file.
 
     Iterating, once, gives the records in the order of the file. Afterwards ``header`` is its header (None: it has
-    none), ``end`` where the last whole line ends, and ``damaged`` the numbers of the lines that are neither.
+    none), ``end`` where the last whole line ends, and ``num_damaged`` how many lines are neither.
     """
 
     def __init__(self, path: Path) -> None:
         self.header: dict[str, Any] | None = None
-        self.damaged: list[int] = []
-        self.end = 0
+        self.num_damaged = self.end = 0
         self._path = path
 
     def __iter__(self) -> Iterator[Line]:
         with self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
                 if not line.endswith(b"\n"):
                     return
                 start, self.end = self.end, self.end + len(line)
-                found = _read(line)
-                if isinstance(found, tuple):
-                    yield Line(start, *found)
-                elif number == 1 and found is not None:
-                    self.header = found
+                content = _read(line)
+                if isinstance(content, tuple):
+                    yield Line(start, *content)
+                elif start == 0 and content is not None:
+                    self.header = content
                 else:
-                    self.damaged.append(number)
+                    self.num_damaged += 1
 
 
-class Remembered:
-    """What was said of every input before, by its path."""
+class Journal:
+    """A results file that this run alone writes; made by ``open_journal``.
 
-    _entries: dict[str, Entry]
-
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """What is remembered of every input, by path."""
-        return self._entries
-
-    def has(self, path: str) -> bool:
-        """Whether anything was said of an input."""
-        return path in self._entries
-
-    def entry(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
-        """What was said of an input, if it is still the same file; ``stamp``: its size and time of change."""
-        entry = self._entries.get(path)
-        return None if entry is None or entry[:2] != stamp else entry
-
-
-class Journal(Remembered):
-    """A results file that this run alone writes; made by ``open_journal``."""
+    Attributes:
+        entries: what is remembered of every input.
+        num_damaged: lines that hold no whole record; their inputs are done again.
+        is_empty: nothing whole stands in the file.
+        is_foreign: the file is no journal: it begins neither with a header nor with half a one.
+    """
 
     def __init__(self, log: AppendLog) -> None:
-        self._log = log
-        self._scan = Scan(log.path)
-        self._entries: dict[str, Entry] = {}
-        self._superseded = 0
-        for line in self._scan:
+        self._log, scan = log, Scan(log.path)
+        self.entries, self._num_records = Entries(), 0
+        for line in scan:
             self._remember(line.path, line.entry)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing whole stands in the file."""
-        return self._scan.end == 0
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether the file is no journal: it begins neither with a header nor with half a one."""
-        if not self.is_empty:
-            return self._scan.header is None
-        with self._log.path.open("rb") as file:
-            return not _HEADER_START.startswith(file.read(len(_HEADER_START)))
-
-    @property
-    def num_damaged(self) -> int:
-        """Lines that hold no whole record; their inputs are done again."""
-        return len(self._scan.damaged)
+        self._header, self.num_damaged, self.is_empty = scan.header, scan.num_damaged, scan.end == 0
+        with log.path.open("rb") as file:
+            start = file.read(len(_HEADER_START))
+        self.is_foreign = not _HEADER_START.startswith(start) if self.is_empty else self._header is None
 
     def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
         """Write the header, or compare it with the one that is there.
@@ -135,15 +114,13 @@ class Journal(Remembered):
             VadisError: the disk refuses.
         """
         run = {"settings": dict(settings), "versions": dict(versions)}
-        header = self._scan.header
-        if overwrite or header is None:
-            self._entries.clear()
-            self._superseded = self._log.end = 0
-            self._scan = Scan(self._log.path)
+        if overwrite or self._header is None:
+            self.entries.clear()
+            self._num_records = self._log.end = self.num_damaged = 0
             self._log.append(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
             sync_folder(self._log.path.parent)
             return dict(versions)
-        there = header[HEADER_KEY]
+        there = self._header[HEADER_KEY]
         if difference := _difference(there.get("settings", {}), run["settings"]):
             raise UsageError(
                 f"{self._log.shown} was made with other settings: {difference}",
@@ -161,12 +138,12 @@ class Journal(Remembered):
         self._remember(result.path, _entry_of(result))
 
     def results(self, paths: set[str]) -> Iterator[VideoResult]:
-        """The records of ``paths``, read again from the file.
+        """Yield the records of ``paths``, read again from the file.
 
         Raises:
             UsageError: for a damaged record, of which only the beginning was read before.
         """
-        for line in self._lines(self._last_lines(paths)):
+        for line in self._lines(self._last_starts(paths)):
             try:
                 result = VideoResult.from_json(parse_json(line))
             except ValueError as error:
@@ -177,21 +154,18 @@ class Journal(Remembered):
     def finish(self) -> None:
         """Take out what later records have replaced, now that the run is complete."""
         self._log.sync()
-        if self._superseded or self._scan.damaged:
-            with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
-                file.writelines(self._lines([0, *self._last_lines(None)]))
+        if self._num_records == len(self.entries) and not self.num_damaged:
+            return
+        with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
+            file.writelines(self._lines([0, *self._last_starts(self.entries)]))
 
     def _remember(self, path: str, entry: Entry) -> None:
-        self._superseded += path in self._entries
-        self._entries[path] = entry
+        self._num_records += 1
+        self.entries[path] = entry
 
-    def _last_lines(self, paths: set[str] | None) -> list[int]:
-        """Where the last record of each input begins, in the order of their first ones."""
-        last: dict[str, int] = {}
-        for line in Scan(self._log.path):
-            if paths is None or line.path in paths:
-                last[line.path] = line.start
-        return list(last.values())
+    def _last_starts(self, paths: Container[str]) -> list[int]:
+        """Return where the last record of each input begins, in the order of their first ones."""
+        return list({line.path: line.start for line in Scan(self._log.path) if line.path in paths}.values())
 
     def _lines(self, starts: list[int]) -> Iterator[bytes]:
         with self._log.path.open("rb") as file:
@@ -209,7 +183,7 @@ _RECORD = re.compile(
 
 
 def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
-    """What a whole line holds: a record's path and entry, a header, or nothing that can be trusted."""
+    """Return what a whole line holds: a record's path and entry, a header, or None for what cannot be trusted."""
     match = _RECORD.fullmatch(line)
     if match is None or b"\0" in line:  # a power cut may leave zeros where something was to be written
         return _read_slowly(line)
@@ -218,13 +192,9 @@ def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
         name = path_of({"path": parse_json(path)} if path_b64 is None else {"path_b64": path_b64})
     except ValueError:
         return None
-    return name, Entry(
-        None if size is None else int(size),
-        None if mtime is None else mtime.decode(),
-        status.decode(),
-        None if code is None else code.decode(),
-        None if seconds is None else float(seconds),
-    )
+    duration_seconds = None if seconds is None else float(seconds)
+    mtime, code = (None if text is None else text.decode() for text in (mtime, code))
+    return name, Entry(None if size is None else int(size), mtime, status.decode(), code, duration_seconds)
 
 
 def _read_slowly(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
@@ -233,10 +203,10 @@ def _read_slowly(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
         values = parse_json(line)
         if isinstance(values, dict) and isinstance(values.get(HEADER_KEY), dict):
             return values
-        found = VideoResult.from_json(values)
+        result = VideoResult.from_json(values)
     except ValueError:
         return None
-    return found.path, _entry_of(found)
+    return result.path, _entry_of(result)
 
 
 def _entry_of(result: VideoResult) -> Entry:
@@ -250,7 +220,7 @@ def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
-    """The results file ``path``, made if need be, for this run alone; a new one that stays empty is removed again.
+    """Open the results file ``path``, made if need be, for this run alone; a new one that stays empty is removed again.
 
     Raises:
         OutputLockedError: another run writes it.

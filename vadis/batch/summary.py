@@ -11,7 +11,7 @@ from vadis.batch.journal import Entry
 from vadis.files import write_file
 from vadis.results import SCHEMA, VideoResult
 
-_OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}
+_STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}
 _SPEED_FROM_SECONDS = 10.0  # a shorter run says nothing of the speed of a long one
 
 
@@ -36,7 +36,7 @@ class Summary:
 
     @property
     def num_records(self) -> int:
-        """All of them."""
+        """Records of both."""
         return self.statuses.total()
 
     @property
@@ -56,14 +56,10 @@ class Summary:
         self.video_seconds_before += entry.duration_seconds or 0.0
 
     def line(self) -> str:
-        """The whole in one line."""
-        counts = [f"{self.statuses['ok']:,} ok"]
-        counts += [
-            f"{self.statuses[status]:,} {word}" for status, word in _OTHER_STATUSES.items() if self.statuses[status]
-        ]
-        counts += [f"{self.num_left:,} not done"] if self.num_left else []
+        """Return the whole in one line."""
+        counts = {word: self.statuses[status] for status, word in _STATUS_WORDS.items()} | {"not done": self.num_left}
+        parts = [", ".join(f"{count:,} {word}" for word, count in counts.items() if count or word == "ok")]
         seconds = time.monotonic() - self.began
-        parts = [", ".join(counts)]
         if self.num_before:
             parts.append(f"{self.num_before:,} of them done before")
         if self.video_seconds and seconds >= _SPEED_FROM_SECONDS:
@@ -72,12 +68,12 @@ class Summary:
         return "; ".join(parts)
 
     def to_json(self, exit_code: int) -> dict[str, Any]:
-        """The whole as plain JSON values."""
+        """Return the whole as plain JSON values."""
         seconds = time.monotonic() - self.began
         return {
             "schema": SCHEMA,
             "inputs": self.num_inputs,
-            "records": {status: self.statuses[status] for status in ("ok", *_OTHER_STATUSES)},
+            "records": {status: self.statuses[status] for status in _STATUS_WORDS},
             "errors": dict(sorted(self.errors.items())),
             "done_before": self.num_before,
             "not_done": self.num_left,
@@ -89,7 +85,7 @@ class Summary:
         }
 
     def write(self, path: Path, exit_code: int) -> None:
-        """Write ``to_json`` to a file; raises OSError where that cannot be."""
+        """Write ``to_json`` to a file; raise OSError where that cannot be."""
         write_file(path, json.dumps(self.to_json(exit_code), indent=2) + "\n")
 
     def _count(self, status: str, error_code: str | None) -> None:

@@ -22,8 +22,8 @@ def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_r
     from vadis.video.sources import find_videos
 
     if allow_remote:
-        from vadis.video.remote import found_at
-    found = find_videos(inputs, from_file=from_file, nul=null, remote=found_at if allow_remote else None)
+        from vadis.video.remote import expand_url
+    found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url if allow_remote else None)
     if found.num_ignored:
         debug(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
     if found.num_duplicates:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import vadis
 from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
-from vadis.batch.parts import Parts, open_parts
-from vadis.batch.shards import Shard
+from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as, temporary_beside, write_all
@@ -105,9 +104,9 @@ class Journaled:
         self.journal.finish()
 
     def _entry_that_counts(self, source: "Source") -> Entry | None:
-        if not self.journal.has(source.path):
+        if source.path not in self.journal.entries:
             return None
-        entry = self.journal.entry(source.path, self.place.stamp(source.path))
+        entry = self.journal.entries.matching(source.path, self.place.stamp(source.path))
         if entry is None or entry.status != "error":
             return entry
         return None if self.place.retry_failed or entry.error_code in PASSING_ERRORS else entry

@@ -213,7 +213,7 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
 def _tell_division(name: str, plan: "Plan", process: "Process") -> None:
     """Say what a run learns from, and what could not be held out for validation."""
     division = plan.division(name)
-    counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
+    counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
     info("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
 
 

@@ -23,7 +23,7 @@ from vadis.flow.store import FlowStore, encoded, record
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.readahead import Ahead, begun_ahead
+from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
 
@@ -124,7 +124,7 @@ def compute_flow(
     """
     with Decoders() as decoders:
         begin = partial(_Filling, store, decoders, device)
-        for video, filling in begun_ahead(begin, videos, lambda: _at_once(device)):
+        for video, filling in prefetch(begin, videos, lambda: _at_once(device)):
             try:
                 for step in filling.walk():
                     progress(step)
@@ -147,7 +147,7 @@ class _Filling:
 
     def __init__(self, store: FlowStore, decoders: Decoders, device: torch.device, video: str) -> None:
         self._store, self._device, self._video, self._opened = store, device, video, decoders.open(video)
-        self._ahead = Ahead(self._fill, sys.maxsize, self._opened.cancel)
+        self._ahead = Prefetcher(self._fill, sys.maxsize, self._opened.cancel)
 
     def walk(self) -> Iterator[FlowProgress]:
         """What has been written so far, again and again; raises VideoError where the video cannot be read."""
@@ -157,7 +157,7 @@ class _Filling:
         """End what is still going on."""
         self._ahead.close()
 
-    def _fill(self, ahead: Ahead[FlowProgress]) -> Generator[FlowProgress, None, None]:
+    def _fill(self, ahead: Prefetcher[FlowProgress]) -> Generator[FlowProgress, None, None]:
         if self._store.has(self._video):
             return
         with self._opened as video:

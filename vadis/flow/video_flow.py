@@ -21,7 +21,7 @@ from vadis.errors import VadisError
 from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
 from vadis.video.isolated.pool import Decoders
-from vadis.video.readahead import Ahead
+from vadis.video.readahead import Prefetcher
 from vadis.video.windows import CHUNK_FRAMES, chunks
 
 
@@ -39,7 +39,7 @@ class FirstFlow:
         # A chunk has CHUNK_FRAMES flows: the last one leads to the first frame of the next chunk.
         self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1)
         self._check: Callable[[], None] = lambda: None
-        self._ahead = Ahead(self._made, 2, self._opened.cancel)
+        self._ahead = Prefetcher(self._made, 2, self._opened.cancel)
 
     def __enter__(self) -> "FirstFlow":
         return self
@@ -63,7 +63,7 @@ class FirstFlow:
             pass
         return None
 
-    def _made(self, ahead: Ahead[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
+    def _made(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
         """The frames in grey, then their flow."""
         if not cache_directory().is_dir():
             return
@@ -74,7 +74,7 @@ class FirstFlow:
             yield gray
             yield tvl1(gray, check=lambda: self._go_on(ahead))
 
-    def _go_on(self, ahead: Ahead[NDArray[Any]]) -> None:
+    def _go_on(self, ahead: Prefetcher[NDArray[Any]]) -> None:
         ahead.check()
         self._check()
 

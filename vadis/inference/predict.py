@@ -33,7 +33,7 @@ from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.models.i3d_inference import LOGITS, FoldedI3D
 from vadis.preprocessing import network_input, shrinking
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
-from vadis.video.windows import Clip, completed, joined, looped, num_frames, sliding_windows
+from vadis.video.windows import Clip, join_clips, loop_clip, num_frames, pad_clip, sliding_windows
 
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is given
 
@@ -256,11 +256,11 @@ def _steps(
         kept = [*kept, clip] if frames <= SHORT_FRAMES else []
     if frames <= SHORT_FRAMES and not (has_begun and frames % PADDING_PERIOD == (expected or 0) % PADDING_PERIOD):
         feed, steps = begin(max(frames, least)), []
-        waiting = kept if frames >= least else [looped(joined(kept), least)]
+        waiting = kept if frames >= least else [loop_clip(join_clips(kept), least)]
     *earlier_clips, last = waiting
     extra = completion(frames, expected)
     steps += [rows for clip in earlier_clips for rows in feed(clip, False)]
-    steps += feed(completed(last, extra), True)
+    steps += feed(pad_clip(last, extra), True)
     surplus = num_steps(layer, frames + extra) - num_steps(layer, frames)  # of which no frame is the video's
     yield from steps[: len(steps) - surplus]
 

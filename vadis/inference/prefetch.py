@@ -27,7 +27,7 @@ from vadis.models import BOTH, Model
 from vadis.preprocessing import centre_crop, shrinking
 from vadis.video.isolated.pool import DecoderKilled, Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.readahead import Ahead, begun_ahead
+from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.sources import Stamp
 from vadis.video.windows import CHUNK_FRAMES, Clip, chunks
 
@@ -104,7 +104,7 @@ class LocalVideo:
         self.streams: tuple[str, ...] = ()
         self._model, self._first, self._part = model, first, (start_frame, max_frames)
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
-        self._ahead = Ahead(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
+        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
 
     @property
     def facts(self) -> VideoFacts:
@@ -139,7 +139,7 @@ class LocalVideo:
         """End what is still going on."""
         self._ahead.close()
 
-    def _prepare(self, ahead: Ahead[Clip]) -> Generator[Clip, None, None]:
+    def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card = self._model.card
         size, sees_flow = card.crop * shrinking(card.short_side), "flow" in card.streams
         with self._opened as video:
@@ -154,7 +154,7 @@ class LocalVideo:
 
 
 def _reported(
-    decoded: Iterator[Frames], ahead: Ahead[Clip], crop: int | None, next_stage: str | None
+    decoded: Iterator[Frames], ahead: Prefetcher[Clip], crop: int | None, next_stage: str | None
 ) -> Iterator[Frames]:
     """Yield the frames, cropped if that comes first, with the stage noted before and after every chunk."""
     ahead.note("decoding")
@@ -180,7 +180,7 @@ def map_videos(
     CPU, and the video is begun again; so it is, a few times, where its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
-    for item, first in begun_ahead(begin, items, lambda: limits[-1]):
+    for item, first in prefetch(begin, items, lambda: limits[-1]):
         video, outcome = _try(partial(begin, item), first, work, model)
         if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
             if len(limits) == 1:
