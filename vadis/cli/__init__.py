@@ -42,7 +42,7 @@ app = typer.Typer(
     epilog="Start with:  `vadis classify holiday.mp4`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,  # explain() decides what is shown
+    pretty_exceptions_enable=False,  # report_error() decides what is shown
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,19 +67,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+_VERSION = "Show the version and leave."
+_DEBUG = "Show the traceback when something fails."
+
+
 @app.callback()
 def set_up(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", metavar="", callback=_print_version, is_eager=True, help="Show the version and leave."
-        ),
+        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help=_VERSION)
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but what went wrong.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Say more.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", envvar="VADIS_DEBUG", help="Show the traceback when something fails.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", envvar="VADIS_DEBUG", help=_DEBUG)] = False,
 ) -> None:
     """Take the global options, before the command starts."""
     if quiet and verbose:

@@ -98,9 +98,9 @@ def _labelled(
     video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
-    from vadis.cli.loading import load_chosen
+    from vadis.cli.loading import load_model
 
-    loaded = load_chosen(model, streams, device, offline)
+    loaded = load_model(model, streams, device, offline)
     from vadis.inference.classify import classify
     from vadis.inference.predict import Progress
 

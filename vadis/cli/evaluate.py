@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, signals
-from vadis.cli.loading import load_chosen
+from vadis.cli.loading import load_model
 from vadis.cli.outputs import check_folder_name, writing
 from vadis.cli.run import SOME_FAILED
 from vadis.cli.terminal import info, num_videos, settings, show, video_progress, warn, warn_of
@@ -108,7 +108,7 @@ def evaluate(
         return
     assert output is not None
     _refuse_folder(output)
-    loaded = load_chosen(model, streams, device, offline)
+    loaded = load_model(model, streams, device, offline)
     loaded.check_flip(flip)
 
     from vadis.evaluation.predictions import check_classes, overlap_warning

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vadis.cli import signals
 from vadis.cli.evaluate import evaluate_model, part_to_test, report, table, warn_of_part
 from vadis.cli.flow import fill
-from vadis.cli.loading import load_quietly
+from vadis.cli.loading import load_model
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
@@ -127,7 +127,11 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
 
     option = "--init" if asked.architecture else "--from"
     chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
-    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline, option=option)
+    start = (
+        None
+        if asked.begins_anew
+        else load_model(asked.start, chosen, "cpu", asked.offline, option=option, announce=False)
+    )
     architecture = asked.architecture or "i3d"
     if start is not None:
         if asked.architecture not in (None, start.card.architecture):
@@ -143,7 +147,9 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     runs = row.networks(streams) if asked.mode == "fixed" else row.training_groups(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
     from_imagenet = asked.start == IMAGENET
-    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline, option=option) if from_imagenet else None
+    imagenet = (
+        load_model(IMAGENET_MODEL, None, "cpu", asked.offline, option=option, announce=False) if from_imagenet else None
+    )
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
     if start is not None:
