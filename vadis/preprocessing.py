@@ -73,7 +73,7 @@ def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
 
 
 def shrinking(short_side: int) -> int:
-    """Return by how much frames with their short side at 256 px must shrink to have it at ``short_side``, a divisor of 256."""
+    """Return by how much frames of a 256 px short side must shrink to have ``short_side``, a divisor of 256."""
     return SHORT_SIDE // short_side
 
 
@@ -83,6 +83,6 @@ def shrunk(x: Tensor, factor: int) -> Tensor:
 
 
 def network_input(array: Array, stream: str, *, flip: bool = False, shrink: int = 1) -> Tensor:
-    """Return a cropped clip as the input of its network: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
+    """Return a cropped clip as a network input: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
     x = shrunk(STREAMS[stream].to_input(array), shrink)
     return torch.cat([x, STREAMS[stream].mirror(x)]) if flip else x

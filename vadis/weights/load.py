@@ -211,3 +211,8 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 def _silent(*_: object) -> None:
     """Progress and notices that nobody asked for."""
+
+
+def available_models() -> tuple[str, ...]:
+    """Return the names that ``load_model`` takes: published models first, then those that come with vadis."""
+    return (*WEIGHTS, *SHIPPED)
