@@ -91,6 +91,7 @@ def own_handlers():
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     signals.install()
     yield
+    interrupts.install()  # nothing is to end any more
     for signum, handler in before.items():
         signal.signal(signum, handler)
 
@@ -161,6 +162,77 @@ def test_a_signal_in_an_import_inside_a_deferred_block_waits_for_both(own_handle
         time.sleep(3 * signals.AGAIN_SECONDS)
         done.append("written")
     assert done == ["written"]
+
+
+CANNOT_END = """
+import os, signal, threading, time
+from vadis import cli
+from vadis.cli import interrupts
+interrupts.END_SECONDS = 0.3
+
+def work(prog_name):
+    thread = threading.Thread(target=time.sleep, args=(60,))  # as one in which numba compiles
+    thread.start()
+    os.kill(os.getpid(), signal.SIGTERM)
+    thread.join()
+
+def work_and_wait(prog_name):
+    try:
+        work(prog_name)
+    finally:
+        time.sleep(60)
+
+def import_what_takes_long(prog_name):
+    import takes_long
+
+def be_deferred(prog_name):
+    with interrupts.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(3 * interrupts.END_SECONDS)
+        os.write(1, b"saved")
+
+cli.app = {what}
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "out"), [("work", ""), ("work_and_wait", ""), ("import_what_takes_long", ""), ("be_deferred", "saved")]
+)
+def test_what_does_not_end_is_ended_but_what_is_deferred_is_waited_for(tmp_path, what, out):
+    """A thread that the end waits for, one within the work or at the end of the interpreter; or an import."""
+    (tmp_path / "takes_long.py").write_text("import os, signal, time\nos.kill(os.getpid(), 15)\ntime.sleep(60)\n")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    command = [sys.executable, "-c", CANNOT_END.format(what=what)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, out, "interrupted\n")
+
+
+WORKER_STARTS = """
+import multiprocessing, time
+from vadis import cli
+from vadis.cli.interrupts import Interrupted
+from vadis.training import stopping
+
+class LongToRead:
+    def __reduce__(self):
+        return time.sleep, (5,)
+
+def work(prog_name):
+    context = multiprocessing.get_context("spawn")
+    context.Process(target=print, args=(LongToRead(), context.Semaphore())).start()
+    assert stopping.unless_stopped(lambda: time.sleep(60), lambda: 15) is None
+    raise Interrupted(15)
+
+cli.app = work
+cli.main()
+"""
+
+
+def test_a_worker_that_is_still_starting_is_ended_without_a_word():
+    """It would look for semaphores that are gone by then."""
+    ended = subprocess.run([sys.executable, "-c", WORKER_STARTS], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "interrupted\n")
 
 
 LATE_IN_AN_IMPORT = """

@@ -138,6 +138,17 @@ def test_a_signal_stops_all_and_the_run_goes_on_exactly(tmp_path, shared_run):
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_that_waits_stops_another_in_the_middle_of_a_long_pass(tmp_path):
+    started = start_two(tmp_path, clips_until_long=5, beat_seconds=0.2)
+    wait_for_step(tmp_path / "run", 1, started)
+    time.sleep(1)  # now one waits for the other's share of a step
+    os.kill(pid(tmp_path, 1), signal.SIGTERM)
+    output = output_of(started, 30)
+    assert "exitcode  : 143" in output and output.count("interrupted\n") == 1, output
+    assert newest(tmp_path / "run").step >= 1
+
+
+@pytest.mark.slow
 def test_when_one_process_dies_all_end_and_a_checkpoint_is_there(tmp_path):
     started = start_two(tmp_path, seconds=0.1, checkpoint_seconds=0)
     wait_for_step(tmp_path / "run", 3, started)

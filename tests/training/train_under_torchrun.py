@@ -1,8 +1,8 @@
 """The tiny run as one of several processes; run by torchrun: FOLDER HOW (JSON).
 
 HOW: ``seconds`` per clip; ``clips_in_memory``, more at once than which are too many for process 1;
-``clips_until_failure``, after which process 1 gets no other; ``beat_seconds``; the rest goes to ``run_tiny``. Ends as
-the command line does.
+``clips_until_failure``, after which process 1 gets no other; ``clips_until_long``, after which process 0 waits for
+minutes; ``beat_seconds``; the rest goes to ``run_tiny``. Ends as the command line does.
 """
 
 import json
@@ -23,12 +23,12 @@ from vadis.training import distributed
 class SlowClips(TinyClips):
     """Clips that take their time, and of which one may not come at all."""
 
-    def __init__(self, seconds: float, last: int | None) -> None:
+    def __init__(self, seconds: float, last: int | None, last_quick: int | None) -> None:
         super().__init__()
-        self.seconds, self.last, self.loaded = seconds, last, 0
+        self.seconds, self.last, self.last_quick, self.loaded = seconds, last, last_quick, 0
 
     def clip(self, epoch, index):
-        time.sleep(self.seconds)
+        time.sleep(300 if self.loaded == self.last_quick else self.seconds)
         if self.loaded == self.last:
             raise VadisError(f"clip-{index}.avi is lost")
         self.loaded += 1
@@ -41,11 +41,13 @@ def main(prog_name: str) -> None:
     distributed.BEAT_SECONDS = how.pop("beat_seconds", distributed.BEAT_SECONDS)
     with distributed.joined("cpu") as process, signals.deferred():
         (folder / f"pid-{process.rank}").write_text(str(os.getpid()))
+        last_quick = how.pop("clips_until_long", None) if process.rank == 0 else None
+        how.pop("clips_until_long", None)
         limit, last = how.pop("clips_in_memory", 99), how.pop("clips_until_failure", None)
         network = tiny_network(seed=1 + process.rank)  # the main process's is to win
         if process.rank == 1:
             network = ForgetfulNetwork("forward", limit)
-        clips = SlowClips(how.pop("seconds", 0.0), last if process.rank == 1 else None)
+        clips = SlowClips(how.pop("seconds", 0.0), last if process.rank == 1 else None, last_quick)
         pending = signals.pending
         _, outcome, _ = run_tiny(
             folder / "run", network, clips=clips, process=process, resume=True, stop_requested=pending, **how

@@ -6,7 +6,6 @@ One file per command; each is a thin client of the public API. What is heavy is 
 
 import os
 import sys
-from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -107,16 +106,9 @@ def main() -> None:
 def _end(code: int) -> NoReturn:
     """End the process; at once where a thread is busy in PyTorch that nobody waits for any more."""
     stopping = sys.modules.get("vadis.training.stopping")  # not imported for this
-    if stopping is None or not stopping.is_left_alone():
-        sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads it any more
-            stream.flush()
-    if util := sys.modules.get("multiprocessing.util"):
-        for child in sys.modules["multiprocessing"].active_children():
-            child.kill()  # one that is still starting would miss its semaphores, and show a traceback
-        util._run_finalizers(0)  # os._exit does not; without them the semaphores of loaders are reported as leaked
-    os._exit(code)
+    if stopping is not None and stopping.is_left_alone():
+        stopping.exit_at_once(code)
+    sys.exit(code)
 
 
 def _leave_the_others(error: BaseException) -> NoReturn:

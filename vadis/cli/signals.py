@@ -2,9 +2,11 @@
 
 A run that writes records is *deferred*: the signal is kept until the work in between may be dropped, so a record is
 written whole or not at all. While a module is imported a signal waits too: PyTorch's C++ runs Python while it is
-imported, and ends the process by abort() if that raises. An import that takes long is not waited for.
+imported, and ends the process by abort() if that raises. What takes long to end, an import or a thread that compiles,
+is not waited for: a thread of its own then ends the process (``_end_late``).
 """
 
+import _thread
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from vadis.errors import VadisError
 
 SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
 AGAIN_SECONDS = 0.02  # until it is looked again whether the import is over
-IMPORT_SECONDS = 3.0  # for which a signal waits for an import: PyTorch's takes longer on a busy machine
+END_SECONDS = 3.0  # from a signal that need not wait to the end of the process at the latest; 5 s are promised
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
 
 
@@ -34,11 +36,14 @@ class _State:
     pending: int | None = None
     pending_since = 0.0
     deferred = False
+    is_ending = False  # ``Interrupted`` has been raised: no block defers that any more
+    is_told = False  # the user knows what ended the run
 
 
 def install() -> None:
     """Turn SIGINT and SIGTERM into ``Interrupted``, raised in the main thread."""
-    _State.pending, _State.deferred = None, False
+    _State.pending, _State.pending_since = None, 0.0
+    _State.deferred = _State.is_ending = _State.is_told = False
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _receive)
     signal.signal(signal.SIGALRM, _look_again)
@@ -47,6 +52,7 @@ def install() -> None:
 def look_no_more() -> None:
     """At the end of the program: a signal that still waits has come too late."""
     signal.setitimer(signal.ITIMER_REAL, 0)
+    _State.is_told = True
 
 
 @contextmanager
@@ -95,6 +101,7 @@ def _receive(signum: int, frame: FrameType | None) -> None:
         return
     _State.pending_since = time.monotonic()
     _State.pending = signum
+    _thread.start_new_thread(_end_late, (signum, _State.pending_since))  # without the locks of threading.Thread
     _look_again(signum, frame)
 
 
@@ -103,11 +110,25 @@ def _look_again(signum: int, frame: FrameType | None) -> None:
     if _State.pending is None or _State.deferred:
         return
     if _is_importing(frame):
-        if time.monotonic() - _State.pending_since >= IMPORT_SECONDS:
-            _leave(_State.pending)  # nothing is being written, or the signal would be deferred
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         return
-    raise Interrupted(_State.pending)
+    _raise_pending()
+
+
+def _end_late(signum: int, since: float) -> None:
+    """End the process that a signal asked to end at ``since``, unless it ends itself within ``END_SECONDS``.
+
+    The seconds in which the signal is deferred do not count. What is being written may be cut off as by SIGKILL.
+    """
+    end = time.monotonic() + END_SECONDS
+    while time.monotonic() < end:
+        time.sleep(AGAIN_SECONDS)
+        if _State.deferred and not _State.is_ending:
+            end = time.monotonic() + END_SECONDS
+    if _State.pending_since == since:
+        if not _State.is_told:
+            os.write(2, b"interrupted\n")
+        _leave(signum)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -126,4 +147,5 @@ def _leave(signum: int) -> NoReturn:
 
 def _raise_pending() -> None:
     if _State.pending is not None:
+        _State.is_ending = True
         raise Interrupted(_State.pending)

@@ -16,13 +16,15 @@ gradients of an I3D between two processes on a CPU, whose passes take seconds.
 
 **How a run ends.** Well: all meet, then the group is dissolved. By an error: the process that fails ends at once
 (``leave``), which closes its connections, so that the others do not wait for it; torchrun ends whoever is left. One
-that stands still without ending (stopped, or its machine gone) is missed by its neighbour after 20 s (``_beat``). Where
+that stands still without ending (stopped, or its machine gone) is missed by its neighbour after 20 s (``_beat``). By a
+signal: whoever hears it tells the others, even while it waits for them; they may be in the middle of a long step. Where
 torchrun may start them again (``--max-restarts``), the new ones find each other in a corner of its store that those
 before have never seen (``_begun_together``).
 """
 
 import hashlib
 import os
+import select
 import signal
 import sys
 import time
@@ -30,7 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
@@ -47,6 +49,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from vadis.device import resolve_device
 from vadis.errors import UsageError, VadisError
+from vadis.training.stopping import exit_at_once
 
 GROUP_TIMEOUT = timedelta(minutes=10)  # a process that waits longer than this for the others gives up
 STORE_TIMEOUT = timedelta(seconds=20)  # for a word to or from torchrun, on this machine or the first
@@ -248,29 +251,45 @@ def _pulse(name: str | None, rank: int, world_size: int) -> Iterator[None]:
     if name is None:
         yield
         return
-    ended = Event()
-    arguments = (PrefixStore(name, _connection(STORE_TIMEOUT)), rank, (rank + 1) % world_size, ended)
+    heard, wake = os.pipe()  # the number of a signal comes here at once, also where the main thread waits for others
+    os.set_blocking(wake, False)
+    before = signal.set_wakeup_fd(wake)
+    arguments = (PrefixStore(name, _connection(STORE_TIMEOUT)), rank, (rank + 1) % world_size, heard)
     thread = Thread(target=_beat, args=arguments, name="vadis-pulse", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(wake)
         thread.join()  # a thread in the middle of a word to the store would abort the end of the interpreter
+        os.close(heard)
 
 
-def _beat(store: PrefixStore, rank: int, neighbour: int, ended: Event) -> None:
+def _beat(store: PrefixStore, rank: int, neighbour: int, heard: int) -> None:
     """Count up every ``BEAT_SECONDS``; end this process where its neighbour's count stands still.
 
     The neighbour is silent for so many beats of this process, not seconds: where all are stopped, by Ctrl-Z or a
     machine that sleeps, all go on together. A neighbour that never began may still be on its way; the group's own
-    timeout is for that. Where torchrun itself is gone, the run is asked to end.
+    timeout is for that. Where torchrun itself is gone, or another process was asked to end, this one is asked too.
+    The numbers of this process's signals come from ``heard``, whose other end is closed when all is over.
     """
-    before, silent = 0, 0
-    while not ended.wait(BEAT_SECONDS):
+    before, silent, is_asked, due = 0, 0, False, time.monotonic() + BEAT_SECONDS
+    while True:
         try:
+            if select.select([heard], [], [], max(0.0, due - time.monotonic()))[0]:
+                signals = os.read(heard, 64)
+                if not signals:
+                    return
+                if not is_asked and {signal.SIGINT, signal.SIGTERM} & set(signals):
+                    is_asked = store.add("asked", 1) > 0
+                continue
+            due = time.monotonic() + BEAT_SECONDS
             store.add(f"beat-{rank}", 1)
             count = store.add(f"beat-{neighbour}", 0)
+            if not is_asked and store.add("asked", 0):
+                is_asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
         except RuntimeError:  # DistNetworkError and its like: nobody holds the store any more
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -316,7 +335,4 @@ def leave(code: int) -> NoReturn:
     """
     if not dist.is_initialized():
         sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads it any more
-            stream.flush()
-    os._exit(code)
+    exit_at_once(code)

@@ -6,9 +6,14 @@ its process ends, which then has to be by ``os._exit`` (``is_left_alone``): the 
 abort in the middle of PyTorch's code.
 """
 
+import multiprocessing
+import multiprocessing.util
+import os
+import sys
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 
@@ -45,6 +50,17 @@ def unless_stopped(
 def is_left_alone() -> bool:
     """Return whether there is work that goes on although nobody waits for it."""
     return any(thread.name == THREAD_NAME for thread in threading.enumerate())
+
+
+def exit_at_once(code: int) -> NoReturn:
+    """End this process without the end of the interpreter, and the processes that load clips for it."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    for child in multiprocessing.active_children():
+        child.kill()  # one that is still starting would miss its semaphores, and show a traceback
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # or semaphores are reported as leaked
+    os._exit(code)
 
 
 class _Task(Generic[Made]):
