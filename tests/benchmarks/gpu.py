@@ -33,7 +33,7 @@ from vadis.inference.prefetch import PACES
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FoldedI3D
 from vadis.training.loader import CLIP_FRAMES, VideoClips
-from vadis.training.sampler import CLIPS_AHEAD, stream_clips
+from vadis.training.loader import CLIPS_AHEAD, stream_clips
 from vadis.training.validation import clip_losses
 from vadis.video.isolated.pool import Decoders
 

@@ -91,7 +91,7 @@ def own_handlers():
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     signals.install()
     yield
-    interrupts.install()  # nothing is to end any more
+    signals.install()  # nothing is to end any more
     for signum, handler in before.items():
         signal.signal(signum, handler)
 
@@ -121,11 +121,11 @@ def test_elsewhere_a_signal_is_raised_at_once(own_handlers):
 
 SIGNALS_TWICE = """
 import os, signal, sys, time
-from vadis.cli import interrupts
-interrupts.install()
-with interrupts.deferred():
+from vadis.cli import signals
+signals.install()
+with signals.deferred():
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(interrupts.SAME_SIGNAL_SECONDS * {pause})
+    time.sleep(signals.SAME_SIGNAL_SECONDS * {pause})
     os.kill(os.getpid(), signal.SIGTERM)
     print("still here", flush=True)
     os._exit(0)
@@ -167,8 +167,8 @@ def test_a_signal_in_an_import_inside_a_deferred_block_waits_for_both(own_handle
 CANNOT_END = """
 import os, signal, threading, time
 from vadis import cli
-from vadis.cli import interrupts
-interrupts.END_SECONDS = 0.3
+from vadis.cli import signals
+signals.END_SECONDS = 0.3
 
 def work(prog_name):
     thread = threading.Thread(target=time.sleep, args=(60,))  # as one in which numba compiles
@@ -186,9 +186,9 @@ def import_what_takes_long(prog_name):
     import takes_long
 
 def be_deferred(prog_name):
-    with interrupts.deferred():
+    with signals.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(3 * interrupts.END_SECONDS)
+        time.sleep(3 * signals.END_SECONDS)
         os.write(1, b"saved")
 
 cli.app = {what}
@@ -211,7 +211,7 @@ def test_what_does_not_end_is_ended_but_what_is_deferred_is_waited_for(tmp_path,
 WORKER_STARTS = """
 import multiprocessing, time
 from vadis import cli
-from vadis.cli.interrupts import Interrupted
+from vadis.cli.signals import Interrupted
 from vadis.training import stopping
 
 class LongToRead:

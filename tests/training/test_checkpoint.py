@@ -184,7 +184,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         save_checkpoint(tmp_path / "file" / "checkpoints", sample(1))
 
 
-def test_what_others_put_there_is_left_alone(tmp_path):
+def test_what_others_put_there_has_abandoned_work(tmp_path):
     for name in ("notes", "step-12", "step-000001.old"):
         (tmp_path / name).mkdir()
     for step in (1, 2, 3):

@@ -21,10 +21,10 @@ from vadis.training import linear_probe
 from vadis.training.linear_probe import (
     FeatureStore,
     compute_features,
+    examples_to_probe,
     open_store,
     refuse_lost_classes,
     train_last_layer,
-    wanted_examples,
 )
 from vadis.training.loop import Settings
 from vadis.training.plan import Plan, save
@@ -111,14 +111,14 @@ def test_it_goes_on_after_each_video(
     with records.open("ab") as file:
         file.write(b"torn")  # what a killed process left
     store = open_store(tmp_path, plan)
-    assert [store.has(example) for example in wanted_examples(plan)] == [number < done for number in range(4)]
+    assert [store.has(example) for example in examples_to_probe(plan)] == [number < done for number in range(4)]
     assert [example.path for example, _ in compute_features(plan, store, CPU)] == [
-        example.path for example in wanted_examples(plan)
+        example.path for example in examples_to_probe(plan)
     ]
     assert computed == [f"{number}.mp4" for number in range(4)]
     assert records.read_bytes().startswith(whole)
     assert done == 4 or records.stat().st_size == 4 * (32 + 4 * CHANNELS + 4)
-    again = open_store(tmp_path, plan).rows("rgb", wanted_examples(plan)[::-1])
+    again = open_store(tmp_path, plan).rows("rgb", examples_to_probe(plan)[::-1])
     np.testing.assert_array_equal(again, np.repeat([[3], [2], [1], [0]], CHANNELS, axis=1).astype(np.float32))
 
 
@@ -228,7 +228,7 @@ def separable(store: FeatureStore, plan: Plan, seed: int = 0, *, scale: float = 
     random = np.random.default_rng(seed)
     centres = {label: random.exponential(0.1, CHANNELS) for label in plan.dataset.classes}
     common = random.exponential(0.1, CHANNELS)
-    for example in wanted_examples(plan):
+    for example in examples_to_probe(plan):
         rows = {
             stream: scale * np.maximum(common + centres[example.label] + random.normal(0, 0.05, CHANNELS), 0)
             for stream in plan.streams
@@ -324,7 +324,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> 
     def trained(folder: Path, stops_after: int = 10**9, **settings) -> tuple[int, dict]:
         plan = learnable(start)
         store = open_store(folder, plan)
-        if not store.has(wanted_examples(plan)[0]):
+        if not store.has(examples_to_probe(plan)[0]):
             separable(store, plan)
         asked = iter(range(10**9))
         outcome, tensors = train_last_layer(

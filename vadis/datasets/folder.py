@@ -271,7 +271,7 @@ def _with_validation(dataset: Dataset, tree: Tree) -> Dataset:
     splits, notes = dict(dataset.splits), list(dataset.problems.notes)
     if "train" in splits and "val" not in splits:
         division = hold_out(splits.pop("train"), VALIDATION_SHARE, tree.root)
-        found = {"train": division.learnt, "val": division.held_out, **splits}
+        found = {"train": division.train, "val": division.val, **splits}
         splits = {split: examples for split, examples in found.items() if examples}
         notes.append(
             f"{float(VALIDATION_SHARE):.0%} of each class's training clips, whole recordings, are for validation"

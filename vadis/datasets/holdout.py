@@ -11,8 +11,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from vadis.datasets.dataset import Dataset, Example, class_key, counted, path_below, some
 from vadis.datasets.scan import is_container, stem_of
@@ -28,18 +29,11 @@ _CAMERA_NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Division:
-    """Training examples divided in two.
+class Division(NamedTuple):
+    """Training examples divided in two, in their order; the notes say what could not be divided, and why."""
 
-    Attributes:
-        learnt: what is learnt from, in the order of the examples.
-        held_out: what is kept for validation.
-        notes: for a person: what could not be divided, and why.
-    """
-
-    learnt: tuple[Example, ...]
-    held_out: tuple[Example, ...]
+    train: tuple[Example, ...]
+    val: tuple[Example, ...]
     notes: tuple[str, ...]
 
 
@@ -61,16 +55,16 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
                 "recording may be on both sides; folders train/ and val/ settle it"
             )
     chosen = _chosen(groups, share)
-    learnt: list[Example] = []
-    held_out: list[Example] = []
+    train: list[Example] = []
+    val: list[Example] = []
     for example in examples:
-        (held_out if example in chosen else learnt).append(example)
-    without = sorted({each.label for each in learnt} - {each.label for each in held_out})
+        (val if example in chosen else train).append(example)
+    without = sorted({each.label for each in train} - {each.label for each in val})
     if without:
         notes.append(
             f"no clip for validation, because all are of one recording: {counted(without, 'class')}: {some(without)}"
         )
-    return Division(tuple(learnt), tuple(held_out), tuple(notes))
+    return Division(tuple(train), tuple(val), tuple(notes))
 
 
 def recording(example: Example, root: str) -> str:

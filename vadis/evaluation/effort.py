@@ -21,8 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vadis.models import MODELS, STREAM_CHANNELS
 from vadis.training.checkpoint import KEPT
-from vadis.training.recipe_file import default_recipe
-from vadis.training.recipes import find_recipe
+from vadis.training.recipes import default_recipe, find_recipe
 
 BACKWARD_PASSES = 2  # a backward pass takes the gradient of the inputs and that of the weights: two forward passes
 NUM_CLASSES = 400  # at which operations are counted: the last layer is less than a thousandth of them

@@ -80,7 +80,7 @@ class C3D(nn.Module):
 
     training_steps: ClassVar[str] = "mean"
     test_steps: ClassVar[str] = "mean"
-    least_clips: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
+    min_batch_size: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()

@@ -124,7 +124,7 @@ class ConvLSTM(nn.Module):
 
     training_steps: ClassVar[str] = "each"  # cross-entropy at every step, averaged (1)
     test_steps: ClassVar[str] = "last"  # only the output on the last frame counts (1)
-    least_clips: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
+    min_batch_size: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()

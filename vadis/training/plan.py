@@ -13,10 +13,11 @@ comparison name by name and shape by shape.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,19 @@ from torch import Tensor, nn
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import path_below
 from vadis.datasets.holdout import Division, hold_out
-from vadis.errors import UsageError
+from vadis.errors import UsageError, what_next
+from vadis.files import temporary_beside
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inflation import from_imagenet
+from vadis.parsing import parse_json
 from vadis.preprocessing import shrinking
 from vadis.results import printable
-from vadis.training.checkpoint import is_longer, read_json, write_json
-from vadis.training.distributed import Process
-from vadis.training.loader import Jitter, VideoClips
-from vadis.training.log import Event
-from vadis.training.loop import Outcome, Settings, train
+from vadis.training.checkpoint import recipe_changes
+from vadis.training.loader import Jitter, VideoClips, derived_seed
+from vadis.training.loop import Outcome, Trainer
 from vadis.training.recipes import Recipe
-from vadis.training.sampler import derived_seed
-from vadis.training.validation import KeptState, Validation, never, validate_clips
+from vadis.training.validation import Context, KeptState, validator_on
 from vadis.weights.labels import label_fault
 from vadis.weights.model_file import describe_difference, save_model
 from vadis.weights.published import published_name
@@ -47,37 +47,22 @@ from vadis.weights.published import published_name
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
-HELD_OUT = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
+VAL_SHARE = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run was asked for.
+    """What a run was asked for; raises UsageError for what cannot be trained, before any work."""
 
-    Attributes:
-        dataset: with a "train" split.
-        recipes: by run, in the order of training: "rgb", "flow", or "both" (see ``Architecture.runs``).
-        start: the model to begin from, or None for networks made anew.
-        architecture: of networks made anew: a key of ``MODELS``.
-        streams: of the model to be.
-        imagenet: Inception-v1's parameters, from which new networks begin; None for random ones.
-        width: multiplier of the channel counts of new networks.
-        mirror: show half of the training clips mirrored; off where classes tell left from right.
-        mode: "full", or "fixed": only the last layer learns (see ``fixed``).
-
-    Raises:
-        UsageError: for what cannot be trained, before any work.
-    """
-
-    dataset: Dataset
-    recipes: Mapping[str, Recipe]
-    start: Model | None
-    architecture: str = "i3d"
-    streams: tuple[str, ...] = ("rgb", "flow")
-    imagenet: Model | None = None
-    width: float = 1.0
-    mirror: bool = True
-    mode: str = "full"
+    dataset: Dataset  # with a "train" split
+    recipes: Mapping[str, Recipe]  # by run, in the order of training: "rgb", "flow", or "both"
+    start: Model | None  # the model to begin from, or None for networks made anew
+    architecture: str = "i3d"  # of networks made anew: a key of MODELS
+    streams: tuple[str, ...] = ("rgb", "flow")  # of the model to be
+    imagenet: Model | None = None  # Inception-v1's parameters, from which new networks begin; None for random ones
+    width: float = 1.0  # multiplier of the channel counts of new networks
+    mirror: bool = True  # show half of the training clips mirrored; off where classes tell left from right
+    mode: str = "full"  # or "fixed": only the last layer learns (see linear_probe)
 
     def __post_init__(self) -> None:
         self.dataset.examples("train")
@@ -100,7 +85,7 @@ class Plan:
                 hint = "leave it out, or train I3D, which takes windows of any length"
                 raise UsageError(f"test_window cannot be {recipe.test_window} here", hint=hint)
         for run in self.recipes:
-            self.splits(run)
+            self.division(run)
 
     @property
     def row(self) -> Architecture:
@@ -165,22 +150,17 @@ class Plan:
             provenance=provenance,
         )
 
-    def splits(self, run: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Return the examples to learn from, and those for validation, which may be none."""
-        division = self.division(run)
-        return division.learnt, division.held_out
-
     def division(self, run: str) -> Division:
-        """Divide the training examples into those to learn from and those for validation, which may be none.
+        """Return the training set and the validation set of a run, which may be empty.
 
-        Without a "val" split, a recipe that goes by the validation loss has ``HELD_OUT`` of the training clips kept for
-        it, whole recordings of each class. The test split is never looked at.
+        Without a "val" split, a recipe that goes by the validation loss has ``VAL_SHARE`` of the training clips kept
+        for it, whole recordings of each class. The test split is never looked at.
         """
         examples, val = self.dataset.splits["train"], self.dataset.splits.get("val", ())
         if val or self.recipes[run].schedule != "plateau":
             return Division(examples, val, ())
-        division = hold_out(examples, HELD_OUT, self.dataset.root)
-        if not division.held_out:
+        division = hold_out(examples, VAL_SHARE, self.dataset.root)
+        if not division.val:
             raise UsageError(
                 "there are too few videos to keep some for validation",
                 hint="make a split for it (val/), or use --set schedule=steps, which needs none",
@@ -211,15 +191,18 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     name = printable(str(folder))
     if not path.exists():
         refuse_foreign(folder)
-        write_json(path, wanted)
+        _write_json(path, wanted)
         return
-    there = read_json(path)
-    if resume and is_longer(wanted, there):
-        write_json(path, wanted)
-    elif there != wanted:
-        other = ", ".join(key for key in wanted if there.get(key) != wanted[key])
-        raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder")
-    if not resume and any((folder / stream).exists() for stream in plan.recipes):
+    there = _read_json(path)
+    changed = [key for key in wanted.keys() | there.keys() if there.get(key) != wanted.get(key)]
+    if changed == ["recipes"] and resume and there["recipes"].keys() == wanted["recipes"].keys():
+        changed = [run for run, recipe in wanted["recipes"].items() if recipe_changes(there["recipes"][run], recipe)]
+        changed = ["recipes"] if changed else []
+        if not changed:
+            _write_json(path, wanted)
+    if changed:
+        raise UsageError(f"{name} holds another run: {', '.join(sorted(changed))} differ", "choose another folder")
+    if not resume and any((folder / run).exists() for run in plan.recipes):
         raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
 
 
@@ -235,8 +218,31 @@ def refuse_foreign(folder: Path) -> None:
         )
 
 
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    try:
+        with temporary_beside(path) as (temporary, file):
+            file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        message = f"{printable(str(path.parent))} cannot hold a training run: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = parse_json(path.read_bytes())
+    except OSError as error:
+        message = f"{printable(str(path))} cannot be read: {error.strerror}"
+        raise UsageError(message, hint=what_next(error.errno)) from error
+    except ValueError as error:
+        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
+    return values if isinstance(values, dict) else {}
+
+
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
-    """The networks of one run, by name, as training begins: the model's, with new last layers; or new altogether.
+    """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
     Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
 
@@ -251,98 +257,70 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
         if plan.start is not None:
             source = plan.start.networks[name].state_dict()
             copy_body(source, network)
-            if plan.keeps_last_layer:
-                known = plan.start.card.labels
-                _copy_last_layer(source, network, [known.index(label) for label in plan.dataset.classes])
+            if plan.keeps_last_layer:  # the outputs are the first axis of all its tensors
+                order = torch.tensor([plan.start.card.labels.index(label) for label in plan.dataset.classes])
+                last = {
+                    key: value[order.to(value.device)] for key, value in source.items() if key.startswith(LAST_LAYER)
+                }
+                network.load_state_dict({**network.state_dict(), **last})
         elif plan.imagenet is not None:
-            _begin_from_imagenet(network, plan.imagenet)
+            try:
+                from_imagenet(network, plan.imagenet.networks["rgb"].state_dict())
+            except ValueError as error:
+                message = f"training cannot begin from {plan.imagenet.card.name}: {error}"
+                hint = "let it begin from scratch, or from a model of its own architecture"
+                raise UsageError(message, hint) from error
     return networks
 
 
-def _begin_from_imagenet(network: nn.Module, imagenet: Model) -> None:
-    try:
-        from_imagenet(network, imagenet.networks["rgb"].state_dict())
-    except ValueError as error:
-        message = f"training cannot begin from {imagenet.card.name}: {error}"
-        raise UsageError(message, hint="let it begin from scratch, or from a model of its own architecture") from error
-
-
 def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Copy everything but the last layer; raises UsageError with the names unless all else is the same."""
-    own = network.state_dict()
-    body = {key: value for key, value in source.items() if _is_body(key)}
-    expected = {key: tuple(value.shape) for key, value in own.items() if _is_body(key)}
-    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in body.items()})
+    """Copy everything but the last layer; raise UsageError with the names unless all else is the same."""
+
+    def body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        counter = ".num_batches_tracked"
+        return {k: v for k, v in state.items() if not k.startswith(LAST_LAYER) and not k.endswith(counter)}
+
+    own, copied = network.state_dict(), body(source)
+    difference = describe_difference(
+        *({key: tuple(value.shape) for key, value in part.items()} for part in (body(own), copied))
+    )
     if difference is not None:
         hint = "begin from a model of the same architecture and width, or from scratch"
         raise UsageError(f"the model to begin from is another network: {difference}", hint)
-    network.load_state_dict({**own, **body})
-
-
-def _copy_last_layer(source: Mapping[str, Tensor], network: nn.Module, order: Sequence[int]) -> None:
-    """Copy the last layer, whose outputs are the first axis of all its tensors, in another ``order`` of outputs."""
-    last = {
-        key: value[torch.tensor(order, device=value.device)]
-        for key, value in source.items()
-        if key.startswith(LAST_LAYER)
-    }
-    network.load_state_dict({**network.state_dict(), **last})
-
-
-def _is_body(key: str) -> bool:
-    return not key.startswith(LAST_LAYER) and not key.endswith(".num_batches_tracked")
+    network.load_state_dict({**own, **copied})
 
 
 def train_run(
-    run: str,
-    plan: Plan,
-    folder: Path,
-    process: Process,
-    *,
-    settings: Settings,
-    store: FlowStore | None = None,
-    report: Callable[[Event], None] = lambda event: None,
-    stop_requested: Callable[[], int] = never,
+    run: str, plan: Plan, folder: Path, context: Context, store: FlowStore | None = None
 ) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
     """Train the networks of one run in ``folder/run``; or take them from there, where they have been trained.
 
-    ``store`` holds the flow of all videos, where flow is needed; the other arguments are those of ``train``.
+    Args:
+        store: with the flow of all videos, where flow is needed.
 
     Returns:
         How the run ended, and each network's tensors, on the CPU.
 
     Raises:
-        As ``train`` does.
+        As ``Trainer.train`` does.
     """
-    recipe = plan.recipes[run]
-    learnt, held_out = plan.splits(run)
-    networks = new_networks(plan, run)
-
-    def validate(network: nn.Module) -> Validation:
-        clips = clips_of(plan, run, held_out, learning=False, store=store)
-        size, workers = recipe.micro_batch, settings.workers
-        return validate_clips(network, clips, process, batch_size=size, workers=workers, stop_requested=stop_requested)
-
-    outcome = train(
+    recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
+    clips = partial(clips_of, plan, run, store=store)
+    trainer = Trainer(
         joined_for_training(networks),
-        clips_of(plan, run, learnt, learning=True, store=store),
+        clips(division.train, train=True),
+        validator_on(clips(division.val, train=False), recipe, context) if division.val else None,
         recipe,
         folder / run,
         labels=plan.dataset.classes,
-        data_sha256=list_sha256(plan.dataset, (*learnt, *held_out)),
-        process=process,
-        validate=validate if held_out else None,
-        settings=settings,
-        report=report,
-        stop_requested=stop_requested,
+        data_sha256=list_sha256(plan.dataset, (*division.train, *division.val)),
+        context=context,
     )
-    return outcome, {name: tensors_of(network) for name, network in networks.items()}
+    return trainer.train(), {name: tensors_of(network) for name, network in networks.items()}
 
 
-def clips_of(
-    plan: Plan, run: str, examples: Sequence[Example], *, learning: bool, store: FlowStore | None
-) -> VideoClips:
-    """The clips of one run: random ones to learn from, or those for validation."""
+def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, store: FlowStore | None) -> VideoClips:
+    """Return the clips of one run: random ones for training, or those for validation."""
     recipe, row = plan.recipes[run], plan.row
     jitter = Jitter(recipe.brightness, recipe.contrast, recipe.saturation)
     return VideoClips(
@@ -351,22 +329,22 @@ def clips_of(
         plan.runs[run],
         frames=recipe.clip_frames,
         seed=recipe.seed,
-        train=learning,
+        train=train,
         store=store,
         flip=plan.mirrors,
-        jitter=jitter if any(astuple(jitter)) else None,
+        jitter=jitter if any(jitter) else None,
         sampling=row.sampling,
         shrink=shrinking(row.short_side),
     )
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a network, on the CPU."""
+    """Return all tensors of a network, on the CPU."""
     return {key: value.detach().cpu() for key, value in network.state_dict().items()}
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
-    """The SHA-256 of a list of examples, by their paths below the dataset's folder: it may be moved."""
+    """Return the SHA-256 of a list of examples, by their paths below the dataset's folder: it may be moved."""
     rows = [
         [printable(path_below(each.path, dataset.root)), each.label, each.start_seconds, each.end_seconds]
         for each in examples
@@ -380,17 +358,13 @@ def save(
     networks: Mapping[str, Mapping[str, Tensor]],
     states: Mapping[str, KeptState],
     metrics: Mapping[str, Any] | None = None,
-) -> Path:
+) -> None:
     """Write the model file; its provenance says which state of each run it holds, and ``metrics`` where there are any.
-
-    Returns its path.
 
     Raises:
         WeightsError: where it cannot be written.
     """
-    card, path = plan.card, folder / MODEL_NAME
-    provenance = {**card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
+    provenance = {**plan.card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
     if metrics is not None:
         provenance["metrics"] = dict(metrics)
-    save_model(path, replace(card, provenance=provenance), networks)
-    return path
+    save_model(folder / MODEL_NAME, replace(plan.card, provenance=provenance), networks)
