@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from tests.matching import containing
 from vadis import device
 from vadis.device import FIRST_RIGHT_CUDNN, cpu_count, cudnn_version, resolve_device
 from vadis.errors import DeviceError, UsageError
@@ -20,7 +21,7 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(without_cuda):
 
 
 def test_cuda_by_name_is_never_replaced(without_cuda):
-    with pytest.raises(DeviceError, match="no CUDA device can be used") as refused:
+    with pytest.raises(DeviceError, match=containing("CUDA")) as refused:
         resolve_device("cuda")
     assert (refused.value.exit_code, "`device`" in refused.value.hint) == (1, True)
 
@@ -30,7 +31,7 @@ def test_a_device_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: FIRST_RIGHT_CUDNN)
     assert resolve_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(DeviceError, match="has 2 CUDA"):
+    with pytest.raises(DeviceError, match=containing(2, "CUDA")):
         resolve_device("cuda:2")
 
 
@@ -40,7 +41,7 @@ def test_other_words_are_wrong_use(without_cuda, name):
         with pytest.raises(DeviceError):
             resolve_device(name)
         return
-    with pytest.raises(UsageError, match="unknown device"):
+    with pytest.raises(UsageError, match=containing(repr(name))):
         resolve_device(name)
 
 

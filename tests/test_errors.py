@@ -5,28 +5,18 @@ import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from vadis.errors import VIDEO_ERROR_CODES, VideoError, what_next
-from vadis.inference.classify import error_record
+from tests.sentences import GOLDEN, error_classes, parsed_package, sentences
+from vadis.errors import VIDEO_ERROR_CODES, VideoError, advice, what_next
+from vadis.inference.classify import record_of
 from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.sources import Stamp
 
 ROOT = Path(__file__).parents[1]
-TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "vadis").rglob("*.py"))}
-
-
-def error_classes() -> dict[str, bool]:
-    """The names of VadisError and all that inherit from it → whether it is a VideoError."""
-    found = {"VadisError": False}
-    classes = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    for _ in classes:  # as deep as there can be
-        for node in classes:
-            for base in map(ast.unparse, node.bases):
-                if base in found:
-                    found[node.name] = found[base] or node.name == "VideoError"
-    return found
+TREES = parsed_package()
 
 
 def may_be_none(tree: ast.AST, hint: ast.expr) -> bool:
@@ -61,7 +51,7 @@ def made_without_hint(tree: ast.AST, classes: dict[str, bool]) -> Iterator[ast.C
 
 def test_every_error_says_what_to_do_next() -> None:
     """A VideoError may leave it to its code. There are no exceptions: an error caught on the way has a hint too."""
-    classes = error_classes()
+    classes = error_classes(list(TREES.values()))
     assert classes["VideoError"] and classes["DecoderKilled"] and not classes["DamagedCheckpointError"]
     assert [
         f"{path.relative_to(ROOT)}, line {call.lineno}"
@@ -88,6 +78,10 @@ def test_the_walk_finds_what_lacks_a_hint(source: str) -> None:
     assert not list(made_without_hint(ast.parse("raise UsageError('a', 'b')\nraise VideoError('c', 'a')"), classes))
 
 
+def test_the_sentences_are_those_of_the_golden_file() -> None:
+    assert GOLDEN.read_text(encoding="utf-8") == sentences(), "`python -m tests.sentences` writes the file anew"
+
+
 def test_a_video_error_without_a_hint_has_that_of_its_code() -> None:
     error, own = VideoError("too_large", "a"), VideoError("too_large", "a", "b")
     assert (error.hint, error.own_hint, error.in_full) == (VIDEO_ERROR_CODES["too_large"].what_next, None, "a")
@@ -95,14 +89,15 @@ def test_a_video_error_without_a_hint_has_that_of_its_code() -> None:
     for each in (error, own):
         again = error_from_json(error_to_json(each))
         assert (again.hint, again.own_hint) == (each.hint, each.own_hint)
-        assert error_record("a.mp4", each, Stamp(None, None)).error_message == each.in_full
+        video = SimpleNamespace(path="a.mp4", stamp=Stamp(None, None))
+        assert record_of(video, each).error_message == each.in_full
 
 
 def test_the_page_has_the_table_of_codes() -> None:
     page = (ROOT / "docs/command-line.md").read_text()
     section = page[page.index("### Error codes") : page.index("### Flags")]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", re.sub(r"\[(\w+)\]\(#\w+\)", r"\1", section), re.MULTILINE)
-    assert rows == [(code, *each) for code, each in VIDEO_ERROR_CODES.items()]
+    assert rows == [(code, each.meaning, advice(code)) for code, each in VIDEO_ERROR_CODES.items()]
 
 
 def test_what_the_system_refuses_says_what_to_do_next() -> None:
@@ -115,6 +110,6 @@ def test_what_the_system_refuses_says_what_to_do_next() -> None:
 
 def test_hints_are_short_and_not_sentences() -> None:
     """One line of a terminal, after "hint: ", that goes on in small letters and ends without a full stop."""
-    hints = [each.what_next for each in VIDEO_ERROR_CODES.values()]
+    hints = [advice(code) for code in VIDEO_ERROR_CODES]
     hints += [what_next(number) for number in errno.errorcode]
     assert [hint for hint in hints if len(hint) > 110 or hint[0].isupper() or hint.endswith(".")] == []

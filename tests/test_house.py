@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import vadis
+from vadis.cli import app
 
 PACKAGE = Path(__file__).parents[1] / "vadis"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -112,6 +114,24 @@ def test_one_door_to_ffmpeg() -> None:
     }  # these to memory
     assert {path for path, call in calls if opens_to_write(call)} == places  # child and cropping write to memory
     assert not any("cv2.VideoCapture" in attribute_calls(path) for path in FILES)
+
+
+def test_only_the_command_line_speaks_of_its_options() -> None:
+    """The library names its arguments, in backticks, and the command line shows their options instead."""
+    commands, options = [typer.main.get_command(app)], set[str]()
+    while commands:
+        command = commands.pop()
+        options |= {name for each in command.params for name in each.opts if name.startswith("--")}
+        commands += getattr(command, "commands", {}).values()
+    named = re.compile(rf"(?<![\w-])({'|'.join(sorted(options, key=len, reverse=True))})(?![\w-])")
+    prints_commands = {PACKAGE / "evaluation/reproduction.py"}
+    cited = []
+    for path in {path for path in FILES if room_of(path) != "cli"} - prints_commands:
+        tree = ast.parse(path.read_text())
+        docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in docs)
+        cited += [(path.name, text.value) for text in texts if isinstance(text.value, str) and named.search(text.value)]
+    assert cited == []
 
 
 def test_one_door_to_json_and_toml() -> None:

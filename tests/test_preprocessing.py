@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.matching import containing
 from vadis.preprocessing import STREAMS, centre_crop, flow_input, network_input, rgb_input
 
 RNG = np.random.default_rng(0)
@@ -62,5 +63,5 @@ def test_a_crop_keeps_no_hold_of_the_whole_frames(stream: str) -> None:
 
 
 def test_a_frame_smaller_than_the_crop_is_refused() -> None:
-    with pytest.raises(ValueError, match="no 224 px crop"):
+    with pytest.raises(ValueError, match=containing(224)):
         centre_crop(np.zeros((1, 200, 300, 3), dtype=np.uint8), "rgb")

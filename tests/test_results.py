@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.matching import containing
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
 from vadis.results import SCHEMA, STATUSES, Label, Segment, VideoResult, printable
 
@@ -74,20 +75,20 @@ def test_any_name_comes_back_byte_for_byte_from_one_line_of_ascii(raw):
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_a_score_that_is_no_number_is_never_written(score):
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match=containing(score)):
         VideoResult("a.mp4", "ok", labels=(Label("a", score),)).to_json_line()
 
 
 def test_status_and_error_go_together():
     assert STATUSES == ("ok", "partial", "error", "skipped")
     for status, code in (("good", None), ("ok", "io_error"), ("error", None)):
-        with pytest.raises(ValueError, match="status"):
+        with pytest.raises(ValueError, match=containing(repr(status))):
             VideoResult("a.mp4", status, error_code=code)
 
 
 def test_error_codes_are_a_closed_list_of_words():
     assert all(code.isidentifier() and code.islower() for code in VIDEO_ERROR_CODES)
-    with pytest.raises(ValueError, match="unknown"):
+    with pytest.raises(ValueError, match=containing("'no_such_code'")):
         VideoError("no_such_code", "a sentence")
 
 

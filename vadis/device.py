@@ -1,6 +1,7 @@
 """Choose the device, count processors, and go on with smaller batches where memory runs out."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -120,49 +121,40 @@ def _quota_in(folder: Path) -> Iterator[float]:
             yield microseconds / int((folder / "cpu.cfs_period_us").read_text())
 
 
+_log = logging.getLogger(__name__)
+
 Made = TypeVar("Made")
 
 MARKERS = ("out of memory", "_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")  # in the text of a RuntimeError
 
 
 class NoMemoryError(DeviceError):
-    """Memory runs out even with the least that can go through at once."""
+    """Memory runs out even with one frame or window at a time."""
 
 
 @dataclass
-class Portion:
-    """How many frames, or windows, go through at once: ``size``, which falls where memory runs out."""
+class BatchLimit:
+    """How many frames, or windows, go through at once: ``size``, which is halved where memory runs out."""
 
     size: int
     what: str = "frames"
-    is_told: bool = False
+    is_logged: bool = False  # no more to be said
 
 
-def in_portions(
-    work: Callable[[int, int], Made],
-    count: int,
-    portion: Portion,
-    device: "torch.device",
-    notify: Callable[[str], None] = lambda text: None,
+def run_in_batches(
+    work: Callable[[int, int], Made], count: int, limit: BatchLimit, device: "torch.device"
 ) -> Iterator[Made]:
-    """What ``work(start, stop)`` makes of each part of ``[0, count)``, in order.
+    """Yield ``work(start, stop)`` of each part of ``[0, count)``, in order; back off to smaller parts on out-of-memory.
 
-    Where memory runs out, half as much is tried from the same place on; ``portion`` keeps what was found, for the next
-    call. ``notify`` hears of it the first time.
-
-    Args:
-        work: may be called again from the same ``start`` on where it ran out of memory.
-        count: of what ``portion`` counts.
-        portion: how much at once.
-        device: whose memory it is.
-        notify: gets a sentence.
+    ``work`` is then called again from the same ``start``, and ``limit`` keeps the size for the next call. The first
+    time this is logged.
 
     Raises:
         NoMemoryError: where one at a time is too much.
     """
     start = 0
     while start < count:
-        stop = min(start + portion.size, count)
+        stop = min(start + limit.size, count)
         made: list[Made] = []
         if not runs_out_of_memory(lambda start=start, stop=stop, made=made: made.append(work(start, stop))):  # type: ignore[misc]
             yield made.pop()
@@ -171,13 +163,13 @@ def in_portions(
         release(device)
         if stop - start == 1:
             raise NoMemoryError(
-                f"memory ran out on {device} with one of the {portion.what} at a time",
+                f"memory ran out on {device} with one of the {limit.what} at a time",
                 hint='use a device with more memory, or `device="cpu"`',
             )
-        portion.size = (stop - start) // 2
-        if not portion.is_told:
-            portion.is_told = True
-            notify(f"memory is short on {device}: fewer {portion.what} go through at once from now on")
+        limit.size = (stop - start) // 2
+        if not limit.is_logged:
+            limit.is_logged = True
+            _log.warning("memory is short on %s: fewer %s go through at once from now on", device, limit.what)
 
 
 def runs_out_of_memory(work: Callable[[], object]) -> bool:

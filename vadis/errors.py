@@ -9,15 +9,16 @@
     └── OutputLockedError      exit 5   another run holds this output
 
 A message is one plain sentence; a hint says what to do next. Where they name an argument of a function, in backticks as
-in `device="cpu"`, the command line shows the option instead. It prints both and never a traceback unless asked for
-with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3 is the exit code of
-a run in which some files failed.
+in `device="cpu"`, the command line shows the option instead (``with_options``). It prints both and never a traceback
+unless asked for with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3 is
+the exit code of a run in which some files failed.
 
 Where an input or the operating system refuses, what to do next depends on the kind of refusal and hardly on the place:
 there is one table of each, ``VIDEO_ERROR_CODES`` and that of ``what_next``.
 """
 
 import errno
+import re
 from typing import NamedTuple
 
 
@@ -114,7 +115,7 @@ VIDEO_ERROR_CODES = {
         (
             "permission_denied",
             "the file cannot be read",
-            "get the right to read it (ls -l shows whose it is), then try again (classify: --retry-failed)",
+            "get the right to read it (ls -l shows whose it is), then try again",
         ),
         (
             "disappeared",
@@ -159,12 +160,12 @@ VIDEO_ERROR_CODES = {
         (
             "too_large",
             "more pixels, frames, hours or memory than the limits allow",
-            "scale it down or cut it up with FFmpeg; or raise the limit, then try again (classify: --retry-failed)",
+            "scale it down or cut it up with FFmpeg; or raise the limit, then try again",
         ),
         (
             "too_short",
             "too few frames for the streams asked for",
-            "leave it out; RGB alone (classify: --streams rgb) takes a single frame, if the model has a network for it",
+            'leave it out; RGB alone (`streams="rgb"`) takes a single frame, if the model has a network for it',
         ),
         (
             "decode_failed",
@@ -174,12 +175,12 @@ VIDEO_ERROR_CODES = {
         (
             "decoder_crash",
             "the process that decodes the file ended on the way: a crash, or somebody killed it",
-            "try again with less at once (classify: --retry-failed --jobs 1); if it ends once more, convert the file",
+            "try again with less at once (`jobs=1`); if it ends once more, convert the file",
         ),
         (
             "timeout",
             "nothing came from the decoder for a minute, or it took more than ten times the video's duration",
-            "see what else keeps its disk or this machine busy, then try again (classify: --retry-failed)",
+            "see what else keeps its disk or this machine busy, then try again",
         ),
         (
             "io_error",
@@ -194,11 +195,46 @@ VIDEO_ERROR_CODES = {
         (
             "not_finite",
             "the network gave a score that is not a number",
-            "try the CPU (classify: --device cpu), or another model; train your own again at a lower learning rate",
+            'try the CPU (`device="cpu"`), or another model; train your own again at a lower learning rate',
         ),
     )
 }
 """Every code a record's ``error.code`` can have. Records hold the code alone, which is enough to look the rest up."""
+
+
+def advice(code: str) -> str:
+    """Return what to do next about an input with this code on the command line, where failures are records of a run."""
+    return with_options(VIDEO_ERROR_CODES[code].what_next.replace("try again", "try again (classify: `retry_failed`)"))
+
+
+_ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
+_OPTIONS = {  # of arguments that have another name on the command line
+    "segment_seconds": "segment",
+    "address": "ray",
+    "start": "from",
+    "allow_inexact": "allow-inexact-resume",
+    "with_sound": "no-sound",
+    "changes": "set",
+    "schedule": "set schedule",
+    "scratch_bytes": "scratch-gb",
+    "places": "jobs",
+    "remote": "allow-remote",
+    "nul": "null",
+    "name": "dataset",
+}
+
+
+def with_options(text: str) -> str:
+    """Return ``text`` with options of the command line in place of the arguments that it names in backticks."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        shown = "--" + _OPTIONS.get(name, name).replace("_", "-")
+        if value in (None, "True", "False"):
+            return shown
+        return f"{shown}{'=' if ' ' in shown else ' '}{value}"
+
+    return _ARGUMENT.sub(option, text)
 
 
 def what_next(number: int | None, again: str = "give the same command again") -> str:
@@ -211,7 +247,7 @@ def what_next(number: int | None, again: str = "give the same command again") ->
     return _BY_ERRNO.get(number or 0, _OTHERWISE).format(again=again)
 
 
-_OTHERWISE = "see that its disk is there and works (vadis --debug tells more), then {again}"
+_OTHERWISE = "see that its disk is there and works, then {again}"
 _RIGHTS = "get the right to it and to its folders (ls -ld shows whose they are), or choose another place"
 _NETWORK_DISK = "see that the network disk is mounted and answers, then {again}"
 
@@ -225,7 +261,7 @@ _BY_ERRNO = {
     errno.ENOENT: "see that the path is spelled right and that its disk is there",
     errno.ENOTDIR: "choose another path: a part of this one is a file, not a folder",
     errno.EEXIST: "choose another name, or move away what has this one",
-    errno.EBADF: "leave >&- out, or name a file with -o",
+    errno.EBADF: "leave >&- out, or name a file by `output`",
     errno.EISDIR: "name a file: this is a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "look at the symbolic links of the path (namei -l): one leads back to itself",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_road import result
+from tests.matching import containing
 from vadis.batch import journal as journal_module
 from vadis.batch.journal import Entry, Scan, open_journal
 from vadis.errors import OutputLockedError, UsageError, VadisError
@@ -76,7 +77,7 @@ def test_an_input_is_known_by_path_size_and_time_of_change(tmp_path):
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="top_k was 5, is 3; flip was None, is True"):
+    with pytest.raises(UsageError, match=containing("top_k", 5, 3, "flip", "None", "True")):
         written(path, settings={"model": "fake", "top_k": 3, "flip": True})
     assert path.read_bytes() == before
     written(path, settings={"model": "other"}, overwrite=True)
@@ -131,7 +132,7 @@ def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
-        with pytest.raises(UsageError, match="damaged record"):
+        with pytest.raises(UsageError, match=containing("out.jsonl")):
             list(journal.results({"a.mp4"}))
 
 
@@ -164,7 +165,7 @@ def test_a_results_file_that_was_removed_ends_the_run(tmp_path):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         path.unlink()
-        with pytest.raises(VadisError, match="removed or replaced"):
+        with pytest.raises(VadisError, match=containing("out.jsonl")):
             journal.append(stamped("a.mp4"))
 
 
@@ -181,7 +182,7 @@ def test_what_a_full_disk_took_of_a_record_is_cut_off(tmp_path, monkeypatch):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         monkeypatch.setattr(journal_module.os, "write", full)
-        with pytest.raises(VadisError, match=r"no space left for .*out\.jsonl"):
+        with pytest.raises(VadisError, match=containing("out.jsonl")):
             journal.append(stamped("b.mp4"))
         monkeypatch.undo()
         assert path.read_bytes() == whole
@@ -257,7 +258,7 @@ def test_two_runs_never_write_one_file_and_a_killed_one_holds_nothing(tmp_path):
     path = tmp_path / "out.jsonl"
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(OutputLockedError, match=f"process {holder.pid} on .*, since 20"), open_journal(path):
+    with pytest.raises(OutputLockedError, match=containing(holder.pid)), open_journal(path):
         pass
     holder.kill()
     holder.wait()

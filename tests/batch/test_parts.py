@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from tests.matching import containing
 from vadis.batch import parts as parts_module
 from vadis.batch.parts import open_parts
 from vadis.batch.results_file import LastResults
@@ -63,12 +64,12 @@ def test_a_torn_last_line_is_cut_off(tmp_path):
 def test_other_settings_other_files_and_other_runs_are_refused(tmp_path):
     write(tmp_path, failed("a.mp4"))
     with open_parts(tmp_path) as parts:
-        with pytest.raises(UsageError, match="top_k was 5, is 6"):
+        with pytest.raises(UsageError, match=containing("top_k", 5, 6)):
             parts.begin({"top_k": 6}, VERSIONS, overwrite=False)
         with pytest.raises(OutputLockedError), open_parts(tmp_path):
             pass
     write(tmp_path, failed("b.mp4"), overwrite=True)
     assert LastResults([tmp_path / "part-00001.jsonl"]).paths == ("b.mp4",)
     (tmp_path / "part-00001.jsonl").write_text("something else\n")
-    with pytest.raises(UsageError, match="no results file"):
+    with pytest.raises(UsageError, match=containing("part-00001.jsonl")):
         write(tmp_path, failed("c.mp4"))

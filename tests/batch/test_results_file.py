@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.batch.test_journal import stamped, written
 from tests.fake_road import result
+from tests.matching import containing
 from vadis.batch.results_file import LastResults, results_in
 from vadis.errors import UsageError
 from vadis.formats import FORMATS
@@ -25,7 +26,7 @@ def test_a_record_comes_back_as_it_was(name):
     )
 )
 def test_anything_else_is_a_value_error(values):
-    with pytest.raises(ValueError, match=r"not a record|status|invalid|Invalid|base64|could not"):
+    with pytest.raises(ValueError):
         VideoResult.from_json(values)
 
 
@@ -71,9 +72,9 @@ DEEP = "[" * 700 + "]" * 700  # Python 3.13 parses it, 3.11 only where nothing h
 )
 def test_what_holds_no_records_is_refused(tmp_path, content):
     (tmp_path / "out.jsonl").write_text(content)
-    with pytest.raises(UsageError, match=r"out\.jsonl"):
+    with pytest.raises(UsageError, match=containing("out.jsonl")):
         LastResults([tmp_path / "out.jsonl"])
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=containing("gone.jsonl")):
         LastResults([tmp_path / "gone.jsonl"])
 
 

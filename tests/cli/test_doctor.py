@@ -53,7 +53,6 @@ def test_without_a_package_that_its_own_code_needs_it_says_so_and_goes_on(name, 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"missing  {name}: " in done.stdout and "bug" not in done.stderr
-    assert done.stdout.splitlines()[-1] == "vadis classify cannot work before that is mended"
 
 
 @pytest.fixture
@@ -80,7 +79,6 @@ def test_a_whole_installation_is_0(run_vadis, default_model):
     ended = run_vadis("doctor")
     assert about_the_next_classify(ended).split()[0] == "ok"
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
     for word in ("torch", "with FFmpeg", "numba", "safetensors", "opencv", "cpu", "H.264", "AV1", "i3d-kinetics400"):
         assert word in ended.out
     assert "missing" not in ended.out
@@ -93,7 +91,6 @@ def test_a_machine_that_reaches_no_weights_is_not_called_complete(run_vadis, mon
         monkeypatch.setenv("VADIS_MIRROR", mirror)
     ended = run_vadis("doctor")
     assert ended.code == 0  # classify works there
-    assert "has all it needs" not in ended.out
     line = about_the_next_classify(ended)
     assert line.split()[0] == "less" and STAND_IN in line and DEFAULT_MODEL in line
 
@@ -107,7 +104,6 @@ def test_a_machine_that_reaches_the_weights_is_complete(run_vadis, monkeypatch):
     ended = run_vadis("doctor")
     server.stop()
     assert about_the_next_classify(ended).split()[0] == "ok"
-    assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
 
 
 def test_a_missing_package_is_1_with_its_remedy(run_vadis, without):
@@ -116,7 +112,6 @@ def test_a_missing_package_is_1_with_its_remedy(run_vadis, without):
     assert ended.code == 1
     assert "missing  av: libsomething.so.1: cannot open shared object file\n" in ended.out
     assert "pip install --force-reinstall av" in ended.out
-    assert ended.out.splitlines()[-1] == "vadis classify cannot work before that is mended"
 
 
 def test_opencv_without_its_libraries_is_no_failure_but_a_note(run_vadis, unloadable_opencv, default_model):
@@ -126,7 +121,6 @@ def test_opencv_without_its_libraries_is_no_failure_but_a_note(run_vadis, unload
     assert re.search(r"note +opencv: .*libxcb\.so\.1", ended.out)
     assert "apt-get install libgl1" in ended.out
     assert re.search(r"(ok|note) +decoding: in processes", ended.out)
-    assert ended.out.splitlines()[-1] == "vadis classify has all it needs"
     assert not [entry for entry in sys.path if entry.endswith("cv2")]
 
 

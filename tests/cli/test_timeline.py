@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vadis.cli.terminal import file_console
 from vadis.cli.timeline import MAX_STRETCHES, table
-from vadis.errors import VIDEO_ERROR_CODES
+from vadis.errors import advice
 from vadis.results import Label, Segment, VideoResult
 
 
@@ -144,16 +144,15 @@ def test_what_is_out_of_the_ordinary_is_said_in_words():
             flags=("ends_early", "rotated", "new_flag"),
         )
     )
-    assert "partial: only 120 of 250 frames could be read" in text
-    assert "note: the file ends before the time its header declares" in text
-    assert "note: the frames were turned upright" in text
+    assert re.search(r"^partial: .*\b120\b.*\b250\b", text, re.MULTILINE)
+    assert text.count("note: ") == 3
     assert "note: new flag" in text
-    assert "partial: part of the file could not be read" in drawn(video(["hurling"], status="partial"))
+    assert "partial: " in drawn(video(["hurling"], status="partial"))
 
 
 def test_a_failed_video_says_why_and_threshold_says_so():
     failed = VideoResult("[red]b\x1b[2J.mp4", "error", error_code="empty_file", error_message="the file is empty")
-    hint = VIDEO_ERROR_CODES["empty_file"].what_next
+    hint = advice("empty_file")
     assert drawn(failed) == f"[red]b\\x1b[2J.mp4\nnot labelled: the file is empty\nhint: {hint}\n\n"
     assert "no label is above the threshold" in drawn(video([None, None], labels=()))
 

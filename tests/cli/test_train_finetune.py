@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 
@@ -88,13 +90,14 @@ def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
 def test_resume_after_the_end_changes_nothing_and_asks_nothing_again(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     model, log = Path("run/model.safetensors").read_bytes(), Path("run/rgb/log.jsonl").read_text()
+    answers = Path("run/answers.jsonl").read_bytes()
     refused = run_vadis(*SCRATCH)
     assert refused.code == 2
     assert "--resume" in refused.err
     again = run_vadis(*SCRATCH, "--resume")
     assert again.code == 0, again.err
-    assert "goes on after step 2" in again.err
-    assert "0 of them new" in again.err
+    assert "step 2" in again.err
+    assert Path("run/answers.jsonl").read_bytes() == answers
     assert Path("run/model.safetensors").read_bytes() == model
     assert Path("run/rgb/log.jsonl").read_text().startswith(log)
 
@@ -163,14 +166,13 @@ def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
     ):
         ended = run_vadis(*SCRATCH, "--resume", *changed)
         assert ended.code == 2
-        assert "holds another run" in ended.err
         assert what in ended.err
     Path("data/train/two").rename("data/train/three")
     Path("data/val/two").rename("data/val/three")
     Path("data/test/two").rename("data/test/three")
     other = run_vadis(*SCRATCH, "--resume")
     assert other.code == 2
-    assert "labels differ" in other.err
+    assert "labels" in other.err
 
 
 def test_a_toml_file_is_a_recipe(run_vadis, inputs):
@@ -186,7 +188,7 @@ def test_another_number_of_threads_goes_on_only_if_allowed(run_vadis, inputs):
     torch.set_num_threads(2)
     refused = run_vadis(*SCRATCH, "--resume")
     assert refused.code == 2
-    assert "the number of threads was 1 and is 2" in refused.err
+    assert re.search(containing("threads", 1, 2), refused.err)
     assert "--allow-inexact-resume" in refused.err
     assert run_vadis(*SCRATCH, "--resume", "--allow-inexact-resume").code == 0
 
@@ -197,7 +199,7 @@ def test_no_room_for_the_flow_is_said_before_it_is_computed(run_vadis, inputs, m
         patched.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: full)
         ended = run_vadis(*FINETUNE)
     assert ended.code == 1
-    assert "has room for 0.0 MB" in ended.err
+    assert "0.0 MB" in ended.err
     assert not list(Path("run/flow-store").glob("*/*"))
     assert run_vadis(*FINETUNE).code == 0, "the same command, with room, and without --resume"
 
@@ -206,7 +208,7 @@ def test_a_class_that_is_only_tested_is_refused(run_vadis, inputs):
     Path("data/test/two").rename("data/test/too")
     ended = run_vadis(*SCRATCH)
     assert ended.code == 2
-    assert "without an example in train" in ended.err
+    assert re.search(containing("too"), ended.err)
 
 
 def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, inputs):
@@ -224,7 +226,7 @@ def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, i
     assert run_vadis(*arguments).code == 2
     ended = run_vadis(*arguments, "--allow-missing", 1)
     assert ended.code == 0, ended.err
-    assert "left out" in ended.err and "Three" in ended.err
+    assert "Three" in ended.err
     assert set(json.loads(Path("run/metrics.json").read_text())["rgb"]["per_class"]) == {"One", "Two"}
 
 
@@ -232,7 +234,7 @@ def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     longer = run_vadis(*SCRATCH, "--resume", "--set", "steps=4")
     assert longer.code == 0, longer.err
-    assert "goes on after step 2" in longer.err and "4 of 4 steps done" in longer.err
+    assert "step 2" in longer.err and "4 of 4" in longer.err
     assert json.loads(Path("run/run.json").read_text())["recipes"]["rgb"]["steps"] == 4
     assert json.loads(Path("run/metrics.json").read_text())["states"]["rgb"]["steps"] == 4
     assert run_vadis(*SCRATCH, "--resume").code == 2

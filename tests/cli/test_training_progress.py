@@ -7,6 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from vadis.cli import terminal
 from vadis.cli import training_progress as live
@@ -85,12 +86,12 @@ def test_elsewhere_a_line_now_and_then_and_one_at_the_end(capsys, clock):
             clock[0] += 1
         report(Validated(25, 1.5, 0.25, 0.001, is_best=True))
     said = capsys.readouterr().err.splitlines()
-    assert [one.split("  ")[0] for one in said] == [
+    assert [re.split("  |[:,]", one)[0] for one in said] == [
         "flow step 1/25",
         "flow step 11/25",
         "flow step 21/25",
-        "flow after step 25: validation loss 1.500, accuracy 25.0%, the best so far",
-        "flow: 25 of 25 steps done after 0:25, loss 1.234, accuracy 56.7%",
+        "flow after step 25",
+        "flow",
     ]
 
 
@@ -105,10 +106,8 @@ def test_an_interruption_says_how_far_it_came(capsys, clock):
 def test_a_run_without_a_step_says_nothing_of_steps(capsys):
     with training_progress("rgb") as report:
         report(Resumed(9, "x", ("step-10",), ()))
-    assert capsys.readouterr().err.splitlines() == [
-        "rgb: goes on after step 9",
-        "rgb: the checkpoint step-10 is damaged, and was passed over",
-    ]
+    resumed, damaged = capsys.readouterr().err.splitlines()
+    assert re.search(containing("rgb", 9), resumed) and re.search(containing("rgb", "step-10"), damaged)
 
 
 def test_quiet_leaves_only_problems(capsys, monkeypatch):
@@ -119,7 +118,7 @@ def test_quiet_leaves_only_problems(capsys, monkeypatch):
         report(Saved(1, "x", 1))
         report(MemoryShort(1, 4, 8, 16))
     (said,) = capsys.readouterr().err.splitlines()
-    assert "memory ran out" in said
+    assert re.search(containing("rgb", 4), said)
 
 
 ON_A_TERMINAL = """
@@ -160,11 +159,9 @@ def test_on_a_terminal_only_plain_lines_stay():
     assert "━" in written
     assert "\x1b[?25h" in written, "the cursor is shown again"
     said = shown_at_the_end(written)
-    assert said[:2] == [
-        "rgb after step 1: validation loss 1.500, accuracy 25.0%, the best so far",
-        "rgb after step 2: validation loss 1.500, accuracy 25.0%",
-    ]
-    assert re.fullmatch(r"rgb: 2 of 2 steps done after 0:0\d, loss 1.000, accuracy 50.0%", said[2])
+    for step, line_of_step in enumerate(said[:2], 1):
+        assert re.search(containing("rgb", f"step {step}", "1.500", "25.0%"), line_of_step)
+    assert re.search(containing("rgb", "2 of 2", "1.000", "50.0%"), said[2])
     assert said[3:] == ["the end"]
 
 

@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import find_dataset, make_dataset
 from vadis.datasets.camera import CLASSES, Amount, write_dataset
 from vadis.datasets.camera.filming import FEWEST_SECONDS, MOST_SECONDS, SHORTEST, render
@@ -108,13 +109,13 @@ def test_a_dataset_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     lost.unlink()
     write_dataset(tmp_path / "v", Amount(3), processes=1)
     assert lost.read_bytes() == before
-    with pytest.raises(UsageError, match="other numbers"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "v")):
         write_dataset(tmp_path / "v", Amount(4))
 
 
 def test_what_cannot_be_made(tmp_path: Path) -> None:
     assert [Amount(180).of(split) for split in SHARES] == [150, 10, 20]
-    with pytest.raises(UsageError, match="too few"):
+    with pytest.raises(UsageError, match=containing(2)):
         Amount(2)
-    with pytest.raises(UsageError, match="makes no dataset"):
+    with pytest.raises(UsageError, match="'camera'"):
         make_dataset("camera", tmp_path, 3, 0, lambda done, total: None)

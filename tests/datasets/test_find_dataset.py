@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import DATASETS, Dataset, Example, Problems, find_dataset
 from vadis.errors import UsageError
 
@@ -39,44 +40,44 @@ def test_a_name_overrules_what_lies_on_disk(tree):
 
 def test_two_datasets_in_one_folder(tree):
     root = tree(*UCF, lists=HMDB_LISTS)
-    with pytest.raises(UsageError, match="looks like ucf101 and like hmdb51") as caught:
+    with pytest.raises(UsageError, match=containing("ucf101", "hmdb51")) as caught:
         find_dataset(root)
-    assert "--dataset" in caught.value.hint
+    assert "`name`" in caught.value.hint
     assert find_dataset(root, "ucf101").name == "ucf101"
 
 
 @pytest.mark.parametrize("names", [(), ("a/notes.md",), ("only/1.mp4", "only/2.mp4"), ("1.mp4",)])
 def test_nothing_recognised_says_what_was_looked_for(tree, names):
-    with pytest.raises(UsageError, match="no dataset was recognised in") as caught:
+    with pytest.raises(UsageError) as caught:
         find_dataset(tree(*names))
     for kind in DATASETS.values():
         assert kind.looked_for in caught.value.hint
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("name", "hint"), [("ucf-101", "did you mean ucf101?"), ("imagenet", "there are ucf101,")])
+@pytest.mark.parametrize(("name", "hint"), [("ucf-101", "ucf101"), ("imagenet", "kinetics")])
 def test_unknown_names(tree, name, hint):
-    with pytest.raises(UsageError, match=f"unknown dataset '{name}'") as caught:
+    with pytest.raises(UsageError, match=f"'{name}'") as caught:
         find_dataset(tree(), name)
-    assert caught.value.hint.startswith(hint)
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("name", "split"), [("ucf101", 0), ("ucf101", 4), ("hmdb51", 4), ("kinetics", 2), ("folder", 2)]
 )
 def test_splits_that_do_not_exist(tree, name, split):
-    with pytest.raises(UsageError, match=f"{name} has no split {split}"):
+    with pytest.raises(UsageError, match=containing(name, split)):
         find_dataset(tree(*UCF), name, split)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_shares_that_are_none(tree, share):
-    with pytest.raises(UsageError, match="between 0 and 1"):
+    with pytest.raises(UsageError, match=containing(0, 1, share)):
         find_dataset(tree(*UCF), allow_missing=share)
 
 
 def test_a_split_that_is_needed_and_not_there(tree):
-    with pytest.raises(UsageError, match=r"ucf101 in .* has no val split \(it has train, test\)"):
+    with pytest.raises(UsageError, match=containing("ucf101", "val", "train, test")):
         find_dataset(tree(*UCF), needs=("val",))
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import find_dataset
 from vadis.errors import UsageError
 
@@ -72,9 +73,9 @@ def test_a_test_folder_is_never_used_for_validation(tree):
 
 def test_a_class_that_is_tested_and_not_trained_is_an_error(tree):
     root = tree("train/handstand/1.mp4", "train/swim/1.mp4", "val/handstnd/1.mp4")
-    with pytest.raises(UsageError, match="1 class in val without an example in train: handstnd") as caught:
+    with pytest.raises(UsageError, match=containing("val", "handstnd")) as caught:
         find_dataset(root)
-    assert caught.value.hint == "did you mean handstand?"
+    assert "handstand" in caught.value.hint
 
 
 def test_an_empty_class_folder_is_told_and_is_no_class(tree):
@@ -103,10 +104,10 @@ def test_no_class_is_called_as_a_split(tree):
 
 def test_one_class_folder_is_too_few(tree):
     root = tree(*(f"mine/{name}" for name in many("a", "b")))
-    with pytest.raises(UsageError, match="holds 1 class folder: two are needed") as caught:
+    with pytest.raises(UsageError, match=containing(1)) as caught:
         find_dataset(root, "folder")
     assert f"try {root}/mine" in caught.value.hint
-    with pytest.raises(UsageError, match="0 class folders"):
+    with pytest.raises(UsageError, match=containing(0)):
         find_dataset(root / "mine" / "a", "folder")
 
 
@@ -157,24 +158,24 @@ def test_a_list_without_splits_is_shared_out(tree):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "fact"),
     [
-        ("1.mp4,b,train", r"two labels to 1 file: 1.mp4 \(a, b\)"),
-        ("./1.mp4,a,val", r"1 file into two splits: ./1.mp4 \(train, val\)"),
-        ("3.mp4,a,train", r"1 of the 3 files of folder's train split are missing \(33.3%\): 3.mp4"),
-        ("1.mp4,c,val", "two labels"),
-        ("2.mp4,,val", "line 4, is not a path, a label"),
-        ("2.mp4,a,holdout", "line 4, is not a path, a label and train, val or test"),
-        ("2.mp4", "line 4, has 1 cells instead of 3"),
+        ("1.mp4,b,train", "1.mp4 (a, b)"),
+        ("./1.mp4,a,val", "1.mp4 (train, val)"),
+        ("3.mp4,a,train", "33.3%"),
+        ("1.mp4,c,val", "1.mp4 (a, c)"),
+        ("2.mp4,,val", "line 4"),
+        ("2.mp4,a,holdout", "line 4"),
+        ("2.mp4", "line 4"),
     ],
 )
-def test_lists_that_would_falsify_a_result(tree, line, message):
+def test_lists_that_would_falsify_a_result(tree, line, fact):
     text = f"path,label,split\n1.mp4,a,train\n2.mp4,b,train\n{line}\n"
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=containing(fact)):
         find_dataset(tree("1.mp4", "2.mp4", lists={"list.csv": text}))
 
 
 def test_a_list_with_a_class_that_is_only_tested(tree):
     text = "path,label,split\n1.mp4,jump,train\n2.mp4,run,train\n3.mp4,runn,test\n"
-    with pytest.raises(UsageError, match="1 class in test without an example in train: runn"):
+    with pytest.raises(UsageError, match=containing("test", "runn")):
         find_dataset(tree("1.mp4", "2.mp4", "3.mp4", lists={"list.csv": text}))

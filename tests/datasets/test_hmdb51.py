@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import DATASETS, find_dataset
 from vadis.errors import UsageError
 
@@ -64,9 +66,9 @@ def test_all_files_in_the_official_splits(everything, facts, split):
 
 
 def test_the_real_names_are_recognised_but_tell_no_split(everything):
-    with pytest.raises(UsageError, match="no split files of HMDB-51") as caught:
+    with pytest.raises(UsageError, match="HMDB-51") as caught:
         find_dataset(everything)
-    assert "test_train_splits.rar from https://" in caught.value.hint
+    assert re.search(containing("test_train_splits.rar", "https://"), caught.value.hint)
 
 
 # Small trees
@@ -98,20 +100,20 @@ def test_folders_one_deeper_as_some_archives_have_them(tree):
 
 
 def test_another_split_than_the_lists_have(tree):
-    with pytest.raises(UsageError, match=r"looked for <class>_test_split2\.txt"):
+    with pytest.raises(UsageError, match=containing("_test_split2.txt")):
         find_dataset(tree(*files(**CLASSES), lists=split_files(**CLASSES)), split=2)
 
 
 @pytest.mark.parametrize("line", ["a.avi", "a.avi 3", "1", "a.avi x"])
 def test_damaged_lines_are_told_with_their_place(tree, line):
     root = tree("walk/a.avi", lists={"walk_test_split1.txt": f"b.avi 1\n{line}\n"})
-    with pytest.raises(UsageError, match=r"walk_test_split1.txt, line 2, is not a file and 0, 1 or 2"):
+    with pytest.raises(UsageError, match=containing("walk_test_split1.txt, line 2")):
         find_dataset(root)
 
 
 def test_a_file_in_the_lists_of_two_classes(tree):
     lists = {"walk_test_split1.txt": "a.avi 1", "run_test_split1.txt": "a.avi 1"}
-    with pytest.raises(UsageError, match=r"two labels to 1 file: walk/a.avi \(run, walk\)"):
+    with pytest.raises(UsageError, match=containing("walk/a.avi (run, walk)")):
         find_dataset(tree("walk/a.avi", lists=lists))
 
 

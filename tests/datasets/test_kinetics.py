@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import Problems, find_dataset
 from vadis.datasets.kinetics import detect
 from vadis.datasets.scan import walk
@@ -51,7 +52,7 @@ def test_all_rows_of_the_validation_list(everything, facts):
 
 def test_the_head_of_the_test_list_has_no_labels(facts, tree):
     text = (facts / "kinetics" / "kinetics400_test_head.csv").read_text()
-    with pytest.raises(UsageError, match="has no labels"):
+    with pytest.raises(UsageError, match=containing("test.csv")):
         find_dataset(tree("a/b.mp4", lists={"test.csv": text}))
 
 
@@ -136,24 +137,24 @@ def test_a_tenth_missing_is_an_error_and_less_is_told(tree):
     text = "".join(f"yoga,{number:011},0,10,val,0\n" for number in range(100))
     names = [f"yoga/{number:011}_000000_000010.mp4" for number in range(100)]
     root = tree(*names[10:], lists={"val.csv": HEADER + text})
-    with pytest.raises(UsageError, match=r"10 of the 100 files of kinetics's val split are missing \(10.0%\)"):
+    with pytest.raises(UsageError, match=containing(10, 100, "val", "10.0%")):
         find_dataset(root)
     tree(names[9])
     assert find_dataset(root).problems.missing == tuple(names[:9])
 
 
 def test_contradictions(tree):
-    for line, message in (
-        ("arm wrestling,abcdefghijk,5,15,val,0\n", "two labels to 1 file"),
-        ("yoga,abcdefghijk,5,15,train,0\n", "1 file into two splits"),
-        ("yoga,abcdefghijk,5,15,holdout,0\n", "line 5, is of the split 'holdout'"),
-        ("yoga,abcdefghijk,five,15,val,0\n", "line 5, has times that are no numbers"),
-        ("yoga,abcdefghijk,15,5,val,0\n", "line 5, is not a clip"),
-        ("yoga,abcdefghijk,nan,5,val,0\n", "line 5, is not a clip"),
-        ("yoga,abcdefghijk\n", "line 5, has 2 cells instead of 6"),
+    for line, fact in (
+        ("arm wrestling,abcdefghijk,5,15,val,0\n", "(yoga, arm wrestling)"),
+        ("yoga,abcdefghijk,5,15,train,0\n", "(train, val)"),
+        ("yoga,abcdefghijk,5,15,holdout,0\n", "'holdout'"),
+        ("yoga,abcdefghijk,five,15,val,0\n", "line 5"),
+        ("yoga,abcdefghijk,15,5,val,0\n", "line 5"),
+        ("yoga,abcdefghijk,nan,5,val,0\n", "line 5"),
+        ("yoga,abcdefghijk\n", "line 5"),
     ):
         root = tree(*FILES, VAL_FILE, lists={"all.csv": HEADER + ROWS + line})
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(UsageError, match=containing(fact)):
             find_dataset(root)
 
 
@@ -168,12 +169,12 @@ def test_two_clips_of_one_uncut_file_may_have_two_labels(tree):
 
 def test_a_clip_in_the_folder_of_another_class(tree):
     root = tree(*FILES, VAL_FILE.replace("yoga", "arm_wrestling"), lists={"all.csv": HEADER + ROWS})
-    with pytest.raises(UsageError, match="in the folder of another class: arm_wrestling/abcdefghijk"):
+    with pytest.raises(UsageError, match="arm_wrestling/abcdefghijk"):
         find_dataset(root)
 
 
 def test_no_list(tree):
-    with pytest.raises(UsageError, match="no list of Kinetics") as caught:
+    with pytest.raises(UsageError, match="youtube_id") as caught:
         find_dataset(tree(*FILES), "kinetics")
     assert "github.com/cvdfoundation/kinetics-dataset" in caught.value.hint
 

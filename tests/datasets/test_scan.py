@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from tests.matching import containing
 from vadis.datasets.scan import MAX_LIST_DEPTH, walk
 from vadis.errors import UsageError
 
@@ -56,11 +57,11 @@ def test_folders_of_one_inode_number_are_all_walked(tree, monkeypatch):
 
 
 def test_what_is_no_folder(tree, tmp_path):
-    with pytest.raises(UsageError, match=r"nothing does not exist"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "nothing")):
         walk(tmp_path / "nothing")
-    with pytest.raises(UsageError, match=r"1.mp4 is not a folder"):
+    with pytest.raises(UsageError, match=containing("1.mp4")):
         walk(tree("1.mp4") / "1.mp4")
-    with pytest.raises(UsageError, match=r"the folder of lists .*/lists does not exist"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "lists")):
         walk(tree("1.mp4"), tmp_path / "lists")
 
 
@@ -78,7 +79,7 @@ def test_a_folder_that_cannot_be_listed_is_told(tree, monkeypatch):
     assert found.unreadable == (f"{root}/b cannot be listed: Permission denied",)
 
     monkeypatch.setattr(os, "scandir", lambda path: refuse_b("/b"))
-    with pytest.raises(UsageError, match="cannot be listed: Permission denied"):
+    with pytest.raises(UsageError, match="Permission denied"):
         walk(root)
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import DATASETS, find_dataset, ucf101
 from vadis.datasets.dataset import Request
 from vadis.datasets.scan import Tree
@@ -152,7 +153,7 @@ def test_a_tenth_missing_is_an_error_that_names_five(tree):
     test = [f"Swim/v_Swim_g{group:02}_c{clip:02}.avi" for group in range(1, 8) for clip in range(1, 11)]
     lists = {"trainlist01.txt": "\n".join(train), "testlist01.txt": "\n".join(test)}
     root = tree(*train, *test[7:], lists=lists)
-    with pytest.raises(UsageError, match=r"7 of the 70 files of ucf101's test split are missing \(10.0%\)") as caught:
+    with pytest.raises(UsageError, match=containing(7, 70, "test", "10.0%")) as caught:
         find_dataset(root)
     assert ", ".join(test[:5]) + " and 2 more" in caught.value.message
     assert find_dataset(root, allow_missing=0.11).problems.missing == tuple(test[:7])
@@ -164,21 +165,21 @@ def test_a_split_of_which_nothing_is_here_is_left_out(tree):
     dataset = find_dataset(root)
     assert list(dataset.splits) == ["test"]
     assert "note: the train split is left out: none of its 2 files is here" in dataset.problems.lines()
-    with pytest.raises(UsageError, match=r"2 of the 2 files of ucf101's train split are missing"):
+    with pytest.raises(UsageError, match=containing("ucf101", 2, "train")):
         find_dataset(root, needs=("train",))
-    with pytest.raises(UsageError, match="has no train split"):
+    with pytest.raises(UsageError, match=containing("train")):
         find_dataset(root, allow_missing=1.0).examples("train")
 
 
 def test_no_file_at_all(tree):
-    with pytest.raises(UsageError, match="none of the 4 files that ucf101 lists"):
+    with pytest.raises(UsageError, match=containing(4, "ucf101")):
         find_dataset(tree(lists=LISTS))
 
 
 def test_a_file_in_the_folder_of_another_class_has_two_labels(tree):
     for lists in ({}, LISTS):
         root = tree(*FILES[1:], "UCF-101/Archery/v_Swim_g08_c01.avi", lists=lists)
-        with pytest.raises(UsageError, match=r"two labels.*Archery/v_Swim_g08_c01.avi \(listed as Swim\)"):
+        with pytest.raises(UsageError, match=containing("Archery/v_Swim_g08_c01.avi", "Swim")):
             find_dataset(root)
 
 
@@ -205,18 +206,18 @@ def test_files_beyond_the_lists_and_second_copies_are_told(tree):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "fact"),
     [
-        ("trainlist01.txt", "Swim/v_Swim_g01_c01.avi 1\n", "1 file into two splits: Swim/v_Swim_g01_c01.avi"),
-        ("trainlist01.txt", "Archery/v_Swim_g01_c01.avi 2\n", "two labels to 1 file: Swim/v_Swim_g01_c01.avi"),
-        ("trainlist01.txt", "Swim/v_Swim_g08_c01.avi 2\n", "line 1, gives two labels to Swim/v_Swim_g08_c01.avi"),
-        ("trainlist01.txt", "Swym/v_Swim_g08_c01.avi 1\n", "the class Swym, which classInd.txt lacks"),
-        ("trainlist01.txt", "\nv_Swim_g08_c01.avi 1\n", "line 2, is not a class and a file"),
-        ("classInd.txt", "1 Swim\n1 Archery\n", "line 2, is not a number and a class"),
+        ("trainlist01.txt", "Swim/v_Swim_g01_c01.avi 1\n", "Swim/v_Swim_g01_c01.avi (train, test)"),
+        ("trainlist01.txt", "Archery/v_Swim_g01_c01.avi 2\n", "Swim/v_Swim_g01_c01.avi (Archery, Swim)"),
+        ("trainlist01.txt", "Swim/v_Swim_g08_c01.avi 2\n", "Swim/v_Swim_g08_c01.avi"),
+        ("trainlist01.txt", "Swym/v_Swim_g08_c01.avi 1\n", "Swym"),
+        ("trainlist01.txt", "\nv_Swim_g08_c01.avi 1\n", "trainlist01.txt, line 2"),
+        ("classInd.txt", "1 Swim\n1 Archery\n", "classInd.txt, line 2"),
     ],
 )
-def test_lists_that_contradict_themselves(tree, name, text, message):
-    with pytest.raises(UsageError, match=message):
+def test_lists_that_contradict_themselves(tree, name, text, fact):
+    with pytest.raises(UsageError, match=containing(fact)):
         find_dataset(tree(*FILES, lists={**LISTS, f"ucfTrainTestlist/{name}": text}))
 
 
@@ -251,12 +252,12 @@ def test_without_lists_and_folders_classes_are_spelt_and_sorted_as_in_the_offici
 def test_without_lists_a_tenth_less_than_published_is_an_error():
     classes = [f"Class{number}" for number in range(ucf101.NUM_CLASSES)]
     tree = Tree("/ucf", tuple(f"/ucf/{name}" for name in names_of(*classes)))
-    with pytest.raises(UsageError, match=r"10,795 of the 13,320 files of UCF-101 are missing"):
+    with pytest.raises(UsageError, match=containing("10,795", "13,320")):
         ucf101.read(tree, Request())
     dataset = ucf101.read(tree, Request(allow_missing=0.9))
     assert "2,525 of the 13,320 files of UCF-101 are here" in dataset.summary()
 
 
 def test_asked_for_where_nothing_has_such_a_name(tree):
-    with pytest.raises(UsageError, match="as in UCF-101"):
+    with pytest.raises(UsageError, match=containing("v_<Class>_g<group>_c<clip>")):
         find_dataset(tree("a/b.avi"), "ucf101")

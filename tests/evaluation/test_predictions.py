@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.matching import containing
 from vadis.errors import OutputLockedError, UsageError
 from vadis.evaluation.predictions import Answer, AnswerFile, discard_of_other_model
 
@@ -68,7 +69,7 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     ):
         other = tmp_path / "other.jsonl"
         other.write_bytes(content)
-        with pytest.raises(UsageError, match="not a file of answers"):
+        with pytest.raises(UsageError, match=containing("other.jsonl")):
             AnswerFile(other, SETTINGS)
         assert other.read_bytes() == content
 
@@ -89,19 +90,19 @@ def test_a_damaged_line_is_named_and_nothing_is_changed(path: Path, line: bytes)
     header, first, *others = path.read_bytes().splitlines()
     content = b"\n".join([header, first, line, *others, b""])
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="line 3, is damaged"):
+    with pytest.raises(UsageError, match=containing("line 3")):
         AnswerFile(path, SETTINGS)
     assert path.read_bytes() == content
 
 
 def test_answers_of_other_settings_are_refused(path: Path) -> None:
-    with pytest.raises(UsageError, match="split was 1, is 2"):
+    with pytest.raises(UsageError, match=containing("split", 1, 2)):
         AnswerFile(path, {**SETTINGS, "split": 2})
-    with pytest.raises(UsageError, match="part was None, is val"):
+    with pytest.raises(UsageError, match=containing("part", "None", "val")):
         AnswerFile(path, {**SETTINGS, "part": "val"})
-    with pytest.raises(UsageError, match="model was a, is None"):
+    with pytest.raises(UsageError, match=containing("model", "a", "None")):
         AnswerFile(path, {key: value for key, value in SETTINGS.items() if key != "model"})
-    with pytest.raises(UsageError, match="classes were others"):
+    with pytest.raises(UsageError, match=containing("classes")):
         AnswerFile(path, {**SETTINGS, "classes": ["x", "y", "z"]})
 
 
@@ -145,7 +146,7 @@ def test_another_process_is_kept_out_until_this_one_is_done(path: Path) -> None:
         said_there = ended.get(timeout=20)
         other.join()
         if file is not None:
-            assert "another vadis is evaluating into" in said_there
+            assert str(path.parent) in said_there
             file.append(said(7))
         else:
             assert said_there == "opened"
@@ -176,10 +177,10 @@ def test_a_full_disk_leaves_the_file_as_it_was(path: Path) -> None:
 
 def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot hold an evaluation"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         AnswerFile(tmp_path / "file" / "answers.jsonl", SETTINGS)
     (tmp_path / "answers.jsonl").mkdir()
-    with pytest.raises(UsageError, match="cannot hold an evaluation"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         AnswerFile(tmp_path / "answers.jsonl", SETTINGS)
 
 

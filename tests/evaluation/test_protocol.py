@@ -1,5 +1,6 @@
 """The paper's test: the clip it looks at, going on where it stopped, and what has to be said of a test."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from tests.flow.conftest import cheap_flow
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.datasets import Dataset, Example, Problems
 from vadis.errors import UsageError
@@ -84,7 +86,7 @@ def test_a_whole_video_that_might_be_trimmed_is_cut(model: Model, tmp_path: Path
 def test_a_broken_video_gives_the_reason(model: Model, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     found = answer(Example(str(tmp_path / "empty.mp4"), "class 0"), model)
-    assert (found.logits, found.error) == ({}, "empty_file: the file is empty (zero bytes)")
+    assert (found.logits, str(found.error).split(": ")[0]) == ({}, "empty_file")
 
 
 def test_an_interrupted_evaluation_goes_on(model: Model, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_answers_are_found_however_the_data_are_named(model: Model, tmp_path: Pa
 
 
 def test_classes_that_the_model_does_not_know_are_refused(model: Model) -> None:
-    with pytest.raises(UsageError, match="no class for 1 classes of the dataset: archery"):
+    with pytest.raises(UsageError, match=containing(1, "archery")):
         check_classes([Example("a.mp4", "class 0"), Example("b.mp4", "archery")], model)
 
 
@@ -147,7 +149,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
     broken = {"rgb": np.array([1, np.nan, 0], np.float32)}
     monkeypatch.setattr("vadis.evaluation.protocol.outputs_together", lambda *arguments, **keywords: [(0, broken)])
     found = answer(Example(str(path), "class 0"), model.only(("rgb",)))
-    assert (found.logits, found.error) == ({}, "not_finite: the network gave a score that is not a number")
+    assert (found.logits, str(found.error).split(": ")[0]) == ({}, "not_finite")
     AnswerFile(tmp_path / "answers.jsonl", {}).append(found)
 
 
@@ -159,7 +161,7 @@ def test_tested_on_val_is_said() -> None:
     assert about_part(dataset("train", "test"), "test") is None
     text = about_part(dataset("train", "val"), "val")
     assert text is not None
-    assert text.startswith("folder has no test split here: tested on val; ")
+    assert re.search(containing("folder", "val"), text)
     chosen = about_part(dataset("train", "val", "test"), "train")
     assert chosen is not None
     assert chosen.startswith("tested on train; ")
@@ -171,7 +173,7 @@ def test_a_model_of_another_split_knows_the_test(model: Model) -> None:
     tuned = replace(model, card=replace(model.card, provenance=provenance))
     warning = learnt_from_the_test(tuned, dataset("test", name="ucf101", split=1))
     assert warning is not None
-    assert "learnt from split 2" in warning
+    assert "split 2" in warning
     assert learnt_from_the_test(tuned, dataset("test", name="ucf101", split=2)) is None
     assert learnt_from_the_test(tuned, dataset("test", name="hmdb51", split=1)) is None
     assert learnt_from_the_test(model, dataset("test", name="ucf101", split=1)) is None
@@ -185,7 +187,7 @@ def test_answers_that_are_known_by_paths_as_they_were_typed_are_refused(model: M
     now = settings_of(model, "folder", 1, False)
     before = {key: value for key, value in now.items() if key != "published"} | {"schema": 1}
     AnswerFile(tmp_path / "answers.jsonl", before).close()
-    with pytest.raises(UsageError, match="schema was 1"):
+    with pytest.raises(UsageError, match=containing("schema", 1)):
         AnswerFile(tmp_path / "answers.jsonl", now)
 
 

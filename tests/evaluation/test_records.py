@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from vadis import formats
 from vadis.datasets import Dataset, Example, Problems
 from vadis.errors import UsageError
@@ -53,12 +54,12 @@ def test_a_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: py
 def test_another_datasets_file_of_the_same_name_is_none_of_ours(tmp_path: Path) -> None:
     found = match(tmp_path, record("/data/hmdb/run/a.mp4", *FIVE), record("jump/b.mp4", *FIVE))
     assert (found.missing, found.outside) == (("/data/ucf/run/a.mp4",), 1)
-    with pytest.raises(UsageError, match="none of the 1 records is of a video of this split"):
+    with pytest.raises(UsageError, match=containing("/data")):
         match(tmp_path, record("/data/hmdb/run/a.mp4", *FIVE))
 
 
 def test_records_of_different_files_for_one_example_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"1 record cannot be told apart: .* may be /x/ucf/.* or /y/ucf"):
+    with pytest.raises(UsageError, match=containing(1, "/x/ucf/", "/y/ucf/")):
         match(tmp_path, record("/x/ucf/run/a.mp4", *FIVE), record("/y/ucf/run/a.mp4", *FIVE))
 
 
@@ -66,7 +67,7 @@ def test_a_record_of_two_examples_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     inner, outer = Example(f"{tmp_path}/a/a/1.mp4", "run"), Example(f"{tmp_path}/a/1.mp4", "jump")
     dataset = Dataset("folder", f"{tmp_path}/a", CLASSES, 1, {"test": (inner, outer)}, Problems())
-    with pytest.raises(UsageError, match="1 record cannot be told apart"):
+    with pytest.raises(UsageError, match=containing(1, "a/1.mp4")):
         match(tmp_path, record("a/1.mp4", *FIVE), dataset=dataset)
 
 
@@ -88,7 +89,7 @@ def test_a_video_without_a_label_above_the_threshold_is_wrong(tmp_path: Path) ->
 def test_labels_that_are_no_class(tmp_path: Path) -> None:
     found = match(tmp_path, record("run/a.mp4", "fly", *FIVE), record("jump/b.mp4", *FIVE))
     assert found.strange == {"fly": 1}
-    with pytest.raises(UsageError, match="none of the records' labels is a class of folder: fly"):
+    with pytest.raises(UsageError, match=containing("fly")):
         match(tmp_path, record("run/a.mp4", "fly"), record("jump/b.mp4", "fly"))
 
 
@@ -100,7 +101,7 @@ def test_five_labels_or_all_classes_tell_top_5(tmp_path: Path) -> None:
 
 def test_records_by_two_models_or_streams_are_refused(tmp_path: Path) -> None:
     for other in (record("jump/b.mp4", *FIVE, model="n"), record("jump/b.mp4", *FIVE, streams=("rgb",))):
-        with pytest.raises(UsageError, match="different models or streams"):
+        with pytest.raises(UsageError, match=containing("m", other.model if other.model != "m" else "rgb")):
             match(tmp_path, record("run/a.mp4", *FIVE), other)
     alone = replace(record("jump/b.mp4", *FIVE, streams=("rgb",)), flags=("no_flow",))
     assert match(tmp_path, record("run/a.mp4", *FIVE), alone).streams == ("rgb", "flow")
@@ -108,7 +109,7 @@ def test_records_by_two_models_or_streams_are_refused(tmp_path: Path) -> None:
 
 def test_parts_of_files_have_no_records(tmp_path: Path) -> None:
     parts = Example("/data/ucf/run/a.mp4", "run", 0.0, 10.0)
-    with pytest.raises(UsageError, match="1 example are parts of files"):
+    with pytest.raises(UsageError, match=containing(1, "a.mp4")):
         match(tmp_path, record("run/a.mp4", *FIVE), dataset=replace(DATASET, splits={"test": (parts,)}))
 
 
@@ -120,7 +121,7 @@ def test_a_clip_that_is_cut_already_has_a_record(tmp_path: Path, seconds: float,
     if is_whole:
         assert match(tmp_path, results, dataset=dataset).rankings == (Ranking("run", FIVE),)
     else:
-        with pytest.raises(UsageError, match="parts of files"):
+        with pytest.raises(UsageError, match=containing(1, "a.mp4")):
             match(tmp_path, results, dataset=dataset)
 
 
@@ -151,29 +152,29 @@ def test_skipped_videos_have_no_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "fact"),
     [
-        (json.dumps({**record("a").to_json(), "path_b64": "!"}) + "\n", "line 1, is not a record"),
-        ("half a line", "line 1, is not a record"),
-        ("{torn\n{}\n", "line 1, is not a record"),
-        (json.dumps({"dataset": "ucf101"}) + "\n", "line 1, is not a record"),
-        ("3\n", "line 1, is not a record"),
-        ('[{"status": "ok"}]', "record 1, is not a record"),
-        ("[1, 2", "not a whole JSON array"),
+        (json.dumps({**record("a").to_json(), "path_b64": "!"}) + "\n", "line 1"),
+        ("half a line", "line 1"),
+        ("{torn\n{}\n", "line 1"),
+        (json.dumps({"dataset": "ucf101"}) + "\n", "line 1"),
+        ("3\n", "line 1"),
+        ('[{"status": "ok"}]', "record 1"),
+        ("[1, 2", "JSON"),
     ],
 )
-def test_what_is_no_record_is_named(tmp_path: Path, content: str, said: str) -> None:
+def test_what_is_no_record_is_named(tmp_path: Path, content: str, fact: str) -> None:
     (tmp_path / "a.jsonl").write_text(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=containing(fact)):
         read_records([tmp_path / "a.jsonl"])
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match=containing("nothing.jsonl", "No such file")):
         read_records([tmp_path / "nothing.jsonl"])
-    with pytest.raises(UsageError, match="holds no results"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         read_records([tmp_path])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "answers.jsonl").write_text("")
-    with pytest.raises(UsageError, match="holds an evaluation deeper down"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         read_records([tmp_path])

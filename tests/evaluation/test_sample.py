@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.plain_pass import without_training_form
 from tests.weights.conftest import remote_file
 from vadis.errors import UsageError, WeightsError
@@ -199,19 +200,19 @@ def test_arrays_may_have_a_batch_axis_and_any_float(tmp_path, shape, dtype):
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "fact"),
     [
-        (np.zeros((1, 9, 224, 224, 2), "f4"), "has the shape"),
-        (np.zeros((2, 9, 224, 224, 3), "f4"), "has the shape"),
-        (np.zeros((1, 8, 224, 224, 3), "f4"), "at least 9 frames"),
-        (np.full((1, 9, 224, 224, 3), 255, "f4"), r"not all in \[-1, 1\]"),
-        (np.full((1, 9, 224, 224, 3), np.nan, "f4"), r"not all in \[-1, 1\]"),
-        (np.zeros((1, 9, 224, 224, 3), "u1"), "floating-point"),
+        (np.zeros((1, 9, 224, 224, 2), "f4"), (9, 224, 224, 2)),
+        (np.zeros((2, 9, 224, 224, 3), "f4"), (2, 9, 224, 224, 3)),
+        (np.zeros((1, 8, 224, 224, 3), "f4"), 9),
+        (np.full((1, 9, 224, 224, 3), 255, "f4"), "[-1, 1]"),
+        (np.full((1, 9, 224, 224, 3), np.nan, "f4"), "[-1, 1]"),
+        (np.zeros((1, 9, 224, 224, 3), "u1"), "x.npy"),
     ],
 )
-def test_other_arrays_are_refused(tmp_path, value, words):
+def test_other_arrays_are_refused(tmp_path, value, fact):
     np.save(tmp_path / "x.npy", value)
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=containing(fact)):
         read_array(tmp_path / "x.npy", "rgb", 9)
 
 
@@ -220,10 +221,10 @@ def test_files_that_hold_no_array_are_refused(tmp_path):
     np.save(path, np.array([{"an": "object"}]), allow_pickle=True)
     for content in (path.read_bytes(), b"", b"<html>", b"\x93NUMPY\x01\x00\xff\xff"):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match="not a NumPy array of numbers"):
+        with pytest.raises(WeightsError, match=containing("x.npy")):
             read_array(path, "rgb", 9)
     np.savez(tmp_path / "x", a=np.zeros(3))
-    with pytest.raises(UsageError, match="not an array of floating-point"):
+    with pytest.raises(UsageError, match=containing("x.npz")):
         read_array(tmp_path / "x.npz", "rgb", 9)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=containing("none.npy")):
         read_array(tmp_path / "none.npy", "rgb", 9)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.finished_run import write_run
+from tests.matching import containing
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import Ranking, measured
 from vadis.evaluation.summary import check_together, mean, read_run, summary_of_run, summary_of_splits
@@ -20,7 +21,7 @@ def test_metrics_are_those_of_the_answers(tmp_path: Path) -> None:
 def test_an_unfinished_evaluation_is_refused_unless_partial(tmp_path: Path) -> None:
     write_run(tmp_path, 3)
     (tmp_path / "metrics.json").unlink()
-    with pytest.raises(UsageError, match="not finished: 4 videos have answers"):
+    with pytest.raises(UsageError, match=containing(4)):
         read_run(tmp_path)
     assert not read_run(tmp_path, partial=True).is_complete
 
@@ -29,38 +30,38 @@ def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path)
     path = write_run(tmp_path, 3) / "answers.jsonl"
     torn = path.read_bytes()[:-5]
     path.write_bytes(torn)
-    with pytest.raises(UsageError, match=r"3 videos have answers, metrics.json is of 4"):
+    with pytest.raises(UsageError, match=containing(3, "metrics.json", 4)):
         read_run(tmp_path)
     assert len(read_run(tmp_path, partial=True).answers) == 3
     assert path.read_bytes() == torn
 
 
 def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         read_run(tmp_path)
     (tmp_path / "answers.jsonl").write_text('{"settings": {"classes": ["a"]}}\n')
-    with pytest.raises(UsageError, match="not a file of answers"):
+    with pytest.raises(UsageError, match=containing("answers.jsonl")):
         read_run(tmp_path)
     write_run(tmp_path / "run", 1)
     for content in ("{", "[]", "[" * 700 + "]" * 700):
         (tmp_path / "run" / "metrics.json").write_text(content)
-        with pytest.raises(UsageError, match="is damaged"):
+        with pytest.raises(UsageError, match=containing("metrics.json")):
             read_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fact"),
     [
-        ({"split": 2, "dataset": "hmdb51"}, "differ in their dataset"),
-        ({"split": 2, "classes": ["run", "sit"]}, "differ in their classes"),
-        ({"split": 2, "flip": True}, "differ in their flip"),
-        ({"split": 2, "part": "val"}, "differ in their part"),
-        ({"split": 1, "model": "n"}, "are both of split 1"),
+        ({"split": 2, "dataset": "hmdb51"}, "dataset"),
+        ({"split": 2, "classes": ["run", "sit"]}, "classes"),
+        ({"split": 2, "flip": True}, "flip"),
+        ({"split": 2, "part": "val"}, "part"),
+        ({"split": 1, "model": "n"}, "split 1"),
     ],
 )
-def test_runs_that_have_no_mean(tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_runs_that_have_no_mean(tmp_path: Path, change: dict[str, object], fact: str) -> None:
     runs = [read_run(write_run(tmp_path / "a", 3)), read_run(write_run(tmp_path / "b", 2, **change))]
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=containing(fact)):
         check_together(runs)
 
 

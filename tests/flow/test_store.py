@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.flow.conftest import cheap_flow
+from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow import build_store
@@ -140,26 +141,26 @@ def test_a_damaged_file_of_the_store_is_named(store, video, instant_flow):
 def test_a_store_made_with_other_settings_is_refused(store, key, value):
     path = store.root / "settings.json"
     path.write_text(json.dumps({**SETTINGS, key: value}))
-    with pytest.raises(UsageError, match=f"{key}: {value!r}, now {SETTINGS[key]!r}"):
+    with pytest.raises(UsageError, match=containing(key, repr(value), repr(SETTINGS[key]))):
         FlowStore(store.root, create=True)
 
 
 def test_damaged_settings_are_refused(store):
     for content in ("{", "[" * 700 + "]" * 700):
         (store.root / "settings.json").write_text(content)
-        with pytest.raises(UsageError, match="damaged"):
+        with pytest.raises(UsageError, match=containing("settings.json")):
             FlowStore(store.root)
 
 
 def test_a_folder_with_something_else_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         FlowStore(tmp_path, create=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_store_is_made_only_when_asked_for(tmp_path):
-    with pytest.raises(UsageError, match="no flow store"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "store")):
         FlowStore(tmp_path / "store")
     assert not (tmp_path / "store").exists()
 
@@ -183,7 +184,7 @@ def test_the_estimate_is_near(store, tmp_path, instant_flow):
 def test_too_little_room_is_said_before_the_work(store, video, instant_flow, monkeypatch):
     usage = shutil.disk_usage(store.root)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(VadisError, match=r"room for 0\.0 MB"):
+    with pytest.raises(VadisError, match=containing("0.0 MB")):
         estimate([video], store, CPU).check_space(store)
 
 
@@ -204,12 +205,12 @@ import os, resource, signal, sys, time
 import torch
 from tests.flow.conftest import cheap_flow
 from vadis.errors import VadisError
-from vadis.flow import filling
+from vadis.flow import build_store
 from vadis.flow.store import FlowStore
-filling.with_flow = lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+build_store.with_flow = lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
 root, *videos = sys.argv[1:]
 compute = lambda report: list(
-    filling.compute_flow(videos, FlowStore(root), device=torch.device("cpu"), progress=report)
+    build_store.compute_flow(videos, FlowStore(root), device=torch.device("cpu"), progress=report)
 )
 """
 
@@ -243,7 +244,7 @@ def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))
     code = """
-store, record = FlowStore(root), filling.record
+store, record = FlowStore(root), build_store.record
 def killed_in_the_second(path, chunks):
     for num_frames in record(path, chunks):
         yield num_frames
@@ -251,7 +252,7 @@ def killed_in_the_second(path, chunks):
             while not store.has(videos[0]):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-filling.record = killed_in_the_second
+build_store.record = killed_in_the_second
 compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
@@ -265,6 +266,6 @@ compute(print)
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
     record = build_store.record
     monkeypatch.setattr(build_store, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
-    with pytest.raises(VadisError, match="other flow than was written"):
+    with pytest.raises(VadisError, match=containing(store.root)):
         fill(store, video)
     assert not store.has(video)

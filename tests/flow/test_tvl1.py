@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 
+from tests.matching import containing
 from vadis.flow import tvl1
 from vadis.flow.simd import LANES, load, store
 from vadis.flow.tvl1_cpu import _in_doubt, _in_opencvs_order, _lengths
@@ -119,7 +120,7 @@ def test_read_only_and_strided_frames(moving):
     ids=["float", "one image", "colour", "one frame", "empty"],
 )
 def test_bad_frames(frames):
-    with pytest.raises(ValueError, match="expected at least two frames"):
+    with pytest.raises(ValueError, match=containing(str(frames.shape))):
         tvl1(frames)
 
 

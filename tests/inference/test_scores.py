@@ -86,7 +86,7 @@ def test_top_k_and_ties() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_a_number_is_an_error_of_the_video(bad: float) -> None:
-    with pytest.raises(VideoError, match="not a number") as caught:
+    with pytest.raises(VideoError) as caught:
         board_of([(8, logits(0, bad, 0))])
     assert caught.value.code == "not_finite"
 

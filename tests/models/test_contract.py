@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tests.matching import containing
 from vadis.models import BOTH, MODELS
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
@@ -149,7 +150,7 @@ def test_a_clip_of_another_shape_is_refused_by_name(name, other):
     network, clips = make(name)
     for index in range(len(clips)):
         given = [OTHER_SHAPES[other](clip) if number == index else clip for number, clip in enumerate(clips)]
-        with pytest.raises(ValueError, match=rf"takes clips of shape {shape_of(name, index)}.*, got one of \("):
+        with pytest.raises(ValueError, match=shape_of(name, index)):
             network(*given)
 
 
@@ -171,7 +172,7 @@ def shapes(network):
 @pytest.mark.parametrize("name", ["two-stream", "fused"])
 def test_a_missing_stream_is_refused(name):
     network, clips = make(name)
-    with pytest.raises(ValueError, match="one clip is needed for each of rgb, flow; got 1"):
+    with pytest.raises(ValueError, match=containing("rgb, flow", 1)):
         network(clips[0])
 
 
@@ -179,7 +180,7 @@ def test_a_missing_stream_is_refused(name):
 def test_a_single_clip_cannot_be_trained_on_where_only_the_batch_has_a_variance(name):
     network, clips = make(name)
     network.train()
-    with pytest.raises(ValueError, match="more than 1 value per channel"):
+    with pytest.raises(ValueError, match="per channel"):
         network(*[clip[:1] for clip in clips])
 
 

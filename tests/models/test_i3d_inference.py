@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.matching import containing
 from vadis.models.i3d import I3D, num_steps
 from vadis.models.i3d_inference import LOGITS, FoldedI3D, fold_batch_norm
 
@@ -143,7 +144,7 @@ def test_what_is_held_back_does_not_grow_with_the_clip() -> None:
 @pytest.mark.parametrize(("said", "frames"), [(8, 8), (20, 18), (0, 19), (5, 5)])
 def test_a_chunked_clip_ends_as_was_said_and_after_nine_frames_at_least(said: int, frames: int) -> None:
     passage = FoldedI3D(narrow_network("rgb", width=1 / 32), CPU).open(num_frames=said)
-    with pytest.raises(ValueError, match="modulo 4"):
+    with pytest.raises(ValueError, match=containing(4)):
         passage.feed(random_clip("rgb", frames, seed=0), last=True)
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from tests.golden import recipe
 from tests.googlenet import golden_entries, narrow_entries
+from tests.matching import containing
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
 from vadis.models.i3d import I3D
@@ -119,7 +120,7 @@ def test_every_tensor_of_the_base_network_comes_from_imagenet_and_no_other(make)
 
 
 def test_the_3d_convnet_cannot_start_from_imagenet():
-    with pytest.raises(ValueError, match="C3D has no Inception-v1"):
+    with pytest.raises(ValueError, match=containing("C3D")):
         from_imagenet(C3D(7, width=WIDTH), narrow_imagenet())
 
 
@@ -139,22 +140,22 @@ def break_first(state):
 
 @pytest.mark.parametrize("network", [I3D(7, width=WIDTH), Fused(7, width=WIDTH)], ids=["i3d", "fused"])
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "fact"),
     [
-        (break_name, r"Mixed_3b.Branch_1.Conv2d_0b_3x3.conv.weight missing, .*Conv2d_0c_3x3.conv.weight unexpected"),
-        (break_shape, r"Mixed_4c.Branch_2.Conv.d_0b_3x3.norm.bias \(3,\) for \(4,\)"),
-        (break_first, r"not for RGB: its first kernel has the shape \(4, 20, 7, 7\)"),
-        (lambda state: state.clear(), r"norm.bias missing and more, 285 in all"),
+        (break_name, "Conv2d_0c_3x3.conv.weight"),
+        (break_shape, (3,)),
+        (break_first, (4, 20, 7, 7)),
+        (lambda state: state.clear(), 285),
     ],
 )
-def test_other_weights_are_refused_by_name_and_nothing_is_changed(network: nn.Module, damage, words):
+def test_other_weights_are_refused_by_name_and_nothing_is_changed(network: nn.Module, damage, fact):
     before, imagenet = {key: value.clone() for key, value in network.state_dict().items()}, narrow_imagenet()
     damage(imagenet)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=containing(fact)):
         from_imagenet(network, imagenet)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_weights_of_another_width_are_refused():
-    with pytest.raises(ValueError, match=r"Conv2d_1a_7x7.conv.weight \(2, 3, 7, 7\) for \(4, 3, 7, 7\)"):
+    with pytest.raises(ValueError, match=containing("Conv2d_1a_7x7.conv.weight", (2, 3, 7, 7), (4, 3, 7, 7))):
         from_imagenet(Inception(7, width=WIDTH), narrow_imagenet(WIDTH / 2))

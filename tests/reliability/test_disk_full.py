@@ -41,7 +41,7 @@ def videos(tmp_path: Path) -> Path:
 def check_refused(done: subprocess.CompletedProcess[str], named: str) -> None:
     assert (done.returncode, named in done.stderr) == (1, True), done.stderr
     assert "Traceback" not in done.stderr and "bug" not in done.stderr
-    assert done.stderr.splitlines()[-1].endswith(("not done", "the same command goes on"))
+    assert "not done" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("num_bytes", [0, 100, 300, 1000, 5000, 20_000])
@@ -105,7 +105,7 @@ def test_an_export_without_room_is_told(videos, tmp_path):
     run_limited(10**9, "classify", videos, "-o", out)
     for more in (["-o", tmp_path / "out.csv"], ["--output-dir", tmp_path / "documents", "-f", "json"]):
         done = run_limited(200, "export", out, *more)
-        assert (done.returncode, "cannot write to" in done.stderr) == (1, True), done.stderr
+        assert (done.returncode, os.strerror(errno.EFBIG) in done.stderr) == (1, True), done.stderr
     assert not (tmp_path / "out.csv").exists()
     assert [json.loads(line) for line in out.read_text().splitlines()]
 

@@ -62,6 +62,6 @@ def test_the_video_has_the_picture_and_beside_it_its_flow(tmp_path: Path) -> Non
 
 def test_a_single_frame_has_no_flow(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", num_frames=1)
-    with pytest.raises(VideoError, match="one frame only") as error:
+    with pytest.raises(VideoError) as error:
         write_flow_video(str(source), tmp_path / "flow.mp4", torch.device("cpu"))
     assert error.value.code == "too_short" and not (tmp_path / "flow.mp4").exists()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
-from vadis.errors import VIDEO_ERROR_CODES
+from vadis.errors import advice
 from vadis.report import entries
 from vadis.report.entries import place_of, url_of
 from vadis.report.page import Written, safe_json, write_page
@@ -40,7 +40,7 @@ def test_the_data_says_what_the_records_say(tmp_path: Path) -> None:
     assert first["pieces"] == [[0.0, 2.0, 0, 900, 2, 100], [2.0, 4.0, 1, 600, 2, 400]]
     assert first["labels"] == [[0, 450, 900, 2.0], [1, 300, 600, 2.0]]
     assert second == {"path": "b.mp4", "status": "error", "error": ["empty_file", "nothing in it"]}
-    assert data["next"]["empty_file"] == VIDEO_ERROR_CODES["empty_file"].what_next
+    assert data["next"]["empty_file"] == advice("empty_file")
     assert data["reasons"]["empty_file"] == "zero bytes" and "looped" in data["flags"] and "ends_early" in data["flags"]
     assert (made.num_videos, made.not_found, made.num_bytes) == (2, 2, len(page.encode()))
 

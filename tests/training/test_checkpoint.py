@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.matching import containing
 from vadis.errors import VadisError
 from vadis.training import checkpoint
 from vadis.training.checkpoint import (
@@ -87,7 +88,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, name, fault):
         "other": lambda file: shutil.copy(good / name, file),
     }
     damage[fault](bad / name)
-    with pytest.raises(DamagedCheckpointError, match="step-000002"):
+    with pytest.raises(DamagedCheckpointError, match=containing("step-000002")):
         load_checkpoint(bad)
     found = load_newest(tmp_path)
     assert found is not None
@@ -100,7 +101,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, name, fault):
 
 def test_all_damaged(tmp_path):
     (save_checkpoint(tmp_path, sample(1)) / "state.json").unlink()
-    with pytest.raises(DamagedCheckpointError, match=r"all 1 checkpoints in .* are damaged"):
+    with pytest.raises(DamagedCheckpointError, match=containing(1, tmp_path)):
         load_newest(tmp_path)
 
 
@@ -125,7 +126,7 @@ def test_one_of_another_version_is_not_called_damaged(tmp_path):
     values = json.loads((path / "manifest.json").read_bytes())
     del values["seal"]
     (path / "manifest.json").write_bytes(checkpoint._sealed({**values, "schema": 2}))
-    with pytest.raises(VadisError, match="has schema 2, this vadis reads 1"):
+    with pytest.raises(VadisError, match=containing("schema", 2, 1)):
         load_newest(tmp_path)
 
 
@@ -150,7 +151,7 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 def test_a_full_disk_keeps_the_old_ones(tmp_path):
     save_checkpoint(tmp_path, sample(1))
     save_checkpoint(tmp_path, sample(2))
-    with files_of_at_most(5_000), pytest.raises(VadisError, match=r"no space left to write .*step-000003") as error:
+    with files_of_at_most(5_000), pytest.raises(VadisError, match=containing("step-000003")) as error:
         save_checkpoint(tmp_path, sample(3, size=10_000))
     assert "MB" in error.value.message and "`resume=True`" in str(error.value.hint)
     assert names(tmp_path) == ["step-000001", "step-000002"]
@@ -180,7 +181,7 @@ def test_a_full_disk_is_tried_once_more_after_our_own_surplus_is_gone(tmp_path, 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VadisError, match="cannot be written: Not a directory"):
+    with pytest.raises(VadisError, match=containing("Not a directory")):
         save_checkpoint(tmp_path / "file" / "checkpoints", sample(1))
 
 

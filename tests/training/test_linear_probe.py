@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.synthetic import write_video
 from tests.training.stand_in import ALONE
 from vadis.datasets.dataset import Dataset, Example, Problems
@@ -151,19 +152,19 @@ def test_features_of_another_model_or_other_streams_are_refused(start: Model, tm
     plan = plan_of([Example("/data/x.mp4", "a")], start)
     open_store(tmp_path, plan)
     other = replace(start, sha256="0" * 64)
-    with pytest.raises(UsageError, match=f"model_sha256 was {start.sha256}, is 0000"):
+    with pytest.raises(UsageError, match=containing("model_sha256", start.sha256, "0" * 64)):
         open_store(tmp_path, replace(plan, start=other))
-    with pytest.raises(UsageError, match=r"channels was .*rgb.*, is .*flow"):
+    with pytest.raises(UsageError, match=containing("channels", "rgb", "flow")):
         open_store(tmp_path, plan_of([Example("/data/x.mp4", "a")], start, streams=("rgb", "flow")))
-    with pytest.raises(UsageError, match="without a model there are no features"):
+    with pytest.raises(UsageError):
         open_store(tmp_path, replace(plan, start=None))
     for content in ("{", "[" * 700 + "]" * 700):
         (tmp_path / "features" / "settings.json").write_text(content)
-        with pytest.raises(UsageError, match="is damaged"):
+        with pytest.raises(UsageError, match=containing("settings.json")):
             open_store(tmp_path, plan)
     (tmp_path / "other" / "features").mkdir(parents=True)
     (tmp_path / "other" / "features" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="something else than features"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "other" / "features")):
         open_store(tmp_path / "other", plan)
 
 
@@ -174,7 +175,7 @@ def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_
     store = open_store(tmp_path, plan)
     found = [(Path(example.path).name, error and error.code) for example, error in compute_features(plan, store, CPU)]
     assert found == [("3.mp4", None), ("broken.mp4", "empty_file")]
-    assert "broken.mp4" in caplog.text and "left out" in caplog.text
+    assert "broken.mp4" in caplog.text
     outcome, _ = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
     assert outcome.step == 2
 
@@ -185,7 +186,7 @@ def test_a_class_without_features_is_not_trained(start: Model, tmp_path: Path) -
     store = open_store(tmp_path, plan)
     for example in examples[1:]:
         store.append(example, {"rgb": np.ones(CHANNELS, np.float32)})
-    with pytest.raises(VadisError, match="1 class: b"):
+    with pytest.raises(VadisError, match=containing(1, "b")):
         refuse_lost_classes(plan, store)
 
 
@@ -196,7 +197,7 @@ def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: 
     plan = plan_of(examples, start, str(tmp_path))
     given = compute_features(plan, open_store(tmp_path, plan), CPU)
     next(given)
-    with pytest.raises(VadisError, match=r"2 of 3 videos cannot be read: .*0\.mp4 \(empty_file\), .*1\.mp4"):
+    with pytest.raises(VadisError, match=containing(2, 3, "0.mp4 (empty_file)", "1.mp4")):
         next(given)
 
 
@@ -219,7 +220,7 @@ def test_two_processes_do_not_write_at_once(start: Model, videos: Path, tmp_path
 
 def test_training_without_the_features_says_so(start: Model, tmp_path: Path) -> None:
     plan = plan_of([Example(f"/data/{number}.mp4", "a") for number in range(300)], start)
-    with pytest.raises(VadisError, match="the features of 300 of 300 videos are not in"):
+    with pytest.raises(VadisError, match=containing(300)):
         train_last_layer("rgb", plan, tmp_path, ALONE, open_store(tmp_path, plan), settings=Settings())
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.flow.conftest import cheap_flow
+from tests.matching import containing
 from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError, VadisError, VideoError
@@ -345,7 +346,7 @@ def test_more_than_one_percent_stops_with_the_list(textures, broken):
     clips = for_training(paths, frames=2)
     clips.clip(0, 3)
     clips.clip(0, 50)
-    with pytest.raises(VadisError, match=r"3 of 200 videos cannot be read: .*broken\.mp4 \(truncated") as error:
+    with pytest.raises(VadisError, match=containing(3, 200, "broken.mp4 (truncated_or_incomplete")) as error:
         clips.clip(0, 120)
     assert not isinstance(error.value, VideoError)
 
@@ -354,7 +355,7 @@ def test_a_class_without_a_readable_training_video_stops_the_run(textures, broke
     """Among 1,000 one broken video may be replaced; but nobody learns a class of which it was the only one."""
     others = [Example(textures[0], "walk")] * 1000
     clips = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), frames=2, train=True)
-    with pytest.raises(VadisError, match="run") as error:
+    with pytest.raises(VadisError, match=containing("run", broken)) as error:
         clips.clip(0, 1000)
     assert broken in str(error.value)
     tested = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), frames=2, train=False)
@@ -372,15 +373,15 @@ def test_workers_count_together(textures, broken):
 
 
 def test_what_cannot_be(videos):
-    with pytest.raises(UsageError, match="no video"):
+    with pytest.raises(UsageError):
         VideoClips([], CLASSES, ("rgb",), train=True)
-    with pytest.raises(UsageError, match="flow store"):
+    with pytest.raises(UsageError, match="flow"):
         for_training(videos, "flow")
-    with pytest.raises(UsageError, match="swim is not a class"):
+    with pytest.raises(UsageError, match=containing("swim")):
         VideoClips([Example(videos[0], "swim")], CLASSES, ("rgb",), train=True)
-    with pytest.raises(UsageError, match="frames = None"):
+    with pytest.raises(UsageError, match=containing("None")):
         for_training(videos, frames=None)
-    with pytest.raises(UsageError, match="audio"):
+    with pytest.raises(UsageError, match=containing("audio")):
         for_training(videos, "audio")
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import signal
 from dataclasses import asdict
 from itertools import count
@@ -9,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.matching import containing
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, run_tiny, tiny_network
+from vadis.device import NoMemoryError
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.models.i3d import I3D
 from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, load_newest, locked_folder
@@ -132,7 +136,7 @@ def test_a_run_may_be_lengthened_but_not_shortened(tmp_path):
     longer, outcome, events = run_tiny(tmp_path / "run", steps=12, resume=True, **steps)
     assert outcome.step == 12 and events[0].differences == ()
     assert digest(longer) == digest(whole)
-    with pytest.raises(UsageError, match="steps was 12 and is 7"):
+    with pytest.raises(UsageError, match=containing("steps", 12, 7)):
         run_tiny(tmp_path / "run", steps=7, resume=True, **steps)
 
 
@@ -184,46 +188,46 @@ def test_resume_begins_where_there_is_nothing_yet(tmp_path):
 
 def test_a_folder_with_a_run_in_it_is_refused(tmp_path):
     run_tiny(tmp_path, steps=1)
-    with pytest.raises(UsageError, match="holds a training run already"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         run_tiny(tmp_path, steps=1)
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    with locked_folder(tmp_path), pytest.raises(OutputLockedError, match=r"another vadis \(process \d+ "):
+    with locked_folder(tmp_path), pytest.raises(OutputLockedError, match=containing(os.getpid(), tmp_path)):
         run_tiny(tmp_path)
     run_tiny(tmp_path, steps=1)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "known"),
     [
-        ({"learning_rate": 0.01}, "learning_rate was 0.05 and is 0.01"),
-        ({"data_sha256": "1" * 64}, "the list of clips has changed"),
+        ({"learning_rate": 0.01}, ("learning_rate", 0.05, 0.01)),
+        ({"data_sha256": "1" * 64}, ("clips",)),
     ],
 )
-def test_what_breaks_exactness_is_refused_unless_it_is_meant(tmp_path, change, message):
+def test_what_breaks_exactness_is_refused_unless_it_is_meant(tmp_path, change, known):
     run_tiny(tmp_path, stop_requested=StopAt(20))
-    with pytest.raises(UsageError, match=f"cannot go on exactly: {message}") as refusal:
+    with pytest.raises(UsageError, match=containing(*known)) as refusal:
         run_tiny(tmp_path, resume=True, **change)
     assert "`allow_inexact=True`" in str(refusal.value.hint)
     _, outcome, events = run_tiny(tmp_path, resume=True, allow_inexact=True, **change)
-    assert outcome.step == 12 and message in events[0].differences[0]
+    assert outcome.step == 12 and re.search(containing(*known), events[0].differences[0])
 
 
 def test_another_number_of_threads_breaks_exactness(tmp_path):
     run_tiny(tmp_path, stop_requested=StopAt(20))
     torch.set_num_threads(2)
-    with pytest.raises(UsageError, match="the number of threads was 1 and is 2"):
+    with pytest.raises(UsageError, match=containing("threads", 1, 2)):
         run_tiny(tmp_path, resume=True)
 
 
 def test_other_classes_or_another_network_are_never_gone_on_with(tmp_path):
     run_tiny(tmp_path, stop_requested=StopAt(20))
-    with pytest.raises(UsageError, match="learns other classes"):
+    with pytest.raises(UsageError, match=containing(tmp_path)):
         run_tiny(tmp_path, resume=True, allow_inexact=True, labels=("dark", "bright", "twinkling"))
     other = tiny_network()
     other.head = nn.Conv3d(5, 4, 1)
-    with pytest.raises(UsageError, match="trains another network: 2 of another shape"):
+    with pytest.raises(UsageError, match=containing(2, "head.weight")):
         run_tiny(tmp_path, network=other, resume=True, allow_inexact=True)
 
 
@@ -238,7 +242,7 @@ class BrokenClips(TinyClips):
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(tmp_path):
     network = tiny_network()
     events = []
-    with pytest.raises(VadisError, match=r"the loss of step [3-5] is not finite, with the clips .*clip-7\.avi") as stop:
+    with pytest.raises(VadisError, match=containing("loss", "clip-7.avi")) as stop:
         run_tiny(tmp_path, network=network, clips=BrokenClips(), report=events.append, checkpoint_seconds=0)
     assert stop.value.exit_code == 1
     failed = events[-1]
@@ -254,7 +258,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path):
     network = tiny_network()
     network.conv.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = digest(network)
-    with pytest.raises(VadisError, match="the gradient of step 1 is not finite"):
+    with pytest.raises(VadisError, match=containing("gradient", 1)):
         run_tiny(tmp_path, network=network)
     assert digest(network).split() == before.split() or all(v.isfinite().all() for v in network.state_dict().values())
 
@@ -295,14 +299,14 @@ def _refuse_at(number: int, asked: int) -> None:
 
 
 def test_when_memory_does_not_suffice_for_one_clip(tmp_path):
-    with pytest.raises(VadisError, match="memory ran out with a single clip at a time"):
+    with pytest.raises(VadisError, match="memory"):
         run_tiny(tmp_path, network=ForgetfulNetwork("forward", limit=0))
 
 
 def test_when_memory_does_not_suffice_for_the_optimiser(tmp_path, monkeypatch):
     """Its own memory is taken in the first update, when nothing smaller can go through."""
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *arguments, **options: _refuse_at(1, 1))
-    with pytest.raises(VadisError, match="memory ran out"):
+    with pytest.raises(NoMemoryError):
         run_tiny(tmp_path)
 
 
@@ -325,7 +329,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path
 def test_a_network_that_needs_several_clips_at_once_never_gets_one(tmp_path):
     network = tiny_network()
     network.min_batch_size = 2
-    with pytest.raises(UsageError, match="learns from 2 clips at once"):
+    with pytest.raises(UsageError, match=containing(2)):
         run_tiny(tmp_path / "one", network=network, batch_size=5, micro_batch=2)
     assert run_tiny(tmp_path / "two", network=network, batch_size=4, micro_batch=2, steps=1)[1].step == 1
 
@@ -455,7 +459,7 @@ def test_a_batch_lies_as_networks_take_it_on_the_cpu():
 
 
 def test_no_clips(tmp_path):
-    with pytest.raises(UsageError, match="no clips to learn from"):
+    with pytest.raises(UsageError):
         run_tiny(tmp_path, clips=TinyClips(0))
 
 

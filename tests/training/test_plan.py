@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.make_model import make_model
+from tests.matching import containing
 from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.errors import UsageError
 from vadis.training.plan import LAST_LAYER, Plan, begin, copy_body, list_sha256, new_networks
@@ -92,11 +93,11 @@ def test_random_networks_depend_on_seed_and_stream_alone():
 
 def test_another_network_is_refused_by_name(start):
     network = new_networks(plan(width=1 / 64), "rgb")["rgb"]
-    with pytest.raises(UsageError, match=r"another network: .* of another shape \(Conv3d_1a_7x7"):
+    with pytest.raises(UsageError, match="Conv3d_1a_7x7"):
         copy_body(start.networks["rgb"].state_dict(), network)
     source = dict(network.state_dict())
     del source["Mixed_3b.Branch_0.Conv3d_0a_1x1.conv.weight"]
-    with pytest.raises(UsageError, match="1 missing"):
+    with pytest.raises(UsageError, match=containing("Mixed_3b.Branch_0.Conv3d_0a_1x1.conv.weight")):
         copy_body(source, network)
 
 
@@ -119,21 +120,21 @@ def test_nothing_is_kept_where_nothing_needs_it_or_there_is_a_split_for_it():
 
 
 @pytest.mark.parametrize(
-    ("found", "changes", "said"),
+    ("found", "changes", "fact"),
     [
-        (dataset(classes=("a", "b\x07")), {}, "has a control character"),
-        (dataset(classes=("a",), groups=1), {}, "too few videos"),
-        (replace(dataset(), splits={"test": ()}), {}, "no train split"),
-        (dataset(), {"clip_frames": 8}, "at least 9"),
+        (dataset(classes=("a", "b\x07")), {}, "b\x07"),
+        (dataset(classes=("a",), groups=1), {}, "validation"),
+        (replace(dataset(), splits={"test": ()}), {}, "train"),
+        (dataset(), {"clip_frames": 8}, 9),
     ],
 )
-def test_what_cannot_be_trained_is_said_at_once(found, changes, said):
-    with pytest.raises(UsageError, match=said):
+def test_what_cannot_be_trained_is_said_at_once(found, changes, fact):
+    with pytest.raises(UsageError, match=containing(fact)):
         plan(found, **changes)
 
 
 def test_a_model_without_the_stream_is_refused(start):
-    with pytest.raises(UsageError, match="has no flow stream"):
+    with pytest.raises(UsageError, match=containing("flow")):
         plan(start=start.only(("rgb",)))
 
 
@@ -142,9 +143,9 @@ def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
     begin(tmp_path / "run", plan(), resume=True)
     begin(tmp_path / "run", plan(), resume=False)  # nothing has been learnt yet: a full disk stopped it, for example
     (tmp_path / "run" / "rgb").mkdir()
-    with pytest.raises(UsageError, match="holds this run already"):
+    with pytest.raises(UsageError, match=containing(tmp_path / "run")):
         begin(tmp_path / "run", plan(), resume=False)
-    with pytest.raises(UsageError, match="another run: recipes differ"):
+    with pytest.raises(UsageError, match=containing("recipes")):
         begin(tmp_path / "run", plan(seed=1), resume=True)
 
 
@@ -153,7 +154,7 @@ def test_a_folder_with_other_things_is_refused_but_a_flow_store_may_be_there(tmp
     begin(tmp_path, plan(), resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match=r"thesis\.tex"):
+    with pytest.raises(UsageError, match=containing("thesis.tex")):
         begin(tmp_path / "other", plan(), resume=True)
 
 

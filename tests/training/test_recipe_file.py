@@ -1,8 +1,10 @@
 import pytest
 
+from tests.matching import containing
 from vadis.datasets import DATASETS
 from vadis.errors import UsageError
 from vadis.models import MODELS
+from vadis.parsing import MAX_DEPTH
 from vadis.training.recipes import RECIPES, choose_recipes, default_recipe
 
 BOTH = {"rgb": "kinetics-rgb", "flow": "kinetics-flow"}
@@ -49,22 +51,22 @@ def test_a_file_without_a_recipe_changes_the_default(toml):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fact"),
     [
         ("steps = ", "TOML"),
-        ("steps = " + "[" * 700 + "]" * 700, "nested more than"),
-        ("step = 3", "no field 'step'"),
-        ("[sound]\nsteps = 3", "no network 'sound'"),
-        ("recipe = 3", "recipe is the name of one, not 3"),
-        ('recipe = "ucf-101"', "no recipe 'ucf-101'"),
-        ("steps = 2024-01-01", "steps cannot be"),
+        ("steps = " + "[" * 700 + "]" * 700, MAX_DEPTH),
+        ("step = 3", "'step'"),
+        ("[sound]\nsteps = 3", "'sound'"),
+        ("recipe = 3", 3),
+        ('recipe = "ucf-101"', "'ucf-101'"),
+        ("steps = 2024-01-01", "steps"),
     ],
 )
-def test_what_a_file_cannot_say(toml, text, said):
-    with pytest.raises(UsageError, match=said):
+def test_what_a_file_cannot_say(toml, text, fact):
+    with pytest.raises(UsageError, match=containing(fact)):
         choose_recipes(BOTH, toml(text))
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match=containing("none.toml", "No such file")):
         choose_recipes(BOTH, str(tmp_path / "none.toml"))

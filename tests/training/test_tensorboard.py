@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.matching import containing
 from vadis.errors import UsageError, VadisError
 from vadis.training.log import (
     Event,
@@ -92,7 +93,7 @@ def test_a_run_that_tells_nothing_writes_nothing(tmp_path):
 def test_without_the_package_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("vadis.training.log.find_spec", lambda name: None)
     for attempt in (require_tensorboard, tensorboard_writer(tmp_path).__enter__):
-        with pytest.raises(UsageError, match="not installed") as caught:
+        with pytest.raises(UsageError) as caught:
             attempt()
         assert caught.value.hint == "pip install 'vadis[tensorboard]'"
 
@@ -105,5 +106,5 @@ def test_asking_for_the_package_imports_nothing():
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "tensorboard").write_text("")
-    with pytest.raises(VadisError, match="cannot be written"), tensorboard_writer(tmp_path) as report:
+    with pytest.raises(VadisError, match=containing(tmp_path / "tensorboard")), tensorboard_writer(tmp_path) as report:
         report(step_done(1, 4.0))

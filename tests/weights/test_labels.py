@@ -1,5 +1,6 @@
 import pytest
 
+from tests.matching import containing
 from vadis.errors import WeightsError
 from vadis.weights.labels import MAX_LABELS_BYTES, PUBLISHED_LISTS, published_labels, read_labels
 
@@ -19,24 +20,24 @@ def test_byte_order_mark_and_line_ends_do_not_matter(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "fact"),
     [
-        (b"a\n\nb\n", "line 2 .* is empty"),
-        (b"a\nb\x1b[2J\n", "line 2 .* control character"),
-        (b"a\rb\n", "line 1 .* control character"),
-        ("a\nb\u2028c\n".encode(), "line 2 .* control character"),
-        (b"a\nb\n\xff\n", "line 3 .* not UTF-8"),
-        (b"x" * 300, "line 1 .* more than 200"),
-        (b"", "line 1 .* is empty"),
-        (b"x\n" * MAX_LABELS_BYTES, "too large"),
+        (b"a\n\nb\n", "line 2"),
+        (b"a\nb\x1b[2J\n", "line 2"),
+        (b"a\rb\n", "line 1"),
+        ("a\nb\u2028c\n".encode(), "line 2"),
+        (b"a\nb\n\xff\n", "line 3"),
+        (b"x" * 300, "line 1"),
+        (b"", "line 1"),
+        (b"x\n" * MAX_LABELS_BYTES, MAX_LABELS_BYTES),
     ],
 )
-def test_what_is_no_label_list_is_refused_with_the_line(tmp_path, content, words):
+def test_what_is_no_label_list_is_refused_with_the_line(tmp_path, content, fact):
     (tmp_path / "l.txt").write_bytes(content)
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=containing(fact)):
         read_labels(tmp_path / "l.txt")
 
 
 def test_a_missing_list_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match=containing("none.txt")):
         read_labels(tmp_path / "none.txt")

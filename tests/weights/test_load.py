@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import vadis
+from tests.matching import containing
 from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D
 from vadis.weights import cache as cache_room
@@ -81,7 +82,7 @@ def test_a_path_is_loaded_as_it_is(ready, tmp_path):
 
 def test_an_unknown_name_lists_the_known_ones():
     for name in ("i3d-kinetics4000", "models/none.safetensors"):
-        with pytest.raises(UsageError, match=f"no model named '{name}', nor a file") as failure:
+        with pytest.raises(UsageError, match=containing(repr(name))) as failure:
             load_model(name)
         assert "i3d-kinetics400, i3d-kinetics400-scratch, i3d-kinetics600" in failure.value.hint
 
@@ -99,13 +100,13 @@ def test_a_misspelt_name_gets_the_nearest_one(typed, meant):
     for load in (load_model, fetch_model):
         with pytest.raises(UsageError) as failure:
             load(typed)
-        assert f"did you mean {meant}?" in failure.value.hint
+        assert f"{meant}?" in failure.value.hint
 
 
 def test_a_name_like_no_other_gets_no_guess():
     with pytest.raises(UsageError) as failure:
         load_model("resnet50.pth")
-    assert "did you mean" not in failure.value.hint
+    assert "?" not in failure.value.hint
 
 
 def test_a_damaged_model_is_set_aside_and_made_again(ready):
@@ -113,7 +114,7 @@ def test_a_damaged_model_is_set_aside_and_made_again(ready):
     notices = []
     model = load_model(NAME, "cpu", notify=notices.append)
     assert len(notices) == 1
-    assert "is damaged" in notices[0] and f"{NAME}.safetensors.corrupt" in notices[0]
+    assert f"{NAME}.safetensors.corrupt" in notices[0]
     assert ready.with_name(f"{ready.name}.corrupt").is_file()
     assert verify_model(NAME) == model.sha256
     assert load_model(NAME, "cpu", notify=notices.append).sha256 == model.sha256
@@ -130,16 +131,16 @@ def test_a_model_that_was_exchanged_is_made_again(ready):
     save_model(ready, model.card, changed)
     notices = []
     assert load_model(NAME, "cpu", notify=notices.append).sha256 == model.sha256
-    assert "no longer that of the file that was made" in notices[0]
+    assert f"{NAME}.safetensors" in notices[0]
 
 
 def test_a_damaged_model_is_named_when_offline(ready):
     flip_a_bit(ready)
-    with pytest.raises(WeightsError, match=r"i3d-kinetics400\.safetensors is damaged") as failure:
+    with pytest.raises(WeightsError, match=containing("i3d-kinetics400.safetensors")) as failure:
         load_model(NAME, "cpu", offline=True)
     assert f"vadis weights download {NAME}" in failure.value.hint
     assert ready.is_file()
-    with pytest.raises(WeightsError, match="is damaged"):
+    with pytest.raises(WeightsError, match=containing(f"{NAME}.safetensors")):
         verify_model(NAME)
 
 
@@ -148,7 +149,7 @@ def test_another_model_under_the_name_is_not_taken_for_it(ready, tmp_path):
 
     make_model(ready, width=1 / 64, classes=7)
     cache_room.stamp_path(ready).unlink()
-    with pytest.raises(WeightsError, match=r"is not i3d-kinetics400 but another model"):
+    with pytest.raises(WeightsError, match=containing("i3d-kinetics400")):
         load_model(NAME, "cpu", offline=True)
 
 
@@ -166,9 +167,7 @@ def test_a_conversion_that_fails_leaves_no_model(published, monkeypatch, cache):
 
 def test_without_a_network_nothing_is_made_up(published, server, cache):
     server.faults["/rgb_imagenet/model.ckpt.index"].extend(["404"] * 9)
-    with pytest.raises(
-        WeightsError, match=r"rgb_imagenet/model\.ckpt\.index .*could not be downloaded from"
-    ) as failure:
+    with pytest.raises(WeightsError, match=containing("rgb_imagenet/model.ckpt.index")) as failure:
         load_model(NAME, "cpu")
     for file in published.files:
         assert str(cache / "downloads" / file.local) in failure.value.hint
@@ -211,4 +210,4 @@ def test_eight_at_once_make_one_model(published, server, cache, monkeypatch, loc
     assert not [name for name in files_in(cache) if name.endswith((".part", ".corrupt"))]
     if locks:
         assert len(server.requests) == 4
-        assert notices == [f"another vadis is fetching {NAME}; waiting for it"] * 7
+        assert len(notices) == 7 and all(NAME in notice for notice in notices)

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.matching import containing
 from vadis.errors import WeightsError
 from vadis.models import ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH
@@ -99,16 +100,16 @@ def test_a_full_disk_leaves_the_old_file(path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(model_file.os, "fsync", full)
-    with pytest.raises(WeightsError, match=r"no space left to write .*m\.safetensors"):
+    with pytest.raises(WeightsError, match=containing("m.safetensors")):
         save_model(path, replace(CARD, name="other"), states())
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
 
 
 def test_tensors_that_do_not_go_with_the_card_are_not_written(tmp_path):
-    with pytest.raises(WeightsError, match=r"3 outputs in its rgb network, its label list has 2"):
+    with pytest.raises(WeightsError, match=containing(3, "rgb", 2)):
         save_model(tmp_path / "x", replace(CARD, labels=("a", "b")), states())
-    with pytest.raises(WeightsError, match="missing"):
+    with pytest.raises(WeightsError, match=containing("flow")):
         save_model(tmp_path / "x", CARD, {"rgb": states()["rgb"]})
     assert list(tmp_path.iterdir()) == []
 
@@ -118,22 +119,22 @@ KERNEL = "flow.Conv3d_1a_7x7.conv.weight"
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "fact"),
     [
-        (lambda tensors: tensors.pop(KERNEL), r"1 missing \(flow\.Conv3d_1a_7x7\.conv\.weight\)"),
-        (lambda tensors: tensors.update(extra=torch.zeros(1)), r"1 unexpected \(extra\)"),
-        (lambda tensors: tensors.update({f"x{n}": torch.zeros(1) for n in range(9)}), r"9 unexpected \(.*x4, …\)"),
-        (lambda tensors: tensors.update({KERNEL: torch.zeros(1, 3, 7, 7, 7)}), r"\(1, 3, 7, 7, 7\) instead of \(1, 2,"),
-        (lambda tensors: tensors.update({KERNEL: tensors[KERNEL].half()}), "float16, float32, not all float32"),
+        (lambda tensors: tensors.pop(KERNEL), KERNEL),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra"),
+        (lambda tensors: tensors.update({f"x{n}": torch.zeros(1) for n in range(9)}), 9),
+        (lambda tensors: tensors.update({KERNEL: torch.zeros(1, 3, 7, 7, 7)}), (1, 3, 7, 7, 7)),
+        (lambda tensors: tensors.update({KERNEL: tensors[KERNEL].half()}), "float16, float32"),
         (
             lambda tensors: tensors.update({BIAS: torch.zeros(101)}),
-            r"101 outputs in its rgb network, its label list has 3",
+            101,
         ),
     ],
 )
-def test_other_tensors_are_refused_with_the_difference(path, change, words):
+def test_other_tensors_are_refused_with_the_difference(path, change, fact):
     rewrite(path, change_tensors=change)
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=containing(fact)):
         load_model_file(path)
 
 
@@ -142,19 +143,19 @@ def nested(depth: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "fact"),
     [
-        ({"format_version": 2}, "model file format 2, this vadis reads format 1"),
-        ({"format_version": None}, "format None"),
-        ({"architecture": "c3d-9000"}, "architecture 'c3d-9000' is unknown"),
+        ({"format_version": 2}, 2),
+        ({"format_version": None}, "None"),
+        ({"architecture": "c3d-9000"}, "'c3d-9000'"),
         ({"architecture": []}, "architecture"),
         ({"streams": ["rgb", "rgb"]}, "streams"),
         ({"streams": ["sound"]}, "streams"),
         ({"streams": []}, "streams"),
-        ({"streams": 3}, "fields are missing or unknown"),
-        ({"labels": []}, "no labels"),
-        ({"labels": ["a", "b\x1b[2J", "c"]}, "label 2 has a control character"),
-        ({"labels": ["a", "b", 3]}, "label 3 is not text"),
+        ({"streams": 3}, "m.safetensors"),
+        ({"labels": []}, "labels"),
+        ({"labels": ["a", "b\x1b[2J", "c"]}, "label 2"),
+        ({"labels": ["a", "b", 3]}, "label 3"),
         ({"width": 1e9}, "width"),
         ({"width": "1"}, "width"),
         ({"width": float("nan")}, "width"),
@@ -173,16 +174,16 @@ def nested(depth: int) -> dict[str, object]:
         ({"threshold": 0.5, "otherwise": "a"}, "otherwise"),
         ({"otherwise": "none"}, "threshold"),
         ({"provenance": 1}, "provenance"),
-        ({"provenance": {"loss": float("nan")}}, "plain JSON"),
-        ({"provenance": nested(700)}, "not a vadis model file"),  # Python 3.13 copies it, 3.11 does not
-        ({"provenance": nested(MAX_DEPTH)}, "not a vadis model file"),
+        ({"provenance": {"loss": float("nan")}}, "JSON"),
+        ({"provenance": nested(700)}, "m.safetensors"),  # Python 3.13 copies it, 3.11 does not
+        ({"provenance": nested(MAX_DEPTH)}, "m.safetensors"),
         ({"name": ""}, "name"),
-        ({"surprise": 1}, "fields are missing or unknown"),
+        ({"surprise": 1}, "m.safetensors"),
     ],
 )
-def test_other_cards_are_refused(path, change, words):
+def test_other_cards_are_refused(path, change, fact):
     rewrite(path, change_card=lambda values: values.update(change))
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=containing(fact)):
         load_model_file(path)
 
 
@@ -192,7 +193,7 @@ def test_a_card_is_written_only_as_deep_as_it_is_read(path, tmp_path):
     deepest = nested(MAX_DEPTH - 2)
     save_model(path, replace(CARD, provenance=deepest), states)
     assert load_model_file(path).card.provenance == deepest
-    with pytest.raises(WeightsError, match="nested more than"):
+    with pytest.raises(WeightsError, match=containing(MAX_DEPTH - 1)):
         save_model(path, replace(CARD, provenance={"x": deepest}), states)
 
 
@@ -210,13 +211,13 @@ def test_half_the_bytes_and_nearly_the_same_numbers(path, tmp_path):
             torch.testing.assert_close(value, network.state_dict()[key], rtol=1e-3, atol=1e-7)
     with torch.no_grad():
         next(model.networks["flow"].parameters()).mul_(1e9)
-    with pytest.raises(WeightsError, match=r"flow\..* too large for 16 bits"):
+    with pytest.raises(WeightsError, match="flow"):
         halve(model, tmp_path / "half.safetensors", card)
 
 
 def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(2)}, {"format": "pt"}))
-    with pytest.raises(WeightsError, match="not a vadis model file"):
+    with pytest.raises(WeightsError, match=containing(tmp_path / "x")):
         load_model_file(tmp_path / "x")
 
 
@@ -228,22 +229,22 @@ class Harmful:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    "content",
     [
-        (b"", "it is empty"),
-        (b"\n <!DOCTYPE html><title>404</title>" * 9, "a web page"),
-        (pickle.dumps(Harmful()), "contains objects that are not weights"),
-        (b"PK\x03\x04" + bytes(100), "contains objects that are not weights"),
-        (bytes(100), "not a vadis model file"),
-        (b"\xff" * 100, "not a vadis model file"),
-        (b"text", "not a vadis model file"),
-        ((1000).to_bytes(8, "little") + b'{"__metadata__":' + b"[" * 984, "not a vadis model file"),
+        b"",
+        b"\n <!DOCTYPE html><title>404</title>" * 9,
+        pickle.dumps(Harmful()),
+        b"PK\x03\x04" + bytes(100),
+        bytes(100),
+        b"\xff" * 100,
+        b"text",
+        (1000).to_bytes(8, "little") + b'{"__metadata__":' + b"[" * 984,
     ],
 )
-def test_other_files_are_refused(tmp_path, content, words):
+def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     for load in (load_model_file, read_card):
-        with pytest.raises(WeightsError, match=words):
+        with pytest.raises(WeightsError, match=containing(tmp_path / "x")):
             load(tmp_path / "x")
 
 
@@ -267,7 +268,7 @@ def test_flipped_bits_are_refused_or_harmless(path):
 def test_a_file_without_a_seal_is_refused(path):
     tensors = safetensors.torch.load(path.read_bytes())
     path.write_bytes(safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(CARD.to_json())}))
-    with pytest.raises(WeightsError, match="checksum"):
+    with pytest.raises(WeightsError, match=containing(path)):
         load_model_file(path)
 
 
@@ -275,17 +276,17 @@ def test_a_cut_file_is_refused(path):
     content = path.read_bytes()
     for length in (4, 8, 100, 30_000, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(WeightsError, match="not a vadis model file"):
+        with pytest.raises(WeightsError, match=containing(path)):
             load_model_file(path)
 
 
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match=containing(path)):
             load_model_file(path)
 
 
 def test_a_huge_file_is_refused_unread(path, monkeypatch):
     monkeypatch.setattr(model_file, "MAX_MODEL_BYTES", 1000)
-    with pytest.raises(WeightsError, match="too large"):
+    with pytest.raises(WeightsError, match=containing(path, "GiB")):
         load_model_file(path)

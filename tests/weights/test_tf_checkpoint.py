@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import tf_bundle
+from tests.matching import containing
 from vadis.errors import WeightsError
 from vadis.weights.tf_checkpoint import open_checkpoint
 
@@ -110,20 +111,20 @@ def test_every_cut_of_the_index_is_refused(bundle):
     content = index_of(bundle).read_bytes()
     for length in range(len(content)):
         index_of(bundle).write_bytes(content[:length])
-        with pytest.raises(WeightsError, match=r"model\.ckpt\.index"):
+        with pytest.raises(WeightsError, match=containing("model.ckpt.index")):
             open_checkpoint(bundle)
 
 
 def test_data_that_is_cut_short_is_refused_with_the_name_of_the_tensor(bundle):
     data = data_of(bundle)
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match="cut short: octets"):
+    with pytest.raises(WeightsError, match=containing("octets")):
         open_checkpoint(bundle).read("octets")
 
 
 def test_missing_data_is_refused(bundle):
     data_of(bundle).unlink()
-    with pytest.raises(WeightsError, match="No such file"):
+    with pytest.raises(WeightsError, match=containing("No such file")):
         open_checkpoint(bundle).read("counter")
 
 
@@ -131,7 +132,7 @@ def test_compressed_blocks_are_refused_as_such(tmp_path, monkeypatch):
     append = tf_bundle._append_block
     monkeypatch.setattr(tf_bundle, "_append_block", lambda content, block: append(content, block, compression=1))
     tf_bundle.write_bundle(tmp_path / "x", {"a": np.zeros(3, "f4")})
-    with pytest.raises(WeightsError, match="compressed"):
+    with pytest.raises(WeightsError, match=containing("type 1")):
         open_checkpoint(tmp_path / "x")
 
 
@@ -163,39 +164,39 @@ def shape_message(*sizes: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "fact"),
     [
         (b"\x08\x07", "dtype 7"),  # DT_STRING
-        (ENTRY + b"\x3a\x00", "partitioned"),
-        (b"\x08\x01\x28\x04" + shape_message(1_000_000, 1_000_000), "4 bytes .* shape"),
-        (b"\x08\x01\x28\x04" + shape_message(2**63, 2), "4 bytes .* shape"),
+        (ENTRY + b"\x3a\x00", "'v'"),
+        (b"\x08\x01\x28\x04" + shape_message(1_000_000, 1_000_000), 4),
+        (b"\x08\x01\x28\x04" + shape_message(2**63, 2), 4),
         (b"\x08\x01\x28\x04\x18\x05", "file 5"),
         (b"\x08\x01\x28\x04" + shape_message(*[1] * 9), "9 dimensions"),
-        (b"\x08\x01\x28\x04\x12\x02\x18\x01", "shape is not known"),
+        (b"\x08\x01\x28\x04\x12\x02\x18\x01", "x.index"),
         (b"\x0b", "wire type 3"),
-        (b"\x08" + b"\xff" * 11, "more than 64 bits"),
+        (b"\x08" + b"\xff" * 11, 64),
     ],
 )
-def test_entries_that_are_not_supported_are_refused(tmp_path, entry, words):
+def test_entries_that_are_not_supported_are_refused(tmp_path, entry, fact):
     (tmp_path / "x.index").write_bytes(tf_bundle.table([(b"", tf_bundle.header_message()), (b"v", entry)]))
-    with pytest.raises(WeightsError, match=words):
+    with pytest.raises(WeightsError, match=containing(fact)):
         open_checkpoint(tmp_path / "x")
 
 
 def test_big_endian_tensors_are_refused(tmp_path):
     (tmp_path / "x.index").write_bytes(tf_bundle.table([(b"", b"\x08\x01\x10\x01")]))
-    with pytest.raises(WeightsError, match="big-endian"):
+    with pytest.raises(WeightsError, match=containing("x.index")):
         open_checkpoint(tmp_path / "x")
 
 
 def test_an_index_without_a_header_is_refused(tmp_path):
     (tmp_path / "x.index").write_bytes(tf_bundle.table([(b"v", ENTRY)]))
-    with pytest.raises(WeightsError, match="no header"):
+    with pytest.raises(WeightsError, match=containing("x.index")):
         open_checkpoint(tmp_path / "x")
 
 
 def test_other_files_are_refused(tmp_path):
     for content in (b"", b"<!DOCTYPE html>" * 10, bytes(1000)):
         (tmp_path / "x.index").write_bytes(content)
-        with pytest.raises(WeightsError, match="not a TensorFlow checkpoint index"):
+        with pytest.raises(WeightsError, match=containing("x.index")):
             open_checkpoint(tmp_path / "x")

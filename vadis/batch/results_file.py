@@ -1,8 +1,10 @@
 """Results files → results: what ``vadis classify`` wrote as jsonl or json, of one run or of the shards of one."""
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +44,25 @@ def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
     except OSError as error:
         message = f"{printable(str(path))} cannot be read: {error.strerror}"
         raise UsageError(message, hint=what_next(error.errno)) from error
+
+
+def folders_below(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield every folder with its folders, which may be taken out, and files, as ``os.walk`` does, however deep it is.
+
+    Before Python 3.12 ``os.walk`` calls itself for each level, and ``Path.rglob`` for each pattern and level.
+    """
+    pending = [str(root)]
+    while pending:
+        for place, folders, files in islice(os.walk(pending.pop()), 1):
+            yield Path(place), folders, files
+            below = (os.path.join(place, folder) for folder in reversed(folders))  # noqa: PTH118
+            pending += [path for path in below if not os.path.islink(path)]  # noqa: PTH114
+
+
+def files_below(root: Path, extensions: tuple[str, ...]) -> list[Path]:
+    """Return the files below a folder that have one of these extensions, in order."""
+    found = (place / file for place, _, files in folders_below(root) for file in files if file.endswith(extensions))
+    return sorted(path for path in found if path.is_file())
 
 
 class LastResults:

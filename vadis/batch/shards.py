@@ -63,7 +63,7 @@ def _found(environment: Mapping[str, str]) -> Shard:
         if shard is not None:
             return shard
     raise UsageError(
-        "--shard auto finds no SLURM array, Kubernetes indexed job or torchrun here", hint="give the shard: I/N"
+        "`shard=auto` finds no SLURM array, Kubernetes indexed job or torchrun here", hint="give the shard: I/N"
     )
 
 
@@ -75,7 +75,7 @@ def _of_slurm_array(environment: Mapping[str, str]) -> Shard | None:
     if count == 1 or _number(environment, "SLURM_ARRAY_TASK_MAX") - first + 1 != count:  # submitted again in part
         raise UsageError(
             "the SLURM array has a single task, or gaps between its tasks, so their numbers tell no shards",
-            hint='say it: --shard "$SLURM_ARRAY_TASK_ID/N", with tasks from 1 to N',
+            hint="say it: `shard=$SLURM_ARRAY_TASK_ID/N`, with tasks from 1 to N",
         )
     return Shard(task - first + 1, count)
 
@@ -106,5 +106,5 @@ def _of_slurm_tasks(environment: Mapping[str, str]) -> Shard | None:
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment.get(name, "")
     if not re.fullmatch(r"\d+", text):
-        raise UsageError(f"the variable {name} is no number: {text!r}", hint="give the shard: --shard I/N")
+        raise UsageError(f"the variable {name} is no number: {text!r}", hint="give the shard: `shard=I/N`")
     return int(text)

@@ -4,6 +4,7 @@ One file per command; each is a thin client of the public API. What is heavy is 
 ``vadis --help`` answers at once.
 """
 
+import logging
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -26,11 +27,14 @@ from vadis.cli import (
     train,
     weights,
 )
-from vadis.cli.terminal import explain, settings, tame_streams
+from vadis.cli.terminal import LogHandler, explain, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
 # wait for wherever others want it too; on a busy machine a training step took up to ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+logging.getLogger("vadis").addHandler(LogHandler())
+logging.getLogger("vadis").setLevel(logging.INFO)
 
 app = typer.Typer(
     name="vadis",

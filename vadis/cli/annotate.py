@@ -101,7 +101,8 @@ def _labelled(
     from vadis.cli.loading import load_chosen
 
     loaded = load_chosen(model, streams, device, offline)
-    from vadis.inference.classify import Progress, Sliding, classify
+    from vadis.inference.classify import classify
+    from vadis.inference.predict import Progress
 
     with video_progress() as bar:
         task = bar.add_task("", total=None)
@@ -110,7 +111,7 @@ def _labelled(
             bar.update(task, description=f"{now.stage}: {show(Path(video).name)}", completed=now.frames_done)
             bar.update(task, total=now.frames_total)
 
-        return classify(video, loaded, sliding=Sliding(segment or loaded.card.segment_seconds), progress=report)
+        return classify(video, loaded, segment=segment, progress=report)
 
 
 def _found(video: Path, results: Path) -> VideoResult:

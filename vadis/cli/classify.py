@@ -14,7 +14,7 @@ from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options, signals
 from vadis.cli.destinations import Destination, Place
-from vadis.cli.loading import fetching, find_inputs, load_chosen_or_stand_in
+from vadis.cli.loading import check_window, fetching, find_inputs, load_chosen_or_stand_in
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, say, settings, show, stdout_console
 from vadis.cli.timeline import table
@@ -24,6 +24,8 @@ from vadis.results import VideoResult
 from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
+    from vadis.inference.classify import ClassifyOptions
+    from vadis.inference.predict import Sliding
     from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
     from vadis.video.sources import Found, Source
@@ -109,16 +111,18 @@ def classify(
         in_need = _one_that_needs_flow(sources, model, streams, device)
         begun = {} if ray else held.enter_context(_begun(fetched, jobs, in_need))
         where, to_keep = "cpu" if ray else device, to_file or bool(ray) or name not in _NAME_THE_MODEL
+        check_window(model, window, stride)
         loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
-        from vadis.inference.classify import Sliding
+        from vadis.inference.classify import ClassifyOptions
+        from vadis.inference.predict import Sliding
 
         sliding = Sliding(segment or loaded.card.segment_seconds, window, stride)
-        look = {"sliding": sliding, "top_k": top_k, "flip": flip}
         summary = Summary(len(sources))
-        pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
+        decisive = _settings(loaded, sliding, top_k, flip, threshold, strict)
+        pending = destination.begin(decisive, sources, summary)
         run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
-        how = look | {"batch_size": batch_size}
-        labelled = _on_ray(run, loaded, ray, device, fetched, how) if ray else _here(run, loaded, how | begun)
+        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
+        labelled = _on_ray(run, wanted, ray, device, fetched) if ray else _here(run, wanted, begun)
         _write(run, destination, labelled, threshold, summary_file)
 
 
@@ -187,20 +191,20 @@ class WithAddress(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def _here(run: Run, model: "Model", how: dict[str, Any]) -> Generator[VideoResult, None, None]:
-    from vadis.inference.classify import classify_many
+def _here(run: Run, wanted: "ClassifyOptions", begun: dict[str, Any]) -> Generator[VideoResult, None, None]:
+    from vadis.inference.classify import label_videos
 
-    return classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
+    return label_videos(run.paths(), wanted, listed=True, **begun)
 
 
 def _on_ray(
-    run: Run, model: "Model", address: str, device: str, decoders: "FetchingDecoders | None", how: dict[str, Any]
+    run: Run, wanted: "ClassifyOptions", address: str, device: str, decoders: "FetchingDecoders | None"
 ) -> Generator[VideoResult, None, None]:
     from vadis.inference.ray import classify_on_ray
 
     share_bytes = decoders.share_bytes if decoders else None
-    on: dict[str, Any] = {"address": address, "on_gpus": device != "cpu", "share_bytes": share_bytes}
-    return classify_on_ray(list(run.paths()), model, **on, **how, notify=say)
+    paths = list(run.paths())
+    return classify_on_ray(paths, wanted, address=address, on_gpus=device != "cpu", share_bytes=share_bytes)
 
 
 def _write(
@@ -222,10 +226,13 @@ def _write(
         run.finish(summary_file)
 
 
-def _settings(model: "Model", look: dict[str, Any], threshold: float, strict: bool) -> dict[str, Any]:
+def _settings(
+    model: "Model", sliding: "Sliding", top_k: int, flip: bool, threshold: float, strict: bool
+) -> dict[str, Any]:
     """What decides the records of given videos, as JSON values: a run goes on only with the same."""
     maker = {"model": model.card.name, "model_sha256": model.sha256, "streams": list(model.card.streams)}
-    return {**maker, **look, "sliding": look["sliding"].to_json(), "threshold": threshold, "strict": strict}
+    look = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip}
+    return {**maker, **look, "threshold": threshold, "strict": strict}
 
 
 def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, outputs, signals
-from vadis.cli.loading import find_inputs, load_chosen
+from vadis.cli.loading import check_window, find_inputs, load_chosen
 from vadis.cli.run import Run
-from vadis.cli.terminal import complain, show
 from vadis.cli.terminal import settings as terminal_settings
+from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 
@@ -69,16 +69,17 @@ def features(
     paths = [source.path for source in found if source.error is None]
     target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
     with outputs.new_folder(output):
+        check_window(model, window, stride)
         loaded = load_chosen(model, streams, device, offline)
 
-        from vadis.inference.features import features_of_many, settings_of
+        from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding
 
         run = Run(found, name_problems=True)
         sliding = Sliding(window=window, stride=stride)
         wanted = settings_of(loaded, layer, sliding, flip)
         extract = partial(
-            features_of_many,
+            features_of_videos,
             model=loaded,
             layer=layer,
             sliding=sliding,
@@ -87,7 +88,6 @@ def features(
             batch_size=batch_size,
             listed=True,
             progress=run.report,
-            notify=complain,
         )
         with signals.deferred():
             for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):

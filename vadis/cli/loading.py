@@ -86,6 +86,19 @@ def load_chosen_or_stand_in(
         return load_chosen(STAND_IN, streams, device, offline)
 
 
+def check_window(name: str | None, window: int | None, stride: int | None) -> None:
+    """Raise UsageError for windows that the model cannot take; before it is loaded, where its file is here."""
+    if window is None:
+        return
+    with _loading_what_stays():
+        from vadis.inference.predict import Sliding
+        from vadis.weights.catalog import DEFAULT_MODEL
+        from vadis.weights.load import card_here
+
+    if card := card_here(name or DEFAULT_MODEL):
+        Sliding(window=window, stride=stride).check(card)
+
+
 def load_chosen(name: str | None, streams: str | None, device: str, offline: bool) -> "Model":
     """The model asked for, or the default, with the streams asked for; says what was loaded, and where it computes."""
     from vadis.weights.catalog import DEFAULT_MODEL
@@ -101,20 +114,15 @@ def load_quietly(name: str, streams: str | None, device: str, offline: bool, *, 
     ``option`` is the command's own for a model, which the hint names where this one cannot be reached.
     """
     with _loading_what_stays():
+        from vadis.weights.catalog import STAND_IN, TAKE_STAND_IN
         from vadis.weights.load import load_model
 
     try:
         with download_progress() as progress:
             model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
     except UnreachableError as error:
-        raise UnreachableError(error.message, _without_network(option, error.hint)) from error
+        ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
+        raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
     if streams is None:
         return model
     return model.only(("rgb", "flow") if streams == "both" else (streams,))
-
-
-def _without_network(option: str, otherwise: str | None) -> str:
-    """What works at once, and behind it what else can be done."""
-    from vadis.weights.catalog import STAND_IN
-
-    return f"`{option} {STAND_IN} --streams rgb` works without a network; or,\n{otherwise}"

@@ -116,9 +116,11 @@ def _of_run(folder: Path, output: Path | None, overwrite: bool, title: str | Non
 
 def _files(given: Path) -> list[Path]:
     """A file, or those of a folder and all below it that may hold results."""
+    from vadis.batch.results_file import files_below
+
     if not given.is_dir():
         return [given]
-    found = sorted(file for extension in EXTENSIONS for file in given.rglob(f"*{extension}") if file.is_file())
+    found = files_below(given, EXTENSIONS)
     if not found:
         hint = "give what vadis classify wrote as jsonl or json"
         raise UsageError(f"{show(given)} holds no results (no .jsonl or .json file)", hint=hint)

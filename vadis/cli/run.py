@@ -19,7 +19,7 @@ from vadis.errors import VadisError, VideoError
 from vadis.results import VideoResult
 
 if TYPE_CHECKING:
-    from vadis.inference.classify import Progress
+    from vadis.inference.predict import Progress
     from vadis.video.metadata import VideoFacts
     from vadis.video.sources import Source
 

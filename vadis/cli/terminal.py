@@ -6,8 +6,8 @@ passes through ``visible`` first, because a file name may hold anything.
 
 import errno
 import io
+import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from vadis.cli.signals import Interrupted
-from vadis.errors import VIDEO_ERROR_CODES, VadisError, what_next
+from vadis.errors import VIDEO_ERROR_CODES, VadisError, advice, what_next, with_options
 from vadis.formats import visible
 
 if TYPE_CHECKING:
@@ -87,43 +87,30 @@ def complain(message: str) -> None:
     _write(message)
 
 
+class LogHandler(logging.Handler):
+    """Shows what the library logs: a warning as a problem, the rest as a notice."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one entry."""
+        (complain if record.levelno >= logging.WARNING else say)(record.getMessage())
+
+
 def complain_of(path: str, code: str | None, message: str | None) -> None:
     """An input that gives no result.
 
     What to do next is said once in a run for each ``code``, however many have it; ``--quiet`` leaves it out.
     """
-    complain(f"{show(path)}: {message}")
+    complain(f"{show(path)}: {with_options(message or '')}")
     if code in VIDEO_ERROR_CODES and code not in settings.advised and not settings.quiet:
         settings.advised.add(code)
-        _write(VIDEO_ERROR_CODES[code].what_next, before="hint: ", style="bold")
+        _write(advice(code), before="hint: ", style="bold")
 
 
 def fail(error: VadisError) -> None:
     """The end of a run: what went wrong and what to do next."""
-    _write(_with_options(error.message), before="error: ", style="bold red")
+    _write(with_options(error.message), before="error: ", style="bold red")
     if error.hint:
-        _write(_with_options(error.hint), before="hint: ", style="bold")
-
-
-_ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
-_OPTIONS = {  # of arguments that have another name on the command line
-    "segment_seconds": "segment",
-    "address": "ray",
-    "start": "from",
-    "allow_inexact": "allow-inexact-resume",
-    "with_sound": "no-sound",
-}
-
-
-def _with_options(text: str) -> str:
-    """``text`` with options in place of the arguments that it names in backticks (see ``vadis.errors``)."""
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        shown = "--" + _OPTIONS.get(name, name).replace("_", "-")
-        return shown if value in (None, "True", "False") else f"{shown} {value}"
-
-    return _ARGUMENT.sub(option, text)
+        _write(with_options(error.hint), before="hint: ", style="bold")
 
 
 def explain(error: BaseException) -> int:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from vadis.cli.terminal import clock, show
-from vadis.errors import VIDEO_ERROR_CODES
+from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
 from vadis.formats import Stretch, percent, stretches, visible
 from vadis.results import Label, VideoResult
 
@@ -92,9 +92,9 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
 def _lines(result: VideoResult, look: _Look, all_stretches: bool) -> Iterator[Text]:
     yield Text(show(result.path), style="bold")
     if result.status == "error":
-        yield Text.assemble(("not labelled: ", "bold red"), visible(result.error_message or ""))
+        yield Text.assemble(("not labelled: ", "bold red"), visible(with_options(result.error_message or "")))
         if result.error_code in VIDEO_ERROR_CODES:
-            yield Text(f"hint: {VIDEO_ERROR_CODES[result.error_code].what_next}", style="dim")
+            yield Text(f"hint: {advice(result.error_code)}", style="dim")
     else:
         yield from _notes(result, look)
         runs = stretches(result.segments)

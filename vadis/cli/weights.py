@@ -36,8 +36,8 @@ def list_models(
     for row in rows:
         both = "both" if len(row["streams"]) > 1 else row["streams"][0]
         best = row["accuracy"].get(both, {"top1": "–", "top5": "–"})
-        size = f"{row['download_bytes'] / 1e6:.0f} MB" if row["download_bytes"] else "unknown"
-        size = "–" if row["name"] in SHIPPED else size
+        num_bytes = SHIPPED[row["name"]].path.stat().st_size if row["name"] in SHIPPED else row["download_bytes"]
+        size = f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB" if num_bytes else "unknown"
         here = "yes" if row["in_cache"] else "no"
         typer.echo(
             f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} "
@@ -121,12 +121,12 @@ def path(
 
 @app.command()
 def verify(names: Names = None) -> None:
-    """Read models in the cache as a whole and hold them against their checksums. Without NAME, all that are there."""
+    """Read models as a whole and hold them against their checksums. Without NAME, all that are in the cache."""
     from vadis.weights import cache
-    from vadis.weights.catalog import WEIGHTS
+    from vadis.weights.catalog import SHIPPED, WEIGHTS
     from vadis.weights.load import verify_model
 
-    chosen = [_known(name) for name in names or []] or [
+    chosen = [name if name in SHIPPED else _known(name) for name in names or []] or [
         name for name in WEIGHTS if cache.is_file(cache.model_path(name))
     ]
     if not chosen:
@@ -230,7 +230,7 @@ def _known(name: str) -> str:
     from vadis.weights.catalog import SHIPPED, WEIGHTS, unknown_model
 
     if name in SHIPPED:
-        message = f"{name} comes with vadis: there is nothing to download, verify or remove"
+        message = f"{name} comes with vadis: there is nothing to download or remove"
         raise UsageError(message, hint=f"--model {name} takes it")
     if name not in WEIGHTS:
         raise unknown_model(name)

@@ -196,7 +196,7 @@ def _detected(tree: Tree) -> str:
     if names:
         raise UsageError(
             f"{printable(tree.root)} looks like {' and like '.join(names)}",
-            "say which with --dataset, or name the folder of one of them",
+            "say which by `name`, or name the folder of one of them",
         )
     looked_for = "; ".join(f"{name}: {kind.looked_for}" for name, kind in DATASETS.items())
     raise UsageError(f"no dataset was recognised in {printable(tree.root)}", f"looked for {looked_for}")

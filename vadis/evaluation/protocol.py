@@ -5,7 +5,6 @@ architectures in windows of their own; the predictions over time are averaged, t
 sections 2 and 2.5, table 1).
 """
 
-import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -17,16 +16,13 @@ from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import tested_part
 from vadis.errors import UsageError, VideoError
 from vadis.evaluation.predictions import Answer, AnswerFile, Key, Logits
-from vadis.inference.classify import Progress, reporter
-from vadis.inference.predict import WHOLE_VIDEO, Batches, outputs_together
-from vadis.inference.prefetch import Preparation, Prepared, Way, each_prepared
+from vadis.inference.predict import Progress, predict
+from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import averaged
 from vadis.models import MODELS, Model
 from vadis.results import printable
 from vadis.video.isolated.pool import Decoders
 from vadis.weights.published import published_name
-
-_log = logging.getLogger(__name__)
 
 
 def answer(
@@ -47,18 +43,9 @@ def answers(
 ) -> Generator[Answer, None, None]:
     """The answer for every example, in order; ``jobs`` as for ``classify_many``."""
     averages = MODELS[model.card.architecture].averages
-    batches = Batches(0, model.device)
 
-    def work(example: Example, prepared: Prepared) -> Way[dict[str, Logits]]:
-        streams, clips = prepared.clips(reporter(prepared, progress))
-        found, video, expected = [], prepared.video, prepared.expected_num_frames
-        for each in outputs_together(
-            clips, video, model, WHOLE_VIDEO, batches, expected=expected, streams=streams, flip=flip
-        ):
-            if each is None:
-                yield
-            else:
-                found.append(each[1])
+    def average(video: PendingVideo) -> dict[str, Logits]:
+        found = [outputs for _, outputs in predict(video, model, flip=flip, progress=progress)]
         logits = {name: averaged([each[name] for each in found], averages) for name in found[0]}
         if not all(np.isfinite(row).all() for row in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
@@ -66,19 +53,17 @@ def answers(
 
     with Decoders() as decoders:
         begin = partial(_begin, model, decoders)
-        for example, found in each_prepared(
-            examples, begin, work, model, jobs=jobs, batches=batches, notify=_log.warning
-        ):
+        for example, _, found in map_videos(examples, begin, average, model, jobs=jobs):
             error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
             logits = {} if isinstance(found, VideoError) else found
             yield Answer(example.path, example.label, logits, error, example.start_seconds)
 
 
-def _begin(model: Model, decoders: Decoders, example: Example) -> Preparation:
+def _begin(model: Model, decoders: Decoders, example: Example) -> LocalVideo:
     """The part of an example's video that the test looks at, begun."""
     rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
     start, count = tested_part(example, decoders, rate, count)
-    return Preparation(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
+    return LocalVideo(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
 
 
 def evaluate(

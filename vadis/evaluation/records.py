@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vadis.batch.results_file import results_in
+from vadis.batch.results_file import files_below, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import counted, some
 from vadis.errors import UsageError
@@ -102,7 +102,7 @@ def matched(records: Iterable[Record], dataset: Dataset, examples: Sequence[Exam
     if cut:
         raise UsageError(
             f"{counted(cut, 'example')} are parts of files, and records are of whole files: {some(cut)}",
-            hint="let vadis evaluate look at the videos itself, with --model",
+            hint="let the videos themselves be evaluated, by `model`",
         )
     if not chosen:
         raise UsageError(
@@ -131,7 +131,7 @@ def matched(records: Iterable[Record], dataset: Dataset, examples: Sequence[Exam
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for extension in EXTENSIONS for file in path.rglob(f"*{extension}") if file.is_file())
+    files = files_below(path, EXTENSIONS)
     if not files:
         hint = "name a folder of vadis evaluate, or of what vadis classify wrote as jsonl or json"
         raise UsageError(f"{_shown(path)} holds no results (no .jsonl or .json file)", hint)

@@ -5,12 +5,12 @@ been done, by the paper's authors. What does not count is said, with the reason.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vadis.batch.results_file import folders_below
 from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import COLUMNS, DATASET_TITLES, Cell
 from vadis.evaluation.summary import METRICS_NAME
@@ -130,10 +130,10 @@ def _sha256(path: Path) -> str:
 
 def _folders(root: Path) -> Iterator[Path]:
     """The folders with a test in them."""
-    for place, folders, files in os.walk(root):
+    for place, folders, files in folders_below(root):
         folders[:] = sorted(set(folders) - NOT_RUNS)
         if METRICS_NAME in files:
-            yield Path(place)
+            yield place
 
 
 def _read(folder: Path, run: Values, found: Found, origins: _Origins) -> str | None:

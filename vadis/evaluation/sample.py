@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.inference.predict import over_whole_video
-from vadis.inference.prefetch import pace
+from vadis.inference.prefetch import prefetch_config
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.results import printable
 from vadis.weights.cache import Notify, git_blob_id
@@ -84,7 +84,7 @@ def published_outputs(family: str, stream: str) -> Outputs:
 
 def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress, notify: Notify) -> dict[str, Path]:
     """The sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
-    otherwise = "give the arrays by --rgb FILE.npy and --flow FILE.npy"
+    otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
         stream: obtain(
             "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, otherwise=otherwise
@@ -126,7 +126,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
 
 def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
-    least, size = MODELS[model.card.architecture].min_frames, pace(model.device).chunk_frames
+    least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
     logits = {}
     for stream, array in arrays.items():
         clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.device import Portion, in_portions
+from vadis.device import BatchLimit, run_in_batches
 from vadis.errors import VadisError
 from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
@@ -96,17 +96,17 @@ def with_flow(
     """
     frames: Frames | None = None
     flow = None
-    portion = Portion(sys.maxsize, "pairs of frames")  # less where memory is short
+    limit = BatchLimit(sys.maxsize, "pairs of frames", is_logged=True)  # less where memory is short
     for following in chunks:
         if frames is not None:
-            flow = _flow(frames, following[:1], device, check, portion, first)  # (T, 2, H, W)
+            flow = _flow(frames, following[:1], device, check, limit, first)  # (T, 2, H, W)
             first = None
             yield frames, flow
         frames = following
     if frames is None:
         return
     if len(frames) > 1:
-        flow = _flow(frames[:-1], frames[-1:], device, check, portion, first)  # (T - 1, 2, H, W)
+        flow = _flow(frames[:-1], frames[-1:], device, check, limit, first)  # (T - 1, 2, H, W)
         yield frames, np.concatenate([flow, flow[-1:]])  # (T, 2, H, W)
     else:
         yield frames, None if flow is None else flow[-1:]
@@ -117,7 +117,7 @@ def _flow(
     following: Frames,
     device: torch.device,
     check: Callable[[], None],
-    portion: Portion,
+    limit: BatchLimit,
     first: FirstFlow | None,
 ) -> NDArray[np.float32]:
     """The flow (T, 2, H, W) of ``frames``, which leads to the one frame ``following``."""
@@ -129,5 +129,5 @@ def _flow(
     def part(start: int, stop: int) -> NDArray[np.float32]:
         return tvl1(gray[start : stop + 1], device=device, check=check)
 
-    parts = list(in_portions(part, len(frames), portion, device))
+    parts = list(run_in_batches(part, len(frames), limit, device))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

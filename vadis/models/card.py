@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vadis.device import Portion
+from vadis.device import BatchLimit
 from vadis.errors import UsageError
 from vadis.models.i3d_inference import FEATURES, LOGITS
 from vadis.results import SEGMENT_SECONDS
@@ -157,7 +157,7 @@ class Model:
     device: torch.device
     sha256: str | None = None
     folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
-    portions: dict[str, Portion] = field(default_factory=dict, repr=False)  # what has been found to fit into memory
+    batch_limits: dict[str, BatchLimit] = field(default_factory=dict, repr=False)  # what fits into memory
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
     def only(self, streams: tuple[str, ...]) -> "Model":
@@ -189,4 +189,4 @@ class Model:
         for network in self.networks.values():
             network.to(self.device)
         self.folded.clear()
-        self.portions.clear()
+        self.batch_limits.clear()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import VIDEO_ERROR_CODES, VideoError
+from vadis.errors import VIDEO_ERROR_CODES, VideoError, advice
 from vadis.formats import stretches, visible
 from vadis.results import Label, Segment, VideoResult
 from vadis.video.isolated.pool import Decoders
@@ -191,7 +191,7 @@ def words() -> dict[str, dict[str, str]]:
     from vadis.inference.classify import FLAGS as OUR_FLAGS  # PyTorch comes with it
 
     reasons = {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()}
-    what_next = {code: each.what_next for code, each in VIDEO_ERROR_CODES.items()}
+    what_next = {code: advice(code) for code in VIDEO_ERROR_CODES}
     return {"reasons": reasons, "next": what_next, "flags": FLAGS | OUR_FLAGS}
 
 

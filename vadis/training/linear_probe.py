@@ -15,6 +15,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,10 @@ from vadis.datasets import Example
 from vadis.datasets.dataset import counted, path_below, some, tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.files import locked
-from vadis.inference.classify import Progress
-from vadis.inference.features import SETTINGS_KEY, Features, mean_features, save_features, settings_of
-from vadis.inference.predict import WHOLE_VIDEO
+from vadis.inference.classify import record_fields
+from vadis.inference.features import SETTINGS_KEY, Features, save_features, settings_of
+from vadis.inference.predict import WHOLE_VIDEO, Progress, predict
+from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
@@ -175,18 +177,25 @@ def compute_features(
 def _mean_features(
     example: Example, model: Model, decoders: Decoders, progress: Callable[[Progress], None] | None
 ) -> Features:
-    """Return what the paper's test sees of one example, just before the last layer, as one step."""
+    """Return what the paper's test sees of one example, just before the last layer, averaged into one step."""
     rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
     start, frames = tested_part(example, decoders, rate, frames)
-    rows = mean_features(
-        example.path, model, start_frame=start, max_frames=frames, listed=True, progress=progress, decoders=decoders
-    )
-    if len(rows) < len(model.networks):
+
+    def average(video: PendingVideo) -> Features:
+        times, steps = zip(*predict(video, model, layer=FEATURES, progress=progress), strict=True)
+        arrays = {name: np.mean([step[name] for step in steps], axis=0)[None] for name in steps[0]}
+        seconds = video.facts.first_seconds + float(sum(times) / len(times))
+        return Features(arrays, np.array([seconds]), VideoResult(**record_fields(video, model, WHOLE_VIDEO)))
+
+    part = partial(LocalVideo, decoders=decoders, listed=True, start_frame=start, max_frames=frames)
+    ((_, _, features),) = map_videos([example.path], partial(part, model=model), average, model, jobs=1)
+    if isinstance(features, VideoError):
+        raise features
+    if len(features.arrays) < len(model.networks):
         raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-    if not all(np.isfinite(row).all() for row in rows.values()):
+    if not all(np.isfinite(rows).all() for rows in features.arrays.values()):
         raise VideoError("not_finite", "the network gave a feature that is not a number")
-    record = VideoResult(example.path, "ok", model=model.card.name, model_sha256=model.sha256)
-    return Features({name: row[None] for name, row in rows.items()}, np.array([start / rate]), FEATURES, record)
+    return features
 
 
 class LastLayer(nn.Module):

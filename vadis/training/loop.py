@@ -33,7 +33,7 @@ from vadis.training.loader import (
 )
 from vadis.training.log import Event, Failed, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Context, KeptState, Stopped, Validation, clip_losses, stack_clips, validate_clips
+from vadis.training.validation import Context, KeptState, Stopped, Validation, clip_losses, stack_clips
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
 NAMES_SHOWN = 6  # clips in a message; the log has them all

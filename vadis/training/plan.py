@@ -79,7 +79,7 @@ class Plan:
         for recipe in self.recipes.values():
             fault = _length_fault(self.row, recipe.clip_frames)
             if fault is not None and self.mode == "full":
-                hint = "leave it out of --set and of the recipe's file, or train another architecture"
+                hint = "leave it out of `changes` and of the recipe's file, or train another architecture"
                 raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}", hint)
             if recipe.test_window and (self.row.test_window or recipe.test_window < self.row.min_frames):
                 hint = "leave it out, or train I3D, which takes windows of any length"
@@ -163,7 +163,7 @@ class Plan:
         if not division.val:
             raise UsageError(
                 "there are too few videos to keep some for validation",
-                hint="make a split for it (val/), or use --set schedule=steps, which needs none",
+                hint="make a split for it (val/), or use `schedule=steps`, which needs none",
             )
         return division
 

@@ -61,7 +61,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if fault := _fault(self):
-            hint = "correct it where it was set: by --set, or in the recipe's file"
+            hint = "correct it where it was set: by `changes`, or in the recipe's file"
             raise UsageError(f"the recipe {self.name} cannot be used: {fault}", hint)
 
     def to_json(self) -> dict[str, Any]:

@@ -284,7 +284,7 @@ class FetchedVideo(ChildVideo):
             raise
         except Exception as error:  # every store has its own errors
             if isinstance(error, OSError) and error.errno in FULL_DISK:
-                hint = "make room, set TMPDIR to another place, or give a smaller --scratch-gb"
+                hint = "make room, set TMPDIR to another place, or give a smaller `scratch_bytes`"
                 raise VadisError("no space left for fetched videos", hint) from error
             raise refusal(error) from error
         finally:
@@ -302,7 +302,7 @@ def _watch(max_bytes: int) -> Any:
             raise VideoError(
                 "too_large",
                 f"the file has over {max_bytes / 1e9:.3g} GB, the share of one video in the scratch space",
-                "give more by --scratch-gb, or fewer --jobs",
+                "give more scratch space (`scratch_bytes`), or open fewer videos at once (`places`)",
             )
 
     return Callback(hooks={"size": check})

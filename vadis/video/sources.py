@@ -170,7 +170,7 @@ class _Search:
 
     def _add_url(self, url: str) -> None:
         if self._remote is None:
-            hint = "vadis classify fetches s3://, gs:// and https:// if told so by --allow-remote; or download it first"
+            hint = "vadis classify fetches s3://, gs:// and https:// by `remote`; or download it first"
             raise UsageError(f"{printable(url)} is a URL: vadis reads local files", hint)
         self._folders += [url] if url.endswith("/") else []
         try:
@@ -270,7 +270,11 @@ def is_video_by_name(path: str) -> bool:
 
 def _matches(pattern: str) -> list[str]:
     """What a pattern stands for, in the order of the names' bytes."""
-    return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
+    try:
+        return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
+    except RecursionError as error:  # glob calls itself for each level of folders
+        message = f"the folders that {printable(pattern)} goes through are nested too deep"
+        raise UsageError(message, "name the folder itself: all videos below it are taken") from error
 
 
 def _read_list(path: str, nul: bool) -> Iterator[str]:
@@ -301,7 +305,7 @@ def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
     if "\0" in text:
         if not is_text(content.replace(b"\0", b"")):
             raise UsageError(f"{shown} is not a list of names: it holds other data", _NAME_THE_FILE)
-        hint = "add -0 (--null): its names end with NUL bytes, as find -print0 writes them"
+        hint = "add `nul=True`: its names end with NUL bytes, as find -print0 writes them"
         raise UsageError(f"{shown} is a list with NUL bytes in it", hint)
     return (entry for line in text.split("\n") if (entry := line.rstrip("\r")))
 

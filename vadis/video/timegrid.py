@@ -59,7 +59,8 @@ class Clock:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
         sequential: timestamps come from ``stored``, not from the frames.
-        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed.
+        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed, unless frames
+            before it have shown that the file lasts longer.
 
     Attributes:
         synthetic: a timestamp was missing or out of order, or a time was not taken from a timestamp alone.
@@ -152,7 +153,7 @@ class Clock:
 
     def _is_gap(self, last: Fraction, seconds: Fraction) -> bool:
         """Whether it can be that nothing new was shown for so long."""
-        if self._latest is not None:
+        if self._latest is not None and last <= self._latest:
             return seconds <= self._latest or seconds - last <= _EXPECTED_STEPS * max(self._step, self._interval)
         return seconds - last <= LARGEST_GAP_SECONDS
 

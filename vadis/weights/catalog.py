@@ -203,6 +203,7 @@ class ShippedModel:
 
 _SHIPPED_FILES = Path(__file__).with_name("shipped")
 STAND_IN = "i3d-kinetics400-rgb"  # of the shipped models, where the default cannot be had
+TAKE_STAND_IN = f"take {STAND_IN}, which comes with vadis"  # the hint there; a command says by which of its options
 
 SHIPPED: dict[str, ShippedModel] = {
     STAND_IN: ShippedModel(

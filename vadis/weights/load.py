@@ -1,6 +1,7 @@
 """A name or a path → a model, ready to run."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -8,14 +9,14 @@ import torch
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.files import temporary_beside
-from vadis.models import Model
+from vadis.models import Model, ModelCard
 from vadis.weights import cache
 from vadis.weights.cache import Notify, write_error
-from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS, unknown_model
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, unknown_model
 from vadis.weights.convert import convert
 from vadis.weights.download import Progress, is_offline, obtain
 from vadis.weights.labels import published_labels
-from vadis.weights.model_file import load_model_file
+from vadis.weights.model_file import load_model_file, read_card
 
 
 def load_model(
@@ -48,6 +49,17 @@ def load_model(
     model = _load(name_or_path, target, offline, progress, notify)
     model.may_leave_device = device == "auto"
     return model
+
+
+def card_here(name_or_path: str) -> ModelCard | None:
+    """Return the card of the model that ``load_model`` would load; None where its file is not here, or damaged."""
+    if name_or_path in WEIGHTS:
+        path = cache.model_path(name_or_path)
+    else:
+        path = SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
+    with suppress(WeightsError):
+        return read_card(path)
+    return None
 
 
 def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
@@ -105,11 +117,13 @@ def fetch_model(
 
 
 def verify_model(name: str) -> str:
-    """Read a published model's file in the cache as a whole, and return its SHA-256.
+    """Read the file of a published model in the cache, or of one that comes with vadis, and return its SHA-256.
 
     Raises:
         WeightsError: if it is not there, damaged, or another model.
     """
+    if name in SHIPPED:
+        return load_model_file(SHIPPED[name].path).sha256 or ""
     path = cache.model_path(name)
     if not cache.is_file(path):
         raise WeightsError(f"{name} is not in the cache ({path})", hint=f"`vadis weights download {name}` fetches it")
@@ -145,8 +159,7 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
         offline=offline,
         progress=progress,
         notify=notify,
-        otherwise=f"take {STAND_IN}, which comes with vadis; "
-        f"or copy {path.name} from another machine's cache to {path}",
+        otherwise=f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}",
     )
     provenance = published.provenance(published.files)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]

@@ -225,8 +225,7 @@ def test_a_crash_costs_one_file(faulty, named, videos, name):
 @pytest.mark.parametrize("which", faulty_child.NONSENSE)
 def test_nonsense_costs_one_file(faulty, named, videos, which):
     error = refusal(faulty.open(named(f"nonsense_{which}")))
-    assert error.code == "decoder_crash"
-    assert "nonsense" in error.message
+    assert (error.code, type(error)) == ("decoder_crash", VideoError)
     assert len(read(faulty.open(videos / "plain.mp4"))[0]) == 40
 
 
@@ -238,7 +237,7 @@ def test_a_child_that_hangs_is_ended(named, videos):
     with Decoders(Limits(max_wait_seconds=0.2), program=faulty_child.PROGRAM) as decoders:
         before = decoding(decoders)
         error = refusal(decoders.open(named("hang")))
-        assert (error.code, error.hint) == ("timeout", "VADIS_MAX_WAIT_SECONDS allows more")
+        assert (error.code, "VADIS_MAX_WAIT_SECONDS" in error.hint) == ("timeout", True)
         assert not decoding(decoders) - before
 
 
@@ -477,7 +476,7 @@ def test_a_small_file_whose_pictures_unfold_into_more_than_there_is(tmp_path, vi
     assert path.stat().st_size < 200_000
     with Decoders(Limits(max_memory_mb=300)) as decoders:
         error = refusal(decoders.open(path))
-        assert (error.code, error.hint) == ("too_large", "VADIS_MAX_MEMORY_MB allows more")
+        assert (error.code, "VADIS_MAX_MEMORY_MB" in error.hint) == ("too_large", True)
         assert "300 MB" in error.message
         assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
     assert len(read(open_video(path))[0]) == 2
