@@ -25,7 +25,7 @@ def test_work_knows_whether_gradients_are_wanted():
     assert run_unless_stopped(torch.is_grad_enabled, lambda: 0) is True
 
 
-def test_work_that_does_not_end_has_abandoned_work():
+def test_work_that_does_not_end_is_abandoned():
     end = Event()
     assert run_unless_stopped(lambda: end.wait(60), lambda: signal.SIGTERM) is None
     assert has_abandoned_work()

@@ -14,6 +14,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,13 +30,12 @@ from vadis.datasets.dataset import counted, path_below, some, tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
 from vadis.files import locked
 from vadis.inference.classify import record_fields
-from vadis.inference.features import SETTINGS_KEY, Features, save_features, settings_of
+from vadis.inference.features import Features, save_features, saved_settings, settings_of
 from vadis.inference.predict import WHOLE_VIDEO, Progress, predict
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
-from vadis.parsing import parse_json
 from vadis.results import VideoResult, printable
 from vadis.training.loader import Loaded, allowed_broken, too_many_broken
 from vadis.training.log import RESUME
@@ -69,6 +69,7 @@ class FeatureStore:
             "window_frames": model.card.window_frames,
             "test_window": model.card.test_window,
         }
+        self._networks = tuple(model.networks)
         self._loaded: dict[Path, dict[str, Rows]] = {}
 
     def has(self, example: Example) -> bool:
@@ -80,29 +81,17 @@ class FeatureStore:
 
         Raises:
             UsageError: where they were made by another model, or otherwise.
-            VadisError: where the file cannot be read.
         """
         path = self._path(example)
-        if path in self._loaded:
-            return self._loaded[path]
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                settings = parse_json(str(arrays[SETTINGS_KEY]))
-                rows = {name: arrays[name][0] for name in arrays.files if arrays[name].ndim == 2}
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        except OSError as error:
-            message = f"{printable(str(path))} cannot be read: {error.strerror}"
-            raise VadisError(message, hint=what_next(error.errno)) from error
-        if settings != self.settings:
-            wanted, name = self.settings, printable(str(self.folder))
-            different = "; ".join(
-                f"{k} was {settings.get(k)}, is {wanted[k]}" for k in wanted if settings.get(k) != wanted[k]
-            )
-            raise UsageError(f"{name} holds features made otherwise: {different}", hint="choose another folder")
-        return self._loaded.setdefault(path, rows)
+        if path in self._loaded or (there := saved_settings(path)) is None:
+            return self._loaded.get(path)
+        if there != self.settings:
+            changed = [f"{k} was {there.get(k)}, is {v}" for k, v in self.settings.items() if there.get(k) != v]
+            message = f"{printable(str(self.folder))} holds features made otherwise: {'; '.join(changed)}"
+            raise UsageError(message, hint="choose another folder")
+        with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path) as arrays:
+            self._loaded[path] = {name: arrays[name][0] for name in self._networks}
+        return self._loaded.get(path)
 
     def save(self, example: Example, features: Features) -> None:
         """Write the features of one example; raise VadisError where the disk refuses."""
