@@ -14,6 +14,7 @@ from vadis.cli.classify import resolve_format
 from vadis.errors import advice
 from vadis.formats import FORMATS
 from vadis.inference.predict import Sliding
+from vadis.results import VideoResult
 
 
 @pytest.fixture
@@ -318,4 +319,4 @@ def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis,
 
 
 def test_the_fake_records_are_like_real_ones():
-    assert set(result("a.mp4").to_json()) == set(classify.VideoResult("a.mp4", "ok").to_json())
+    assert set(result("a.mp4").to_json()) == set(VideoResult("a.mp4", "ok").to_json())

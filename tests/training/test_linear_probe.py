@@ -111,7 +111,9 @@ def test_it_goes_on_after_each_video(start: Model, videos: Path, tmp_path: Path,
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*")}
     assert len(before) == done
     store = FeatureStore(tmp_path, plan)
-    assert [store.has(example) for example in examples_to_probe(plan)] == [number < done for number in range(4)]
+    assert [store.features(example) is not None for example in examples_to_probe(plan)] == [
+        number < done for number in range(4)
+    ]
     assert [example for example, _ in compute_features(plan, store, CPU)] == list(examples_to_probe(plan))
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*")}
     assert len(after) == 4 and after.items() >= before.items()
@@ -138,7 +140,7 @@ def test_damaged_features_are_computed_again(start: Model, tmp_path: Path, damag
     path.write_bytes(damage(path.read_bytes()))
     put(store, examples[1], {"rgb": np.ones(CHANNELS, np.float32)})
     store = FeatureStore(tmp_path, plan)
-    assert [store.has(example) for example in examples] == [False, True]
+    assert [store.features(example) is not None for example in examples] == [False, True]
     put(store, examples[0], {"rgb": np.full(CHANNELS, 2, np.float32)})
     assert rows_of(FeatureStore(tmp_path, plan), "rgb", examples)[:, 0].tolist() == [2, 1]
 
@@ -149,7 +151,7 @@ def test_features_are_found_again_where_the_data_have_moved(start: Model, tmp_pa
     put(store, here, {"rgb": np.ones(CHANNELS, np.float32)})
     there = [replace(example, path="/there/a/x.mp4") for example in (here, part)]
     store = FeatureStore(tmp_path, plan_of(there, start, "/there"))
-    assert [store.has(example) for example in there] == [True, False]
+    assert [store.features(example) is not None for example in there] == [True, False]
 
 
 def test_features_of_another_model_or_other_streams_are_refused(start: Model, tmp_path: Path) -> None:
@@ -158,9 +160,9 @@ def test_features_of_another_model_or_other_streams_are_refused(start: Model, tm
     put(FeatureStore(tmp_path, plan), example, {"rgb": np.ones(CHANNELS, np.float32)})
     other = replace(start, sha256="0" * 64)
     with pytest.raises(UsageError, match=containing("model_sha256", start.sha256, "0" * 64)):
-        FeatureStore(tmp_path, replace(plan, start=other)).has(example)
+        FeatureStore(tmp_path, replace(plan, start=other)).features(example)
     with pytest.raises(UsageError, match=containing("streams", "rgb", "flow")):
-        FeatureStore(tmp_path, plan_of([example], start, streams=("rgb", "flow"))).has(example)
+        FeatureStore(tmp_path, plan_of([example], start, streams=("rgb", "flow"))).features(example)
     with pytest.raises(UsageError):
         FeatureStore(tmp_path, replace(plan, start=None))
 
@@ -324,7 +326,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> 
     def trained(folder: Path, stops_after: int = 10**9, **settings) -> tuple[int, dict]:
         plan = learnable(start)
         store = FeatureStore(folder, plan)
-        if not store.has(examples_to_probe(plan)[0]):
+        if store.features(examples_to_probe(plan)[0]) is None:
             separable(store, plan)
         asked = iter(range(10**9))
         context = Context(ALONE, stop_requested=lambda: 15 * (next(asked) > stops_after), **settings)

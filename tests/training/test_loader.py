@@ -18,13 +18,13 @@ from vadis.flow.store import FlowStore, decoded
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
 from vadis.training.loader import (
-    ClipSampler,
     Jitter,
     Place,
     VideoClips,
     draw_augmentation,
     pack,
     place_of_clip,
+    sample_keys,
     stream_clips,
     unpack,
 )
@@ -284,7 +284,7 @@ def test_the_number_of_workers_changes_nothing(textures):
     recipe = override(find_recipe("ucf101"), {"batch_size": 4, "micro_batch": 4})
 
     def first(workers):
-        order = list(zip(range(10), ClipSampler(4, recipe, 0), strict=False))
+        order = list(zip(range(10), sample_keys(4, recipe, 0), strict=False))
         stream = stream_clips(for_training(textures, frames=4), [key for _, key in order], workers)
         return [(clip.position, clip.name, clip.label, clip.tensors.sum().item()) for clip in stream]
 

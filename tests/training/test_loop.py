@@ -15,8 +15,9 @@ from tests.matching import containing
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, run_tiny, tiny_network
 from vadis.device import NoMemoryError
 from vadis.errors import OutputLockedError, UsageError, VadisError
+from vadis.files import locked
 from vadis.models.i3d import I3D
-from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, load_newest, locked_folder
+from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, load_newest
 from vadis.training.distributed import has_abandoned_work
 from vadis.training.loader import Clip, permutation
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
@@ -193,7 +194,7 @@ def test_a_folder_with_a_run_in_it_is_refused(tmp_path):
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    with locked_folder(tmp_path), pytest.raises(OutputLockedError, match=containing(os.getpid(), tmp_path)):
+    with locked(tmp_path), pytest.raises(OutputLockedError, match=containing(os.getpid(), tmp_path)):
         run_tiny(tmp_path)
     run_tiny(tmp_path, steps=1)
 

@@ -12,18 +12,16 @@ change are. Where one has been done again its last record counts; once a run is 
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import FULL_DISK, locked, sync_folder, temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.files import AppendLog, locked, os_errors_as, sync_folder, write_atomic
 from vadis.parsing import parse_json
-from vadis.results import SCHEMA, VideoResult, path_of, printable
+from vadis.results import SCHEMA, VideoResult, path_of
 
-SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
 PASSING_ERRORS = frozenset({"not_found", "disappeared", "changed_while_reading", "io_error"})
 """Errors of a moment rather than of a file: a later run tries again unasked."""
 
@@ -100,15 +98,13 @@ class Remembered:
 class Journal(Remembered):
     """A results file that this run alone writes; made by ``open_journal``."""
 
-    def __init__(self, path: Path, descriptor: int, shown: str) -> None:
-        self._path, self._descriptor, self._shown = path, descriptor, shown
-        self._syncer = _Syncer(descriptor)
-        self._scan = Scan(path)
+    def __init__(self, log: AppendLog) -> None:
+        self._log = log
+        self._scan = Scan(log.path)
         self._entries: dict[str, Entry] = {}
         self._superseded = 0
         for line in self._scan:
             self._remember(line.path, line.entry)
-        self._end = self._scan.end
 
     @property
     def is_empty(self) -> bool:
@@ -120,8 +116,8 @@ class Journal(Remembered):
         """Whether the file is no journal: it begins neither with a header nor with half a one."""
         if not self.is_empty:
             return self._scan.header is None
-        begun = os.pread(self._descriptor, len(_HEADER_START), 0)
-        return not _HEADER_START.startswith(begun)
+        with self._log.path.open("rb") as file:
+            return not _HEADER_START.startswith(file.read(len(_HEADER_START)))
 
     @property
     def num_damaged(self) -> int:
@@ -142,15 +138,15 @@ class Journal(Remembered):
         header = self._scan.header
         if overwrite or header is None:
             self._entries.clear()
-            self._superseded = self._end = 0
-            self._scan = Scan(self._path)
-            self._write(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
-            sync_folder(self._path.parent)
+            self._superseded = self._log.end = 0
+            self._scan = Scan(self._log.path)
+            self._log.append(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
+            sync_folder(self._log.path.parent)
             return dict(versions)
         there = header[HEADER_KEY]
         if difference := _difference(there.get("settings", {}), run["settings"]):
             raise UsageError(
-                f"{self._shown} was made with other settings: {difference}",
+                f"{self._log.shown} was made with other settings: {difference}",
                 hint="give the same ones to go on, another file, or `overwrite=True` to start anew",
             )
         return dict(there.get("versions", {}))
@@ -161,7 +157,7 @@ class Journal(Remembered):
         Raises:
             VadisError: the disk refuses, or the file was removed or replaced meanwhile.
         """
-        self._write(result.to_json_line().encode() + b"\n")
+        self._log.append(result.to_json_line().encode() + b"\n")
         self._remember(result.path, _entry_of(result))
 
     def results(self, paths: set[str]) -> Iterator[VideoResult]:
@@ -175,25 +171,15 @@ class Journal(Remembered):
                 result = VideoResult.from_json(parse_json(line))
             except ValueError as error:
                 hint = "`vadis export` names its line: take that out, and give the same command again"
-                raise UsageError(f"{self._shown} holds a damaged record", hint) from error
+                raise UsageError(f"{self._log.shown} holds a damaged record", hint) from error
             yield result
 
     def finish(self) -> None:
         """Take out what later records have replaced, now that the run is complete."""
-        with _explained(self._shown):
-            self._syncer.sync()
-        if not self._superseded and not self._scan.damaged:
-            return
-        with _explained(self._shown), temporary_beside(self._path) as (temporary, file):
-            file.writelines(self._lines([0, *self._last_lines(None)]))
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(self._path)
-
-    def close(self) -> None:
-        """Leave everything that was written on the disk."""
-        with _explained(self._shown):
-            self._syncer.sync()
+        self._log.sync()
+        if self._superseded or self._scan.damaged:
+            with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
+                file.writelines(self._lines([0, *self._last_lines(None)]))
 
     def _remember(self, path: str, entry: Entry) -> None:
         self._superseded += path in self._entries
@@ -202,40 +188,16 @@ class Journal(Remembered):
     def _last_lines(self, paths: set[str] | None) -> list[int]:
         """Where the last record of each input begins, in the order of their first ones."""
         last: dict[str, int] = {}
-        for line in Scan(self._path):
+        for line in Scan(self._log.path):
             if paths is None or line.path in paths:
                 last[line.path] = line.start
         return list(last.values())
 
     def _lines(self, starts: list[int]) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
+        with self._log.path.open("rb") as file:
             for start in starts:
                 file.seek(start)
                 yield file.readline()
-
-    def _write(self, line: bytes) -> None:
-        """Append a line; what a full disk took of it, or a killed run left behind the last whole one, is cut off."""
-        with _explained(self._shown):
-            self._refuse_replaced()
-            if self._end != os.fstat(self._descriptor).st_size:
-                os.ftruncate(self._descriptor, self._end)
-            try:
-                _write_all(self._descriptor, line)
-            except BaseException:
-                with suppress(OSError):
-                    os.ftruncate(self._descriptor, self._end)
-                raise
-            self._end += len(line)
-            self._syncer.written()
-
-    def _refuse_replaced(self) -> None:
-        try:
-            is_same = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
-            message = f"{self._shown} was removed or replaced while it was being written"
-            raise VadisError(message, hint="see that nothing else does that, and give the same command again")
 
 
 _RECORD = re.compile(
@@ -286,13 +248,6 @@ def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(f"{key} was {there.get(key)}, is {wanted.get(key)}" for key in keys)
 
 
-def _write_all(descriptor: int, line: bytes) -> None:
-    """One write, unless the disk takes only a part of it."""
-    view = memoryview(line)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
     """The results file ``path``, made if need be, for this run alone; a new one that stays empty is removed again.
@@ -301,72 +256,5 @@ def open_journal(path: Path) -> Iterator[Journal]:
         OutputLockedError: another run writes it.
         VadisError: it cannot be written.
     """
-    shown, path = printable(str(path)), Path(os.path.realpath(path))  # the file itself, whatever links lead to it
-    with ExitStack() as held:
-        with _explained(shown):
-            held.enter_context(locked(path))
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            held.callback(_closed, descriptor, path)
-            journal = Journal(path, descriptor, shown)
-        held.callback(journal.close)
-        yield journal
-
-
-def _closed(descriptor: int, path: Path) -> None:
-    """Close the file, and remove it if nothing was ever written."""
-    if os.fstat(descriptor).st_size == 0:
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
-
-
-@contextmanager
-def _explained(shown: str) -> Iterator[None]:
-    """What the operating system refuses, in a sentence that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            message = f"no space left for {shown}; what was written so far is whole"
-            raise VadisError(message, hint="make room, and give the same command again") from error
-        raise VadisError(f"cannot write to {shown}: {error.strerror}", hint=what_next(error.errno)) from error
-
-
-class _Syncer:
-    """Puts what was written on the disk at most ``SYNC_SECONDS`` later, also when nothing more is written."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._timer: threading.Timer | None = None  # of what was written and is not yet on the disk
-        self._failure: OSError | None = None
-        self._lock = threading.Lock()  # of both
-
-    def written(self) -> None:
-        """Something was written; raises the OSError that an earlier flush met."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            if self._timer is None:
-                self._timer = threading.Timer(SYNC_SECONDS, self._flush)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def sync(self) -> None:
-        """Flush now, and wait for a flush that is going on; raises the OSError that any flush has met."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._flush_locked()
-            if self._failure is not None:
-                raise self._failure
-
-    def _flush(self) -> None:
-        with self._lock:
-            if self._timer is not None:  # else ``sync`` was quicker
-                self._flush_locked()
-
-    def _flush_locked(self) -> None:
-        self._timer = None
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            self._failure = error
+    with locked(Path(os.path.realpath(path))), AppendLog(path) as log:
+        yield Journal(log)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry, Journal, Remembered, open_journal
-from vadis.errors import UsageError, VadisError, what_next
+from vadis.errors import UsageError
 from vadis.files import locked
 from vadis.results import VideoResult, printable
 
@@ -89,11 +89,7 @@ def open_parts(folder: Path) -> Iterator[Parts]:
         VadisError: the folder cannot be written.
     """
     with ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / "parts"))
-        except OSError as error:
-            message = f"cannot write to {printable(str(folder))}: {error.strerror}"
-            raise VadisError(message, what_next(error.errno)) from error
+        held.enter_context(locked(folder / "parts"))
         parts = Parts(folder)
         held.callback(parts.close)
         yield parts

@@ -1,7 +1,6 @@
 """What a run came to: how many records of each status and error code, hours of video, speed."""
 
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.results import SCHEMA, VideoResult
 
 _OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}
@@ -91,11 +90,7 @@ class Summary:
 
     def write(self, path: Path, exit_code: int) -> None:
         """Write ``to_json`` to a file; raises OSError where that cannot be."""
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(self.to_json(exit_code), indent=2).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        write_file(path, json.dumps(self.to_json(exit_code), indent=2) + "\n")
 
     def _count(self, status: str, error_code: str | None) -> None:
         self.statuses[status] += 1

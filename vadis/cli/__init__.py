@@ -27,7 +27,7 @@ from vadis.cli import (
     train,
     weights,
 )
-from vadis.cli.terminal import LogHandler, explain, settings, tame_streams
+from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
 # wait for wherever others want it too; on a busy machine a training step took up to ten times as long.
@@ -102,7 +102,7 @@ def main() -> None:
         error = signals.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
-        _end(explain(error))
+        _end(report_error(error))
     finally:
         signals.look_no_more()
 
@@ -119,5 +119,5 @@ def _leave_the_others(error: BaseException) -> NoReturn:
     from vadis.training.distributed import exit_now, report_once
 
     with signals.deferred():  # torchrun may ask this one to end because another has
-        report_once(error, lambda: explain(error))
+        report_once(error, lambda: report_error(error))
         exit_now(getattr(error, "exit_code", 1))

@@ -9,7 +9,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.outputs import check_file, refuse_source
 from vadis.cli.run import fail_if_partial
-from vadis.cli.terminal import say, settings, show, video_progress
+from vadis.cli.terminal import info, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
@@ -81,7 +81,7 @@ def annotate(
             with_sound=not no_sound,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(f"{facts.frames_decoded:,} frames")
+    info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
 

@@ -13,10 +13,10 @@ from typer.core import TyperCommand
 from vadis.batch.shards import Shard, parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options, signals
-from vadis.cli.destinations import Destination, Place
 from vadis.cli.loading import check_window, fetching, find_inputs, load_chosen_or_stand_in
+from vadis.cli.outputs import Destination, Place
 from vadis.cli.run import Run
-from vadis.cli.terminal import file_console, say, settings, show, stdout_console
+from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
@@ -165,7 +165,7 @@ def _own_share(found: "Found", own: Shard | None) -> "list[Source]":
     if own is None:
         return list(found)
     sources = [source for source in found if own.has(source.path)]
-    say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
+    info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
     return sources
 
 

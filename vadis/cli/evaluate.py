@@ -12,8 +12,8 @@ import typer
 from vadis.cli import options, signals
 from vadis.cli.evaluate_results import judge_records, judge_runs, keep_metrics, part_to_test, report, table
 from vadis.cli.loading import load_chosen
-from vadis.cli.outputs import check_folder_name, explained
-from vadis.cli.terminal import complain, complain_of, num_videos, say, settings, show, video_progress
+from vadis.cli.outputs import check_folder_name, writing
+from vadis.cli.terminal import info, num_videos, settings, show, video_progress, warn, warn_of
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def evaluate(
 
     found = find_dataset(data, dataset, split, allow_missing=allow_missing)
     part = part or part_to_test(found)
-    say(found.summary())
+    info(found.summary())
     examples = found.examples(part)
     tell_part(found, part)
     if results:
@@ -141,8 +141,8 @@ def evaluate(
 
     check_classes(examples, loaded)
     if warning := learnt_from_the_test(loaded, found):
-        complain(warning)
-    with explained(show(output)):
+        warn(warning)
+    with writing(show(output)):
         wanted = settings_of(loaded, found.name, split, flip, part)
         file = AnswerFile(output / "answers.jsonl", wanted, found.root)
         with signals.deferred():
@@ -197,7 +197,7 @@ def tell_part(found: "Dataset", part: str) -> None:
     from vadis.evaluation import about_part
 
     if warning := about_part(found, part):
-        complain(warning)
+        warn(warning)
 
 
 def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", flip: bool) -> "list[Answer]":
@@ -213,8 +213,8 @@ def ask_all(examples: "Sequence[Example]", model: "Model", file: "AnswerFile", f
             with signals.interruptible():
                 found = next(asked)
             if found.error is not None:
-                complain_of(found.path, found.error.partition(":")[0], found.error)
+                warn_of(found.path, found.error.partition(":")[0], found.error)
             answers.append(found)
             bars.update(bar, completed=len(answers))
-    say(f"{num_videos(len(answers))}, {file.num_appended} of them new, in {time.monotonic() - began:.0f} s")
+    info(f"{num_videos(len(answers))}, {file.num_appended} of them new, in {time.monotonic() - began:.0f} s")
     return answers

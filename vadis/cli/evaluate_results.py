@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vadis.cli.outputs import explained
+from vadis.cli.outputs import writing
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import complain, complain_of, num_videos, say, show
+from vadis.cli.terminal import info, num_videos, show, warn, warn_of
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def report(shown: str, failed: int) -> None:
     """Print the table or JSON; leaves with exit code 3 where videos failed."""
     typer.echo(shown)
     if failed:
-        complain(f"{failed:,} {'video' if failed == 1 else 'videos'} could not be read: counted as wrong")
+        warn(f"{failed:,} {'video' if failed == 1 else 'videos'} could not be read: counted as wrong")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -138,7 +138,7 @@ def judge_runs(folders: Sequence[Path], partial: bool, output: Path | None, as_j
     summaries = {run.split: summary_of_run(run, found[run.split]) for run in runs}
     together = summary_of_splits(found, summaries)
     if output:
-        with explained(show(output)):
+        with writing(show(output)):
             for run in runs:
                 place = output / f"split-{run.split}" if len(runs) > 1 else output
                 keep(place, found[run.split], run.classes, summaries[run.split])
@@ -156,16 +156,16 @@ def _tell_run(run: "PastRun") -> None:
     from vadis.datasets import DATASETS
 
     dataset, part = str(run.settings["dataset"]), str(run.settings["part"])
-    say(
+    info(
         f"{show(run.folder)}: {dataset}, split {run.split}, {part}: {num_videos(len(run.answers))}, by {_model_of(run)}"
     )
     for answer in run.answers:
         if answer.error is not None:
-            complain_of(answer.path, answer.error.partition(":")[0], answer.error)
+            warn_of(answer.path, answer.error.partition(":")[0], answer.error)
     counts = DATASETS[dataset].counts.get(part, ()) if dataset in DATASETS else ()
     published = counts[run.split - 1] if 0 < run.split <= len(counts) else len(run.answers)
     if len(run.answers) != published:
-        complain(f"{show(run.folder)}: {len(run.answers):,} of the {published:,} videos of the official split")
+        warn(f"{show(run.folder)}: {len(run.answers):,} of the {published:,} videos of the official split")
 
 
 def _model_of(run: "PastRun") -> str:
@@ -184,7 +184,7 @@ def judge_records(
     examples = found.examples(part)
     read = read_records(paths)
     for path in read.torn:
-        complain(f"{show(path)} ends within a record, which is left out")
+        warn(f"{show(path)} ends within a record, which is left out")
     chosen = matched(read.records, found, examples)
     if chosen.missing and not partial:
         raise UsageError(
@@ -207,7 +207,7 @@ def judge_records(
         missing=len(chosen.missing),
     )
     if output:
-        with explained(show(output)):
+        with writing(show(output)):
             keep(output, metrics, found.classes, values)
     report(json.dumps(values) if as_json else table(metrics), len(chosen.failed))
 
@@ -217,18 +217,18 @@ def _tell_records(chosen: "Matched", num_examples: int) -> None:
     from vadis.datasets.dataset import some
 
     streams = " and ".join(chosen.streams)
-    say(f"records by {show(chosen.model)} ({streams}), of whole videos; the paper tests the first 10 s of each")
+    info(f"records by {show(chosen.model)} ({streams}), of whole videos; the paper tests the first 10 s of each")
     for path, reason in chosen.failed.items():
-        complain_of(path, reason.partition(":")[0], reason)
+        warn_of(path, reason.partition(":")[0], reason)
     if chosen.missing:
-        complain(f"{len(chosen.missing):,} of {num_examples:,} videos have no record: {some(chosen.missing)}")
+        warn(f"{len(chosen.missing):,} of {num_examples:,} videos have no record: {some(chosen.missing)}")
     if chosen.strange:
         named = some(f"{label} ({count:,})" for label, count in chosen.strange.items())
         total = sum(chosen.strange.values())
-        complain(f"{total:,} videos have a first label that is no class of the dataset, and count as wrong: {named}")
+        warn(f"{total:,} videos have a first label that is no class of the dataset, and count as wrong: {named}")
     if chosen.repeated:
-        say(f"{chosen.repeated:,} records are of videos that have a later one, which counts")
+        info(f"{chosen.repeated:,} records are of videos that have a later one, which counts")
     if chosen.outside:
-        say(f"{chosen.outside:,} records are of videos that are not in this split")
+        info(f"{chosen.outside:,} records are of videos that are not in this split")
     if not chosen.is_top5_known:
-        say("top-5 is left out: there are records with fewer than 5 labels")
+        info("top-5 is left out: there are records with fewer than 5 labels")

@@ -124,7 +124,7 @@ def _extracted(
             yield VideoResult(path, "error", error_code=found.code, error_message=found.in_full)
             continue
         target = target_of(path)
-        with outputs.explained(show(target)):
+        with outputs.writing(show(target)):
             save_features(found, target, wanted)
         yield found.record
     yield from _there_already(looked_at)

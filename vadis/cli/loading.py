@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from vadis.cli.terminal import complain, detail, download_progress, say, show
+from vadis.cli.terminal import debug, download_progress, info, show, warn
 from vadis.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_r
     else:
         found = find_videos(inputs, from_file=from_file, nul=null)
     if found.num_ignored:
-        detail(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
+        debug(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
     if found.num_duplicates:
-        say(f"{found.num_duplicates} given more than once, taken once")
+        info(f"{found.num_duplicates} given more than once, taken once")
     return found
 
 
@@ -78,8 +78,8 @@ def load_chosen_or_stand_in(
         if name is not None or to_keep or streams not in (None, "rgb"):
             raise
         ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
-        complain(unreachable.message)
-        complain(
+        warn(unreachable.message)
+        warn(
             f"so {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for {ours} % of Kinetics' "
             f"test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, or says how else to get it"
         )
@@ -104,7 +104,7 @@ def load_chosen(name: str | None, streams: str | None, device: str, offline: boo
     from vadis.weights.catalog import DEFAULT_MODEL
 
     model = load_quietly(name or DEFAULT_MODEL, streams, device, offline)
-    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
+    info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
     return model
 
 
@@ -119,7 +119,7 @@ def load_quietly(name: str, streams: str | None, device: str, offline: bool, *, 
 
     try:
         with download_progress() as progress:
-            model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
+            model = load_model(name, device, offline=offline or None, progress=progress, notify=info)
     except UnreachableError as error:
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error

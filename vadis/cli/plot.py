@@ -7,8 +7,8 @@ import typer
 
 from vadis.cli import options
 from vadis.cli.loading import load_quietly
-from vadis.cli.outputs import check_file, explained
-from vadis.cli.terminal import say, settings, show
+from vadis.cli.outputs import check_file, writing
+from vadis.cli.terminal import info, settings, show
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def filters(
     networks = _of_i3d(load_quietly(model, None, "cpu", offline)) | _of_imagenet(imagenet, offline)
     from vadis.report.filters import plot_filters
 
-    with explained(show(output)):
+    with writing(show(output)):
         plot_filters(networks, output, f"First layer of {show(model)}")
     typer.echo(show(output))
 
@@ -72,7 +72,7 @@ def _of_imagenet(path: str | None, offline: bool) -> "dict[str, NDArray[np.float
     from vadis.weights.cache import is_file, model_path
 
     if path is None and not is_file(model_path(IMAGENET_MODEL)):
-        say(f"without the original's filters: `vadis weights download {IMAGENET_MODEL}` fetches them")
+        info(f"without the original's filters: `vadis weights download {IMAGENET_MODEL}` fetches them")
         return {}
     original = load_quietly(path or IMAGENET_MODEL, None, "cpu", offline)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import reproduce_table
-from vadis.cli.terminal import download_progress, say, show
+from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import UsageError
 from vadis.formats import visible
 
@@ -55,8 +55,8 @@ def sample(
     offline = offline or is_offline()
     paths = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path is not None}
     with download_progress() as progress:
-        loaded = load_model(model, device, offline=offline, progress=progress, notify=say)
-        paths = paths or fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=say)
+        loaded = load_model(model, device, offline=offline, progress=progress, notify=info)
+        paths = paths or fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
     missing = [stream for stream in paths if stream not in loaded.networks]
     if missing:
         hint = f"leave --{missing[0]} out, or name a model that has one by --model"

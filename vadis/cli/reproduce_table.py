@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.cli.terminal import complain, say, show
+from vadis.cli.terminal import info, show, warn
 from vadis.formats import visible
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def table(
         typer.echo(json.dumps(_to_json(wanted, found, planned, tflops), indent=1, allow_nan=False))
         return
     for note in found.notes:
-        complain(note)
+        warn(note)
     if not found.runs:
-        say(f"there are no finished runs in {show(runs)} yet")
+        info(f"there are no finished runs in {show(runs)} yet")
     if not dry_run:
         typer.echo("\n".join(_shown(wanted, found)) + "\n")
     typer.echo("\n".join(_commands(planned, wanted, found, tflops if dry_run else None)))

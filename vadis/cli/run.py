@@ -12,8 +12,8 @@ import typer
 
 from vadis.batch.summary import Summary
 from vadis.cli import signals
-from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain, complain_of, detail, explain, say, show, video_progress
+from vadis.cli.outputs import writing
+from vadis.cli.terminal import debug, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import VadisError, VideoError
 from vadis.results import VideoResult
@@ -95,15 +95,15 @@ class Run:
 
     def finish(self, summary_file: Path | None = None) -> None:
         """Say why the run ended, then the count; raises typer.Exit unless every input was labelled."""
-        code = explain(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
+        code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
-            with explained(show(summary_file)):
+            with writing(show(summary_file)):
                 self.summary.write(summary_file, code)
         line = self.summary.line()
         if self.summary.num_left and self._goes_on:
             line += "; the same command goes on"
         all_well = not code and not self.summary.statuses["partial"]
-        (say if all_well else complain)(line)
+        (info if all_well else warn)(line)
         if code:
             raise typer.Exit(code)
 
@@ -122,11 +122,11 @@ class Run:
     def _note(self, record: VideoResult, seconds: float) -> None:
         self.summary.add(record)
         if record.status == "error" and self._name_problems:
-            complain_of(record.path, record.error_code, record.error_message)
+            warn_of(record.path, record.error_code, record.error_message)
         elif record.status == "partial" and self._name_problems:
-            complain(f"{show(record.path)}: partial, {missing_part(record)}")
+            warn(f"{show(record.path)}: partial, {missing_part(record)}")
         elif record.duration_seconds is not None:
-            detail(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
+            debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
 
 
 def _error_record(path: str, error: VideoError) -> VideoResult:
@@ -148,7 +148,7 @@ def _as_failed(partial: VideoResult) -> VideoResult:
 def fail_if_partial(path: str, facts: "VideoFacts") -> None:
     """Say which part of a video is missing in what was made of it, and leave with the code of a failed input."""
     if facts.status == "partial":
-        complain(f"{show(path)}: partial, {missing_part(facts)}")
+        warn(f"{show(path)}: partial, {missing_part(facts)}")
         raise typer.Exit(SOME_FAILED)
 
 

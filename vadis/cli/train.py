@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from vadis.cli import options
 from vadis.cli.evaluate import AllowMissing, DataIfAny, DatasetName, Split
-from vadis.cli.terminal import settings
-from vadis.cli.training_run import run
+from vadis.cli.options import MACHINE, MODEL, OUTPUT, choice, flag, option
 
 ARCHITECTURES = ("lstm", "c3d", "two-stream", "fused", "i3d")  # the keys of vadis.models.MODELS, which is heavy
-MODES = ("full", "fixed")
 TRAINING = "Training"
 
 EPILOG = """
@@ -53,22 +49,14 @@ not be read; 5 another run trains there; 130 and 143 interrupted, after a checkp
 """
 
 
-def _option(*names: str, panel: str, choices: tuple[str, ...] = (), **more: Any) -> Any:
-    if choices:
-        more |= {"metavar": "|".join(choices), "callback": options.one_of(choices)}
-    return typer.Option(*names, rich_help_panel=panel, **more)
-
-
-Start = Annotated[
-    str,
-    _option(
-        "--from",
-        "--init",
-        metavar="NAME|PATH|scratch|imagenet",
-        help="What to begin from: a model, nothing, or Inception-v1 as it learnt ImageNet.",
-        panel=options.MODEL,
-    ),
-]
+_ARCH = "The paper's architectures (a) to (e), in this order; of a model that training begins from, its own."
+_START = "What to begin from: a model, nothing, or Inception-v1 as it learnt ImageNet."
+Start = Annotated[str, option(MODEL, _START, "--from", "--init", metavar="NAME|PATH|scratch|imagenet")]
+_WIDTH = "From scratch: multiplies every channel count; 1 is the paper's network."
+_MODE = "full: the whole network learns; fixed: its features once, then only the last layer."
+_STREAMS = "Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other."
+_MIRROR = "Show half of the clips mirrored; not where classes tell left from right."
+_INEXACT = "Go on although the machine or PyTorch is another: no longer the same to the bit."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,86 +64,29 @@ class TrainOptions:
     """What ``vadis train`` was asked for."""
 
     data: DataIfAny = None  # None: what the recipe makes itself
-    output: Annotated[
-        Path, _option("--output", "-o", metavar="DIR", help="The folder of the run.", panel=options.OUTPUT)
-    ]
+    output: Annotated[Path, option(OUTPUT, "The folder of the run.", "--output", "-o", metavar="DIR")]
     dataset: DatasetName = None
     split: Split = 1
     allow_missing: AllowMissing = 0.1
-    arch: Annotated[
-        str | None,
-        _option(
-            choices=ARCHITECTURES,
-            help="The paper's architectures (a) to (e), in this order; of a model that training begins from, its own.",
-            show_default="i3d",
-            panel=options.MODEL,
-        ),
-    ] = None
+    arch: Annotated[str | None, choice(MODEL, _ARCH, ARCHITECTURES, show_default="i3d")] = None
     start: Start = "scratch"
-    width: Annotated[
-        float | None,
-        _option(
-            metavar="W",
-            min=1 / 64,
-            max=4.0,
-            help="From scratch: multiplies every channel count; 1 is the paper's network.",
-            panel=options.MODEL,
-        ),
-    ] = None
-    mode: Annotated[
-        str,
-        _option(
-            choices=MODES,
-            help="full: the whole network learns; fixed: its features once, then only the last layer.",
-            panel=TRAINING,
-        ),
-    ] = "full"
-    streams: Annotated[
-        str,
-        _option(
-            choices=options.STREAM_CHOICES,
-            help="Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other.",
-            panel=TRAINING,
-        ),
-    ] = "both"
+    width: Annotated[float | None, option(MODEL, _WIDTH, metavar="W", min=1 / 64, max=4.0)] = None
+    mode: Annotated[str, choice(TRAINING, _MODE, ("full", "fixed"))] = "full"
+    streams: Annotated[str, choice(TRAINING, _STREAMS, options.STREAM_CHOICES)] = "both"
     recipe: Annotated[
-        str | None,
-        _option(metavar="NAME|FILE", help="By default that of the dataset; or a TOML file.", panel=TRAINING),
+        str | None, option(TRAINING, "By default that of the dataset; or a TOML file.", metavar="NAME|FILE")
     ] = None
     changes: Annotated[
-        list[str] | None,
-        _option("--set", metavar="KEY=VALUE", help="Change a number of the recipe; repeatable.", panel=TRAINING),
+        list[str] | None, option(TRAINING, "Change a number of the recipe; repeatable.", "--set", metavar="KEY=VALUE")
     ] = None
-    mirror: Annotated[
-        bool,
-        _option(
-            "--mirror/--no-mirror",
-            help="Show half of the clips mirrored; not where classes tell left from right.",
-            panel=TRAINING,
-        ),
-    ] = True
+    mirror: Annotated[bool, option(TRAINING, _MIRROR, "--mirror/--no-mirror")] = True
     flow_store: Annotated[
-        Path | None, _option(metavar="DIR", help="By default flow-store in the run's folder.", panel=TRAINING)
+        Path | None, option(TRAINING, "By default flow-store in the run's folder.", metavar="DIR")
     ] = None
-    resume: Annotated[bool, _option("--resume", metavar="", help="Go on where it stopped.", panel=options.OUTPUT)] = (
-        False
-    )
-    allow_inexact: Annotated[
-        bool,
-        _option(
-            "--allow-inexact-resume",
-            metavar="",
-            help="Go on although the machine or PyTorch is another: no longer the same to the bit.",
-            panel=options.OUTPUT,
-        ),
-    ] = False
-    tensorboard: Annotated[
-        bool,
-        _option("--tensorboard", metavar="", help="Write events for TensorBoard into the run.", panel=options.OUTPUT),
-    ] = False
-    workers: Annotated[
-        int, _option(metavar="N", min=0, help="Processes that load clips; 0: none.", panel=options.MACHINE)
-    ] = 2
+    resume: Annotated[bool, flag(OUTPUT, "Go on where it stopped.", "--resume")] = False
+    allow_inexact: Annotated[bool, flag(OUTPUT, _INEXACT, "--allow-inexact-resume")] = False
+    tensorboard: Annotated[bool, flag(OUTPUT, "Write events for TensorBoard into the run.", "--tensorboard")] = False
+    workers: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
     device: options.Device = "auto"
     offline: options.Offline = False
     debug: options.Debug = False
@@ -172,7 +103,8 @@ def _command(asked: type[TrainOptions], name: str, description: str) -> Callable
     """Return a command whose parameters are the fields of a dataclass."""
 
     def call(**values: Any) -> None:
-        settings.debug |= values["debug"]
+        from vadis.cli.training_run import run  # with PyTorch
+
         run(asked(**values))
 
     call.__signature__ = inspect.signature(asked)  # type: ignore[attr-defined]  # what typer reads

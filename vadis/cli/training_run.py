@@ -6,51 +6,63 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vadis.cli import signals
 from vadis.cli.evaluate import ask_all, tell_part
 from vadis.cli.evaluate_results import keep_metrics, part_to_test, report, table
 from vadis.cli.flow import fill
 from vadis.cli.loading import load_quietly
-from vadis.cli.outputs import check_folder_name, explained
+from vadis.cli.outputs import check_folder_name, writing
 from vadis.cli.signals import Interrupted
-from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
+from vadis.cli.train import TrainOptions
 from vadis.cli.training_progress import training_progress
+from vadis.datasets import Dataset, find_dataset, make_dataset
+from vadis.datasets.holdout import without_untrained
+from vadis.device import resolve_device
 from vadis.errors import UsageError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from vadis.cli.train import TrainOptions
-    from vadis.datasets import Dataset
-    from vadis.flow.store import FlowStore
-    from vadis.training.distributed import Process
-    from vadis.training.linear_probe import FeatureStore
-    from vadis.training.log import Event
-    from vadis.training.plan import Plan
-    from vadis.training.validation import Context, KeptState
-
-    Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
-    States = dict[str, KeptState]  # by run
+from vadis.evaluation import AnswerFile, paper_top1, settings_of
+from vadis.evaluation.predictions import ANSWERS_NAME, discard_of_other_model
+from vadis.evaluation.run_index import PUBLISHED
+from vadis.flow.build_store import without_flow
+from vadis.flow.store import FlowStore
+from vadis.models import MODELS, joined_for_training
+from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
+from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
+from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
+from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
+from vadis.training.plan import (
+    MODEL_NAME,
+    STORE_NAME,
+    VIDEOS_NAME,
+    Networks,
+    Plan,
+    States,
+    begin,
+    clips_of,
+    new_networks,
+    refuse_foreign,
+    save,
+    train_run,
+)
+from vadis.training.recipes import choose_recipes, default_recipe
+from vadis.training.validation import Context, measure_pace
+from vadis.weights.model_file import load_model_file
 
 SCRATCH, IMAGENET = "scratch", "imagenet"  # beginnings that are no model of videos
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
 
 
-def run(options: "TrainOptions") -> None:
+def run(options: TrainOptions) -> None:
     """Train every network, write the model file, test it, and write it again with the metrics."""
-    dataset = _find_data(options)
     import torch
 
-    from vadis.training.distributed import joined
-    from vadis.training.plan import begin, save
-
+    dataset = _find_data(options)
     with joined(options.device) as process:
         settings.quiet |= not process.is_main
-        say(dataset.summary())
+        info(dataset.summary())
         plan = _plan(options, dataset, process.world_size)
         if process.is_main:
             begin(options.output, plan, resume=options.resume)
@@ -59,17 +71,11 @@ def run(options: "TrainOptions") -> None:
         networks, states = _train(plan, options, process)
     if process.is_main:
         save(options.output, plan, networks, states)
-        _test(plan, options.output, networks, states, process.device)
+        _test(plan, options.output, networks, states, process)
 
 
-def _find_data(options: "TrainOptions") -> "Dataset":
+def _find_data(options: TrainOptions) -> Dataset:
     """Return the dataset, after all that can be refused without it."""
-    from vadis.datasets import find_dataset
-    from vadis.datasets.holdout import without_untrained
-    from vadis.device import resolve_device
-    from vadis.training.distributed import is_torchrun
-    from vadis.training.log import require_tensorboard
-
     check_folder_name(options.output)
     if not is_torchrun():
         resolve_device(options.device)
@@ -84,19 +90,14 @@ def _find_data(options: "TrainOptions") -> "Dataset":
     dataset = without_untrained(find_dataset(data, options.dataset, options.split, allow_missing=options.allow_missing))
     part = part_to_test(dataset)
     if part not in dataset.splits:
-        say(dataset.summary())  # which says why nothing could be held out
+        info(dataset.summary())  # which says why nothing could be held out
     dataset.examples(part)
     tell_part(dataset, part)
     return dataset
 
 
-def _make_data(options: "TrainOptions") -> Path:
+def _make_data(options: TrainOptions) -> Path:
     """Return the folder of the videos that the recipe makes itself, all of them there."""
-    from vadis.datasets import make_dataset
-    from vadis.training.distributed import is_torchrun
-    from vadis.training.plan import VIDEOS_NAME, refuse_foreign
-    from vadis.training.recipes import choose_recipes, default_recipe
-
     default = default_recipe(options.arch or "i3d", "folder", "rgb", "scratch")
     recipe = choose_recipes({"rgb": default, "flow": default}, options.recipe, _changes(options))["rgb"]
     if not recipe.dataset:
@@ -106,7 +107,7 @@ def _make_data(options: "TrainOptions") -> Path:
         raise UsageError("videos are not made by several processes at once", hint=hint)
     refuse_foreign(options.output)
     root = options.output / VIDEOS_NAME
-    say(f"{recipe.dataset}: makes its videos in {show(root)}")
+    info(f"{recipe.dataset}: makes its videos in {show(root)}")
     with video_progress() as bars:
         bar = bars.add_task("videos", total=None)
 
@@ -117,12 +118,8 @@ def _make_data(options: "TrainOptions") -> Path:
     return root
 
 
-def _plan(options: "TrainOptions", dataset: "Dataset", num_processes: int) -> "Plan":
+def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
     """Return what is to be done, once the model to begin from is there."""
-    from vadis.models import MODELS
-    from vadis.training.plan import Plan
-    from vadis.training.recipes import choose_recipes, default_recipe
-
     begins_anew = options.start in (SCRATCH, IMAGENET)
     load = partial(load_quietly, device="cpu", offline=options.offline, option="--from")
     start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
@@ -152,11 +149,11 @@ def _plan(options: "TrainOptions", dataset: "Dataset", num_processes: int) -> "P
     plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
     if start is not None:
         kept = ", its last layer too: it has these classes" if plan.keeps_last_layer else ""
-        say(f"begins from {show(start.card.name)}{kept}")
+        info(f"begins from {show(start.card.name)}{kept}")
     return plan
 
 
-def _changes(options: "TrainOptions") -> dict[str, str]:
+def _changes(options: TrainOptions) -> dict[str, str]:
     """Return what ``--set`` says, by field."""
     changes = {}
     for change in options.changes or ():
@@ -167,13 +164,8 @@ def _changes(options: "TrainOptions") -> dict[str, str]:
     return changes
 
 
-def _train(plan: "Plan", options: "TrainOptions", process: "Process") -> "tuple[Networks, States]":
+def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
     """Train every network, one run after the other."""
-    from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
-    from vadis.training.linear_probe import train_last_layer
-    from vadis.training.plan import train_run
-    from vadis.training.validation import Context
-
     context = Context(
         process,
         workers=options.workers,
@@ -196,25 +188,21 @@ def _train(plan: "Plan", options: "TrainOptions", process: "Process") -> "tuple[
     for run in plan.recipes:
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
-        say("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
+        info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
         if run in new and "flow" in plan.runs[run]:
             _say_pace(run, plan, context, store)
         with _watching(run, plan, options, process) as watch:
             outcome, trained = work(run, plan, options.output, replace(context, report=watch))
         if outcome.kept is None:
             raise Interrupted(outcome.stopped_by)  # perhaps by another process's signal
-        say(f"{run}: kept is {outcome.kept}")
+        info(f"{run}: kept is {outcome.kept}")
         states[run] = outcome.kept
         networks |= trained
     return networks, states
 
 
-def _say_pace(run: str, plan: "Plan", context: "Context", store: "FlowStore | None") -> None:
+def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -> None:
     """Say, before the first step of a run, what a step and all of them will take."""
-    from vadis.models import joined_for_training
-    from vadis.training.plan import clips_of, new_networks
-    from vadis.training.validation import measure_pace
-
     process, recipe, division = context.process, plan.recipes[run], plan.division(run)
     if not process.is_main:
         return
@@ -226,25 +214,21 @@ def _say_pace(run: str, plan: "Plan", context: "Context", store: "FlowStore | No
     step = pace.step_seconds(recipe, process.world_size, context.workers)
     whole = pace.run_seconds(recipe, len(division.val), process.world_size, context.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
-    say(
+    info(
         f"{run}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
         f"{clock(whole)} for {recipe.steps:,} steps{early}"
     )
     if process.device.type == "cpu" and plan.start is not None and whole >= LONG_SECONDS:
         num = num_videos(len(plan.dataset.examples("train")))
-        say(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
+        info(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 
 
 @contextmanager
-def _watching(
-    run: str, plan: "Plan", options: "TrainOptions", process: "Process"
-) -> "Iterator[Callable[[Event], None]]":
+def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[Event], None]]:
     """Give what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
 
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
     """
-    from vadis.training.distributed import run_unless_stopped
-    from vadis.training.log import LOG_NAME, Validated, tensorboard_writer
 
     def draw_curves() -> None:
         from vadis.report.plots import plot_curves
@@ -257,7 +241,7 @@ def _watching(
         if watchers and options.tensorboard:
             watchers.append(stack.enter_context(tensorboard_writer(options.output / run)))
 
-        def watch(event: "Event") -> None:
+        def watch(event: Event) -> None:
             for each in watchers:
                 each(event)
             if watchers and isinstance(event, Validated):
@@ -268,12 +252,8 @@ def _watching(
             run_unless_stopped(draw_curves, signals.pending)
 
 
-def _fill_flow_store(options: "TrainOptions", dataset: "Dataset", process: "Process") -> "FlowStore":
+def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) -> FlowStore:
     """Return the flow store, with the flow of every video for training and validation."""
-    from vadis.flow.build_store import without_flow
-    from vadis.flow.store import FlowStore
-    from vadis.training.plan import STORE_NAME
-
     root = options.flow_store or options.output / STORE_NAME
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
@@ -288,15 +268,13 @@ def _fill_flow_store(options: "TrainOptions", dataset: "Dataset", process: "Proc
     return store
 
 
-def _compute_features(plan: "Plan", folder: Path, process: "Process") -> "FeatureStore":
+def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStore:
     """Return the features of every video; a signal is heard at the end of each."""
-    from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe
-
     if process.world_size > 1:
         raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
     store, examples = FeatureStore(folder, plan), examples_to_probe(plan)
-    missing = sum(not store.has(example) for example in examples)
-    say(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {process.device}")
+    missing = sum(store.features(example) is None for example in examples)
+    info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {process.device}")
     with signals.deferred(), video_progress() as bars:
         bar = bars.add_task("features", total=len(examples))
         computed = compute_features(plan, store, process.device)
@@ -306,22 +284,17 @@ def _compute_features(plan: "Plan", folder: Path, process: "Process") -> "Featur
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
-                complain_of(example.path, error.code, error.in_full)
+                warn_of(example.path, error.code, error.in_full)
             elif number == 0 and missing == len(examples) > 1:
-                say(f"about {clock((time.monotonic() - began) * missing)} for all of them, by the first")
+                info(f"about {clock((time.monotonic() - began) * missing)} for all of them, by the first")
     return store
 
 
-def _test(plan: "Plan", folder: Path, networks: "Networks", states: "States", device: "torch.device") -> None:
+def _test(plan: Plan, folder: Path, networks: Networks, states: States, process: Process) -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
-    from vadis.evaluation import AnswerFile, settings_of
-    from vadis.evaluation.predictions import ANSWERS_NAME, discard_of_other_model
-    from vadis.training.plan import MODEL_NAME, save
-    from vadis.weights.model_file import load_model_file
-
-    dataset, model = plan.dataset, load_model_file(folder / MODEL_NAME, device)
+    dataset, model = plan.dataset, load_model_file(folder / MODEL_NAME, process.device)
     part = part_to_test(dataset)
-    with explained(show(folder)):
+    with writing(show(folder)):
         wanted = settings_of(model, dataset.name, dataset.split, flip=False, part=part)
         discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
         file = AnswerFile(folder / ANSWERS_NAME, wanted, dataset.root)
@@ -330,15 +303,12 @@ def _test(plan: "Plan", folder: Path, networks: "Networks", states: "States", de
         more = {"states": {run: kept.to_json() for run, kept in states.items()}, "published": wanted["published"]}
         metrics, summary = keep_metrics(answers, model, dataset, folder, part, **more)
     save(folder, plan, networks, states, summary)
-    say(f"the model is {show(folder / MODEL_NAME)}")
+    info(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _paper_top1(plan, metrics)), summary["failed"])
 
 
-def _paper_top1(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
+def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, float]:
     """Return the paper's top-1 in [0, 1] by column, where it has one for what was done."""
-    from vadis.evaluation import paper_top1
-    from vadis.evaluation.run_index import PUBLISHED
-
     mode = plan.mode if plan.start else "original"
     imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
     if imagenet is None:

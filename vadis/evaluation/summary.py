@@ -4,7 +4,6 @@ What is kept of a test: metrics.json for machines; confusion and accuracy by cla
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from vadis.errors import UsageError, what_next
 from vadis.evaluation.metrics import Metrics, confusion_csv, metrics, per_class_csv
 from vadis.evaluation.paper_tables import paper_mean_top1
 from vadis.evaluation.predictions import ANSWERS_NAME, Answer, parsed
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 
@@ -201,8 +200,4 @@ def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with temporary_beside(path) as (temporary, file):
-        file.write(text.encode("utf-8", "backslashreplace"))
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
+    write_file(path, text.encode("utf-8", "backslashreplace"))

@@ -3,13 +3,13 @@
 A video whose flow is there is passed over, so a run that was killed goes on where it was.
 """
 
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vadis.device import cpu_count
 from vadis.errors import VadisError, VideoError, what_next
-from vadis.files import temporary_beside
+from vadis.files import temporary_beside, write_atomic
 from vadis.flow.store import FlowStore, encoded, record
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
@@ -173,15 +173,14 @@ def _write(video: str, store: FlowStore, flowing: Flowing) -> Iterator[int]:
     """Put the flow of a whole video into the store; gives the number of frames written so far."""
     path, num_frames = store.path(video), 0
     try:
-        with temporary_beside(path) as (temporary, file):
+        with write_atomic(path) as file:
+            temporary = Path(file.name)
             for num_frames in record(temporary, _codes(flowing)):
                 yield num_frames
             with open_gray(temporary) as flow:
                 if flow.expected_num_frames != num_frames:
                     message = f"{store.root} gave back other flow than was written: the disk is in doubt"
                     raise VadisError(message, hint="choose a folder on another disk")
-            os.fsync(file.fileno())
-            temporary.replace(path)
     except OSError as error:
         raise VadisError(f"{path} cannot be written: {error.strerror}", what_next(error.errno)) from error
 

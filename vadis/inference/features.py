@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VideoError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.inference.classify import record_fields
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
@@ -146,11 +146,8 @@ def save_features(features: Features, path: Path, settings: dict[str, Any]) -> N
     The file appears when it is complete. Raises OSError where the disk refuses.
     """
     texts = {"record": features.record.to_json_line(), SETTINGS_KEY: json.dumps(settings, sort_keys=True)}
-    with temporary_beside(path) as (temporary, file):
+    with write_atomic(path) as file:
         np.savez(file, allow_pickle=False, **features.arrays, seconds=features.seconds, **texts)
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def saved_settings(path: Path) -> dict[str, Any] | None:

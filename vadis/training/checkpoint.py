@@ -4,27 +4,18 @@
 
 A checkpoint has the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's
 momentum (``momentum.…``) as tensors, and the rest as JSON: progress, recipe, labels, what the run was made with. Its
-name has the SHA-256 of its content. It is written under a temporary name, flushed to the disk, renamed, read back, and
-only then are older ones removed. Loading takes the newest whose every byte is as written. Nothing in it is pickled, so
-nothing in it can run. It has no states of random generators: all randomness follows from the seed and the position.
-
-Batch norm in a step of several micro-batches, on one device or many: each is normalised by its own statistics, as on
-each of the paper's replicas. The running averages, which serve at test time, move once per step by ``1 - decay``
-towards the mean of all micro-batches' statistics. So one device with 64 micro-batches does what 64 devices do with one
-each, and a decay of 0.999 means the same for any number of them.
-
-The learning rate: the paper (section 2.5) divides it by 10 when the validation loss saturates; the published code
-changed it at fixed steps.
+name has the SHA-256 of its content. It is written under a temporary name, flushed, renamed and read back, and only then
+are older ones removed; loading takes the newest whose every byte is as written. Nothing in it is pickled, so nothing in
+it can run, and it has no states of random generators: all randomness follows from the seed and the position.
 """
 
 import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -35,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import FULL_DISK, locked, temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.files import FULL_DISK, os_errors_as, write_file
 from vadis.parsing import parse_json
 from vadis.training.distributed import Process
 from vadis.training.log import RESUME, Resumed
@@ -75,33 +66,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     metadata = {"schema": str(SCHEMA), "step": str(checkpoint.step), "state": text}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     content = safetensors.torch.save(tensors, metadata)
-    order = [_order(path) for path in list_checkpoints(folder)]
-    again = max((number + 1 for step, number in order if step == checkpoint.step), default=0)
-    name = f"step-{checkpoint.step:06d}" + (f".{again}" if again else "")
+    same_step = [number for step, number in map(_order, list_checkpoints(folder)) if step == checkpoint.step]
+    name = f"step-{checkpoint.step:06d}" + (f".{max(same_step) + 1}" if same_step else "")
     path = folder / f"{name}-{hashlib.sha256(content).hexdigest()}.safetensors"
-    try:
+    what = f"the checkpoint {path} ({len(content) / 1e6:,.1f} MB) cannot be written, but the one before it is intact"
+    with os_errors_as(VadisError, what, RESUME):
         for leftover in folder.glob("*.part"):  # of a killed process: the caller has the lock of the run
             leftover.unlink(missing_ok=True)
         try:
-            _write(path, content)
+            write_file(path, content)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
             _remove_surplus(folder)
-            _write(path, content)
-        load_checkpoint(path)
-    except OSError as error:
-        raise _write_error(path, len(content), error) from error
+            write_file(path, content)
+    load_checkpoint(path)
     _remove_surplus(folder)
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    with temporary_beside(path) as (temporary, file):
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def _remove_surplus(folder: Path) -> None:
@@ -111,16 +92,6 @@ def _remove_surplus(folder: Path) -> None:
             path.unlink()
 
 
-def _write_error(path: Path, num_bytes: int, error: OSError) -> VadisError:
-    if error.errno in FULL_DISK:
-        return VadisError(
-            f"no space left to write the checkpoint {path} ({num_bytes / 1e6:,.1f} MB); the one before it is intact",
-            hint=f"free some space, then {RESUME}",
-        )
-    message = f"the checkpoint {path} cannot be written: {error.strerror}; the one before it is intact"
-    return VadisError(message, hint=what_next(error.errno, again=RESUME))
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint at ``path``, every byte of it compared.
 
@@ -128,11 +99,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         DamagedCheckpointError: where the file is missing or differs from what was written.
         VadisError: where another version of vadis wrote it.
     """
-    try:
+    with os_errors_as(DamagedCheckpointError, f"the checkpoint {path} cannot be read"):
         content = path.read_bytes()
-    except OSError as error:
-        message = f"the checkpoint {path} cannot be read: {error.strerror}"
-        raise DamagedCheckpointError(message, hint=what_next(error.errno)) from error
     match = _NAME.fullmatch(path.name)
     if match is None or hashlib.sha256(content).hexdigest() != match[3]:
         hint = "look at the disk; a run goes on with `resume=True` from the newest one that is whole"
@@ -175,24 +143,6 @@ def _order(path: Path) -> tuple[int, int]:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1]), int(match[2] or 0)
-
-
-@contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Make ``folder`` if need be, and keep other runs out of it.
-
-    Raises:
-        OutputLockedError: where another process is training there.
-        UsageError: where the folder cannot be made or written.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder))
-        except OSError as error:
-            message = f"{folder} cannot hold a training run: {error.strerror}"
-            raise UsageError(message, hint=what_next(error.errno)) from error
-        yield
 
 
 def made_with(recipe: Recipe, labels: tuple[str, ...], data_sha256: str, process: Process) -> dict[str, Any]:
@@ -270,7 +220,10 @@ class Plateau:
 
 
 def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
-    """Return the rate of the step that follows ``step`` steps already done."""
+    """Return the rate of the step that follows ``step`` steps already done.
+
+    The paper (section 2.5) divides it by 10 when the validation loss saturates; the code changed it at fixed steps.
+    """
     if recipe.schedule == "plateau":
         return recipe.learning_rate / recipe.plateau_factor**plateau.drops
     return [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
@@ -401,14 +354,20 @@ class State:
 
 
 class RunningAverages:
-    """The running means and variances of a network's batch norms over the micro-batches of a step."""
+    """The running means and variances of a network's batch norms over the micro-batches of a step.
+
+    Each micro-batch is normalised by its own statistics, as on each of the paper's replicas. The running averages,
+    which serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics. So
+    one device with 64 micro-batches does what 64 devices do with one each.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        pairs = [(norm.running_mean, norm.running_var) for norm in norms]
-        self._buffers: list[Tensor] = [buffer for pair in pairs for buffer in pair if buffer is not None]
-        counters = [norm.num_batches_tracked for norm in norms]  # of steps, then: one per step is kept
-        self._counters: list[Tensor] = [counter for counter in counters if counter is not None]
+        self._buffers = [
+            buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None
+        ]
+        # num_batches_tracked, then, counts steps: one per step is kept.
+        self._counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
 

@@ -5,19 +5,9 @@
 Every process holds the whole network and an equal share of each step's clips; the gradients are averaged once per
 step, by nccl between GPUs, by gloo between CPUs. Without torchrun there is one process, which exchanges nothing.
 
-**Why not** ``DistributedDataParallel``. It exchanges gradients bucket by bucket while the last backward pass of a step
-runs, even where ``no_sync()`` keeps the other micro-batches silent, so there is no moment before it at which processes
-could agree that all of them go through with the step. Where one runs out of memory half-way (or meets a loss that is
-not finite, or a signal), the others have begun to exchange buckets that it will never send. Tried with two processes
-and PyTorch 2.13: what it says next is taken for such a bucket, and gloo ends it for a message of the wrong length. Here
-every process finishes its passes, all agree, and only then is there one ``all_reduce``. It costs 0.1 s for the 12.7 M
-gradients of an I3D between two processes on a CPU, whose passes take seconds.
-
-**How a run ends.** Without an error: all meet at a barrier, then the group is dissolved. By an error: the process that
-fails exits at once (``exit_now``), which closes its connections, so that the others do not wait for it; torchrun ends
-the rest. A process that hangs (stopped, or its machine gone) is missed by its neighbour after 20 s (``_heartbeat``). By
-a signal: the process that receives it tells the others, even while it waits for them. Where torchrun may restart them
-(``--max-restarts``), the new processes meet under a name that those before have never seen (``_agree_on_name``).
+Without an error all processes meet at a barrier at the end, then the group is dissolved. A process that fails exits at
+once, which closes its connections, so that the others do not wait for it; torchrun ends the rest. One that hangs
+(stopped, or its machine gone) is missed by its neighbour after 20 s. One that receives a signal tells the others.
 """
 
 import hashlib
@@ -68,6 +58,13 @@ WORK_THREAD = "vadis-heavy-work"
 T = TypeVar("T")
 
 
+# Why not DistributedDataParallel: it exchanges gradients bucket by bucket while the last backward pass of a step runs,
+# even where ``no_sync()`` keeps the other micro-batches silent, so there is no moment before it when processes could
+# agree that all of them go through with the step. Where one runs out of memory half-way (or meets a loss that is not
+# finite, or a signal), the others have begun to exchange buckets that it will never send. Tried with two processes and
+# PyTorch 2.13: what it says next is taken for such a bucket, and gloo ends it for a message of the wrong length. Here
+# every process finishes its passes, all agree, and only then is there one ``all_reduce``. It costs 0.1 s for the 12.7 M
+# gradients of an I3D between two processes on a CPU, whose passes take seconds.
 class PeerLostError(VadisError):
     """An exchange failed, because another process has ended or does not answer."""
 
@@ -159,14 +156,13 @@ def is_torchrun() -> bool:
 def joined(device: str = "auto") -> Iterator[Process]:
     """Give this process as a member of the group that torchrun started, or alone.
 
-    ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. The group is
-    only dissolved after success: after an error that would wait for the others, who may wait for this process.
-    ``exit_now`` is the way out then.
+    ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. After an
+    error the way out is ``exit_now``: to dissolve the group would wait for the others, who may wait for this process.
 
     Raises:
         UsageError: for ``cuda:N`` under torchrun.
         DeviceError: where the device cannot be used, or there are more processes than GPUs.
-        PeerLostError: where another process does not come to the end.
+        PeerLostError: where another process does not come, or not to the end.
     """
     if not is_torchrun():
         yield Process(resolve_device(device))
@@ -206,16 +202,11 @@ def _connect(timeout: timedelta) -> TCPStore:
 
 
 def _agree_on_name(store: TCPStore, rank: int, world_size: int) -> str:
-    """Return a name, for a prefix of the store, that only the processes know which were started together.
-
-    torchrun keeps the store when it restarts its processes, with the addresses of those that have ended; and on several
-    machines it counts restarts differently on each (one that learns of it from another does not count it), so that its
-    number names nothing. So every process brings a random token; process 0 proposes the tokens it finds as the group's
-    name, again where one of them changes, and begins when all have accepted it.
-
-    Raises:
-        PeerLostError: some process has not come within ``GROUP_TIMEOUT``.
-    """
+    """Return a name, for a prefix of the store, that only the processes know which were started together."""
+    # torchrun (with --max-restarts) keeps the store when it restarts its processes, with the addresses of those that
+    # have ended; and on several machines it counts restarts differently on each (one that learns of it from another
+    # does not count it), so that its number names nothing. So every process brings a random token; process 0 proposes
+    # the tokens it finds as the group's name, again where one of them changes, and begins when all have accepted it.
     keys, own, deadline = PrefixStore("vadis-begin", store), uuid4().hex, time.monotonic() + GROUP_TIMEOUT.seconds
 
     def read(key: str) -> str:
@@ -261,11 +252,12 @@ def _heartbeat(group: str | None, rank: int, world_size: int) -> Iterator[None]:
 def _watch_neighbour(store: PrefixStore, rank: int, neighbour: int, received: int) -> None:
     """Count up every ``HEARTBEAT_SECONDS``; end this process where its neighbour's count stands still.
 
-    The neighbour is silent for so many heartbeats of this process, not seconds: where all are stopped, by Ctrl-Z or a
-    machine that sleeps, all go on together. A neighbour that never began may still be on its way; the group's own
-    timeout is for that. Where torchrun itself is gone, or another process got a signal, this one gets SIGTERM too.
-    The numbers of this process's signals come from ``received``, whose other end is closed when all is over.
+    Where torchrun itself is gone, or another process got a signal, this one gets SIGTERM too. The numbers of this
+    process's signals come from ``received``, whose other end is closed when all is over.
     """
+    # The neighbour is silent for so many heartbeats of this process, not seconds: where all are stopped, by Ctrl-Z or a
+    # machine that sleeps, all go on together. One that never began may still be on its way; the group's own timeout is
+    # for that.
     before, missed, is_stopping, due = 0, 0, False, time.monotonic() + HEARTBEAT_SECONDS
     while True:
         try:
@@ -323,13 +315,13 @@ def report_once(error: BaseException, report: Callable[[], object]) -> None:
 def run_unless_stopped(
     work: Callable[[], T], stop_requested: Callable[[], int], device: torch.device = CPU
 ) -> T | None:
-    """Return what ``work`` returns; None where a stop is requested meanwhile: then it is abandoned.
+    """Return what ``work`` returns; None where a stop is requested meanwhile.
 
-    On a CPU one pass takes many seconds within a single call, and Python looks at signals between its own instructions.
-    So the work runs in a thread while this one waits and listens. A thread cannot be ended from outside: abandoned, it
-    goes on until its process ends, which then has to be by ``exit_now``. On other devices ``work`` is simply called:
-    they compute by themselves, and passes are short.
+    The work is then abandoned: its thread goes on until the process ends, which has to be by ``exit_now``.
     """
+    # On a CPU one pass takes many seconds within a single call, and Python looks at signals between its own
+    # instructions. So the work runs in a thread, which cannot be ended from outside, while this one waits and listens.
+    # Other devices compute by themselves, and passes are short.
     if device.type != "cpu":
         return work()
     outcome: Future[T] = Future()
@@ -360,11 +352,9 @@ def has_abandoned_work() -> bool:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process with an exit code, by ``os._exit`` where it is still in a group or has abandoned work.
-
-    The end of the interpreter would abort in the middle of PyTorch's code, or for gloo's threads (see the import of
-    ``torch.distributed.nn``), and the group cannot be dissolved while others wait in it.
-    """
+    """End this process with an exit code, by ``os._exit`` where it is still in a group or has abandoned work."""
+    # The end of the interpreter would abort in the middle of PyTorch's code, or for gloo's threads (see the import of
+    # ``torch.distributed.nn``), and the group cannot be dissolved while others wait in it.
     if not dist.is_initialized() and not has_abandoned_work():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):

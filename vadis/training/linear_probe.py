@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -27,11 +27,11 @@ from torch.nn import functional
 
 from vadis.datasets import Example
 from vadis.datasets.dataset import counted, path_below, some, tested_part
-from vadis.errors import UsageError, VadisError, VideoError, what_next
-from vadis.files import locked
+from vadis.errors import UsageError, VadisError, VideoError
+from vadis.files import locked, os_errors_as
 from vadis.inference.classify import record_fields
 from vadis.inference.features import Features, save_features, saved_settings, settings_of
-from vadis.inference.predict import WHOLE_VIDEO, Progress, predict
+from vadis.inference.predict import WHOLE_VIDEO, predict
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import I3D
@@ -40,7 +40,7 @@ from vadis.results import VideoResult, printable
 from vadis.training.loader import Loaded, allowed_broken, too_many_broken
 from vadis.training.log import RESUME
 from vadis.training.loop import Outcome, Trainer
-from vadis.training.plan import Plan, list_sha256, new_networks, tensors_of
+from vadis.training.plan import Networks, Plan, list_sha256, new_networks, tensors_of
 from vadis.training.validation import Context, validator_on
 from vadis.video.isolated.pool import Decoders
 
@@ -72,10 +72,6 @@ class FeatureStore:
         self._networks = tuple(model.networks)
         self._loaded: dict[Path, dict[str, Rows]] = {}
 
-    def has(self, example: Example) -> bool:
-        """Return whether the features of this example are there; raise as ``features`` does."""
-        return self.features(example) is not None
-
     def features(self, example: Example) -> dict[str, Rows] | None:
         """Return the features of this example, (channels,) by network; None where they are not there, or damaged.
 
@@ -96,11 +92,8 @@ class FeatureStore:
     def save(self, example: Example, features: Features) -> None:
         """Write the features of one example; raise VadisError where the disk refuses."""
         path = self._path(example)
-        try:
+        with os_errors_as(VadisError, f"{printable(str(path))} cannot be written", RESUME):
             save_features(features, path, self.settings)
-        except OSError as error:
-            message = f"{printable(str(path))} cannot be written: {error.strerror}"
-            raise VadisError(message, hint=what_next(error.errno, again=RESUME)) from error
 
     def _path(self, example: Example) -> Path:
         place = printable(path_below(example.path, self._root))
@@ -130,16 +123,11 @@ def model_to_probe(plan: Plan, device: torch.device) -> Model:
 
 
 def compute_features(
-    plan: Plan, store: FeatureStore, device: torch.device, *, progress: Callable[[Progress], None] | None = None
+    plan: Plan, store: FeatureStore, device: torch.device
 ) -> Iterator[tuple[Example, VideoError | None]]:
-    """Compute what is missing, and yield each of ``examples_to_probe``, with the error where it has no features.
+    """Compute what is missing in ``store``, and yield each of ``examples_to_probe``, with the error where there is one.
 
     What has been yielded is on the disk: between two of them it may be left for good, and the next call goes on.
-
-    Args:
-        store: for the results.
-        device: where the networks, and the flow, are computed.
-        progress: as for ``classify``.
 
     Raises:
         OutputLockedError: where another process is at it.
@@ -151,9 +139,9 @@ def compute_features(
     with locked(store.folder), Decoders() as decoders:
         for example in examples:
             failure = None
-            if not store.has(example):
+            if store.features(example) is None:
                 try:
-                    store.save(example, _mean_features(example, model, decoders, progress))
+                    store.save(example, _mean_features(example, model, decoders))
                 except VideoError as error:
                     failure = error
                     broken.append((example.path, error.code))
@@ -163,15 +151,13 @@ def compute_features(
             yield example, failure
 
 
-def _mean_features(
-    example: Example, model: Model, decoders: Decoders, progress: Callable[[Progress], None] | None
-) -> Features:
+def _mean_features(example: Example, model: Model, decoders: Decoders) -> Features:
     """Return what the paper's test sees of one example, just before the last layer, averaged into one step."""
     rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
     start, frames = tested_part(example, decoders, rate, frames)
 
     def average(video: PendingVideo) -> Features:
-        times, steps = zip(*predict(video, model, layer=FEATURES, progress=progress), strict=True)
+        times, steps = zip(*predict(video, model, layer=FEATURES), strict=True)
         arrays = {name: np.mean([step[name] for step in steps], axis=0)[None] for name in steps[0]}
         seconds = video.facts.first_seconds + float(sum(times) / len(times))
         return Features(arrays, np.array([seconds]), VideoResult(**record_fields(video, model, WHOLE_VIDEO)))
@@ -218,25 +204,25 @@ class FeatureClips:
 
 def train_last_layer(
     name: str, plan: Plan, folder: Path, context: Context, store: FeatureStore
-) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
-    """Train the last layer of one network in ``folder/name``; or take it from there, where it has been trained.
+) -> tuple[Outcome, Networks]:
+    """Train the last layer of one network in ``folder/name``, or take it from there; as ``train_run``.
 
-    Features are divided by their root mean square over the training videos, so that a learning rate means the same for
-    every model; the trained weights take the divisor in.
-
-    Args:
-        store: with the features of all videos that can be read.
-        context: there is nothing for workers to load, so they are not started.
-
-    Returns:
-        How the run ended, and all tensors of the network on the CPU: ``plan.start``'s, with the new last layer.
+    ``store`` has the features of all videos that can be read. They are divided by their root mean square over the
+    training videos, so that a learning rate means the same for every model; the trained weights take the divisor in.
 
     Raises:
         VadisError: where features are missing, or those of a class; else as ``Trainer.train`` does.
     """
     recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
-    train, val = ([example for example in part if store.has(example)] for part in (division.train, division.val))
-    _refuse_missing(plan, store, lost={each.label for each in division.train} - {each.label for each in train})
+    train, val = ([example for example in part if store.features(example)] for part in (division.train, division.val))
+    examples = examples_to_probe(plan)
+    missing = sum(store.features(example) is None for example in examples)
+    if missing > allowed_broken(len(examples)):
+        message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
+        raise VadisError(message, hint="going on with `resume=True` computes them")
+    if lost := sorted({each.label for each in division.train} - {each.label for each in train}):
+        message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
+        raise VadisError(message, hint="repair their videos, or take the classes out")
 
     def rows(examples: Sequence[Example]) -> Tensor:
         return torch.from_numpy(np.stack([(store.features(example) or {})[name] for example in examples]))
@@ -262,16 +248,4 @@ def train_last_layer(
     outcome = trainer.train()
     with torch.no_grad():
         weight.div_(scale)
-    return outcome, {name: tensors_of(network)}
-
-
-def _refuse_missing(plan: Plan, store: FeatureStore, lost: set[str]) -> None:
-    """Raise VadisError where more videos have no features than can be broken, or all of the classes ``lost``."""
-    examples = examples_to_probe(plan)
-    missing = sum(not store.has(example) for example in examples)
-    if missing > allowed_broken(len(examples)):
-        message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
-        raise VadisError(message, hint="going on with `resume=True` computes them")
-    if lost:
-        message = f"no training video can be read of {counted(lost, 'class')}: {some(sorted(lost))}"
-        raise VadisError(message, hint="repair their videos, or take the classes out")
+    return outcome, tensors_of({name: network})

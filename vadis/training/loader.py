@@ -12,12 +12,7 @@ before, and neither the number of loader workers nor that of processes changes w
 cannot be read is replaced by the next in the list that can.
 
 The paper (section 2.5): a random 224×224 crop of the frames with their short side at 256, a random start among those
-early enough, one left-right flip for the whole clip. It names photometric changes as promising and untried; here they
-are off unless asked for.
-
-Clips travel as bytes, a quarter of their numbers, from the process that loads them to the device: pictures are bytes
-anyway, and flow is kept as levels (``vadis.flow.store``). What makes a network's input of them is done on the device
-(``unpack``), value by value as ``vadis.preprocessing`` does it.
+early enough, one left-right flip for the whole clip.
 """
 
 import hashlib
@@ -27,7 +22,7 @@ import signal
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
-from itertools import islice
+from itertools import count, islice
 from math import floor
 from multiprocessing.util import Finalize
 from random import Random
@@ -38,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from vadis.datasets import Example
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
@@ -117,22 +112,15 @@ def micro_batches(share: range, size: int) -> list[range]:
     return [share[start : start + size] for start in range(0, len(share), size)]
 
 
-class ClipSampler(Sampler[Key]):
-    """(position, epoch, index) of every clip for one process, from a step on, without end."""
-
-    def __init__(self, size: int, recipe: Recipe, step: int, rank: int = 0, world_size: int = 1) -> None:
-        self._size, self._recipe, self._step = size, recipe, step
-        self._rank, self._world_size = rank, world_size
-
-    def __iter__(self) -> Iterator[Key]:
-        step, drawn, order = self._step, -1, []
-        while True:
-            for position in share_of_step(self._recipe, step, self._rank, self._world_size):
-                epoch, place = divmod(position, self._size)
-                if epoch != drawn:
-                    drawn, order = epoch, permutation(self._recipe.seed, epoch, self._size)
-                yield position, epoch, order[place]
-            step += 1
+def sample_keys(size: int, recipe: Recipe, step: int, rank: int = 0, world_size: int = 1) -> Iterator[Key]:
+    """Yield (position, epoch, index) of every clip for one process, of ``size`` clips, from a step on, without end."""
+    drawn, order = -1, []
+    for each in count(step):
+        for position in share_of_step(recipe, each, rank, world_size):
+            epoch, place = divmod(position, size)
+            if epoch != drawn:
+                drawn, order = epoch, permutation(recipe.seed, epoch, size)
+            yield position, epoch, order[place]
 
 
 class _ByKey(Dataset[Clip | VadisError]):
@@ -196,24 +184,24 @@ def _load_in_workers(
 
 
 def _prepare_worker(worker: int) -> None:
-    """Go on loading when a signal goes to the whole process group: the training process decides when to stop.
+    """Go on loading when a signal goes to the whole process group: the training process decides when to stop."""
 
-    Not for ever, though: where it ends without a word to its workers, SIGTERM is all that Python sends them. A worker
-    ends by ``os._exit``, because the thread that hands over its clips may be in the middle of one, and the ordinary end
-    of the interpreter would abort in it.
-    """
-
+    # Not for ever, though: where it ends without a word to its workers, SIGTERM is all that Python sends them.
     def end_soon(signum: int, frame: FrameType | None) -> None:
         signal.alarm(GRACE_SECONDS)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end_soon)
+    # The thread that hands over clips may be in the middle of one: the end of the interpreter would abort in it.
     Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last of all
 
 
 _FLOW_INPUT = flow_input(decoded(np.arange(256, dtype=np.uint8)).reshape(1, 1, 1, 256)).flatten()  # by level
 
 
+# Clips travel as bytes, a quarter of their numbers, from the process that loads them to the device: pictures are bytes
+# anyway, and flow is kept as levels (``vadis.flow.store``). What makes a network's input of them is done on the device,
+# value by value as ``vadis.preprocessing`` does it.
 def pack(frames: NDArray[np.uint8], stream: str, *, mirror: bool) -> Tensor:
     """Pictures (T, H, W, 3) or levels (T, 2, H, W), with left and right exchanged or not → uint8 (C, T, H, W)."""
     if stream == "rgb":
@@ -236,7 +224,7 @@ def unpack(x: Tensor) -> Tensor:
 
 
 class Jitter(NamedTuple):
-    """The largest photometric changes, one draw per clip."""
+    """The largest photometric changes, one draw per clip; (paper) promising and untried."""
 
     brightness: float = 0.1  # added, as a share of the whole range
     contrast: float = 0.2  # the factor around the clip's mean lies in [1 - contrast, 1 + contrast]
@@ -309,11 +297,7 @@ def place_of_clip(example: Example, num_frames: int, length: int | None, draw: A
 
 
 class _ShorterError(Exception):
-    """A video has fewer grid frames than it promised: ``num_frames``."""
-
-    def __init__(self, num_frames: int) -> None:
-        super().__init__(num_frames)
-        self.num_frames = num_frames
+    """A video has fewer grid frames than it promised: so many."""
 
 
 @dataclass(eq=False)
@@ -361,11 +345,9 @@ class VideoClips:
         return len(self.examples)
 
     def clip(self, epoch: int, index: int) -> Loaded:
-        """Return one clip.
+        """Return by stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``; its class's number; its video.
 
-        Returns:
-            By stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``: uint8, or float32 in [-1, 1] where
-            pictures shrink or colours shift; the number of its class; its video.
+        It is uint8, or float32 in [-1, 1] where pictures shrink or colours shift.
 
         Raises:
             VadisError: more than 1 % of the videos are broken.
@@ -414,7 +396,7 @@ class VideoClips:
             try:
                 return tuple(self._load_stream(example.path, stream, place, draw) for stream in self.streams)
             except _ShorterError as shorter:
-                num_frames = shorter.num_frames
+                (num_frames,) = shorter.args
         raise VideoError("decode_failed", "it does not give the same frames when it is read again")
 
     def _num_frames(self, number: int) -> int:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.files import AppendLog, os_errors_as, write_file
 from vadis.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -104,43 +104,27 @@ Event = StepDone | Validated | Saved | Resumed | MemoryShort | Failed
 
 @contextmanager
 def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[Event], None]]:
-    """Give what appends an event to the log of the run in ``folder``, in one write.
+    """Give what appends an event to the log of the run in ``folder``; a number that is not finite becomes null.
 
     The log is continued after ``step`` steps, the last validation after ``validated_at``: lines about what is done
     again are removed, and a torn last one.
 
     Raises:
-        UsageError: where it cannot be written.
-        VadisError: where the disk refuses a line.
+        VadisError: where the disk refuses.
     """
     path = folder / LOG_NAME
-    try:
+    with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
-            with temporary_beside(path) as (temporary, file):
-                file.writelines(line for line in lines if _is_past(line, step, validated_at))
-                file.flush()
-                temporary.replace(path)
-        stream = path.open("ab", buffering=0)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", hint=what_next(error.errno)) from error
+            write_file(path, b"".join(line for line in lines if _is_past(line, step, validated_at)))
 
     def write(event: Event) -> None:
-        values = {**event_json(event), "time": round(time.time(), 3)}
-        with _explained(path):
-            stream.write(json.dumps(values, allow_nan=False).encode("ascii") + b"\n")
+        values = {"event": type(event).__name__, **asdict(event), "time": round(time.time(), 3)}
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        log.append(json.dumps(values).encode("ascii") + b"\n")
 
-    with stream:
+    with AppendLog(path, again=RESUME) as log:
         yield write
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """Return the event as plain JSON values; a number that is not finite becomes None."""
-    values = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(event).items()
-    }
-    return {"event": type(event).__name__, **values}
 
 
 def _is_past(line: bytes, step: int, validated_at: int) -> bool:
@@ -150,15 +134,6 @@ def _is_past(line: bytes, step: int, validated_at: int) -> bool:
         return bool(values["step"] <= last) and line.endswith(b"\n")
     except (ValueError, KeyError, TypeError):
         return False
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{path} cannot be written: {error.strerror}"
-        raise VadisError(message, hint=what_next(error.errno, again=RESUME)) from error
 
 
 Values = NDArray[np.float64]
@@ -218,7 +193,7 @@ def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
     writers: dict[str, SummaryWriter] = {}
 
     def write(event: Event) -> None:
-        with _explained(path):
+        with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
             if not writers:
                 writers.update(_open_writers(folder, path, event))
             if isinstance(event, StepDone):
@@ -237,7 +212,7 @@ def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
     try:
         yield write
     finally:
-        with _explained(path):
+        with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
             for writer in writers.values():
                 writer.close()
 

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -19,15 +19,16 @@ from torch.nn.utils import get_total_norm
 
 from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
+from vadis.files import locked, os_errors_as
 from vadis.training import checkpoint
 from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, RunningAverages, State
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import (
     Clip,
     ClipDataset,
-    ClipSampler,
     derived_seed,
     micro_batches,
+    sample_keys,
     share_of_step,
     stream_clips,
 )
@@ -49,18 +50,9 @@ class Outcome:
     kept: KeptState | None = None  # which state the network holds at the end
 
 
-@dataclass
-class _Tally:
-    """What the forward passes of one step gave, on this process."""
-
-    losses: list[Tensor] = field(default_factory=list)  # (B,) each, in nats
-    correct: list[Tensor] = field(default_factory=list)  # (B,) each, bool
-    names: list[str] = field(default_factory=list)
-
-    def suspects(self) -> list[str]:
-        """Return the clips whose loss is not finite."""
-        finite = torch.cat(self.losses).isfinite().tolist() if self.losses else []
-        return [name for name, is_finite in zip(self.names, finite, strict=True) if not is_finite]
+Passed = tuple[
+    list[str], Tensor, Tensor
+]  # the names of a micro-batch's clips, their losses (B,), if each was right (B,)
 
 
 @dataclass
@@ -117,7 +109,9 @@ class Trainer:
         """
         with ExitStack() as stack:
             if self.process.is_main:
-                stack.enter_context(checkpoint.locked_folder(self.folder))
+                with os_errors_as(UsageError, f"{self.folder} cannot hold a training run"):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.folder, f"is training in {self.folder}"))
             stack.callback(self.close)
             resumed = self.begin()
             if self.process.is_main:
@@ -171,7 +165,7 @@ class Trainer:
     def _start_clips(self) -> None:
         """Load clips from the next step on."""
         process = self.process
-        order = ClipSampler(len(self.clips), self.recipe, self.progress.step, process.rank, process.world_size)
+        order = sample_keys(len(self.clips), self.recipe, self.progress.step, process.rank, process.world_size)
         self.close()
         on_cuda = process.device.type == "cuda"
         self.stream = stream_clips(self.clips, order, self.context.workers, pin_memory=on_cuda)
@@ -210,12 +204,13 @@ class Trainer:
 
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
-        began, tally = time.monotonic(), _Tally()
+        began, passed = time.monotonic(), list[Passed]()
         self.network.train()
         self.state.optimizer.zero_grad(set_to_none=True)
         self.averages.begin()
-        is_short = runs_out_of_memory(lambda: self._pass_clips(tally))
-        suspects = tally.suspects()
+        is_short = runs_out_of_memory(lambda: self._pass_clips(passed))
+        losses = [pair for names, losses, _ in passed for pair in zip(names, losses.isfinite().tolist(), strict=True)]
+        suspects = [name for name, is_finite in losses if not is_finite]
         stop, short, failed = self.process.maximum(self.context.stop_requested(), int(is_short), len(suspects))
         if stop:
             if not self.has_abandoned_pass:
@@ -231,7 +226,7 @@ class Trainer:
         self.process.average(gradients)
         norm = float(get_total_norm(gradients))
         if not math.isfinite(norm):
-            self._fail("gradient", tally.names)
+            self._fail("gradient", [name for names, _, _ in passed for name in names])
         rate = self.state.learning_rate()
         if runs_out_of_memory(self.state.update):  # in the first step the optimiser takes its own
             raise NoMemoryError(
@@ -241,31 +236,24 @@ class Trainer:
             )
         self.averages.finish(self.process)
         self.progress.step += 1
-        self._emit_step(tally, rate, norm, time.monotonic() - began)
+        self._emit_step(passed, rate, norm, time.monotonic() - began)
 
-    def _pass_clips(self, tally: _Tally) -> None:
+    def _pass_clips(self, passed: list[Passed]) -> None:
         """Forward and backward, micro-batch by micro-batch: the gradients of this process's share of the step."""
         share = share_of_step(self.recipe, self.progress.step, self.process.rank, self.process.world_size)
         for piece in micro_batches(share, self.progress.micro_batch):
             if self.context.stop_requested():
                 return
             work = partial(self._pass_piece, piece, len(share))
-            passed = run_unless_stopped(work, self.context.stop_requested, self.process.device)
-            if passed is None:
+            result = run_unless_stopped(work, self.context.stop_requested, self.process.device)
+            if result is None:
                 self.has_abandoned_pass = True
                 return
-            names, losses, correct = passed
             self.averages.add(len(piece) / len(share))
-            tally.names += names
-            tally.losses.append(losses)
-            tally.correct.append(correct)
+            passed.append(result)
 
-    def _pass_piece(self, piece: range, num_clips: int) -> tuple[list[str], Tensor, Tensor]:
-        """Load one micro-batch of a step of ``num_clips``, forward and backward.
-
-        Returns:
-            Its clips' names, their losses (B,), and whether each was right (B,).
-        """
+    def _pass_piece(self, piece: range, num_clips: int) -> Passed:
+        """Load one micro-batch of a step of ``num_clips``, forward and backward."""
         assert self.stream is not None
         clips = [next(self.stream) for _ in piece]
         assert [clip.position for clip in clips] == list(piece)
@@ -299,27 +287,18 @@ class Trainer:
             hint="look at these clips, or lower the learning rate; the last checkpoint is from before",
         )
 
-    def _emit_step(self, tally: _Tally, rate: float, norm: float, seconds: float) -> None:
-        means = torch.stack([torch.cat(tally.losses).mean(), torch.cat(tally.correct).float().mean()])
+    def _emit_step(self, passed: list[Passed], rate: float, norm: float, seconds: float) -> None:
+        _, losses, correct = zip(*passed, strict=True)
+        means = torch.stack([torch.cat(losses).mean(), torch.cat(correct).float().mean()])
         self.process.average([means])
         loss, accuracy = means.tolist()
-        now, recipe = self.progress, self.recipe
+        now, steps, size = self.progress, self.recipe.steps, self.recipe.batch_size
         now.smoothed_loss = _smooth(now.smoothed_loss, loss, now.step)
         now.smoothed_accuracy = _smooth(now.smoothed_accuracy, accuracy, now.step)
         self.step_seconds = _smooth(self.step_seconds, seconds, now.step)
-        event = StepDone(
-            step=now.step,
-            steps=recipe.steps,
-            epoch=now.step * recipe.batch_size / len(self.clips),
-            loss=loss,
-            smoothed_loss=now.smoothed_loss,
-            smoothed_accuracy=now.smoothed_accuracy,
-            learning_rate=rate,
-            gradient_norm=norm,
-            clips_per_second=recipe.batch_size / seconds,
-            seconds_left=(recipe.steps - now.step) * self.step_seconds,
-        )
-        self.emit(event)
+        epoch, left = now.step * size / len(self.clips), (steps - now.step) * self.step_seconds
+        smoothed = (now.smoothed_loss, now.smoothed_accuracy)
+        self.emit(StepDone(now.step, steps, epoch, loss, *smoothed, rate, norm, size / seconds, left))
 
     def save(self) -> None:
         """Write a checkpoint, unless this very state has one; the main process decides, and no other waits for it."""

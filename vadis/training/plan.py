@@ -1,19 +1,14 @@
 """From a dataset, a model (or none) and a recipe to one model file: the networks one after the other, then the file.
 
-    RUN/run.json             what the run was asked for; a run asked for otherwise does not go on here
-    RUN/rgb/, RUN/flow/      a training run each: log and checkpoints (see ``run_folder``); RUN/both/ where an
-                             architecture trains both streams as one
-    RUN/videos/              where the recipe makes them itself
-    RUN/curves.png           how they went
-    RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
-
-The last layer is new, unless the model knows the same classes. Everything else is copied from the model, after a
-comparison name by name and shape by shape.
+RUN/run.json             what the run was asked for; a run asked for otherwise does not go on here
+RUN/rgb/, RUN/flow/      a training run each: log and checkpoints; RUN/both/ where both streams are trained as one
+RUN/videos/              where the recipe makes them itself
+RUN/curves.png           how they went
+RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,8 +22,8 @@ from torch import Tensor, nn
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import path_below
 from vadis.datasets.holdout import Division, hold_out
-from vadis.errors import UsageError, what_next
-from vadis.files import temporary_beside
+from vadis.errors import UsageError
+from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inflation import from_imagenet
@@ -47,6 +42,8 @@ from vadis.weights.published import published_name
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
+Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
+States = dict[str, KeptState]  # by run
 VAL_SHARE = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
@@ -67,21 +64,21 @@ class Plan:
     def __post_init__(self) -> None:
         self.dataset.examples("train")
         for label in self.dataset.classes:
-            fault = label_fault(label)
-            if fault is not None:
+            if (fault := label_fault(label)) is not None:
                 message = f"the class {printable(label)} {fault}, so no model can have it"
                 raise UsageError(message, hint="give it another name, in the lists or by renaming its folder")
-        lacking = [stream for stream in self.streams if self.start and stream not in self.start.card.streams]
-        if lacking:
-            raise UsageError(
-                f"the model to begin from has no {lacking[0]} stream", hint="choose other `streams`, or another model"
-            )
+        for stream in self.streams if self.start else ():
+            if self.start and stream not in self.start.card.streams:
+                message = f"the model to begin from has no {stream} stream"
+                raise UsageError(message, hint="choose other `streams`, or another model")
         for recipe in self.recipes.values():
-            fault = _length_fault(self.row, recipe.clip_frames)
-            if fault is not None and self.mode == "full":
+            frames, row = recipe.clip_frames, self.row
+            fits = frames == row.window_frames if row.test_window else frames >= row.min_frames  # convolutional in time
+            if self.mode == "full" and not fits:
+                wanted = row.window_frames if row.test_window else f"at least {row.min_frames}"
                 hint = "leave it out of `changes` and of the recipe's file, or train another architecture"
-                raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}", hint)
-            if recipe.test_window and (self.row.test_window or recipe.test_window < self.row.min_frames):
+                raise UsageError(f"clip_frames must be {wanted}, not {frames}", hint)
+            if recipe.test_window and (row.test_window or recipe.test_window < row.min_frames):
                 hint = "leave it out, or train I3D, which takes windows of any length"
                 raise UsageError(f"test_window cannot be {recipe.test_window} here", hint=hint)
         for run in self.recipes:
@@ -126,23 +123,24 @@ class Plan:
         with its labels (``threshold``, ``otherwise``), what its recipe chose (``test_window``) and how it makes flow
         faster (``crop_first``) were found for its own classes or training, and say nothing about this one.
         """
-        data = {"name": self.dataset.name, "split": self.dataset.split}
-        begun = self.start or self.imagenet
+        row, begun, data = self.row, self.start or self.imagenet, self.dataset
         provenance = {
-            "dataset": data,
+            "dataset": {"name": data.name, "split": data.split},
             "from": begun and {"model": begun.card.name, "sha256": begun.sha256, "published": self.published_start},
             "mode": self.mode if self.start else "scratch",
             "mirror": self.mirrors,
             "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
         }
-        row, window, place = self.row, self.first_recipe.test_window, f"-{data['name']}-split{data['split']}"
-        name = self.architecture if self.start is None else self.start.card.name
+        window, place = self.first_recipe.test_window, f"-{data.name}-split{data.split}"
+        name, architecture, width = self.architecture, self.architecture, self.width
+        if self.start is not None:
+            name, architecture, width = self.start.card.name, self.start.card.architecture, self.start.card.width
         return ModelCard(
             name=self.first_recipe.dataset or name.removesuffix(place) + place,
-            architecture=self.architecture if self.start is None else self.start.card.architecture,
+            architecture=architecture,
             streams=self.streams,
-            labels=self.dataset.classes,
-            width=self.width if self.start is None else self.start.card.width,
+            labels=data.classes,
+            width=width,
             window_frames=window or row.window_frames,
             test_window=window or None,
             short_side=row.short_side,
@@ -174,36 +172,32 @@ class Plan:
         return {**asked, "labels": list(card.labels), **card.provenance}
 
 
-def _length_fault(row: Architecture, frames: int) -> str | None:
-    """Why no training clip of this architecture has so many frames, or None."""
-    if row.test_window is None:  # convolutional in time
-        return f"must be at least {row.min_frames}" if frames < row.min_frames else None
-    return f"must be {row.window_frames}" if frames != row.window_frames else None
-
-
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     """Make ``folder`` the folder of this run, or go on with it, with ``resume`` also for more steps than before.
 
     Raises:
         UsageError: where it holds another run, or anything else.
     """
-    path, wanted = folder / RUN_NAME, json.loads(json.dumps(plan.to_json()))
-    name = printable(str(folder))
-    if not path.exists():
-        refuse_foreign(folder)
-        _write_json(path, wanted)
-        return
-    there = _read_json(path)
-    changed = [key for key in wanted.keys() | there.keys() if there.get(key) != wanted.get(key)]
-    if changed == ["recipes"] and resume and there["recipes"].keys() == wanted["recipes"].keys():
-        changed = [run for run, recipe in wanted["recipes"].items() if recipe_changes(there["recipes"][run], recipe)]
-        changed = ["recipes"] if changed else []
-        if not changed:
-            _write_json(path, wanted)
-    if changed:
-        raise UsageError(f"{name} holds another run: {', '.join(sorted(changed))} differ", "choose another folder")
-    if not resume and any((folder / run).exists() for run in plan.recipes):
-        raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
+    path, name = folder / RUN_NAME, printable(str(folder))
+    text = json.dumps(plan.to_json(), indent=1) + "\n"
+    wanted = json.loads(text)
+    if path.exists():
+        try:
+            with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
+                there = parse_json(path.read_bytes())
+            changed = {key for key in wanted.keys() | there.keys() if there.get(key) != wanted.get(key)}
+            if resume and changed == {"recipes"} and there["recipes"].keys() == wanted["recipes"].keys():
+                recipes = ((there["recipes"][run], recipe) for run, recipe in wanted["recipes"].items())
+                changed = {"recipes"} if any(recipe_changes(*pair) for pair in recipes) else set()
+        except (ValueError, AttributeError) as error:
+            raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
+        if changed:
+            raise UsageError(f"{name} holds another run: {', '.join(sorted(changed))} differ", "choose another folder")
+        if not resume and any((folder / run).exists() for run in plan.recipes):
+            raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
+    refuse_foreign(folder)
+    with os_errors_as(UsageError, f"{name} cannot hold a training run"):
+        write_file(path, text)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -218,34 +212,10 @@ def refuse_foreign(folder: Path) -> None:
         )
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    try:
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-    except OSError as error:
-        message = f"{printable(str(path.parent))} cannot hold a training run: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_json(path.read_bytes())
-    except OSError as error:
-        message = f"{printable(str(path))} cannot be read: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-    except ValueError as error:
-        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
-    return values if isinstance(values, dict) else {}
-
-
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
     Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
-
     Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
 
     Raises:
@@ -292,17 +262,10 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
 
 def train_run(
     run: str, plan: Plan, folder: Path, context: Context, store: FlowStore | None = None
-) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
-    """Train the networks of one run in ``folder/run``; or take them from there, where they have been trained.
+) -> tuple[Outcome, Networks]:
+    """Train the networks of one run in ``folder/run``, or take them from there; raise as ``Trainer.train`` does.
 
-    Args:
-        store: with the flow of all videos, where flow is needed.
-
-    Returns:
-        How the run ended, and each network's tensors, on the CPU.
-
-    Raises:
-        As ``Trainer.train`` does.
+    ``store`` has the flow of all videos, where flow is needed. Returns how the run ended, and the tensors on the CPU.
     """
     recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
     clips = partial(clips_of, plan, run, store=store)
@@ -316,7 +279,7 @@ def train_run(
         data_sha256=list_sha256(plan.dataset, (*division.train, *division.val)),
         context=context,
     )
-    return trainer.train(), {name: tensors_of(network) for name, network in networks.items()}
+    return trainer.train(), tensors_of(networks)
 
 
 def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, store: FlowStore | None) -> VideoClips:
@@ -338,9 +301,11 @@ def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, 
     )
 
 
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return all tensors of a network, on the CPU."""
-    return {key: value.detach().cpu() for key, value in network.state_dict().items()}
+def tensors_of(networks: Mapping[str, nn.Module]) -> Networks:
+    """Return all tensors of networks, on the CPU."""
+    return {
+        name: {key: value.detach().cpu() for key, value in each.state_dict().items()} for name, each in networks.items()
+    }
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
@@ -353,11 +318,7 @@ def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
 
 
 def save(
-    folder: Path,
-    plan: Plan,
-    networks: Mapping[str, Mapping[str, Tensor]],
-    states: Mapping[str, KeptState],
-    metrics: Mapping[str, Any] | None = None,
+    folder: Path, plan: Plan, networks: Networks, states: States, metrics: Mapping[str, Any] | None = None
 ) -> None:
     """Write the model file; its provenance says which state of each run it holds, and ``metrics`` where there are any.
 

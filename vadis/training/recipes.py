@@ -18,9 +18,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from vadis.errors import UsageError, what_next
+from vadis.errors import UsageError
+from vadis.files import os_errors_as
 from vadis.parsing import encoding_of, parse_json, parse_toml
 from vadis.results import printable
 
@@ -69,26 +70,21 @@ class Recipe:
         return {**asdict(self), "milestones": [list(pair) for pair in self.milestones]}
 
 
-_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("batch_size micro_batch steps plateau_patience clip_frames", lambda value: value >= 1, "at least 1"),
-    (
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "at least 1": ("batch_size micro_batch steps plateau_patience clip_frames", lambda value: value >= 1),
+    "not negative, and finite": (
         "validate_every plateau_drops seed test_window videos plateau_improvement weight_decay",
         lambda value: 0 <= value < math.inf,
-        "not negative, and finite",
     ),
-    (
-        "momentum dropout batch_norm_decay brightness contrast saturation",
-        lambda value: 0 <= value < 1,
-        "in [0, 1)",
-    ),
-    ("width", lambda value: 1 / 64 <= value <= 4, "between 1/64 and 4"),
-    ("plateau_factor", lambda value: value > 1, "greater than 1"),
-    ("learning_rate", lambda value: 0 < value < math.inf, "positive and finite"),
-)
+    "in [0, 1)": ("momentum dropout batch_norm_decay brightness contrast saturation", lambda value: 0 <= value < 1),
+    "between 1/64 and 4": ("width", lambda value: 1 / 64 <= value <= 4),
+    "greater than 1": ("plateau_factor", lambda value: value > 1),
+    "positive and finite": ("learning_rate", lambda value: 0 < value < math.inf),
+}
 
 
 def _fault(recipe: Recipe) -> str | None:
-    for names, is_allowed, wanted in _RANGES:
+    for wanted, (names, is_allowed) in _RANGES.items():
         for name in names.split():
             if not is_allowed(getattr(recipe, name)):
                 return f"{name} must be {wanted}, not {getattr(recipe, name)}"
@@ -128,38 +124,30 @@ _UCF101_SCRATCH = replace(
 )
 
 
-class _Share(NamedTuple):
-    """What one device takes of a step, for the architectures (a) to (d)."""
-
-    clips: int
-    devices: int  # (paper) on Kinetics: 64 for the 3D networks, 32 for the others
-    clip_frames: int  # (paper) table 1
-
-
-_SHARES = {
-    "lstm": _Share(6, 32, 125),  # clips: (ours) 150 images at once
-    "c3d": _Share(15, 64, 16),  # clips: (paper) section 2.2, 15 per GPU
-    "two-stream": _Share(12, 32, 10),  # clips: (ours)
-    "fused": _Share(6, 64, 50),  # clips: (ours) 30 images and 30 stacks at once
+_SHARES = {  # clips that a device takes at once; devices, (paper) on Kinetics; (paper) table 1: frames of a clip
+    "lstm": (6, 32, 125),  # clips: (ours) 150 images at once
+    "c3d": (15, 64, 16),  # clips: (paper) section 2.2, 15 per GPU
+    "two-stream": (12, 32, 10),  # clips: (ours)
+    "fused": (6, 64, 50),  # clips: (ours) 30 images and 30 stacks at once
 }
 
 
-def _others(architecture: str, share: _Share) -> Iterator[Recipe]:
-    """The recipes of an architecture whose code was not published: the paper's rule on every dataset."""
-    scratch, tuned = (
-        replace(each, micro_batch=share.clips, clip_frames=share.clip_frames) for each in (_UCF101_SCRATCH, _UCF101)
-    )
+def _others(architecture: str, clips: int, devices: int, clip_frames: int) -> Iterator[Recipe]:
+    """Yield the recipes of an architecture whose code was not published: the paper's rule on every dataset."""
     yield replace(
-        scratch,  # (ours) its first rate: the paper tuned it on Kinetics' validation set, and does not tell it
+        _UCF101_SCRATCH,  # (ours) its first rate: the paper tuned it on Kinetics' validation set, and does not tell it
         name=f"{architecture}-kinetics",
-        batch_size=share.clips * share.devices,
+        batch_size=clips * devices,
+        micro_batch=clips,
         steps=110_000,  # (paper)
         validate_every=5_000,  # (ours)
+        clip_frames=clip_frames,
     )
-    for recipe in (tuned, scratch):
+    for recipe in (_UCF101, _UCF101_SCRATCH):
         for dataset in ("ucf101", "hmdb51", "folder"):
             name = f"{architecture}-{recipe.name.replace('ucf101', dataset)}"
-            yield replace(recipe, name=name, batch_size=16 * share.clips, scales=dataset == "folder")
+            sized = replace(recipe, batch_size=16 * clips, micro_batch=clips, clip_frames=clip_frames)
+            yield replace(sized, name=name, scales=dataset == "folder")
 
 
 _UCF101_FIXED = Recipe(  # the paper does not say how the last layer alone was trained
@@ -197,13 +185,8 @@ RECIPES: dict[str, Recipe] = {
         _KINETICS_RGB,
         name="kinetics-flow",
         steps=155_000,  # (code) a second cycle
-        milestones=(  # (code) 1e-3 comes 3.5 k steps earlier than for RGB
-            (97_000, 1e-2),
-            (104_500, 1e-3),
-            (115_000, 1e-1),
-            (140_000, 1e-2),
-            (150_000, 1e-3),
-        ),
+        # (code) 1e-3 comes 3.5 k steps earlier than for RGB
+        milestones=((97_000, 1e-2), (104_500, 1e-3), (115_000, 1e-1), (140_000, 1e-2), (150_000, 1e-3)),
     ),
     "ucf101": _UCF101,
     "hmdb51": replace(_UCF101, name="hmdb51"),  # (paper) one protocol for both
@@ -215,7 +198,7 @@ RECIPES: dict[str, Recipe] = {
     "folder-scratch": replace(_UCF101_SCRATCH, name="folder-scratch", scales=True),
     "folder-fixed": replace(_UCF101_FIXED, name="folder-fixed", scales=True),
     "camera-motion": _CAMERA_MOTION,
-    **{recipe.name: recipe for row in _SHARES.items() for recipe in _others(*row)},
+    **{recipe.name: recipe for name, shares in _SHARES.items() for recipe in _others(name, *shares)},
 }
 
 STEPS_PER_EPOCH = 4  # (ours) of small datasets; UCF-101's 9,537 clips make 99
@@ -276,12 +259,7 @@ def _nearest(name: str, known: Mapping[str, object]) -> str:
     return f"{guess}one of {', '.join(known)}"
 
 
-_WANTED: dict[object, str] = {
-    str: "it is a word",
-    int: "it is a whole number",
-    float: "it is a number",
-    bool: "it is true or false",
-}
+_WANTED: dict[object, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _parse(name: str, kind: object, value: object) -> Any:
@@ -301,7 +279,7 @@ def _parse(name: str, kind: object, value: object) -> Any:
             return tuple((int(step), float(rate)) for step, rate in parsed)
     except (ValueError, TypeError, OverflowError):
         pass
-    raise UsageError(f"{name} cannot be {value!r}", hint=_WANTED.get(kind, "it is a list such as [[97000, 0.01]]"))
+    raise UsageError(f"{name} cannot be {value!r}", f"it is {_WANTED.get(kind, 'a list such as [[97000, 0.01]]')}")
 
 
 def default_recipe(architecture: str, dataset: str, run: str, mode: str) -> str:
@@ -359,13 +337,12 @@ def choose_recipes(
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    what = f"the recipe {printable(str(path))} cannot be read"
     try:
-        content = path.read_bytes()
+        with os_errors_as(UsageError, what):
+            content = path.read_bytes()
         encoding, start = encoding_of(content)
         return parse_toml(content[start:].decode(encoding))
-    except OSError as error:
-        message = f"the recipe {printable(str(path))} cannot be read: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
     except ValueError as error:  # TOML's and UTF-8's
         hint = "write one field = value in a line, such as steps = 500; words stand in quotes"
-        raise UsageError(f"the recipe {printable(str(path))} cannot be read as TOML: {error}", hint) from error
+        raise UsageError(f"{what} as TOML: {error}", hint) from error

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import DISK_ERRORS, temporary_beside
+from vadis.files import DISK_ERRORS, write_atomic
 from vadis.results import printable
 
 if TYPE_CHECKING:
@@ -79,15 +79,15 @@ def video_file(
     import av
 
     try:
-        with temporary_beside(path) as (temporary, file):
-            with av.open(f"file:{temporary.absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
-                writer = _Writer(container, size, fps, pixel_aspect, colours, encoding)
-                if sound is not None:
-                    writer.add_sound(sound, zero_seconds)
-                yield writer.write
-                writer.finish()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        with (
+            write_atomic(path) as file,
+            av.open(f"file:{Path(file.name).absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container,
+        ):
+            writer = _Writer(container, size, fps, pixel_aspect, colours, encoding)
+            if sound is not None:
+                writer.add_sound(sound, zero_seconds)
+            yield writer.write
+            writer.finish()
     except (OSError, av.FFmpegError) as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         message = f"{printable(str(path))} cannot be written: {reason}"

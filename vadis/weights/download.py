@@ -17,7 +17,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from vadis.errors import UnreachableError, WeightsError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.video.metadata import network_patience
 from vadis.weights import cache, http_get
 from vadis.weights.cache import Notify, git_blob_id, sha256_of, write_error
@@ -186,10 +186,8 @@ def _download(errand: _Errand) -> int:
     """
     path = cache.download_path(errand.file)
     try:
-        with temporary_beside(path) as (temporary, stream):
-            _receive_from_any(errand, _Part(temporary, stream))
-            os.fsync(stream.fileno())
-            temporary.replace(path)
+        with write_atomic(path) as stream:
+            _receive_from_any(errand, _Part(Path(stream.name), stream))
             return stream.tell()
     except OSError as error:
         raise write_error(path, errand.file.size, error) from error

@@ -8,7 +8,7 @@ import torch
 
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError, what_next
-from vadis.files import temporary_beside
+from vadis.files import write_atomic, write_file
 from vadis.models import Model, ModelCard
 from vadis.weights import cache
 from vadis.weights.cache import Notify, write_error
@@ -164,13 +164,10 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
     provenance = published.provenance(published.files)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
     try:
-        with temporary_beside(path) as (temporary, _):
-            convert(sources, temporary, name=name, provenance=provenance)
-            sha256 = load_model_file(temporary).sha256
-            temporary.replace(path)
-        with temporary_beside(cache.stamp_path(path)) as (temporary, stream):
-            stream.write(f"{sha256}  {path.name}\n".encode("ascii"))
-            temporary.replace(cache.stamp_path(path))
+        with write_atomic(path) as file:
+            convert(sources, Path(file.name), name=name, provenance=provenance)
+            sha256 = load_model_file(Path(file.name)).sha256
+        write_file(cache.stamp_path(path), f"{sha256}  {path.name}\n")
     except OSError as error:
         raise write_error(path, published.num_bytes, error) from error
 

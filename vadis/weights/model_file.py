@@ -11,7 +11,6 @@ damaged one.
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from vadis.device import resolve_device
 from vadis.errors import WeightsError, what_next
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.preprocessing import FLOW_BOUND
@@ -67,12 +66,9 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     _check_tensors(path, card, found)
     head, body = _with_card(safetensors.torch.save(found), card)
     try:
-        with temporary_beside(path) as (temporary, stream):
+        with write_atomic(path) as stream:
             stream.write(head)
             stream.write(body)
-            stream.flush()
-            os.fsync(stream.fileno())
-            temporary.replace(path)
     except OSError as error:
         raise write_error(path, len(head) + len(body), error) from error
     digest = hashlib.sha256(head)

@@ -7,7 +7,6 @@ before it was interrupted.
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,7 @@ from vadis.datasets.camera.paths import CLASSES, draw_path
 from vadis.datasets.camera.scenes import draw_scene
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.encoder import load_opencv, video_file
@@ -134,11 +133,7 @@ def _claim(root: Path, amount: Amount) -> None:
             if parse_json(path.read_bytes()) != wanted:
                 raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
             return
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(wanted).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        write_file(path, json.dumps(wanted) + "\n")
     except OSError as error:
         raise VadisError(f"{shown} does not take videos: {error.strerror}", what_next(error.errno)) from error
     except ValueError as error:
