@@ -18,17 +18,7 @@ from vadis.datasets.scan import Tree, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
 
-__all__ = [
-    "ALLOWED_MISSING",
-    "DATASETS",
-    "MADE_HERE",
-    "Dataset",
-    "DatasetKind",
-    "Example",
-    "Problems",
-    "find_dataset",
-    "make_dataset",
-]
+__all__ = ["DATASETS", "Dataset", "DatasetKind", "Example", "Problems", "find_dataset", "make_dataset"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class DatasetKind:
     """How one dataset lies on disk."""
 
     summary: str  # one line for a person
-    detect: Callable[[Tree], bool]  # whether a tree looks like this dataset
+    detect: Callable[[Tree], object]  # whether a tree looks like this dataset
     read: Callable[[Tree, Request], Dataset]
     looked_for: str  # what ``detect`` goes by, in words
     num_splits: int = 1  # official splits, numbered from 1
@@ -62,7 +52,7 @@ DATASETS: dict[str, DatasetKind] = {
     ),
     "kinetics": DatasetKind(
         "Kinetics-400, -600 or -700: clips of YouTube videos, and lists of them",
-        published.is_kinetics,
+        published.clip_lists,
         published.read_kinetics,
         "a list with the columns label, youtube_id, time_start, time_end, or of <class>/<id>_<start>_<end>",
     ),
@@ -79,11 +69,11 @@ MADE_HERE = ("camera-motion",)
 
 
 def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """Write what is missing of a dataset in ``MADE_HERE`` under ``root``; ``find_dataset`` reads it.
+    """Write what is missing of a dataset in ``MADE_HERE`` under ``root``, a folder of its own.
 
     Args:
         name: one of ``MADE_HERE``.
-        root: a folder of its own.
+        root: where ``find_dataset`` will read it.
         videos: of each class, in all splits.
         seed: of everything random in them.
         progress: called with the videos that are there, and all that will be.

@@ -4,23 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from vadis.datasets import scan
 from vadis.datasets.checks import Listed, Lists, assemble, nearest, refuse_missing
 from vadis.datasets.dataset import Dataset, Request, class_key
 from vadis.datasets.lists import Rows, first_form, is_named, rows_alike
-from vadis.datasets.scan import (
-    SPLIT_NAMES,
-    Tree,
-    columns_of,
-    folder_of,
-    is_no_class,
-    is_replacement,
-    is_text,
-    name_of,
-    read_lines,
-    read_table,
-    split_of_list,
-    stem_of,
-)
+from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, is_replacement, name_of, read_lines, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels
@@ -190,14 +178,9 @@ _CLIP_LINE = re.compile(r"(?:(?P<folder>.*)/)?(?P<file>[\w-]{11}_\d+_\d+)(?:\.\w
 _CLIP = re.compile(r"(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})")
 
 
-def is_kinetics(tree: Tree) -> bool:
-    """Return whether a list of clips is there."""
-    return bool(_clip_lists(tree))
-
-
 def read_kinetics(tree: Tree, request: Request) -> Dataset:
     """Return the clips of all lists that are there, of splits that have lists, labels and files."""
-    forms = _clip_lists(tree)
+    forms = clip_lists(tree)
     if not forms:
         message = "(looked for a CSV with the columns label, youtube_id, time_start, time_end)"
         hint = f"put {KINETICS_SOURCE} into it; folders of classes without lists are the dataset 'folder'"
@@ -230,19 +213,19 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
     return assemble(Lists("kinetics", classes, lines, key, unused, notes), tree, request)
 
 
-def _clip_lists(tree: Tree) -> dict[str, str]:
+def clip_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of clips in a tree: path → key of ``CLIP_LISTS``."""
     tables = (path for path in tree.lists if path.lower().endswith((".csv", ".tsv")) or _says_split(path))
-    forms = {path: first_form(path, CLIP_LISTS) for path in tables if is_text(path)}
+    forms = {path: first_form(path, CLIP_LISTS) for path in tables if scan.is_text(path)}
     return {path: form for path, form in forms.items() if form is not None}
 
 
 def _with_header(path: str) -> Rows:
     """Read ``label,youtube_id,time_start,time_end,split``, with that as the first line."""
-    delimiter = next((each for each in ",\t" if set(columns_of(path, each)) >= _COLUMNS), None)
+    delimiter = next((each for each in ",\t" if set(scan.columns_of(path, each)) >= _COLUMNS), None)
     if delimiter is None:
         raise ValueError
-    return read_table(path, delimiter)
+    return scan.read_table(path, delimiter)
 
 
 def _with_times(path: str) -> Rows:
@@ -267,7 +250,7 @@ def _with_names(path: str) -> Rows:
         if match is None or clip is None:
             raise ValueError
         label = _checked_label(match["label"] or name_of(match["folder"] or ""))
-        if is_no_class(label):
+        if scan.is_no_class(label):
             raise ValueError
         yield place, {**clip.groupdict(), "label": label}
 
@@ -311,7 +294,7 @@ def _split_in(stem: str) -> str:
 
     DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
     """
-    return split_of_list(stem.lower().replace("holdout", "")) or stem
+    return scan.split_of_list(stem.lower().replace("holdout", "")) or stem
 
 
 def _classes(labels: set[str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -2,9 +2,6 @@
 
 Each folder is listed once, and no single file is looked at: Kinetics has 240,000 files and often lies on a network
 disk. So a video is a video by its name; whether it can be read is found out by the reader.
-
-``FOLDER_LAYOUTS`` has one row for each arrangement of folders that is read. A name that says a split ("train",
-"videos_val", "test_256") or nothing but a container ("videos", "clips") is never a class.
 """
 
 import csv
@@ -89,17 +86,14 @@ def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None
 
 
 def _scan_folder(top: str, called: str) -> Tree:
-    """List every folder once: a link in a circle, or a second link to the same folder, is not followed.
-
-    A folder is known again by its real path; some file systems give several folders one inode number.
-    """
+    """List every folder once: a link in a circle, or a second link to the same folder, is not followed."""
     if not Path(top).is_dir():
         what = "is not a folder" if Path(top).exists() else "does not exist"
         raise UsageError(f"the {called} {printable(top)} {what}", "name the folder that holds it")
     top = top.rstrip(os.sep) or os.sep
     files: dict[str, list[str]] = {kind: [] for kind in _ENDINGS}
     folders, unreadable, refusal = list[str](), list[str](), None
-    pending, visited = [(top, os.path.realpath(top), 0)], set[str]()
+    pending, visited = [(top, os.path.realpath(top), 0)], set[str]()  # some file systems share one inode number
     while pending:
         folder, real, depth = pending.pop()
         if real in visited:
@@ -238,8 +232,8 @@ def _words(name: str) -> list[str]:
     return [part for word, match in matches for part in (match.groups() if match else (word,))]
 
 
-# Layouts of folders
-
+# Layouts of folders. A name that says a split ("train", "videos_val", "test_256") or nothing but a container ("videos",
+# "clips") is never a class.
 # The names on the way from the root to a folder → the split and the class of what lies in it, if it has one.
 Placing = Callable[[tuple[str, ...]], tuple[str, str] | None]
 
@@ -302,10 +296,7 @@ def folder_layout(tree: Tree) -> Placing:
 
 
 def _no_classes(names: Iterable[str]) -> set[str]:
-    """Return the names of splits and containers, and those that differ from another in nothing but a split.
-
-    Of the last are sthv2_train and sthv2_val; "training dog" alone is a class.
-    """
+    """Return the names of splits and containers, and those that nothing but a split tells apart: my_train, my_val."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}  # the other words → name → split
     for name in names:
         if split := split_of_list(name):
@@ -337,10 +328,7 @@ def _refuse_twin_splits(folders: Iterable[tuple[str, ...]]) -> None:
 
 
 def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> None:
-    """Refuse folders of the same names in all class folders, where the classes may be a level deeper.
-
-    ``session1/run/a.mp4, session2/run/b.mp4``: run is the class, though session1 lies at its place.
-    """
+    """Refuse folders of the same names in all class folders: in session1/run, session2/run the class may be run."""
     inside: dict[str, set[str]] = {}  # by class: the folders in it; "" where videos lie right in it
     for names in folders:
         if len(names) > level:
