@@ -92,7 +92,6 @@ def find_dataset(
     *,
     lists: str | os.PathLike[str] | None = None,
     allow_missing: float = ALLOWED_MISSING,
-    needs: tuple[str, ...] | None = None,
 ) -> Dataset:
     """Return the dataset that lies in a folder; each folder is listed once, and no file is opened but lists.
 
@@ -102,11 +101,9 @@ def find_dataset(
         split: the number of the official split.
         lists: a folder with the official lists, if they are not under ``root``.
         allow_missing: the share of a split's files in [0, 1] from which on it is an error that they are missing.
-        needs: the splits that will be used, each of which must be there; None checks all that are.
 
     Raises:
-        UsageError: nothing or several datasets recognised, no such split, or lists and files that would falsify a
-            result (see ``checks``).
+        UsageError: nothing or several datasets recognised, no such split, or what would falsify a result (``checks``).
     """
     if not 0 <= allow_missing <= 1:
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"
@@ -117,12 +114,9 @@ def find_dataset(
         raise UsageError(f"unknown dataset {printable(name)!r}", hint)
     tree = scan_tree(root, lists)
     try:
-        dataset = _read(tree, name or _detected(tree), Request(split, allow_missing, needs))
+        return _read(tree, name or _detected(tree), Request(split, allow_missing))
     except UsageError as error:
         raise with_unpacking(error, tree) from error
-    for each in needs or ():
-        dataset.examples(each)
-    return dataset
 
 
 def _read(tree: Tree, name: str, request: Request) -> Dataset:

@@ -83,7 +83,7 @@ PACKED = {
 
 
 def packed_videos(tree: Tree) -> tuple[str, str] | None:
-    """Return the files of a tree in which videos are packed, in words, and how to unpack them; None if there are none."""
+    """Return the files of a tree in which videos are packed, in words, and how to unpack them; None without any."""
     paths = tree.packed or (() if tree.videos else tree.pictures)  # beside videos pictures are previews
     rows = PACKED.items()
     names = [next(n for n, row in rows if path.lower().endswith(row.endings) and row.condition(path)) for path in paths]

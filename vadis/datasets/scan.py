@@ -76,10 +76,11 @@ def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None
     """
     top, endings = os.fspath(root), _ENDINGS["lists"]
     if top.lower().endswith(endings) and Path(top).is_file():
-        beside: list[str] = []
+        beside = list[Path]()
         with suppress(OSError):
-            beside = [str(path) for path in sorted(Path(top).parent.iterdir()) if path.name.lower().endswith(endings)]
-        return Tree(folder_of(top) or ".", lists=(top,), beside=tuple(path for path in beside if path != top))
+            others = (each for each in sorted(Path(top).parent.iterdir()) if each != Path(top))
+            beside = [each for each in others if each.name.lower().endswith(endings)]
+        return Tree(folder_of(top) or ".", lists=(top,), beside=tuple(map(str, beside)))
     tree = _scan_folder(top, "dataset")
     extra = () if lists is None else _scan_folder(os.fspath(lists), "folder of lists").lists
     return replace(tree, lists=extra + tree.lists)
