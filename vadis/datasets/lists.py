@@ -103,11 +103,10 @@ def _cells_between(delimiter: str) -> Callable[[str], Rows]:
         for place, cells in scan.read_rows(path, delimiter):
             if len(cells) < 2 or not is_video_name(cells[0]):
                 raise ValueError
-            label = " ".join(cells[1:])
-            if len(cells) > 2 and not _NUMBERS.fullmatch(label):
-                hint = "path and label; a label with commas goes between quotation marks"
-                raise UsageError(f"{place} has {len(cells)} cells instead of 2", hint)
-            yield place, {"path": cells[0], "label": label}
+            if len(cells) > 2:
+                message = f"{place} has {len(cells)} cells instead of 2: {printable(' '.join(cells[1:]))} as its label"
+                raise UsageError(message, "write path and label; a label with commas goes between quotation marks")
+            yield place, {"path": cells[0], "label": cells[1]}
 
     return rows
 

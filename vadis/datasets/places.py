@@ -49,7 +49,7 @@ class VideoFinder:
                 self._by_tail.setdefault(tail, []).append(relative)
 
     def find(self, path: str, rows: Sequence[Row]) -> Iterable[tuple[Row, str | None]]:
-        """Return each row of one split in the list at ``path`` and its file; paths that fit several files are refused."""
+        """Return each row of one split in the list at ``path`` and its file; paths that fit several are refused."""
         files = self._find(path, [_normal(row.path) for row in rows], rows[0])
         return [(row, file or self._elsewhere(path, row.path)) for row, file in zip(rows, files, strict=True)]
 
