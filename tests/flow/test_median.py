@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from vadis.flow.median import MEDIAN, MEDIAN_PLACE, median_5x5
+from vadis.flow.filters import MEDIAN, MEDIAN_PLACE, median_5x5
 
 
 def test_network_finds_every_median():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vadis.flow.pyramid import level_shapes, resize
+from vadis.flow.filters import level_shapes, resize
 
 
 def test_level_shapes():

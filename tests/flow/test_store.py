@@ -53,11 +53,11 @@ def test_flow_comes_back_within_the_bounds_of_the_table(store, video, instant_fl
 
 def test_any_window_is_the_same_as_in_the_whole(store, video, instant_flow):
     fill(store, video)
-    whole = store.read_codes(video)
+    whole = store.read_levels(video)
     for start, count in [(0, 64), (1, 3), (13, 64), (26, 64), (60, 30), (80, 64), (89, 1)]:
-        assert np.array_equal(store.read_codes(video, start, count), whole[start : start + count])
+        assert np.array_equal(store.read_levels(video, start, count), whole[start : start + count])
     assert store.read(video, 90, 5).shape == (0, 2, *whole.shape[2:])
-    assert np.array_equal(store.read_codes(video, len(whole) - 7), whole[-7:])
+    assert np.array_equal(store.read_levels(video, len(whole) - 7), whole[-7:])
 
 
 def test_real_flow_is_in_step_with_the_frames(store, tmp_path):
@@ -244,7 +244,7 @@ def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))
     code = """
-store, record = FlowStore(root), build_store.record
+store, record = FlowStore(root), build_store.write_mjpeg
 def killed_in_the_second(path, chunks):
     for num_frames in record(path, chunks):
         yield num_frames
@@ -252,7 +252,7 @@ def killed_in_the_second(path, chunks):
             while not store.has(videos[0]):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-build_store.record = killed_in_the_second
+build_store.write_mjpeg = killed_in_the_second
 compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
@@ -264,8 +264,8 @@ compute(print)
 
 
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
-    record = build_store.record
-    monkeypatch.setattr(build_store, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
+    record = build_store.write_mjpeg
+    monkeypatch.setattr(build_store, "write_mjpeg", lambda path, chunks: (count + 1 for count in record(path, chunks)))
     with pytest.raises(VadisError, match=containing(store.root)):
         fill(store, video)
     assert not store.has(video)

@@ -2,12 +2,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadis.flow.store import BOUND, STEPS, decoded, encoded
+from vadis.flow.store import BOUND, STEPS, dequantize, quantize
 
 
 def back_and_forth(values):
     flow = np.asarray(values, np.float32).reshape(1, 1, 1, -1).repeat(2, axis=1)  # (1, 2, 1, W)
-    return decoded(encoded(flow)).reshape(2, -1)[0]
+    return dequantize(quantize(flow)).reshape(2, -1)[0]
 
 
 @given(st.lists(st.floats(-BOUND, BOUND, width=32), min_size=1, max_size=50))
@@ -25,13 +25,13 @@ def test_what_stands_still_stays_still_and_the_bound_is_kept():
 
 
 def test_every_byte_has_a_meaning_within_the_bound():
-    assert np.abs(decoded(np.arange(256, dtype=np.uint8))).max() == BOUND
+    assert np.abs(dequantize(np.arange(256, dtype=np.uint8))).max() == BOUND
 
 
 def test_dx_lies_above_dy():
     flow = np.zeros((3, 2, 4, 5), np.float32)
     flow[:, 0], flow[:, 1] = 20, -20
-    codes = encoded(flow)
+    codes = quantize(flow)
     assert codes.shape == (3, 8, 5)
     assert set(codes[:, :4].ravel()) == {255}
     assert set(codes[:, 4:].ravel()) == {1}

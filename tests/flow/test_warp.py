@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from vadis.flow.warp import BORDER, CHANNELS, row_work, sample_row, with_gradients
+from vadis.flow.filters import BORDER, CHANNELS, row_work, sample_row, with_gradients
 
 HEIGHT, WIDTH, PADDED = 21, 29, 32
 

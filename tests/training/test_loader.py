@@ -14,7 +14,7 @@ from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow.build_store import compute_flow
-from vadis.flow.store import FlowStore, decoded
+from vadis.flow.store import FlowStore, dequantize
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
 from vadis.training.loader import Jitter, Part, VideoClips, drawn, packed, part_of, unpacked
@@ -377,7 +377,7 @@ def test_what_cannot_be(videos):
 def test_bytes_are_what_a_network_eats():
     """Every level of both streams, as it is and in the mirror, value for value as inference scales it."""
     levels = np.arange(256, dtype=np.uint8).repeat(2 * 3).reshape(1, 2, 3, 256)  # (T, 2, H, W)
-    flow = network_input(decoded(levels), "flow")
+    flow = network_input(dequantize(levels), "flow")
     assert torch.equal(unpacked(packed(levels, "flow", mirror=False)), flow[0])
     assert torch.equal(unpacked(packed(levels, "flow", mirror=True)), STREAMS["flow"].mirror(flow)[0])
     pictures = np.arange(256, dtype=np.uint8).repeat(3 * 3).reshape(1, 3, 256, 3)  # (T, H, W, 3)

@@ -328,7 +328,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path
 
 def test_a_network_that_needs_several_clips_at_once_never_gets_one(tmp_path):
     network = tiny_network()
-    network.least_clips = 2
+    network.min_batch_size = 2
     with pytest.raises(UsageError, match=containing(2)):
         run_tiny(tmp_path / "one", network=network, batch_size=5, micro_batch=2)
     assert run_tiny(tmp_path / "two", network=network, batch_size=4, micro_batch=2, steps=1)[1].step == 1

@@ -29,7 +29,7 @@ def test_without_a_wish_each_network_has_its_own():
 @pytest.mark.parametrize("mode", ["scratch", "full", "fixed"])
 def test_there_is_a_recipe_for_every_cell(architecture, dataset, mode):
     row = MODELS[architecture]
-    for run in row.runs(row.streams):
+    for run in row.training_groups(row.streams):
         name = default_recipe(architecture, dataset, run, mode)
         assert RECIPES[name].clip_frames == row.window_frames or mode == "fixed"
 

@@ -12,9 +12,8 @@ from tests.conftest import SHARED
 from tests.make_model import make_model
 from vadis.weights.catalog import WEIGHTS
 from vadis.weights.convert import from_tensorflow_name
-from vadis.weights.load import load_model
-from vadis.weights.model_file import halve, load_model_file, save_model
-from vadis.weights.published import published_name, tensor_sums
+from vadis.weights.load import load_model, published_name, tensor_sums
+from vadis.weights.model_file import load_model_file, save_fp16, save_model
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def test_other_tensors_and_other_labels_are_others(model, tmp_path: Path) -> Non
         changed = {**states, "rgb": {**states["rgb"], key: states["rgb"][key] + 1e-3}}
         save_model(tmp_path / "other.safetensors", named, changed)
         assert published_name(load_model_file(tmp_path / "other.safetensors")) is None
-    halve(model, tmp_path / "half.safetensors", named)
+    save_fp16(model, tmp_path / "half.safetensors", named)
     assert published_name(load_model_file(tmp_path / "half.safetensors")) is None
     assert published_name(replace(model, card=replace(named, labels=model.card.labels[::-1]))) is None
     assert published_name(replace(model, networks={"rgb": torch.nn.Linear(2, 2)})) is None

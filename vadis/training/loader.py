@@ -30,14 +30,14 @@ from torch import Tensor
 
 from vadis.datasets import Example
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
-from vadis.flow.store import ZERO, FlowStore, decoded
+from vadis.flow.store import ZERO, FlowStore, dequantize
 from vadis.preprocessing import CROP, STREAMS, flow_input, shrunk
 from vadis.results import printable
 from vadis.training.sampler import derived_seed
 from vadis.video.reader import open_video
 from vadis.video.timegrid import GRID_FPS
 
-_FLOW_INPUT = flow_input(decoded(np.arange(256, dtype=np.uint8)).reshape(1, 1, 1, 256)).flatten()  # by level
+_FLOW_INPUT = flow_input(dequantize(np.arange(256, dtype=np.uint8)).reshape(1, 1, 1, 256)).flatten()  # by level
 
 
 def packed(frames: NDArray[np.uint8], stream: str, *, mirror: bool) -> Tensor:
@@ -315,7 +315,7 @@ class VideoClips:
             frames = np.stack(pictures) if pictures else np.empty(0, np.uint8)
             return frames, part.start + len(frames) if end is None else end
         assert self._store is not None
-        codes = self._store.read_codes(path, part.start, part.count)  # (T, 2, H, W)
+        codes = self._store.read_levels(path, part.start, part.count)  # (T, 2, H, W)
         rows, columns = crop_window((codes.shape[3], codes.shape[2]), draw)
         return np.ascontiguousarray(codes[:, :, rows, columns]), part.start + len(codes)
 

@@ -176,7 +176,7 @@ class _Run:
         if not len(self.clips):
             raise UsageError("there are no clips to learn from", hint="give examples of the split train")
         self.share = len(share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
-        self.least = getattr(self.network, "least_clips", 1)  # that it can learn from at once
+        self.least = getattr(self.network, "min_batch_size", 1)  # that it can learn from at once
         if self._fewest_at_once(self.recipe.micro_batch) < self.least:
             raise UsageError(
                 f"this architecture learns from {self.least} clips at once, at least",

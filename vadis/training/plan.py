@@ -29,7 +29,7 @@ from vadis.datasets.holdout import Division, hold_out
 from vadis.errors import UsageError
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
-from vadis.models.inflation import from_imagenet
+from vadis.models.inception import from_imagenet
 from vadis.preprocessing import shrinking
 from vadis.results import printable
 from vadis.training.checkpoint import is_longer, read_json, write_json
@@ -41,8 +41,8 @@ from vadis.training.recipes import Recipe
 from vadis.training.sampler import derived_seed
 from vadis.training.validation import KeptState, Validation, never, validate_clips
 from vadis.weights.labels import label_fault
+from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
-from vadis.weights.published import published_name
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
@@ -56,7 +56,7 @@ class Plan:
 
     Attributes:
         dataset: with a "train" split.
-        recipes: by run, in the order of training: "rgb", "flow", or "both" (see ``Architecture.runs``).
+        recipes: by run, in the order of training: "rgb", "flow", or "both" (see ``Architecture.training_groups``).
         start: the model to begin from, or None for networks made anew.
         architecture: of networks made anew: a key of ``MODELS``.
         streams: of the model to be.
@@ -115,7 +115,7 @@ class Plan:
     @property
     def runs(self) -> dict[str, tuple[str, ...]]:
         """The streams of each training run, by its name; a last layer alone is trained for each network."""
-        return self.row.networks(self.streams) if self.mode == "fixed" else self.row.runs(self.streams)
+        return self.row.networks(self.streams) if self.mode == "fixed" else self.row.training_groups(self.streams)
 
     @property
     def keeps_last_layer(self) -> bool:

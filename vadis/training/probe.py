@@ -73,7 +73,7 @@ def _measured(network: nn.Module, clips: ClipDataset, device: torch.device) -> P
     tensors, label, name = clips.clip(0, 0)
     loaded = time.perf_counter() - began
     learner = copy.deepcopy(network).to(device).train()
-    number = getattr(network, "least_clips", 1)
+    number = getattr(network, "min_batch_size", 1)
     for _ in range(2 if device.type == "cuda" else 1):
         began = time.perf_counter()
         losses, _ = clip_losses(learner, *stack_clips([Clip(0, tensors, label, name)] * number, device))
