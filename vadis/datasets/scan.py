@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from vadis.datasets.dataset import some
 from vadis.errors import UsageError, what_next
+from vadis.files import os_errors_as
 from vadis.parsing import encoding_of, open_text
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -367,15 +368,12 @@ def read_rows(path: str, delimiter: str = ",") -> Iterator[tuple[str, list[str]]
     """
     rows: Iterator[tuple[int, list[str]]]
     try:
-        with open_text(path) as file:
+        with os_errors_as(UsageError, f"the list {printable(path)} cannot be read"), open_text(path) as file:
             reader = csv.reader(file, delimiter=delimiter or ",", skipinitialspace=True)
             rows = ((reader.line_num, cells) for cells in reader) if delimiter else enumerate(([x] for x in file), 1)
             for number, cells in rows:
                 if any(map(str.strip, cells)):
                     yield f"{printable(path)}, line {number},", [cell.strip() for cell in cells]
-    except OSError as error:
-        message = f"the list {printable(path)} cannot be read: {error.strerror}"
-        raise UsageError(message, what_next(error.errno)) from error
     except (csv.Error, UnicodeError) as error:
         raise UsageError(f"the list {printable(path)} cannot be read: {error}", "save it as CSV again") from error
 
