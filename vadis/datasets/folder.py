@@ -42,11 +42,9 @@ def read_folder(tree: Tree, request: Request) -> Dataset:
 
 def _refuse_few_classes(classes: Sequence[str], tree: Tree) -> None:
     if len(classes) < 2:
-        deeper = [
-            f"the class folders may lie deeper: try {printable(f'{tree.root}{os.sep}{label}')}" for label in classes
-        ]
+        deeper = f"the class folders may lie deeper: try {printable('/'.join((tree.root, *classes)))}"
         message = f"{printable(tree.root)} holds {counted(classes, 'class folder')}: two are needed"
-        raise UsageError(message, *(deeper or ["make one for each class"]))
+        raise UsageError(message, deeper if classes else "make one for each class")
 
 
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
@@ -72,10 +70,8 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
         notes.append("the test list has the videos of the validation list; they are read as validation only")
     are_numbers = labels != [row.label for row in rows]
     lists = Lists("folder", classes, lines, os.path.normpath, notes=notes, are_folders_classes=are_numbers)
-    every = [
-        *tree.videos,
-        *(row.file for row in rows if row.file),
-    ]  # a list may call a file otherwise than the scan did
+    # A list may call a file otherwise than the scan did.
+    every = [*tree.videos, *(row.file for row in rows if row.file)]
     files = {os.path.normpath(file): file for file in reversed(every)}
     return assemble(lists, tree, request, files.values())
 
