@@ -4,24 +4,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made", bound="Closable")
+Made = TypeVar("Made", bound=Any)  # with ``close``
 
 _MAX_NOTES = 64  # kept; older ones have lost their interest
 
 
 class Stopped(Exception):
     """Nobody wants the rest."""
-
-
-class Closable(Protocol):
-    """Work in progress that has to be ended."""
-
-    def close(self) -> None:
-        """End it."""
-        ...
 
 
 class Prefetcher(Generic[Item]):
