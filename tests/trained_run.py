@@ -8,9 +8,8 @@ import torch
 
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import Problems
-from vadis.evaluation.metrics import Ranking, measured
+from vadis.evaluation.metrics import Ranking, measure, summarize, write_summary
 from vadis.evaluation.run_index import PUBLISHED
-from vadis.evaluation.summary import summary, write_summary
 from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.training.plan import RUN_NAME, Plan
 from vadis.training.recipe_file import chosen_recipes, default_recipe
@@ -106,14 +105,14 @@ def write_tested(
     labels = labels_of(dataset)
     answers = {True: (labels[0],), False: (labels[1],)}
     found = {
-        column: measured([Ranking(labels[0], answers[number < count]) for number in range(1000)], labels)
+        column: measure([Ranking(labels[0], answers[number < count]) for number in range(1000)], labels)
         for column, count in right.items()
     }
     about = {"dataset": dataset, "split": split, "part": part, "model": model}
     folder.mkdir(parents=True, exist_ok=True)
     write_summary(
         folder,
-        summary(found, labels, **about, failed=0, architecture=architecture, published=known_as(model, published)),
+        summarize(found, labels, **about, failed=0, architecture=architecture, published=known_as(model, published)),
     )
     stamp = (folder / "metrics.json").stat().st_mtime - age_seconds
     os.utime(folder / "metrics.json", (stamp, stamp))

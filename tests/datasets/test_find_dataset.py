@@ -112,9 +112,9 @@ def test_a_summary_is_text_for_a_terminal():
         "  missing: 7 files (3.5%): m0, m1, m2, m3, m4 and 2 more",
         "  in no split: 1 file: u\\xff",
         "  no example: 2 classes: a (val), b (val)",
+        "  more than once, used once: 1 file: d",
         "  folder Archry: no such class; did you mean Archery?",
         "  folder xyz: no such class",
-        "  more than once, used once: 1 file: d",
         "  note: what else there is",
     ]
     assert Problems().lines() == []

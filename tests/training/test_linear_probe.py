@@ -16,7 +16,7 @@ from tests.synthetic import write_video
 from tests.training.stand_in import ALONE
 from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.errors import OutputLockedError, UsageError, VadisError
-from vadis.evaluation import answer
+from vadis.evaluation.predictions import predict_all
 from vadis.models import Model, build_networks
 from vadis.training import linear_probe
 from vadis.training.linear_probe import (
@@ -84,7 +84,7 @@ def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path
         plan = plan_of([example], start, str(tmp_path), model.card.streams)
         store = open_store(tmp_path / str(number), plan)
         assert [error for _, error in compute_features(plan, store, CPU)] == [None]
-        expected = answer(example, model).logits
+        expected = next(predict_all([example], model, jobs=1)).logits
         for stream in model.card.streams:
             last = start.networks[stream].get_submodule("Logits.Conv3d_0c_1x1.conv")
             features = torch.from_numpy(store.rows(stream, [example])).view(1, -1, 1, 1, 1)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from vadis.video.isolated import child
-from vadis.video.isolated.protocol import packed
+from vadis.video.isolated.protocol import pack_message
 
 PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start.pop('path')\n"
@@ -66,29 +66,29 @@ def chatter():
 FAULTS = {f.__name__: f for f in (crash, abort, leave, bug, hang, fill, fill_and_die, chatter)}
 
 FRAMES = {"frames": [1], "first": 0}
-NONSENSE = {
+INVALID = {
     "text": b"\0\0\0\4four",
     "list": b"\0\0\0\2[]",
     "long": b"\xff\xff\xff\xff",
     "deep": (60_000).to_bytes(4, "big") + b"[" * 60_000,
     "nan": b"\0\0\0\x0c" + b'{"end": NaN}',
-    "empty": packed({}),
-    "error": packed({"error": ["no_such_code", "x", None]}),
-    "error-code": packed({"error": [[], "x", None]}),
-    "error-text": packed({"error": ["no_frames", "\x1b[2J", None]}),
-    "no-frames": packed({"frames": [], "first": 0}),
-    "many-frames": packed({"frames": [1] * 100, "first": 0}),
-    "endless-frame": packed({"frames": [10**12], "first": 0}),
-    "frames-of-yesterday": packed({"frames": [1], "first": 7}),
-    "half-a-frame": packed({"frames": [0.5], "first": 0}),
-    "no-facts": packed({"end": None}),
-    "wrong-facts": packed({"end": {"status": "wonderful"}}),
+    "empty": pack_message({}),
+    "error": pack_message({"error": ["no_such_code", "x", None]}),
+    "error-code": pack_message({"error": [[], "x", None]}),
+    "error-text": pack_message({"error": ["no_frames", "\x1b[2J", None]}),
+    "no-frames": pack_message({"frames": [], "first": 0}),
+    "many-frames": pack_message({"frames": [1] * 100, "first": 0}),
+    "endless-frame": pack_message({"frames": [10**12], "first": 0}),
+    "frames-of-yesterday": pack_message({"frames": [1], "first": 7}),
+    "half-a-frame": pack_message({"frames": [0.5], "first": 0}),
+    "no-facts": pack_message({"end": None}),
+    "wrong-facts": pack_message({"end": {"status": "wonderful"}}),
 }
 
 
 def tell(what):
     """What this child is and may do, as the message of an error."""
-    return packed({"error": ["no_frames", what, None]})
+    return pack_message({"error": ["no_frames", what, None]})
 
 
 def answers(request):
@@ -104,7 +104,7 @@ def answers(request):
             kind, _, which = name.partition("_")
             if name in FAULTS and number == 1 + name.count("hang"):
                 FAULTS[name]()
-            yield [NONSENSE[which]] if kind == "nonsense" and number == 1 else parts
+            yield [INVALID[which]] if kind == "invalid" and number == 1 else parts
 
 
 HEAVY = {"torch", "numba", "cv2", "matplotlib", "av", "numpy"}

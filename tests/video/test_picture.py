@@ -1,3 +1,5 @@
+"""From decoded frames to pictures: colours, sizes, turns, pixel aspects, and borders that containers crop off."""
+
 import struct
 from fractions import Fraction
 
@@ -5,8 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from tests.synthetic import write_video
+from tests.video.reading import read, remuxed
 from vadis.errors import VideoError
-from vadis.video.picture import LONGEST_SIDE, SHORT_SIDE, FullSize, Orientation, Scaler, scaled_size
+from vadis.video.picture import LONGEST_SIDE, SHORT_SIDE, Crop, Cropper, FullSize, Orientation, Scaler, scaled_size
+from vadis.video.reader import open_source
 
 # Luma weights of red and blue (ITU-R BT.601, BT.709, BT.2020), and the AVColorSpace numbers that name them.
 MATRICES = {
@@ -213,3 +218,94 @@ def test_display_matrices(matrix):
 def test_rotations_are_counter_clockwise(degrees, quarters):
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     assert np.array_equal(Orientation.from_rotation(degrees).apply(pixels), np.rot90(pixels, quarters))
+
+
+def test_a_pixel_aspect_that_changes_is_followed_from_its_own_frame_on(tmp_path):
+    """MPEG-2 holds a frame back, so the decoder knows the new aspect before the last old frame is out."""
+    path = tmp_path / "a.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        for part, aspect in enumerate((Fraction(16, 15), Fraction(64, 45))):
+            encoder = av.CodecContext.create("mpeg2video", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = 180, 144, "yuv420p"
+            encoder.time_base, encoder.framerate, encoder.sample_aspect_ratio = Fraction(1, 25), Fraction(25), aspect
+            encoder.max_b_frames = 2
+            if part == 0:
+                stream.width, stream.height, stream.pix_fmt = 180, 144, "yuv420p"
+                stream.codec_context.sample_aspect_ratio = aspect
+            for number in range(12):
+                y, x = np.mgrid[:144, :180]
+                disc = ((x - 90) * float(aspect)) ** 2 + (y - 72) ** 2 < 48**2
+                frame = av.VideoFrame.from_ndarray(np.repeat(np.uint8(255) * disc[..., None], 3, 2), format="rgb24")
+                frame.pts, frame.time_base = 12 * part + number, Fraction(1, 25)
+                mux(container, stream, encoder.encode(frame))
+            mux(container, stream, encoder.encode(None))
+    video, frames = read(path)
+    assert len(frames) == 24 and video.facts.flags == ("size_changes",)
+    for frame in frames:
+        white = frame.pixels[..., 0] > 128
+        width, height = (np.ptp(np.flatnonzero(white.any(axis=axis))) for axis in (0, 1))
+        assert width == pytest.approx(height, abs=4), frame.seconds
+
+
+def mux(container, stream, packets):
+    for packet in packets:
+        packet.stream = stream
+        container.mux(packet)
+
+
+BORDER = 16
+
+
+def bordered(num_frames=3):
+    """White pictures of 160 × 96 with black borders above and below."""
+    frames = np.zeros((num_frames, 96, 160, 3), np.uint8)
+    frames[:, BORDER:-BORDER] = 235
+    return frames
+
+
+def clean_aperture(path):
+    """An MP4 file with a clap box, of 160 × 64 pixels in the middle."""
+    write_video(path, frames=bordered(), codec="libx264", options={"crf": "1"})
+    content = bytearray(path.read_bytes())
+    box = struct.pack(">I4s8i", 40, b"clap", 160, 1, 64, 1, 0, 1, 0, 1)
+    kinds = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
+    places = [content.rindex(kind) - 4 for kind in kinds]
+    at = places[-1]
+    end = at + struct.unpack_from(">I", content, at)[0]
+    content[end:end] = box
+    for place in places:
+        struct.pack_into(">I", content, place, struct.unpack_from(">I", content, place)[0] + len(box))
+    path.write_bytes(content)
+    return path
+
+
+def pixel_crop(path):
+    """The same as PixelCrop, as FFmpeg writes it into Matroska."""
+    return remuxed(clean_aperture(path.with_suffix(".mp4")), path)
+
+
+@pytest.mark.parametrize(("write", "name"), [(pixel_crop, "a.mkv"), (clean_aperture, "a.mp4")])
+def test_borders_are_cut_off(tmp_path, write, name):
+    path = write(tmp_path / name)
+    video, frames = read(path)
+    assert video.facts.source_size == (160, 96 - 2 * BORDER)
+    assert video.size == (640, 256)
+    assert all(frame.pixels.min() > 200 for frame in frames)
+    with open_source(path) as source:
+        assert source.size == (160, 64)
+        assert all(frame.pixels.min() > 200 for frame in source.source_frames())
+
+
+def test_borders_as_large_as_the_picture_are_none():
+    frame = av.VideoFrame(160, 96, "rgb24")
+    assert Cropper(Crop(top=48, bottom=48)).crop(frame) is frame
+
+
+def test_frames_of_several_sizes_are_cut():
+    cropper = Cropper(Crop(top=2, left=4, right=8))
+    for width, height in ((160, 96), (64, 48), (160, 96)):
+        frame = av.VideoFrame(width, height, "yuv420p")
+        frame.time_base = Fraction(1, 25)
+        cut = cropper.crop(frame)
+        assert (cut.width, cut.height, cut.format.name) == (width - 12, height - 2, "yuv420p")

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from vadis.video.readahead import Ahead, Stopped, begun_ahead
+from vadis.video.readahead import Prefetcher, Stopped, prefetch
 
 
 def numbers(stop, made=None, error=None):
-    """A function for ``Ahead`` that counts to ``stop``, then raises ``error``; ``made`` gets what was made."""
+    """A function for ``Prefetcher`` that counts to ``stop``, then raises ``error``; ``made`` gets what was made."""
 
     def make(ahead):
         for number in range(stop):
@@ -43,7 +43,7 @@ def settled(made):
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_all_items_in_order(size):
-    ahead = Ahead(numbers(100), size)
+    ahead = Prefetcher(numbers(100), size)
     assert list(ahead.walk()) == list(range(100))
     ahead.close()
 
@@ -51,7 +51,7 @@ def test_all_items_in_order(size):
 @pytest.mark.parametrize("size", [1, 3])
 def test_no_more_is_made_than_wanted(size):
     made = []
-    ahead = Ahead(numbers(100, made), size)
+    ahead = Prefetcher(numbers(100, made), size)
     walk = ahead.walk()
     assert settled(made) == list(range(size + 1))  # so many wait, and one is in hand
     assert next(walk) == 0
@@ -61,7 +61,7 @@ def test_no_more_is_made_than_wanted(size):
 
 
 def test_an_error_comes_after_the_items_before_it():
-    ahead = Ahead(numbers(3, error=ZeroDivisionError("three")), 8)
+    ahead = Prefetcher(numbers(3, error=ZeroDivisionError("three")), 8)
     walk = ahead.walk()
     assert [next(walk) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ZeroDivisionError, match="three"):
@@ -77,7 +77,7 @@ def test_notes_are_heard_in_the_thread_of_who_walks():
             ahead.note(f"making {number}")
             yield number
 
-    ahead = Ahead(make, 1)
+    ahead = Prefetcher(make, 1)
     assert list(ahead.walk(lambda text: heard.append((text, threading.current_thread())))) == [0, 1, 2]
     assert heard == [(f"making {number}", threading.current_thread()) for number in range(3)]
     ahead.close()
@@ -93,7 +93,7 @@ def test_closing_ends_the_generator_in_its_thread():
         finally:
             ended.append(threading.current_thread().name)
 
-    ahead = Ahead(make, 1)
+    ahead = Prefetcher(make, 1)
     next(ahead.walk())
     ahead.close()
     assert ended == ["ahead"]
@@ -113,7 +113,7 @@ def test_closing_stops_long_work_at_its_next_look():
             raise
         yield 0
 
-    ahead = Ahead(make, 1)
+    ahead = Prefetcher(make, 1)
     begun.wait()
     ahead.close()
     assert seen == ["stopped"]
@@ -126,19 +126,19 @@ def test_closing_cancels_what_is_waited_for():
         waiting.wait()
         yield 0
 
-    Ahead(make, 1, cancel=waiting.set).close()
+    Prefetcher(make, 1, cancel=waiting.set).close()
     assert waiting.is_set()
 
 
 def test_closing_twice_and_at_the_end_is_allowed():
-    ahead = Ahead(numbers(1), 1)
+    ahead = Prefetcher(numbers(1), 1)
     assert list(ahead.walk()) == [0]
     ahead.close()
     ahead.close()
 
 
 class Made:
-    """What ``begun_ahead`` begins; keeps count of what is open."""
+    """What ``prefetch`` begins; keeps count of what is open."""
 
     def __init__(self, item, log):
         self.item, self.log = item, log
@@ -162,9 +162,7 @@ def most_open(log):
 def test_items_are_begun_ahead_and_closed_in_order(num, length):
     log = []
     taken = [
-        item
-        for item, made in begun_ahead(lambda item: Made(item, log), range(length), lambda: num)
-        if made.item == item
+        item for item, made in prefetch(lambda item: Made(item, log), range(length), lambda: num) if made.item == item
     ]
     assert taken == list(range(length))
     assert most_open(log) == min(num, length)
@@ -173,7 +171,7 @@ def test_items_are_begun_ahead_and_closed_in_order(num, length):
 @pytest.mark.parametrize("num", [1, 3])
 def test_items_are_taken_no_further_ahead_than_needed(num):
     source = iter(range(10))
-    walk = begun_ahead(lambda item: Made(item, []), source, lambda: num)
+    walk = prefetch(lambda item: Made(item, []), source, lambda: num)
     next(walk)
     assert next(source) == num
     walk.close()
@@ -181,7 +179,7 @@ def test_items_are_taken_no_further_ahead_than_needed(num):
 
 def test_who_leaves_early_leaves_nothing_open():
     log = []
-    walk = begun_ahead(lambda item: Made(item, log), range(10), lambda: 3)
+    walk = prefetch(lambda item: Made(item, log), range(10), lambda: 3)
     next(walk), next(walk)
     walk.close()
     assert most_open(log) == 3
@@ -194,5 +192,5 @@ def test_an_error_of_the_source_comes_after_what_was_begun():
 
     log, taken = [], []
     with pytest.raises(ZeroDivisionError):
-        taken.extend(item for item, _ in begun_ahead(lambda item: Made(item, log), source(), lambda: 3))
+        taken.extend(item for item, _ in prefetch(lambda item: Made(item, log), source(), lambda: 3))
     assert [each for each in log if each[0] == "close"] == [("close", 0), ("close", 1)]

@@ -21,10 +21,10 @@ from tests.matching import containing
 from tests.pages import ROOT, commands
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.inference.classify import classify_many
+from vadis.inference.classify import ClassifyOptions, classify_many, label_videos
 from vadis.video import remote
 from vadis.video.isolated.pool import Decoders
-from vadis.video.remote import FetchingDecoders, Scratch, found_at, refusal, stamp
+from vadis.video.remote import FetchingDecoders, Scratch, expand_url, store_refusal
 from vadis.weights.load import load_model
 
 pytestmark = pytest.mark.integration("moto", "flask", "flask_cors", "s3fs", "aiohttp")
@@ -77,7 +77,7 @@ def store(server, clips, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     post(f"{endpoint}/moto-api/reset")
     s3fs.S3FileSystem.clear_instance_cache()
-    filesystem = remote.store_of("s3://clips/")
+    filesystem = remote.filesystem_of("s3://clips/")
     filesystem.mkdir("clips")
     filesystem.put(f"{clips}/", "clips/", recursive=True)
     filesystem.invalidate_cache()
@@ -97,7 +97,8 @@ def model(tmp_path_factory):
 
 def labelled(paths, model, scratch_bytes=10**9, jobs=2):
     with FetchingDecoders(scratch_bytes, jobs) as decoders:
-        return [each.to_json() for each in classify_many(paths, model, jobs=jobs, decoders=decoders, listed=True)]
+        records = label_videos(paths, ClassifyOptions(model), jobs=jobs, decoders=decoders, listed=True)
+        return [each.to_json() for each in records]
 
 
 def codes(records) -> list[str]:
@@ -106,9 +107,9 @@ def codes(records) -> list[str]:
 
 def test_a_folder_of_a_bucket_is_all_videos_below_it(store):
     names = ["s3://clips/1999/b.mp4", "s3://clips/a.mp4", "s3://clips/broken.mp4", "s3://clips/empty.mp4"]
-    assert found_at("s3://clips/") == names
-    assert found_at("s3://clips/1999/") == names[:1]
-    assert found_at("s3://clips/any.bin") == ["s3://clips/any.bin"]
+    assert expand_url("s3://clips/") == names
+    assert expand_url("s3://clips/1999/") == names[:1]
+    assert expand_url("s3://clips/any.bin") == ["s3://clips/any.bin"]
 
 
 def test_records_are_those_of_the_files_and_nothing_is_left(store, clips, model, tmp_path):
@@ -145,14 +146,14 @@ def test_wrong_credentials(store, model, monkeypatch):
         monkeypatch.delenv(name)
     assert codes(labelled(["s3://clips/a.mp4"], model)) == ["permission_denied"]
     with pytest.raises(VideoError) as error:
-        found_at("s3://clips/")
+        expand_url("s3://clips/")
     assert error.value.code == "permission_denied"
 
 
 def test_a_server_that_is_gone(store, model, monkeypatch):
     import s3fs
 
-    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.RETRY_SECONDS", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     (found,) = labelled(["s3://clips/a.mp4"], model)
@@ -181,24 +182,25 @@ def test_what_the_errors_of_stores_mean():
             self.status = status
 
     meant = {404: "not_found", 403: "permission_denied", 401: "permission_denied", 503: "io_error"}
-    assert {status: refusal(AnsweredError(status)).code for status in meant} == meant
-    assert "TimeoutError" in refusal(TimeoutError()).message
+    assert {status: store_refusal(AnsweredError(status)).code for status in meant} == meant
+    assert "TimeoutError" in store_refusal(TimeoutError()).message
 
 
 def test_only_stores_that_are_known(monkeypatch):
     with pytest.raises(UsageError, match=containing("ftp://example.org/a.mp4")):
-        found_at("ftp://example.org/a.mp4")
+        expand_url("ftp://example.org/a.mp4")
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(VadisError, match=containing("s3://")) as error:
-        found_at("s3://b/a.mp4")
+        expand_url("s3://b/a.mp4")
     assert error.value.hint == "pip install 'vadis[remote]'"
 
 
 def test_a_local_file_is_opened_as_ever(clips, model, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Decoders() as decoders:
-        assert stamp(str(clips / "a.mp4")) == decoders.stamp(str(clips / "a.mp4"))
+    path = str(clips / "a.mp4")
+    with FetchingDecoders(10**9, 1) as fetching, Decoders() as decoders:
+        assert fetching.stamp(path) == decoders.stamp(path)
     assert codes(labelled([str(clips / "a.mp4")], model)) == ["ok"]
 
 

@@ -8,7 +8,7 @@ from tests.video.test_remote import clips, codes, labelled, model
 from vadis.errors import VideoError
 from vadis.inference.classify import classify_many
 from vadis.video import remote
-from vadis.video.remote import found_at, stamp
+from vadis.video.remote import FetchingDecoders, expand_url
 
 __all__ = ["clips", "model"]
 pytestmark = pytest.mark.integration("gcsfs", "gcp_storage_emulator")
@@ -35,7 +35,7 @@ def store(server, clips, tmp_path, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server._api._httpd.server_address[1]}")
     gcsfs.GCSFileSystem.clear_instance_cache()
     server.wipe()
-    filesystem = remote.store_of("gs://clips/")
+    filesystem = remote.filesystem_of("gs://clips/")
     filesystem.mkdir("clips")
     filesystem.put(f"{clips}/", "clips/", recursive=True)
     filesystem.invalidate_cache()
@@ -45,10 +45,10 @@ def store(server, clips, tmp_path, monkeypatch):
 
 def test_a_folder_of_a_bucket_is_all_videos_below_it(store):
     names = ["gs://clips/1999/b.mp4", "gs://clips/a.mp4", "gs://clips/broken.mp4", "gs://clips/empty.mp4"]
-    assert found_at("gs://clips/") == names
-    assert found_at("gs://clips/1999/") == names[:1]
+    assert expand_url("gs://clips/") == names
+    assert expand_url("gs://clips/1999/") == names[:1]
     with pytest.raises(VideoError) as error:
-        found_at("gs://nowhere/")
+        expand_url("gs://nowhere/")
     assert error.value.code == "not_found"
 
 
@@ -64,9 +64,10 @@ def test_records_are_those_of_the_files_and_nothing_is_left(store, clips, model,
 
 
 def test_an_object_is_known_by_its_size_and_its_time(store, clips):
-    found = stamp("gs://clips/a.mp4")
+    with FetchingDecoders(10**9, 1) as decoders:
+        found, again = (decoders.stamp("gs://clips/a.mp4") for _ in range(2))
     assert found.num_bytes == (clips / "a.mp4").stat().st_size
-    assert found == stamp("gs://clips/a.mp4") and found.mtime is not None
+    assert found == again and found.mtime is not None
 
 
 def test_what_cannot_be_had_is_a_record_and_the_others_go_on(store, model):
@@ -77,7 +78,7 @@ def test_what_cannot_be_had_is_a_record_and_the_others_go_on(store, model):
 def test_a_store_that_says_nothing_is_not_waited_for(store, model, monkeypatch):
     import gcsfs
 
-    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.RETRY_SECONDS", ())
     monkeypatch.setattr("vadis.video.remote.SILENT_SECONDS", 0.2)
     monkeypatch.setattr("gcsfs.retry.is_retriable", lambda error: False)  # once is enough here
     gcsfs.GCSFileSystem.clear_instance_cache()

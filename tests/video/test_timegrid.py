@@ -173,7 +173,7 @@ def test_a_sequential_container_goes_by_the_order_of_storage():
 
     def frames():
         for dts, pts in [(0, 2), (1, 1), (4, 5)]:  # packed B-frames put pts out of order; two frames dropped after 1
-            clock.stored(dts)
+            clock.note_stored(dts)
             yield SimpleNamespace(pts=pts)
 
     assert [time for _, time in clock.timed(frames())] == [0, Fraction(1, 25), Fraction(4, 25)]
@@ -184,11 +184,11 @@ def test_a_stored_frame_that_fails_takes_its_place_with_it():
     clock = Clock(Fraction(1, 25), Fraction(1, 25), sequential=True)
 
     def frames():
-        clock.stored(0)
+        clock.note_stored(0)
         yield SimpleNamespace(pts=0)
-        clock.stored(1)
-        clock.lost()
-        clock.stored(2)
+        clock.note_stored(1)
+        clock.drop_stored()
+        clock.note_stored(2)
         yield SimpleNamespace(pts=2)
 
     assert [time for _, time in clock.timed(frames())] == [0, Fraction(2, 25)]

@@ -1,11 +1,11 @@
-"""Frames → chunks → looped, completed, cut into windows. Frames are numbered, so that every policy can be read off."""
+"""Frames → chunks → looped, padded, cut into windows. Frames are numbered, so that every policy can be read off."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from vadis.video.windows import Clip, chunks, completed, looped, num_frames, sliding_windows
+from vadis.video.windows import Clip, chunks, loop_clip, num_frames, pad_clip, sliding_windows
 
 
 def numbered(start: int, stop: int) -> Clip:
@@ -24,8 +24,8 @@ def numbers(clip: Clip) -> list[int]:
 
 
 def test_looped_and_completed() -> None:
-    assert numbers(looped(numbered(0, 3), 8)) == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert numbers(completed(numbered(0, 3), 2)) == [0, 1, 2, 2, 2]
+    assert numbers(loop_clip(numbered(0, 3), 8)) == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert numbers(pad_clip(numbered(0, 3), 2)) == [0, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize(

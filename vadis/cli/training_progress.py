@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vadis.cli.terminal import clock, complain, detail, say, settings, show, stderr_console
+from vadis.cli.terminal import clock, debug, info, settings, show, stderr_console, warn
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -38,14 +38,14 @@ def training_progress(stream: str) -> "Iterator[Callable[[Event], None]]":
                 _tell(stream, event)
         elif not drawn and (now.is_first or time.monotonic() - said >= QUIET_SECONDS):
             said = time.monotonic()
-            say(line(stream, now.step))
+            info(line(stream, now.step))
 
     try:
         with screen or nullcontext():
             yield report
     finally:
         if now.step is not None:
-            say(last_line(stream, now.step, time.monotonic() - began))
+            info(last_line(stream, now.step, time.monotonic() - began))
 
 
 def line(stream: str, event: "StepDone") -> str:
@@ -151,17 +151,17 @@ def _tell(stream: str, event: "Event") -> None:
 
     if isinstance(event, Validated):
         best = ", the best so far" if event.is_best else ""
-        say(
+        info(
             f"{stream} after step {event.step:,}: validation loss {event.loss:.3f}, accuracy {event.accuracy:.1%}{best}"
         )
     elif isinstance(event, Saved):
-        detail(f"{stream} after step {event.step:,}: checkpoint in {show(event.path)}")
+        debug(f"{stream} after step {event.step:,}: checkpoint in {show(event.path)}")
     elif isinstance(event, Resumed):
-        say(f"{stream}: goes on after step {event.step:,}")
+        info(f"{stream}: goes on after step {event.step:,}")
         for path in event.damaged:
-            complain(f"{stream}: the checkpoint {show(path)} is damaged, and was passed over")
+            warn(f"{stream}: the checkpoint {show(path)} is damaged, and was passed over")
     elif isinstance(event, MemoryShort):
-        complain(
+        warn(
             f"{stream}: memory ran out; {event.micro_batch} clips at a time from here on, not "
             f"{event.micro_batch_before}; still {event.batch_size} to a step"
         )

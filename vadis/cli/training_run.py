@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vadis.cli import signals
-from vadis.cli.evaluate import ask_all, tell_part
-from vadis.cli.evaluate_results import keep_metrics, part_to_test, report, table
+from vadis.cli.evaluate import evaluate_model, part_to_test, report, table, warn_of_part
 from vadis.cli.flow import fill
-from vadis.cli.loading import load_quietly
-from vadis.cli.outputs import check_folder_name, explained
+from vadis.cli.loading import load_model
+from vadis.cli.outputs import check_folder_name
 from vadis.cli.signals import Interrupted
-from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
 from vadis.cli.training_options import IMAGENET, Asked
 from vadis.cli.training_progress import training_progress
 from vadis.errors import UsageError
@@ -49,7 +48,7 @@ def run(asked: Asked) -> None:
 
     with joined(asked.device) as process:
         settings.quiet |= not process.is_main
-        say(found.summary())
+        info(found.summary())
         plan = _plan(asked, found, process.world_size)
         if process.is_main:
             begin(asked.output, plan, resume=asked.resume)
@@ -86,9 +85,9 @@ def _find_data(asked: Asked) -> "Dataset":
     found = without_untrained(found)
     part = part_to_test(found)
     if part not in found.splits:
-        say(found.summary())  # which says why nothing could be held out
+        info(found.summary())  # which says why nothing could be held out
     found.examples(part)
-    tell_part(found, part)
+    warn_of_part(found, part)
     return found
 
 
@@ -108,7 +107,7 @@ def _made_here(asked: Asked) -> Path:
         raise UsageError("videos are not made by several processes at once", hint=hint)
     refuse_foreign(asked.output)
     root = asked.output / VIDEOS_NAME
-    say(f"{recipe.dataset}: makes its videos in {show(root)}")
+    info(f"{recipe.dataset}: makes its videos in {show(root)}")
     with video_progress() as bars:
         bar = bars.add_task("videos", total=None)
         make_dataset(
@@ -128,7 +127,11 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
 
     option = "--init" if asked.architecture else "--from"
     chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
-    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline, option=option)
+    start = (
+        None
+        if asked.begins_anew
+        else load_model(asked.start, chosen, "cpu", asked.offline, option=option, announce=False)
+    )
     architecture = asked.architecture or "i3d"
     if start is not None:
         if asked.architecture not in (None, start.card.architecture):
@@ -144,12 +147,14 @@ def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
     runs = row.networks(streams) if asked.mode == "fixed" else row.training_groups(streams)
     recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
     from_imagenet = asked.start == IMAGENET
-    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline, option=option) if from_imagenet else None
+    imagenet = (
+        load_model(IMAGENET_MODEL, None, "cpu", asked.offline, option=option, announce=False) if from_imagenet else None
+    )
     width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
     plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
     if start is not None:
         kept = ", its last layer too: it has these classes" if plan.keeps_last_layer else ""
-        say(f"begins from {show(start.card.name)}{kept}")
+        info(f"begins from {show(start.card.name)}{kept}")
     return plan
 
 
@@ -207,8 +212,8 @@ def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Netwo
 def _tell_division(name: str, plan: "Plan", process: "Process") -> None:
     """Say what a run learns from, and what could not be held out for validation."""
     division = plan.division(name)
-    counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
-    say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
+    counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
+    info("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
 
 
 def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store: "FlowStore | None") -> None:
@@ -223,13 +228,13 @@ def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store:
     step = pace.step_seconds(recipe, process.world_size, asked.workers)
     whole = pace.run_seconds(recipe, len(held_out), process.world_size, asked.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
-    say(
+    info(
         f"{name}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
         f"{clock(whole)} for {recipe.steps:,} steps{early}"
     )
     if process.device.type == "cpu" and plan.start is not None and whole >= LONG_SECONDS:
         num = num_videos(len(plan.dataset.examples("train")))
-        say(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
+        info(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 
 
 def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
@@ -260,7 +265,7 @@ def _kept(run: str, outcome: "Outcome") -> "KeptState":
     """Say which state of a run is kept; raise Interrupted where it was stopped, perhaps by another process's signal."""
     if outcome.kept is None:
         raise Interrupted(outcome.stopped_by)
-    say(f"{run}: kept is {outcome.kept}")
+    info(f"{run}: kept is {outcome.kept}")
     return outcome.kept
 
 
@@ -327,7 +332,7 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
 
     total = len(wanted_examples(plan))
     missing = sum(not store.has(example) for example in wanted_examples(plan))
-    say(f"features of {total:,} videos, {missing:,} of them to be computed, on {process.device}")
+    info(f"features of {total:,} videos, {missing:,} of them to be computed, on {process.device}")
     with signals.deferred(), video_progress() as bars:
         bar = bars.add_task("features", total=total)
         computed = compute_features(plan, store, process.device)
@@ -337,37 +342,28 @@ def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> N
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
-                complain_of(example.path, error.code, error.in_full)
+                warn_of(example.path, error.code, error.in_full)
             elif number == 0 and missing == total > 1:
-                say(f"about {clock((time.monotonic() - began) * total)} for all of them, by the first")
+                info(f"about {clock((time.monotonic() - began) * total)} for all of them, by the first")
 
 
 def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
-    from vadis.evaluation import AnswerFile, settings_of
-    from vadis.evaluation.predictions import ANSWERS_NAME, discard_of_other_model
     from vadis.training.plan import MODEL_NAME, save
     from vadis.weights.model_file import load_model_file
 
     found, folder = plan.dataset, asked.output
     model = load_model_file(folder / MODEL_NAME, device)
-    part = part_to_test(found)
-    with explained(show(folder)):
-        wanted = settings_of(model, found.name, found.split, flip=False, part=part)
-        discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
-        file = AnswerFile(folder / ANSWERS_NAME, wanted, found.root)
-        with signals.deferred():
-            answers = ask_all(found.examples(part), model, file, flip=False)
-        told = {run: kept.to_json() for run, kept in states.items()}
-        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told, published=wanted["published"])
+    told = {run: kept.to_json() for run, kept in states.items()}
+    metrics, summary = evaluate_model(model, found, part_to_test(found), folder, go_on=False, states=told)
     save(folder, plan, networks, states, summary)
-    say(f"the model is {show(folder / MODEL_NAME)}")
+    info(f"the model is {show(folder / MODEL_NAME)}")
     report(table(metrics, _papers(plan, metrics)), summary["failed"])
 
 
 def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     """The paper's top-1 in [0, 1] by column, where it has one for what was done."""
-    from vadis.evaluation import paper_top1
+    from vadis.evaluation.paper_tables import Cell
     from vadis.evaluation.run_index import PUBLISHED
 
     mode = plan.mode if plan.start else "original"
@@ -375,8 +371,6 @@ def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
     imagenet = plan.imagenet is not None if plan.start is None else published
     if imagenet is None:
         return {}
-    found = {
-        column: paper_top1(plan.card.architecture, plan.dataset.name, plan.dataset.split, mode, imagenet, column)
-        for column in columns
-    }
+    architecture, data, split = plan.card.architecture, plan.dataset.name, (plan.dataset.split,)
+    found = {column: Cell(architecture, data, mode, imagenet, column, split).paper for column in columns}
     return {column: share for column, share in found.items() if share is not None}

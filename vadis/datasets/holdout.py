@@ -1,4 +1,4 @@
-"""Training clips that are held out for validation, where a dataset has no split for it; and classes nobody can learn.
+"""Training clips that are held out for validation, where a dataset has no split for it; and classes without any.
 
 A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others. What
 is one recording, only the names of the files say: names that differ in nothing but a trailing number are its pieces
@@ -11,8 +11,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from vadis.datasets.dataset import Dataset, Example, class_key, counted, path_below, some
 from vadis.datasets.scan import is_container, stem_of
@@ -28,18 +29,11 @@ _CAMERA_NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Division:
-    """Training examples divided in two.
+class Division(NamedTuple):
+    """Training examples divided in two, in their order; the notes say what could not be divided, and why."""
 
-    Attributes:
-        learnt: what is learnt from, in the order of the examples.
-        held_out: what is kept for validation.
-        notes: for a person: what could not be divided, and why.
-    """
-
-    learnt: tuple[Example, ...]
-    held_out: tuple[Example, ...]
+    train: tuple[Example, ...]
+    val: tuple[Example, ...]
     notes: tuple[str, ...]
 
 
@@ -52,25 +46,23 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
     """
     groups = _groups(examples, [recording(each, root) for each in examples])
     notes = []
-    if all(name.isalpha() for name in groups) and all(number < 2 for number in _num_groups(groups).values()):
-        alone = _groups(examples, [_path_key(each.path, root) for each in examples])
-        if len(alone) > len(groups):
-            groups = alone
+    num_groups = Counter(label for group in groups.values() for label in {each.label for each in group})
+    if all(map(str.isalpha, groups)) and all(number < 2 for number in num_groups.values()):
+        single = _groups(examples, [_path_key(each.path, root) for each in examples])
+        if len(single) > len(groups):
+            groups = single
             notes.append(
                 "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "
                 "recording may be on both sides; folders train/ and val/ settle it"
             )
-    chosen = _chosen(groups, share)
-    learnt: list[Example] = []
-    held_out: list[Example] = []
-    for example in examples:
-        (held_out if example in chosen else learnt).append(example)
-    without = sorted({each.label for each in learnt} - {each.label for each in held_out})
+    chosen = _choose(groups, share)
+    train = tuple(each for each in examples if each not in chosen)
+    val = tuple(each for each in examples if each in chosen)
+    without = sorted({each.label for each in train} - {each.label for each in val})
     if without:
-        notes.append(
-            f"no clip for validation, because all are of one recording: {counted(without, 'class')}: {some(without)}"
-        )
-    return Division(tuple(learnt), tuple(held_out), tuple(notes))
+        classes = f"{counted(without, 'class')}: {some(without)}"
+        notes.append(f"no clip for validation, because all are of one recording: {classes}")
+    return Division(train, val, tuple(notes))
 
 
 def recording(example: Example, root: str) -> str:
@@ -78,16 +70,12 @@ def recording(example: Example, root: str) -> str:
     stem = stem_of(example.path)
     name = _CUT_TIMES.sub("", stem)
     name = _TRAILING_NUMBER.sub("", stem) if name == stem else name
-    has_name = any(character.isalpha() for character in name) and not _CAMERA_NAME.fullmatch(stem)
-    if not has_name or (name != stem and _says_class_alone(name, example.label)):
+    rest = class_key(name).replace(class_key(example.label), "", 1)  # of "wave", "wave_video": nothing, a container
+    says_class_alone = rest != class_key(name) and (not rest or is_container(rest))
+    has_name = any(map(str.isalpha, name)) and not _CAMERA_NAME.fullmatch(stem)
+    if not has_name or (name != stem and says_class_alone):
         return _path_key(example.path, root)
     return name.casefold()
-
-
-def _says_class_alone(name: str, label: str) -> bool:
-    """Whether a name says nothing but the class and that it is a video: "wave", "wave_video"."""
-    rest = class_key(name).replace(class_key(label), "", 1)
-    return rest != class_key(name) and (not rest or is_container(rest))
 
 
 def without_untrained(dataset: Dataset) -> Dataset:
@@ -103,18 +91,15 @@ def without_untrained(dataset: Dataset) -> Dataset:
     if not lost:
         return dataset
     if len(trained) < 2:
-        message = (
-            f"only {counted(trained, 'class')} of {len(dataset.classes):,} has training clips here: {some(trained)}"
-        )
+        classes = f"{counted(trained, 'class')} of {len(dataset.classes):,}"
+        message = f"only {classes} has training clips here: {some(trained)}"
         raise UsageError(message, hint="complete the dataset: two classes are needed, at least")
-    splits = {
-        split: tuple(each for each in examples if each.label in trained) for split, examples in dataset.splits.items()
-    }
+    kept = {split: tuple(each for each in every if each.label in trained) for split, every in dataset.splits.items()}
     note = f"left out, because no training clip of them is here: {counted(lost, 'class')}: {printable(', '.join(lost))}"
     return replace(
         dataset,
         classes=tuple(label for label in dataset.classes if label in trained),
-        splits={split: examples for split, examples in splits.items() if examples},
+        splits={split: examples for split, examples in kept.items() if examples},
         problems=replace(dataset.problems, notes=(*dataset.problems.notes, note)),
     )
 
@@ -128,36 +113,27 @@ def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list
     groups: dict[str, list[Example]] = {}
     for example, name in zip(examples, names, strict=True):
         groups.setdefault(name, []).append(example)
-    order = sorted(groups, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
-    return {name: groups[name] for name in order}
+    return dict(sorted(groups.items(), key=lambda group: hashlib.sha256(os.fsencode(group[0])).digest()))
 
 
-def _num_groups(groups: Mapping[str, Sequence[Example]]) -> Counter[str]:
-    """Return the number of recordings of every class."""
-    return Counter(label for group in groups.values() for label in {each.label for each in group})
-
-
-def _chosen(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
+def _choose(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
     """Return the examples of the recordings to hold out.
 
     First those that fit into what is wanted of each of their classes, then, for classes that still have none, the
     smallest.
     """
+    counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
     total = Counter(each.label for group in groups.values() for each in group)
-    wanted = {label: max(1, round(share * number)) for label, number in total.items()}
+    limits = {label: min(max(1, round(share * number)), number - 1) for label, number in total.items()}
     held: Counter[str] = Counter()
     chosen: set[Example] = set()
-
-    def take(group: Sequence[Example]) -> None:
-        chosen.update(group)
-        held.update(each.label for each in group)
-
-    counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
-    for name, group in groups.items():
-        if all(held[label] + n <= min(wanted[label], total[label] - 1) for label, n in counts[name].items()):
-            take(group)
-    for name in sorted(groups, key=lambda name: len(groups[name])):
-        lacks = any(held[label] == 0 for label in counts[name])
-        if lacks and all(held[label] + n < total[label] for label, n in counts[name].items()):
-            take(groups[name])
+    for name, count in counts.items():
+        if all(held[label] + number <= limits[label] for label, number in count.items()):
+            chosen.update(groups[name])
+            held += count
+    for name, count in sorted(counts.items(), key=lambda each: each[1].total()):
+        lacks = any(held[label] == 0 for label in count)
+        if lacks and all(held[label] + number < total[label] for label, number in count.items()):
+            chosen.update(groups[name])
+            held += count
     return chosen

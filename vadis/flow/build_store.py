@@ -3,13 +3,13 @@
 A video whose flow is there is skipped, so a run that was killed goes on where it was.
 """
 
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from vadis.device import cpu_count
 from vadis.errors import VadisError, VideoError, what_next
-from vadis.files import temporary_beside
+from vadis.files import temporary_beside, write_atomic
 from vadis.flow.store import FlowStore, Levels, quantize, write_mjpeg
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.readahead import Ahead, begun_ahead
+from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
 
@@ -114,7 +114,7 @@ def compute_flow(
     at_once = READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
     with Decoders() as decoders:
         begin = partial(_VideoJob, store, decoders, device)
-        for video, job in begun_ahead(begin, videos, lambda: at_once):
+        for video, job in prefetch(begin, videos, lambda: at_once):
             try:
                 for step in job.ahead.walk():
                     progress(step)
@@ -132,10 +132,10 @@ class _VideoJob:
 
     def __init__(self, store: FlowStore, decoders: Decoders, device: torch.device, video: str) -> None:
         self._store, self._device, self._video, self._opened = store, device, video, decoders.open(video)
-        self.ahead = Ahead(self._run, sys.maxsize, self._opened.cancel)
+        self.ahead = Prefetcher(self._run, sys.maxsize, self._opened.cancel)
         self.close = self.ahead.close
 
-    def _run(self, ahead: Ahead[FlowProgress]) -> Generator[FlowProgress, None, None]:
+    def _run(self, ahead: Prefetcher[FlowProgress]) -> Generator[FlowProgress, None, None]:
         if self._store.has(self._video):
             return
         with self._opened as video:
@@ -151,15 +151,14 @@ def _write(video: str, store: FlowStore, flow_of_chunks: WithFlow) -> Iterator[i
     """Put the flow of a whole video into the store; yield the number of frames written so far."""
     path, num_frames = store.path(video), 0
     try:
-        with temporary_beside(path) as (temporary, file):
+        with write_atomic(path) as file:
+            temporary = Path(file.name)
             for num_frames in write_mjpeg(temporary, _levels(flow_of_chunks)):
                 yield num_frames
             with open_gray(temporary) as flow:
                 if flow.expected_num_frames != num_frames:
                     message = f"{store.root} gave back other flow than was written: the disk is in doubt"
                     raise VadisError(message, hint="choose a folder on another disk")
-            os.fsync(file.fileno())
-            temporary.replace(path)
     except OSError as error:
         raise VadisError(f"{path} cannot be written: {error.strerror}", what_next(error.errno)) from error
 

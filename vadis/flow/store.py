@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, VideoError, what_next
-from vadis.files import FULL_DISK, temporary_beside
+from vadis.files import os_errors_as, write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
@@ -183,19 +183,12 @@ class FlowStore:
         name, settings = printable(str(self.root)), self.root / SETTINGS_NAME
         if not create:
             raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
-        try:
+        with os_errors_as(UsageError, f"{name} cannot become a flow store"):
             self.root.mkdir(parents=True, exist_ok=True)
             others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
             if others and not settings.exists():  # else another process was faster
                 raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
-            with temporary_beside(settings) as (temporary, file):
-                file.write(json.dumps(SETTINGS, indent=2).encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(settings)
-        except OSError as error:
-            kind = VadisError if error.errno in FULL_DISK else UsageError
-            raise kind(f"{name} cannot become a flow store: {error.strerror}", what_next(error.errno)) from error
+            write_file(settings, json.dumps(SETTINGS, indent=2) + "\n")
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.device import Portion, in_portions
+from vadis.device import BatchLimit, run_in_batches
 from vadis.errors import VadisError
 from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
 from vadis.video.isolated.pool import Decoders
-from vadis.video.readahead import Ahead
+from vadis.video.readahead import Prefetcher
 from vadis.video.windows import CHUNK_FRAMES, chunks
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
@@ -37,7 +37,7 @@ class FirstFlow:
         # A chunk has CHUNK_FRAMES flows: the last one leads to the first frame of the next chunk.
         self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1)
         self._check: Callable[[], None] = lambda: None
-        self._ahead = Ahead(self._compute, 2, self._opened.cancel)
+        self._ahead = Prefetcher(self._compute, 2, self._opened.cancel)
 
     def __enter__(self) -> "FirstFlow":
         return self
@@ -61,7 +61,7 @@ class FirstFlow:
             pass
         return None
 
-    def _compute(self, ahead: Ahead[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
+    def _compute(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
         """Yield the frames in grey, then their flow."""
         if not cache_directory().is_dir():
             return
@@ -90,7 +90,7 @@ def with_flow(
     repeats the one before it. A video of one frame has no flow: None. ``check`` is that of ``tvl1``; what ``first`` has
     is not computed again.
     """
-    portion = Portion(sys.maxsize, "pairs of frames")  # less where memory is short
+    limit = BatchLimit(sys.maxsize, "pairs of frames", is_logged=True)  # less where memory is short
 
     def flow_of(frames: Frames) -> NDArray[np.float32]:
         """The flow (N - 1, 2, H, W) of frames (N, H, W, 3)."""
@@ -103,7 +103,7 @@ def with_flow(
         def part(start: int, stop: int) -> NDArray[np.float32]:
             return tvl1(gray[start : stop + 1], device=device, check=check)
 
-        parts = list(in_portions(part, len(gray) - 1, portion, device))
+        parts = list(run_in_batches(part, len(gray) - 1, limit, device))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     frames: Frames | None = None

@@ -1,5 +1,6 @@
 """What is known of an architecture (a row of ``MODELS``), of a model file (its card), and a loaded model."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vadis.device import Portion
+from vadis.device import BatchLimit
 from vadis.errors import UsageError
 from vadis.models.i3d_inference import FEATURES, LOGITS
 from vadis.results import SEGMENT_SECONDS
@@ -132,7 +133,7 @@ class Model:
     device: torch.device
     sha256: str | None = None
     folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
-    portions: dict[str, Portion] = field(default_factory=dict, repr=False)  # what has been found to fit into memory
+    batch_limits: dict[str, BatchLimit] = field(default_factory=dict, repr=False)  # what fits into memory
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
     def only(self, streams: tuple[str, ...]) -> "Model":
@@ -152,6 +153,20 @@ class Model:
         kept = {stream: self.networks[stream] for stream in streams}
         return replace(self, card=replace(self.card, streams=streams), networks=kept)
 
+    def module(self, name: str) -> nn.Module:
+        """Return a copy of one network in its training form: in evaluation mode until ``train()``, all of it trainable.
+
+        Args:
+            name: "rgb", "flow", or "both" where one network takes both streams.
+
+        Raises:
+            UsageError: for a network that the model does not have.
+        """
+        if name not in self.networks:
+            message = f"the model {self.card.name} has no network {name!r}"
+            raise UsageError(message, hint=f"it has {' and '.join(self.networks)}")
+        return copy.deepcopy(self.networks[name]).requires_grad_()
+
     def check_flip(self, flip: bool) -> None:
         """Raise UsageError where a mirrored video is wanted of a model that learnt to tell left from right."""
         if flip and self.card.provenance.get("mirror") is False:
@@ -164,4 +179,4 @@ class Model:
         for network in self.networks.values():
             network.to(self.device)
         self.folded.clear()
-        self.portions.clear()
+        self.batch_limits.clear()

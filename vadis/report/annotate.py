@@ -163,8 +163,7 @@ def annotate(
         UsageError: for sound that this kind of file cannot hold.
         VadisError: where OpenCV or an encoder is missing, or the disk does not take it.
     """
-    from vadis.video.full_size import open_sound, open_source
-    from vadis.video.isolated.pool import Decoders
+    from vadis.video.isolated.pool import Decoders, open_sound, open_source
 
     done = 0
     with ExitStack() as stack:

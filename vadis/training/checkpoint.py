@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from vadis.errors import OutputLockedError, UsageError, VadisError, what_next
-from vadis.files import FULL_DISK, sync_folder, temporary_beside
+from vadis.files import FULL_DISK, sync_folder, write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.training.distributed import Process
@@ -291,11 +291,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write what a run is made with, whole or not at all; raise UsageError where that cannot be."""
     try:
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        write_file(path, json.dumps(values, indent=1) + "\n")
     except OSError as error:
         message = f"{printable(str(path.parent))} cannot hold a training run: {error.strerror}"
         raise UsageError(message, hint=what_next(error.errno)) from error

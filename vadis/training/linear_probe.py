@@ -30,9 +30,9 @@ from torch.nn import functional
 from vadis.datasets import Example
 from vadis.datasets.dataset import counted, path_below, some, tested_part
 from vadis.errors import UsageError, VadisError, VideoError, what_next
-from vadis.files import temporary_beside
-from vadis.inference.classify import Progress
-from vadis.inference.features import mean_features
+from vadis.files import write_file
+from vadis.inference.predict import Progress, predict
+from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
@@ -151,9 +151,7 @@ class FeatureStore:
             if not path.exists():
                 if self.folder.exists() and any(self.folder.iterdir()):
                     raise UsageError(f"{name} holds something else than features", hint="choose another folder")
-                with temporary_beside(path) as (temporary, file):
-                    file.write(json.dumps(wanted, indent=1).encode("ascii") + b"\n")
-                    temporary.replace(path)
+                write_file(path, json.dumps(wanted, indent=1) + "\n")
                 return
             there = parse_json(path.read_bytes())
         except OSError as error:
@@ -237,8 +235,15 @@ def _tested(
     """What the paper's test sees of one example, just before the last layer: by network (channels,)."""
     rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
     start, frames = tested_part(example, decoders, rate, frames)
-    part = partial(mean_features, start_frame=start, max_frames=frames)
-    found = part(example.path, model, listed=True, progress=progress, decoders=decoders)
+
+    def mean(video: PendingVideo) -> dict[str, Features]:
+        steps = [outputs for _, outputs in predict(video, model, layer=FEATURES, progress=progress)]
+        return {name: np.mean([step[name] for step in steps], axis=0) for name in steps[0]}
+
+    part = partial(LocalVideo, decoders=decoders, listed=True, start_frame=start, max_frames=frames)
+    ((_, _, found),) = map_videos([example.path], partial(part, model=model), mean, model, jobs=1)
+    if isinstance(found, VideoError):
+        raise found
     if len(found) < len(model.networks):
         raise VideoError("too_short", "the video has one frame, and optical flow needs two")
     if not all(np.isfinite(row).all() for row in found.values()):

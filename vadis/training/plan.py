@@ -168,7 +168,7 @@ class Plan:
     def splits(self, run: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
         """Return the examples to learn from, and those for validation, which may be none."""
         division = self.division(run)
-        return division.learnt, division.held_out
+        return division.train, division.val
 
     def division(self, run: str) -> Division:
         """Divide the training examples into those to learn from and those for validation, which may be none.
@@ -180,7 +180,7 @@ class Plan:
         if val or self.recipes[run].schedule != "plateau":
             return Division(examples, val, ())
         division = hold_out(examples, HELD_OUT, self.dataset.root)
-        if not division.held_out:
+        if not division.val:
             raise UsageError(
                 "there are too few videos to keep some for validation",
                 hint="make a split for it (val/), or use `schedule=steps`, which needs none",

@@ -43,7 +43,7 @@ class Recipe:
         mirror: show half of the clips mirrored; off where classes tell left from right.
         width: multiplies the channel counts of a network made anew, where nothing else is asked for.
         test_window: frames of the separate windows that the model looks through; 0: as its architecture does.
-        dataset: what to learn from where no data are named: a key of ``vadis.datasets.MADE_HERE``; "" for nothing.
+        dataset: what to learn from where no data are named: one of ``vadis.datasets.MADE_HERE``; "" for nothing.
         videos: of each class, in all splits, of that dataset.
         scales: batch, steps, validations and patience follow the number of clips, see ``scaled``.
     """

@@ -1,9 +1,7 @@
-"""From the packets of a video stream to decoded frames in display order, past damage; with a tally of what is missing.
+"""From the packets of a video stream to decoded frames in display order, past damage; and straight to a clip.
 
 A packet that cannot be decoded is skipped and counted. Only where nothing could be decoded for ``MAX_LOST_SECONDS`` of
 the video is the rest given up.
-
-To a clip in the middle of a file without decoding all that comes before it; only where the frames stay the same.
 
 A seek leads to a key frame at or before the clip, from where decoding is complete. Its place on the time grid must
 follow from its timestamp alone, and that of every later frame too. Where this is not sure the file is read from its
@@ -19,12 +17,12 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import Header, disk_failure
-from vadis.video.continuity import Continuity
+from vadis.video.container import MPEGTS_PACKETS, disk_failure, os_refusal
+from vadis.video.header import Header
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import MP4, Limits
 from vadis.video.picture import PixelAspect
-from vadis.video.timegrid import Clock
+from vadis.video.timegrid import LARGEST_GAP_SECONDS, Clock
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
 """Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
@@ -44,6 +42,13 @@ _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "liba
 
 _FEWEST_FRAMES = Fraction(95, 100)  # of the stored frames; below, frames are missing rather than delayed or packed
 
+_INDEXED = (MP4, "matroska,webm", "avi")
+"""FFmpeg's names of the containers with an index of key frames, in which a seek is exact. In the others FFmpeg guesses
+by bytes, or their clocks may start again on the way."""
+
+_LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
+_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
+
 
 @dataclass
 class Tally:
@@ -62,66 +67,43 @@ class Tally:
 
 
 class Decoder:
-    """The frames of one stream, each with its time in seconds after the first.
+    """Decodes the frames of one stream, each with its time in seconds after the first.
 
-    Args:
-        path: the file, to be looked at again should reading fail.
-        container: the same file, opened.
-        stream: one of its video streams, with a decoder.
-        clock: tells the frames' times.
-        limits: what is refused as ``too_large``.
-        interval: nominal seconds from frame to frame.
+    ``path`` is that of the opened ``container``, to be looked at again should reading fail.
     """
 
     def __init__(
-        self,
-        path: str,
-        container: av.container.InputContainer,
-        stream: av.VideoStream,
-        clock: Clock,
-        limits: Limits,
-        interval: Fraction,
+        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, header: Header, limits: Limits
     ) -> None:
-        self.tally = Tally()
-        self._interval = interval
+        self.tally, self.clock = Tally(), header.clock()
+        self.continuity = Continuity(path, header.format_name, stream, header.interval)
+        self._path, self._container, self._stream = path, container, stream
+        self._limits, self._interval = limits, header.interval
         self._since_failure = _DISORDERED_FRAMES  # frames
-        self._path = path
-        self._container = container
-        self._stream = stream
-        self._clock = clock
-        self._limits = limits
-        self._continuity = Continuity(path, container.format.name, stream, interval)
         self._time_bases = {each.index: each.time_base or Fraction(0) for each in container.streams}
+        self._pixel_aspect = PixelAspect(stream)
         context = stream.codec_context
         self._hides_frames = context.name in _HIDDEN_FRAMES
-        self._pixel_aspect = PixelAspect(stream)
         context.options = {"max_pixels": str(limits.max_decoder_pixels)}  # a container's options are not heeded here
         context.thread_type = "SLICE"
         context.thread_count = THREADS
 
     def frames(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Frames in display order with their times; ends where nothing more can be decoded.
-
-        Raises:
-            VideoError: ``too_large`` (also of memory), ``io_error``, ``permission_denied``, ``disappeared``.
-        """
-        for frame, time in self._clock.timed(self._in_order()):
+        """Yield frames in display order with their times; end where nothing more can be decoded."""
+        for frame, time in self.clock.timed(self._in_order()):
             self._limits.check_length(time, self.tally.frames)
             yield frame, time
 
     def frames_from(self, ticks: int) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """As ``frames``, from a key frame near a timestamp on; raises whatever FFmpeg raises where it cannot seek.
-
-        Frames that are shown before the key frame may come first, damaged.
-        """
+        """Yield frames from a key frame near a timestamp on; frames shown before it may come first, damaged."""
         self.tally.jumped = True
         self._container.seek(ticks, stream=self._stream)
-        self._clock.jump()
-        self._continuity.jump()
+        self.clock.jump()
+        self.continuity.jump()
         return self.frames()
 
     def no_frames(self, *, is_cut: bool) -> VideoError:
-        """Why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
+        """Return why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
         self._limits.check_length(None, self._stream.frames)  # FFmpeg drops an index for which there is no memory
         if self.tally.gave_up or (self.tally.failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
@@ -130,39 +112,29 @@ class Decoder:
         return VideoError("no_frames", "its video stream holds no frame that can be shown")
 
     def end(self) -> Fraction | None:
-        """Until when, in seconds by the file's own clock, there were packets; None where they have no times."""
+        """Return until when, in seconds by the file's own clock, there were packets; None where they have no times."""
         return max((at * self._time_bases[i] for i, at in self.tally.ends.items()), default=None)
 
-    @property
-    def has_gaps(self) -> bool:
-        """Whether stretches of the video never came out of the container, although the file goes on behind them."""
-        return self._continuity.is_broken
-
-    @property
-    def changes_stream(self) -> bool:
-        """Whether in stretches only another video stream of the container had pictures."""
-        return self._continuity.changes_stream
-
     def frames_are_missing(self) -> bool:
-        """Whether noticeably fewer frames came out than went in, without the decoder saying so."""
+        """Return whether noticeably fewer frames came out than went in, without the decoder saying so."""
         tally = self.tally
         if tally.interlaced or self._hides_frames:
             return False
         return tally.frames < (tally.packets - tally.discarded - tally.failed) * _FEWEST_FRAMES
 
     def _in_order(self) -> Iterator[av.VideoFrame]:
-        """Decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
+        """Yield decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
         held: list[av.VideoFrame] = []
         for frame in self._decoded():
             held.append(frame)
             self._since_failure += 1
             if self._since_failure > _DISORDERED_FRAMES:
-                yield from _sorted(held)
+                yield from _by_timestamp(held)
                 held = []
             elif len(held) > _DISORDER:
-                first, *held = _sorted(held)
+                first, *held = _by_timestamp(held)
                 yield first
-        yield from _sorted(held)
+        yield from _by_timestamp(held)
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         lost_seconds = Fraction(0)  # without a frame, because packets failed
@@ -176,15 +148,18 @@ class Decoder:
                 continue
             for frame in frames:
                 lost_seconds = Fraction(0)
-                self._count(frame)
+                self._pixel_aspect.mark(frame)
+                self.tally.frames += 1
+                self.tally.patched += frame.is_corrupt
+                self.tally.interlaced += frame.interlaced_frame
+                self._limits.check_pixels(frame.width, frame.height)
                 yield frame
 
     def _packets(self) -> "Iterator[av.Packet[Any] | None]":
-        """The stream's packets, then an empty one, or None where the container breaks off, to flush the decoder."""
+        """Yield the packets, then an empty one, or None where the container breaks off, to flush the decoder."""
         # Where the stream states no duration of its own, that of the container counts, and with it all its streams.
-        needs_all = self._stream.duration is None or self._continuity.needs_all_streams
-        streams = () if needs_all else (self._stream,)
-        demuxer = self._container.demux(*streams)
+        needs_all = self._stream.duration is None or self.continuity.needs_all_streams
+        demuxer = self._container.demux(*(() if needs_all else (self._stream,)))
         while True:
             try:
                 packet = next(demuxer, None)
@@ -199,31 +174,30 @@ class Decoder:
                 yield None
                 return
             if packet is None:
-                self._continuity.end()
-                return
+                return self.continuity.end()
             if self._is_wanted(packet):
                 yield packet
 
     def _is_wanted(self, packet: "av.Packet[Any]") -> bool:
-        """Count a packet; False for those of other streams and for the empty ones of frames dropped when encoding."""
+        """Count a packet; return False for those of other streams and for empty ones of frames dropped by encoders."""
         index = packet.stream.index  # not stream_index, which is 0 in the packet that flushes any stream
         is_flush = packet.dts is None and packet.pts is None and packet.size == 0
         start = packet.dts if packet.pts is None else packet.pts
         if start is not None and (index == self._stream.index or self._stream.duration is None):
             end = start + (packet.duration or 0)
             self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
-        if packet.size and self._continuity.has_restarted(packet) and packet.pts is not None:
-            self._clock.restart_at(packet.pts)
+        if packet.size and self.continuity.has_restarted(packet) and packet.pts is not None:
+            self.clock.restart_at(packet.pts)
         if index != self._stream.index:
             return False
         if packet.size:
             self.tally.packets += 1
             self.tally.discarded += packet.is_discard
-            self._clock.stored(packet.dts)
+            self.clock.note_stored(packet.dts)
         return is_flush or packet.size > 0
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
-        """The frames that come out when ``packet`` goes in, None where it cannot be decoded."""
+        """Return the frames that come out when ``packet`` goes in, None where it cannot be decoded."""
         try:
             frames = self._stream.decode(packet)
         except Exception as error:  # damaged files raise nearly anything
@@ -231,36 +205,20 @@ class Decoder:
                 raise failure from error
             self.tally.failed += 1
             self._since_failure = 0
-            self._clock.lost()
+            self.clock.drop_stored()
             return None
-        self._pixel_aspect.after(packet)
+        self._pixel_aspect.after_packet(packet)
         return frames
 
-    def _count(self, frame: av.VideoFrame) -> None:
-        self._pixel_aspect.note(frame)
-        self.tally.frames += 1
-        self.tally.patched += frame.is_corrupt
-        self.tally.interlaced += frame.interlaced_frame
-        self._limits.check_pixels(frame.width, frame.height)
 
-
-def _sorted(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """Frames by timestamp, where all have one."""
+def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+    """Return the frames sorted by timestamp, where all have one."""
     if len(frames) < 2 or any(frame.pts is None for frame in frames):
         return frames
     return sorted(frames, key=lambda frame: frame.pts or 0)
 
 
-_INDEXED = (MP4, "matroska,webm", "avi")
-"""FFmpeg's names of the containers with an index of key frames, in which a seek is exact. In the others FFmpeg guesses
-by bytes, or their clocks may start again on the way."""
-
-_LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
-
-_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
-
-
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where reading goes on: a frame, its time in seconds after the first of the file, and the frames after it."""
 
     frame: av.VideoFrame
@@ -269,40 +227,205 @@ class Place(NamedTuple):
 
 
 def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fraction) -> int | None:
-    """The timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on.
-
-    Containers that store a sequence of frames and no timestamps (AVI) tell which frame is which by counting. With
-    B-frames, that of the frames that are shown differs from that of those that are stored.
-    """
+    """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
     if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
         return None
     is_beyond = header.duration is not None and seconds > header.duration
     if is_beyond and header.format_name != MP4:  # whose fragments state a part; else in a recording that was appended
         return None
     reorders = stream.codec_context.has_b_frames
-    if header.is_sequential and reorders:
+    if header.is_sequential and reorders:  # frames are counted, and shown in another order than they are stored
         return None
     return clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
 
-def place_before(decoder: Decoder, clock: Clock, ticks: int, seconds: Fraction) -> Place | None:
-    """The last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
+def position_before(decoder: Decoder, ticks: int, seconds: Fraction) -> Position | None:
+    """Return the last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
 
-    In the latter case the decoder has lost its place, and the file has to be opened again. So it is where no frame
+    Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
     follows: the clip lies behind the end, or in a recording that was appended, whose clock started again.
     """
     try:
         frames = decoder.frames_from(ticks)
-    except Exception:  # noqa: BLE001 (a codec that Matroska does not take, which raises nearly anything)
+    except Exception:  # noqa: BLE001 (FFmpeg cannot seek)
         return None
     held: tuple[av.VideoFrame, Fraction] | None = None
     for frame, time in frames:
-        if clock.has_guessed:
+        if decoder.clock.has_guessed:
             return None
         if time > seconds:
-            return None if held is None else Place(*held, chain([(frame, time)], frames))
+            return None if held is None else Position(*held, chain([(frame, time)], frames))
         if held is None and frame.key_frame and frame.is_corrupt:
             return None
         if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read
             held = frame, time
     return None
+
+
+_MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
+"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
+Containers with an index are not here: what it names and cannot be read is missed anyway."""
+
+_NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
+_FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
+_IN_DOUBT = Fraction(3, 2)  # of the usual distance; beyond, a frame may be missing. Film in NTSC varies by less
+_LONG_STEPS, _LONG_SECONDS = 10, Fraction(1)  # usual distances, and time: a step beyond both is a loss without a trace
+_MOST_BYTES = 4 << 20  # read at once
+_TABLE_BYTES = 1 << 19  # read before that: a program table comes 10 times per second, 0.4 MB apart at 30 Mbit/s
+_SYNC = 0x47  # G, the first byte of a transport packet
+
+
+class Continuity:
+    """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
+
+    Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
+    of transport packets, in other containers their number. MPEG streams have a constant rate, so that time alone tells
+    of a loss. The containers of ``_MOST_OVERHEAD`` may have any rate. Other formats are not judged.
+
+    ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
+    """
+
+    def __init__(self, path: str, format_name: str, stream: av.VideoStream, interval: Fraction) -> None:
+        self.is_broken = self.changes_stream = False
+        self._path, self._stream = path, stream
+        self._is_transport_stream = format_name == "mpegts"
+        self._has_constant_rate = format_name in ("mpegts", "mpeg")
+        self._most_overhead = _MOST_OVERHEAD.get(format_name)
+        self.needs_all_streams = self._is_transport_stream or self._most_overhead is not None
+        self._interval = self._usual = interval
+        self._num_steps = 0  # of the usual distance
+        self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
+        self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
+        self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
+        self._read_until: int | None = None  # the position behind all packets so far
+        self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
+
+    def has_restarted(self, packet: "av.Packet[Any]") -> bool:
+        """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
+        self._count_skipped(packet)
+        if packet.dts is None or packet.stream.type != "video":
+            return False
+        seconds = packet.dts * (packet.time_base or Fraction(0))
+        if packet.stream.index != self._stream.index:
+            self._others_since = seconds if self._others_since is None else self._others_since
+            waited = abs(seconds - self._others_since)
+            self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
+            return False
+        self._others_since, last, self._last = None, self._last, (seconds, packet.pos)
+        return last is not None and self._steps_to_restart(*last, seconds, packet.pos)
+
+    def _count_skipped(self, packet: "av.Packet[Any]") -> None:
+        if self._most_overhead is None or packet.pos is None:
+            return
+        skipped = packet.pos - (packet.pos if self._read_until is None else self._read_until)
+        self._read_until = packet.pos + packet.size - min(skipped, 0)
+        self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
+
+    def _steps_to_restart(
+        self, before: Fraction, position_before: int | None, seconds: Fraction, position: int | None
+    ) -> bool:
+        """Judge the step from one packet of the stream to the next."""
+        step, usual = seconds - before, max(self._usual, self._interval)
+        if self._last_right is not None:
+            self._last_right = self._last_right[0], self._last_right[1] + 1
+        is_usual = 0 < step <= usual * _IN_DOUBT
+        if self._most_overhead is not None:
+            self._since_step = self._since_step + 1 if is_usual else 0
+            if step <= 0:  # another recording, whose header was skipped
+                self._since_step = self._since_skip = _NEARBY
+            self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
+        if is_usual:
+            self._usual = step
+            self._num_steps += 1
+            return False
+        if not self._has_constant_rate or self._returns(seconds, usual):
+            return False
+        if not 0 < step <= LARGEST_GAP_SECONDS:
+            self._last_right = (before, 0) if step <= 0 else None
+            return True
+        has_loss = has_restart = False
+        if self._is_transport_stream and position_before is not None and position is not None:
+            lead = _TABLE_BYTES if step >= _LONG_SECONDS else 0  # a restart that matters
+            has_loss, has_restart = _find_traces(self._path, self._stream.id, position_before, position, lead)
+        is_long = self._num_steps >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
+        self.is_broken |= not has_restart and (has_loss or is_long)
+        return has_restart
+
+    def _returns(self, seconds: Fraction, usual: Fraction) -> bool:
+        """Return whether times go on as before a step backwards: only those between were wrong, nothing is lost."""
+        if self._last_right is None:
+            return False
+        (before, num_packets), self._last_right = self._last_right, None
+        return 0 < seconds - before <= (num_packets + 1) * usual * _IN_DOUBT
+
+    def jump(self) -> None:
+        """Forget the last packets: reading goes on elsewhere in the file."""
+        self._last = self._others_since = self._read_until = None
+        self._since_step = self._since_skip = _NEARBY
+
+    def end(self) -> None:
+        """Take the end of the file: behind the last packet, pictures may be scrambled, damaged or empty."""
+        if not self._is_transport_stream or self._last is None or self._last[1] is None:
+            return
+        for _, packet in _transport_packets(self._path, self._last[1], self._last[1] + _MOST_BYTES):
+            is_ours = packet[0] == _SYNC and _pid(packet) == self._stream.id
+            self.is_broken |= not any(packet) or (is_ours and not _is_clear(packet))
+
+
+def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
+    """Return whether transport packets show that contents are missing, and that the stream was begun anew.
+
+    It was where a packet says so, or where the program table is counted from 0 again. ``start`` and ``end`` are the
+    positions of the packets that begin two frames; the last program table is looked for in ``lead`` bytes before.
+    """
+    first = max(0, start - lead, end - _MOST_BYTES)
+    counters: dict[int, int] = {}
+    has_loss = has_restart = False
+    for position, packet in _transport_packets(path, first, end + max(MPEGTS_PACKETS)):
+        is_between = position > start
+        if packet[0] != _SYNC:
+            has_loss |= is_between and position > first
+            continue
+        number = _pid(packet)
+        if number not in (0, pid):
+            continue
+        expected, counter = counters.get(number), packet[3] & 0x0F
+        if packet[3] & 0x10:
+            counters[number] = counter
+        is_continued = expected is None or counter in (expected, (expected + 1) % 16)
+        if number == 0:
+            has_restart |= is_between and counter == 0 and not is_continued
+        else:
+            has_loss |= is_between and not (is_continued and _is_clear(packet))
+            is_discontinuous = bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x80)
+            has_restart |= is_between and is_discontinuous
+    return has_loss, has_restart
+
+
+def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the transport packets in a part of a file, each with its position; of bytes between them only the first."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = file.read(end - start)
+    except OSError as error:
+        raise os_refusal(error) from error
+    head, at = data[: 1 << 16], 0
+    length = max(MPEGTS_PACKETS, key=lambda n: n * max(head[offset::n].count(_SYNC) for offset in range(n)))
+    while at + length <= len(data):
+        yield start + at, data[at : at + length]
+        if data[at] == _SYNC:
+            at += length
+            continue
+        while (at := data.find(_SYNC, at)) >= 0 and at + length < len(data) and data[at + length] != _SYNC:
+            at += 1
+        at = len(data) if at < 0 else at
+
+
+def _pid(packet: bytes) -> int:
+    return (packet[1] & 0x1F) << 8 | packet[2]
+
+
+def _is_clear(packet: bytes) -> bool:
+    """Return whether a transport packet is neither scrambled nor marked as damaged."""
+    return not (packet[1] & 0x80 or packet[3] & 0xC0)

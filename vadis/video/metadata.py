@@ -1,7 +1,4 @@
-"""What is known of a video: ``VideoFacts``, the ``FLAGS`` it can carry, and the ``Limits`` within which it is read.
-
-What a video gives, wherever it is decoded: ``GridFrame`` after ``GridFrame``, and what is known of it.
-"""
+"""What is known of a video and what it gives, wherever it is decoded; the limits within which it is read."""
 
 import math
 import os
@@ -39,37 +36,25 @@ PARTIAL_FLAGS = frozenset({"damaged_packets", "stream_gaps", "stream_changes", "
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a video vadis is willing to read; beyond it the video is refused as ``too_large`` or ``timeout``.
+    """How much of a video vadis is willing to read; beyond it the video is refused as ``too_large`` or ``timeout``."""
 
-    The last two hold where videos are decoded in processes of their own (``isolation``).
-    """
-
-    max_pixels: int = 8192 * 4352
-    """Width times height of a coded frame: 8K (7680 × 4320), with the decoder's padding."""
-    max_seconds: float = 24 * 3600.0
-    """Duration."""
-    max_frames: int = 24 * 3600 * 120
-    """Decoded frames: a day at 120 per second."""
+    max_pixels: int = 8192 * 4352  # width times height of a coded frame: 8K (7680 × 4320), with the decoder's padding
+    max_seconds: float = 24 * 3600.0  # duration
+    max_frames: int = 24 * 3600 * 120  # decoded ones: a day at 120 per second
+    # Address space of the decoder's process, in units of 2**20 bytes: the 17 pictures that H.264 and HEVC may hold are
+    # 3.5 GB where they have ``max_pixels`` and 16 bits in each of three planes, and the interpreter takes 0.2 GB. (What
+    # was tried in that size took 0.4 GB, VP9, to 1.3 GB, HEVC with 10 bits.)
     max_memory_mb: int = 4096
-    """Address space of the decoder's process, in units of 2**20 bytes: the 17 pictures that H.264 and HEVC may hold are
-    3.5 GB where they have ``max_pixels`` and 16 bits in each of three planes, and the interpreter takes 0.2 GB. (What
-    was tried in that size took 0.4 GB, VP9, to 1.3 GB, HEVC with 10 bits.)"""
-    max_wait_seconds: float = 60.0
-    """For which nothing comes from the decoder; see ``isolation.Patience``."""
+    max_wait_seconds: float = 60.0  # for a byte from the decoder's process; see ``isolated.process.Watchdog``
 
     @classmethod
     def of_environment(cls) -> "Limits":
-        """The default limits, but for those that ``LIMIT_VARIABLES`` change.
-
-        Raises:
-            UsageError: for a variable that is not a positive number.
-        """
-        given = {name: os.environ.get(variable) for name, variable in LIMIT_VARIABLES.items()}
-        return cls(**{name: _number(name, text) for name, text in given.items() if text})
+        """Return the default limits, but for those that ``LIMIT_VARIABLES`` change; raises UsageError."""
+        return cls(**{name: _positive(variable, getattr(cls, name)) for name, variable in LIMIT_VARIABLES.items()})
 
     @property
     def max_decoder_pixels(self) -> int:
-        """What FFmpeg is told, as a stop to headers that lie: it counts a picture with the borders that it adds."""
+        """The limit for FFmpeg, as a stop to headers that lie: it counts a picture with the borders that it adds."""
         return 2 * self.max_pixels + 256 * 256
 
     def check_pixels(self, width: int, height: int) -> None:
@@ -97,76 +82,53 @@ LIMIT_VARIABLES = {
 }
 """The environment variable that changes each of the ``Limits``."""
 
-
-def more(limit: str) -> str:
-    """The hint that goes with a video beyond this limit."""
-    return f"{LIMIT_VARIABLES[limit]} allows more"
-
-
-def _number(name: str, text: str) -> Any:
-    kind = type(getattr(Limits, name))
-    try:
-        value = kind(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        hint = f"unset it for {getattr(Limits, name)}"
-        raise UsageError(f"{LIMIT_VARIABLES[name]} is to be a positive number, not {text!r}", hint)
-    return value
-
-
 PATIENCE_VARIABLE = "VADIS_NETWORK_PATIENCE"
 
 
-def network_patience() -> float:
-    """By how much longer than by default hosts are waited for: a factor, from the environment.
+def more(limit: str) -> str:
+    """Return the hint that goes with a video beyond this limit."""
+    return f"{LIMIT_VARIABLES[limit]} allows more"
 
-    Raises:
-        UsageError: for a variable that is not a positive number.
-    """
-    text = os.environ.get(PATIENCE_VARIABLE) or "1"
+
+def network_patience() -> float:
+    """Return by how much longer than by default hosts are waited for: a factor, from the environment."""
+    return float(_positive(PATIENCE_VARIABLE, 1.0))
+
+
+def _positive(variable: str, default: float) -> Any:
+    """Return the number in an environment variable; raise UsageError where it is not a positive one."""
+    text = os.environ.get(variable)
+    if not text:
+        return default
     try:
-        factor = float(text)
+        value = type(default)(text)
     except ValueError:
-        factor = 0
-    if not 0 < factor < math.inf:
-        raise UsageError(f"{PATIENCE_VARIABLE} is to be a positive number, not {text!r}", "unset it for 1")
-    return factor
+        value = 0
+    if not 0 < value < math.inf:
+        raise UsageError(f"{variable} is to be a positive number, not {text!r}", f"unset it for {default}")
+    return value
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What is known of a video; the counts are final once all of its frames have been read.
+    """What is known of a video; the counts are final once all of its frames have been read."""
 
-    Attributes:
-        source_fps: mean frames per second by the header, None where it states none.
-        source_size: (width, height) of the coded picture, turned upright.
-        rotation: degrees counter-clockwise by which the coded frames are turned to stand upright.
-        duration_seconds: until the end of the last frame; what the header declares (or None) until all is read.
-        frames_declared: frames that the header says will be shown, None where it does not say. Not always exact:
-            AVI files count their dropped frames, and one too many where B-frames are packed.
-        frames_decoded: frames decoded so far.
-        num_frames: frames on the 25 fps grid, None until all is read.
-        status: ``ok``, or ``partial`` when something the file promises is missing (see ``PARTIAL_FLAGS``).
-        flags: keys of ``FLAGS``, in that table's order.
-        first_seconds: when the first frame is shown, counted as players do: from the start of the file, which is that
-            of its sound where that begins earlier.
-    """
-
-    source_fps: Fraction | None
-    source_size: tuple[int, int]
-    rotation: int
-    duration_seconds: float | None
+    source_fps: Fraction | None  # mean frames per second by the header, None where it states none
+    source_size: tuple[int, int]  # (width, height) of the coded picture, turned upright
+    rotation: int  # degrees counter-clockwise by which the coded frames are turned to stand upright
+    duration_seconds: float | None  # to the end of the last frame; until all is read, what the header declares
+    # That the header says will be shown. AVI files count their dropped frames, and one too many with packed B-frames.
     frames_declared: int | None
-    frames_decoded: int
-    num_frames: int | None
-    status: str
-    flags: tuple[str, ...]
+    frames_decoded: int  # so far
+    num_frames: int | None  # on the 25 fps grid, None until all is read
+    status: str  # ``ok``, or ``partial`` when something the file promises is missing (see ``PARTIAL_FLAGS``)
+    flags: tuple[str, ...]  # keys of ``FLAGS``, in that table's order
+    # When the first frame is shown, as players count: from the file's start, which is that of a sound that is earlier.
     first_seconds: float = 0.0
 
 
+AnyPath = str | os.PathLike[str]
 Picture: TypeAlias = "NDArray[np.uint8]"  # (H, W, 3), RGB; or (H, W), grey
-
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 """FFmpeg's name for MP4 and QuickTime."""
@@ -179,46 +141,28 @@ LONGEST_SIDE = 16 * SHORT_SIDE
 
 
 class GridFrame(NamedTuple):
-    """A frame of the grid: uint8 RGB (H, W, 3) or grey (H, W), and its time in seconds after the first.
-
-    Where the source is slower than 25 fps, neighbours share one array: do not write into it.
-    """
+    """A frame of the grid, seconds after the first. Neighbours may share one array: do not write into it."""
 
     pixels: Picture
     seconds: float
 
 
 class SourceFrame(NamedTuple):
-    """A frame as the file has it: uint8 RGB (H, W, 3), upright; its time after the first, and how long it is shown.
+    """A frame as the file has it."""
 
-    ``zero_seconds`` is what stands for time 0 by the clock that sound and pictures share, which may start again on the
-    way; None where there is none.
-    """
-
-    pixels: Picture
-    seconds: Fraction
+    pixels: Picture  # upright RGB
+    seconds: Fraction  # after the first
     duration_seconds: Fraction
-    zero_seconds: Fraction | None
+    zero_seconds: Fraction | None  # that stand for time 0 by the clock of sound and pictures, which may start again
 
 
 class OpenVideo(Protocol):
-    """A video that is open for reading, once: decoded in this process (``reader``) or in a child (``isolation``)."""
+    """A video that is open for reading, once: decoded in this process (``reader``) or in a child (``isolated``)."""
 
     @property
-    def facts(self) -> VideoFacts:
-        """What is known by now; final once the frames have all been read."""
-        ...
-
+    def facts(self) -> VideoFacts: ...  # final once the frames have all been read
     @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of every grid frame."""
-        ...
-
+    def size(self) -> tuple[int, int]: ...  # (width, height) of every grid frame
     @property
-    def expected_num_frames(self) -> int | None:
-        """How many grid frames the header promises, None where it does not."""
-        ...
-
-    def __iter__(self) -> Iterator[GridFrame]:
-        """The frames of the grid, in order of time."""
-        ...
+    def expected_num_frames(self) -> int | None: ...  # on the grid, that the header promises
+    def __iter__(self) -> Iterator[GridFrame]: ...  # in order of time

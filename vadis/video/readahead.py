@@ -1,4 +1,4 @@
-"""Work that runs ahead of who needs it, in a thread of its own, and never far."""
+"""Work that runs ahead of its consumer, in a thread of its own, and never far."""
 
 import threading
 from collections import deque
@@ -17,15 +17,15 @@ class Stopped(Exception):
 
 
 class Closable(Protocol):
-    """What is begun ahead and has to be ended."""
+    """Work in progress that has to be ended."""
 
     def close(self) -> None:
         """End it."""
         ...
 
 
-class Ahead(Generic[Item]):
-    """Walks over an iterator in a thread of its own, at most ``size`` items ahead of ``walk``.
+class Prefetcher(Generic[Item]):
+    """Runs an iterator in a thread of its own, at most ``size`` items ahead of ``walk``.
 
     Args:
         make: gives the iterator, in the thread, where it is closed too. May ``note`` and ``check``.
@@ -35,7 +35,7 @@ class Ahead(Generic[Item]):
 
     def __init__(
         self,
-        make: "Callable[[Ahead[Item]], Generator[Item, None, None]]",
+        make: "Callable[[Prefetcher[Item]], Generator[Item, None, None]]",
         size: int,
         cancel: Callable[[], None] = lambda: None,
     ) -> None:
@@ -49,7 +49,7 @@ class Ahead(Generic[Item]):
         self._thread.start()
 
     def note(self, text: str) -> None:
-        """Say, in the thread, what begins; ``walk`` hears of it. Raises Stopped where nobody wants the rest."""
+        """Report, in the thread, what begins; ``walk`` passes it on. Raises Stopped where nobody wants the rest."""
         self.check()
         with self._changed:
             self._notes.append(text)
@@ -61,7 +61,7 @@ class Ahead(Generic[Item]):
             raise Stopped
 
     def walk(self, hear: Callable[[str], None] = lambda text: None) -> Iterator[Item]:
-        """The items in order; ``hear`` gets the notes, in this thread. An error in the thread is raised here."""
+        """Yield the items in order; ``hear`` gets the notes, in this thread. Raises here an error of the thread."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._notes or self._items or self._ended)
@@ -87,11 +87,15 @@ class Ahead(Generic[Item]):
         self._cancel()
         self._thread.join()
 
-    def _work(self, make: "Callable[[Ahead[Item]], Generator[Item, None, None]]") -> None:
+    def _work(self, make: "Callable[[Prefetcher[Item]], Generator[Item, None, None]]") -> None:
         try:
             with closing(make(self)) as items:
                 for item in items:
-                    self._put(item)
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
+                        self.check()
+                        self._items.append(item)
+                        self._changed.notify_all()
                     del item  # or the last one would wait here for the next
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
             self._error = error
@@ -100,48 +104,31 @@ class Ahead(Generic[Item]):
                 self._ended = True
                 self._changed.notify_all()
 
-    def _put(self, item: Item) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
-            self.check()
-            self._items.append(item)
-            self._changed.notify_all()
 
-
-def begun_ahead(
+def prefetch(
     begin: Callable[[Item], Made], items: Iterable[Item], num: Callable[[], int]
 ) -> Iterator[tuple[Item, Made]]:
-    """Every item with what ``begin`` makes of it, in order; no more are begun while ``num()`` of them are not closed.
+    """Yield every item with what ``begin`` makes of it, in order; at most ``num()`` of them are open at a time.
 
     Whoever takes one is done with it when he asks for the next.
     """
     waiting: deque[tuple[Item, Made]] = deque()
-    source, failure = iter(items), None
+    source, end = iter(items), None
     try:
         while True:
-            try:
-                item = next(source)
-            except StopIteration:
+            while end is None and len(waiting) < num():
+                try:
+                    item = next(source)
+                except Exception as error:  # noqa: BLE001 (raised when those before it are done)
+                    end = error
+                else:
+                    waiting.append((item, begin(item)))
+            if not waiting:
                 break
-            except Exception as error:  # noqa: BLE001 (raised when those before it are done)
-                failure = error
-                break
-            waiting.append((item, begin(item)))
-            while len(waiting) >= num():
-                yield from _first(waiting)
-        while waiting:
-            yield from _first(waiting)
-        if failure is not None:
-            raise failure
+            yield waiting[0]
+            waiting.popleft()[1].close()
+        if end is not None and not isinstance(end, StopIteration):
+            raise end
     finally:
         for _, made in waiting:
             made.close()
-
-
-def _first(waiting: deque[tuple[Item, Made]]) -> Iterator[tuple[Item, Made]]:
-    item, made = waiting[0]
-    try:
-        yield item, made
-    finally:
-        waiting.popleft()
-        made.close()

@@ -1,4 +1,4 @@
-"""From a video file to upright RGB frames on the 25 fps grid. The only place in the project that calls ``av.open``.
+"""From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg.
 
 What FFmpeg would do by itself and must not: follow playlists to other files or hosts, take a name with ``%d`` for
 numbered pictures, read text as a video, decode pictures of any size, run as many threads as the machine has.
@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
-from vadis.video.colour import Colours
-from vadis.video.container import FORMATS, Header, best_stream, read_header, refusal, regular_file
-from vadis.video.decoding import Decoder, place_before, seek_ticks
+from vadis.video.container import FORMATS, refusal, regular_file
+from vadis.video.decoding import Decoder, position_before, seek_ticks
+from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
-from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, GridFrame, Limits, SourceFrame, VideoFacts
+from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
-from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
+from vadis.video.timegrid import GRID_FPS, Grid, grid_length
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
@@ -34,23 +34,10 @@ class Sound(NamedTuple):
 
 
 class Video:
-    """An open video: its ``facts``, and its grid frames by iterating over it, once.
+    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``."""
 
-    Only ``open_video``, ``open_gray`` and ``open_source`` make one. The first frame is decoded at once: an open video
-    has at least one.
-
-    Attributes:
-        size: (width, height) of every grid frame; of RGB frames the smaller is 256.
-        expected_num_frames: how many grid frames the header promises, None where it does not.
-    """
-
-    def __init__(
-        self, header: Header, decoder: Decoder, clock: Clock, limits: Limits, scaler: type[Scaler | GrayPlane] = Scaler
-    ) -> None:
-        self._header = header
-        self._decoder = decoder
-        self._clock = clock
-        self._limits = limits
+    def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
+        self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
         self._start_frame = 0
         self._frames = decoder.frames()
         first = next(self._frames, None)
@@ -61,13 +48,13 @@ class Video:
         self._duration: Fraction | None = None
         self._length: int | None = None
         self._grid = self._walk()
-        self.size = self._scaler.size
+        self.size, self.colours = self._scaler.size, self._scaler.colours
         self.expected_num_frames = header.expected_num_frames
 
     @property
     def facts(self) -> VideoFacts:
         """What is known by now; final once the frames have all been read."""
-        flags = self._flags()
+        flags, tally = self._flags(), self._decoder.tally
         seconds = self._header.duration if self._duration is None else self._duration
         declared = self._header.num_frames
         return VideoFacts(
@@ -75,8 +62,8 @@ class Video:
             source_size=self._scaler.source_size,
             rotation=self._scaler.rotation,
             duration_seconds=None if seconds is None else float(seconds),
-            frames_declared=None if declared is None else declared - self._decoder.tally.discarded,
-            frames_decoded=self._decoder.tally.frames,
+            frames_declared=None if declared is None else declared - tally.discarded,
+            frames_decoded=tally.frames,
             num_frames=self._length,
             status="partial" if PARTIAL_FLAGS.intersection(flags) else "ok",
             flags=flags,
@@ -84,21 +71,16 @@ class Video:
         )
 
     def __iter__(self) -> Iterator[GridFrame]:
-        """The frames of the grid, from the first that is wanted on; a frame is converted only when the grid needs it.
-
-        Raises:
-            VideoError: ``too_large``, ``io_error``, ``decode_failed``, ``changed_while_reading``.
-        """
+        """Return the frames of the grid, once, from the first that is wanted on; raises VideoError."""
         return self._grid
 
     def source_frames(self) -> Iterator[SourceFrame]:
-        """The frames that the file has, at its own times, instead of those of the grid; raises what iterating does."""
+        """Yield the frames that the file has, at its own times, instead of those of the grid; raise as iterating."""
         held, seconds, zero = self._held, self._held_seconds, self._clock.zero_seconds
         for frame, time in self._frames:
             yield SourceFrame(self._scaler.picture(held), seconds, time - seconds, zero)
             held, seconds, zero = frame, time, self._clock.zero_seconds
-        end = self._clock.end(held.duration)
-        self._limits.check_length(end, None)
+        end = self._end(held)
         yield SourceFrame(self._scaler.picture(held), seconds, end - seconds, zero)
         self._duration, self._length = end, grid_length(end)
 
@@ -113,30 +95,22 @@ class Video:
         return self._header.first_seconds(self._clock.start_seconds)
 
     @property
-    def colours(self) -> Colours | None:
-        """Those in which to write the frames so that they look like the source; None: without saying."""
-        return self._scaler.colours
-
-    @property
     def pixel_aspect(self) -> Fraction:
         """Width of an upright pixel by its height; 1 where it is unknown or not plausible."""
         aspect = self._scaler.pixel_aspect
         return 1 / aspect if self._scaler.rotation % 180 else aspect
 
     def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
-        """Begin the iteration at this grid frame, if ``stream`` is given by a seek where that pays and is exact.
-
-        False: the seek went wrong, and the file has to be opened again.
-        """
+        """Begin at this grid frame, by a seek in ``stream`` where that is exact; False: the file has to be reopened."""
         self._start_frame = start_frame
         seconds = Fraction(start_frame, GRID_FPS)
         ticks = None if stream is None else seek_ticks(self._header, stream, self._clock, seconds)
         if ticks is None:
             return True
-        place = place_before(self._decoder, self._clock, ticks, seconds)
-        if place is not None:
-            self._held, self._held_seconds, self._frames = place
-        return place is not None
+        position = position_before(self._decoder, ticks, seconds)
+        if position is not None:
+            self._held, self._held_seconds, self._frames = position
+        return position is not None
 
     def _walk(self) -> Iterator[GridFrame]:
         """Hold each frame until the next shows where the middle between them lies."""
@@ -145,50 +119,47 @@ class Video:
         for frame, time in self._frames:
             yield from self._points(held, grid.length, grid.points_before(time))
             held = frame
-        end = self._clock.end(held.duration)
-        self._limits.check_length(end, None)
+        end = self._end(held)
         yield from self._points(held, grid.length, grid.points_at_end(end))
         self._duration, self._length = end, grid.length
 
     def _points(self, frame: av.VideoFrame, first: int, count: int) -> Iterator[GridFrame]:
-        """Those of the ``count`` grid points from ``first`` on that are wanted, all showing ``frame``."""
+        """Yield those of the ``count`` grid points from ``first`` on that are wanted, all showing ``frame``."""
         wanted = range(max(first, self._start_frame), first + count)
         if wanted:
             pixels = self._scaler.picture(frame)
             for i in wanted:
                 yield GridFrame(pixels, i / GRID_FPS)
 
-    def _ends_early(self) -> bool:
-        return self._header.ends_early(self._decoder.tally.packets, self._decoder.end(), self._duration)
+    def _end(self, last: av.VideoFrame) -> Fraction:
+        end = self._clock.end(last.duration)
+        self._limits.check_length(end, None)
+        return end
 
     def _flags(self) -> tuple[str, ...]:
-        tally = self._decoder.tally
-        is_read = self._length is not None and not tally.jumped
+        header, decoder, scaler, tally = self._header, self._decoder, self._scaler, self._decoder.tally
+        is_whole = self._length is not None and not tally.jumped and not tally.gave_up
         found = {
             "synthetic_timestamps": self._clock.synthetic,
             "damaged_packets": tally.failed > 0 or tally.gave_up or tally.broke_off,
             "damaged_frames": tally.patched > 0,
-            "stream_gaps": self._decoder.has_gaps,
-            "stream_changes": self._decoder.changes_stream,
-            "ends_early": is_read and not tally.gave_up and self._ends_early(),
-            "length_ignored": self._header.ignores_length,
-            "frames_missing": is_read and not tally.gave_up and self._decoder.frames_are_missing(),
-            "size_changes": self._scaler.size_changes,
-            "pixel_aspect_ignored": self._scaler.aspect_ignored,
-            "hdr": self._scaler.is_hdr,
-            "colours_approximated": self._scaler.colours_approximated,
-            "several_video_streams": self._header.num_video_streams > 1,
+            "stream_gaps": decoder.continuity.is_broken,
+            "stream_changes": decoder.continuity.changes_stream,
+            "ends_early": is_whole and header.ends_early(tally.packets, decoder.end(), self._duration),
+            "length_ignored": header.ignores_length,
+            "frames_missing": is_whole and decoder.frames_are_missing(),
+            "size_changes": scaler.size_changes,
+            "pixel_aspect_ignored": scaler.aspect_ignored,
+            "hdr": scaler.is_hdr,
+            "colours_approximated": scaler.colours_approximated,
+            "several_video_streams": header.num_video_streams > 1,
         }
         return tuple(flag for flag in FLAGS if found[flag])
 
 
 @contextmanager
 def open_video(
-    path: str | os.PathLike[str],
-    *,
-    start_frame: int = 0,
-    limits: Limits | None = None,
-    listed: bool = False,
+    path: AnyPath, *, start_frame: int = 0, limits: Limits | None = None, listed: bool = False
 ) -> Iterator[Video]:
     """Open one video file for reading, once, from its start or from a clip on.
 
@@ -205,65 +176,59 @@ def open_video(
     Raises:
         VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    with _opened(os.fspath(path), start_frame, limits or Limits.of_environment(), listed, Scaler) as video:
+    with _opened(path, Scaler, start_frame, limits, listed) as video:
         yield video
 
 
 @contextmanager
-def open_gray(path: str | os.PathLike[str], *, start_frame: int = 0) -> Iterator[Video]:
-    """As ``open_video``, for a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    with _opened(os.fspath(path), start_frame, Limits.of_environment(), False, GrayPlane) as video:
+def open_gray(path: AnyPath, *, start_frame: int = 0) -> Iterator[Video]:
+    """Open a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
+    with _opened(path, GrayPlane, start_frame) as video:
         yield video
 
 
 @contextmanager
-def open_source(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[Video]:
-    """As ``open_video``, for its ``source_frames``: pictures of the size that is coded."""
-    with _opened(os.fspath(path), 0, limits or Limits.of_environment(), False, FullSize) as video:
+def open_source(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Video]:
+    """Open a video for its ``source_frames``: pictures of the size that is coded."""
+    with _opened(path, FullSize, limits=limits) as video:
         yield video
 
 
 @contextmanager
-def open_sound(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[Sound]:
-    """The sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends.
-
-    Raises:
-        VideoError: as ``open_video``, for what is no video at all.
-    """
+def open_sound(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Sound]:
+    """Open the sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends."""
     name = os.fspath(path)
     regular_file(name, listed=False)
-    container = _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND)
-    try:
+    with _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND) as container:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
-        yield Sound(streams, _packets(container, streams))
-    finally:
-        container.close()
+        yield Sound(streams, _with_times(container.demux(*streams) if streams else iter(())))
 
 
-def streams_of_sample(content: bytes) -> tuple[av.AudioStream, ...]:
-    """The streams of a Matroska file in memory: of what a child has written (``full_size``), not of a person's file."""
+def _with_times(packets: "Iterator[av.Packet[Any]]") -> "Iterator[av.Packet[Any]]":
+    with suppress(Exception):  # damaged files raise nearly anything
+        yield from (each for each in packets if each.size and each.pts is not None and each.dts is not None)
+
+
+def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
+    """Return the streams of a Matroska file in memory: what a child has written, not a person's file."""
     options = {"protocol_whitelist": "", "format_whitelist": "matroska"}
     try:
         container = av.open(io.BytesIO(content), "r", format="matroska", options=options)
-    except Exception as error:  # whatever a child says that a file has taken over
-        raise VideoError("decoder_crash", "the process that reads its sound told nonsense") from error
+    except Exception as error:  # whatever a child sends that a file has taken over
+        raise VideoError("decoder_crash", "the process that reads its sound sent an invalid message") from error
     return tuple(container.streams.audio)
-
-
-def _packets(container: av.container.InputContainer, streams: tuple[av.AudioStream, ...]) -> "Iterator[av.Packet[Any]]":
-    """Those that can be placed in time."""
-    packets = container.demux(*streams) if streams else iter(())
-    with suppress(Exception):  # damaged files raise nearly anything
-        for packet in packets:
-            if packet.size and packet.pts is not None and packet.dts is not None:
-                yield packet
 
 
 @contextmanager
 def _opened(
-    name: str, start_frame: int, limits: Limits, listed: bool, scaler: type[Scaler | GrayPlane]
+    path: AnyPath,
+    scaler: type[Scaler | GrayPlane],
+    start_frame: int = 0,
+    limits: Limits | None = None,
+    listed: bool = False,
 ) -> Iterator[Video]:
+    name, limits = os.fspath(path), limits or Limits.of_environment()
     before = regular_file(name, listed=listed)
     container = _open(name, limits)
     try:
@@ -283,19 +248,18 @@ def _opened(
 def _first_look(
     path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
 ) -> tuple[Video, av.VideoStream]:
-    """The video in a container, its first frame decoded, and the stream that it is read from."""
+    """Return the video in a container, its first frame decoded, and the stream that it is read from."""
     stream = best_stream(path, container)
-    if not stream.codec_context.width:
-        _refuse_large_picture(path, limits)
-    header = read_header(path, container, stream, limits)
-    clock = header.clock()
-    return Video(
-        header, Decoder(path, container, stream, clock, limits, header.interval), clock, limits, scaler
-    ), stream
+    if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
+        with _open(path, limits, codec_whitelist="none") as undecoded:
+            context = best_stream(path, undecoded).codec_context
+            limits.check_pixels(context.width, context.height)
+    header = Header(path, container, stream, limits)
+    return Video(header, Decoder(path, container, stream, header, limits), limits, scaler), stream
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
-    """The opened container, by an address that can only mean this one file; its first frames are decoded on the way."""
+    """Open the container, by an address that can only mean this one file; decodes its first frames on the way."""
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": FORMATS,
@@ -308,16 +272,6 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
         return av.open("file:" + absolute, "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
         raise memory_refusal(error) or refusal(path, error) from error
-
-
-def _refuse_large_picture(path: str, limits: Limits) -> None:
-    """Tell a picture beyond the limit, whose size is lost when decoding it is refused, from a damaged one."""
-    container = _open(path, limits, codec_whitelist="none")
-    try:
-        context = best_stream(path, container).codec_context
-        limits.check_pixels(context.width, context.height)
-    finally:
-        container.close()
 
 
 def _refuse_changes(path: str, before: os.stat_result) -> None:

@@ -11,12 +11,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, overload
+from typing import BinaryIO, NamedTuple
 
 from vadis.errors import NothingToDoError, UsageError, VideoError, what_next
 from vadis.parsing import decode, is_text
 from vadis.results import printable
-from vadis.video.container import is_container, is_ogg_without_video, os_refusal, regular_file
+from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, regular_file
+from vadis.video.metadata import AnyPath
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
@@ -31,8 +32,6 @@ _IS_SOMETHING_ELSE: dict[str, Callable[[bytes], bool]] = {
     ".ogg": is_ogg_without_video,  # mostly sound
 }
 """Extensions that videos share with other files, and what the first bytes of such a file fulfil."""
-
-_HEAD_BYTES = 4096
 
 REMOTE_SCHEMES = ("s3", "gs", "https")
 """Where videos can be fetched from, if that is asked for."""
@@ -51,17 +50,14 @@ class Source:
 
 
 class Stamp(NamedTuple):
-    """By what a file is known again: its size, and its time of change in seconds since 1970, to the nanosecond.
-
-    Of a file that cannot be looked at, None.
-    """
+    """The size of a file and its time of change in seconds since 1970, to the nanosecond; None where unknown."""
 
     num_bytes: int | None
     mtime: str | None
 
 
 def stamp(path: str) -> Stamp:
-    """The stamp of a file as it is now."""
+    """Return the stamp of a file as it is now."""
     try:
         status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
     except (OSError, ValueError):
@@ -71,56 +67,34 @@ def stamp(path: str) -> Stamp:
 
 
 def remote_scheme(path: str) -> str | None:
-    """Which of ``REMOTE_SCHEMES`` a path is in; None for a local one, also one that only looks like a URL."""
+    """Return which of ``REMOTE_SCHEMES`` a path is in; None for a local one, also one that only looks like a URL."""
     match = _URL.match(path)
     scheme = match[1].lower() if match else None
     return scheme if scheme in REMOTE_SCHEMES and not os.path.lexists(path) else None
 
 
-@dataclass(frozen=True)
-class Found(Sequence[Source]):
-    """The sources, and how many entries were left out.
+class Found(tuple[Source, ...]):
+    """The sources, each file once."""
 
-    Attributes:
-        sources: one for each file, each file once.
-        num_ignored: in folders: hidden entries, files that are not videos by name, and pipes, sockets or devices.
-        num_duplicates: files that were met again.
-    """
-
-    sources: tuple[Source, ...]
-    num_ignored: int
-    num_duplicates: int
-
-    @overload
-    def __getitem__(self, index: int) -> Source: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Source, ...]: ...
-    def __getitem__(self, index: int | slice) -> Source | tuple[Source, ...]:
-        return self.sources[index]
-
-    def __len__(self) -> int:
-        return len(self.sources)
+    num_ignored = 0  # in folders: hidden entries, files that are not videos by name, and pipes, sockets or devices
+    num_duplicates = 0  # files that were met again
 
 
 def find_videos(
-    inputs: Iterable[str | os.PathLike[str]],
+    inputs: Iterable[AnyPath],
     *,
-    from_file: str | os.PathLike[str] | None = None,
+    from_file: AnyPath | None = None,
     nul: bool = False,
     remote: Callable[[str], list[str]] | None = None,
 ) -> Found:
-    """All that the inputs stand for.
+    """Return all that the inputs stand for; raise UsageError where one cannot be, NothingToDoError where there is none.
 
     Args:
         inputs: files, folders (taken with all below them), patterns with ``*``, ``?``, ``[...]`` or ``**`` (expanded
             only where no file of that very name exists), or ``-`` for a list on the standard input.
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
-        remote: gives what a URL stands for (``vadis.video.remote.found_at``); None: URLs are refused.
-
-    Raises:
-        UsageError: no input given, none of them exists, one is a URL that is refused, or a list cannot be read.
-        NothingToDoError: the folders given hold no video, or the list is empty.
+        remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.
     """
     search = _Search(remote)
     given = [os.fspath(each) for each in inputs]
@@ -128,16 +102,16 @@ def find_videos(
         raise UsageError("no input given", "name videos, folders, or a list by `from_file`")
     for path in given:
         if path == "-":
-            search.add_list(_read_list("-", nul))
+            search.add_list("-", nul)
         else:
             search.add(path, is_pattern_allowed=True)
     if from_file is not None:
-        search.add_list(_read_list(os.fspath(from_file), nul))
+        search.add_list(os.fspath(from_file), nul)
     return search.finish()
 
 
 class _Search:
-    """Gathers sources, each once."""
+    """Collects sources, each once."""
 
     def __init__(self, remote: Callable[[str], list[str]] | None) -> None:
         self._remote = remote
@@ -145,28 +119,23 @@ class _Search:
         self._real_folders: dict[str, str] = {}
         self._folders: list[str] = []
         self._missing: list[str] = []  # each once
-        self._num_ignored = 0
-        self._num_duplicates = 0
+        self._num_ignored = self._num_duplicates = 0
 
-    def add_list(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            self.add(path, is_pattern_allowed=False)
+    def add_list(self, path: str, nul: bool) -> None:
+        for each in _read_list(path, nul):
+            self.add(each, is_pattern_allowed=False)
 
     def add(self, path: str, *, is_pattern_allowed: bool) -> None:
-        """Take one input as it was given."""
-        if not os.path.lexists(path):
-            if _URL.match(path):
-                self._add_url(path)
-                return
+        if os.path.lexists(path):
+            self._add_existing(path)
+        elif _URL.match(path):
+            self._add_url(path)
+        else:
             matches = _matches(path) if is_pattern_allowed else []
             for match in matches:
                 self._add_existing(match)
-            if matches:
-                return
-            if self._add_existing(path):
+            if not matches and self._add_existing(path):
                 self._missing.append(path)
-            return
-        self._add_existing(path)
 
     def _add_url(self, url: str) -> None:
         if self._remote is None:
@@ -174,22 +143,23 @@ class _Search:
             raise UsageError(f"{printable(url)} is a URL: vadis reads local files", hint)
         self._folders += [url] if url.endswith("/") else []
         try:
-            for found in self._remote(url):
-                self._keep(Source(found))
+            for each in self._remote(url):
+                self._keep(Source(each))
         except VideoError as error:
             self._keep(Source(url, error))
 
     def finish(self) -> Found:
         if self._missing and len(self._missing) == len(self._sources):
             hint = "see how it is spelled; a path that does not begin with / begins in the current folder"
-            raise UsageError(f"no such file: {_enumerated(self._missing)}", hint)
+            raise UsageError(f"no such file: {_enumerate(self._missing)}", hint)
+        if not self._sources and not self._folders:
+            raise NothingToDoError("the list of videos is empty", "write the path of a video into each line")
         if not self._sources:
-            if not self._folders:
-                raise NothingToDoError("the list of videos is empty", "write the path of a video into each line")
-            looked_for = " ".join(VIDEO_EXTENSIONS)
-            message = f"no video files under {_enumerated(self._folders)} (looked for {looked_for})"
+            message = f"no video files under {_enumerate(self._folders)} (looked for {' '.join(VIDEO_EXTENSIONS)})"
             raise NothingToDoError(message, "videos with other endings are taken where they are named themselves")
-        return Found(tuple(self._sources.values()), self._num_ignored, self._num_duplicates)
+        found = Found(self._sources.values())
+        found.num_ignored, found.num_duplicates = self._num_ignored, self._num_duplicates
+        return found
 
     def _add_existing(self, path: str) -> bool:
         """Take a file or folder; return False for a file that was there already."""
@@ -209,14 +179,11 @@ class _Search:
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)
         key = os.path.join(self._real_folders[folder], name)  # noqa: PTH118
-        if key in self._sources:
-            self._num_duplicates += 1
-            return False
-        self._sources[key] = source
-        return True
+        self._num_duplicates += key in self._sources
+        return self._sources.setdefault(key, source) is source
 
     def _walk(self, root: str) -> None:
-        """All videos below ``root``; a folder that several links lead to, or a link in a circle, is visited once."""
+        """Add all videos below ``root``; a folder that several links lead to, also in a circle, is visited once."""
         pending, visited = [root], set[str]()  # by their real paths: some file systems give equal inode numbers
         while pending:
             path = pending.pop()
@@ -225,17 +192,14 @@ class _Search:
                 continue
             try:
                 place = os.path.realpath(path)
-                if place in visited:
-                    continue
-                visited.add(place)
-                entries = sorted(self._wanted(path), key=os.fsencode, reverse=True)
+                if place not in visited:
+                    visited.add(place)
+                    pending += sorted(self._wanted(path), key=os.fsencode, reverse=True)
             except OSError as error:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
-                continue
-            pending += entries
 
     def _wanted(self, folder: str) -> Iterator[str]:
-        """The folders and videos in a folder; the rest is counted."""
+        """Yield the folders and videos in a folder; count the rest."""
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.name.startswith(".") and _is_video_or_folder(entry):
@@ -245,7 +209,7 @@ class _Search:
 
 
 def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
-    """By name and kind, and by the first bytes where the name is shared; a link in a circle is neither."""
+    """Judge by name and kind, and by the first bytes where the name is shared; a link in a circle is neither."""
     try:
         return entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path))
     except OSError:
@@ -253,23 +217,20 @@ def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def is_video_by_name(path: str) -> bool:
-    """Return whether a file has one of ``VIDEO_EXTENSIONS``, and does not begin like something else that has it too.
-
-    A file that cannot be read, or is empty, is taken: its record says so.
-    """
+    """Return whether a file has one of ``VIDEO_EXTENSIONS``, and does not begin like something else that has it too."""
     extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 (keeps any bytes)
     if extension not in _IS_SOMETHING_ELSE:
         return extension in VIDEO_EXTENSIONS
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError:
-        return True
+        return True  # its record will tell
     return not head or not _IS_SOMETHING_ELSE[extension](head)
 
 
 def _matches(pattern: str) -> list[str]:
-    """What a pattern stands for, in the order of the names' bytes."""
+    """Return what a pattern stands for, in the order of the names' bytes."""
     try:
         return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
     except RecursionError as error:  # glob calls itself for each level of folders
@@ -278,7 +239,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _read_list(path: str, nul: bool) -> Iterator[str]:
-    """The entries of a list of paths: text up to the next line feed (or NUL), a carriage return before it left out."""
+    """Return the entries of a list of paths: text up to the next LF, CR LF or NUL."""
     if path == "-":
         return _entries(sys.stdin.buffer, "the standard input", nul)
     try:
@@ -290,12 +251,8 @@ def _read_list(path: str, nul: bool) -> Iterator[str]:
 
 
 def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
-    """Names as bytes of the file system, unless the list says by its first bytes that it is UTF-16 or UTF-32.
-
-    Raises:
-        UsageError: for what is no list, before it is read as a whole.
-    """
-    head = file.read(_HEAD_BYTES)
+    """Return names as bytes of the file system, unless the list begins as UTF-16 or UTF-32; raise UsageError."""
+    head = file.read(HEAD_BYTES)
     if is_container(head) and not is_text(head):
         raise UsageError(f"{shown} is a video, not a list of names", _NAME_THE_FILE)
     content = head + file.read()
@@ -310,7 +267,6 @@ def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
     return (entry for line in text.split("\n") if (entry := line.rstrip("\r")))
 
 
-def _enumerated(paths: Sequence[str]) -> str:
-    """``paths`` for a message, the first few of them."""
+def _enumerate(paths: Sequence[str]) -> str:
     named = ", ".join(printable(path) for path in paths[:_MOST_NAMED])
     return named if len(paths) <= _MOST_NAMED else f"{named} and {len(paths) - _MOST_NAMED} more"

@@ -25,17 +25,15 @@ _EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a long
 
 
 def grid_length(duration: Fraction) -> int:
-    """How many grid points a video of several frames has that lasts ``duration`` seconds."""
+    """Return how many grid points a video of several frames has that lasts ``duration`` seconds."""
     return max(1, floor(duration * GRID_FPS + Fraction(1, 2)))
 
 
 class Timed(Protocol):
-    """What a clock gives times to: a decoded frame."""
+    """A decoded frame."""
 
     @property
-    def pts(self) -> int | None:
-        """When it is shown, in ticks of its stream; None where that is unknown."""
-        ...
+    def pts(self) -> int | None: ...  # when it is shown, in ticks of its stream
 
 
 AnyTimed = TypeVar("AnyTimed", bound=Timed)
@@ -58,27 +56,17 @@ class Clock:
     Args:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
-        sequential: timestamps come from ``stored``, not from the frames.
+        sequential: timestamps come from ``note_stored``, before each frame is decoded, not from the frames.
         latest: seconds that the file is said to last; what a longer step leads beyond it is not believed, unless frames
             before it have shown that the file lasts longer.
-
-    Attributes:
-        synthetic: a timestamp was missing or out of order, or a time was not taken from a timestamp alone.
-        has_guessed: the latter, since the last ``jump``.
     """
 
     def __init__(
-        self,
-        time_base: Fraction,
-        interval: Fraction,
-        *,
-        sequential: bool = False,
-        latest: Fraction | None = None,
+        self, time_base: Fraction, interval: Fraction, *, sequential: bool = False, latest: Fraction | None = None
     ) -> None:
-        self.synthetic = self.has_guessed = False
-        self._time_base = time_base
-        self._interval = interval
-        self._latest = latest
+        self.synthetic = False  # a timestamp was missing or out of order, or a time was guessed
+        self.has_guessed = False  # a time was not taken from a timestamp alone, since the last ``jump``
+        self._time_base, self._interval, self._latest = time_base, interval, latest
         self._stored: deque[int | None] | None = deque(maxlen=_MAX_DELAY) if sequential else None
         self._restarts: set[int] = set()
         self._start: int | None = None  # the first timestamp of all
@@ -88,22 +76,19 @@ class Clock:
         self._last_is_guessed = False
         self._step = interval  # from the last frame but one to the last
 
-    def stored(self, dts: int | None) -> None:
-        """Note the place of a stored frame in a sequential container, before it is decoded."""
+    def note_stored(self, dts: int | None) -> None:
         if self._stored is not None:
             self._stored.append(dts)
 
-    def lost(self) -> None:
-        """Take back the newest stored frame: it could not be decoded."""
+    def drop_stored(self) -> None:
         if self._stored:
             self._stored.pop()
 
     def restart_at(self, pts: int) -> None:
-        """Expect the clock to start again with the frame of this timestamp."""
         self._restarts.add(pts)
 
     def jump(self) -> None:
-        """Reading goes on elsewhere in the file: the next frame's time follows from its timestamp alone."""
+        """Go on elsewhere in the file: the next frame's time follows from its timestamp alone."""
         self._last = self._last_pts = None
         self._step = self._interval
         self.has_guessed = False
@@ -111,7 +96,7 @@ class Clock:
             self._stored.clear()
 
     def ticks(self, seconds: Fraction) -> int | None:
-        """The timestamp that stands for a time in seconds; None where timestamps say nothing."""
+        """Return the timestamp that stands for a time in seconds; None where timestamps say nothing."""
         return None if self._zero is None or self.has_guessed else floor(self._zero + seconds / self._time_base)
 
     @property
@@ -125,10 +110,7 @@ class Clock:
         return None if self._zero is None else self._zero * self._time_base
 
     def timed(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, Fraction]]:
-        """Each frame with its time, which is later than that of the one before.
-
-        Where a timestamp is in doubt, up to ``_LOOK_AHEAD`` frames that follow are taken before its frame is given.
-        """
+        """Yield each frame with its time; where that is in doubt, up to ``_LOOK_AHEAD`` frames are taken ahead."""
         coming, waiting = self._with_ticks(frames), deque[tuple[AnyTimed, int | None]]()
         while waiting or (waiting := deque(islice(coming, 1))):
             frame, ticks = waiting.popleft()
@@ -136,7 +118,7 @@ class Clock:
             if not self._is_expected(seconds):
                 waiting.extend(islice(coming, _LOOK_AHEAD - len(waiting)))
                 following = [None if each is None else self._seconds(each) for _, each in waiting]
-                seconds = self._judged(ticks, seconds, following)
+                seconds = self._judge(ticks, seconds, following)
             assert seconds is not None
             if self._last is not None and not self._last_is_guessed:
                 self._step = seconds - self._last
@@ -144,7 +126,7 @@ class Clock:
             yield frame, seconds
 
     def end(self, last_duration: int | None) -> Fraction:
-        """When the last frame ends, by its own duration in ticks, or else by the distance from the one before it."""
+        """Return when the last frame ends, by its own duration in ticks, or by the distance from the one before it."""
         shown = (last_duration or 0) * self._time_base
         last = self._last or Fraction(0)
         if shown <= 0 or self._last_is_guessed or not self._is_gap(last, last + shown):
@@ -152,37 +134,36 @@ class Clock:
         return last + shown
 
     def _is_gap(self, last: Fraction, seconds: Fraction) -> bool:
-        """Whether it can be that nothing new was shown for so long."""
+        """Return whether it can be that nothing new was shown for so long."""
         if self._latest is not None and last <= self._latest:
             return seconds <= self._latest or seconds - last <= _EXPECTED_STEPS * max(self._step, self._interval)
         return seconds - last <= LARGEST_GAP_SECONDS
 
     def _with_ticks(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, int | None]]:
-        """Each frame with the ticks that its time follows from."""
+        """Yield each frame with the ticks that its time follows from."""
         for frame in frames:
             pts = frame.pts
             self.synthetic |= pts is None or (self._last_pts is not None and pts <= self._last_pts)
             self._last_pts = self._last_pts if pts is None else pts
-            if self._stored is None:
-                yield frame, pts
-            else:
-                yield frame, self._stored.popleft() if self._stored else None
+            if self._stored is not None:
+                pts = self._stored.popleft() if self._stored else None
+            yield frame, pts
 
     def _seconds(self, ticks: int) -> Fraction:
-        """The time of a timestamp by the clock as it runs."""
+        """Return the time of a timestamp by the clock as it runs."""
         if self._zero is None:
             self._start, self._zero = ticks, Fraction(ticks)
         return (ticks - self._zero) * self._time_base
 
     def _is_expected(self, seconds: Fraction | None) -> bool:
-        """Whether a timestamp needs no other to confirm it."""
+        """Return whether a timestamp needs no other to confirm it."""
         self._last_is_guessed = False
         if seconds is None or self._last is None:
             return seconds is not None
         return 0 < seconds - self._last <= _EXPECTED_STEPS * max(self._step, self._interval)
 
-    def _judged(self, ticks: int | None, seconds: Fraction | None, following: Sequence[Fraction | None]) -> Fraction:
-        """The time of a frame whose timestamp, which stands for ``seconds``, is in doubt."""
+    def _judge(self, ticks: int | None, seconds: Fraction | None, following: Sequence[Fraction | None]) -> Fraction:
+        """Return the time of a frame whose timestamp, which stands for ``seconds``, is in doubt."""
         last = self._last
         if last is None:  # the first frame, without a timestamp
             return self._guess(Fraction(0))
@@ -202,7 +183,7 @@ class Clock:
         return seconds if seconds is not None and is_right else self._guess(last + self._spread(last, following))
 
     def _spread(self, last: Fraction, following: Sequence[Fraction | None]) -> Fraction:
-        """How long after the frame before one is shown whose own timestamp says nothing."""
+        """Return how long after the frame before one is shown whose own timestamp says nothing."""
         for count, each in enumerate(following, 2):
             if each is not None and each > last:
                 return min((each - last) / count, self._step)
@@ -214,7 +195,7 @@ class Clock:
 
 
 class Grid:
-    """Tells how many grid points each frame takes; frames come in display order.
+    """Counts how many grid points each frame takes; frames come in display order.
 
     Frames are looked at two by two: a frame's last grid point lies at or before the middle between it and the next.
     """
@@ -224,16 +205,12 @@ class Grid:
         self._previous: Fraction | None = None
 
     def points_before(self, time: Fraction) -> int:
-        """How many further grid points belong to the frame before the one shown at ``time`` seconds."""
-        if self._previous is None:
-            self._previous = time
-            return 0
-        last = floor((self._previous + time) / 2 * GRID_FPS)
-        self._previous = time
-        return self._take(last + 1)
+        """Return how many further grid points belong to the frame before the one shown at ``time`` seconds."""
+        before, self._previous = self._previous, time
+        return 0 if before is None else self._take(floor((before + time) / 2 * GRID_FPS) + 1)
 
     def points_at_end(self, duration: Fraction) -> int:
-        """How many further grid points belong to the last frame of a video that lasts ``duration`` seconds."""
+        """Return how many further grid points belong to the last frame of a video that lasts ``duration`` seconds."""
         return self._take(1 if self._previous == 0 else grid_length(duration))
 
     def _take(self, length: int) -> int:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from vadis.errors import UnreachableError, WeightsError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.video.metadata import network_patience
 from vadis.weights import cache
 from vadis.weights.cache import Notify, git_blob_id, write_error
@@ -105,10 +105,8 @@ def ensure_downloaded(
 
         path = cache.download_path(file)
         try:
-            with temporary_beside(path) as (temporary, stream):
-                _Download(file, temporary, stream, report, notify).run()
-                os.fsync(stream.fileno())
-                temporary.replace(path)
+            with write_atomic(path) as stream:
+                _Download(file, Path(stream.name), stream, report, notify).run()
                 done += stream.tell()
         except UnavailableError as error:
             message = f"{file.local} (for {name}) could not be downloaded from {error}"

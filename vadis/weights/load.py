@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.models import Model, ModelCard
 from vadis.weights import cache
 from vadis.weights.cache import Notify, write_error
@@ -145,10 +145,9 @@ def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Noti
     ensure_downloaded(name, published.files, offline=offline, progress=progress, notify=notify, fallback_hint=hint)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
     try:
-        with temporary_beside(path) as (temporary, _):
-            convert(sources, temporary, name=name, provenance=published.provenance(published.files))
-            load_model_file(temporary)
-            temporary.replace(path)
+        with write_atomic(path) as file:
+            convert(sources, Path(file.name), name=name, provenance=published.provenance(published.files))
+            load_model_file(Path(file.name))
     except OSError as error:
         raise write_error(path, published.num_bytes, error) from error
 
@@ -173,6 +172,11 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 def _silent(*_: object) -> None:
     """Ignore progress and notices."""
+
+
+def available_models() -> tuple[str, ...]:
+    """Return the names that ``load_model`` takes: published models first, then those that come with vadis."""
+    return (*WEIGHTS, *SHIPPED)
 
 
 # --- by its tensors, because a file can have any name, and a name any file -------------------------------------------

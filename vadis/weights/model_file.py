@@ -10,7 +10,6 @@ file, and identifies the model. A safetensors file cannot hold code, and its ten
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from vadis.device import resolve_device
 from vadis.errors import WeightsError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.preprocessing import FLOW_BOUND
@@ -70,12 +69,9 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     text = json.dumps({"__metadata__": metadata, **parse_json(header)}).encode("ascii")
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
     try:
-        with temporary_beside(path) as (temporary, stream):
+        with write_atomic(path) as stream:
             stream.write(len(text).to_bytes(8, "little") + text)
             stream.write(body)
-            stream.flush()
-            os.fsync(stream.fileno())
-            temporary.replace(path)
     except OSError as error:
         raise write_error(path, 8 + len(text) + len(body), error) from error
     return sha256

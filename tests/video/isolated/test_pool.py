@@ -17,12 +17,12 @@ from tests.video import faulty_child
 from tests.video.test_hostile import NOT_VIDEOS, PLAYLISTS
 from vadis.errors import VadisError, VideoError
 from vadis.video.isolated.pool import DecoderKilled, Decoders
-from vadis.video.isolated.process import Patience
+from vadis.video.isolated.process import Watchdog
 from vadis.video.isolated.protocol import CHUNK_BYTES
 from vadis.video.metadata import Limits
 from vadis.video.reader import open_video
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +222,9 @@ def test_a_crash_costs_one_file(faulty, named, videos, name):
     assert len(read(faulty.open(videos / "plain.mp4"))[0]) == 40
 
 
-@pytest.mark.parametrize("which", faulty_child.NONSENSE)
-def test_nonsense_costs_one_file(faulty, named, videos, which):
-    error = refusal(faulty.open(named(f"nonsense_{which}")))
+@pytest.mark.parametrize("which", faulty_child.INVALID)
+def test_an_invalid_message_costs_one_file(faulty, named, videos, which):
+    error = refusal(faulty.open(named(f"invalid_{which}")))
     assert (error.code, type(error)) == ("decoder_crash", VideoError)
     assert len(read(faulty.open(videos / "plain.mp4"))[0]) == 40
 
@@ -249,17 +249,17 @@ def test_time_counts_only_while_the_child_is_waited_for(videos):
         assert len(list(frames)) == 249
 
 
-def test_patience_ends_with_silence_and_with_ten_times_the_duration():
-    patience = Patience(60)
-    assert patience.left() == 60
-    patience.waited = 59.5
-    assert patience.left() == 0.5
-    patience.video_seconds = 100  # by the header, or by the frames that came
-    assert patience.left() == 60
-    patience.waited = 999
-    assert patience.left() == 1
-    patience.waited = 1000
-    assert patience.left() <= 0
+def test_the_watchdog_ends_with_silence_and_with_ten_times_the_duration():
+    watchdog = Watchdog(60)
+    assert watchdog.seconds_left() == 60
+    watchdog.waited_seconds = 59.5
+    assert watchdog.seconds_left() == 0.5
+    watchdog.video_seconds = 100  # by the header, or by the frames that came
+    assert watchdog.seconds_left() == 60
+    watchdog.waited_seconds = 999
+    assert watchdog.seconds_left() == 1
+    watchdog.waited_seconds = 1000
+    assert watchdog.seconds_left() <= 0
 
 
 def test_a_child_killed_from_outside(videos):

@@ -1,8 +1,8 @@
-"""The reader in a child process, with limits and a watchdog: whatever a file does to FFmpeg, it costs one record.
+"""The reader in child processes, with limits and a watchdog: whatever a file does to FFmpeg, it costs one record.
 
-``Decoders`` keeps children (``child.py``), each of which decodes one file after another; a file that crashes its child,
+``Decoders`` keeps children (``child``), each of which decodes one file after another; a file that crashes its child,
 hangs it or fills its memory is refused, and the next file gets a new child. Frames come through a pipe, which the
-child fills only as fast as it is emptied. They are the very frames that ``open_video`` gives.
+child fills only as fast as it is emptied. They are the very frames that ``vadis.video.reader`` gives.
 """
 
 import os
@@ -11,23 +11,29 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from fractions import Fraction
 from math import ceil
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import av
 import numpy as np
-from numpy.typing import NDArray
 
-from vadis.errors import VadisError, VideoError
+from vadis.errors import UsageError, VadisError, VideoError
+from vadis.video.colour import Colours
 from vadis.video.isolated import process, protocol
-from vadis.video.isolated.process import Child, Gone, Patience, TooSlow
-from vadis.video.isolated.protocol import Nonsense
+from vadis.video.isolated.process import Child, ChildExited, ChildTimeout, Watchdog
+from vadis.video.isolated.protocol import CHUNK_BYTES, MAX_PACKET_BYTES, ProtocolError, field, require
 from vadis.video.isolated.sandbox import too_much_memory
-from vadis.video.metadata import GridFrame, Limits, VideoFacts, more
+from vadis.video.metadata import LONGEST_SIDE, SHORT_SIDE, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts, more
+from vadis.video.reader import Sound, sample_streams
 from vadis.video.sources import Stamp, stamp
 from vadis.video.timegrid import GRID_FPS
 
-_FAREWELL_SECONDS = 0.5  # for a child to say that it has told all
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LAST_MESSAGE_SECONDS = 0.5  # for a child to send its last message about a video
+_MAX_SAMPLE_BYTES = protocol.SAMPLE_PACKETS * MAX_PACKET_BYTES + (1 << 20)
 
 
 class DecoderKilled(VideoError):
@@ -35,7 +41,7 @@ class DecoderKilled(VideoError):
 
 
 class ChildVideo:
-    """A video decoded in a child: a context manager, and within it what ``frames.OpenVideo`` promises.
+    """A video decoded in a child: a context manager, and within it a ``metadata.OpenVideo``.
 
     Only ``Decoders.open`` makes one. Nothing happens before the context is entered. ``cancel`` may be called at any
     time and from any thread; all else belongs to one thread.
@@ -44,161 +50,251 @@ class ChildVideo:
     size: tuple[int, int]
     expected_num_frames: int | None
     facts: VideoFacts
+    _what = "grid"
 
-    def __init__(self, decoders: "Decoders", request: dict[str, Any], limits: Limits) -> None:
-        self._decoders, self._request, self._limits = decoders, request, limits
-        self._patience = Patience(limits.max_wait_seconds)
+    def __init__(self, decoders: "Decoders", path: AnyPath, **part: Any) -> None:
+        self._decoders, self._limits = decoders, decoders.limits
+        part = {"listed": False, "start_frame": 0, "max_frames": None} | part
+        self._request = part | {"path": _absolute(path), "what": self._what, "limits": asdict(self._limits)}
+        self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
-        self._turn = threading.Lock()  # between ``cancel`` and the change of what it cancels
+        self._lock = threading.Lock()  # between ``cancel`` and the change of what it cancels
         self._cancelled = self._done = self._worn = False
-        self._next = int(request["start_frame"])  # index on the grid
-        self._most = self._next + 1 + ceil(limits.max_seconds * GRID_FPS)
+        self._next = self._request["start_frame"]  # index on the grid
 
-    def __enter__(self) -> "ChildVideo":
-        """Open the file.
-
-        Raises:
-            VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
-            VadisError: where no process can be had that decodes it.
-        """
+    def __enter__(self) -> "Self":
+        """Open the file; raise VideoError, and VadisError where no process can be had that decodes it."""
         child = self._decoders.take()
-        with self._turn:
+        with self._lock:
             self._child = child
             if self._cancelled:
                 child.kill()
         try:
-            self._begin(child)
-            self._open()
-        except BaseException:
+            if not child.is_ready:
+                child.wait_until_ready()
+            with self._watched():
+                child.send(self._request)
+                self._open(child, self._receive(child))
+        except BaseException as error:
             self._leave()
+            if self._cancelled and isinstance(error, VadisError) and not isinstance(error, VideoError):
+                raise VideoError("decoder_crash", "the video was given up before it was opened") from error
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._leave()
-
-    def _begin(self, child: Child) -> None:
-        if child.is_ready:
-            return
-        try:
-            child.begin()
-        except VadisError as error:
-            if not self._cancelled:
-                raise
-            raise VideoError("decoder_crash", "the video was given up before it was opened") from error
 
     def cancel(self) -> None:
         """End the child, if it is at this video: who waits for its frames gets a VideoError instead."""
-        with self._turn:
+        with self._lock:
             self._cancelled = True
             if self._child is not None:
                 self._child.kill()
 
+    def _open(self, child: Child, message: dict[str, Any]) -> None:
+        """Take the first message about the video."""
+        about = field(message, "video")
+        self.size = protocol.size(about)
+        require(min(self.size) == SHORT_SIDE and max(self.size) <= LONGEST_SIDE, "size")
+        self.expected_num_frames = protocol.optional(protocol.integer, about, "expected")
+        self._take_facts(about)
+
+    def _take_facts(self, about: Any) -> None:
+        self.facts = protocol.facts_from_json(field(about, "facts"))
+        self._watchdog.video_seconds = self.facts.duration_seconds or 0.0
+
     def __iter__(self) -> Iterator[GridFrame]:
-        """The frames of the grid, once.
+        """Yield the frames of the grid, once; raises VideoError as the reader, and ``decoder_crash``, ``timeout``."""
+        for at, repeats, pictures in self._contents():
+            for picture, count in zip(pictures, repeats, strict=True):
+                yield from (GridFrame(picture, i / GRID_FPS) for i in range(at, at + count))
+                at += count
 
-        Raises:
-            VideoError: as the reader's, and ``decoder_crash``, ``timeout``.
-        """
-        while (chunk := self._chunk()) is not None:
-            at, counts, pictures = chunk
-            for picture, times in zip(pictures, counts, strict=True):
-                for i in range(at, at + times):
-                    yield GridFrame(picture, i / GRID_FPS)
-                at += times
+    def _contents(self) -> Iterator[Any]:
+        """Yield what is in each message up to the last, and in the bytes that follow it."""
+        while not self._done:
+            with self._watched() as child:
+                message = self._receive(child)
+                if "end" in message:
+                    self._end(message["end"])
+                    self._done = True
+                    return
+                content = self._read(child, message)
+            yield content
 
-    def _open(self) -> None:
-        with self._watched() as child:
-            child.ask(self._request)
-            about = protocol.field(self._hear(child), "video")
-            self.size = protocol.picture_size(about)
-            self.expected_num_frames = protocol.maybe_count(about, "expected")
-            self.facts = protocol.facts_from_json(protocol.field(about, "facts"))
-            self._patience.video_seconds = self.facts.duration_seconds or 0.0
+    def _read(self, child: Child, message: dict[str, Any]) -> Any:
+        """Return the first frame's index on the grid, how often each picture is shown, pictures (N, H, W, 3)."""
+        (width, height), start = self.size, self._request["start_frame"]
+        repeats = protocol.integers(message, "frames", None, low=1)
+        require(1 <= len(repeats) <= max(1, CHUNK_BYTES // (width * height * 3)), "frames")
+        at, self._next = self._next, self._next + sum(repeats)
+        is_next = protocol.integer(message, "first") == at
+        require(is_next and self._next <= start + 1 + ceil(self._limits.max_seconds * GRID_FPS), "not the next frames")
+        pictures = np.empty((len(repeats), height, width, 3), np.uint8)
+        child.read_into(pictures.data.cast("B"), self._watchdog)
+        self._watchdog.video_seconds = max(self._watchdog.video_seconds, self._next / GRID_FPS)
+        return at, repeats, pictures
 
-    def _chunk(self) -> tuple[int, list[int], NDArray[np.uint8]] | None:
-        """The index of the first frame, how often each picture is shown, pictures (N, H, W, 3); None at the end."""
-        if self._done:
-            return None
-        width, height = self.size
-        with self._watched() as child:
-            told = self._hear(child)
-            if "end" in told:
-                self.facts, self._done = self._final(told["end"]), True
-                return None
-            counts = protocol.repeats(protocol.field(told, "frames"), width * height * 3)
-            at, self._next = self._next, self._next + sum(counts)
-            if protocol.count(told, "first") != at or self._next > self._most:
-                raise Nonsense("frames that cannot be next")
-            pictures = np.empty((len(counts), height, width, 3), np.uint8)
-            child.read_into(pictures.data.cast("B"), self._patience)
-        self._patience.video_seconds = max(self._patience.video_seconds, self._next / GRID_FPS)
-        return at, counts, pictures
+    def _end(self, message: Any) -> None:
+        """Take the facts after the last frame, whose number must be that of the frames received."""
+        self.facts = protocol.facts_from_json(message)
+        length, is_part = self.facts.num_frames, self._request["max_frames"] is not None
+        is_behind_end = length is not None and length < self._next == self._request["start_frame"]
+        require(is_part if length is None else length == self._next or is_behind_end, "length")
 
-    def _final(self, told: Any) -> VideoFacts:
-        """The facts at the end of a video, whose length must be that of the frames that came."""
-        facts, start = protocol.facts_from_json(told), self._request["start_frame"]
-        if facts.num_frames is None:
-            if self._request["max_frames"] is None:
-                raise Nonsense("no length")
-        elif facts.num_frames != self._next and not (facts.num_frames < self._next == start):
-            raise Nonsense("length")
-        return facts
-
-    def _hear(self, child: Child) -> dict[str, Any]:
-        """The next message; raises the error that it tells."""
-        told = child.hear(self._patience)
-        self._worn |= bool(told.get("worn"))
-        if "error" in told:
-            error = protocol.error_from_json(told["error"])
+    def _receive(self, child: Child) -> dict[str, Any]:
+        """Return the next message, or raise the error in it."""
+        message = child.receive(self._watchdog)
+        self._worn |= bool(message.get("worn"))
+        if "error" in message:
+            error = protocol.error_from_json(message["error"])
             self._done = True
             raise error
-        return told
+        return message
 
     @contextmanager
     def _watched(self) -> Iterator[Child]:
-        """The child, to talk with; a failure of it ends it and becomes what the failure means for this file."""
+        """Give the child; its failures become what they mean for this file, and it serves no other."""
         child = self._child
         assert child is not None, "a ChildVideo is read within its context"
         try:
             yield child
-        except (TooSlow, Gone, Nonsense) as failure:
+        except (ChildTimeout, ChildExited, ProtocolError) as failure:
             self._worn = True
-            raise self._meaning(failure, child) from failure
+            raise self._error_of(failure, child) from failure
 
-    def _meaning(self, failure: Exception, child: Child) -> VideoError:
-        """What a failure of the child means for this file."""
-        if isinstance(failure, Nonsense):
-            return VideoError("decoder_crash", f"the process that decodes it told nonsense ({failure})")
-        if isinstance(failure, Gone):
+    def _error_of(self, failure: Exception, child: Child) -> VideoError:
+        """Return what a failure of the child means for this file."""
+        if isinstance(failure, ProtocolError):
+            return VideoError("decoder_crash", f"the process that decodes it sent an invalid message ({failure})")
+        if isinstance(failure, ChildExited):
             child.wait_briefly()
             child.end()
             if child.ran_out_of_memory():
                 return too_much_memory(self._limits.max_memory_mb)
             kind = DecoderKilled if child.was_killed_by_others() else VideoError
-            return kind("decoder_crash", f"the process that decodes it ended{child.reason()}")
-        waited = f"the decoder gave nothing for {self._patience.quiet_seconds:g} s"
-        if self._patience.left() <= 0:
-            waited = f"the decoder was waited for {self._patience.waited:.0f} s, more than the video may take"
+            return kind("decoder_crash", f"the process that decodes it ended{child.exit_reason()}")
+        waited = f"the decoder gave nothing for {self._watchdog.quiet_seconds:g} s"
+        if self._watchdog.seconds_left() <= 0:
+            seconds = self._watchdog.waited_seconds
+            waited = f"the decoder was waited for {seconds:.0f} s, more than the video may take"
         return VideoError("timeout", waited, more("max_wait_seconds"))
 
     def _leave(self) -> None:
-        with self._turn:
+        with self._lock:
             child, self._child = self._child, None
         if child is not None:
-            is_whole = not self._worn and (self._done or self._ends_now(child))
-            self._decoders.give_back(child, is_whole and not self._worn and not self._cancelled)
+            is_free = not self._worn and (self._done or self._ends_now(child))
+            self._decoders.give_back(child, is_free and not self._worn and not self._cancelled)
 
     def _ends_now(self, child: Child) -> bool:
-        """Whether all frames that were asked for have come, so that the child is about to be free."""
+        """Return whether all requested frames have come, so that the child is about to be free."""
         if self._request["max_frames"] is None:
             return False
         try:
-            told = child.hear(Patience(_FAREWELL_SECONDS))
-        except (Gone, TooSlow, Nonsense):
+            message = child.receive(Watchdog(_LAST_MESSAGE_SECONDS))
+        except (ChildExited, ChildTimeout, ProtocolError):
             return False
-        self._worn = bool(told.get("worn"))
-        return "end" in told or "error" in told
+        self._worn = bool(message.get("worn"))
+        return "end" in message or "error" in message
+
+
+class SourceVideo(ChildVideo):
+    """A video whose frames are those of the file; see ``reader.Video`` for the attributes."""
+
+    start_seconds: Fraction | None
+    first_seconds: Fraction
+    pixel_aspect: Fraction
+    colours: Colours | None
+    _what = "source"
+
+    def _open(self, child: Child, message: dict[str, Any]) -> None:
+        about = field(message, "video")
+        self.size = width, height = protocol.size(about)
+        require(width * height <= self._limits.max_pixels, "size")
+        self.start_seconds = protocol.optional(protocol.fraction, about, "start_seconds")
+        self.first_seconds = protocol.fraction(about, "first_seconds")
+        colours = protocol.optional(protocol.integers, about, "colours", 3, 0, 255)
+        self.colours = None if colours is None else Colours(*colours)
+        self.pixel_aspect = protocol.fraction(about, "pixel_aspect")
+        require(self.pixel_aspect > 0, "pixel_aspect")
+        self._take_facts(about)
+        self._before = Fraction(0)
+
+    def source_frames(self) -> Iterator[SourceFrame]:
+        """Yield the frames of the file, once; raises VideoError as iterating over a ``ChildVideo`` does."""
+        return self._contents()
+
+    def _read(self, child: Child, message: dict[str, Any]) -> SourceFrame:
+        seconds, duration = (protocol.fraction(message, name) for name in ("seconds", "duration"))
+        zero = protocol.optional(protocol.fraction, message, "zero")
+        is_next = self._before <= seconds <= seconds + duration <= self._limits.max_seconds + 1
+        require(is_next, "a frame that cannot be next")
+        pixels = np.empty((*self.size[::-1], 3), np.uint8)
+        child.read_into(pixels.data.cast("B"), self._watchdog)
+        self._before = seconds
+        self._watchdog.video_seconds = max(self._watchdog.video_seconds, float(seconds + duration))
+        return SourceFrame(pixels, seconds, duration, zero)
+
+    def _end(self, message: Any) -> None:
+        self.facts = protocol.facts_from_json(message)
+
+
+class ChildSound(ChildVideo):
+    """The sound of a file: ``streams``, as ``reader.Sound`` has them, and ``packets``."""
+
+    streams: "tuple[av.AudioStream, ...]"
+    _what = "sound"
+
+    def _open(self, child: Child, message: dict[str, Any]) -> None:
+        about = field(message, "sound")
+        if names := field(about, "not_copied"):
+            shown = ", ".join(name for name in names if isinstance(name, str) and name.isprintable())[:200]
+            hint = "leave the sound out with `with_sound=False`: not even .mkv takes it"
+            raise UsageError(f"sound of the kind {shown} cannot be copied", hint)
+        sample = child.read(protocol.integer(about, "sample_bytes", high=_MAX_SAMPLE_BYTES), self._watchdog)
+        self._watchdog.video_seconds = self._limits.max_seconds
+        self.streams = sample_streams(sample) if sample else ()
+
+    def packets(self) -> "Iterator[av.Packet[Any]]":
+        """Yield the packets, once, in the order of the file."""
+        return self._contents()
+
+    def _read(self, child: Child, message: dict[str, Any]) -> "av.Packet[Any]":
+        stream = protocol.integer(message, "stream", high=len(self.streams) - 1)
+        num_bytes = protocol.integer(message, "num_bytes", high=MAX_PACKET_BYTES)
+        packet: av.Packet[Any] = av.Packet(child.read(num_bytes, self._watchdog))
+        packet.time_base = protocol.fraction(message, "time_base")
+        packet.pts, packet.dts = (protocol.integer(message, name, -(1 << 63), (1 << 63) - 1) for name in ("pts", "dts"))
+        packet.duration = protocol.integer(message, "duration")
+        packet.is_keyframe = True  # so is all sound that these containers hold
+        packet.stream = self.streams[stream]
+        return packet
+
+    def _end(self, message: Any) -> None:
+        pass
+
+
+def open_source(decoders: "Decoders", path: AnyPath) -> SourceVideo:
+    """Open a video as ``reader.open_source`` does, decoded in a child of ``decoders``; a context manager."""
+    return SourceVideo(decoders, path)
+
+
+@contextmanager
+def open_sound(decoders: "Decoders", path: AnyPath) -> Iterator[Sound]:
+    """Open the sound of a file as ``reader.open_sound`` does; raise UsageError where it cannot be copied."""
+    with ChildSound(decoders, path) as sound:
+        yield Sound(sound.streams, sound.packets())
+
+
+def _absolute(path: AnyPath) -> str:
+    """Return ``path`` from the root, never shortened: the child may be in another folder."""
+    name = os.fspath(path)
+    with suppress(OSError):  # the current folder may be gone
+        if name and not os.path.isabs(name):  # noqa: PTH117
+            return os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
+    return name
 
 
 class Decoders:
@@ -208,7 +304,7 @@ class Decoders:
 
     Args:
         limits: for all videos; by default those of the environment.
-        program: what a child runs, instead of ``decoder_process.PROGRAM``: for tests of how children fail.
+        program: what a child runs, instead of ``process.PROGRAM``: for tests of how children fail.
     """
 
     def __init__(self, limits: Limits | None = None, *, program: str | None = None) -> None:
@@ -216,76 +312,54 @@ class Decoders:
         self._program = process.PROGRAM if program is None else program
         self._idle: list[Child] = []
         self._all: set[Child] = set()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._is_closed = False
         # The kernel ends a child with the thread that started it (PR_SET_PDEATHSIG): one that stays.
-        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="decoders")
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
 
-    def __enter__(self) -> "Decoders":
+    def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
+        self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
     ) -> ChildVideo:
-        """A video, to be opened by entering its context.
+        """Return a video, to be opened by entering its context; see ``reader.open_video``.
 
-        Args:
-            path: as for ``open_video``.
-            listed: as for ``open_video``.
-            start_frame: the first grid frame wanted.
-            max_frames: how many at most. A child that can end a video goes on to the next; one whose video is left
-                early is ended.
+        At most ``max_frames`` are decoded. A child that can end a video goes on to the next; one whose video is left
+        early is ended.
         """
-        request = self.request(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
-        return ChildVideo(self, request, self.limits)
+        return ChildVideo(self, path, listed=listed, start_frame=start_frame, max_frames=max_frames)
 
     def stamp(self, path: str) -> Stamp:
-        """By what the file at ``path`` is known again, as it is now."""
+        """Return the stamp of the file at ``path`` as it is now."""
         return stamp(path)
 
-    def request(self, path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
-        """What a child is asked, with ``open``'s ``options``."""
-        return {"path": _absolute(os.fspath(path)), **options, "limits": asdict(self.limits)}
-
     def start_one(self) -> None:
-        """Start a child, to be there when the first video is opened.
-
-        Raises:
-            VadisError: where none can be started.
-        """
+        """Start a child, to be there when the first video is opened; raise VadisError where none can be started."""
         self.give_back(self.take(), True)
 
     def lacks(self) -> list[str]:
-        """What a child cannot give up here, in plain words; empty where it can give up all.
-
-        Raises:
-            VadisError: where no child can be started.
-        """
-        child = self._keeper.submit(self._start).result()
+        """Return what a child cannot give up here, in plain words; raise VadisError where none can be started."""
+        child = self._starter.submit(self._start).result()
         try:
-            return child.begin()
+            return child.wait_until_ready()
         finally:
             self.give_back(child, child.is_ready)
 
     def take(self) -> Child:
-        """A child that serves nobody; a new one has yet to ``begin``.
-
-        Raises:
-            VadisError: where none can be started.
-        """
-        while child := self._take_idle():
+        """Return a child that serves nobody, perhaps not ready yet; raise VadisError where none can be started."""
+        while True:
+            with self._lock:
+                child = self._idle.pop() if self._idle else None
+            if child is None:
+                break
             if child.is_alive():
                 return child
             self.give_back(child, False)
-        starting = self._keeper.submit(self._start)
+        starting = self._starter.submit(self._start)
         try:
             return starting.result()
         except BaseException:  # a signal; it may be about to be started
@@ -293,8 +367,7 @@ class Decoders:
             raise
 
     def give_back(self, child: Child, is_usable: bool) -> None:
-        """Take back a child that ``take`` gave."""
-        with self._turn:
+        with self._lock:
             if is_usable and not self._is_closed:
                 self._idle.append(child)
                 return
@@ -303,32 +376,42 @@ class Decoders:
 
     def close(self) -> None:
         """End all children, also those that are at a video: who waits for its frames gets a VideoError."""
-        with self._turn:
+        with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
             for child in self._all:
                 child.kill()
-        self._keeper.shutdown(wait=True)
+        self._starter.shutdown(wait=True)
         for child in idle:
             self.give_back(child, False)
 
-    def _take_idle(self) -> Child | None:
-        with self._turn:
-            return self._idle.pop() if self._idle else None
-
     def _start(self) -> Child:
         child = Child(self._program, self.limits)
-        with self._turn:
+        with self._lock:
             self._all.add(child)
             if self._is_closed:
                 child.kill()
         return child
 
 
-def _absolute(path: str) -> str:
-    """``path`` from the root: the child was started in what was then the current folder. Never shortened."""
-    if not path or os.path.isabs(path):  # noqa: PTH117
-        return path
-    with suppress(OSError):  # the current folder may be gone
-        return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
-    return path
+def read_frames(
+    path: str | os.PathLike[str], *, start_frame: int = 0, max_frames: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return the frames of a video as the networks' preprocessing takes them, and their times.
+
+    Args:
+        path: a local file, of which all frames that are returned have to fit into memory.
+        start_frame: on the grid of 25 frames per second.
+        max_frames: how many at most; None for all to the end.
+
+    Returns:
+        uint8 RGB (T, H, W, 3), upright, 25 per second, the shorter side 256 px; and float64 (T,), in seconds from the
+        start of the file as players count.
+
+    Raises:
+        VideoError: the file cannot be read; ``code`` says why.
+    """
+    with Decoders() as decoders, decoders.open(path, start_frame=start_frame, max_frames=max_frames) as video:
+        frames = list(video)
+        seconds = video.facts.first_seconds + np.array([frame.seconds for frame in frames])
+    return np.stack([frame.pixels for frame in frames]), seconds

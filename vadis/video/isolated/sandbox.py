@@ -1,9 +1,9 @@
-"""What a process that decodes gives up before it sees a file: memory without end, writing, the network, other programs.
+"""What a process that decodes gives up before it sees a file: unlimited memory, writing, the network, other programs.
 
 FFmpeg reads hostile bytes, and one day one of its decoders will do what such bytes tell it. Then it runs in a process
-that may read and compute, and talk through the pipes that it was given, and not much else. The limits are those of the
-operating system (``setrlimit``); what they cannot take away, a filter of system calls does (Linux: seccomp), where the
-kernel allows one. Only a process of its own may call ``confine``: nothing of it can be taken back.
+that may read and compute, use the pipes that it was given, and not much else. The limits are those of the operating
+system (``setrlimit``); what they cannot take away, a filter of system calls does (Linux: seccomp), where the kernel
+allows one. Only a process of its own may call ``enter_sandbox``: nothing of it can be undone.
 """
 
 import ctypes
@@ -18,16 +18,16 @@ from typing import NamedTuple
 from vadis.errors import VideoError
 from vadis.video.metadata import more
 
-MAX_OPEN_FILES = 32  # the video, three pipes, what the C library reads by the way
+MAX_OPEN_FILES = 32  # the video, three pipes, and what the C library reads
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38  # Linux, include/uapi/linux/prctl.h
-_FILTER_MODE = 2  # include/uapi/linux/seccomp.h, as the two answers below
+_FILTER_MODE = 2  # include/uapi/linux/seccomp.h, as the two return values below
 _REFUSE, _ALLOW = 0x0005_0000, 0x7FFF_0000
 _EPERM, _ENOSYS = 1, 38
 
 
 def die_with_parent(parent: int) -> None:
-    """From now on the kernel ends this process with its parent, whatever ends that one; Linux only.
+    """Let the kernel end this process with its parent, whatever ends that one; Linux only.
 
     Raises:
         SystemExit: where ``parent``, a process id, is gone already.
@@ -37,8 +37,8 @@ def die_with_parent(parent: int) -> None:
         raise SystemExit(1)
 
 
-def confine(max_memory_mb: int) -> tuple[str, ...]:
-    """Give up all that decoding does not need, for good.
+def enter_sandbox(max_memory_mb: int) -> tuple[str, ...]:
+    """Give up all rights that decoding does not need, for good.
 
     Args:
         max_memory_mb: of address space, in units of 2**20 bytes.
@@ -52,14 +52,14 @@ def confine(max_memory_mb: int) -> tuple[str, ...]:
         "open files are not limited": (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
         "files can be written": (resource.RLIMIT_FSIZE, 0),
     }
-    left = [what for what, (number, value) in limits.items() if not _is_limited(number, value)]
+    left = [what for what, (number, value) in limits.items() if not _set_limit(number, value)]
     if not _filter_calls():
         left.append("the network, other programs and changes to files are not refused by the kernel")
     return tuple(left)
 
 
-def _is_limited(number: int, value: int) -> bool:
-    """Whether a limit stands now; one that was tighter before is left as it is."""
+def _set_limit(number: int, value: int) -> bool:
+    """Set a limit, or leave a tighter one as it is; return whether it is in force."""
     _, most = resource.getrlimit(number)
     value = value if most == resource.RLIM_INFINITY else min(value, most)
     try:
@@ -70,7 +70,7 @@ def _is_limited(number: int, value: int) -> bool:
 
 
 def has_used_much_memory() -> bool:
-    """Whether this process has ever held half of the memory that it may hold; False where that is not limited."""
+    """Return whether this process has ever held half of the memory that it may hold; False where that is unlimited."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most == resource.RLIM_INFINITY:
         return False
@@ -83,129 +83,76 @@ def has_used_much_memory() -> bool:
 
 
 def memory_refusal(error: Exception) -> VideoError | None:
-    """What an error means by which memory ran out; None where it means something else.
+    """Return the refusal of a file for which memory ran out, None where ``error`` means something else.
 
-    Of a damaged header that asks for an absurd amount FFmpeg says the same, without ever having held much.
+    FFmpeg raises the same for a damaged header that asks for an absurd amount, without ever having held much.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     return too_much_memory(most >> 20) if isinstance(error, MemoryError) and has_used_much_memory() else None
 
 
 def too_much_memory(limit_mb: int) -> VideoError:
-    """Why a video was refused that a process of ``limit_mb`` has no room for."""
+    """Return the refusal of a video for which a process of ``limit_mb`` has no room."""
     message = f"to decode it takes more memory than the {limit_mb:,} MB that the limit allows"
     return VideoError("too_large", message, more("max_memory_mb"))
 
 
+_REFUSED_CALLS = (
+    # the network
+    "socket 41 198; socketpair 53 199; connect 42 203; bind 49 200; listen 50 201; accept 43 202; "
+    "accept4 288 242; sendto 44 206; sendmsg 46 211; "
+    # other programs and processes
+    "execve 59 221; execveat 322 281; fork 57 -; vfork 58 -; kill 62 129; tkill 200 130; rt_sigqueueinfo 129 138; "
+    "rt_tgsigqueueinfo 297 240; ptrace 101 117; process_vm_readv 310 270; process_vm_writev 311 271; "
+    "pidfd_open 434 434; pidfd_getfd 438 438; pidfd_send_signal 424 424; "
+    # changes to files
+    "creat 85 -; truncate 76 45; ftruncate 77 46; unlink 87 -; unlinkat 263 35; rename 82 -; renameat 264 38; "
+    "renameat2 316 276; link 86 -; linkat 265 37; symlink 88 -; symlinkat 266 36; mkdir 83 -; mkdirat 258 34; "
+    "rmdir 84 -; mknod 133 -; mknodat 259 33; chmod 90 -; fchmod 91 52; fchmodat 268 53; fchmodat2 452 452; "
+    "chown 92 -; fchown 93 55; lchown 94 -; fchownat 260 54; setxattr 188 5; lsetxattr 189 6; fsetxattr 190 7; "
+    "removexattr 197 14; utime 132 -; utimes 235 -; utimensat 280 88; futimesat 261 -; "
+    # ways out of all this, for who runs as root
+    "setrlimit 160 164; unshare 272 97; setns 308 268; mount 165 40; umount2 166 39; chroot 161 51; "
+    "pivot_root 155 41; bpf 321 280; perf_event_open 298 241; userfaultfd 323 282; add_key 248 217; "
+    "request_key 249 218; keyctl 250 219; "
+)
+"""System calls that are always refused, each with its number on x86-64 and on arm64, or - (Linux:
+arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h). A list of what is refused rather than of
+what is allowed: the C library, Python and FFmpeg come in many versions, and what they need is not known beforehand."""
+
+
 class _Rule(NamedTuple):
-    """A system call that is refused: its numbers on x86-64 and on arm64 (None: it has none), and when.
+    """A system call that is refused, by its number, where the given argument fits.
 
     ``argument`` None: always. Otherwise only where that argument has any of ``bits``, or none of ``lacking``; or, where
     neither is given, where it is not this process's id.
     """
 
-    x86_64: int | None
-    aarch64: int | None
+    number: str  # on x86-64 and on arm64, or -
     argument: int | None = None
     bits: int = 0
     lacking: int = 0
-    unknown: bool = False  # answered as by a kernel that does not know the call, so that the caller takes an older one
+    is_unknown: bool = False  # answered as by an older kernel that lacks the call, so that the caller takes another
 
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CLONE_THREAD = 0x0001_0000
 
-_RULES = {
-    # the network
-    "socket": _Rule(41, 198),
-    "socketpair": _Rule(53, 199),
-    "connect": _Rule(42, 203),
-    "bind": _Rule(49, 200),
-    "listen": _Rule(50, 201),
-    "accept": _Rule(43, 202),
-    "accept4": _Rule(288, 242),
-    "sendto": _Rule(44, 206),
-    "sendmsg": _Rule(46, 211),
-    "io_uring_setup": _Rule(425, 425, unknown=True),  # through which all of these could be had
-    # other programs and processes
-    "execve": _Rule(59, 221),
-    "execveat": _Rule(322, 281),
-    "fork": _Rule(57, None),
-    "vfork": _Rule(58, None),
-    "clone": _Rule(56, 220, argument=0, lacking=_CLONE_THREAD),  # threads may be made
-    "clone3": _Rule(435, 435, unknown=True),  # whose flags a filter cannot see; threads are made by clone then
-    "kill": _Rule(62, 129),
-    "tkill": _Rule(200, 130),
-    "tgkill": _Rule(234, 131, argument=0),  # abort() sends a signal to the process itself
-    "rt_sigqueueinfo": _Rule(129, 138),
-    "rt_tgsigqueueinfo": _Rule(297, 240),
-    "ptrace": _Rule(101, 117),
-    "process_vm_readv": _Rule(310, 270),
-    "process_vm_writev": _Rule(311, 271),
-    "pidfd_open": _Rule(434, 434),
-    "pidfd_getfd": _Rule(438, 438),
-    "pidfd_send_signal": _Rule(424, 424),
-    # changes to files
-    "open": _Rule(2, None, argument=1, bits=_WRITES),
-    "openat": _Rule(257, 56, argument=2, bits=_WRITES),
-    "openat2": _Rule(437, 437, unknown=True),
-    "creat": _Rule(85, None),
-    "truncate": _Rule(76, 45),
-    "ftruncate": _Rule(77, 46),
-    "unlink": _Rule(87, None),
-    "unlinkat": _Rule(263, 35),
-    "rename": _Rule(82, None),
-    "renameat": _Rule(264, 38),
-    "renameat2": _Rule(316, 276),
-    "link": _Rule(86, None),
-    "linkat": _Rule(265, 37),
-    "symlink": _Rule(88, None),
-    "symlinkat": _Rule(266, 36),
-    "mkdir": _Rule(83, None),
-    "mkdirat": _Rule(258, 34),
-    "rmdir": _Rule(84, None),
-    "mknod": _Rule(133, None),
-    "mknodat": _Rule(259, 33),
-    "chmod": _Rule(90, None),
-    "fchmod": _Rule(91, 52),
-    "fchmodat": _Rule(268, 53),
-    "fchmodat2": _Rule(452, 452),
-    "chown": _Rule(92, None),
-    "fchown": _Rule(93, 55),
-    "lchown": _Rule(94, None),
-    "fchownat": _Rule(260, 54),
-    "setxattr": _Rule(188, 5),
-    "lsetxattr": _Rule(189, 6),
-    "fsetxattr": _Rule(190, 7),
-    "removexattr": _Rule(197, 14),
-    "utime": _Rule(132, None),
-    "utimes": _Rule(235, None),
-    "utimensat": _Rule(280, 88),
-    "futimesat": _Rule(261, None),
-    # ways out of all this, for who runs as root
-    "setrlimit": _Rule(160, 164),
-    "prlimit64": _Rule(302, 261, argument=2, bits=0xFFFF_FFFF),  # new limits; without them it only tells the old
-    "unshare": _Rule(272, 97),
-    "setns": _Rule(308, 268),
-    "mount": _Rule(165, 40),
-    "umount2": _Rule(166, 39),
-    "chroot": _Rule(161, 51),
-    "pivot_root": _Rule(155, 41),
-    "bpf": _Rule(321, 280),
-    "perf_event_open": _Rule(298, 241),
-    "userfaultfd": _Rule(323, 282),
-    "add_key": _Rule(248, 217),
-    "request_key": _Rule(249, 218),
-    "keyctl": _Rule(250, 219),
-}
-"""The system calls that are refused, by name (Linux: arch/x86/entry/syscalls/syscall_64.tbl and
-include/uapi/asm-generic/unistd.h). A list of what is refused rather than of what is allowed: the C library, Python and
-FFmpeg come in many versions, and what they need is not known beforehand."""
-
+_RULES = (
+    *(_Rule(call.strip()) for call in _REFUSED_CALLS.strip("; ").split(";")),
+    _Rule("io_uring_setup 425 425", is_unknown=True),  # which could do all of these
+    _Rule("clone 56 220", argument=0, lacking=_CLONE_THREAD),  # threads may be made
+    _Rule("clone3 435 435", is_unknown=True),  # whose flags a filter cannot see; threads are made by clone then
+    _Rule("tgkill 234 131", argument=0),  # abort() sends a signal to the process itself
+    _Rule("open 2 -", argument=1, bits=_WRITES),
+    _Rule("openat 257 56", argument=2, bits=_WRITES),
+    _Rule("openat2 437 437", is_unknown=True),
+    _Rule("prlimit64 302 261", argument=2, bits=0xFFFF_FFFF),  # new limits; without them it only reads the old
+)
 _MACHINES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 """AUDIT_ARCH of each (include/uapi/linux/audit.h): a call made for another machine (32 bits) has other numbers."""
 
-_FIRST_X32 = 0x4000_0000  # x86-64 has a second set of numbers from here on, and vadis no use for it
+_FIRST_X32 = 0x4000_0000  # x86-64 has a second set of numbers from here on, which vadis does not need
 
 # Operations of the kernel's packet filter (include/uapi/linux/bpf_common.h) on the record of a call: number at 0,
 # machine at 4, arguments of 8 bytes each from 16 on, the low half first.
@@ -217,7 +164,7 @@ class _Filter(ctypes.Structure):
 
 
 def _filter_calls() -> bool:
-    """Whether the kernel refuses the calls of ``_RULES`` from now on, in this thread and all that it starts."""
+    """Let the kernel refuse the calls of ``_RULES`` in this thread and all that it starts; return whether it does."""
     machine = platform.machine()
     if machine not in _MACHINES or struct.calcsize("P") != 8:
         return False
@@ -227,22 +174,22 @@ def _filter_calls() -> bool:
 
 
 def _operations(machine: str) -> list[bytes]:
-    """The filter as the kernel takes it: the first rule that fits answers, what fits none is allowed."""
+    """Return the filter as the kernel takes it: the first rule that fits decides, what fits none is allowed."""
     operations = [
         *(_operation(_LOAD, 4), _operation(_IF_EQUAL, _MACHINES[machine], 1, 0), _refusal(_EPERM)),
         *(_operation(_LOAD, 0), _operation(_IF_FROM, _FIRST_X32, 0, 1), _refusal(_EPERM)),
     ]
-    for rule in _RULES.values():
-        number = rule.x86_64 if machine == "x86_64" else rule.aarch64
-        if number is not None:
-            then = _answer(rule)
-            operations += [_operation(_IF_EQUAL, number, 0, len(then)), *then]
+    for rule in _RULES:
+        number = rule.number.split()[1 if machine == "x86_64" else 2]
+        if number != "-":
+            decision = _decision(rule)
+            operations += [_operation(_IF_EQUAL, int(number), 0, len(decision)), *decision]
     return [*operations, _operation(_RETURN, _ALLOW)]
 
 
-def _answer(rule: _Rule) -> list[bytes]:
-    """What follows where the number of a call is that of ``rule``."""
-    refusal = _refusal(_ENOSYS if rule.unknown else _EPERM)
+def _decision(rule: _Rule) -> list[bytes]:
+    """Return the operations for a call whose number is that of ``rule``."""
+    refusal = _refusal(_ENOSYS if rule.is_unknown else _EPERM)
     if rule.argument is None:
         return [refusal]
     test = _operation(_IF_EQUAL, os.getpid(), 1, 0)  # (…, 1, 0): allowed where it holds
