@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.video.colour import Colours
