@@ -1,6 +1,4 @@
-"""Fast forms of 3D convolution with ReLU and of max pooling on the CPU, for float32 in channels-last.
-
-``onednn_convolution`` equals ``conv3d(x).relu()``, ``max_pool`` equals ``max_pool3d``.
+"""PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
 
 **Winograd along time** (Winograd 1980; Lavin and Gray 2016 for networks). Four frames that a 3×3×3 convolution makes
 are twelve 3×3 convolutions of one frame each; six are enough, of sums and differences of frames, whose results are
