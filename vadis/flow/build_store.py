@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from vadis.device import cpu_count
-from vadis.errors import VadisError, VideoError, what_next
-from vadis.files import temporary_beside, write_atomic
+from vadis.errors import VadisError, VideoError
+from vadis.files import os_errors_as, temporary_beside, write_atomic
 from vadis.flow.store import FlowStore, Levels, quantize, write_mjpeg
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
@@ -150,17 +150,14 @@ class _VideoJob:
 def _write(video: str, store: FlowStore, flow_of_chunks: WithFlow) -> Iterator[int]:
     """Put the flow of a whole video into the store; yield the number of frames written so far."""
     path, num_frames = store.path(video), 0
-    try:
-        with write_atomic(path) as file:
-            temporary = Path(file.name)
-            for num_frames in write_mjpeg(temporary, _levels(flow_of_chunks)):
-                yield num_frames
-            with open_gray(temporary) as flow:
-                if flow.expected_num_frames != num_frames:
-                    message = f"{store.root} gave back other flow than was written: the disk is in doubt"
-                    raise VadisError(message, hint="choose a folder on another disk")
-    except OSError as error:
-        raise VadisError(f"{path} cannot be written: {error.strerror}", what_next(error.errno)) from error
+    with os_errors_as(VadisError, f"{path} cannot be written"), write_atomic(path) as file:
+        temporary = Path(file.name)
+        for num_frames in write_mjpeg(temporary, _levels(flow_of_chunks)):
+            yield num_frames
+        with open_gray(temporary) as flow:
+            if flow.expected_num_frames != num_frames:
+                message = f"{store.root} gave back other flow than was written: the disk is in doubt"
+                raise VadisError(message, hint="choose a folder on another disk")
 
 
 def _levels(flow_of_chunks: WithFlow) -> Iterator[Levels]:
@@ -186,10 +183,8 @@ def _trial(
 
     if is_first:  # compiles, or loads what was compiled, which is not to be counted
         list(levels(limit=2))
-    try:
-        with temporary_beside(store.root / "trial.mp4") as (temporary, _):  # which never gets that name
-            start = time.perf_counter()
-            *_, num_frames = write_mjpeg(temporary, levels(limit=chunk + 1))
-            return num_frames, time.perf_counter() - start, temporary.stat().st_size
-    except OSError as error:
-        raise VadisError(f"{store.root} cannot be written: {error.strerror}", what_next(error.errno)) from error
+    trial = store.root / "trial.mp4"  # which never gets that name
+    with os_errors_as(VadisError, f"{store.root} cannot be written"), temporary_beside(trial) as (temporary, _):
+        start = time.perf_counter()
+        *_, num_frames = write_mjpeg(temporary, levels(limit=chunk + 1))
+        return num_frames, time.perf_counter() - start, temporary.stat().st_size

@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 STREAM_CHANNELS = {name: stream.channels for name, stream in STREAMS.items()}
-TEST_FRAMES = 250  # 10 s (table 1)
 MIDDLE_OF_TEN = slice(5, None, 10)  # the RGB frame of a snippet of ten frames of flow is the one in its middle
 
 
@@ -46,11 +45,8 @@ MODELS: dict[str, Architecture] = {
         summary="ConvNet+LSTM: Inception-v1 on every fifth frame, an LSTM over them",
         streams=("rgb",),
         window_frames=125,  # 25 frames, every fifth: 5 s (section 2.1, table 1)
-        test_window=TEST_FRAMES,  # 50 frames, one prediction after the last
-        test_frames=TEST_FRAMES,
+        test_window=250,  # 50 frames, one prediction after the last
         sampling={"rgb": slice(None, None, 5)},
-        fusion="late",
-        score_fusion="probabilities",
         params_millions=9,
         build=lambda streams, num_classes, width: ConvLSTM(num_classes, width=width),
     ),
@@ -63,8 +59,6 @@ MODELS: dict[str, Architecture] = {
         test_window=CLIP_FRAMES,
         test_frames=240,  # 15 clips (table 1)
         sampling={"rgb": ALL_FRAMES},
-        fusion="late",
-        score_fusion="probabilities",
         params_millions=79,
         build=lambda streams, num_classes, width: C3D(num_classes, width=width),
         crop=CLIP_SIZE,
@@ -77,10 +71,8 @@ MODELS: dict[str, Architecture] = {
         streams=("rgb", "flow"),
         window_frames=10,
         test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
-        test_frames=TEST_FRAMES,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="joint",
-        score_fusion="probabilities",
         params_millions=12,
         build=lambda streams, num_classes, width: snapshot_network(
             num_classes, streams[0], STREAM_CHANNELS[streams[0]], width=width
@@ -93,10 +85,8 @@ MODELS: dict[str, Architecture] = {
         streams=("rgb", "flow"),
         window_frames=50,  # 5 RGB frames, 10 apart, and 5 × 10 of flow (section 2.3, table 1)
         test_window=50,
-        test_frames=TEST_FRAMES,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="in_network",
-        score_fusion="probabilities",
         params_millions=39,
         build=lambda streams, num_classes, width: Fused(num_classes, streams, width=width),
     ),
@@ -107,9 +97,7 @@ MODELS: dict[str, Architecture] = {
         streams=("rgb", "flow"),
         window_frames=64,
         test_window=None,
-        test_frames=TEST_FRAMES,
         sampling={"rgb": ALL_FRAMES, "flow": ALL_FRAMES},
-        fusion="late",
         score_fusion="logits",
         params_millions=25,
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),

@@ -27,12 +27,12 @@ class Architecture:
     streams: tuple[str, ...]  # that it takes; fewer are possible
     window_frames: int  # the temporal footprint in training
     test_window: int | None  # that of one prediction at test; None where the whole video is one clip
-    test_frames: int  # of a video, that the paper's test looks at
     sampling: Mapping[str, slice]  # by stream, which frames of a window a network sees
-    fusion: str  # of streams: "in_network" (one network takes them all), "joint" (trained as one) or "late"
-    score_fusion: str  # what is averaged over streams and predictions, "logits" or "probabilities"
     params_millions: int  # at 400 classes, by table 1
     build: Callable[[tuple[str, ...], int, float], nn.Module]  # (streams, num_classes, width) → the training form
+    test_frames: int = 250  # of a video, that the paper's test looks at: 10 s (table 1)
+    fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
+    score_fusion: str = "probabilities"  # what is averaged over streams and predictions; or "logits"
     min_frames: int = 1  # that a network takes
     crop: int = 224  # px, of what a network sees
     short_side: int = 256  # px, of the frames that this is cut from

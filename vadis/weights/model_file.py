@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from vadis.device import resolve_device
 from vadis.errors import WeightsError
-from vadis.files import write_atomic
+from vadis.files import os_errors_as, write_atomic
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.preprocessing import FLOW_BOUND
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.cache import reading, write_error
+from vadis.weights.cache import write_error
 from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"
@@ -99,7 +99,7 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
         DeviceError: if the device cannot be used.
     """
     target = resolve_device(device) if isinstance(device, str) else device
-    with reading(path):
+    with os_errors_as(WeightsError, f"{path} cannot be read"):
         if path.stat().st_size > MAX_MODEL_BYTES:
             message = f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)"
             raise WeightsError(message, hint="vadis weights convert, finetune and train make model files")
@@ -132,7 +132,7 @@ def read_sha256(path: Path) -> str:
 
 
 def _read_header(path: Path) -> tuple[ModelCard, object]:
-    with reading(path), path.open("rb") as stream:
+    with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
         head = stream.read(8)
         return _parse_card(path, head + stream.read(min(int.from_bytes(head, "little"), MAX_MODEL_BYTES)))
 

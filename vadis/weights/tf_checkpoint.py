@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.errors import WeightsError
+from vadis.files import os_errors_as
 from vadis.flow.numba_cache import compiled
-from vadis.weights.cache import reading
 
 POLYNOMIAL = 0x82F63B78  # 0x1EDC6F41 with the bits reversed: the lowest bit is the highest power of x
 MASK_DELTA = 0xA282EAD8  # LevelDB and TensorFlow store CRCs rotated and shifted by this (leveldb/util/crc32c.h)
@@ -83,7 +83,7 @@ class Checkpoint:
         """Return the value of one variable; raise WeightsError if its data are missing, cut short or damaged."""
         variable = self.variables[name]
         path = self.shard_path(variable.shard)
-        with reading(path), path.open("rb") as shard:
+        with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as shard:
             if variable.offset + variable.size > shard.seek(0, 2):
                 message = f"{path} is cut short: {name} ends at byte {variable.offset + variable.size}"
                 raise WeightsError(message, _AGAIN)
@@ -105,7 +105,7 @@ def open_checkpoint(prefix: Path) -> Checkpoint:
     big-endian or partitioned tensors, dtypes other than plain numbers).
     """
     path = prefix.with_name(prefix.name + ".index")
-    with reading(path), path.open("rb") as stream:
+    with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
         content = stream.read(MAX_INDEX_BYTES + 1)
     try:
         entries = list(_table_entries(content))
