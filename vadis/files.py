@@ -49,10 +49,18 @@ STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that
 
 
 @contextmanager
-def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield a new file beside ``path`` and its path; the body may rename it, and what was not renamed is removed.
+def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
 
-    The folder is made if need be. The mode is 0666 & ~umask.
+    Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files itself or
+    renames another onto it. Its mode is 0666 & ~umask.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        place: says at the end of the block where the file goes instead; None: nowhere.
+
+    Raises:
+        OSError: the file cannot be made, written or renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
@@ -62,26 +70,14 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with temporary.open("x+b") as file:  # exclusive: follows no link
-            yield temporary, file
-        sync_folder(path.parent)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target := path if place is None else place():
+            temporary.replace(target)
+            sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def write_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
-
-    Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files by itself.
-
-    Raises:
-        OSError: the file cannot be made, written or renamed.
-    """
-    with temporary_beside(path) as (temporary, file):
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def write_file(path: Path, content: bytes | str) -> None:

@@ -7,7 +7,6 @@ the picture turns counter-clockwise.
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from vadis.device import cpu_count
 from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.encoder import load_opencv, video_file
@@ -451,11 +450,7 @@ def _claim(root: Path, wanted: dict[str, int]) -> None:
     path, shown = root / ABOUT_NAME, printable(str(root))
     try:
         if not path.exists():
-            with temporary_beside(path) as (temporary, file):
-                file.write(json.dumps(wanted).encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
+            write_file(path, json.dumps(wanted) + "\n")
         elif parse_json(path.read_bytes()) != wanted:
             raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
     except OSError as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vadis.device import cpu_count
 from vadis.errors import VadisError, VideoError, what_next
-from vadis.files import temporary_beside, write_atomic
+from vadis.files import write_atomic
 from vadis.flow.store import FlowStore, encoded, record
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
@@ -212,8 +212,8 @@ def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoder
     if is_first:  # compiles, or loads what was compiled, which is not to be counted
         list(codes(limit=2))
     try:
-        with temporary_beside(store.root / "trial.mp4") as (temporary, _):  # which never gets that name
-            began = time.perf_counter()
+        with write_atomic(store.root / "trial.mp4", place=lambda: None) as file:
+            began, temporary = time.perf_counter(), Path(file.name)
             *_, num_frames = record(temporary, codes(limit=chunk + 1))
             return _Trial(num_frames, time.perf_counter() - began, temporary.stat().st_size)
     except OSError as error:
