@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,10 +49,18 @@ STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that
 
 
 @contextmanager
-def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield a new file beside ``path`` and its path; the body may rename it, and what was not renamed is removed.
+def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
 
-    The folder is made if need be. The mode is 0666 & ~umask.
+    Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files itself or
+    renames another onto it. Its mode is 0666 & ~umask.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        place: says at the end of the block where the file goes instead; None: nowhere.
+
+    Raises:
+        OSError: the file cannot be made, written or renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
@@ -62,26 +70,14 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with temporary.open("x+b") as file:  # exclusive: follows no link
-            yield temporary, file
-        sync_folder(path.parent)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target := path if place is None else place():
+            temporary.replace(target)
+            sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def write_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
-
-    Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files by itself.
-
-    Raises:
-        OSError: the file cannot be made, written or renamed.
-    """
-    with temporary_beside(path) as (temporary, file):
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -145,7 +141,9 @@ class AppendLog:
     def append(self, line: bytes) -> None:
         """Write one line, which ends with a line break; raises also where the file was removed or replaced."""
         with self._errors():
-            self._refuse_replaced()
+            if not _is_at(self._descriptor, self.path):
+                message = f"{self.shown} was removed or replaced while it was being written"
+                raise VadisError(message, hint="see that nothing else does that, and give the same command again")
             if os.fstat(self._descriptor).st_size != self.end:
                 os.ftruncate(self._descriptor, self.end)
             try:
@@ -191,11 +189,6 @@ class AppendLog:
             end = start
         return 0
 
-    def _refuse_replaced(self) -> None:
-        if not _is_at(self._descriptor, self.path):
-            message = f"{self.shown} was removed or replaced while it was being written"
-            raise VadisError(message, hint="see that nothing else does that, and give the same command again")
-
     def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -217,7 +210,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
 _MAX_LOCK_BYTES = 4096
 _POLL_SECONDS = 0.2
 
@@ -242,13 +235,8 @@ def locked(
         VadisError: the lock file cannot be written.
     """
     place, shown = output.with_name(f"{output.name}.lock"), printable(str(output))
-    deadline = time.monotonic() + wait_seconds
     with os_errors_as(VadisError, f"cannot write to {shown}"):
-        while (descriptor := _acquire(place, task or f"writes {shown}", is_last=time.monotonic() >= deadline)) is None:
-            if on_wait is not None:
-                on_wait()
-                on_wait = None
-            time.sleep(_POLL_SECONDS)
+        descriptor = _acquire(place, task or f"writes {shown}", time.monotonic() + wait_seconds, on_wait)
     try:
         yield
     finally:
@@ -256,58 +244,53 @@ def locked(
         os.close(descriptor)
 
 
-def _acquire(place: Path, task: str, *, is_last: bool) -> int | None:
-    """Open, lock and sign the lock file; None where another process holds it, after the last try OutputLockedError."""
+def _acquire(place: Path, task: str, deadline: float, on_wait: Callable[[], None] | None) -> int:
+    """Open, lock and sign the lock file, and return its descriptor."""
     while True:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        is_held = False
-        try:
+        with ExitStack() as stack:
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            stack.callback(os.close, descriptor)
             refusal = _refusal(descriptor, place, task)
             if refusal is None and _is_at(descriptor, place):  # else it was removed while we took it: take the next
-                signature = {
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
-                    "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-                }
+                since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+                signature = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, json.dumps(signature).encode() + b"\n", 0)
-                is_held = True
+                os.pwrite(descriptor, signature.encode() + b"\n", 0)
+                stack.pop_all()
                 return descriptor
-        finally:
-            if not is_held:
-                os.close(descriptor)
-        if refusal is not None and is_last:
-            raise refusal
         if refusal is not None:
-            return None
+            if time.monotonic() >= deadline:
+                raise refusal
+            if on_wait is not None:
+                on_wait()
+                on_wait = None
+            time.sleep(_POLL_SECONDS)
 
 
 def _refusal(descriptor: int, place: Path, task: str) -> OutputLockedError | None:
-    """Lock the open file; what there is to say where another process holds it."""
+    """Lock the open file; return what there is to say where another process holds it."""
+    hint = "wait for it, or choose another output"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
     except OSError as error:
-        is_without_locks = error.errno in _NO_LOCKS
-        if not is_without_locks and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        holder = _holder(descriptor)
-        if is_without_locks and not _may_live(holder):
-            return None
-        who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else ""
-        hint = "wait for it, or choose another output"
-        if is_without_locks:
+        if error.errno in _NO_LOCKS:
             hint = f"if that run is over, remove {printable(str(place))}"
-        return OutputLockedError(f"another vadis ({printable(who) or 'just begun'}) {task}", hint)
-    return None
-
-
-def _holder(descriptor: int) -> dict[str, Any]:
-    """What a lock file says; nothing where its process was killed before it could sign."""
+        elif error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        may_be_stale = error.errno in _NO_LOCKS
     try:
-        signature = parse_json(os.pread(descriptor, _MAX_LOCK_BYTES, 0))
+        holder = parse_json(os.pread(descriptor, _MAX_LOCK_BYTES, 0))
     except ValueError:
-        return {}
-    return signature if isinstance(signature, dict) else {}
+        holder = None
+    if not isinstance(holder, dict):  # its process was killed before it could sign
+        holder = {}
+    if may_be_stale and not _may_live(holder):
+        return None
+    who = (
+        f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "just begun"
+    )
+    return OutputLockedError(f"another vadis ({printable(who)}) {task}", hint)
 
 
 def _may_live(holder: dict[str, Any]) -> bool:

@@ -103,7 +103,7 @@ def main() -> None:
             _leave_the_others(error)
         _end(report_error(error))
     finally:
-        signals.look_no_more()
+        signals.finish()
 
 
 def _end(code: int) -> NoReturn:

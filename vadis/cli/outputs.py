@@ -21,7 +21,7 @@ from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
 from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
-from vadis.files import locked, os_errors_as, temporary_beside, write_all
+from vadis.files import locked, os_errors_as, write_all, write_atomic
 from vadis.formats import FORMATS, Format
 from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -308,7 +308,10 @@ def to_file(
 
     Where it does not turn out to be whole, what there is of it is kept beside ``path``, and that is said.
     """
-    num_written = 0
+    num_written, part = 0, path.with_name(f"{path.stem}.incomplete{path.suffix}")
+
+    def place() -> Path | None:
+        return path if is_whole() else part if num_written else None
 
     def counted() -> Iterator[VideoResult]:
         nonlocal num_written
@@ -322,16 +325,11 @@ def to_file(
                 for piece in form.write(results):
                     write_all(file.fileno(), piece.encode())
             return
-        with temporary_beside(path) as (temporary, stream):
+        with write_atomic(path, place) as stream:
             for piece in form.write(counted()):
                 stream.write(piece.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-            kept = path if is_whole() else path.with_name(f"{path.stem}.incomplete{path.suffix}")
-            if kept == path or num_written:
-                temporary.replace(kept)
-    if kept != path:
-        there = f"; what there is so far is in {show(kept)}" if num_written else ""
+    if not is_whole():
+        there = f"; what there is so far is in {show(part)}" if num_written else ""
         warn(f"{show(path)} is not written, because it is not complete{there}")
 
 

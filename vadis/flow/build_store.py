@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vadis.device import cpu_count
 from vadis.errors import VadisError, VideoError
-from vadis.files import os_errors_as, temporary_beside, write_atomic
+from vadis.files import os_errors_as, write_atomic
 from vadis.flow.store import FlowStore, Levels, quantize, write_mjpeg
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
@@ -183,8 +183,8 @@ def _trial(
 
     if is_first:  # compiles, or loads what was compiled, which is not to be counted
         list(levels(limit=2))
-    trial = store.root / "trial.mp4"  # which never gets that name
-    with os_errors_as(VadisError, f"{store.root} cannot be written"), temporary_beside(trial) as (temporary, _):
-        start = time.perf_counter()
+    trial = write_atomic(store.root / "trial.mp4", place=lambda: None)  # which never gets that name
+    with os_errors_as(VadisError, f"{store.root} cannot be written"), trial as file:
+        start, temporary = time.perf_counter(), Path(file.name)
         *_, num_frames = write_mjpeg(temporary, levels(limit=chunk + 1))
         return num_frames, time.perf_counter() - start, temporary.stat().st_size
