@@ -1,14 +1,13 @@
-"""Many machines: the road laid over a Ray cluster. Only the places change; the code that a video meets is the same.
+"""Many machines: the pipeline on a Ray cluster. The code that labels a video is that of one machine.
 
-    paths ─ Ray Data ─→ actors, one per GPU or processor: networks, scores (``_Labeller``) ─→ records, to who asked
+    paths ─ Ray Data ─→ actors, one per GPU or processor: networks, scores (``_Labeller``) ─→ records, to the caller
                              ↑ clips, two of them on their way at most
                         tasks on any processor: decode, flow, crop (``_prepared``)
 
 An actor draws the clips of its videos out of streaming tasks, each of which stops while two clips wait: so memory is
 bounded by the number of videos that are open, whatever their length, and clips of one video stay in order. An actor
 that is lost is started again by the engine with the videos whose records have not arrived; of a task that is lost its
-actor begins another (tests/inference/test_ray.py). Ray is an extra: ``pip install 'vadis[ray]'``.
-Every machine sees the videos under the same path.
+actor begins another. Every machine sees the videos under the same path. Ray is an extra: ``vadis[ray]``.
 """
 
 import logging
@@ -19,11 +18,11 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -57,8 +56,7 @@ _GO_ON_HINT = "the same command goes on where it stopped"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
-@dataclass(frozen=True)
-class _Start:
+class _Start(NamedTuple):
     """The first message of a task, about a video that can be read."""
 
     stamp: Stamp
@@ -66,8 +64,7 @@ class _Start:
     facts: VideoFacts
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(NamedTuple):
     """The last message of a task, about a video that cannot be read, or not to its end."""
 
     stamp: Stamp
@@ -121,7 +118,7 @@ def classify_on_ray(
 
 
 def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
-    """How many actors, how many videos each reads at once, and whether they have GPUs.
+    """Return how many actors, how many videos each reads at once, and whether they have GPUs.
 
     On processors alone a network takes about as long as decoding and flow, so they get one half each.
     """
@@ -132,7 +129,7 @@ def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
 
 
 def _has_too_few(ray: Any, actors: int, is_gpu: bool) -> bool:
-    """Whether what is left of the cluster has no place for some of the networks that it had places for."""
+    """Return whether what is left of the cluster has no place for some of the networks that it had places for."""
     name, each = ("GPU", 1.0) if is_gpu else ("CPU", NETWORK_CPUS)
     return bool(ray.cluster_resources().get(name, 0) < actors * each)
 
@@ -179,7 +176,7 @@ def _as_they_come(
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Ray, with a cluster behind it for as long as this context; as quiet as it can be made."""
+    """Yield Ray, connected to a cluster, and as quiet as it can be made."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -211,7 +208,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raises VadisError where nobody listens at HOST:PORT: Ray itself would go on asking for minutes."""
+    """Raise VadisError where nobody listens at HOST:PORT: Ray itself would go on asking for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return
@@ -222,7 +219,7 @@ def _refuse_silence(address: str) -> None:
 
 
 def _explained(error: BaseException) -> VadisError:
-    """What an error from the cluster says to a user: the VadisError behind it, if there is one."""
+    """Return what an error from the cluster says to a user: the VadisError behind it, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, VadisError):
