@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ from vadis.models import MODELS, Model, ModelCard
 from vadis.parsing import parse_json
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
+from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.metadata import VideoFacts
 from vadis.video.sources import Stamp
 from vadis.video.windows import Clip
@@ -56,23 +57,6 @@ _GO_ON_HINT = "the same command goes on where it stopped"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
-class _Start(NamedTuple):
-    """The first message of a task, about a video that can be read."""
-
-    stamp: Stamp
-    expected_num_frames: int | None
-    facts: VideoFacts
-
-
-class _Failure(NamedTuple):
-    """The last message of a task, about a video that cannot be read, or not to its end."""
-
-    stamp: Stamp
-    code: str
-    message: str
-    hint: str | None
-
-
 def classify_on_ray(
     paths: Sequence[str],
     options: ClassifyOptions,
@@ -85,10 +69,10 @@ def classify_on_ray(
 
     Args:
         paths: the same on every machine; relative ones begin in the current folder.
-        options: with a model on the CPU; it goes to the actors by itself.
+        options: with a model on the CPU, which goes to the actors by itself.
         address: of a Ray cluster, ``FOUND`` or ``LOCAL``.
         on_gpus: the networks get a GPU each, where the cluster has any.
-        share_bytes: URLs are fetched, each into a scratch space of so many bytes; None: they are not.
+        share_bytes: of the scratch space for each URL that is fetched; None: none is.
 
     Raises:
         VadisError: Ray is not installed, there is no cluster at the address, or a machine of it cannot go on.
@@ -272,8 +256,8 @@ class _VideoElsewhere:
 
     def clips(self, report: Callable[[str], None]) -> Iterator[Clip]:
         """See ``LocalVideo.clips``; the stages of a task are not reported."""
-        start = self._next()
-        self.stamp, self.facts, self.expected_num_frames = start.stamp, start.facts, start.expected_num_frames
+        self.stamp = self._next()
+        self.expected_num_frames, self.facts = self._next()
         clips = self._clips()
         first = next(clips)
         self.streams = tuple(stream for stream in self._model.card.streams if stream in first)
@@ -296,24 +280,24 @@ class _VideoElsewhere:
             raise _explained(error) from error
         except (self._ray.exceptions.RayError, StopIteration) as error:
             raise VideoError("io_error", "the worker that prepared this video was lost, again and again") from error
-        if isinstance(item, _Failure):
-            self.stamp = item.stamp
-            raise VideoError(item.code, item.message, item.hint)
+        if isinstance(item, dict) and "error" in item:
+            raise error_from_json(item["error"])
         return item
 
 
 def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[Any]:
-    """In a task: yield ``_Start``, the clips of a video, its final ``VideoFacts``; or ``_Failure`` at any point."""
+    """In a task: yield a video's stamp, (length, facts), clips and final facts; or its error, after the stamp."""
     names = MODELS[card.architecture].networks(card.streams)
     model = Model(card, {name: nn.Identity() for name in names}, torch.device("cpu"))
     with closing(LocalVideo(path, model, _decoders(share_bytes), listed=True)) as video:
+        yield video.stamp
         try:
             clips = video.clips()
-            yield _Start(video.stamp, video.expected_num_frames, video.facts)
+            yield video.expected_num_frames, video.facts
             yield from clips
             yield video.facts
         except VideoError as error:
-            yield _Failure(video.stamp, error.code, error.message, error.own_hint)
+            yield {"error": error_to_json(error)}
 
 
 @cache
