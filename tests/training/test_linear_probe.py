@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.training.stand_in import ALONE
 from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.evaluation import answer
+from vadis.inference.prefetch import LocalVideo
 from vadis.models import Model, build_networks
 from vadis.training import linear_probe
 from vadis.training.linear_probe import (
@@ -98,11 +99,13 @@ def test_it_goes_on_after_each_video(
 ) -> None:
     plan, computed = plan_of(examples_in(videos), start, str(videos)), []
 
-    def stand_in(path: str, model: Model, **options: object) -> Mapping[str, np.ndarray]:
-        computed.append(Path(path).name)
-        return {"rgb": np.full(CHANNELS, int(Path(path).stem), np.float32)}
+    def stand_in(
+        video: LocalVideo, model: Model, **options: object
+    ) -> Iterator[tuple[float, Mapping[str, np.ndarray]]]:
+        computed.append(Path(video.path).name)
+        yield 0.0, {"rgb": np.full(CHANNELS, int(Path(video.path).stem), np.float32)}
 
-    monkeypatch.setattr(linear_probe, "mean_features", stand_in)
+    monkeypatch.setattr(linear_probe, "predict", stand_in)
     given = compute_features(plan, open_store(tmp_path, plan), CPU)
     for _ in range(done):
         next(given)
