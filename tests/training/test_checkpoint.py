@@ -199,6 +199,7 @@ def test_one_that_is_not_what_was_written_does_not_cost_the_others(tmp_path, mon
     assert found is not None and found[0].step == 2
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_of_saving(tmp_path):
     command = [sys.executable, "-m", "tests.training.kill_while_saving", str(tmp_path), "20", "1"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

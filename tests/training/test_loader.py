@@ -280,6 +280,7 @@ def test_a_length_that_was_looked_up_before_changes_no_clip(tmp_path):
 # The same clips whoever loads them
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(textures):
     recipe = override(find_recipe("ucf101"), {"batch_size": 4, "micro_batch": 4})
 
@@ -362,6 +363,7 @@ def test_a_class_without_a_readable_training_video_stops_the_run(textures, broke
     assert tested.clip(0, 1000)[1] == 0
 
 
+@pytest.mark.slow
 def test_workers_count_together(textures, broken):
     """Each of two workers meets one broken video; the main process knows of both."""
     clips = for_training([textures[0], broken, broken, *[textures[1]] * 200], frames=2)

@@ -85,7 +85,7 @@ class FeatureStore:
             changed = [f"{k} was {there.get(k)}, is {v}" for k, v in self.settings.items() if there.get(k) != v]
             message = f"{printable(str(self.folder))} holds features made otherwise: {'; '.join(changed)}"
             raise UsageError(message, hint="choose another folder")
-        with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(path) as arrays:
+        with suppress(OSError, ValueError, LookupError, zipfile.BadZipFile), np.load(path) as arrays:
             self._loaded[path] = {name: arrays[name][0] for name in self._networks}
         return self._loaded.get(path)
 
@@ -135,7 +135,8 @@ def compute_features(
     """
     model, examples = model_to_probe(plan, device), examples_to_probe(plan)
     broken: list[tuple[str, str]] = []
-    store.folder.mkdir(parents=True, exist_ok=True)
+    with os_errors_as(VadisError, f"{printable(str(store.folder))} cannot be made", RESUME):
+        store.folder.mkdir(parents=True, exist_ok=True)
     with locked(store.folder), Decoders() as decoders:
         for example in examples:
             failure = None
