@@ -48,7 +48,7 @@ def filters(
         raise UsageError(f"{show(output)} is no name of a PNG picture", hint="let it end with .png")
     check_file(output, overwrite)
     networks = _of_i3d(load_quietly(model, None, "cpu", offline)) | _of_imagenet(imagenet, offline)
-    from vadis.report.filters import plot_filters
+    from vadis.report.plots import plot_filters
 
     with writing(show(output)):
         plot_filters(networks, output, f"First layer of {show(model)}")
