@@ -12,7 +12,7 @@ from vadis.evaluation.metrics import Ranking, measure, summarize, write_summary
 from vadis.evaluation.run_index import PUBLISHED
 from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.training.plan import RUN_NAME, Plan
-from vadis.training.recipe_file import chosen_recipes, default_recipe
+from vadis.training.recipes import choose_recipes, default_recipe
 from vadis.weights.model_file import save_model
 
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "folder": 3}
@@ -68,7 +68,7 @@ def write_trained(
         run: default_recipe(architecture, dataset, run, mode if start else "scratch")
         for run in MODELS[architecture].training_groups(streams)
     }
-    recipes = chosen_recipes(names, None, {"schedule": "steps"} | (changes or {}))
+    recipes = choose_recipes(names, None, {"schedule": "steps"} | (changes or {}))
     original = begun("inception-v1-imagenet", "two-stream") if imagenet else None
     data = Dataset(dataset, "data", labels, split, examples, Problems())
     plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)

@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_old_file(path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(model_file.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(WeightsError, match=containing("m.safetensors")):
         save_model(path, replace(CARD, name="other"), states())
     assert path.read_bytes() == before

@@ -18,8 +18,7 @@ from vadis.evaluation.run_index import IMAGENET_MODEL, NUM_CLASSES, PUBLISHED, R
 from vadis.models import BOTH, MODELS
 from vadis.training.checkpoint import KEPT
 from vadis.training.plan import MODEL_NAME, RUN_NAME
-from vadis.training.recipe_file import default_recipe
-from vadis.training.recipes import find_recipe
+from vadis.training.recipes import default_recipe, find_recipe
 from vadis.weights.cache import is_file, model_path
 
 KINETICS_MODELS = {imagenet: name for name, imagenet in PUBLISHED.items()}

@@ -29,6 +29,7 @@ __all__ = [
     "Model",
     "ModelCard",
     "build_networks",
+    "i3d",
     "inference_form",
     "joined_for_training",
 ]
@@ -140,3 +141,12 @@ def inference_form(model: Model) -> dict[str, InferenceForm]:
         if name not in model.folded:
             model.folded[name] = MODELS[model.card.architecture].fold(network, model.device)
     return {name: model.folded[name] for name in model.networks}
+
+
+def i3d(num_classes: int = 400, in_channels: int = 3, *, width: float = 1.0) -> I3D:
+    """Return a new I3D of random parameters, in training mode; ``width`` multiplies every channel count.
+
+    It maps (B, in_channels, T, H, W) to logits (B, num_classes, steps); ``endpoints`` gives every layer by DeepMind's
+    name.
+    """
+    return I3D(num_classes, in_channels, width=width)

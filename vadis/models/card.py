@@ -1,5 +1,6 @@
 """What is known of an architecture (a row of ``MODELS``), of a model file (its card), and a loaded model."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -151,6 +152,20 @@ class Model:
             raise UsageError(message, hint="leave `streams` out, or use a model with a network for each")
         kept = {stream: self.networks[stream] for stream in streams}
         return replace(self, card=replace(self.card, streams=streams), networks=kept)
+
+    def module(self, name: str) -> nn.Module:
+        """Return a copy of one network in its training form: in evaluation mode until ``train()``, all of it trainable.
+
+        Args:
+            name: "rgb", "flow", or "both" where one network takes both streams.
+
+        Raises:
+            UsageError: for a network that the model does not have.
+        """
+        if name not in self.networks:
+            message = f"the model {self.card.name} has no network {name!r}"
+            raise UsageError(message, hint=f"it has {' and '.join(self.networks)}")
+        return copy.deepcopy(self.networks[name]).requires_grad_()
 
     def check_flip(self, flip: bool) -> None:
         """Raise UsageError where a mirrored video is wanted of a model that learnt to tell left from right."""

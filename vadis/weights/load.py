@@ -174,6 +174,11 @@ def _silent(*_: object) -> None:
     """Ignore progress and notices."""
 
 
+def available_models() -> tuple[str, ...]:
+    """Return the names that ``load_model`` takes: published models first, then those that come with vadis."""
+    return (*WEIGHTS, *SHIPPED)
+
+
 # --- by its tensors, because a file can have any name, and a name any file -------------------------------------------
 
 LAST_BIAS = "Logits.Conv3d_0c_1x1.conv.bias"  # by it nearly every other model is told apart at once
