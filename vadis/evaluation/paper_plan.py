@@ -183,23 +183,14 @@ def total(jobs: "list[Job]") -> Estimate:
 
 @dataclass
 class Job:
-    """One command.
+    """One command, with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``."""
 
-    Attributes:
-        title: what it makes, for a person.
-        stage: of ``STAGES``.
-        command: with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``.
-        estimate: what it takes.
-        fills: the cells that it gives a number, or one of the numbers whose mean they are.
-        dataset: whose videos it needs, or None.
-    """
-
-    title: str
-    stage: str
+    title: str  # what it makes, for a person
+    stage: str  # of STAGES
     command: tuple[str, ...]
     estimate: Estimate
-    fills: tuple[Cell, ...] = ()
-    dataset: str | None = None
+    fills: tuple[Cell, ...] = ()  # that it gives a number, or one of the numbers whose mean they are
+    dataset: str | None = None  # whose videos it needs
 
 
 def plan(table: Table, index: RunIndex, root: Path) -> list[Job]:

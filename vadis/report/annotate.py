@@ -46,12 +46,7 @@ COLOURS: tuple[Colour, ...] = (
 
 
 class Overlay:
-    """Draws one result into the frames of its video.
-
-    Args:
-        result: of the video, with segments.
-        size: (width, height) of its frames.
-    """
+    """Draws one result, with segments, into the frames of its video, (width, height) in ``size``."""
 
     def __init__(self, result: VideoResult, size: tuple[int, int]) -> None:
         self._cv2 = load_opencv()

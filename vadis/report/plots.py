@@ -51,13 +51,7 @@ def plot_curves(logs: Mapping[str, Path], path: Path) -> None:
     The loss is smoothed here, by a centred mean that does not lag behind; the accuracy as the log has it. Of more than
     ``MAX_POINTS`` steps, each point stands for several: the faint band reaches from the lowest to the highest loss of
     these, the lines are their means.
-
-    Args:
-        logs: by stream, RUN/<stream>/log.jsonl.
-        path: of the PNG.
-
-    Raises:
-        OSError: where a log cannot be read, or the picture not be written.
+    ``logs`` are by stream, RUN/<stream>/log.jsonl. Raises OSError.
     """
     runs = {stream: read_log(log) for stream, log in logs.items()}
     with drawing(runs) as drawable:
@@ -201,14 +195,7 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
     Rows add up to 100 %; one of a class without answers is grey. The scale goes by square roots, so that what is rare
     can be seen. Up to ``NUMBERS_UP_TO`` classes have percentages in their cells; of very many, only some have names.
 
-    Args:
-        confusion: (classes, classes), counts, by true class and first answer.
-        classes: their names.
-        path: of the PNG.
-        title: what follows a newline in it is drawn smaller.
-
-    Raises:
-        OSError: where the picture cannot be written.
+    ``confusion`` (classes, classes) are counts. What follows a newline in ``title`` is drawn smaller. Raises OSError.
     """
     count = len(classes)
     cell = min(MAX_CELL_INCHES, max(MIN_CELL_INCHES, 4.2 / count), MAX_MATRIX_INCHES / count)
@@ -299,14 +286,7 @@ def _list_confusions(axes: "Axes", confusion: NDArray[np.int64], names: Sequence
 def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path: Path, title: str) -> None:
     """A bar for each class, the best first, and a line at their mean.
 
-    Args:
-        accuracies: (classes,), in [0, 1]; NaN for a class without examples.
-        classes: their names.
-        path: of the PNG.
-        title: what follows a newline in it is drawn smaller.
-
-    Raises:
-        OSError: where the picture cannot be written.
+    ``accuracies`` (classes,) are in [0, 1], NaN for a class without examples; the rest as for ``plot_confusion``.
     """
     order = np.argsort(-accuracies, kind="stable")  # NaN come last
     columns = min(4, ceil(len(order) / BARS_IN_COLUMN))
@@ -385,11 +365,7 @@ def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> Non
     Inception-v1 that both were inflated from. Every filter keeps its place in all 7 blocks, which are its 7 slices in
     time, the first to the left. Each network has one scale: zero is grey (RGB) or white (flow), the largest weight of
     either sign is the end of the scale.
-
-    Args:
-        networks: "flow", "rgb", "imagenet" (with one slice in time), as far as there are any.
-        path: of the PNG.
-        title: above it all.
+    ``networks`` are "flow", "rgb", "imagenet" (with one slice in time), as far as there are any.
     """
     with drawing([title]) as drawable:
         from matplotlib.figure import Figure
