@@ -48,7 +48,11 @@ def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str
     yield f'<p class="quiet">{_text(_headline(run, metrics))}</p></header>\n<main>\n'
     columns = {name: metrics[name] for name in NETWORKS if isinstance(metrics.get(name), dict)}
     if columns:
-        yield "<section><h2>How good it is</h2>\n" + _figures(columns)
+        rows = [
+            [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
+            for name, column in columns.items()
+        ]
+        yield "<section><h2>How good it is</h2>\n" + _table(["", *FIGURES.values(), "videos"], rows)
         if metrics.get("complete") is False:
             yield '<p class="warn">The test had not come to its end.</p>\n'
         if metrics.get("failed"):
@@ -79,15 +83,6 @@ def _headline(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         metrics.get("model"),
     ]
     return "; ".join(str(part) for part in parts if part)
-
-
-def _figures(columns: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each network, its figures as percentages."""
-    rows = [
-        [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
-        for name, column in columns.items()
-    ]
-    return _table(["", *FIGURES.values(), "videos"], rows)
 
 
 def _states(states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
