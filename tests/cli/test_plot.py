@@ -6,7 +6,7 @@ import pytest
 
 from tests.make_model import make_model
 from vadis.models import ModelCard, build_networks
-from vadis.report import filters
+from vadis.report import plots
 from vadis.weights.model_file import save_model
 
 WIDTH = 1 / 16  # four filters
@@ -23,13 +23,13 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, ...]]:
     """The shapes of the filters that were drawn, by network."""
     shapes: dict[str, tuple[int, ...]] = {}
-    drawn = filters.plot_filters
+    drawn = plots.plot_filters
 
     def plot_filters(networks, path, title):
         shapes.update({name: weights.shape for name, weights in networks.items()})
         drawn(networks, path, title)
 
-    monkeypatch.setattr(filters, "plot_filters", plot_filters)
+    monkeypatch.setattr(plots, "plot_filters", plot_filters)
     return shapes
 
 

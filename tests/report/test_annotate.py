@@ -14,8 +14,7 @@ from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
 from tests.video import faulty_child
 from vadis.errors import UsageError, VideoError
-from vadis.report.annotate import COLOURS, WHITE, Overlay, annotate
-from vadis.report.flow_video import write_flow_video
+from vadis.report.annotate import COLOURS, WHITE, Overlay, annotate, write_flow_video
 from vadis.results import Label, Segment, VideoResult
 from vadis.video.isolated import process
 from vadis.video.reader import open_source

@@ -12,9 +12,8 @@ import pytest
 from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
 from vadis.errors import advice
-from vadis.report import entries
-from vadis.report.entries import place_of, url_of
-from vadis.report.page import Written, safe_json, write_page
+from vadis.report import page as page_module
+from vadis.report.page import Written, pieces_for, place_of, safe_json, url_of, write_page
 from vadis.results import Label, Segment, VideoResult
 
 
@@ -85,7 +84,7 @@ def test_addresses_are_relative_and_can_mean_nothing_but_a_file(tmp_path: Path, 
 
 
 def test_long_timelines_are_joined_by_their_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "MOST_PIECES", 2)
+    monkeypatch.setattr(page_module, "MAX_PIECES", 2)
     segments = tuple(Segment(i, i + 1, (Label("a", 0.1 * i), Label("b", 0.2))) for i in range(4))
     page, _ = page_of(tmp_path, VideoResult("a.mp4", "ok", segments=segments))
     (video,) = data_of(page)["videos"]
@@ -94,7 +93,7 @@ def test_long_timelines_are_joined_by_their_means(tmp_path: Path, monkeypatch: p
 
 
 def test_pieces_are_fewer_where_videos_are_many() -> None:
-    assert [entries.pieces_for(count) for count in (0, 1, 400, 1000, 5000, 10**6)] == [1000, 1000, 1000, 400, 80, 80]
+    assert [pieces_for(count) for count in (0, 1, 400, 1000, 5000, 10**6)] == [1000, 1000, 1000, 400, 80, 80]
 
 
 def test_pictures_keep_to_the_budget_of_the_page(archive: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from vadis.cli import options
+from vadis.cli.options import OUTPUT, flag, option
 from vadis.cli.outputs import check_file, refuse_source
 from vadis.cli.run import fail_if_partial
-from vadis.cli.terminal import info, settings, show, video_progress
+from vadis.cli.terminal import info, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
@@ -25,26 +26,19 @@ From results there are already, without a model:  `vadis annotate holiday.mp4 --
 read, or only in part; 130 and 143 interrupted.
 """
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="The new video: .mp4, .mov or .mkv.", rich_help_panel=options.OUTPUT
-    ),
-]
-Results = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Take the labels from here instead of looking at the video."),
-]
+Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)]
+Output = Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")]
+_RESULTS = "Take the labels from here instead of looking at the video."
+Results = Annotated[Path | None, typer.Option(metavar="FILE", help=_RESULTS)]
+NoSound = Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")]
 
 
 def annotate(
     context: typer.Context,
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
+    video: Video,
     output: Output,
     results: Results = None,
-    no_sound: Annotated[
-        bool, typer.Option("--no-sound", metavar="", help="Leave the sound out.", rich_help_panel=options.OUTPUT)
-    ] = False,
+    no_sound: NoSound = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
@@ -57,7 +51,6 @@ def annotate(
 
     Frames and sound keep their times; the sound is copied as it is, and the picture stands upright.
     """
-    settings.debug |= debug
     from vadis.report.annotate import annotate as annotated
     from vadis.video.encoder import check_name, load_opencv
 
@@ -68,10 +61,14 @@ def annotate(
     name = os.fspath(video)
     if results is None:
         regular_file(name, listed=False)
-        result = _labelled(name, model, streams, segment, device, offline)
+        result = _classify(name, model, streams, segment, device, offline)
     else:
-        _refuse_options_of_models(context)
-        result = _found(video, results)
+        for option_name in ("model", "streams", "segment", "device", "offline"):
+            source = context.get_parameter_source(option_name)
+            if source is not None and source.name == "COMMANDLINE":
+                message = f"--{option_name} does not go with --results: the labels are there"
+                raise UsageError(message, hint="leave one of them out")
+        result = _read_record(video, results)
     with video_progress() as bar:
         task = bar.add_task(f"drawing: {show(video.name)}", total=None)
         facts = annotated(
@@ -86,15 +83,7 @@ def annotate(
     fail_if_partial(name, facts)
 
 
-def _refuse_options_of_models(context: typer.Context) -> None:
-    """Raise UsageError for an option that would say nothing, because no model is asked."""
-    for name in ("model", "streams", "segment", "device", "offline"):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"--{name} does not go with --results: the labels are there", hint="leave one of them out")
-
-
-def _labelled(
+def _classify(
     video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
@@ -114,12 +103,11 @@ def _labelled(
         return classify(video, loaded, segment=segment, progress=report)
 
 
-def _found(video: Path, results: Path) -> VideoResult:
+def _read_record(video: Path, results: Path) -> VideoResult:
     """The record of this video in a file of results: that of the same file, or else the only one of this name."""
     from vadis.batch.results_file import LastResults
 
-    every = list(LastResults([results]))
-    place = os.path.realpath(video)
+    every, place = list(LastResults([results])), os.path.realpath(video)
     same = [each for each in every if os.path.realpath(each.path) == place]
     same = same or [each for each in every if os.path.realpath(results.parent / each.path) == place]
     same = same or [each for each in every if os.path.basename(each.path) == video.name]  # noqa: PTH119

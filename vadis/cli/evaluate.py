@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +12,10 @@ import typer
 
 from vadis.cli import options, signals
 from vadis.cli.loading import load_model
+from vadis.cli.options import DATA, OUTPUT, flag, option
 from vadis.cli.outputs import check_folder_name, writing
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import info, num_videos, settings, show, video_progress, warn, warn_of
+from vadis.cli.terminal import info, num_videos, show, video_progress, warn, warn_of
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,38 +44,27 @@ From what `vadis classify` wrote, without a model:
 5 another run evaluates into this folder; 130 and 143 interrupted.
 """
 
-_data = partial(typer.Option, rich_help_panel="Dataset")
-_results = partial(typer.Option, rich_help_panel="Results there are already")
-_output = partial(typer.Option, rich_help_panel=options.OUTPUT)
-
-_DATA_OPTION = _data("--data", metavar="DIR", help="The dataset's folder, or a list.")
-Data = Annotated[Path, _DATA_OPTION]
-DataIfAny = Annotated[Path | None, _DATA_OPTION]
-_DATASET_HELP = "ucf101, hmdb51, kinetics or folder; found out if not given."
-DatasetName = Annotated[str | None, _data("--dataset", metavar="NAME", help=_DATASET_HELP)]
-Split = Annotated[int, _data(metavar="N", min=1, help="The official split.")]
-_PART_HELP = "By default test, or val where there is none."
-Part = Annotated[str | None, _data(metavar="train|val|test", help=_PART_HELP)]
-_MISSING_HELP = "Go on with less than this share of the files missing."
-AllowMissing = Annotated[float, _data(metavar="SHARE", min=0.0, max=1.0, help=_MISSING_HELP)]
-_RESULTS_HELP = (
-    "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
-)
-Results = Annotated[list[Path] | None, _results("--results", metavar="PATH", help=_RESULTS_HELP)]
-_PARTIAL_HELP = "Take results that do not cover the whole split."
-Partial = Annotated[bool, _results("--partial", metavar="", help=_PARTIAL_HELP)]
-_OUTPUT_HELP = "For answers, metrics, tables and pictures; with --results not needed."
-RunDir = Annotated[Path | None, _output("--output", "-o", metavar="DIR", help=_OUTPUT_HELP)]
-AsJson = Annotated[bool, _output("--json", metavar="", help="Metrics as JSON on stdout.")]
+RESULTS = "Results there are already"
+Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
+_PART = "By default test, or val where there is none."
+Part = Annotated[str | None, option(DATA, _PART, metavar="train|val|test")]
+_MISSING = "Go on with less than this share of the files missing."
+AllowMissing = Annotated[float, option(DATA, _MISSING, metavar="SHARE", min=0.0, max=1.0)]
+_RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
+Results = Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")]
+Partial = Annotated[bool, flag(RESULTS, "Take results that do not cover the whole split.", "--partial")]
+_OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
+RunDir = Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")]
+AsJson = Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")]
 
 _HEAD = f"{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}"
 
 
 def evaluate(
     context: typer.Context,
-    data: DataIfAny = None,
+    data: options.DataIfAny = None,
     output: RunDir = None,
-    dataset: DatasetName = None,
+    dataset: options.DatasetName = None,
     split: Split = 1,
     part: Part = None,
     allow_missing: AllowMissing = 0.1,
@@ -90,7 +79,6 @@ def evaluate(
     debug: options.Debug = False,
 ) -> None:
     """How often is a model right? The paper's test; run again to go on where it stopped."""
-    settings.debug |= debug
     _refuse_contradictions(context, data, output, results)
     if results and data is None:
         summarize_runs(results, partial, output, as_json)

@@ -13,7 +13,7 @@ from vadis.batch.results_file import LastResults
 from vadis.cli import options, outputs
 from vadis.cli.classify import resolve_format, table_format
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import info, num_videos, settings, show, warn
+from vadis.cli.terminal import info, num_videos, show, warn
 from vadis.errors import NothingToDoError
 from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
@@ -30,10 +30,8 @@ Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir su
 **Exit codes**: 0 written; 1 could not go on; 2 wrong use; 3 written, but some of the videos had failed; 4 no records.
 """
 
-Results = Annotated[
-    list[Path],
-    typer.Argument(metavar="RESULTS", help="What classify wrote as jsonl or json; several are taken together."),
-]
+_RESULTS = "What classify wrote as jsonl or json; several are taken together."
+Results = Annotated[list[Path], typer.Argument(metavar="RESULTS", help=_RESULTS)]
 
 
 def export(
@@ -46,7 +44,6 @@ def export(
     debug: options.Debug = False,
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
-    settings.debug |= debug
     output = None if output == Path("-") else output
     name = resolve_format(format_name, output, output_dir)
     form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]

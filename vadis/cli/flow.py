@@ -103,7 +103,7 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
     check_file(output, overwrite)
     refuse_source(output, video)
     from vadis.device import resolve_device
-    from vadis.report.flow_video import write_flow_video
+    from vadis.report.annotate import write_flow_video
 
     with video_progress() as bar:
         task = bar.add_task(f"optical flow: {show(Path(video).name)}", total=None)

@@ -8,7 +8,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.loading import load_model
 from vadis.cli.outputs import check_file, writing
-from vadis.cli.terminal import info, settings, show
+from vadis.cli.terminal import info, show
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ def plot() -> None:
     """Draw pictures of models."""
 
 
+_MODEL = "A name that 'vadis weights list' shows, or a file."
+_IMAGENET = f"The original's model file; by default {IMAGENET_MODEL}, if it is here."
+
+
 @app.command()
 def filters(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that 'vadis weights list' shows, or a file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture.")],
-    imagenet: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help=f"The original's model file; by default {IMAGENET_MODEL}, if it is here."),
-    ] = None,
+    imagenet: Annotated[str | None, typer.Option(metavar="PATH", help=_IMAGENET)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace FILE if it exists.")] = False,
     offline: options.Offline = False,
     debug: options.Debug = False,
@@ -43,12 +44,11 @@ def filters(
 
     The flow network's, the RGB network's, and those of the Inception-v1 that learnt ImageNet, if it is in the cache.
     """
-    settings.debug |= debug
     if output.suffix.lower() != ".png":
         raise UsageError(f"{show(output)} is no name of a PNG picture", hint="let it end with .png")
     check_file(output, overwrite)
     networks = _of_i3d(load_model(model, None, "cpu", offline, announce=False)) | _of_imagenet(imagenet, offline)
-    from vadis.report.filters import plot_filters
+    from vadis.report.plots import plot_filters
 
     with writing(show(output)):
         plot_filters(networks, output, f"First layer of {show(model)}")

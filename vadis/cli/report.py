@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
+from vadis.cli.options import OUTPUT, option
 from vadis.cli.outputs import check_extension, check_file, writing
-from vadis.cli.terminal import info, settings, show, video_progress, warn
+from vadis.cli.terminal import info, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError
 
 if TYPE_CHECKING:
@@ -25,65 +26,46 @@ A page on a training run or an evaluation:  `vadis report ucf101-run/`
 **Exit codes**: 0 the page is there; 1 could not go on; 2 wrong use; 4 no record found; 130 and 143 interrupted.
 """
 
-THUMBNAILS, THUMBNAIL_MEGABYTES = 4, 32  # of a video; of a page
 RESULTS = "Results of vadis classify"
 EXTENSIONS = (".jsonl", ".json")
 PAGES = (".html", ".htm")
 
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="RESULTS|RUN",
-        help="Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run.",
-        show_default=False,
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE.html",
-        help="The page; by default report.html, here or in the folder of the run.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
+_INPUTS = "Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run."
+Inputs = Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_INPUTS, show_default=False)]
+_OUTPUT = "The page; by default report.html, here or in the folder of the run."
+Output = Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="FILE.html")]
+Title = Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")]
+Thumbnails = Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)]
+_MEGABYTES = "What all pictures may take; many share it."
+ThumbnailMegabytes = Annotated[int, option(RESULTS, _MEGABYTES, metavar="MB", min=0)]
+_ROOT = "Where relative paths in RESULTS begin; by default the current folder, else that of RESULTS."
+Root = Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")]
 
 
 def report(
     inputs: Inputs,
     output: Output = None,
     overwrite: options.Replace = False,
-    title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What stands above it all.", rich_help_panel=options.OUTPUT)
-    ] = None,
-    thumbnails: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Pictures of each video; 0 for none.", rich_help_panel=RESULTS)
-    ] = THUMBNAILS,
-    thumbnail_mb: Annotated[
-        int,
-        typer.Option(metavar="MB", min=0, help="What all pictures may take; many share it.", rich_help_panel=RESULTS),
-    ] = THUMBNAIL_MEGABYTES,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where relative paths in RESULTS begin; by default the current folder, else that of RESULTS.",
-            rich_help_panel=RESULTS,
-        ),
-    ] = None,
+    title: Title = None,
+    thumbnails: Thumbnails = 4,
+    thumbnail_mb: ThumbnailMegabytes = 32,
+    root: Root = None,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page to look at: an archive's labels over time, or how a training run went.
 
     The page is one file that needs no network. It plays the videos from where they lie.
     """
-    settings.debug |= debug
     if len(inputs) == 1 and inputs[0].is_dir():
-        from vadis.report.run_page import is_run
+        from vadis.report.run_page import is_run, write_run_page
 
         if is_run(inputs[0]):
-            _of_run(inputs[0], output, overwrite, title)
+            page = output or inputs[0] / "report.html"  # there it may be replaced, because runs go on
+            check_extension(page, PAGES)
+            check_file(page, overwrite or output is None)
+            with writing(show(page)):
+                write_run_page(inputs[0], page, title or _title(inputs))
+            typer.echo(show(page))
             return
     output = output or Path("report.html")
     check_extension(output, PAGES)
@@ -100,18 +82,6 @@ def report(
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
     _of_results(found, output, title or _title(inputs), bases, thumbnails, thumbnail_mb * 1_000_000)
-
-
-def _of_run(folder: Path, output: Path | None, overwrite: bool, title: str | None) -> None:
-    """The page of a run; one that vadis put into the run's own folder may be replaced, because runs go on."""
-    from vadis.report.run_page import write_run_page
-
-    page = output or folder / "report.html"
-    check_extension(page, PAGES)
-    check_file(page, overwrite or output is None)
-    with writing(show(page)):
-        write_run_page(folder, page, title or _title([folder]))
-    typer.echo(show(page))
 
 
 def _files(given: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vadis.cli import options
-from vadis.cli.evaluate import AllowMissing, DataIfAny, DatasetName, Split
+from vadis.cli.evaluate import AllowMissing, Split
 from vadis.cli.options import MACHINE, MODEL, OUTPUT, choice, flag, option
 
 ARCHITECTURES = ("lstm", "c3d", "two-stream", "fused", "i3d")  # the keys of vadis.models.MODELS, which is heavy
@@ -63,9 +63,9 @@ _INEXACT = "Go on although the machine or PyTorch is another: no longer the same
 class TrainOptions:
     """What ``vadis train`` was asked for."""
 
-    data: DataIfAny = None  # None: what the recipe makes itself
+    data: options.DataIfAny = None  # None: what the recipe makes itself
     output: Annotated[Path, option(OUTPUT, "The folder of the run.", "--output", "-o", metavar="DIR")]
-    dataset: DatasetName = None
+    dataset: options.DatasetName = None
     split: Split = 1
     allow_missing: AllowMissing = 0.1
     arch: Annotated[str | None, choice(MODEL, _ARCH, ARCHITECTURES, show_default="i3d")] = None

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -244,6 +245,10 @@ def check_together(runs: Sequence[StoredEvaluation]) -> None:
 def summarize_splits(columns: Mapping[int, Mapping[str, Metrics]], summaries: Mapping[int, Any]) -> dict[str, Any]:
     """Figures of several splits, their means by column and, beside those of all three, the paper's (table 5)."""
     first, names = next(iter(summaries.values())), next(iter(columns.values()))
+    means: dict[str, dict[str, float | None]] = {name: {} for name in names}  # None where a split's is not known
+    for name, figure in product(names, FIGURES):
+        values = [getattr(each[name], figure) for each in columns.values()]
+        means[name][figure] = None if None in values else round(sum(values) / len(values), 6)
     paper = {}
     if first["architecture"] == "i3d" and tuple(columns) == ALL_SPLITS:
         for name in names:
@@ -255,15 +260,9 @@ def summarize_splits(columns: Mapping[int, Mapping[str, Metrics]], summaries: Ma
         "part": first["part"],
         "failed": sum(each["failed"] for each in summaries.values()),
         "splits": {str(split): each for split, each in summaries.items()},
-        "mean": {name: _mean([each[name] for each in columns.values()]) for name in names},
+        "mean": means,
         "paper_mean_top1": paper,
     }
-
-
-def _mean(columns: Sequence[Metrics]) -> dict[str, float | None]:
-    """Each figure's mean over the splits; None where one is not known."""
-    values = {figure: [getattr(column, figure) for column in columns] for figure in FIGURES}
-    return {name: None if None in each else round(sum(each) / len(each), 6) for name, each in values.items()}
 
 
 def _shown(path: Path) -> str:

@@ -74,15 +74,15 @@ class Cost(NamedTuple):
 
 
 COSTS = {
-    ("lstm", ("rgb",)): Cost(75.04, 150.1, 8.998, 512),
-    ("c3d", ("rgb",)): Cost(39.64, 594.6, 78.03, 4096),
-    ("two-stream", ("rgb",)): Cost(2.996, 74.89, 5.615, 1024),
-    ("two-stream", ("flow",)): Cost(4.333, 108.3, 5.668, 1024),
-    ("fused", ("rgb",)): Cost(15.74, 78.69, 19.77, 512),
-    ("fused", ("flow",)): Cost(22.43, 112.1, 19.83, 512),
-    ("fused", ("rgb", "flow")): Cost(38.16, 190.8, 39.60, 512),
-    ("i3d", ("rgb",)): Cost(222.3, 869.9, 12.30, 1024),
-    ("i3d", ("flow",)): Cost(204.7, 801.1, 12.28, 1024),
+    ("lstm", ("rgb",)): Cost(75.035, 150.07, 8.9978, 512),
+    ("c3d", ("rgb",)): Cost(39.641, 594.62, 78.029, 4096),
+    ("two-stream", ("rgb",)): Cost(2.9955, 74.888, 5.6145, 1024),
+    ("two-stream", ("flow",)): Cost(4.3330, 108.33, 5.6678, 1024),
+    ("fused", ("rgb",)): Cost(15.738, 78.692, 19.772, 512),
+    ("fused", ("flow",)): Cost(22.426, 112.13, 19.826, 512),
+    ("fused", ("rgb", "flow")): Cost(38.164, 190.82, 39.596, 512),
+    ("i3d", ("rgb",)): Cost(222.31, 869.89, 12.302, 1024),
+    ("i3d", ("flow",)): Cost(204.68, 801.05, 12.280, 1024),
 }
 """By the architecture and the streams that the network takes."""
 
@@ -183,23 +183,14 @@ def total(jobs: "list[Job]") -> Estimate:
 
 @dataclass
 class Job:
-    """One command.
+    """One command, with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``."""
 
-    Attributes:
-        title: what it makes, for a person.
-        stage: of ``STAGES``.
-        command: with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``.
-        estimate: what it takes.
-        fills: the cells that it gives a number, or one of the numbers whose mean they are.
-        dataset: whose videos it needs, or None.
-    """
-
-    title: str
-    stage: str
+    title: str  # what it makes, for a person
+    stage: str  # of STAGES
     command: tuple[str, ...]
     estimate: Estimate
-    fills: tuple[Cell, ...] = ()
-    dataset: str | None = None
+    fills: tuple[Cell, ...] = ()  # that it gives a number, or one of the numbers whose mean they are
+    dataset: str | None = None  # whose videos it needs
 
 
 def plan(table: Table, index: RunIndex, root: Path) -> list[Job]:
@@ -218,15 +209,12 @@ def _wanted(cells: Iterable[Cell], index: RunIndex) -> dict[Run, tuple[Cell, ...
             run = Run(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
             alone = cell.column if MODELS[cell.architecture].fusion == "in_network" else ""  # each column is a network
             groups.setdefault((run, alone), {}).setdefault(cell.column, []).append(cell)
-    return {
-        run._replace(streams=_streams(run.architecture, tuple(columns))): tuple(chain(*columns.values()))
-        for (run, _), columns in groups.items()
-    }
-
-
-def _streams(architecture: str, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """The streams of the model that gives these columns."""
-    return columns if len(columns) == 1 and columns != (BOTH,) else MODELS[architecture].streams
+    wanted = {}
+    for (run, _), columns in groups.items():
+        is_single = len(columns) == 1 and BOTH not in columns
+        streams = tuple(columns) if is_single else MODELS[run.architecture].streams
+        wanted[run._replace(streams=streams)] = tuple(chain(*columns.values()))
+    return wanted
 
 
 class _Planner:
@@ -297,16 +285,14 @@ class _Planner:
 
     def _free_name(self, name: str) -> str:
         """``name``, or with a number where a folder of that name holds something else than an interrupted run."""
-        number, free = 1, name
-        while self._is_taken(self._root / free):
+        number, folder = 1, self._root / name
+        while folder.exists():
+            is_finished = (folder / METRICS_NAME).exists()  # but of another kind, or it would not be missing
+            if not is_finished and any((folder / each).exists() for each in (RUN_NAME, PREDICTIONS_NAME)):
+                break
             number += 1
-            free = f"{name}-{number}"
-        return free
-
-    def _is_taken(self, folder: Path) -> bool:
-        if (folder / METRICS_NAME).exists():  # finished, but of another kind, or it would not be missing
-            return True
-        return folder.exists() and not any((folder / name).exists() for name in (RUN_NAME, PREDICTIONS_NAME))
+            folder = self._root / f"{name}-{number}"
+        return folder.name
 
     def _quoted(self, *names: str) -> str:
         return shlex.quote(str(self._root.joinpath(*names)))

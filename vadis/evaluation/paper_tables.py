@@ -53,25 +53,15 @@ _TABLE_5 = {
 
 
 class Cell(NamedTuple):
-    """What a number of the paper was measured on.
-
-    Attributes:
-        architecture: a key of ``MODELS``.
-        dataset: trained and tested on.
-        mode: a key of ``MODE_TITLES``.
-        imagenet: whether the parameters began with ImageNet.
-        column: "rgb", "flow" or "both".
-        splits: over which it is the mean.
-        figure: "top1" or "top5", as metrics.json has it.
-    """
+    """What a number of the paper was measured on."""
 
     architecture: str
-    dataset: str
-    mode: str
-    imagenet: bool
-    column: str
-    splits: tuple[int, ...] = (1,)
-    figure: str = "top1"
+    dataset: str  # trained and tested on
+    mode: str  # a key of MODE_TITLES
+    imagenet: bool  # whether the parameters began with ImageNet
+    column: str  # of COLUMNS
+    splits: tuple[int, ...] = (1,)  # over which it is the mean
+    figure: str = "top1"  # or "top5", as metrics.json has it
 
     @property
     def paper(self) -> float | None:

@@ -44,28 +44,17 @@ class Records:
 
 @dataclass(frozen=True)
 class Matched:
-    """Records against the examples of a split.
+    """Records against the examples of a split."""
 
-    Attributes:
-        rankings: one for each example that has a record, in the order of the split.
-        model, streams: what made the records.
-        failed: examples whose record has no label, with the reason; they count as wrong.
-        missing: examples without a record.
-        strange: best labels that are none of the dataset's classes → how often; they count as wrong.
-        repeated: records replaced by a later one of the same video.
-        outside: records of videos that are not in the split.
-        is_top5_known: whether every record names five labels.
-    """
-
-    rankings: tuple[Ranking, ...]
-    model: str
+    rankings: tuple[Ranking, ...]  # one for each example that has a record, in the order of the split
+    model: str  # which made the records, by these streams
     streams: tuple[str, ...]
-    failed: Mapping[str, str]
-    missing: tuple[str, ...]
-    strange: Mapping[str, int]
-    repeated: int
-    outside: int
-    is_top5_known: bool
+    failed: Mapping[str, str]  # examples whose record has no label → the reason; they count as wrong
+    missing: tuple[str, ...]  # examples without a record
+    strange: Mapping[str, int]  # best labels that are none of the classes → how often; they count as wrong
+    repeated: int  # records replaced by a later one of the same video
+    outside: int  # records of videos that are not in the split
+    is_top5_known: bool  # whether every record names five labels
 
     @property
     def column(self) -> str:

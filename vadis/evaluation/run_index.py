@@ -32,19 +32,12 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that was tested.
-
-    Attributes:
-        folder: where it lies.
-        figures: by cell of its one split, in [0, 1].
-        seconds: when it was tested, since the epoch.
-        remarks: what a person should know before comparing it with the paper.
-    """
+    """A run that was tested."""
 
     folder: Path
-    figures: Mapping[Cell, float]
-    seconds: float
-    remarks: tuple[str, ...]
+    figures: Mapping[Cell, float]  # by cell of its one split, in [0, 1]
+    seconds: float  # when it was tested, since the epoch
+    remarks: tuple[str, ...]  # what a person should know before comparing it with the paper
 
 
 @dataclass

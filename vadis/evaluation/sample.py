@@ -121,10 +121,14 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
 def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
     least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
+
+    def to_input(array: Array, stream: str) -> Tensor:  # (T, 224, 224, C) → (1, C, T, 224, 224)
+        return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
+
     logits = {}
     for stream, array in arrays.items():
         clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))
-        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=_as_batch)
+        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=to_input)
         rows = np.stack([found[stream] for _, found in steps])  # (steps, classes)
         logits[stream] = rows.mean(axis=0, dtype=np.float64)
     if len(logits) > 1:
@@ -191,11 +195,6 @@ def to_json(model: Model, comparisons: Mapping[str, Comparison]) -> dict[str, An
         "tolerance": TOLERANCE,
         "streams": streams,
     }
-
-
-def _as_batch(array: Array, stream: str) -> Tensor:
-    """(T, 224, 224, C) → (1, C, T, 224, 224)."""
-    return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
 
 
 def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:

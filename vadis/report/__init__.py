@@ -1,6 +1,6 @@
-"""Looking at results: a page of an archive, pictures of training runs and of evaluations.
+"""Results to look at: a page of an archive or of a run, pictures of runs and evaluations, annotated videos.
 
-``page`` writes an HTML page of records, with what ``entries`` and ``thumbnails`` make of them; its markup, style and
-script are in ``assets``. ``plots`` draws training runs and evaluations, ``filters`` the first layer, ``drawing`` holds
-what all pictures share, ``run_log`` reads the log of a training run.
+``page`` writes an HTML page of records, ``run_page`` one of a training run or an evaluation; their markup, style and
+script are in ``assets``. ``plots`` draws runs, evaluations and filters; ``drawing`` is what all pictures share.
+``annotate`` draws labels or flow into videos.
 """

@@ -26,20 +26,13 @@ STYLE: dict[Any, Any] = {
     "font.size": 9.0,  # points: 19 pixels
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "axes.formatter.use_mathtext": False,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.linewidth": 0.8,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.8),
+    **dict.fromkeys(("savefig.dpi", "figure.dpi"), DOTS_PER_INCH),
     "axes.axisbelow": True,
     "grid.color": PALE,
-    "grid.linewidth": 0.8,
     "legend.frameon": False,
-    "savefig.dpi": DOTS_PER_INCH,
-    "figure.dpi": DOTS_PER_INCH,
     "path.simplify": True,
 }
 
@@ -77,10 +70,9 @@ def _fonts_for(characters: set[str]) -> tuple[list[str], set[str]]:
     """The fonts that have ``characters``, ours first, and the characters that none of this machine's has."""
     from matplotlib import font_manager
 
-    ours = [
-        font_manager.findfont(font_manager.FontProperties(family=FONT, weight=weight)) for weight in ("normal", "bold")
-    ]
-    fonts, missing = [FONT], characters - (_characters_of(ours[0]) & _characters_of(ours[1]))
+    ours = (font_manager.FontProperties(family=FONT, weight=weight) for weight in ("normal", "bold"))
+    normal, bold = (_characters_of(font_manager.findfont(each)) for each in ours)
+    fonts, missing = [FONT], characters - (normal & bold)
     others = {font.name: font.fname for font in font_manager.fontManager.ttflist if _is_plain(font)}
     for name, path in sorted(others.items()):
         if not missing:
@@ -124,11 +116,7 @@ def width_inches(texts: Sequence[str], points: float) -> float:
 
 
 def save_png(figure: "Figure", path: Path) -> None:
-    """Write ``figure``, with all that stands around its axes, to ``path``; the same figure gives the same bytes.
-
-    Raises:
-        OSError: where it cannot be written.
-    """
+    """Write ``figure``, with all that stands around its axes; the same figure gives the same bytes. Raises OSError."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     picture = io.BytesIO()

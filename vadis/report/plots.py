@@ -1,17 +1,28 @@
-"""Pictures of a training run and of an evaluation, as PNG files: light ground, colours that everybody can tell apart.
+"""Pictures of a training run, of an evaluation and of a model, as PNG files: colours that everybody can tell apart.
 
 Class names are drawn as they are, whatever they hold; see ``drawing`` for letters that no font has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.report.drawing import BLUE, GREY, INK, ORANGE, PALE, drawing, save_png, shortened, width_inches
+from vadis.report.drawing import (
+    BLUE,
+    DOTS_PER_INCH,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    drawing,
+    save_png,
+    shortened,
+    width_inches,
+)
 from vadis.training.log import RunLog, Values, read_log
 
 if TYPE_CHECKING:
@@ -25,8 +36,8 @@ SMOOTHED_SHARE = 100  # the loss is drawn as a mean over this part of the run,
 SMOOTHED_STEPS = 9  # or over so many steps, if that is more
 MAX_RATES = 6  # that get a tick each
 MAX_MATRIX_INCHES = 21.3  # side of a confusion matrix; 8 pixels for each of 400 classes
-LEAST_CELL_INCHES = 0.13  # unless that bound is reached: room for a line of small letters
-MOST_CELL_INCHES = 0.9
+MIN_CELL_INCHES = 0.13  # unless that bound is reached: room for a line of small letters
+MAX_CELL_INCHES = 0.9
 NUMBERS_UP_TO = 20  # classes; with more, the pairs most often confused are listed instead,
 MAX_PAIRS = 40  # at most so many
 BARS_IN_COLUMN = 34  # as long as that gives at most 4 columns
@@ -40,13 +51,7 @@ def plot_curves(logs: Mapping[str, Path], path: Path) -> None:
     The loss is smoothed here, by a centred mean that does not lag behind; the accuracy as the log has it. Of more than
     ``MAX_POINTS`` steps, each point stands for several: the faint band reaches from the lowest to the highest loss of
     these, the lines are their means.
-
-    Args:
-        logs: by stream, RUN/<stream>/log.jsonl.
-        path: of the PNG.
-
-    Raises:
-        OSError: where a log cannot be read, or the picture not be written.
+    ``logs`` are by stream, RUN/<stream>/log.jsonl. Raises OSError.
     """
     runs = {stream: read_log(log) for stream, log in logs.items()}
     with drawing(runs) as drawable:
@@ -56,19 +61,19 @@ def plot_curves(logs: Mapping[str, Path], path: Path) -> None:
         rows = figure.subplots(3, len(runs), sharex="col", sharey="row", squeeze=False, height_ratios=(5, 5, 2))
         for column, (stream, run) in enumerate(runs.items()):
             loss, accuracy, rate = rows[:, column]
-            _loss(loss, run)
-            _accuracy(accuracy, run)
-            _rate(rate, run)
+            _draw_loss(loss, run)
+            _draw_accuracy(accuracy, run)
+            _draw_rate(rate, run)
             loss.set_title(drawable(stream), loc="left", weight="bold")
-            loss.set_title(_best(run), loc="right", size="medium", color=GREY)
+            loss.set_title(_best_validation(run), loc="right", size="medium", color=GREY)
         _finish_curves(rows, list(runs.values()))
         figure.align_ylabels()
         save_png(figure, path)
 
 
-def _loss(axes: "Axes", run: RunLog) -> None:
-    smoothed, window = _smoothed(run.steps["loss"])
-    taken, tests = _thinned({**run.steps, "smoothed": smoothed}), run.validations
+def _draw_loss(axes: "Axes", run: RunLog) -> None:
+    smoothed, window = _smooth(run.steps["loss"])
+    taken, tests = _thin_out({**run.steps, "smoothed": smoothed}), run.validations
     if len(smoothed) <= MAX_POINTS:
         axes.plot(taken["step"], taken["loss"], color=BLUE, alpha=0.3, linewidth=0.8, label="training, each step")
     else:
@@ -76,10 +81,10 @@ def _loss(axes: "Axes", run: RunLog) -> None:
         axes.fill_between(taken["step"], low, high, color=BLUE, alpha=0.25, linewidth=0, label="training, all steps")
     label = f"training, mean of {window:,} steps"
     axes.plot(taken["step"], taken["smoothed"], color=BLUE, linewidth=1.6, label=label)
-    _dots(axes, tests["step"], tests["loss"])
+    _draw_validations(axes, tests["step"], tests["loss"])
 
 
-def _smoothed(loss: Values) -> tuple[Values, int]:
+def _smooth(loss: Values) -> tuple[Values, int]:
     """The mean of so many values around each one (of those of them that there are), and how many these are."""
     count = len(loss)
     window = max(min(SMOOTHED_STEPS, count), count // SMOOTHED_SHARE)
@@ -89,21 +94,21 @@ def _smoothed(loss: Values) -> tuple[Values, int]:
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts), np.float64), window
 
 
-def _accuracy(axes: "Axes", run: RunLog) -> None:
-    taken, tests = _thinned(run.steps), run.validations
+def _draw_accuracy(axes: "Axes", run: RunLog) -> None:
+    taken, tests = _thin_out(run.steps), run.validations
     axes.plot(taken["step"], taken["smoothed_accuracy"], color=BLUE, linewidth=1.6)
-    _dots(axes, tests["step"], tests["accuracy"])
+    _draw_validations(axes, tests["step"], tests["accuracy"])
 
 
-def _dots(axes: "Axes", steps: Values, values: Values) -> None:
-    """The validations: a line with a dot each, unless the dots would hide it."""
+def _draw_validations(axes: "Axes", steps: Values, values: Values) -> None:
+    """Draw a line with a dot for each validation, unless the dots would hide it."""
     if len(steps):
         (drawn,) = axes.plot(steps, values, color=ORANGE, linewidth=1.4, zorder=3, label="validation")
         if len(steps) <= MAX_DOTS:
             drawn.set(marker="o", markersize=4.0, clip_on=False)
 
 
-def _rate(axes: "Axes", run: RunLog) -> None:
+def _draw_rate(axes: "Axes", run: RunLog) -> None:
     """The learning rate where it changes, and at both ends."""
     steps, rates = run.steps["step"], run.steps["learning_rate"]
     changes = np.flatnonzero(np.diff(rates, prepend=np.nan) != 0)
@@ -111,7 +116,7 @@ def _rate(axes: "Axes", run: RunLog) -> None:
     axes.step(steps[kept], rates[kept], where="post", color=INK, linewidth=1.2)
 
 
-def _thinned(columns: Mapping[str, Values]) -> dict[str, Values]:
+def _thin_out(columns: Mapping[str, Values]) -> dict[str, Values]:
     """``columns`` as at most ``MAX_POINTS`` means, with the ``lowest`` and ``highest`` loss behind each."""
     count = len(columns["step"])
     if count <= MAX_POINTS:
@@ -123,8 +128,8 @@ def _thinned(columns: Mapping[str, Values]) -> dict[str, Values]:
     return {**thin, "lowest": np.fmin.reduceat(loss, edges[:-1]), "highest": np.fmax.reduceat(loss, edges[:-1])}
 
 
-def _best(run: RunLog) -> str:
-    """What the best validation found (the one with the lowest loss), or nothing."""
+def _best_validation(run: RunLog) -> str:
+    """The validation with the lowest loss, in words; nothing where there is none."""
     best = np.flatnonzero(run.validations["is_best"] > 0)
     if not len(best):
         return ""
@@ -160,15 +165,20 @@ def _finish_curves(rows: "NDArray[np.object_]", runs: Sequence[RunLog]) -> None:
 def _highest_loss(runs: Sequence[RunLog]) -> float:
     """The top of the axis: above all that is drawn, but for the highest 1 % of the single steps."""
     losses = [run.steps["loss"] for run in runs]
-    drawn = [run.validations["loss"] for run in runs] + [_smoothed(loss)[0] for loss in losses]
+    drawn = [run.validations["loss"] for run in runs] + [_smooth(loss)[0] for loss in losses]
     found = [np.fmax.reduce(values, initial=0) for values in drawn]
     found += [np.nanquantile(loss, 0.99) for loss in losses if np.isfinite(loss).any()]
     return 1.05 * float(max(found, default=0)) or 1.0
 
 
 def _rate_ticks(axes: "Axes", rates: Values) -> None:
-    """A logarithmic axis; with few rates, a tick at each."""
+    """Make the axis logarithmic; with few rates, each has a tick."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    def shown(rate: float, _: object) -> str:
+        """``0.05``, ``0.001``, ``2.5e-4``."""
+        mantissa, _, exponent = f"{rate:.3e}".partition("e")
+        return f"{rate:.4g}" if rate >= 0.001 else f"{float(mantissa):g}e{int(exponent)}"
 
     used = np.unique(rates[rates > 0])
     if len(used):
@@ -176,13 +186,7 @@ def _rate_ticks(axes: "Axes", rates: Values) -> None:
         axes.set_ylim(used[0] / 2, used[-1] * 2)
         axes.yaxis.set_major_locator(FixedLocator(used.tolist()) if len(used) <= MAX_RATES else LogLocator(numticks=5))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: _rate_text(rate)))
-
-
-def _rate_text(rate: float) -> str:
-    """``0.05``, ``0.001``, ``2.5e-4``."""
-    mantissa, _, exponent = f"{rate:.3e}".partition("e")
-    return f"{rate:.4g}" if rate >= 0.001 else f"{float(mantissa):g}e{int(exponent)}"
+    axes.yaxis.set_major_formatter(FuncFormatter(shown))
 
 
 def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str) -> None:
@@ -191,17 +195,10 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
     Rows add up to 100 %; one of a class without answers is grey. The scale goes by square roots, so that what is rare
     can be seen. Up to ``NUMBERS_UP_TO`` classes have percentages in their cells; of very many, only some have names.
 
-    Args:
-        confusion: (classes, classes), counts, by true class and first answer.
-        classes: their names.
-        path: of the PNG.
-        title: what follows a newline in it is drawn smaller.
-
-    Raises:
-        OSError: where the picture cannot be written.
+    ``confusion`` (classes, classes) are counts. What follows a newline in ``title`` is drawn smaller. Raises OSError.
     """
     count = len(classes)
-    cell = min(MOST_CELL_INCHES, max(LEAST_CELL_INCHES, 4.2 / count), MAX_MATRIX_INCHES / count)
+    cell = min(MAX_CELL_INCHES, max(MIN_CELL_INCHES, 4.2 / count), MAX_MATRIX_INCHES / count)
     side, totals = cell * count, confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
     with drawing([*classes, title]) as drawable:
@@ -214,8 +211,8 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
         picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="auto")
         axes.set_facecolor(PALE)
         _name_cells(axes, names, cell)
-        _head(axes, [drawable(line) for line in title.split("\n")])
-        _scale(figure, picture, side)
+        _draw_title(axes, [drawable(line) for line in title.split("\n")])
+        _draw_scale(figure, picture, side)
         if count <= NUMBERS_UP_TO:
             _write_numbers(axes, shares)
         else:
@@ -241,7 +238,7 @@ def _name_cells(axes: "Axes", names: Sequence[str], cell: float) -> None:
     axes.grid(True, which="minor", color=PALE, linewidth=0.5)
 
 
-def _head(axes: "Axes", lines: Sequence[str], above: float = 6.0) -> None:
+def _draw_title(axes: "Axes", lines: Sequence[str], above: float = 6.0) -> None:
     """The title, its first line bold, so many points ``above`` the axes."""
     looks: tuple[dict[str, Any], ...] = ({"size": "large", "weight": "bold"}, {"size": "medium", "color": GREY})
     for number, line in enumerate(lines):
@@ -249,7 +246,7 @@ def _head(axes: "Axes", lines: Sequence[str], above: float = 6.0) -> None:
         axes.annotate(line, (0, 1), (0, height), xycoords="axes fraction", textcoords="offset points", **look)
 
 
-def _scale(figure: "Figure", picture: "ScalarMappable", side: float) -> None:
+def _draw_scale(figure: "Figure", picture: "ScalarMappable", side: float) -> None:
     """What the colours mean, to the right of the matrix."""
     from matplotlib.ticker import PercentFormatter
 
@@ -289,14 +286,7 @@ def _list_confusions(axes: "Axes", confusion: NDArray[np.int64], names: Sequence
 def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path: Path, title: str) -> None:
     """A bar for each class, the best first, and a line at their mean.
 
-    Args:
-        accuracies: (classes,), in [0, 1]; NaN for a class without examples.
-        classes: their names.
-        path: of the PNG.
-        title: what follows a newline in it is drawn smaller.
-
-    Raises:
-        OSError: where the picture cannot be written.
+    ``accuracies`` (classes,) are in [0, 1], NaN for a class without examples; the rest as for ``plot_confusion``.
     """
     order = np.argsort(-accuracies, kind="stable")  # NaN come last
     columns = min(4, ceil(len(order) / BARS_IN_COLUMN))
@@ -311,13 +301,13 @@ def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path
         for column in range(columns):
             axes = figure.add_axes((column * (bar + between) / width, 0, bar / width, 1))
             taken = order[column * rows : (column + 1) * rows]
-            _bars(axes, accuracies[taken], [names[index] for index in taken], rows)
-            _mark_mean(axes, accuracies, is_named=column == 0)
-        _head(figure.axes[0], [drawable(line) for line in title.split("\n")], above=18.0)
+            _draw_bars(axes, accuracies[taken], [names[index] for index in taken], rows)
+            _draw_mean(axes, accuracies, is_named=column == 0)
+        _draw_title(figure.axes[0], [drawable(line) for line in title.split("\n")], above=18.0)
         save_png(figure, path)
 
 
-def _bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int) -> None:
+def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int) -> None:
     """One column of bars, from the top, with their values to the right."""
     places = np.arange(len(names))
     axes.barh(places, np.nan_to_num(accuracies), height=0.7, color=BLUE)
@@ -333,7 +323,7 @@ def _bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int) -> 
     axes.spines[:].set_visible(False)
 
 
-def _mark_mean(axes: "Axes", accuracies: Values, *, is_named: bool) -> None:
+def _draw_mean(axes: "Axes", accuracies: Values, *, is_named: bool) -> None:
     """A line at the mean of all classes that have examples."""
     if np.isnan(accuracies).all():
         return
@@ -344,3 +334,98 @@ def _mark_mean(axes: "Axes", accuracies: Values, *, is_named: bool) -> None:
             f"mean {mean:.1%}", (mean, 1), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
             ha="center", fontsize=8.0, color=ORANGE,
         )  # fmt: skip
+
+
+Filters = NDArray[np.float32]  # (filters, C, T, H, W); C is 3 (RGB) or 2 (flow)
+Colours = NDArray[np.float64]  # (…, 3) in [0, 1]
+
+WEIGHT_PIXELS = 4  # of the picture for each weight; more where there are few filters,
+MIN_WIDTH = 1_800  # pixels, so that titles have room
+GAP = 1  # weights' width, between filters
+BLOCK_GAP = 4  # between blocks, always white
+LINE_GREYS = {"flow": 0.8, "rgb": 1.0, "imagenet": 1.0}  # grey of what is between filters: zero is white in flow's
+BAND_GAP_INCHES = 0.46  # room for a title above each band
+TITLE_INCHES = 0.07  # from a band to its title
+DIVERGING = "RdBu_r"  # blue, white, red: minus, zero, plus
+
+
+class Band(NamedTuple):
+    """A row of the picture: the slices in time of one network's filters, side by side."""
+
+    title: str
+    scale: str  # what the colours mean
+    picture: Colours  # (H, W, 3)
+    is_single: bool  # of one block: there is no time
+
+
+def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> None:
+    """Draw the filters of the first layer of some networks: figure 4 of the paper. Raises OSError.
+
+    From the top: the flow network's filters, one band for dx and one for dy, the RGB network's, and those of the
+    Inception-v1 that both were inflated from. Every filter keeps its place in all 7 blocks, which are its 7 slices in
+    time, the first to the left. Each network has one scale: zero is grey (RGB) or white (flow), the largest weight of
+    either sign is the end of the scale.
+    ``networks`` are "flow", "rgb", "imagenet" (with one slice in time), as far as there are any.
+    """
+    with drawing([title]) as drawable:
+        from matplotlib.figure import Figure
+
+        bands = list(_bands(networks))
+        widest = max(band.picture.shape[1] for band in bands)
+        inches = max(WEIGHT_PIXELS, MIN_WIDTH // widest) / DOTS_PER_INCH  # for each weight
+        width = widest * inches
+        height = sum(BAND_GAP_INCHES + band.picture.shape[0] * inches for band in bands)
+        figure, bottom = Figure(figsize=(width, height)), height
+        for band in bands:
+            tall, wide = (size * inches for size in band.picture.shape[:2])
+            bottom -= BAND_GAP_INCHES + tall
+            axes = figure.add_axes((0, bottom / height, wide / width, tall / height))
+            axes.imshow(band.picture, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+            top = (bottom + tall + TITLE_INCHES) / height
+            figure.text(0, top, band.title, weight="bold", va="bottom")
+            if band.is_single:  # there is room to its right
+                figure.text((wide + BLOCK_GAP * inches) / width, bottom / height, band.scale, color=GREY, va="bottom")
+            else:
+                figure.text(1, top, band.scale, color=GREY, va="bottom", ha="right")
+        figure.text(0, 1, drawable(title), va="bottom", color=GREY)
+        save_png(figure, path)
+
+
+def _bands(networks: Mapping[str, Filters]) -> Iterator[Band]:
+    """The rows of the picture, from the top."""
+    from matplotlib import colormaps
+
+    diverging = colormaps[DIVERGING]
+    for name in ("flow", "rgb", "imagenet"):
+        if name not in networks:
+            continue
+        weights = networks[name].astype(np.float64)
+        largest = float(np.abs(weights).max()) or 1.0
+        scaled, end, line = weights / largest, f"{largest:.2g}", LINE_GREYS[name]
+        if name == "flow":
+            scale = f"7 slices in time, left to right; blue −{end}, white 0, red +{end}"
+            for channel, title in enumerate(("Flow network, horizontal (dx)", "Flow network, vertical (dy)")):
+                yield Band(title, scale, _side_by_side(diverging(0.5 + scaled[:, channel] / 2)[..., :3], line), False)
+            continue
+        colours = 0.5 + np.moveaxis(scaled, 1, -1) / 2  # (filters, T, H, W, 3)
+        scale = f"black −{end}, grey 0, white +{end}, by colour channel"
+        if name == "rgb":
+            yield Band("RGB network", f"7 slices in time, left to right; {scale}", _side_by_side(colours, line), False)
+        else:
+            yield Band("Inception-v1 on ImageNet, in 2D", f"no time; {scale}", _side_by_side(colours, line), True)
+
+
+def _side_by_side(filters: Colours, line: float) -> Colours:
+    """Colours (filters, T, H, W, 3) → T squares of filters in a row, with lines of a grey between the filters."""
+    number, _, height, width, _ = filters.shape
+    columns = ceil(number**0.5)
+    rows = ceil(number / columns)
+    blocks = []
+    for at_time in np.moveaxis(filters, 1, 0):
+        block = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), line)
+        for index, colours in enumerate(at_time):
+            top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
+            block[top : top + height, left : left + width] = colours
+        blocks += [np.ones((block.shape[0], BLOCK_GAP, 3)), block]
+    return np.concatenate(blocks[1:], axis=1)

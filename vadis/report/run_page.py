@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.errors import UsageError
-from vadis.files import write_atomic
+from vadis.files import write_file
 from vadis.formats import visible
 from vadis.parsing import parse_json
 from vadis.report.page import head, read
@@ -20,7 +20,7 @@ from vadis.report.plots import plot_curves
 RUN_NAME, METRICS_NAME, LOG_NAME, CURVES_NAME = "run.json", "metrics.json", "log.jsonl", "curves.png"
 NETWORKS = ("rgb", "flow", "both")  # the folders of a run, and the columns of a test
 FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}
-NOT_TOLD = {"labels", "recipes", "dataset", "from", "schema"}  # of run.json: shown otherwise, or not at all
+SHOWN_ELSEWHERE = {"labels", "recipes", "dataset", "from", "schema"}  # of run.json: shown otherwise, or not at all
 
 
 def is_run(folder: Path) -> bool:
@@ -39,17 +39,20 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
     logs = _logs(folder)
     if logs:
         plot_curves(logs, folder / CURVES_NAME)
-    with write_atomic(path) as file:
-        page = "".join([head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics)])
-        file.write((page + "</body>\n</html>\n").encode("utf-8"))
+    page = "".join([head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics)])
+    write_file(path, page + "</body>\n</html>\n")
 
 
 def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
     yield f"<header><h1>{_text(title)}</h1>\n"
-    yield f'<p class="quiet">{_text(_what(run, metrics))}</p></header>\n<main>\n'
+    yield f'<p class="quiet">{_text(_headline(run, metrics))}</p></header>\n<main>\n'
     columns = {name: metrics[name] for name in NETWORKS if isinstance(metrics.get(name), dict)}
     if columns:
-        yield "<section><h2>How good it is</h2>\n" + _figures(columns)
+        rows = [
+            [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
+            for name, column in columns.items()
+        ]
+        yield "<section><h2>How good it is</h2>\n" + _table(["", *FIGURES.values(), "videos"], rows)
         if metrics.get("complete") is False:
             yield '<p class="warn">The test had not come to its end.</p>\n'
         if metrics.get("failed"):
@@ -64,11 +67,11 @@ def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str
         yield from _picture(folder / f"per-class-{name}.png", f"By class: {name}", f"Accuracy of each class, {name}")
         yield _classes(name, columns[name].get("per_class", {}))
     if run:
-        yield "<section><h2>What was asked for</h2>\n" + _asked(run) + "</section>\n"
+        yield "<section><h2>What was asked for</h2>\n" + _settings(run) + "</section>\n"
     yield "</main>\n"
 
 
-def _what(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _headline(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """The run in a line."""
     data = run.get("dataset") or {}
     dataset = metrics.get("dataset") or data.get("name")
@@ -80,15 +83,6 @@ def _what(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         metrics.get("model"),
     ]
     return "; ".join(str(part) for part in parts if part)
-
-
-def _figures(columns: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each network, its figures as percentages."""
-    rows = [
-        [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
-        for name, column in columns.items()
-    ]
-    return _table(["", *FIGURES.values(), "videos"], rows)
 
 
 def _states(states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -108,18 +102,18 @@ def _classes(name: str, per_class: Mapping[str, float | None]) -> str:
     return f"<details>{summary}\n{_table(['class', 'right'], rows)}</details>\n"
 
 
-def _asked(run: Mapping[str, Any]) -> str:
+def _settings(run: Mapping[str, Any]) -> str:
     """What was asked for, and the numbers of each network's recipe side by side."""
     start = run.get("from")
-    about = {key: value for key, value in run.items() if key not in NOT_TOLD}
+    about = {key: value for key, value in run.items() if key not in SHOWN_ELSEWHERE}
     about |= {"classes": len(run.get("labels", ()))}
     about |= {f"dataset, {key}": value for key, value in (run.get("dataset") or {}).items()}
     about |= {"from": start.get("model") if isinstance(start, dict) else "nothing"}
-    tables = _table(["", ""], [[key, _plain(value)] for key, value in about.items()])
+    tables = _table(["", ""], [[key, _shown(value)] for key, value in about.items()])
     recipes = {name: recipe for name, recipe in (run.get("recipes") or {}).items() if isinstance(recipe, dict)}
     if recipes:
         keys = list(dict.fromkeys(key for recipe in recipes.values() for key in recipe))
-        rows = [[key, *(_plain(recipe.get(key)) for recipe in recipes.values())] for key in keys]
+        rows = [[key, *(_shown(recipe.get(key)) for recipe in recipes.values())] for key in keys]
         tables += _table(["recipe", *recipes], rows)
     return tables
 
@@ -161,10 +155,10 @@ def _percent(share: Any) -> str:
     return f"{share:.1%}" if isinstance(share, int | float) else "–"
 
 
-def _plain(value: Any) -> str:
+def _shown(value: Any) -> str:
     """A value as a person writes it."""
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_shown, value))
     if isinstance(value, dict):
         return json.dumps(value)
     return {"None": "–", "True": "yes", "False": "no"}.get(str(value), str(value))

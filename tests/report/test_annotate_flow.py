@@ -8,7 +8,7 @@ import torch
 
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import VideoError
-from vadis.report.flow_video import FULL_PIXELS, WHEEL_PIXELS, colour_wheel, in_colours, legend, write_flow_video
+from vadis.report.annotate import FULL_PIXELS, WHEEL_PIXELS, colour_wheel, in_colours, legend, write_flow_video
 from vadis.video.reader import open_source
 
 

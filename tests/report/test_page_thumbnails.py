@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
-from vadis.report.entries import HEIGHT, WIDEST, Budget, Thumbnail, jpeg, moments, thumbnails
+from vadis.report.page import HEIGHT, MAX_WIDTH, Budget, Thumbnail, jpeg, moments, thumbnails
 from vadis.video.isolated.pool import Decoders
 
 
@@ -40,7 +40,9 @@ def test_pictures_show_their_moments(tmp_path: Path) -> None:
         assert read_number(shown) == int(seconds * 25)
 
 
-@pytest.mark.parametrize(("size", "width"), [((64, 1000), WIDEST), ((1000, 64), 32), ((2, 2), HEIGHT), ((99, 98), 106)])
+@pytest.mark.parametrize(
+    ("size", "width"), [((64, 1000), MAX_WIDTH), ((1000, 64), 32), ((2, 2), HEIGHT), ((99, 98), 106)]
+)
 def test_pictures_of_any_proportions_are_of_one_height(size: tuple[int, int], width: int) -> None:
     shown = imread(io.BytesIO(jpeg(np.full((*size, 3), 200, np.uint8))), "jpeg")
     assert shown.shape == (HEIGHT, width, 3)
@@ -56,10 +58,10 @@ def test_a_file_that_cannot_be_read_has_no_pictures(tmp_path: Path) -> None:
 def test_a_budget_is_shared_and_what_one_leaves_goes_to_the_others() -> None:
     budget = Budget(100, 4)
     pictures = [Thumbnail(seconds, "x" * 10) for seconds in (3.0, 1.0, 2.0)]
-    assert [len(budget.chosen(iter(some))) for some in (pictures, [], pictures, pictures)] == [2, 0, 3, 3]
+    assert [len(budget.choose(iter(some))) for some in (pictures, [], pictures, pictures)] == [2, 0, 3, 3]
     assert budget.refused == 1
-    assert Budget(100, 1).chosen(iter(pictures)) == sorted(pictures)
-    assert Budget(0, 2).chosen(iter(pictures)) == []
+    assert Budget(100, 1).choose(iter(pictures)) == sorted(pictures)
+    assert Budget(0, 2).choose(iter(pictures)) == []
 
 
 def test_no_picture_is_made_that_is_not_wanted() -> None:
@@ -70,7 +72,7 @@ def test_no_picture_is_made_that_is_not_wanted() -> None:
             made.append(seconds)
             yield Thumbnail(float(seconds), "x" * 10)
 
-    Budget(30, 1).chosen(pictures())
+    Budget(30, 1).choose(pictures())
     assert len(made) == 4  # the last of which did not fit
 
 

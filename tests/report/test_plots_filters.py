@@ -7,7 +7,8 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.image import imread
 
-from vadis.report.filters import PIXELS, plot_filters
+from vadis.report.plots import WEIGHT_PIXELS as PIXELS
+from vadis.report.plots import plot_filters
 
 SIDE = 8 * (7 + 1) - 1  # weights, of a block of 8 × 8 filters
 
