@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,12 +30,14 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.machine import Options
 from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.device import cpu_count
+from vadis.inference.features import Features
 from vadis.models import Model, ModelCard, build_networks
+from vadis.results import VideoResult
 from vadis.training.distributed import Process
-from vadis.training.linear_probe import FeatureStore, open_store, train_last_layer
-from vadis.training.loop import Settings
+from vadis.training.linear_probe import FeatureStore, train_last_layer
 from vadis.training.plan import Plan
 from vadis.training.recipes import find_recipe
+from vadis.training.validation import Context
 
 CLASSES, CLIPS, TEST_CLIPS, CHANNELS = 101, 9_537, 3_783, 1024  # UCF-101, split 1
 GROUPS = 18  # of a class, to learn from
@@ -81,7 +84,8 @@ def start_model(streams: tuple[str, ...]) -> Model:
 def fill(store: FeatureStore, examples: tuple[Example, ...], features: Mapping[str, Tensor]) -> None:
     fsync, os.fsync = os.fsync, lambda descriptor: None  # once per video, it would take longer than all the rest
     for number, example in enumerate(examples):
-        store.append(example, {stream: rows[number].numpy() for stream, rows in features.items()})
+        arrays = {stream: rows[number : number + 1].numpy() for stream, rows in features.items()}
+        store.save(example, Features(arrays, np.zeros(1), VideoResult(example.path, "ok")))
     os.fsync = fsync
 
 
@@ -144,7 +148,7 @@ def run(
     recipes = dict.fromkeys(streams, find_recipe(recipe))
     plan = Plan(data, recipes, start_model(streams), streams=streams, mode="fixed")
     with tempfile.TemporaryDirectory() as folder:
-        fill(open_store(Path(folder), plan), examples, features)
+        fill(FeatureStore(Path(folder), plan), examples, features)
         found = report(plan, Path(folder), unseen, tested)
     if is_compared:
         compare(features, labels, unseen, tested)
@@ -154,11 +158,12 @@ def run(
 def report(plan: Plan, folder: Path, unseen: Mapping[str, Tensor], tested: Tensor) -> dict[str, Any]:
     rate, shown = matmul_rate(), 0
     began, used = time.perf_counter(), time.process_time()
-    store, found = open_store(folder, plan), {}
+    store, found = FeatureStore(folder, plan), {}
     print(f"store opened {time.perf_counter() - began:5.2f} s")
     for stream in plan.streams:
         at = time.perf_counter()
-        outcome, found[stream] = train_last_layer(stream, plan, folder, Process(CPU), store, settings=Settings())
+        outcome, trained = train_last_layer(stream, plan, folder, Context(Process(CPU)), store)
+        found |= trained
         shown += outcome.step * plan.recipes[stream].batch_size
         print(f"{stream:5} {time.perf_counter() - at:5.2f} s, {outcome.step} steps")
     seconds, used = time.perf_counter() - began, time.process_time() - used

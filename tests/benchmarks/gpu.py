@@ -32,8 +32,7 @@ from vadis.flow import to_gray, tvl1
 from vadis.inference.prefetch import PREFETCH_CONFIGS
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FoldedI3D
-from vadis.training.loader import CLIP_FRAMES, VideoClips
-from vadis.training.sampler import CLIPS_AHEAD, stream_clips
+from vadis.training.loader import CLIP_FRAMES, CLIPS_AHEAD, VideoClips, stream_clips
 from vadis.training.validation import clip_losses
 from vadis.video.isolated.pool import Decoders
 

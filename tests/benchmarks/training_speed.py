@@ -13,7 +13,7 @@ backward to inputs, backward to weights), at the rate that one large convolution
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,8 +32,9 @@ from vadis.models.i3d import I3D
 from vadis.preprocessing import STREAMS
 from vadis.training import loop
 from vadis.training.distributed import Process
-from vadis.training.loader import VideoClips
+from vadis.training.loader import Clip, VideoClips, stream_clips
 from vadis.training.recipes import RECIPES, override
+from vadis.training.validation import Context
 
 CLIPS, MICRO_BATCH, FRAMES, STEPS = 4, 2, 64, 3
 LABELS = ("a", "b")
@@ -61,13 +62,19 @@ class Clock:
     def each(self, *parts: str) -> list[float]:
         return [sum(step[part] for part in parts) for step in self.steps[1:]]
 
+    def waiting_for_clips(self, *args: Any, **options: Any) -> Iterator[Clip]:
+        with closing(stream_clips(*args, **options)) as stream:
+            following = self.around(WAITING, stream.__next__)
+            while True:
+                yield following()
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         with (
             patch.object(loop, "clip_losses", self.around(PASSES[0], loop.clip_losses)),
             patch.object(Tensor, "backward", self.around(PASSES[1], Tensor.backward)),
-            patch.object(loop._Run, "_next_clip", self.around(WAITING, loop._Run._next_clip)),
-            patch.object(loop._Run, "take_step", self.around(STEP, loop._Run.take_step)),
+            patch.object(loop, "stream_clips", self.waiting_for_clips),
+            patch.object(loop.Trainer, "take_step", self.around(STEP, loop.Trainer.take_step)),
         ):
             yield
 
@@ -76,16 +83,16 @@ def train(folder: Path) -> None:
     numbers = {"batch_size": CLIPS, "micro_batch": MICRO_BATCH, "clip_frames": FRAMES}
     recipe = override(RECIPES["ucf101"], {**numbers, "schedule": "steps", "steps": STEPS + 1})
     examples = [Example(str(made(folder)), label) for label in LABELS]
-    loop.train(
+    loop.Trainer(
         I3D(len(LABELS), STREAMS["rgb"].channels),
         VideoClips(examples, LABELS, ("rgb",), frames=FRAMES, train=True),
+        None,
         recipe,
         folder / "run",
         labels=LABELS,
         data_sha256="",
-        process=Process(torch.device("cpu")),
-        settings=loop.Settings(workers=1),
-    )
+        context=Context(Process(torch.device("cpu")), workers=1),
+    ).train()
 
 
 def passes(network: I3D, x: Tensor) -> None:

@@ -78,7 +78,7 @@ def test_shares_that_are_none(tree, share):
 
 def test_a_split_that_is_needed_and_not_there(tree):
     with pytest.raises(UsageError, match=containing("ucf101", "val", "train, test")):
-        find_dataset(tree(*UCF), needs=("val",))
+        find_dataset(tree(*UCF)).examples("val")
 
 
 def test_everything_is_frozen(tree):

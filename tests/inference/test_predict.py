@@ -15,20 +15,20 @@ from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
 from tests.synthetic import write_video
 from vadis.device import NoMemoryError
-from vadis.inference.predict import completion, over_whole_video, predict
+from vadis.inference.predict import WHOLE_VIDEO, Sliding, completion, over_whole_video, predict
 from vadis.inference.prefetch import LocalVideo
 from vadis.models import i3d_inference, inference_form
 from vadis.models.i3d import num_steps
 from vadis.models.i3d_inference import FEATURES, LOGITS
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.timegrid import cut_clip
+from vadis.video.windows import cut_clip
 from vadis.weights.model_file import load_model_file
 
 TOLERANCE = 1e-6  # of the largest output, beside a run of one frame or window at a time
 FRAMES = 88  # chunks of 32, 32 and 24
 PLACES = 50
-WHOLE, WINDOWS = None, 16  # frames of a window
+WINDOWS = Sliding(window=16)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ class Video:
         return (cut_clip(self._clip, start, start + 32) for start in range(0, FRAMES, 32))
 
 
-def ran(model, clip, window, **options):
+def ran(model, clip, sliding, **options):
     model.batch_limits.clear()
-    return list(predict(Video(clip), model, window=window, **options))
+    return list(predict(Video(clip), model, sliding, **options))
 
 
 class Memory:
@@ -87,39 +87,39 @@ def assert_equal(found, expected):
             np.testing.assert_allclose(output[name], row, rtol=0, atol=TOLERANCE * np.abs(row).max())
 
 
-def at_places(model, clip, monkeypatch, caplog, window, batch_size, places):
+def at_places(model, clip, monkeypatch, caplog, sliding, batch_size, places):
     """Memory runs out once, at each of so many places in turn: in every layer, in both streams, in every chunk."""
     memory = Memory(monkeypatch)
-    expected = ran(model, clip, window, batch_size=1)
+    expected = ran(model, clip, sliding, batch_size=1)
     memory.calls = 0
-    ran(model, clip, window, batch_size=batch_size)
+    ran(model, clip, sliding, batch_size=batch_size)
     total = memory.calls
     for place in range(places):
         memory.calls, memory.fails_at = 0, 1 + place * total // places
-        found = ran(model, clip, window, batch_size=batch_size)
+        found = ran(model, clip, sliding, batch_size=batch_size)
         assert memory.calls > total  # something was done again
         assert_equal(found, expected)
     assert len(caplog.messages) == places
 
 
-@pytest.mark.parametrize(("window", "batch_size"), [(WHOLE, 1), (WINDOWS, 4)])
-def test_memory_may_run_out_at_any_place(model, clip, monkeypatch, caplog, window, batch_size):
-    at_places(model, clip, monkeypatch, caplog, window, batch_size, PLACES // 16)
+@pytest.mark.parametrize(("sliding", "batch_size"), [(WHOLE_VIDEO, 1), (WINDOWS, 4)])
+def test_memory_may_run_out_at_any_place(model, clip, monkeypatch, caplog, sliding, batch_size):
+    at_places(model, clip, monkeypatch, caplog, sliding, batch_size, PLACES // 16)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("window", "batch_size"), [(WHOLE, 1), (WINDOWS, 4)])
-def test_memory_may_run_out_at_fifty_places(model, clip, monkeypatch, caplog, window, batch_size):
-    at_places(model, clip, monkeypatch, caplog, window, batch_size, PLACES)
+@pytest.mark.parametrize(("sliding", "batch_size"), [(WHOLE_VIDEO, 1), (WINDOWS, 4)])
+def test_memory_may_run_out_at_fifty_places(model, clip, monkeypatch, caplog, sliding, batch_size):
+    at_places(model, clip, monkeypatch, caplog, sliding, batch_size, PLACES)
 
 
 @pytest.mark.parametrize("most", [1, 5, 16])
 def test_frames_go_through_one_by_one_if_need_be(model, clip, monkeypatch, caplog, most):
     """Chunks of any length give what the whole gives; each halving is tried once in a run, not once in a chunk."""
-    expected = ran(model, clip, WHOLE)
+    expected = ran(model, clip, WHOLE_VIDEO)
     memory = Memory(monkeypatch)
     memory.most = most + 8  # with what the first layer holds of the frames before
-    assert_equal(ran(model, clip, WHOLE), expected)
+    assert_equal(ran(model, clip, WHOLE_VIDEO), expected)
     assert len(caplog.messages) == 1
     failures = sum(size > memory.most for size in memory.largest)
     assert failures <= 6  # log2(32) + 1
@@ -137,7 +137,7 @@ def test_where_one_frame_is_too_much_there_is_an_end(model, clip, monkeypatch):
     memory = Memory(monkeypatch)
     memory.most = 0.5
     with pytest.raises(NoMemoryError, match=containing("cpu", "frames")):
-        ran(model, clip, WHOLE)
+        ran(model, clip, WHOLE_VIDEO)
 
 
 def drawn_lengths():

@@ -105,11 +105,11 @@ def test_a_consumer_that_stops_early_leaves_nothing(model, videos):
 
 
 def test_one_bad_child_never_stops_the_others(model, videos, folder, monkeypatch):
-    """Crashes, nonsense, memory and hanging, beside each other, are one record each."""
+    """Crashes, invalid messages, memory and hanging, beside each other, are one record each."""
     monkeypatch.setattr(process, "PROGRAM", faulty_child.PROGRAM)
     monkeypatch.setenv("VADIS_MAX_MEMORY_MB", "600")
     monkeypatch.setenv("VADIS_MAX_WAIT_SECONDS", "3")
-    names = ["crash", "abort", "fill", "nonsense_text", "hang", "leave"]
+    names = ["crash", "abort", "fill", "invalid_text", "hang", "leave"]
     bad = [str(Path(videos[0]).with_name(f"{name}.mp4")) for name in names]
     for path in bad:
         write_video(path, num_frames=30)

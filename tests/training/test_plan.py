@@ -102,21 +102,21 @@ def test_another_network_is_refused_by_name(start):
 
 
 def test_whole_groups_are_kept_for_validation():
-    learnt, held_out = plan().splits("rgb")
-    assert sorted([*learnt, *held_out], key=lambda each: each.path) == sorted(
+    train, val, _ = plan().division("rgb")
+    assert sorted([*train, *val], key=lambda each: each.path) == sorted(
         dataset().splits["train"], key=lambda each: each.path
     )
-    groups = {each.path[:-8] for each in held_out}
-    assert len(held_out) == 3 * len(groups) == 6  # of 75 clips of each class in groups of three: 4, so one group
-    assert not groups & {each.path[:-8] for each in learnt}
-    assert {each.label for each in held_out} == {each.label for each in learnt} == set(CLASSES)
+    groups = {each.path[:-8] for each in val}
+    assert len(val) == 3 * len(groups) == 6  # of 75 clips of each class in groups of three: 4, so one group
+    assert not groups & {each.path[:-8] for each in train}
+    assert {each.label for each in val} == {each.label for each in train} == set(CLASSES)
 
 
 def test_nothing_is_kept_where_nothing_needs_it_or_there_is_a_split_for_it():
     everything = dataset().splits["train"]
-    assert plan(schedule="steps").splits("rgb") == (everything, ())
+    assert plan(schedule="steps").division("rgb") == (everything, (), ())
     val = (Example("/data/x.avi", "Archery"),)
-    assert plan(dataset(val=val)).splits("flow") == (everything, val)
+    assert plan(dataset(val=val)).division("flow") == (everything, val, ())
 
 
 @pytest.mark.parametrize(

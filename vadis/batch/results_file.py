@@ -17,7 +17,7 @@ _HINT = "give what vadis classify wrote as jsonl or json"
 
 
 def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
-    """All records of a file, in its order, also those that later ones replace.
+    """Yield all records of a file, in its order, also those that later ones replace.
 
     Args:
         path: a jsonl file, with or without a header, or a json array.
@@ -90,7 +90,7 @@ class LastResults:
 
 
 def _as_utf8(path: Path) -> BinaryIO:
-    """The file, or, where a shell has written it in UTF-16 or with a byte order mark, what it says in UTF-8."""
+    """Open a file; one that a shell has written in UTF-16, or with a byte order mark, as if it were UTF-8."""
     file = path.open("rb")
     encoding, start = encoding_of(file.read(4))
     file.seek(start)
@@ -101,7 +101,7 @@ def _as_utf8(path: Path) -> BinaryIO:
 
 
 def _of_line(line: bytes, place: str) -> Iterator[VideoResult]:
-    """The record of a line; a header has none."""
+    """Yield the record of a line; a header has none."""
     try:
         values = parse_json(line)
     except ValueError as error:

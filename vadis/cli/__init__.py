@@ -108,16 +108,15 @@ def main() -> None:
 
 def _end(code: int) -> NoReturn:
     """End the process; at once where a thread is busy in PyTorch that nobody waits for any more."""
-    stopping = sys.modules.get("vadis.training.stopping")  # not imported for this
-    if stopping is not None and stopping.is_left_alone():
-        stopping.exit_at_once(code)
+    if distributed := sys.modules.get("vadis.training.distributed"):  # not imported for this
+        distributed.exit_now(code)
     sys.exit(code)
 
 
 def _leave_the_others(error: BaseException) -> NoReturn:
     """End one of torchrun's processes; of an error that several meet, one tells."""
-    from vadis.training.distributed import leave, tell_once
+    from vadis.training.distributed import exit_now, report_once
 
     with signals.deferred():  # torchrun may ask this one to end because another has
-        tell_once(error, lambda: report_error(error))
-        leave(getattr(error, "exit_code", 1))
+        report_once(error, lambda: report_error(error))
+        exit_now(getattr(error, "exit_code", 1))

@@ -68,7 +68,7 @@ def _of_i3d(model: "Model") -> "dict[str, NDArray[np.float32]]":
 
 def _of_imagenet(path: str | None, offline: bool) -> "dict[str, NDArray[np.float32]]":
     """The filters of the original, (64, 3, 1, 7, 7); nothing where it is neither given nor here, which is said."""
-    from vadis.models.inflation import imagenet_body
+    from vadis.models.inception import imagenet_body
     from vadis.weights.cache import is_file, model_path
 
     if path is None and not is_file(model_path(IMAGENET_MODEL)):

@@ -89,15 +89,15 @@ def download(names: Names = None) -> None:
         typer.echo(show(model_path(name)))
 
 
-@app.command()
-def halve(
+@app.command("to-fp16")
+def to_fp16(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a name.")],
     out: ModelOutput,
     threshold: Annotated[
         float | None,
         typer.Option(metavar="P", min=0.01, max=0.5, help="Below this probability the model names no label."),
     ] = None,
-    otherwise: Annotated[
+    fallback_label: Annotated[
         str, typer.Option(metavar="TEXT", help="What it says then; with --threshold.")
     ] = "no clear label",
     crop_first: Annotated[
@@ -109,7 +109,7 @@ def halve(
     from dataclasses import replace
 
     from vadis.weights.load import load_model
-    from vadis.weights.model_file import halve as write_half
+    from vadis.weights.model_file import save_fp16
 
     _check_output(out, overwrite)
     with download_progress() as progress:
@@ -117,8 +117,8 @@ def halve(
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if threshold is not None:
-        card = replace(card, threshold=threshold, otherwise=otherwise)
-    sha256 = write_half(model, out, card)
+        card = replace(card, threshold=threshold, otherwise=fallback_label)
+    sha256 = save_fp16(model, out, card)
     info(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
     typer.echo(show(out))
 

@@ -18,17 +18,7 @@ from vadis.datasets.scan import Tree, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
 
-__all__ = [
-    "ALLOWED_MISSING",
-    "DATASETS",
-    "MADE_HERE",
-    "Dataset",
-    "DatasetKind",
-    "Example",
-    "Problems",
-    "find_dataset",
-    "make_dataset",
-]
+__all__ = ["DATASETS", "Dataset", "DatasetKind", "Example", "Problems", "find_dataset", "make_dataset"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class DatasetKind:
     """How one dataset lies on disk."""
 
     summary: str  # one line for a person
-    detect: Callable[[Tree], bool]  # whether a tree looks like this dataset
+    detect: Callable[[Tree], object]  # whether a tree looks like this dataset
     read: Callable[[Tree, Request], Dataset]
     looked_for: str  # what ``detect`` goes by, in words
     num_splits: int = 1  # official splits, numbered from 1
@@ -62,7 +52,7 @@ DATASETS: dict[str, DatasetKind] = {
     ),
     "kinetics": DatasetKind(
         "Kinetics-400, -600 or -700: clips of YouTube videos, and lists of them",
-        published.is_kinetics,
+        published.clip_lists,
         published.read_kinetics,
         "a list with the columns label, youtube_id, time_start, time_end, or of <class>/<id>_<start>_<end>",
     ),
@@ -79,11 +69,11 @@ MADE_HERE = ("camera-motion",)
 
 
 def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """Write what is missing of a dataset in ``MADE_HERE`` under ``root``; ``find_dataset`` reads it.
+    """Write what is missing of a dataset in ``MADE_HERE`` under ``root``, a folder of its own.
 
     Args:
         name: one of ``MADE_HERE``.
-        root: a folder of its own.
+        root: where ``find_dataset`` will read it.
         videos: of each class, in all splits.
         seed: of everything random in them.
         progress: called with the videos that are there, and all that will be.
@@ -102,7 +92,6 @@ def find_dataset(
     *,
     lists: str | os.PathLike[str] | None = None,
     allow_missing: float = ALLOWED_MISSING,
-    needs: tuple[str, ...] | None = None,
 ) -> Dataset:
     """Return the dataset that lies in a folder; each folder is listed once, and no file is opened but lists.
 
@@ -112,11 +101,9 @@ def find_dataset(
         split: the number of the official split.
         lists: a folder with the official lists, if they are not under ``root``.
         allow_missing: the share of a split's files in [0, 1] from which on it is an error that they are missing.
-        needs: the splits that will be used, each of which must be there; None checks all that are.
 
     Raises:
-        UsageError: nothing or several datasets recognised, no such split, or lists and files that would falsify a
-            result (see ``checks``).
+        UsageError: nothing or several datasets recognised, no such split, or what would falsify a result (``checks``).
     """
     if not 0 <= allow_missing <= 1:
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"
@@ -127,12 +114,9 @@ def find_dataset(
         raise UsageError(f"unknown dataset {printable(name)!r}", hint)
     tree = scan_tree(root, lists)
     try:
-        dataset = _read(tree, name or _detected(tree), Request(split, allow_missing, needs))
+        return _read(tree, name or _detected(tree), Request(split, allow_missing))
     except UsageError as error:
         raise with_unpacking(error, tree) from error
-    for each in needs or ():
-        dataset.examples(each)
-    return dataset
 
 
 def _read(tree: Tree, name: str, request: Request) -> Dataset:

@@ -21,9 +21,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from vadis.device import cpu_count
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import write_file
-from vadis.parsing import parse_json
+from vadis.errors import UsageError, VadisError
+from vadis.files import os_errors_as, write_file
 from vadis.results import printable
 from vadis.video.encoder import load_opencv, video_file
 
@@ -448,12 +447,9 @@ def _begin_worker() -> None:
 def _claim(root: Path, wanted: dict[str, int]) -> None:
     """Note what ``root`` holds, or see that it is the same."""
     path, shown = root / ABOUT_NAME, printable(str(root))
-    try:
+    content = json.dumps(wanted).encode() + b"\n"
+    with os_errors_as(VadisError, f"{shown} does not take videos"):
         if not path.exists():
-            write_file(path, json.dumps(wanted) + "\n")
-        elif parse_json(path.read_bytes()) != wanted:
+            write_file(path, content)
+        if path.read_bytes() != content:
             raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
-    except OSError as error:
-        raise VadisError(f"{shown} does not take videos: {error.strerror}", what_next(error.errno)) from error
-    except ValueError as error:
-        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error

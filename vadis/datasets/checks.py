@@ -67,7 +67,7 @@ def assemble(lists: Lists, tree: Tree, request: Request, files: Iterable[str] | 
         message = f"none of the {len(lines):,} files that {lists.name} lists {nowhere}"
         raise UsageError(message, "name the folder that holds the videos")
     sizes = {split: len(found[split]) + len(missing[split]) for split in SPLITS}
-    for split in splits if request.needs is None else request.needs:
+    for split in splits:
         refuse_missing(f"{lists.name}'s {split} split", missing[split], sizes[split], request)
     known = {line.key for line in lines} | {line.whole for line in lines} | set(lists.unused)
     left_out = [split for split in SPLITS if missing[split] and not found[split]]  # on purpose: no reason to stop

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vadis.errors import UsageError, VideoError
 from vadis.results import printable
@@ -38,13 +38,11 @@ class Example:
         return (0.0, None) if is_trimmed else (start, end)
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """Which split of a dataset is wanted (from 1), and how complete it must be; see ``find_dataset``."""
 
     split: int = 1
     allow_missing: float = ALLOWED_MISSING
-    needs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 from vadis.datasets.checks import Listed, Lists, assemble, empty_classes, nearest
 from vadis.datasets.dataset import Dataset, Request, class_key, counted, some
@@ -24,11 +23,6 @@ from vadis.results import printable
 VALIDATION_SHARE = Fraction(1, 5)  # a small dataset needs some files of each class on both sides
 MOST_COMPARED = 100  # files of equal names that are looked at: two calls for each
 _NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a spreadsheet has saved it
-
-
-class _Found(NamedTuple):
-    row: Row
-    file: str | None  # None where it is not there
 
 
 def is_folder(tree: Tree) -> bool:
@@ -48,56 +42,58 @@ def read_folder(tree: Tree, request: Request) -> Dataset:
 
 def _refuse_few_classes(classes: Sequence[str], tree: Tree) -> None:
     if len(classes) < 2:
-        deeper = [
-            f"the class folders may lie deeper: try {printable(f'{tree.root}{os.sep}{label}')}" for label in classes
-        ]
+        deeper = f"the class folders may lie deeper: try {printable('/'.join((tree.root, *classes)))}"
         message = f"{printable(tree.root)} holds {counted(classes, 'class folder')}: two are needed"
-        raise UsageError(message, *(deeper or ["make one for each class"]))
+        raise UsageError(message, deeper if classes else "make one for each class")
 
 
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
     finder = VideoFinder(tree)
-    found: list[_Found] = []
+    rows: list[Row] = []
     for path, form in forms.items():
-        rows = read_list(path, form, tree.root)
-        for split in dict.fromkeys(row.split for row in rows):
-            of_split = [row for row in rows if row.split == split]
-            found += map(_Found, of_split, finder.find(path, [row.path for row in of_split], split))
-        _refuse_header(form, found[-len(rows) :])
-    classes, labels, notes = _labels(found, tree)
+        of_list = read_list(path, form, tree.root)
+        found = [
+            row._replace(file=file)
+            for split in dict.fromkeys(row.split for row in of_list)
+            for row, file in finder.find(path, [row for row in of_list if row.split == split])
+        ]
+        _refuse_header(form, found)
+        rows += found
+    classes, labels, notes = _labels(rows, tree)
     lines = [
-        Listed(row.path, label, row.split, os.path.normpath(file or os.path.join(tree.root, row.path)))  # noqa: PTH118
-        for (row, file), label in zip(found, labels, strict=True)
+        Listed(row.path, label, row.split, os.path.normpath(row.file or os.path.join(tree.root, row.path)))  # noqa: PTH118
+        for row, label in zip(rows, labels, strict=True)
     ]
     val, test = ({(line.key, line.label) for line in lines if line.split == split} for split in ("val", "test"))
     if val and val == test:  # as test.csv often copies val.csv
         lines = [line for line in lines if line.split != "test"]
         notes.append("the test list has the videos of the validation list; they are read as validation only")
-    are_numbers = any(row.label != label for (row, _), label in zip(found, labels, strict=True))
+    are_numbers = labels != [row.label for row in rows]
     lists = Lists("folder", classes, lines, os.path.normpath, notes=notes, are_folders_classes=are_numbers)
-    every = [*tree.videos, *(file for _, file in found if file)]  # a list may call a file otherwise than the scan did
+    # A list may call a file otherwise than the scan did.
+    every = [*tree.videos, *(row.file for row in rows if row.file)]
     files = {os.path.normpath(file): file for file in reversed(every)}
     return assemble(lists, tree, request, files.values())
 
 
-def _refuse_header(form: str, found: Sequence[_Found]) -> None:
+def _refuse_header(form: str, rows: Sequence[Row]) -> None:
     """Refuse a first line that is no video like the others: it names columns, in other words."""
-    (first, file), *others = found
-    if form != "header" and file is None and any(other.file for other in others) and not is_video_name(first.path):
+    first = rows[0]
+    if form != "header" and not first.file and any(row.file for row in rows) and not is_video_name(first.path):
         line = f"{printable(first.path)}, {printable(first.label)}"
         message = f"{first.place} is no video, as the other lines are: {line}"
         raise UsageError(message, "call the columns path and label, if it says what they hold")
 
 
-def _labels(found: Sequence[_Found], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
+def _labels(rows: Sequence[Row], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
     """Return the classes of a dataset in their order, the class of each row, and what there is to say about them."""
     class_list, notes = find_class_list(tree), list[str]()
-    labels = [row.label for row, _ in found]
+    labels = [row.label for row in rows]
     if all(map(_NUMBER.fullmatch, labels)):
-        class_list = class_list or _names_of_folders(found)
+        class_list = class_list or _names_of_folders(rows)
         path, names, numbers = printable(class_list.path), class_list.names, [int(float(label)) for label in labels]
         if unknown := [at for at, number in enumerate(numbers) if number not in names]:
-            message = f"{found[unknown[0]].row.place} has the class {numbers[unknown[0]]}"
+            message = f"{rows[unknown[0]].place} has the class {numbers[unknown[0]]}"
             hint = "write the number before each name, as in classInd.txt, if they do not count from 0"
             raise UsageError(f"{message}, and {path} has {min(names)} to {max(names)}", hint)
         labels = [names[number] for number in numbers]
@@ -128,13 +124,13 @@ def _order(class_list: ClassList | None, present: set[str]) -> Iterable[str]:
     return names
 
 
-def _names_of_folders(found: Sequence[_Found]) -> ClassList:
+def _names_of_folders(rows: Sequence[Row]) -> ClassList:
     """Return what numbers mean where no class list says it: the folders of the videos, if each has one of its own."""
-    pairs = {(int(float(row.label)), name_of(folder_of(file))) for row, file in found if file and row.label[0] != "-"}
+    pairs = {(int(float(row.label)), name_of(folder_of(row.file))) for row in rows if row.file and row.label[0] != "-"}
     names = dict(sorted(pairs))
     is_clear = 1 < len(names) == len(pairs) == len(set(names.values()))
     if not is_clear or any(map(is_no_class, names.values())):
-        message = f"{found[0].row.place} has a number for its class, as all lines have, and nothing says what it means"
+        message = f"{rows[0].place} has a number for its class, as all lines have, and nothing says what it means"
         hint = "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name"
         raise UsageError(message, hint)
     return ClassList("the names of the folders", names)

@@ -1,10 +1,4 @@
-"""Training clips that are held out for validation, where a dataset has no split for it; and classes without any.
-
-A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others. What
-is one recording, only the names of the files say: names that differ in nothing but a trailing number are its pieces
-(``v_Archery_g08_c03`` of UCF-101, ``…_goo_0`` of HMDB-51), unless that number is all there is to a name beside that of
-the class (``wave/wave_01``, ``wave/wave_video_01``), or a camera gave it (``IMG_0001``).
-"""
+"""Training clips that are held out for validation, where a dataset has no split for it; and classes without any."""
 
 import hashlib
 import os
@@ -20,6 +14,10 @@ from vadis.datasets.scan import is_container, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
+# A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others.
+# What is one recording, only the names of the files say: names that differ in nothing but a trailing number are its
+# pieces (v_Archery_g08_c03 of UCF-101, …_goo_0 of HMDB-51), unless that number is all there is to a name beside that of
+# the class (wave/wave_01, wave/wave_video_01), or a camera gave it (IMG_0001).
 _CUT_TIMES = re.compile(r"_\d{6}_\d{6}$")  # of Kinetics, in seconds: <id>_000010_000020
 _TRAILING_NUMBER = re.compile(r"[\W_]*\d+[\W_]*$")
 _CAMERA_NAME = re.compile(
@@ -30,31 +28,28 @@ _CAMERA_NAME = re.compile(
 
 
 class Division(NamedTuple):
-    """Training examples divided in two, in their order; the notes say what could not be divided, and why."""
+    """Training examples divided in two, in their order."""
 
     train: tuple[Example, ...]
     val: tuple[Example, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what could not be divided, and why
 
 
 def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Division:
     """Hold out about ``share`` of the clips of every class, whole recordings only, and never the last one of a class.
 
-    The choice depends on the examples' paths below ``root`` and on nothing else. Where the names of all classes are one
-    word and a number (``clip_01``), they say nothing about recordings: then clips are divided one by one, and a note
-    says so.
+    The choice depends on the examples' paths below ``root`` and on nothing else.
     """
-    groups = _groups(examples, [recording(each, root) for each in examples])
-    notes = []
+    groups, notes = _groups(examples, [recording(each, root) for each in examples]), []
     num_groups = Counter(label for group in groups.values() for label in {each.label for each in group})
-    if all(map(str.isalpha, groups)) and all(number < 2 for number in num_groups.values()):
-        single = _groups(examples, [_path_key(each.path, root) for each in examples])
-        if len(single) > len(groups):
-            groups = single
-            notes.append(
-                "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "
-                "recording may be on both sides; folders train/ and val/ settle it"
-            )
+    single = _groups(examples, [_path_key(each.path, root) for each in examples])
+    is_vague = all(map(str.isalpha, groups)) and max(num_groups.values(), default=0) < 2  # each a word: clip_01
+    if is_vague and len(single) > len(groups):
+        groups = single
+        notes.append(
+            "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "
+            "recording may be on both sides; folders train/ and val/ settle it"
+        )
     chosen = _choose(groups, share)
     train = tuple(each for each in examples if each not in chosen)
     val = tuple(each for each in examples if each in chosen)
@@ -81,10 +76,7 @@ def recording(example: Example, root: str) -> str:
 def without_untrained(dataset: Dataset) -> Dataset:
     """Return the dataset without classes that have no training clip: a network cannot learn them.
 
-    They are named in the notes. Their validation and test clips go with them: a test would only count them as wrong.
-
-    Raises:
-        UsageError: where fewer than two classes are left.
+    Their validation and test clips go with them: a test would only count them as wrong. Two classes must be left.
     """
     trained = {example.label for example in dataset.examples("train")}
     lost = [label for label in dataset.classes if label not in trained]
@@ -117,21 +109,21 @@ def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list
 
 
 def _choose(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
-    """Return the examples of the recordings to hold out.
+    """Return the examples of the recordings to hold out: those that fit into what is wanted of each of their classes.
 
-    First those that fit into what is wanted of each of their classes, then, for classes that still have none, the
-    smallest.
+    Then, for classes that still have none, the smallest.
     """
     counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
     total = Counter(each.label for group in groups.values() for each in group)
     limits = {label: min(max(1, round(share * number)), number - 1) for label, number in total.items()}
     held: Counter[str] = Counter()
     chosen: set[Example] = set()
+    by_size = sorted(counts.items(), key=lambda each: each[1].total())
     for name, count in counts.items():
         if all(held[label] + number <= limits[label] for label, number in count.items()):
             chosen.update(groups[name])
             held += count
-    for name, count in sorted(counts.items(), key=lambda each: each[1].total()):
+    for name, count in by_size:
         lacks = any(held[label] == 0 for label in count)
         if lacks and all(held[label] + number < total[label] for label, number in count.items()):
             chosen.update(groups[name])

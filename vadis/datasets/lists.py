@@ -1,7 +1,6 @@
-"""Lists of videos and labels as people have them: with a header or without, separated by commas, blanks or tabs.
+"""Lists of videos and labels as people have them: ``LIST_FORMS`` has one row for each form of line that is read.
 
-``LIST_FORMS`` is the table: one row for each form of line that is read, tried in its order. A list is of a form if all
-its lines are. Where a video lies is found elsewhere (``places``).
+A list is of a form if all its lines are. Where a video lies is found elsewhere (``places``).
 """
 
 import os
@@ -9,27 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
+from vadis.datasets import scan
 from vadis.datasets.dataset import counted, some
-from vadis.datasets.scan import (
-    SPLIT_NAMES,
-    Tree,
-    columns_of,
-    folder_of,
-    is_text,
-    is_usual_name,
-    name_of,
-    read_lines,
-    read_rows,
-    read_table,
-    split_of,
-    split_of_list,
-    split_words,
-    stem_of,
-)
-from vadis.errors import UsageError, what_next
+from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, read_lines, split_of, stem_of
+from vadis.errors import UsageError
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -84,6 +68,7 @@ class Row(NamedTuple):
     path: str
     label: str
     split: str
+    file: str | None = None  # that the path means, once it is found
 
 
 class ListForm(NamedTuple):
@@ -95,19 +80,18 @@ class ListForm(NamedTuple):
 
 
 def _with_header(path: str) -> Rows:
-    delimiter = next((each for each in ",\t; " if _has_columns(columns_of(path, each))), None)
+    delimiter = next((each for each in ",\t; " if _has_columns(scan.columns_of(path, each))), None)
     if delimiter is None:
         raise ValueError
-    _refuse_columns(path, columns_of(path, delimiter))
-    yield from read_table(path, delimiter)
+    _refuse_columns(path, scan.columns_of(path, delimiter))
+    yield from scan.read_table(path, delimiter)
 
 
 def _json_lines(path: str) -> Rows:
     for place, line in read_lines(path):
         value = parse_json(line)
-        if not isinstance(value, dict):
-            raise ValueError
-        cells = {str(key).lower(): str(each) for key, each in value.items() if isinstance(each, str | int | float)}
+        pairs = value.items() if isinstance(value, dict) else ()
+        cells = {str(key).lower(): str(each) for key, each in pairs if isinstance(each, str | int | float)}
         if not _has_columns(cells):
             raise ValueError
         _refuse_columns(path, cells)
@@ -116,28 +100,24 @@ def _json_lines(path: str) -> Rows:
 
 def _cells_between(delimiter: str) -> Callable[[str], Rows]:
     def rows(path: str) -> Rows:
-        for place, cells in read_rows(path, delimiter):
+        for place, cells in scan.read_rows(path, delimiter):
             if len(cells) < 2 or not is_video_name(cells[0]):
                 raise ValueError
-            label = " ".join(cells[1:])
-            if len(cells) > 2 and not _NUMBERS.fullmatch(label):
-                hint = "path and label; a label with commas goes between quotation marks"
-                raise UsageError(f"{place} has {len(cells)} cells instead of 2", hint)
-            yield place, {"path": cells[0], "label": label}
+            if len(cells) > 2:
+                message = f"{place} has {len(cells)} cells instead of 2: {printable(' '.join(cells[1:]))} as its label"
+                raise UsageError(message, "write path and label; a label with commas goes between quotation marks")
+            yield place, {"path": cells[0], "label": cells[1]}
 
     return rows
 
 
 def _lines_like(pattern: str, needs_split: bool = False) -> Callable[[str], Rows]:
     """Read lines by a pattern; without a label behind, or the ending of a video, only in lists named after a split."""
-    line_form = re.compile(pattern, re.IGNORECASE)
 
     def rows(path: str) -> Rows:
-        if needs_split and split_of(stem_of(path)) is None:
-            raise ValueError
         for place, line in read_lines(path):
-            match = line_form.fullmatch(line)
-            if match is None:
+            match = re.fullmatch(pattern, line, re.IGNORECASE)
+            if match is None or (needs_split and split_of(stem_of(path)) is None):
                 raise ValueError
             yield place, {name: cell.strip("\"'") for name, cell in match.groupdict().items()}
 
@@ -170,20 +150,19 @@ LIST_FORMS = {
 
 
 def video_lists(tree: Tree) -> dict[str, str]:
-    """Return the lists of videos in a tree: path → key of ``LIST_FORMS``; of each only the first lines are read.
-
-    A list that was named itself is one in any case.
-    """
+    """Return the lists of videos in a tree: path → key of ``LIST_FORMS``; of each only the first lines are read."""
+    # A list that was named itself is one in any case.
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
     paths = [path for path in tree.lists if not path.lower().endswith(".json")]
-    forms = {path: form_of(path) for path in paths if (is_alone or _may_be_list(tree, path)) and is_text(path)}
+    forms = {path: form_of(path) for path in paths if (is_alone or _may_be_list(tree, path)) and scan.is_text(path)}
     return {path: form for path, form in forms.items() if form is not None}
 
 
 def unread_lists(tree: Tree, forms: Collection[str]) -> list[str]:
     """Return the lists that are named after a split, or "metadata", and that are of no form: paths below the root."""
     paths = [path for path in tree.lists if path not in forms and not _OFFICIAL.fullmatch(name_of(path).lower())]
-    return [tree.relative(each) for each in paths if split_words(stem_of(each)) or stem_of(each).lower() == "metadata"]
+    stems = {path: stem_of(path) for path in paths}
+    return [tree.relative(path) for path in paths if stems[path].lower() == "metadata" or scan.split_words(stems[path])]
 
 
 def form_of(path: str) -> str | None:
@@ -235,12 +214,12 @@ def read_list(path: str, form: str, root: str) -> list[Row]:
 def _with_splits(path: str, rows: list[Row], root: str) -> list[Row]:
     """Return rows with splits: as they say, else as the names of the list, its folder, or the folders in paths say."""
     folder, stem = folder_of(path), stem_of(path)
-    of_list = split_of_list(stem) or (split_of(name_of(folder)) if folder != root else None)
+    of_list = scan.split_of_list(stem) or (split_of(name_of(folder)) if folder != root else None)
     splits = [row.split or of_list or _split_in(row.path) for row in rows]
     if any(splits) and not all(splits):
         place = rows[splits.index(None)].place
         raise UsageError(f"{place} is in no split, and others of the list are", "give the list a column split")
-    if not any(splits) and split_words(stem):
+    if not any(splits) and scan.split_words(stem):
         message = f"the name of {printable(path)} says more than one split, or one that is not known"
         raise UsageError(message, "name it train, val or test, or give it a column split")
     return [row._replace(split=split or "train") for row, split in zip(rows, splits, strict=True)]
@@ -254,21 +233,18 @@ def is_named(tree: Tree, pattern: re.Pattern[str]) -> bool:
 
 
 def _may_be_list(tree: Tree, path: str) -> bool:
-    """Return whether a file lies and is called as lists of videos do; no file is opened but tables in the root.
-
-    Lists lie in the root itself, or below it in folders that are named after splits, lists or containers: a table
-    elsewhere is rather somebody's notes.
-    """
+    """Return whether a file lies and is called as lists of videos do; no file is opened but tables in the root."""
     if _OFFICIAL.fullmatch(name_of(path).lower()):
         return False
     stem = stem_of(path)
+    # A table below the root, but in folders of splits, lists or containers, is rather somebody's notes.
     above = tree.parts(path)[:-1] if path.startswith(tree.root + os.sep) else ()
-    if above and not (all(map(is_usual_name, above)) or (stem.lower() == "metadata" and len(above) == 1)):
+    if above and not (all(map(scan.is_usual_name, above)) or (stem.lower() == "metadata" and len(above) == 1)):
         return False
-    if is_usual_name(stem) or split_of_list(stem) or (not above and path.lower().endswith(".jsonl")):
+    if scan.is_usual_name(stem) or scan.split_of_list(stem) or (not above and path.lower().endswith(".jsonl")):
         return True
     is_table = not above and path.lower().endswith((".csv", ".tsv")) and not is_class_list_name(path)
-    return is_table and any(_has_columns(columns_of(path, each)) for each in ",\t;")
+    return is_table and any(_has_columns(scan.columns_of(path, each)) for each in ",\t;")
 
 
 def _row(place: str, cells: Cells) -> Row:
@@ -323,8 +299,7 @@ CLASS_LIST_WORDS = {  # by which a list of classes is known: classes.txt, label_
     *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),
     *("labelmap", "labelmaps", "labelname", "labelnames", "category", "categories", "idtolabel", "labeltoid"),
 }
-MAX_JSON_BYTES = 4 << 20  # a thousand names take some 30 KB
-
+MAX_JSON_LENGTH = 4 << 20  # a thousand names take some 30 KB
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,;:]+(?P<name>\S.*)")
 _NAME_FIRST = re.compile(r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)")
 _HEADER_NUMBER = {"id", "index", "number", "class_id", "class_index", "label_id", "idx"}
@@ -360,7 +335,7 @@ def _read_class_list(path: str) -> dict[int, str] | None:
     pairs = _pairs_of_json(path) if path.lower().endswith(".json") else _pairs_of_text(path)
     names = {
         number: name.strip().strip('"').strip() for number, name in sorted(pairs)
-    }  # published JSON has quotes in them
+    }  # Kinetics' JSON has quotes, too
     if not pairs or len(names) != len(pairs):  # many things of one number: rather a list of labels
         return None
     twice = [name for name, number in Counter(names.values()).items() if number > 1]
@@ -381,7 +356,7 @@ def _pairs_of_text(path: str) -> list[tuple[int, str]]:
     has_header = len(heading) == 2 and bool(heading & _HEADER_NUMBER) and bool(heading & _HEADER_NAME)
     lines = lines[1:] if has_header or heading <= _HEADER_ALONE else lines
     is_table = path.lower().endswith((".csv", ".tsv"))
-    if is_table and any(len(cells) > 2 for _, cells in read_rows(path, "\t" if "\t" in lines[0] else ",")):
+    if is_table and any(len(cells) > 2 for _, cells in scan.read_rows(path, "\t" if "\t" in lines[0] else ",")):
         return []
     for form in (_NUMBER_FIRST, _NAME_FIRST):
         matches = [form.fullmatch(line) for line in lines]
@@ -394,13 +369,9 @@ def _pairs_of_text(path: str) -> list[tuple[int, str]]:
 
 
 def _pairs_of_json(path: str) -> list[tuple[int, str]]:
+    text = "".join(line for _, line in read_lines(path))
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        value = parse_json(content) if len(content) <= MAX_JSON_BYTES else None
-    except OSError as error:
-        message = f"the list {printable(path)} cannot be read: {error.strerror}"
-        raise UsageError(message, what_next(error.errno)) from error
+        value = parse_json(text) if len(text) <= MAX_JSON_LENGTH else None
     except ValueError:
         return []
     if isinstance(value, dict) and isinstance(value.get("id2label"), dict):

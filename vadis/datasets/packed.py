@@ -1,7 +1,4 @@
-"""Datasets that hold their videos in a form that is not read as it lies, and the command that unpacks each.
-
-``PACKED`` is the table: one row for each form; the first that fits counts.
-"""
+"""Datasets that hold their videos in a form that is not read as it lies, and the command that unpacks each."""
 
 import re
 import shlex
@@ -17,17 +14,15 @@ _NUMBERED = re.compile(r"(?P<prefix>.*?)\d+(\.[a-z0-9]+)+", re.IGNORECASE)
 
 
 class Packing(NamedTuple):
-    """One form that is not read: as a person draws it, whose habit it is, and the endings of its files' names.
-
-    ``command`` is for a shell, after ``cd`` to the folder of the first such file, whose name takes the place of NAME,
-    and what comes before its number that of PREFIX. ``condition``: on the path of a file, beside its ending.
-    """
+    """One form that is not read: as a person draws it, whose habit it is, and the endings of its files' names."""
 
     shape: str
     used_by: str
     endings: tuple[str, ...]
-    command: str
-    condition: Callable[[str], object] = bool
+    command: (
+        str  # in the folder of the first such file, with its name for NAME, and what is before its number for PREFIX
+    )
+    condition: Callable[[str], object] = bool  # on the path of a file, beside its ending
 
 
 PACKED = {
@@ -84,19 +79,18 @@ PACKED = {
         "",
     ),
 }
-"""The forms that are not read, by name."""
+"""The forms that are not read, by name; the first that fits counts."""
 
 
 def packed_videos(tree: Tree) -> tuple[str, str] | None:
-    """Return the files of a tree in which videos are packed, in words, and how to unpack them; None if there are none.
-
-    Pictures count only where there is no video: beside videos they are previews.
-    """
-    names = [(_form_of(path), path) for path in tree.packed or (() if tree.videos else tree.pictures)]
+    """Return the files of a tree in which videos are packed, in words, and how to unpack them; None without any."""
+    paths = tree.packed or (() if tree.videos else tree.pictures)  # beside videos pictures are previews
+    rows = PACKED.items()
+    names = [next(n for n, row in rows if path.lower().endswith(row.endings) and row.condition(path)) for path in paths]
     if not names:
         return None
-    name, first = names[0]
-    what = counted([path for other, path in names if other == name], "picture folder" if name == "frames" else "file")
+    name, first = names[0], paths[0]
+    what = counted([each for each in names if each == name], "picture folder" if name == "frames" else "file")
     shown = f"{what} like {printable(tree.relative(first))}"
     command = PACKED[name].command
     if not command:
@@ -106,11 +100,6 @@ def packed_videos(tree: Tree) -> tuple[str, str] | None:
     folder = shlex.quote(printable(tree.root if name == "frames" else folder_of(first)))
     again = "; again, where that gives archives" if name in ("rar", "zip", "tar") else ""
     return shown, f"unpack them: cd {folder} && {command}{again}"
-
-
-def _form_of(path: str) -> str:
-    """Return the key of ``PACKED`` for one of ``Tree.packed`` or ``Tree.pictures``."""
-    return next(name for name, row in PACKED.items() if path.lower().endswith(row.endings) and row.condition(path))
 
 
 def with_unpacking(error: UsageError, tree: Tree) -> UsageError:

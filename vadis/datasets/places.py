@@ -1,17 +1,17 @@
-"""Where the videos of a list lie, whatever its paths are relative to.
+"""Where the videos of a list lie, whatever its paths are relative to: lists are made on one machine, used on another.
 
-Lists are made on one machine and used on another. So for each list and split one *base* is looked for: what to take
-away at the beginning of its paths and what to put there instead, the same for all of them. The base that finds most
-videos is taken; two that find as many, and other ones, are an error.
+For each list and split one *base* is looked for: what to take away at the beginning of its paths and what to put there
+instead, the same for all of them. The base that finds most videos is taken; two that find others are an error.
 """
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
 from vadis.datasets.dataset import some
+from vadis.datasets.lists import Row
 from vadis.datasets.scan import Tree, folder_of, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -48,36 +48,34 @@ class VideoFinder:
             for tail in _tails(stem):
                 self._by_tail.setdefault(tail, []).append(relative)
 
-    def find(self, path: str, paths: Sequence[str], split: str) -> list[str | None]:
-        """Return the files that the paths of one split in the list at ``path`` mean, None for those that are not there.
+    def find(self, path: str, rows: Sequence[Row]) -> Iterable[tuple[Row, str | None]]:
+        """Return each row of one split in the list at ``path`` and its file; paths that fit several are refused."""
+        files = self._find(path, [_normal(row.path) for row in rows], rows[0])
+        return [(row, file or self._elsewhere(path, row.path)) for row, file in zip(rows, files, strict=True)]
 
-        Raises:
-            UsageError: where paths fit several files.
-        """
-        elsewhere = [self._elsewhere(path, each) for each in paths[:1]]
-        written = [_normal(each) for each in paths]
-        natural = self._natural_bases(path)
-        if elsewhere[0] and not any(self._at(base.applied(written[0])) for base in natural):
-            return [self._elsewhere(path, each) for each in paths]
+    def _find(self, path: str, written: Sequence[str], first: Row) -> Sequence[str | None]:
+        natural, nowhere = self._natural_bases(path), [None] * len(written)
+        if self._elsewhere(path, first.path) and not any(self._at(base.applied(written[0])) for base in natural):
+            return nowhere
         bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // SAMPLED_ROWS)])]))
         found = {base: [self._at(base.applied(each)) for each in written] for base in bases}
         counts = {base: sum(each is not None for each in files) for base, files in found.items()}
         best = max(counts.values())
         by_name = self._by_name_alone(written)
-        if by_name is not None and best < len(paths):
+        if by_name is not None and best < len(written):
             return by_name
         if best == 0:
-            return [self._elsewhere(path, each) for each in paths]
+            return nowhere
         tied = [base for base, count in counts.items() if count == best]
         fewest = min(base.written.count("/") for base in tied)  # the more of a path is kept, the surer it is
         tied = [base for base in tied if base in natural] or [b for b in tied if b.written.count("/") == fewest]
-        tied = [base for base in tied if split_of(base.real.partition("/")[0]) == split] or tied
+        tied = [base for base in tied if split_of(base.real.partition("/")[0]) == first.split] or tied
         files = found[tied[0]]
         if any(found[base] != files for base in tied):
             places = [base.real or "the folder itself" for base in tied]
             message = f"the paths in {printable(path)} fit videos in several places: {some(places)}"
             raise UsageError(message, "remove one of them, or write the paths from the dataset's folder on")
-        return [file or self._elsewhere(path, each) for file, each in zip(files, paths, strict=True)]
+        return files
 
     def _by_name_alone(self, written: Sequence[str]) -> list[str | None] | None:
         """Return the videos by their names, where the list gives no more and each name is of one video; else None."""
@@ -88,10 +86,9 @@ class VideoFinder:
 
     def _natural_bases(self, path: str) -> list[Base]:
         """Return the bases of paths that are relative to the root or the folder of the list, or absolute here."""
-        folder = folder_of(path)
-        inside = self._tree.relative(folder) if folder.startswith(self._tree.root + os.sep) else ""
-        absolute = os.path.abspath(self._tree.root).strip(os.sep)  # noqa: PTH100
-        return [Base(), Base(real=inside.replace(os.sep, "/")), Base(written="/" + absolute)]
+        root, folder = self._tree.root, folder_of(path)
+        inside = self._tree.relative(folder).replace(os.sep, "/") if folder.startswith(root + os.sep) else ""
+        return [Base(), Base(real=inside), Base(written="/" + os.path.abspath(root).strip(os.sep))]  # noqa: PTH100
 
     def _likely_bases(self, written: Sequence[str]) -> list[Base]:
         """Return the bases that the names of files suggest."""
@@ -125,7 +122,7 @@ def _base(written: Sequence[str], real: Sequence[str]) -> Base:
     pairs = zip(reversed(written), reversed(real), strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     start = written[: len(written) - common]
-    return Base("/".join(start) or ("/" if start else ""), "/".join(real[: len(real) - common]))
+    return Base("/".join(start) or "/" * len(start), "/".join(real[: len(real) - common]))
 
 
 def _contradicts_itself(base: Base) -> bool:
@@ -142,7 +139,7 @@ def _normal(path: str) -> str:
 def _tails(path: str) -> list[str]:
     """Return the last two parts of a path, and the last alone."""
     parts = path.split("/")
-    return ["/".join(parts[-2:]), parts[-1]] if len(parts) > 1 else parts
+    return list(dict.fromkeys(("/".join(parts[-2:]), parts[-1])))
 
 
 def _without_ending(path: str) -> str:

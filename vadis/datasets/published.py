@@ -3,24 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
+from vadis.datasets import scan
 from vadis.datasets.checks import Listed, Lists, assemble, nearest, refuse_missing
 from vadis.datasets.dataset import Dataset, Request, class_key
 from vadis.datasets.lists import Rows, first_form, is_named, rows_alike
-from vadis.datasets.scan import (
-    SPLIT_NAMES,
-    Tree,
-    columns_of,
-    folder_of,
-    is_no_class,
-    is_replacement,
-    is_text,
-    name_of,
-    read_lines,
-    read_table,
-    split_of_list,
-    stem_of,
-)
+from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, is_replacement, name_of, read_lines, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels
@@ -186,18 +175,16 @@ _TIMES_LINE = re.compile(
     r"(?:(?P<before>.+?)[\s,;]+)?(?P<youtube_id>[\w-]{11})[\s,;]+(?P<time_start>\d+(?:\.\d+)?)[\s,;]+"
     r"(?P<time_end>\d+(?:\.\d+)?)(?:[\s,;]+(?P<behind>\S.*?))?(?:[\s,;]+\d)?"  # at the end whether it is under CC
 )
-_CLIP_LINE = re.compile(r"(?:(?P<folder>.*)/)?(?P<file>[\w-]{11}_\d+_\d+)(?:\.\w+)?(?:[\s,;]+(?P<label>.*))?")
+_NAME_LINE = re.compile(
+    r"(?:(?:.*/)?(?P<before>[^/]*)/)?(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})(?:\.\w+)?"
+    r"(?:[\s,;]+(?P<behind>.*))?"
+)
 _CLIP = re.compile(r"(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})")
-
-
-def is_kinetics(tree: Tree) -> bool:
-    """Return whether a list of clips is there."""
-    return bool(_clip_lists(tree))
 
 
 def read_kinetics(tree: Tree, request: Request) -> Dataset:
     """Return the clips of all lists that are there, of splits that have lists, labels and files."""
-    forms = _clip_lists(tree)
+    forms = clip_lists(tree)
     if not forms:
         message = "(looked for a CSV with the columns label, youtube_id, time_start, time_end)"
         hint = f"put {KINETICS_SOURCE} into it; folders of classes without lists are the dataset 'folder'"
@@ -211,11 +198,7 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
     classes, spellings = _classes({clip.label for clip in labelled})
     times = Counter(youtube_id for youtube_id, _ in {(clip.whole, clip.key) for clip in clips})
     only = {clip.whole: clip.key for clip in clips if times[clip.whole] == 1}
-    lines = [
-        clip._replace(name=f"{label}/{clip.key}.mp4", label=label, is_only=clip.whole in only)
-        for clip in labelled
-        for label in [spellings[clip.label]]
-    ]
+    lines = [clip._replace(label=spellings[clip.label], is_only=clip.whole in only) for clip in labelled]
     unused = {key for clip in clips if not clip.label for key in (clip.key, clip.whole)}
     notes = (f"{len(clips) - len(labelled):,} clips without a label are left out",) if unused else ()
 
@@ -230,58 +213,43 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
     return assemble(Lists("kinetics", classes, lines, key, unused, notes), tree, request)
 
 
-def _clip_lists(tree: Tree) -> dict[str, str]:
+def clip_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of clips in a tree: path → key of ``CLIP_LISTS``."""
     tables = (path for path in tree.lists if path.lower().endswith((".csv", ".tsv")) or _says_split(path))
-    forms = {path: first_form(path, CLIP_LISTS) for path in tables if is_text(path)}
+    forms = {path: first_form(path, CLIP_LISTS) for path in tables if scan.is_text(path)}
     return {path: form for path, form in forms.items() if form is not None}
 
 
 def _with_header(path: str) -> Rows:
     """Read ``label,youtube_id,time_start,time_end,split``, with that as the first line."""
-    delimiter = next((each for each in ",\t" if set(columns_of(path, each)) >= _COLUMNS), None)
+    delimiter = next((each for each in ",\t" if set(scan.columns_of(path, each)) >= _COLUMNS), None)
     if delimiter is None:
         raise ValueError
-    return read_table(path, delimiter)
+    return scan.read_table(path, delimiter)
 
 
-def _with_times(path: str) -> Rows:
-    """Read ``abseiling,0wR5jVB-WPk,417,427,val``, or ``0wR5jVB-WPk 417 427 abseiling``, without names of columns."""
+def _lines_like(pattern: re.Pattern[str], first: str, second: str, path: str) -> Rows:
+    """Read lines by a pattern; its group ``first``, else ``second``, has the label. Names alone need a known split."""
     for place, line in read_lines(path):
-        match = _TIMES_LINE.fullmatch(line)
-        if match is None:
+        match = pattern.fullmatch(line)
+        if match is None or (pattern is _NAME_LINE and not _says_split(path)):
             raise ValueError
-        behind = re.split(r"[\s,;]+", match["behind"] or "")
-        split = behind.pop() if behind[-1].lower() in SPLIT_NAMES else ""
-        label = _checked_label(match["before"] or " ".join(behind))
-        yield place, {**match.groupdict(""), "label": label, "split": split}
-
-
-def _with_names(path: str) -> Rows:
-    """Read ``abseiling/0wR5jVB-WPk_000417_000427.mp4``, or that name without its folder and the class behind it."""
-    if not _says_split(path):
-        raise ValueError
-    for place, line in read_lines(path):
-        match = _CLIP_LINE.fullmatch(line)
-        clip = _CLIP.fullmatch(match["file"]) if match else None
-        if match is None or clip is None:
+        cells = match.groupdict("")
+        words = re.split(r"[\s,;]+", cells["behind"])
+        split = words.pop() if words[-1].lower() in SPLIT_NAMES else ""
+        cells |= {"behind": " ".join(words), "split": split}
+        label = (cells[first] or cells[second]).strip("\"' ")
+        if not label or label.isdecimal() or scan.is_no_class(label):
             raise ValueError
-        label = _checked_label(match["label"] or name_of(match["folder"] or ""))
-        if is_no_class(label):
-            raise ValueError
-        yield place, {**clip.groupdict(), "label": label}
+        yield place, {**cells, "label": label}
 
 
-def _checked_label(label: str) -> str:
-    """Return the label of a line; a ValueError tells that the line has none."""
-    label = label.strip("\"' ")
-    if not label or label.isdecimal():
-        raise ValueError
-    return label
-
-
-# The forms of lists that are read, by name, in the order in which they are tried.
-CLIP_LISTS: dict[str, Callable[[str], Rows]] = {"header": _with_header, "times": _with_times, "names": _with_names}
+CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
+    "header": _with_header,
+    "times": partial(_lines_like, _TIMES_LINE, "before", "behind"),  # abseiling,0wR5jVB-WPk,417,427,val
+    "names": partial(_lines_like, _NAME_LINE, "behind", "before"),  # abseiling/0wR5jVB-WPk_000417_000427.mp4
+}
+"""The forms of lists that are read, by name, in the order in which they are tried."""
 
 
 def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
@@ -298,8 +266,8 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
     if not cells["youtube_id"] or not 0 <= start < end < float("inf"):
         message = f"{place} is not a clip: it needs an id, and a start before its end"
         raise UsageError(message, _KINETICS_HINT)
-    name = f"{cells['youtube_id']}_{int(start):06d}_{int(end):06d}"
-    return Listed(name, cells.get("label", ""), split, name, cells["youtube_id"], start, end)
+    label, key = cells.get("label", ""), f"{cells['youtube_id']}_{int(start):06d}_{int(end):06d}"
+    return Listed(f"{label}/{key}.mp4", label, split, key, cells["youtube_id"], start, end)
 
 
 def _says_split(path: str) -> bool:
@@ -311,7 +279,7 @@ def _split_in(stem: str) -> str:
 
     DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
     """
-    return split_of_list(stem.lower().replace("holdout", "")) or stem
+    return scan.split_of_list(stem.lower().replace("holdout", "")) or stem
 
 
 def _classes(labels: set[str]) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -2,9 +2,6 @@
 
 Each folder is listed once, and no single file is looked at: Kinetics has 240,000 files and often lies on a network
 disk. So a video is a video by its name; whether it can be read is found out by the reader.
-
-``FOLDER_LAYOUTS`` has one row for each arrangement of folders that is read. A name that says a split ("train",
-"videos_val", "test_256") or nothing but a container ("videos", "clips") is never a class.
 """
 
 import csv
@@ -20,6 +17,7 @@ from typing import NamedTuple
 
 from vadis.datasets.dataset import some
 from vadis.errors import UsageError, what_next
+from vadis.files import os_errors_as
 from vadis.parsing import encoding_of, open_text
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -79,27 +77,25 @@ def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None
     """
     top, endings = os.fspath(root), _ENDINGS["lists"]
     if top.lower().endswith(endings) and Path(top).is_file():
-        beside: list[str] = []
+        beside = list[Path]()
         with suppress(OSError):
-            beside = [str(path) for path in sorted(Path(top).parent.iterdir()) if path.name.lower().endswith(endings)]
-        return Tree(folder_of(top) or ".", lists=(top,), beside=tuple(path for path in beside if path != top))
+            others = (each for each in sorted(Path(top).parent.iterdir()) if each != Path(top))
+            beside = [each for each in others if each.name.lower().endswith(endings)]
+        return Tree(folder_of(top) or ".", lists=(top,), beside=tuple(map(str, beside)))
     tree = _scan_folder(top, "dataset")
     extra = () if lists is None else _scan_folder(os.fspath(lists), "folder of lists").lists
     return replace(tree, lists=extra + tree.lists)
 
 
 def _scan_folder(top: str, called: str) -> Tree:
-    """List every folder once: a link in a circle, or a second link to the same folder, is not followed.
-
-    A folder is known again by its real path; some file systems give several folders one inode number.
-    """
+    """List every folder once: a link in a circle, or a second link to the same folder, is not followed."""
     if not Path(top).is_dir():
         what = "is not a folder" if Path(top).exists() else "does not exist"
         raise UsageError(f"the {called} {printable(top)} {what}", "name the folder that holds it")
     top = top.rstrip(os.sep) or os.sep
     files: dict[str, list[str]] = {kind: [] for kind in _ENDINGS}
     folders, unreadable, refusal = list[str](), list[str](), None
-    pending, visited = [(top, os.path.realpath(top), 0)], set[str]()
+    pending, visited = [(top, os.path.realpath(top), 0)], set[str]()  # some file systems share one inode number
     while pending:
         folder, real, depth = pending.pop()
         if real in visited:
@@ -238,8 +234,8 @@ def _words(name: str) -> list[str]:
     return [part for word, match in matches for part in (match.groups() if match else (word,))]
 
 
-# Layouts of folders
-
+# Layouts of folders. A name that says a split ("train", "videos_val", "test_256") or nothing but a container ("videos",
+# "clips") is never a class.
 # The names on the way from the root to a folder → the split and the class of what lies in it, if it has one.
 Placing = Callable[[tuple[str, ...]], tuple[str, str] | None]
 
@@ -302,10 +298,7 @@ def folder_layout(tree: Tree) -> Placing:
 
 
 def _no_classes(names: Iterable[str]) -> set[str]:
-    """Return the names of splits and containers, and those that differ from another in nothing but a split.
-
-    Of the last are sthv2_train and sthv2_val; "training dog" alone is a class.
-    """
+    """Return the names of splits and containers, and those that nothing but a split tells apart: my_train, my_val."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}  # the other words → name → split
     for name in names:
         if split := split_of_list(name):
@@ -337,10 +330,7 @@ def _refuse_twin_splits(folders: Iterable[tuple[str, ...]]) -> None:
 
 
 def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> None:
-    """Refuse folders of the same names in all class folders, where the classes may be a level deeper.
-
-    ``session1/run/a.mp4, session2/run/b.mp4``: run is the class, though session1 lies at its place.
-    """
+    """Refuse folders of the same names in all class folders: in session1/run, session2/run the class may be run."""
     inside: dict[str, set[str]] = {}  # by class: the folders in it; "" where videos lie right in it
     for names in folders:
         if len(names) > level:
@@ -378,15 +368,12 @@ def read_rows(path: str, delimiter: str = ",") -> Iterator[tuple[str, list[str]]
     """
     rows: Iterator[tuple[int, list[str]]]
     try:
-        with open_text(path) as file:
+        with os_errors_as(UsageError, f"the list {printable(path)} cannot be read"), open_text(path) as file:
             reader = csv.reader(file, delimiter=delimiter or ",", skipinitialspace=True)
             rows = ((reader.line_num, cells) for cells in reader) if delimiter else enumerate(([x] for x in file), 1)
             for number, cells in rows:
                 if any(map(str.strip, cells)):
                     yield f"{printable(path)}, line {number},", [cell.strip() for cell in cells]
-    except OSError as error:
-        message = f"the list {printable(path)} cannot be read: {error.strerror}"
-        raise UsageError(message, what_next(error.errno)) from error
     except (csv.Error, UnicodeError) as error:
         raise UsageError(f"the list {printable(path)} cannot be read: {error}", "save it as CSV again") from error
 

@@ -87,11 +87,8 @@ def classify_many(
     """Yield one record per input, in order, as they are ready; takes the keywords of ``classify``, and ``jobs``.
 
     An input that cannot be labelled gives a record with ``status`` "error", and the others go on. While the network
-    works on one video, the next ones are decoded, and their first flow is computed.
-
-    Args:
-        jobs: videos read at once, that at the network among them: as many paths are taken from ``paths`` before the
-            first of them has its record. None and 0: one per processor, 4 at most (16 for a GPU).
+    works on one video, the next ones are decoded, and their first flow is computed: ``jobs`` videos are open at once,
+    and as many paths taken. None and 0: one per processor, 4 at most (16 for a GPU).
     """
     yield from label_videos(paths, _options(model, segment, window, stride, top_k, flip, progress), jobs=jobs)
 
@@ -119,26 +116,13 @@ class ClassifyOptions:
 
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
-        model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].averages
+        model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].score_fusion
         sliding = replace(self.sliding, window=self.sliding.window or card.test_window)  # as the record says it
-        board = Scoreboard(
-            card.labels,
-            self.sliding.segment_seconds,
-            self.top_k,
-            averages,
-            threshold=card.threshold,
-            otherwise=card.otherwise,
-        )
-        for seconds, logits in predict(
-            video,
-            model,
-            window=sliding.window,
-            stride=sliding.stride,
-            flip=self.flip,
-            batch_size=self.batch_size,
-            progress=self.progress,
-        ):
-            board.add(seconds, fused(logits, averages))
+        seconds, top_k = sliding.segment_seconds, self.top_k
+        board = Scoreboard(card.labels, seconds, top_k, averages, card.threshold, card.otherwise)
+        flip, batch_size, progress = self.flip, self.batch_size, self.progress
+        for time, logits in predict(video, model, sliding, flip=flip, batch_size=batch_size, progress=progress):
+            board.add(time, fused(logits, averages))
         labels, segments = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
         fields = record_fields(video, model, sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime}
@@ -168,15 +152,10 @@ def label_videos(
     first: FirstFlow | None = None,
     listed: bool = False,
 ) -> Generator[VideoResult, None, None]:
-    """Do what ``classify_many`` does, with what the command line has at hand.
+    """Yield the records of ``classify_many``, with what the command line has at hand.
 
-    Args:
-        paths: of videos, also of those that only ``decoders`` can open.
-        options: what is wanted of every video.
-        jobs: as for ``classify_many``.
-        decoders: the processes that decode.
-        first: what has begun with the flow of one of the videos, before the model was there.
-        listed: the files were there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
+    ``decoders`` may open more than local files, and ``first`` has begun with the flow of one of them. ``listed``: the
+    files were there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
     """
     with or_new(decoders) as opened:
         begin = partial(LocalVideo, model=options.model, decoders=opened, listed=listed, first=first)
@@ -196,7 +175,14 @@ def record_of(video: PendingVideo, outcome: VideoResult | VideoError) -> VideoRe
 
 def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[str, Any]:
     """Return the fields of a record that do not depend on the outputs; the video has been read to its end."""
-    facts = video.facts
+    facts, num_frames = video.facts, video.facts.num_frames or 0
+    is_one_clip = window_of(model, sliding) is None
+    present = {
+        "rotated": facts.rotation % 360 != 0,
+        "looped": num_frames < shortest(model, sliding),
+        "completed": is_one_clip and completion(num_frames, video.expected_num_frames) > 0,
+        "no_flow": video.streams != model.card.streams,
+    }
     return {
         "path": video.path,
         "status": facts.status,
@@ -206,25 +192,13 @@ def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[s
         "num_frames": facts.num_frames,
         "frames_decoded": facts.frames_decoded,
         "frames_declared": facts.frames_declared,
-        "flags": (*facts.flags, *_own_flags(video, model, sliding.window)),
+        "flags": (*facts.flags, *(flag for flag in FLAGS if present[flag])),
         "model": model.card.name,
         "model_sha256": model.sha256,
         "cudnn": cudnn_version(model.device),
         "streams": video.streams,
         "sliding": sliding.to_json(),
     }
-
-
-def _own_flags(video: PendingVideo, model: Model, window: int | None) -> list[str]:
-    num_frames = video.facts.num_frames or 0
-    is_one_clip = window_of(model, window) is None
-    present = {
-        "rotated": video.facts.rotation % 360 != 0,
-        "looped": num_frames < shortest(model, window),
-        "completed": is_one_clip and completion(num_frames, video.expected_num_frames) > 0,
-        "no_flow": video.streams != model.card.streams,
-    }
-    return [flag for flag in FLAGS if present[flag]]
 
 
 def _end(facts: VideoFacts, frame_rate: int) -> Fraction:

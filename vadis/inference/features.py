@@ -107,17 +107,8 @@ def features_of_videos(
     model.check_flip(flip)
 
     def stack(video: PendingVideo) -> Features:
-        found = predict(
-            video,
-            model,
-            layer=layer,
-            window=sliding.window,
-            stride=sliding.stride,
-            flip=flip,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        times, outputs = zip(*found, strict=True)
+        steps = predict(video, model, sliding, layer=layer, flip=flip, batch_size=batch_size, progress=progress)
+        times, outputs = zip(*steps, strict=True)
         arrays = {name: np.stack([each[name] for each in outputs]) for name in outputs[0]}  # (steps, channels)
         seconds = video.facts.first_seconds + np.array([float(time) for time in times])
         return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)))

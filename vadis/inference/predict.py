@@ -56,15 +56,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Sliding:
-    """How the network moves over a video.
+    """How the network moves over a video: in windows of so many frames every ``stride`` frames, by default end to end.
 
-    ``window`` None takes the video as the paper tests it: I3D the whole of it as one clip, the other architectures in
-    windows of their own length; or in windows of the length that the model's card names. Otherwise separate windows of
-    so many frames (25 per second), every ``stride`` frames (by default without overlap). ``segment_seconds`` is the
-    step of the timeline, 0.32 at least.
+    Without ``window`` as the paper tests it, I3D the whole video as one clip, the other architectures in windows of
+    their own length; or in windows of the length that the model's card names.
     """
 
-    segment_seconds: float = SEGMENT_SECONDS
+    segment_seconds: float = SEGMENT_SECONDS  # the step of the timeline
     window: int | None = None
     stride: int | None = None
 
@@ -80,33 +78,31 @@ class Sliding:
         architecture = MODELS[card.architecture]
         if not self.segment_seconds >= FINEST_SEGMENT_SECONDS:
             message = f"a segment has at least {FINEST_SEGMENT_SECONDS} s, the step of the network"
-            raise UsageError(message, hint=f"leave `segment` out for {card.segment_seconds} s")
+            raise UsageError(message, f"leave `segment` out for {card.segment_seconds} s")
         if self.window is not None and self.window < architecture.min_frames:
             message = f"a window has at least {architecture.min_frames} frames"
-            raise UsageError(message, hint="leave `window` out to see each video as a whole")
+            raise UsageError(message, "leave `window` out to see each video as a whole")
         if self.window is not None and architecture.test_window not in (None, self.window):
             message = f"{architecture.title} looks at windows of {architecture.test_window} frames, no others"
-            raise UsageError(message, hint="leave `window` out to see all of each video in such windows")
+            raise UsageError(message, "leave `window` out to see all of each video in such windows")
         if self.stride is not None and (self.window is None or self.stride < 1):
             message = "a stride goes with a window, and is 1 frame at least"
             raise UsageError(message, "such as `window=64` and `stride=16`")
         if batch_size < 0:
-            message = f"batch_size is 1 at least, got {batch_size}"
-            raise UsageError(message, hint="0 takes what suits this machine")
+            raise UsageError(f"batch_size is 1 at least, got {batch_size}", "0 takes what suits this machine")
 
 
 WHOLE_VIDEO = Sliding()
 
 
-def window_of(model: Model, window: int | None) -> int | None:
+def window_of(model: Model, sliding: Sliding) -> int | None:
     """Return the length in frames of the windows that a model looks through; None where a video is one clip."""
-    return window or model.card.test_window or MODELS[model.card.architecture].test_window
+    return sliding.window or model.card.test_window or MODELS[model.card.architecture].test_window
 
 
-def shortest(model: Model, window: int | None) -> int:
+def shortest(model: Model, sliding: Sliding) -> int:
     """Return the number of frames below which a video is looped."""
-    least = max(model.card.window_frames, MODELS[model.card.architecture].min_frames)
-    return window_of(model, window) or least
+    return window_of(model, sliding) or max(model.card.window_frames, MODELS[model.card.architecture].min_frames)
 
 
 def completion(num_frames: int, expected: int | None) -> int:
@@ -117,10 +113,9 @@ def completion(num_frames: int, expected: int | None) -> int:
 def predict(
     video: PendingVideo,
     model: Model,
+    sliding: Sliding = WHOLE_VIDEO,
     *,
     layer: str = LOGITS,
-    window: int | None = None,
-    stride: int | None = None,
     flip: bool = False,
     batch_size: int = 0,
     progress: Callable[[Progress], None] | None = None,
@@ -130,8 +125,8 @@ def predict(
     Args:
         video: or a part of one, begun by ``vadis.inference.prefetch``; its ``facts`` are final afterwards.
         model: that sees it.
+        sliding: over the whole video, or in separate windows.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
-        window, stride: as in ``Sliding``.
         flip: averaged with the outputs of the mirror image.
         batch_size: separate windows in a pass; 0 takes what suits the device. Where memory runs out, fewer go through.
         progress: called whenever the stage changes.
@@ -152,13 +147,13 @@ def predict(
             progress(Progress(video.path, stage, frames_done, video.expected_num_frames))
 
     clips = _reported(video.clips(report), report)
-    model, least, length = model.only(video.streams), shortest(model, window), window_of(model, window)
-    if length is None:
+    model, least, window = model.only(video.streams), shortest(model, sliding), window_of(model, sliding)
+    if window is None:
         to_input = partial(network_input, flip=flip)
         outputs = over_whole_video(clips, model, video.expected_num_frames, least=least, layer=layer, to_input=to_input)
     else:
-        windows = sliding_windows(clips, length, stride or length)
-        outputs = _over_windows(windows, length, model, layer, flip, batch_size)
+        windows = sliding_windows(clips, window, sliding.stride or window)
+        outputs = _over_windows(windows, model, layer, flip, batch_size)
     folded: list[Output] = []  # into a video that was looped
     for seconds, rows in outputs:
         frames = video.facts.num_frames  # known by now where the video was looped
@@ -178,13 +173,13 @@ def _reported(clips: Iterator[Clip], report: Callable[[str, int], None]) -> Iter
 
 
 def _over_windows(
-    windows: Iterator[tuple[int, Clip]], length: int, model: Model, layer: str, flip: bool, batch_size: int
+    windows: Iterator[tuple[int, Clip]], model: Model, layer: str, flip: bool, batch_size: int
 ) -> Iterator[Output]:
     """Yield an output for each window, at its centre: the mean of its steps, as DeepMind's code gives it."""
     limit = model.batch_limits.setdefault("windows", BatchLimit(sys.maxsize, "windows"))
-    size = batch_size or WINDOWS_AT_ONCE.get(model.device.type, 1)
-    while batch := list(islice(windows, size)):
-        run = partial(_run_windows, [clip for _, clip in batch], model, layer, flip)
+    while batch := list(islice(windows, batch_size or WINDOWS_AT_ONCE.get(model.device.type, 1))):
+        clips, length = [clip for _, clip in batch], num_frames(batch[0][1])
+        run = partial(_run_windows, clips, model, layer, flip)
         parts = run_in_batches(run, len(batch), limit, model.device)
         for (start, _), rows in zip(batch, chain.from_iterable(parts), strict=True):
             yield Fraction(2 * start + length, 2 * model.card.frame_rate), rows
@@ -193,11 +188,11 @@ def _over_windows(
 def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start: int, stop: int) -> list[Rows]:
     """Return the outputs of windows ``[start, stop)``, which are of one length, in one pass."""
     architecture, forms, clips = MODELS[model.card.architecture], inference_form(model), clips[start:stop]
-    shrink = shrinking(model.card.short_side)
-    inputs = {}
-    for stream in model.card.streams:
-        sampled = (clip[stream][architecture.sampling[stream]] for clip in clips)
-        inputs[stream] = torch.cat([network_input(frames, stream, flip=flip, shrink=shrink) for frames in sampled])
+    to_input = partial(network_input, flip=flip, shrink=shrinking(model.card.short_side))
+    inputs = {
+        stream: torch.cat([to_input(clip[stream][architecture.sampling[stream]], stream) for clip in clips])
+        for stream in model.card.streams
+    }
     outputs: list[Rows] = [{} for _ in clips]
     for name, streams in architecture.networks(model.card.streams).items():
         y = forms[name](*(inputs[stream] for stream in streams), layer=layer)  # (N or 2 N, channels, steps)

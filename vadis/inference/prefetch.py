@@ -3,8 +3,7 @@
     file → frames (in a child process; 25 fps, short side 256) → chunks → with their flow → cropped clips
 
 One thread per video reads, computes flow and crops, and stops when a clip waits; so the next clip, and the beginnings
-of the next videos, are prepared while the network works. Every stage is a generator over the one before it: no more
-than ``jobs`` videos are in memory, and each only in part. How large the parts are depends on the device.
+of the next videos, are prepared while the network works. No more than ``jobs`` videos are in memory, each in part.
 """
 
 import logging
@@ -77,16 +76,9 @@ class PendingVideo(Protocol):
 
 
 class LocalVideo:
-    """One video, or a part of it, from when it is begun until ``close``.
+    """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    Args:
-        path: a local file.
-        model: what its clips are for.
-        decoders: what reads it.
-        listed: as for ``open_video``.
-        start_frame: on the 25 fps grid.
-        max_frames: how many at most; the rest is not read.
-        first: what may have its first flow by now.
+    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now.
     """
 
     def __init__(
@@ -175,9 +167,9 @@ def map_videos(
 ) -> Iterator[tuple[Item, PendingVideo, Result | VideoError]]:
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
-    Items are taken one by one, at most ``jobs`` ahead (see ``num_jobs``): half as many whenever the system has killed a
-    process that decoded one. Where memory does not suffice and nobody asked for the device, the model leaves it for the
-    CPU, and the video is begun again; so it is, a few times, where its disk failed.
+    At most ``jobs`` items are taken ahead (see ``num_jobs``), half as many whenever the system has killed a process
+    that decoded one. Where memory does not suffice and nobody asked for the device, the model leaves it for the CPU,
+    and the video is begun again; so it is, a few times, where its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
     for item, first in prefetch(begin, items, lambda: limits[-1]):

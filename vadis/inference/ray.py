@@ -1,14 +1,13 @@
-"""Many machines: the road laid over a Ray cluster. Only the places change; the code that a video meets is the same.
+"""Many machines: the pipeline on a Ray cluster. The code that labels a video is that of one machine.
 
-    paths ─ Ray Data ─→ actors, one per GPU or processor: networks, scores (``_Labeller``) ─→ records, to who asked
+    paths ─ Ray Data ─→ actors, one per GPU or processor: networks, scores (``_Labeller``) ─→ records, to the caller
                              ↑ clips, two of them on their way at most
                         tasks on any processor: decode, flow, crop (``_prepared``)
 
 An actor draws the clips of its videos out of streaming tasks, each of which stops while two clips wait: so memory is
 bounded by the number of videos that are open, whatever their length, and clips of one video stay in order. An actor
 that is lost is started again by the engine with the videos whose records have not arrived; of a task that is lost its
-actor begins another (tests/inference/test_ray.py). Ray is an extra: ``pip install 'vadis[ray]'``.
-Every machine sees the videos under the same path.
+actor begins another. Every machine sees the videos under the same path. Ray is an extra: ``vadis[ray]``.
 """
 
 import logging
@@ -19,7 +18,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
 from math import ceil
@@ -35,6 +34,7 @@ from vadis.models import MODELS, Model, ModelCard
 from vadis.parsing import parse_json
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
+from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.metadata import VideoFacts
 from vadis.video.sources import Stamp
 from vadis.video.windows import Clip
@@ -57,25 +57,6 @@ _GO_ON_HINT = "the same command goes on where it stopped"
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The first message of a task, about a video that can be read."""
-
-    stamp: Stamp
-    expected_num_frames: int | None
-    facts: VideoFacts
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """The last message of a task, about a video that cannot be read, or not to its end."""
-
-    stamp: Stamp
-    code: str
-    message: str
-    hint: str | None
-
-
 def classify_on_ray(
     paths: Sequence[str],
     options: ClassifyOptions,
@@ -88,10 +69,10 @@ def classify_on_ray(
 
     Args:
         paths: the same on every machine; relative ones begin in the current folder.
-        options: with a model on the CPU; it goes to the actors by itself.
+        options: with a model on the CPU, which goes to the actors by itself.
         address: of a Ray cluster, ``FOUND`` or ``LOCAL``.
         on_gpus: the networks get a GPU each, where the cluster has any.
-        share_bytes: URLs are fetched, each into a scratch space of so many bytes; None: they are not.
+        share_bytes: of the scratch space for each URL that is fetched; None: none is.
 
     Raises:
         VadisError: Ray is not installed, there is no cluster at the address, or a machine of it cannot go on.
@@ -121,7 +102,7 @@ def classify_on_ray(
 
 
 def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
-    """How many actors, how many videos each reads at once, and whether they have GPUs.
+    """Return how many actors, how many videos each reads at once, and whether they have GPUs.
 
     On processors alone a network takes about as long as decoding and flow, so they get one half each.
     """
@@ -132,7 +113,7 @@ def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
 
 
 def _has_too_few(ray: Any, actors: int, is_gpu: bool) -> bool:
-    """Whether what is left of the cluster has no place for some of the networks that it had places for."""
+    """Return whether what is left of the cluster has no place for some of the networks that it had places for."""
     name, each = ("GPU", 1.0) if is_gpu else ("CPU", NETWORK_CPUS)
     return bool(ray.cluster_resources().get(name, 0) < actors * each)
 
@@ -179,7 +160,7 @@ def _as_they_come(
 
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Ray, with a cluster behind it for as long as this context; as quiet as it can be made."""
+    """Yield Ray, connected to a cluster, and as quiet as it can be made."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -211,7 +192,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raises VadisError where nobody listens at HOST:PORT: Ray itself would go on asking for minutes."""
+    """Raise VadisError where nobody listens at HOST:PORT: Ray itself would go on asking for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return
@@ -222,7 +203,7 @@ def _refuse_silence(address: str) -> None:
 
 
 def _explained(error: BaseException) -> VadisError:
-    """What an error from the cluster says to a user: the VadisError behind it, if there is one."""
+    """Return what an error from the cluster says to a user: the VadisError behind it, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, VadisError):
@@ -275,8 +256,8 @@ class _VideoElsewhere:
 
     def clips(self, report: Callable[[str], None]) -> Iterator[Clip]:
         """See ``LocalVideo.clips``; the stages of a task are not reported."""
-        start = self._next()
-        self.stamp, self.facts, self.expected_num_frames = start.stamp, start.facts, start.expected_num_frames
+        self.stamp = self._next()
+        self.expected_num_frames, self.facts = self._next()
         clips = self._clips()
         first = next(clips)
         self.streams = tuple(stream for stream in self._model.card.streams if stream in first)
@@ -299,24 +280,24 @@ class _VideoElsewhere:
             raise _explained(error) from error
         except (self._ray.exceptions.RayError, StopIteration) as error:
             raise VideoError("io_error", "the worker that prepared this video was lost, again and again") from error
-        if isinstance(item, _Failure):
-            self.stamp = item.stamp
-            raise VideoError(item.code, item.message, item.hint)
+        if isinstance(item, dict) and "error" in item:
+            raise error_from_json(item["error"])
         return item
 
 
 def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[Any]:
-    """In a task: yield ``_Start``, the clips of a video, its final ``VideoFacts``; or ``_Failure`` at any point."""
+    """In a task: yield a video's stamp, (length, facts), clips and final facts; or its error, after the stamp."""
     names = MODELS[card.architecture].networks(card.streams)
     model = Model(card, {name: nn.Identity() for name in names}, torch.device("cpu"))
     with closing(LocalVideo(path, model, _decoders(share_bytes), listed=True)) as video:
+        yield video.stamp
         try:
             clips = video.clips()
-            yield _Start(video.stamp, video.expected_num_frames, video.facts)
+            yield video.expected_num_frames, video.facts
             yield from clips
             yield video.facts
         except VideoError as error:
-            yield _Failure(video.stamp, error.code, error.message, error.own_hint)
+            yield {"error": error_to_json(error)}
 
 
 @cache

@@ -1,9 +1,7 @@
 """Logits → labels: the scores of a video and of its segments, gathered while the video runs.
 
-The video's scores are those of the mean over all predictions: the paper's test (section 2.5). What is averaged, there
-and over streams, are logits in I3D's case, and probabilities otherwise. A segment's scores are the same
-over the predictions centred in it. Only running sums are kept, so memory does not grow with the video,
-apart from the segments that the record itself will hold.
+The video's scores are those of the mean over all predictions (paper, section 2.5), a segment's those of the predictions
+centred in it. What is averaged are logits in I3D's case, and probabilities otherwise. Only running sums are kept.
 """
 
 import math
@@ -19,17 +17,18 @@ from vadis.results import Label, Segment
 
 Logits = NDArray[np.float32]  # (classes,)
 Scores = NDArray[np.float64]  # (classes,), sums to 1
+Prediction = tuple[Fraction, NDArray[np.floating]]  # its centre in seconds; (classes,)
 
 
 def softmax(logits: NDArray[np.floating]) -> Scores:
-    """Probabilities (classes,) in float64."""
+    """Return probabilities (classes,) in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
     probabilities: Scores = exponentials / exponentials.sum()
     return probabilities
 
 
 def fused(logits: Mapping[str, Logits], averages: str) -> NDArray[np.floating]:
-    """What the networks say together, (classes,): what is then averaged over time.
+    """Return what the networks give together, (classes,), which is then averaged over time.
 
     "logits": the streams' logits, added with equal weight (google-deepmind/kinetics-i3d, evaluate_sample.py).
     "probabilities": the mean of their probabilities (paper, section 2.3).
@@ -41,7 +40,7 @@ def fused(logits: Mapping[str, Logits], averages: str) -> NDArray[np.floating]:
 
 
 def averaged(logits: Sequence[Logits], averages: str) -> Logits:
-    """One set of logits (classes,) for those of several predictions or streams: the mean of what is averaged."""
+    """Return one set of logits (classes,) for several predictions or streams: the mean of what is averaged."""
     if averages == "logits":
         return np.asarray(np.mean(logits, axis=0))
     shifted = [each - each.max() for each in logits]
@@ -51,7 +50,7 @@ def averaged(logits: Sequence[Logits], averages: str) -> Logits:
 
 
 def best(labels: Sequence[str], scores: Scores, top_k: int) -> list[int]:
-    """The indices of the ``top_k`` highest scores; of equal ones the first."""
+    """Return the indices of the ``top_k`` highest scores; of equal ones the first."""
     return [int(index) for index in np.argsort(-scores, kind="stable")[: min(top_k, len(labels))]]
 
 
@@ -59,9 +58,7 @@ class Scoreboard:
     """Takes the predictions of one video in order of time, gives its labels and segments at the end.
 
     Args:
-        labels: the class names.
-        segment_seconds: length of a segment; the last one ends with the video.
-        top_k: how many labels to keep, of the video and of each segment.
+        labels, segment_seconds, top_k: as in a record; the last segment ends with the video.
         averages: "logits" or "probabilities": what is given to it, and averaged.
         threshold, otherwise: where no label has this probability (of 0.5 at most), ``otherwise`` comes first, with what
             speaks against the best of them; None to name the best whatever it is.
@@ -73,25 +70,20 @@ class Scoreboard:
         segment_seconds: float,
         top_k: int,
         averages: str = "logits",
-        *,
         threshold: float | None = None,
         otherwise: str | None = None,
     ) -> None:
         self._labels, self._top_k = (*labels, *([otherwise] if otherwise else [])), top_k
-        self._threshold = threshold if otherwise else None
-        self._averages_logits = averages == "logits"
+        self._threshold, self._averages_logits = threshold if otherwise else None, averages == "logits"
         self._segment_seconds = Fraction(str(segment_seconds))  # 2.56 is 64/25, not its binary neighbour
-        self._total = np.zeros(len(labels))  # of all logits
-        self._count = 0
-        self._open = np.zeros(len(labels))  # of the logits in the segment now open
-        self._open_count = 0
-        self._latest: tuple[Fraction, NDArray[np.floating]] | None = None
-        self._peak = np.zeros(len(self._labels))
-        self._lead = np.zeros(len(self._labels))  # seconds in which a label leads
+        self._total, self._count = np.zeros(len(labels)), 0  # of all predictions
+        self._open, self._open_count = np.zeros(len(labels)), 0  # of those in the segment now open
+        self._latest: Prediction | None = None
+        self._peak, self._lead = np.zeros(len(self._labels)), np.zeros(len(self._labels))  # score; seconds
         self._segments: list[Segment] = []
 
     def add(self, seconds: Fraction, logits: NDArray[np.floating]) -> None:
-        """A prediction (from ``fused``) centred at ``seconds``, not before the one added last.
+        """Add a prediction (from ``fused``) centred at ``seconds``, not before the one added last.
 
         Raises:
             VideoError: ``not_finite`` for logits that no score can be made of.
@@ -106,7 +98,7 @@ class Scoreboard:
         self._latest = (seconds, logits)
 
     def finish(self, end: Fraction, first: float = 0.0) -> tuple[tuple[Label, ...], tuple[Segment, ...]]:
-        """The labels and the segments of a video that ends at ``end`` seconds; at least one prediction was added.
+        """Return the labels and segments of a video that ends at ``end`` seconds; at least one prediction was added.
 
         ``first``: when its first frame is shown, from where ``end`` and the predictions count, but not the segments.
         """
@@ -115,33 +107,27 @@ class Scoreboard:
             self._close(nearest=self._latest, end=end)
         scores = self._scores(self._total / self._count)
         labels = tuple(
-            Label(self._labels[index], float(scores[index]), float(self._peak[index]), float(self._lead[index]))
+            Label(self._labels[index], *(float(of[index]) for of in (scores, self._peak, self._lead)))
             for index in best(self._labels, scores, self._top_k)
         )
-        moved = (replace(each, start=first + each.start, end=first + each.end) for each in self._segments)
-        return labels, tuple(moved)
+        return labels, tuple(replace(each, start=first + each.start, end=first + each.end) for each in self._segments)
 
     def _scores(self, mean: NDArray[np.floating]) -> Scores:
-        """The scores of all that can be said, from a mean of what was averaged."""
+        """Return the scores of all labels, and of ``otherwise``, from a mean of what was averaged."""
         scores = softmax(mean) if self._averages_logits else np.asarray(mean)
         if self._threshold is None:
             return scores
-        best_score = scores.max()
-        return np.append(scores, 1 - best_score if best_score < self._threshold else 0.0)
+        return np.append(scores, 1 - scores.max() if scores.max() < self._threshold else 0.0)
 
-    def _close(self, nearest: tuple[Fraction, NDArray[np.floating]], end: Fraction | None = None) -> None:
-        """Ends the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""
+    def _close(self, nearest: Prediction, end: Fraction | None = None) -> None:
+        """End the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""
         start = len(self._segments) * self._segment_seconds
         stop = start + self._segment_seconds if end is None else min(start + self._segment_seconds, end)
-        mean = self._open / self._open_count if self._open_count else self._neighbour(nearest, (start + stop) / 2)
-        scores = self._scores(mean)
+        neighbour = min((self._latest or nearest, nearest), key=lambda each: abs(each[0] - (start + stop) / 2))[1]
+        scores = self._scores(self._open / self._open_count if self._open_count else neighbour)
         chosen = best(self._labels, scores, self._top_k)
         labels = tuple(Label(self._labels[index], float(scores[index])) for index in chosen)
         self._segments.append(Segment(float(start), float(stop), labels))
         np.maximum(self._peak, scores, out=self._peak)
         self._lead[chosen[0]] += float(stop - start)
         self._open[:], self._open_count = 0, 0
-
-    def _neighbour(self, following: tuple[Fraction, NDArray[np.floating]], middle: Fraction) -> NDArray[np.floating]:
-        latest = self._latest or following
-        return min((latest, following), key=lambda prediction: abs(prediction[0] - middle))[1]

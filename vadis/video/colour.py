@@ -95,25 +95,16 @@ BT709 = Colours(_BT709, _BT709, _BT709)
 
 
 class ColourConverter:
-    """Scales frames to RGB of BT.709; keeps swscale's tables from frame to frame.
-
-    Attributes:
-        is_hdr: a frame of high dynamic range has been seen.
-        is_approximated: a frame whose matrix was replaced by another has been seen.
-    """
+    """Scales frames to RGB of BT.709; keeps swscale's tables from frame to frame."""
 
     def __init__(self) -> None:
-        self.is_hdr = False
-        self.is_approximated = False
+        self.is_hdr = False  # whether a frame of high dynamic range has been seen
+        self.is_approximated = False  # whether a frame's matrix was replaced by another
         self._reformatter = VideoReformatter()
         self._scratch = _Scratch(0)
 
     def convert(self, frame: av.VideoFrame, width: int, height: int) -> Picture:
-        """The frame as uint8 RGB (height, width, 3).
-
-        Raises:
-            VideoError: ``decode_failed``, swscale cannot convert its pixels.
-        """
+        """Return the frame as uint8 RGB (height, width, 3); raise VideoError where swscale cannot convert it."""
         matrix = _replacement(frame)
         self.is_approximated |= matrix is not None
         if is_hdr(frame):
@@ -122,14 +113,14 @@ class ColourConverter:
             samples = self._samples(frame, width, height, _BT2020 if unstated else matrix)
             if self._scratch.index.size < 3 * max(width, _BLOCK_PIXELS):
                 self._scratch = _Scratch(3 * max(width, _BLOCK_PIXELS))
-            return _shown(frame, samples, self._scratch)
+            return _show(frame, samples, self._scratch)
         if _is_grey(frame) and frame.color_range == _LIMITED_RANGE:
             table = np.rint(255 * _signals(*_black_and_white(frame))).astype(np.uint8)
             return np.stack([table[each] for each in self._samples(frame, width, height, matrix)], axis=-1)
         return np.asarray(self._scaled(frame, width, height, "rgb24", matrix).to_ndarray(), dtype=np.uint8)
 
     def _samples(self, frame: av.VideoFrame, width: int, height: int, matrix: int | None) -> list[Samples]:
-        """Green, blue and red of a frame, (height, width) each, with 16 bits; thrice the same where it is grey."""
+        """Return green, blue and red of a frame, (height, width) each, with 16 bits; all the same where it is grey."""
         kind = "gray16le" if _is_grey(frame) else "gbrp16le"
         planes = self._scaled(frame, width, height, kind, matrix).planes
         samples = [np.frombuffer(memoryview(plane), "<u2").reshape(height, -1)[:, :width] for plane in planes]
@@ -153,7 +144,7 @@ class ColourConverter:
 
 
 def written_colours(frame: av.VideoFrame) -> Colours | None:
-    """In what to write the RGB that ``ColourConverter`` makes of a frame, so that players show it as they do the frame.
+    """Return in what to write the RGB of ``ColourConverter``, so that players show it as they do the frame.
 
     What the frame itself states, None where that is nothing; but BT.709 for what is BT.709 now, or never had a matrix.
     """
@@ -164,12 +155,11 @@ def written_colours(frame: av.VideoFrame) -> Colours | None:
 
 
 def is_hdr(frame: av.VideoFrame) -> bool:
-    """Whether a frame is of high dynamic range."""
     return frame.color_trc in (_PQ, _HLG)
 
 
 def _replacement(frame: av.VideoFrame) -> int | None:
-    """The matrix to take instead of the frame's own, None where that can be converted."""
+    """Return the matrix to take instead of the frame's own, None where that can be converted."""
     matrix = frame.colorspace
     if matrix in _CONVERTED or _is_rgb(frame) or _is_grey(frame):
         return None
@@ -187,7 +177,7 @@ def _is_rgb(frame: av.VideoFrame) -> bool:
 
 
 def _black_and_white(frame: av.VideoFrame) -> tuple[int, int]:
-    """The samples that are black and white after scaling; swscale adds bits as zeros, and stretches no grey."""
+    """Return the samples that are black and white after scaling; swscale adds bits as zeros, and stretches no grey."""
     if frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj") or _is_rgb(frame):
         bits = min(_BITS, frame.format.components[0].bits)
         return 0, ((1 << bits) - 1) << (_BITS - bits)
@@ -196,7 +186,7 @@ def _black_and_white(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def _signals(black: int, white: int) -> NDArray[np.float64]:
-    """The signal, [0, 1] from black to white, by the sample."""
+    """Return the signal, [0, 1] from black to white, by the sample."""
     return np.clip((np.arange(1 << _BITS) - black) / (white - black), 0, 1)
 
 
@@ -208,8 +198,8 @@ class _Scratch:
         self.linear, self.light = np.empty(size, np.float32), np.empty(size, np.float32)
 
 
-def _shown(frame: av.VideoFrame, samples: list[Samples], scratch: _Scratch) -> Picture:
-    """A frame of high dynamic range as the picture of BT.709 with 8 bits."""
+def _show(frame: av.VideoFrame, samples: list[Samples], scratch: _Scratch) -> Picture:
+    """Return a frame of high dynamic range as the picture of BT.709 with 8 bits."""
     lights, signals = _light_table(frame.color_trc, *_black_and_white(frame)), _signal_table()
     gamut = _to_bt709(frame.color_primaries if frame.color_primaries in _CHROMATICITIES else _BT2020)[:, [1, 2, 0]]
     height, width = samples[0].shape
@@ -229,7 +219,7 @@ def _shown(frame: av.VideoFrame, samples: list[Samples], scratch: _Scratch) -> P
 
 @lru_cache
 def _light_table(transfer: int, black: int, white: int) -> Floats:
-    """Light, 1 at reference white, by the sample."""
+    """Return light, 1 at reference white, by the sample."""
     signal = _signals(black, white)
     light = _pq_to_light(signal) if transfer == _PQ else _hlg_to_light(signal)
     return np.asarray(light / _REFERENCE_WHITE, np.float32)
@@ -237,7 +227,7 @@ def _light_table(transfer: int, black: int, white: int) -> Floats:
 
 @lru_cache
 def _signal_table() -> NDArray[np.uint8]:
-    """Signals of 8 bits by the first bits of light as float32: sign, exponent, and a part of the fraction.
+    """Return signals of 8 bits by the first bits of light as float32: sign, exponent, and a part of the fraction.
 
     So steps are finer the darker it is; what is negative, beyond the half of all numbers, is black.
     """
@@ -250,7 +240,7 @@ def _signal_table() -> NDArray[np.uint8]:
 
 
 def _pq_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """cd/m² by SMPTE ST 2084, equation 4.1."""
+    """Return cd/m² by SMPTE ST 2084, equation 4.1."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = signal ** (1 / m2)
@@ -258,7 +248,7 @@ def _pq_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _hlg_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """cd/m² on the nominal display: the inverse of ARIB STD-B67's transfer function, and the system gamma."""
+    """Return cd/m² on the nominal display: the inverse of ARIB STD-B67's transfer function, and the system gamma."""
     a = 0.17883277
     b, c = 1 - 4 * a, 0.5 - a * np.log(4 * a)
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
@@ -267,12 +257,12 @@ def _hlg_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache
 def _to_bt709(primaries: int) -> Floats:
-    """The matrix (3, 3) from linear light in these primaries to that in BT.709's."""
+    """Return the matrix (3, 3) from linear light in these primaries to that in BT.709's."""
     return np.asarray(np.linalg.solve(_to_xyz(_BT709), _to_xyz(primaries)), np.float32)
 
 
 def _to_xyz(primaries: int) -> NDArray[np.float64]:
-    """The matrix (3, 3) from R, G, B to X, Y, Z (SMPTE RP 177)."""
+    """Return the matrix (3, 3) from R, G, B to X, Y, Z (SMPTE RP 177)."""
     points = np.array(_CHROMATICITIES[primaries]).reshape(3, 2)
     columns = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)]) / points[:, 1]  # of luminance 1
     x, y = _D65

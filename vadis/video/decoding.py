@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 
@@ -218,14 +218,6 @@ def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
     return sorted(frames, key=lambda frame: frame.pts or 0)
 
 
-class Position(NamedTuple):
-    """Where reading goes on: a frame, its time in seconds after the first of the file, and the frames after it."""
-
-    frame: av.VideoFrame
-    seconds: Fraction
-    following: Iterator[tuple[av.VideoFrame, Fraction]]
-
-
 def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fraction) -> int | None:
     """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
     if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
@@ -239,11 +231,12 @@ def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fr
     return clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
 
-def position_before(decoder: Decoder, ticks: int, seconds: Fraction) -> Position | None:
-    """Return the last frame shown at or before ``seconds``, after a seek to ``ticks``; None where it is not sure.
+def frames_at(decoder: Decoder, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
+    """Return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
 
-    Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
-    follows: the clip lies behind the end, or in a recording that was appended, whose clock started again.
+    Then the decoder, after a seek to ``ticks``, has lost its place, and the file has to be opened again. It is not sure
+    either where no frame follows: the clip lies behind the end, or in a recording that was appended, whose clock
+    started again.
     """
     try:
         frames = decoder.frames_from(ticks)
@@ -254,7 +247,7 @@ def position_before(decoder: Decoder, ticks: int, seconds: Fraction) -> Position
         if decoder.clock.has_guessed:
             return None
         if time > seconds:
-            return None if held is None else Position(*held, chain([(frame, time)], frames))
+            return None if held is None else chain([held, (frame, time)], frames)
         if held is None and frame.key_frame and frame.is_corrupt:
             return None
         if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read

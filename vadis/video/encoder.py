@@ -51,8 +51,7 @@ def video_file(
     or not at all.
 
     Args:
-        path: with an extension of ``CONTAINERS``.
-        size: (width, height) of the pictures.
+        path, size: with an extension of ``CONTAINERS``; (width, height) of the pictures.
         fps: what the file says of its rate; the pictures' times decide.
         pixel_aspect: width of a pixel by its height.
         colours: in which the pictures are written, and what the file says of them; None: by BT.601, and nothing.

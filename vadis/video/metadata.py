@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -73,16 +73,8 @@ class Limits:
             raise VideoError("too_large", message, more("max_frames"))
 
 
-LIMIT_VARIABLES = {
-    "max_pixels": "VADIS_MAX_PIXELS",
-    "max_seconds": "VADIS_MAX_SECONDS",
-    "max_frames": "VADIS_MAX_FRAMES",
-    "max_memory_mb": "VADIS_MAX_MEMORY_MB",
-    "max_wait_seconds": "VADIS_MAX_WAIT_SECONDS",
-}
-"""The environment variable that changes each of the ``Limits``."""
-
-PATIENCE_VARIABLE = "VADIS_NETWORK_PATIENCE"
+# The environment variables that change these: VADIS_MAX_PIXELS, …_SECONDS, …_FRAMES, …_MEMORY_MB, …_WAIT_SECONDS
+LIMIT_VARIABLES = {each.name: f"VADIS_{each.name.upper()}" for each in fields(Limits)}
 
 
 def more(limit: str) -> str:
@@ -92,7 +84,7 @@ def more(limit: str) -> str:
 
 def network_patience() -> float:
     """Return by how much longer than by default hosts are waited for: a factor, from the environment."""
-    return float(_positive(PATIENCE_VARIABLE, 1.0))
+    return float(_positive("VADIS_NETWORK_PATIENCE", 1.0))
 
 
 def _positive(variable: str, default: float) -> Any:

@@ -4,24 +4,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from typing import Generic, Protocol, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made", bound="Closable")
-
-_MAX_NOTES = 64  # kept; older ones have lost their interest
+Made = TypeVar("Made", bound=Any)  # with ``close``
 
 
 class Stopped(Exception):
     """Nobody wants the rest."""
-
-
-class Closable(Protocol):
-    """Work in progress that has to be ended."""
-
-    def close(self) -> None:
-        """End it."""
-        ...
 
 
 class Prefetcher(Generic[Item]):
@@ -39,21 +30,17 @@ class Prefetcher(Generic[Item]):
         size: int,
         cancel: Callable[[], None] = lambda: None,
     ) -> None:
-        self._size, self._cancel = size, cancel
-        self._changed = threading.Condition()
-        self._items: deque[Item] = deque()
-        self._notes: deque[str] = deque(maxlen=_MAX_NOTES)
+        self._cancel, self._room = cancel, threading.Semaphore(size)
+        self._made: SimpleQueue[tuple[bool, Any] | None] = SimpleQueue()  # whether it is a note, and the item; the end
         self._error: BaseException | None = None
-        self._ended = self._stopped = False
+        self._stopped = False
         self._thread = threading.Thread(target=self._work, args=(make,), name="ahead", daemon=True)
         self._thread.start()
 
     def note(self, text: str) -> None:
         """Report, in the thread, what begins; ``walk`` passes it on. Raises Stopped where nobody wants the rest."""
         self.check()
-        with self._changed:
-            self._notes.append(text)
-            self._changed.notify_all()
+        self._made.put((True, text))
 
     def check(self) -> None:
         """Raise Stopped, in the thread, where nobody wants the rest."""
@@ -62,28 +49,23 @@ class Prefetcher(Generic[Item]):
 
     def walk(self, hear: Callable[[str], None] = lambda text: None) -> Iterator[Item]:
         """Yield the items in order; ``hear`` gets the notes, in this thread. Raises here an error of the thread."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._notes or self._items or self._ended)
-                notes = list(self._notes)
-                self._notes.clear()
-                items = [self._items.popleft()] if self._items and not notes else []
-                self._changed.notify_all()
-            for text in notes:
-                hear(text)
-            yield from items
-            if not notes and not items:
-                break
+        while (made := self._made.get()) is not None:
+            is_note, item = made
+            if is_note:
+                hear(item)
+            else:
+                self._room.release()
+                yield item
+            del made, item  # or they would stay while the next one is waited for
+        self._made.put(None)  # for who walks again
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     def close(self) -> None:
         """Stop, and wait for the thread to end."""
-        with self._changed:
-            self._stopped = True
-            self._items.clear()
-            self._changed.notify_all()
+        self._stopped = True
+        self._room.release()
         self._cancel()
         self._thread.join()
 
@@ -91,18 +73,14 @@ class Prefetcher(Generic[Item]):
         try:
             with closing(make(self)) as items:
                 for item in items:
-                    with self._changed:
-                        self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
-                        self.check()
-                        self._items.append(item)
-                        self._changed.notify_all()
+                    self._room.acquire()
+                    self.check()
+                    self._made.put((False, item))
                     del item  # or the last one would wait here for the next
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
             self._error = error
         finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            self._made.put(None)
 
 
 def prefetch(

@@ -7,7 +7,7 @@ numbered pictures, read text as a video, decode pictures of any size, run as man
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import av
 
 from vadis.errors import VideoError
 from vadis.video.container import FORMATS, refusal, regular_file
-from vadis.video.decoding import Decoder, position_before, seek_ticks
+from vadis.video.decoding import Decoder, frames_at, seek_ticks
 from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
@@ -107,10 +107,10 @@ class Video:
         ticks = None if stream is None else seek_ticks(self._header, stream, self._clock, seconds)
         if ticks is None:
             return True
-        position = position_before(self._decoder, ticks, seconds)
-        if position is not None:
-            self._held, self._held_seconds, self._frames = position
-        return position is not None
+        frames = frames_at(self._decoder, ticks, seconds)
+        if frames is not None:
+            (self._held, self._held_seconds), self._frames = next(frames), frames
+        return frames is not None
 
     def _walk(self) -> Iterator[GridFrame]:
         """Hold each frame until the next shows where the middle between them lies."""
@@ -157,10 +157,9 @@ class Video:
         return tuple(flag for flag in FLAGS if found[flag])
 
 
-@contextmanager
 def open_video(
     path: AnyPath, *, start_frame: int = 0, limits: Limits | None = None, listed: bool = False
-) -> Iterator[Video]:
+) -> AbstractContextManager[Video]:
     """Open one video file for reading, once, from its start or from a clip on.
 
     Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
@@ -176,22 +175,17 @@ def open_video(
     Raises:
         VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    with _opened(path, Scaler, start_frame, limits, listed) as video:
-        yield video
+    return _open_video(path, Scaler, start_frame, limits, listed)
 
 
-@contextmanager
-def open_gray(path: AnyPath, *, start_frame: int = 0) -> Iterator[Video]:
+def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[Video]:
     """Open a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    with _opened(path, GrayPlane, start_frame) as video:
-        yield video
+    return _open_video(path, GrayPlane, start_frame)
 
 
-@contextmanager
-def open_source(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Video]:
+def open_source(path: AnyPath, *, limits: Limits | None = None) -> AbstractContextManager[Video]:
     """Open a video for its ``source_frames``: pictures of the size that is coded."""
-    with _opened(path, FullSize, limits=limits) as video:
-        yield video
+    return _open_video(path, FullSize, limits=limits)
 
 
 @contextmanager
@@ -221,7 +215,7 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
 
 
 @contextmanager
-def _opened(
+def _open_video(
     path: AnyPath,
     scaler: type[Scaler | GrayPlane],
     start_frame: int = 0,

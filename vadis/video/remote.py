@@ -150,16 +150,13 @@ def _locked_folder(root: Path) -> tuple[int, Path]:
 
 
 def _remove_unless_locked(folder: Path) -> None:
-    try:
+    with suppress(OSError):  # it is gone, or its process lives
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except OSError:  # its process lives
-        pass
-    os.close(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
 
 
 class FetchingDecoders(Decoders):

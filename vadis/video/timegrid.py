@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from math import floor
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import av
 
 GRID_FPS = 25
 """The frame rate of the paper's videos (section 2.4: "the videos were sampled at 25 frames per second")."""
@@ -27,16 +30,6 @@ _EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a long
 def grid_length(duration: Fraction) -> int:
     """Return how many grid points a video of several frames has that lasts ``duration`` seconds."""
     return max(1, floor(duration * GRID_FPS + Fraction(1, 2)))
-
-
-class Timed(Protocol):
-    """A decoded frame."""
-
-    @property
-    def pts(self) -> int | None: ...  # when it is shown, in ticks of its stream
-
-
-AnyTimed = TypeVar("AnyTimed", bound=Timed)
 
 
 class Clock:
@@ -109,9 +102,9 @@ class Clock:
         """What stands for time 0 by the file's own clock, as it runs now; None if it has none."""
         return None if self._zero is None else self._zero * self._time_base
 
-    def timed(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, Fraction]]:
+    def timed(self, frames: "Iterable[av.VideoFrame]") -> "Iterator[tuple[av.VideoFrame, Fraction]]":
         """Yield each frame with its time; where that is in doubt, up to ``_LOOK_AHEAD`` frames are taken ahead."""
-        coming, waiting = self._with_ticks(frames), deque[tuple[AnyTimed, int | None]]()
+        coming, waiting = self._with_ticks(frames), deque["tuple[av.VideoFrame, int | None]"]()
         while waiting or (waiting := deque(islice(coming, 1))):
             frame, ticks = waiting.popleft()
             seconds = None if ticks is None else self._seconds(ticks)
@@ -139,7 +132,7 @@ class Clock:
             return seconds <= self._latest or seconds - last <= _EXPECTED_STEPS * max(self._step, self._interval)
         return seconds - last <= LARGEST_GAP_SECONDS
 
-    def _with_ticks(self, frames: Iterable[AnyTimed]) -> Iterator[tuple[AnyTimed, int | None]]:
+    def _with_ticks(self, frames: "Iterable[av.VideoFrame]") -> "Iterator[tuple[av.VideoFrame, int | None]]":
         """Yield each frame with the ticks that its time follows from."""
         for frame in frames:
             pts = frame.pts

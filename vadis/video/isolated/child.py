@@ -26,12 +26,7 @@ Message = list[bytes | memoryview]  # the packed message, then the bytes that it
 
 
 def main(parent: int, max_memory_mb: int) -> None:
-    """Serve the requests on stdin, on what is stdout now.
-
-    Args:
-        parent: the process id of the parent; this process ends with it.
-        max_memory_mb: of address space.
-    """
+    """Serve the requests on stdin, on what is stdout now; end with the process ``parent``."""
     sandbox.die_with_parent(parent)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all processes of a job; the parent decides
         signal.signal(signum, signal.SIG_IGN)
@@ -124,8 +119,7 @@ def _send_sound(request: dict[str, Any], limits: Limits) -> Iterator[Message]:
 def _strip_adts(content: bytes, codec: str) -> bytes:
     """Return a packet of AAC without the header that transport streams put before it (ISO/IEC 13818-7, 6.2).
 
-    The sample holds the same parameters. FFmpeg's muxer of Matroska strips it too, but then spoils its own header,
-    where it has known the parameters before.
+    The sample holds the same. FFmpeg's muxer of Matroska strips it too, but may spoil its own header then.
     """
     is_adts = codec == "aac" and len(content) > 9 and content[0] == 0xFF and content[1] & 0xF0 == 0xF0
     return content[7 if content[1] & 1 else 9 :] if is_adts else content

@@ -12,6 +12,7 @@ import platform
 import resource
 import signal
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,24 +28,16 @@ _EPERM, _ENOSYS = 1, 38
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel end this process with its parent, whatever ends that one; Linux only.
-
-    Raises:
-        SystemExit: where ``parent``, a process id, is gone already.
-    """
+    """Let the kernel end this process with its parent, whose process id is given; Linux only."""
     _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # which was gone already
         raise SystemExit(1)
 
 
 def enter_sandbox(max_memory_mb: int) -> tuple[str, ...]:
-    """Give up all rights that decoding does not need, for good.
+    """Give up all rights that decoding does not need, for good; return in plain words what could not be given up here.
 
-    Args:
-        max_memory_mb: of address space, in units of 2**20 bytes.
-
-    Returns:
-        In plain words, what could not be given up here; empty where all could.
+    ``max_memory_mb`` is of address space, in units of 2**20 bytes.
     """
     limits = {
         "memory is not limited": (resource.RLIMIT_AS, max_memory_mb << 20),
@@ -72,14 +65,12 @@ def _set_limit(number: int, value: int) -> bool:
 def has_used_much_memory() -> bool:
     """Return whether this process has ever held half of the memory that it may hold; False where that is unlimited."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most == resource.RLIM_INFINITY:
-        return False
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return False
-    peak_kb = next((line.split()[1] for line in status.splitlines() if line.startswith("VmPeak:")), "0")
-    return int(peak_kb) << 10 > most // 2
+    if most != resource.RLIM_INFINITY:
+        with suppress(OSError):
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            peak_kb = next((line.split()[1] for line in status.splitlines() if line.startswith("VmPeak:")), "0")
+            return int(peak_kb) << 10 > most // 2
+    return False
 
 
 def memory_refusal(error: Exception) -> VideoError | None:
