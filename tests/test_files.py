@@ -153,27 +153,6 @@ def test_a_flush_that_ends_while_the_log_is_closed_is_no_bug(tmp_path):
             log.append(b"one\n")
 
 
-def test_whoever_waits_for_a_lock_gets_it(tmp_path):
-    output, waits, released = tmp_path / "out.csv", [], threading.Event()
-
-    def hold():
-        with locked(output):
-            held.set()
-            released.wait(10)
-
-    held, holder = threading.Event(), threading.Thread(target=hold)
-    holder.start()
-    assert held.wait(10)
-
-    def wait():
-        waits.append("once")
-        released.set()
-
-    with locked(output, wait_seconds=10, on_wait=wait):
-        assert waits == ["once"]
-    holder.join()
-
-
 @pytest.fixture
 def without_locks(monkeypatch):
     def refuse(descriptor, operation):

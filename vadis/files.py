@@ -212,13 +212,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
 _MAX_LOCK_BYTES = 4096
-_POLL_SECONDS = 0.2
 
 
 @contextmanager
-def locked(
-    output: Path, task: str | None = None, *, wait_seconds: float = 0.0, on_wait: Callable[[], None] | None = None
-) -> Iterator[None]:
+def locked(output: Path, task: str | None = None) -> Iterator[None]:
     """Hold the lock of ``output`` in this block: a file beside it, ``output.lock``, that says who holds it.
 
     The lock is the kernel's (``flock``), so that of a killed process is gone with it, whatever its file says. Where a
@@ -226,53 +223,36 @@ def locked(
 
     Args:
         output: what is written.
-        task: what whoever holds it does, for the error's message: "writes FILE".
-        wait_seconds: to wait for whoever holds it.
-        on_wait: called once before waiting.
+        task: what whoever holds it does, for the error's message; by default "writes OUTPUT".
 
     Raises:
         OutputLockedError: another process holds it.
         VadisError: the lock file cannot be written.
     """
     place, shown = output.with_name(f"{output.name}.lock"), printable(str(output))
-    with os_errors_as(VadisError, f"cannot write to {shown}"):
-        descriptor = _acquire(place, task or f"writes {shown}", time.monotonic() + wait_seconds, on_wait)
-    try:
+    with ExitStack() as stack:
+        with os_errors_as(VadisError, f"cannot write to {shown}"):
+            while True:
+                descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+                stack.callback(os.close, descriptor)
+                _take(descriptor, place, task or f"writes {shown}")
+                if _is_at(descriptor, place):
+                    break
+                stack.close()  # it was removed while we took it: take the next
+            stack.callback(place.unlink, missing_ok=True)  # before it is let go: see above
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            signature = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, signature.encode() + b"\n", 0)
         yield
-    finally:
-        place.unlink(missing_ok=True)  # before it is let go: whoever waits looks again whether it is still the same
-        os.close(descriptor)
 
 
-def _acquire(place: Path, task: str, deadline: float, on_wait: Callable[[], None] | None) -> int:
-    """Open, lock and sign the lock file, and return its descriptor."""
-    while True:
-        with ExitStack() as stack:
-            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-            stack.callback(os.close, descriptor)
-            refusal = _refusal(descriptor, place, task)
-            if refusal is None and _is_at(descriptor, place):  # else it was removed while we took it: take the next
-                since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-                signature = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, signature.encode() + b"\n", 0)
-                stack.pop_all()
-                return descriptor
-        if refusal is not None:
-            if time.monotonic() >= deadline:
-                raise refusal
-            if on_wait is not None:
-                on_wait()
-                on_wait = None
-            time.sleep(_POLL_SECONDS)
-
-
-def _refusal(descriptor: int, place: Path, task: str) -> OutputLockedError | None:
-    """Lock the open file; return what there is to say where another process holds it."""
+def _take(descriptor: int, place: Path, task: str) -> None:
+    """Lock the open file; raise OutputLockedError where another process holds it."""
     hint = "wait for it, or choose another output"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return None
+        return
     except OSError as error:
         if error.errno in _NO_LOCKS:
             hint = f"if that run is over, remove {printable(str(place))}"
@@ -286,11 +266,11 @@ def _refusal(descriptor: int, place: Path, task: str) -> OutputLockedError | Non
     if not isinstance(holder, dict):  # its process was killed before it could sign
         holder = {}
     if may_be_stale and not _may_live(holder):
-        return None
+        return
     who = (
         f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "just begun"
     )
-    return OutputLockedError(f"another vadis ({printable(who)}) {task}", hint)
+    raise OutputLockedError(f"another vadis ({printable(who)}) {task}", hint)
 
 
 def _may_live(holder: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from vadis.results import VideoResult
 from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
+    from vadis.inference.classify import ClassifyOptions
     from vadis.inference.predict import Sliding
     from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
@@ -109,23 +110,15 @@ def classify(
         check_window(model, window, stride)
         to_keep = to_file or bool(ray) or name not in _NAME_THE_MODEL
         loaded = load_model_or_stand_in(model, streams, where, offline, to_keep=to_keep)
-        from vadis.inference.classify import ClassifyOptions, label_videos
+        from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
         sliding = Sliding(segment or loaded.card.segment_seconds, window, stride)
         summary = Summary(len(sources))
-        decisive = _settings(loaded, sliding, top_k, flip, threshold, strict)
-        pending = destination.begin(decisive, sources, summary)
+        pending = destination.begin(_settings(loaded, sliding, top_k, flip, threshold, strict), sources, summary)
         run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
-        if ray:
-            from vadis.inference.ray import classify_on_ray
-
-            share = fetched.share_bytes if fetched else None
-            paths = list(run.paths())
-            labelled = classify_on_ray(paths, wanted, address=ray, on_gpus=device != "cpu", share_bytes=share)
-        else:
-            labelled = label_videos(run.paths(), wanted, listed=True, **prepared)
+        labelled = _on_ray(run, wanted, ray, device, fetched) if ray else _here(run, wanted, prepared)
         _write(run, destination, labelled, threshold, summary_file)
 
 
@@ -179,6 +172,22 @@ class WithAddress(TyperCommand):
             if args[at] == "--ray" and not _ADDRESS.fullmatch(args[at + 1] if at + 1 < end else ""):
                 args.insert(at + 1, "auto")
         return super().parse_args(ctx, args)
+
+
+def _here(run: Run, wanted: "ClassifyOptions", prepared: dict[str, Any]) -> Generator[VideoResult, None, None]:
+    from vadis.inference.classify import label_videos
+
+    return label_videos(run.paths(), wanted, listed=True, **prepared)
+
+
+def _on_ray(
+    run: Run, wanted: "ClassifyOptions", address: str, device: str, decoders: "FetchingDecoders | None"
+) -> Generator[VideoResult, None, None]:
+    from vadis.inference.ray import classify_on_ray
+
+    share_bytes = decoders.share_bytes if decoders else None
+    paths = list(run.paths())
+    return classify_on_ray(paths, wanted, address=address, on_gpus=device != "cpu", share_bytes=share_bytes)
 
 
 def _write(
