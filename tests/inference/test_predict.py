@@ -17,7 +17,7 @@ from vadis.models import i3d_inference
 from vadis.models.i3d import num_steps
 from vadis.models.i3d_inference import FEATURES, LOGITS
 from vadis.video.metadata import VideoFacts
-from vadis.video.timegrid import cut_clip
+from vadis.video.windows import cut_clip
 from vadis.weights.model_file import load_model_file
 
 TOLERANCE = 1e-6  # of the largest output, beside a run of one frame or window at a time
