@@ -28,6 +28,8 @@ class FakeCard:
     """The fields of a model card that the command line reads."""
 
     name: str = "fake"
+    architecture: str = "i3d"
+    test_window: None = None
     streams: tuple[str, ...] = ("rgb", "flow")
     segment_seconds: float = 2.56
 
@@ -40,6 +42,9 @@ class FakeModel:
     device: str = "cpu"
     sha256: str = "fa" * 32
 
+    def check_flip(self, flip):
+        pass
+
     def only(self, streams):
         if lacking := set(streams) - set(self.card.streams):
             raise UsageError(f"the model has no {lacking.pop()} stream")
@@ -48,7 +53,7 @@ class FakeModel:
 
 @dataclass(frozen=True)
 class Progress:
-    """The fields of ``vadis.inference.classify.Progress``."""
+    """The fields of ``vadis.inference.predict.Progress``."""
 
     path: str
     stage: str
@@ -58,7 +63,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class FakeSliding:
-    """The settings of ``vadis.inference.classify.Sliding``."""
+    """The settings of ``vadis.inference.predict.Sliding``."""
 
     segment_seconds: float
     window: int | None
@@ -66,6 +71,18 @@ class FakeSliding:
 
     def to_json(self):
         return {"mode": "whole", "segment_seconds": self.segment_seconds}
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """The fields of ``vadis.inference.classify.ClassifyOptions``."""
+
+    model: FakeModel
+    sliding: FakeSliding
+    top_k: int
+    flip: bool
+    batch_size: int
+    progress: object
 
 
 def labelled(paths, progress=None):
@@ -119,12 +136,12 @@ def main():
     rooms = Path(vadis.__file__).parent
     _stand_in("vadis.weights", __path__=[str(rooms / "weights")])
     _stand_in("vadis.weights.load", load_model=lambda name, device="auto", **options: FakeModel())
+    _stand_in("vadis.inference.predict", Progress=Progress, Sliding=FakeSliding)
     _stand_in(
         "vadis.inference.classify",
         FLAGS={},
-        Progress=Progress,
-        Sliding=FakeSliding,
-        classify_many=lambda paths, model, progress, **options: labelled(paths, progress),
+        ClassifyOptions=FakeOptions,
+        label_videos=lambda paths, options, **more: labelled(paths, options.progress),
     )
     cli.main()
 

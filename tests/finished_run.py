@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vadis.evaluation.predictions import Answer, AnswerFile
-from vadis.evaluation.summary import read_run, summary_of_run, write_summary
+from vadis.evaluation.metrics import read_evaluation, write_summary
+from vadis.evaluation.predictions import Prediction, open_predictions
 
 SETTINGS = {
     "schema": 1,
@@ -26,11 +26,10 @@ SETTINGS = {
 
 def write_run(folder: Path, num_right: int, **changes: object) -> Path:
     """Write an evaluation of four videos of which ``num_right`` were right in every column; returns ``folder``."""
-    file = AnswerFile(folder / "answers.jsonl", {**SETTINGS, **changes})
-    for number in range(4):
-        logits = np.array([1, 0] if number < num_right else [0, 1], np.float32)
-        file.append(Answer(f"{number}.mp4", "run", {"rgb": logits, "flow": logits}))
-    file.close()
-    run = read_run(folder, partial=True)
-    write_summary(folder, summary_of_run(run, run.metrics()))
+    with open_predictions(folder / "answers.jsonl", {**SETTINGS, **changes}) as file:
+        for number in range(4):
+            logits = np.array([1, 0] if number < num_right else [0, 1], np.float32)
+            file.append(Prediction(f"{number}.mp4", "run", {"rgb": logits, "flow": logits}))
+    run = read_evaluation(folder, partial=True)
+    write_summary(folder, run.summarize(run.measure()))
     return folder

@@ -10,7 +10,13 @@ from torch import Tensor
 from tests.conftest import GOLDEN
 from tests.golden import recipe
 from vadis.models.inception import Inception
-from vadis.weights.googlenet import from_googlenet_name
+from vadis.weights.convert import from_googlenet_name
+
+
+def from_googlenet(entries: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The entries under the names of ``Inception``."""
+    return {key: value for name, value in entries.items() if (key := from_googlenet_name(name)) is not None}
+
 
 SHAPES: dict[str, tuple[int, ...]] = {}
 """Every entry of the published file (torchvision's ``googlenet().state_dict()``), with its shape."""

@@ -13,7 +13,7 @@ from vadis.errors import VIDEO_ERROR_CODES, what_next
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden/sentences.txt"
-NOTICES = {"say", "complain", "notify"}
+NOTICES = {"info", "warn", "debug", "notify"}
 """The functions that print a sentence to standard error."""
 
 
@@ -65,6 +65,8 @@ def sentences_of(tree: ast.Module, classes: dict[str, bool]) -> Iterator[str]:
                 label, is_video = kinds[name]
                 code = f" {texts.pop(0)}" if is_video and len(texts) > 1 else ""
                 yield f"{label}{code}: {' | '.join(texts)}"
+            elif name == "os_errors_as":
+                yield f"{ast.unparse(node.args[0])}: {texts[1]}: {{…}} | {{…}}"
             elif name.split(".")[-1] in NOTICES:
                 yield f"notice: {texts[0]}"
         elif isinstance(node, ast.Assign) and (name := ast.unparse(node.targets[0])) in ("message", "hint"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.matching import containing
-from vadis.device import NoMemoryError, Portion, in_portions
+from vadis.device import BatchLimit, NoMemoryError, run_in_batches
 from vadis.errors import DeviceError
 
 CPU = torch.device("cpu")
@@ -38,26 +38,26 @@ def worker(most, message=MESSAGES[0]):
 @pytest.mark.parametrize("most", [1, 3, 8, 100])
 def test_every_item_once_and_in_order(count, most, message):
     work, done = worker(most, message)
-    portion = Portion(32)
-    assert [item for part in in_portions(work, count, portion, CPU) for item in part] == list(range(count))
+    limit = BatchLimit(32)
+    assert [item for part in run_in_batches(work, count, limit, CPU) for item in part] == list(range(count))
     assert [stop for _, stop in done[:-1]] == [start for start, _ in done[1:]]
-    assert portion.size >= min(most, count) // 2 or portion.size == 1
+    assert limit.size >= min(most, count) // 2 or limit.size == 1
 
 
-def test_what_was_found_is_kept_and_said_once():
+def test_the_limit_is_kept_and_logged_once(caplog):
     work, done = worker(4)
-    portion, said = Portion(32), []
+    limit = BatchLimit(32)
     for _ in range(3):
-        list(in_portions(work, 32, portion, CPU, said.append))
-    assert portion.size == 4
+        list(run_in_batches(work, 32, limit, CPU))
+    assert limit.size == 4
     assert len(done) == 3 * 8
-    assert len(said) == 1 and re.search(containing("cpu", "frames"), said[0])
+    assert len(caplog.messages) == 1 and re.search(containing("cpu", "frames"), caplog.messages[0])
 
 
 def test_it_gives_up_at_one():
     work, done = worker(0)
     with pytest.raises(NoMemoryError, match=containing("cpu", "windows")) as error:
-        list(in_portions(work, 8, Portion(8, "windows"), CPU))
+        list(run_in_batches(work, 8, BatchLimit(8, "windows"), CPU))
     assert done == []
     assert isinstance(error.value, DeviceError) and error.value.exit_code == 1 and error.value.hint
 
@@ -67,7 +67,7 @@ def test_other_errors_are_raised_as_they_are():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        list(in_portions(work, 8, Portion(8), CPU))
+        list(run_in_batches(work, 8, BatchLimit(8), CPU))
 
 
 class Tensor:
@@ -88,7 +88,7 @@ def test_the_attempt_that_failed_keeps_nothing_alive():
         return start
 
     try:
-        assert list(in_portions(work, 4, Portion(4), CPU)) == [0, 1, 2, 3]
+        assert list(run_in_batches(work, 4, BatchLimit(4), CPU)) == [0, 1, 2, 3]
     finally:
         gc.enable()
     assert len(held) == 2

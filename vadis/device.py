@@ -1,6 +1,7 @@
 """Choose the device, count processors, and go on with smaller batches where memory runs out."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ bfloat16 (pytorch issues 163539 and 167024)."""
 
 
 def resolve_device(name: str = "auto") -> "torch.device":
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
 
     Raises:
         UsageError: for any other name.
@@ -31,46 +32,34 @@ def resolve_device(name: str = "auto") -> "torch.device":
     import torch
 
     limit_threads()
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    has_cuda = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not has_cuda):
         return torch.device("cpu")
-    if name == "auto":
-        _avoid_wrong_convolutions()
-        return torch.device("cuda")
     kind, _, index = name.partition(":")
-    if kind != "cuda" or not (index == "" or index.isdecimal()):
+    if name != "auto" and (kind != "cuda" or not (index == "" or index.isdecimal())):
         raise UsageError(f"unknown device {name!r}", hint="use auto, cpu, cuda or cuda:N")
-    if not torch.cuda.is_available():
-        built = torch.version.cuda or "no CUDA"
-        raise DeviceError(
-            f"no CUDA device can be used (this PyTorch is built with {built})",
-            hint="leave out `device` to run on the CPU, or install a CUDA build of PyTorch",
-        )
+    if not has_cuda:
+        message = f"no CUDA device can be used (this PyTorch is built with {torch.version.cuda or 'no CUDA'})"
+        raise DeviceError(message, hint="leave out `device` to run on the CPU, or install a CUDA build of PyTorch")
     if int(index or 0) >= torch.cuda.device_count():
         message = f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)"
         raise DeviceError(message, hint="they count from cuda:0, and CUDA_VISIBLE_DEVICES may hide some")
-    _avoid_wrong_convolutions()
-    return torch.device(kind, int(index or 0))
+    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if version is not None and version < FIRST_RIGHT_CUDNN:
+        torch.backends.cudnn.allow_tf32 = False  # it computes in float32, which takes longer
+    return torch.device("cuda") if name == "auto" else torch.device("cuda", int(index or 0))
 
 
 def cudnn_version(device: "torch.device") -> str | None:
-    """The version of cuDNN that computes on ``device``, such as 9.10.2; None on the CPU."""
+    """Return the version of cuDNN that computes on ``device``, such as 9.10.2; None on the CPU."""
     import torch
 
     number: int | None = torch.backends.cudnn.version() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     return None if number is None else f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
 
 
-def _avoid_wrong_convolutions() -> None:
-    """Let a cuDNN that is wrong in TF32 compute in float32, which takes longer."""
-    import torch
-
-    version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    if version is not None and version < FIRST_RIGHT_CUDNN:
-        torch.backends.cudnn.allow_tf32 = False
-
-
 def cpu_count() -> int:
-    """Processors this process may use: its affinity and the quota of its cgroups, not the machine's size."""
+    """Return how many processors this process may use: by its affinity and the quota of its cgroups."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, ceil(min(_quotas(), default=affinity))))
 
@@ -87,7 +76,7 @@ def limit_threads() -> None:
 
 
 def _quotas() -> Iterator[float]:
-    """The processors that each cgroup around this process allows (Docker, Kubernetes, SLURM, systemd), where it does.
+    """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does.
 
     /proc/self/cgroup has a line for each hierarchy: number, controllers (none: version 2), place. In a container
     the place may be seen from outside, while the root that is mounted is the container's own: so all on the way to it
@@ -104,21 +93,18 @@ def _quotas() -> Iterator[float]:
         for root in (CGROUPS / controllers, CGROUPS / ("cpu" if controllers else "unified")):
             folder = root / place.lstrip("/")
             for each in (folder, *folder.parents):
-                yield from _quota_in(each)
+                with suppress(OSError, ValueError):  # not there; "max"
+                    quota, period = map(int, (each / "cpu.max").read_text().split())
+                    yield quota / period
+                with suppress(OSError, ValueError):
+                    quota, period = (int((each / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+                    if quota > 0:  # -1: none
+                        yield quota / period
                 if each == root:
                     break
 
 
-def _quota_in(folder: Path) -> Iterator[float]:
-    """The quota that is set in one cgroup, by either version, divided by its period."""
-    with suppress(OSError, ValueError):  # not there; "max"
-        quota, period = (folder / "cpu.max").read_text().split()
-        yield int(quota) / int(period)
-    with suppress(OSError, ValueError):
-        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
-        if microseconds > 0:  # -1: none
-            yield microseconds / int((folder / "cpu.cfs_period_us").read_text())
-
+_log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
@@ -126,43 +112,32 @@ MARKERS = ("out of memory", "_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")  # in
 
 
 class NoMemoryError(DeviceError):
-    """Memory runs out even with the least that can go through at once."""
+    """Memory runs out even with one frame or window at a time."""
 
 
 @dataclass
-class Portion:
-    """How many frames, or windows, go through at once: ``size``, which falls where memory runs out."""
+class BatchLimit:
+    """How many frames, or windows, go through at once: ``size``, which is halved where memory runs out."""
 
     size: int
     what: str = "frames"
-    is_told: bool = False
+    is_logged: bool = False  # no more to be said
 
 
-def in_portions(
-    work: Callable[[int, int], Made],
-    count: int,
-    portion: Portion,
-    device: "torch.device",
-    notify: Callable[[str], None] = lambda text: None,
+def run_in_batches(
+    work: Callable[[int, int], Made], count: int, limit: BatchLimit, device: "torch.device"
 ) -> Iterator[Made]:
-    """What ``work(start, stop)`` makes of each part of ``[0, count)``, in order.
+    """Yield ``work(start, stop)`` of each part of ``[0, count)``, in order; back off to smaller parts on out-of-memory.
 
-    Where memory runs out, half as much is tried from the same place on; ``portion`` keeps what was found, for the next
-    call. ``notify`` hears of it the first time.
-
-    Args:
-        work: may be called again from the same ``start`` on where it ran out of memory.
-        count: of what ``portion`` counts.
-        portion: how much at once.
-        device: whose memory it is.
-        notify: gets a sentence.
+    ``work`` is then called again from the same ``start``, and ``limit`` keeps the size for the next call. The first
+    time this is logged.
 
     Raises:
         NoMemoryError: where one at a time is too much.
     """
     start = 0
     while start < count:
-        stop = min(start + portion.size, count)
+        stop = min(start + limit.size, count)
         made: list[Made] = []
         if not runs_out_of_memory(lambda start=start, stop=stop, made=made: made.append(work(start, stop))):  # type: ignore[misc]
             yield made.pop()
@@ -170,18 +145,16 @@ def in_portions(
             continue
         release(device)
         if stop - start == 1:
-            raise NoMemoryError(
-                f"memory ran out on {device} with one of the {portion.what} at a time",
-                hint='use a device with more memory, or `device="cpu"`',
-            )
-        portion.size = (stop - start) // 2
-        if not portion.is_told:
-            portion.is_told = True
-            notify(f"memory is short on {device}: fewer {portion.what} go through at once from now on")
+            message = f"memory ran out on {device} with one of the {limit.what} at a time"
+            raise NoMemoryError(message, hint='use a device with more memory, or `device="cpu"`')
+        limit.size = (stop - start) // 2
+        if not limit.is_logged:
+            limit.is_logged = True
+            _log.warning("memory is short on %s: fewer %s go through at once from now on", device, limit.what)
 
 
 def runs_out_of_memory(work: Callable[[], object]) -> bool:
-    """Do ``work``; True where memory ran out on the way."""
+    """Do ``work``, and return whether memory ran out on the way."""
     try:
         work()
     except RuntimeError as error:  # torch.OutOfMemoryError is one

@@ -34,8 +34,7 @@ class VadisError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = message, hint
 
 
 class UsageError(VadisError):
@@ -62,7 +61,7 @@ class VideoError(VadisError):
     Args:
         code: a word from ``VIDEO_ERROR_CODES``, the ``error.code`` of the input's record.
         message: one sentence about this input.
-        hint: what to do next about this input, or None: then it is what its code says. ``own_hint`` is as it was given.
+        hint: what to do next, kept as ``own_hint``; by default what the code says.
     """
 
     exit_code = 3
@@ -71,8 +70,7 @@ class VideoError(VadisError):
         if code not in VIDEO_ERROR_CODES:
             raise ValueError(f"unknown video error code {code!r}")
         super().__init__(message, hint or VIDEO_ERROR_CODES[code].what_next)
-        self.code = code
-        self.own_hint = hint
+        self.code, self.own_hint = code, hint
 
     @property
     def in_full(self) -> str:
@@ -99,105 +97,50 @@ class VideoErrorCode(NamedTuple):
     what_next: str
 
 
-VIDEO_ERROR_CODES = {
+_VIDEO_ERRORS = """\
+not_found: the path does not exist
+    see that it is spelled right and that its disk is there; the same command tries it again
+not_a_regular_file: a FIFO, socket, device or folder where a file was expected
+    give the video file itself; save to a file what comes through a pipe or from a device
+permission_denied: the file cannot be read
+    get the right to read it (ls -l shows whose it is), then try again
+disappeared: the file was there when listed and gone when opened
+    put it back, or see that its disk is still there; the same command tries it again
+empty_file: zero bytes
+    copy it again from its source, or remove it
+not_a_video: no container that vadis reads, or an image, still or animated
+    if a player shows a video, convert it (ffmpeg -i FILE new.mp4) and give that; otherwise leave it out
+playlist_not_supported: a playlist or script that names other files
+    give the files that it names instead
+truncated_or_incomplete: the index is missing: the recording or copy was cut short
+    copy it again from its source
+no_video_stream: audio only, or only cover art
+    leave it out, or give the file that has the pictures
+unsupported_codec: the codec is unknown or encrypted
+    convert it with a program that plays it, to H.264 for example, and give that
+no_frames: a video stream from which no frame can be decoded
+    if a player shows it, convert it there and give that; otherwise copy it again, or leave it out
+too_large: more pixels, frames, hours or memory than the limits allow
+    scale it down or cut it up with FFmpeg; or raise the limit, then try again
+too_short: too few frames for the streams asked for
+    leave it out; RGB alone (`streams="rgb"`) takes a single frame, if the model has a network for it
+decode_failed: the decoder gave up before the first frame
+    if a player shows it, convert it there and give that; otherwise copy it again, or leave it out
+decoder_crash: the process that decodes the file ended on the way: a crash, or somebody killed it
+    try again with less at once (`jobs=1`); if it ends once more, convert the file
+timeout: nothing came from the decoder for a minute, or it took more than ten times the video's duration
+    see what else keeps its disk or this machine busy, then try again
+io_error: the disk failed while reading
+    look at the disk and its cable or network (dmesg tells); the same command tries it again
+changed_while_reading: the file changed while it was read
+    wait until it is finished; the same command tries it again
+not_finite: the network gave a score that is not a number
+    try the CPU (`device="cpu"`), or another model; train your own again at a lower learning rate
+"""
+
+VIDEO_ERROR_CODES: dict[str, VideoErrorCode] = {
     code: VideoErrorCode(meaning, what_next)
-    for code, meaning, what_next in (
-        (
-            "not_found",
-            "the path does not exist",
-            "see that it is spelled right and that its disk is there; the same command tries it again",
-        ),
-        (
-            "not_a_regular_file",
-            "a FIFO, socket, device or folder where a file was expected",
-            "give the video file itself; save to a file what comes through a pipe or from a device",
-        ),
-        (
-            "permission_denied",
-            "the file cannot be read",
-            "get the right to read it (ls -l shows whose it is), then try again",
-        ),
-        (
-            "disappeared",
-            "the file was there when listed and gone when opened",
-            "put it back, or see that its disk is still there; the same command tries it again",
-        ),
-        (
-            "empty_file",
-            "zero bytes",
-            "copy it again from its source, or remove it",
-        ),
-        (
-            "not_a_video",
-            "no container that vadis reads, or an image, still or animated",
-            "if a player shows a video, convert it (ffmpeg -i FILE new.mp4) and give that; otherwise leave it out",
-        ),
-        (
-            "playlist_not_supported",
-            "a playlist or script that names other files",
-            "give the files that it names instead",
-        ),
-        (
-            "truncated_or_incomplete",
-            "the index is missing: the recording or copy was cut short",
-            "copy it again from its source",
-        ),
-        (
-            "no_video_stream",
-            "audio only, or only cover art",
-            "leave it out, or give the file that has the pictures",
-        ),
-        (
-            "unsupported_codec",
-            "the codec is unknown or encrypted",
-            "convert it with a program that plays it, to H.264 for example, and give that",
-        ),
-        (
-            "no_frames",
-            "a video stream from which no frame can be decoded",
-            "if a player shows it, convert it there and give that; otherwise copy it again, or leave it out",
-        ),
-        (
-            "too_large",
-            "more pixels, frames, hours or memory than the limits allow",
-            "scale it down or cut it up with FFmpeg; or raise the limit, then try again",
-        ),
-        (
-            "too_short",
-            "too few frames for the streams asked for",
-            'leave it out; RGB alone (`streams="rgb"`) takes a single frame, if the model has a network for it',
-        ),
-        (
-            "decode_failed",
-            "the decoder gave up before the first frame",
-            "if a player shows it, convert it there and give that; otherwise copy it again, or leave it out",
-        ),
-        (
-            "decoder_crash",
-            "the process that decodes the file ended on the way: a crash, or somebody killed it",
-            "try again with less at once (`jobs=1`); if it ends once more, convert the file",
-        ),
-        (
-            "timeout",
-            "nothing came from the decoder for a minute, or it took more than ten times the video's duration",
-            "see what else keeps its disk or this machine busy, then try again",
-        ),
-        (
-            "io_error",
-            "the disk failed while reading",
-            "look at the disk and its cable or network (dmesg tells); the same command tries it again",
-        ),
-        (
-            "changed_while_reading",
-            "the file changed while it was read",
-            "wait until it is finished; the same command tries it again",
-        ),
-        (
-            "not_finite",
-            "the network gave a score that is not a number",
-            'try the CPU (`device="cpu"`), or another model; train your own again at a lower learning rate',
-        ),
-    )
+    for code, meaning, what_next in re.findall(r"^(\w+): (.+)\n +(.+)", _VIDEO_ERRORS, re.MULTILINE)
 }
 """Every code a record's ``error.code`` can have. Records hold the code alone, which is enough to look the rest up."""
 
@@ -230,20 +173,16 @@ def with_options(text: str) -> str:
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()
         shown = "--" + _OPTIONS.get(name, name).replace("_", "-")
-        if value in (None, "True", "False"):
-            return shown
-        return f"{shown}{'=' if ' ' in shown else ' '}{value}"
+        return shown if value in (None, "True", "False") else f"{shown}{'=' if ' ' in shown else ' '}{value}"
 
     return _ARGUMENT.sub(option, text)
 
 
-def what_next(number: int | None, again: str = "give the same command again") -> str:
-    """What to do next where the operating system refuses.
+AGAIN = "give the same command again"
 
-    Args:
-        number: the error's ``errno``.
-        again: what goes on, once there is room on a disk or the disk is back.
-    """
+
+def what_next(number: int | None, again: str = AGAIN) -> str:
+    """Return what to do next where the operating system refuses: its ``errno``; ``again``, once the disk is well."""
     return _BY_ERRNO.get(number or 0, _OTHERWISE).format(again=again)
 
 

@@ -1,72 +1,94 @@
-"""Files that appear under their name complete or not at all: a temporary file beside them, fsync, rename, fsync.
+"""Files that survive a kill, a full disk and a power cut: whole or absent, appended to line by line, one writer each.
 
-One run at a time writes an output: a lock file beside it that says who holds it.
-
-The lock is the kernel's (``flock``), so that of a killed run is gone with it, whatever its file says. Where a file
-system has no such locks, the file's text decides: process and host.
+write_atomic, write_file   a file that appears under its name when it is complete
+AppendLog                  a file that grows by whole lines
+locked                     one process at a time writes an output
+os_errors_as               what the operating system refuses, as an error of this project
 """
 
-import contextlib
 import errno
 import fcntl
+import glob
 import json
 import os
 import secrets
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vadis.errors import OutputLockedError
+from vadis.errors import AGAIN, OutputLockedError, UsageError, VadisError, what_next
 from vadis.parsing import parse_json
 from vadis.results import printable
 
-STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit set by `ulimit -f`
 DISK_ERRORS = (*FULL_DISK, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EACCES)
 """By which a file that is being written tells of its disk, whatever is written into it."""
 
 
-@contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new, empty, uniquely named file in the folder of ``path``, which is made if need be.
+@contextmanager
+def os_errors_as(kind: type[VadisError], what: str, again: str = AGAIN) -> Iterator[None]:
+    """Turn an ``OSError`` of this block into ``kind``: ``what``, a colon and errno's own words, and what to do next.
 
-    The body writes, and calls ``replace(path)`` on the temporary path when the content is right. Afterwards the
-    folder is flushed to the disk, and a temporary file that was not renamed is removed. Its mode is 0666 & ~umask.
+    A full disk is no wrong use: for a ``UsageError`` it gives a ``VadisError``. A reader that has left passes through.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno in FULL_DISK and issubclass(kind, UsageError):
+            kind = VadisError
+        raise kind(f"{what}: {error.strerror or error}", what_next(error.errno, again)) from error
+
+
+STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
+
+
+@contextmanager
+def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
+
+    Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files itself or
+    renames another onto it. Its mode is 0666 & ~umask.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        place: says at the end of the block where the file goes instead; None: nowhere.
 
     Raises:
-        OSError: if the folder or file cannot be made or written.
+        OSError: the file cannot be made, written or renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                leftover.unlink()
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        with os.fdopen(descriptor, "r+b") as stream:
-            yield temporary, stream
-        sync_folder(path.parent)
+        with temporary.open("x+b") as file:  # exclusive: follows no link
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target := path if place is None else place():
+            temporary.replace(target)
+            sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what killed processes left of earlier tries at ``path``."""
-    for leftover in path.parent.glob(f"{_literal(path.name)}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-                leftover.unlink()
-
-
-def _literal(name: str) -> str:
-    """``name`` as a pattern that matches only itself."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write ``content``, text in UTF-8, as ``write_atomic`` does."""
+    with write_atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` outlast a power cut, where the file system lets folders be flushed."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -74,90 +96,205 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_MOST_BYTES = 4096  # of a lock file
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of ``content``: in one call, unless the disk takes only a part of it."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
+
+
+class AppendLog:
+    """A file that grows by whole lines, each of them on the disk at most ``sync_seconds`` after it was appended.
+
+    A line is written whole or not at all. What a killed process left behind the last whole line is cut off before the
+    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing.
+
+    Args:
+        path: is made if need be; the file itself is held, whatever links lead to it.
+        sync_seconds: may pass between a line and its flush, which a thread does.
+        again: what to do once a full disk has room again, for the hint.
+
+    Raises:
+        VadisError: from every method, where the disk refuses.
+    """
+
+    def __init__(self, path: Path, sync_seconds: float = SYNC_SECONDS, again: str = AGAIN) -> None:
+        self.path, self.shown = Path(os.path.realpath(path)), printable(str(path))
+        self._sync_seconds, self._again = sync_seconds, again
+        with self._errors():
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self.end = self._end_of_last_line()
+            """Where the next line goes; set to 0, it replaces everything."""
+        self._timer: threading.Timer | None = None  # of what was written and is not yet on the disk
+        self._failure: OSError | None = None  # of a flush
+        self._lock = threading.Lock()  # of both
+
+    def __enter__(self) -> "AppendLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def append(self, line: bytes) -> None:
+        """Write one line, which ends with a line break; raises also where the file was removed or replaced."""
+        with self._errors():
+            if not _is_at(self._descriptor, self.path):
+                message = f"{self.shown} was removed or replaced while it was being written"
+                raise VadisError(message, hint="see that nothing else does that, and give the same command again")
+            if os.fstat(self._descriptor).st_size != self.end:
+                os.ftruncate(self._descriptor, self.end)
+            try:
+                write_all(self._descriptor, line)
+            except BaseException:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, self.end)
+                raise
+            self.end += len(line)
+            with self._lock:
+                if self._failure is not None:
+                    raise self._failure
+                if self._timer is None:
+                    self._timer = threading.Timer(self._sync_seconds, self._flush_in_time)
+                    self._timer.daemon = True
+                    self._timer.start()
+
+    def sync(self) -> None:
+        """Flush now, and wait for a flush that is going on; raises what any flush has met."""
+        with self._errors(), self._lock:
+            self._flush()
+            if self._failure is not None:
+                raise self._failure
+
+    def close(self) -> None:
+        """Flush and close."""
+        try:
+            self.sync()
+        finally:
+            if os.fstat(self._descriptor).st_size == 0:
+                self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+
+    def _errors(self) -> Any:
+        return os_errors_as(VadisError, f"cannot write to {self.shown}", self._again)
+
+    def _end_of_last_line(self) -> int:
+        end = os.fstat(self._descriptor).st_size
+        while end:
+            start = max(0, end - 65536)
+            if at := os.pread(self._descriptor, end - start, start).rfind(b"\n") + 1:
+                return start + at
+            end = start
+        return 0
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                self._failure = error
+
+    def _flush_in_time(self) -> None:
+        with self._lock:
+            self._flush()
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
+_MAX_LOCK_BYTES = 4096
+_POLL_SECONDS = 0.2
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Hold the lock of ``output`` in this block.
+def locked(
+    output: Path, task: str | None = None, *, wait_seconds: float = 0.0, on_wait: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock of ``output`` in this block: a file beside it, ``output.lock``, that says who holds it.
+
+    The lock is the kernel's (``flock``), so that of a killed process is gone with it, whatever its file says. Where a
+    file system has no such locks, the file's text decides: process and host.
+
+    Args:
+        output: what is written.
+        task: what whoever holds it does, for the error's message: "writes FILE".
+        wait_seconds: to wait for whoever holds it.
+        on_wait: called once before waiting.
 
     Raises:
-        OutputLockedError: another run holds it.
-        OSError: the lock file cannot be written.
+        OutputLockedError: another process holds it.
+        VadisError: the lock file cannot be written.
     """
-    place = output.with_name(f"{output.name}.lock")
-    descriptor = _taken(place, output)
+    place, shown = output.with_name(f"{output.name}.lock"), printable(str(output))
+    with os_errors_as(VadisError, f"cannot write to {shown}"):
+        descriptor = _acquire(place, task or f"writes {shown}", time.monotonic() + wait_seconds, on_wait)
     try:
-        _sign(descriptor)
         yield
     finally:
         place.unlink(missing_ok=True)  # before it is let go: whoever waits looks again whether it is still the same
         os.close(descriptor)
 
 
-def _taken(place: Path, output: Path) -> int:
-    """The open lock file, held; of one that was removed while we took it, the next."""
+def _acquire(place: Path, task: str, deadline: float, on_wait: Callable[[], None] | None) -> int:
+    """Open, lock and sign the lock file, and return its descriptor."""
     while True:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _take(descriptor, place, output)
-            if _is_still(descriptor, place):
+        with ExitStack() as stack:
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            stack.callback(os.close, descriptor)
+            refusal = _refusal(descriptor, place, task)
+            if refusal is None and _is_at(descriptor, place):  # else it was removed while we took it: take the next
+                since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+                signature = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, signature.encode() + b"\n", 0)
+                stack.pop_all()
                 return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        if refusal is not None:
+            if time.monotonic() >= deadline:
+                raise refusal
+            if on_wait is not None:
+                on_wait()
+                on_wait = None
+            time.sleep(_POLL_SECONDS)
 
 
-def _take(descriptor: int, place: Path, output: Path) -> None:
+def _refusal(descriptor: int, place: Path, task: str) -> OutputLockedError | None:
+    """Lock the open file; return what there is to say where another process holds it."""
+    hint = "wait for it, or choose another output"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
     except OSError as error:
-        is_without_locks = error.errno in _NO_LOCKS
-        if not is_without_locks and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        holder = _holder(descriptor)
-        if is_without_locks and not _may_live(holder):
-            return
-        hint = "wait for it, or choose another output"
-        if is_without_locks:
+        if error.errno in _NO_LOCKS:
             hint = f"if that run is over, remove {printable(str(place))}"
-        raise OutputLockedError(
-            f"another vadis ({_described(holder)}) writes {printable(str(output))}", hint=hint
-        ) from error
-
-
-def _is_still(descriptor: int, place: Path) -> bool:
+        elif error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        may_be_stale = error.errno in _NO_LOCKS
     try:
-        return os.path.samestat(os.fstat(descriptor), place.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _sign(descriptor: int) -> None:
-    signature = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(signature).encode() + b"\n", 0)
-
-
-def _holder(descriptor: int) -> dict[str, Any]:
-    """What a lock file says; nothing where its run was killed before it could sign."""
-    try:
-        signature = parse_json(os.pread(descriptor, _MOST_BYTES, 0))
+        holder = parse_json(os.pread(descriptor, _MAX_LOCK_BYTES, 0))
     except ValueError:
-        return {}
-    return signature if isinstance(signature, dict) else {}
-
-
-def _described(holder: dict[str, Any]) -> str:
-    if not holder:
-        return "just begun"
-    return printable(f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}")
+        holder = None
+    if not isinstance(holder, dict):  # its process was killed before it could sign
+        holder = {}
+    if may_be_stale and not _may_live(holder):
+        return None
+    who = (
+        f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "just begun"
+    )
+    return OutputLockedError(f"another vadis ({printable(who)}) {task}", hint)
 
 
 def _may_live(holder: dict[str, Any]) -> bool:
-    """Whether the run that signed may still go on; of another host that cannot be known."""
+    """Return whether the process that signed may still go on; of another host that cannot be known."""
     if holder.get("host") != socket.gethostname():
         return bool(holder)
     try:

@@ -1,13 +1,7 @@
-"""What results look like on disk: FORMATS, one small function per output format.
+"""Results as text: FORMATS, one small function per output format.
 
 Each function takes results one after another and yields the text of the document piece by piece, so that a run of
 thousands of videos is written as it goes. When the results end early the document still ends well-formed.
-
-    jsonl   every record of the schema, one line each; the format that loses nothing
-    json    the same records as one array
-    csv     a row per segment and label, for spreadsheets
-    srt     subtitles: the leading label over time, one video per document
-    vtt     the same for the web (WebVTT)
 
 The table for people belongs to the command line, which knows the terminal (``vadis.cli.timeline``).
 """
@@ -76,32 +70,49 @@ def csv(results: Iterable[VideoResult]) -> Iterator[str]:
     """
     yield _csv_line(CSV_COLUMNS)
     for result in results:
-        error = f"{result.error_code}: {result.error_message}" if result.error_code else ""
+        path, error = _cell(result.path), f"{result.error_code}: {result.error_message}" if result.error_code else ""
         rows = [(segment, rank, label) for segment in result.segments for rank, label in enumerate(segment.labels, 1)]
         for segment, rank, label in rows:
-            times = (f"{segment.start:.3f}", f"{segment.end:.3f}")
-            yield _csv_line(
-                (_cell(result.path), *times, rank, _cell(label.label), f"{label.score:.6f}", result.status, "")
-            )
+            times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
+            yield _csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
         if not rows:
-            yield _csv_line((_cell(result.path), "", "", "", "", "", result.status, _cell(error)))
+            yield _csv_line((path, "", "", "", "", "", result.status, _cell(error)))
+
+
+def _csv_line(cells: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv_lines.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
 
 
 def srt(results: Iterable[VideoResult]) -> Iterator[str]:
     """SubRip: numbered cues, neighbours with the same leading label merged; a failed video has none."""
     for result in results:
-        for number, stretch in enumerate(stretches(result.segments), 1):
-            times = f"{_clock(stretch.start, ',')} --> {_clock(stretch.end, ',')}"
-            yield f"{number}\n{times}\n{_cue_text(stretch)}\n\n"
+        for number, (times, text) in enumerate(_cues(result), 1):
+            yield f"{number}\n{times.replace('.', ',')}\n{text}\n\n"
 
 
 def vtt(results: Iterable[VideoResult]) -> Iterator[str]:
     """WebVTT: the cues of ``srt``, with the three characters escaped that mean markup there."""
     yield "WEBVTT\n\n"
     for result in results:
-        for stretch in stretches(result.segments):
-            times = f"{_clock(stretch.start, '.')} --> {_clock(stretch.end, '.')}"
-            yield f"{times}\n{escape(_cue_text(stretch), quote=False)}\n\n"
+        for times, text in _cues(result):
+            yield f"{times}\n{escape(text, quote=False)}\n\n"
+
+
+def _cues(result: VideoResult) -> Iterator[tuple[str, str]]:
+    for stretch in stretches(result.segments):
+        text = f"{visible(stretch.label)} ({percent(stretch.score)}%)"
+        yield f"{_clock(stretch.start)} --> {_clock(stretch.end)}", text
+
+
+def _clock(seconds: float) -> str:
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
+
+
+def _cell(text: str) -> str:
+    return ("'" if text.startswith(_FORMULA_STARTS) else "") + visible(text)
 
 
 FORMATS: dict[str, Format] = {
@@ -115,22 +126,24 @@ FORMATS: dict[str, Format] = {
 
 
 def stretches(segments: Iterable[Segment]) -> list[Stretch]:
-    """Segments merged where neighbours have the same leading label; segments without a label are left out."""
+    """Return segments merged where neighbours have the same leading label, without those that have none."""
     merged: list[Stretch] = []
     for segment in segments:
         if not segment.labels:
             continue
-        best = segment.labels[0]
+        best, end = segment.labels[0], segment.end
         last = merged[-1] if merged else None
         if last and last.label == best.label and abs(last.end - segment.start) < _SAME_TIME_SECONDS:
-            merged[-1] = _joined(last, segment.end, best.score)
+            before, after = last.end - last.start, end - last.end
+            mean = (last.score * before + best.score * after) / (before + after)
+            merged[-1] = replace(last, end=end, score=mean)
         else:
-            merged.append(Stretch(segment.start, segment.end, best.label, best.score))
+            merged.append(Stretch(segment.start, end, best.label, best.score))
     return merged
 
 
 def above(result: VideoResult, threshold: float) -> VideoResult:
-    """``result`` without the labels whose score is below ``threshold``; its segments stay, even when empty."""
+    """Return ``result`` without the labels whose score is below ``threshold``; its segments stay, even when empty."""
 
     def kept(labels: tuple[Label, ...]) -> tuple[Label, ...]:
         return tuple(label for label in labels if label.score >= threshold)
@@ -140,47 +153,19 @@ def above(result: VideoResult, threshold: float) -> VideoResult:
 
 
 def visible(text: str) -> str:
-    """``text`` as it may be shown: what a terminal would obey or hide is written as an escape (``\\n``, ``\\x1b``).
+    """Return ``text`` as it may be shown: what a terminal would obey or hide becomes an escape (``\\n``, ``\\x1b``).
 
     That is C0, DEL and C1 controls, line separators, bidirectional and zero-width characters, and bytes that are not
     UTF-8. A name of 200 bytes can otherwise clear the screen, set its title or show itself backwards.
     """
-    return "".join(_visible_char(char) for char in printable(text))
-
-
-def _visible_char(char: str) -> str:
-    if char.isprintable() or unicodedata.category(char) == "Zs":  # spaces of other scripts are harmless
-        return char
-    return char.encode("unicode_escape").decode("ascii")
+    return "".join(
+        char
+        if char.isprintable() or unicodedata.category(char) == "Zs"  # spaces of other scripts are harmless
+        else char.encode("unicode_escape").decode("ascii")
+        for char in printable(text)
+    )
 
 
 def percent(score: float) -> str:
     """Return a score as a whole percentage without its sign; what rounds to none is "<1", for no score is zero."""
     return "<1" if 0 < score < 0.005 else f"{100 * score:.0f}"
-
-
-def _joined(last: Stretch, end: float, score: float) -> Stretch:
-    before, after = last.end - last.start, end - last.end
-    mean = (last.score * before + score * after) / (before + after)
-    return replace(last, end=end, score=mean)
-
-
-def _cue_text(stretch: Stretch) -> str:
-    return f"{visible(stretch.label)} ({percent(stretch.score)}%)"
-
-
-def _clock(seconds: float, decimal_mark: str) -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, milliseconds = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{decimal_mark}{milliseconds % 1000:03}"
-
-
-def _csv_line(cells: Iterable[object]) -> str:
-    line = io.StringIO()
-    csv_lines.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
-
-
-def _cell(text: str) -> str:
-    guard = "'" if text.startswith(_FORMULA_STARTS) else ""
-    return guard + visible(text)

@@ -10,6 +10,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any, TextIO
 
@@ -23,37 +25,27 @@ MAX_DEPTH = 64
 
 
 def parse_json(content: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
-    """Return the value of a JSON text.
+    """Return the value of a JSON text, given as text or its bytes in UTF-8.
 
-    Args:
-        content: the text, or its bytes in UTF-8.
-        parse_constant: what is called for NaN and the infinities, which JSON does not have; by default they are taken.
+    ``parse_constant`` is called for NaN and the infinities, which JSON does not have; by default they are taken.
 
     Raises:
         ValueError: where it is no JSON, or nested more than ``MAX_DEPTH`` deep.
     """
     opening = content.count("[") + content.count("{") if isinstance(content, str) else sum(map(content.count, b"[{"))
-    if opening <= MAX_DEPTH:  # most texts: those need no look at every value
-        return json.loads(content, parse_constant=parse_constant)
-    return _limited(lambda: json.loads(content, parse_constant=parse_constant))
+    parse = partial(json.loads, content, parse_constant=parse_constant)
+    return parse() if opening <= MAX_DEPTH else _limited(parse)  # most texts need no look at every value
 
 
 def parse_toml(content: str) -> dict[str, Any]:
-    """Return the table of a TOML text.
-
-    Raises:
-        ValueError: where it is no TOML, or nested more than ``MAX_DEPTH`` deep.
-    """
-    table: dict[str, Any] = _limited(lambda: tomllib.loads(content))
+    """Return the table of a TOML text; raise ValueError as ``parse_json`` does."""
+    table: dict[str, Any] = _limited(partial(tomllib.loads, content))
     return table
 
 
 def _limited(parse: Callable[[], Any]) -> Any:
-    try:
+    with suppress(RecursionError):
         value = parse()
-    except RecursionError:
-        value = None
-    else:
         if not is_too_deep(value):
             return value
     raise ValueError(f"nested more than {MAX_DEPTH} deep")
@@ -78,7 +70,8 @@ _MARKS = (  # byte order marks; that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_CONTROLS = bytes({*range(32), 127} - set(b"\t\n\v\f\r\x1b"))  # in no text
+_BY_ZEROS = {"000x": "utf-32-be", "x000": "utf-32-le", "0x": "utf-16-be", "x0": "utf-16-le"}  # x: any other byte
+_CONTROLS = frozenset(map(chr, {*range(32), 127} - set(b"\t\n\v\f\r\x1b")))  # in no text
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
@@ -89,16 +82,8 @@ def encoding_of(head: bytes) -> tuple[str, int]:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding, len(mark)
-    zeros = tuple(byte == 0 for byte in head[:4])
-    if len(zeros) == 4 and zeros[:3] == (True, True, True) and not zeros[3]:
-        return "utf-32-be", 0
-    if len(zeros) == 4 and not zeros[0] and zeros[1:] == (True, True, True):
-        return "utf-32-le", 0
-    if zeros[:2] == (True, False):
-        return "utf-16-be", 0
-    if zeros[:2] == (False, True):
-        return "utf-16-le", 0
-    return "utf-8", 0
+    zeros = "".join("0" if byte == 0 else "x" for byte in head[:4])
+    return _BY_ZEROS.get(zeros) or _BY_ZEROS.get(zeros[:2], "utf-8"), 0
 
 
 def decode(content: bytes) -> str:
@@ -120,11 +105,8 @@ def open_text(path: str | os.PathLike[str]) -> TextIO:
 def is_text(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` is text: in any encoding of ASCII's letters, UTF-16 or UTF-32."""
     encoding, start = encoding_of(head)
-    if encoding == "utf-8":
-        return not any(byte in _CONTROLS for byte in head)
-    decoder = codecs.getincrementaldecoder(encoding)()  # the last character may be cut
+    decoder = codecs.getincrementaldecoder("latin-1" if encoding == "utf-8" else encoding)()  # the last may be cut
     try:
-        text = decoder.decode(head[start:])
+        return not any(character in _CONTROLS for character in decoder.decode(head[start:]))
     except UnicodeDecodeError:
         return False
-    return not any(character in text for character in _CONTROLS.decode("ascii"))

@@ -1,4 +1,4 @@
-"""Clips → what a network eats: cropped, mirrored and scaled, per stream.
+"""Clips → the input of a network: cropped, mirrored and scaled, per stream.
 
 The published preprocessing (google-deepmind/kinetics-i3d, README; paper, section 2.5): the frames come with their
 short side at 256 px; the network sees the 224×224 centre of them, RGB scaled to [-1, 1], flow truncated to ±20 px and
@@ -62,11 +62,7 @@ STREAMS: dict[str, Stream] = {
 
 
 def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
-    """The ``size``×``size`` centre of every frame of ``stream``, as a copy, so that the whole frames can be freed.
-
-    Raises:
-        ValueError: where a frame is smaller than that.
-    """
+    """Return the ``size``×``size`` centre of every frame, as a copy, so that the whole frames can be freed."""
     cut = [slice(None)] * array.ndim
     for axis in STREAMS[stream].spatial_axes:
         start = (array.shape[axis] - size) // 2
@@ -77,7 +73,7 @@ def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
 
 
 def shrinking(short_side: int) -> int:
-    """By how much frames with their short side at 256 px must shrink to have it at ``short_side``, a divisor of 256."""
+    """Return by how much frames of a 256 px short side must shrink to have ``short_side``, a divisor of 256."""
     return SHORT_SIDE // short_side
 
 
@@ -87,6 +83,6 @@ def shrunk(x: Tensor, factor: int) -> Tensor:
 
 
 def network_input(array: Array, stream: str, *, flip: bool = False, shrink: int = 1) -> Tensor:
-    """A cropped clip as its network eats it: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
+    """Return a cropped clip as a network input: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
     x = shrunk(STREAMS[stream].to_input(array), shrink)
     return torch.cat([x, STREAMS[stream].mirror(x)]) if flip else x

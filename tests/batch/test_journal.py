@@ -1,13 +1,10 @@
 """The journal: what is written stays, what is torn is done again, and nothing foreign is touched."""
 
-import errno
 import json
 import os
 import random
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -68,10 +65,10 @@ def test_an_input_is_known_by_path_size_and_time_of_change(tmp_path):
     path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
-        assert journal.entry("a.mp4", (4, "1700000000.000000001")) is None
-        assert journal.entry("a.mp4", (3, "1700000000.000000002")) is None
-        assert journal.entry("b.mp4", (3, "1700000000.000000001")) is None
+        assert journal.entries.matching("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        assert journal.entries.matching("a.mp4", (4, "1700000000.000000001")) is None
+        assert journal.entries.matching("a.mp4", (3, "1700000000.000000002")) is None
+        assert journal.entries.matching("b.mp4", (3, "1700000000.000000001")) is None
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
@@ -92,7 +89,9 @@ def test_a_cut_at_any_byte_costs_at_most_the_record_it_hits(tmp_path):
         with open_journal(path) as journal:
             assert not journal.is_foreign
             journal.begin(SETTINGS, VERSIONS, overwrite=False)
-            kept = [number for number in range(3) if journal.entry(f"{number}.mp4", (3, "1700000000.000000001"))]
+            kept = [
+                number for number in range(3) if journal.entries.matching(f"{number}.mp4", (3, "1700000000.000000001"))
+            ]
             assert len(kept) == max(0, whole[:cut].count(b"\n") - 1)
             for number in range(len(kept), 3):
                 journal.append(stamped(f"{number}.mp4"))
@@ -107,7 +106,7 @@ def test_lines_that_a_power_cut_left_as_zeros_are_done_again(tmp_path):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         assert journal.num_damaged == 1
-        assert journal.entry("1.mp4", (3, "1700000000.000000001")) is None
+        assert journal.entries.matching("1.mp4", (3, "1700000000.000000001")) is None
         journal.append(stamped("1.mp4"))
         journal.finish()
     assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(whole)
@@ -131,7 +130,7 @@ def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
     path.write_bytes(content[:-2] + b', "more": ' + fault + b"}\n")
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        assert journal.entry("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        assert journal.entries.matching("a.mp4", (3, "1700000000.000000001")).status == "ok"
         with pytest.raises(UsageError, match=containing("out.jsonl")):
             list(journal.results({"a.mp4"}))
 
@@ -167,81 +166,6 @@ def test_a_results_file_that_was_removed_ends_the_run(tmp_path):
         path.unlink()
         with pytest.raises(VadisError, match=containing("out.jsonl")):
             journal.append(stamped("a.mp4"))
-
-
-def test_what_a_full_disk_took_of_a_record_is_cut_off(tmp_path, monkeypatch):
-    path, write = written(tmp_path / "out.jsonl", stamped("a.mp4")), os.write
-    whole, calls = path.read_bytes(), []
-
-    def full(descriptor, data):
-        calls.append(len(data))
-        if len(calls) > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, bytes(data[: len(data) // 2]))
-
-    with open_journal(path) as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        monkeypatch.setattr(journal_module.os, "write", full)
-        with pytest.raises(VadisError, match=containing("out.jsonl")):
-            journal.append(stamped("b.mp4"))
-        monkeypatch.undo()
-        assert path.read_bytes() == whole
-        journal.append(stamped("b.mp4"))
-    assert len(lines(path)) == 3
-
-
-def test_every_record_is_on_the_disk_a_second_later_at_most(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.05)
-    monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
-    with open_journal(tmp_path / "out.jsonl") as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        for name in ("a.mp4", "b.mp4"):
-            journal.append(stamped(name))
-            size, deadline = (tmp_path / "out.jsonl").stat().st_size, time.monotonic() + 10
-            while size not in synced and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert size in synced
-
-
-def test_a_disk_that_fails_to_flush_is_told_with_the_next_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.01)
-    with pytest.raises(VadisError, match="Input/output error"), open_journal(tmp_path / "out.jsonl") as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        monkeypatch.setattr(journal_module.os, "fsync", lambda descriptor: fail_to_flush())
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            journal.append(stamped("a.mp4"))
-            time.sleep(0.02)
-
-
-def test_a_flush_that_fails_while_the_journal_is_closed_is_told(tmp_path, monkeypatch):
-    """The timer's flush has begun, and its file is closed before the disk has answered."""
-    begun, answer = threading.Event(), threading.Event()
-
-    def fsync(descriptor):
-        begun.set()
-        answer.wait(10)
-        fail_to_flush()
-
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0.01)
-    with pytest.raises(VadisError, match="Input/output error"), open_journal(tmp_path / "out.jsonl") as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        monkeypatch.setattr(journal_module.os, "fsync", fsync)
-        journal.append(stamped("a.mp4"))
-        assert begun.wait(10)
-        threading.Timer(0.1, answer.set).start()
-
-
-def test_a_flush_that_ends_while_the_journal_is_closed_is_no_bug(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "SYNC_SECONDS", 0)
-    for _ in range(200):
-        with open_journal(tmp_path / "out.jsonl") as journal:
-            journal.begin(SETTINGS, VERSIONS, overwrite=True)
-
-
-def fail_to_flush():
-    raise OSError(errno.EIO, "Input/output error")
 
 
 HOLDER = """

@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 from vadis.flow import to_gray, tvl1
-from vadis.flow.store import decoded, encoded
+from vadis.flow.store import dequantize, quantize
 from vadis.video.reader import open_video
 
 WINDOW = 64
@@ -159,7 +159,7 @@ def measure(candidate: Candidate, flows: list[np.ndarray], num_windows: int, fol
     num_bytes = num_frames = write_seconds = read_seconds = window_seconds = windows_read = 0.0
     errors = []
     for i, flow in enumerate(flows):
-        path, codes = folder / f"{i}{candidate.extension}", encoded(flow)
+        path, codes = folder / f"{i}{candidate.extension}", quantize(flow)
         began = time.perf_counter()
         write(path, codes, candidate)
         write_seconds += time.perf_counter() - began
@@ -167,7 +167,7 @@ def measure(candidate: Candidate, flows: list[np.ndarray], num_windows: int, fol
         back = read(path, 0, len(flow))
         read_seconds += time.perf_counter() - began
         assert back.shape == codes.shape, (back.shape, codes.shape)
-        errors.append(np.abs(decoded(back).reshape(flow.shape) - flow.clip(-20, 20)).ravel()[::7])
+        errors.append(np.abs(dequantize(back).reshape(flow.shape) - flow.clip(-20, 20)).ravel()[::7])
         num_bytes, num_frames = num_bytes + path.stat().st_size, num_frames + len(flow)
         starts = rng.integers(0, len(flow) - WINDOW + 1, num_windows // len(flows))
         began = time.perf_counter()

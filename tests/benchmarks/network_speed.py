@@ -22,9 +22,9 @@ from tests.benchmarks.machine import Options
 from tests.benchmarks.network_peers import peers
 from tests.benchmarks.plain_network import plainly_written
 from vadis.device import cpu_count
+from vadis.models.cpu_kernels import DirectConv3d
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import CHANNELS_LAST, FoldedI3D
-from vadis.models.winograd import DirectConvolution
 
 
 def seconds_in_turn(calls: list[Callable[[], object]], repeats: int) -> list[list[float]]:
@@ -56,9 +56,9 @@ def convolution_flops(network: I3D, x: torch.Tensor) -> int:
 
 
 def large_convolution() -> tuple[Callable[[], object], float]:
-    """A 3×3×3 convolution of 16 frames of 28×28, 192 → 192 channels, without minimal filtering; and its FLOPs."""
+    """A 3×3×3 convolution of 16 frames of 28×28, 192 → 192 channels, without Winograd; and its FLOPs."""
     x = torch.rand(1, 192, 16, 28, 28).contiguous(memory_format=CHANNELS_LAST)
-    convolve = DirectConvolution(torch.rand(192, 192, 3, 3, 3), torch.zeros(192), (1, 1, 1), "relu")
+    convolve = DirectConv3d(torch.rand(192, 192, 3, 3, 3), torch.zeros(192), (1, 1, 1), "relu")
     return lambda: convolve(x, (1, 1, 1)), 2 * x.numel() * 192 * 27
 
 

@@ -25,8 +25,8 @@ import numpy as np
 from tests.benchmarks.machine import Options
 from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
-from vadis.flow.pyramid import level_shapes
-from vadis.flow.simd import LANES, fused, spread, total
+from vadis.flow.filters import level_shapes
+from vadis.flow.simd import LANES, broadcast, fma, reduce_add
 from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 HEIGHT, WIDTH = 256, 340
@@ -86,13 +86,13 @@ def iterated_pixels(frames: np.ndarray) -> float:
 @numba.njit
 def _multiply_adds(rounds: int) -> float:
     """``rounds`` times eight independent vectors through a multiply-add."""
-    factor = spread(np.float32(0.999))
+    factor = broadcast(np.float32(0.999))
     a, b, c, d = factor, factor, factor, factor
     e, f, g, h = factor, factor, factor, factor
     for _ in range(rounds):
-        a, b, c, d = fused(a, factor, a), fused(b, factor, b), fused(c, factor, c), fused(d, factor, d)
-        e, f, g, h = fused(e, factor, e), fused(f, factor, f), fused(g, factor, g), fused(h, factor, h)
-    return total(a + b + c + d + e + f + g + h)
+        a, b, c, d = fma(a, factor, a), fma(b, factor, b), fma(c, factor, c), fma(d, factor, d)
+        e, f, g, h = fma(e, factor, e), fma(f, factor, f), fma(g, factor, g), fma(h, factor, h)
+    return reduce_add(a + b + c + d + e + f + g + h)
 
 
 def best_seconds(work: object, times: int = 7) -> float:

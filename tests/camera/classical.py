@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vadis.inference.classify import Sliding, classify
+from vadis.inference.classify import classify
 from vadis.models import Model
 from vadis.video.encoder import load_opencv
 from vadis.video.reader import open_video
@@ -115,7 +115,7 @@ def windows(path: str) -> Iterator[Window]:
 
 def said_by(model: Model, path: str) -> dict[int, tuple[str, float]]:
     """What a model says of each window, with its probability, by the window's first frame."""
-    result = classify(path, model, sliding=Sliding(WINDOW / 25, WINDOW), top_k=1)
+    result = classify(path, model, segment=WINDOW / 25, window=WINDOW, top_k=1)
     return {
         round(segment.start * 25): (segment.labels[0].label, segment.labels[0].score)
         for segment in result.segments

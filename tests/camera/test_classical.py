@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.camera.classical import WINDOW, compare, label_of, windows
-from vadis.datasets.camera import CLASSES
-from vadis.datasets.camera.writing import video_path, write_one
+from vadis.datasets.camera import CLASSES, video_path
+from vadis.datasets.camera import write_video as write_camera_video
 
 pytestmark = pytest.mark.usefixtures("cv2")
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("cv2")
 def test_where_it_is_sure_it_says_what_the_videos_were_made_for(tmp_path: Path, capsys) -> None:
     works = [("train", label, number) for label in CLASSES for number in range(1)]
     for work in works:
-        write_one(tmp_path, 0, work)
+        write_camera_video(tmp_path, 0, work)
     paths = [str(video_path(tmp_path, work)) for work in works]
     counts = compare(paths, None, True, tmp_path / "frames")
     assert counts["windows"] >= len(works) and counts["sure"] > 0.6 * counts["windows"]

@@ -8,8 +8,7 @@ import pytest
 
 from tests.synthetic import Frames, write_video
 from vadis import classify
-from vadis.datasets.camera import CLASSES
-from vadis.datasets.camera.scenes import draw_scene
+from vadis.datasets.camera import CLASSES, draw_scene
 from vadis.models import Model
 from vadis.video.encoder import load_opencv
 from vadis.weights.catalog import SHIPPED
@@ -28,7 +27,7 @@ def model() -> Model:
 def film(seed: int, shift: tuple[float, float], growth: float = 0.0, turn: float = 0.0, length: int = LENGTH) -> Frames:
     """A still, seen by a camera that moves: px per frame, and growth and clockwise turn of the picture per frame."""
     cv2 = load_opencv()
-    still = draw_scene(np.random.default_rng(seed)).things[0].colours
+    still = draw_scene(np.random.default_rng(seed))[0].colours
     middle = np.array(still.shape[1::-1]) / 2
     frames = []
     for at in np.arange(length) - length / 2:

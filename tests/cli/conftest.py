@@ -59,7 +59,7 @@ class Road:
 
 @pytest.fixture
 def road(monkeypatch) -> Iterator[Road]:
-    """``classify_many`` answers by the names of the files (see tests/fake_road.py); models cost nothing."""
+    """``label_videos`` answers by the names of the files (see tests/fake_road.py); models cost nothing."""
     asked = Road([], {})
 
     def load_model(name, device="auto", **options):
@@ -69,11 +69,12 @@ def road(monkeypatch) -> Iterator[Road]:
             raise WeightsError("there is no network", hint="look here")
         return FakeModel()
 
-    def classify_many(paths, model, **options):
-        asked.calls.append("classify_many")
-        asked.options |= {"streams": model.card.streams, **options}
-        return labelled(paths, options["progress"])
+    def label_videos(paths, options, **more):
+        asked.calls.append("label_videos")
+        fields = {name: value for name, value in vars(options).items() if name != "model"}
+        asked.options |= {"streams": options.model.card.streams, **fields, **more}
+        return labelled(paths, options.progress)
 
     monkeypatch.setattr("vadis.weights.load.load_model", load_model)
-    monkeypatch.setattr("vadis.inference.classify.classify_many", classify_many)
+    monkeypatch.setattr("vadis.inference.classify.label_videos", label_videos)
     yield asked

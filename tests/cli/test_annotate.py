@@ -6,7 +6,6 @@ import pytest
 
 from tests.report.conftest import labelled, write_results
 from tests.synthetic import write_video
-from vadis.inference.classify import classify
 from vadis.results import VideoResult
 from vadis.video.reader import open_source
 
@@ -33,7 +32,9 @@ def test_labels_are_taken_from_results(run_vadis, video):
 
 
 def test_labels_are_found_by_the_model_otherwise(run_vadis, video, road, monkeypatch):
-    monkeypatch.setattr(classify, "classify", lambda path, model, **options: labelled(path, [("archery", 0.9)]))
+    monkeypatch.setattr(
+        "vadis.inference.classify.classify", lambda path, model, **options: labelled(path, [("archery", 0.9)])
+    )
     assert run_vadis("annotate", video, "-o", "seen.mp4", "--model", "mine").code == 0
     assert road.options["model"] == "mine"
 

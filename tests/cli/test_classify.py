@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import vadis
 from tests.fake_road import result
 from vadis.cli.classify import resolve_format
 from vadis.errors import advice
 from vadis.formats import FORMATS
-from vadis.inference.classify import classify
+from vadis.inference.predict import Sliding
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_options_reach_the_library(clips, road, run_vadis):
     asked = road.options
     assert (asked["model"], asked["device"], asked["offline"]) == ("x.safetensors", "cuda:1", True)
     assert (asked["streams"], asked["flip"], asked["top_k"]) == (("flow",), True, 3)
-    assert asked["sliding"] == classify.Sliding(0.32, 64, 32)
+    assert asked["sliding"] == Sliding(0.32, 64, 32)
 
 
 def test_offline_is_left_to_the_environment_unless_given(clips, road, run_vadis):
@@ -154,7 +155,7 @@ def test_defaults_are_those_of_the_library():
         None,
         None,
     )  # as the model's card says
-    library = inspect.signature(classify.classify).parameters
+    library = inspect.signature(vadis.classify).parameters
     assert (defaults["top_k"], defaults["flip"]) == (library["top_k"].default, library["flip"].default)
 
 
@@ -317,4 +318,4 @@ def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis,
 
 
 def test_the_fake_records_are_like_real_ones():
-    assert set(result("a.mp4").to_json()) == set(classify.VideoResult("a.mp4", "ok").to_json())
+    assert set(result("a.mp4").to_json()) == set(vadis.VideoResult("a.mp4", "ok").to_json())

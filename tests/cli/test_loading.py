@@ -13,10 +13,10 @@ from vadis.cli.loading import fetching
 
 LOADED = """
 import gc, sys
-from vadis.cli.loading import load_chosen
+from vadis.cli.loading import load_model
 from vadis.errors import UsageError
 try:
-    load_chosen(sys.argv[1], "both", "cpu", offline=True)
+    load_model(sys.argv[1], "both", "cpu", offline=True)
 except UsageError:
     print("none")
 print(gc.isenabled(), gc.get_freeze_count())

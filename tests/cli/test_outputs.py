@@ -97,7 +97,7 @@ def test_a_folder_without_permission_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     for check in (
         lambda: outputs.check_file(tmp_path / "a.csv", False),
-        lambda: outputs.make_folder(tmp_path),
+        lambda: outputs.new_folder(tmp_path).__enter__(),
     ):
         with pytest.raises(UsageError, match=containing(tmp_path)):
             check()

@@ -11,7 +11,7 @@ from tests.inference.test_ray import lines, model_file, needs_ray, videos_in
 from tests.matching import containing
 from tests.pages import ROOT, commands
 from vadis.batch.results_file import LastResults
-from vadis.inference.classify import classify_many
+from vadis.inference.classify import ClassifyOptions, label_videos
 from vadis.weights.load import load_model
 
 __all__ = ["model_file"]
@@ -26,7 +26,7 @@ def test_the_pages_commands_give_one_machines_records_byte_for_byte(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     videos_in(tmp_path / "archive", 3)
     paths = sorted(str(path) for path in Path("archive").iterdir())
-    here = lines(classify_many(paths, load_model(str(model_file), "cpu"), jobs=1, listed=True))
+    here = lines(label_videos(paths, ClassifyOptions(load_model(str(model_file), "cpu")), jobs=1, listed=True))
     command = (*shlex.split(classify.replace("--ray", "--ray local"))[1:], "--model", model_file)
     ended = run_vadis(*command)
     assert ended.code == 3, ended.err

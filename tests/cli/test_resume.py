@@ -26,11 +26,11 @@ def records(path):
 @pytest.fixture
 def asked(road, monkeypatch):
     """The paths that the faked road was asked to label, by run."""
-    from vadis.inference.classify import classify
+    from vadis.inference import classify
 
-    runs, labelled = [], classify.classify_many
+    runs, labelled = [], classify.label_videos
 
-    def classify_many(paths, model, **options):
+    def label_videos(paths, options, **more):
         runs.append([])
 
         def noted():
@@ -38,9 +38,9 @@ def asked(road, monkeypatch):
                 runs[-1].append(os.path.basename(path))  # noqa: PTH119
                 yield path
 
-        return labelled(noted(), model, **options)
+        return labelled(noted(), options, **more)
 
-    monkeypatch.setattr("vadis.inference.classify.classify_many", classify_many)
+    monkeypatch.setattr("vadis.inference.classify.label_videos", label_videos)
     return runs
 
 

@@ -17,7 +17,7 @@ from vadis.cli import terminal
 from vadis.cli.signals import Interrupted
 from vadis.errors import UsageError, VadisError, VideoError, WeightsError, advice
 from vadis.inference.predict import Sliding
-from vadis.models import MODELS
+from vadis.models import ModelCard
 from vadis.results import path_of
 from vadis.video.sources import find_videos
 
@@ -87,19 +87,19 @@ def test_a_table_and_colours_on_a_terminal_but_not_with_no_color(tmp_path, monke
 
 
 def test_messages_keep_their_lines_and_nothing_else(capsys):
-    terminal.complain("two\nlines \x1b[2J [red]x[/red] :smile: \u202e \udcff")
+    terminal.warn("two\nlines \x1b[2J [red]x[/red] :smile: \u202e \udcff")
     assert capsys.readouterr().err == "two\nlines \\x1b[2J [red]x[/red] :smile: \\u202e \\xff\n"
 
 
 def test_long_messages_are_not_broken(capsys):
-    terminal.complain("word " * 100)
+    terminal.warn("word " * 100)
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_what_to_do_next_is_said_once_for_each_kind_of_failure(capsys):
     terminal.settings.advised.clear()
     for path, code in (("a\x1b.mp4", "empty_file"), ("b.mp4", "empty_file"), ("c.mp4", "io_error"), ("d", "of_old")):
-        terminal.complain_of(path, code, "it fails")
+        terminal.warn_of(path, code, "it fails")
     empty, failing = (advice(code) for code in ("empty_file", "io_error"))
     assert capsys.readouterr().err.splitlines() == [
         *("a\\x1b.mp4: it fails", f"hint: {empty}", "b.mp4: it fails", "c.mp4: it fails", f"hint: {failing}"),
@@ -121,7 +121,7 @@ def test_what_to_do_next_is_said_once_for_each_kind_of_failure(capsys):
     ],
 )
 def test_every_ending_has_a_code_and_a_sentence(capsys, error, code):
-    assert terminal.explain(error) == code
+    assert terminal.report_error(error) == code
     said = capsys.readouterr().err
     assert said and "Traceback" not in said
     assert "hint: " in said or isinstance(error, Interrupted)
@@ -184,30 +184,33 @@ def test_a_closed_stdout_is_refused_where_it_is_wanted(tmp_path, closed):
 def test_memory_that_runs_out_anywhere_is_no_bug(capsys, error):
     before = resource.getrlimit(resource.RLIMIT_AS)
     limit = 1 << 46 if before[1] == resource.RLIM_INFINITY else before[1]
-    assert terminal.explain(error) == 1
+    assert terminal.report_error(error) == 1
     unlimited = capsys.readouterr().err
     assert "memory" in unlimited and "bug" not in unlimited
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
-        terminal.explain(error)
+        terminal.report_error(error)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert "ulimit -v" in capsys.readouterr().err
 
 
+CARD = ModelCard("m", "i3d", ("rgb",), ("a", "b"))
+
+
 def test_arguments_of_python_are_shown_as_options(capsys):
     """The library speaks of its arguments, which commands do not have."""
     calls = (
-        (lambda: Sliding(window=3).check(MODELS["i3d"]), "--window"),
-        (lambda: Sliding(segment_seconds=0.1).check(MODELS["i3d"]), "--segment"),
-        (lambda: Sliding(stride=3).check(MODELS["i3d"]), "--window 64 and --stride 16"),
+        (lambda: Sliding(window=3).check(CARD), "--window"),
+        (lambda: Sliding(segment_seconds=0.1).check(CARD), "--segment"),
+        (lambda: Sliding(stride=3).check(CARD), "--window 64 and --stride 16"),
         (lambda: find_videos([]), "--from-file"),
     )
     for call, option in calls:
         with pytest.raises(VadisError) as raised:
             call()
         assert "--" not in f"{raised.value.message} {raised.value.hint}"
-        terminal.fail(raised.value)
+        terminal.report_error(raised.value)
         shown = capsys.readouterr().err
         assert option in shown and "`" not in shown
 
@@ -225,16 +228,16 @@ def test_arguments_of_python_are_shown_as_options(capsys):
     ],
 )
 def test_arguments_that_are_flags_or_have_another_name(capsys, named, shown):
-    terminal.fail(VadisError("it cannot be", hint=named))
+    terminal.report_error(VadisError("it cannot be", hint=named))
     assert capsys.readouterr().err == f"error: it cannot be\nhint: {shown}\n"
 
 
 def test_commands_in_hints_are_shown_as_they_are(capsys):
-    terminal.fail(VadisError("it is not there", "`vadis weights download` fetches it"))
+    terminal.report_error(VadisError("it is not there", "`vadis weights download` fetches it"))
     assert "`vadis weights download`" in capsys.readouterr().err
 
 
 def test_other_errors_stay_bugs(capsys):
-    terminal.explain(RuntimeError("shape mismatch"))
-    terminal.explain(ImportError("cannot import name x"))
+    terminal.report_error(RuntimeError("shape mismatch"))
+    terminal.report_error(ImportError("cannot import name x"))
     assert capsys.readouterr().err.count("--debug") == 2

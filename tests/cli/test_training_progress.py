@@ -11,7 +11,7 @@ from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from vadis.cli import terminal
 from vadis.cli import training_progress as live
-from vadis.cli.training_progress import last_line, line, training_progress
+from vadis.cli.training_progress import Display, last_line, step_line, training_progress
 from vadis.training.log import MemoryShort, Resumed, Saved, StepDone, Validated
 
 
@@ -31,9 +31,9 @@ def clock(monkeypatch) -> list[float]:
 
 def drawn(width: int, *events) -> list[str]:
     """The lines on a terminal of this width, after ``events``."""
-    now = live._Now("rgb")
+    now = Display("rgb")
     for event in events:
-        now.take(event)
+        setattr(now, "validation" if isinstance(event, Validated) else "step", event)
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     console.print(now)
     return console.file.getvalue().splitlines()
@@ -41,7 +41,7 @@ def drawn(width: int, *events) -> list[str]:
 
 def test_a_step_in_one_line():
     said = "rgb step 1,234/5,000  loss 1.234  accuracy 56.7%  rate 0.001  12.3 clips/s  1:02:03 left"
-    assert line("rgb", step_done(1_234)) == said
+    assert step_line("rgb", step_done(1_234)) == said
 
 
 def test_two_lines_say_where_the_run_is():

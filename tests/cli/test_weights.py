@@ -1,4 +1,3 @@
-import hashlib
 import json
 import re
 
@@ -68,7 +67,7 @@ def test_path_is_where_the_model_lies_or_would_lie(cache):
 
 
 def test_verify_prints_the_checksum(in_cache):
-    assert vadis("verify").stdout == f"{hashlib.sha256(in_cache.read_bytes()).hexdigest()}  {NAME}\n"
+    assert vadis("verify").stdout == f"{load_model(in_cache, 'cpu').sha256}  {NAME}\n"
 
 
 def test_verify_without_models_has_nothing_to_do():
@@ -122,9 +121,9 @@ def test_help_of_every_command_fits_and_exits_0():
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A small model, as if it came with vadis, written by ``halve``."""
+    """A small model, as if it came with vadis, written by ``to-fp16``."""
     made, path = make_model(tmp_path / "made.safetensors", width=1 / 64, classes=3), tmp_path / "a-model.safetensors"
-    done = vadis("halve", made, "-o", path, "--threshold", "0.4", "--otherwise", "not clear")
+    done = vadis("to-fp16", made, "-o", path, "--threshold", "0.4", "--fallback-label", "not clear")
     assert done.stdout.strip() == str(path) and "SHA-256" in done.stderr
     assert path.stat().st_size < made.stat().st_size
     monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel("what it tells", path))
@@ -138,12 +137,12 @@ def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
     assert vadis("path", "a-model").stdout.strip() == str(shipped)
     card = load_model("a-model", "cpu").card
     assert (card.threshold, card.otherwise) == (0.4, "not clear")
-    assert vadis("verify", "a-model").stdout == f"{hashlib.sha256(shipped.read_bytes()).hexdigest()}  a-model\n"
+    assert vadis("verify", "a-model").stdout == f"{load_model(shipped, 'cpu').sha256}  a-model\n"
     for command in ("download", "remove"):
         with pytest.raises(UsageError, match="a-model"):
             vadis(command, "a-model")
     with pytest.raises(UsageError, match=containing(shipped)):
-        vadis("halve", shipped, "-o", shipped)
+        vadis("to-fp16", shipped, "-o", shipped)
 
 
 def test_a_model_that_came_damaged_is_told(shipped):

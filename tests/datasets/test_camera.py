@@ -9,12 +9,21 @@ import pytest
 
 from tests.matching import containing
 from vadis.datasets import find_dataset, make_dataset
-from vadis.datasets.camera import CLASSES, Amount, write_dataset
-from vadis.datasets.camera.filming import FEWEST_SECONDS, MOST_SECONDS, SHORTEST, render
-from vadis.datasets.camera.paths import RADIUS, draw_path
-from vadis.datasets.camera.paths import Path as CameraPath
-from vadis.datasets.camera.scenes import Scene, draw_scene
-from vadis.datasets.camera.writing import SHARES, video_path, write_one
+from vadis.datasets.camera import (
+    CLASSES,
+    FEWEST_SECONDS,
+    MOST_SECONDS,
+    RADIUS,
+    SHORTEST,
+    CameraPath,
+    draw_path,
+    draw_scene,
+    render,
+    video_path,
+    videos_of_splits,
+    write_dataset,
+    write_video,
+)
 from vadis.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cv2")
@@ -78,7 +87,7 @@ def test_the_picture_moves_against_the_camera(cv2: ModuleType, label: str) -> No
     for seed in range(4):
         random = np.random.default_rng(seed)
         path = draw_path(label, 1.6, random)
-        ground = Scene(draw_scene(random).things[:1])
+        ground = draw_scene(random)[:1]
         views = [render(ground, path, (320, 256), seconds) for seconds in (0.6, 0.64, 0.68)]
         assert min(views[0].shape[:2]) == SHORTEST
         moved = np.mean([seen(cv2, *pair) for pair in pairwise(views)], axis=0)
@@ -91,7 +100,7 @@ def test_a_video_follows_from_its_seed_and_name(tmp_path: Path) -> None:
     files = {}
     for root in "ab":
         for work in (("train", "pan left", 0), ("test", "pan left", 0), ("train", "pan left", 1)):
-            write_one(tmp_path / root, 7, work)
+            write_video(tmp_path / root, 7, work)
             files[root, work] = video_path(tmp_path / root, work).read_bytes()
     assert [files["a", work] == files["b", work] for root, work in files if root == "a"] == [True] * 3
     assert len(set(files.values())) == 3
@@ -103,19 +112,21 @@ def test_a_dataset_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert told[0] == (0, 30) and told[-1] == (30, 30)
     found = find_dataset(tmp_path / "v")
     assert found.classes == CLASSES
-    assert {split: len(examples) for split, examples in found.splits.items()} == dict.fromkeys(SHARES, 10)
+    assert {split: len(examples) for split, examples in found.splits.items()} == dict.fromkeys(
+        ("train", "val", "test"), 10
+    )
     lost = video_path(tmp_path / "v", ("val", "static", 0))
     before = lost.read_bytes()
     lost.unlink()
-    write_dataset(tmp_path / "v", Amount(3), processes=1)
+    write_dataset(tmp_path / "v", 3, 0, lambda done, total: None)
     assert lost.read_bytes() == before
     with pytest.raises(UsageError, match=containing(tmp_path / "v")):
-        write_dataset(tmp_path / "v", Amount(4))
+        write_dataset(tmp_path / "v", 4, 0, print)
 
 
 def test_what_cannot_be_made(tmp_path: Path) -> None:
-    assert [Amount(180).of(split) for split in SHARES] == [150, 10, 20]
+    assert videos_of_splits(180) == {"train": 150, "val": 10, "test": 20}
     with pytest.raises(UsageError, match=containing(2)):
-        Amount(2)
+        write_dataset(tmp_path, 2, 0, print)
     with pytest.raises(UsageError, match="'camera'"):
         make_dataset("camera", tmp_path, 3, 0, lambda done, total: None)

@@ -78,7 +78,7 @@ def test_shares_that_are_none(tree, share):
 
 def test_a_split_that_is_needed_and_not_there(tree):
     with pytest.raises(UsageError, match=containing("ucf101", "val", "train, test")):
-        find_dataset(tree(*UCF), needs=("val",))
+        find_dataset(tree(*UCF)).examples("val")
 
 
 def test_everything_is_frozen(tree):
@@ -112,9 +112,9 @@ def test_a_summary_is_text_for_a_terminal():
         "  missing: 7 files (3.5%): m0, m1, m2, m3, m4 and 2 more",
         "  in no split: 1 file: u\\xff",
         "  no example: 2 classes: a (val), b (val)",
+        "  more than once, used once: 1 file: d",
         "  folder Archry: no such class; did you mean Archery?",
         "  folder xyz: no such class",
-        "  more than once, used once: 1 file: d",
         "  note: what else there is",
     ]
     assert Problems().lines() == []

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.matching import containing
-from vadis.datasets import DATASETS, find_dataset
+from vadis.datasets import DATASETS, find_dataset, published
 from vadis.errors import UsageError
 
 NAME = "{}_{}_h_nm_np1_fr_med_{}.avi"  # title, class, number
@@ -60,7 +60,7 @@ def test_all_files_in_the_official_splits(everything, facts, split):
     assert listed(dataset) == {"train": sorted(names["1"]), "test": sorted(names["2"])}
     assert len(dataset.splits["train"]) == 3_570 == DATASETS["hmdb51"].counts["train"][split - 1]
     assert len(dataset.splits["test"]) == 1_530 == DATASETS["hmdb51"].counts["test"][split - 1]
-    assert dataset.classes == tuple(sorted(classes)) and len(classes) == DATASETS["hmdb51"].num_classes
+    assert dataset.classes == tuple(sorted(classes)) and len(classes) == published.HMDB51_CLASSES
     assert all(Path(example.path).parent.name == example.label for example in dataset.splits["train"])
     assert dataset.problems.lines() == []  # the 1,666 unused files are not "in no split" by mistake
 

@@ -38,10 +38,10 @@ def sizes(examples):
 def test_recordings_stay_whole_and_every_class_is_on_both_sides(named, share):
     examples = clips(*named("run", 10), *named("jump", 6, 5), *named("sit", 2, 7), *named("one", 2, 1))
     found = hold_out(examples, share, "/data")
-    assert sorted([*found.learnt, *found.held_out], key=str) == sorted(examples, key=str)
-    recordings = [{each.path.rstrip("0123456789.avi") for each in side} for side in (found.learnt, found.held_out)]
+    assert sorted([*found.train, *found.val], key=str) == sorted(examples, key=str)
+    recordings = [{each.path.rstrip("0123456789.avi") for each in side} for side in (found.train, found.val)]
     assert not recordings[0] & recordings[1]
-    assert sizes(found.learnt).keys() == sizes(found.held_out).keys() == {"run", "jump", "sit", "one"}
+    assert sizes(found.train).keys() == sizes(found.val).keys() == {"run", "jump", "sit", "one"}
     assert found.notes == ()
 
 
@@ -49,14 +49,14 @@ def test_the_share_is_that_of_every_class():
     examples = clips(
         *(f"a/{n:03}.mp4" for n in range(100)), *(f"b/{n:03}.mp4" for n in range(50)), "c/1.mp4", "c/2.mp4"
     )
-    assert sizes(hold_out(examples, Fraction(1, 5), "/data").held_out) == {"a": 20, "b": 10, "c": 1}
+    assert sizes(hold_out(examples, Fraction(1, 5), "/data").val) == {"a": 20, "b": 10, "c": 1}
 
 
 def test_a_class_of_one_recording_is_learnt_from_and_named():
     examples = clips(*ucf("run", 5), *ucf("jump", 1, 6), "sit/lone.mp4")
     found = hold_out(examples, Fraction(1, 5), "/data")
-    assert sizes(found.held_out).keys() == {"run"}
-    assert sizes(found.learnt) | {"run": 16} == {"run": 16, "jump": 6, "sit": 1}
+    assert sizes(found.val).keys() == {"run"}
+    assert sizes(found.train) | {"run": 16} == {"run": 16, "jump": 6, "sit": 1}
     assert len(found.notes) == 1 and "jump" in found.notes[0] and "sit" in found.notes[0]
 
 
@@ -65,7 +65,7 @@ def test_a_recording_that_shows_two_classes_is_on_one_side():
         *(f"{label}/{who}_{n}.mp4" for label in ("run", "sit") for who in ("ann", "bob", "eve") for n in "12")
     )
     found = hold_out(examples, Fraction(1, 3), "/data")
-    people = [{each.path[-9:-6] for each in side} for side in (found.learnt, found.held_out)]
+    people = [{each.path[-9:-6] for each in side} for side in (found.train, found.val)]
     assert len(people[1]) == 1 and not people[0] & people[1]
 
 
@@ -74,7 +74,7 @@ def test_pieces_of_one_file_and_cuts_named_by_their_times_are_of_one_recording()
     cuts = clips(*(f"sit/{name}_00001{n}_00002{n}.mp4" for name in ("abc-def_12", "-a1bcd2efg_") for n in range(4)))
     found = hold_out([*parts, *cuts], Fraction(1, 4), "/data")
     for label in ("run", "sit"):
-        sides = [{each.path[:12] for each in side if each.label == label} for side in (found.learnt, found.held_out)]
+        sides = [{each.path[:12] for each in side if each.label == label} for side in (found.train, found.val)]
         assert all(sides) and not sides[0] & sides[1]
 
 
@@ -88,20 +88,20 @@ def test_pieces_of_one_file_and_cuts_named_by_their_times_are_of_one_recording()
 def test_a_number_that_is_all_there_is_to_a_name_counts_recordings(name):
     examples = clips(*(f"{label}/{name.format(n, label=label)}.mp4" for label in ("run", "sit") for n in range(10)))
     found = hold_out(examples, Fraction(1, 5), "/data")
-    assert sizes(found.held_out) == {"run": 2, "sit": 2} and found.notes == ()
+    assert sizes(found.val) == {"run": 2, "sit": 2} and found.notes == ()
 
 
 def test_names_that_tell_no_recordings_apart_are_divided_one_by_one_which_is_said():
     examples = clips(*(f"{label}/clip_{n}.mp4" for label in ("run", "sit") for n in range(10)))
     found = hold_out(examples, Fraction(1, 5), "/data")
-    assert sizes(found.held_out) == {"run": 2, "sit": 2}
+    assert sizes(found.val) == {"run": 2, "sit": 2}
     assert len(found.notes) == 1 and "recording" in found.notes[0]
 
 
 def test_the_choice_is_the_same_wherever_the_data_lie():
     names = [*ucf("run", 9), *ucf("sit", 9), *(f"jump/{n}.mp4" for n in range(9))]
-    here = hold_out(clips(*names), Fraction(1, 5), "/data").held_out
-    there = hold_out([Example(f"/b/{name}", name.rpartition("/")[0]) for name in names], Fraction(1, 5), "/b").held_out
+    here = hold_out(clips(*names), Fraction(1, 5), "/data").val
+    there = hold_out([Example(f"/b/{name}", name.rpartition("/")[0]) for name in names], Fraction(1, 5), "/b").val
     assert [each.path[6:] for each in here] == [each.path[3:] for each in there]
 
 

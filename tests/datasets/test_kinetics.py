@@ -6,8 +6,8 @@ import pytest
 
 from tests.matching import containing
 from vadis.datasets import Problems, find_dataset
-from vadis.datasets.kinetics import detect
-from vadis.datasets.scan import walk
+from vadis.datasets.published import clip_lists
+from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
 from vadis.weights.labels import published_labels
 
@@ -180,5 +180,7 @@ def test_no_list(tree):
 
 
 def test_tables_of_something_else_are_no_lists(tree):
-    assert not detect(walk(tree(lists={"a.csv": "name,score\nx,1\n", "b.csv": "", "c.csv": "\0\n", "d.csv": '"'})))
-    assert detect(walk(tree(lists={"e.csv": "\ufefflabel,youtube_id,time_start,time_end,split\n"})))
+    assert not clip_lists(
+        scan_tree(tree(lists={"a.csv": "name,score\nx,1\n", "b.csv": "", "c.csv": "\0\n", "d.csv": '"'}))
+    )
+    assert clip_lists(scan_tree(tree(lists={"e.csv": "\ufefflabel,youtube_id,time_start,time_end,split\n"})))

@@ -1,32 +1,46 @@
-"""Accuracies, confusion and the tables made of them, by hand."""
+"""Accuracies, confusion and the tables made of them, by hand; evaluations read again, and the mean over splits."""
 
 import csv
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vadis.evaluation.metrics import Ranking, confusion_csv, measured, metrics, per_class_csv
-from vadis.evaluation.predictions import Answer
+from tests.finished_run import write_run
+from tests.matching import containing
+from vadis.errors import UsageError
+from vadis.evaluation.metrics import (
+    Ranking,
+    check_together,
+    confusion_csv,
+    measure,
+    measure_predictions,
+    per_class_csv,
+    read_evaluation,
+    summarize_splits,
+)
+from vadis.evaluation.predictions import Prediction
 
 CLASSES = ("run", "jump", "sit")
 
 
-def said(label: str, rgb: list[float], flow: list[float] | None = None) -> Answer:
+def said(label: str, rgb: list[float], flow: list[float] | None = None) -> Prediction:
     logits = {"rgb": np.array(rgb, np.float32)} | ({} if flow is None else {"flow": np.array(flow, np.float32)})
-    return Answer(f"{label}.mp4", label, logits)
+    return Prediction(f"{label}.mp4", label, logits)
 
 
-ANSWERS = [
+PREDICTIONS = [
     said("run", [3, 1, 0], [0, 1, 0]),  # rgb right, flow wrong, sum right
     said("run", [0, 1, 0], [0, 1, 0]),  # wrong
     said("jump", [0, 1, 2], [0, 5, 0]),  # flow and sum right
-    Answer("broken.mp4", "sit", {}, "empty_file: zero bytes"),  # counts as wrong
+    Prediction("broken.mp4", "sit", {}, "empty_file: zero bytes"),  # counts as wrong
 ]
 
 
 def test_metrics_by_hand() -> None:
-    found = metrics(ANSWERS, CLASSES, ("rgb", "flow"))
+    found = measure_predictions(PREDICTIONS, CLASSES, ("rgb", "flow"))
     assert list(found) == ["rgb", "flow", "both"]
     assert [column.top1 for column in found.values()] == [0.25, 0.25, 0.5]
     assert found["both"].mean_class == pytest.approx((1 / 2 + 1 + 0) / 3)
@@ -38,28 +52,28 @@ def test_metrics_by_hand() -> None:
 def test_the_sixth_is_not_among_the_first_five() -> None:
     labels = tuple("abcdefg")
     answers = [said("f", [7, 6, 5, 4, 3, 2, 1]), said("e", [7, 6, 5, 4, 3, 2, 1])]
-    assert metrics(answers, labels, ("rgb",))["rgb"].top5 == 0.5
+    assert measure_predictions(answers, labels, ("rgb",))["rgb"].top5 == 0.5
 
 
 def test_a_single_frame_is_wrong_where_flow_is_asked() -> None:
-    found = metrics([said("run", [1, 0, 0])], CLASSES, ("rgb", "flow"))
+    found = measure_predictions([said("run", [1, 0, 0])], CLASSES, ("rgb", "flow"))
     assert [found[name].top1 for name in ("rgb", "flow", "both")] == [1, 0, 0]
 
 
 def test_classes_without_an_example_do_not_count() -> None:
-    found = metrics([said("run", [1, 0, 0])], CLASSES, ("rgb",))["rgb"]
+    found = measure_predictions([said("run", [1, 0, 0])], CLASSES, ("rgb",))["rgb"]
     assert found.mean_class == 1
     assert np.isnan(found.accuracies()).tolist() == [False, True, True]
     assert found.to_json(CLASSES)["per_class"] == {"run": 1.0, "jump": None, "sit": None}
 
 
 def test_classes_met_are_those_tested_or_answered() -> None:
-    found = measured([Ranking("run", ("sit",))], CLASSES)
+    found = measure([Ranking("run", ("sit",))], CLASSES)
     assert found.classes_met().tolist() == [0, 2]
 
 
 def test_a_row_per_class_with_what_it_was_taken_for() -> None:
-    found = metrics(ANSWERS, CLASSES, ("rgb", "flow"))["both"]
+    found = measure_predictions(PREDICTIONS, CLASSES, ("rgb", "flow"))["both"]
     assert list(csv.reader(io.StringIO(per_class_csv(found, CLASSES)))) == [
         ["class", "videos", "right", "accuracy", "most frequent wrong answer"],
         ["run", "2", "1", "0.500000", "jump"],
@@ -70,18 +84,19 @@ def test_a_row_per_class_with_what_it_was_taken_for() -> None:
 
 def test_of_equally_frequent_wrong_answers_the_first_is_named() -> None:
     rankings = [Ranking("sit", ("jump",)), Ranking("sit", ("run",)), Ranking("jump", ("sit",))]
-    assert [row.taken_for for row in measured(rankings, CLASSES).per_class(CLASSES)] == ["", "sit", "run"]
+    rows = csv.reader(io.StringIO(per_class_csv(measure(rankings, CLASSES), CLASSES)))
+    assert [row[-1] for row in rows][1:] == ["", "sit", "run"]
 
 
 def test_a_foreign_first_answer_is_wrong_and_in_no_column() -> None:
-    found = measured([Ranking("run", ("swim", "run")), Ranking("run", ("run",))], CLASSES)
+    found = measure([Ranking("run", ("swim", "run")), Ranking("run", ("run",))], CLASSES)
     assert (found.top1, found.top5, found.confusion.sum()) == (0.5, 1.0, 1)
-    assert measured([Ranking("run", ("run",))], CLASSES, with_top5=False).to_json(CLASSES)["top5"] is None
+    assert measure([Ranking("run", ("run",))], CLASSES, with_top5=False).to_json(CLASSES)["top5"] is None
 
 
 def test_names_with_commas_and_quotes_survive() -> None:
     names = ('say "hi"', "a, b")
-    found = measured([Ranking(names[0], (names[1],))], names)
+    found = measure([Ranking(names[0], (names[1],))], names)
     assert next(csv.reader(io.StringIO(confusion_csv(found, names)))) == ["true class", *names]
     assert list(csv.reader(io.StringIO(per_class_csv(found, names))))[1][4] == "a, b"
 
@@ -89,13 +104,91 @@ def test_names_with_commas_and_quotes_survive() -> None:
 def test_probabilities_are_averaged_where_the_architecture_asks_for_it() -> None:
     loud_flow = said("run", [0, 0.5, 0], [9, 0, 0])  # certain of "run", while rgb leans to "jump"
     quiet = said("jump", [0, 2.9, 3], [0.6, 0.9, 0])  # the sum of logits leads to "jump", that of probabilities too
-    found = metrics([loud_flow, quiet], CLASSES, ("rgb", "flow"), "probabilities")
+    found = measure_predictions([loud_flow, quiet], CLASSES, ("rgb", "flow"), "probabilities")
     assert found["both"].confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     torn = said("run", [1.0, 0.0, -30.0], [-30.0, 0.0, 30.0])  # logits 0 for "sit"; by probability it wins
-    assert metrics([torn], CLASSES, ("rgb", "flow"), "logits")["both"].confusion[0].tolist() == [0, 1, 0]
-    assert metrics([torn], CLASSES, ("rgb", "flow"), "probabilities")["both"].confusion[0].tolist() == [0, 0, 1]
+    assert measure_predictions([torn], CLASSES, ("rgb", "flow"), "logits")["both"].confusion[0].tolist() == [0, 1, 0]
+    assert measure_predictions([torn], CLASSES, ("rgb", "flow"), "probabilities")["both"].confusion[0].tolist() == [
+        0,
+        0,
+        1,
+    ]
 
 
 def test_a_network_of_both_streams_is_one_column() -> None:
-    answer = Answer("a.mp4", "run", {"both": np.array([1, 0, 0], np.float32)})
-    assert list(metrics([answer], CLASSES, ("both",), "probabilities")) == ["both"]
+    answer = Prediction("a.mp4", "run", {"both": np.array([1, 0, 0], np.float32)})
+    assert list(measure_predictions([answer], CLASSES, ("both",), "probabilities")) == ["both"]
+
+
+def test_metrics_are_those_of_the_answers(tmp_path: Path) -> None:
+    run = read_evaluation(write_run(tmp_path, 3))
+    assert run.is_complete
+    assert {name: column.top1 for name, column in run.measure().items()} == {"rgb": 0.75, "flow": 0.75, "both": 0.75}
+
+
+def test_an_unfinished_evaluation_is_refused_unless_partial(tmp_path: Path) -> None:
+    write_run(tmp_path, 3)
+    (tmp_path / "metrics.json").unlink()
+    with pytest.raises(UsageError, match=containing(4)):
+        read_evaluation(tmp_path)
+    assert not read_evaluation(tmp_path, partial=True).is_complete
+
+
+def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path) -> None:
+    path = write_run(tmp_path, 3) / "answers.jsonl"
+    torn = path.read_bytes()[:-5]
+    path.write_bytes(torn)
+    with pytest.raises(UsageError, match=containing(3, "metrics.json", 4)):
+        read_evaluation(tmp_path)
+    assert len(read_evaluation(tmp_path, partial=True).predictions) == 3
+    assert path.read_bytes() == torn
+
+
+def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_evaluation(tmp_path)
+    (tmp_path / "answers.jsonl").write_text('{"settings": {"classes": ["a"]}}\n')
+    with pytest.raises(UsageError, match=containing("answers.jsonl")):
+        read_evaluation(tmp_path)
+    write_run(tmp_path / "run", 1)
+    for content in ("{", "[]", "[" * 700 + "]" * 700):
+        (tmp_path / "run" / "metrics.json").write_text(content)
+        with pytest.raises(UsageError, match=containing("metrics.json")):
+            read_evaluation(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"split": 2, "dataset": "hmdb51"}, "dataset"),
+        ({"split": 2, "classes": ["run", "sit"]}, "classes"),
+        ({"split": 2, "flip": True}, "flip"),
+        ({"split": 2, "part": "val"}, "part"),
+        ({"split": 1, "model": "n"}, "split 1"),
+    ],
+)
+def test_runs_that_have_no_mean(tmp_path: Path, change: dict[str, object], fact: str) -> None:
+    runs = [read_evaluation(write_run(tmp_path / "a", 3)), read_evaluation(write_run(tmp_path / "b", 2, **change))]
+    with pytest.raises(UsageError, match=containing(fact)):
+        check_together(runs)
+
+
+def test_the_mean_counts_each_split_alike_and_stands_beside_the_papers(tmp_path: Path) -> None:
+    runs = [read_evaluation(write_run(tmp_path / str(n), right, split=n)) for n, right in ((1, 4), (2, 3), (3, 0))]
+    check_together(runs)
+    found = {run.split: run.measure() for run in runs}
+    summaries = {run.split: run.summarize(found[run.split]) for run in runs}
+    together = summarize_splits(found, summaries)
+    assert together["mean"]["both"] == {"top1": 0.583333, "top5": 1.0, "mean_class": 0.583333}
+    assert together["paper_mean_top1"]["flow"] == {"imagenet": 0.967, "scratch": 0.965}
+    assert list(together["splits"]) == ["1", "2", "3"]
+    assert json.loads(json.dumps(together)) == together
+    two = summarize_splits({n: found[n] for n in (1, 3)}, {n: summaries[n] for n in (1, 3)})
+    assert two["paper_mean_top1"] == {}
+
+
+def test_there_is_no_mean_of_what_is_not_known() -> None:
+    without = measure([Ranking("run", ("run",))], CLASSES, with_top5=False)
+    head = {"dataset": "ucf101", "part": "test", "failed": 0, "architecture": "i3d"}
+    together = summarize_splits({1: {"rgb": without}, 2: {"rgb": without}}, {1: head, 2: head})
+    assert together["mean"]["rgb"] == {"top1": 1.0, "top5": None, "mean_class": 1.0}

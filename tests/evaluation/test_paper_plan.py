@@ -1,26 +1,28 @@
 """The commands for missing cells: all there, each once, in an order in which they can be run."""
 
-import hashlib
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from tests.trained_run import begun, write_tested, write_trained
-from vadis.evaluation.paper_plan import STAGES, Plan, plan
-from vadis.evaluation.paper_tables import TABLES, paper_table
+from tests.trained_run import begun, write_model, write_tested, write_trained
+from vadis.evaluation.paper_plan import COSTS, SIZES, STAGES, Job, Run, estimate_flow, estimate_run, plan, total
+from vadis.evaluation.paper_tables import TABLES
 from vadis.evaluation.run_index import find_runs
+from vadis.models import MODELS, STREAM_CHANNELS
 
 ALL = {"rgb": 700, "flow": 800, "both": 900}
 
 
-def planned(number: int, root: Path) -> Plan:
-    return plan(paper_table(number), find_runs(root), root)
+def planned(number: int, root: Path) -> list[Job]:
+    return plan(TABLES[number], find_runs(root), root)
 
 
 def commands(number: int, root: Path) -> list[str]:
-    return [" ".join(job.command) for job in planned(number, root).jobs]
+    return [" ".join(job.command) for job in planned(number, root)]
 
 
 def option(command: str, name: str) -> str | None:
@@ -30,8 +32,8 @@ def option(command: str, name: str) -> str | None:
 
 @pytest.mark.parametrize("number", TABLES)
 def test_all_cells_are_filled_each_by_one_run_for_each_split(number: int, tmp_path: Path) -> None:
-    filled = [cell for job in planned(number, tmp_path / "runs").jobs for cell in job.fills]
-    wanted = [cell for cell in paper_table(number).cells() for _ in cell.splits]
+    filled = [cell for job in planned(number, tmp_path / "runs") for cell in job.fills]
+    wanted = [cell for cell in TABLES[number].cells() for _ in cell.splits]
     assert sorted(filled) == sorted(wanted)
 
 
@@ -71,7 +73,7 @@ def test_the_command_line_takes_every_command(number: int, tmp_path: Path) -> No
 
 
 def test_a_kinetics_model_comes_first_where_none_is_published(tmp_path: Path) -> None:
-    jobs = planned(4, tmp_path).jobs
+    jobs = planned(4, tmp_path)
     assert [job.stage for job in jobs] == sorted((job.stage for job in jobs), key=STAGES.index)
     kinetics = [" ".join(job.command) for job in jobs if job.stage == "kinetics"]
     assert sum("--arch c3d" in command for command in kinetics) == 1
@@ -146,21 +148,91 @@ def test_models_in_the_cache_are_not_fetched(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_total_is_the_sum(tmp_path: Path) -> None:
-    whole = planned(5, tmp_path)
+    jobs = planned(5, tmp_path)
+    whole = total(jobs)
     assert whole.gpu_hours(10) == pytest.approx(2 * whole.gpu_hours(20))
-    assert whole.gpu_hours(10) == pytest.approx(sum(job.effort.gpu_hours(10) for job in whole.jobs))
-    kinds = whole.num_bytes()
-    assert kinds["videos"] == 6.9e9 + 2.1e9
-    assert kinds["flow"] == sum(job.effort.num_bytes.get("flow", 0) for job in whole.jobs)
+    assert whole.gpu_hours(10) == pytest.approx(sum(job.estimate.gpu_hours(10) for job in jobs))
+    assert whole.num_bytes["videos"] == 6.9e9 + 2.1e9
+    assert whole.num_bytes["flow"] == sum(job.estimate.num_bytes.get("flow", 0) for job in jobs)
 
 
 def test_a_run_from_a_planned_model_is_recognised_when_it_is_finished(tmp_path: Path) -> None:
     """The names of the plan's folders do not matter: what was done there does."""
     before = write_trained(tmp_path / "any-name", "fused", "kinetics", {"both": 600}, imagenet=True)
-    (before / "model.safetensors").write_bytes(b"fused")
-    start = begun("fused-kinetics-split1", "fused", hashlib.sha256(b"fused").hexdigest())
+    sha256 = write_model(before / "model.safetensors")
+    start = begun("fused-kinetics-split1", "fused", sha256)
     write_trained(tmp_path / "other-name", "fused", "ucf101", {"both": 940}, mode="fixed", start=start)
     assert not any(
         "fused-ucf101-fixed-imagenet" in command or "fused-kinetics-imagenet" in command
         for command in commands(4, tmp_path)
     )
+
+
+RGB, STREAMS = ("rgb",), ("rgb", "flow")
+GIGA = 1e9
+
+
+@pytest.mark.parametrize(("architecture", "streams"), COSTS)
+def test_costs_are_those_of_the_networks(architecture: str, streams: tuple[str, ...]) -> None:
+    """Operations and parameters, counted on a network without memory."""
+    row, cost = MODELS[architecture], COSTS[architecture, streams]
+    with torch.device("meta"):
+        network = row.build(streams, 400, 1.0).eval()
+    window = row.test_window or row.test_frames
+    for frames, gflops in ((row.window_frames, cost.clip_gflops), (window, cost.video_gflops)):
+        lengths = {stream: len(range(frames)[row.sampling[stream]]) for stream in streams}
+        clips = [
+            torch.empty(1, STREAM_CHANNELS[stream], length, row.crop, row.crop, device="meta")
+            for stream, length in lengths.items()
+        ]
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(*clips)
+        windows = -(-row.test_frames // window) if gflops is cost.video_gflops else 1
+        assert gflops == pytest.approx(windows * counter.get_total_flops() / GIGA, rel=1e-3)
+    assert cost.num_bytes(400) == pytest.approx(4 * sum(x.numel() for x in network.state_dict().values()), rel=1e-3)
+
+
+def test_training_is_three_passes_for_every_clip_of_every_step() -> None:
+    cost, effort = COSTS["c3d", RGB], estimate_run(Run("c3d", "ucf101", 1, "full", False, RGB))
+    training = 3 * cost.clip_gflops * 16 * 15 * 5_000  # 16 GPUs of 15 clips, 5 k steps (paper)
+    assert effort.flops == pytest.approx(GIGA * (training + 3_783 * cost.video_gflops))
+    assert effort.gpu_hours(10) == pytest.approx(effort.flops / 1e13 / 3600)
+
+
+def test_each_stream_of_a_late_fusion_has_a_recipe_of_its_own() -> None:
+    """And streams that are trained as one have one run."""
+    two_stream = estimate_run(Run("two-stream", "kinetics", 1, "original", False, STREAMS))
+    costs = [COSTS["two-stream", (stream,)] for stream in STREAMS]
+    training, test = (sum(cost[place] for cost in costs) for place in (0, 1))
+    assert two_stream.flops == pytest.approx(GIGA * (3 * training * 384 * 110_000 + 40_000 * test))
+
+
+def test_a_last_layer_costs_its_features() -> None:
+    effort = estimate_run(Run("i3d", "hmdb51", 2, "fixed", True, STREAMS))
+    assert effort.flops == pytest.approx(5_100 * GIGA * sum(COSTS["i3d", (each,)].video_gflops for each in STREAMS))
+    assert effort.num_bytes["features"] == 3_570 * 2 * 1024 * 4
+    assert "checkpoints" not in effort.num_bytes
+
+
+def test_two_checkpoints_keep_parameters_and_momentum() -> None:
+    kept = estimate_run(Run("lstm", "hmdb51", 1, "full", True, RGB)).num_bytes
+    assert kept["models"] == COSTS["lstm", RGB].num_bytes(51)
+    assert kept["checkpoints"] == 2 * 2 * kept["models"]
+
+
+def test_a_test_keeps_the_logits_of_every_network() -> None:
+    kept = estimate_run(Run("i3d", "kinetics", 1, "original", True, STREAMS)).num_bytes
+    assert kept == {"answers": 40_000 * 400 * 2 * 10}
+
+
+def test_flow_is_what_its_page_says() -> None:
+    ucf101 = estimate_flow("ucf101", all_splits=False)
+    assert ucf101.num_bytes["flow"] == pytest.approx(12e9, rel=0.03)  # docs/flow-store.md
+    assert ucf101.core_hours == pytest.approx(25, rel=0.02)
+    one, every = (estimate_flow("hmdb51", all_splits=value).core_seconds for value in (False, True))
+    assert every / one == pytest.approx(6_766 / 5_100)
+
+
+def test_splits_add_up_to_the_dataset() -> None:
+    for train, test in zip(SIZES["ucf101"].train, SIZES["ucf101"].test, strict=True):
+        assert train + test == 13_320

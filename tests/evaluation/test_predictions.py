@@ -1,61 +1,81 @@
-"""Answers on the disk: torn, damaged, foreign, locked, on a full disk."""
+"""The paper's test: what it looks at, how it goes on, and predictions on a disk: torn, damaged, foreign, locked."""
 
 import json
-import multiprocessing
+import re
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from tests.flow.conftest import cheap_flow
+from tests.make_model import make_model
 from tests.matching import containing
-from vadis.errors import OutputLockedError, UsageError
-from vadis.evaluation.predictions import Answer, AnswerFile, discard_of_other_model
+from tests.synthetic import write_video
+from vadis.datasets import Dataset, Example, Problems
+from vadis.errors import OutputLockedError, UsageError, VadisError
+from vadis.evaluation.predictions import (
+    Prediction,
+    check_classes,
+    discard_of_other_model,
+    evaluate,
+    evaluation_settings,
+    open_predictions,
+    overlap_warning,
+    part_warning,
+    predict_all,
+)
+from vadis.inference.features import extract_features
+from vadis.models import MODELS, Model, ModelCard, build_networks
+from vadis.models.i3d_inference import LOGITS
+from vadis.weights.model_file import load_model_file
 
 SETTINGS = {"model": "a", "split": 1, "classes": ["run", "jump", "sit"]}
 
 
-def said(number: int, start: float | None = None) -> Answer:
-    return Answer(f"{number}.mp4", "run", {"rgb": np.array([number, 0.5, 1 / 3], np.float32)}, None, start)
+def said(number: int, start: float | None = None) -> Prediction:
+    return Prediction(f"{number}.mp4", "run", {"rgb": np.array([number, 0.5, 1 / 3], np.float32)}, None, start)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A file with three answers, closed."""
-    file = AnswerFile(tmp_path / "answers.jsonl", SETTINGS)
-    for number in range(3):
-        file.append(said(number))
-    file.close()
+    """A file with three predictions, closed."""
+    with open_predictions(tmp_path / "answers.jsonl", SETTINGS) as file:
+        for number in range(3):
+            file.append(said(number))
     return tmp_path / "answers.jsonl"
 
 
-def reopened(path: Path, settings: dict[str, object] = SETTINGS) -> dict[str, Answer]:
-    file = AnswerFile(path, settings)
-    file.close()
-    return {answer.path: answer for answer in file.answers.values()}
+def reopened(path: Path, settings: dict[str, object] = SETTINGS) -> dict[str, Prediction]:
+    with open_predictions(path, settings) as file:
+        return {prediction.path: prediction for prediction in file.predictions.values()}
 
 
 def test_what_append_gives_is_what_is_read_again(tmp_path: Path) -> None:
-    file = AnswerFile(tmp_path / "answers.jsonl", SETTINGS)
-    kept = file.append(said(1))
-    file.close()
+    with open_predictions(tmp_path / "answers.jsonl", SETTINGS) as file:
+        kept = file.append(said(1))
     again = reopened(tmp_path / "answers.jsonl")["1.mp4"]
     assert kept.logits["rgb"].tobytes() == again.logits["rgb"].tobytes()
     np.testing.assert_allclose(again.logits["rgb"], said(1).logits["rgb"], rtol=1e-5)
 
 
-def test_a_file_cut_anywhere_loses_one_answer_at_most(path: Path) -> None:
+def test_a_file_cut_anywhere_loses_one_prediction_at_most(path: Path) -> None:
     whole = path.read_bytes()
-    for length in range(len(whole)):
+    header, *_, last = whole.splitlines(keepends=True)
+    for length in range(0, len(whole), 3):
         path.write_bytes(whole[:length])
-        found = reopened(path)
-        assert len(found) == max(0, whole[:length].count(b"\n") - 1)
-        kept = path.read_bytes()
-        assert whole.startswith(kept)
-        assert kept.endswith(b"\n")
+        with open_predictions(path, SETTINGS) as file:
+            assert len(file.predictions) == max(0, whole[:length].count(b"\n") - 1)
+            file.append(said(2))
+        rest = whole[: whole[:length].rfind(b"\n") + 1] or header
+        assert path.read_bytes() == rest + last
 
 
 def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -70,7 +90,7 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
         other = tmp_path / "other.jsonl"
         other.write_bytes(content)
         with pytest.raises(UsageError, match=containing("other.jsonl")):
-            AnswerFile(other, SETTINGS)
+            reopened(other)
         assert other.read_bytes() == content
 
 
@@ -91,22 +111,22 @@ def test_a_damaged_line_is_named_and_nothing_is_changed(path: Path, line: bytes)
     content = b"\n".join([header, first, line, *others, b""])
     path.write_bytes(content)
     with pytest.raises(UsageError, match=containing("line 3")):
-        AnswerFile(path, SETTINGS)
+        reopened(path)
     assert path.read_bytes() == content
 
 
-def test_answers_of_other_settings_are_refused(path: Path) -> None:
+def test_predictions_of_other_settings_are_refused(path: Path) -> None:
     with pytest.raises(UsageError, match=containing("split", 1, 2)):
-        AnswerFile(path, {**SETTINGS, "split": 2})
+        reopened(path, {**SETTINGS, "split": 2})
     with pytest.raises(UsageError, match=containing("part", "None", "val")):
-        AnswerFile(path, {**SETTINGS, "part": "val"})
+        reopened(path, {**SETTINGS, "part": "val"})
     with pytest.raises(UsageError, match=containing("model", "a", "None")):
-        AnswerFile(path, {key: value for key, value in SETTINGS.items() if key != "model"})
+        reopened(path, {key: value for key, value in SETTINGS.items() if key != "model"})
     with pytest.raises(UsageError, match=containing("classes")):
-        AnswerFile(path, {**SETTINGS, "classes": ["x", "y", "z"]})
+        reopened(path, {**SETTINGS, "classes": ["x", "y", "z"]})
 
 
-def test_answers_of_a_model_that_was_replaced_are_discarded_and_no_others(path: Path) -> None:
+def test_predictions_of_a_model_that_was_replaced_are_discarded_and_no_others(path: Path) -> None:
     for other in ({**SETTINGS, "split": 2, "model_sha256": "1"}, SETTINGS):
         discard_of_other_model(path, other)
         assert len(reopened(path)) == 3
@@ -116,41 +136,26 @@ def test_answers_of_a_model_that_was_replaced_are_discarded_and_no_others(path: 
 
 
 def test_parts_of_one_file_are_kept_apart(tmp_path: Path) -> None:
-    file = AnswerFile(tmp_path / "answers.jsonl", SETTINGS)
-    file.append(said(1, start=0.0))
-    file.append(said(1, start=10.0))
-    assert len(file.answers) == 2
+    with open_predictions(tmp_path / "answers.jsonl", SETTINGS) as file:
+        file.append(said(1, start=0.0))
+        file.append(said(1, start=10.0))
+        assert len(file.predictions) == 2
 
 
-def test_of_one_video_the_last_answer_counts(path: Path) -> None:
+def test_of_one_video_the_last_prediction_counts(path: Path) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(Answer("1.mp4", "run", {}, "io_error: again").to_json()) + "\n")
+        file.write(json.dumps(Prediction("1.mp4", "run", {}, "io_error: again").to_json()) + "\n")
     assert reopened(path)["1.mp4"].error == "io_error: again"
 
 
-def _open_elsewhere(path: Path, ended: "multiprocessing.Queue[str]") -> None:
-    try:
-        AnswerFile(path, SETTINGS)
-        ended.put("opened")
-    except OutputLockedError as error:
-        ended.put(error.message)
-
-
 def test_another_process_is_kept_out_until_this_one_is_done(path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ended = context.Queue()
-    file = AnswerFile(path, SETTINGS)
-    for _ in range(2):
-        other = context.Process(target=_open_elsewhere, args=(path, ended))
-        other.start()
-        said_there = ended.get(timeout=20)
-        other.join()
-        if file is not None:
-            assert str(path.parent) in said_there
-            file.append(said(7))
-        else:
-            assert said_there == "opened"
-        file = None  # which lets go of it
+    code = "import sys; from pathlib import Path; from vadis.evaluation.predictions import open_predictions\n"
+    code += f"with open_predictions(Path(sys.argv[1]), {SETTINGS}): print('opened')"
+    with open_predictions(path, SETTINGS):
+        other = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+        assert (other.stdout, OutputLockedError.__name__ in other.stderr) == ("", True)
+    assert len(reopened(path)) == 3
+    assert list(path.parent.iterdir()) == [path]
 
 
 @contextmanager
@@ -168,24 +173,211 @@ def nearly_full(path: Path) -> Iterator[None]:
 
 def test_a_full_disk_leaves_the_file_as_it_was(path: Path) -> None:
     content = path.read_bytes()
-    file = AnswerFile(path, SETTINGS)
-    with nearly_full(path), pytest.raises(OSError, match="File too large"):
-        file.append(said(9))
-    assert path.read_bytes() == content
-    assert "9.mp4" not in {answer.path for answer in file.answers.values()}
+    with open_predictions(path, SETTINGS) as file:
+        with nearly_full(path), pytest.raises(VadisError, match="File too large"):
+            file.append(said(9))
+        assert path.read_bytes() == content
+        assert "9.mp4" not in {prediction.path for prediction in file.predictions.values()}
 
 
 def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=containing(tmp_path)):
-        AnswerFile(tmp_path / "file" / "answers.jsonl", SETTINGS)
+    with pytest.raises(FileExistsError):
+        reopened(tmp_path / "file" / "answers.jsonl")
     (tmp_path / "answers.jsonl").mkdir()
-    with pytest.raises(UsageError, match=containing(tmp_path)):
-        AnswerFile(tmp_path / "answers.jsonl", SETTINGS)
+    with pytest.raises(VadisError, match=containing("answers.jsonl", "Is a directory")):
+        reopened(tmp_path / "answers.jsonl")
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    file = AnswerFile(tmp_path / "answers.jsonl", SETTINGS)
-    kept = file.append(Answer("a\udcff.mp4", "run", {}, "empty_file: no bytes"))
-    assert kept.key in file.answers
+    with open_predictions(tmp_path / "answers.jsonl", SETTINGS) as file:
+        kept = file.append(Prediction("a\udcff.mp4", "run", {}, "empty_file: no bytes"))
+    assert kept.key in file.predictions
     assert kept.path == "a\\xff.mp4"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model_file(make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 16, classes=3))
+
+
+def predicted(example: Example, model: Model) -> Prediction:
+    (found,) = predict_all([example], model, jobs=1)
+    return found
+
+
+def test_the_prediction_is_the_mean_of_the_first_250_frames(model: Model, tmp_path: Path) -> None:
+    long = write_video(tmp_path / "long.mkv", num_frames=270, seed=3, codec="ffv1")
+    rgb = model.only(("rgb",))
+    found = predicted(Example(str(long), "class 0"), rgb)
+    short = tmp_path / "short.mkv"
+    write_video(short, frames=_frames_of(long)[:250], codec="ffv1")
+    expected = extract_features(short, rgb, layer=LOGITS)[0]["rgb"].mean(axis=0)
+    np.testing.assert_allclose(found.logits["rgb"], expected, rtol=1e-4)
+
+
+def _frames_of(path: Path) -> np.ndarray:
+    import av
+
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_an_example_inside_a_file(model: Model, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "uncut.mkv", num_frames=150, seed=4, codec="ffv1")
+    rgb = model.only(("rgb",))
+    inside = predicted(Example(str(path), "class 0", 2.0, 5.0), rgb)
+    cut = write_video(tmp_path / "cut.mkv", frames=_frames_of(path)[50:125], codec="ffv1")
+    np.testing.assert_allclose(inside.logits["rgb"], predicted(Example(str(cut), "x"), rgb).logits["rgb"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("bounds", [(2.0, 5.0), (400.0, 403.0)])
+def test_a_clip_that_is_cut_already_is_not_cut_again(model: Model, tmp_path: Path, bounds: tuple[float, float]) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=76, seed=4, codec="ffv1"))
+    rgb = model.only(("rgb",))
+    found = predicted(Example(path, "class 0", *bounds, may_be_trimmed=True), rgb)
+    assert found.error is None
+    np.testing.assert_array_equal(found.logits["rgb"], predicted(Example(path, "class 0"), rgb).logits["rgb"])
+
+
+def test_a_clip_that_is_cut_already_and_does_not_say_how_long_it_is(model: Model, tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.h264", num_frames=76, seed=4, codec="libx264"))
+    rgb = model.only(("rgb",))
+    found = predicted(Example(path, "class 0", 400.0, 403.0, may_be_trimmed=True), rgb)
+    np.testing.assert_array_equal(found.logits["rgb"], predicted(Example(path, "class 0"), rgb).logits["rgb"])
+
+
+def test_a_whole_video_that_might_be_trimmed_is_cut(model: Model, tmp_path: Path) -> None:
+    path = str(write_video(tmp_path / "0wR5jVB-WPk.mkv", num_frames=126, seed=4, codec="ffv1"))
+    rgb = model.only(("rgb",))
+    found = predicted(Example(path, "class 0", 2.0, 5.0, may_be_trimmed=True), rgb)
+    np.testing.assert_array_equal(found.logits["rgb"], predicted(Example(path, "x", 2.0, 5.0), rgb).logits["rgb"])
+
+
+def test_a_broken_video_gives_the_reason(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    found = predicted(Example(str(tmp_path / "empty.mp4"), "class 0"), model)
+    assert (found.logits, str(found.error).split(": ")[0]) == ({}, "empty_file")
+
+
+def test_an_interrupted_evaluation_goes_on(model: Model, tmp_path: Path) -> None:
+    rgb = model.only(("rgb",))
+    examples = [Example(str(write_video(tmp_path / f"{i}.mp4", num_frames=20, seed=i)), "class 1") for i in range(3)]
+    with open_predictions(tmp_path / "whole.jsonl", {"a": 1}) as file:
+        whole = list(evaluate(examples, rgb, file))
+    path = tmp_path / "answers.jsonl"
+    with open_predictions(path, {"a": 1}) as file:
+        next(evaluate(examples, rgb, file))
+    with path.open("ab") as torn:
+        torn.write(b'{"path": "torn')
+    with open_predictions(path, {"a": 1}) as file:
+        assert len(file.predictions) == 1
+        list(evaluate(examples, rgb, file))
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    np.testing.assert_allclose(file.predictions[whole[2].key].logits["rgb"], whole[2].logits["rgb"], rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_tried_again"),
+    [("io_error", True), ("timeout", True), ("decoder_crash", True), ("disappeared", True), ("not_a_video", False)],
+)
+def test_a_failure_of_a_moment_is_tried_again(model: Model, tmp_path: Path, code: str, is_tried_again: bool) -> None:
+    example = Example(str(write_video(tmp_path / "a.mp4", num_frames=20)), "class 1")
+    with open_predictions(tmp_path / "answers.jsonl", {}, str(tmp_path)) as file:
+        file.append(Prediction(example.path, example.label, {}, f"{code}: it did not work"))
+    with open_predictions(tmp_path / "answers.jsonl", {}, str(tmp_path)) as file:
+        (found,) = evaluate([example], model.only(("rgb",)), file)
+    assert (found.error is None) == is_tried_again
+    assert file.num_appended == is_tried_again and len(file.predictions) == 1
+
+
+def test_predictions_are_found_however_the_data_are_named(model: Model, tmp_path: Path, monkeypatch) -> None:
+    """By an absolute path, a relative one, and where the folder has been moved."""
+    rgb = model.only(("rgb",))
+    (tmp_path / "data" / "class 1").mkdir(parents=True)
+    write_video(tmp_path / "data" / "class 1" / "a.mp4", num_frames=20)
+    monkeypatch.chdir(tmp_path)
+    for number, root in enumerate(("data", str(tmp_path / "data"), "./data", "data/../data", "moved")):
+        if root == "moved":
+            Path("data").rename(root)
+        with open_predictions(tmp_path / "answers.jsonl", {}, root) as file:
+            (found,) = evaluate([Example(f"{root}/class 1/a.mp4", "class 1")], rgb, file)
+        assert (found.path, found.error, len(file.predictions)) == ("class 1/a.mp4", None, 1)
+        assert file.num_appended == (number == 0)
+
+
+def test_classes_that_the_model_does_not_know_are_refused(model: Model) -> None:
+    with pytest.raises(UsageError, match=containing(1, "archery")):
+        check_classes([Example("a.mp4", "class 0"), Example("b.mp4", "archery")], model)
+
+
+def test_logits_that_are_no_numbers_are_an_error_of_the_video(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", num_frames=20)
+    broken = {"rgb": np.array([1, np.nan, 0], np.float32)}
+    monkeypatch.setattr("vadis.evaluation.predictions.predict", lambda *arguments, **keywords: [(0, broken)])
+    found = predicted(Example(str(path), "class 0"), model.only(("rgb",)))
+    assert (found.logits, str(found.error).split(": ")[0]) == ({}, "not_finite")
+    with open_predictions(tmp_path / "answers.jsonl", {}) as file:
+        file.append(found)
+
+
+def dataset(*parts: str, name: str = "folder", split: int = 1) -> Dataset:
+    return Dataset(name, "/data", ("a", "b"), split, {part: (Example("a.mp4", "a"),) for part in parts}, Problems())
+
+
+def test_tested_on_val_is_said() -> None:
+    assert part_warning(dataset("train", "test"), "test") is None
+    text = part_warning(dataset("train", "val"), "val")
+    assert text is not None
+    assert re.search(containing("folder", "val"), text)
+    chosen = part_warning(dataset("train", "val", "test"), "train")
+    assert chosen is not None
+    assert chosen.startswith("tested on train; ")
+    assert "no test" in chosen
+
+
+def test_a_model_of_another_split_knows_the_test(model: Model) -> None:
+    provenance = {"dataset": {"name": "ucf101", "split": 2}}
+    tuned = replace(model, card=replace(model.card, provenance=provenance))
+    warning = overlap_warning(tuned, dataset("test", name="ucf101", split=1))
+    assert warning is not None
+    assert "split 2" in warning
+    assert overlap_warning(tuned, dataset("test", name="ucf101", split=2)) is None
+    assert overlap_warning(tuned, dataset("test", name="hmdb51", split=1)) is None
+    assert overlap_warning(model, dataset("test", name="ucf101", split=1)) is None
+
+
+def test_the_part_is_one_of_the_settings(model: Model) -> None:
+    assert evaluation_settings(model, "folder", 1, False, "val") != evaluation_settings(model, "folder", 1, False)
+
+
+def test_answers_that_are_known_by_paths_as_they_were_typed_are_refused(model: Model, tmp_path: Path) -> None:
+    now = evaluation_settings(model, "folder", 1, False)
+    before = {key: value for key, value in now.items() if key != "published"} | {"schema": 1}
+    reopened(tmp_path / "answers.jsonl", before)
+    with pytest.raises(UsageError, match=containing("schema", 1)):
+        reopened(tmp_path / "answers.jsonl", now)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "networks"),
+    [("lstm", ["rgb"]), ("c3d", ["rgb"]), ("two-stream", ["rgb", "flow"]), ("fused", ["both"])],
+)
+def test_other_architectures_answer_too(
+    architecture: str, networks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vadis.inference.prefetch.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+    )
+    row = MODELS[architecture]
+    card = ModelCard(
+        "tiny", architecture, row.streams, ("a", "b", "c"), 1 / 16, row.window_frames,
+        short_side=row.short_side, crop=row.crop,
+    )  # fmt: skip
+    tiny = Model(card, build_networks(card), torch.device("cpu"))
+    found = predicted(Example(str(write_video(tmp_path / "a.mp4", num_frames=20)), "a"), tiny)
+    assert list(found.logits) == networks == evaluation_settings(tiny, "folder", 1, False)["networks"]
+    with open_predictions(tmp_path / "answers.jsonl", evaluation_settings(tiny, "folder", 1, False)) as file:
+        assert all(row.shape == (3,) for row in file.append(found).logits.values())

@@ -1,16 +1,15 @@
 """Finished runs below a folder: which cell each belongs to, and what does not count."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.matching import containing
-from tests.trained_run import begun, write_tested, write_trained
+from tests.trained_run import begun, write_model, write_tested, write_trained
 from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
-from vadis.evaluation.run_index import find_runs, our_figure, splits_missing
+from vadis.evaluation.run_index import find_runs
 
 BOTH = {"rgb": 700, "flow": 800, "both": 900}
 FULL = Cell("i3d", "ucf101", "full", True, "both")
@@ -20,10 +19,10 @@ def test_a_run_is_found_at_any_depth_by_what_it_did(tmp_path: Path) -> None:
     write_trained(tmp_path / "a" / "deep" / "run", "i3d", "ucf101", BOTH, start=begun("i3d-kinetics400"))
     found = find_runs(tmp_path)
     assert found.notes == []
-    assert our_figure(FULL, found) == 0.9
-    assert our_figure(FULL._replace(column="flow"), found) == 0.8
+    assert found.figure(FULL) == 0.9
+    assert found.figure(FULL._replace(column="flow")) == 0.8
     for other in ({"imagenet": False}, {"mode": "fixed"}, {"dataset": "hmdb51"}, {"architecture": "fused"}):
-        assert our_figure(FULL._replace(**other), found) is None
+        assert found.figure(FULL._replace(**other)) is None
 
 
 @pytest.mark.parametrize(
@@ -38,18 +37,18 @@ def test_a_run_is_found_at_any_depth_by_what_it_did(tmp_path: Path) -> None:
 def test_the_cell_follows_from_the_beginning_and_the_mode(tmp_path, mode, start, imagenet, cell) -> None:
     model = begun(start) if start else None
     write_trained(tmp_path / "run", "i3d", "ucf101", BOTH, mode=mode, start=model, imagenet=imagenet)
-    assert our_figure(cell, find_runs(tmp_path)) == 0.9
+    assert find_runs(tmp_path).figure(cell) == 0.9
 
 
 def test_a_model_trained_here_is_known_by_its_file(tmp_path: Path) -> None:
     before = write_trained(tmp_path / "k", "lstm", "kinetics", {"rgb": 500}, imagenet=True)
-    (before / "model.safetensors").write_bytes(b"a model")
-    own = begun("lstm-kinetics-split1", "lstm", hashlib.sha256(b"a model").hexdigest())
+    sha256 = write_model(before / "model.safetensors")
+    own = begun("lstm-kinetics-split1", "lstm", sha256)
     write_trained(tmp_path / "b", "lstm", "hmdb51", {"rgb": 520}, start=own)
     write_trained(tmp_path / "c", "lstm", "ucf101", {"rgb": 520}, start=begun("lstm-kinetics-split1", "lstm", "1" * 64))
     found = find_runs(tmp_path)
-    assert our_figure(Cell("lstm", "hmdb51", "full", True, "rgb"), found) == 0.52
-    assert our_figure(Cell("lstm", "kinetics", "original", True, "rgb"), found) == 0.5
+    assert found.figure(Cell("lstm", "hmdb51", "full", True, "rgb")) == 0.52
+    assert found.figure(Cell("lstm", "kinetics", "original", True, "rgb")) == 0.5
     (note,) = found.notes
     assert "c does not count: it began from lstm-kinetics-split1, which is no model of a finished run" in note
 
@@ -60,12 +59,12 @@ def test_published_weights_are_known_by_their_tensors_not_by_a_name(tmp_path: Pa
     (note,) = find_runs(tmp_path).notes
     assert "a does not count" in note
     write_trained(tmp_path / "b", "i3d", "ucf101", BOTH, start=begun("mine"), published="i3d-kinetics400-scratch")
-    assert our_figure(FULL._replace(imagenet=False), find_runs(tmp_path)) == 0.9
+    assert find_runs(tmp_path).figure(FULL._replace(imagenet=False)) == 0.9
     cell = Cell("i3d", "kinetics", "original", True, "both")
     write_tested(tmp_path / "c", "i3d-kinetics400", "i3d", "kinetics", BOTH, published=None)
-    assert our_figure(cell, find_runs(tmp_path)) is None
+    assert find_runs(tmp_path).figure(cell) is None
     write_tested(tmp_path / "d", "mine", "i3d", "kinetics", BOTH, published="i3d-kinetics400")
-    assert our_figure(cell, find_runs(tmp_path)) == 0.9
+    assert find_runs(tmp_path).figure(cell) == 0.9
 
 
 def test_of_two_runs_the_newest_counts_not_the_better(tmp_path: Path) -> None:
@@ -73,10 +72,8 @@ def test_of_two_runs_the_newest_counts_not_the_better(tmp_path: Path) -> None:
     write_trained(tmp_path / "old", "i3d", "ucf101", {"both": 990}, start=model, age_seconds=60)
     write_trained(tmp_path / "new", "i3d", "ucf101", {"both": 900}, start=model)
     found = find_runs(tmp_path)
-    assert our_figure(FULL, found) == 0.9
-    newest = found.newest(FULL, 1)
-    assert newest is not None
-    assert [run.folder.name for run in (newest[0], *newest[1])] == ["new", "old"]
+    assert found.figure(FULL) == 0.9
+    assert [run.folder.name for run in found.runs_of(FULL, 1)] == ["new", "old"]
 
 
 def test_a_mean_needs_all_of_its_splits(tmp_path: Path) -> None:
@@ -86,18 +83,18 @@ def test_a_mean_needs_all_of_its_splits(tmp_path: Path) -> None:
             tmp_path / str(split), "i3d", "ucf101", {"both": right}, split=split, start=begun("i3d-kinetics400")
         )
     found = find_runs(tmp_path)
-    assert our_figure(cell, found) is None
-    assert splits_missing(cell, found) == (2,)
+    assert found.figure(cell) is None
+    assert found.splits_missing(cell) == (2,)
     write_trained(tmp_path / "2", "i3d", "ucf101", {"both": 930}, split=2, start=begun("i3d-kinetics400"))
-    assert our_figure(cell, find_runs(tmp_path)) == pytest.approx(0.93)
+    assert find_runs(tmp_path).figure(cell) == pytest.approx(0.93)
 
 
 def test_a_published_model_that_was_tested_counts_without_a_run(tmp_path: Path) -> None:
     write_tested(tmp_path / "k", "i3d-kinetics400", "i3d", "kinetics", BOTH, part="val")
     found = find_runs(tmp_path)
     cell = Cell("i3d", "kinetics", "original", True, "rgb")
-    assert our_figure(cell, found) == 0.7
-    assert our_figure(cell._replace(figure="top5"), found) == 0.7
+    assert found.figure(cell) == 0.7
+    assert found.figure(cell._replace(figure="top5")) == 0.7
     assert found.runs[0].remarks == ("tested on val",)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.flow.conftest import cheap_flow
 from tests.matching import containing
@@ -15,7 +17,7 @@ from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow import build_store
 from vadis.flow.build_store import compute_flow, estimate, without_flow
-from vadis.flow.store import SETTINGS, FlowStore
+from vadis.flow.store import BOUND, SETTINGS, STEPS, FlowStore, dequantize, quantize
 from vadis.video.reader import open_video
 
 CPU = torch.device("cpu")
@@ -53,11 +55,11 @@ def test_flow_comes_back_within_the_bounds_of_the_table(store, video, instant_fl
 
 def test_any_window_is_the_same_as_in_the_whole(store, video, instant_flow):
     fill(store, video)
-    whole = store.read_codes(video)
+    whole = store.read_levels(video)
     for start, count in [(0, 64), (1, 3), (13, 64), (26, 64), (60, 30), (80, 64), (89, 1)]:
-        assert np.array_equal(store.read_codes(video, start, count), whole[start : start + count])
+        assert np.array_equal(store.read_levels(video, start, count), whole[start : start + count])
     assert store.read(video, 90, 5).shape == (0, 2, *whole.shape[2:])
-    assert np.array_equal(store.read_codes(video, len(whole) - 7), whole[-7:])
+    assert np.array_equal(store.read_levels(video, len(whole) - 7), whole[-7:])
 
 
 def test_real_flow_is_in_step_with_the_frames(store, tmp_path):
@@ -244,7 +246,7 @@ def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))
     code = """
-store, record = FlowStore(root), build_store.record
+store, record = FlowStore(root), build_store.write_mjpeg
 def killed_in_the_second(path, chunks):
     for num_frames in record(path, chunks):
         yield num_frames
@@ -252,7 +254,7 @@ def killed_in_the_second(path, chunks):
             while not store.has(videos[0]):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-build_store.record = killed_in_the_second
+build_store.write_mjpeg = killed_in_the_second
 compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
@@ -264,8 +266,40 @@ compute(print)
 
 
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
-    record = build_store.record
-    monkeypatch.setattr(build_store, "record", lambda path, chunks: (count + 1 for count in record(path, chunks)))
+    record = build_store.write_mjpeg
+    monkeypatch.setattr(build_store, "write_mjpeg", lambda path, chunks: (count + 1 for count in record(path, chunks)))
     with pytest.raises(VadisError, match=containing(store.root)):
         fill(store, video)
     assert not store.has(video)
+
+
+def back_and_forth(values):
+    flow = np.asarray(values, np.float32).reshape(1, 1, 1, -1).repeat(2, axis=1)  # (1, 2, 1, W)
+    return dequantize(quantize(flow)).reshape(2, -1)[0]
+
+
+@given(st.lists(st.floats(-BOUND, BOUND, width=32), min_size=1, max_size=50))
+def test_a_number_comes_back_within_half_a_step(values):
+    assert np.abs(back_and_forth(values) - np.float32(values)).max() <= BOUND / STEPS / 2 + 1e-5
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
+def test_the_mirror_image_of_a_code_is_a_code(values):
+    assert np.array_equal(back_and_forth([-value for value in values]), -back_and_forth(values))
+
+
+def test_what_stands_still_stays_still_and_the_bound_is_kept():
+    assert back_and_forth([0, 0.07, 20, 54, -20, -1e9]).tolist() == [0, 0, 20, 20, -20, -20]
+
+
+def test_every_byte_has_a_meaning_within_the_bound():
+    assert np.abs(dequantize(np.arange(256, dtype=np.uint8))).max() == BOUND
+
+
+def test_dx_lies_above_dy():
+    flow = np.zeros((3, 2, 4, 5), np.float32)
+    flow[:, 0], flow[:, 1] = 20, -20
+    codes = quantize(flow)
+    assert codes.shape == (3, 8, 5)
+    assert set(codes[:, :4].ravel()) == {255}
+    assert set(codes[:, 4:].ravel()) == {1}

@@ -11,7 +11,7 @@ import pytest
 from tests.matching import containing
 from vadis.flow import tvl1
 from vadis.flow.simd import LANES, load, store
-from vadis.flow.tvl1_cpu import _in_doubt, _in_opencvs_order, _lengths
+from vadis.flow.tvl1_cpu import _is_near, _lengths, _sum_in_opencvs_order
 
 SMALL_GOLDEN = Path(__file__).parents[1] / "golden" / "tvl1_opencv_small.npz"  # made by tests/benchmarks/tvl1_opencv.py
 
@@ -145,10 +145,10 @@ def test_lengths_are_those_of_hypot():
 
 @numba.njit
 def change_in_order(squares, height, padded, width):
-    return _in_opencvs_order(squares, height, padded, width)
+    return _sum_in_opencvs_order(squares, height, padded, width)
 
 
-def test_changes_are_added_in_opencvs_order():
+def test_changes_are_added_sum_in_opencvs_order():
     squares = np.random.default_rng(0).random((40, 48), np.float32) ** 8
     one_by_one = np.cumsum(squares[:, :37].ravel(), dtype=np.float32)[-1]
     assert change_in_order(squares.ravel(), 40, 48, 37) == one_by_one != squares[:, :37].sum()
@@ -156,10 +156,10 @@ def test_changes_are_added_in_opencvs_order():
 
 @numba.njit
 def in_doubt(change, target, pixels):
-    return _in_doubt(change, target, pixels)
+    return _is_near(change, target, pixels)
 
 
-def test_a_change_is_in_doubt_where_another_order_could_decide_otherwise():
+def test_a_change_is_is_near_where_another_order_could_decide_otherwise():
     target, pixels = np.float32(8.7), 87040  # an error of half a per cent at most
     assert in_doubt(np.float32(8.72), target, pixels)
     assert in_doubt(np.float32(8.68), target, pixels)

@@ -16,7 +16,8 @@ from tests.plain_pass import cropped_clip, plain_outputs
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError, VideoError
 from vadis.formats import srt
-from vadis.inference.classify import Progress, Sliding, classify, classify_many
+from vadis.inference.classify import ClassifyOptions, classify, classify_many
+from vadis.inference.predict import Progress, Sliding
 from vadis.inference.scores import softmax
 from vadis.models import Model
 from vadis.preprocessing import centre_crop, network_input
@@ -188,7 +189,7 @@ def test_one_frame_is_labelled_by_rgb_alone(folder: Path, model: Model) -> None:
 
 def test_a_short_video_has_its_predictions_folded_back_into_it(folder: Path, model: Model) -> None:
     path = write_video(folder / "short.mp4", num_frames=30, size=(96, 64), seed=5)
-    result = classify(path, model, sliding=Sliding(segment_seconds=0.32))
+    result = classify(path, model, segment=0.32)
     assert result.segments[-1].end == pytest.approx(1.2)
     assert len(result.segments) == 4
     assert "looped" in result.flags
@@ -196,7 +197,7 @@ def test_a_short_video_has_its_predictions_folded_back_into_it(folder: Path, mod
 
 def test_separate_windows(folder: Path, model: Model) -> None:
     path = write_video(folder / "windows.mp4", num_frames=100, size=(96, 64), seed=6)
-    result = classify(path, model.only(("rgb",)), sliding=Sliding(window=32, stride=16))
+    result = classify(path, model.only(("rgb",)), window=32, stride=16)
     assert result.sliding == {"mode": "windows", "window": 32, "stride": 16, "segment_seconds": 2.56}
     with open_video(path) as video:
         frames = centre_crop(np.stack([frame.pixels for frame in video]), "rgb")
@@ -223,18 +224,25 @@ def test_flip_averages_with_the_mirror_image(folder: Path, model: Model) -> None
 
 
 @pytest.mark.parametrize(
-    ("sliding", "fact"),
+    ("options", "fact"),
     [
-        (Sliding(segment_seconds=0.2), "0.32"),
-        (Sliding(segment_seconds=float("nan")), "0.32"),
-        (Sliding(window=8), "9"),
-        (Sliding(stride=4), "stride"),
-        (Sliding(window=16, stride=0), "stride"),
+        ({"segment": 0.2}, "0.32"),
+        ({"segment": 0}, "0.32"),
+        ({"segment": float("nan")}, "0.32"),
+        ({"window": 8}, "9"),
+        ({"stride": 4}, "stride"),
+        ({"window": 16, "stride": 0}, "stride"),
+        ({"top_k": 0}, "top_k"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_work(model: Model, sliding: Sliding, fact: str) -> None:
+def test_what_cannot_be_is_refused_before_any_work(model: Model, options: dict[str, float], fact: str) -> None:
     with pytest.raises(UsageError, match=containing(fact)):
-        classify("there is no such file", model, sliding=sliding)
+        classify("there is no such file", model, **options)
+
+
+def test_a_batch_size_that_cannot_be(model: Model) -> None:
+    with pytest.raises(UsageError, match=containing("batch_size", "-1")):
+        ClassifyOptions(model, Sliding(window=16), batch_size=-1)
 
 
 def test_one_bad_input_never_stops_the_others(folder: Path, model: Model) -> None:
@@ -287,7 +295,7 @@ def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Mod
     own = replace(model, card=replace(model.card, test_window=32, threshold=0.5, otherwise="unclear"))
     result = classify(path, own)
     assert result.sliding == {"mode": "windows", "window": 32, "stride": 32, "segment_seconds": 1.28}
-    plain = classify(path, model, sliding=Sliding(1.28, 32))
+    plain = classify(path, model, segment=1.28, window=32)
     assert [segment.start for segment in result.segments] == [0, 1.28, 2.56]
     for segment, other in zip(result.segments, plain.segments, strict=True):
         (best, second, *_) = segment.labels

@@ -14,13 +14,12 @@ from tests.synthetic import write_video
 from vadis.errors import UsageError
 from vadis.inference.features import (
     extract_features,
-    features_of,
-    mean_features,
+    features_of_videos,
     save_features,
     saved_settings,
     settings_of,
 )
-from vadis.inference.predict import WHOLE_VIDEO, Sliding
+from vadis.inference.predict import WHOLE_VIDEO
 from vadis.inference.scores import softmax
 from vadis.models import Model
 from vadis.models.i3d_inference import FEATURES, LAYERS, LOGITS
@@ -60,24 +59,6 @@ def test_the_last_layer_makes_the_videos_scores_of_them(model: Model, video: Pat
     np.testing.assert_allclose(softmax(logits), softmax(expected), atol=1e-5)
 
 
-def test_the_mean_of_a_part_is_that_of_its_steps(model: Model, video: Path, tmp_path: Path) -> None:
-    steps, _ = extract_features(video, model)
-    for stream, row in mean_features(video, model).items():
-        np.testing.assert_allclose(row, steps[stream].mean(axis=0), rtol=1e-5, atol=1e-6)
-    frames = np.stack([frame.pixels for frame in _opened(video)])
-    cut = write_video(tmp_path / "cut.mkv", frames=frames[5:15], codec="ffv1")
-    whole = write_video(tmp_path / "whole.mkv", frames=frames, codec="ffv1")
-    rgb = model.only(("rgb",))
-    part = mean_features(whole, rgb, start_frame=5, max_frames=10)
-    np.testing.assert_allclose(part["rgb"], mean_features(cut, rgb)["rgb"], rtol=1e-5, atol=1e-6)
-    assert set(mean_features(video, model, max_frames=1)) == {"rgb"}  # one frame has no flow
-
-
-def _opened(path: Path) -> list:
-    with open_video(path) as opened:
-        return list(opened)
-
-
 @pytest.mark.parametrize(("layer", "stride"), [("Conv3d_1a_7x7", 2), ("Mixed_3c", 2), ("Mixed_4f", 4), ("Mixed_5c", 8)])
 def test_any_endpoint_averaged_over_space(model: Model, video: Path, layer: str, stride: int) -> None:
     rgb = model.only(("rgb",))
@@ -105,21 +86,8 @@ def test_both_streams_equal_the_plain_network(model: Model, tmp_path: Path, fram
     np.testing.assert_allclose(seconds, 8 * centres / 25)
 
 
-@pytest.mark.parametrize(("start", "most", "count"), [(0, 69, 69), (3, 66, 66), (10, 500, 75), (7, 70, 70)])
-def test_the_mean_of_a_part_is_the_plain_networks(
-    model: Model, tmp_path: Path, start: int, most: int, count: int
-) -> None:
-    """As ``--mode fixed`` learns from it; the part promises its own length, and its progress counts to that."""
-    path, seen = write_video(tmp_path / "long.mp4", num_frames=85, size=(96, 64), seed=2), []
-    rgb = model.only(("rgb",))
-    found = mean_features(path, rgb, start_frame=start, max_frames=most, progress=seen.append)
-    cells = plain_outputs(cropped_clip(path, slice(start, start + most)), rgb, "Mixed_5c")["rgb"]
-    assert relative_difference(found["rgb"], ((cells[:-1] + cells[1:]) / 2).mean(axis=0)) < TOLERANCE
-    assert {event.frames_total for event in seen} == {seen[-1].frames_done} == {count}
-
-
 def test_one_set_per_window(model: Model, video: Path) -> None:
-    features, seconds = extract_features(video, model, sliding=Sliding(window=32, stride=32))
+    features, seconds = extract_features(video, model, window=32, stride=32)
     assert features["flow"].shape == (3, 64)
     np.testing.assert_allclose(seconds, [16 / 25, 48 / 25, (38 + 16) / 25])
 
@@ -127,7 +95,7 @@ def test_one_set_per_window(model: Model, video: Path) -> None:
 def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model, video: Path) -> None:
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
     with pytest.raises(UsageError, match=containing(own.card.name)):
-        features_of(video, own, flip=True)
+        extract_features(video, own, flip=True)
 
 
 def test_a_model_may_be_given_by_its_path(model: Model, video: Path, tmp_path: Path) -> None:
@@ -146,7 +114,7 @@ def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:
 
 def test_a_file_holds_features_times_record_and_settings(model: Model, video: Path, tmp_path: Path) -> None:
     settings = settings_of(model, FEATURES, WHOLE_VIDEO, flip=False)
-    found = features_of(video, model)
+    ((_, found),) = features_of_videos([str(video)], model)
     path = tmp_path / "clip.npz"
     save_features(found, path, settings)
     with np.load(path, allow_pickle=False) as arrays:
@@ -160,7 +128,8 @@ def test_a_file_holds_features_times_record_and_settings(model: Model, video: Pa
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
 def test_a_cut_off_file_is_no_features_file(model: Model, video: Path, tmp_path: Path, share: float) -> None:
     path = tmp_path / "clip.npz"
-    save_features(features_of(video, model.only(("rgb",))), path, {"layer": FEATURES})
+    ((_, found),) = features_of_videos([str(video)], model.only(("rgb",)))
+    save_features(found, path, {"layer": FEATURES})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     assert saved_settings(path) is None
     assert saved_settings(tmp_path / "absent.npz") is None

@@ -2,7 +2,9 @@
 
 import random
 import weakref
+from contextlib import closing
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +12,15 @@ import torch
 
 from tests.make_model import make_model
 from tests.matching import containing
-from tests.plain_pass import plain_outputs, relative_difference
+from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
+from tests.synthetic import write_video
 from vadis.device import NoMemoryError
-from vadis.inference.predict import WHOLE_VIDEO, Sliding, completion, outputs, over_whole_video
-from vadis.models import i3d_inference
+from vadis.inference.predict import completion, over_whole_video, predict
+from vadis.inference.prefetch import LocalVideo
+from vadis.models import i3d_inference, inference_form
 from vadis.models.i3d import num_steps
 from vadis.models.i3d_inference import FEATURES, LOGITS
+from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
 from vadis.video.windows import cut_clip
 from vadis.weights.model_file import load_model_file
@@ -23,7 +28,7 @@ from vadis.weights.model_file import load_model_file
 TOLERANCE = 1e-6  # of the largest output, beside a run of one frame or window at a time
 FRAMES = 88  # chunks of 32, 32 and 24
 PLACES = 50
-WINDOWS = Sliding(window=16, stride=16)
+WHOLE, WINDOWS = None, 16  # frames of a window
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +44,21 @@ def clip():
 
 
 class Video:
-    """A video as far as its length is asked for."""
+    """A video whose clips are there."""
 
+    path, expected_num_frames = "v.mp4", None
     facts = VideoFacts(Fraction(25), (224, 224), 0, FRAMES / 25, FRAMES, FRAMES, FRAMES, "ok", ())
 
+    def __init__(self, clip):
+        self.streams, self._clip = tuple(clip), clip
 
-def ran(model, clip, sliding, **options):
-    model.portions.clear()
-    clips = (cut_clip(clip, start, start + 32) for start in range(0, FRAMES, 32))
-    return list(outputs(clips, Video(), model, sliding, **options))
+    def clips(self, report):
+        return (cut_clip(self._clip, start, start + 32) for start in range(0, FRAMES, 32))
+
+
+def ran(model, clip, window, **options):
+    model.batch_limits.clear()
+    return list(predict(Video(clip), model, window=window, **options))
 
 
 class Memory:
@@ -76,40 +87,40 @@ def assert_equal(found, expected):
             np.testing.assert_allclose(output[name], row, rtol=0, atol=TOLERANCE * np.abs(row).max())
 
 
-def at_places(model, clip, monkeypatch, sliding, batch_size, places):
+def at_places(model, clip, monkeypatch, caplog, window, batch_size, places):
     """Memory runs out once, at each of so many places in turn: in every layer, in both streams, in every chunk."""
-    memory, said = Memory(monkeypatch), []
-    expected = ran(model, clip, sliding, batch_size=1)
+    memory = Memory(monkeypatch)
+    expected = ran(model, clip, window, batch_size=1)
     memory.calls = 0
-    ran(model, clip, sliding, batch_size=batch_size)
+    ran(model, clip, window, batch_size=batch_size)
     total = memory.calls
     for place in range(places):
         memory.calls, memory.fails_at = 0, 1 + place * total // places
-        found = ran(model, clip, sliding, batch_size=batch_size, notify=said.append)
+        found = ran(model, clip, window, batch_size=batch_size)
         assert memory.calls > total  # something was done again
         assert_equal(found, expected)
-    assert len(said) == places
+    assert len(caplog.messages) == places
 
 
-@pytest.mark.parametrize(("sliding", "batch_size"), [(WHOLE_VIDEO, 1), (WINDOWS, 4)])
-def test_memory_may_run_out_at_any_place(model, clip, monkeypatch, sliding, batch_size):
-    at_places(model, clip, monkeypatch, sliding, batch_size, PLACES // 16)
+@pytest.mark.parametrize(("window", "batch_size"), [(WHOLE, 1), (WINDOWS, 4)])
+def test_memory_may_run_out_at_any_place(model, clip, monkeypatch, caplog, window, batch_size):
+    at_places(model, clip, monkeypatch, caplog, window, batch_size, PLACES // 16)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("sliding", "batch_size"), [(WHOLE_VIDEO, 1), (WINDOWS, 4)])
-def test_memory_may_run_out_at_fifty_places(model, clip, monkeypatch, sliding, batch_size):
-    at_places(model, clip, monkeypatch, sliding, batch_size, PLACES)
+@pytest.mark.parametrize(("window", "batch_size"), [(WHOLE, 1), (WINDOWS, 4)])
+def test_memory_may_run_out_at_fifty_places(model, clip, monkeypatch, caplog, window, batch_size):
+    at_places(model, clip, monkeypatch, caplog, window, batch_size, PLACES)
 
 
 @pytest.mark.parametrize("most", [1, 5, 16])
-def test_frames_go_through_one_by_one_if_need_be(model, clip, monkeypatch, most):
+def test_frames_go_through_one_by_one_if_need_be(model, clip, monkeypatch, caplog, most):
     """Chunks of any length give what the whole gives; each halving is tried once in a run, not once in a chunk."""
-    expected = ran(model, clip, WHOLE_VIDEO)
-    memory, said = Memory(monkeypatch), []
+    expected = ran(model, clip, WHOLE)
+    memory = Memory(monkeypatch)
     memory.most = most + 8  # with what the first layer holds of the frames before
-    assert_equal(ran(model, clip, WHOLE_VIDEO, notify=said.append), expected)
-    assert len(said) == 1
+    assert_equal(ran(model, clip, WHOLE), expected)
+    assert len(caplog.messages) == 1
     failures = sum(size > memory.most for size in memory.largest)
     assert failures <= 6  # log2(32) + 1
 
@@ -126,7 +137,7 @@ def test_where_one_frame_is_too_much_there_is_an_end(model, clip, monkeypatch):
     memory = Memory(monkeypatch)
     memory.most = 0.5
     with pytest.raises(NoMemoryError, match=containing("cpu", "frames")):
-        ran(model, clip, WHOLE_VIDEO)
+        ran(model, clip, WHOLE)
 
 
 def drawn_lengths():
@@ -215,3 +226,32 @@ def test_what_is_kept_does_not_grow_with_the_video(narrow, monkeypatch):
         assert len(list(over_whole_video(clips(), narrow, promised, least=64))) == 23
         assert max(most) <= 64 // 8 + 2
         assert max(most[12:]) <= 3
+
+
+@pytest.mark.parametrize(("start", "most", "count"), [(0, 69, 69), (3, 66, 66), (10, 500, 75), (7, 70, 70), (5, 1, 1)])
+def test_a_part_of_a_video_is_seen_as_the_plain_network_sees_it(narrow, tmp_path, start, most, count):
+    """As the paper's test looks at it; the part promises its own length, and its progress counts to that."""
+    path, seen = write_video(tmp_path / "long.mp4", num_frames=85, size=(96, 64), seed=2), []
+    begin = partial(LocalVideo, path, narrow, start_frame=start, max_frames=most)
+    with Decoders() as decoders, closing(begin(decoders)) as video:
+        found = [rows["rgb"] for _, rows in predict(video, narrow, progress=seen.append)]
+    clip = {"rgb": cropped_clip(path, slice(start, start + max(most, 2)))["rgb"][:most]}
+    expected = plain_outputs(clip, narrow)["rgb"]
+    assert relative_difference(np.stack(found), expected) < 1e-5
+    assert {event.frames_total for event in seen} == {seen[-1].frames_done} == {count}
+
+
+def test_windows_of_one_video_share_a_pass(model, clip, monkeypatch):
+    """As many as the batch size says; a video's outputs do not depend on the videos beside it."""
+    passes, form = [], inference_form(model.only(("rgb",)))["rgb"]
+
+    def counted(x, layer):
+        passes.append(len(x))
+        return form(x, layer=layer)
+
+    monkeypatch.setitem(model.folded, "rgb", counted)
+    rgb = model.only(("rgb",))
+    for batch_size, expected in ((4, [4, 2]), (6, [6]), (100, [6]), (0, [1] * 6)):
+        ran(rgb, {"rgb": clip["rgb"]}, WINDOWS, batch_size=batch_size)
+        assert passes == expected
+        passes.clear()

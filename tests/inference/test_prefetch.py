@@ -21,8 +21,8 @@ from vadis.device import NoMemoryError
 from vadis.errors import DeviceError, UsageError, VideoError
 from vadis.flow import to_gray, tvl1
 from vadis.inference import prefetch
-from vadis.inference.classify import classify_many
-from vadis.inference.prefetch import Preparation, each_prepared, num_jobs
+from vadis.inference.classify import ClassifyOptions, classify_many, label_videos
+from vadis.inference.prefetch import LocalVideo, map_videos, num_jobs
 from vadis.models import Model
 from vadis.preprocessing import centre_crop
 from vadis.video.isolated import process
@@ -124,29 +124,28 @@ def test_one_bad_child_never_stops_the_others(model, videos, folder, monkeypatch
 def test_decoders_that_are_given_serve_on(model, videos):
     with Decoders() as decoders:
         for _ in range(2):
-            assert len(list(classify_many(videos, model, jobs=1, decoders=decoders))) == len(videos)
+            assert len(list(label_videos(videos, ClassifyOptions(model), jobs=1, decoders=decoders))) == len(videos)
             assert len(decoders._all) == 1
 
 
-def test_where_memory_does_not_suffice_the_cpu_takes_over(model, videos):
+def test_where_memory_does_not_suffice_the_cpu_takes_over(model, videos, caplog):
     """Only where nobody asked for the device; the video at hand is begun anew, so nothing is lost or double."""
-    tried, said = [], []
+    tried = []
 
-    def work(path, prepared):
-        tried.append((path, model_there.device.type))
-        _, clips = prepared.clips(lambda stage, frames: None)
-        count = sum(len(clip["rgb"]) for clip in clips)
-        if model_there.device.type == "cuda" and path == videos[1]:
+    def work(video):
+        tried.append((video.path, model_there.device.type))
+        count = sum(len(clip["rgb"]) for clip in video.clips())
+        if model_there.device.type == "cuda" and video.path == videos[1]:
             raise NoMemoryError("memory ran out on cuda with one of the frames at a time")
         return count
 
     model_there = replace(model, device=torch.device("cuda"), may_leave_device=True)
     with Decoders() as decoders:
-        begin = partial(Preparation, model=model_there, decoders=decoders)
-        each = partial(each_prepared, videos[:3], begin, as_way(work), model_there, jobs=2, notify=said.append)
-        assert list(each()) == list(zip(videos, (5, 6, 7), strict=False))
+        begin = partial(LocalVideo, model=model_there, decoders=decoders)
+        each = partial(map_videos, videos[:3], begin, work, model_there, jobs=2)
+        assert [(path, count) for path, _, count in each()] == list(zip(videos, (5, 6, 7), strict=False))
         assert [device for _, device in tried] == ["cuda", "cuda", "cpu", "cpu"]
-        assert len(said) == 1 and re.search(containing("cuda", "frames"), said[0])
+        assert len(caplog.messages) == 1 and re.search(containing("cuda", "frames"), caplog.messages[0])
         model_there.device, model_there.may_leave_device = torch.device("cuda"), False
         with pytest.raises(NoMemoryError):
             list(each())
@@ -154,9 +153,9 @@ def test_where_memory_does_not_suffice_the_cpu_takes_over(model, videos):
 
 def test_a_video_without_flow_is_refused_only_where_it_must_be(model, folder):
     path = write_video(folder / "one.mp4", num_frames=1)
-    with Decoders() as decoders, closing(Preparation(path, model, decoders)) as prepared:
-        streams, clips = prepared.clips(lambda stage, frames: None)
-        assert (streams, [len(clip["rgb"]) for clip in clips]) == (("rgb",), [1])
+    with Decoders() as decoders, closing(LocalVideo(path, model, decoders)) as video:
+        assert [len(clip["rgb"]) for clip in video.clips()] == [1]
+        assert video.streams == ("rgb",)
 
 
 def test_frames_that_are_cut_first_have_the_flow_of_what_is_left(model, folder):
@@ -165,8 +164,8 @@ def test_frames_that_are_cut_first_have_the_flow_of_what_is_left(model, folder):
 
     def clip(card):
         asked = replace(model, card=card)
-        with Decoders() as decoders, closing(Preparation(path, asked, decoders)) as prepared:
-            (found,) = prepared.clips(lambda stage, frames: None)[1]
+        with Decoders() as decoders, closing(LocalVideo(path, asked, decoders)) as video:
+            (found,) = video.clips()
         return found
 
     both = replace(model.card, streams=("rgb", "flow"))
@@ -193,14 +192,12 @@ def grown(model, path, num_files, warm_up):
         pids = [os.getpid(), *(child.pid for child in list(decoders._all))]
         return sum(map(memory_mb, pids)), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
-    def work(number, prepared):
-        _, clips = prepared.clips(lambda stage, frames: None)
-        return sum(len(clip["rgb"]) for clip in clips)
+    def work(video):
+        return sum(len(clip["rgb"]) for clip in video.clips())
 
     with Decoders() as decoders:
-        begin = lambda number: Preparation(path, model, decoders)  # noqa: E731
-        each = each_prepared(range(num_files), begin, as_way(work), model, jobs=4, notify=print)
-        for number, found in each:
+        begin = lambda number: LocalVideo(path, model, decoders)  # noqa: E731
+        for number, _, found in map_videos(range(num_files), begin, work, model, jobs=4):
             assert found == 2, (number, found)
             if number in (warm_up, num_files - 4):
                 states.append(state())
@@ -241,22 +238,12 @@ def test_errors_of_paths_that_are_no_text(model):
 
 
 def test_refusals_are_video_errors(model, folder):
-    with pytest.raises(VideoError), Decoders() as decoders, closing(Preparation("x", model, decoders)) as prepared:
-        prepared.clips(lambda stage, frames: None)
-
-
-def as_way(work):
-    """A function as the way of a video that never waits for others."""
-
-    def way(item, prepared):
-        yield from ()
-        return work(item, prepared)
-
-    return way
+    with pytest.raises(VideoError), Decoders() as decoders, closing(LocalVideo("x", model, decoders)) as video:
+        video.clips()
 
 
 class Begun:
-    """Stands for ``Preparation``: what is begun, and whether it was ended."""
+    """Stands for a video: what is begun, and whether it was ended."""
 
     def __init__(self, item):
         self.item, self.is_closed = item, False
@@ -268,32 +255,32 @@ class Begun:
 @pytest.fixture
 def begun(monkeypatch):
     """All that was begun; without the waits between tries."""
-    monkeypatch.setattr(prefetch, "WAITS_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(prefetch, "RETRY_SECONDS", (0.0, 0.0, 0.0))
     found = []
     return found
 
 
-def outcomes(items, work, begun, model=None, jobs=1, told=None):
+def outcomes(items, work, begun, model=None, jobs=1):
     def begin(item):
         begun.append(Begun(item))
         return begun[-1]
 
     model = model or Model(None, {}, torch.device("cpu"))
-    notify = (lambda text: None) if told is None else told.append
-    found = list(each_prepared(items, begin, as_way(work), model, jobs=jobs, notify=notify))
+    found = list(map_videos(items, begin, work, model, jobs=jobs))
     assert all(each.is_closed for each in begun)
-    return found
+    assert [video.item for _, video, _ in found] == [item for item, _, _ in found]
+    return [(item, outcome) for item, _, outcome in found]
 
 
 def failing(times, code):
     """Work that fails ``times`` times before it is done."""
     left = [times]
 
-    def work(item, prepared):
+    def work(video):
         if left[0]:
             left[0] -= 1
             raise VideoError(code, "it could not be read")
-        return f"{item} done"
+        return f"{video.item} done"
 
     return work
 
@@ -314,10 +301,10 @@ def test_other_failures_are_final(begun):
 
 
 def too_large_for_a_gpu(model):
-    def work(item, prepared):
+    def work(video):
         if model.device.type != "cpu":
             raise NoMemoryError("memory ran out")
-        return f"{item} done"
+        return f"{video.item} done"
 
     return work
 
@@ -337,24 +324,22 @@ def test_a_device_that_was_asked_for_is_not_left(begun):
 def killed_at(begun, *items):
     """Work that finds the decoders of some items killed, and counts how many items are open."""
 
-    def work(item, prepared):
+    def work(video):
         count = sum(not each.is_closed for each in begun)
-        if item in items:
+        if video.item in items:
             raise DecoderKilled("decoder_crash", "the process that decodes it ended (SIGKILL)")
         return count
 
     return work
 
 
-def test_fewer_videos_at_once_when_the_system_kills_decoders(begun):
-    told = []
-    found = dict(outcomes(range(20), killed_at(begun, 4, 10, 11, 15), begun, jobs=4, told=told))
+def test_fewer_videos_at_once_when_the_system_kills_decoders(begun, caplog):
+    found = dict(outcomes(range(20), killed_at(begun, 4, 10, 11, 15), begun, jobs=4))
     assert {item for item, outcome in found.items() if isinstance(outcome, DecoderKilled)} == {4, 10, 11, 15}
     assert [found[item] for item in (3, 5, 8, 12, 14, 16, 19)] == [4, 3, 2, 1, 1, 1, 1]
-    assert len(told) == 1
+    assert len(caplog.messages) == 1
 
 
-def test_one_video_at_a_time_cannot_become_fewer(begun):
-    told = []
-    found = outcomes(range(3), killed_at(begun, 0), begun, told=told)
-    assert [outcome for _, outcome in found[1:]] == [1, 1] and told == []
+def test_one_video_at_a_time_cannot_become_fewer(begun, caplog):
+    found = outcomes(range(3), killed_at(begun, 0), begun)
+    assert [outcome for _, outcome in found[1:]] == [1, 1] and not caplog.messages

@@ -20,11 +20,11 @@ from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.errors import VadisError
-from vadis.inference.classify import Sliding, classify_many
+from vadis.inference.classify import ClassifyOptions, label_videos
 from vadis.inference.ray import (
     NETWORK_CPUS,
     PREPARING_CPUS,
-    _arriving,
+    _as_they_come,
     _explained,
     _has_too_few,
     _pool,
@@ -33,7 +33,6 @@ from vadis.inference.ray import (
 from vadis.weights.load import load_model
 
 needs_ray = pytest.mark.integration("ray")
-SAID: list[str] = []
 SILENT: list[int] = []  # processes that were stopped
 
 
@@ -73,7 +72,7 @@ def test_an_error_from_far_away_is_told_as_it_was():
 
 
 def test_nothing_to_do_starts_nothing(monkeypatch):
-    assert list(classify_on_ray([], None, sliding=Sliding(), notify=SAID.append)) == []
+    assert list(classify_on_ray([], None)) == []
 
 
 class Whole:
@@ -83,7 +82,7 @@ class Whole:
         path = make_model(folder / "m.safetensors", width=1 / 32, classes=3, streams=("rgb",))
         self.model = load_model(str(path), "cpu")
         self.paths = videos_in(folder / "clips", 12)
-        self.records = lines(classify_many(self.paths, self.model, jobs=1, listed=True))
+        self.records = lines(label_videos(self.paths, ClassifyOptions(self.model), jobs=1, listed=True))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +146,7 @@ def silence_a_machine(cluster) -> None:
 @pytest.mark.parametrize("lose", [lose_an_actor, lose_a_task, lose_a_machine, silence_a_machine])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_lost_is_done_again_and_nothing_twice(whole, cluster, lose):
-    found = classify_on_ray(whole.paths, whole.model, address=cluster.address, sliding=Sliding(), notify=SAID.append)
+    found = classify_on_ray(whole.paths, ClassifyOptions(whole.model), address=cluster.address)
     with closing(found):
         there = [next(found)]
         lose(cluster)
@@ -175,7 +174,7 @@ def test_silence_ends_the_run_only_where_a_machine_is_missing():
         time.sleep(60)
 
     looks = iter([True, False, True])  # one look's silence, a machine that came back, a long video; then it is gone
-    seen = _arriving(rows, lambda: next(looks, True), look_seconds=0.1, lost_seconds=0.5)
+    seen = _as_they_come(rows, lambda: next(looks, True), look_seconds=0.1, lost_seconds=0.5)
     assert [next(seen)["record"], next(seen)["record"]] == ["a", "b"]
     with pytest.raises(VadisError, match=containing("Ray")):
         next(seen)
@@ -186,11 +185,11 @@ def test_an_error_among_the_rows_is_raised_where_they_are_wanted():
         yield {"record": "a"}
         raise OSError("no more")
 
-    seen = _arriving(rows, lambda: False)
+    seen = _as_they_come(rows, lambda: False)
     assert next(seen) == {"record": "a"}
     with pytest.raises(OSError, match="no more"):
         next(seen)
-    assert list(_arriving(lambda: iter([]), lambda: False)) == []
+    assert list(_as_they_come(lambda: iter([]), lambda: False)) == []
 
 
 class Cluster:
@@ -222,7 +221,7 @@ def test_a_ray_that_does_not_start_here_is_no_bug(monkeypatch, model_file):
     monkeypatch.setitem(sys.modules, "ray.data", ModuleType("ray.data"))
     model = load_model(str(model_file), "cpu")
     with pytest.raises(VadisError, match="timed out during startup"):
-        next(classify_on_ray(["a"], model, address="local", sliding=Sliding(), notify=print))
+        next(classify_on_ray(["a"], ClassifyOptions(model), address="local"))
 
 
 @needs_ray
@@ -230,4 +229,4 @@ def test_a_ray_that_does_not_start_here_is_no_bug(monkeypatch, model_file):
 def test_no_cluster_there(address, model_file):
     model = load_model(str(model_file), "cpu")
     with pytest.raises(VadisError, match=containing("Ray", address)):
-        next(classify_on_ray(["a"], model, address=address, sliding=Sliding(), notify=print))
+        next(classify_on_ray(["a"], ClassifyOptions(model), address=address))

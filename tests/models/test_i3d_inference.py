@@ -103,7 +103,7 @@ def test_chunks_equal_the_training_form_on_exactly_these_frames(frames: int, chu
 
 @pytest.mark.parametrize("frames", [33, 34, 35, 36])
 def test_chunks_by_the_fast_kernels_equal_the_training_form(frames: int) -> None:
-    """From a quarter of the paper's channels on, minimal filtering and the pooling of our own are at work."""
+    """From a quarter of the paper's channels on, Winograd and the pooling of our own are at work."""
     network, clip = narrow_network("rgb", width=1 / 4), random_clip("rgb", frames, seed=frames)
     with torch.inference_mode():
         assert relative_difference(in_chunks(FoldedI3D(network, CPU), clip, [13]), network(clip)) < FORM_TOLERANCE

@@ -6,10 +6,9 @@ import torch
 
 from tests.conftest import GOLDEN
 from tests.golden import recipe
-from tests.googlenet import SHAPES, golden_entries
+from tests.googlenet import SHAPES, from_googlenet, golden_entries
 from vadis.models.i3d import ROWS
 from vadis.models.inception import TORCHVISION_STEM_PADDING, Inception, InceptionBody, stacked
-from vadis.weights.googlenet import from_googlenet
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by 1e-6
 GOLDENS = np.load(GOLDEN / "googlenet.npz")

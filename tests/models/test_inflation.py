@@ -5,15 +5,21 @@ import torch
 from torch import nn
 
 from tests.golden import recipe
-from tests.googlenet import golden_entries, narrow_entries
+from tests.googlenet import from_googlenet, golden_entries, narrow_entries
 from tests.matching import containing
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
 from vadis.models.i3d import I3D
-from vadis.models.inception import Averaged, Inception, InceptionBody, snapshot_network
-from vadis.models.inflation import adapted, from_imagenet, imagenet_body, inflated_kernel
+from vadis.models.inception import (
+    Averaged,
+    Inception,
+    InceptionBody,
+    from_imagenet,
+    imagenet_body,
+    inflate,
+    snapshot_network,
+)
 from vadis.models.lstm import ConvLSTM
-from vadis.weights.googlenet import from_googlenet
 
 TOLERANCE = 1e-4  # of an endpoint's largest value; a kernel that was not divided by N is wrong by a factor
 WIDTH = 1 / 16
@@ -26,10 +32,9 @@ def narrow_imagenet(width=WIDTH):
 
 def flat_network(imagenet, in_channels):
     """The 2D network itself, with its first layer adapted."""
-    body = imagenet_body(imagenet)
-    with torch.device("meta"):
-        network = InceptionBody(in_channels, width=body["Conv2d_1a_7x7.conv.weight"].shape[0] / 64).eval()
-    network.load_state_dict(adapted(body, in_channels), strict=True, assign=True)
+    width = imagenet_body(imagenet)["Conv2d_1a_7x7.conv.weight"].shape[0] / 64
+    network = InceptionBody(in_channels, width=width).eval()
+    from_imagenet(network, imagenet)
     return network
 
 
@@ -73,17 +78,17 @@ def test_boring_video_in_the_middle_of_a_long_clip():
 
 def test_a_kernel_is_repeated_along_time_and_divided():
     kernel = torch.randn(4, 3, 7, 7)
-    cube = inflated_kernel(kernel)
+    cube = inflate(kernel)
     assert cube.shape == (4, 3, 7, 7, 7)
     torch.testing.assert_close(cube.sum(dim=2), kernel)
     assert torch.equal(cube[:, :, 0], cube[:, :, 6])
-    assert torch.equal(inflated_kernel(kernel[..., :1, :1])[:, :, 0], kernel[..., :1, :1])
+    assert torch.equal(inflate(kernel[..., :1, :1])[:, :, 0], kernel[..., :1, :1])
 
 
 @pytest.mark.parametrize("in_channels", [2, 20])
 def test_first_layer_for_flow_is_the_mean_over_colour(in_channels):
-    body = imagenet_body(narrow_imagenet())
-    kernel, first = body["Conv2d_1a_7x7.conv.weight"], adapted(body, in_channels)["Conv2d_1a_7x7.conv.weight"]
+    kernel = imagenet_body(narrow_imagenet())["Conv2d_1a_7x7.conv.weight"]
+    first = flat_network(narrow_imagenet(), in_channels).state_dict()["Conv2d_1a_7x7.conv.weight"]
     assert first.shape == (4, in_channels, 7, 7)
     for channel in range(in_channels):
         torch.testing.assert_close(first[:, channel], (kernel[:, 0] + kernel[:, 1] + kernel[:, 2]) / 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vadis.models.lstm import GAMMA, MAX_STEPS, ConvLSTM, RecurrentLayer, StepNorm
-from vadis.training.state import RunningAverages
+from vadis.training.checkpoint import RunningAverages
 
 CHANNELS, HIDDEN = 5, 3
 

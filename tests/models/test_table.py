@@ -10,9 +10,9 @@ from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError
-from vadis.evaluation import answer
+from vadis.evaluation.predictions import predict_all
 from vadis.inference.classify import classify
-from vadis.inference.features import features_of
+from vadis.inference.features import extract_features
 from vadis.models import BOTH, MODELS, ModelCard, build_networks, inference_form
 from vadis.models.i3d_inference import FEATURES
 from vadis.preprocessing import STREAMS, centre_crop, network_input, shrinking
@@ -75,17 +75,17 @@ def test_a_model_file_of_it_labels_a_video_and_answers_the_papers_test(tmp_path,
     assert result.streams == row.streams
     assert sum(label.score for label in result.labels) == pytest.approx(1, abs=1e-5)
     assert result.segments[-1].end == pytest.approx(2.8)
-    found = answer(Example(str(video), "a"), model)
+    found = next(predict_all([Example(str(video), "a")], model, jobs=1))
     assert found.error is None
     assert list(found.logits) == list(model.networks)
-    arrays = features_of(video, model, layer=FEATURES).arrays
+    arrays, _ = extract_features(video, model, layer=FEATURES)
     assert {key: array.ndim for key, array in arrays.items()} == dict.fromkeys(model.networks, 2)
 
 
 @pytest.mark.parametrize("name", ["c3d", "two-stream", "fused"])
 def test_windows_follow_one_another_and_the_last_ends_with_the_video(tmp_path, video, name):
     model, row = saved(tmp_path / "m.safetensors", name), MODELS[name]
-    seconds = features_of(video, model).seconds
+    _, seconds = extract_features(video, model)
     starts = [round(centre * 25 - row.test_window / 2) for centre in seconds]
     expected = [*range(0, 70 - row.test_window + 1, row.test_window)]
     assert starts == expected + [70 - row.test_window] * (70 % row.test_window > 0)
@@ -101,7 +101,7 @@ def test_the_lstm_is_tested_on_every_fifth_frame_also_of_a_looped_video(tmp_path
         return torch.zeros(1, len(LABELS), 1)
 
     model.folded["rgb"] = form
-    assert answer(Example(str(short), "a"), model).error is None
+    assert next(predict_all([Example(str(short), "a")], model, jobs=1)).error is None
     with open_video(short) as opened:
         frames = centre_crop(np.stack([frame.pixels for frame in opened]), "rgb")
     (clip,) = seen
@@ -121,13 +121,12 @@ def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video
 def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     given = {stream: inference_form(model)[stream] for stream in model.networks}
-    from vadis.inference.predict import WHOLE_VIDEO, outputs
-    from vadis.inference.prefetch import Preparation
+    from vadis.inference.predict import predict
+    from vadis.inference.prefetch import LocalVideo
     from vadis.video.isolated.pool import Decoders
 
-    with Decoders() as decoders, closing(Preparation(video, model, decoders)) as prepared:
-        _, clips = prepared.clips(lambda stage, frames: None)
-        steps = [output for _, output in outputs(clips, prepared.video, model, WHOLE_VIDEO)]
+    with Decoders() as decoders, closing(LocalVideo(video, model, decoders)) as pending:
+        steps = [output for _, output in predict(pending, model)]
     each = [torch.softmax(torch.from_numpy(step[stream]), 0) for step in steps for stream in given]
     expected = torch.stack(each).mean(dim=0)
     scores = {label.label: label.score for label in classify(video, model).labels}

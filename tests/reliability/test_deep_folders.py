@@ -9,7 +9,7 @@ import pytest
 from tests.report.conftest import labelled, write_results
 from tests.trained_run import write_tested
 from vadis.cli import report
-from vadis.datasets.scan import walk
+from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
 from vadis.evaluation.records import read_records
 from vadis.evaluation.run_index import find_runs
@@ -44,7 +44,7 @@ def test_results_and_runs_are_found_however_deep(tmp_path: Path, bottom: Path) -
 def test_videos_are_found_however_deep(tmp_path: Path, bottom: Path) -> None:
     (bottom / "a.mp4").write_bytes(b"\0 not looked at")
     assert [source.path for source in find_videos([tmp_path])] == [str(bottom / "a.mp4")]
-    assert walk(tmp_path).videos == (str(bottom / "a.mp4"),)
+    assert scan_tree(tmp_path).videos == (str(bottom / "a.mp4"),)
     with suppress(UsageError):  # where Python's glob calls itself for each level
         assert [source.path for source in find_videos([f"{tmp_path}/**/*.mp4"])] == [str(bottom / "a.mp4")]
 

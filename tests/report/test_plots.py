@@ -35,10 +35,10 @@ def write_log(folder: Path, losses, rates=(0.1,), validate_every=0) -> Path:
     with open_log(folder, 0, 0) as log:
         for step, loss in enumerate(losses, start=1):
             rate = rates[(step - 1) * len(rates) // count]
-            log.write(StepDone(step, count, step / 7, loss, loss, 1 - step / 2 / count, rate, 2.0, 12.5, 60.0))
+            log(StepDone(step, count, step / 7, loss, loss, 1 - step / 2 / count, rate, 2.0, 12.5, 60.0))
             if validate_every and step % validate_every == 0:
-                log.write(Saved(step, "somewhere", 12))
-                log.write(Validated(step, loss + 0.25, 0.5, rate, is_best=step < count))
+                log(Saved(step, "somewhere", 12))
+                log(Validated(step, loss + 0.25, 0.5, rate, is_best=step < count))
     return folder / "log.jsonl"
 
 

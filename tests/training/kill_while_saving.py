@@ -52,12 +52,12 @@ def main(folder: Path, kills: int, seed: int) -> None:
         time.sleep(chance.uniform(0, 3 * seconds))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        amid += any(".tmp-" in path.name for path in folder.iterdir())
+        amid += any(".part" in path.name for path in folder.iterdir())
         newest = newest_step(folder)
         assert newest >= step, f"step {step} was saved, but {newest} is loaded"
         step = newest
     save_checkpoint(folder, checkpoint_for(step + 1))
-    assert not any(".tmp-" in path.name for path in folder.iterdir()), "leftovers stay"
+    assert not any(".part" in path.name for path in folder.iterdir()), "leftovers stay"
     print(amid)
 
 

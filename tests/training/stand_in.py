@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from vadis.training.distributed import Process
-from vadis.training.loop import Outcome, Settings, train
+from vadis.training.loader import derived_seed
+from vadis.training.loop import Outcome, Trainer
 from vadis.training.recipes import Recipe
-from vadis.training.sampler import derived_seed
-from vadis.training.validation import validate_clips
+from vadis.training.validation import Context, validate_clips
 
 LABELS = ("dark", "bright", "flickering")
 ALONE = Process(torch.device("cpu"))
@@ -89,23 +89,21 @@ def tiny_network(seed: int = 1) -> TinyNetwork:
 
 
 def run_tiny(folder: Path, network: nn.Module | None = None, **changes) -> tuple[nn.Module, Outcome, list]:
-    """A run in ``folder`` that validates; ``changes`` are arguments of ``train``, or fields of recipe or settings."""
+    """A run in ``folder`` that validates; ``changes`` are fields of ``Trainer``, of its recipe or of its context."""
     network = network or tiny_network()
     recipe = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
-    settings = {name: changes.pop(name) for name in list(changes) if name in Settings.__dataclass_fields__}
-    process = changes.setdefault("process", ALONE)
+    settings = {name: changes.pop(name) for name in list(changes) if name in Context.__dataclass_fields__}
     events: list = []
+    context = Context(**{"process": ALONE, "report": events.append, **settings})
     arguments = {
         "clips": TinyClips(),
         "labels": LABELS,
         "data_sha256": "0" * 64,
-        "validate": lambda trained: validate_clips(trained, TinyClips(7, seed=9), process, batch_size=3),
-        "report": events.append,
+        "validator": lambda trained: validate_clips(trained, TinyClips(7, seed=9), Context(context.process), 3),
         **changes,
     }
-    clips = arguments.pop("clips")
-    outcome = train(network, clips, replace(RECIPE, **recipe), folder, settings=Settings(**settings), **arguments)
-    return network, outcome, events
+    trainer = Trainer(network, recipe=replace(RECIPE, **recipe), folder=folder, context=context, **arguments)
+    return network, trainer.train(), events
 
 
 def digest(network: nn.Module) -> str:

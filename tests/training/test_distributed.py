@@ -17,8 +17,8 @@ from tests.matching import containing
 from tests.training.stand_in import ALONE, run_tiny
 from vadis.device import resolve_device
 from vadis.errors import UsageError, VadisError
-from vadis.training.checkpoint import Checkpoint, checkpoints_in, load_newest
-from vadis.training.distributed import OthersGoneError, Process, joined, leave, tell_once
+from vadis.training.checkpoint import CHECKPOINTS_NAME, Checkpoint, load_newest
+from vadis.training.distributed import PeerLostError, Process, exit_now, joined, report_once
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # sums of gradients in another order, 12 steps long
@@ -47,7 +47,7 @@ def run_two(folder: Path, **how) -> None:
 
 
 def newest(folder: Path) -> Checkpoint:
-    found = load_newest(checkpoints_in(folder))
+    found = load_newest(folder / CHECKPOINTS_NAME)
     assert found is not None
     return found[0]
 
@@ -141,7 +141,7 @@ def test_a_signal_stops_all_and_the_run_goes_on_exactly(tmp_path, shared_run):
 
 @pytest.mark.slow
 def test_a_signal_to_one_that_waits_stops_another_in_the_middle_of_a_long_pass(tmp_path):
-    started = start_two(tmp_path, clips_until_long=5, beat_seconds=0.2)
+    started = start_two(tmp_path, clips_until_long=5, heartbeat_seconds=0.2)
     wait_for_step(tmp_path / "run", 1, started)
     time.sleep(1)  # now one waits for the other's share of a step
     os.kill(pid(tmp_path, 1), signal.SIGTERM)
@@ -165,7 +165,7 @@ def test_when_one_process_dies_all_end_and_a_checkpoint_is_there(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_stands_still_is_missed(tmp_path):
-    started = start_two(tmp_path, seconds=0.1, beat_seconds=0.2)
+    started = start_two(tmp_path, seconds=0.1, heartbeat_seconds=0.2)
     wait_for_step(tmp_path / "run", 3, started)
     os.kill(pid(tmp_path, 1), signal.SIGSTOP)
     began = time.monotonic()
@@ -210,17 +210,17 @@ def told(*errors: VadisError) -> list[str]:
     """What a user reads, where processes meet ``errors`` one after the other."""
     said: list[str] = []
     for error in errors:
-        tell_once(error, lambda error=error: said.append(error.message))
+        report_once(error, lambda error=error: said.append(error.message))
     return said
 
 
 def test_what_all_meet_is_told_by_one(store):
     assert told(UsageError("no folder x"), UsageError("no folder x"), VadisError("no folder x")) == ["no folder x"] * 2
-    assert told(OthersGoneError("another has ended")) == []
+    assert told(PeerLostError("another has ended")) == []
 
 
 def test_that_another_is_gone_is_told_where_it_said_nothing(store):
-    assert told(OthersGoneError("another has ended"), OthersGoneError("another has ended")) == ["another has ended"]
+    assert told(PeerLostError("another has ended"), PeerLostError("another has ended")) == ["another has ended"]
 
 
 def test_nobody_goes_before_it_is_told(store):
@@ -230,10 +230,10 @@ def test_nobody_goes_before_it_is_told(store):
         time.sleep(0.3)
         said.append("x")
 
-    first = Thread(target=tell_once, args=(UsageError("x"), tell_slowly))
+    first = Thread(target=report_once, args=(UsageError("x"), tell_slowly))
     first.start()
     time.sleep(0.1)
-    tell_once(UsageError("x"), said.clear)
+    report_once(UsageError("x"), said.clear)
     assert said == ["x"]
     first.join()
 
@@ -256,15 +256,15 @@ def test_a_failed_exchange_says_that_another_is_gone(monkeypatch):
         monkeypatch.setattr(torch.distributed, name, fail)
     process = Process(torch.device("cpu"), rank=0, world_size=2)
     exchanges = (
-        process.meet,
+        process.barrier,
         lambda: process.average([torch.ones(2)]),
-        lambda: process.copy_main(nn.Linear(1, 1)),
+        lambda: process.broadcast(nn.Linear(1, 1)),
         lambda: process.gather(["a"]),
         lambda: process.from_main("b"),
     )
     error = RuntimeError("[pair.cc:537] Connection closed by peer [127.0.0.1]:6062")
     for exchange in exchanges:
-        with pytest.raises(OthersGoneError):
+        with pytest.raises(PeerLostError):
             exchange()
     error = torch.OutOfMemoryError("CUDA out of memory")
     for exchange in exchanges:
@@ -274,17 +274,17 @@ def test_a_failed_exchange_says_that_another_is_gone(monkeypatch):
 
 def test_alone_a_process_leaves_as_usual():
     with pytest.raises(SystemExit, match="143"):
-        leave(143)
+        exit_now(143)
 
 
 def test_alone_nothing_is_exchanged():
     network = nn.Linear(2, 2)
-    ALONE.copy_main(network)
+    ALONE.broadcast(network)
     tensor = torch.ones(3)
     ALONE.average([tensor])
-    ALONE.meet()
+    ALONE.barrier()
     assert ALONE.is_main and torch.equal(tensor, torch.ones(3))
-    assert ALONE.largest(3, 0) == (3, 0)
+    assert ALONE.maximum(3, 0) == (3, 0)
     assert ALONE.gather(["a"]) == ["a"] and ALONE.from_main("b") == "b"
     assert not Process(torch.device("cpu"), rank=1, world_size=2).is_main
 

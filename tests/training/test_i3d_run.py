@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.training.stand_in import run_tiny
 from vadis.models.i3d import I3D
-from vadis.training.checkpoint import checkpoints_in, load_newest
+from vadis.training.checkpoint import CHECKPOINTS_NAME, load_newest
 
 LABELS = ("left", "right")
 
@@ -29,7 +29,7 @@ class FlowClips:
 def train_narrow(folder: Path, seed: int, **changes) -> tuple[I3D, list]:
     torch.manual_seed(seed)
     network = I3D(len(LABELS), in_channels=2, width=1 / 64)
-    changes = {"batch_size": 2, "micro_batch": 1, "steps": 4, "validate": None, **changes}
+    changes = {"batch_size": 2, "micro_batch": 1, "steps": 4, "validator": None, **changes}
     _, _, events = run_tiny(folder, network, clips=FlowClips(), labels=LABELS, **changes)
     return network, events
 
@@ -47,7 +47,7 @@ def test_i3d_goes_on_bit_by_bit(tmp_path, asked):
 
 def test_the_checkpoint_has_all_of_it_and_gamma_stays(tmp_path):
     network, _ = train_narrow(tmp_path, seed=0, steps=1)
-    found = load_newest(checkpoints_in(tmp_path))
+    found = load_newest(tmp_path / CHECKPOINTS_NAME)
     assert found is not None
     names = set(found[0].tensors)
     assert {f"network.{key}" for key in network.state_dict()} <= names

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,20 +16,19 @@ from tests.synthetic import write_video
 from tests.training.stand_in import ALONE
 from vadis.datasets.dataset import Dataset, Example, Problems
 from vadis.errors import OutputLockedError, UsageError, VadisError
-from vadis.evaluation import answer
+from vadis.evaluation.predictions import predict_all
+from vadis.inference.features import Features, saved_settings
 from vadis.models import Model, build_networks
-from vadis.training import linear_probe
+from vadis.results import VideoResult
 from vadis.training.linear_probe import (
     FeatureStore,
     compute_features,
-    open_store,
-    refuse_lost_classes,
+    examples_to_probe,
     train_last_layer,
-    wanted_examples,
 )
-from vadis.training.loop import Settings
-from vadis.training.plan import Plan, save
+from vadis.training.plan import MODEL_NAME, Plan, save
 from vadis.training.recipes import RECIPES
+from vadis.training.validation import Context
 from vadis.weights.model_file import load_model_file
 
 pytestmark = pytest.mark.usefixtures("quick_tvl1")
@@ -70,6 +69,16 @@ def examples_in(root: Path, count: int = 4) -> list[Example]:
     return [Example(str(root / f"{number}.mp4"), "a" if number < 3 else "b") for number in range(count)]
 
 
+def put(store: FeatureStore, example: Example, rows: Mapping[str, np.ndarray]) -> None:
+    """Keep (channels,) by network as the features of an example."""
+    arrays = {name: row[None] for name, row in rows.items()}
+    store.save(example, Features(arrays, np.zeros(1), VideoResult(example.path, "ok")))
+
+
+def rows_of(store: FeatureStore, name: str, examples: Sequence[Example]) -> np.ndarray:
+    return np.stack([store.features(example)[name] for example in examples])
+
+
 def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path) -> None:
     """On two streams, in a part of a file, past the 250th frame: the last layer makes the test's logits of them."""
     write_video(tmp_path / "long.mp4", num_frames=290, seed=1)
@@ -82,112 +91,102 @@ def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path
     ]
     for number, (model, example) in enumerate(cases):
         plan = plan_of([example], start, str(tmp_path), model.card.streams)
-        store = open_store(tmp_path / str(number), plan)
+        store = FeatureStore(tmp_path / str(number), plan)
         assert [error for _, error in compute_features(plan, store, CPU)] == [None]
-        expected = answer(example, model).logits
+        expected = next(predict_all([example], model, jobs=1)).logits
         for stream in model.card.streams:
             last = start.networks[stream].get_submodule("Logits.Conv3d_0c_1x1.conv")
-            features = torch.from_numpy(store.rows(stream, [example])).view(1, -1, 1, 1, 1)
+            features = torch.from_numpy(rows_of(store, stream, [example])).view(1, -1, 1, 1, 1)
             logits = last(features).detach().flatten().numpy()
             np.testing.assert_allclose(logits, expected[stream], atol=1e-5 * np.abs(expected[stream]).max())
 
 
-@pytest.mark.parametrize("done", range(5))
-def test_it_goes_on_after_each_video(
-    start: Model, videos: Path, tmp_path: Path, done: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan, computed = plan_of(examples_in(videos), start, str(videos)), []
-
-    def stand_in(path: str, model: Model, **options: object) -> Mapping[str, np.ndarray]:
-        computed.append(Path(path).name)
-        return {"rgb": np.full(CHANNELS, int(Path(path).stem), np.float32)}
-
-    monkeypatch.setattr(linear_probe, "mean_features", stand_in)
-    given = compute_features(plan, open_store(tmp_path, plan), CPU)
+@pytest.mark.parametrize("done", [0, 2, 4])
+def test_it_goes_on_after_each_video(start: Model, videos: Path, tmp_path: Path, done: int) -> None:
+    plan = plan_of(examples_in(videos), start, str(videos))
+    given = compute_features(plan, FeatureStore(tmp_path, plan), CPU)
     for _ in range(done):
         next(given)
     given.close()
-    records = tmp_path / "features" / "records.bin"
-    whole = records.read_bytes() if done else b""
-    with records.open("ab") as file:
-        file.write(b"torn")  # what a killed process left
-    store = open_store(tmp_path, plan)
-    assert [store.has(example) for example in wanted_examples(plan)] == [number < done for number in range(4)]
-    assert [example.path for example, _ in compute_features(plan, store, CPU)] == [
-        example.path for example in wanted_examples(plan)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*")}
+    assert len(before) == done
+    store = FeatureStore(tmp_path, plan)
+    assert [store.features(example) is not None for example in examples_to_probe(plan)] == [
+        number < done for number in range(4)
     ]
-    assert computed == [f"{number}.mp4" for number in range(4)]
-    assert records.read_bytes().startswith(whole)
-    assert done == 4 or records.stat().st_size == 4 * (32 + 4 * CHANNELS + 4)
-    again = open_store(tmp_path, plan).rows("rgb", wanted_examples(plan)[::-1])
-    np.testing.assert_array_equal(again, np.repeat([[3], [2], [1], [0]], CHANNELS, axis=1).astype(np.float32))
+    assert [example for example, _ in compute_features(plan, store, CPU)] == list(examples_to_probe(plan))
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*")}
+    assert len(after) == 4 and after.items() >= before.items()
 
 
-def test_a_damaged_record_is_done_again(start: Model, tmp_path: Path) -> None:
-    examples = [Example(f"/data/{number}.mp4", "a") for number in range(3)]
+def test_a_features_file_is_as_vadis_features_writes_it(start: Model, videos: Path, tmp_path: Path) -> None:
+    plan = plan_of(examples_in(videos, 1), start, str(videos))
+    assert len(list(compute_features(plan, FeatureStore(tmp_path, plan), CPU))) == 1
+    (path,) = (tmp_path / "features").iterdir()
+    assert saved_settings(path) == FeatureStore(tmp_path, plan).settings
+    with np.load(path) as arrays:
+        assert (arrays["rgb"].shape, arrays["seconds"].shape) == ((1, CHANNELS), (1,))
+        assert 0 < arrays["seconds"][0] < 24 / 25
+        assert json.loads(str(arrays["record"]))["num_frames"] == 24
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", bytes.swapcase])
+def test_damaged_features_are_computed_again(start: Model, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    examples = [Example(f"/data/{number}.mp4", "a") for number in range(2)]
     plan = plan_of(examples, start)
-    store = open_store(tmp_path, plan)
-    for example in examples:
-        store.append(example, {"rgb": np.ones(CHANNELS, np.float32)})
-    records = tmp_path / "features" / "records.bin"
-    content = bytearray(records.read_bytes())
-    content[len(content) // 2] ^= 1
-    records.write_bytes(content)
-    store = open_store(tmp_path, plan)
-    assert [store.has(example) for example in examples] == [True, False, True]
-    store.append(examples[1], {"rgb": np.full(CHANNELS, 2, np.float32)})
-    assert open_store(tmp_path, plan).rows("rgb", examples)[:, 0].tolist() == [1, 2, 1]
+    store = FeatureStore(tmp_path, plan)
+    put(store, examples[0], {"rgb": np.ones(CHANNELS, np.float32)})
+    (path,) = (tmp_path / "features").iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    put(store, examples[1], {"rgb": np.ones(CHANNELS, np.float32)})
+    store = FeatureStore(tmp_path, plan)
+    assert [store.features(example) is not None for example in examples] == [False, True]
+    put(store, examples[0], {"rgb": np.full(CHANNELS, 2, np.float32)})
+    assert rows_of(FeatureStore(tmp_path, plan), "rgb", examples)[:, 0].tolist() == [2, 1]
 
 
 def test_features_are_found_again_where_the_data_have_moved(start: Model, tmp_path: Path) -> None:
     here, part = Example("/here/a/x.mp4", "a"), Example("/here/a/x.mp4", "a", 2.0, 4.0)
-    store = open_store(tmp_path, plan_of([here, part], start, "/here"))
-    store.append(here, {"rgb": np.ones(CHANNELS, np.float32)})
+    store = FeatureStore(tmp_path, plan_of([here, part], start, "/here"))
+    put(store, here, {"rgb": np.ones(CHANNELS, np.float32)})
     there = [replace(example, path="/there/a/x.mp4") for example in (here, part)]
-    store = open_store(tmp_path, plan_of(there, start, "/there"))
-    assert [store.has(example) for example in there] == [True, False]
+    store = FeatureStore(tmp_path, plan_of(there, start, "/there"))
+    assert [store.features(example) is not None for example in there] == [True, False]
 
 
 def test_features_of_another_model_or_other_streams_are_refused(start: Model, tmp_path: Path) -> None:
-    plan = plan_of([Example("/data/x.mp4", "a")], start)
-    open_store(tmp_path, plan)
+    example = Example("/data/x.mp4", "a")
+    plan = plan_of([example], start)
+    put(FeatureStore(tmp_path, plan), example, {"rgb": np.ones(CHANNELS, np.float32)})
     other = replace(start, sha256="0" * 64)
     with pytest.raises(UsageError, match=containing("model_sha256", start.sha256, "0" * 64)):
-        open_store(tmp_path, replace(plan, start=other))
-    with pytest.raises(UsageError, match=containing("channels", "rgb", "flow")):
-        open_store(tmp_path, plan_of([Example("/data/x.mp4", "a")], start, streams=("rgb", "flow")))
+        FeatureStore(tmp_path, replace(plan, start=other)).features(example)
+    with pytest.raises(UsageError, match=containing("streams", "rgb", "flow")):
+        FeatureStore(tmp_path, plan_of([example], start, streams=("rgb", "flow"))).features(example)
     with pytest.raises(UsageError):
-        open_store(tmp_path, replace(plan, start=None))
-    for content in ("{", "[" * 700 + "]" * 700):
-        (tmp_path / "features" / "settings.json").write_text(content)
-        with pytest.raises(UsageError, match=containing("settings.json")):
-            open_store(tmp_path, plan)
-    (tmp_path / "other" / "features").mkdir(parents=True)
-    (tmp_path / "other" / "features" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match=containing(tmp_path / "other" / "features")):
-        open_store(tmp_path / "other", plan)
+        FeatureStore(tmp_path, replace(plan, start=None))
 
 
 def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_path: Path, caplog) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"")
-    examples = [*examples_in(videos)[3:], Example(str(tmp_path / "broken.mp4"), "a")]
+    examples = [*examples_in(videos)[3:], Example(str(tmp_path / "broken.mp4"), "b")]
     plan = plan_of(examples, start, str(tmp_path), steps=2)
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     found = [(Path(example.path).name, error and error.code) for example, error in compute_features(plan, store, CPU)]
     assert found == [("3.mp4", None), ("broken.mp4", "empty_file")]
     assert "broken.mp4" in caplog.text
-    outcome, _ = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+    outcome, _ = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
     assert outcome.step == 2
 
 
 def test_a_class_without_features_is_not_trained(start: Model, tmp_path: Path) -> None:
     examples = [Example(f"/data/{number}.mp4", "a" if number else "b") for number in range(100)]
     plan = plan_of(examples, start)
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     for example in examples[1:]:
-        store.append(example, {"rgb": np.ones(CHANNELS, np.float32)})
+        put(store, example, {"rgb": np.ones(CHANNELS, np.float32)})
     with pytest.raises(VadisError, match=containing(1, "b")):
-        refuse_lost_classes(plan, store)
+        train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
 
 
 def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: 
     for example in examples:
         Path(example.path).write_bytes(b"")
     plan = plan_of(examples, start, str(tmp_path))
-    given = compute_features(plan, open_store(tmp_path, plan), CPU)
+    given = compute_features(plan, FeatureStore(tmp_path, plan), CPU)
     next(given)
     with pytest.raises(VadisError, match=containing(2, 3, "0.mp4 (empty_file)", "1.mp4")):
         next(given)
@@ -204,24 +203,24 @@ def test_more_than_one_in_a_hundred_stops_with_the_list(start: Model, tmp_path: 
 def test_a_single_frame_has_no_flow_and_is_left_out_of_both_streams(start: Model, tmp_path: Path) -> None:
     example = Example(str(write_video(tmp_path / "one.mp4", num_frames=1)), "a")
     plan = plan_of([example], start, str(tmp_path), ("rgb", "flow"))
-    ((_, error),) = compute_features(plan, open_store(tmp_path, plan), CPU)
+    ((_, error),) = compute_features(plan, FeatureStore(tmp_path, plan), CPU)
     assert error is not None and error.code == "too_short"
 
 
 def test_two_processes_do_not_write_at_once(start: Model, videos: Path, tmp_path: Path) -> None:
     plan = plan_of(examples_in(videos), start, str(videos))
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     given = compute_features(plan, store, CPU)
     next(given)
     with pytest.raises(OutputLockedError):
-        next(compute_features(plan, open_store(tmp_path, plan), CPU))
+        next(compute_features(plan, FeatureStore(tmp_path, plan), CPU))
     given.close()
 
 
 def test_training_without_the_features_says_so(start: Model, tmp_path: Path) -> None:
     plan = plan_of([Example(f"/data/{number}.mp4", "a") for number in range(300)], start)
     with pytest.raises(VadisError, match=containing(300)):
-        train_last_layer("rgb", plan, tmp_path, ALONE, open_store(tmp_path, plan), settings=Settings())
+        train_last_layer("rgb", plan, tmp_path, Context(ALONE), FeatureStore(tmp_path, plan))
 
 
 def separable(store: FeatureStore, plan: Plan, seed: int = 0, *, scale: float = 1.0) -> None:
@@ -229,12 +228,12 @@ def separable(store: FeatureStore, plan: Plan, seed: int = 0, *, scale: float = 
     random = np.random.default_rng(seed)
     centres = {label: random.exponential(0.1, CHANNELS) for label in plan.dataset.classes}
     common = random.exponential(0.1, CHANNELS)
-    for example in wanted_examples(plan):
+    for example in examples_to_probe(plan):
         rows = {
             stream: scale * np.maximum(common + centres[example.label] + random.normal(0, 0.05, CHANNELS), 0)
             for stream in plan.streams
         }
-        store.append(example, {stream: row.astype(np.float32) for stream, row in rows.items()})
+        put(store, example, {stream: row.astype(np.float32) for stream, row in rows.items()})
 
 
 def learnable(start: Model, streams: tuple[str, ...] = ("rgb",), **changes) -> Plan:
@@ -251,15 +250,15 @@ def learnable(start: Model, streams: tuple[str, ...] = ("rgb",), **changes) -> P
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_it_learns_the_classes_at_any_scale_of_the_features(start: Model, tmp_path: Path, scale: float) -> None:
     plan = learnable(start)
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     separable(store, plan, scale=scale)
-    outcome, tensors = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+    outcome, trained = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
     assert outcome.validation is not None and outcome.validation.accuracy == 1
     # The tensors that come back take the features as the network gives them, not as they were scaled for learning.
     prefix = "Logits.Conv3d_0c_1x1.conv."
-    weight, bias = tensors[f"{prefix}weight"].flatten(1), tensors[f"{prefix}bias"]
+    weight, bias = trained["rgb"][f"{prefix}weight"].flatten(1), trained["rgb"][f"{prefix}bias"]
     examples = plan.dataset.splits["train"]
-    logits = torch.from_numpy(store.rows("rgb", examples)) @ weight.T + bias
+    logits = torch.from_numpy(rows_of(store, "rgb", examples)) @ weight.T + bias
     right = [
         plan.dataset.classes[number] == example.label
         for number, example in zip(logits.argmax(1), examples, strict=True)
@@ -275,12 +274,12 @@ def test_a_last_layer_of_the_same_classes_is_gone_on_with(start: Model, tmp_path
     """At a rate of nearly nothing it comes out as it went in, whatever the scale of the features."""
     examples = [Example(f"/data/{label}/{n}.mp4", label) for label in start.card.labels for n in range(4)]
     plan = plan_of(examples, start, classes=start.card.labels, steps=1, learning_rate=1e-12)
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     separable(store, plan, scale=50.0)
-    _, tensors = train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings())
+    _, trained = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
     for key in ("weight", "bias"):
         key = f"Logits.Conv3d_0c_1x1.conv.{key}"
-        torch.testing.assert_close(tensors[key], start.networks["rgb"].state_dict()[key], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(trained["rgb"][key], start.networks["rgb"].state_dict()[key], rtol=1e-5, atol=1e-7)
 
 
 def test_features_are_made_as_the_new_model_will_make_them(start: Model, tmp_path: Path) -> None:
@@ -290,19 +289,20 @@ def test_features_are_made_as_the_new_model_will_make_them(start: Model, tmp_pat
     rows = []
     for number, model in enumerate((start, old)):
         plan = plan_of([example], model, str(tmp_path), ("rgb", "flow"))
-        store = open_store(tmp_path / str(number), plan)
+        store = FeatureStore(tmp_path / str(number), plan)
         assert [error for _, error in compute_features(plan, store, CPU)] == [None]
-        rows.append([store.rows(stream, [example]) for stream in ("rgb", "flow")])
+        rows.append([rows_of(store, stream, [example]) for stream in ("rgb", "flow")])
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
 def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, tmp_path: Path) -> None:
     plan = learnable(start, ("rgb", "flow"), steps=2)
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     separable(store, plan)
     networks, states = {}, {}
     for stream in plan.streams:
-        states[stream], networks[stream] = train_last_layer(stream, plan, tmp_path, ALONE, store, settings=Settings())
+        states[stream], trained = train_last_layer(stream, plan, tmp_path, Context(ALONE), store)
+        networks |= trained
     for stream, tensors in networks.items():
         assert {key: tuple(value.shape) for key, value in tensors.items()} == {
             key: tuple(value.shape) for key, value in build_networks(plan.card)[stream].state_dict().items()
@@ -315,7 +315,8 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
             "Logits.Conv3d_0c_1x1.conv.weight",
             "Logits.Conv3d_0c_1x1.conv.bias",
         }
-    model = load_model_file(save(tmp_path, plan, networks, {stream: ended.kept for stream, ended in states.items()}))
+    save(tmp_path, plan, networks, {stream: ended.kept for stream, ended in states.items()})
+    model = load_model_file(tmp_path / MODEL_NAME)
     assert (model.card.streams, model.card.labels) == (("rgb", "flow"), plan.dataset.classes)
     assert model.card.provenance["recipes"]["flow"]["steps"] == 2
     assert model.card.provenance["states"]["flow"]["step"] == 2
@@ -324,20 +325,13 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
 def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> None:
     def trained(folder: Path, stops_after: int = 10**9, **settings) -> tuple[int, dict]:
         plan = learnable(start)
-        store = open_store(folder, plan)
-        if not store.has(wanted_examples(plan)[0]):
+        store = FeatureStore(folder, plan)
+        if store.features(examples_to_probe(plan)[0]) is None:
             separable(store, plan)
         asked = iter(range(10**9))
-        outcome, tensors = train_last_layer(
-            "rgb",
-            plan,
-            folder,
-            ALONE,
-            store,
-            settings=Settings(**settings),
-            stop_requested=lambda: 15 * (next(asked) > stops_after),
-        )
-        return outcome.stopped_by, tensors
+        context = Context(ALONE, stop_requested=lambda: 15 * (next(asked) > stops_after), **settings)
+        outcome, tensors = train_last_layer("rgb", plan, folder, context, store)
+        return outcome.stopped_by, tensors["rgb"]
 
     _, whole = trained(tmp_path / "whole")
     assert trained(tmp_path / "cut", stops_after=30)[0] == 15
@@ -348,9 +342,9 @@ def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> 
 
 def test_workers_are_not_started_for_what_is_in_memory(start: Model, tmp_path: Path) -> None:
     plan = learnable(start, steps=2)
-    store = open_store(tmp_path, plan)
+    store = FeatureStore(tmp_path, plan)
     separable(store, plan)
     before = threading.active_count()
-    train_last_layer("rgb", plan, tmp_path, ALONE, store, settings=Settings(workers=2))
+    train_last_layer("rgb", plan, tmp_path, Context(ALONE, workers=2), store)
     assert threading.active_count() == before
     assert json.loads((tmp_path / "rgb" / "log.jsonl").read_text().splitlines()[0])["event"] == "StepDone"

@@ -14,12 +14,21 @@ from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow.build_store import compute_flow
-from vadis.flow.store import FlowStore, decoded
+from vadis.flow.store import FlowStore, dequantize
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
-from vadis.training.loader import Jitter, Part, VideoClips, drawn, packed, part_of, unpacked
+from vadis.training.loader import (
+    Jitter,
+    Place,
+    VideoClips,
+    draw_augmentation,
+    pack,
+    place_of_clip,
+    sample_keys,
+    stream_clips,
+    unpack,
+)
 from vadis.training.recipes import find_recipe, override
-from vadis.training.sampler import ClipOrder, stream_clips
 from vadis.video.reader import open_video
 
 CLASSES = ("walk", "run")
@@ -61,11 +70,11 @@ def examples(videos):
 
 
 class Single(VideoClips):
-    """Clips of one stream: the tensor itself, unpacked, instead of a tuple of one."""
+    """Clips of one stream: the tensor itself, unpack, instead of a tuple of one."""
 
     def clip(self, epoch, index):
         (tensor,), label, name = super().clip(epoch, index)
-        tensor = unpacked(tensor)
+        tensor = unpack(tensor)
         return tensor, label, name
 
 
@@ -88,14 +97,14 @@ def whole(path):
 def test_a_training_clip_is_what_was_drawn(textures):
     clips = for_training(textures)
     for epoch in range(3):
-        draw = drawn(7, epoch, 1)
+        draw = draw_augmentation(7, epoch, 1)
         x, label, name = clips.clip(epoch, 1)
         frames = whole(textures[1])
         start, top, left = int(draw.start * 65), int(draw.top * 33), int(draw.left * (341 - 223))
         expected = network_input(
             np.ascontiguousarray(frames[start : start + 16, top : top + 224, left : left + 224]), "rgb"
         )[0]
-        assert torch.equal(x, expected.flip(-1) if draw.is_mirrored else expected)
+        assert torch.equal(x, expected.flip(-1) if draw.mirror else expected)
         assert (x.shape, x.dtype, label, name) == ((3, 16, 224, 224), torch.float32, 1, textures[1])
 
 
@@ -135,7 +144,7 @@ def test_the_whole_video(videos):
 
 def test_the_flow_of_a_mirrored_clip_has_the_other_sign(textures, store):
     """A mirrored clip mirrored back is the clip itself, with dx negated."""
-    epoch = next(epoch for epoch in range(20) if drawn(7, epoch, 0).is_mirrored)
+    epoch = next(epoch for epoch in range(20) if draw_augmentation(7, epoch, 0).mirror)
     x, y = (for_training(textures, "flow", store=store, flip=flip).clip(epoch, 0)[0] for flip in (True, False))
     assert torch.equal(x[0], -y[0].flip(-1))
     assert torch.equal(x[1], y[1].flip(-1))
@@ -145,7 +154,7 @@ def test_the_flow_of_a_mirrored_clip_has_the_other_sign(textures, store):
 def test_flips_can_be_turned_off(textures):
     flipped, plain = for_training(textures), for_training(textures, flip=False)
     same = [torch.equal(flipped.clip(epoch, 0)[0], plain.clip(epoch, 0)[0]) for epoch in range(10)]
-    assert same == [not drawn(7, epoch, 0).is_mirrored for epoch in range(10)]
+    assert same == [not draw_augmentation(7, epoch, 0).mirror for epoch in range(10)]
     assert True in same and False in same
 
 
@@ -164,7 +173,7 @@ def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
     """``cheap_flow`` has the red of its frame as dx, so both clips show the same pixels."""
     red = for_training(textures, frames=8).clip(3, 1)[0][0]
     dx = for_training(textures, "flow", frames=8, store=store).clip(3, 1)[0][0]
-    sign = -1 if drawn(7, 3, 1).is_mirrored else 1
+    sign = -1 if draw_augmentation(7, 3, 1).mirror else 1
     assert (sign * dx - (red * 25 / 20).clamp(-1, 1)).abs().mean() < 0.02
 
 
@@ -174,41 +183,43 @@ def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
 @pytest.mark.parametrize(
     ("bounds", "length", "frames", "part"),
     [
-        ((None, None), 250, 64, Part(0, 64, 64)),
-        ((None, None), 30, 64, Part(0, 30, 64)),
-        ((None, None), 250, None, Part(0, 250, 250)),
-        ((None, None), 30, None, Part(0, 30, 64)),
-        ((2.0, 4.0), 250, 64, Part(50, 50, 64)),
-        ((2.0, None), 250, 64, Part(50, 64, 64)),
-        ((2.0, 40.0), 70, None, Part(50, 20, 64)),
+        ((None, None), 250, 64, Place(0, 64, 64)),
+        ((None, None), 30, 64, Place(0, 30, 64)),
+        ((None, None), 250, None, Place(0, 250, 250)),
+        ((None, None), 30, None, Place(0, 30, 64)),
+        ((2.0, 4.0), 250, 64, Place(50, 50, 64)),
+        ((2.0, None), 250, 64, Place(50, 64, 64)),
+        ((2.0, 40.0), 70, None, Place(50, 20, 64)),
     ],
 )
 def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
-    assert part_of(Example("a", "walk", *bounds), length, frames, None) == part
+    assert place_of_clip(Example("a", "walk", *bounds), length, frames, None) == part
 
 
 @pytest.mark.parametrize(
     ("length", "part"),
     [
-        (75, Part(0, 64, 64)),  # 3 s, as listed: the clip itself
-        (70, Part(0, 64, 64)),
-        (20, Part(0, 20, 64)),  # ends before the clip would begin
-        (250, Part(50, 64, 64)),  # the whole video
-        (124, Part(50, 64, 64)),  # the whole video, rounded
+        (75, Place(0, 64, 64)),  # 3 s, as listed: the clip itself
+        (70, Place(0, 64, 64)),
+        (20, Place(0, 20, 64)),  # ends before the clip would begin
+        (250, Place(50, 64, 64)),  # the whole video
+        (124, Place(50, 64, 64)),  # the whole video, rounded
     ],
 )
 def test_the_part_of_a_clip_that_may_be_cut_already(length, part):
-    assert part_of(Example("a", "walk", 2.0, 5.0, may_be_trimmed=True), length, 64, None) == part
+    assert place_of_clip(Example("a", "walk", 2.0, 5.0, may_be_trimmed=True), length, 64, None) == part
 
 
 def test_a_part_that_is_not_there():
     with pytest.raises(VideoError) as error:
-        part_of(Example("a", "walk", 10.0, 12.0), 200, 64, None)
+        place_of_clip(Example("a", "walk", 10.0, 12.0), 200, 64, None)
     assert error.value.code == "too_short"
 
 
 def test_training_starts_stay_within_the_part():
-    parts = [part_of(Example("a", "walk", 2.0, 6.0), 250, 64, drawn(0, 0, index)) for index in range(500)]
+    parts = [
+        place_of_clip(Example("a", "walk", 2.0, 6.0), 250, 64, draw_augmentation(0, 0, index)) for index in range(500)
+    ]
     assert {part.start for part in parts} == set(range(50, 50 + 100 - 64 + 1))
 
 
@@ -237,7 +248,7 @@ def test_a_header_that_promises_too_much(tmp_path):
     clips, frames = for_training([path], flip=False), whole(path)
     late = 0
     for epoch in range(8):
-        draw = drawn(7, epoch, 0)
+        draw = draw_augmentation(7, epoch, 0)
         promised, real = int(draw.start * (length - 15)), int(draw.start * (50 - 15))
         late += promised > 34
         start = promised if promised <= 34 else real
@@ -253,8 +264,8 @@ def test_all_streams_of_a_joint_clip_show_the_same_moment_whatever_the_header_sa
     assert not [error for _, error in compute_flow([path], cheap_store, device=torch.device("cpu")) if error]
     clips = VideoClips(examples([path]), CLASSES, ("rgb", "flow"), frames=8, seed=7, train=True, store=cheap_store)
     for epoch in range(6):
-        rgb, flow = (unpacked(tensor) for tensor in clips.clip(epoch, 0)[0])
-        sign = -1 if drawn(7, epoch, 0).is_mirrored else 1
+        rgb, flow = (unpack(tensor) for tensor in clips.clip(epoch, 0)[0])
+        sign = -1 if draw_augmentation(7, epoch, 0).mirror else 1
         assert (sign * flow[0] - (rgb[0] * 25 / 20).clamp(-1, 1)).abs().mean() < 0.02, epoch
 
 
@@ -273,7 +284,7 @@ def test_the_number_of_workers_changes_nothing(textures):
     recipe = override(find_recipe("ucf101"), {"batch_size": 4, "micro_batch": 4})
 
     def first(workers):
-        order = list(zip(range(10), ClipOrder(4, recipe, 0), strict=False))
+        order = list(zip(range(10), sample_keys(4, recipe, 0), strict=False))
         stream = stream_clips(for_training(textures, frames=4), [key for _, key in order], workers)
         return [(clip.position, clip.name, clip.label, clip.tensors.sum().item()) for clip in stream]
 
@@ -377,11 +388,11 @@ def test_what_cannot_be(videos):
 def test_bytes_are_what_a_network_eats():
     """Every level of both streams, as it is and in the mirror, value for value as inference scales it."""
     levels = np.arange(256, dtype=np.uint8).repeat(2 * 3).reshape(1, 2, 3, 256)  # (T, 2, H, W)
-    flow = network_input(decoded(levels), "flow")
-    assert torch.equal(unpacked(packed(levels, "flow", mirror=False)), flow[0])
-    assert torch.equal(unpacked(packed(levels, "flow", mirror=True)), STREAMS["flow"].mirror(flow)[0])
+    flow = network_input(dequantize(levels), "flow")
+    assert torch.equal(unpack(pack(levels, "flow", mirror=False)), flow[0])
+    assert torch.equal(unpack(pack(levels, "flow", mirror=True)), STREAMS["flow"].mirror(flow)[0])
     pictures = np.arange(256, dtype=np.uint8).repeat(3 * 3).reshape(1, 3, 256, 3)  # (T, H, W, 3)
     rgb = network_input(pictures, "rgb")
-    assert torch.equal(unpacked(packed(pictures, "rgb", mirror=False)), rgb[0])
-    assert torch.equal(unpacked(packed(pictures, "rgb", mirror=True)), STREAMS["rgb"].mirror(rgb)[0])
-    assert packed(pictures, "rgb", mirror=True).dtype == packed(levels, "flow", mirror=True).dtype == torch.uint8
+    assert torch.equal(unpack(pack(pictures, "rgb", mirror=False)), rgb[0])
+    assert torch.equal(unpack(pack(pictures, "rgb", mirror=True)), STREAMS["rgb"].mirror(rgb)[0])
+    assert pack(pictures, "rgb", mirror=True).dtype == pack(levels, "flow", mirror=True).dtype == torch.uint8

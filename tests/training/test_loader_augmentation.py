@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from vadis.training.loader import Draw, Jitter, crop_window, drawn, shift_colours
+from vadis.training.loader import Augmentation, Jitter, crop_window, draw_augmentation, shift_colours
 
-MANY = [drawn(0, epoch, index) for epoch in range(10) for index in range(100)]
+MANY = [draw_augmentation(0, epoch, index) for epoch in range(10) for index in range(100)]
 
 
 def draw(**values):
-    return Draw(**{**dict.fromkeys(("start", "top", "left"), 0.5), "is_mirrored": False, **NO_SHIFT, **values})
+    return Augmentation(**{**dict.fromkeys(("start", "top", "left"), 0.5), "mirror": False, **NO_SHIFT, **values})
 
 
 START_OF_THE_FIRST = 0.416383460651386
@@ -16,13 +16,16 @@ NO_SHIFT = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
 
 
 def test_a_draw_follows_from_seed_epoch_and_index_alone():
-    assert drawn(1, 2, 3) == drawn(1, 2, 3)
-    assert len({drawn(*key) for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 23, 4), (12, 3, 4)]}) == 6
+    assert draw_augmentation(1, 2, 3) == draw_augmentation(1, 2, 3)
+    assert (
+        len({draw_augmentation(*key) for key in [(1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4), (1, 23, 4), (12, 3, 4)]})
+        == 6
+    )
 
 
 def test_a_draw_is_the_same_everywhere_and_for_ever():
     """Or runs could not be repeated on another machine."""
-    assert drawn(0, 0, 0).start == pytest.approx(START_OF_THE_FIRST, abs=1e-15)
+    assert draw_augmentation(0, 0, 0).start == pytest.approx(START_OF_THE_FIRST, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ["start", "top", "left"])
@@ -33,7 +36,7 @@ def test_shares_are_spread_evenly(name):
 
 
 def test_half_are_mirrored():
-    assert 0.45 < np.mean([each.is_mirrored for each in MANY]) < 0.55
+    assert 0.45 < np.mean([each.mirror for each in MANY]) < 0.55
 
 
 def test_every_crop_there_is_comes_up_and_no_other():

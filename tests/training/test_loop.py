@@ -15,16 +15,17 @@ from tests.matching import containing
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, run_tiny, tiny_network
 from vadis.device import NoMemoryError
 from vadis.errors import OutputLockedError, UsageError, VadisError
+from vadis.files import locked
 from vadis.models.i3d import I3D
-from vadis.training.checkpoint import checkpoints_in, load_newest, locked
+from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, load_newest
+from vadis.training.distributed import has_abandoned_work
+from vadis.training.loader import Clip, permutation
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
-from vadis.training.sampler import Clip
-from vadis.training.stopping import is_left_alone
-from vadis.training.validation import Stopped, Validation, clip_losses, stack_clips, validate_clips
+from vadis.training.validation import Context, Stopped, Validation, clip_losses, stack_clips, validate_clips
 
 
 def checkpoint_of(folder: Path):
-    found = load_newest(checkpoints_in(folder))
+    found = load_newest(folder / CHECKPOINTS_NAME)
     assert found is not None
     return found[0]
 
@@ -110,12 +111,12 @@ class Blocked:
 @pytest.mark.parametrize(("number", "done"), [(1, 0), (6, 2)])
 def test_a_stop_within_a_pass_is_heeded_before_the_pass_ends(tmp_path, number, done):
     """The checkpoint holds what was there before the step, although the pass has changed running averages since."""
-    short = {"steps": 6, "validate": None}
+    short = {"steps": 6, "validator": None}
     whole, _, _ = run_tiny(tmp_path / "whole", **short)
     network, block = tiny_network(), Blocked(number)
     network.head.register_forward_pre_hook(block)
     _, first, _ = run_tiny(tmp_path / "cut", network=network, stop_requested=block.stop_requested, **short)
-    assert (first.step, first.stopped_by) == (done, signal.SIGTERM) and is_left_alone()
+    assert (first.step, first.stopped_by) == (done, signal.SIGTERM) and has_abandoned_work()
     block.end.set()
     again, _, _ = run_tiny(tmp_path / "cut", network=tiny_network(seed=9), resume=True, **short)
     assert digest(again) == digest(whole)
@@ -125,12 +126,12 @@ def test_a_stop_within_a_pass_of_the_validation_is_heeded():
     network, block = tiny_network(), Blocked(2)
     network.head.register_forward_pre_hook(block)
     with pytest.raises(Stopped):
-        validate_clips(network, TinyClips(7), ALONE, batch_size=3, stop_requested=block.stop_requested)
+        validate_clips(network, TinyClips(7), Context(ALONE, stop_requested=block.stop_requested), 3)
     block.end.set()
 
 
 def test_a_run_may_be_lengthened_but_not_shortened(tmp_path):
-    steps = {"schedule": "steps", "validate": None}
+    steps = {"schedule": "steps", "validator": None}
     whole, _, _ = run_tiny(tmp_path / "whole", steps=12, **steps)
     run_tiny(tmp_path / "run", steps=7, **steps)
     longer, outcome, events = run_tiny(tmp_path / "run", steps=12, resume=True, **steps)
@@ -144,12 +145,12 @@ def test_a_stop_during_validation_is_a_stop(tmp_path):
     def validate(network):
         raise Stopped(signal.SIGINT)
 
-    _, outcome, events = run_tiny(tmp_path, validate=validate)
+    _, outcome, events = run_tiny(tmp_path, validator=validate)
     assert (outcome.step, outcome.stopped_by) == (5, signal.SIGINT)
     assert isinstance(events[-1], Saved)
-    assert validate_clips(tiny_network(), TinyClips(7), ALONE).loss > 0
+    assert validate_clips(tiny_network(), TinyClips(7), Context(ALONE), 6).loss > 0
     with pytest.raises(Stopped):
-        validate_clips(tiny_network(), TinyClips(7), ALONE, stop_requested=lambda: signal.SIGINT)
+        validate_clips(tiny_network(), TinyClips(7), Context(ALONE, stop_requested=lambda: signal.SIGINT), 6)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint_and_the_log_forgets_the_rest(tmp_path):
@@ -269,7 +270,7 @@ def test_when_memory_runs_out_the_pieces_get_smaller_and_the_batch_stays(tmp_pat
     recipe = {"batch_size": 8, "validate_every": 0}
     plain, _, _ = run_tiny(tmp_path / "plain", micro_batch=2, **recipe)
     short, outcome, events = run_tiny(
-        tmp_path / "short", network=ForgetfulNetwork(where), micro_batch=micro_batch, validate=None, **recipe
+        tmp_path / "short", network=ForgetfulNetwork(where), micro_batch=micro_batch, validator=None, **recipe
     )
     told = [event for event in events if isinstance(event, MemoryShort)]
     assert [event.micro_batch for event in told] == ([4, 2] if micro_batch == 8 else [2])
@@ -283,12 +284,12 @@ def test_memory_may_run_out_at_any_micro_batch(tmp_path):
     asked = count(1)
     network = tiny_network()
     network.register_forward_pre_hook(lambda module, args: _refuse_at(4, next(asked)))
-    run_tiny(tmp_path / "short", network=network, validate=None)
+    run_tiny(tmp_path / "short", network=network, validator=None)
     events = [line["event"] for line in read_log(tmp_path / "short")]
     assert events[:3] == ["StepDone", "MemoryShort", "StepDone"]
     smaller = tiny_network()
-    run_tiny(tmp_path / "first", network=smaller, steps=1, validate=None)
-    recipe = {"micro_batch": 1, "resume": True, "allow_inexact": True, "validate": None}
+    run_tiny(tmp_path / "first", network=smaller, steps=1, validator=None)
+    recipe = {"micro_batch": 1, "resume": True, "allow_inexact": True, "validator": None}
     run_tiny(tmp_path / "first", network=smaller, **recipe)
     assert digest(network) == digest(smaller)
 
@@ -328,7 +329,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path
 
 def test_a_network_that_needs_several_clips_at_once_never_gets_one(tmp_path):
     network = tiny_network()
-    network.least_clips = 2
+    network.min_batch_size = 2
     with pytest.raises(UsageError, match=containing(2)):
         run_tiny(tmp_path / "one", network=network, batch_size=5, micro_batch=2)
     assert run_tiny(tmp_path / "two", network=network, batch_size=4, micro_batch=2, steps=1)[1].step == 1
@@ -336,10 +337,8 @@ def test_a_network_that_needs_several_clips_at_once_never_gets_one(tmp_path):
 
 def test_running_averages_move_once_per_step_towards_the_mean_of_the_micro_batches(tmp_path):
     network = tiny_network()
-    run_tiny(tmp_path, network=network, steps=1, micro_batch=2, validate=None)
+    run_tiny(tmp_path, network=network, steps=1, micro_batch=2, validator=None)
     reference, clips = tiny_network(), TinyClips()
-    from vadis.training.sampler import permutation
-
     order = permutation(RECIPE.seed, 0, len(clips))[:4]
     means = []
     for pair in (order[:2], order[2:]):
@@ -354,14 +353,14 @@ def test_sgd_as_the_paper_has_it(tmp_path):
     network, gradients = tiny_network(), []
     network.head.bias.register_hook(lambda gradient: gradients.append(gradient.clone()))
     before = network.head.bias.detach().clone()
-    run_tiny(tmp_path, network=network, steps=2, micro_batch=4, weight_decay=0.0, validate=None)
+    run_tiny(tmp_path, network=network, steps=2, micro_batch=4, weight_decay=0.0, validator=None)
     first, second = gradients
     expected = before - 0.05 * first - 0.05 * (0.9 * first + second)
     assert torch.allclose(network.head.bias, expected, atol=1e-7)
 
 
 def test_the_paper_s_rule_lowers_the_rate_and_ends_the_run(tmp_path):
-    flat = {"validate": lambda network: Validation(loss=1.0, accuracy=0.5), "steps": 50, "validate_every": 2}
+    flat = {"validator": lambda network: Validation(loss=1.0, accuracy=0.5), "steps": 50, "validate_every": 2}
     _, outcome, events = run_tiny(tmp_path, **flat)
     rates = [event.learning_rate for event in steps(events)]
     assert rates == pytest.approx([0.05] * 4 + [0.005] * 2 + [0.0005] * 2)
@@ -385,7 +384,7 @@ UP_AND_DOWN = {"schedule": "steps", "steps": 12, "validate_every": 2}
 
 def test_the_state_of_the_best_validation_is_kept(tmp_path):
     validate = Losses(1.0, 0.4, 0.9, 0.4, float("nan"), 0.6)
-    network, outcome, events = run_tiny(tmp_path, validate=validate, **UP_AND_DOWN)
+    network, outcome, events = run_tiny(tmp_path, validator=validate, **UP_AND_DOWN)
     assert digest(network) == validate.seen[1]
     assert outcome.kept.to_json() == {
         "step": 4,
@@ -400,30 +399,30 @@ def test_the_state_of_the_best_validation_is_kept(tmp_path):
 def test_the_best_state_survives_an_interruption(tmp_path, number):
     """Stopped before and after the best validation, and asked again when all is done."""
     losses = (1.0, 0.4, 0.9, 0.5, 0.7, 0.6)
-    whole, _, _ = run_tiny(tmp_path / "whole", validate=Losses(*losses), **UP_AND_DOWN)
-    _, first, _ = run_tiny(tmp_path / "cut", validate=Losses(*losses), stop_requested=StopAt(number), **UP_AND_DOWN)
+    whole, _, _ = run_tiny(tmp_path / "whole", validator=Losses(*losses), **UP_AND_DOWN)
+    _, first, _ = run_tiny(tmp_path / "cut", validator=Losses(*losses), stop_requested=StopAt(number), **UP_AND_DOWN)
     assert first.stopped_by and first.kept is None
     rest = Losses(*losses[first.step // 2 :])
     for validate in (rest, Losses()):
         network, second, _ = run_tiny(
-            tmp_path / "cut", network=tiny_network(seed=9), resume=True, validate=validate, **UP_AND_DOWN
+            tmp_path / "cut", network=tiny_network(seed=9), resume=True, validator=validate, **UP_AND_DOWN
         )
         assert second.kept.step == 4
         assert digest(network) == digest(whole)
 
 
 def test_a_validation_on_other_clips_is_not_compared_with(tmp_path):
-    run_tiny(tmp_path, validate=Losses(*[0.1] * 6), stop_requested=StopAt(13), **UP_AND_DOWN)
+    run_tiny(tmp_path, validator=Losses(*[0.1] * 6), stop_requested=StopAt(13), **UP_AND_DOWN)
     other = Losses(9.0, 8.0, 7.0, 8.5, 8.6, 8.7)
     network, outcome, _ = run_tiny(
-        tmp_path, resume=True, allow_inexact=True, data_sha256="1" * 64, validate=other, **UP_AND_DOWN
+        tmp_path, resume=True, allow_inexact=True, data_sha256="1" * 64, validator=other, **UP_AND_DOWN
     )
     assert outcome.kept.validation.loss == min(other.losses[: len(other.seen)])
     assert digest(network) == other.seen[other.losses.index(outcome.kept.validation.loss)]
 
 
 def test_without_a_validation_the_last_state_is_kept_and_called_so(tmp_path):
-    _, outcome, _ = run_tiny(tmp_path, validate=None)
+    _, outcome, _ = run_tiny(tmp_path, validator=None)
     assert outcome.kept.to_json() == {"step": 12, "steps": 12, "chosen_by": "last"}
 
 
@@ -432,11 +431,11 @@ def test_validation_sees_the_network_in_evaluation_mode_and_does_not_change_it(t
 
     def validate(network):
         seen.append((network.training, digest(network)))
-        result = validate_clips(network, TinyClips(7), ALONE, batch_size=2)
+        result = validate_clips(network, TinyClips(7), Context(ALONE), 2)
         assert digest(network) == seen[-1][1]
         return result
 
-    run_tiny(tmp_path, validate=validate)
+    run_tiny(tmp_path, validator=validate)
     assert [training for training, _ in seen] == [False] * 3
 
 
@@ -470,13 +469,7 @@ def test_the_number_of_threads_and_versions_are_on_record(tmp_path):
     state = checkpoint_of(tmp_path).state
     assert state["made_with"]["threads"] == 1 and state["made_with"]["torch"] == torch.__version__
     assert state["made_with"]["recipe"]["seed"] == 3 and state["made_with"]["processes"] == 1
-    assert set(state["progress"]) == set(asdict_progress())
-
-
-def asdict_progress() -> dict:
-    from vadis.training.state import Progress
-
-    return asdict(Progress(micro_batch=1))
+    assert set(state["progress"]) == set(asdict(Progress(micro_batch=1)))
 
 
 def test_forward_and_backward_in_bfloat16_are_near_those_in_float32() -> None:

@@ -16,7 +16,7 @@ import torch
 from tests.training.stand_in import ALONE, TinyClips, run_tiny, tiny_network
 from tests.training.test_distributed import ROOT, TOLERANCE, log_of, newest, output_of
 from vadis.training.distributed import Process
-from vadis.training.validation import validate_clips
+from vadis.training.validation import Context, validate_clips
 
 SAME_BATCH = {"batch_size": 6, "micro_batch": 1, "validate_every": 3}  # 6 clips are shared by 1, 2 and 3 processes
 
@@ -30,7 +30,7 @@ class OneOfMany(Process):
     def average(self, tensors):
         self.brought.extend(tensor.clone() for tensor in tensors)
 
-    def largest(self, *values):
+    def maximum(self, *values):
         return values
 
 
@@ -49,10 +49,10 @@ class CountedClips(TinyClips):
 @pytest.mark.parametrize("processes", [2, 3, 5])
 @pytest.mark.parametrize("size", [1, 4, 7, 11])
 def test_validation_counts_every_clip_once_whatever_the_number_of_processes(processes, size):
-    network, whole = tiny_network(), validate_clips(tiny_network(), TinyClips(size, seed=9), ALONE)
+    network, whole = tiny_network(), validate_clips(tiny_network(), TinyClips(size, seed=9), Context(ALONE), 6)
     clips, brought = CountedClips(size), []
     for rank in range(processes):
-        validate_clips(network, clips, OneOfMany(torch.device("cpu"), rank, processes, brought), batch_size=2)
+        validate_clips(network, clips, Context(OneOfMany(torch.device("cpu"), rank, processes, brought)), 2)
     assert clips.loaded == list(range(size))
     loss, accuracy = torch.stack(brought).sum(dim=0).tolist()
     assert (loss, accuracy) == pytest.approx((whole.loss, whole.accuracy), abs=1e-6)

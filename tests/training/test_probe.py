@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, tiny_network
-from vadis.training.probe import Pace, measure
-from vadis.training.validation import never
+from vadis.training.validation import Context, Pace, measure_pace
 
 
 def test_a_probe_changes_nothing():
     network, state = tiny_network(), torch.get_rng_state()
     before = digest(network)
-    found = measure(network, TinyClips(), ALONE, never)
+    found = measure_pace(network, TinyClips(), Context(ALONE))
     assert found is not None and found.load_seconds > 0 and found.learn_seconds > 0
     assert digest(network) == before
     assert all(value.grad is None for value in network.parameters())
@@ -21,7 +20,7 @@ def test_a_probe_changes_nothing():
 
 
 def test_where_memory_runs_out_nothing_is_told():
-    assert measure(ForgetfulNetwork("forward", limit=0), TinyClips(), ALONE, never) is None
+    assert measure_pace(ForgetfulNetwork("forward", limit=0), TinyClips(), Context(ALONE)) is None
 
 
 def test_a_run_is_its_steps_and_its_validations():

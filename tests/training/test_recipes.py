@@ -6,7 +6,7 @@ import pytest
 from tests.matching import containing
 from vadis.errors import UsageError
 from vadis.models import MODELS
-from vadis.training.recipes import RECIPES, Recipe, find_recipe, override, scaled
+from vadis.training.recipes import RECIPES, find_recipe, override, scale_recipe
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "camera-motion"])  # which is none of the paper's
@@ -17,7 +17,7 @@ def test_every_recipe(name):
     assert (recipe.batch_norm_decay, recipe.plateau_factor) == (0.999, 10)
     architecture = next((key for key in MODELS if name.startswith(key)), "i3d")
     assert recipe.clip_frames == MODELS[architecture].window_frames
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert override(recipe, recipe.to_json()) == recipe
     assert recipe.batch_size % recipe.micro_batch == 0
     for world_size in (8, 16):
         assert recipe.batch_size % world_size == 0
@@ -107,7 +107,7 @@ def test_values_that_cannot_be(name, value, fact):
 def test_a_folder_s_recipe_follows_the_number_of_its_clips(name, processes):
     largest, before = RECIPES[name], None
     for num_clips in (2, 9, 23, 100, 700, 10_000, 300_000):
-        found = scaled(largest, num_clips, processes)
+        found = scale_recipe(largest, num_clips, processes)
         assert found.batch_size % found.micro_batch == 0
         assert found.batch_size <= largest.batch_size and found.steps <= largest.steps
         assert found.validate_every <= found.steps and found.validate_every <= largest.validate_every
@@ -118,9 +118,9 @@ def test_a_folder_s_recipe_follows_the_number_of_its_clips(name, processes):
             assert found.batch_size % processes == 0
             assert num_clips >= 10_000 or found.steps * found.batch_size <= 51 * num_clips + found.batch_size
     assert before == largest
-    few = scaled(largest, 23, 1)
+    few = scale_recipe(largest, 23, 1)
     assert few.batch_size < 0.5 * largest.batch_size and few.batch_size <= 30
 
 
 def test_other_recipes_are_what_they_are_whatever_the_number_of_clips():
-    assert all(scaled(recipe, 23) == recipe for name, recipe in RECIPES.items() if "folder" not in name)
+    assert all(scale_recipe(recipe, 23) == recipe for name, recipe in RECIPES.items() if "folder" not in name)

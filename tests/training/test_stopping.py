@@ -6,30 +6,29 @@ from threading import Event
 import pytest
 import torch
 
-from vadis.training.stopping import is_left_alone, unless_stopped
-from vadis.training.validation import never
+from vadis.training.distributed import has_abandoned_work, run_unless_stopped
 
 
 def test_what_work_returns_and_raises_is_what_comes():
     def fail():
         raise ValueError("wrong")
 
-    assert unless_stopped(lambda: 7, never) == 7
+    assert run_unless_stopped(lambda: 7, lambda: 0) == 7
     with pytest.raises(ValueError, match="wrong"):
-        unless_stopped(fail, never)
-    assert not is_left_alone()
+        run_unless_stopped(fail, lambda: 0)
+    assert not has_abandoned_work()
 
 
 def test_work_knows_whether_gradients_are_wanted():
     with torch.no_grad():
-        assert unless_stopped(torch.is_grad_enabled, never) is False
-    assert unless_stopped(torch.is_grad_enabled, never) is True
+        assert run_unless_stopped(torch.is_grad_enabled, lambda: 0) is False
+    assert run_unless_stopped(torch.is_grad_enabled, lambda: 0) is True
 
 
-def test_work_that_does_not_end_is_left_alone():
+def test_work_that_does_not_end_is_abandoned():
     end = Event()
-    assert unless_stopped(lambda: end.wait(60), lambda: signal.SIGTERM) is None
-    assert is_left_alone()
+    assert run_unless_stopped(lambda: end.wait(60), lambda: signal.SIGTERM) is None
+    assert has_abandoned_work()
     end.set()
 
 
@@ -40,4 +39,4 @@ def test_work_that_is_nearly_done_is_waited_for():
         end.set()
         return signal.SIGTERM
 
-    assert unless_stopped(lambda: end.wait(60), stop) is True
+    assert run_unless_stopped(lambda: end.wait(60), stop) is True

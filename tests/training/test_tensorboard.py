@@ -7,8 +7,16 @@ import pytest
 
 from tests.matching import containing
 from vadis.errors import UsageError, VadisError
-from vadis.training.log import Event, Resumed, Saved, StepDone, Validated, open_log
-from vadis.training.tensorboard import require_tensorboard, tensorboard_writer
+from vadis.training.log import (
+    Event,
+    Resumed,
+    Saved,
+    StepDone,
+    Validated,
+    open_log,
+    require_tensorboard,
+    tensorboard_writer,
+)
 
 pytestmark = pytest.mark.integration("tensorboard")
 
@@ -26,7 +34,7 @@ def run(folder: Path, events: list[Event], step: int = 0, validated_at: int = 0)
     folder.mkdir(exist_ok=True)
     with open_log(folder, step, validated_at) as log, tensorboard_writer(folder) as report:
         for event in events:
-            log.write(event)
+            log(event)
             report(event)
 
 
@@ -83,7 +91,7 @@ def test_a_run_that_tells_nothing_writes_nothing(tmp_path):
 
 
 def test_without_the_package_it_is_said_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("vadis.training.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("vadis.training.log.find_spec", lambda name: None)
     for attempt in (require_tensorboard, tensorboard_writer(tmp_path).__enter__):
         with pytest.raises(UsageError) as caught:
             attempt()

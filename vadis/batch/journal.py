@@ -12,18 +12,16 @@ change are. Where one has been done again its last record counts; once a run is 
 import json
 import os
 import re
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import FULL_DISK, locked, sync_folder, temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.files import AppendLog, locked, os_errors_as, sync_folder, write_atomic
 from vadis.parsing import parse_json
-from vadis.results import SCHEMA, VideoResult, path_of, printable
+from vadis.results import SCHEMA, VideoResult, path_of
 
-SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
 PASSING_ERRORS = frozenset({"not_found", "disappeared", "changed_while_reading", "io_error"})
 """Errors of a moment rather than of a file: a later run tries again unasked."""
 
@@ -41,6 +39,15 @@ class Entry(NamedTuple):
     duration_seconds: float | None
 
 
+class Entries(dict[str, Entry]):
+    """What is remembered of every input, by path."""
+
+    def matching(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
+        """Return the entry of an input, if it is still the same file; ``stamp``: its size and time of change."""
+        entry = self.get(path)
+        return None if entry is None or entry[:2] != stamp else entry
+
+
 class Line(NamedTuple):
     """A whole line of a journal that holds a record: where it begins, its input's path, and what counts of it."""
 
@@ -53,80 +60,48 @@ class Scan:
     """A pass over the lines of a results file.
 
     Iterating, once, gives the records in the order of the file. Afterwards ``header`` is its header (None: it has
-    none), ``end`` where the last whole line ends, and ``damaged`` the numbers of the lines that are neither.
+    none), ``end`` where the last whole line ends, and ``num_damaged`` how many lines are neither.
     """
 
     def __init__(self, path: Path) -> None:
         self.header: dict[str, Any] | None = None
-        self.damaged: list[int] = []
-        self.end = 0
+        self.num_damaged = self.end = 0
         self._path = path
 
     def __iter__(self) -> Iterator[Line]:
         with self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
                 if not line.endswith(b"\n"):
                     return
                 start, self.end = self.end, self.end + len(line)
-                found = _read(line)
-                if isinstance(found, tuple):
-                    yield Line(start, *found)
-                elif number == 1 and found is not None:
-                    self.header = found
+                content = _read(line)
+                if isinstance(content, tuple):
+                    yield Line(start, *content)
+                elif start == 0 and content is not None:
+                    self.header = content
                 else:
-                    self.damaged.append(number)
+                    self.num_damaged += 1
 
 
-class Remembered:
-    """What was said of every input before, by its path."""
+class Journal:
+    """A results file that this run alone writes; made by ``open_journal``.
 
-    _entries: dict[str, Entry]
+    Attributes:
+        entries: what is remembered of every input.
+        num_damaged: lines that hold no whole record; their inputs are done again.
+        is_empty: nothing whole stands in the file.
+        is_foreign: the file is no journal: it begins neither with a header nor with half a one.
+    """
 
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """What is remembered of every input, by path."""
-        return self._entries
-
-    def has(self, path: str) -> bool:
-        """Whether anything was said of an input."""
-        return path in self._entries
-
-    def entry(self, path: str, stamp: tuple[int | None, str | None]) -> Entry | None:
-        """What was said of an input, if it is still the same file; ``stamp``: its size and time of change."""
-        entry = self._entries.get(path)
-        return None if entry is None or entry[:2] != stamp else entry
-
-
-class Journal(Remembered):
-    """A results file that this run alone writes; made by ``open_journal``."""
-
-    def __init__(self, path: Path, descriptor: int, shown: str) -> None:
-        self._path, self._descriptor, self._shown = path, descriptor, shown
-        self._syncer = _Syncer(descriptor)
-        self._scan = Scan(path)
-        self._entries: dict[str, Entry] = {}
-        self._superseded = 0
-        for line in self._scan:
+    def __init__(self, log: AppendLog) -> None:
+        self._log, scan = log, Scan(log.path)
+        self.entries, self._num_records = Entries(), 0
+        for line in scan:
             self._remember(line.path, line.entry)
-        self._end = self._scan.end
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing whole stands in the file."""
-        return self._scan.end == 0
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether the file is no journal: it begins neither with a header nor with half a one."""
-        if not self.is_empty:
-            return self._scan.header is None
-        begun = os.pread(self._descriptor, len(_HEADER_START), 0)
-        return not _HEADER_START.startswith(begun)
-
-    @property
-    def num_damaged(self) -> int:
-        """Lines that hold no whole record; their inputs are done again."""
-        return len(self._scan.damaged)
+        self._header, self.num_damaged, self.is_empty = scan.header, scan.num_damaged, scan.end == 0
+        with log.path.open("rb") as file:
+            start = file.read(len(_HEADER_START))
+        self.is_foreign = not _HEADER_START.startswith(start) if self.is_empty else self._header is None
 
     def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
         """Write the header, or compare it with the one that is there.
@@ -139,18 +114,16 @@ class Journal(Remembered):
             VadisError: the disk refuses.
         """
         run = {"settings": dict(settings), "versions": dict(versions)}
-        header = self._scan.header
-        if overwrite or header is None:
-            self._entries.clear()
-            self._superseded = self._end = 0
-            self._scan = Scan(self._path)
-            self._write(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
-            sync_folder(self._path.parent)
+        if overwrite or self._header is None:
+            self.entries.clear()
+            self._num_records = self._log.end = self.num_damaged = 0
+            self._log.append(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
+            sync_folder(self._log.path.parent)
             return dict(versions)
-        there = header[HEADER_KEY]
+        there = self._header[HEADER_KEY]
         if difference := _difference(there.get("settings", {}), run["settings"]):
             raise UsageError(
-                f"{self._shown} was made with other settings: {difference}",
+                f"{self._log.shown} was made with other settings: {difference}",
                 hint="give the same ones to go on, another file, or `overwrite=True` to start anew",
             )
         return dict(there.get("versions", {}))
@@ -161,81 +134,44 @@ class Journal(Remembered):
         Raises:
             VadisError: the disk refuses, or the file was removed or replaced meanwhile.
         """
-        self._write(result.to_json_line().encode() + b"\n")
+        self._log.append(result.to_json_line().encode() + b"\n")
         self._remember(result.path, _entry_of(result))
 
     def results(self, paths: set[str]) -> Iterator[VideoResult]:
-        """The records of ``paths``, read again from the file.
+        """Yield the records of ``paths``, read again from the file.
 
         Raises:
             UsageError: for a damaged record, of which only the beginning was read before.
         """
-        for line in self._lines(self._last_lines(paths)):
+        for line in self._lines(self._last_starts(paths)):
             try:
                 result = VideoResult.from_json(parse_json(line))
             except ValueError as error:
                 hint = "`vadis export` names its line: take that out, and give the same command again"
-                raise UsageError(f"{self._shown} holds a damaged record", hint) from error
+                raise UsageError(f"{self._log.shown} holds a damaged record", hint) from error
             yield result
 
     def finish(self) -> None:
         """Take out what later records have replaced, now that the run is complete."""
-        with _explained(self._shown):
-            self._syncer.sync()
-        if not self._superseded and not self._scan.damaged:
+        self._log.sync()
+        if self._num_records == len(self.entries) and not self.num_damaged:
             return
-        with _explained(self._shown), temporary_beside(self._path) as (temporary, file):
-            file.writelines(self._lines([0, *self._last_lines(None)]))
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(self._path)
-
-    def close(self) -> None:
-        """Leave everything that was written on the disk."""
-        with _explained(self._shown):
-            self._syncer.sync()
+        with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
+            file.writelines(self._lines([0, *self._last_starts(self.entries)]))
 
     def _remember(self, path: str, entry: Entry) -> None:
-        self._superseded += path in self._entries
-        self._entries[path] = entry
+        self._num_records += 1
+        self.entries[path] = entry
 
-    def _last_lines(self, paths: set[str] | None) -> list[int]:
-        """Where the last record of each input begins, in the order of their first ones."""
-        last: dict[str, int] = {}
-        for line in Scan(self._path):
-            if paths is None or line.path in paths:
-                last[line.path] = line.start
-        return list(last.values())
+    def _last_starts(self, paths: Container[str]) -> list[int]:
+        """Return where the last record of each input begins, in the order of their first ones."""
+        return list({line.path: line.start for line in Scan(self._log.path) if line.path in paths}.values())
 
     def _lines(self, starts: list[int]) -> Iterator[bytes]:
-        with self._path.open("rb") as file:
+        with self._log.path.open("rb") as file:
             for start in starts:
                 file.seek(start)
                 yield file.readline()
-
-    def _write(self, line: bytes) -> None:
-        """Append a line; what a full disk took of it, or a killed run left behind the last whole one, is cut off."""
-        with _explained(self._shown):
-            self._refuse_replaced()
-            if self._end != os.fstat(self._descriptor).st_size:
-                os.ftruncate(self._descriptor, self._end)
-            try:
-                _write_all(self._descriptor, line)
-            except BaseException:
-                with suppress(OSError):
-                    os.ftruncate(self._descriptor, self._end)
-                raise
-            self._end += len(line)
-            self._syncer.written()
-
-    def _refuse_replaced(self) -> None:
-        try:
-            is_same = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except FileNotFoundError:
-            is_same = False
-        if not is_same:
-            message = f"{self._shown} was removed or replaced while it was being written"
-            raise VadisError(message, hint="see that nothing else does that, and give the same command again")
 
 
 _RECORD = re.compile(
@@ -247,7 +183,7 @@ _RECORD = re.compile(
 
 
 def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
-    """What a whole line holds: a record's path and entry, a header, or nothing that can be trusted."""
+    """Return what a whole line holds: a record's path and entry, a header, or None for what cannot be trusted."""
     match = _RECORD.fullmatch(line)
     if match is None or b"\0" in line:  # a power cut may leave zeros where something was to be written
         return _read_slowly(line)
@@ -256,13 +192,9 @@ def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
         name = path_of({"path": parse_json(path)} if path_b64 is None else {"path_b64": path_b64})
     except ValueError:
         return None
-    return name, Entry(
-        None if size is None else int(size),
-        None if mtime is None else mtime.decode(),
-        status.decode(),
-        None if code is None else code.decode(),
-        None if seconds is None else float(seconds),
-    )
+    duration_seconds = None if seconds is None else float(seconds)
+    mtime, code = (None if text is None else text.decode() for text in (mtime, code))
+    return name, Entry(None if size is None else int(size), mtime, status.decode(), code, duration_seconds)
 
 
 def _read_slowly(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
@@ -271,10 +203,10 @@ def _read_slowly(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:
         values = parse_json(line)
         if isinstance(values, dict) and isinstance(values.get(HEADER_KEY), dict):
             return values
-        found = VideoResult.from_json(values)
+        result = VideoResult.from_json(values)
     except ValueError:
         return None
-    return found.path, _entry_of(found)
+    return result.path, _entry_of(result)
 
 
 def _entry_of(result: VideoResult) -> Entry:
@@ -286,87 +218,13 @@ def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "; ".join(f"{key} was {there.get(key)}, is {wanted.get(key)}" for key in keys)
 
 
-def _write_all(descriptor: int, line: bytes) -> None:
-    """One write, unless the disk takes only a part of it."""
-    view = memoryview(line)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 @contextmanager
 def open_journal(path: Path) -> Iterator[Journal]:
-    """The results file ``path``, made if need be, for this run alone; a new one that stays empty is removed again.
+    """Open the results file ``path``, made if need be, for this run alone; a new one that stays empty is removed again.
 
     Raises:
         OutputLockedError: another run writes it.
         VadisError: it cannot be written.
     """
-    shown, path = printable(str(path)), Path(os.path.realpath(path))  # the file itself, whatever links lead to it
-    with ExitStack() as held:
-        with _explained(shown):
-            held.enter_context(locked(path))
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            held.callback(_closed, descriptor, path)
-            journal = Journal(path, descriptor, shown)
-        held.callback(journal.close)
-        yield journal
-
-
-def _closed(descriptor: int, path: Path) -> None:
-    """Close the file, and remove it if nothing was ever written."""
-    if os.fstat(descriptor).st_size == 0:
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
-
-
-@contextmanager
-def _explained(shown: str) -> Iterator[None]:
-    """What the operating system refuses, in a sentence that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            message = f"no space left for {shown}; what was written so far is whole"
-            raise VadisError(message, hint="make room, and give the same command again") from error
-        raise VadisError(f"cannot write to {shown}: {error.strerror}", hint=what_next(error.errno)) from error
-
-
-class _Syncer:
-    """Puts what was written on the disk at most ``SYNC_SECONDS`` later, also when nothing more is written."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._timer: threading.Timer | None = None  # of what was written and is not yet on the disk
-        self._failure: OSError | None = None
-        self._lock = threading.Lock()  # of both
-
-    def written(self) -> None:
-        """Something was written; raises the OSError that an earlier flush met."""
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            if self._timer is None:
-                self._timer = threading.Timer(SYNC_SECONDS, self._flush)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def sync(self) -> None:
-        """Flush now, and wait for a flush that is going on; raises the OSError that any flush has met."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._flush_locked()
-            if self._failure is not None:
-                raise self._failure
-
-    def _flush(self) -> None:
-        with self._lock:
-            if self._timer is not None:  # else ``sync`` was quicker
-                self._flush_locked()
-
-    def _flush_locked(self) -> None:
-        self._timer = None
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            self._failure = error
+    with locked(Path(os.path.realpath(path))), AppendLog(path) as log:
+        yield Journal(log)

@@ -1,19 +1,33 @@
-"""Which of several machines takes which input: each path belongs to one shard, whatever else is in the archive.
+"""Work that outgrows one process or one file: shards of the inputs, and a journal in parts.
 
-The shard follows from a digest of the path as it was given, so all machines must be given the same spelling of it;
-files that come or go move no other file to another shard.
+Which of several machines takes which input: each path belongs to one shard, whatever else is in the archive. The shard
+follows from a digest of the path as it was given, so all machines must be given the same spelling of it; files that
+come or go move no other file to another shard.
+
+The journal of a run in parts, in a folder of its own, so that no file of it grows without end:
+
+    results/part-00001.jsonl   10,000 records at most, each part a journal with its header (``vadis.batch.journal``)
+
+One process writes them, a part after the other, whatever number of machines does the work: so a record that is there
+is there once. Of several records of one input that of the last part counts.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vadis.batch.journal import Entries, Journal, open_journal
 from vadis.errors import UsageError
+from vadis.files import locked
+from vadis.results import VideoResult, printable
 
 COUNT_VARIABLE = "VADIS_SHARDS"  # how many there are, where Kubernetes tells each process only its own number
+PART_RECORDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -31,17 +45,17 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     def has(self, path: str) -> bool:
-        """Whether this shard takes the input."""
+        """Return whether this shard takes the input."""
         digest = hashlib.sha256(os.fsencode(path)).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
     def own(self, output: Path) -> Path:
-        """This shard's own file: ``labels.jsonl`` → ``labels.shard-2-of-8.jsonl``."""
+        """Return this shard's own file: ``labels.jsonl`` → ``labels.shard-2-of-8.jsonl``."""
         return output.with_name(f"{output.stem}.shard-{self.index}-of-{self.count}{output.suffix}")
 
 
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
-    """The shard that ``I/N`` or ``auto`` means.
+    """Return the shard that ``I/N`` or ``auto`` means.
 
     ``auto`` asks, in this order: an array of SLURM; an indexed job of Kubernetes, with ``VADIS_SHARDS`` for the number
     of its completions; torchrun; the tasks of one SLURM job.
@@ -58,53 +72,101 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard
 
 
 def _found(environment: Mapping[str, str]) -> Shard:
-    for find in (_of_slurm_array, _of_kubernetes, _of_torchrun, _of_slurm_tasks):
-        shard = find(environment)
-        if shard is not None:
-            return shard
+    def number(name: str) -> int:
+        text = environment.get(name, "")
+        if not re.fullmatch(r"\d+", text):
+            raise UsageError(f"the variable {name} is no number: {text!r}", hint="give the shard: `shard=I/N`")
+        return int(text)
+
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        count, first = number("SLURM_ARRAY_TASK_COUNT"), number("SLURM_ARRAY_TASK_MIN")
+        if count == 1 or number("SLURM_ARRAY_TASK_MAX") - first + 1 != count:  # submitted again in part
+            raise UsageError(
+                "the SLURM array has a single task, or gaps between its tasks, so their numbers tell no shards",
+                hint="say it: `shard=$SLURM_ARRAY_TASK_ID/N`, with tasks from 1 to N",
+            )
+        return Shard(number("SLURM_ARRAY_TASK_ID") - first + 1, count)
+    if "JOB_COMPLETION_INDEX" in environment:
+        if COUNT_VARIABLE not in environment:
+            raise UsageError(
+                "Kubernetes tells a job its number but not how many there are",
+                hint=f"set {COUNT_VARIABLE} to the job's completions (docs/archives.md has an example)",
+            )
+        return Shard(number("JOB_COMPLETION_INDEX") + 1, number(COUNT_VARIABLE))
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):  # torchrun, a SLURM job's tasks
+        if {rank, size} <= environment.keys():
+            return Shard(number(rank) + 1, number(size))
     raise UsageError(
         "`shard=auto` finds no SLURM array, Kubernetes indexed job or torchrun here", hint="give the shard: I/N"
     )
 
 
-def _of_slurm_array(environment: Mapping[str, str]) -> Shard | None:
-    if "SLURM_ARRAY_TASK_ID" not in environment:
-        return None
-    task, first = _number(environment, "SLURM_ARRAY_TASK_ID"), _number(environment, "SLURM_ARRAY_TASK_MIN")
-    count = _number(environment, "SLURM_ARRAY_TASK_COUNT")
-    if count == 1 or _number(environment, "SLURM_ARRAY_TASK_MAX") - first + 1 != count:  # submitted again in part
-        raise UsageError(
-            "the SLURM array has a single task, or gaps between its tasks, so their numbers tell no shards",
-            hint="say it: `shard=$SLURM_ARRAY_TASK_ID/N`, with tasks from 1 to N",
-        )
-    return Shard(task - first + 1, count)
+class Parts:
+    """What ``Journal`` is, over a folder of them; made by ``open_parts``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.entries, self.num_damaged = Entries(), 0
+        self._folder = folder
+        self._header: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
+        self._held = ExitStack()  # of the part that is written
+        self._journal: Journal | None = None
+        self._number = self._num_records = 0
+
+    def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
+        """See ``Journal.begin``; every part must have been made with the same settings."""
+        self._header = (settings, versions)
+        begun_with = dict(versions)
+        for path in sorted(self._folder.glob("part-*.jsonl")):
+            if overwrite:
+                path.unlink()
+                continue
+            with open_journal(path) as part:
+                if part.is_foreign:
+                    raise UsageError(f"{printable(str(path))} is no results file", hint="choose another folder")
+                begun_with = part.begin(settings, versions, overwrite=False)
+                self.num_damaged += part.num_damaged
+                self.entries |= part.entries
+                self._number, self._num_records = int(path.stem.removeprefix("part-")), len(part.entries)
+        return begun_with
+
+    def append(self, result: VideoResult) -> None:
+        """See ``Journal.append``."""
+        if self._journal is None or self._num_records >= PART_RECORDS:
+            self._open_next()
+        assert self._journal is not None
+        self._journal.append(result)
+        self._num_records += 1
+
+    def results(self, paths: set[str]) -> Iterator[VideoResult]:
+        """Yield nothing: there are no documents beside the parts that could want records again."""
+        return iter(())
+
+    def finish(self) -> None:
+        """See ``Journal.finish``; earlier parts stay as they are."""
+        if self._journal is not None:
+            self._journal.finish()
+
+    def close(self) -> None:
+        """Leave everything that was written on the disk."""
+        self._held.close()
+
+    def _open_next(self) -> None:
+        """Open the last part, if it has room, or a new one."""
+        self._held.close()
+        if self._number == 0 or self._num_records >= PART_RECORDS:
+            self._number, self._num_records = self._number + 1, 0
+        self._journal = self._held.enter_context(open_journal(self._folder / f"part-{self._number:05}.jsonl"))
+        settings, versions = self._header
+        self._journal.begin(settings, versions, overwrite=False)
 
 
-def _of_kubernetes(environment: Mapping[str, str]) -> Shard | None:
-    if "JOB_COMPLETION_INDEX" not in environment:
-        return None
-    if COUNT_VARIABLE not in environment:
-        raise UsageError(
-            "Kubernetes tells a job its number but not how many there are",
-            hint=f"set {COUNT_VARIABLE} to the job's completions (docs/archives.md has an example)",
-        )
-    return Shard(_number(environment, "JOB_COMPLETION_INDEX") + 1, _number(environment, COUNT_VARIABLE))
+@contextmanager
+def open_parts(folder: Path) -> Iterator[Parts]:
+    """Open the parts in ``folder``, for this run alone.
 
-
-def _of_torchrun(environment: Mapping[str, str]) -> Shard | None:
-    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
-        return None
-    return Shard(_number(environment, "RANK") + 1, _number(environment, "WORLD_SIZE"))
-
-
-def _of_slurm_tasks(environment: Mapping[str, str]) -> Shard | None:
-    if not {"SLURM_PROCID", "SLURM_NTASKS"} <= environment.keys():
-        return None
-    return Shard(_number(environment, "SLURM_PROCID") + 1, _number(environment, "SLURM_NTASKS"))
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment.get(name, "")
-    if not re.fullmatch(r"\d+", text):
-        raise UsageError(f"the variable {name} is no number: {text!r}", hint="give the shard: `shard=I/N`")
-    return int(text)
+    Raises:
+        OutputLockedError: another run writes them.
+        VadisError: the folder cannot be written.
+    """
+    with locked(folder / "parts"), closing(Parts(folder)) as parts:
+        yield parts

@@ -1,7 +1,6 @@
 """What a run came to: how many records of each status and error code, hours of video, speed."""
 
 import json
-import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry
-from vadis.files import temporary_beside
+from vadis.files import write_file
 from vadis.results import SCHEMA, VideoResult
 
-_OTHER_STATUSES = {"partial": "partial", "skipped": "skipped", "error": "failed"}
+_STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}
 _SPEED_FROM_SECONDS = 10.0  # a shorter run says nothing of the speed of a long one
 
 
@@ -37,7 +36,7 @@ class Summary:
 
     @property
     def num_records(self) -> int:
-        """All of them."""
+        """Records of both."""
         return self.statuses.total()
 
     @property
@@ -57,14 +56,10 @@ class Summary:
         self.video_seconds_before += entry.duration_seconds or 0.0
 
     def line(self) -> str:
-        """The whole in one line."""
-        counts = [f"{self.statuses['ok']:,} ok"]
-        counts += [
-            f"{self.statuses[status]:,} {word}" for status, word in _OTHER_STATUSES.items() if self.statuses[status]
-        ]
-        counts += [f"{self.num_left:,} not done"] if self.num_left else []
+        """Return the whole in one line."""
+        counts = {word: self.statuses[status] for status, word in _STATUS_WORDS.items()} | {"not done": self.num_left}
+        parts = [", ".join(f"{count:,} {word}" for word, count in counts.items() if count or word == "ok")]
         seconds = time.monotonic() - self.began
-        parts = [", ".join(counts)]
         if self.num_before:
             parts.append(f"{self.num_before:,} of them done before")
         if self.video_seconds and seconds >= _SPEED_FROM_SECONDS:
@@ -73,12 +68,12 @@ class Summary:
         return "; ".join(parts)
 
     def to_json(self, exit_code: int) -> dict[str, Any]:
-        """The whole as plain JSON values."""
+        """Return the whole as plain JSON values."""
         seconds = time.monotonic() - self.began
         return {
             "schema": SCHEMA,
             "inputs": self.num_inputs,
-            "records": {status: self.statuses[status] for status in ("ok", *_OTHER_STATUSES)},
+            "records": {status: self.statuses[status] for status in _STATUS_WORDS},
             "errors": dict(sorted(self.errors.items())),
             "done_before": self.num_before,
             "not_done": self.num_left,
@@ -90,12 +85,8 @@ class Summary:
         }
 
     def write(self, path: Path, exit_code: int) -> None:
-        """Write ``to_json`` to a file; raises OSError where that cannot be."""
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(self.to_json(exit_code), indent=2).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        """Write ``to_json`` to a file; raise OSError where that cannot be."""
+        write_file(path, json.dumps(self.to_json(exit_code), indent=2) + "\n")
 
     def _count(self, status: str, error_code: str | None) -> None:
         self.statuses[status] += 1

@@ -4,6 +4,7 @@ One file per command; each is a thin client of the public API. What is heavy is 
 ``vadis --help`` answers at once.
 """
 
+import logging
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -26,11 +27,14 @@ from vadis.cli import (
     train,
     weights,
 )
-from vadis.cli.terminal import explain, settings, tame_streams
+from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
 # wait for wherever others want it too; on a busy machine a training step took up to ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+logging.getLogger("vadis").addHandler(LogHandler())
+logging.getLogger("vadis").setLevel(logging.INFO)
 
 app = typer.Typer(
     name="vadis",
@@ -38,7 +42,7 @@ app = typer.Typer(
     epilog="Start with:  `vadis classify holiday.mp4`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,  # explain() decides what is shown
+    pretty_exceptions_enable=False,  # report_error() decides what is shown
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -63,19 +67,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+_VERSION = "Show the version and leave."
+_DEBUG = "Show the traceback when something fails."
+
+
 @app.callback()
 def set_up(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", metavar="", callback=_print_version, is_eager=True, help="Show the version and leave."
-        ),
+        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help=_VERSION)
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but what went wrong.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Say more.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", envvar="VADIS_DEBUG", help="Show the traceback when something fails.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", envvar="VADIS_DEBUG", help=_DEBUG)] = False,
 ) -> None:
     """Take the global options, before the command starts."""
     if quiet and verbose:
@@ -98,23 +101,22 @@ def main() -> None:
         error = signals.cause(raised)
         if "LOCAL_RANK" in os.environ:
             _leave_the_others(error)
-        _end(explain(error))
+        _end(report_error(error))
     finally:
-        signals.look_no_more()
+        signals.finish()
 
 
 def _end(code: int) -> NoReturn:
     """End the process; at once where a thread is busy in PyTorch that nobody waits for any more."""
-    stopping = sys.modules.get("vadis.training.stopping")  # not imported for this
-    if stopping is not None and stopping.is_left_alone():
-        stopping.exit_at_once(code)
+    if distributed := sys.modules.get("vadis.training.distributed"):  # not imported for this
+        distributed.exit_now(code)
     sys.exit(code)
 
 
 def _leave_the_others(error: BaseException) -> NoReturn:
     """End one of torchrun's processes; of an error that several meet, one tells."""
-    from vadis.training.distributed import leave, tell_once
+    from vadis.training.distributed import exit_now, report_once
 
     with signals.deferred():  # torchrun may ask this one to end because another has
-        tell_once(error, lambda: explain(error))
-        leave(getattr(error, "exit_code", 1))
+        report_once(error, lambda: report_error(error))
+        exit_now(getattr(error, "exit_code", 1))

@@ -9,7 +9,7 @@ import typer
 from vadis.cli import options
 from vadis.cli.outputs import check_file, refuse_source
 from vadis.cli.run import fail_if_partial
-from vadis.cli.terminal import say, settings, show, video_progress
+from vadis.cli.terminal import info, settings, show, video_progress
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
@@ -81,7 +81,7 @@ def annotate(
             with_sound=not no_sound,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    say(f"{facts.frames_decoded:,} frames")
+    info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
 
@@ -98,10 +98,11 @@ def _labelled(
     video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
-    from vadis.cli.loading import load_chosen
+    from vadis.cli.loading import load_model
 
-    loaded = load_chosen(model, streams, device, offline)
-    from vadis.inference.classify import Progress, Sliding, classify
+    loaded = load_model(model, streams, device, offline)
+    from vadis.inference.classify import classify
+    from vadis.inference.predict import Progress
 
     with video_progress() as bar:
         task = bar.add_task("", total=None)
@@ -110,7 +111,7 @@ def _labelled(
             bar.update(task, description=f"{now.stage}: {show(Path(video).name)}", completed=now.frames_done)
             bar.update(task, total=now.frames_total)
 
-        return classify(video, loaded, sliding=Sliding(segment or loaded.card.segment_seconds), progress=report)
+        return classify(video, loaded, segment=segment, progress=report)
 
 
 def _found(video: Path, results: Path) -> VideoResult:

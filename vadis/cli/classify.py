@@ -2,21 +2,21 @@
 
 import re
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
-from vadis.batch.shards import Shard, parse_shard
+from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options, signals
-from vadis.cli.destinations import Destination, Place
-from vadis.cli.loading import check_window, fetching, find_inputs, load_chosen_or_stand_in
+from vadis.cli.loading import check_window, fetching, find_inputs, load_model_or_stand_in
+from vadis.cli.outputs import Destination, Place
 from vadis.cli.run import Run
-from vadis.cli.terminal import file_console, say, settings, show, stdout_console
+from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError, VadisError
 from vadis.formats import FORMATS, Format, above
@@ -24,22 +24,19 @@ from vadis.results import VideoResult
 from vadis.video.sources import stamp
 
 if TYPE_CHECKING:
+    from vadis.inference.predict import Sliding
     from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
-    from vadis.video.sources import Found, Source
+    from vadis.video.sources import Source
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
 
 _INSTEAD = {
     "txt": "-f table writes what the terminal shows",
-    "html": "vadis report makes a page of results: -o results.jsonl first",
-    "htm": "vadis report makes a page of results: -o results.jsonl first",
-    "xlsx": "spreadsheets open .csv",
-    "xls": "spreadsheets open .csv",
-    "mp4": "vadis annotate draws labels into a video",
-    "mkv": "vadis annotate draws labels into a video",
-    "mov": "vadis annotate draws labels into a video",
+    **dict.fromkeys(("html", "htm"), "vadis report makes a page of results: -o results.jsonl first"),
+    **dict.fromkeys(("xlsx", "xls"), "spreadsheets open .csv"),
+    **dict.fromkeys(("mp4", "mkv", "mov"), "vadis annotate draws labels into a video"),
 }
 """What to do for an output of another kind, by its extension."""
 
@@ -92,58 +89,63 @@ def classify(
     debug: options.Debug = False,
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
-    settings.debug |= debug
     output = None if output == Path("-") else output
     _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
     own = parse_shard(shard) if shard is not None else None
     found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
-    sources = _own_share(found, own)
+    sources = [source for source in found if own is None or own.has(source.path)]
+    if own is not None:
+        info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
     name = resolve_format(format_name, None if ray else output, output_dir)
     to_file = bool(output or output_dir)
     form = table_format(to_file) if name == "table" else FORMATS[name]
-    with ExitStack() as held:
-        fetched = held.enter_context(fetching(allow_remote, scratch_gb, jobs, "cpu" if ray else device))
+    where = "cpu" if ray else device
+    with ExitStack() as stack:
+        fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
         known_by = fetched.stamp if fetched else stamp
         place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
-        destination = held.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
-        in_need = _one_that_needs_flow(sources, model, streams, device)
-        begun = {} if ray else held.enter_context(_begun(fetched, jobs, in_need))
-        where, to_keep = "cpu" if ray else device, to_file or bool(ray) or name not in _NAME_THE_MODEL
+        destination = stack.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
+        prepared = {} if ray else _prepare(stack, fetched, jobs, _one_that_needs_flow(sources, model, streams, device))
         check_window(model, window, stride)
-        loaded = load_chosen_or_stand_in(model, streams, where, offline, to_keep=to_keep)
-        from vadis.inference.classify import Sliding
+        to_keep = to_file or bool(ray) or name not in _NAME_THE_MODEL
+        loaded = load_model_or_stand_in(model, streams, where, offline, to_keep=to_keep)
+        from vadis.inference.classify import ClassifyOptions, label_videos
+        from vadis.inference.predict import Sliding
 
         sliding = Sliding(segment or loaded.card.segment_seconds, window, stride)
-        look = {"sliding": sliding, "top_k": top_k, "flip": flip}
         summary = Summary(len(sources))
-        pending = destination.begin(_settings(loaded, look, threshold, strict), sources, summary)
+        decisive = _settings(loaded, sliding, top_k, flip, threshold, strict)
+        pending = destination.begin(decisive, sources, summary)
         run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
-        how = look | {"batch_size": batch_size}
-        labelled = _on_ray(run, loaded, ray, device, fetched, how) if ray else _here(run, loaded, how | begun)
+        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
+        if ray:
+            from vadis.inference.ray import classify_on_ray
+
+            share = fetched.share_bytes if fetched else None
+            paths = list(run.paths())
+            labelled = classify_on_ray(paths, wanted, address=ray, on_gpus=device != "cpu", share_bytes=share)
+        else:
+            labelled = label_videos(run.paths(), wanted, listed=True, **prepared)
         _write(run, destination, labelled, threshold, summary_file)
 
 
-@contextmanager
-def _begun(fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -> Iterator[dict[str, Any]]:
-    """What decodes, whose program is loaded while the network is, and with it the flow of a video in need of it."""
+def _prepare(stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -> dict[str, Any]:
+    """Return what decodes, whose program is loaded while the network is, and with it the flow of a video in need."""
     if fetched:
-        yield {"jobs": fetched.places, "decoders": fetched}
-        return
+        return {"jobs": fetched.places, "decoders": fetched}
     from vadis.video.isolated.pool import Decoders
 
-    with Decoders() as decoders:
-        decoders.start_one()
-        if in_need is None:
-            yield {"jobs": jobs, "decoders": decoders}
-            return
-        from vadis.flow.video_flow import FirstFlow
+    decoders = stack.enter_context(Decoders())
+    decoders.start_one()
+    if in_need is None:
+        return {"jobs": jobs, "decoders": decoders}
+    from vadis.flow.video_flow import FirstFlow
 
-        with FirstFlow(in_need, decoders) as first:
-            yield {"jobs": jobs, "decoders": decoders, "first": first}
+    return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders))}
 
 
 def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> str | None:
-    """The path of the video, where there is one only, which somebody waits for, and its flow is a processor's work."""
+    """Return the path of a single video, which somebody waits for, if its flow is a processor's work."""
     from vadis.weights.cache import is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
@@ -157,17 +159,8 @@ def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: st
     return None
 
 
-def _own_share(found: "Found", own: Shard | None) -> "list[Source]":
-    """The inputs of this shard; all of them where there is none."""
-    if own is None:
-        return list(found)
-    sources = [source for source in found if own.has(source.path)]
-    say(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    return sources
-
-
 def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
-    """Raises UsageError for options that exclude each other."""
+    """Raise UsageError for options that exclude each other."""
     if stride_alone:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
     if remote_offline:
@@ -186,22 +179,6 @@ class WithAddress(TyperCommand):
             if args[at] == "--ray" and not _ADDRESS.fullmatch(args[at + 1] if at + 1 < end else ""):
                 args.insert(at + 1, "auto")
         return super().parse_args(ctx, args)
-
-
-def _here(run: Run, model: "Model", how: dict[str, Any]) -> Generator[VideoResult, None, None]:
-    from vadis.inference.classify import classify_many
-
-    return classify_many(run.paths(), model, **how, listed=True, progress=run.report, notify=say)
-
-
-def _on_ray(
-    run: Run, model: "Model", address: str, device: str, decoders: "FetchingDecoders | None", how: dict[str, Any]
-) -> Generator[VideoResult, None, None]:
-    from vadis.inference.ray import classify_on_ray
-
-    share_bytes = decoders.share_bytes if decoders else None
-    on: dict[str, Any] = {"address": address, "on_gpus": device != "cpu", "share_bytes": share_bytes}
-    return classify_on_ray(list(run.paths()), model, **on, **how, notify=say)
 
 
 def _write(
@@ -223,14 +200,17 @@ def _write(
         run.finish(summary_file)
 
 
-def _settings(model: "Model", look: dict[str, Any], threshold: float, strict: bool) -> dict[str, Any]:
-    """What decides the records of given videos, as JSON values: a run goes on only with the same."""
+def _settings(
+    model: "Model", sliding: "Sliding", top_k: int, flip: bool, threshold: float, strict: bool
+) -> dict[str, Any]:
+    """Return what decides the records of given videos, as JSON values: a run goes on only with the same."""
     maker = {"model": model.card.name, "model_sha256": model.sha256, "streams": list(model.card.streams)}
-    return {**maker, **look, "sliding": look["sliding"].to_json(), "threshold": threshold, "strict": strict}
+    look = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip}
+    return {**maker, **look, "threshold": threshold, "strict": strict}
 
 
 def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> str:
-    """The format that ``auto`` means here; any other as it is.
+    """Return the format that ``auto`` means here; any other as it is.
 
     Raises:
         UsageError: the extension of ``output`` is that of no format.
@@ -248,6 +228,6 @@ def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> s
 
 
 def table_format(to_file: bool) -> Format:
-    """The table as a format, drawn for this terminal, or plain and 80 columns wide for a file."""
+    """Return the table as a format, drawn for this terminal, or plain and 80 columns wide for a file."""
     console = file_console() if to_file else stdout_console()
     return Format("a table and a timeline", partial(table, console=console, all_stretches=settings.verbose))

@@ -4,12 +4,12 @@ import os
 import platform
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -20,7 +20,6 @@ from vadis.errors import VadisError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
 EPILOG = """
@@ -36,15 +35,8 @@ Everything there is to know, for a bug report:  `vadis -v doctor`
 OK, NOTE, LESS, MISSING = "ok", "note", "less", "missing"  # LESS: it works, but not as it should
 _STYLES = {OK: "green", NOTE: "yellow", LESS: "bold yellow", MISSING: "bold red"}
 
-PACKAGES = {
-    "torch": "torch",
-    "av": "av",
-    "numba": "numba",
-    "numpy": "numpy",
-    "platformdirs": "platformdirs",
-    "safetensors": "safetensors",
-}
-"""What classify imports: module → the package that holds it."""
+PACKAGES = ("torch", "av", "numba", "numpy", "platformdirs", "safetensors")
+"""What classify imports, by the names of modules, which are those of the packages too."""
 
 CODECS = {
     "H.264": ("h264",),
@@ -71,32 +63,28 @@ _ANSWER_SECONDS = 4.0  # for a host of weights to answer; somebody waits
 _LOW_SPACE_BYTES = 1e9  # a model needs 0.1 GB to be fetched and as much again to be converted
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the report. ``remedy`` says what to do about anything that is not ``ok``."""
 
     state: str
     what: str
     detail: str
-    remedy: str | None = None
+    remedy: str = ""
 
 
 def doctor() -> None:
     """Show what vadis runs on, what is missing, and how to get it."""
     console = stdout_console()
-    console.print(
-        f"vadis {vadis.__version__}, Python {platform.python_version()}, {platform.platform()}", soft_wrap=True
-    )
+    system = f"Python {platform.python_version()}, {platform.platform()}"
+    console.print(f"vadis {vadis.__version__}, {system}", soft_wrap=True)
+    width = console.width if console.is_terminal else sys.maxsize
     states = set()
     for title, examine in SECTIONS.items():
         findings = list(_examined(examine))
         if findings:
             console.print(f"\n{title}", style="bold")
         for finding in findings:
-            if console.is_terminal:
-                console.print(_wrapped(finding))
-            else:
-                console.print(_line(finding), soft_wrap=True)
+            console.print(_text(finding, width), soft_wrap=True)
             states.add(finding.state)
     verdict = "works, but not with all that it should have" if LESS in states else "has all it needs"
     verdict = "cannot work before that is mended" if MISSING in states else verdict
@@ -105,20 +93,40 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+def _text(finding: Finding, width: int) -> "Text":
+    """Return a finding with its remedy below; what does not fit goes on below where it began."""
+    from rich.text import Text
+
+    indent = " " * 11
+    said = (f"{finding.what}: {visible(finding.detail)}", finding.remedy)
+    lines = (
+        textwrap.fill(each, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        for each in said
+        if each
+    )
+    return Text.assemble("  ", (f"{finding.state:<7}", _STYLES[finding.state]), "\n".join(lines)[9:])
+
+
 def packages() -> Iterator[Finding]:
-    """What classify imports, and OpenCV, which only draws."""
-    for name, distribution in PACKAGES.items():
-        remedy = f"install it again: pip install --force-reinstall {distribution}"
+    """Yield what classify imports, and OpenCV, which only draws."""
+    for name in PACKAGES:
         module = _imported(name)
         if isinstance(module, ModuleType):
-            yield Finding(OK, name, _version(distribution, module) + _extra(name, module))
+            extra = f", with FFmpeg {module.ffmpeg_version_info}" if name == "av" else ""
+            yield Finding(OK, name, _version(name, module) + extra)
         else:
-            yield Finding(MISSING, name, module, remedy)
-    yield _opencv()
+            yield Finding(MISSING, name, module, f"install it again: pip install --force-reinstall {name}")
+    from vadis.video.encoder import load_opencv
+
+    try:
+        version = _version("opencv-python", load_opencv())
+        yield Finding(OK, "opencv", f"{version} (it draws; classify does without it)")
+    except VadisError as error:
+        yield Finding(NOTE, "opencv", error.message, f"only needed for drawing; {error.hint}")
 
 
 def devices() -> Iterator[Finding]:
-    """Where networks can run."""
+    """Yield where networks can run."""
     torch = _imported("torch")
     threads = f", {torch.get_num_threads()} used by PyTorch" if isinstance(torch, ModuleType) else ""
     yield Finding(OK, "cpu", f"{platform.machine()}, {cpu_count()} processors for this process{threads}")
@@ -130,11 +138,37 @@ def devices() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         yield Finding(OK, f"cuda:{index}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
-        yield _agreement(index)
+        yield _agreement(f"cuda:{index}")
+
+
+def _agreement(name: str) -> Finding:
+    """Return whether a GPU gives what the CPU gives, for one clip through a network that comes with vadis."""
+    import torch
+
+    from vadis.device import cudnn_version, resolve_device
+    from vadis.models.i3d import I3D
+    from vadis.models.i3d_inference import FoldedI3D
+    from vadis.weights.catalog import STAND_IN
+    from vadis.weights.load import load_model
+
+    try:
+        device = resolve_device(name)
+        network = load_model(STAND_IN, "cpu", offline=True).networks["rgb"]
+        assert isinstance(network, I3D)
+        clip = torch.rand(1, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        here, there = (FoldedI3D(network, torch.device(where))(clip).cpu() for where in ("cpu", name))
+    except (VadisError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        return Finding(MISSING, name, f"cannot compute: {reason}", "--device cpu does without it")
+    share = float((here - there).abs().max() / here.abs().max())
+    detail = f"differs from the CPU by {share:.1e} of the largest logit (cuDNN {cudnn_version(device)})"
+    if share < LARGEST_DIFFERENCE:  # else also where it is not a number
+        return Finding(OK, name, detail)
+    return Finding(MISSING, name, detail, "its results are wrong: update PyTorch and the driver, or take --device cpu")
 
 
 def models() -> Iterator[Finding]:
-    """The cache, which models are in it, and which of them the next ``vadis classify`` uses."""
+    """Yield the cache, which models are in it, and which of them the next ``vadis classify`` uses."""
     from vadis.weights.cache import cache_folder, model_path
     from vadis.weights.catalog import SHIPPED, WEIGHTS
 
@@ -144,9 +178,9 @@ def models() -> Iterator[Finding]:
         if path.is_file():
             yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
         else:
-            fetch = f"vadis weights download {name}"
             size = f" ({published.num_bytes / 1e6:.0f} MB)" if published.num_bytes else ""
-            yield Finding(NOTE, name, f"not here yet{size}; fetched when it is needed", f"or now: {fetch}")
+            fetch = f"or now: vadis weights download {name}"
+            yield Finding(NOTE, name, f"not here yet{size}; fetched when it is needed", fetch)
     for name, shipped in SHIPPED.items():
         if shipped.path.is_file():
             yield Finding(OK, name, f"comes with vadis, {shipped.path.stat().st_size / 1e6:.0f} MB")
@@ -155,8 +189,19 @@ def models() -> Iterator[Finding]:
     yield _next_model()
 
 
+def _cache_state(folder: Path) -> Finding:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    free = shutil.disk_usage(there).free
+    detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
+    if not os.access(there, os.W_OK):
+        return Finding(NOTE, "cache", f"{detail}, cannot be written to", "set VADIS_CACHE to a folder that can")
+    if free < _LOW_SPACE_BYTES:
+        return Finding(NOTE, "cache", detail, "free some space, or set VADIS_CACHE to a folder on another disk")
+    return Finding(OK, "cache", detail)
+
+
 def _next_model() -> Finding:
-    """Which model labels where none is named: a cache that has no default model needs a host that gives it."""
+    """Return which model labels where none is named: a cache without the default model needs a host that gives it."""
     from vadis.weights.cache import is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
     from vadis.weights.download import why_unreachable
@@ -175,21 +220,27 @@ def _next_model() -> Finding:
 
 
 def codecs() -> Iterator[Finding]:
-    """Which kinds of video the bundled FFmpeg decodes."""
+    """Yield which kinds of video the bundled FFmpeg decodes."""
     av = _imported("av")
     if not isinstance(av, ModuleType):
         yield Finding(MISSING, "FFmpeg", "comes with the package av, which is missing")
         return
-    here = [name for name, decoders in CODECS.items() if any(_decodes(av, decoder) for decoder in decoders)]
+
+    def decodes(decoder: str) -> bool:
+        try:
+            return bool(av.codec.Codec(decoder, "r"))
+        except ValueError:  # UnknownCodecError
+            return False
+
+    here = [name for name, decoders in CODECS.items() if any(map(decodes, decoders))]
     yield Finding(OK if here else MISSING, "decoded", ", ".join(here) or "nothing")
-    absent = [name for name in CODECS if name not in here]
-    if absent:
+    if absent := [name for name in CODECS if name not in here]:
         remedy = "pip install --force-reinstall av, or convert such videos to H.264 first"
         yield Finding(NOTE, "not decoded", ", ".join(absent), remedy)
 
 
-def confinement() -> Iterator[Finding]:
-    """Whether the processes that decode can give up what they should; vadis works without that too."""
+def sandbox() -> Iterator[Finding]:
+    """Yield whether the processes that decode can give up what they should; vadis works without that too."""
     if not isinstance(_imported("av"), ModuleType):
         return
     from vadis.video.isolated.pool import Decoders
@@ -200,15 +251,15 @@ def confinement() -> Iterator[Finding]:
     except VadisError as error:
         yield Finding(MISSING, "decoding", error.message, "videos are decoded in processes of their own")
         return
-    if not lacking:
+    if lacking:
+        remedy = "formats and protocols are restricted in any case; a container may need another seccomp profile"
+        yield Finding(NOTE, "decoding", f"in processes of their own, but {'; '.join(lacking)}", remedy)
+    else:
         yield Finding(OK, "decoding", "in processes that cannot write files, open connections or start programs")
-        return
-    remedy = "formats and protocols are restricted in any case; a container may need another seccomp profile"
-    yield Finding(NOTE, "decoding", f"in processes of their own, but {'; '.join(lacking)}", remedy)
 
 
 def surroundings() -> Iterator[Finding]:
-    """What else can matter, for ``--verbose``."""
+    """Yield what else can matter, for ``--verbose``."""
     if not settings.verbose:
         return
     yield Finding(OK, "python", show(sys.executable))
@@ -218,12 +269,10 @@ def surroundings() -> Iterator[Finding]:
             yield Finding(OK, name, "is set")
     if os.environ.get("VADIS_OFFLINE"):
         yield Finding(OK, "VADIS_OFFLINE", "is set: nothing is fetched")
-    av = _imported("av")
-    if isinstance(av, ModuleType):
+    if isinstance(av := _imported("av"), ModuleType):
         libraries = (f"{name} {'.'.join(map(str, version))}" for name, version in av.library_versions.items())
         yield Finding(OK, "FFmpeg", ", ".join(libraries))
-    numba = _imported("numba")
-    if isinstance(numba, ModuleType):
+    if isinstance(numba := _imported("numba"), ModuleType):
         yield Finding(OK, "numba", f"{numba.config.NUMBA_NUM_THREADS} threads")
 
 
@@ -232,36 +281,9 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Devices": devices,
     "Models": models,
     "Video codecs": codecs,
-    "Protection from files": confinement,
+    "Protection from files": sandbox,
     "Surroundings": surroundings,
 }
-
-
-def _agreement(index: int) -> Finding:
-    """Whether a GPU gives what the CPU gives, for one clip through a network that comes with vadis."""
-    import torch
-
-    from vadis.device import cudnn_version, resolve_device
-    from vadis.models.i3d import I3D
-    from vadis.models.i3d_inference import FoldedI3D
-    from vadis.weights.catalog import STAND_IN
-    from vadis.weights.load import load_model
-
-    name = f"cuda:{index}"
-    try:
-        device = resolve_device(name)
-        network = load_model(STAND_IN, "cpu", offline=True).networks["rgb"]
-        assert isinstance(network, I3D)
-        clip = torch.rand(1, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        here, there = (FoldedI3D(network, torch.device(where))(clip).cpu() for where in ("cpu", name))
-    except (VadisError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        return Finding(MISSING, name, f"cannot compute: {reason}", "--device cpu does without it")
-    share = float((here - there).abs().max() / here.abs().max())
-    detail = f"differs from the CPU by {share:.1e} of the largest logit (cuDNN {cudnn_version(device)})"
-    if share < LARGEST_DIFFERENCE:  # else also where it is not a number
-        return Finding(OK, name, detail)
-    return Finding(MISSING, name, detail, "its results are wrong: update PyTorch and the driver, or take --device cpu")
 
 
 def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -272,75 +294,16 @@ def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield Finding(MISSING, "not examined", str(error), "install it again, as said above")
 
 
-def _line(finding: Finding) -> "Text":
-    from rich.text import Text
-
-    line = Text.assemble(
-        "  ", (f"{finding.state:<7}", _STYLES[finding.state]), f"  {finding.what}: {visible(finding.detail)}"
-    )
-    if finding.remedy:
-        line.append(f"\n           {finding.remedy}")
-    return line
-
-
-def _wrapped(finding: Finding) -> "Table":
-    """The same for a terminal: what does not fit goes on below where it began."""
-    from rich.table import Table
-    from rich.text import Text
-
-    row = Table.grid(padding=(0, 2, 0, 0))
-    row.add_column(width=2 + 7)
-    row.add_column(overflow="fold")
-    said = f"{finding.what}: {visible(finding.detail)}" + (f"\n{finding.remedy}" if finding.remedy else "")
-    row.add_row(Text.assemble("  ", (finding.state, _STYLES[finding.state])), Text(said))
-    return row
-
-
 def _imported(name: str) -> ModuleType | str:
-    """The module, or in one line why it cannot be imported."""
+    """Return the module, or in one line why it cannot be imported."""
     try:
         return import_module(name)
     except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is reported here)
         return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _version(distribution: str, module: ModuleType) -> str:
+def _version(package: str, module: ModuleType) -> str:
     try:
-        return metadata.version(distribution)
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
         return str(getattr(module, "__version__", "version unknown"))
-
-
-def _extra(name: str, module: ModuleType) -> str:
-    return f", with FFmpeg {module.ffmpeg_version_info}" if name == "av" else ""
-
-
-def _opencv() -> Finding:
-    from vadis.video.encoder import load_opencv
-
-    try:
-        module = load_opencv()
-    except VadisError as error:
-        return Finding(NOTE, "opencv", error.message, f"only needed for drawing; {error.hint}")
-    return Finding(OK, "opencv", f"{_version('opencv-python', module)} (it draws; classify does without it)")
-
-
-def _cache_state(folder: Path) -> Finding:
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
-    if not os.access(there, os.W_OK):
-        return Finding(NOTE, "cache", f"{detail}, cannot be written to", "set VADIS_CACHE to a folder that can")
-    if free < _LOW_SPACE_BYTES:
-        return Finding(NOTE, "cache", detail, "free some space, or set VADIS_CACHE to a folder on another disk")
-    return Finding(OK, "cache", detail)
-
-
-def _decodes(av: ModuleType, decoder: str) -> bool:
-    try:
-        av.codec.Codec(decoder, "r")
-    except ValueError:  # UnknownCodecError
-        return False
-    return True

@@ -13,7 +13,7 @@ from vadis.batch.results_file import LastResults
 from vadis.cli import options, outputs
 from vadis.cli.classify import resolve_format, table_format
 from vadis.cli.run import SOME_FAILED
-from vadis.cli.terminal import complain, num_videos, say, settings, show
+from vadis.cli.terminal import info, num_videos, settings, show, warn
 from vadis.errors import NothingToDoError
 from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
@@ -53,13 +53,13 @@ def export(
     outputs.refuse_both(output, output_dir)
     found = LastResults(results)
     for path in found.torn:
-        complain(f"{show(path)} ends within a record, which is left out")
+        warn(f"{show(path)} ends within a record, which is left out")
     if not found.paths:
         raise NothingToDoError("there are no records yet", hint="wait until vadis classify has written some")
     counts: Counter[str] = Counter()
     with _destination(found.paths, name, form, output, output_dir, overwrite) as write:
         write(_counted((above(result, threshold) for result in found), counts))
-    say(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
+    info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
 

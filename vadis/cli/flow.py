@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
+from vadis.cli.loading import find_inputs
 from vadis.cli.outputs import check_file, check_folder_name, refuse_source
 from vadis.cli.run import SOME_FAILED, fail_if_partial
-from vadis.cli.terminal import clock, complain, complain_of, detail, num_videos, say, settings, show, video_progress
+from vadis.cli.terminal import clock, debug, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import UsageError
 
@@ -33,36 +34,11 @@ Once more after new videos came, or after an interruption; only what is missing 
 failed or could be read only in part; 4 no video found; 130 and 143 interrupted.
 """
 
-Store = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="STORE | FILE",
-        help="The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input.",
-        rich_help_panel=options.OUTPUT,
-    ),
-]
-
-
 VIDEO_NAMES = (".mp4", ".mov", ".mkv")
-DATA = "Dataset, instead of INPUTS"
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="The dataset's folder, or a list.", rich_help_panel=DATA),
-]
-DatasetName = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        metavar="NAME",
-        help="ucf101, hmdb51, kinetics or folder; found out if not given.",
-        rich_help_panel=DATA,
-    ),
-]
-Split = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="The official split; by default 1.", rich_help_panel=DATA)
-]
+_STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input."
+Store = Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="STORE | FILE")]
+_SPLIT = "The official split; by default 1."
+Split = Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)]
 
 
 def flow(
@@ -70,74 +46,78 @@ def flow(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
-    data: Data = None,
-    dataset: DatasetName = None,
+    data: options.DataIfAny = None,
+    dataset: options.DatasetName = None,
     split: Split = None,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
     debug: options.Debug = False,
 ) -> None:
-    """Compute the optical flow of videos once, for training; or of one video, to look at."""
-    settings.debug |= debug
-    _refuse_contradictions(inputs, from_file, data, dataset, split)
+    """Compute the optical flow of videos or a dataset once, for training; or of one video, to look at."""
+    inputs = inputs or []
+    _refuse_contradictions(bool(inputs) or from_file is not None, data, dataset, split)
     if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
-        _to_look_at(inputs or [], from_file, data, store, overwrite, device)
+        if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
+            hint = "name one video; a flow store is a folder, whose name does not end with that"
+            raise UsageError(f"{show(store)} has room for the flow of one video", hint=hint)
+        _to_look_at(inputs[0], store, overwrite, device)
         return
     check_folder_name(store)
     if data is None:
-        readable, unreadable = _of_inputs(inputs or [], from_file, null)
+        found = find_inputs(inputs, from_file, null)
+        readable = [source.path for source in found if source.error is None]
+        for source in found:
+            if source.error is not None:
+                warn_of(source.path, source.error.code, source.error.in_full)
+        unreadable = len(found) - len(readable)
     else:
-        readable, unreadable = _of_dataset(data, dataset, split or 1), 0
+        from vadis.datasets import find_dataset
+
+        examples = find_dataset(data, dataset, split or 1, allow_missing=1.0)  # what is missing is no obstacle
+        info(examples.summary())
+        readable = list(dict.fromkeys(each.path for part in examples.splits.values() for each in part))
+        unreadable = 0
     from vadis.device import resolve_device
     from vadis.flow.build_store import without_flow
-    from vadis.flow.store import FlowStore
+    from vadis.flow.store import SETTINGS_NAME, FlowStore
 
     where, is_new = resolve_device(device), not store.exists()
     target = FlowStore(store, create=True)
     missing = without_flow(readable, target)
     try:
-        filled = fill(missing, target, where) if missing else Counter[str]()
+        counts = fill(missing, target, where) if missing else Counter[str]()
     finally:
-        if is_new:
-            _remove_empty(target)
-    filled.update(skipped=len(readable) - len(missing), failed=unreadable)
-    counts = {word: filled[word] for word in ("ok", "partial", "skipped", "failed")}
+        if is_new and [entry.name for entry in store.iterdir()] == [SETTINGS_NAME]:
+            (store / SETTINGS_NAME).unlink()
+            store.rmdir()
+    counts.update(ok=0, skipped=len(readable) - len(missing), failed=unreadable)
     is_whole = not counts["partial"] + counts["failed"]
-    shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count or word == "ok")
-    (say if is_whole else complain)(shown)
+    words = ("ok", "partial", "skipped", "failed")
+    (info if is_whole else warn)(", ".join(f"{counts[word]} {word}" for word in words if counts[word] or word == "ok"))
     if not is_whole:
         raise typer.Exit(SOME_FAILED)
 
 
-def _to_look_at(
-    inputs: list[str], from_file: str | None, data: Path | None, output: Path, overwrite: bool, device: str
-) -> None:
-    """The flow of one video in colours, beside its picture."""
-    if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
-        hint = "name one video; a flow store is a folder, whose name does not end with that"
-        raise UsageError(f"{show(output)} has room for the flow of one video", hint=hint)
+def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
+    """Write the flow of one video in colours, beside its picture."""
     check_file(output, overwrite)
-    refuse_source(output, inputs[0])
+    refuse_source(output, video)
     from vadis.device import resolve_device
     from vadis.report.flow_video import write_flow_video
 
     with video_progress() as bar:
-        task = bar.add_task(f"optical flow: {show(Path(inputs[0]).name)}", total=None)
-        facts = write_flow_video(
-            inputs[0],
-            output,
-            resolve_device(device),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    say(f"{facts.num_frames or 0:,} frames")
+        task = bar.add_task(f"optical flow: {show(Path(video).name)}", total=None)
+
+        def report(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        facts = write_flow_video(video, output, resolve_device(device), report)
+    info(f"{facts.num_frames or 0:,} frames")
     typer.echo(show(output))
-    fail_if_partial(inputs[0], facts)
+    fail_if_partial(video, facts)
 
 
-def _refuse_contradictions(
-    inputs: list[str] | None, from_file: str | None, data: Path | None, dataset: str | None, split: int | None
-) -> None:
-    has_inputs = bool(inputs) or from_file is not None
+def _refuse_contradictions(has_inputs: bool, data: Path | None, dataset: str | None, split: int | None) -> None:
     if data is not None and has_inputs:
         raise UsageError("--data and INPUTS exclude each other", hint="give a dataset, or videos and folders")
     if data is None and not has_inputs:
@@ -147,43 +127,13 @@ def _refuse_contradictions(
         raise UsageError(f"{option} goes with --data", hint="name the dataset's folder by --data")
 
 
-def _of_inputs(inputs: list[str], from_file: str | None, null: bool) -> tuple[list[str], int]:
-    """The videos that the inputs stand for, and how many of them cannot be had."""
-    from vadis.video.sources import find_videos
-
-    found = find_videos(inputs, from_file=from_file, nul=null)
-    readable = [source.path for source in found if source.error is None]
-    for source in found:
-        if source.error is not None:
-            complain_of(source.path, source.error.code, source.error.in_full)
-    return readable, len(found) - len(readable)
-
-
-def _of_dataset(data: Path, dataset: str | None, split: int) -> list[str]:
-    """The videos of a split's training, validation and test part, each once; files that are missing are no obstacle."""
-    from vadis.datasets import find_dataset
-
-    found = find_dataset(data, dataset, split, allow_missing=1.0)
-    say(found.summary())
-    return list(dict.fromkeys(example.path for examples in found.splits.values() for example in examples))
-
-
-def _remove_empty(store: "FlowStore") -> None:
-    """Take a new store away again, if nothing but its settings is in it."""
-    from vadis.flow.store import SETTINGS_NAME
-
-    if [entry.name for entry in store.root.iterdir()] == [SETTINGS_NAME]:
-        (store.root / SETTINGS_NAME).unlink()
-        store.root.rmdir()
-
-
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
-    """Compute the flow of ``videos``, after telling what it will take; returns how many are ok, partial or failed."""
+    """Compute the flow of ``videos`` after saying what it will take; return how many are ok, partial and failed."""
     from vadis.flow.build_store import FlowProgress, compute_flow, estimate
 
-    say(f"looking at {num_videos(len(videos))}, on {device}")
+    info(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
-    say(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
+    info(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)
     counts = Counter[str]()
     frames_before = frames_now = 0
@@ -197,12 +147,12 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
             bar.update(task, description=show(Path(now.path).name), completed=frames_before + frames_now)
             if now.partial is not None:
                 partial.add(now.path)
-                complain(f"{show(now.path)}: partial, {missing_part(now.partial)}")
+                warn(f"{show(now.path)}: partial, {missing_part(now.partial)}")
 
         for video, error in compute_flow(videos, store, device=device, progress=report):
             frames_before, frames_now = frames_before + frames_now, 0
-            detail(f"{show(video)}: {'failed' if error else 'done'}")
+            debug(f"{show(video)}: {'failed' if error else 'done'}")
             counts["failed" if error else "partial" if video in partial else "ok"] += 1
             if error is not None:
-                complain_of(video, error.code, error.in_full)
+                warn_of(video, error.code, error.in_full)
     return counts

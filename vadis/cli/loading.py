@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from vadis.cli.terminal import complain, detail, download_progress, say, show
+from vadis.cli.terminal import debug, download_progress, info, show, warn
 from vadis.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -18,26 +18,23 @@ SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
 
 
 def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
-    """Every input once; says what was left out."""
+    """Return every input once, and say what was left out."""
     from vadis.video.sources import find_videos
 
     if allow_remote:
         from vadis.video.remote import expand_url
-
-        found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url)
-    else:
-        found = find_videos(inputs, from_file=from_file, nul=null)
+    found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url if allow_remote else None)
     if found.num_ignored:
-        detail(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
+        debug(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
     if found.num_duplicates:
-        say(f"{found.num_duplicates} given more than once, taken once")
+        info(f"{found.num_duplicates} given more than once, taken once")
     return found
 
 
 def fetching(
     allow_remote: bool, scratch_gb: float | None, jobs: int, device: str
 ) -> "AbstractContextManager[FetchingDecoders | None]":
-    """What opens videos that have to be fetched, where that is allowed."""
+    """Return what opens videos that have to be fetched, where that is allowed."""
     if not allow_remote:
         return nullcontext()
     from vadis.device import resolve_device
@@ -49,8 +46,8 @@ def fetching(
 
 
 @contextmanager
-def _loading_what_stays() -> Iterator[None]:
-    """PyTorch and more, a million objects: none is looked at for garbage, now (0.2 s) or at the end (0.5 s)."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Load PyTorch and more, a million objects that stay, without a search for garbage now (0.2 s) or later (0.5 s)."""
     if "torch" in sys.modules:
         yield
         return
@@ -62,68 +59,76 @@ def _loading_what_stays() -> Iterator[None]:
         gc.enable()
 
 
-def load_chosen_or_stand_in(
-    name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
-) -> "Model":
-    """The model asked for, or the default.
-
-    Where no host gives the default, one that comes with vadis stands in for it, which is said even with ``--quiet``;
-    not where results are to be kept: what is in one file is of one model, today and tomorrow.
-    """
-    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
-
-    try:
-        return load_chosen(name, streams, device, offline)
-    except UnreachableError as unreachable:
-        if name is not None or to_keep or streams not in (None, "rgb"):
-            raise
-        ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
-        complain(unreachable.message)
-        complain(
-            f"so {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for {ours} % of Kinetics' "
-            f"test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, or says how else to get it"
-        )
-        return load_chosen(STAND_IN, streams, device, offline)
-
-
 def check_window(name: str | None, window: int | None, stride: int | None) -> None:
     """Raise UsageError for windows that the model cannot take; before it is loaded, where its file is here."""
     if window is None:
         return
-    with _loading_what_stays():
+    with _without_garbage_collection():
         from vadis.inference.predict import Sliding
-        from vadis.models import MODELS
         from vadis.weights.catalog import DEFAULT_MODEL
         from vadis.weights.load import card_here
 
     if card := card_here(name or DEFAULT_MODEL):
-        Sliding(window=window, stride=stride).check(MODELS[card.architecture])
+        Sliding(window=window, stride=stride).check(card)
 
 
-def load_chosen(name: str | None, streams: str | None, device: str, offline: bool) -> "Model":
-    """The model asked for, or the default, with the streams asked for; says what was loaded, and where it computes."""
-    from vadis.weights.catalog import DEFAULT_MODEL
+def load_model(
+    name: str | None,
+    streams: str | None,
+    device: str,
+    offline: bool,
+    *,
+    option: str = "--model",
+    announce: bool = True,
+) -> "Model":
+    """Return the model asked for, or the default, with the streams asked for; downloads show their progress.
 
-    model = load_quietly(name or DEFAULT_MODEL, streams, device, offline)
-    say(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
-    return model
-
-
-def load_quietly(name: str, streams: str | None, device: str, offline: bool, *, option: str = "--model") -> "Model":
-    """The model asked for, with the streams asked for, None: all that it has; downloads show their progress.
-
-    ``option`` is the command's own for a model, which the hint names where this one cannot be reached.
+    Args:
+        name: of the model, or its file.
+        streams: "rgb", "flow", "both", or None for all that it has.
+        device: where it computes.
+        offline: whether the network is left alone.
+        option: the command's own for a model, which the hint names where this one cannot be reached.
+        announce: say what was loaded, and where it computes.
     """
-    with _loading_what_stays():
-        from vadis.weights.catalog import STAND_IN, TAKE_STAND_IN
-        from vadis.weights.load import load_model
+    with _without_garbage_collection():
+        from vadis.weights import load
+        from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, TAKE_STAND_IN
 
     try:
         with download_progress() as progress:
-            model = load_model(name, device, offline=offline or None, progress=progress, notify=say)
+            model = load.load_model(
+                name or DEFAULT_MODEL, device, offline=offline or None, progress=progress, notify=info
+            )
     except UnreachableError as error:
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
-    if streams is None:
-        return model
-    return model.only(("rgb", "flow") if streams == "both" else (streams,))
+    if streams is not None:
+        model = model.only(("rgb", "flow") if streams == "both" else (streams,))
+    if announce:
+        info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
+    return model
+
+
+def load_model_or_stand_in(
+    name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
+) -> "Model":
+    """Return the model as ``load_model`` does, or one that comes with vadis where no host gives the default.
+
+    That is said even with ``--quiet``, and not done where results are to be kept: what is in one file is of one model,
+    today and tomorrow.
+    """
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
+
+    try:
+        return load_model(name, streams, device, offline)
+    except UnreachableError as unreachable:
+        if name is not None or to_keep or streams not in (None, "rgb"):
+            raise
+        ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+        warn(unreachable.message)
+        warn(
+            f"so {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for {ours} % of Kinetics' "
+            f"test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, or says how else to get it"
+        )
+        return load_model(STAND_IN, streams, device, offline)

@@ -1,11 +1,15 @@
-"""The options of commands that label videos, as types: what a person reads about each in ``--help``."""
+"""The options that several commands share, each declared once: its type, its names, its panel and its text in the help.
+
+A command takes them as types of its arguments: ``def classify(inputs: options.Inputs = None, …)``.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from vadis.cli.terminal import settings
 from vadis.formats import FORMATS
 from vadis.results import FINEST_SEGMENT_SECONDS
 
@@ -16,8 +20,18 @@ VIDEOS, MODEL, TIME, OUTPUT, MACHINE = "Which videos", "Model", "Time and labels
 """The panels of the help."""
 
 
+def option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    """Return an option in a panel of the help."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+def flag(panel: str, text: str, *names: str) -> Any:
+    """Return an option without a value."""
+    return option(panel, text, *names, metavar="")
+
+
 def one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
-    """A check that an option has one of these values, if it is given."""
+    """Return a check that an option has one of these values, if it is given."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in choices:
@@ -25,6 +39,11 @@ def one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
         return value
 
     return check
+
+
+def choice(panel: str, text: str, choices: tuple[str, ...], *names: str, **more: Any) -> Any:
+    """Return an option that has one of these values."""
+    return option(panel, text, *names, metavar="|".join(choices), callback=one_of(choices), **more)
 
 
 Inputs = Annotated[
@@ -35,214 +54,81 @@ Inputs = Annotated[
         show_default=False,
     ),
 ]
-FromFile = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Read inputs from FILE, one per line.", rich_help_panel=VIDEOS),
-]
-Null = Annotated[
-    bool,
-    typer.Option(
-        "--null", "-0", metavar="", help="In lists, names end with a NUL byte (find -print0).", rich_help_panel=VIDEOS
-    ),
-]
+FromFile = Annotated[str | None, option(VIDEOS, "Read inputs from FILE, one per line.", metavar="FILE")]
+Null = Annotated[bool, flag(VIDEOS, "In lists, names end with a NUL byte (find -print0).", "--null", "-0")]
 AllowRemote = Annotated[
     bool,
-    typer.Option(
-        "--allow-remote",
-        metavar="",
-        help="Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'.",
-        rich_help_panel=VIDEOS,
+    flag(
+        VIDEOS, "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'.", "--allow-remote"
     ),
 ]
-ScratchGigabytes = Annotated[
-    float | None,
-    typer.Option(
-        "--scratch-gb",
-        metavar="GB",
-        min=0.001,
-        help="Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR).",
-        show_default="4 for each",
-        rich_help_panel=MACHINE,
-    ),
-]
+_SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
+Shard = Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")]
 
+DATA = "Dataset"
+Data = Annotated[Path, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
+DataIfAny = Annotated[Path | None, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
+_DATASET = "ucf101, hmdb51, kinetics or folder; found out if not given."
+DatasetName = Annotated[str | None, option(DATA, _DATASET, "--dataset", metavar="NAME")]
+
+_MODEL = "A name that 'vadis weights list' shows, or a model file."
 ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME|PATH",
-        help="A name that 'vadis weights list' shows, or a model file.",
-        show_default="i3d-kinetics400",
-        rich_help_panel=MODEL,
-    ),
+    str | None, option(MODEL, _MODEL, "--model", "-m", metavar="NAME|PATH", show_default="i3d-kinetics400")
 ]
-Streams = Annotated[
-    str | None,
-    typer.Option(
-        metavar="|".join(STREAM_CHOICES),
-        callback=one_of(STREAM_CHOICES),
-        help="Judge by the pictures (rgb, faster), by the motion between them (flow), or by both.",
-        show_default="all that the model has",
-        rich_help_panel=MODEL,
-    ),
-]
-Flip = Annotated[
-    bool,
-    typer.Option(
-        "--flip",
-        metavar="",
-        help="Average with the mirrored video: a little better, twice as long.",
-        rich_help_panel=MODEL,
-    ),
-]
+_STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flow), or by both."
+Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]
+Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
 
+_SEGMENT = "Length of the segments of the timeline; by default the model's own, mostly 2.56."
 SegmentSeconds = Annotated[
-    float | None,
-    typer.Option(
-        "--segment",
-        metavar="SECONDS",
-        min=FINEST_SEGMENT_SECONDS,
-        help="Length of the segments of the timeline; by default the model's own, mostly 2.56.",
-        rich_help_panel=TIME,
-    ),
+    float | None, option(TIME, _SEGMENT, "--segment", metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)
 ]
-Window = Annotated[
-    int | None,
-    typer.Option(
-        metavar="FRAMES",
-        min=1,
-        help="Look at separate windows of FRAMES (25 per second) instead of the video as a whole.",
-        rich_help_panel=TIME,
-    ),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(
-        metavar="FRAMES",
-        min=1,
-        help="From the start of one window to the next; by default they follow one another.",
-        rich_help_panel=TIME,
-    ),
-]
-TopK = Annotated[
-    int,
-    typer.Option("--top-k", "-k", metavar="K", min=1, help="Labels per video and per segment.", rich_help_panel=TIME),
-]
-Threshold = Annotated[
-    float,
-    typer.Option(
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="Leave out labels that score below P, between 0 and 1.",
-        rich_help_panel=TIME,
-    ),
-]
+_WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the video as a whole."
+Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
+_STRIDE = "From the start of one window to the next; by default they follow one another."
+Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
+TopK = Annotated[int, option(TIME, "Labels per video and per segment.", "--top-k", "-k", metavar="K", min=1)]
+_THRESHOLD = "Leave out labels that score below P, between 0 and 1."
+Threshold = Annotated[float, option(TIME, _THRESHOLD, metavar="P", min=0.0, max=1.0)]
 
-FormatName = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        "-f",
-        metavar="|".join(FORMAT_CHOICES),
-        callback=one_of(FORMAT_CHOICES),
-        help="auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE; - is stdout.", rich_help_panel=OUTPUT),
-]
-OutputDir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Write one file per video into DIR, in the same tree as the inputs.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Replace = Annotated[
-    bool,
-    typer.Option("--overwrite", metavar="", help="Replace FILE if it exists already.", rich_help_panel=OUTPUT),
-]
+_FORMAT = "auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else."
+FormatName = Annotated[str, choice(OUTPUT, _FORMAT, FORMAT_CHOICES, "--format", "-f")]
+Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", metavar="FILE")]
+_OUTPUT_DIR = "Write one file per video into DIR, in the same tree as the inputs."
+OutputDir = Annotated[Path | None, option(OUTPUT, _OUTPUT_DIR, metavar="DIR")]
+Replace = Annotated[bool, flag(OUTPUT, "Replace FILE if it exists already.", "--overwrite")]
 Overwrite = Annotated[
-    bool,
-    typer.Option(
-        "--overwrite",
-        metavar="",
-        help="Replace outputs that exist already, instead of going on with them.",
-        rich_help_panel=OUTPUT,
-    ),
+    bool, flag(OUTPUT, "Replace outputs that exist already, instead of going on with them.", "--overwrite")
 ]
-
 RetryFailed = Annotated[
-    bool,
-    typer.Option(
-        "--retry-failed",
-        metavar="",
-        help="Going on with results that are there, try those again that failed.",
-        rich_help_panel=OUTPUT,
-    ),
+    bool, flag(OUTPUT, "Going on with results that are there, try those again that failed.", "--retry-failed")
 ]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", metavar="", help="Take a video that can only be read in part as failed.", rich_help_panel=OUTPUT
-    ),
-]
-Shard = Annotated[
-    str | None,
-    typer.Option(
-        metavar="I/N|auto",
-        help="Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun.",
-        rich_help_panel=VIDEOS,
-    ),
-]
+Strict = Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")]
 SummaryFile = Annotated[
-    Path | None,
-    typer.Option("--summary", metavar="FILE", help="Write the counts at the end as JSON.", rich_help_panel=OUTPUT),
+    Path | None, option(OUTPUT, "Write the counts at the end as JSON.", "--summary", metavar="FILE")
 ]
 
-Device = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|cpu|cuda[:N]", help="Where to compute; auto takes a GPU if any.", rich_help_panel=MACHINE
-    ),
+Device = Annotated[str, option(MACHINE, "Where to compute; auto takes a GPU if any.", metavar="auto|cpu|cuda[:N]")]
+_RAY = (
+    "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local for one of this machine's "
+    "own; needs pip install 'vadis[ray]'."
+)
+Ray = Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")]
+_JOBS = "Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU."
+Jobs = Annotated[int, option(MACHINE, _JOBS, metavar="N", min=0)]
+BatchSize = Annotated[int, option(MACHINE, "Separate windows in one pass; 0: 1, or 8 on a GPU.", metavar="N", min=0)]
+_SCRATCH = "Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR)."
+ScratchGigabytes = Annotated[
+    float | None, option(MACHINE, _SCRATCH, "--scratch-gb", metavar="GB", min=0.001, show_default="4 for each")
 ]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[ADDRESS]",
-        help="Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local for one of this "
-        "machine's own; needs pip install 'vadis[ray]'.",
-        rich_help_panel=MACHINE,
-    ),
-]
-Jobs = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU.",
-        rich_help_panel=MACHINE,
-    ),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Separate windows in one pass; 0: 1, or 8 on a GPU.",
-        rich_help_panel=MACHINE,
-    ),
-]
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", metavar="", help="Never use the network.", rich_help_panel=MACHINE),
-]
+Offline = Annotated[bool, flag(MACHINE, "Never use the network.", "--offline")]
+
+
+def _set_debug(value: bool) -> bool:
+    settings.debug |= value
+    return value
+
+
 Debug = Annotated[
-    bool,
-    typer.Option("--debug", metavar="", help="Show the traceback when something fails.", rich_help_panel=MACHINE),
+    bool, option(MACHINE, "Show the traceback when something fails.", "--debug", metavar="", callback=_set_debug)
 ]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.loading import load_quietly
-from vadis.cli.outputs import check_file, explained
-from vadis.cli.terminal import say, settings, show
+from vadis.cli.loading import load_model
+from vadis.cli.outputs import check_file, writing
+from vadis.cli.terminal import info, settings, show
 from vadis.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def filters(
     if output.suffix.lower() != ".png":
         raise UsageError(f"{show(output)} is no name of a PNG picture", hint="let it end with .png")
     check_file(output, overwrite)
-    networks = _of_i3d(load_quietly(model, None, "cpu", offline)) | _of_imagenet(imagenet, offline)
+    networks = _of_i3d(load_model(model, None, "cpu", offline, announce=False)) | _of_imagenet(imagenet, offline)
     from vadis.report.filters import plot_filters
 
-    with explained(show(output)):
+    with writing(show(output)):
         plot_filters(networks, output, f"First layer of {show(model)}")
     typer.echo(show(output))
 
@@ -68,13 +68,13 @@ def _of_i3d(model: "Model") -> "dict[str, NDArray[np.float32]]":
 
 def _of_imagenet(path: str | None, offline: bool) -> "dict[str, NDArray[np.float32]]":
     """The filters of the original, (64, 3, 1, 7, 7); nothing where it is neither given nor here, which is said."""
-    from vadis.models.inflation import imagenet_body
+    from vadis.models.inception import imagenet_body
     from vadis.weights.cache import is_file, model_path
 
     if path is None and not is_file(model_path(IMAGENET_MODEL)):
-        say(f"without the original's filters: `vadis weights download {IMAGENET_MODEL}` fetches them")
+        info(f"without the original's filters: `vadis weights download {IMAGENET_MODEL}` fetches them")
         return {}
-    original = load_quietly(path or IMAGENET_MODEL, None, "cpu", offline)
+    original = load_model(path or IMAGENET_MODEL, None, "cpu", offline, announce=False)
     try:
         body = imagenet_body(original.networks["rgb"].state_dict())
     except (KeyError, ValueError) as error:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_extension, check_file, explained
-from vadis.cli.terminal import complain, say, settings, show, video_progress
+from vadis.cli.outputs import check_extension, check_file, writing
+from vadis.cli.terminal import info, settings, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def report(
     files = [file for given in inputs for file in _files(given)]
     found = LastResults(files)
     for torn in found.torn:
-        complain(f"{show(torn)} ends within a record, which is left out")
+        warn(f"{show(torn)} ends within a record, which is left out")
     if not found.paths:
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
@@ -109,7 +109,7 @@ def _of_run(folder: Path, output: Path | None, overwrite: bool, title: str | Non
     page = output or folder / "report.html"
     check_extension(page, PAGES)
     check_file(page, overwrite or output is None)
-    with explained(show(page)):
+    with writing(show(page)):
         write_run_page(folder, page, title or _title([folder]))
     typer.echo(show(page))
 
@@ -137,7 +137,7 @@ def _of_results(
 ) -> None:
     from vadis.report.page import write_page
 
-    with video_progress() as bar, explained(show(output)):
+    with video_progress() as bar, writing(show(output)):
         task = bar.add_task("", total=len(found.paths))
 
         def progress(path: str) -> None:
@@ -153,8 +153,8 @@ def _of_results(
             progress=progress,
         )
     if made.not_found:
-        say(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
+        info(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
     if made.fewer_pictures:
-        say(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
-    say(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
+        info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
+    info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
     typer.echo(show(output))

@@ -12,14 +12,14 @@ import typer
 
 from vadis.batch.summary import Summary
 from vadis.cli import signals
-from vadis.cli.outputs import explained
-from vadis.cli.terminal import complain, complain_of, detail, explain, say, show, video_progress
+from vadis.cli.outputs import writing
+from vadis.cli.terminal import debug, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import VadisError, VideoError
 from vadis.results import VideoResult
 
 if TYPE_CHECKING:
-    from vadis.inference.classify import Progress
+    from vadis.inference.predict import Progress
     from vadis.video.metadata import VideoFacts
     from vadis.video.sources import Source
 
@@ -51,24 +51,21 @@ class Run:
         strict: bool = False,
     ) -> None:
         self.summary = summary or Summary(len(inputs))
-        self._inputs = inputs
-        self._name_problems = name_problems
-        self._goes_on = goes_on
-        self._strict = strict
-        self._unreadable = 0
+        self._inputs, self._name_problems, self._goes_on, self._strict = inputs, name_problems, goes_on, strict
+        self._unreadable = 0  # videos in a row
         self._stop: BaseException | None = None
         self._bars = _Bars(len(inputs))
 
     def report(self, progress: "Progress") -> None:
-        """What the library calls while it works."""
+        """Show how far the library is; it calls this while it works."""
         self._bars.update(progress, self.summary.num_records - self.summary.num_before)
 
     def paths(self) -> Iterator[str]:
-        """The inputs that can be tried."""
+        """Return the inputs that can be tried."""
         return (source.path for source in self._inputs if source.error is None)
 
     def records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
-        """One record per input, in order; ``labelled`` has those of ``paths``.
+        """Yield one record per input, in order; ``labelled`` has those of ``paths``.
 
         When the run is stopped, by a signal or a failure, the records end, so that what there is can be written.
         """
@@ -76,7 +73,9 @@ class Run:
             began = time.monotonic()
             try:
                 with signals.interruptible(), self._bars.shown():
-                    self._refuse_lost_disk()
+                    if self._unreadable >= MOST_UNREADABLE:
+                        message = f"the disk seems gone: the last {self._unreadable} videos could not be read"
+                        raise VadisError(message, hint="see that it is there, and give the same command again")
                     record = next(labelled) if source.error is None else _error_record(source.path, source.error)
             except BaseException as stop:  # noqa: BLE001 (kept, and explained in finish)
                 self._stop = stop
@@ -90,20 +89,20 @@ class Run:
             self._note(record, seconds)  # it has been written
 
     def stop(self, failure: Exception) -> None:
-        """The run cannot go on: what it has cannot be written."""
+        """Note that the run cannot go on: what it has cannot be written."""
         self._stop = failure
 
     def finish(self, summary_file: Path | None = None) -> None:
-        """Say why the run ended, then the count; raises typer.Exit unless every input was labelled."""
-        code = explain(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
+        """Say why the run ended, then the count; raise typer.Exit unless every input was labelled."""
+        code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
-            with explained(show(summary_file)):
+            with writing(show(summary_file)):
                 self.summary.write(summary_file, code)
         line = self.summary.line()
         if self.summary.num_left and self._goes_on:
             line += "; the same command goes on"
         all_well = not code and not self.summary.statuses["partial"]
-        (say if all_well else complain)(line)
+        (info if all_well else warn)(line)
         if code:
             raise typer.Exit(code)
 
@@ -112,21 +111,14 @@ class Run:
         """Whether every input has its record."""
         return self.summary.num_left == 0
 
-    def _refuse_lost_disk(self) -> None:
-        if self._unreadable >= MOST_UNREADABLE:
-            raise VadisError(
-                f"the disk seems gone: the last {self._unreadable} videos could not be read",
-                hint="see that it is there, and give the same command again",
-            )
-
     def _note(self, record: VideoResult, seconds: float) -> None:
         self.summary.add(record)
         if record.status == "error" and self._name_problems:
-            complain_of(record.path, record.error_code, record.error_message)
+            warn_of(record.path, record.error_code, record.error_message)
         elif record.status == "partial" and self._name_problems:
-            complain(f"{show(record.path)}: partial, {missing_part(record)}")
+            warn(f"{show(record.path)}: partial, {missing_part(record)}")
         elif record.duration_seconds is not None:
-            detail(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
+            debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
 
 
 def _error_record(path: str, error: VideoError) -> VideoResult:
@@ -136,19 +128,17 @@ def _error_record(path: str, error: VideoError) -> VideoResult:
 
 
 def _as_failed(partial: VideoResult) -> VideoResult:
-    """What ``--strict`` makes of a partial record."""
+    """Return what ``--strict`` makes of a partial record."""
     message = f"{missing_part(partial)} (--strict takes no part for the whole)"
-    failed = VideoResult(
-        partial.path, "error", error_code="truncated_or_incomplete", error_message=message, flags=partial.flags
-    )
-    kept = ("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared")
-    return replace(failed, **{name: getattr(partial, name) for name in kept})
+    failed = VideoResult(partial.path, "error", error_code="truncated_or_incomplete", error_message=message)
+    facts = ("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared")
+    return replace(failed, **{name: getattr(partial, name) for name in (*facts, "flags")})
 
 
 def fail_if_partial(path: str, facts: "VideoFacts") -> None:
     """Say which part of a video is missing in what was made of it, and leave with the code of a failed input."""
     if facts.status == "partial":
-        complain(f"{show(path)}: partial, {missing_part(facts)}")
+        warn(f"{show(path)}: partial, {missing_part(facts)}")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -164,7 +154,7 @@ class _Bars:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The bars are on the terminal in this block, and gone after it, so that records can be written there."""
+        """Show the bars in this block, and remove them after it, so that records can be written there."""
         from rich.live import Live
 
         if self._progress.disable:

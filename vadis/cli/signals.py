@@ -3,7 +3,7 @@
 A run that writes records is *deferred*: the signal is kept until the work in between may be dropped, so a record is
 written whole or not at all. While a module is imported a signal waits too: PyTorch's C++ runs Python while it is
 imported, and ends the process by abort() if that raises. What takes long to end, an import or a thread that compiles,
-is not waited for: a thread of its own then ends the process (``_end_late``).
+is not waited for: a thread of its own then ends the process (``_exit_late``).
 """
 
 import _thread
@@ -37,22 +37,22 @@ class _State:
     pending_since = 0.0
     deferred = False
     is_ending = False  # ``Interrupted`` has been raised: no block defers that any more
-    is_told = False  # the user knows what ended the run
+    is_reported = False  # the user knows what ended the run
 
 
 def install() -> None:
     """Turn SIGINT and SIGTERM into ``Interrupted``, raised in the main thread."""
     _State.pending, _State.pending_since = None, 0.0
-    _State.deferred = _State.is_ending = _State.is_told = False
+    _State.deferred = _State.is_ending = _State.is_reported = False
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _receive)
-    signal.signal(signal.SIGALRM, _look_again)
+    signal.signal(signal.SIGALRM, _raise_if_allowed)
 
 
-def look_no_more() -> None:
-    """At the end of the program: a signal that still waits has come too late."""
+def finish() -> None:
+    """End the watch: a signal that still waits has come too late, and the user knows what ended the run."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-    _State.is_told = True
+    _State.is_reported = True
 
 
 @contextmanager
@@ -72,12 +72,12 @@ def interruptible() -> Iterator[None]:
 
 
 def pending() -> int:
-    """The number of the signal that waits in a ``deferred`` block, 0 for none: for work that ends itself in order."""
+    """Return the signal that waits in a ``deferred`` block, 0 for none: for work that ends itself in order."""
     return _State.pending or 0
 
 
 def cause(error: BaseException) -> BaseException:
-    """What ended the run: a signal, if one came, where it broke off something that then failed in another way.
+    """Return what ended the run: a signal, if one came, where it broke off something that failed in another way.
 
     A failure that vadis knows stays what it is: of several processes, the one that lost another tells of that.
     """
@@ -97,15 +97,15 @@ def _deferring(value: bool) -> Iterator[None]:
 def _receive(signum: int, frame: FrameType | None) -> None:
     if _State.pending is not None:
         if time.monotonic() - _State.pending_since >= SAME_SIGNAL_SECONDS:
-            _leave(signum)
+            _exit_now(signum)
         return
     _State.pending_since = time.monotonic()
     _State.pending = signum
-    _thread.start_new_thread(_end_late, (signum, _State.pending_since))  # without the locks of threading.Thread
-    _look_again(signum, frame)
+    _thread.start_new_thread(_exit_late, (signum, _State.pending_since))  # without the locks of threading.Thread
+    _raise_if_allowed(signum, frame)
 
 
-def _look_again(signum: int, frame: FrameType | None) -> None:
+def _raise_if_allowed(signum: int, frame: FrameType | None) -> None:
     """Raise what waits, if it need not wait on."""
     if _State.pending is None or _State.deferred:
         return
@@ -115,7 +115,7 @@ def _look_again(signum: int, frame: FrameType | None) -> None:
     _raise_pending()
 
 
-def _end_late(signum: int, since: float) -> None:
+def _exit_late(signum: int, since: float) -> None:
     """End the process that a signal asked to end at ``since``, unless it ends itself within ``END_SECONDS``.
 
     The seconds in which the signal is deferred do not count. What is being written may be cut off as by SIGKILL.
@@ -126,20 +126,18 @@ def _end_late(signum: int, since: float) -> None:
         if _State.deferred and not _State.is_ending:
             end = time.monotonic() + END_SECONDS
     if _State.pending_since == since:
-        if not _State.is_told:
+        if not _State.is_reported:
             os.write(2, b"interrupted\n")
-        _leave(signum)
+        _exit_now(signum)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
-def _leave(signum: int) -> NoReturn:
+def _exit_now(signum: int) -> NoReturn:
     if sys.stderr is not None and sys.stderr.isatty():
         os.write(sys.stderr.fileno(), _SHOW_CURSOR)
     os._exit(128 + signum)

@@ -6,6 +6,7 @@ passes through ``visible`` first, because a file name may hold anything.
 
 import errno
 import io
+import logging
 import os
 import sys
 import traceback
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vadis.cli.signals import Interrupted
 from vadis.errors import VIDEO_ERROR_CODES, VadisError, advice, what_next, with_options
@@ -39,111 +40,34 @@ settings = Settings()
 
 
 def show(path: str | os.PathLike[str]) -> str:
-    """A path as it may be shown, on one line."""
+    """Return a path as it may be shown, on one line."""
     return visible(os.fspath(path))
 
 
-def stdout_console() -> "Console":
-    """Where a table is printed."""
+def _console(**more: Any) -> "Console":
     from rich.console import Console
 
-    return Console(markup=False, emoji=False, highlight=False)
+    return Console(markup=False, emoji=False, highlight=False, **more)
+
+
+def stdout_console() -> "Console":
+    """Return the console on which a table is printed."""
+    return _console()
 
 
 def file_console() -> "Console":
-    """For a table that goes to a file: UTF-8, 80 columns, no colour."""
-    from rich.console import Console
-
-    return Console(file=io.StringIO(), width=80, color_system=None, markup=False, emoji=False, highlight=False)
+    """Return a console for a table that goes to a file: UTF-8, 80 columns, no colour."""
+    return _console(file=io.StringIO(), width=80, color_system=None)
 
 
 def stderr_console() -> "Console":
-    """Where messages and progress go: one console for all, which writes a message above a bar that is being shown."""
+    """Return the console of messages and progress: one for all, which writes a message above a bar that is shown."""
     return _console_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))  # a shown bar takes the place of stderr
 
 
 @lru_cache(maxsize=1)
 def _console_on(file: TextIO) -> "Console":
-    from rich.console import Console
-
-    return Console(file=file, stderr=True, markup=False, emoji=False, highlight=False)
-
-
-def say(message: str) -> None:
-    """A notice; ``--quiet`` leaves it out."""
-    if not settings.quiet:
-        _write(message)
-
-
-def detail(message: str) -> None:
-    """Something that only ``--verbose`` wants to know."""
-    if settings.verbose:
-        _write(message)
-
-
-def complain(message: str) -> None:
-    """A problem of one input, said even with ``--quiet``; the run goes on."""
-    _write(message)
-
-
-def complain_of(path: str, code: str | None, message: str | None) -> None:
-    """An input that gives no result.
-
-    What to do next is said once in a run for each ``code``, however many have it; ``--quiet`` leaves it out.
-    """
-    complain(f"{show(path)}: {with_options(message or '')}")
-    if code in VIDEO_ERROR_CODES and code not in settings.advised and not settings.quiet:
-        settings.advised.add(code)
-        _write(advice(code), before="hint: ", style="bold")
-
-
-def fail(error: VadisError) -> None:
-    """The end of a run: what went wrong and what to do next."""
-    _write(with_options(error.message), before="error: ", style="bold red")
-    if error.hint:
-        _write(with_options(error.hint), before="hint: ", style="bold")
-
-
-def explain(error: BaseException) -> int:
-    """Say why a run ended; returns its exit code. Tracebacks are for ``--debug``."""
-    if settings.debug:
-        _write("".join(traceback.format_exception(error)).rstrip())
-    if isinstance(error, VadisError):
-        fail(error)
-        return error.exit_code
-    if isinstance(error, Interrupted):
-        _write("interrupted")
-        return error.exit_code
-    fail(_unexpected(error))
-    return 1
-
-
-def _unexpected(error: BaseException) -> VadisError:
-    if _is_lack_of_memory(error):
-        limit = "raise the limit on it (ulimit -v), " if _address_space_is_limited() else ""
-        return VadisError("there is not enough memory", hint=f"{limit}close other programs, or use --streams rgb")
-    if isinstance(error, OSError) and error.strerror:
-        place = f" ({error.filename})" if error.filename else ""
-        return VadisError(f"the operating system refuses: {error.strerror}{place}", hint=what_next(error.errno))
-    hint = "run again with --debug to see where, and please report it"
-    return VadisError(f"this is a bug in vadis: {type(error).__name__}: {error}", hint=hint)
-
-
-_NO_MEMORY = (  # in the text of an ImportError (of the loader), OSError or RuntimeError (of PyTorch, of threads)
-    *("failed to map segment", "annot allocate memory", "out of memory", "not enough memory", "DefaultCPUAllocator"),
-    *("bad_alloc", "_STATUS_ALLOC_FAILED", "can't start new thread", "Unable to allocate"),
-)
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    is_of_a_kind = isinstance(error, ImportError | OSError | RuntimeError)
-    return isinstance(error, MemoryError) or (is_of_a_kind and any(marker in str(error) for marker in _NO_MEMORY))
-
-
-def _address_space_is_limited() -> bool:
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return _console(file=file, stderr=True)
 
 
 def _write(message: str, before: str = "", style: str = "") -> None:
@@ -153,31 +77,97 @@ def _write(message: str, before: str = "", style: str = "") -> None:
     stderr_console().print(Text.assemble((before, style), shown), soft_wrap=True)
 
 
+def debug(message: str) -> None:
+    """Write what only ``--verbose`` wants to know."""
+    if settings.verbose:
+        _write(message)
+
+
+def info(message: str) -> None:
+    """Write a notice; ``--quiet`` leaves it out."""
+    if not settings.quiet:
+        _write(message)
+
+
+def warn(message: str) -> None:
+    """Write of a problem with one input, even with ``--quiet``; the run goes on."""
+    _write(message)
+
+
+class LogHandler(logging.Handler):
+    """Writes what the library logs: a warning as a problem, the rest as a notice."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one entry."""
+        (warn if record.levelno >= logging.WARNING else info)(record.getMessage())
+
+
+def warn_of(path: str, code: str | None, message: str | None) -> None:
+    """Write of an input that gives no result; what to do next is said once in a run for each ``code``."""
+    warn(f"{show(path)}: {with_options(message or '')}")
+    if code in VIDEO_ERROR_CODES and code not in settings.advised and not settings.quiet:
+        settings.advised.add(code)
+        _write(advice(code), before="hint: ", style="bold")
+
+
+def report_error(error: BaseException) -> int:
+    """Write why a run ended and what to do next, and return its exit code. Tracebacks are for ``--debug``."""
+    if settings.debug:
+        _write("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, Interrupted):
+        _write("interrupted")
+        return error.exit_code
+    known = error if isinstance(error, VadisError) else _unexpected(error)
+    _write(with_options(known.message), before="error: ", style="bold red")
+    if known.hint:
+        _write(with_options(known.hint), before="hint: ", style="bold")
+    return known.exit_code
+
+
+_NO_MEMORY = (  # in the text of an ImportError (of the loader), OSError or RuntimeError (of PyTorch, of threads)
+    *("failed to map segment", "annot allocate memory", "out of memory", "not enough memory", "DefaultCPUAllocator"),
+    *("bad_alloc", "_STATUS_ALLOC_FAILED", "can't start new thread", "Unable to allocate"),
+)
+
+
+def _unexpected(error: BaseException) -> VadisError:
+    may_be_memory = isinstance(error, ImportError | OSError | RuntimeError)
+    if isinstance(error, MemoryError) or (may_be_memory and any(marker in str(error) for marker in _NO_MEMORY)):
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+
+        limit = "" if getrlimit(RLIMIT_AS)[0] == RLIM_INFINITY else "raise the limit on it (ulimit -v), "
+        return VadisError("there is not enough memory", hint=f"{limit}close other programs, or use --streams rgb")
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({error.filename})" if error.filename else ""
+        return VadisError(f"the operating system refuses: {error.strerror}{place}", hint=what_next(error.errno))
+    hint = "run again with --debug to see where, and please report it"
+    return VadisError(f"this is a bug in vadis: {type(error).__name__}: {error}", hint=hint)
+
+
 def tame_streams() -> None:
     """Give every standard stream that is closed (``>&-``) a descriptor, and stdout escapes for what it cannot write.
 
     Else the next file that is opened would get the descriptor, and what is printed would go into it. Reading finds
-    nothing, messages are lost, and writing to stdout is refused, so that it is told where it was wanted. Characters
-    that stdout's encoding lacks become escapes instead of an error (locale C, ASCII terminals).
+    nothing, messages are lost, and writing to stdout is refused. Characters that stdout's encoding lacks become escapes
+    instead of an error (locale C, ASCII terminals).
     """
-    for number, name, how in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # gets the lowest that is free
-            stream = _Closed() if name == "stdout" else os.fdopen(number, how, encoding="utf-8", closefd=False)
+            stream = _Closed() if name == "stdout" else os.fdopen(number, mode, encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Closed(io.TextIOBase):
-    """A stdout that is closed."""
+    """A stdout that is closed: it refuses at once, as the operating system would once what is buffered is written."""
 
     encoding = "utf-8"
 
     def write(self, text: str) -> int:
-        """Refuse, as the operating system would once what is buffered is written."""
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), "stdout")
 
 
@@ -194,7 +184,7 @@ def clock(seconds: float) -> str:
 
 
 def video_progress() -> "Progress":
-    """Bars for videos: what, how far, and the time left. Shows nothing unless stderr is a terminal."""
+    """Return bars for videos: what, how far, and the time left. They show nothing unless stderr is a terminal."""
     from rich.progress import TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     return _progress(TaskProgressColumn(), TimeRemainingColumn(), TextColumn("left"))
@@ -202,7 +192,7 @@ def video_progress() -> "Progress":
 
 @contextmanager
 def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A callback ``(name, bytes_done, bytes_total)`` that draws one bar per name: bytes, speed and the time left."""
+    """Yield a callback ``(name, bytes_done, bytes_total)`` that draws a bar per name: bytes, speed and time left."""
     from rich.progress import DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     tasks = {}
@@ -220,9 +210,8 @@ def _progress(*measures: "ProgressColumn") -> "Progress":
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
-    what = TextColumn(
-        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    )
     console = stderr_console()
     drawn = console.is_terminal and not settings.quiet
+    column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    what = TextColumn("{task.description}", markup=False, table_column=column)
     return Progress(what, BarColumn(20), *measures, console=console, transient=True, disable=not drawn, expand=True)

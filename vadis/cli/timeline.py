@@ -20,8 +20,8 @@ import string
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
@@ -55,8 +55,7 @@ _COLOURS = (
 )
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """What this terminal can show."""
 
     cells: int  # of the strip
@@ -64,16 +63,19 @@ class _Look:
     fine: bool  # block elements, dashes and the like, not only ASCII
 
 
-@dataclass(frozen=True)
-class _Mark:
+class _Mark(NamedTuple):
     """How a leading label is drawn: its letter, and the style of its blocks."""
 
     letter: str
     style: str
 
 
+_OTHER = _Mark("*", "reverse")
+_NOTHING = _Mark(".", "dim")
+
+
 def table(results: Iterable[VideoResult], console: "Console", all_stretches: bool = False) -> Iterator[str]:
-    """The text of one video after another, as ``console`` (its width, colours and encoding) can show it.
+    """Yield the text of one video after another, as ``console`` (its width, colours and encoding) can show it.
 
     ``all_stretches`` lists every stretch instead of the MAX_STRETCHES longest.
     """
@@ -111,7 +113,7 @@ def _lines(result: VideoResult, look: _Look, all_stretches: bool) -> Iterator[Te
 
 
 def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
-    """The facts of the file on one line, then each thing out of the ordinary on its own."""
+    """Yield the facts of the file on one line, then each thing out of the ordinary on its own."""
     seconds = result.duration_seconds
     digits = 2 if seconds is not None and seconds < 0.95 else 1  # a single frame is no "0.0 s"
     facts = [] if seconds is None else [clock(seconds) if seconds >= 60 else f"{seconds:.{digits}f} s"]
@@ -125,18 +127,15 @@ def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
     if result.status == "partial":
         yield Text.assemble(("partial: ", "bold yellow"), missing_part(result))
     for flag in result.flags:
-        yield Text(f"note: {_flag_in_words(flag)}")
+        from vadis.inference import classify
+        from vadis.video import metadata
 
-
-def _flag_in_words(flag: str) -> str:
-    from vadis.inference import classify
-    from vadis.video import metadata
-
-    return {**metadata.FLAGS, **classify.FLAGS}.get(flag, visible(flag).replace("_", " "))
+        words = {**metadata.FLAGS, **classify.FLAGS}.get(flag, visible(flag).replace("_", " "))
+        yield Text(f"note: {words}")
 
 
 def missing_part(result: "VideoResult | VideoFacts") -> str:
-    """What a ``partial`` video leaves out, as far as the file tells."""
+    """Return what a ``partial`` video leaves out, as far as the file tells."""
     decoded, declared = result.frames_decoded, result.frames_declared
     if decoded is not None and declared is not None and decoded < declared:
         return f"only {decoded} of {declared} frames could be read"
@@ -144,30 +143,23 @@ def missing_part(result: "VideoResult | VideoFacts") -> str:
 
 
 def _marks(labels: tuple[Label, ...], runs: list[Stretch]) -> dict[str, _Mark]:
-    """Letters for the labels that lead: first the video's own in their order, then the others by their time."""
+    """Return letters for the labels that lead: first the video's own in their order, then the others by their time."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for run in runs:
         seconds[run.label] += run.end - run.start
     own = [label.label for label in labels if label.label in seconds]
     others = sorted(set(seconds) - set(own), key=lambda name: (-seconds[name], name))
     named = zip(own + others, string.ascii_uppercase, strict=False)  # beyond Z: drawn as "other"
-    return {name: _Mark(letter, _style(index)) for index, (name, letter) in enumerate(named)}
-
-
-_OTHER = _Mark("*", "reverse")
-_NOTHING = _Mark(".", "dim")
-
-
-def _style(index: int) -> str:
-    return _COLOURS[index] if index < len(_COLOURS) else _OTHER.style
+    styles = chain(_COLOURS, repeat(_OTHER.style))
+    return {name: _Mark(letter, style) for (name, letter), style in zip(named, styles, strict=False)}
 
 
 def _label_lines(labels: tuple[Label, ...], marks: dict[str, _Mark], look: _Look) -> Iterator[Text]:
     if not labels:
         yield Text("  no label is above the threshold")
     for label in labels:
-        chip, bar = _chip(marks.get(label.label), look), _bar(label.score, look)
-        yield Text.assemble("  ", chip, _name(label.label), _percent(label.score), "  ", bar)
+        mark, bar = marks.get(label.label), _bar(label.score, look)
+        yield Text.assemble("  ", _chip(mark, look), *_scored(label.label, label.score), "  ", bar)
 
 
 def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], look: _Look, all_stretches: bool) -> Iterator[Text]:
@@ -178,15 +170,15 @@ def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], look: _Look, al
     spans = [f"{_time(run.start, fine_times)}{dash}{_time(run.end, fine_times)}" for run in listed]
     widest = max(map(len, spans), default=0)
     for run, span in zip(listed, spans, strict=True):
-        mark = _chip(marks.get(run.label, _OTHER), look)
-        yield Text.assemble(f"  {span:>{widest}}  ", mark, _name(run.label), _percent(run.score))
+        chip = _chip(marks.get(run.label, _OTHER), look)
+        yield Text.assemble(f"  {span:>{widest}}  ", chip, *_scored(run.label, run.score))
     if len(listed) < len(runs):
         more = len(runs) - len(listed)
         yield Text(f"  and {more} shorter; `vadis -v classify` shows them all", style="dim")
 
 
 def _strip(runs: list[Stretch], marks: dict[str, _Mark], end_seconds: float, look: _Look) -> Iterator[Text]:
-    """The whole video as one line of blocks, and its time axis below."""
+    """Yield the whole video as one line of blocks, and its time axis below."""
     strip = Text(" " * _MARGIN_CELLS)
     before = None
     for label in _leaders(runs, end_seconds, look.cells):
@@ -199,7 +191,7 @@ def _strip(runs: list[Stretch], marks: dict[str, _Mark], end_seconds: float, loo
 
 
 def _legend(explained: list[str], marks: dict[str, _Mark], look: _Look) -> Iterator[Text]:
-    """The letters of leading labels that are not among the video's own, as many to a line as fit."""
+    """Yield the letters of leading labels that are not among the video's own, as many to a line as fit."""
     others = [f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in explained]
     unbroken = "   ".join(other.replace(" ", "\N{NO-BREAK SPACE}") for other in others)
     for line in textwrap.wrap(unbroken, look.cells, break_long_words=False):
@@ -207,7 +199,7 @@ def _legend(explained: list[str], marks: dict[str, _Mark], look: _Look) -> Itera
 
 
 def _leaders(runs: list[Stretch], end_seconds: float, cells: int) -> list[str | None]:
-    """For each cell of the strip the label that leads in most of its time; None where no label does."""
+    """Return for each cell of the strip the label that leads in most of its time; None where no label does."""
     cell_seconds = end_seconds / cells
     led: list[defaultdict[str, float]] = [defaultdict(float) for _ in range(cells)]
     for run in runs:
@@ -215,17 +207,16 @@ def _leaders(runs: list[Stretch], end_seconds: float, cells: int) -> list[str | 
         for cell in range(first, last + 1):
             overlap = min(run.end, (cell + 1) * cell_seconds) - max(run.start, cell * cell_seconds)
             led[cell][run.label] += overlap
-    return [_longest(seconds, cell_seconds) for seconds in led]
-
-
-def _longest(seconds: dict[str, float], cell_seconds: float) -> str | None:
-    unlabelled = cell_seconds - sum(seconds.values())
-    best = max(seconds, key=lambda name: seconds[name], default=None)
-    return best if best is not None and seconds[best] >= unlabelled else None
+    leaders: list[str | None] = []
+    for seconds in led:
+        best = max(seconds, key=lambda name: seconds[name], default=None)
+        unlabelled = cell_seconds - sum(seconds.values())
+        leaders.append(best if best is not None and seconds[best] >= unlabelled else None)
+    return leaders
 
 
 def _axis(end_seconds: float, cells: int) -> str:
-    """Times under the strip, at round numbers."""
+    """Return the times under the strip, at round numbers."""
     cells_per_second = cells / end_seconds
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
     axis = ""
@@ -241,20 +232,16 @@ def _time(seconds: float, tenths: bool) -> str:
 
 
 def _chip(mark: _Mark | None, look: _Look) -> Text:
-    """A letter on its colour, five cells wide; blank for a label that never leads."""
+    """Return a letter on its colour, five cells wide; blank for a label that never leads."""
     if mark is None:
         return Text("     ")
     return Text.assemble((f" {mark.letter} ", f"bold {mark.style}" if look.colour else ""), "  ")
 
 
-def _name(label: str) -> Text:
+def _scored(label: str, score: float) -> tuple[Text, str]:
     name = Text(visible(label))
     name.truncate(_LABEL_CELLS, overflow="ellipsis", pad=True)
-    return name
-
-
-def _percent(score: float) -> str:
-    return f"{percent(score):>3} %"
+    return name, f"{percent(score):>3} %"
 
 
 def _bar(score: float, look: _Look) -> Text:

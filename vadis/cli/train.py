@@ -1,38 +1,27 @@
 """``vadis train``: any of the paper's architectures, by the paper's recipes.
 
-``vadis finetune``: a model of your own classes, begun from one that exists.
+``vadis finetune`` is the same command with another beginning by default: a model that exists.
 """
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
 from vadis.cli import options
-from vadis.cli.evaluate import AllowMissing, Data, DataIfAny, DatasetName, Split
-from vadis.cli.terminal import settings
-from vadis.cli.training_options import (
-    SCRATCH,
-    AllowInexact,
-    Arch,
-    Asked,
-    Changes,
-    From,
-    Init,
-    Mirror,
-    Mode,
-    RecipeName,
-    Resume,
-    Run,
-    StoreDir,
-    Streams,
-    TensorBoard,
-    Width,
-    Workers,
-)
-from vadis.cli.training_run import run
+from vadis.cli.evaluate import AllowMissing, DataIfAny, DatasetName, Split
+from vadis.cli.options import MACHINE, MODEL, OUTPUT, choice, flag, option
+
+ARCHITECTURES = ("lstm", "c3d", "two-stream", "fused", "i3d")  # the keys of vadis.models.MODELS, which is heavy
+TRAINING = "Training"
 
 EPILOG = """
 **Examples**
 
 Both networks on Kinetics, on 8 GPUs:  `torchrun --standalone --nproc-per-node 8 -m vadis train --data k400/ -o run/`
 
-Another architecture, from ImageNet:  `vadis train --arch lstm --init imagenet --data ucf101/ -o run/`
+Another architecture, from ImageNet:  `vadis train --arch lstm --from imagenet --data ucf101/ -o run/`
 
 How a camera moves, from videos made for it:  `vadis train --recipe camera-motion -o run/`
 
@@ -42,41 +31,6 @@ Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`
 
 **Exit codes** are those of `vadis finetune`.
 """
-
-
-def train(
-    output: Run,
-    data: DataIfAny = None,
-    dataset: DatasetName = None,
-    split: Split = 1,
-    allow_missing: AllowMissing = 0.1,
-    arch: Arch = "i3d",
-    init: Init = SCRATCH,
-    width: Width = None,
-    streams: Streams = "both",
-    recipe: RecipeName = None,
-    changes: Changes = None,
-    mirror: Mirror = True,
-    flow_store: StoreDir = None,
-    resume: Resume = False,
-    allow_inexact: AllowInexact = False,
-    tensorboard: TensorBoard = False,
-    workers: Workers = 2,
-    device: options.Device = "auto",
-    offline: options.Offline = False,
-    debug: options.Debug = False,
-) -> None:
-    """Train an architecture of the paper, and say how good it is."""
-    settings.debug |= debug
-    asked = Asked(
-        data=data, output=output, dataset=dataset, split=split, allow_missing=allow_missing, streams=streams,
-        architecture=arch, start=init, mode="full", width=width, recipe=recipe, changes=changes, mirror=mirror,
-        flow_store=flow_store, resume=resume, allow_inexact=allow_inexact, tensorboard=tensorboard, workers=workers,
-        device=device, offline=offline,
-    )  # fmt: skip
-    run(asked)
-
-
 FINETUNE_EPILOG = """
 **Examples**
 
@@ -95,34 +49,68 @@ not be read; 5 another run trains there; 130 and 143 interrupted, after a checkp
 """
 
 
-def finetune(
-    data: Data,
-    output: Run,
-    dataset: DatasetName = None,
-    split: Split = 1,
-    allow_missing: AllowMissing = 0.1,
-    start: From = "i3d-kinetics400",
-    width: Width = None,
-    mode: Mode = "full",
-    streams: Streams = "both",
-    recipe: RecipeName = None,
-    changes: Changes = None,
-    mirror: Mirror = True,
-    flow_store: StoreDir = None,
-    resume: Resume = False,
-    allow_inexact: AllowInexact = False,
-    tensorboard: TensorBoard = False,
-    workers: Workers = 2,
-    device: options.Device = "auto",
-    offline: options.Offline = False,
-    debug: options.Debug = False,
-) -> None:
-    """Teach a model your own classes, and say how good it is."""
-    settings.debug |= debug
-    asked = Asked(
-        data=data, output=output, dataset=dataset, split=split, allow_missing=allow_missing, streams=streams,
-        architecture=None, start=start, mode=mode, width=width, recipe=recipe, changes=changes, mirror=mirror,
-        flow_store=flow_store, resume=resume, allow_inexact=allow_inexact, tensorboard=tensorboard, workers=workers,
-        device=device, offline=offline,
-    )  # fmt: skip
-    run(asked)
+_ARCH = "The paper's architectures (a) to (e), in this order; of a model that training begins from, its own."
+_START = "What to begin from: a model, nothing, or Inception-v1 as it learnt ImageNet."
+Start = Annotated[str, option(MODEL, _START, "--from", "--init", metavar="NAME|PATH|scratch|imagenet")]
+_WIDTH = "From scratch: multiplies every channel count; 1 is the paper's network."
+_MODE = "full: the whole network learns; fixed: its features once, then only the last layer."
+_STREAMS = "Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other."
+_MIRROR = "Show half of the clips mirrored; not where classes tell left from right."
+_INEXACT = "Go on although the machine or PyTorch is another: no longer the same to the bit."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What ``vadis train`` was asked for."""
+
+    data: DataIfAny = None  # None: what the recipe makes itself
+    output: Annotated[Path, option(OUTPUT, "The folder of the run.", "--output", "-o", metavar="DIR")]
+    dataset: DatasetName = None
+    split: Split = 1
+    allow_missing: AllowMissing = 0.1
+    arch: Annotated[str | None, choice(MODEL, _ARCH, ARCHITECTURES, show_default="i3d")] = None
+    start: Start = "scratch"
+    width: Annotated[float | None, option(MODEL, _WIDTH, metavar="W", min=1 / 64, max=4.0)] = None
+    mode: Annotated[str, choice(TRAINING, _MODE, ("full", "fixed"))] = "full"
+    streams: Annotated[str, choice(TRAINING, _STREAMS, options.STREAM_CHOICES)] = "both"
+    recipe: Annotated[
+        str | None, option(TRAINING, "By default that of the dataset; or a TOML file.", metavar="NAME|FILE")
+    ] = None
+    changes: Annotated[
+        list[str] | None, option(TRAINING, "Change a number of the recipe; repeatable.", "--set", metavar="KEY=VALUE")
+    ] = None
+    mirror: Annotated[bool, option(TRAINING, _MIRROR, "--mirror/--no-mirror")] = True
+    flow_store: Annotated[
+        Path | None, option(TRAINING, "By default flow-store in the run's folder.", metavar="DIR")
+    ] = None
+    resume: Annotated[bool, flag(OUTPUT, "Go on where it stopped.", "--resume")] = False
+    allow_inexact: Annotated[bool, flag(OUTPUT, _INEXACT, "--allow-inexact-resume")] = False
+    tensorboard: Annotated[bool, flag(OUTPUT, "Write events for TensorBoard into the run.", "--tensorboard")] = False
+    workers: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
+    device: options.Device = "auto"
+    offline: options.Offline = False
+    debug: options.Debug = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(TrainOptions):
+    """What ``vadis finetune`` was asked for."""
+
+    start: Start = "i3d-kinetics400"
+
+
+def _command(asked: type[TrainOptions], name: str, description: str) -> Callable[..., None]:
+    """Return a command whose parameters are the fields of a dataclass."""
+
+    def call(**values: Any) -> None:
+        from vadis.cli.training_run import run  # with PyTorch
+
+        run(asked(**values))
+
+    call.__signature__ = inspect.signature(asked)  # type: ignore[attr-defined]  # what typer reads
+    call.__name__, call.__doc__ = name, description
+    return call
+
+
+train = _command(TrainOptions, "train", "Train an architecture of the paper, and say how good it is.")
+finetune = _command(FinetuneOptions, "finetune", "Teach a model your own classes, and say how good it is.")

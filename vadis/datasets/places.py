@@ -1,19 +1,18 @@
-"""Where the videos of a list lie, whatever its paths are relative to.
+"""Where the videos of a list lie, whatever its paths are relative to: lists are made on one machine, used on another.
 
-Lists are made on one machine and used on another. So for each list and split one *base* is looked for: what to take
-away at the beginning of its paths and what to put there instead, the same for all of them. The base that finds most
-videos is taken; two that find as many, and other ones, are an error.
+For each list and split one *base* is looked for: what to take away at the beginning of its paths and what to put there
+instead, the same for all of them. The base that finds most videos is taken; two that find others are an error.
 """
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from vadis.datasets.dataset import some
 from vadis.datasets.lists import Row
-from vadis.datasets.scan import Tree, folder_of, parts_of, split_of
+from vadis.datasets.scan import Tree, folder_of, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -25,16 +24,14 @@ MOST_BASES = 16  # that are tried on all rows, those first that fit most of the 
 class Base(NamedTuple):
     """What paths of a list begin with, and what they begin with below the root instead; ("", "") leaves them alone."""
 
-    written: str
-    real: str
+    written: str = ""
+    real: str = ""
 
     def applied(self, path: str) -> str | None:
-        """The path below the root, or None for one that does not begin as written."""
+        """Return the path below the root, or None for one that does not begin as written."""
         start = self.written if self.written.endswith("/") or not self.written else self.written + "/"
-        if not path.startswith(start):
-            return None
-        rest = path[len(start) :]
-        return f"{self.real}/{rest}" if self.real else rest
+        rest = path.removeprefix(start)
+        return None if start and rest == path else f"{self.real}/{rest}" if self.real else rest
 
 
 class VideoFinder:
@@ -51,113 +48,101 @@ class VideoFinder:
             for tail in _tails(stem):
                 self._by_tail.setdefault(tail, []).append(relative)
 
-    def find(self, path: str, rows: Sequence[Row]) -> list[str | None]:
-        """The files that the rows of one split of the list at ``path`` mean, None for those that are not there.
+    def find(self, path: str, rows: Sequence[Row]) -> Iterable[tuple[Row, str | None]]:
+        """Return each row of one split in the list at ``path`` and its file; paths that fit several are refused."""
+        files = self._find(path, [_normal(row.path) for row in rows], rows[0])
+        return [(row, file or self._elsewhere(path, row.path)) for row, file in zip(rows, files, strict=True)]
 
-        Raises:
-            UsageError: where paths fit several files.
-        """
-        written = [_normal(row.path) for row in rows]
-        bases = _natural(self._tree, path)
-        is_outside = not any(self._at(base.applied(written[0])) for base in bases)
-        if is_outside and self._elsewhere(path, rows[0].path):
-            return [self._elsewhere(path, row.path) for row in rows]
-        bases = self._bases(path, written[:: -(-len(written) // SAMPLED_ROWS)])
-        found = [[self._at(base.applied(each)) for each in written] for base in bases]
-        counts = [sum(each is not None for each in files) for files in found]
-        best = max(counts, default=0)
-        if (alone := self._by_name_alone(written)) is not None and best < len(rows):
-            return alone
+    def _find(self, path: str, written: Sequence[str], first: Row) -> Sequence[str | None]:
+        natural, nowhere = self._natural_bases(path), [None] * len(written)
+        if self._elsewhere(path, first.path) and not any(self._at(base.applied(written[0])) for base in natural):
+            return nowhere
+        bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // SAMPLED_ROWS)])]))
+        found = {base: [self._at(base.applied(each)) for each in written] for base in bases}
+        counts = {base: sum(each is not None for each in files) for base, files in found.items()}
+        best = max(counts.values())
+        by_name = self._by_name_alone(written)
+        if by_name is not None and best < len(written):
+            return by_name
         if best == 0:
-            return [self._elsewhere(path, row.path) for row in rows]
-        tied = [(base, files) for base, files, count in zip(bases, found, counts, strict=True) if count == best]
-        natural = [each for each in tied if each[0] in _natural(self._tree, path)]
-        least = min(base.written.count("/") for base, _ in tied)  # the more of a path is kept, the surer it is
-        tied = natural or [each for each in tied if each[0].written.count("/") == least]
-        chosen = [each for each in tied if split_of(each[0].real.partition("/")[0]) == rows[0].split] or tied
-        if any(files != chosen[0][1] for _, files in chosen[1:]):
-            places = [base.real or "the folder itself" for base, _ in chosen]
+            return nowhere
+        tied = [base for base, count in counts.items() if count == best]
+        fewest = min(base.written.count("/") for base in tied)  # the more of a path is kept, the surer it is
+        tied = [base for base in tied if base in natural] or [b for b in tied if b.written.count("/") == fewest]
+        tied = [base for base in tied if split_of(base.real.partition("/")[0]) == first.split] or tied
+        files = found[tied[0]]
+        if any(found[base] != files for base in tied):
+            places = [base.real or "the folder itself" for base in tied]
             message = f"the paths in {printable(path)} fit videos in several places: {some(places)}"
             raise UsageError(message, "remove one of them, or write the paths from the dataset's folder on")
-        return [file or self._elsewhere(path, row.path) for file, row in zip(chosen[0][1], rows, strict=True)]
+        return files
 
     def _by_name_alone(self, written: Sequence[str]) -> list[str | None] | None:
-        """The videos by their names, where the list gives no more and each name is of one video; else None."""
-        if any("/" in each for each in written):
-            return None
+        """Return the videos by their names, where the list gives no more and each name is of one video; else None."""
         found = [self._by_tail.get(_without_ending(each), []) for each in written]
-        if not any(found) or any(len(videos) > 1 for videos in found):
+        if any("/" in each for each in written) or not any(found) or any(len(videos) > 1 for videos in found):
             return None
         return [self._exact[videos[0]] if videos else None for videos in found]
 
-    def _bases(self, path: str, written: Sequence[str]) -> list[Base]:
-        """The bases to try: the root, the list's folder, then those that the names of files suggest."""
+    def _natural_bases(self, path: str) -> list[Base]:
+        """Return the bases of paths that are relative to the root or the folder of the list, or absolute here."""
+        root, folder = self._tree.root, folder_of(path)
+        inside = self._tree.relative(folder).replace(os.sep, "/") if folder.startswith(root + os.sep) else ""
+        return [Base(), Base(real=inside), Base(written="/" + os.path.abspath(root).strip(os.sep))]  # noqa: PTH100
+
+    def _likely_bases(self, written: Sequence[str]) -> list[Base]:
+        """Return the bases that the names of files suggest."""
         fits: Counter[Base] = Counter()
         for each in written:
-            alike = next((self._by_tail[tail] for tail in _tails(_without_ending(each)) if tail in self._by_tail), ())
-            for relative in islice(alike, 4 * MOST_BASES):
-                fits[_base(each.split("/")[:-1], relative.split("/")[:-1])] += 1
-        likely = [base for base, _ in fits.most_common(MOST_BASES) if not _contradicts_itself(base)]
-        return list(dict.fromkeys((*_natural(self._tree, path), *likely)))
+            alike = next((self._by_tail[tail] for tail in _tails(_without_ending(each)) if tail in self._by_tail), [])
+            fits.update(_base(each.split("/")[:-1], video.split("/")[:-1]) for video in alike[: 4 * MOST_BASES])
+        return [base for base, _ in fits.most_common(MOST_BASES) if not _contradicts_itself(base)]
 
     def _at(self, relative: str | None) -> str | None:
-        """The video at a path below the root, with this ending or another."""
+        """Return the video at a path below the root, with this ending or another."""
         if relative is None:
             return None
-        if relative in self._exact:
-            return self._exact[relative]
-        others = self._by_stem.get(_without_ending(relative), ())
+        others = [relative] if relative in self._exact else self._by_stem.get(_without_ending(relative), [])
         if len(others) > 1:
             message = f"{printable(relative)} may be any of {some(others)}"
             raise UsageError(message, "write the ending of the file into the list, or remove all but one")
         return self._exact[others[0]] if others else None
 
     def _elsewhere(self, path: str, written: str) -> str | None:
-        """A file beyond the root, or with a name that no video has; by its path from the root or the list's folder."""
-        for folder in dict.fromkeys((self._tree.root, folder_of(path) or ".")):
+        """Return a file beyond the root, or with a name that no video has, by its path from the root or the list."""
+        for folder in (self._tree.root, folder_of(path) or "."):
             place = os.path.normpath(os.path.join(folder, written))  # noqa: PTH118
             if os.path.isfile(place):  # noqa: PTH113 (unlike a Path, it takes names that cannot be)
                 return place
         return None
 
 
-def _natural(tree: Tree, path: str) -> list[Base]:
-    """Paths as they are, or relative to the folder of the list."""
-    folder = folder_of(path)
-    inside = tree.relative(folder) if folder.startswith(tree.root + os.sep) else ""
-    absolute = os.path.abspath(tree.root).strip(os.sep)  # noqa: PTH100
-    return [Base("", ""), Base("", "/".join(parts_of(inside))) if inside else Base("", ""), Base("/" + absolute, "")]
-
-
 def _base(written: Sequence[str], real: Sequence[str]) -> Base:
-    """The base that remains where two paths have as many of their last folders in common as they have."""
-    common = 0
-    while common < min(len(written), len(real)) and written[-1 - common] == real[-1 - common]:
-        common += 1
+    """Return the base that remains where two paths have as many of their last folders in common as they have."""
+    pairs = zip(reversed(written), reversed(real), strict=False)
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     start = written[: len(written) - common]
-    return Base("/".join(start) or ("/" if start else ""), "/".join(real[: len(real) - common]))
+    return Base("/".join(start) or "/" * len(start), "/".join(real[: len(real) - common]))
 
 
 def _contradicts_itself(base: Base) -> bool:
-    """Whether a base puts one split's folder in the place of another's."""
+    """Return whether a base puts one split's folder in the place of another's."""
     written, real = ({split_of(name) for name in path.split("/")} - {None} for path in base)
     return bool(written and real) and written.isdisjoint(real)
 
 
 def _normal(path: str) -> str:
-    """A path of a list with "/" between its parts, however Windows wrote it, and nothing that is no part."""
-    text = path.replace("\\", "/") if "/" not in path else path
-    return os.path.normpath(text).replace(os.sep, "/")
+    """Return a path of a list with "/" between its parts, however Windows wrote it, and nothing that is no part."""
+    return os.path.normpath(path if "/" in path else path.replace("\\", "/")).replace(os.sep, "/")
 
 
 def _tails(path: str) -> list[str]:
-    """The last two parts of a path, and the last alone."""
-    above, _, name = path.rpartition("/")
-    return [f"{above.rpartition('/')[2]}/{name}", name] if above else [name]
+    """Return the last two parts of a path, and the last alone."""
+    parts = path.split("/")
+    return list(dict.fromkeys(("/".join(parts[-2:]), parts[-1])))
 
 
 def _without_ending(path: str) -> str:
-    """A path without the ending of a video, whatever the case of its letters."""
-    lower = path.lower()
-    ending = next((each for each in VIDEO_EXTENSIONS if lower.endswith(each)), "")
+    """Return a path without the ending of a video, whatever the case of its letters."""
+    ending = next((each for each in VIDEO_EXTENSIONS if path.lower().endswith(each)), "")
     return path[: len(path) - len(ending)]

@@ -1,89 +1,114 @@
-"""Which commands fill the cells of a table that no run has filled yet, in an order in which they can be run.
+"""The commands for the cells of a table that no run has filled yet, in an order in which they can be run.
 
-a missing cell → the run that gives it → the Kinetics model that this begins from, if it is not there or published
-                                       → the flow of its dataset, ImageNet's parameters
+A missing cell needs a run; that needs the Kinetics model it begins from, if that is neither there nor published, the
+flow of its dataset, and ImageNet's parameters. What each of them takes is estimated by rule of thumb.
 """
 
 import shlex
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-from vadis.evaluation.effort import (
-    NUMBER_BYTES,
-    SIZES,
-    Effort,
-    evaluation_effort,
-    flow_effort,
-    last_layer_effort,
-    network_sizes,
-    training_effort,
-)
+from vadis.evaluation.metrics import METRICS_NAME
 from vadis.evaluation.paper_tables import DATASET_TITLES, Cell, Table
-from vadis.evaluation.run_index import IMAGENET_MODEL, KINETICS_MODELS, NUM_CLASSES, Finished, Found, splits_missing
-from vadis.evaluation.summary import METRICS_NAME
+from vadis.evaluation.predictions import PREDICTIONS_NAME
+from vadis.evaluation.run_index import IMAGENET_MODEL, NUM_CLASSES, PUBLISHED, RunIndex
 from vadis.models import BOTH, MODELS
+from vadis.training.checkpoint import KEPT
 from vadis.training.plan import MODEL_NAME, RUN_NAME
+from vadis.training.recipes import default_recipe, find_recipe
 from vadis.weights.cache import is_file, model_path
 
+KINETICS_MODELS = {imagenet: name for name, imagenet in PUBLISHED.items()}
 DATA = {"ucf101": "ucf101/", "hmdb51": "hmdb51/", "kinetics": "kinetics400/"}
 """Placeholders for the folders of the datasets."""
 STAGES = ("download", "flow", "kinetics", "transfer")  # what comes before what
 
+NUMBER_BYTES = 4  # float32
+LOGIT_BYTES = 10  # in the file of predictions: 6 digits, sign, point, comma and blank
+FLOW_BYTES = 5_000  # of a frame in the flow store (docs/flow-store.md)
+FLOW_CORE_SECONDS = 0.037  # of one frame of 340×256: 0.0185 s on two cores (docs/performance.md)
+FRAME_RATE = 25
+TRAINING_PASSES = 3  # one forward; a backward pass for the gradients of inputs and weights takes twice as much
+GIGA, TERA = 1e9, 1e12
+SECONDS_PER_HOUR = 3600
 
-@dataclass(frozen=True)
-class Job:
-    """One command.
 
-    Attributes:
-        title: what it makes, for a person.
-        stage: of ``STAGES``.
-        command: with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``.
-        estimate: what it takes, as a function: counting takes seconds, and not everybody wants to know.
-        fills: the cells that it gives a number, or one of the numbers whose mean they are.
-        dataset: whose videos it needs, or None.
+class DatasetSize(NamedTuple):
+    """How large a dataset is: videos by split, those that one split and all splits use, and a video's mean length."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    used: tuple[int, int]
+    seconds: float
+    num_bytes: float  # as published, about
+
+
+SIZES = {
+    # Soomro et al., 2012: 13,320 videos, 27 hours, 6.9 GB; splits by the official lists
+    "ucf101": DatasetSize((9_537, 9_586, 9_624), (3_783, 3_734, 3_696), (13_320, 13_320), 7.3, 6.9 * GIGA),
+    # Kuehne et al., 2011: 2.1 GB; a split uses 5,100 of the 6,766 videos, of some 95 frames at 30 per second
+    "hmdb51": DatasetSize((3_570,) * 3, (1_530,) * 3, (5_100, 6_766), 3.2, 2.1 * GIGA),
+    # paper, section 3: 240 k to train, 100 per class to test; and 50 per class for validation (Kay et al., 2017)
+    "kinetics": DatasetSize((240_000,), (40_000,), (300_000, 300_000), 10.0, 450 * GIGA),
+}
+
+
+class Cost(NamedTuple):
+    """What one network costs: 10⁹ operations for a training clip and for a video, parameters, features.
+
+    Operations are those of convolutions and matrix products, a multiplication and an addition being two; a test counts
+    them. ``body_millions`` are the parameters without the last layer, which has as many for each class as features.
     """
 
-    title: str
-    stage: str
-    command: tuple[str, ...]
-    estimate: Callable[[], Effort]
-    fills: tuple[Cell, ...] = ()
-    dataset: str | None = None
+    clip_gflops: float
+    video_gflops: float  # of the paper's test: 250 frames, in the windows of the architecture
+    body_millions: float
+    features: int
 
-    @property
-    def effort(self) -> Effort:
-        """What it takes."""
-        return self.estimate()
+    def num_bytes(self, num_classes: int) -> float:
+        """The size of its parameters in a model file."""
+        return NUMBER_BYTES * (1e6 * self.body_millions + num_classes * (self.features + 1))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Jobs in an order in which they can be run."""
+COSTS = {
+    ("lstm", ("rgb",)): Cost(75.04, 150.1, 8.998, 512),
+    ("c3d", ("rgb",)): Cost(39.64, 594.6, 78.03, 4096),
+    ("two-stream", ("rgb",)): Cost(2.996, 74.89, 5.615, 1024),
+    ("two-stream", ("flow",)): Cost(4.333, 108.3, 5.668, 1024),
+    ("fused", ("rgb",)): Cost(15.74, 78.69, 19.77, 512),
+    ("fused", ("flow",)): Cost(22.43, 112.1, 19.83, 512),
+    ("fused", ("rgb", "flow")): Cost(38.16, 190.8, 39.60, 512),
+    ("i3d", ("rgb",)): Cost(222.3, 869.9, 12.30, 1024),
+    ("i3d", ("flow",)): Cost(204.7, 801.1, 12.28, 1024),
+}
+"""By the architecture and the streams that the network takes."""
 
-    jobs: tuple[Job, ...]
 
-    def num_bytes(self) -> dict[str, float]:
-        """What everything takes on the disk, by what it is; the videos too."""
-        total = {"videos": float(sum(SIZES[name].num_bytes for name in {job.dataset for job in self.jobs} if name))}
-        for job in self.jobs:
-            for kind, number in job.effort.num_bytes.items():
-                total[kind] = total.get(kind, 0) + number
-        return {kind: number for kind, number in total.items() if number}
+class Estimate(NamedTuple):
+    """What a command takes: operations on a GPU, seconds of one CPU core, bytes on the disk by what they are.
+
+    An upper bound where a recipe stops early or videos are short. Left out are validations (about 1 % more), and the
+    flow and decoding beside the network.
+    """
+
+    flops: float = 0.0
+    core_seconds: float = 0.0
+    num_bytes: Mapping[str, float] = {}
 
     def gpu_hours(self, tflops: float) -> float:
-        """Of all jobs, see ``Effort.gpu_hours``."""
-        return sum(job.effort.gpu_hours(tflops) for job in self.jobs)
+        """Hours of a GPU that sustains so many 10¹² operations per second."""
+        return self.flops / (tflops * TERA) / SECONDS_PER_HOUR
 
+    @property
     def core_hours(self) -> float:
-        """Of all jobs."""
-        return sum(job.effort.core_hours for job in self.jobs)
+        """Hours of one core of a CPU."""
+        return self.core_seconds / SECONDS_PER_HOUR
 
 
-@dataclass(frozen=True)
-class _Work:
+class Run(NamedTuple):
     """A run that is wanted."""
 
     architecture: str
@@ -109,25 +134,93 @@ class _Work:
         return "-".join(words)
 
 
-def plan(table: Table, found: Found, root: Path) -> Plan:
-    """The commands for all cells of ``table`` that are missing in ``found``, which was found below ``root``."""
-    planner = _Planner(found, root)
-    for work, cells in _wanted(table.cells(), found).items():
-        planner.add(work, cells)
-    return Plan(tuple(sorted(planner.jobs(), key=lambda job: STAGES.index(job.stage))))
+def estimate_run(run: Run) -> Estimate:
+    """Estimate what a run and its test take."""
+    row, size, num_classes = MODELS[run.architecture], SIZES[run.dataset], NUM_CLASSES[run.dataset]
+    costs = [COSTS[run.architecture, streams] for streams in row.networks(run.streams).values()]
+    video_flops = GIGA * sum(cost.video_gflops for cost in costs)
+    train_videos, test_videos = size.train[run.split - 1], size.test[run.split - 1]
+    flops = test_videos * video_flops
+    answers = {"answers": float(test_videos * num_classes * len(costs) * LOGIT_BYTES)}
+    if run.is_test:
+        return Estimate(flops, num_bytes=answers)
+    models = sum(cost.num_bytes(num_classes) for cost in costs)
+    kept = {"models": models, **answers}
+    if run.mode == "fixed":  # the features of all training videos; to train the last layer costs nothing
+        features = float(train_videos * NUMBER_BYTES * sum(cost.features for cost in costs))
+        return Estimate(flops + train_videos * video_flops, num_bytes={"features": features, **kept})
+    mode = "scratch" if run.mode == "original" else "full"
+    for group, streams in row.training_groups(run.streams).items():
+        recipe = find_recipe(default_recipe(run.architecture, run.dataset, group, mode))
+        gflops = sum(COSTS[run.architecture, each].clip_gflops for each in row.networks(streams).values())
+        flops += TRAINING_PASSES * GIGA * gflops * recipe.batch_size * recipe.steps
+    return Estimate(flops, num_bytes={"checkpoints": 2 * KEPT * models, **kept})  # each with its momentum
 
 
-def _wanted(cells: Iterable[Cell], found: Found) -> dict[_Work, tuple[Cell, ...]]:
+def estimate_flow(dataset: str, *, all_splits: bool) -> Estimate:
+    """Estimate the flow of all videos that one split uses, or all splits, on a CPU."""
+    frames = SIZES[dataset].used[all_splits] * SIZES[dataset].seconds * FRAME_RATE
+    return Estimate(core_seconds=frames * FLOW_CORE_SECONDS, num_bytes={"flow": frames * FLOW_BYTES})
+
+
+def estimate_download(names: Iterable[str]) -> Estimate:
+    """Estimate published models: what was downloaded stays beside what it became."""
+    i3d = sum(COSTS["i3d", (stream,)].num_bytes(NUM_CLASSES["kinetics"]) for stream in ("rgb", "flow"))
+    original = COSTS["two-stream", ("rgb",)].num_bytes(1000)
+    return Estimate(num_bytes={"models": 2 * sum(i3d if name in PUBLISHED else original for name in names)})
+
+
+def total(jobs: "list[Job]") -> Estimate:
+    """Add up what all jobs take, and the videos that they need."""
+    videos = float(sum(SIZES[name].num_bytes for name in {job.dataset for job in jobs} if name))
+    num_bytes = {"videos": videos} if videos else {}
+    for job in jobs:
+        for kind, number in job.estimate.num_bytes.items():
+            num_bytes[kind] = num_bytes.get(kind, 0) + number
+    core_seconds = sum(job.estimate.core_seconds for job in jobs)
+    return Estimate(sum(job.estimate.flops for job in jobs), core_seconds, num_bytes)
+
+
+@dataclass
+class Job:
+    """One command.
+
+    Attributes:
+        title: what it makes, for a person.
+        stage: of ``STAGES``.
+        command: with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``.
+        estimate: what it takes.
+        fills: the cells that it gives a number, or one of the numbers whose mean they are.
+        dataset: whose videos it needs, or None.
+    """
+
+    title: str
+    stage: str
+    command: tuple[str, ...]
+    estimate: Estimate
+    fills: tuple[Cell, ...] = ()
+    dataset: str | None = None
+
+
+def plan(table: Table, index: RunIndex, root: Path) -> list[Job]:
+    """The commands for all cells of ``table`` that are missing in ``index``, which was found below ``root``."""
+    planner = _Planner(index, root)
+    for run, cells in _wanted(table.cells(), index).items():
+        planner.add(run, cells)
+    return sorted(planner.jobs(), key=lambda job: STAGES.index(job.stage))
+
+
+def _wanted(cells: Iterable[Cell], index: RunIndex) -> dict[Run, tuple[Cell, ...]]:
     """The runs that give the missing cells, one run for all cells that it gives."""
-    groups: dict[tuple[_Work, str], dict[str, list[Cell]]] = {}
+    groups: dict[tuple[Run, str], dict[str, list[Cell]]] = {}
     for cell in cells:
-        for split in splits_missing(cell, found):
-            work = _Work(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
-            alone = cell.column if MODELS[cell.architecture].meet == "network" else ""  # each column is a network
-            groups.setdefault((work, alone), {}).setdefault(cell.column, []).append(cell)
+        for split in index.splits_missing(cell):
+            run = Run(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
+            alone = cell.column if MODELS[cell.architecture].fusion == "in_network" else ""  # each column is a network
+            groups.setdefault((run, alone), {}).setdefault(cell.column, []).append(cell)
     return {
-        replace(work, streams=_streams(work.architecture, tuple(columns))): tuple(chain(*columns.values()))
-        for (work, _), columns in groups.items()
+        run._replace(streams=_streams(run.architecture, tuple(columns))): tuple(chain(*columns.values()))
+        for (run, _), columns in groups.items()
     }
 
 
@@ -139,127 +232,81 @@ def _streams(architecture: str, columns: tuple[str, ...]) -> tuple[str, ...]:
 class _Planner:
     """Gathers jobs, each once, with all that they need."""
 
-    def __init__(self, found: Found, root: Path) -> None:
-        self._found, self._root = found, root
-        self._jobs: dict[str, Job] = {}
+    def __init__(self, index: RunIndex, root: Path) -> None:
+        self._index, self._root = index, root
+        self._runs: dict[str, Job] = {}
         self._flow: dict[str, set[int]] = {}  # dataset → splits
         self._models: dict[str, None] = {}  # to be downloaded
 
-    def add(self, work: _Work, cells: tuple[Cell, ...] = ()) -> str:
-        """The job for ``work`` and all before it; returns the path of the model that it makes."""
-        name = _free_name(work.name, self._root)
-        if work.name in self._jobs:
-            before = self._jobs[work.name]
-            self._jobs[work.name] = replace(before, fills=(*before.fills, *cells))
-        elif work.is_test:
-            self._jobs[work.name] = self._test(work, name, cells)
+    def add(self, run: Run, cells: tuple[Cell, ...] = ()) -> str:
+        """Plan ``run`` and all before it; return the path of the model that it makes."""
+        name = self._free_name(run.name)
+        if run.name in self._runs:
+            self._runs[run.name].fills += cells
         else:
-            self._jobs[work.name] = self._training(work, name, cells)
+            command = self._command(run, name)
+            stage = "kinetics" if run.dataset == "kinetics" else "transfer"
+            self._runs[run.name] = Job(name, stage, command, estimate_run(run), cells, run.dataset)
         return str(self._root / name / MODEL_NAME)
 
-    def jobs(self) -> list[Job]:
-        """All of them, with flow and downloads."""
-        flow = [self._flow_job(dataset, splits) for dataset, splits in self._flow.items()]
+    def jobs(self) -> Iterator[Job]:
+        """All of them, with downloads and flow."""
         missing = [name for name in self._models if not is_file(model_path(name))]
-        return [*([_download(missing)] if missing else []), *flow, *self._jobs.values()]
+        if missing:
+            command = ("vadis weights download", *missing)
+            yield Job("the published models", "download", command, estimate_download(missing))
+        for dataset, splits in self._flow.items():
+            what = f"--data {DATA[dataset]}" if splits == {1} else DATA[dataset]
+            command = ("vadis flow", what, f"-o {self._quoted('flow', dataset)}")
+            taken = estimate_flow(dataset, all_splits=splits != {1})
+            yield Job(f"flow of {DATASET_TITLES[dataset]}", "flow", command, taken, (), dataset)
+        yield from self._runs.values()
 
-    def _test(self, work: _Work, name: str, cells: tuple[Cell, ...]) -> Job:
-        model = KINETICS_MODELS[work.imagenet]
-        self._models[model] = None
-        command = ("vadis evaluate", f"--model {model}", *self._common(work, name))
-        estimate = partial(evaluation_effort, work.architecture, work.dataset, work.split, work.streams)
-        return Job(name, "kinetics", command, estimate, cells, work.dataset)
+    def _command(self, run: Run, name: str) -> tuple[str, ...]:
+        words = [f"--data {DATA[run.dataset]}"]
+        words += [f"--split {run.split}"] if run.split != 1 else []
+        words += [f"--streams {run.streams[0]}"] if run.streams != MODELS[run.architecture].streams else []
+        words += [f"-o {self._quoted(name)}"]
+        if run.is_test:
+            return "vadis evaluate", f"--model {self._published(KINETICS_MODELS[run.imagenet])}", *words
+        if run.mode == "original":
+            start = self._published(IMAGENET_MODEL) and "imagenet" if run.imagenet else "scratch"
+            begin = ["vadis train", f"--arch {run.architecture}", f"--init {start}"]
+        else:
+            begin = ["vadis finetune", f"--from {self._kinetics_model(run)}", f"--mode {run.mode}"]
+        if "flow" in run.streams and run.mode != "fixed":
+            self._flow.setdefault(run.dataset, set()).add(run.split)
+            begin += [f"--flow-store {self._quoted('flow', run.dataset)}"]
+        is_interrupted = (self._root / name / RUN_NAME).exists()  # and no metrics
+        return *begin, *words, *(["--resume"] if is_interrupted else [])
 
-    def _training(self, work: _Work, name: str, cells: tuple[Cell, ...]) -> Job:
-        begun = self._beginning(work)
-        if "flow" in work.streams and work.mode != "fixed":
-            self._flow.setdefault(work.dataset, set()).add(work.split)
-            begun += (f"--flow-store {self._quoted('flow', work.dataset)}",)
-        command = (*begun, *self._common(work, name))
-        if (self._root / name / RUN_NAME).exists():  # and no metrics: it was interrupted
-            command += ("--resume",)
-        stage = "kinetics" if work.dataset == "kinetics" else "transfer"
-        return Job(name, stage, command, partial(_effort, work), cells, work.dataset)
-
-    def _beginning(self, work: _Work) -> tuple[str, ...]:
-        """The command, up to what it begins from."""
-        if work.mode == "original":
-            if work.imagenet:
-                self._models[IMAGENET_MODEL] = None
-            start = "imagenet" if work.imagenet else "scratch"
-            return "vadis train", f"--arch {work.architecture}", f"--init {start}"
-        return "vadis finetune", f"--from {self._kinetics_model(work)}", f"--mode {work.mode}"
-
-    def _kinetics_model(self, work: _Work) -> str:
+    def _kinetics_model(self, run: Run) -> str:
         """The name or path of the Kinetics model to begin from; planned where there is none."""
-        before = replace(work, dataset="kinetics", split=1, mode="original")
+        before = run._replace(dataset="kinetics", split=1, mode="original")
         if before.is_test:
-            name = KINETICS_MODELS[work.imagenet]
-            self._models[name] = None
-            return name
-        return shlex.quote(next((str(path) for path in _models_of(before, self._found.runs)), None) or self.add(before))
+            return self._published(KINETICS_MODELS[run.imagenet])
+        column = BOTH if len(run.streams) > 1 else run.streams[0]
+        cell = Cell(run.architecture, "kinetics", "original", run.imagenet, column)
+        there = (each.folder / MODEL_NAME for each in self._index.runs_of(cell, 1))
+        return shlex.quote(next((str(path) for path in there if path.exists()), None) or self.add(before))
 
-    def _common(self, work: _Work, name: str) -> tuple[str, ...]:
-        row = MODELS[work.architecture]
-        words = [f"--data {DATA[work.dataset]}"]
-        words += [f"--split {work.split}"] if work.split != 1 else []
-        words += [f"--streams {work.streams[0]}"] if work.streams != row.streams else []
-        return (*words, f"-o {self._quoted(name)}")
+    def _published(self, name: str) -> str:
+        """``name``, of a model that has to be there."""
+        self._models[name] = None
+        return name
 
-    def _flow_job(self, dataset: str, splits: set[int]) -> Job:
-        one = splits == {1}
-        what = f"--data {DATA[dataset]}" if one else DATA[dataset]
-        command = ("vadis flow", what, f"-o {self._quoted('flow', dataset)}")
-        estimate = partial(flow_effort, dataset, all_splits=not one)
-        return Job(f"flow of {DATASET_TITLES[dataset]}", "flow", command, estimate, (), dataset)
+    def _free_name(self, name: str) -> str:
+        """``name``, or with a number where a folder of that name holds something else than an interrupted run."""
+        number, free = 1, name
+        while self._is_taken(self._root / free):
+            number += 1
+            free = f"{name}-{number}"
+        return free
+
+    def _is_taken(self, folder: Path) -> bool:
+        if (folder / METRICS_NAME).exists():  # finished, but of another kind, or it would not be missing
+            return True
+        return folder.exists() and not any((folder / name).exists() for name in (RUN_NAME, PREDICTIONS_NAME))
 
     def _quoted(self, *names: str) -> str:
         return shlex.quote(str(self._root.joinpath(*names)))
-
-
-def _effort(work: _Work) -> Effort:
-    key = work.architecture, work.dataset, work.split
-    if work.mode == "fixed":
-        return last_layer_effort(*key, work.streams)
-    return training_effort(*key, "scratch" if work.mode == "original" else "full", work.streams)
-
-
-def _download(names: list[str]) -> Job:
-    """One command for all models that are not in the cache."""
-    return Job("the published models", "download", ("vadis weights download", *names), partial(_cache_effort, names))
-
-
-def _cache_effort(names: list[str]) -> Effort:
-    """Of fetching models: what was downloaded stays beside what it became."""
-    num_bytes = 0.0
-    for name in names:
-        kind, classes = ("two-stream", 1000) if name == IMAGENET_MODEL else ("i3d", NUM_CLASSES["kinetics"])
-        streams = ("rgb",) if name == IMAGENET_MODEL else MODELS[kind].streams
-        num_bytes += 2 * NUMBER_BYTES * sum(size.stored for size in network_sizes(kind, streams, classes).values())
-    return Effort(num_bytes={"models": num_bytes})
-
-
-def _models_of(work: _Work, runs: Iterable[Finished]) -> Iterable[Path]:
-    """The model files of finished runs that did this work, the newest first."""
-    column = BOTH if len(work.streams) > 1 else work.streams[0]
-    for run in runs:
-        did = (run.architecture, run.dataset, run.mode, run.imagenet)
-        is_same = did == (work.architecture, work.dataset, work.mode, work.imagenet)
-        path = run.folder / MODEL_NAME
-        if is_same and column in run.figures and path.exists():
-            yield path
-
-
-def _free_name(name: str, root: Path) -> str:
-    """``name``, or with a number where a folder of that name holds something else than an interrupted run."""
-    number, free = 1, name
-    while _is_taken(root / free):
-        number += 1
-        free = f"{name}-{number}"
-    return free
-
-
-def _is_taken(folder: Path) -> bool:
-    if (folder / METRICS_NAME).exists():  # finished, but of another kind, or it would not be missing
-        return True
-    return folder.exists() and not (folder / RUN_NAME).exists() and not (folder / "answers.jsonl").exists()

@@ -1,13 +1,18 @@
-"""What the networks said of each video, kept on the disk: a header with the settings, then a line for each answer."""
+"""The paper's test of every video of a split, and what the networks predict there, kept line by line.
 
-import contextlib
-import errno
-import fcntl
+Of every video the first 250 frames at 25 fps (10 s; the 3D-ConvNet: 240), centre crop. I3D takes them whole, the other
+architectures in windows of their own; the predictions over time are averaged, then those of the streams (paper,
+sections 2 and 2.5, table 1).
+
+The file of predictions is a log (``vadis.files``): a header with the settings, then a line for each video, so that an
+interrupted evaluation goes on where it stopped.
+"""
+
 import json
-import os
-import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +20,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.batch.journal import PASSING_ERRORS
-from vadis.datasets.dataset import Example, path_below
-from vadis.errors import OutputLockedError, UsageError
-from vadis.files import FULL_DISK
+from vadis.datasets import Dataset, Example
+from vadis.datasets.dataset import path_below, tested_part
+from vadis.errors import UsageError, VideoError
+from vadis.files import AppendLog, locked
+from vadis.inference.predict import Progress, predict
+from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
+from vadis.inference.scores import averaged
+from vadis.models import MODELS, Model
 from vadis.parsing import parse_json
 from vadis.results import printable
+from vadis.video.isolated.pool import Decoders
+from vadis.weights.load import published_name
 
-ANSWERS_NAME = "answers.jsonl"
+PREDICTIONS_NAME = "answers.jsonl"
 
 Logits = NDArray[np.float32]  # (classes,)
 Key = tuple[str, float | None]
 
-FAILURES_OF_A_MOMENT = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
-"""Codes of errors that lie in the machine, its load or its limits; such a video is asked again."""
+RETRIED_ERRORS = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
+"""Codes of errors that lie in the machine, its load or its limits; the next evaluation tries such a video again."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the networks said of one example: logits (classes,) by stream, or why there are none."""
+class Prediction:
+    """What the networks say of one example: logits (classes,) by network, or why there are none."""
 
     path: str
     label: str
@@ -47,11 +59,11 @@ class Answer:
 
     @property
     def is_final(self) -> bool:
-        """Whether asking again would give the same: a failure of a moment is not final."""
-        return self.error is None or self.error.partition(":")[0] not in FAILURES_OF_A_MOMENT
+        """Whether trying again would give the same."""
+        return self.error is None or self.error.partition(":")[0] not in RETRIED_ERRORS
 
     def to_json(self) -> dict[str, Any]:
-        """One line of ``answers.jsonl``; logits keep 6 digits."""
+        """One line of the file; logits keep 6 digits."""
         record: dict[str, Any] = {"path": printable(self.path), "label": self.label}
         if self.start_seconds is not None:
             record["start_seconds"] = self.start_seconds
@@ -60,179 +72,251 @@ class Answer:
         return record | {"logits": {s: [float(f"{x:.6g}") for x in logits] for s, logits in self.logits.items()}}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Answer":
-        """The answer that ``to_json`` gave; raises KeyError, TypeError, ValueError or AttributeError for all else."""
+    def from_json(cls, record: Mapping[str, Any]) -> "Prediction":
+        """The prediction that ``to_json`` gave; raises KeyError, TypeError, ValueError or AttributeError otherwise."""
         logits = {s: np.array(values, np.float32) for s, values in record.get("logits", {}).items()}
         return cls(record["path"], record["label"], logits, record.get("error"), record.get("start_seconds"))
 
 
-class AnswerFile:
-    """Answers on the disk, line by line; a torn last line is cut off, so that its video is asked again.
+class PredictionFile:
+    """Predictions on the disk; made by ``open_predictions``.
 
-    The file is locked as long as this object lives, or until ``close``.
-
-    Args:
-        path: appears at once, with its header.
-        settings: what decides the answers; a file made with others is refused.
-        root: the folder of the dataset; a video is known by its path below it, however that folder was named. None:
-            by its path as it is.
-
-    Raises:
-        UsageError: for a file with other settings, with a damaged line, or that is no answer file, none of which is
-            changed; and where there can be no file.
-        OutputLockedError: where another process has it.
-        OSError: where the disk is full.
+    Attributes:
+        predictions: by their keys, what the file holds.
+        num_appended: how many of them are new.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], root: str | None = None) -> None:
-        self.num_appended, self._root = 0, root
-        self._path, self._settings = path, json.loads(json.dumps(settings))
-        self._descriptor = _opened(path)
-        self.close = weakref.finalize(self, os.close, self._descriptor)
-        _lock(self._descriptor, path)
-        self.answers = self._read()
+    def __init__(self, log: AppendLog, settings: Mapping[str, Any], root: str | None) -> None:
+        self.predictions: dict[Key, Prediction] = {}
+        self.num_appended, self._log, self._root = 0, log, root
+        content, header = log.path.read_bytes(), _line({"settings": settings})
+        if content != header and header.startswith(content):  # new, or killed while the header was written
+            log.end = 0
+            log.append(header)
+            return
+        there, self.predictions = parse_predictions(log.path, content)
+        wanted = json.loads(json.dumps(settings))
+        if there != wanted:
+            other = [key for key in dict.fromkeys((*wanted, *there)) if there.get(key) != wanted.get(key)]
+            said = "; ".join(_change(key, there.get(key), wanted.get(key)) for key in other)
+            raise UsageError(f"{log.shown} was made with other settings: {said}", hint="choose another folder")
 
-    def append(self, found: Answer) -> Answer:
-        """Write one answer, whole and to the disk; returns it as it will be read again.
+    def append(self, prediction: Prediction) -> Prediction:
+        """Write one prediction, wholly or not at all; return it as it will be read again.
 
         Raises:
             OSError: where the disk does not take it; the file is then as before.
+            VadisError: where the file was removed or replaced.
         """
-        record = replace(found, path=self._place(found.path)).to_json()
-        self._write(record)
-        kept = Answer.from_json(record)
-        self.answers[kept.key] = kept
+        record = replace(prediction, path=self._path_of(prediction.path)).to_json()
+        self._log.append(_line(record))
+        kept = Prediction.from_json(record)
+        self.predictions[kept.key] = kept
         self.num_appended += 1
         return kept
 
     def key(self, example: Example) -> Key:
-        """Return what an example's answer is found by."""
-        return printable(self._place(example.path)), example.start_seconds
+        """Return what an example's prediction is found by."""
+        return printable(self._path_of(example.path)), example.start_seconds
 
-    def known(self, example: Example) -> Answer | None:
-        """Return the answer that is there for an example; None where it has to be asked for, perhaps again."""
-        found = self.answers.get(self.key(example))
-        return found if found is not None and found.is_final else None
-
-    def _place(self, path: str) -> str:
+    def _path_of(self, path: str) -> str:
         return path if self._root is None else path_below(path, self._root)
 
-    def _read(self) -> dict[Key, Answer]:
-        content = self._path.read_bytes()
-        header = _line({"settings": self._settings})
-        if content != header and header.startswith(content):  # new, or killed while it was begun
-            os.ftruncate(self._descriptor, 0)
-            self._write({"settings": self._settings})
-            return {}
-        settings, answers, whole = parsed(self._path, content)
-        self._check(settings)
-        if whole < len(content):
-            os.ftruncate(self._descriptor, whole)
-        return answers
 
-    def _check(self, there: Mapping[str, Any]) -> None:
-        if there != self._settings:
-            names = dict.fromkeys((*self._settings, *there))
-            other = [key for key in names if there.get(key) != self._settings.get(key)]
-            said = "; ".join(_changed(key, there.get(key), self._settings.get(key)) for key in other)
-            raise UsageError(f"{_shown(self._path)} was made with other settings: {said}", hint="choose another folder")
+@contextmanager
+def open_predictions(
+    path: Path, settings: Mapping[str, Any], root: str | None = None
+) -> Generator[PredictionFile, None, None]:
+    """A file of predictions, made with its folder if need be, for this process alone.
 
-    def _write(self, record: Mapping[str, Any]) -> None:
-        left, end = memoryview(_line(record)), os.lseek(self._descriptor, 0, os.SEEK_END)
-        try:
-            while left:
-                left = left[os.write(self._descriptor, left) :]
-            os.fsync(self._descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, end)
-            raise
-
-
-def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
-    """Remove a file of answers that differ from these ``settings`` in the model file alone: it has been replaced.
+    Args:
+        path: of the file.
+        settings: what decides the predictions; a file made with others is refused.
+        root: the folder of the dataset; a video is known by its path below it, however that folder was named. None:
+            by its path as it is.
 
     Raises:
-        UsageError: as ``AnswerFile`` does.
-        OSError: where the file cannot be removed.
+        UsageError: for a file with other settings, with a damaged line, or of another kind, none of which is changed.
+        OutputLockedError: where another process has it.
+        VadisError, OSError: where it cannot be written.
     """
-    if not path.exists():
-        return
-    there = parsed(path, path.read_bytes())[0]
-    wanted = json.loads(json.dumps(settings))
-    if {**there, "model_sha256": None} == {**wanted, "model_sha256": None} and there != wanted:
-        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path), AppendLog(path) as log:
+        yield PredictionFile(log, settings, root)
 
 
-def parsed(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Answer], int]:
-    """The settings of an answer file, its answers by their keys (of equal ones the last), and the bytes of whole lines.
+def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction]]:
+    """Return a file's settings and its predictions by key, of equal ones the last; a torn last line is left out.
 
     Raises:
-        UsageError: for what is no answer file, and for a damaged line other than a torn last one.
+        UsageError: for a file of another kind, and for a damaged line.
     """
-    whole = content.rfind(b"\n") + 1
-    header, *lines = content[:whole].splitlines() or [b""]
+    header, *lines = content[: content.rfind(b"\n") + 1].splitlines() or [b""]
     try:
         settings = parse_json(header)["settings"]
         num_classes = len(settings["classes"]) if "classes" in settings else None
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{_shown(path)} is not a file of answers", hint="choose another folder") from error
-    answers = (_answer(path, number, line, num_classes) for number, line in enumerate(lines, 2))
-    return settings, {answer.key: answer for answer in answers}, whole
-
-
-def _answer(path: Path, number: int, line: bytes, num_classes: int | None) -> Answer:
-    try:
-        found = Answer.from_json(parse_json(line))
-        is_sound = all(_is_finite_row(row, num_classes) for row in found.logits.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        is_sound = False
-    if not is_sound:
-        hint = "delete this line and evaluate again: its video is then asked once more"
-        raise UsageError(f"{_shown(path)}, line {number}, is damaged", hint=hint)
-    return found
+        raise UsageError(
+            f"{printable(str(path))} is not a file of predictions", hint="choose another folder"
+        ) from error
+    predictions = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            found = Prediction.from_json(parse_json(line))
+            is_sound = all(_is_finite_row(row, num_classes) for row in found.logits.values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            is_sound = False
+        if not is_sound:
+            hint = "delete this line and evaluate again: its video is then tried once more"
+            raise UsageError(f"{printable(str(path))}, line {number}, is damaged", hint=hint)
+        predictions[found.key] = found
+    return settings, predictions
 
 
 def _is_finite_row(logits: Logits, length: int | None) -> bool:
     return logits.ndim == 1 and length in (None, len(logits)) and bool(np.isfinite(logits).all())
 
 
-def _opened(path: Path) -> int:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise
-        raise UsageError(
-            f"{_shown(path.parent)} cannot hold an evaluation: {error.strerror}", hint="choose another folder"
-        ) from error
+def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
+    """Remove a file of predictions that differs from ``settings`` in the model file alone: it has been replaced.
 
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise OutputLockedError(
-                f"another vadis is evaluating into {_shown(path.parent)}", hint="wait for it, or choose another folder"
-            ) from error
-        # else a file system without locks: they are politeness, not correctness
+    Raises:
+        UsageError: as ``parse_predictions``.
+        OSError: where the file cannot be removed.
+    """
+    if path.exists():
+        there, wanted = parse_predictions(path, path.read_bytes())[0], json.loads(json.dumps(settings))
+        if {**there, "model_sha256": None} == {**wanted, "model_sha256": None} and there != wanted:
+            path.unlink()
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, allow_nan=False) + "\n").encode("ascii")
 
 
-def _changed(key: str, before: object, now: object) -> str:
+def _change(key: str, before: object, now: object) -> str:
     if key == "classes":
         return f"{key} were others"
-    return f"{key} was {_plain(before)}, is {_plain(now)}"
+    was, is_ = (", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in (before, now))
+    return printable(f"{key} was {was}, is {is_}")
 
 
-def _plain(value: object) -> str:
-    return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+def evaluate(
+    examples: Sequence[Example],
+    model: Model,
+    file: PredictionFile,
+    *,
+    flip: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    jobs: int | None = None,
+) -> Iterator[Prediction]:
+    """Yield a prediction for every example, in order; those that ``file`` lacks are made and written into it.
+
+    A video that failed with one of ``RETRIED_ERRORS`` is tried again. ``jobs`` as for ``classify_many``.
+
+    Raises:
+        UsageError: for examples of classes that the model does not know.
+        VadisError: where the disk does not take a prediction.
+    """
+    check_classes(examples, model)
+    missing: dict[Key, Example] = {}
+    for example in examples:
+        known = file.predictions.get(file.key(example))
+        if known is None or not known.is_final:
+            missing.setdefault(file.key(example), example)
+    with closing(predict_all(tuple(missing.values()), model, flip=flip, progress=progress, jobs=jobs)) as made:
+        for example in examples:
+            key = file.key(example)
+            yield file.predictions[key] if missing.pop(key, None) is None else file.append(next(made))
 
 
-def _shown(path: Path) -> str:
-    return printable(str(path))
+def predict_all(
+    examples: Iterable[Example],
+    model: Model,
+    *,
+    flip: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    jobs: int | None = None,
+) -> Generator[Prediction, None, None]:
+    """Yield the prediction for every example, in order; ``jobs`` as for ``classify_many``.
+
+    Of a video that cannot be read it gives the reason.
+    """
+    averages = MODELS[model.card.architecture].score_fusion
+
+    def average(video: PendingVideo) -> dict[str, Logits]:
+        found = [outputs for _, outputs in predict(video, model, flip=flip, progress=progress)]
+        logits = {name: averaged([each[name] for each in found], averages) for name in found[0]}
+        if not all(np.isfinite(row).all() for row in logits.values()):
+            raise VideoError("not_finite", "the network gave a score that is not a number")
+        return logits
+
+    with Decoders() as decoders:
+        begin = partial(_begin, model, decoders)
+        for example, _, found in map_videos(examples, begin, average, model, jobs=jobs):
+            error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
+            logits = {} if isinstance(found, VideoError) else found
+            yield Prediction(example.path, example.label, logits, error, example.start_seconds)
+
+
+def _begin(model: Model, decoders: Decoders, example: Example) -> LocalVideo:
+    """The part of an example's video that the test looks at, begun."""
+    rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
+    start, count = tested_part(example, decoders, rate, count)
+    return LocalVideo(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
+
+
+def check_classes(examples: Iterable[Example], model: Model) -> None:
+    """Raise UsageError for examples of classes that the model does not know."""
+    unknown = sorted({example.label for example in examples} - set(model.card.labels))
+    if unknown:
+        named = ", ".join(map(printable, unknown[:5]))
+        raise UsageError(
+            f"the model {model.card.name} has no class for {len(unknown)} classes of the dataset: {named}",
+            hint=f"it has {len(model.card.labels)} classes, such as {', '.join(model.card.labels[:3])}; "
+            "fine-tune it to these",
+        )
+
+
+def part_warning(dataset: Dataset, part: str) -> str | None:
+    """What has to be said of figures of a split that is not "test"."""
+    if part == "test":
+        return None
+    chosen = "" if "test" in dataset.splits else f"{dataset.name} has no test split here: "
+    warning = {
+        "val": "training may have chosen its learning rate by these videos",
+        "train": "a model knows the videos that it learnt from, so this is no test",
+    }
+    return f"{chosen}tested on {part}; {warning.get(part, 'not the test split')}"
+
+
+def overlap_warning(model: Model, dataset: Dataset) -> str | None:
+    """A warning where ``model`` learnt from another split of ``dataset``: their training and test videos overlap."""
+    learnt = model.card.provenance.get("dataset")
+    if not isinstance(learnt, dict) or learnt.get("name") != dataset.name or learnt.get("split") == dataset.split:
+        return None
+    return (
+        f"{printable(model.card.name)} learnt from split {learnt.get('split')}, which trains with videos that split "
+        f"{dataset.split} tests with: these figures are too good"
+    )
+
+
+def evaluation_settings(model: Model, dataset: str, split: int, flip: bool, part: str = "test") -> dict[str, Any]:
+    """What decides the predictions of an evaluation, apart from the videos."""
+    architecture = MODELS[model.card.architecture]
+    return {
+        "schema": 2,  # 1 knew videos by their paths as they were typed
+        "model": model.card.name,
+        "model_sha256": model.sha256,
+        "published": published_name(model),
+        "architecture": model.card.architecture,
+        "streams": list(model.card.streams),
+        "networks": list(architecture.networks(model.card.streams)),
+        "averages": architecture.score_fusion,
+        "dataset": dataset,
+        "split": split,
+        "part": part,
+        "frames": architecture.test_frames,
+        "flip": flip,
+        "classes": list(model.card.labels),
+    }

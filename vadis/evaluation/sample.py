@@ -9,10 +9,9 @@ through the networks as the clips of ``vadis classify`` do, in chunks of the inf
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +20,13 @@ from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError, what_next
 from vadis.inference.predict import over_whole_video
-from vadis.inference.prefetch import pace
+from vadis.inference.prefetch import prefetch_config
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.results import printable
 from vadis.weights.cache import Notify, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
-from vadis.weights.download import Progress, obtain
-from vadis.weights.published import published_name
+from vadis.weights.download import Progress, ensure_downloaded
+from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
@@ -42,8 +41,7 @@ _SCALES = {
 Array = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A class in a list of the best."""
 
     label: str
@@ -51,8 +49,7 @@ class Line:
     logit: float
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What a model says of an input: its logits, averaged over time."""
 
     norm: float
@@ -60,8 +57,7 @@ class Outputs:
     logits: tuple[float, ...] = ()  # in the order of the labels; empty where only the best were published
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Ours beside the published, for one stream or "both"; ``largest_error`` (logits) is over the published classes."""
 
     ours: Outputs
@@ -71,30 +67,28 @@ class Comparison:
 
 
 def published_outputs(family: str, stream: str) -> Outputs:
-    """The published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
+    """Read the published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
     name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
-    text = resources.files("vadis.evaluation").joinpath("sample_outputs").joinpath(name).read_text(encoding="utf-8")
+    text = (resources.files("vadis.evaluation") / "sample_outputs" / name).read_text(encoding="utf-8")
     head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
-    top = []
-    for line in lines:
-        probability, logit, label = line.split(" ", 2)
-        top.append(Line(label, float(probability), float(logit)))
-    return Outputs(float(head.removeprefix("Norm of logits: ")), tuple(top))
+    fields = (line.split(" ", 2) for line in lines)
+    top = tuple(Line(label, float(probability), float(logit)) for probability, logit, label in fields)
+    return Outputs(float(head.removeprefix("Norm of logits: ")), top)
 
 
 def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress, notify: Notify) -> dict[str, Path]:
-    """The sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
+    """Return the sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
     otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
-        stream: obtain(
-            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, otherwise=otherwise
+        stream: ensure_downloaded(
+            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, fallback_hint=otherwise
         )[0]
         for stream in streams
     }
 
 
 def read_array(path: Path, stream: str, min_frames: int) -> Array:
-    """A preprocessed video (T, 224, 224, C) float32 in [-1, 1] from a ``.npy`` file of that or (1, T, 224, 224, C).
+    """Read a preprocessed video (T, 224, 224, C) float32 in [-1, 1] from a ``.npy`` file, with a batch axis or without.
 
     Raises:
         WeightsError: if the file is no array of numbers.
@@ -126,20 +120,22 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
 
 def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
-    least, size = MODELS[model.card.architecture].min_frames, pace(model.device).chunk_frames
+    least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
     logits = {}
     for stream, array in arrays.items():
         clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))
-        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=_clip)
+        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=_as_batch)
         rows = np.stack([found[stream] for _, found in steps])  # (steps, classes)
         logits[stream] = rows.mean(axis=0, dtype=np.float64)
     if len(logits) > 1:
         logits["both"] = np.sum(list(logits.values()), axis=0)
+    if not all(np.isfinite(values).all() for values in logits.values()):
+        raise WeightsError("the network gave a score that is not a number", hint="the model file may be damaged")
     return {stream: _outputs(values, model.card.labels) for stream, values in logits.items()}
 
 
 def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
-    """Run a model on preprocessed arrays and hold the outputs against those published, where there are any.
+    """Run a model on preprocessed arrays and compare the outputs with those published, where there are any.
 
     There are for the sample's own files, recognised by their content, and a published model with known outputs.
 
@@ -147,12 +143,11 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
         UsageError: as ``read_array``, or for a model that does not see a video as one clip.
         WeightsError: as ``read_array``.
     """
-    architecture = MODELS[model.card.architecture]
-    if architecture.test_window is not None:
-        message = f"the sample is for I3D, and {printable(model.card.name)} is {architecture.title}"
+    row = MODELS[model.card.architecture]
+    if row.test_window is not None:
+        message = f"the sample is for I3D, and {printable(model.card.name)} is {row.title}"
         raise UsageError(message, hint="name another `model`")
-    min_frames = architecture.min_frames
-    outputs = run(model, {stream: read_array(path, stream, min_frames) for stream, path in paths.items()})
+    outputs = run(model, {stream: read_array(path, stream, row.min_frames) for stream, path in paths.items()})
     is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
     name = published_name(model) or model.card.name
     family = WEIGHTS[name].sample_outputs if is_sample and name in WEIGHTS else None
@@ -163,54 +158,47 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
 
 
 def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> Comparison:
-    """Pass or fail: the norm and the logits of all published classes agree, and no other class belongs among them."""
+    """Compare outputs: the norm and all published classes' logits agree, and no other class belongs among these."""
     if published is None:
         return Comparison(ours, None, None, None)
     logits = dict(zip(labels, ours.logits, strict=True))
-    largest_error = max(abs(logits.get(line.label, -np.inf) - line.logit) for line in published.top)
-    tolerance = TOLERANCE * published.top[0].logit
-    names = {line.label for line in published.top}
-    intruders = [
-        line for line in ours.top if line.label not in names and line.logit > published.top[-1].logit + tolerance
-    ]
+    largest_error = float(max(abs(logits.get(line.label, -np.inf) - line.logit) for line in published.top))
+    tolerance, names = TOLERANCE * published.top[0].logit, {line.label for line in published.top}
+    best_other = max((line.logit for line in ours.top if line.label not in names), default=-np.inf)
     norm_agrees = abs(ours.norm - published.norm) <= TOLERANCE * published.norm
-    return Comparison(
-        ours, published, float(largest_error), largest_error <= tolerance and norm_agrees and not intruders
-    )
+    others_agree = best_other <= published.top[-1].logit + tolerance
+    return Comparison(ours, published, largest_error, largest_error <= tolerance and norm_agrees and others_agree)
 
 
 def to_json(model: Model, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
     """The outcome as plain JSON values, all logits included; "passed" is None where nothing was published."""
     verdicts = [comparison.passed for comparison in comparisons.values()]
+    streams = {}
+    for stream, (ours, published, largest_error, passed) in comparisons.items():
+        theirs = published and {"norm": published.norm, "top": [line._asdict() for line in published.top]}
+        streams[stream] = {
+            "norm": ours.norm,
+            "top": [line._asdict() for line in ours.top],
+            "logits": list(ours.logits),
+            "published": theirs,
+            "largest_error": largest_error,
+            "passed": passed,
+        }
     return {
         "model": model.card.name,
         "model_sha256": model.sha256,
         "passed": None if None in verdicts else all(verdicts),
         "tolerance": TOLERANCE,
-        "streams": {stream: _comparison_json(comparison) for stream, comparison in comparisons.items()},
+        "streams": streams,
     }
 
 
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    ours, published = comparison.ours, comparison.published
-    return {
-        "norm": ours.norm,
-        "top": [vars(line) for line in ours.top],
-        "logits": list(ours.logits),
-        "published": published and {"norm": published.norm, "top": [vars(line) for line in published.top]},
-        "largest_error": comparison.largest_error,
-        "passed": comparison.passed,
-    }
-
-
-def _clip(array: Array, stream: str) -> Tensor:
+def _as_batch(array: Array, stream: str) -> Tensor:
     """(T, 224, 224, C) → (1, C, T, 224, 224)."""
     return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
 
 
 def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:
-    if not np.isfinite(logits).all():
-        raise WeightsError("the network gave a score that is not a number", hint="the model file may be damaged")
     exponentials = np.exp(logits - logits.max())
     probabilities = exponentials / exponentials.sum()
     best = np.argsort(-logits, kind="stable")[:TOP]

@@ -5,8 +5,7 @@ the flow depends on the last bit: one sum in another order moves whole regions b
 then stops one iteration earlier. So every rounding here is OpenCV's.
 
 There is one implementation per kind of device: ``tvl1_cpu`` (numba, one pair of frames per thread) and
-``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time; on CUDA with the kernels of ``tvl1_triton``). A video
-is walked in chunks: the last grey frame of one chunk is the first of the next.
+``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time; on CUDA with the kernels of ``tvl1_triton``).
 """
 
 import threading
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.device import cpu_count
-from vadis.flow.pyramid import level_shapes, to_gray
+from vadis.flow.filters import level_shapes, to_gray
 from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def tvl1(
     threads: int | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> npt.NDArray[np.float32]:
-    """Optical flow between consecutive frames.
+    """Compute optical flow between consecutive frames.
 
     The first call ever compiles for some ten seconds; the machine code is kept on disk (``vadis.flow.numba_cache``).
 
@@ -71,7 +70,7 @@ def tvl1(
 
 
 def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[], None]) -> npt.NDArray[np.float32]:
-    """One pair per thread; numba's functions run without the GIL."""
+    """Compute one pair per thread; numba's functions run without the GIL."""
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
     flow = np.empty((num_pairs, 2, height, width), np.float32)
     shapes = np.array(level_shapes(height, width))

@@ -1,25 +1,24 @@
 """Filling a flow store: what it will take, then video after video.
 
-A video whose flow is there is passed over, so a run that was killed goes on where it was.
+A video whose flow is there is skipped, so a run that was killed goes on where it was.
 """
 
-import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vadis.device import cpu_count
-from vadis.errors import VadisError, VideoError, what_next
-from vadis.files import temporary_beside
-from vadis.flow.store import FlowStore, encoded, record
+from vadis.errors import VadisError, VideoError
+from vadis.files import os_errors_as, write_atomic
+from vadis.flow.store import FlowStore, Levels, quantize, write_mjpeg
 from vadis.flow.video_flow import Frames, with_flow
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
@@ -28,13 +27,11 @@ from vadis.video.reader import open_gray
 from vadis.video.windows import chunks
 
 CHUNK_FRAMES = {"cpu": 32, "cuda": 128}  # the more pairs, the better a card shares them out
-LOOKED_AT = 64  # videos whose headers are read for the estimate
-TRIED = 3  # of them, whose first flow is computed for it
-
+NUM_PROBED = 64  # videos whose headers are read for the estimate
+NUM_TRIALS = 3  # of them, whose first flow is computed for it
 READ_AHEAD = 2  # videos begun on the CPU: while one's flow is computed, another's frames are decoded and written
 
-Codes = NDArray[np.uint8]  # (T, 2 H, W)
-Flowing = Iterator[tuple[Frames, NDArray[np.float32] | None]]
+WithFlow = Iterator[tuple[Frames, NDArray[np.float32] | None]]
 
 
 @dataclass(frozen=True)
@@ -70,44 +67,35 @@ class FlowProgress:
 
 
 def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
-    """Those of ``videos`` that are not in the store yet; with those that cannot be read, for they have to be told."""
+    """Return those of ``videos`` that are not in the store yet, with those that cannot be read."""
 
     def is_there(video: str) -> bool:
         try:
             return store.has(video)
-        except VideoError:
+        except VideoError:  # to be reported when its flow is computed
             return False
 
     return [video for video in videos if not is_there(video)]
 
 
 def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> Estimate:
-    """What it will take to compute the flow of ``videos``; videos that cannot be read count nothing.
-
-    Raises:
-        VadisError: where the store cannot be written.
-    """
+    """Return what it will take to compute the flow of ``videos``; videos that cannot be read count nothing."""
     lengths: list[int] = []
-    trials: list[_Trial] = []
+    trials: list[tuple[float, ...]] = []
     with Decoders() as decoders:
-        for video in videos[:: -(-len(videos) // LOOKED_AT) or 1]:
+        for video in videos[:: -(-len(videos) // NUM_PROBED) or 1]:
             try:
                 with decoders.open(video, max_frames=0) as opened:
                     length = opened.expected_num_frames
                 lengths += [] if length is None else [length]
-                if len(trials) < TRIED:
+                if len(trials) < NUM_TRIALS:
                     trials.append(_trial(video, store, device, decoders, is_first=not trials))
             except VideoError:
                 continue
     num_frames = round(len(videos) * sum(lengths) / max(len(lengths), 1))
-    scale = num_frames / max(sum(trial.num_frames for trial in trials), 1)
-    return Estimate(
-        num_videos=len(videos),
-        num_frames=num_frames,
-        seconds=scale * sum(trial.seconds for trial in trials),
-        num_bytes=round(scale * sum(trial.num_bytes for trial in trials)),
-        free_bytes=shutil.disk_usage(store.root).free,
-    )
+    frames, seconds, num_bytes = map(sum, zip(*trials, strict=True)) if trials else (1, 0, 0)
+    scale, free_bytes = num_frames / frames, shutil.disk_usage(store.root).free
+    return Estimate(len(videos), num_frames, scale * seconds, round(scale * num_bytes), free_bytes)
 
 
 def compute_flow(
@@ -117,47 +105,37 @@ def compute_flow(
     device: torch.device,
     progress: Callable[[FlowProgress], None] = lambda progress: None,
 ) -> Iterator[tuple[str, VideoError | None]]:
-    """Compute what is missing, and give each video when its flow is there, with the error where it cannot be had.
+    """Compute what is missing, and yield each video when its flow is there, with the error where it cannot be had.
 
     Raises:
         VadisError: where the disk does not take it.
     """
+    # A GPU computes flow faster than one processor decodes and writes it, so there all processors do.
+    at_once = READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
     with Decoders() as decoders:
-        begin = partial(_Filling, store, decoders, device)
-        for video, filling in prefetch(begin, videos, lambda: _at_once(device)):
+        begin = partial(_VideoJob, store, decoders, device)
+        for video, job in prefetch(begin, videos, lambda: at_once):
             try:
-                for step in filling.walk():
+                for step in job.ahead.walk():
                     progress(step)
                 yield video, None
             except VideoError as error:
                 yield video, error
 
 
-def _at_once(device: torch.device) -> int:
-    """Videos in work. A GPU computes flow faster than one processor decodes and writes it, so all of them do."""
-    return READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
-
-
 def _chunk_frames(device: torch.device) -> int:
     return CHUNK_FRAMES.get(device.type, CHUNK_FRAMES["cpu"])
 
 
-class _Filling:
-    """One video's way into the store, in a thread of its own: decoded, its flow computed, and written."""
+class _VideoJob:
+    """One video on its way into the store, in a thread of its own: decoded, its flow computed, and written."""
 
     def __init__(self, store: FlowStore, decoders: Decoders, device: torch.device, video: str) -> None:
         self._store, self._device, self._video, self._opened = store, device, video, decoders.open(video)
-        self._ahead = Prefetcher(self._fill, sys.maxsize, self._opened.cancel)
+        self.ahead = Prefetcher(self._run, sys.maxsize, self._opened.cancel)
+        self.close = self.ahead.close
 
-    def walk(self) -> Iterator[FlowProgress]:
-        """What has been written so far, again and again; raises VideoError where the video cannot be read."""
-        return self._ahead.walk()
-
-    def close(self) -> None:
-        """End what is still going on."""
-        self._ahead.close()
-
-    def _fill(self, ahead: Prefetcher[FlowProgress]) -> Generator[FlowProgress, None, None]:
+    def _run(self, ahead: Prefetcher[FlowProgress]) -> Generator[FlowProgress, None, None]:
         if self._store.has(self._video):
             return
         with self._opened as video:
@@ -169,53 +147,44 @@ class _Filling:
                 yield FlowProgress(self._video, num_frames, video.facts)
 
 
-def _write(video: str, store: FlowStore, flowing: Flowing) -> Iterator[int]:
-    """Put the flow of a whole video into the store; gives the number of frames written so far."""
+def _write(video: str, store: FlowStore, flow_of_chunks: WithFlow) -> Iterator[int]:
+    """Put the flow of a whole video into the store; yield the number of frames written so far."""
     path, num_frames = store.path(video), 0
-    try:
-        with temporary_beside(path) as (temporary, file):
-            for num_frames in record(temporary, _codes(flowing)):
-                yield num_frames
-            with open_gray(temporary) as flow:
-                if flow.expected_num_frames != num_frames:
-                    message = f"{store.root} gave back other flow than was written: the disk is in doubt"
-                    raise VadisError(message, hint="choose a folder on another disk")
-            os.fsync(file.fileno())
-            temporary.replace(path)
-    except OSError as error:
-        raise VadisError(f"{path} cannot be written: {error.strerror}", what_next(error.errno)) from error
+    with os_errors_as(VadisError, f"{path} cannot be written"), write_atomic(path) as file:
+        temporary = Path(file.name)
+        for num_frames in write_mjpeg(temporary, _levels(flow_of_chunks)):
+            yield num_frames
+        with open_gray(temporary) as flow:
+            if flow.expected_num_frames != num_frames:
+                message = f"{store.root} gave back other flow than was written: the disk is in doubt"
+                raise VadisError(message, hint="choose a folder on another disk")
 
 
-def _codes(flowing: Flowing) -> Iterator[Codes]:
-    """The flow of a video in chunks (T, 2 H, W)."""
-    for _, flow in flowing:
+def _levels(flow_of_chunks: WithFlow) -> Iterator[Levels]:
+    """Yield the flow of a video in chunks (T, 2 H, W)."""
+    for _, flow in flow_of_chunks:
         if flow is None:
             raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-        yield encoded(flow)
+        yield quantize(flow)
 
 
-class _Trial(NamedTuple):
-    """What the beginning of one video took."""
+def _trial(
+    video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool
+) -> tuple[float, ...]:
+    """Write the first flow of a video, as often as there are processors for it, or a chunk on a GPU.
 
-    num_frames: int
-    seconds: float
-    num_bytes: int
-
-
-def _trial(video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool) -> _Trial:
-    """Compute and write the first flow of a video, as often as there are processors for it, or a chunk on a GPU."""
+    Return the frames, seconds and bytes that it took.
+    """
     chunk = _chunk_frames(device) if device.type == "cuda" else 2 * cpu_count()
 
-    def codes(limit: int) -> Iterator[Codes]:
+    def levels(limit: int) -> Iterator[Levels]:
         with decoders.open(video, max_frames=limit) as opened:
-            yield from _codes(with_flow(chunks((frame.pixels for frame in opened), chunk), device))
+            yield from _levels(with_flow(chunks((frame.pixels for frame in opened), chunk), device))
 
     if is_first:  # compiles, or loads what was compiled, which is not to be counted
-        list(codes(limit=2))
-    try:
-        with temporary_beside(store.root / "trial.mp4") as (temporary, _):  # which never gets that name
-            began = time.perf_counter()
-            *_, num_frames = record(temporary, codes(limit=chunk + 1))
-            return _Trial(num_frames, time.perf_counter() - began, temporary.stat().st_size)
-    except OSError as error:
-        raise VadisError(f"{store.root} cannot be written: {error.strerror}", what_next(error.errno)) from error
+        list(levels(limit=2))
+    trial = write_atomic(store.root / "trial.mp4", place=lambda: None)  # which never gets that name
+    with os_errors_as(VadisError, f"{store.root} cannot be written"), trial as file:
+        start, temporary = time.perf_counter(), Path(file.name)
+        *_, num_frames = write_mjpeg(temporary, levels(limit=chunk + 1))
+        return num_frames, time.perf_counter() - start, temporary.stat().st_size

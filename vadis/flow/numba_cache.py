@@ -1,4 +1,4 @@
-"""How the functions of this room are compiled: by numba, without the GIL, kept on disk between processes."""
+"""How functions are compiled: by numba, without the GIL, kept on disk between processes."""
 
 import functools
 import hashlib
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """Where machine code is kept: in ``$NUMBA_CACHE_DIR``, or in ``compiled`` in vadis's own cache (``$VADIS_CACHE``).
+    """Return where machine code is kept: in ``$NUMBA_CACHE_DIR``, or in ``compiled`` in vadis's own cache.
 
     Beside the source, numba's default, is read-only in many installations. numba looks only at the file of the
     function it compiles, not at the ones it calls; so there is a folder named after the text of all of them.
@@ -38,7 +38,7 @@ def cache_directory() -> Path:
 
 
 def compiled(function: Function) -> Function:
-    """``function`` compiled at its first call for the arguments it gets, and loaded from disk ever after.
+    """Return ``function`` compiled at its first call for the arguments it gets, and loaded from disk ever after.
 
     Where the cache cannot be written it is compiled anew in every process, and the log says so. Such a function is
     called from Python only.
@@ -64,5 +64,5 @@ def compiled(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """``function`` for use inside ``compiled`` functions only; part of their machine code."""
+    """Return ``function`` for use inside ``compiled`` functions only; part of their machine code."""
     return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]

@@ -1,22 +1,16 @@
 """The flow store: the optical flow of a data set's videos, computed once, read from any frame on.
 
     STORE/settings.json        what the flow is and how it is kept; a store made otherwise is refused
-    STORE/3f/3f0a….mp4         the flow of one video: see ``codes`` for the numbers, ``recording`` for the file
+    STORE/3f/3f0a….mp4         the flow of one video
 
 A video is known by its content (its size and both ends), so data may be moved or renamed, on another machine too.
 Frame i is the flow from grid frame i to i + 1, and the last repeats the one before it: as many frames as the video has
 on the 25 fps grid. A file appears under its name when it is whole and on the disk; several processes may fill a store.
 
-Flow as bytes and back: what a flow store keeps of a number.
-
 A component in pixels per frame, truncated to ±20, becomes one of 255 levels: 128 is exactly 0, 1 is −20, 255 is +20.
 So the mirror image of a level is a level, and what stands still stays still. The two components of a frame are one
-grey picture, dx above dy.
-
-Grey pictures → a video file that a flow store keeps: Motion JPEG in MP4, every frame a key frame.
-
-Chosen by measurement among sixteen (docs/flow-store.md): half the size of what is lossless, as fast to read as any, and
-in every build of FFmpeg. Reading is done by ``vadis.video.reader`` alone.
+grey picture, dx above dy, and these are Motion JPEG in MP4, every frame a key frame: chosen by measurement among
+sixteen codecs (docs/flow-store.md), half the size of what is lossless, as fast to read as any, and in every FFmpeg.
 """
 
 import hashlib
@@ -34,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, VideoError, what_next
-from vadis.files import FULL_DISK, temporary_beside
+from vadis.files import os_errors_as, write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
@@ -42,20 +36,53 @@ from vadis.video.metadata import SHORT_SIDE
 from vadis.video.reader import open_gray
 from vadis.video.timegrid import GRID_FPS
 
-CODEC = "mjpeg, quantiser 1, in mp4"
+if TYPE_CHECKING:
+    from vadis.video.reader import Video
+
+VideoPath = str | os.PathLike[str]
+Levels = NDArray[np.uint8]
+
+BOUND = 20.0  # px per frame; what networks are given is truncated there too (paper, section 2.5)
+ZERO = 128
+STEPS = 127  # on either side of zero, of BOUND / STEPS = 0.157 px each; rounding is off by half of that at most
+_PIXELS: NDArray[np.float32] = ((np.maximum(np.arange(256), 1) - ZERO) * (BOUND / STEPS)).astype(np.float32)
+"""By level; a lossy codec may make a 0 of a 1."""
+
+SETTINGS: dict[str, Any] = {
+    "format": 1,
+    "frames_per_second": GRID_FPS,
+    "short_side": SHORT_SIDE,
+    "bound": BOUND,
+    "steps": STEPS,
+    "layout": "dx above dy",
+    "codec": "mjpeg, quantiser 1, in mp4",
+    "flow": "TV-L1 as OpenCV 5 with its default parameters",
+}
+"""What must be the same for flow to mean the same; read by people and by ``FlowStore``."""
+
+SETTINGS_NAME = "settings.json"
 _ENCODER = {"qmin": "1", "qmax": "1", "b": "1G"}  # FFmpeg's best quality; the bit rate must not stand in its way
 _FORMAT = "yuvj420p"  # the encoder knows no grey; a neutral colour costs 40 bytes per frame
 _NEUTRAL = 128
+_ANEW = "delete it and run vadis flow again"  # about what is damaged in a store
+_END_BYTES = 1 << 16  # of a video, at either end, by which it is known
 
 
-def record(path: Path, chunks: Iterable[NDArray[np.uint8]]) -> Iterator[int]:
-    """Write pictures uint8 (T, H, W), chunk by chunk, as a video of 25 frames per second.
+def quantize(flow: NDArray[np.float32]) -> Levels:
+    """Float32 (T, 2, H, W) in pixels per frame → levels, uint8 (T, 2 H, W)."""
+    length, _, height, width = flow.shape
+    rounded = np.rint(np.clip(flow, -BOUND, BOUND) * np.float32(STEPS / BOUND)) + np.float32(ZERO)
+    levels: Levels = rounded.astype(np.uint8).reshape(length, 2 * height, width)  # (T, 2, H, W) → (T, 2 H, W)
+    return levels
 
-    Gives the number of pictures so far after every chunk. The file is whole when there are no more.
 
-    Raises:
-        VadisError: where the disk does not take them.
-    """
+def dequantize(levels: Levels) -> NDArray[np.float32]:
+    """Levels of any shape → float32 in pixels per frame."""
+    return _PIXELS[levels]
+
+
+def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
+    """Write pictures uint8 (T, H, W) as a video of 25 frames per second; yield their number after every chunk."""
     num_frames = 0
     try:
         with av.open(f"file:{path.absolute()}", "w", format="mp4") as container:
@@ -75,8 +102,8 @@ def record(path: Path, chunks: Iterable[NDArray[np.uint8]]) -> Iterator[int]:
         raise VadisError(message, hint=what_next(error.errno)) from error
 
 
-def _frame(picture: NDArray[np.uint8], index: int) -> av.VideoFrame:
-    """A grey picture (H, W) as a frame without colour."""
+def _frame(picture: Levels, index: int) -> av.VideoFrame:
+    """Return a grey picture (H, W) as a frame without colour."""
     frame = av.VideoFrame(picture.shape[1], picture.shape[0], _FORMAT)
     for number, plane in enumerate(frame.planes):
         rows = np.full((plane.height, plane.line_size), _NEUTRAL, np.uint8)
@@ -87,56 +114,8 @@ def _frame(picture: NDArray[np.uint8], index: int) -> av.VideoFrame:
     return frame
 
 
-BOUND = 20.0  # px per frame; what networks are given is truncated there too (paper, section 2.5)
-ZERO = 128
-STEPS = 127  # on either side of zero, of BOUND / STEPS = 0.157 px each; rounding is off by half of that at most
-
-
-def encoded(flow: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """float32 (T, 2, H, W) in pixels per frame → uint8 (T, 2 H, W)."""
-    length, _, height, width = flow.shape
-    levels = np.rint(np.clip(flow, -BOUND, BOUND) * np.float32(STEPS / BOUND)) + np.float32(ZERO)
-    codes: NDArray[np.uint8] = levels.astype(np.uint8)
-    return codes.reshape(length, 2 * height, width)  # (T, 2, H, W) → (T, 2 H, W)
-
-
-def decoded(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Levels, uint8 of any shape → float32 in pixels per frame."""
-    return _PIXELS[codes]
-
-
-_PIXELS: NDArray[np.float32] = ((np.maximum(np.arange(256), 1) - ZERO) * (BOUND / STEPS)).astype(np.float32)
-"""By level; a lossy codec may make a 0 of a 1."""
-
-
-if TYPE_CHECKING:
-    from vadis.video.reader import Video
-
-VideoPath = str | os.PathLike[str]
-
-SETTINGS: dict[str, Any] = {
-    "format": 1,
-    "frames_per_second": GRID_FPS,
-    "short_side": SHORT_SIDE,
-    "bound": BOUND,
-    "steps": STEPS,
-    "layout": "dx above dy",
-    "codec": CODEC,
-    "flow": "TV-L1 as OpenCV 5 with its default parameters",
-}
-"""What must be the same for flow to mean the same; read by people and by ``FlowStore``."""
-
-SETTINGS_NAME = "settings.json"
-_ANEW = "delete it and run vadis flow again"  # about what is damaged in a store
-_END_BYTES = 1 << 16  # of a video, at either end, by which it is known
-
-
 class FlowStore:
-    """The store in the folder ``root``.
-
-    Args:
-        root: the folder.
-        create: make it where it does not exist, or is empty.
+    """The store in the folder ``root``, made with ``create`` where that does not exist, or is empty.
 
     Raises:
         UsageError: there is no store and ``create`` is False, the folder holds something else, or the store was made
@@ -145,59 +124,51 @@ class FlowStore:
 
     def __init__(self, root: VideoPath, *, create: bool = False) -> None:
         self.root = Path(root)
-        found = _read_settings(self.root / SETTINGS_NAME)
-        if found is None:
-            self._begin(create)
-        elif found != SETTINGS:
-            names = {**SETTINGS, **found}
-            changed = [
-                f"{k}: {found.get(k)!r}, now {SETTINGS.get(k)!r}" for k in names if found.get(k) != SETTINGS.get(k)
-            ]
-            raise UsageError(
-                f"the flow store {printable(str(self.root))} was made with other settings ({'; '.join(changed)})",
-                hint="compute the flow again into a new folder",
-            )
+        settings = _read_settings(self.root / SETTINGS_NAME)
+        if settings is None:
+            self._create(create)
+        elif settings != SETTINGS:
+            names = [name for name in {**SETTINGS, **settings} if settings.get(name) != SETTINGS.get(name)]
+            changed = "; ".join(f"{name}: {settings.get(name)!r}, now {SETTINGS.get(name)!r}" for name in names)
+            message = f"the flow store {printable(str(self.root))} was made with other settings ({changed})"
+            raise UsageError(message, hint="compute the flow again into a new folder")
 
     def path(self, video: VideoPath) -> Path:
-        """Where the flow of a video lies, or will lie; raises VideoError where the video cannot be read."""
+        """Return the path of a video's flow, present or not; raise VideoError where the video cannot be read."""
         digest = _fingerprint(os.fspath(video))
         return self.root / digest[:2] / f"{digest}.mp4"
 
     def has(self, video: VideoPath) -> bool:
-        """Whether the flow of this video is there; raises VideoError where the video cannot be read."""
+        """Return whether the flow of this video is there; raise VideoError where the video cannot be read."""
         return self.path(video).is_file()
 
     def num_frames(self, video: VideoPath) -> int:
-        """How many frames of flow there are, one for each grid frame; raises VideoError as ``read``."""
-        with self._opened(video, 0) as flow:
-            return _length(flow)
+        """Return how many frames of flow there are, one for each grid frame; raise VideoError as ``read``."""
+        with self._open(video, 0) as flow:
+            if flow.expected_num_frames is None:
+                raise VideoError("truncated_or_incomplete", "its flow states no length", _ANEW)
+            return flow.expected_num_frames
 
     def read(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> NDArray[np.float32]:
-        """The flow of some frames of a video, float32 (T, 2, H, W) in pixels per frame; else as ``read_codes``."""
-        return decoded(self.read_codes(video, start_frame, num_frames))
+        """Return the flow of some frames, float32 (T, 2, H, W) in pixels per frame; otherwise as ``read_levels``."""
+        return dequantize(self.read_levels(video, start_frame, num_frames))
 
-    def read_codes(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> NDArray[np.uint8]:
-        """The flow of some frames of a video as it is stored, for ``codes.decoded``; only these are decoded.
+    def read_levels(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
+        """Return the flow of some frames as it is stored, uint8 (T, 2, H, W), axis 1 = (dx, dy); no others are decoded.
 
-        Args:
-            video: the file that the flow was computed from.
-            start_frame: the first.
-            num_frames: how many, or None for all to the end; fewer come back where the video ends before.
-
-        Returns:
-            uint8 (T, 2, H, W), axis 1 = (dx, dy); the short side 256.
+        ``num_frames`` None: all to the end; fewer come back where the video ends before.
 
         Raises:
             VideoError: ``not_found`` where there is none, and whatever can be wrong with a file.
         """
-        with self._opened(video, start_frame) as flow:
+        with self._open(video, start_frame) as flow:
             pictures = [frame.pixels for frame in islice(flow, num_frames)]
             width, height = flow.size
-        codes = np.stack(pictures) if pictures else np.empty((0, height, width), np.uint8)  # (T, 2 H, W)
-        return codes.reshape(len(codes), 2, height // 2, width)  # (T, 2, H, W)
+        levels = np.stack(pictures) if pictures else np.empty((0, height, width), np.uint8)  # (T, 2 H, W)
+        return levels.reshape(len(levels), 2, height // 2, width)  # (T, 2, H, W)
 
     @contextmanager
-    def _opened(self, video: VideoPath, start_frame: int) -> Iterator["Video"]:
+    def _open(self, video: VideoPath, start_frame: int) -> Iterator["Video"]:
         path = self.path(video)
         try:
             with open_gray(path, start_frame=start_frame) as flow:
@@ -208,48 +179,34 @@ class FlowStore:
             hint = error.own_hint or _ANEW
             raise VideoError(error.code, f"its flow ({path.name}): {error.message}", hint) from error
 
-    def _begin(self, create: bool) -> None:
-        """Make the folder a store."""
-        name = printable(str(self.root))
+    def _create(self, create: bool) -> None:
+        name, settings = printable(str(self.root)), self.root / SETTINGS_NAME
         if not create:
             raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
-        try:
+        with os_errors_as(UsageError, f"{name} cannot become a flow store"):
             self.root.mkdir(parents=True, exist_ok=True)
-            strange = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
-            if strange and not (self.root / SETTINGS_NAME).exists():  # else another process was faster
+            others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
+            if others and not settings.exists():  # else another process was faster
                 raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
-            with temporary_beside(self.root / SETTINGS_NAME) as (temporary, file):
-                file.write(json.dumps(SETTINGS, indent=2).encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(self.root / SETTINGS_NAME)
-        except OSError as error:
-            kind = VadisError if error.errno in FULL_DISK else UsageError
-            raise kind(f"{name} cannot become a flow store: {error.strerror}", what_next(error.errno)) from error
+            write_file(settings, json.dumps(SETTINGS, indent=2) + "\n")
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
-    """The settings of a store, None where there is none."""
+    """Return the settings of a store, None where there is none."""
+    name = printable(str(path))
     try:
         settings = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        message = f"{printable(str(path))} cannot be read: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
+        raise UsageError(f"{name} cannot be read: {error.strerror}", hint=what_next(error.errno)) from error
     except ValueError as error:
-        raise UsageError(f"{printable(str(path))} is damaged", hint="compute the flow into a new folder") from error
+        raise UsageError(f"{name} is damaged", hint="compute the flow into a new folder") from error
     return settings if isinstance(settings, dict) else {}
 
 
-def _length(flow: "Video") -> int:
-    if flow.expected_num_frames is None:
-        raise VideoError("truncated_or_incomplete", "its flow states no length", _ANEW)
-    return flow.expected_num_frames
-
-
 def _fingerprint(path: str) -> str:
-    """By what a video is known: 32 hexadecimal digits."""
+    """Return 32 hexadecimal digits by which the content of a video is known."""
     size = regular_file(path, listed=False).st_size
     digest = hashlib.sha256(size.to_bytes(8, "big"))
     try:

@@ -1,4 +1,4 @@
-"""TV-L1 optical flow on the processor: one pair of frames on one core, 16 pixels at a time.
+"""``tvl1_torch``'s equations on the processor, by numba: one pair of frames on one core, 16 pixels at a time.
 
 The state of a scale lies in one flat array, row by row, each row with its nine fields one after the other: what an
 iteration touches is then one stream through memory. A field's row is padded with zeros to a multiple of 16 with at
@@ -14,31 +14,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vadis.flow.median import median_5x5, median_scratch
+from vadis.flow.filters import (
+    BORDER,
+    CHANNELS,
+    SCALE_STEP,
+    SCALES,
+    Image,
+    median_5x5,
+    median_scratch,
+    resize,
+    row_work,
+    sample_row,
+    with_gradients,
+)
 from vadis.flow.numba_cache import compiled, inlined
-from vadis.flow.pyramid import SCALE_STEP, SCALES, Image, resize
 from vadis.flow.simd import (
     LANES,
+    absolute,
     any_differs,
-    choose_above,
-    choose_first,
-    fused,
-    high,
-    inverse_root,
-    length_by_double,
+    blend,
+    broadcast,
+    copysign,
+    fma,
+    hypot_float64,
     load,
     load_every_fourth,
-    lost,
-    low,
-    magnitude,
-    spread,
+    maximum,
+    minimum,
+    reduce_add,
+    rsqrt_estimate,
+    select_gt,
+    square_residual,
     store,
-    total,
-    with_sign_of,
 )
-from vadis.flow.warp import BORDER, CHANNELS, row_work, sample_row, with_gradients
 
-# OpenCV's defaults, with which the flow was made that the published weights were trained on.
+# OpenCV's defaults and names; with them the flow was made that the published weights were trained on.
 TAU = 0.25  # step of the dual variables
 LAMBDA = 0.15  # weight of the data term
 THETA = 0.3  # tightness between u and v
@@ -46,34 +56,32 @@ EPSILON = 0.01  # px; the iterations stop when u changes by less than this (root
 WARPS = 5
 OUTER_ITERATIONS = 10
 INNER_ITERATIONS = 30
+L_T, TAUT, THETA32 = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.float32(THETA)
 
 LEAST_GRADIENT = np.float32(np.finfo(np.float32).eps)  # a squared gradient not above this counts as none
 LEAST_SQUARE = np.float32(1e-36)  # of a length whose root can be estimated; a shorter one counts for nothing
-LIMIT = np.float32(LAMBDA * THETA)
-STEP = np.float32(TAU / THETA)
-PULL = np.float32(THETA)
 
 U1, U2, P11, P12, P21, P22, IX, IY, RHO = range(9)
 FIELDS = 9
 
 
 @inlined
-def enough(height: int, width: int) -> np.float32:
-    """The sum of squared changes of u at which the iterations stop."""
-    limit: np.float32 = np.float32(EPSILON * EPSILON * (height * width))
-    return limit
+def stop_threshold(height: int, width: int) -> np.float32:
+    """Return the sum of squared changes of u at which the iterations stop."""
+    threshold: np.float32 = np.float32(EPSILON * EPSILON * (height * width))
+    return threshold
 
 
 @inlined
-def _in_doubt(change: np.float32, target: np.float32, pixels: int) -> bool:
-    """Whether OpenCV's float32 sum of so many squares can lie on the other side of ``target`` than ``change``."""
-    doubt: bool = np.abs(change - target) <= pixels * np.float32(2.0**-24) * target  # each addition rounds
-    return doubt
+def _is_near(change: np.float32, threshold: np.float32, pixels: int) -> bool:
+    """Whether OpenCV's float32 sum of so many squares can lie on the other side of ``threshold`` than ``change``."""
+    near: bool = np.abs(change - threshold) <= pixels * np.float32(2.0**-24) * threshold  # each addition rounds
+    return near
 
 
 @inlined
-def _in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> np.float32:
-    """The sum of the squared changes of u, pixel by pixel; slow, because each addition waits for the one before."""
+def _sum_in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> np.float32:
+    """Sum the squared changes of u pixel by pixel; slow, because each addition waits for the one before."""
     change: np.float32 = np.float32(0)
     for y in range(height):
         for x in range(y * padded, y * padded + width):
@@ -93,19 +101,19 @@ def _whole_vectors(size: int) -> int:
 
 @inlined
 def _row(padded: int, y: int) -> int:
-    """Where row ``y`` (-1 … H) begins in the state."""
+    """Return where row ``y`` (-1 … H) begins in the state."""
     return LANES + (y + 1) * FIELDS * padded
 
 
 @inlined
 def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> np.float32:
-    """One inner iteration over the whole image; returns the sum of the squared changes of u, kept in ``squares``.
+    """Run one inner iteration over the image; return the sum of the squared changes of u, kept in ``squares``.
 
     ``edge`` is where the 16 pixels with the last column begin, ``inside`` is 1 for those of them left of that column.
     Row by row down the image: u of a row needs the old p of that row and of the one above; then p of the row above
     needs the new u of both, which are still in the cache.
     """
-    change = spread(np.float32(0))
+    change = broadcast(np.float32(0))
     change = _update_u(state, 0, padded, edge, squares, change)
     for y in range(1, height):
         change = _update_u(state, y, padded, edge, squares, change)
@@ -114,14 +122,14 @@ def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, s
     last, below = _row(padded, height - 1), _row(padded, height)
     state[below : below + 2 * padded] = state[last : last + 2 * padded]
     _update_p(state, height - 1, padded, edge, inside)
-    squared_changes: np.float32 = total(change)
+    squared_changes: np.float32 = reduce_add(change)
     return squared_changes
 
 
 @inlined
 def _update_u(state: Image, y: int, padded: int, edge: int, squares: Image, change: Any) -> Any:
-    """u of one row: towards the data term's optimum within its bounds, then along the divergence of p."""
-    limit, pull, zero, least = spread(LIMIT), spread(PULL), spread(np.float32(0)), spread(LEAST_GRADIENT)
+    """Move u of one row towards the data term's optimum within its bounds, then along the divergence of p."""
+    l_t, theta, zero, least = broadcast(L_T), broadcast(THETA32), broadcast(np.float32(0)), broadcast(LEAST_GRADIENT)
     here, above = _row(padded, y), _row(padded, y - 1)
     for x in range(0, edge + LANES, LANES):
         at, up = here + x, above + x
@@ -129,17 +137,17 @@ def _update_u(state: Image, y: int, padded: int, edge: int, squares: Image, chan
         ix, iy = load(state, at + IX * padded), load(state, at + IY * padded)
         rho = load(state, at + RHO * padded) + (ix * u1 + iy * u2)
         gradient = ix * ix + iy * iy
-        bound = limit * gradient
-        shift = choose_above(gradient, least, rho / gradient, zero)
-        shift = choose_above(magnitude(rho), bound, with_sign_of(rho, limit), shift)
+        bound = l_t * gradient
+        shift = select_gt(gradient, least, rho / gradient, zero)
+        shift = select_gt(absolute(rho), bound, copysign(l_t, rho), shift)
         left1, left2 = load(state, at + P11 * padded - 1), load(state, at + P21 * padded - 1)
         down1, down2 = load(state, at + P12 * padded), load(state, at + P22 * padded)
         if x == 0:  # OpenCV sums the first column in another order, and the flow is that sensitive
-            left1, left2 = choose_first(zero - down1, left1), choose_first(zero - down2, left2)
-            down1, down2 = choose_first(zero, down1), choose_first(zero, down2)
+            left1, left2 = blend(zero - down1, left1), blend(zero - down2, left2)
+            down1, down2 = blend(zero, down1), blend(zero, down2)
         div1 = (load(state, at + P11 * padded) - left1) + (down1 - load(state, up + P12 * padded))
         div2 = (load(state, at + P21 * padded) - left2) + (down2 - load(state, up + P22 * padded))
-        new1, new2 = (u1 - shift * ix) + pull * div1, (u2 - shift * iy) + pull * div2
+        new1, new2 = (u1 - shift * ix) + theta * div1, (u2 - shift * iy) + theta * div2
         store(state, at + U1 * padded, new1)
         store(state, at + U2 * padded, new2)
         square = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
@@ -150,8 +158,8 @@ def _update_u(state: Image, y: int, padded: int, edge: int, squares: Image, chan
 
 @inlined
 def _update_p(state: Image, y: int, padded: int, edge: int, inside: Image) -> None:
-    """p of one row: a step along the gradient of u, shrunk where that is steep."""
-    step, one = spread(STEP), spread(np.float32(1))
+    """Move p of one row a step along the gradient of u, shrunk where that is steep."""
+    taut, one = broadcast(TAUT), broadcast(np.float32(1))
     here, below = _row(padded, y), _row(padded, y + 1)
     for x in range(0, edge + LANES, LANES):
         at, down = here + x, below + x
@@ -161,41 +169,43 @@ def _update_p(state: Image, y: int, padded: int, edge: int, inside: Image) -> No
         if x == edge:  # no pixel lies to the right of the last column
             u1x, u2x = u1x * load(inside, 0), u2x * load(inside, 0)
         length1, length2 = _lengths(u1x, u1y, u2x, u2y)
-        norm1, norm2 = one + step * length1, one + step * length2
-        store(state, at + P11 * padded, (load(state, at + P11 * padded) + step * u1x) / norm1)
-        store(state, at + P12 * padded, (load(state, at + P12 * padded) + step * u1y) / norm1)
-        store(state, at + P21 * padded, (load(state, at + P21 * padded) + step * u2x) / norm2)
-        store(state, at + P22 * padded, (load(state, at + P22 * padded) + step * u2y) / norm2)
+        norm1, norm2 = one + taut * length1, one + taut * length2
+        store(state, at + P11 * padded, (load(state, at + P11 * padded) + taut * u1x) / norm1)
+        store(state, at + P12 * padded, (load(state, at + P12 * padded) + taut * u1y) / norm1)
+        store(state, at + P21 * padded, (load(state, at + P21 * padded) + taut * u2x) / norm2)
+        store(state, at + P22 * padded, (load(state, at + P22 * padded) + taut * u2y) / norm2)
 
 
 @inlined
 def _lengths(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
-    """√(x1² + y1²) and √(x2² + y2²) as OpenCV has them, which takes C's ``hypotf``."""
+    """Return √(x1² + y1²) and √(x2² + y2²) as OpenCV has them, which takes C's ``hypotf``."""
     least1, most1 = _length_between(x1, y1)
     least2, most2 = _length_between(x2, y2)
     if any_differs(least1, most1) or any_differs(least2, most2):  # once in some ten thousand times
-        return length_by_double(x1, y1), length_by_double(x2, y2)
+        return hypot_float64(x1, y1), hypot_float64(x2, y2)
     return least1, least2
 
 
 @inlined
 def _length_between(x: Any, y: Any) -> Any:
-    """√(x² + y²) from below and from above, rounded to the nearest: the same but for near ties.
+    """Return √(x² + y²) from below and from above, rounded to the nearest: the same but for near ties.
 
     A good root of the rounded sum, then what the squares have more than the root's square, almost without rounding.
     """
     half, doubt = np.float32(0.5), np.float32(2.0**-20)  # 16 times the error of all that is rounded below
     xx, yy = x * x, y * y
     square = xx + yy
-    rest = (low(xx, yy) - (square - high(xx, yy))) + (lost(x, xx) + lost(y, yy))  # what rounding took from the square
-    estimate = inverse_root(high(square, spread(LEAST_SQUARE)))
+    rest = (minimum(xx, yy) - (square - maximum(xx, yy))) + (
+        square_residual(x, xx) + square_residual(y, yy)
+    )  # what rounding took from the square
+    estimate = rsqrt_estimate(maximum(square, broadcast(LEAST_SQUARE)))
     root = square * estimate
-    more = rest - lost(root, square)
-    return fused(more, spread(half - doubt) * estimate, root), fused(more, spread(half + doubt) * estimate, root)
+    more = rest - square_residual(root, square)
+    return fma(more, broadcast(half - doubt) * estimate, root), fma(more, broadcast(half + doubt) * estimate, root)
 
 
 @inlined
-def _linearise(state: Image, image: Image, height: int, width: int, taps: Image, work: Image, samples: Image) -> None:
+def _linearize(state: Image, image: Image, height: int, width: int, taps: Image, work: Image, samples: Image) -> None:
     """Sample the second image and its gradients at x + u, and fill the fields that the iterations need of them."""
     padded = _padded(width)
     for y in range(height):
@@ -213,7 +223,7 @@ def _linearise(state: Image, image: Image, height: int, width: int, taps: Image,
 
 @inlined
 def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> int:
-    """Run all warps of one scale on ``state``, whose u is the first guess; returns the inner iterations done."""
+    """Run all warps of one scale on ``state``, whose u is the first guess; return the inner iterations done."""
     height, width = first.shape
     padded = _padded(width)
     taps_size, scratch_size = _taps_size(height, width), median_scratch(height, padded)
@@ -229,22 +239,22 @@ def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> in
     edge = (width - 1) // LANES * LANES  # the block of the last column
     inside = np.zeros(LANES, np.float32)
     inside[: width - 1 - edge] = 1
-    target = enough(height, width)
+    threshold = stop_threshold(height, width)
     done = 0
     for _ in range(WARPS):
-        _linearise(state, image, height, width, taps, work, samples)
+        _linearize(state, image, height, width, taps, work, samples)
         change = np.float32(np.inf)
         for _ in range(OUTER_ITERATIONS):
             for field in (U1, U2):
                 median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, scratch)
             for _ in range(INNER_ITERATIONS):
                 change = _iterate(state, height, padded, edge, inside, squares)
-                if _in_doubt(change, target, height * width):
-                    change = _in_opencvs_order(squares, height, padded, width)
+                if _is_near(change, threshold, height * width):
+                    change = _sum_in_opencvs_order(squares, height, padded, width)
                 done += 1
-                if not change > target:
+                if not change > threshold:
                     break
-            if not change > target:
+            if not change > threshold:
                 break
     return done
 
@@ -274,7 +284,7 @@ def _taps_size(height: int, width: int) -> int:
 
 @compiled  # not ``inlined``: that would be compiled anew in every process, for half a second
 def memory_size(height: int, width: int) -> int:
-    """How many float32 numbers ``flow_of_pair`` works in."""
+    """Return how many float32 numbers ``flow_of_pair`` works in."""
     padded = _padded(width)
     pyramids = 2 * SCALES * height * width  # at most
     flow_image_and_squares = (2 + 1 + 1) * height * padded
@@ -283,7 +293,7 @@ def memory_size(height: int, width: int) -> int:
 
 
 def aligned_memory(height: int, width: int) -> Image:
-    """Memory for ``flow_of_pair``: whole vectors of it are whole lines of the cache, which takes 6 % less time."""
+    """Return memory for ``flow_of_pair``: its vectors are whole lines of the cache, which takes 6 % less time."""
     memory = np.empty(memory_size(height, width) + LANES, np.float32)
     start = -(memory.ctypes.data // memory.itemsize) % LANES
     return memory[start:]
@@ -297,10 +307,10 @@ def flow_of_pair(
     memory: Image,
     flow: Image,
 ) -> int:
-    """TV-L1 flow from ``first`` to ``second`` (H, W) into ``flow`` (2, H, W).
+    """Compute the TV-L1 flow from ``first`` to ``second`` (H, W) into ``flow`` (2, H, W).
 
     ``shapes`` (S, 2) are the (H, W) of all scales, the finest first. ``memory`` is ``aligned_memory(H, W)``; who keeps
-    it from pair to pair saves the system from clearing its pages. Returns how many pixels went through an inner
+    it from pair to pair saves the system from clearing its pages. Return how many pixels went through an inner
     iteration, each time counted.
     """
     free = 0

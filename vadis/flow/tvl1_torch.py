@@ -1,14 +1,12 @@
 """TV-L1 optical flow on any device of PyTorch with float64: many pairs of frames at once.
 
 The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. Pairs converge after
-different numbers of iterations: a finished pair is held by a mask on the device. The host does not wait for the device
-to learn whether any pair still moves: it asks now and then, goes on, and looks at the answer when it asks again.
+different numbers of iterations: a finished pair is held by a mask on the device.
 
-On CUDA a scale is one kernel of ``tvl1_triton``, which moves a tenth of the bytes; the same steps here are for any
+On CUDA a scale is one kernel of ``tvl1_triton``, which moves a tenth of the bytes; the plain steps here are for any
 other device, for a PyTorch without Triton (Windows), and what that kernel is compared with.
 """
 
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
@@ -18,18 +16,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vadis.flow.median import MARGIN, MEDIAN, MEDIAN_PLACE, SIZE, SORT_FIVE
-from vadis.flow.pyramid import SCALE_STEP, level_shapes
-from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP, WARPS, enough
-from vadis.flow.warp import BORDER, SHARPNESS, TAPS
+from vadis.flow.filters import (
+    BORDER,
+    MARGIN,
+    MEDIAN,
+    MEDIAN_PLACE,
+    SCALE_STEP,
+    SHARPNESS,
+    SIZE,
+    SORT_FIVE,
+    TAPS,
+    level_shapes,
+)
+from vadis.flow.tvl1_cpu import (
+    INNER_ITERATIONS,
+    L_T,
+    LEAST_GRADIENT,
+    OUTER_ITERATIONS,
+    TAUT,
+    THETA32,
+    WARPS,
+    stop_threshold,
+)
 
 PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
 PIXELS_OF_KERNELS = 24_000_000  # likewise with Triton's kernels, 93 bytes each, 2.2 GB: fewer launches for each pair
-LOOK_EVERY = 4  # inner iterations between two looks of the host
+CHECK_EVERY = 4  # inner iterations between two checks whether any pair still moves, for which the host waits
 
 
 def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
-    """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1`` says it."""
+    """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1``."""
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
     where = torch.device(device)
     pixels = PIXELS_OF_KERNELS if has_kernels(where) else PIXELS_AT_ONCE
@@ -37,48 +53,16 @@ def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.N
     flow = torch.empty(num_pairs, 2, height, width, pin_memory=where.type == "cuda")
     with torch.inference_mode():
         for start in range(0, num_pairs, batch):
-            frames = _on_device(gray[start : start + batch + 1], where).float()  # B + 1, H, W
-            flow[start : start + batch].copy_(_flow_of_pairs(frames))
+            frames = torch.from_numpy(gray[start : start + batch + 1])  # B + 1, H, W
+            on_device = (frames.pin_memory() if where.type == "cuda" else frames).to(where, non_blocking=True)
+            flow[start : start + batch].copy_(_flow_of_pairs(on_device.float()))
     result: npt.NDArray[np.float32] = flow.numpy()
     return result
 
 
-def _on_device(gray: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    frames = torch.from_numpy(gray)
-    return frames.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frames.to(device)
-
-
-class _Looks:
-    """Which pairs still move, as the host learns it. On CUDA that is what was so at the look before.
-
-    So the device always has the iterations between two looks to do while the host looks; those that are done too many
-    change nothing, because every pair is held by its mask. Without any wait the host would order all 300 iterations
-    before the first answer is there.
-    """
-
-    def __init__(self) -> None:
-        self._earlier: tuple[torch.cuda.Event, Tensor] | None = None
-
-    def which_move(self, moving: Tensor) -> Tensor | None:
-        """``moving`` (B,), or on CUDA what this was told the last time; None at the first time."""
-        if not moving.is_cuda:
-            return moving
-        earlier, self._earlier = self._earlier, self._asked(moving)
-        if earlier is None:
-            return None
-        earlier[0].synchronize()
-        return earlier[1]
-
-    def _asked(self, moving: Tensor) -> tuple[torch.cuda.Event, Tensor]:
-        answer = torch.empty(moving.shape, dtype=torch.bool, pin_memory=True).copy_(moving, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record(torch.cuda.current_stream(moving.device))
-        return arrived, answer
-
-
 @cache  # asked at every scale of every batch
 def has_kernels(device: torch.device) -> bool:
-    """Whether ``tvl1_triton`` runs there: an NVIDIA device of compute capability 8.0 on, and Triton installed."""
+    """Return whether ``tvl1_triton`` runs there: NVIDIA, of compute capability 8.0 on, and Triton installed."""
     if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -100,76 +84,74 @@ def _flow_of_pairs(frames: Tensor) -> Tensor:
 
 
 def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """All warps of one scale: u (B, 2, H, W), images (B, H, W)."""
+    """Run all warps of one scale: u (B, 2, H, W), images (B, H, W)."""
     height, width = first.shape[1:]
-    channels, limit = _with_gradients(second), float(enough(height, width))
+    channels, threshold = _with_gradients(second), float(stop_threshold(height, width))
     if has_kernels(u.device):
         from vadis.flow.tvl1_triton import solve_scale
 
-        return solve_scale(u, first, channels, limit)
+        return solve_scale(u, first, channels, threshold)
     p = u.new_zeros(len(u), 2, 2, height, width)  # B, component of u, direction of its gradient, H, W
     for _ in range(WARPS):
-        gradient, rho = _warped(channels, first, u)
-        u, p = _iterate(u, p, gradient, rho, limit, _Looks().which_move)
+        gradient, rho = _warp(channels, first, u)
+        u, p = _iterate(u, p, gradient, rho, threshold)
     return u
 
 
-def _warped(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def _warp(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Channels (B, 3, H + 8, W + 8) at x + u, linearised → gradient (B, 2, H, W), rho (B, H, W)."""
     values = _sample(channels, u)
     gradient = values[:, 1:]
     return gradient, values[:, 0] - gradient[:, 0] * u[:, 0] - gradient[:, 1] * u[:, 1] - first
 
 
-def _iterate(
-    u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, enough: float, which_move: Callable[[Tensor], Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """The outer and inner iterations between two warps; each pair stops when its u hardly changes any more."""
+def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Run the iterations between two warps; each pair stops when its u hardly changes any more."""
     square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]  # B, H, W
     moving = torch.ones(len(u), dtype=torch.bool, device=u.device)
     for _ in range(OUTER_ITERATIONS):
         u = torch.where(moving[:, None, None, None], _median(u), u)
         for inner in range(INNER_ITERATIONS):
-            new = _updated_u(u, p, gradient, square, rho)
+            new = _update_u(u, p, gradient, square, rho)
             squares = (new - u).square()
             change = (squares[:, 0] + squares[:, 1]).sum((1, 2), dtype=torch.float64)
             u = torch.where(moving[:, None, None, None], new, u)
-            p = torch.where(moving[:, None, None, None, None], _updated_p(u, p), p)
-            moving = moving & (change > enough)
-            if inner % LOOK_EVERY == 0 and (seen := which_move(moving)) is not None and not seen.any():
+            p = torch.where(moving[:, None, None, None, None], _update_p(u, p), p)
+            moving = moving & (change > threshold)
+            if inner % CHECK_EVERY == 0 and not moving.any():
                 return u, p
     return u, p
 
 
-def _updated_u(u: Tensor, p: Tensor, gradient: Tensor, square: Tensor, rho: Tensor) -> Tensor:
-    """u towards the data term's optimum within its bounds, then along the divergence of p."""
-    limit = float(LIMIT)
+def _update_u(u: Tensor, p: Tensor, gradient: Tensor, square: Tensor, rho: Tensor) -> Tensor:
+    """Move u towards the data term's optimum within its bounds, then along the divergence of p."""
+    l_t = float(L_T)
     rho = rho + (gradient[:, 0] * u[:, 0] + gradient[:, 1] * u[:, 1])
-    bound = limit * square
+    bound = l_t * square
     shift = torch.where(square > float(LEAST_GRADIENT), rho / square, 0.0)
-    shift = torch.where(rho > bound, limit, torch.where(rho < -bound, -limit, shift))
-    return (u - shift[:, None] * gradient) + float(PULL) * _divergence(p)
+    shift = torch.where(rho > bound, l_t, torch.where(rho < -bound, -l_t, shift))
+    return (u - shift[:, None] * gradient) + float(THETA32) * _divergence(p)
 
 
 def _divergence(p: Tensor) -> Tensor:
-    """Backward differences of p (B, 2, 2, H, W), nothing outside; the first column is summed in OpenCV's order."""
+    """Return backward differences of p (B, 2, 2, H, W), nothing outside; the first column in OpenCV's order."""
     across, down = p[:, :, 0], p[:, :, 1]  # B, 2, H, W
     result = (across - pad(across, (1, 0))[..., :-1]) + (down - pad(down, (0, 0, 1, 0))[..., :-1, :])
     result[..., 1:, 0] = (across[..., 1:, 0] + down[..., 1:, 0]) - down[..., :-1, 0]
     return result
 
 
-def _updated_p(u: Tensor, p: Tensor) -> Tensor:
-    """p a step along the gradient of u, shrunk where that is steep."""
+def _update_p(u: Tensor, p: Tensor) -> Tensor:
+    """Move p a step along the gradient of u, shrunk where that is steep."""
     gradient = torch.zeros_like(p)
     torch.sub(u[..., :, 1:], u[..., :, :-1], out=gradient[:, :, 0, :, :-1])
     torch.sub(u[..., 1:, :], u[..., :-1, :], out=gradient[:, :, 1, :-1, :])
     length = gradient.double().square().sum(2, keepdim=True).sqrt().float()  # B, 2, 1, H, W
-    return (p + float(STEP) * gradient) / (1 + float(STEP) * length)
+    return (p + float(TAUT) * gradient) / (1 + float(TAUT) * length)
 
 
 def _median(u: Tensor) -> Tensor:
-    """5×5 medians, borders replicated, by the exchanges of ``vadis.flow.median``."""
+    """Return 5×5 medians, borders replicated, by the exchanges of ``vadis.flow.filters``."""
     height, width = u.shape[2:]
     wide = pad(u, (MARGIN, MARGIN, MARGIN, MARGIN), mode="replicate")
     rows = [wide[..., row : row + height, :] for row in range(SIZE)]
@@ -196,8 +178,8 @@ def _sample(channels: Tensor, u: Tensor) -> Tensor:
     """Channels (B, 3, H + 8, W + 8) bicubically at x + u → (B, 3, H, W)."""
     height, width = u.shape[2:]
     pitch = width + 2 * BORDER
-    left, across = _place(u[:, 0] + torch.arange(width, device=u.device, dtype=u.dtype), pitch - TAPS)
-    top, down = _place(
+    left, across = _place_taps(u[:, 0] + torch.arange(width, device=u.device, dtype=u.dtype), pitch - TAPS)
+    top, down = _place_taps(
         u[:, 1] + torch.arange(height, device=u.device, dtype=u.dtype)[:, None], height + 2 * BORDER - TAPS
     )
     corner = (top * pitch + left).flatten(1)[:, None].expand(-1, channels.shape[1], -1)  # B, 3, H·W
@@ -205,47 +187,47 @@ def _sample(channels: Tensor, u: Tensor) -> Tensor:
     rows = []
     for row in range(TAPS):
         taps = [flat.gather(2, corner + (row * pitch + column)).view(-1, 3, height, width) for column in range(TAPS)]
-        rows.append(_weighted(taps, across))
-    return _weighted(rows, down)
+        rows.append(_weighted_sum(taps, across))
+    return _weighted_sum(rows, down)
 
 
-def _place(position: Tensor, most: int) -> tuple[Tensor, list[Tensor]]:
-    """Where the four taps of a position begin in the padded image, and their weights."""
+def _place_taps(position: Tensor, last_start: int) -> tuple[Tensor, list[Tensor]]:
+    """Return where the four taps of a position begin in the padded image, and their weights."""
     whole = position.floor()
     t = position - whole
     rest, a, one = 1 - t, float(SHARPNESS), torch.ones_like(t)
     before = a * (t * (rest * rest))
-    here = _fused(_fused(t, a + 2, one * (-a - 3)), t * t, one)
+    here = _fma(_fma(t, a + 2, one * (-a - 3)), t * t, one)
     last = -a * (t * t * (t - 1))
-    start = (whole.clamp(-BORDER, most).long() + (BORDER - 1)).clamp(0, most)
+    start = (whole.clamp(-BORDER, last_start).long() + (BORDER - 1)).clamp(0, last_start)
     return start, [before, here, one - before - here - last, last]
 
 
-def _weighted(values: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """Σ values (B, 3, H, W) · weights (B, H, W), every step rounded once."""
+def _weighted_sum(values: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """Return Σ values (B, 3, H, W) · weights (B, H, W), every step rounded once."""
     total = values[0] * weights[0][:, None]
     for value, weight in zip(values[1:], weights[1:], strict=True):
-        total = _fused(value, weight[:, None], total)
+        total = _fma(value, weight[:, None], total)
     return total
 
 
-def _fused(a: Tensor, b: Tensor | float, c: Tensor) -> Tensor:
-    """a · b + c in float32, rounded once (products are exact in float64)."""
+def _fma(a: Tensor, b: Tensor | float, c: Tensor) -> Tensor:
+    """Return a · b + c in float32, rounded once (products are exact in float64)."""
     return (a.double() * b + c.double()).float()
 
 
 def _resize(images: Tensor, shape: tuple[int, int], steps: tuple[float, float], beyond: int) -> Tensor:
-    """Bilinear (…, H, W) → (…, *shape), as ``vadis.flow.pyramid.resize``."""
+    """Bilinear (…, H, W) → (…, *shape), as ``vadis.flow.filters.resize``."""
     left, right, across = _neighbours(shape[1], steps[1], images.shape[-1], beyond, images.device)
     above, below, down = _neighbours(shape[0], steps[0], images.shape[-2], beyond, images.device)
     a, b = images[..., left], images[..., right]
-    rows = _fused(b - a, across.double(), a)
+    rows = _fma(b - a, across.double(), a)
     a, b = rows[..., above, :], rows[..., below, :]
-    return _fused(b - a, down.double()[:, None], a)
+    return _fma(b - a, down.double()[:, None], a)
 
 
 def _neighbours(count: int, step: float, size: int, beyond: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each target pixel the two source pixels around it and the weight (float32) of the second."""
+    """Return for each target pixel the two source pixels around it and the weight (float32) of the second."""
     position = (torch.arange(count, dtype=torch.float64) + 0.5) * step - 0.5
     first = position.floor()
     weight = (position - first).float()

@@ -1,4 +1,4 @@
-"""One scale of TV-L1 as a single kernel of Triton, for CUDA: warping, medians and iterations, until a pair is at rest.
+"""``tvl1_torch``'s steps of one scale as a single kernel of Triton, for CUDA: warping, medians and iterations.
 
 PyTorch's own operations read and write a field some hundred times per iteration, and a kernel for each iteration costs
 more time to launch than to run. Here a group of programs takes a pair of frames and keeps it from the first warp to the
@@ -8,7 +8,6 @@ still moves is known on the device alone, and a pair that converges early makes 
 Waiting needs all programs of the grid on the device at once, so there is at most one for each multiprocessor, and the
 launch is a cooperative one, which fails rather than hangs.
 
-``tvl1_torch`` walks the scales and calls this where Triton is there (it comes with PyTorch's CUDA builds for Linux).
 The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the compiler from fusing what is not fused
 there, and ``div_rn`` divides exactly.
 """
@@ -18,30 +17,29 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vadis.flow.median import MEDIAN, MEDIAN_PLACE, SORT_FIVE
-from vadis.flow.tvl1_cpu import INNER_ITERATIONS, LEAST_GRADIENT, LIMIT, OUTER_ITERATIONS, PULL, STEP, WARPS
-from vadis.flow.warp import BORDER, SHARPNESS, TAPS
+from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SHARPNESS, SORT_FIVE, TAPS
+from vadis.flow.tvl1_cpu import INNER_ITERATIONS, L_T, LEAST_GRADIENT, OUTER_ITERATIONS, TAUT, THETA32, WARPS
 
 NUM_WARPS = 32  # of 32 threads: all that fit into one program
 THREADS = 32 * NUM_WARPS
 BLOCK = THREADS  # pixels of an iteration at once; with two each no faster on an H200, with fewer warps slower
-LEAST_RANKS, MOST_RANKS = 8, 16  # programs that share a pair: of 2 to 16, 8 are the fastest where pairs are many
+MIN_RANKS, MAX_RANKS = 8, 16  # programs that share a pair: of 2 to 16, 8 are the fastest where pairs are many
 PLANES = 11  # of a group's own: u twice (2 each: the median cannot be had in place), p (4), gradient (2), rho
 ALIGNED = 32  # pixels, to which a plane is rounded up, so that rows of threads read whole lines of the cache
 
-_LIMIT, _PULL, _STEP, _LEAST = (tl.constexpr(float(number)) for number in (LIMIT, PULL, STEP, LEAST_GRADIENT))
+_L_T, _TAUT, _THETA, _LEAST = (tl.constexpr(float(number)) for number in (L_T, TAUT, THETA32, LEAST_GRADIENT))
 _SHARPNESS, _BORDER, _TAPS = tl.constexpr(float(SHARPNESS)), tl.constexpr(BORDER), tl.constexpr(TAPS)
 _SORT_FIVE, _MEDIAN, _MEDIAN_PLACE = tl.constexpr(SORT_FIVE), tl.constexpr(MEDIAN), tl.constexpr(MEDIAN_PLACE)
 _WARPS, _OUTER, _INNER = tl.constexpr(WARPS), tl.constexpr(OUTER_ITERATIONS), tl.constexpr(INNER_ITERATIONS)
-_RANKS, _PLANES = tl.constexpr(MOST_RANKS), tl.constexpr(PLANES)
+_RANKS, _PLANES = tl.constexpr(MAX_RANKS), tl.constexpr(PLANES)
 
 
 @triton.jit
-def _first_tap(position, most):
-    """Where the four taps of a position begin in the padded image, as ``tvl1_torch._place``."""
+def _first_tap(position, last_start):
+    """Where the four taps of a position begin in the padded image, as ``tvl1_torch._place_taps``."""
     start = tl.floor(position).to(tl.int32)
-    start = tl.minimum(tl.maximum(start, -_BORDER), most) + (_BORDER - 1)
-    return tl.minimum(tl.maximum(start, 0), most)
+    start = tl.minimum(tl.maximum(start, -_BORDER), last_start) + (_BORDER - 1)
+    return tl.minimum(tl.maximum(start, 0), last_start)
 
 
 @triton.jit
@@ -56,7 +54,7 @@ def _weights(position):
 
 
 @triton.jit
-def _sampled(channel, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside):
+def _sample(channel, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside):
     """One channel (H + 8, W + 8) from 4 × 4 taps: across first, then down, each product fused with the sum."""
     for row in tl.static_range(_TAPS):
         taps = channel + corner + row * pitch
@@ -76,17 +74,17 @@ def _sampled(channel, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside):
 
 
 @triton.jit
-def _meet(counter, ranks, meetings):
-    """Wait until all programs of the group are here, for the ``meetings``-th time; what they wrote is seen then."""
+def _barrier(counter, ranks, num_barriers):
+    """Wait until all programs of the group are here, for the ``num_barriers``-th time; what they wrote is seen then."""
     tl.debug_barrier()
     arrived = tl.atomic_add(counter, 1, sem="acq_rel") + 1
-    while arrived < meetings * ranks:
+    while arrived < num_barriers * ranks:
         arrived = tl.atomic_add(counter, 0, sem="acq_rel")
     tl.debug_barrier()
 
 
 @triton.jit
-def _begin(u, field, p, begin, end, area, plane, THREADS: tl.constexpr):
+def _load_pair(u, field, p, begin, end, area, plane, THREADS: tl.constexpr):
     """The pair's u (2, H, W) into the group's own planes; p = 0."""
     for start in range(begin, end, THREADS):
         pixel = start + tl.arange(0, THREADS)
@@ -98,7 +96,7 @@ def _begin(u, field, p, begin, end, area, plane, THREADS: tl.constexpr):
 
 
 @triton.jit
-def _finish(field, u, begin, end, area, plane, THREADS: tl.constexpr):
+def _store_pair(field, u, begin, end, area, plane, THREADS: tl.constexpr):
     """The group's u into the pair's (2, H, W)."""
     for start in range(begin, end, THREADS):
         pixel = start + tl.arange(0, THREADS)
@@ -120,9 +118,9 @@ def _warp(channels, first, u, gradient, rho, begin, end, height, width, plane, T
         corner = _first_tap(y, height + 2 * _BORDER - _TAPS) * pitch + _first_tap(x, pitch - _TAPS)
         a0, a1, a2, a3 = _weights(x)
         d0, d1, d2, d3 = _weights(y)
-        image = _sampled(channels, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-        ix = _sampled(channels + padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-        iy = _sampled(channels + 2 * padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        image = _sample(channels, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        ix = _sample(channels + padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        iy = _sample(channels + 2 * padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
         tl.store(gradient + pixel, ix, inside)
         tl.store(gradient + plane + pixel, iy, inside)
         tl.store(rho + pixel, image - ix * u1 - iy * u2 - tl.load(first + pixel, inside, 0.0), inside)
@@ -139,12 +137,12 @@ def _step_u(u, p, gradient, rho, begin, end, width, plane, BLOCK: tl.constexpr):
         ix, iy = tl.load(gradient + pixel, inside, 0.0), tl.load(gradient + plane + pixel, inside, 0.0)
         square = ix * ix + iy * iy
         residual = tl.load(rho + pixel, inside, 0.0) + (ix * u1 + iy * u2)
-        bound, is_flat = _LIMIT * square, square <= _LEAST
+        bound, is_flat = _L_T * square, square <= _LEAST
         shift = tl.where(is_flat, 0.0, tl.div_rn(residual, tl.where(is_flat, 1.0, square)))
-        shift = tl.where(residual > bound, _LIMIT, tl.where(residual < -bound, -_LIMIT, shift))
+        shift = tl.where(residual > bound, _L_T, tl.where(residual < -bound, -_L_T, shift))
         is_first = pixel % width == 0
-        new1 = (u1 - shift * ix) + _PULL * _divergence(p, pixel, is_first, width, plane, inside)
-        new2 = (u2 - shift * iy) + _PULL * _divergence(p + 2 * plane, pixel, is_first, width, plane, inside)
+        new1 = (u1 - shift * ix) + _THETA * _divergence(p, pixel, is_first, width, plane, inside)
+        new2 = (u2 - shift * iy) + _THETA * _divergence(p + 2 * plane, pixel, is_first, width, plane, inside)
         tl.store(u + pixel, new1, inside)
         tl.store(u + plane + pixel, new2, inside)
         moved = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
@@ -180,14 +178,14 @@ def _step_component(u, p, pixel, width, plane, inside, to_right, to_below):
     along_x = tl.where(to_right, tl.load(u + pixel + 1, to_right, 0.0) - here, 0.0)
     along_y = tl.where(to_below, tl.load(u + pixel + width, to_below, 0.0) - here, 0.0)
     dx, dy = along_x.to(tl.float64), along_y.to(tl.float64)
-    norm = 1.0 + _STEP * tl.sqrt(dx * dx + dy * dy).to(tl.float32)
+    norm = 1.0 + _TAUT * tl.sqrt(dx * dx + dy * dy).to(tl.float32)
     across, down = tl.load(p + pixel, inside, 0.0), tl.load(p + plane + pixel, inside, 0.0)
-    tl.store(p + pixel, tl.div_rn(across + _STEP * along_x, norm), inside)
-    tl.store(p + plane + pixel, tl.div_rn(down + _STEP * along_y, norm), inside)
+    tl.store(p + pixel, tl.div_rn(across + _TAUT * along_x, norm), inside)
+    tl.store(p + plane + pixel, tl.div_rn(down + _TAUT * along_y, norm), inside)
 
 
 @triton.jit
-def _exchanged(values, pairs: tl.constexpr):
+def _exchange(values, pairs: tl.constexpr):
     """Send a tuple of numbers through a network of comparisons."""
     for k in tl.static_range(len(pairs)):
         a, b = values[pairs[k][0]], values[pairs[k][1]]
@@ -208,7 +206,7 @@ def _sorted_column(field, x, y, width, height, inside):
     for row in tl.static_range(-2, 3):
         there = tl.minimum(tl.maximum(y + row, 0), height - 1) * width + x
         values = values + (tl.load(field + there, inside, 0.0),)
-    return _exchanged(values, _SORT_FIVE)
+    return _exchange(values, _SORT_FIVE)
 
 
 @triton.jit
@@ -222,7 +220,7 @@ def _median(u, new_u, begin, end, height, width, plane, THREADS: tl.constexpr):
             values = ()
             for column in tl.static_range(-2, 3):
                 values = values + _sorted_column(u + field * plane, x + column, y, width, height, inside)
-            tl.store(new_u + field * plane + pixel, _exchanged(values, _MEDIAN)[_MEDIAN_PLACE], inside)
+            tl.store(new_u + field * plane + pixel, _exchange(values, _MEDIAN)[_MEDIAN_PLACE], inside)
 
 
 @triton.jit
@@ -233,7 +231,7 @@ def _all_changes(changes, ranks):
 
 @triton.jit(do_not_specialize=["height", "width", "num_pairs", "ranks"])
 def _scale_kernel(
-    u, channels, first, planes, changes, tickets, counters, enough, height, width, plane, num_pairs, ranks,
+    u, channels, first, planes, changes, tickets, counters, threshold, height, width, plane, num_pairs, ranks,
     BLOCK: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
     """All warps of one scale, in place: u (B, 2, H, W); channels (B, 3, H + 8, W + 8), first (B, H, W).
@@ -251,75 +249,69 @@ def _scale_kernel(
     changes, counter, ticket = changes + group * _RANKS, counters + group, tickets + group
     if rank == 0:
         tl.store(ticket, tl.atomic_add(counters + groups, 1))
-    meetings = 1
-    _meet(counter, ranks, meetings)
+    num_barriers = 1
+    _barrier(counter, ranks, num_barriers)
     pair = tl.load(ticket, volatile=True)
     while pair < num_pairs:
         of_pair = pair.to(tl.int64)
         side = 0  # where in the planes u is now: 0, or 2 planes further
-        _begin(u + of_pair * 2 * area, planes, p, begin, end, area, plane, THREADS)
+        _load_pair(u + of_pair * 2 * area, planes, p, begin, end, area, plane, THREADS)
         for _ in range(_WARPS):
             frame = channels + of_pair * 3 * (height + 2 * _BORDER) * (width + 2 * _BORDER)
             now = planes + side * plane
             _warp(frame, first + of_pair * area, now, gradient, rho, begin, end, height, width, plane, THREADS)
-            meetings += 1
-            _meet(counter, ranks, meetings)
+            num_barriers += 1
+            _barrier(counter, ranks, num_barriers)
             change = tl.full([], float("inf"), tl.float64)
             outer = 0
-            while (outer < _OUTER) & (change > enough):
+            while (outer < _OUTER) & (change > threshold):
                 _median(planes + side * plane, planes + (2 - side) * plane, begin, end, height, width, plane, THREADS)
                 side = 2 - side
-                meetings += 1
-                _meet(counter, ranks, meetings)
+                num_barriers += 1
+                _barrier(counter, ranks, num_barriers)
                 inner = 0
-                while (inner < _INNER) & (change > enough):
+                while (inner < _INNER) & (change > threshold):
                     now = planes + side * plane
                     tl.store(changes + rank, _step_u(now, p, gradient, rho, begin, end, width, plane, BLOCK))
-                    _meet(counter, ranks, meetings + 1)
+                    _barrier(counter, ranks, num_barriers + 1)
                     change = _all_changes(changes, ranks)
                     _step_p(now, p, begin, end, area, width, plane, BLOCK)
-                    meetings += 2
-                    _meet(counter, ranks, meetings)
+                    num_barriers += 2
+                    _barrier(counter, ranks, num_barriers)
                     inner += 1
                 outer += 1
-        _finish(planes + side * plane, u + of_pair * 2 * area, begin, end, area, plane, THREADS)
+        _store_pair(planes + side * plane, u + of_pair * 2 * area, begin, end, area, plane, THREADS)
         if rank == 0:
             tl.store(ticket, tl.atomic_add(counters + groups, 1))
-        meetings += 1
-        _meet(counter, ranks, meetings)
+        num_barriers += 1
+        _barrier(counter, ranks, num_barriers)
         pair = tl.load(ticket, volatile=True)
 
 
-def solve_scale(u: Tensor, first: Tensor, channels: Tensor, enough: float) -> Tensor:
-    """All warps of one scale, as ``tvl1_torch`` says them; each pair stops when its u hardly changes any more.
+def solve_scale(u: Tensor, first: Tensor, channels: Tensor, threshold: float) -> Tensor:
+    """Run all warps of one scale on u (B, 2, H, W); return the new u.
 
-    Args:
-        u: (B, 2, H, W), float32 like the others.
-        first: (B, H, W), the first frame of each pair.
-        channels: (B, 3, H + 8, W + 8), the second with its gradients, zeros around them.
-        enough: the sum of squared changes of u, above which a pair goes on.
-
-    Returns:
-        The new u (B, 2, H, W).
+    ``first`` (B, H, W) are the first frames; ``channels`` (B, 3, H + 8, W + 8) the second ones with their gradients,
+    zeros around them; ``threshold`` is the sum of squared changes of u above which a pair goes on.
     """
     num_pairs = len(first)
     programs = torch.cuda.get_device_properties(u.device).multi_processor_count
-    ranks = min(max(programs // num_pairs, LEAST_RANKS), MOST_RANKS)
+    ranks = min(max(programs // num_pairs, MIN_RANKS), MAX_RANKS)
     groups = max(1, min(programs // ranks, num_pairs))
-    return _launched(u, first, channels, enough, groups, ranks)
+    return _launch(u, first, channels, threshold, groups, ranks)
 
 
-def _launched(u: Tensor, first: Tensor, channels: Tensor, enough: float, groups: int, ranks: int) -> Tensor:
-    """``groups`` × ``ranks`` programs on their own planes."""
+def _launch(u: Tensor, first: Tensor, channels: Tensor, threshold: float, groups: int, ranks: int) -> Tensor:
+    """Launch ``groups`` × ``ranks`` programs on their own planes."""
     num_pairs, height, width = first.shape
     plane = triton.cdiv(height * width, ALIGNED) * ALIGNED
     u = u.clone(memory_format=torch.contiguous_format)
     planes = u.new_empty(groups, PLANES, plane)
-    changes = u.new_empty(groups, MOST_RANKS, dtype=torch.float64)
+    changes = u.new_empty(groups, MAX_RANKS, dtype=torch.float64)
     tickets, counters = (u.new_zeros(groups + 1, dtype=torch.int32) for _ in range(2))
     _scale_kernel[(groups * ranks,)](
-        u, channels.contiguous(), first.contiguous(), planes, changes, tickets, counters, enough, height, width, plane,
-        num_pairs, ranks, BLOCK=BLOCK, THREADS=THREADS, num_warps=NUM_WARPS, enable_fp_fusion=False,
+        u, channels.contiguous(), first.contiguous(), planes, changes, tickets, counters, threshold, height, width,
+        plane, num_pairs, ranks, BLOCK=BLOCK, THREADS=THREADS, num_warps=NUM_WARPS, enable_fp_fusion=False,
         launch_cooperative_grid=True,
     )  # fmt: skip
     return u

@@ -1,11 +1,4 @@
-"""The flow of a whole video, chunk by chunk, in step with its frames.
-
-The flow of a video's first frames, computed while PyTorch is imported and the networks are loaded.
-
-That is a second and a half in which Python keeps one processor busy and the others would be idle: a quarter of the time
-until a short video has its labels. Nothing here needs PyTorch. The video is opened and read once more by who labels it,
-and gets this flow only where its frames are the very ones; a wrong guess costs a processor a second or two.
-"""
+"""The flow of a whole video, chunk by chunk, in step with its frames."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.device import Portion, in_portions
+from vadis.device import BatchLimit, run_in_batches
 from vadis.errors import VadisError
 from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
@@ -24,11 +17,16 @@ from vadis.video.isolated.pool import Decoders
 from vadis.video.readahead import Prefetcher
 from vadis.video.windows import CHUNK_FRAMES, chunks
 
+Frames = NDArray[np.uint8]  # (T, H, W, 3)
+
 
 class FirstFlow:
-    """The flow of the first chunk of ``path``, from now on; a context manager, whose end gives it up.
+    """The flow of the first chunk of ``path``, computed while the networks are loaded.
 
-    Where TV-L1 has yet to be compiled, nothing is computed: that takes ten seconds, and cannot be stopped.
+    That is a second and a half in which Python keeps one processor busy and the others would be idle: a quarter of the
+    time until a short video has its labels. The video is opened and read once more by who labels it, and gets this flow
+    only where its frames are the very ones; a wrong guess costs a processor a second or two. Where TV-L1 has yet to be
+    compiled, nothing is computed: that takes ten seconds, and cannot be stopped.
 
     Args:
         path: a local file, listed as an input.
@@ -39,7 +37,7 @@ class FirstFlow:
         # A chunk has CHUNK_FRAMES flows: the last one leads to the first frame of the next chunk.
         self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1)
         self._check: Callable[[], None] = lambda: None
-        self._ahead = Prefetcher(self._made, 2, self._opened.cancel)
+        self._ahead = Prefetcher(self._compute, 2, self._opened.cancel)
 
     def __enter__(self) -> "FirstFlow":
         return self
@@ -48,38 +46,36 @@ class FirstFlow:
         self._ahead.close()
 
     def of(self, gray: NDArray[np.uint8], check: Callable[[], None]) -> NDArray[np.float32] | None:
-        """The flow (N - 1, 2, H, W) of these grey frames (N, H, W), waited for; None, and given up, if of others.
+        """Wait for the flow (N - 1, 2, H, W) of these grey frames (N, H, W); None, and given up, if it is of others.
 
-        To be asked once. ``check`` is that of ``tvl1`` from now on: what it raises is raised here.
+        To be called once. ``check`` is that of ``tvl1`` from now on: what it raises is raised here.
         """
         self._check = check
-        made = self._ahead.walk()
+        results = self._ahead.walk()
         try:
-            own = next(made, None)
+            own = next(results, None)
             if own is not None and np.array_equal(own, gray):
-                return next(made, None)
+                return next(results, None)
             self._ahead.close()
-        except (VadisError, MemoryError):  # who labels the video meets the same, and tells it
+        except (VadisError, MemoryError):  # who labels the video meets the same, and reports it
             pass
         return None
 
-    def _made(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
-        """The frames in grey, then their flow."""
+    def _compute(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
+        """Yield the frames in grey, then their flow."""
         if not cache_directory().is_dir():
             return
         with self._opened as video:
             frames = next(chunks((frame.pixels for frame in video), CHUNK_FRAMES + 1), None)  # (N, H, W, 3)
         if frames is not None and len(frames) > 1:
+
+            def check() -> None:
+                ahead.check()
+                self._check()
+
             gray = to_gray(frames)
             yield gray
-            yield tvl1(gray, check=lambda: self._go_on(ahead))
-
-    def _go_on(self, ahead: Prefetcher[NDArray[Any]]) -> None:
-        ahead.check()
-        self._check()
-
-
-Frames = NDArray[np.uint8]  # (T, H, W, 3)
+            yield tvl1(gray, check=check)
 
 
 def with_flow(
@@ -88,46 +84,39 @@ def with_flow(
     check: Callable[[], None] = lambda: None,
     first: FirstFlow | None = None,
 ) -> Iterator[tuple[Frames, NDArray[np.float32] | None]]:
-    """Every chunk of frames (T, H, W, 3) with its flow (T, 2, H, W), in pixels per frame, from frame i to frame i + 1.
+    """Yield every chunk of frames (T, H, W, 3) with its flow (T, 2, H, W), pixels per frame, from frame i to i + 1.
 
     A chunk waits for the first frame of the next one, to which its last flow leads; the last flow of the video
     repeats the one before it. A video of one frame has no flow: None. ``check`` is that of ``tvl1``; what ``first`` has
     is not computed again.
     """
+    limit = BatchLimit(sys.maxsize, "pairs of frames", is_logged=True)  # less where memory is short
+
+    def flow_of(frames: Frames) -> NDArray[np.float32]:
+        """The flow (N - 1, 2, H, W) of frames (N, H, W, 3)."""
+        nonlocal first
+        gray, given, first = to_gray(frames), first, None
+        ready = given.of(gray, check) if given is not None and device.type == "cpu" else None
+        if ready is not None:
+            return ready
+
+        def part(start: int, stop: int) -> NDArray[np.float32]:
+            return tvl1(gray[start : stop + 1], device=device, check=check)
+
+        parts = list(run_in_batches(part, len(gray) - 1, limit, device))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     frames: Frames | None = None
     flow = None
-    portion = Portion(sys.maxsize, "pairs of frames")  # less where memory is short
     for following in chunks:
         if frames is not None:
-            flow = _flow(frames, following[:1], device, check, portion, first)  # (T, 2, H, W)
-            first = None
+            flow = flow_of(np.concatenate([frames, following[:1]]))  # (T, 2, H, W)
             yield frames, flow
         frames = following
     if frames is None:
         return
     if len(frames) > 1:
-        flow = _flow(frames[:-1], frames[-1:], device, check, portion, first)  # (T - 1, 2, H, W)
+        flow = flow_of(frames)  # (T - 1, 2, H, W)
         yield frames, np.concatenate([flow, flow[-1:]])  # (T, 2, H, W)
     else:
         yield frames, None if flow is None else flow[-1:]
-
-
-def _flow(
-    frames: Frames,
-    following: Frames,
-    device: torch.device,
-    check: Callable[[], None],
-    portion: Portion,
-    first: FirstFlow | None,
-) -> NDArray[np.float32]:
-    """The flow (T, 2, H, W) of ``frames``, which leads to the one frame ``following``."""
-    gray = to_gray(np.concatenate([frames, following]))  # (T + 1, H, W)
-    at_hand = first.of(gray, check) if first is not None and device.type == "cpu" else None
-    if at_hand is not None:
-        return at_hand
-
-    def part(start: int, stop: int) -> NDArray[np.float32]:
-        return tvl1(gray[start : stop + 1], device=device, check=check)
-
-    parts = list(in_portions(part, len(frames), portion, device))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

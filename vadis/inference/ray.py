@@ -18,9 +18,10 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -28,23 +29,24 @@ import torch
 from torch import nn
 
 from vadis.errors import VadisError, VideoError
-from vadis.inference.classify import Asked, error_record
-from vadis.inference.predict import Sliding
-from vadis.inference.prefetch import Preparation, Report, told
+from vadis.inference.classify import ClassifyOptions, record_of
+from vadis.inference.prefetch import LocalVideo, map_videos
 from vadis.models import MODELS, Model, ModelCard
 from vadis.parsing import parse_json
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
-from vadis.video.metadata import GridFrame, VideoFacts
+from vadis.video.metadata import VideoFacts
 from vadis.video.sources import Stamp
 from vadis.video.windows import Clip
+
+_log = logging.getLogger(__name__)
 
 LOCAL, FOUND = "local", "auto"
 """As addresses: a Ray of this machine's own, for this run; the cluster that Ray finds (``RAY_ADDRESS``)."""
 
 CLIPS_WAITING = 2  # of each video, in the cluster's memory; 18 MB each with both streams
 VIDEOS_AT_ONCE = 4  # that an actor is given, while as many wait for it: what is done again when one is lost
-MOST_BLOCKS = 20_000  # of one run; where there are more videos than that allows, an actor is given more at once
+MAX_BLOCKS = 20_000  # of one run; where there are more videos than that allows, an actor is given more at once
 NETWORK_CPUS, PREPARING_CPUS = 0.501, 0.2  # asked for, not used. So what was on two machines fits on one of them, and
 # no machine is ever so full of networks, which stay, that none of their tasks has room beside them
 LOOK_SECONDS, LOST_SECONDS = 5, 600  # between looks at the cluster; without a record, while it has too few places
@@ -56,32 +58,17 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is wanted of every video, as it goes to the actors; ``share_bytes``: the scratch space of a fetched one."""
-
-    sliding: Sliding
-    top_k: int
-    flip: bool
-    batch_size: int
-    jobs: int
-    share_bytes: int | None
-    folder: str  # in which relative paths begin
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """The first that a task tells of a video that can be read."""
+class _Start:
+    """The first message of a task, about a video that can be read."""
 
     stamp: Stamp
-    streams: tuple[str, ...]
-    size: tuple[int, int]
     expected_num_frames: int | None
     facts: VideoFacts
 
 
 @dataclass(frozen=True)
-class _Failed:
-    """The last that a task tells of a video that cannot be read, or not to its end."""
+class _Failure:
+    """The last message of a task, about a video that cannot be read, or not to its end."""
 
     stamp: Stamp
     code: str
@@ -91,26 +78,20 @@ class _Failed:
 
 def classify_on_ray(
     paths: Sequence[str],
-    model: Model,
+    options: ClassifyOptions,
     *,
     address: str = FOUND,
     on_gpus: bool = True,
-    sliding: Sliding,
-    top_k: int = 5,
-    flip: bool = False,
-    batch_size: int = 0,
     share_bytes: int | None = None,
-    notify: Callable[[str], None],
 ) -> Generator[VideoResult, None, None]:
-    """One record per input, as they are ready; see ``classify_many``.
+    """Yield one record per input, as they are ready; see ``classify_many``.
 
     Args:
         paths: the same on every machine; relative ones begin in the current folder.
-        model: on the CPU; it goes to the actors by itself.
+        options: with a model on the CPU; it goes to the actors by itself.
         address: of a Ray cluster, ``FOUND`` or ``LOCAL``.
         on_gpus: the networks get a GPU each, where the cluster has any.
         share_bytes: URLs are fetched, each into a scratch space of so many bytes; None: they are not.
-        notify: told once what the cluster has.
 
     Raises:
         VadisError: Ray is not installed, there is no cluster at the address, or a machine of it cannot go on.
@@ -119,20 +100,21 @@ def classify_on_ray(
         return
     with _connected(address) as ray:
         actors, jobs, is_gpu = _pool(ray.cluster_resources(), on_gpus)
-        notify(f"Ray: {actors} networks on {'GPUs' if is_gpu else 'processors'}, {jobs} videos prepared ahead for each")
-        bare = replace(model, folded={}, portions={})  # what is made of it for a processor does not travel
-        job = Job(sliding, top_k, flip, batch_size, jobs, share_bytes, os.getcwd())  # noqa: PTH109
-        at_once = max(VIDEOS_AT_ONCE, ceil(len(paths) / MOST_BLOCKS))
+        where = "GPUs" if is_gpu else "processors"
+        _log.info("Ray: %d networks on %s, %d videos prepared ahead for each", actors, where, jobs)
+        bare = replace(options.model, folded={}, batch_limits={})  # what is made of it for a processor does not travel
+        options = replace(options, model=bare, progress=None)
+        at_once = max(VIDEOS_AT_ONCE, ceil(len(paths) / MAX_BLOCKS))
         items = [{"path": os.fsencode(path)} for path in paths]
         records = ray.data.from_items(items, override_num_blocks=ceil(len(items) / at_once)).map_batches(
             _Labeller,
-            fn_constructor_args=(bare, job, is_gpu),
+            fn_constructor_args=(options, jobs, share_bytes, os.getcwd(), is_gpu),  # noqa: PTH109
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=min(actors, ceil(len(items) / at_once))),
             **({"num_gpus": 1} if is_gpu else {"num_cpus": NETWORK_CPUS}),
         )
         try:
-            for row in _arriving(records.iter_rows, partial(_has_too_few, ray, actors, is_gpu)):
+            for row in _as_they_come(records.iter_rows, partial(_has_too_few, ray, actors, is_gpu)):
                 yield VideoResult.from_json(parse_json(row["record"]))
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
@@ -155,20 +137,29 @@ def _has_too_few(ray: Any, actors: int, is_gpu: bool) -> bool:
     return bool(ray.cluster_resources().get(name, 0) < actors * each)
 
 
-def _arriving(
+def _as_they_come(
     rows: Callable[[], Iterator[dict[str, Any]]],
     has_too_few: Callable[[], bool],
     look_seconds: float = LOOK_SECONDS,
     lost_seconds: float = LOST_SECONDS,
 ) -> Iterator[dict[str, Any]]:
-    """The rows as they come.
+    """Yield the rows as they come, and raise what ends them.
 
     Raises:
         VadisError: none came for ``lost_seconds`` while a machine was missing. An actor that Ray cannot start again
             keeps its videos, and Ray would wait for ever.
     """
     arrived: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
-    threading.Thread(target=_draw, args=(rows, arrived.put), name="rows", daemon=True).start()
+
+    def draw() -> None:
+        try:
+            for row in rows():
+                arrived.put(row)
+            arrived.put(None)
+        except BaseException as error:  # noqa: BLE001 (raised again where the rows are wanted)
+            arrived.put(error)
+
+    threading.Thread(target=draw, name="rows", daemon=True).start()
     silent = 0.0
     while True:
         try:
@@ -184,16 +175,6 @@ def _arriving(
             raise row
         silent = 0.0
         yield row
-
-
-def _draw(rows: Callable[[], Iterator[dict[str, Any]]], put: Callable[[Any], None]) -> None:
-    """Every row, and at the end None or the error that was the end."""
-    try:
-        for row in rows():
-            put(row)
-        put(None)
-    except BaseException as error:  # noqa: BLE001 (raised again where the rows are wanted)
-        put(error)
 
 
 @contextmanager
@@ -257,124 +238,90 @@ def _last_line(error: BaseException) -> str:
 class _Labeller:
     """The networks, in an actor: a batch of paths → a batch of records."""
 
-    def __init__(self, model: Model, job: Job, is_gpu: bool) -> None:
-        device = torch.device("cuda" if is_gpu else "cpu")
+    def __init__(self, options: ClassifyOptions, jobs: int, share_bytes: int | None, folder: str, is_gpu: bool) -> None:
+        device, model = torch.device("cuda" if is_gpu else "cpu"), options.model
         networks = {name: network.to(device) for name, network in model.networks.items()}
-        self._model = replace(model, networks=networks, device=device, folded={}, portions={}, may_leave_device=False)
-        self._job = job
-        self._asked = Asked(self._model, job.sliding, job.top_k, job.flip, job.batch_size, None, lambda text: None)
+        self._options = replace(options, model=replace(model, networks=networks, device=device, may_leave_device=False))
+        self._jobs, self._share_bytes, self._folder = jobs, share_bytes, folder
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``path`` in bytes → ``record``, a line of JSON."""
         paths = [os.fsdecode(path) for path in batch["path"]]
-        return {"record": [result.to_json_line() for result in self._results(paths)]}
+        outcomes = map_videos(paths, self._begin, self._options.label, self._options.model, jobs=self._jobs)
+        return {"record": [record_of(video, outcome).to_json_line() for _, video, outcome in outcomes]}
 
-    def _results(self, paths: list[str]) -> Iterator[VideoResult]:
-        stamps: dict[str, Stamp] = {}
-        card, folder, share_bytes = self._model.card, self._job.folder, self._job.share_bytes
-
-        def begin(path: str) -> _PreparedElsewhere:
-            return _PreparedElsewhere(path, (os.path.join(folder, path), card, share_bytes), stamps)  # noqa: PTH118
-
-        for path, outcome in self._asked.in_order(paths, begin, self._job.jobs):
-            found = stamps.pop(path, Stamp(None, None))
-            if isinstance(outcome, VideoError):
-                yield error_record(path, outcome, found)
-            else:
-                yield replace(outcome, source_bytes=found.num_bytes, source_mtime=found.mtime)
+    def _begin(self, path: str) -> "_VideoElsewhere":
+        place = os.path.join(self._folder, path)  # noqa: PTH118
+        return _VideoElsewhere(path, self._options.model, place, self._share_bytes)
 
 
-class _PreparedElsewhere:
-    """As ``Preparation``, in a task anywhere in the cluster; its stamp goes to ``stamps`` when it arrives.
+class _VideoElsewhere:
+    """A ``PendingVideo`` that a task anywhere in the cluster prepares.
 
-    A task whose machine is lost is an ``io_error``: ``each_prepared`` begins another.
+    A task whose machine is lost is an ``io_error``: ``map_videos`` begins another.
     """
 
-    def __init__(self, path: str, asked: tuple[str, ModelCard, int | None], stamps: dict[str, Stamp]) -> None:
+    facts: VideoFacts
+
+    def __init__(self, path: str, model: Model, place: str, share_bytes: int | None) -> None:
         import ray
 
-        self.path = path
-        self.video = _VideoElsewhere()
-        self._stamps, self._ray = stamps, ray
+        self.path, self.stamp, self.expected_num_frames = path, Stamp(None, None), None
+        self.streams: tuple[str, ...] = ()
+        self._model, self._ray = model, ray
         options = {"num_cpus": PREPARING_CPUS, "max_retries": 0, "scheduling_strategy": "SPREAD"}
         waiting = {"num_returns": "streaming", "_generator_backpressure_num_objects": CLIPS_WAITING}
-        self._told = ray.remote(_prepared).options(**options, **waiting).remote(*asked)
+        self._messages = ray.remote(_prepared).options(**options, **waiting).remote(place, model.card, share_bytes)
 
-    @property
-    def expected_num_frames(self) -> int | None:
-        """See ``Preparation.expected_num_frames``."""
-        return self.video.expected_num_frames
-
-    def clips(self, report: Report) -> tuple[tuple[str, ...], Iterator[Clip]]:
-        """See ``Preparation.clips``."""
-        begun = self._next()
-        self._stamps[self.path] = begun.stamp
-        self.video.begin(begun)
+    def clips(self, report: Callable[[str], None]) -> Iterator[Clip]:
+        """See ``LocalVideo.clips``; the stages of a task are not reported."""
+        start = self._next()
+        self.stamp, self.facts, self.expected_num_frames = start.stamp, start.facts, start.expected_num_frames
         clips = self._clips()
         first = next(clips)
-        return begun.streams, told(first, clips, report)
+        self.streams = tuple(stream for stream in self._model.card.streams if stream in first)
+        return chain([first], clips)
 
     def close(self) -> None:
         """End what is still going on."""
         with suppress(self._ray.exceptions.RayError, ValueError):
-            self._ray.cancel(self._told)
+            self._ray.cancel(self._messages)
 
     def _clips(self) -> Iterator[Clip]:
         while not isinstance(item := self._next(), VideoFacts):
             yield item
-        self.video.facts = item
+        self.facts = item
 
     def _next(self) -> Any:
         try:
-            item = self._ray.get(next(self._told))
+            item = self._ray.get(next(self._messages))
         except self._ray.exceptions.RayTaskError as error:
             raise _explained(error) from error
         except (self._ray.exceptions.RayError, StopIteration) as error:
             raise VideoError("io_error", "the worker that prepared this video was lost, again and again") from error
-        if isinstance(item, _Failed):
-            self._stamps[self.path] = item.stamp
+        if isinstance(item, _Failure):
+            self.stamp = item.stamp
             raise VideoError(item.code, item.message, item.hint)
         return item
 
 
-class _VideoElsewhere:
-    """What an ``OpenVideo`` tells, of a video that another process reads; its frames stay there."""
-
-    size: tuple[int, int]
-    expected_num_frames: int | None
-    facts: VideoFacts
-
-    def begin(self, begun: _Begun) -> None:
-        """From here on there is something to tell."""
-        self.size, self.expected_num_frames, self.facts = begun.size, begun.expected_num_frames, begun.facts
-
-    def __iter__(self) -> Iterator[GridFrame]:
-        """No frames."""
-        return iter(())
-
-
 def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[Any]:
-    """In a task: ``_Begun``, the clips of a video, its final ``VideoFacts``; or ``_Failed`` at any point."""
-    decoders = _decoders(share_bytes)
+    """In a task: yield ``_Start``, the clips of a video, its final ``VideoFacts``; or ``_Failure`` at any point."""
     names = MODELS[card.architecture].networks(card.streams)
     model = Model(card, {name: nn.Identity() for name in names}, torch.device("cpu"))
-    stamp = decoders.stamp(path)
-    preparation = Preparation(path, model, decoders, listed=True)
-    try:
-        streams, clips = preparation.clips(lambda stage, frames: None)
-        video = preparation.video
-        yield _Begun(stamp, streams, video.size, video.expected_num_frames, video.facts)
-        yield from clips
-        yield video.facts
-    except VideoError as error:
-        yield _Failed(stamp, error.code, error.message, error.own_hint)
-    finally:
-        preparation.close()
+    with closing(LocalVideo(path, model, _decoders(share_bytes), listed=True)) as video:
+        try:
+            clips = video.clips()
+            yield _Start(video.stamp, video.expected_num_frames, video.facts)
+            yield from clips
+            yield video.facts
+        except VideoError as error:
+            yield _Failure(video.stamp, error.code, error.message, error.own_hint)
 
 
 @cache
 def _decoders(share_bytes: int | None) -> Decoders:
-    """Those of this worker process, which prepares one video after another."""
+    """Return those of this worker process, which prepares one video after another."""
     if share_bytes is None:
         return Decoders()
     from vadis.video.remote import FetchingDecoders

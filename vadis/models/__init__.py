@@ -1,14 +1,13 @@
 """The five architectures of the paper, one file each, and the table of them all: ``MODELS``.
 
-card          what a model file says of itself      architecture  the fields of a row
-i3d, folded   (e): training form, inference form    inception     Inception-v1 in 2D, the base of (a), (c), (d)
-lstm          (a)                                   c3d           (b)
-two_stream    (c)                                   fused         (d)
-inflation     from 2D to I3D                        cost          operations and sizes, counted without memory
-onednn        fast convolution on the CPU           cpu_kernels   fast pooling there, and frames summed
+card           what a model file says of itself, and the fields of a row of the table
+i3d            (e), the training form           i3d_inference  (e), the inference form: whole videos in chunks
+inception      Inception-v1 in 2D, (c), and the inflation of ImageNet's weights
+lstm (a), c3d (b), fused (d)                    cpu_kernels    fast convolution (Winograd) and pooling on the CPU
 """
 
-import torch
+from typing import cast
+
 from torch import nn
 
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
@@ -30,18 +29,13 @@ __all__ = [
     "Model",
     "ModelCard",
     "build_networks",
+    "i3d",
     "inference_form",
     "joined_for_training",
 ]
 
 STREAM_CHANNELS = {name: stream.channels for name, stream in STREAMS.items()}
-TEST_FRAMES = 250  # 10 s (table 1)
 MIDDLE_OF_TEN = slice(5, None, 10)  # the RGB frame of a snippet of ten frames of flow is the one in its middle
-
-
-def _fold_i3d(network: nn.Module, device: torch.device) -> InferenceForm:
-    assert isinstance(network, I3D)
-    return FoldedI3D(network, device)
 
 
 MODELS: dict[str, Architecture] = {
@@ -51,12 +45,9 @@ MODELS: dict[str, Architecture] = {
         summary="ConvNet+LSTM: Inception-v1 on every fifth frame, an LSTM over them",
         streams=("rgb",),
         window_frames=125,  # 25 frames, every fifth: 5 s (section 2.1, table 1)
-        test_window=TEST_FRAMES,  # 50 frames, one prediction after the last
-        test_frames=TEST_FRAMES,
+        test_window=250,  # 50 frames, one prediction after the last
         sampling={"rgb": slice(None, None, 5)},
-        meet="test",
-        averages="probabilities",
-        millions=9,
+        params_millions=9,
         build=lambda streams, num_classes, width: ConvLSTM(num_classes, width=width),
     ),
     "c3d": Architecture(
@@ -68,9 +59,7 @@ MODELS: dict[str, Architecture] = {
         test_window=CLIP_FRAMES,
         test_frames=240,  # 15 clips (table 1)
         sampling={"rgb": ALL_FRAMES},
-        meet="test",
-        averages="probabilities",
-        millions=79,
+        params_millions=79,
         build=lambda streams, num_classes, width: C3D(num_classes, width=width),
         crop=CLIP_SIZE,
         short_side=128,
@@ -82,11 +71,9 @@ MODELS: dict[str, Architecture] = {
         streams=("rgb", "flow"),
         window_frames=10,
         test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
-        test_frames=TEST_FRAMES,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
-        meet="training",
-        averages="probabilities",
-        millions=12,
+        fusion="joint",
+        params_millions=12,
         build=lambda streams, num_classes, width: snapshot_network(
             num_classes, streams[0], STREAM_CHANNELS[streams[0]], width=width
         ),
@@ -98,11 +85,9 @@ MODELS: dict[str, Architecture] = {
         streams=("rgb", "flow"),
         window_frames=50,  # 5 RGB frames, 10 apart, and 5 × 10 of flow (section 2.3, table 1)
         test_window=50,
-        test_frames=TEST_FRAMES,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
-        meet="network",
-        averages="probabilities",
-        millions=39,
+        fusion="in_network",
+        params_millions=39,
         build=lambda streams, num_classes, width: Fused(num_classes, streams, width=width),
     ),
     "i3d": Architecture(
@@ -112,26 +97,20 @@ MODELS: dict[str, Architecture] = {
         streams=("rgb", "flow"),
         window_frames=64,
         test_window=None,
-        test_frames=TEST_FRAMES,
         sampling={"rgb": ALL_FRAMES, "flow": ALL_FRAMES},
-        meet="test",
-        averages="logits",
-        millions=25,
+        score_fusion="logits",
+        params_millions=25,
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         layers=LAYERS,
-        fold=_fold_i3d,
+        fold=lambda network, device: FoldedI3D(cast(I3D, network), device),
     ),
 }
 """Every architecture by the name that ``--arch`` takes."""
 
 
 def build_networks(card: ModelCard) -> dict[str, nn.Module]:
-    """New networks of ``card``, randomly initialised, by their names.
-
-    Raises:
-        KeyError: for an architecture or stream that does not exist.
-    """
+    """Return new networks of ``card``, randomly initialised, by their names; KeyError for an unknown architecture."""
     architecture = MODELS[card.architecture]
     return {
         name: architecture.build(streams, len(card.labels), card.width)
@@ -140,13 +119,22 @@ def build_networks(card: ModelCard) -> dict[str, nn.Module]:
 
 
 def joined_for_training(networks: dict[str, nn.Module]) -> nn.Module:
-    """One network alone, or several whose predictions are averaged inside the training; keys begin with the name."""
+    """Return one network alone, or several whose predictions are averaged in training; keys begin with the name."""
     return next(iter(networks.values())) if len(networks) == 1 else Averaged(networks)
 
 
 def inference_form(model: Model) -> dict[str, InferenceForm]:
-    """The inference form of every network of ``model``, by name; made once and kept with the model."""
+    """Return the inference form of every network of ``model``, by name; made once and kept with the model."""
     for name, network in model.networks.items():
         if name not in model.folded:
             model.folded[name] = MODELS[model.card.architecture].fold(network, model.device)
     return {name: model.folded[name] for name in model.networks}
+
+
+def i3d(num_classes: int = 400, in_channels: int = 3, *, width: float = 1.0) -> I3D:
+    """Return a new I3D of random parameters, in training mode; ``width`` multiplies every channel count.
+
+    It maps (B, in_channels, T, H, W) to logits (B, num_classes, steps); ``endpoints`` gives every layer by DeepMind's
+    name.
+    """
+    return I3D(num_classes, in_channels, width=width)

@@ -69,18 +69,14 @@ class DenseUnit(nn.Module):
 
 
 class C3D(nn.Module):
-    """Architecture (b); one prediction per clip of 16 frames.
+    """Architecture (b), for RGB alone; one prediction per clip of 16 frames.
 
-    Args:
-        num_classes: size of the last layer.
-        in_channels: 3; the paper has it for RGB alone.
-        width: multiplies every channel count (rounded, at least 1), those of the fully connected layers too.
-        dropout: after both fully connected layers, while training (2: 0.5).
+    ``width`` multiplies the channels of the fully connected layers too; ``dropout`` follows both in training (2: 0.5).
     """
 
     training_steps: ClassVar[str] = "mean"
     test_steps: ClassVar[str] = "mean"
-    least_clips: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
+    min_batch_size: ClassVar[int] = 2  # in training: batch norm of single values has no variance of one
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()
@@ -99,15 +95,15 @@ class C3D(nn.Module):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes, 1) of a clip ``x`` (B, 3, 16, 112, 112) in [-1, 1].
+        """Return logits (B, classes, 1) of a clip ``x`` (B, 3, 16, 112, 112) in [-1, 1].
 
-        Raises ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
+        Raise ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
         """
         logits: Tensor = self.Logits(self.features(x).squeeze(2))  # (B, classes)
         return logits.unsqueeze(2)  # (B, classes, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees of such a clip, (B, 4096, 1); training drops some of it."""
+        """Return what the last layer sees of such a clip, (B, 4096, 1); training drops some of it."""
         check_clip("C3D", x, self.in_channels, CLIP_FRAMES, CLIP_SIZE)
         y = self.body(channels_last(x)).flatten(1)  # (B, 512·1·4·4)
         hidden: Tensor = self.fc7(self.fc6(y))

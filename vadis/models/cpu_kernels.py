@@ -1,6 +1,13 @@
-"""Max pooling, and sums and differences of frames, on the CPU: what PyTorch has no fast operation for.
+"""PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
 
-Arrays are flat float32: frames one after the other, each laid out H, W, C (channels-last). The work on a frame, or its
+**Winograd along time** (Winograd 1980; Lavin and Gray 2016 for networks). Four frames that a 3×3×3 convolution makes
+are twelve 3×3 convolutions of one frame each; six are enough, of sums and differences of frames, whose results are
+summed again: F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along pairs of frames: three frames are twelve
+convolutions of a pair, and again six are enough: F(3, 4). The weights are transformed once, in float64. The roundings
+differ from the plain sum's: the error against float64 is a few times that of the plain sum, millionths of the largest
+value (tests/models/test_cpu_kernels.py).
+
+The kernels' arrays are flat float32: frames one after the other, each laid out H, W, C. The work on a frame, or its
 rows, is shared out to as many threads as PyTorch uses.
 """
 
@@ -19,29 +26,176 @@ import torch
 from torch import Tensor
 
 from vadis.flow.numba_cache import compiled, inlined
-from vadis.flow.simd import LANES, high, load, spread, store
+from vadis.flow.simd import LANES, broadcast, load, maximum, store
+from vadis.models.i3d import Axes, same_padding
 
 Flat = npt.NDArray[np.float32]
+Convolution = Callable[[Tensor, Axes], Tensor]  # (x, padding) → ReLU(conv(x))
 
-POINTS = 6  # frames that minimal filtering takes at once: four of three taps each, or three of four, are made of them
-LEAST_KEPT, MOST_KEPT = 6 << 20, 1 << 26  # numbers, 24 and 256 MB: what memory is kept for
-KEPT = 2  # arrays: what one operation reads and what it writes
-LEAST_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
+POINTS = 6  # frames that a transform takes at once: four of three taps each, or three of four, are made of them
+# Each product is the convolution at one point: of the taps times the powers of the point, scaled; the last at infinity.
+FINITE_POINTS = ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))  # point, scale
+IN_ALL_OUTPUTS = 1  # the product at point 1 is added once to every frame that is made: there the bias goes in
+BYTES_AT_ONCE = 12 << 20  # of products before they are summed: they stay in the cache
+POOL_MIN, POOL_MAX = 6 << 20, 1 << 26  # numbers, 24 and 256 MB: what memory is kept for
+POOL_ARRAYS = 2  # kept: what one operation reads and what it writes
+MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
+
+
+def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
+    """Return the fastest convolution for this ``weight`` (channels, C, kt, kh, kw)."""
+    channels, in_channels, *kernel = weight.shape
+    if kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0:
+        return WinogradConv3d(weight, bias)
+    if kernel == [7, 7, 7] and stride == (2, 2, 2) and channels % LANES == 0:
+        return WinogradStem(weight, bias)
+    return DirectConv3d(weight, bias, stride, "relu")
+
+
+class DirectConv3d:
+    """One call of oneDNN. The operator is the one that torch.compile's freezing emits.
+
+    Deep layers are three to four times faster than ``conv3d``, which lays their weights out anew at every call
+    (tests/benchmarks/network_speed.py). Which layout is best depends on the input: that of the first decides.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> None:
+        self.bias, self.stride, self.activation = bias, list(stride), activation
+        self._weight, self._is_packed, self._packing = weight.contiguous(), False, threading.Lock()
+
+    def __call__(self, x: Tensor, padding: Axes) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, T', H', W')."""
+        if not self._is_packed:
+            with self._packing:
+                self._pack(list(x.shape), list(padding))
+        one = [1, 1, 1]
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
+            x, self._weight, self.bias, list(padding), self.stride, one, 1, self.activation, [], ""
+        )
+        return y
+
+    def _pack(self, shape: list[int], padding: list[int]) -> None:
+        if self._is_packed:  # by another thread, meanwhile
+            return
+        plain = self._weight.to_mkldnn()
+        self._weight = torch.ops.aten.mkldnn_reorder_conv3d_weight(plain, padding, self.stride, [1, 1, 1], 1, shape)
+        self._is_packed = True
+
+
+class _Winograd:
+    """The six convolutions of one frame each, and the frames they are summed to; subclasses transform their input.
+
+    ``taps`` are (channels, C, 3 or 4, kh, kw); stride and padding in space those of the convolution.
+    """
+
+    def __init__(self, taps: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> None:
+        count = taps.shape[2]
+        matrix = [[scale * point**power for power in range(count)] for point, scale in FINITE_POINTS]
+        matrix.append([0.0] * (count - 1) + [1.0])
+        transformed = torch.einsum("kt,octhw->kochw", torch.tensor(matrix, dtype=torch.float64), taps.double()).float()
+        none = torch.zeros_like(bias)
+        self._outputs, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
+        self._products = [
+            DirectConv3d(plane[:, :, None], bias if point == IN_ALL_OUTPUTS else none, (1, *stride), "none")
+            for point, plane in enumerate(transformed)
+        ]
+
+    def _convolve(self, x: Tensor, front: int, *shape: int) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, T', H', W'), ``shape``; ``front`` frames of zeros come first."""
+        y = empty_from_pool(len(x), *shape, self._channels)
+        for clip, output in zip(torch.split(x, 1), y, strict=True):
+            self._one_clip(clip, output, front)
+        return y.permute(0, 4, 1, 2, 3)
+
+    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
+        """(1, C, T, H, W) → ``y`` (T', H', W', channels)."""
+        raise NotImplementedError
+
+    def _inverse(self, transformed: Tensor, y: Tensor) -> None:
+        """Store the ReLU of what ``transformed`` (6, 1, groups, H, W, C) gives in ``y`` (T', H', W', channels)."""
+        products = [
+            frames_of(product(frames.permute(0, 4, 1, 2, 3), self._padding))
+            for product, frames in zip(self._products, transformed, strict=True)
+        ]
+        size, weight = y[0].numel(), len(y) * LANES
+        parallel_for(
+            output_transform, size // LANES, weight, *products, size, y.view(-1).numpy(), len(y), self._outputs
+        )  # fmt: skip
+
+
+class WinogradConv3d(_Winograd):
+    """``conv3d(x).relu()`` of 3×3×3, stride 1, by F(4, 3) along time."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(weight, bias, stride=(1, 1), padding=1)
+
+    def __call__(self, x: Tensor, padding: Axes) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, T + 2 padding - 2, H, W); the padding in space is 1."""
+        return self._convolve(x, padding[0], x.shape[2] + 2 * padding[0] - 2, *x.shape[3:])
+
+    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
+        source, size = frames_of(x), x[0, :, 0].numel()
+        step = self._outputs * max(1, BYTES_AT_ONCE // (4 * POINTS * y[0].numel()))  # groups whose products are cached
+        for first in range(0, len(y), step):
+            part = y[first : first + step]
+            groups = -(-len(part) // self._outputs)
+            transformed = x.new_empty(POINTS, 1, groups, *y.shape[1:3], x.shape[1])
+            weight = groups * POINTS * LANES
+            parallel_for(
+                input_transform, size // LANES, weight, source, x.shape[2], first - front, transformed.view(-1).numpy(),
+                groups, size,
+            )  # fmt: skip
+            self._inverse(transformed, part)
+
+
+class WinogradStem(_Winograd):
+    """``conv3d(x).relu()`` of 7×7×7, stride 2, SAME in space: four taps along pairs of frames, by F(3, 4).
+
+    The rows of a pair take turns in one frame, which a kernel of 14×7 goes over with a stride of 4 and 2.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        eight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], dim=2)
+        taps = torch.stack([eight[:, :, ::2], eight[:, :, 1::2]], dim=4)  # (channels, C, 4, 7, 2, 7)
+        super().__init__(taps.flatten(3, 4), bias, stride=(4, 2), padding=0)
+
+    def __call__(self, x: Tensor, padding: Axes) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉); C · W at least 16."""
+        _, channels, frames, height, width = x.shape
+        if channels * width < LANES:
+            raise ValueError(f"a row has {channels * width} numbers, fewer than {LANES}")
+        return self._convolve(x, padding[0], (frames + 2 * padding[0] - 7) // 2 + 1, -(-height // 2), -(-width // 2))
+
+    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
+        (_, channels, frames, height, width), source = x.shape, frames_of(x)
+        (top, bottom), (left, right) = same_padding(height, 7, 2), same_padding(width, 7, 2)
+        rows, columns = height + top + bottom, width + left + right
+        transformed = x.new_empty(POINTS, 1, 1, 2 * rows, columns, channels)
+        shape = np.array([frames, height, width, channels, rows, columns, top, left])
+        for first in range(0, len(y), self._outputs):
+            weight = POINTS * 2 * columns * channels
+            parallel_for(
+                input_transform_pairs, rows, weight, source, shape, 2 * first - front, transformed.view(-1).numpy()
+            )
+            self._inverse(transformed, y[first : first + self._outputs])
+
+
+# --- kernels ---------------------------------------------------------------------------------------------------------
 
 
 @cache
-def _others() -> ThreadPoolExecutor:
+def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="kernel")
 
 
-def in_shares(kernel: Callable[..., object], length: int, weight: int, *arguments: Any) -> None:
+def parallel_for(kernel: Callable[..., object], length: int, weight: int, *arguments: Any) -> None:
     """Call ``kernel(*arguments, begin, end)`` for all parts of ``[0, length)``, on all of PyTorch's threads.
 
     ``weight`` is how many numbers one of ``length`` stands for.
     """
-    shares = max(1, min(torch.get_num_threads(), length, length * weight // LEAST_SHARE))
+    shares = max(1, min(torch.get_num_threads(), length, length * weight // MIN_SHARE))
     cuts = [length * index // shares for index in range(shares + 1)]
-    waiting = [_others().submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
+    waiting = [_threads().submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
     try:
         kernel(*arguments, cuts[0], cuts[1])
     finally:
@@ -50,45 +204,41 @@ def in_shares(kernel: Callable[..., object], length: int, weight: int, *argument
 
 
 def frames_of(x: Tensor) -> Flat:
-    """The memory of ``x`` (1, C, T, H, W), channels-last, as (T · H · W · C): no copy where it is dense."""
+    """Return the memory of ``x`` (1, C, T, H, W), channels-last, as (T · H · W · C): no copy where it is dense."""
     return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
 
 
-_kept: list[tuple[Flat, weakref.ref[Flat]]] = []  # arrays, and the view that a tensor was last made of
-_keeping = threading.Lock()
+_pool: list[tuple[Flat, weakref.ref[Flat]]] = []  # arrays, and the view that a tensor was last made of
+_pool_lock = threading.Lock()
 
 
-def recycled(*shape: int) -> Tensor:
-    """An empty float32 tensor, in memory that an earlier one has left where that is large enough.
+def empty_from_pool(*shape: int) -> Tensor:
+    """Return an empty float32 tensor, in memory that an earlier one has left where that is large enough.
 
     Tens of megabytes come from the system page by page, which takes ten times as long as writing them does; what is
     smaller the C library keeps itself. A tensor and all its views keep the array alive that they were made of: when
     that is gone, the memory is free.
     """
     length = math.prod(shape)
-    if not LEAST_KEPT <= length <= MOST_KEPT:
+    if not POOL_MIN <= length <= POOL_MAX:
         return torch.empty(shape)
-    with _keeping:
-        free = [index for index, (array, lent) in enumerate(_kept) if len(array) >= length and lent() is None]
-        array = _kept.pop(free[0])[0] if free else np.empty(length, np.float32)
+    with _pool_lock:
+        free = [index for index, (array, lent) in enumerate(_pool) if len(array) >= length and lent() is None]
+        array = _pool.pop(free[0])[0] if free else np.empty(length, np.float32)
         view = array[:length]
-        _kept[:] = sorted([*_kept, (array, weakref.ref(view))], key=lambda kept: len(kept[0]))[-KEPT:]
+        _pool[:] = sorted([*_pool, (array, weakref.ref(view))], key=lambda entry: len(entry[0]))[-POOL_ARRAYS:]
         return torch.from_numpy(view).view(shape)
 
 
 @compiled
-def mix_inputs(x: Flat, frames: int, first: int, mixed: Flat, groups: int, size: int, begin: int, end: int) -> None:
-    """Of ``groups`` groups of six frames, every four from frame ``first`` on, what minimal filtering multiplies.
+def input_transform(x: Flat, frames: int, first: int, out: Flat, groups: int, size: int, begin: int, end: int) -> None:
+    """Store of ``groups`` groups of six frames, every four from frame ``first`` on, what F(4, 3) multiplies.
 
-    ``x`` has ``frames`` frames, and zeros before and after them; ``mixed`` is (6, groups, size), of which blocks of 16
+    ``x`` has ``frames`` frames, and zeros before and after them; ``out`` is (6, groups, size), of which blocks of 16
     from ``begin`` to ``end`` are filled.
     """
-    zero, two, four, five = (
-        spread(np.float32(0)),
-        spread(np.float32(2)),
-        spread(np.float32(4)),
-        spread(np.float32(5)),
-    )
+    zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
+    four, five = broadcast(np.float32(4)), broadcast(np.float32(5))
     for group in range(groups):
         t, at = first + (POINTS - 2) * group, group * size
         pitch = groups * size
@@ -100,13 +250,13 @@ def mix_inputs(x: Flat, frames: int, first: int, mixed: Flat, groups: int, size:
             e = load(x, (t + 4) * size + i) if 0 <= t + 4 < frames else zero
             f = load(x, (t + 5) * size + i) if 0 <= t + 5 < frames else zero
             even, odd = e - four * c, d - four * b
-            store(mixed, at + i, (four * a - five * c) + e)
-            store(mixed, at + pitch + i, even + odd)
-            store(mixed, at + 2 * pitch + i, even - odd)
+            store(out, at + i, (four * a - five * c) + e)
+            store(out, at + pitch + i, even + odd)
+            store(out, at + 2 * pitch + i, even - odd)
             even, odd = e - c, two * (d - b)
-            store(mixed, at + 3 * pitch + i, even + odd)
-            store(mixed, at + 4 * pitch + i, even - odd)
-            store(mixed, at + 5 * pitch + i, (four * b - five * d) + f)
+            store(out, at + 3 * pitch + i, even + odd)
+            store(out, at + 4 * pitch + i, even - odd)
+            store(out, at + 5 * pitch + i, (four * b - five * d) + f)
 
 
 @inlined
@@ -116,24 +266,24 @@ def _clear(x: Flat, begin: int, end: int) -> None:
 
 
 @compiled
-def mix_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, mixed: Flat, begin: int, end: int) -> None:
-    """``mix_inputs`` of six pairs of frames, from frame ``first`` on: of each pair the rows take turns.
+def input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, out: Flat, begin: int, end: int) -> None:
+    """Store ``input_transform`` of six pairs of frames, from frame ``first`` on: of each pair the rows take turns.
 
-    ``shape``: T, H, W, C of ``x``, W · C at least 16, then the rows of a frame of ``mixed`` (6, rows, 2, columns, C),
+    ``shape``: T, H, W, C of ``x``, W · C at least 16, then the rows of a frame of ``out`` (6, rows, 2, columns, C),
     its columns, and the row and the column at which the picture begins; around it are zeros. Rows ``begin`` to ``end``
     are filled.
     """
     frames, height, width, channels, rows, columns, top, left = shape
     length, pitch, plane = width * channels, columns * channels, rows * 2 * columns * channels
-    zero, two = spread(np.float32(0)), spread(np.float32(2))
-    four, five = spread(np.float32(4)), spread(np.float32(5))
+    zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
+    four, five = broadcast(np.float32(4)), broadcast(np.float32(5))
     for line in range(2 * begin, 2 * end):
         t, h, at = first + line % 2, line // 2 - top, line * pitch + left * channels
         is_inside = 0 <= h < height
         for point in range(POINTS):
             start = point * plane + line * pitch
-            _clear(mixed, start, start + (left * channels if is_inside else pitch))
-            _clear(mixed, start + left * channels + length, start + pitch)
+            _clear(out, start, start + (left * channels if is_inside else pitch))
+            _clear(out, start + left * channels + length, start + pitch)
         if not is_inside:
             continue
         row, pair = (t * height + h) * length, 2 * height * length
@@ -146,66 +296,46 @@ def mix_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, mixed: Flat, be
             e = load(x, row + 4 * pair + i) if 0 <= t + 8 < frames else zero
             f = load(x, row + 5 * pair + i) if 0 <= t + 10 < frames else zero
             even1, odd1, even2, odd2 = e - four * c, d - four * b, e - c, two * (d - b)
-            store(mixed, at + i, (four * a - five * c) + e)
-            store(mixed, at + plane + i, even1 + odd1)
-            store(mixed, at + 2 * plane + i, even1 - odd1)
-            store(mixed, at + 3 * plane + i, even2 + odd2)
-            store(mixed, at + 4 * plane + i, even2 - odd2)
-            store(mixed, at + 5 * plane + i, (four * b - five * d) + f)
+            store(out, at + i, (four * a - five * c) + e)
+            store(out, at + plane + i, even1 + odd1)
+            store(out, at + 2 * plane + i, even1 - odd1)
+            store(out, at + 3 * plane + i, even2 + odd2)
+            store(out, at + 4 * plane + i, even2 - odd2)
+            store(out, at + 5 * plane + i, (four * b - five * d) + f)
 
 
 @compiled
-def unmix_outputs(
-    m0: Flat,
-    m1: Flat,
-    m2: Flat,
-    m3: Flat,
-    m4: Flat,
-    m5: Flat,
-    size: int,
-    y: Flat,
-    frames: int,
-    outputs: int,
-    begin: int,
-    end: int,
-) -> None:
-    """ReLU of the ``frames`` frames (frames, size) that the six products (groups, size) stand for, into ``y``.
+def output_transform(
+    m0: Flat, m1: Flat, m2: Flat, m3: Flat, m4: Flat, m5: Flat, size: int, y: Flat, frames: int, outputs: int,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """Store the ReLU of the ``frames`` frames (frames, size) that the six products (groups, size) stand for in ``y``.
 
     ``outputs`` frames, 4 or 3, are made of each group.
     """
-    zero, two, four, eight = (
-        spread(np.float32(0)),
-        spread(np.float32(2)),
-        spread(np.float32(4)),
-        spread(np.float32(8)),
-    )
+    zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
+    four, eight = broadcast(np.float32(4)), broadcast(np.float32(8))
     for t in range(0, frames, outputs):
         for i in range(begin * LANES, end * LANES, LANES):
             k, at = t // outputs * size + i, t * size + i
             one, minus_one, plus_two, minus_two, last = load(m1, k), load(m2, k), load(m3, k), load(m4, k), load(m5, k)
             even1, odd1, even2, odd2 = one + minus_one, one - minus_one, plus_two + minus_two, plus_two - minus_two
-            store(y, at, high(zero, (load(m0, k) + even1) + even2))
+            store(y, at, maximum(zero, (load(m0, k) + even1) + even2))
             if t + 1 < frames:
-                store(y, at + size, high(zero, odd1 + two * odd2))
+                store(y, at + size, maximum(zero, odd1 + two * odd2))
             if t + 2 < frames:
                 third = even1 + four * even2
-                store(y, at + 2 * size, high(zero, third if outputs == 4 else third + last))
+                store(y, at + 2 * size, maximum(zero, third if outputs == 4 else third + last))
             if t + 3 < frames and outputs == 4:
-                store(y, at + 3 * size, high(zero, (odd1 + eight * odd2) + last))
+                store(y, at + 3 * size, maximum(zero, (odd1 + eight * odd2) + last))
 
 
 @compiled
 def _max_rows(
-    x: Flat,
-    shape: npt.NDArray[np.int64],
-    window: npt.NDArray[np.int64],
-    y: Flat,
-    height: int,
-    width: int,
-    begin: int,
-    end: int,
-) -> None:
-    """Rows ``begin`` to ``end`` of all rows (T' · H') of the pooled ``y``, W' · C each.
+    x: Flat, shape: npt.NDArray[np.int64], window: npt.NDArray[np.int64], y: Flat, height: int, width: int,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """Fill rows ``begin`` to ``end`` of all rows (T' · H') of the pooled ``y``, W' · C each.
 
     ``shape``: T, H, W, C of ``x``. ``window`` (3, 3): kernel, stride and front padding, each along T, H, W. First the
     greatest of all rows in the window, which is one row; then along that.
@@ -221,7 +351,7 @@ def _max_rows(
             best = load(x, (t * rows + h) * length + i)
             for from_t in range(t, t_end):
                 for from_h in range(h, h_end):
-                    best = high(best, load(x, (from_t * rows + from_h) * length + i))
+                    best = maximum(best, load(x, (from_t * rows + from_h) * length + i))
             store(row, i, best)
         for out in range(width):
             w = out * window[1, 2] - window[2, 2]
@@ -229,17 +359,12 @@ def _max_rows(
             for c in range(0, channels, LANES):
                 best = load(row, w * channels + c)
                 for from_w in range(w + 1, w_end):
-                    best = high(best, load(row, from_w * channels + c))
+                    best = maximum(best, load(row, from_w * channels + c))
                 store(y, (at * width + out) * channels + c, best)
 
 
-def max_pool(
-    x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int], padding: tuple[int, int, int]
-) -> Tensor:
-    """``functional.max_pool3d(x, kernel, stride, padding, ceil_mode=True)`` of ``x`` (B, C, T, H, W), channels-last.
-
-    C must be a multiple of 16.
-    """
+def max_pool(x: Tensor, kernel: Axes, stride: Axes, padding: Axes) -> Tensor:
+    """Return ``functional.max_pool3d(…, ceil_mode=True)`` of ``x`` (B, C, T, H, W), channels-last, C in 16s."""
     batch, channels, *size = x.shape
     frames, height, width = map(_windows, size, kernel, stride, padding)
     y = x.new_empty(batch, frames, height, width, channels)
@@ -247,11 +372,11 @@ def max_pool(
     for clip, pooled in zip(torch.split(x, 1), y, strict=True):
         weight = width * channels * kernel[0] * kernel[1]
         arguments = (frames_of(clip), shape, window, pooled.reshape(-1).numpy(), height, width)
-        in_shares(_max_rows, frames * height, weight, *arguments)
+        parallel_for(_max_rows, frames * height, weight, *arguments)
     return y.permute(0, 4, 1, 2, 3)  # (B, C, T', H', W')
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int) -> int:
-    """How many windows there are, the last of which may go over the end, but not begin behind it."""
+    """Return how many windows there are, the last of which may go over the end, but not begin behind it."""
     count = -(-(size + 2 * padding - kernel) // stride) + 1
     return count - 1 if (count - 1) * stride >= size + padding else count

@@ -14,13 +14,12 @@ Axes: B batch, C channels, T time, H, W.
 """
 
 from collections import OrderedDict
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
-from vadis.models.inception import InceptionBody, stacked
+from vadis.models.inception import ClipNetwork, InceptionBody, stacked
 
 SNIPPETS = 5  # along time: RGB frames, 10 frames apart, each with its snippet of flow (1)
 SNIPPET_FRAMES = {"rgb": 1, "flow": 10}
@@ -30,26 +29,15 @@ FUSION_STRIDE = (1, 2, 2)
 GAUSSIAN_STD = 0.01  # of the new layers' weights; (1) says Gaussian, not how wide. Batch norm follows the convolution
 
 
-class Fused(nn.Module):
+class Fused(ClipNetwork):
     """Architecture (d); one prediction per 5 snippets.
 
-    Args:
-        num_classes: size of the last layer.
-        streams: "rgb" and "flow" in this order, or one of them (table 2 has both alone as well).
-        width: multiplies every channel count (rounded, at least 1).
-        dropout: of the features before the last layer, while training. The paper names none; it is I3D's.
+    ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone as well); the other arguments
+    are as in ``I3D``.
     """
 
-    training_steps: ClassVar[str] = "mean"  # of one step
-    test_steps: ClassVar[str] = "mean"
-
     def __init__(
-        self,
-        num_classes: int,
-        streams: tuple[str, ...] = ("rgb", "flow"),
-        *,
-        width: float = 1.0,
-        dropout: float = 0.5,
+        self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0, dropout: float = 0.5
     ) -> None:
         super().__init__()
         self.streams, joined = streams, 0
@@ -65,17 +53,11 @@ class Fused(nn.Module):
         nn.init.normal_(self.Logits.weight, std=GAUSSIAN_STD)
         nn.init.normal_(self.fusion.get_submodule("conv").weight, std=GAUSSIAN_STD)  # type: ignore[arg-type]
 
-    def forward(self, *clips: Tensor) -> Tensor:
-        """Logits (B, classes, 1) of RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), both in [-1, 1].
-
-        RGB frame i goes with the flow of frames 10 i to 10 i + 9, as one grid. Raises ValueError for clips of another
-        number or shape.
-        """
-        logits: Tensor = self.Logits(self.dropout(self.features(*clips).squeeze(2)))  # (B, classes)
-        return logits.unsqueeze(2)  # (B, classes, 1)
-
     def features(self, *clips: Tensor) -> Tensor:
-        """What the last layer sees of such clips, (B, 512, 1)."""
+        """RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), both in [-1, 1] → (B, 512, 1).
+
+        RGB frame i goes with the flow of frames 10 i to 10 i + 9, as one grid.
+        """
         if len(clips) != len(self.streams):
             raise ValueError(f"one clip is needed for each of {', '.join(self.streams)}; got {len(clips)}")
         grids = [self._grids(stream, clip) for stream, clip in zip(self.streams, clips, strict=True)]
@@ -83,7 +65,7 @@ class Fused(nn.Module):
         return pooled.flatten(2)  # (B, 512, 1)
 
     def _grids(self, stream: str, x: Tensor) -> Tensor:
-        """The last grid of every snippet of a stream, (B, 1024, 5, 7, 7)."""
+        """Return the last grid of every snippet of a stream, (B, 1024, 5, 7, 7)."""
         check_clip(f"3D-Fused ({stream})", x, CHANNELS[stream], SNIPPETS * SNIPPET_FRAMES[stream])
         snippets = torch.cat(x.chunk(SNIPPETS, dim=2))  # (5·B, C, frames, H, W)
         grids = self.get_submodule(stream)(stacked(snippets))  # (5·B, 1024, 7, 7)
@@ -91,7 +73,7 @@ class Fused(nn.Module):
 
 
 def _fusion(in_channels: int, channels: int) -> nn.Sequential:
-    """Where the streams meet: (B, in_channels, 5, 7, 7) → (B, channels, 1, 1, 1)."""
+    """Return what fuses the streams: (B, in_channels, 5, 7, 7) → (B, channels, 1, 1, 1)."""
     norm = nn.BatchNorm3d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
     norm.weight.requires_grad_(False)  # as in I3D
     return nn.Sequential(

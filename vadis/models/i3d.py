@@ -12,12 +12,11 @@ SAME along time, for a clip of T frames (frames added in front and at the end):
     MaxPool3d_4a_3x3, stride 2, on ⌈T/2⌉  0, 1   1, 1   1, 1   0, 1
     MaxPool3d_5a_2x2, stride 2, on ⌈T/4⌉  0, 0, or 0, 1 where ⌈T/4⌉ is odd
     3×3×3, stride 1                       1, 1
-
-What a network says to a clip that it cannot take.
 """
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -25,31 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FRAME_SIZE = 224  # px, height and width of what every Inception-v1 sees (paper, section 2.5)
-
-
-def check_clip(name: str, x: Tensor, channels: int, frames: int | None, size: int = FRAME_SIZE) -> None:
-    """Raise ValueError unless ``x`` is (B, ``channels``, ``frames``, ``size``, ``size``), with one clip at least.
-
-    ``frames`` None stands for any number from 1 on; ``name`` is the network's, for the message.
-    """
-    batch, *rest = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
-    wanted = [channels, rest[1] if frames is None else frames, size, size]
-    if batch < 1 or rest[1] < 1 or rest != wanted:
-        length = "T" if frames is None else frames
-        raise ValueError(
-            f"{name} takes clips of shape (B, {channels}, {length}, {size}, {size}), got one of {tuple(x.shape)}"
-        )
-
-
-def check_long_clip(name: str, x: Tensor, channels: int, frames: int) -> None:
-    """Raise ValueError unless ``x`` is (B, ``channels``, T, H, W), with a clip, ``frames`` and 224 px at least."""
-    batch, found, length, *size = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
-    if batch < 1 or found != channels or length < frames or min(size) < FRAME_SIZE:
-        wanted = f"(B, {channels}, T, {FRAME_SIZE}, {FRAME_SIZE}) with at least {frames} frames"
-        raise ValueError(f"{name} takes clips of shape {wanted}, got one of {tuple(x.shape)}")
-
-
 Triple = tuple[int, int, int]  # along (T, H, W)
+Axes = tuple[int, ...]  # along (T, H, W) or (H, W)
 
 BATCH_NORM_EPSILON = 1e-3  # Sonnet's default (2); PyTorch's 1e-5 moves the logits
 BATCH_NORM_MOMENTUM = 1e-3  # 1 - decay 0.999 (2)
@@ -88,7 +64,7 @@ class Mixed(NamedTuple):
     b3: int
 
     def branches(self) -> tuple[tuple[Conv | Pool, ...], ...]:
-        """The four branches as rows, named after their place in DeepMind's graph."""
+        """Return the four branches as rows, named after their place in DeepMind's graph."""
         one, three = (1, 1, 1), (3, 3, 3)
         return (
             (Conv("Conv3d_0a_1x1", self.b0, one),),
@@ -129,12 +105,12 @@ def frames_per_step(layer: str) -> int:
 
 
 def _is_averaged(layer: str) -> bool:
-    """Whether a layer comes after the head's average over two steps."""
+    """Return whether a layer comes after the head's average over two steps."""
     return all(row.name != layer for row in ROWS)
 
 
 def step_centre(layer: str, step: int) -> Fraction:
-    """Where step ``step`` of a layer's output lies in the clip, in frames.
+    """Return where step ``step`` of a layer's output lies in the clip, in frames.
 
     A layer of temporal stride s has a step for every s frames, ``[s·j, s·(j + 1))``, centred at s·j + s/2. What
     follows the head's average over two steps of 8 frames lies between them, at 8·(j + 1).
@@ -147,8 +123,28 @@ def num_steps(layer: str, num_frames: int) -> int:
     return -(-num_frames // frames_per_step(layer)) - _is_averaged(layer)
 
 
+def check_clip(name: str, x: Tensor, channels: int, frames: int | None, size: int = FRAME_SIZE) -> None:
+    """Raise ValueError unless ``x`` is (B, ``channels``, ``frames``, ``size``, ``size``), with one clip at least.
+
+    ``frames`` None stands for any number from 1 on; ``name`` is the network's, for the message.
+    """
+    batch, *rest = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
+    wanted = [channels, rest[1] if frames is None else frames, size, size]
+    if batch < 1 or rest[1] < 1 or rest != wanted:
+        shape = f"(B, {channels}, {'T' if frames is None else frames}, {size}, {size})"
+        raise ValueError(f"{name} takes clips of shape {shape}, got one of {tuple(x.shape)}")
+
+
+def check_long_clip(name: str, x: Tensor, channels: int, frames: int) -> None:
+    """Raise ValueError unless ``x`` is (B, ``channels``, T, H, W), with a clip, ``frames`` and 224 px at least."""
+    batch, found, length, *size = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
+    if batch < 1 or found != channels or length < frames or min(size) < FRAME_SIZE:
+        wanted = f"(B, {channels}, T, {FRAME_SIZE}, {FRAME_SIZE}) with at least {frames} frames"
+        raise ValueError(f"{name} takes clips of shape {wanted}, got one of {tuple(x.shape)}")
+
+
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis, ``(front, back)``: the output has ceil(size / stride) elements.
+    """Return TensorFlow's SAME padding of one axis, ``(front, back)``: the output has ceil(size / stride) elements.
 
     The odd element goes to the back, so it depends on the size of the input, in time as well as in space (2).
     """
@@ -157,55 +153,62 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def pad_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """``x`` (B, C, T, H, W) with zeros around it so that a VALID operation gives what SAME gives in TensorFlow."""
-    time, height, width = map(same_padding, x.shape[2:], kernel, stride)
-    if not any((*time, *height, *width)):
-        return x
-    return functional.pad(x, (*width, *height, *time))  # (B, C, T + kt - st, H + kh - sh, W + kw - sw) or less
+def pad_same(x: Tensor, kernel: Axes, stride: Axes, padding: tuple[int, int] | None = None) -> Tensor:
+    """Return ``x`` with zeros around it so that a VALID operation gives what SAME gives in TensorFlow.
+
+    ``padding``, (front, back) of every axis, stands for SAME where it is given.
+    """
+    axes = [padding or same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
+    return functional.pad(x, tuple(chain(*reversed(axes)))) if any(chain(*axes)) else x
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``x`` (B, C, T, H, W), laid out as B, T, H, W, C.
+    """Return ``x`` (B, C, T, H, W), laid out as B, T, H, W, C.
 
-    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast.
-
-    Layers keep the layout, but PyTorch's own convolution, which it prefers to oneDNN's for few numbers, loses it.
+    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast. Layers
+    keep the layout, but PyTorch's own convolution, which it prefers to oneDNN's for few numbers, loses it.
     """
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 class ConvUnit(nn.Module):
-    """Convolution (SAME, no bias), batch norm, ReLU."""
+    """Convolution (SAME, no bias), batch norm, ReLU; of clips (B, C, T, H, W) or images (B, C, H, W).
 
-    def __init__(self, in_channels: int, channels: int, kernel: Triple, stride: Triple) -> None:
+    ``padding`` (front, back) stands for SAME in a convolution that is strided.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, kernel: Axes, stride: Axes, padding: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
+        convolution, norm = (nn.Conv3d, nn.BatchNorm3d) if len(kernel) == 3 else (nn.Conv2d, nn.BatchNorm2d)
         # Padding that never depends on the size of the input is left to the convolution: no padded copy.
-        self.is_padded = stride == (1, 1, 1) and all(size % 2 for size in kernel)
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2) if self.is_padded else (0, 0, 0)
-        self.conv = nn.Conv3d(in_channels, channels, kernel, stride, padding, bias=False)
-        self.norm = nn.BatchNorm3d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        self.norm.weight.requires_grad_(
-            False
-        )  # DeepMind's batch norm has no gamma; ImageNet's (inflated) is kept as is
+        self.is_padded = set(stride) == {1} and all(size % 2 for size in kernel)
+        inner = tuple(size // 2 if self.is_padded else 0 for size in kernel)
+        self.conv = convolution(in_channels, channels, kernel, stride, inner, bias=False)  # type: ignore[arg-type]
+        self.norm = norm(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
+        self.norm.weight.requires_grad_(False)  # DeepMind's has no gamma; ImageNet's (inflated) is kept as is
+        self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw))."""
+        """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
         if not self.is_padded:
-            x = pad_same(x, self.conv.kernel_size, self.conv.stride)  # type: ignore[arg-type]
+            x = pad_same(x, self.conv.kernel_size, self.conv.stride, self.padding)
         return functional.relu_(self.norm(self.conv(x)))
 
 
 class PoolUnit(nn.Module):
     """Max pooling (SAME), without a padded copy: the odd element, at the back, is what ``ceil_mode`` allows for."""
 
-    def __init__(self, kernel: Triple, stride: Triple) -> None:
+    def __init__(self, kernel: Axes, stride: Axes) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) → (B, C, ceil(T / st), ceil(H / sh), ceil(W / sw))."""
+        """(B, C, T, H, W) → (B, C, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
         padding = [same_padding(*axis)[0] for axis in zip(x.shape[2:], self.kernel, self.stride, strict=True)]
+        if x.ndim == 4:
+            return functional.max_pool2d(x, self.kernel, self.stride, padding, ceil_mode=True)
         return functional.max_pool3d(channels_last(x), self.kernel, self.stride, padding, ceil_mode=True)
 
 
@@ -218,7 +221,7 @@ class MixedUnit(nn.Module):
             self.add_module(f"Branch_{index}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T, H, W)."""
+        """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T, H, W), or without T."""
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
@@ -251,16 +254,16 @@ class I3D(nn.Module):
         super().__init__()
         self.in_channels, channels = in_channels, in_channels
         for row in ROWS:
-            unit, channels = _unit(row, channels, width)
+            unit, channels = build_unit(row, channels, width)
             self.add_module(row.name, unit)
         self.Logits = Head(channels, num_classes, dropout)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
+        """Return logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
 
         ``steps`` is ceil(T / 8) - 1, one prediction per two steps of Mixed_5c; DeepMind's logits are their mean.
-        Raises ValueError for fewer than 9 frames, or a clip of another shape; frames may be larger.
+        Raise ValueError for fewer than 9 frames, or a clip of another shape; frames may be larger.
         """
         check_long_clip("I3D", x, self.in_channels, MIN_FRAMES)
         x = channels_last(x)
@@ -269,37 +272,50 @@ class I3D(nn.Module):
         return x
 
     def endpoints(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The output of every endpoint in turn, with its name in DeepMind's graph."""
+        """Yield the output of every endpoint in turn, with its name in DeepMind's graph."""
         for name, unit in self.named_children():
             x = unit(x)
             yield name, x
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels`` at a width multiplier."""
+    """Return ``channels`` at a width multiplier."""
     return max(1, round(channels * width))
 
 
-def _unit(row: Conv | Pool | Mixed, in_channels: int, width: float) -> tuple[nn.Module, int]:
-    """The module of a row, and how many channels leave it."""
+def flat_name(name: str) -> str:
+    """Return a part's name in 2D: ``Mixed_3b.Branch_1.Conv3d_0b_3x3`` → ``Mixed_3b.Branch_1.Conv2d_0b_3x3``."""
+    return name.replace("Conv3d_", "Conv2d_").replace("MaxPool3d_", "MaxPool2d_")
+
+
+def build_unit(
+    row: Conv | Pool | Mixed,
+    in_channels: int,
+    width: float,
+    *,
+    is_flat: bool = False,
+    padding: tuple[int, int] | None = None,
+) -> tuple[nn.Module, int]:
+    """Return the module of a row, in 2D where ``is_flat``, and how many channels leave it; ``padding`` of ConvUnit."""
+    first = int(is_flat)
     if isinstance(row, Pool):
-        return PoolUnit(row.kernel, row.stride), in_channels
+        return PoolUnit(row.kernel[first:], row.stride[first:]), in_channels
     if isinstance(row, Conv):
         channels = scaled(row.channels, width)
-        return ConvUnit(in_channels, channels, row.kernel, row.stride), channels
+        return ConvUnit(in_channels, channels, row.kernel[first:], row.stride[first:], padding), channels
     branches, total = [], 0
     for rows in row.branches():
         branch, channels = nn.Sequential(), in_channels
         for inner in rows:
-            unit, channels = _unit(inner, channels, width)
-            branch.add_module(inner.name, unit)
+            unit, channels = build_unit(inner, channels, width, is_flat=is_flat)
+            branch.add_module(flat_name(inner.name) if is_flat else inner.name, unit)
         branches.append(branch)
         total += channels
     return MixedUnit(branches), total
 
 
 def initialise(module: nn.Module) -> None:
-    """Truncated normal of variance 1 / fan-in for the layers with weights, Sonnet's default (2)."""
+    """Draw weights from a truncated normal of variance 1 / fan-in, Sonnet's default (2)."""
     if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
         fan_in = module.weight[0].numel()
         nn.init.trunc_normal_(module.weight, std=fan_in**-0.5, a=-2 * fan_in**-0.5, b=2 * fan_in**-0.5)

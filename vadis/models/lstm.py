@@ -34,12 +34,9 @@ MAX_STEPS = 25
 class StepNorm(_BatchNorm):
     """Batch norm of one step of a sequence: gamma and beta are common to all steps, the running averages are not.
 
-    Args:
-        channels: of each step.
-        shift: whether there is a beta. (2) has none where a bias is added anyway.
-
-    A sequence that ends before ``MAX_STEPS`` counts its last step for all steps after it too. So every step has
-    averages of something, and however long the training clips were, the steps beyond them have those of their last.
+    ``shift``: whether there is a beta; (2) has none where a bias is added anyway. A sequence that ends before
+    ``MAX_STEPS`` counts its last step for all steps after it too. So every step has averages of something, and however
+    long the training clips were, the steps beyond them have those of their last.
     """
 
     running_mean: Tensor  # (MAX_STEPS, channels)
@@ -54,7 +51,7 @@ class StepNorm(_BatchNorm):
             self.register_parameter("bias", None)
 
     def forward(self, x: Tensor, step: int = 0, *, is_last: bool = False) -> Tensor:
-        """Step ``step``, (B, channels), normalised; ``is_last`` for the last step of its sequence."""
+        """Return step ``step``, (B, channels), normalised; ``is_last`` for the last step of its sequence."""
         x = x.float()  # in whatever precision it was computed
         step = min(step, MAX_STEPS - 1)
         if not self.training:
@@ -62,10 +59,10 @@ class StepNorm(_BatchNorm):
                 x, self.running_mean[step], self.running_var[step], self.weight, self.bias, False, 0.0, self.eps
             )
         normalised = functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        self._count(x.detach(), slice(step, MAX_STEPS if is_last else step + 1))
+        self._update_averages(x.detach(), slice(step, MAX_STEPS if is_last else step + 1))
         return normalised
 
-    def _count(self, x: Tensor, steps: slice) -> None:
+    def _update_averages(self, x: Tensor, steps: slice) -> None:
         """Move the running averages of ``steps`` towards the statistics of a batch."""
         assert self.momentum is not None
         variance, mean = torch.var_mean(x, dim=0)  # the unbiased variance, as in PyTorch's own batch norm
@@ -87,7 +84,7 @@ class RecurrentLayer(nn.Module):
         self.cell_norm = StepNorm(channels, shift=True)
 
     def initialise(self) -> None:
-        """Each gate's matrices orthogonal, the bias 0 but that of the forget gate."""
+        """Make each gate's matrices orthogonal, the bias 0 but that of the forget gate."""
         with torch.no_grad():
             for weight in (self.input.weight, self.hidden.weight):
                 for gate in weight.chunk(4):
@@ -113,18 +110,14 @@ class RecurrentLayer(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """Architecture (a): a prediction after every frame of a clip.
+    """Architecture (a), for RGB alone: a prediction after every frame of a clip.
 
-    Args:
-        num_classes: size of the last layer.
-        in_channels: 3; the paper has it for RGB alone.
-        width: multiplies every channel count (rounded, at least 1), the LSTM's too.
-        dropout: of the hidden states before the last layer, while training. The paper names none; it is I3D's.
+    ``width`` multiplies the LSTM's channels too; ``dropout``, of the hidden states in training, is I3D's.
     """
 
     training_steps: ClassVar[str] = "each"  # cross-entropy at every step, averaged (1)
     test_steps: ClassVar[str] = "last"  # only the output on the last frame counts (1)
-    least_clips: ClassVar[int] = 2  # at once while it learns: batch norm of single values has no variance of one
+    min_batch_size: ClassVar[int] = 2  # in training: batch norm of single values has no variance of one
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()
@@ -137,17 +130,17 @@ class ConvLSTM(nn.Module):
         self.lstm.initialise()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes, T), one for every frame of ``x`` (B, 3, T, 224, 224) in [-1, 1].
+        """Return logits (B, classes, T), one for every frame of ``x`` (B, 3, T, 224, 224) in [-1, 1].
 
         The frames are the sampled ones, every fifth of 25 per second; T is 25 in the paper's training, 50 in its test.
-        Raises ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
+        Raise ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
         """
         hidden = self.features(x).transpose(1, 2)  # (B, T, 512)
         logits: Tensor = self.Logits(self.dropout(hidden))  # (B, T, classes)
         return logits.transpose(1, 2)  # (B, classes, T)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees of such a clip: the hidden states, (B, 512, T)."""
+        """Return what the last layer sees of such a clip: the hidden states, (B, 512, T)."""
         check_clip("ConvNet+LSTM", x, self.in_channels, None)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
         pooled = averaged(self.body(frames)).view(len(x), x.shape[2], -1)  # (B, T, 1024)

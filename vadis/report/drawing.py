@@ -6,13 +6,12 @@ Matplotlib draws in memory (Agg, without a display) and with its own defaults: n
 
 import io
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vadis.files import temporary_beside
+from vadis.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,8 +134,4 @@ def save_png(figure: "Figure", path: Path) -> None:
     picture = io.BytesIO()
     FigureCanvasAgg(figure)  # becomes the figure's canvas
     figure.savefig(picture, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
-    with temporary_beside(path) as (temporary, file):
-        file.write(picture.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
+    write_file(path, picture.getvalue())

@@ -8,7 +8,6 @@ its SHA-256, and lets nothing be loaded but local videos.
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,7 +17,7 @@ from typing import Any
 
 import vadis
 from vadis.batch.results_file import LastResults
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.formats import visible
 from vadis.report.entries import Budget, Names, entry, pieces_for, place_of, thumbnails, url_of, words
 from vadis.video.isolated.pool import Decoders
@@ -66,12 +65,9 @@ def write_page(
         OSError: where the page cannot be written.
     """
     made = Written()
-    with temporary_beside(path) as (temporary, file):
+    with write_atomic(path) as file:
         for piece in _document(title, _data(path, results, made, bases, num_thumbnails, max_thumbnail_bytes, progress)):
             made.num_bytes += file.write(piece.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
     return made
 
 

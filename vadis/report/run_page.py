@@ -5,14 +5,13 @@ The pictures are those that the run keeps as PNG; curves are drawn anew where th
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from vadis.errors import UsageError
-from vadis.files import temporary_beside
+from vadis.files import write_atomic
 from vadis.formats import visible
 from vadis.parsing import parse_json
 from vadis.report.page import head, read
@@ -40,12 +39,9 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
     logs = _logs(folder)
     if logs:
         plot_curves(logs, folder / CURVES_NAME)
-    with temporary_beside(path) as (temporary, file):
+    with write_atomic(path) as file:
         page = "".join([head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics)])
         file.write((page + "</body>\n</html>\n").encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(path)
 
 
 def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -1,54 +1,44 @@
-"""A run that can be killed at any moment: folders that are complete and proven, or do not count.
+"""What changes while a network is trained, and the files from which a killed run goes on.
 
-    RUN/checkpoints/step-000123/       (step-000123.1 if that step is saved once more)
-        tensors.safetensors   the network (``network.…``) and the optimiser's momentum (``momentum.…``)
-        state.json            the rest: progress, recipe, labels, what the run was made with
-        manifest.json         length and SHA-256 of both, and its own seal
+    RUN/checkpoints/step-000123-SHA256.safetensors    (step-000123.1-… if that step is saved once more)
 
-A checkpoint is written under a temporary name, flushed to the disk, renamed, read back, and only then are older ones
-removed. Loading takes the newest whose every byte is proven. Nothing in it is pickled, so nothing in it can run. There
-are no states of random generators in it either: all randomness follows from the seed and the position (``order``).
-
-The folder of a run: who may write there, and whether what lies there can be gone on with.
-
-RUN/run.lock       held while a process trains there
-RUN/log.jsonl      see ``log``
-RUN/checkpoints/   see ``checkpoint``
+A checkpoint has the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's
+momentum (``momentum.…``) as tensors, and the rest as JSON: progress, recipe, labels, what the run was made with. Its
+name has the SHA-256 of its content. It is written under a temporary name, flushed, renamed and read back, and only then
+are older ones removed; loading takes the newest whose every byte is as written. Nothing in it is pickled, so nothing in
+it can run, and it has no states of random generators: all randomness follows from the seed and the position.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
+import math
 import re
 import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from vadis.errors import OutputLockedError, UsageError, VadisError, what_next
-from vadis.files import FULL_DISK, sync_folder, temporary_beside
+from vadis.errors import UsageError, VadisError
+from vadis.files import FULL_DISK, os_errors_as, write_file
 from vadis.parsing import parse_json
-from vadis.results import printable
 from vadis.training.distributed import Process
 from vadis.training.log import RESUME, Resumed
 from vadis.training.recipes import Recipe
+from vadis.weights.model_file import describe_difference
 
 SCHEMA = 1
 KEPT = 2  # the newest, and one before it should the disk lose the newest
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+CHECKPOINTS_NAME = "checkpoints"
 
-_COMPLETE = re.compile(r"step-(\d{6,})(?:\.(\d+))?")
-_UNFINISHED = re.compile(r".+\.tmp-[0-9a-f]{8}")
+_NAME = re.compile(r"step-(\d{6,})(?:\.(\d+))?-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -64,60 +54,67 @@ class DamagedCheckpointError(VadisError):
     """A checkpoint that is not what was written."""
 
 
-_PASSED_OVER = "look at the disk; a run goes on with `resume=True` from the newest one that is whole"
-
-
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``checkpoint`` among those in ``folder``, prove it, and remove all but the newest two.
+    """Write ``checkpoint`` into ``folder``, read it back, and remove all but the newest two.
 
-    On a full disk what earlier runs left unfinished and surplus checkpoints are removed, and it is tried once more.
+    On a full disk surplus checkpoints are removed, and it is tried once more.
 
     Raises:
         VadisError: where it cannot be written; the checkpoints so far are as they were.
     """
-    contents = _contents(checkpoint)
-    num_bytes = sum(map(len, contents.values()))
-    target = _next_name(folder, checkpoint.step)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(folder)
+    text = json.dumps(checkpoint.state, allow_nan=False)
+    metadata = {"schema": str(SCHEMA), "step": str(checkpoint.step), "state": text}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    content = safetensors.torch.save(tensors, metadata)
+    same_step = [number for step, number in map(_order, list_checkpoints(folder)) if step == checkpoint.step]
+    name = f"step-{checkpoint.step:06d}" + (f".{max(same_step) + 1}" if same_step else "")
+    path = folder / f"{name}-{hashlib.sha256(content).hexdigest()}.safetensors"
+    what = f"the checkpoint {path} ({len(content) / 1e6:,.1f} MB) cannot be written, but the one before it is intact"
+    with os_errors_as(VadisError, what, RESUME):
+        for leftover in folder.glob("*.part"):  # of a killed process: the caller has the lock of the run
+            leftover.unlink(missing_ok=True)
         try:
-            _write(target, contents)
+            write_file(path, content)
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
             _remove_surplus(folder)
-            _write(target, contents)
-        load_checkpoint(target)
-    except OSError as error:
-        raise _write_error(target, num_bytes, error) from error
+            write_file(path, content)
+    load_checkpoint(path)
     _remove_surplus(folder)
-    return target
+    return path
+
+
+def _remove_surplus(folder: Path) -> None:
+    """Remove all checkpoints but the newest; one that cannot be removed does not stop the run."""
+    for path in list_checkpoints(folder)[:-KEPT]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at ``path``, every byte of it proven.
+    """Return the checkpoint at ``path``, every byte of it compared.
 
     Raises:
-        DamagedCheckpointError: where a file is missing or differs from what was written.
+        DamagedCheckpointError: where the file is missing or differs from what was written.
         VadisError: where another version of vadis wrote it.
     """
-    try:
-        manifest = _read_manifest(path)
-        contents = {name: (path / name).read_bytes() for name in (TENSORS, STATE)}
-    except OSError as error:
-        message = f"the checkpoint {path} cannot be read: {error.strerror}"
-        raise DamagedCheckpointError(message, hint=what_next(error.errno)) from error
-    for name, content in contents.items():
-        if manifest["files"][name] != _fingerprint(content):
-            message = f"the checkpoint {path} is damaged: {name} is not what was written"
-            raise DamagedCheckpointError(message, hint=_PASSED_OVER)
-    tensors = safetensors.torch.load(contents[TENSORS])
-    return Checkpoint(manifest["step"], tensors, parse_json(contents[STATE]))
+    with os_errors_as(DamagedCheckpointError, f"the checkpoint {path} cannot be read"):
+        content = path.read_bytes()
+    match = _NAME.fullmatch(path.name)
+    if match is None or hashlib.sha256(content).hexdigest() != match[3]:
+        hint = "look at the disk; a run goes on with `resume=True` from the newest one that is whole"
+        raise DamagedCheckpointError(f"the checkpoint {path} is damaged: it is not what was written", hint)
+    header_end = 8 + int.from_bytes(content[:8], "little")
+    metadata = parse_json(content[8:header_end])["__metadata__"]
+    if metadata["schema"] != str(SCHEMA):
+        message = f"the checkpoint {path} has schema {metadata['schema']}, this vadis reads {SCHEMA}"
+        raise VadisError(message, hint="go on with the vadis that wrote it, or choose another folder")
+    return Checkpoint(int(metadata["step"]), safetensors.torch.load(content), parse_json(metadata["state"]))
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
-    """The newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it; None without any.
+    """Return the newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it, or None.
 
     Raises:
         DamagedCheckpointError: where there are checkpoints, and all are damaged.
@@ -136,202 +133,20 @@ def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in ``folder``, damaged or not, the oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if _COMPLETE.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=_order)
-
-
-def set_aside(path: Path) -> None:
-    """Rename a damaged checkpoint so that it is not met again; it is not deleted."""
-    path.replace(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left while they wrote."""
-    for path in folder.iterdir():
-        if _UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _next_name(folder: Path, step: int) -> Path:
-    """``step-000123``, or ``step-000123.1`` and so on after others of that step, over which it cannot be renamed."""
-    taken = [number for of_step, number in map(_order, list_checkpoints(folder)) if of_step == step]
-    return folder / (f"step-{step:06d}.{max(taken) + 1}" if taken else f"step-{step:06d}")
+    """Return the complete checkpoints in ``folder``, damaged or not, the oldest first."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in paths if _NAME.fullmatch(path.name)), key=_order)
 
 
 def _order(path: Path) -> tuple[int, int]:
-    """(step, number among those of the same step)."""
-    found = _COMPLETE.fullmatch(path.name)
-    assert found is not None
-    return int(found[1]), int(found[2] or 0)
-
-
-def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """The bytes of every file of a checkpoint, the manifest last."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    contents = {TENSORS: safetensors.torch.save(tensors), STATE: _canonical(checkpoint.state)}
-    files = {name: _fingerprint(content) for name, content in contents.items()}
-    contents[MANIFEST] = _sealed({"schema": SCHEMA, "step": checkpoint.step, "files": files})
-    return contents
-
-
-def _write(target: Path, contents: Mapping[str, bytes]) -> None:
-    """All of ``contents`` as the folder ``target``, or nothing."""
-    temporary = target.with_name(f"{target.name}.tmp-{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
-        for name, content in contents.items():
-            with (temporary / name).open("xb") as stream:  # a file object: `torch.save(path)` hides a full disk
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        sync_folder(temporary)
-        temporary.replace(target)
-        sync_folder(target.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _remove_surplus(folder: Path) -> None:
-    """Remove all checkpoints but the newest; one that cannot be removed does not stop the run."""
-    for path in list_checkpoints(folder)[:-KEPT]:
-        doomed = path.with_name(f"{path.name}.tmp-{secrets.token_hex(4)}")  # or a kill would leave it half there
-        with contextlib.suppress(OSError):
-            path.replace(doomed)
-            shutil.rmtree(doomed)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint at ``path``, proven by its own seal."""
-    content = (path / MANIFEST).read_bytes()
-    try:
-        values = parse_json(content)
-        del values["seal"]
-        if content != _sealed(values):
-            raise ValueError("the seal does not fit")
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"the checkpoint {path} is damaged: {MANIFEST} is not what was written"
-        raise DamagedCheckpointError(message, hint=_PASSED_OVER) from error
-    if values["schema"] != SCHEMA:
-        message = f"the checkpoint {path} has schema {values['schema']!r}, this vadis reads {SCHEMA}"
-        raise VadisError(message, hint="go on with the vadis that wrote it, or choose another folder")
-    manifest: dict[str, Any] = values
-    return manifest
-
-
-def _sealed(values: dict[str, Any]) -> bytes:
-    """JSON text of ``values`` with the SHA-256 of the text without it."""
-    return _canonical({**values, "seal": hashlib.sha256(_canonical(values)).hexdigest()})
-
-
-def _canonical(values: dict[str, Any]) -> bytes:
-    """One JSON text for equal values."""
-    return json.dumps(values, ensure_ascii=True, allow_nan=False, sort_keys=True, indent=1).encode("ascii")
-
-
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _write_error(target: Path, num_bytes: int, error: OSError) -> VadisError:
-    if error.errno in FULL_DISK:
-        return VadisError(
-            f"no space left to write the checkpoint {target} ({num_bytes / 1e6:,.1f} MB); the one before it is intact",
-            hint=f"free some space, then {RESUME}",
-        )
-    message = f"the checkpoint {target} cannot be written: {error.strerror}; the one before it is intact"
-    return VadisError(message, hint=what_next(error.errno, again=RESUME))
-
-
-LOCK_NAME = "run.lock"
-
-
-def checkpoints_in(folder: Path) -> Path:
-    """Where the checkpoints of the run in ``folder`` lie."""
-    return folder / "checkpoints"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make ``folder`` if need be, and keep other runs out of it.
-
-    Raises:
-        OutputLockedError: where another process is training there.
-        UsageError: where the folder cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        message = f"{folder} cannot hold a training run: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)  # which also unlocks
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        hint = "wait for it, or choose another folder"
-        raise OutputLockedError(f"another vadis (process {owner}) is training in {folder}", hint) from error
-    except OSError:
-        return  # a file system without locks: they are politeness, not correctness
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write what a run is made with, whole or not at all; raise UsageError where that cannot be."""
-    try:
-        with temporary_beside(path) as (temporary, file):
-            file.write(json.dumps(values, indent=1).encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-    except OSError as error:
-        message = f"{printable(str(path.parent))} cannot hold a training run: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what ``write_json`` wrote, of anything else an empty dictionary.
-
-    Raises:
-        UsageError: where the file is damaged, or cannot be read.
-    """
-    try:
-        values = parse_json(path.read_bytes())
-    except OSError as error:
-        message = f"{printable(str(path))} cannot be read: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
-    except ValueError as error:
-        raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
-    return values if isinstance(values, dict) else {}
-
-
-def is_longer(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
-    """Whether a run is that which is ``there``, with more steps of the optimiser."""
-    before, now = there.get("recipes"), wanted["recipes"]
-    if (
-        not isinstance(before, dict)
-        or {**there, "recipes": 0} != {**wanted, "recipes": 0}
-        or before.keys() != now.keys()
-    ):
-        return False
-    same = all({**before[run], "steps": 0} == {**now[run], "steps": 0} for run in now)
-    return same and before != now and all(before[run]["steps"] <= now[run]["steps"] for run in now)
+    """Return (step, number among those of the same step)."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
 
 
 def made_with(recipe: Recipe, labels: tuple[str, ...], data_sha256: str, process: Process) -> dict[str, Any]:
-    """All that must be the same for a run to go on exactly, as plain JSON values."""
+    """Return all that must be the same for a run to go on exactly, as plain JSON values."""
     on_cpu = process.device.type == "cpu"
     return {
         "recipe": recipe.to_json(),
@@ -344,54 +159,28 @@ def made_with(recipe: Recipe, labels: tuple[str, ...], data_sha256: str, process
     }
 
 
-_NAMES = {
-    "processes": "the number of processes",
-    "device": "the device",
-    "threads": "the number of threads",
-    "torch": "the version of PyTorch",
-}
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two ``made_with``, one clause each; ``labels`` are not compared here.
-
-    More steps are no difference: those that are done were the same.
-    """
-    recipe_before, recipe_now = before["recipe"], now["recipe"]
-    is_longer = recipe_before["steps"] < recipe_now["steps"]
-    found = [
-        f"{name} was {recipe_before.get(name)!r} and is {recipe_now.get(name)!r}"
-        for name in {**recipe_before, **recipe_now}
-        if recipe_before.get(name) != recipe_now.get(name) and not (name == "steps" and is_longer)
+def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs in a recipe, a clause each; more steps are no change: those done were the same."""
+    return [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name) and not (name == "steps" and before["steps"] < now["steps"])
     ]
-    if before["data_sha256"] != now["data_sha256"]:
-        found.append("the list of clips has changed")
-    found += [f"{what} was {before[key]} and is {now[key]}" for key, what in _NAMES.items() if before[key] != now[key]]
-    return found
-
-
-def refuse_another_run(folder: Path) -> None:
-    """Raise UsageError where ``folder`` holds a run already."""
-    if list_checkpoints(checkpoints_in(folder)):
-        raise UsageError(
-            f"{folder} holds a training run already",
-            hint="go on with it by `resume=True`, or choose another folder",
-        )
 
 
 def find_resumable(
     folder: Path, now: Mapping[str, Any], process: Process, *, allow_inexact: bool
 ) -> tuple[Checkpoint, Resumed] | None:
-    """The newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
+    """Return the newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
 
-    Damaged ones that are newer are renamed, so that they are not met again.
+    Damaged ones that are newer are renamed, so that they are not found again; they are not deleted.
 
     Raises:
         UsageError: where the run cannot go on with what there is ``now`` (see ``made_with``): with other classes
             never, with other differences only if ``allow_inexact``.
         DamagedCheckpointError: where there are checkpoints, and all are damaged.
     """
-    newest = load_newest(checkpoints_in(folder)) if process.is_main else None
+    newest = load_newest(folder / CHECKPOINTS_NAME) if process.is_main else None
     path = process.from_main(newest[1] if newest else None)
     if path is None:
         return None
@@ -399,13 +188,214 @@ def find_resumable(
     before = loaded.state["made_with"]
     if before["labels"] != now["labels"]:
         raise UsageError(f"the run in {folder} learns other classes", hint="choose another folder")
-    changes = differences(before, now)
+    changes = recipe_changes(before["recipe"], now["recipe"])
+    if before["data_sha256"] != now["data_sha256"]:
+        changes.append("the list of clips has changed")
+    names = {
+        "processes": "the number of processes",
+        "device": "the device",
+        "threads": "the number of threads",
+        "torch": "the version of PyTorch",
+    }
+    changes += [f"{name} was {before[key]} and is {now[key]}" for key, name in names.items() if before[key] != now[key]]
     if changes and not allow_inexact:
         raise UsageError(
             f"the run in {folder} cannot go on exactly: {'; '.join(changes)}",
             hint="change that back, or go on all the same by `allow_inexact=True`",
         )
     damaged = newest[2] if newest else []
-    for one in damaged:
-        set_aside(one)
+    for each in damaged:
+        each.replace(each.with_name(f"{each.name}.damaged-{secrets.token_hex(4)}"))
     return loaded, Resumed(loaded.step, str(path), tuple(map(str, damaged)), tuple(changes))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What the validations so far have shown: all that the paper's rule needs."""
+
+    best: float | None = None  # validation loss, in nats
+    stale: int = 0  # validations in a row without improvement
+    drops: int = 0  # divisions of the rate so far
+    exhausted: bool = False  # saturated again after the last division
+
+
+def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
+    """Return the rate of the step that follows ``step`` steps already done.
+
+    The paper (section 2.5) divides it by 10 when the validation loss saturates; the code changed it at fixed steps.
+    """
+    if recipe.schedule == "plateau":
+        return recipe.learning_rate / recipe.plateau_factor**plateau.drops
+    return [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
+
+
+def after_validation(recipe: Recipe, plateau: Plateau, loss: float) -> Plateau:
+    """Return the state after one more validation of this loss; a loss that is not finite is no improvement."""
+    best = math.inf if plateau.best is None else plateau.best
+    if loss < best - recipe.plateau_improvement:
+        return replace(plateau, best=loss, stale=0)
+    if plateau.stale + 1 < recipe.plateau_patience:
+        return replace(plateau, stale=plateau.stale + 1)
+    if plateau.drops >= recipe.plateau_drops:
+        return replace(plateau, stale=0, exhausted=True)
+    return replace(plateau, stale=0, drops=plateau.drops + 1)
+
+
+def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
+    """Return whether all steps are done, or the loss has saturated at the lowest rate."""
+    return step >= recipe.steps or (recipe.schedule == "plateau" and plateau.exhausted)
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    micro_batch: int  # the recipe's, or less where memory was short
+    step: int = 0  # done
+    validated_at: int = 0  # step of the last validation
+    best_at: int | None = None  # step of the validation with the lowest loss so far
+    best_loss: float | None = None  # in nats
+    best_accuracy: float | None = None
+    plateau: Plateau = field(default_factory=Plateau)
+    smoothed_loss: float | None = None
+    smoothed_accuracy: float | None = None
+
+
+class State:
+    """A network with its optimiser and its progress, and a copy of the network as it was at its best validation.
+
+    Sets the dropout and the batch norms' decay of ``network`` as the recipe says. Parameters that need no gradient stay
+    as they are.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, micro_batch: int) -> None:
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.dropout
+            elif isinstance(module, _BatchNorm):
+                module.momentum = 1 - recipe.batch_norm_decay
+        self.network, self._recipe = network, recipe
+        self.progress = Progress(micro_batch)
+        self._best: dict[str, Tensor] = {}  # on the CPU
+        self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self.optimizer = torch.optim.SGD(
+            self.parameters.values(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+
+    def learning_rate(self) -> float:
+        """Return the rate of the next step."""
+        return learning_rate(self._recipe, self.progress.step, self.progress.plateau)
+
+    def update(self) -> None:
+        """Do one step of the optimiser, from the gradients as they are."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        self.optimizer.step()
+
+    def keep_if_best(self, loss: float, accuracy: float) -> bool:
+        """Keep the network as it is now where no validation before gave so low a loss; return whether that is so."""
+        now = self.progress
+        if not loss < (math.inf if now.best_loss is None else now.best_loss):
+            return False
+        now.best_at, now.best_loss, now.best_accuracy = now.step, loss, accuracy
+        self._best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
+        return True
+
+    def forget_best(self) -> None:
+        """Let the next validation be the best so far: those before were on other clips."""
+        now = self.progress
+        now.best_at, now.best_loss, now.plateau = None, None, replace(now.plateau, best=None, stale=0)
+        self._best = {}
+
+    def restore_best(self) -> None:
+        """Make the network what it was at its best validation, if there was one."""
+        if self._best:
+            self.network.load_state_dict(self._best)
+
+    def to_checkpoint(
+        self, made_with: dict[str, Any], instead: Mapping[int, Tensor] = MappingProxyType({})
+    ) -> Checkpoint:
+        """Return all of it, with a note of what the run was made with.
+
+        ``instead`` has tensors, by the address of those of the network, in whose place they are taken.
+        """
+        network = self.network.state_dict()
+        tensors = {f"network.{key}": instead.get(value.data_ptr(), value) for key, value in network.items()}
+        tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        for name, parameter in self.parameters.items():
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return Checkpoint(self.progress.step, tensors, {"progress": asdict(self.progress), "made_with": made_with})
+
+    def load(self, loaded: Checkpoint) -> None:
+        """Take all of it from a checkpoint; raise UsageError where that is of another network."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            names = [name for name in loaded.tensors if name.startswith(prefix)]
+            return {name.removeprefix(prefix): loaded.tensors[name] for name in names}
+
+        network, momenta = part("network."), part("momentum.")
+        expected = {key: tuple(value.shape) for key, value in self.network.state_dict().items()}
+        difference = describe_difference(expected, {key: tuple(value.shape) for key, value in network.items()})
+        if difference is not None:
+            hint = "choose another folder, or ask for that network again"
+            raise UsageError(f"the run in this folder trains another network: {difference}", hint)
+        self.network.load_state_dict(network)
+        self._best = part("best.")
+        for name, parameter in self.parameters.items():
+            if name in momenta:
+                self.optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
+        values = loaded.state["progress"]
+        self.progress = Progress(**{**values, "plateau": Plateau(**values["plateau"])})
+
+
+class RunningAverages:
+    """The running means and variances of a network's batch norms over the micro-batches of a step.
+
+    Each micro-batch is normalised by its own statistics, as on each of the paper's replicas. The running averages,
+    which serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics. So
+    one device with 64 micro-batches does what 64 devices do with one each.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self._buffers = [
+            buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None
+        ]
+        # num_batches_tracked, then, counts steps: one per step is kept.
+        self._counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        self._before: list[Tensor] = []
+        self._after: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self._before = [buffer.clone() for buffer in self._buffers + self._counters]
+        self._after = [torch.zeros_like(buffer) for buffer in self._buffers]
+
+    def restore(self) -> None:
+        """Go back to where the step began: before each micro-batch, and where a step is given up."""
+        for buffer, before in zip(self._buffers + self._counters, self._before, strict=True):
+            buffer.copy_(before)
+
+    def before(self) -> dict[int, Tensor]:
+        """Return what the buffers were when the step began, by the address of each."""
+        pairs = zip(self._buffers + self._counters, self._before, strict=True)
+        return {buffer.data_ptr(): before for buffer, before in pairs}
+
+    def add(self, share: float) -> None:
+        """Add a micro-batch that has passed in training mode, which is a ``share`` of this process's part of the step.
+
+        Leaves the buffers alone, because the backward pass may be yet to come and wants them as they were.
+        """
+        for buffer, after in zip(self._buffers, self._after, strict=True):
+            after.add_(buffer, alpha=share)
+
+    def finish(self, process: Process) -> None:
+        """End the step, on all processes."""
+        process.average(self._after)
+        for buffer, after in zip(self._buffers, self._after, strict=True):
+            buffer.copy_(after)

@@ -1,62 +1,220 @@
-"""Examples → clips: of each video only what its clip needs is decoded, cropped, mirrored and scaled.
+"""Which clip comes when, and what it shows: of each video only what its clip needs is decoded, cropped and mirrored.
 
-Everything random in a clip follows from (seed, epoch, index), so neither the number of loader workers nor what was
-loaded before changes anything. A video that cannot be read is replaced by the next in the list that can.
+One endless row of positions is cut into steps, and shared out to processes and micro-batches:
 
-What is random in a training clip: where it begins, what is cropped, whether it is mirrored, how its colours shift.
+    position   0 1 2 3 4 5 6 7 8 …            counted from the beginning of training
+    epoch      position // len(dataset)       each epoch is a permutation of its own, drawn from (seed, epoch)
+    step       position // batch_size         so a batch may span two epochs, and no clip is ever left out
+    process    an equal share of each step, in order; micro-batches divide the share
+
+Everything random in a clip follows from (seed, epoch, index). So a run goes on at any step without replaying the ones
+before, and neither the number of loader workers nor that of processes changes what a step learns from. A video that
+cannot be read is replaced by the next in the list that can.
 
 The paper (section 2.5): a random 224×224 crop of the frames with their short side at 256, a random start among those
-early enough, one left-right flip for the whole clip. It names photometric changes as promising and untried; here they
-are off unless asked for.
-
-Clips as bytes: on their way from the process that loads them to the device they take a quarter of their numbers.
-
-Pictures are bytes anyway, and flow is kept as levels (``vadis.flow.store``). What makes a network's input of them is
-done on the device, value by value as ``vadis.preprocessing`` does it.
+early enough, one left-right flip for the whole clip.
 """
 
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+import os
+import signal
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass, field
+from itertools import count, islice
 from math import floor
+from multiprocessing.util import Finalize
 from random import Random
-from types import MappingProxyType
+from types import FrameType
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from vadis.datasets import Example
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
-from vadis.flow.store import ZERO, FlowStore, decoded
+from vadis.flow.store import ZERO, FlowStore, dequantize
 from vadis.preprocessing import CROP, STREAMS, flow_input, shrunk
 from vadis.results import printable
-from vadis.training.sampler import derived_seed
+from vadis.training.recipes import Recipe
 from vadis.video.reader import open_video
 from vadis.video.timegrid import GRID_FPS
 
-_FLOW_INPUT = flow_input(decoded(np.arange(256, dtype=np.uint8)).reshape(1, 1, 1, 256)).flatten()  # by level
+CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
+CLIPS_AHEAD = 4  # per worker, loaded before they are asked for; an RGB clip of 64 frames has 39 MB
+GRACE_SECONDS = 30  # from SIGTERM to the end of a worker; a checkpoint takes a few
+MAX_BROKEN = 0.01  # share of the videos; one is allowed however few there are
+MAX_NAMED = 20  # videos in the message that ends a run
+
+Key = tuple[int, int, int]  # position, epoch, index
+Loaded = tuple[tuple[Tensor, ...], int, str]  # by stream (C, T, H, W), number of the class, name for messages
+
+_log = logging.getLogger(__name__)
 
 
-def packed(frames: NDArray[np.uint8], stream: str, *, mirror: bool) -> Tensor:
+class ClipDataset(Protocol):
+    """Clips by number. All that is random in a clip depends on (seed, epoch, index) and nothing else.
+
+    It must be picklable: loader workers are new processes.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of clips in an epoch."""
+
+    def clip(self, epoch: int, index: int) -> Loaded:
+        """Return what the network takes, without the axis B."""
+
+
+class Clip(NamedTuple):
+    """A clip with its place in the row."""
+
+    position: int
+    tensors: tuple[Tensor, ...]  # (C, T, H, W) by stream
+    label: int
+    name: str
+
+
+def derived_seed(*parts: int | str) -> int:
+    """Return a seed in [0, 2^63) for what ``parts`` name; different parts give unrelated seeds, on every machine."""
+    digest = hashlib.sha256(",".join(map(str, parts)).encode("ascii")).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def permutation(seed: int, epoch: int, size: int) -> list[int]:
+    """Return the order of the clips in an epoch."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+    order: list[int] = torch.randperm(size, generator=generator).tolist()
+    return order
+
+
+def share_of_step(recipe: Recipe, step: int, rank: int, world_size: int) -> range:
+    """Return the positions that process ``rank`` of ``world_size`` takes in the step after ``step`` others.
+
+    Raises:
+        UsageError: where the batch cannot be divided equally.
+    """
+    if recipe.batch_size % world_size:
+        raise UsageError(
+            f"a batch of {recipe.batch_size} clips cannot be shared equally among {world_size} processes",
+            hint="choose a batch_size that is a multiple of the number of processes",
+        )
+    size = recipe.batch_size // world_size
+    start = step * recipe.batch_size + rank * size
+    return range(start, start + size)
+
+
+def micro_batches(share: range, size: int) -> list[range]:
+    """Return ``share`` cut into pieces of ``size``; the last may be smaller."""
+    return [share[start : start + size] for start in range(0, len(share), size)]
+
+
+def sample_keys(size: int, recipe: Recipe, step: int, rank: int = 0, world_size: int = 1) -> Iterator[Key]:
+    """Yield (position, epoch, index) of every clip for one process, of ``size`` clips, from a step on, without end."""
+    drawn, order = -1, []
+    for each in count(step):
+        for position in share_of_step(recipe, each, rank, world_size):
+            epoch, place = divmod(position, size)
+            if epoch != drawn:
+                drawn, order = epoch, permutation(recipe.seed, epoch, size)
+            yield position, epoch, order[place]
+
+
+class _ByKey(Dataset[Clip | VadisError]):
+    """A clip dataset as ``DataLoader`` wants it; an error comes as a plain VadisError, which passes any pipe."""
+
+    def __init__(self, clips: ClipDataset) -> None:
+        self._clips = clips
+
+    def __getitem__(self, key: Key) -> Clip | VadisError:
+        position, epoch, index = key
+        try:
+            return Clip(position, *self._clips.clip(epoch, index))
+        except VadisError as error:
+            return VadisError(error.message, error.hint)
+
+
+def stream_clips(
+    clips: ClipDataset, order: Iterable[Key], workers: int, *, pin_memory: bool = False
+) -> Generator[Clip, None, None]:
+    """Yield the clips in ``order``, loaded by ``workers`` processes (0: in this one), each on one thread.
+
+    Raises:
+        VadisError: what the dataset raises, or where a worker dies.
+    """
+    by_key = _ByKey(clips)
+    loaded = _load_in_workers(by_key, order, workers, pin_memory) if workers else (by_key[key] for key in order)
+    with closing(loaded):
+        for clip in loaded:
+            if isinstance(clip, VadisError):
+                raise clip
+            yield clip
+
+
+def _load_in_workers(
+    by_key: _ByKey, order: Iterable[Key], workers: int, pin_memory: bool
+) -> Generator[Clip | VadisError, None, None]:
+    loader = DataLoader(
+        by_key,
+        batch_size=None,  # single clips: a micro-batch may become smaller on the way
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=CLIPS_AHEAD,
+        multiprocessing_context="spawn",  # a fork would copy threads' locks, but not the threads
+        worker_init_fn=_prepare_worker,
+        generator=torch.Generator(),  # its own, or every start would draw from that of dropout
+        pin_memory=pin_memory,
+    )
+    received = iter(loader)
+    try:
+        yield from received
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise VadisError(
+            "a process that loads clips was killed",
+            hint="often memory or shared memory ran out: use fewer `workers` (0 for none), "
+            "or give a container more by --shm-size",
+        ) from error
+    finally:  # now, and not whenever nothing refers to it any more: a traceback would hold it
+        received._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _prepare_worker(worker: int) -> None:
+    """Go on loading when a signal goes to the whole process group: the training process decides when to stop."""
+
+    # Not for ever, though: where it ends without a word to its workers, SIGTERM is all that Python sends them.
+    def end_soon(signum: int, frame: FrameType | None) -> None:
+        signal.alarm(GRACE_SECONDS)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_soon)
+    # The thread that hands over clips may be in the middle of one: the end of the interpreter would abort in it.
+    Finalize(None, os._exit, args=(0,), exitpriority=-1000)  # the last of all
+
+
+_FLOW_INPUT = flow_input(dequantize(np.arange(256, dtype=np.uint8)).reshape(1, 1, 1, 256)).flatten()  # by level
+
+
+# Clips travel as bytes, a quarter of their numbers, from the process that loads them to the device: pictures are bytes
+# anyway, and flow is kept as levels (``vadis.flow.store``). What makes a network's input of them is done on the device,
+# value by value as ``vadis.preprocessing`` does it.
+def pack(frames: NDArray[np.uint8], stream: str, *, mirror: bool) -> Tensor:
     """Pictures (T, H, W, 3) or levels (T, 2, H, W), with left and right exchanged or not → uint8 (C, T, H, W)."""
     if stream == "rgb":
-        pictures = torch.from_numpy(frames).permute(3, 0, 1, 2)  # (3, T, H, W)
-        return pictures.flip(-1) if mirror else pictures
-    levels = torch.from_numpy(frames).transpose(0, 1)  # (2, T, H, W)
-    return _mirrored(levels) if mirror else levels
+        clip = torch.from_numpy(frames).permute(3, 0, 1, 2)  # (3, T, H, W)
+        return clip.flip(-1) if mirror else clip
+    clip = torch.from_numpy(frames).transpose(0, 1)  # (2, T, H, W)
+    if mirror:  # what moved left moves right: dx changes its sign, a level is as far on the other side of zero
+        clip = clip.flip(-1)
+        clip[0] = ((2 * ZERO) - clip[0].clamp(min=1).short()).byte()
+    return clip
 
 
-def _mirrored(levels: Tensor) -> Tensor:
-    """What moved left moves right: dx changes its sign. A level's opposite lies as far on the other side of zero."""
-    levels = levels.flip(-1)
-    levels[0] = ((2 * ZERO) - levels[0].clamp(min=1).short()).byte()
-    return levels
-
-
-def unpacked(x: Tensor) -> Tensor:
+def unpack(x: Tensor) -> Tensor:
     """Packed clips (…, C, T, H, W), C = 3 (rgb) or 2 (flow) → float32 in [-1, 1]; other numbers stay as they are."""
     if x.dtype != torch.uint8:
         return x
@@ -65,55 +223,36 @@ def unpacked(x: Tensor) -> Tensor:
     return _FLOW_INPUT.to(x.device)[x.int()]
 
 
-_LUMA = (0.299, 0.587, 0.114)  # Rec. 601, of red, green and blue
+class Jitter(NamedTuple):
+    """The largest photometric changes, one draw per clip; (paper) promising and untried."""
+
+    brightness: float = 0.1  # added, as a share of the whole range
+    contrast: float = 0.2  # the factor around the clip's mean lies in [1 - contrast, 1 + contrast]
+    saturation: float = 0.2  # the factor around grey, likewise
 
 
-@dataclass(frozen=True)
-class Jitter:
-    """The largest photometric changes, one draw per clip.
+class Augmentation(NamedTuple):
+    """What was drawn for one clip."""
 
-    Attributes:
-        brightness: added, as a share of the whole range.
-        contrast: the factor around the clip's mean lies in [1 - contrast, 1 + contrast].
-        saturation: the factor around grey, likewise.
-    """
-
-    brightness: float = 0.1
-    contrast: float = 0.2
-    saturation: float = 0.2
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What was drawn for one clip.
-
-    Attributes:
-        start, top, left: in [0, 1), shares of the room there is.
-        is_mirrored: left and right are exchanged.
-        brightness, contrast, saturation: in [-1, 1), shares of what a ``Jitter`` allows.
-    """
-
-    start: float
+    start: float  # in [0, 1), like top and left: shares of the room there is
     top: float
     left: float
-    is_mirrored: bool
-    brightness: float
+    mirror: bool  # left and right are exchanged
+    brightness: float  # in [-1, 1), like contrast and saturation: shares of what a Jitter allows
     contrast: float
     saturation: float
 
 
-def drawn(seed: int, epoch: int, index: int) -> Draw:
-    """The draw for a clip; the same on every machine, whatever was drawn before."""
+def draw_augmentation(seed: int, epoch: int, index: int) -> Augmentation:
+    """Return the draw for a clip; the same on every machine, whatever was drawn before."""
     random = Random(derived_seed(seed, "clip", epoch, index))
     start, top, left, mirror, *shifts = (random.random() for _ in range(7))
-    brightness, contrast, saturation = (2 * shift - 1 for shift in shifts)
-    return Draw(start, top, left, mirror < 0.5, brightness, contrast, saturation)
+    return Augmentation(start, top, left, mirror < 0.5, *(2 * shift - 1 for shift in shifts))
 
 
-def crop_window(size: tuple[int, int], draw: Draw | None) -> tuple[slice, slice]:
-    """Rows and columns of a 224×224 crop of frames of ``size`` (width, height): as drawn, or the centre."""
-    width, height = size
-    rooms = (height - CROP, width - CROP)
+def crop_window(size: tuple[int, int], draw: Augmentation | None) -> tuple[slice, slice]:
+    """Return rows and columns of a 224×224 crop of frames of ``size`` (width, height): as drawn, or the centre."""
+    rooms = (size[1] - CROP, size[0] - CROP)
     if draw is None:
         top, left = (room // 2 for room in rooms)
     else:
@@ -121,27 +260,17 @@ def crop_window(size: tuple[int, int], draw: Draw | None) -> tuple[slice, slice]
     return slice(top, top + CROP), slice(left, left + CROP)
 
 
-def shift_colours(x: Tensor, jitter: Jitter, draw: Draw) -> Tensor:
-    """An RGB clip (3, T, H, W) in [-1, 1] with other saturation, contrast and brightness, in [-1, 1] again."""
-    gray = torch.einsum("c,cthw->thw", x.new_tensor(_LUMA), x)  # (T, H, W)
+def shift_colours(x: Tensor, jitter: Jitter, draw: Augmentation) -> Tensor:
+    """Return an RGB clip (3, T, H, W) in [-1, 1] with other saturation, contrast and brightness, in [-1, 1] again."""
+    luma = x.new_tensor((0.299, 0.587, 0.114))  # Rec. 601, of red, green and blue
+    gray = torch.einsum("c,cthw->thw", luma, x)  # (T, H, W)
     x = torch.lerp(gray, x, 1 + jitter.saturation * draw.saturation)  # (3, T, H, W)
     x = torch.lerp(gray.mean(), x, 1 + jitter.contrast * draw.contrast)
     return x.add_(2 * jitter.brightness * draw.brightness).clamp_(-1, 1)
 
 
-CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
-BROKEN_ALLOWED = 0.01  # of the videos; one is allowed however few there are
-MOST_NAMED = 20  # videos in the message that ends a run
-
-Bytes = NDArray[np.uint8]
-
-_CODES = tuple(VIDEO_ERROR_CODES)
-
-_log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
-class Part:
+class Place:
     """The frames ``[start, start + count)`` of a video, repeated from their first to ``length`` frames."""
 
     start: int
@@ -149,206 +278,180 @@ class Part:
     length: int
 
 
-class VideoClips:
-    """Clips by number, for ``vadis.training.sampler``.
+def place_of_clip(example: Example, num_frames: int, length: int | None, draw: Augmentation | None) -> Place:
+    """Return the place of a clip of ``length`` frames (None: of all, 64 at least) in a video of ``num_frames``.
 
-    Args:
-        examples: the videos, or parts of videos, with their classes.
-        classes: the class names in the order of the network's outputs.
-        streams: what the clips show: "rgb", "flow", or both, of the same frames.
-        frames: length of a clip; None, in testing only, for all there are (64 at least).
-        seed: of everything random.
-        train: random clips; False: the first ``frames`` frames of each video, their centre, no change.
-        store: where the flow comes from; needed for "flow".
-        flip: mirror half of the training clips; off for classes that tell left from right.
-        jitter: photometric changes of training clips, for "rgb"; None (as in the paper) for none.
-        sampling: by stream, which of the frames of a clip are shown; all where it says nothing.
-        shrink: by how much pictures shrink, each side.
+    Raises:
+        VideoError: ``too_short``.
+    """
+    # 10 frames, length = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, length = 4 → 0 1 2 0
+    start_seconds, end_seconds = example.span(num_frames / GRID_FPS)
+    first = round(start_seconds * GRID_FPS)
+    end = num_frames if end_seconds is None else min(num_frames, round(end_seconds * GRID_FPS))
+    room = end - first
+    if room <= 0:
+        raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
+    length = length or max(room, CLIP_FRAMES)
+    count = min(room, length)
+    return Place(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, length)
+
+
+class _ShorterError(Exception):
+    """A video has fewer grid frames than it promised: so many."""
+
+
+@dataclass(eq=False)
+class VideoClips:
+    """The clips of videos, as a ``ClipDataset``.
 
     Raises:
         UsageError: no examples, a label that is not among ``classes``, flow without a store, or what cannot be.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        classes: Sequence[str],
-        streams: tuple[str, ...],
-        *,
-        frames: int | None = CLIP_FRAMES,
-        seed: int = 0,
-        train: bool,
-        store: FlowStore | None = None,
-        flip: bool = True,
-        jitter: Jitter | None = None,
-        sampling: Mapping[str, slice] = MappingProxyType({}),
-        shrink: int = 1,
-    ) -> None:
-        if not examples:
+    examples: Sequence[Example]  # videos, or parts of videos, with their classes
+    classes: Sequence[str]  # in the order of the network's outputs
+    streams: tuple[str, ...]  # what the clips show: "rgb", "flow", or both, of the same frames
+    _: KW_ONLY
+    train: bool  # random clips; False: the first ``frames`` frames of each video, their centre, no change
+    frames: int | None = CLIP_FRAMES  # length of a clip; None, in testing only, for all there are (64 at least)
+    seed: int = 0  # of everything random
+    store: FlowStore | None = None  # where the flow comes from
+    flip: bool = True  # mirror half of the training clips; off for classes that tell left from right
+    jitter: Jitter | None = None  # photometric changes of training clips, for "rgb"; None (as in the paper) for none
+    sampling: Mapping[str, slice] = field(default_factory=dict)  # by stream, which frames of a clip are shown, or all
+    shrink: int = 1  # by how much pictures shrink, each side
+
+    def __post_init__(self) -> None:
+        if not self.examples:
             raise UsageError("there is no video to learn from or to test on", hint="take a split that has some")
-        if "flow" in streams and store is None:
+        if "flow" in self.streams and self.store is None:
             raise UsageError("flow is read from a flow store", hint="make one with vadis flow")
-        if not streams or not set(streams) <= STREAMS.keys() or (train and frames is None):
+        if not self.streams or not set(self.streams) <= STREAMS.keys() or (self.train and self.frames is None):
             hint = f"streams are of {', '.join(STREAMS)}, and training clips have a number of frames"
-            raise UsageError(f"there are no {'training' if train else 'test'} clips {streams = }, {frames = }", hint)
-        numbers = {name: number for number, name in enumerate(classes)}
-        unknown = sorted({example.label for example in examples} - numbers.keys())
-        if unknown:
+            kind = "training" if self.train else "test"
+            raise UsageError(f"there are no {kind} clips of streams = {self.streams}, frames = {self.frames}", hint)
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        if unknown := sorted({example.label for example in self.examples} - numbers.keys()):
             message = f"{printable(unknown[0])} is not a class of this model ({len(unknown)} labels are not)"
             raise UsageError(message, hint="give the classes of the dataset that the examples are from")
-        self._examples = tuple(examples)
-        self._labels = [numbers[example.label] for example in examples]
-        self._streams, self._store = streams, store
-        self._frames, self._seed, self._train = frames, seed, train
-        self._flip, self._jitter = flip, jitter
-        self._sampling, self._shrink = dict(sampling), shrink
-        # By example: 0, or 1 + the place of its error's code. Shared with loader workers, which count together.
-        self._broken = torch.zeros(len(examples), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-        # By example: its grid frames, 0 while nobody has looked. A header is read once, by one of the workers.
-        self._lengths = torch.zeros(len(examples), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._labels = [numbers[example.label] for example in self.examples]
+        # By example: 0, or 1 + the place of its error's code; and its grid frames, 0 while nobody has looked. Shared
+        # with loader workers, which count together, and read a header once.
+        size = len(self.examples)
+        self._broken = torch.zeros(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        self._lengths = torch.zeros(size, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.examples)
 
-    def clip(self, epoch: int, index: int) -> tuple[tuple[Tensor, ...], int, str]:
-        """One clip.
+    def clip(self, epoch: int, index: int) -> Loaded:
+        """Return by stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``; its class's number; its video.
 
-        Returns:
-            By stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``packing.unpacked``: uint8, or float32 in [-1, 1]
-            where pictures shrink or colours shift; the number of its class; its video.
+        It is uint8, or float32 in [-1, 1] where pictures shrink or colours shift.
 
         Raises:
             VadisError: more than 1 % of the videos are broken.
         """
-        draw = drawn(self._seed, epoch, index) if self._train else None
+        draw = draw_augmentation(self.seed, epoch, index) if self.train else None
         for place in range(index, index + len(self)):
             number = place % len(self)
             try:
                 loaded = self._load(number, draw)
             except VideoError as error:
-                self._note(number, error)
+                self._note_broken(number, error)
                 continue
             self._broken[number] = 0  # if it was broken, then only for a moment
-            return loaded, self._labels[number], self._examples[number].path
+            return loaded, self._labels[number], self.examples[number].path
         raise VadisError("not one of the videos can be read", hint="the warnings before say why of each")
 
     def broken(self) -> list[tuple[str, str]]:
-        """The videos that could not be read up to now, by any worker: (path, code of the error)."""
-        numbers = torch.nonzero(self._broken).flatten().tolist()
-        return [(self._examples[number].path, _CODES[int(self._broken[number]) - 1]) for number in numbers]
+        """Return the videos that could not be read up to now, by any worker: (path, code of the error)."""
+        numbers, codes = torch.nonzero(self._broken).flatten().tolist(), tuple(VIDEO_ERROR_CODES)
+        return [(self.examples[number].path, codes[int(self._broken[number]) - 1]) for number in numbers]
 
-    def _note(self, number: int, error: VideoError) -> None:
-        """Remember that an example is broken; raises VadisError where too many are."""
+    def _note_broken(self, number: int, error: VideoError) -> None:
+        """Remember that an example is broken; raise VadisError where too many are, or all of a class."""
+        example = self.examples[number]
         if self._broken[number] == 0:
-            self._broken[number] = 1 + _CODES.index(error.code)
-            _log.warning("%s: %s; the next video takes its place", printable(self._examples[number].path), error)
-        count = int(torch.count_nonzero(self._broken))
-        if count > max(1, floor(BROKEN_ALLOWED * len(self))):
-            named = [f"{printable(path)} ({code})" for path, code in self.broken()]
-            more = f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
-            raise VadisError(
-                f"{count:,} of {len(self):,} videos cannot be read: {', '.join(named[:MOST_NAMED])}{more}",
-                hint=error.own_hint or "repair or remove them; up to 1 % are replaced by others",
-            )
+            self._broken[number] = 1 + tuple(VIDEO_ERROR_CODES).index(error.code)
+            _log.warning("%s: %s; the next video takes its place", printable(example.path), error)
+        broken = self.broken()
+        if len(broken) > allowed_broken(len(self)):
+            raise too_many_broken(broken, len(self), error, "replaced by others")
         own = [place for place, label in enumerate(self._labels) if label == self._labels[number]]
-        if self._train and bool(self._broken[own].all()):
-            label = printable(self._examples[number].label)
-            message = (
-                f"the class {label} has no training video that can be read: {printable(self._examples[number].path)}"
-            )
-            raise VadisError(f"{message} ({error.code})", hint="repair its videos, or take the class out")
+        if self.train and bool(self._broken[own].all()):
+            video = f"{printable(example.path)} ({error.code})"
+            message = f"the class {printable(example.label)} has no training video that can be read: {video}"
+            raise VadisError(message, hint="repair its videos, or take the class out")
 
-    def _load(self, number: int, draw: Draw | None) -> tuple[Tensor, ...]:
+    def _load(self, number: int, draw: Augmentation | None) -> tuple[Tensor, ...]:
         """Return the clip of one example, (C, T, 224, 224) by stream, as drawn or, without a draw, for testing.
 
         Its place follows from one length, so that all streams show the same moment. Where the file ends before that
         length, the place is chosen again, for all of them, by the number of frames that there are.
         """
-        example, length = self._examples[number], self._length(number)
+        example, num_frames = self.examples[number], self._num_frames(number)
         for _ in range(2):
-            part = part_of(example, length, self._frames, draw)
+            place = place_of_clip(example, num_frames, self.frames, draw)
             try:
-                return tuple(self._seen(example.path, stream, part, draw) for stream in self._streams)
+                return tuple(self._load_stream(example.path, stream, place, draw) for stream in self.streams)
             except _ShorterError as shorter:
-                length = shorter.length
+                (num_frames,) = shorter.args
         raise VideoError("decode_failed", "it does not give the same frames when it is read again")
 
-    def _length(self, number: int) -> int:
+    def _num_frames(self, number: int) -> int:
         """Return the grid frames of a video: the store's count, which was made by decoding, or else the header's."""
         if self._lengths[number] == 0:
-            path = self._examples[number].path
-            if "flow" in self._streams:
-                assert self._store is not None
-                found = self._store.num_frames(path)
+            path = self.examples[number].path
+            if "flow" in self.streams:
+                assert self.store is not None
+                self._lengths[number] = self.store.num_frames(path)
             else:
-                found = _promised_length(path)
-            self._lengths[number] = found
+                with open_video(path) as video:  # where the header promises no number, its frames are counted
+                    self._lengths[number] = video.expected_num_frames or sum(1 for _ in video)
         return int(self._lengths[number])
 
-    def _seen(self, path: str, stream: str, part: Part, draw: Draw | None) -> Tensor:
-        """What one stream shows of a clip."""
-        frames = self._window(path, stream, part, draw)[self._sampling.get(stream, slice(None))]
-        is_mirrored = draw is not None and draw.is_mirrored and self._flip
-        clip = packed(frames, stream, mirror=is_mirrored)  # (C, T, 224, 224)
-        if self._shrink != 1:
-            clip = shrunk(unpacked(clip)[None], self._shrink)[0]
-        if stream != "rgb" or draw is None or self._jitter is None:
-            return clip
-        return shift_colours(unpacked(clip), self._jitter, draw)
-
-    def _window(self, path: str, stream: str, part: Part, draw: Draw | None) -> Bytes:
-        """Return the cropped frames of a clip; raise _ShorterError where the video ends before them."""
-        frames, end = self._read(path, stream, part, draw)
-        if len(frames) < part.count:
+    def _load_stream(self, path: str, stream: str, place: Place, draw: Augmentation | None) -> Tensor:
+        """Return what one stream shows of a clip; raise _ShorterError where the video ends before it does."""
+        frames, end = self._read(path, stream, place, draw)
+        if len(frames) < place.count:
             raise _ShorterError(end)
-        return frames[np.arange(part.length) % len(frames)] if part.length > len(frames) else frames
+        if place.length > place.count:
+            frames = frames[np.arange(place.length) % place.count]
+        frames = frames[self.sampling.get(stream, slice(None))]
+        clip = pack(frames, stream, mirror=draw is not None and draw.mirror and self.flip)  # (C, T, 224, 224)
+        jitter = self.jitter if stream == "rgb" else None
+        if self.shrink != 1:
+            clip = shrunk(unpack(clip)[None], self.shrink)[0]
+        return shift_colours(unpack(clip), jitter, draw) if draw and jitter else clip
 
-    def _read(self, path: str, stream: str, part: Part, draw: Draw | None) -> tuple[Bytes, int]:
-        """Return the frames of a part, cropped: (T, 224, 224, 3) or (T, 2, 224, 224); and where reading ended."""
+    def _read(self, path: str, stream: str, place: Place, draw: Augmentation | None) -> tuple[NDArray[np.uint8], int]:
+        """Return the cropped frames of a place: (T, 224, 224, 3) or (T, 2, 224, 224); and where reading ended."""
         if stream == "rgb":
-            # In this process: loader workers are children already, and what ends one of them is said (order.py). Going
-            # through a child of their own, clips would cross two pipes.
-            with open_video(path, start_frame=part.start) as video:
+            # In this process: loader workers are children already, and what ends one of them is said (stream_clips).
+            # Going through a child of their own, clips would cross two pipes.
+            with open_video(path, start_frame=place.start) as video:
                 rows, columns = crop_window(video.size, draw)
-                pictures = [frame.pixels[rows, columns] for frame in islice(video, part.count)]
+                pictures = [frame.pixels[rows, columns] for frame in islice(video, place.count)]
                 end = video.facts.num_frames
             frames = np.stack(pictures) if pictures else np.empty(0, np.uint8)
-            return frames, part.start + len(frames) if end is None else end
-        assert self._store is not None
-        codes = self._store.read_codes(path, part.start, part.count)  # (T, 2, H, W)
-        rows, columns = crop_window((codes.shape[3], codes.shape[2]), draw)
-        return np.ascontiguousarray(codes[:, :, rows, columns]), part.start + len(codes)
+            return frames, place.start + len(frames) if end is None else end
+        assert self.store is not None
+        levels = self.store.read_levels(path, place.start, place.count)  # (T, 2, H, W)
+        rows, columns = crop_window((levels.shape[3], levels.shape[2]), draw)
+        return np.ascontiguousarray(levels[:, :, rows, columns]), place.start + len(levels)
 
 
-class _ShorterError(Exception):
-    """A video has fewer grid frames than it promised: ``length``."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.length = length
+def allowed_broken(num_videos: int) -> int:
+    """Return how many videos may be broken: 1 %, and one however few there are."""
+    return max(1, floor(MAX_BROKEN * num_videos))
 
 
-def _promised_length(path: str) -> int:
-    """Return the grid frames that a header promises; where it promises none, those that are there are counted."""
-    with open_video(path) as video:
-        if video.expected_num_frames is not None:
-            return video.expected_num_frames
-        return sum(1 for _ in video)
-
-
-def part_of(example: Example, length: int, frames: int | None, draw: Draw | None) -> Part:
-    """The part of a video of ``length`` grid frames that makes a clip of ``frames`` (None: of all, 64 at least).
-
-    Raises:
-        VideoError: ``too_short``.
-    """
-    # 10 frames, frames = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, frames = 4 → 0 1 2 0
-    start_seconds, end_seconds = example.span(length / GRID_FPS)
-    first = round(start_seconds * GRID_FPS)
-    end = length if end_seconds is None else min(length, round(end_seconds * GRID_FPS))
-    room = end - first
-    if room <= 0:
-        raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
-    wanted = frames or max(room, CLIP_FRAMES)
-    count = min(room, wanted)
-    return Part(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, wanted)
+def too_many_broken(broken: Sequence[tuple[str, str]], num_videos: int, last: VideoError, what: str) -> VadisError:
+    """Return the error of a run with too many ``broken`` videos, (path, code) each; ``what`` is done with a few."""
+    named = [f"{printable(path)} ({code})" for path, code in broken]
+    more = f" and {len(named) - MAX_NAMED:,} more" if len(named) > MAX_NAMED else ""
+    return VadisError(
+        f"{len(named):,} of {num_videos:,} videos cannot be read: {', '.join(named[:MAX_NAMED])}{more}",
+        hint=last.own_hint or f"repair or remove them; up to 1 % are {what}",
+    )

@@ -1,39 +1,47 @@
-"""What a run tells while it lasts: events, handed to whoever shows them, and written down in ``log.jsonl``.
+"""What a run reports while it lasts: events, for whoever shows them, for ``log.jsonl`` and for TensorBoard.
 
-One JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970). A continued run takes
-away what an interrupted one wrote after the checkpoint, so that no step is told of twice.
+``log.jsonl`` has one JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970). A
+continued run removes what an interrupted one wrote after the checkpoint, so that no step appears twice.
 
-The log of a training run (``log.jsonl``, written by training/log.py) as numbers to draw.
+TensorBoard (``tensorboard --logdir RUN``) draws training and validation in one diagram each:
+
+    RUN/<run>/tensorboard/training/      loss, accuracy, learning rate, gradient norm, clips per second
+    RUN/<run>/tensorboard/validation/    loss, accuracy
 """
 
 import json
 import math
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import UsageError, VadisError, what_next
+from vadis.errors import UsageError, VadisError
+from vadis.files import AppendLog, os_errors_as, write_file
 from vadis.parsing import parse_json
 
-LOG_NAME = "log.jsonl"
-RESUME = "go on with `resume=True`"  # what goes on, once the disk takes it
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG_NAME, TENSORBOARD_NAME = "log.jsonl", "tensorboard"
+FLUSH_SECONDS = 30  # so old is, at most, what TensorBoard shows of a run in progress
+RESUME = "go on with `resume=True`"  # what to do once the disk has room
 
 
 @dataclass(frozen=True)
 class StepDone:
-    """After each step. ``loss`` is its mean cross-entropy in nats; the smoothed values are means over recent steps."""
+    """After each step. The smoothed values are means over recent steps."""
 
     step: int  # done so far
     steps: int
     epoch: float
-    loss: float
+    loss: float  # mean cross-entropy, in nats
     smoothed_loss: float
     smoothed_accuracy: float  # share of training clips whose class scored highest
     learning_rate: float
@@ -44,12 +52,12 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Validated:
-    """After each validation; ``learning_rate`` is the one from here on."""
+    """After each validation."""
 
     step: int
     loss: float
     accuracy: float
-    learning_rate: float
+    learning_rate: float  # from here on
     is_best: bool
 
 
@@ -64,11 +72,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Once, where a run goes on. ``damaged`` are newer checkpoints that had to be passed over, and set aside."""
+    """Once, where a run goes on."""
 
     step: int
     path: str
-    damaged: tuple[str, ...]
+    damaged: tuple[str, ...]  # newer checkpoints that had to be passed over, and were renamed
     differences: tuple[str, ...]  # from the run as it was: with any, it does not go on exactly
 
 
@@ -84,67 +92,39 @@ class MemoryShort:
 
 @dataclass(frozen=True)
 class Failed:
-    """The loss or a gradient was not finite: the run ends before the update. ``clips`` names all that may be why."""
+    """The loss or a gradient was not finite: the run ends before the update."""
 
     step: int
     what: str
-    clips: tuple[str, ...]
+    clips: tuple[str, ...]  # all that may be the cause
 
 
 Event = StepDone | Validated | Saved | Resumed | MemoryShort | Failed
 
 
-def event_json(event: Event) -> dict[str, Any]:
-    """The event as plain JSON values; a number that is not finite becomes None."""
-    values = {key: None if _is_not_finite(value) else value for key, value in asdict(event).items()}
-    return {"event": type(event).__name__, **values}
-
-
-class Log:
-    """``log.jsonl``, open for more lines."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path, self._descriptor = path, descriptor
-
-    def write(self, event: Event) -> None:
-        """One line, in one write; raises VadisError where the disk does not take it."""
-        line = json.dumps({**event_json(event), "time": round(time.time(), 3)}, allow_nan=False) + "\n"
-        try:
-            os.write(self._descriptor, line.encode("ascii"))
-        except OSError as error:
-            message = f"{self._path} cannot be written: {error.strerror}"
-            raise VadisError(message, hint=what_next(error.errno, again=RESUME)) from error
-
-
 @contextmanager
-def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Log]:
-    """The log of the run in ``folder``, continued after ``step`` steps, the last validation after ``validated_at``.
+def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[Event], None]]:
+    """Give what appends an event to the log of the run in ``folder``; a number that is not finite becomes null.
+
+    The log is continued after ``step`` steps, the last validation after ``validated_at``: lines about what is done
+    again are removed, and a torn last one.
 
     Raises:
-        UsageError: where it cannot be written.
+        VadisError: where the disk refuses.
     """
     path = folder / LOG_NAME
-    try:
-        _forget_after(path, step, validated_at)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", hint=what_next(error.errno)) from error
-    try:
-        yield Log(path, descriptor)
-    finally:
-        os.close(descriptor)
+    with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
+        if path.exists():
+            lines = path.read_bytes().splitlines(keepends=True)
+            write_file(path, b"".join(line for line in lines if _is_past(line, step, validated_at)))
 
+    def write(event: Event) -> None:
+        values = {"event": type(event).__name__, **asdict(event), "time": round(time.time(), 3)}
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        log.append(json.dumps(values).encode("ascii") + b"\n")
 
-def _forget_after(path: Path, step: int, validated_at: int) -> None:
-    """Take away the lines about what will be done again, and a torn last one."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if _is_past(line, step, validated_at)]
-    if len(kept) < len(lines):
-        shortened = path.with_name(f"{LOG_NAME}.tmp")
-        shortened.write_bytes(b"".join(kept))
-        shortened.replace(path)
+    with AppendLog(path, again=RESUME) as log:
+        yield write
 
 
 def _is_past(line: bytes, step: int, validated_at: int) -> bool:
@@ -156,52 +136,95 @@ def _is_past(line: bytes, step: int, validated_at: int) -> bool:
         return False
 
 
-def _is_not_finite(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
-
-
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """What the log says, after each step and each validation.
+    """A log as numbers to draw. Losses in nats, accuracies in [0, 1]; what was not finite is NaN."""
 
-    ``steps`` maps step, loss, smoothed_accuracy and learning_rate to (steps,); ``validations`` maps step, loss,
-    accuracy and is_best to (validations,). Losses in nats, accuracies in [0, 1]; what was not finite is NaN.
-    """
-
-    steps: Mapping[str, Values]
-    validations: Mapping[str, Values]
+    steps: Mapping[str, Values]  # step, loss, smoothed_accuracy and learning_rate: (steps,) each
+    validations: Mapping[str, Values]  # step, loss, accuracy and is_best: (validations,) each
 
 
 def read_log(path: Path) -> RunLog:
-    """Read a log that may still be written to: a torn line is left out, as are events that are not drawn.
+    """Read a log that may still be written to: a torn line is left out.
 
     Raises:
         OSError: where it cannot be read.
     """
-    done, validated = [], []
-    with path.open("rb") as file:
-        for event in _events(file):
-            if event.get("event") == "StepDone":
-                done.append(event)
-            elif event.get("event") == "Validated":
-                validated.append(event)
-    names = ("step", "loss", "smoothed_accuracy", "learning_rate")
-    return RunLog(_columns(done, names), _columns(validated, ("step", "loss", "accuracy", "is_best")))
-
-
-def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
+    events: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines():
         try:
             event = parse_json(line)
         except ValueError:
             continue
         if isinstance(event, dict):
-            yield event
+            events.append(event)
+
+    def columns(kind: str, *names: str) -> dict[str, Values]:
+        rows = [event for event in events if event.get("event") == kind]
+        return {name: np.array([row.get(name) for row in rows], np.float64) for name in names}  # None becomes NaN
+
+    return RunLog(
+        columns("StepDone", "step", "loss", "smoothed_accuracy", "learning_rate"),
+        columns("Validated", "step", "loss", "accuracy", "is_best"),
+    )
 
 
-def _columns(events: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Values]:
-    # None, which stands for a number that is not finite, becomes NaN.
-    return {name: np.array([event.get(name) for event in events], np.float64) for name in names}
+def require_tensorboard() -> None:
+    """Raise UsageError where the package is missing; imports nothing, so that it can be called before any work."""
+    if find_spec("tensorboard") is None:
+        raise UsageError("TensorBoard is not installed", hint="pip install 'vadis[tensorboard]'")
+
+
+@contextmanager
+def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
+    """Give what writes the events of the run in ``folder``, which has its log, for TensorBoard.
+
+    What an earlier, interrupted run wrote of steps that are done again does not show twice.
+
+    Raises:
+        UsageError: where TensorBoard is missing.
+        VadisError: where its files cannot be written.
+    """
+    require_tensorboard()
+    path = folder.absolute() / TENSORBOARD_NAME
+    writers: dict[str, SummaryWriter] = {}
+
+    def write(event: Event) -> None:
+        with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
+            if not writers:
+                writers.update(_open_writers(folder, path, event))
+            if isinstance(event, StepDone):
+                add("training", event.step, "loss", event.loss)
+                add("training", event.step, "accuracy", event.smoothed_accuracy)
+                add("training", event.step, "learning rate", event.learning_rate)
+                add("training", event.step, "gradient norm", event.gradient_norm)
+                add("training", event.step, "clips per second", event.clips_per_second)
+            elif isinstance(event, Validated):
+                add("validation", event.step, "loss", event.loss)
+                add("validation", event.step, "accuracy", event.accuracy)
+
+    def add(diagram: str, step: int, name: str, value: float) -> None:
+        writers[diagram].add_scalar(name, value, step)
+
+    try:
+        yield write
+    finally:
+        with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
+            for writer in writers.values():
+                writer.close()
+
+
+def _open_writers(folder: Path, path: Path, event: Event) -> "dict[str, SummaryWriter]":
+    """Return the writers, from ``event`` on, the first one of the run: what was written of later steps is void."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    done = {"training": 0, "validation": 0}
+    if isinstance(event, Resumed):  # the log now ends where the run goes on
+        validations = read_log(folder / LOG_NAME).validations["step"]
+        done = {"training": event.step, "validation": max(map(int, validations), default=0)}
+    return {
+        name: SummaryWriter(path / name, purge_step=step + 1, flush_secs=FLUSH_SECONDS) for name, step in done.items()
+    }

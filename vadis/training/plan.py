@@ -1,22 +1,18 @@
 """From a dataset, a model (or none) and a recipe to one model file: the networks one after the other, then the file.
 
-    RUN/run.json             what the run was asked for; a run asked for otherwise does not go on here
-    RUN/rgb/, RUN/flow/      a training run each: log and checkpoints (see ``run_folder``); RUN/both/ where an
-                             architecture trains both streams as one
-    RUN/videos/              where the recipe makes them itself
-    RUN/curves.png           how they went
-    RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
-
-The last layer is new, unless the model knows the same classes. Everything else is copied from the model, after a
-comparison name by name and shape by shape.
+RUN/run.json             what the run was asked for; a run asked for otherwise does not go on here
+RUN/rgb/, RUN/flow/      a training run each: log and checkpoints; RUN/both/ where both streams are trained as one
+RUN/videos/              where the recipe makes them itself
+RUN/curves.png           how they went
+RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,80 +23,66 @@ from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import path_below
 from vadis.datasets.holdout import Division, hold_out
 from vadis.errors import UsageError
+from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
-from vadis.models.inflation import from_imagenet
+from vadis.models.inception import from_imagenet
+from vadis.parsing import parse_json
 from vadis.preprocessing import shrinking
 from vadis.results import printable
-from vadis.training.checkpoint import is_longer, read_json, write_json
-from vadis.training.distributed import Process
-from vadis.training.loader import Jitter, VideoClips
-from vadis.training.log import Event
-from vadis.training.loop import Outcome, Settings, train
+from vadis.training.checkpoint import recipe_changes
+from vadis.training.loader import Jitter, VideoClips, derived_seed
+from vadis.training.loop import Outcome, Trainer
 from vadis.training.recipes import Recipe
-from vadis.training.sampler import derived_seed
-from vadis.training.validation import KeptState, Validation, never, validate_clips
+from vadis.training.validation import Context, KeptState, validator_on
 from vadis.weights.labels import label_fault
+from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
-from vadis.weights.published import published_name
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
-HELD_OUT = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
+Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
+States = dict[str, KeptState]  # by run
+VAL_SHARE = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run was asked for.
+    """What a run was asked for; raises UsageError for what cannot be trained, before any work."""
 
-    Attributes:
-        dataset: with a "train" split.
-        recipes: by run, in the order of training: "rgb", "flow", or "both" (see ``Architecture.runs``).
-        start: the model to begin from, or None for networks made anew.
-        architecture: of networks made anew: a key of ``MODELS``.
-        streams: of the model to be.
-        imagenet: Inception-v1's parameters, from which new networks begin; None for random ones.
-        width: multiplier of the channel counts of new networks.
-        mirror: show half of the training clips mirrored; off where classes tell left from right.
-        mode: "full", or "fixed": only the last layer learns (see ``fixed``).
-
-    Raises:
-        UsageError: for what cannot be trained, before any work.
-    """
-
-    dataset: Dataset
-    recipes: Mapping[str, Recipe]
-    start: Model | None
-    architecture: str = "i3d"
-    streams: tuple[str, ...] = ("rgb", "flow")
-    imagenet: Model | None = None
-    width: float = 1.0
-    mirror: bool = True
-    mode: str = "full"
+    dataset: Dataset  # with a "train" split
+    recipes: Mapping[str, Recipe]  # by run, in the order of training: "rgb", "flow", or "both"
+    start: Model | None  # the model to begin from, or None for networks made anew
+    architecture: str = "i3d"  # of networks made anew: a key of MODELS
+    streams: tuple[str, ...] = ("rgb", "flow")  # of the model to be
+    imagenet: Model | None = None  # Inception-v1's parameters, from which new networks begin; None for random ones
+    width: float = 1.0  # multiplier of the channel counts of new networks
+    mirror: bool = True  # show half of the training clips mirrored; off where classes tell left from right
+    mode: str = "full"  # or "fixed": only the last layer learns (see linear_probe)
 
     def __post_init__(self) -> None:
         self.dataset.examples("train")
         for label in self.dataset.classes:
-            fault = label_fault(label)
-            if fault is not None:
+            if (fault := label_fault(label)) is not None:
                 message = f"the class {printable(label)} {fault}, so no model can have it"
                 raise UsageError(message, hint="give it another name, in the lists or by renaming its folder")
-        lacking = [stream for stream in self.streams if self.start and stream not in self.start.card.streams]
-        if lacking:
-            raise UsageError(
-                f"the model to begin from has no {lacking[0]} stream", hint="choose other `streams`, or another model"
-            )
+        for stream in self.streams if self.start else ():
+            if self.start and stream not in self.start.card.streams:
+                message = f"the model to begin from has no {stream} stream"
+                raise UsageError(message, hint="choose other `streams`, or another model")
         for recipe in self.recipes.values():
-            fault = _length_fault(self.row, recipe.clip_frames)
-            if fault is not None and self.mode == "full":
+            frames, row = recipe.clip_frames, self.row
+            fits = frames == row.window_frames if row.test_window else frames >= row.min_frames  # convolutional in time
+            if self.mode == "full" and not fits:
+                wanted = row.window_frames if row.test_window else f"at least {row.min_frames}"
                 hint = "leave it out of `changes` and of the recipe's file, or train another architecture"
-                raise UsageError(f"clip_frames {fault}, not {recipe.clip_frames}", hint)
-            if recipe.test_window and (self.row.test_window or recipe.test_window < self.row.min_frames):
+                raise UsageError(f"clip_frames must be {wanted}, not {frames}", hint)
+            if recipe.test_window and (row.test_window or recipe.test_window < row.min_frames):
                 hint = "leave it out, or train I3D, which takes windows of any length"
                 raise UsageError(f"test_window cannot be {recipe.test_window} here", hint=hint)
         for run in self.recipes:
-            self.splits(run)
+            self.division(run)
 
     @property
     def row(self) -> Architecture:
@@ -115,7 +97,7 @@ class Plan:
     @property
     def runs(self) -> dict[str, tuple[str, ...]]:
         """The streams of each training run, by its name; a last layer alone is trained for each network."""
-        return self.row.networks(self.streams) if self.mode == "fixed" else self.row.runs(self.streams)
+        return self.row.networks(self.streams) if self.mode == "fixed" else self.row.training_groups(self.streams)
 
     @property
     def keeps_last_layer(self) -> bool:
@@ -141,23 +123,24 @@ class Plan:
         with its labels (``threshold``, ``otherwise``), what its recipe chose (``test_window``) and how it makes flow
         faster (``crop_first``) were found for its own classes or training, and say nothing about this one.
         """
-        data = {"name": self.dataset.name, "split": self.dataset.split}
-        begun = self.start or self.imagenet
+        row, begun, data = self.row, self.start or self.imagenet, self.dataset
         provenance = {
-            "dataset": data,
+            "dataset": {"name": data.name, "split": data.split},
             "from": begun and {"model": begun.card.name, "sha256": begun.sha256, "published": self.published_start},
             "mode": self.mode if self.start else "scratch",
             "mirror": self.mirrors,
             "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
         }
-        row, window, place = self.row, self.first_recipe.test_window, f"-{data['name']}-split{data['split']}"
-        name = self.architecture if self.start is None else self.start.card.name
+        window, place = self.first_recipe.test_window, f"-{data.name}-split{data.split}"
+        name, architecture, width = self.architecture, self.architecture, self.width
+        if self.start is not None:
+            name, architecture, width = self.start.card.name, self.start.card.architecture, self.start.card.width
         return ModelCard(
             name=self.first_recipe.dataset or name.removesuffix(place) + place,
-            architecture=self.architecture if self.start is None else self.start.card.architecture,
+            architecture=architecture,
             streams=self.streams,
-            labels=self.dataset.classes,
-            width=self.width if self.start is None else self.start.card.width,
+            labels=data.classes,
+            width=width,
             window_frames=window or row.window_frames,
             test_window=window or None,
             short_side=row.short_side,
@@ -165,22 +148,17 @@ class Plan:
             provenance=provenance,
         )
 
-    def splits(self, run: str) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Return the examples to learn from, and those for validation, which may be none."""
-        division = self.division(run)
-        return division.learnt, division.held_out
-
     def division(self, run: str) -> Division:
-        """Divide the training examples into those to learn from and those for validation, which may be none.
+        """Return the training set and the validation set of a run, which may be empty.
 
-        Without a "val" split, a recipe that goes by the validation loss has ``HELD_OUT`` of the training clips kept for
-        it, whole recordings of each class. The test split is never looked at.
+        Without a "val" split, a recipe that goes by the validation loss has ``VAL_SHARE`` of the training clips kept
+        for it, whole recordings of each class. The test split is never looked at.
         """
         examples, val = self.dataset.splits["train"], self.dataset.splits.get("val", ())
         if val or self.recipes[run].schedule != "plateau":
             return Division(examples, val, ())
-        division = hold_out(examples, HELD_OUT, self.dataset.root)
-        if not division.held_out:
+        division = hold_out(examples, VAL_SHARE, self.dataset.root)
+        if not division.val:
             raise UsageError(
                 "there are too few videos to keep some for validation",
                 hint="make a split for it (val/), or use `schedule=steps`, which needs none",
@@ -194,33 +172,32 @@ class Plan:
         return {**asked, "labels": list(card.labels), **card.provenance}
 
 
-def _length_fault(row: Architecture, frames: int) -> str | None:
-    """Why no training clip of this architecture has so many frames, or None."""
-    if row.test_window is None:  # convolutional in time
-        return f"must be at least {row.min_frames}" if frames < row.min_frames else None
-    return f"must be {row.window_frames}" if frames != row.window_frames else None
-
-
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     """Make ``folder`` the folder of this run, or go on with it, with ``resume`` also for more steps than before.
 
     Raises:
         UsageError: where it holds another run, or anything else.
     """
-    path, wanted = folder / RUN_NAME, json.loads(json.dumps(plan.to_json()))
-    name = printable(str(folder))
-    if not path.exists():
-        refuse_foreign(folder)
-        write_json(path, wanted)
-        return
-    there = read_json(path)
-    if resume and is_longer(wanted, there):
-        write_json(path, wanted)
-    elif there != wanted:
-        other = ", ".join(key for key in wanted if there.get(key) != wanted[key])
-        raise UsageError(f"{name} holds another run: {other or 'more'} differ", hint="choose another folder")
-    if not resume and any((folder / stream).exists() for stream in plan.recipes):
-        raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
+    path, name = folder / RUN_NAME, printable(str(folder))
+    text = json.dumps(plan.to_json(), indent=1) + "\n"
+    wanted = json.loads(text)
+    if path.exists():
+        try:
+            with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
+                there = parse_json(path.read_bytes())
+            changed = {key for key in wanted.keys() | there.keys() if there.get(key) != wanted.get(key)}
+            if resume and changed == {"recipes"} and there["recipes"].keys() == wanted["recipes"].keys():
+                recipes = ((there["recipes"][run], recipe) for run, recipe in wanted["recipes"].items())
+                changed = {"recipes"} if any(recipe_changes(*pair) for pair in recipes) else set()
+        except (ValueError, AttributeError) as error:
+            raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
+        if changed:
+            raise UsageError(f"{name} holds another run: {', '.join(sorted(changed))} differ", "choose another folder")
+        if not resume and any((folder / run).exists() for run in plan.recipes):
+            raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
+    refuse_foreign(folder)
+    with os_errors_as(UsageError, f"{name} cannot hold a training run"):
+        write_file(path, text)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -236,10 +213,9 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
-    """The networks of one run, by name, as training begins: the model's, with new last layers; or new altogether.
+    """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
     Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
-
     Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
 
     Raises:
@@ -251,98 +227,63 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
         if plan.start is not None:
             source = plan.start.networks[name].state_dict()
             copy_body(source, network)
-            if plan.keeps_last_layer:
-                known = plan.start.card.labels
-                _copy_last_layer(source, network, [known.index(label) for label in plan.dataset.classes])
+            if plan.keeps_last_layer:  # the outputs are the first axis of all its tensors
+                order = torch.tensor([plan.start.card.labels.index(label) for label in plan.dataset.classes])
+                last = {
+                    key: value[order.to(value.device)] for key, value in source.items() if key.startswith(LAST_LAYER)
+                }
+                network.load_state_dict({**network.state_dict(), **last})
         elif plan.imagenet is not None:
-            _begin_from_imagenet(network, plan.imagenet)
+            try:
+                from_imagenet(network, plan.imagenet.networks["rgb"].state_dict())
+            except ValueError as error:
+                message = f"training cannot begin from {plan.imagenet.card.name}: {error}"
+                hint = "let it begin from scratch, or from a model of its own architecture"
+                raise UsageError(message, hint) from error
     return networks
 
 
-def _begin_from_imagenet(network: nn.Module, imagenet: Model) -> None:
-    try:
-        from_imagenet(network, imagenet.networks["rgb"].state_dict())
-    except ValueError as error:
-        message = f"training cannot begin from {imagenet.card.name}: {error}"
-        raise UsageError(message, hint="let it begin from scratch, or from a model of its own architecture") from error
-
-
 def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Copy everything but the last layer; raises UsageError with the names unless all else is the same."""
-    own = network.state_dict()
-    body = {key: value for key, value in source.items() if _is_body(key)}
-    expected = {key: tuple(value.shape) for key, value in own.items() if _is_body(key)}
-    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in body.items()})
+    """Copy everything but the last layer; raise UsageError with the names unless all else is the same."""
+
+    def body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        counter = ".num_batches_tracked"
+        return {k: v for k, v in state.items() if not k.startswith(LAST_LAYER) and not k.endswith(counter)}
+
+    own, copied = network.state_dict(), body(source)
+    difference = describe_difference(
+        *({key: tuple(value.shape) for key, value in part.items()} for part in (body(own), copied))
+    )
     if difference is not None:
         hint = "begin from a model of the same architecture and width, or from scratch"
         raise UsageError(f"the model to begin from is another network: {difference}", hint)
-    network.load_state_dict({**own, **body})
-
-
-def _copy_last_layer(source: Mapping[str, Tensor], network: nn.Module, order: Sequence[int]) -> None:
-    """Copy the last layer, whose outputs are the first axis of all its tensors, in another ``order`` of outputs."""
-    last = {
-        key: value[torch.tensor(order, device=value.device)]
-        for key, value in source.items()
-        if key.startswith(LAST_LAYER)
-    }
-    network.load_state_dict({**network.state_dict(), **last})
-
-
-def _is_body(key: str) -> bool:
-    return not key.startswith(LAST_LAYER) and not key.endswith(".num_batches_tracked")
+    network.load_state_dict({**own, **copied})
 
 
 def train_run(
-    run: str,
-    plan: Plan,
-    folder: Path,
-    process: Process,
-    *,
-    settings: Settings,
-    store: FlowStore | None = None,
-    report: Callable[[Event], None] = lambda event: None,
-    stop_requested: Callable[[], int] = never,
-) -> tuple[Outcome, dict[str, dict[str, Tensor]]]:
-    """Train the networks of one run in ``folder/run``; or take them from there, where they have been trained.
+    run: str, plan: Plan, folder: Path, context: Context, store: FlowStore | None = None
+) -> tuple[Outcome, Networks]:
+    """Train the networks of one run in ``folder/run``, or take them from there; raise as ``Trainer.train`` does.
 
-    ``store`` holds the flow of all videos, where flow is needed; the other arguments are those of ``train``.
-
-    Returns:
-        How the run ended, and each network's tensors, on the CPU.
-
-    Raises:
-        As ``train`` does.
+    ``store`` has the flow of all videos, where flow is needed. Returns how the run ended, and the tensors on the CPU.
     """
-    recipe = plan.recipes[run]
-    learnt, held_out = plan.splits(run)
-    networks = new_networks(plan, run)
-
-    def validate(network: nn.Module) -> Validation:
-        clips = clips_of(plan, run, held_out, learning=False, store=store)
-        size, workers = recipe.micro_batch, settings.workers
-        return validate_clips(network, clips, process, batch_size=size, workers=workers, stop_requested=stop_requested)
-
-    outcome = train(
+    recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
+    clips = partial(clips_of, plan, run, store=store)
+    trainer = Trainer(
         joined_for_training(networks),
-        clips_of(plan, run, learnt, learning=True, store=store),
+        clips(division.train, train=True),
+        validator_on(clips(division.val, train=False), recipe, context) if division.val else None,
         recipe,
         folder / run,
         labels=plan.dataset.classes,
-        data_sha256=list_sha256(plan.dataset, (*learnt, *held_out)),
-        process=process,
-        validate=validate if held_out else None,
-        settings=settings,
-        report=report,
-        stop_requested=stop_requested,
+        data_sha256=list_sha256(plan.dataset, (*division.train, *division.val)),
+        context=context,
     )
-    return outcome, {name: tensors_of(network) for name, network in networks.items()}
+    return trainer.train(), tensors_of(networks)
 
 
-def clips_of(
-    plan: Plan, run: str, examples: Sequence[Example], *, learning: bool, store: FlowStore | None
-) -> VideoClips:
-    """The clips of one run: random ones to learn from, or those for validation."""
+def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, store: FlowStore | None) -> VideoClips:
+    """Return the clips of one run: random ones for training, or those for validation."""
     recipe, row = plan.recipes[run], plan.row
     jitter = Jitter(recipe.brightness, recipe.contrast, recipe.saturation)
     return VideoClips(
@@ -351,22 +292,24 @@ def clips_of(
         plan.runs[run],
         frames=recipe.clip_frames,
         seed=recipe.seed,
-        train=learning,
+        train=train,
         store=store,
         flip=plan.mirrors,
-        jitter=jitter if any(astuple(jitter)) else None,
+        jitter=jitter if any(jitter) else None,
         sampling=row.sampling,
         shrink=shrinking(row.short_side),
     )
 
 
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a network, on the CPU."""
-    return {key: value.detach().cpu() for key, value in network.state_dict().items()}
+def tensors_of(networks: Mapping[str, nn.Module]) -> Networks:
+    """Return all tensors of networks, on the CPU."""
+    return {
+        name: {key: value.detach().cpu() for key, value in each.state_dict().items()} for name, each in networks.items()
+    }
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
-    """The SHA-256 of a list of examples, by their paths below the dataset's folder: it may be moved."""
+    """Return the SHA-256 of a list of examples, by their paths below the dataset's folder: it may be moved."""
     rows = [
         [printable(path_below(each.path, dataset.root)), each.label, each.start_seconds, each.end_seconds]
         for each in examples
@@ -375,22 +318,14 @@ def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
 
 
 def save(
-    folder: Path,
-    plan: Plan,
-    networks: Mapping[str, Mapping[str, Tensor]],
-    states: Mapping[str, KeptState],
-    metrics: Mapping[str, Any] | None = None,
-) -> Path:
+    folder: Path, plan: Plan, networks: Networks, states: States, metrics: Mapping[str, Any] | None = None
+) -> None:
     """Write the model file; its provenance says which state of each run it holds, and ``metrics`` where there are any.
-
-    Returns its path.
 
     Raises:
         WeightsError: where it cannot be written.
     """
-    card, path = plan.card, folder / MODEL_NAME
-    provenance = {**card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
+    provenance = {**plan.card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
     if metrics is not None:
         provenance["metrics"] = dict(metrics)
-    save_model(path, replace(card, provenance=provenance), networks)
-    return path
+    save_model(folder / MODEL_NAME, replace(plan.card, provenance=provenance), networks)

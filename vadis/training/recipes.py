@@ -1,117 +1,97 @@
-"""How a network is trained, as numbers: ``Recipe``, and the table of those the paper used.
+"""How a network is trained, as numbers: ``Recipe``, the table of those the paper used, and which of them a run takes.
 
 Each number carries its source: (paper) Carreira & Zisserman, CVPR 2017, sections 2.5 and 4; (code) what DeepMind
 published with google-deepmind/kinetics-i3d, its README and the first author's answers there; (ours) where neither
 says anything. A recipe holds what decides the result; where and how fast it is computed is not in it.
+
+A TOML file changes single numbers, for all networks or for one; numbers given on the command line come last:
+
+    recipe = "ucf101"        # what the file changes; left out, the recipe that the command would take
+    learning_rate = 5e-4     # any number of the recipe
+
+    [flow]                   # for one stream only
+    steps = 3000
 """
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from vadis.errors import UsageError
-from vadis.parsing import parse_json
+from vadis.files import os_errors_as
+from vadis.parsing import encoding_of, parse_json, parse_toml
+from vadis.results import printable
 
 SCHEDULES = ("plateau", "steps")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of one training run of one network.
+    """The numbers of one training run; raises UsageError for those that cannot be."""
 
-    Attributes:
-        name: its key in ``RECIPES``.
-        batch_size: clips per step, over all devices and micro-batches.
-        micro_batch: clips that pass through the network at once on one device; batch norm sees these and no others.
-        steps: of the optimiser, at most.
-        schedule: ``plateau`` (divide when the validation loss saturates) or ``steps`` (``milestones``).
-        learning_rate: at the start.
-        milestones: pairs (step, learning rate from that step on), for ``steps``.
-        plateau_factor: by which the rate is divided.
-        plateau_patience: validations in a row without improvement that count as saturation.
-        plateau_improvement: by how much the loss must fall below the best so far, in nats.
-        plateau_drops: divisions; at the saturation after the last one the run ends.
-        validate_every: steps between validations; 0 for none but the last.
-        momentum, weight_decay: of the optimiser, as ``torch.optim.SGD`` means them.
-        dropout: share of the features dropped before the last layer.
-        batch_norm_decay: share of the running averages that one step keeps.
-        clip_frames: length of a training clip, at 25 frames per second.
-        brightness, contrast, saturation: the largest photometric changes of RGB clips, see ``augmentation.Jitter``.
-        seed: of everything random: order of clips, augmentation, dropout, and videos that are made.
-        mirror: show half of the clips mirrored; off where classes tell left from right.
-        width: multiplies the channel counts of a network made anew, where nothing else is asked for.
-        test_window: frames of the separate windows that the model looks through; 0: as its architecture does.
-        dataset: what to learn from where no data are named: a key of ``vadis.datasets.MADE_HERE``; "" for nothing.
-        videos: of each class, in all splits, of that dataset.
-        scales: batch, steps, validations and patience follow the number of clips, see ``scaled``.
-    """
-
-    name: str
-    batch_size: int
-    micro_batch: int
-    steps: int
-    schedule: str
-    learning_rate: float
-    milestones: tuple[tuple[int, float], ...] = ()
-    plateau_factor: float = 10.0  # (paper) "reduced by a factor of 10 when validation loss saturated"
-    plateau_patience: int = 3  # (ours)
-    plateau_improvement: float = 1e-3  # (ours)
-    plateau_drops: int = 2  # (ours) as many as the schedule of the code has in a cycle
-    validate_every: int = 0
-    momentum: float = 0.9  # (paper)
-    weight_decay: float = 1e-7  # (code)
-    dropout: float = 0.5  # (code)
-    batch_norm_decay: float = 0.999  # (code)
-    clip_frames: int = 64  # (paper) 2.56 s
-    brightness: float = 0.0  # (paper) left to future work, so off
-    contrast: float = 0.0
+    name: str  # its key in RECIPES
+    batch_size: int  # clips per step, over all devices and micro-batches
+    micro_batch: int  # clips that pass through the network at once on one device; batch norm sees these and no others
+    steps: int  # of the optimiser, at most
+    schedule: str  # "plateau" (divide when the validation loss saturates) or "steps" (milestones)
+    learning_rate: float  # at the start
+    milestones: tuple[tuple[int, float], ...] = ()  # (step, learning rate from that step on), for "steps"
+    plateau_factor: float = 10.0  # the divisor; (paper) "reduced by a factor of 10 when validation loss saturated"
+    plateau_patience: int = 3  # validations in a row without improvement that count as saturation; (ours)
+    plateau_improvement: float = 1e-3  # by how much the loss must fall below the best so far, in nats; (ours)
+    plateau_drops: int = 2  # divisions; the next saturation ends the run; (ours) as many as a cycle of the code has
+    validate_every: int = 0  # steps between validations; 0 for none but the last
+    momentum: float = 0.9  # as torch.optim.SGD means it; (paper)
+    weight_decay: float = 1e-7  # likewise; (code)
+    dropout: float = 0.5  # share of the features dropped before the last layer; (code)
+    batch_norm_decay: float = 0.999  # share of the running averages that one step keeps; (code)
+    clip_frames: int = 64  # of a training clip, at 25 frames per second; (paper) 2.56 s
+    brightness: float = 0.0  # the largest photometric changes of RGB clips (see Jitter);
+    contrast: float = 0.0  # (paper) left to future work, so off
     saturation: float = 0.0
-    seed: int = 0
-    mirror: bool = True  # (paper)
-    width: float = 1.0  # (paper)
-    test_window: int = 0  # (paper) the whole video is one clip
-    dataset: str = ""
-    videos: int = 0
-    scales: bool = False
+    seed: int = 0  # of everything random: order of clips, augmentation, dropout, and videos that are made
+    mirror: bool = True  # show half of the clips mirrored; off where classes tell left from right; (paper)
+    width: float = 1.0  # multiplies the channel counts of a network made anew, where nothing else is asked for; (paper)
+    test_window: int = 0  # frames of the windows that the model looks through; 0: as its architecture does; (paper)
+    dataset: str = ""  # where no data are named: a key of vadis.datasets.MADE_HERE
+    videos: int = 0  # of each class, in all splits, of that dataset
+    scales: bool = False  # batch, steps, validations and patience follow the number of clips (see scale_recipe)
 
     def __post_init__(self) -> None:
-        fault = _fault(self)
-        if fault is not None:
+        if fault := _fault(self):
             hint = "correct it where it was set: by `changes`, or in the recipe's file"
             raise UsageError(f"the recipe {self.name} cannot be used: {fault}", hint)
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as plain JSON values; ``Recipe.from_json`` gives it back."""
+        """Return the recipe as plain JSON values."""
         return {**asdict(self), "milestones": [list(pair) for pair in self.milestones]}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
-        """The recipe that ``to_json`` gave; raises TypeError for missing or unknown fields."""
-        return cls(**{**values, "milestones": tuple((step, rate) for step, rate in values["milestones"])})
+
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "at least 1": ("batch_size micro_batch steps plateau_patience clip_frames", lambda value: value >= 1),
+    "not negative, and finite": (
+        "validate_every plateau_drops seed test_window videos plateau_improvement weight_decay",
+        lambda value: 0 <= value < math.inf,
+    ),
+    "in [0, 1)": ("momentum dropout batch_norm_decay brightness contrast saturation", lambda value: 0 <= value < 1),
+    "between 1/64 and 4": ("width", lambda value: 1 / 64 <= value <= 4),
+    "greater than 1": ("plateau_factor", lambda value: value > 1),
+    "positive and finite": ("learning_rate", lambda value: 0 < value < math.inf),
+}
 
 
 def _fault(recipe: Recipe) -> str | None:
-    """What is wrong with a recipe, or None."""
-    for name in ("batch_size", "micro_batch", "steps", "plateau_patience", "clip_frames"):
-        if getattr(recipe, name) < 1:
-            return f"{name} must be at least 1, not {getattr(recipe, name)}"
-    whole = ("validate_every", "plateau_drops", "seed", "test_window", "videos")
-    for name in (*whole, "plateau_improvement", "weight_decay"):
-        if not 0 <= getattr(recipe, name) < math.inf:
-            return f"{name} must not be negative, and finite, not {getattr(recipe, name)}"
-    for name in ("momentum", "dropout", "batch_norm_decay", "brightness", "contrast", "saturation"):
-        if not 0 <= getattr(recipe, name) < 1:
-            return f"{name} must be in [0, 1), not {getattr(recipe, name)}"
+    for wanted, (names, is_allowed) in _RANGES.items():
+        for name in names.split():
+            if not is_allowed(getattr(recipe, name)):
+                return f"{name} must be {wanted}, not {getattr(recipe, name)}"
     if recipe.schedule not in SCHEDULES:
         return f"schedule must be one of {', '.join(SCHEDULES)}, not {recipe.schedule!r}"
-    if not 1 / 64 <= recipe.width <= 4:
-        return f"width must be between 1/64 and 4, not {recipe.width}"
-    if not recipe.plateau_factor > 1:
-        return f"plateau_factor must be greater than 1, not {recipe.plateau_factor}"
-    if not all(0 < rate < math.inf for rate in (recipe.learning_rate, *(rate for _, rate in recipe.milestones))):
-        return "learning rates must be positive and finite"
+    if not all(0 < rate < math.inf for _, rate in recipe.milestones):
+        return "the learning rates of milestones must be positive and finite"
     steps = [step for step, _ in recipe.milestones]
     if any(step < 0 for step in steps) or steps != sorted(set(steps)):
         return "milestones must be in rising order of their steps"
@@ -144,38 +124,30 @@ _UCF101_SCRATCH = replace(
 )
 
 
-class _Share(NamedTuple):
-    """What one device takes of a step, for the architectures (a) to (d)."""
-
-    clips: int
-    devices: int  # (paper) on Kinetics: 64 for the 3D networks, 32 for the others
-    clip_frames: int  # (paper) table 1
-
-
-_SHARES = {
-    "lstm": _Share(6, 32, 125),  # clips: (ours) 150 images at once
-    "c3d": _Share(15, 64, 16),  # clips: (paper) section 2.2, 15 per GPU
-    "two-stream": _Share(12, 32, 10),  # clips: (ours)
-    "fused": _Share(6, 64, 50),  # clips: (ours) 30 images and 30 stacks at once
+_SHARES = {  # clips that a device takes at once; devices, (paper) on Kinetics; (paper) table 1: frames of a clip
+    "lstm": (6, 32, 125),  # clips: (ours) 150 images at once
+    "c3d": (15, 64, 16),  # clips: (paper) section 2.2, 15 per GPU
+    "two-stream": (12, 32, 10),  # clips: (ours)
+    "fused": (6, 64, 50),  # clips: (ours) 30 images and 30 stacks at once
 }
 
 
-def _others(architecture: str, share: _Share) -> Iterator[Recipe]:
-    """The recipes of an architecture whose code was not published: the paper's rule on every dataset."""
-    scratch, tuned = (
-        replace(each, micro_batch=share.clips, clip_frames=share.clip_frames) for each in (_UCF101_SCRATCH, _UCF101)
-    )
+def _others(architecture: str, clips: int, devices: int, clip_frames: int) -> Iterator[Recipe]:
+    """Yield the recipes of an architecture whose code was not published: the paper's rule on every dataset."""
     yield replace(
-        scratch,  # (ours) its first rate: the paper tuned it on Kinetics' validation set, and does not tell it
+        _UCF101_SCRATCH,  # (ours) its first rate: the paper tuned it on Kinetics' validation set, and does not tell it
         name=f"{architecture}-kinetics",
-        batch_size=share.clips * share.devices,
+        batch_size=clips * devices,
+        micro_batch=clips,
         steps=110_000,  # (paper)
         validate_every=5_000,  # (ours)
+        clip_frames=clip_frames,
     )
-    for recipe in (tuned, scratch):
+    for recipe in (_UCF101, _UCF101_SCRATCH):
         for dataset in ("ucf101", "hmdb51", "folder"):
             name = f"{architecture}-{recipe.name.replace('ucf101', dataset)}"
-            yield replace(recipe, name=name, batch_size=16 * share.clips, scales=dataset == "folder")
+            sized = replace(recipe, batch_size=16 * clips, micro_batch=clips, clip_frames=clip_frames)
+            yield replace(sized, name=name, scales=dataset == "folder")
 
 
 _UCF101_FIXED = Recipe(  # the paper does not say how the last layer alone was trained
@@ -213,13 +185,8 @@ RECIPES: dict[str, Recipe] = {
         _KINETICS_RGB,
         name="kinetics-flow",
         steps=155_000,  # (code) a second cycle
-        milestones=(  # (code) 1e-3 comes 3.5 k steps earlier than for RGB
-            (97_000, 1e-2),
-            (104_500, 1e-3),
-            (115_000, 1e-1),
-            (140_000, 1e-2),
-            (150_000, 1e-3),
-        ),
+        # (code) 1e-3 comes 3.5 k steps earlier than for RGB
+        milestones=((97_000, 1e-2), (104_500, 1e-3), (115_000, 1e-1), (140_000, 1e-2), (150_000, 1e-3)),
     ),
     "ucf101": _UCF101,
     "hmdb51": replace(_UCF101, name="hmdb51"),  # (paper) one protocol for both
@@ -231,28 +198,25 @@ RECIPES: dict[str, Recipe] = {
     "folder-scratch": replace(_UCF101_SCRATCH, name="folder-scratch", scales=True),
     "folder-fixed": replace(_UCF101_FIXED, name="folder-fixed", scales=True),
     "camera-motion": _CAMERA_MOTION,
-    **{recipe.name: recipe for row in _SHARES.items() for recipe in _others(*row)},
+    **{recipe.name: recipe for name, shares in _SHARES.items() for recipe in _others(name, *shares)},
 }
-"""Every recipe by its name."""
-
 
 STEPS_PER_EPOCH = 4  # (ours) of small datasets; UCF-101's 9,537 clips make 99
 EPOCHS = 50  # (paper) 5,000 steps of 96 clips on UCF-101
 EPOCHS_PER_VALIDATION = 2.5  # as for UCF-101
-LEAST_PATIENCE_STEPS = 60  # (ours) before the rate falls; 3 validations of 23 clips would be 30 steps of 6
+MIN_PATIENCE_STEPS = 60  # (ours) before the rate falls; 3 validations of 23 clips would be 30 steps of 6
 
 
-def scaled(recipe: Recipe, num_clips: int, num_processes: int = 1) -> Recipe:
+def scale_recipe(recipe: Recipe, num_clips: int, num_processes: int = 1) -> Recipe:
     """Return a recipe that ``scales`` for so many training clips: what UCF-101 has in epochs, with smaller batches.
 
-    Its own numbers are the most of each. A last layer alone is trained in batches of all clips, as often as ever.
+    Its own numbers are the upper limits. A last layer alone is trained in batches of all clips, for as many steps.
     """
     if not recipe.scales:
         return recipe
     if recipe.micro_batch == recipe.batch_size:
-        return replace(
-            recipe, batch_size=min(recipe.batch_size, num_clips), micro_batch=min(recipe.batch_size, num_clips)
-        )
+        batch = min(recipe.batch_size, num_clips)
+        return replace(recipe, batch_size=batch, micro_batch=batch)
     unit = recipe.micro_batch * num_processes
     batch = min(recipe.batch_size, unit * max(1, round(num_clips / (STEPS_PER_EPOCH * unit))))
     every = max(1, min(recipe.validate_every, math.ceil(EPOCHS_PER_VALIDATION * num_clips / batch)))
@@ -261,19 +225,19 @@ def scaled(recipe: Recipe, num_clips: int, num_processes: int = 1) -> Recipe:
         batch_size=batch,
         steps=min(recipe.steps, math.ceil(EPOCHS * num_clips / batch)),
         validate_every=every,
-        plateau_patience=max(recipe.plateau_patience, math.ceil(LEAST_PATIENCE_STEPS / every)),
+        plateau_patience=max(recipe.plateau_patience, math.ceil(MIN_PATIENCE_STEPS / every)),
     )
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of this name; raises UsageError, naming the nearest, where there is none."""
+    """Return the recipe of this name; raise UsageError, naming the nearest, where there is none."""
     if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}", hint=_those_there_are(name, RECIPES))
+        raise UsageError(f"there is no recipe {name!r}", hint=_nearest(name, RECIPES))
     return RECIPES[name]
 
 
 def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """``recipe`` with some of its fields replaced.
+    """Return ``recipe`` with some of its fields replaced.
 
     Args:
         values: by field name, as TOML gives them, or as text: ``{"learning_rate": "1e-2"}``. ``milestones`` is a list
@@ -282,22 +246,24 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     Raises:
         UsageError: for a name that is no field, or a value that the field cannot have.
     """
-    kinds = {field.name: field.type for field in fields(Recipe)}
+    types = {field.name: field.type for field in fields(Recipe)}
     for name in values:
-        if name not in kinds:
-            raise UsageError(f"a recipe has no field {name!r}", hint=_those_there_are(name, kinds))
-    return replace(recipe, **{name: _parsed(name, kinds[name], value) for name, value in values.items()})
+        if name not in types:
+            raise UsageError(f"a recipe has no field {name!r}", hint=_nearest(name, types))
+    return replace(recipe, **{name: _parse(name, types[name], value) for name, value in values.items()})
 
 
-def _those_there_are(name: str, known: Mapping[str, object]) -> str:
-    """The hint for a name that is not ``known``: the nearest of them, and all."""
+def _nearest(name: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     guess = f"did you mean {close[0]!r}? It is " if close else ""
     return f"{guess}one of {', '.join(known)}"
 
 
-def _parsed(name: str, kind: object, value: object) -> Any:
-    """``value`` as the type of a field."""
+_WANTED: dict[object, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _parse(name: str, kind: object, value: object) -> Any:
+    """Return ``value`` as the type of a field."""
     try:
         if kind is str and isinstance(value, str):
             return value
@@ -309,16 +275,74 @@ def _parsed(name: str, kind: object, value: object) -> Any:
             return float(parsed)
         if kind is int and type(parsed) in (int, float) and parsed == int(parsed):
             return int(parsed)
-        if kind not in (str, int, float, bool):
+        if kind not in _WANTED:
             return tuple((int(step), float(rate)) for step, rate in parsed)
     except (ValueError, TypeError, OverflowError):
         pass
-    raise UsageError(f"{name} cannot be {value!r}", hint=_WANTED.get(kind, "it is a list such as [[97000, 0.01]]"))
+    raise UsageError(f"{name} cannot be {value!r}", f"it is {_WANTED.get(kind, 'a list such as [[97000, 0.01]]')}")
 
 
-_WANTED: dict[object, str] = {
-    str: "it is a word",
-    int: "it is a whole number",
-    float: "it is a number",
-    bool: "it is true or false",
-}
+def default_recipe(architecture: str, dataset: str, run: str, mode: str) -> str:
+    """Return the name of the recipe by which a training run goes unless another is asked for.
+
+    Args:
+        architecture: a key of ``MODELS``.
+        dataset: a key of ``DATASETS``.
+        run: "rgb", "flow" or "both".
+        mode: "scratch" (from nothing, or ImageNet), "full" (fine-tuned end to end) or "fixed" (a new last layer).
+    """
+    if dataset == "kinetics" and mode == "scratch":
+        return f"kinetics-{run}" if architecture == "i3d" else f"{architecture}-kinetics"
+    known = "ucf101" if dataset == "kinetics" else dataset
+    name = known if mode == "full" else f"{known}-{mode}"
+    return name if architecture == "i3d" or mode == "fixed" else f"{architecture}-{name}"
+
+
+def choose_recipes(
+    defaults: Mapping[str, str],
+    name: str | None = None,
+    changes: Mapping[str, object] | None = None,
+    *,
+    num_clips: int | None = None,
+    num_processes: int = 1,
+) -> dict[str, Recipe]:
+    """Return the recipe of each run.
+
+    Args:
+        defaults: by run, the name of the recipe that it has if nothing else is asked for.
+        name: of another recipe, or the path of a TOML file (it ends with ``.toml``).
+        changes: by field name, for all runs, on top of a file's.
+        num_clips: of the training set, to which recipes are scaled that say so, before any changes.
+        num_processes: of the run, likewise.
+
+    Raises:
+        UsageError: for a recipe, field or value that cannot be, or a file that cannot be read.
+    """
+    is_file = name is not None and name.endswith(".toml")
+    content = _read_toml(Path(str(name))) if is_file else {"recipe": name} if name else {}
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    if unknown := sorted(tables.keys() - defaults.keys()):
+        message = f"{printable(str(name))}: there is no network {printable(unknown[0])!r} to train"
+        raise UsageError(message, hint=f"the networks of this run are {', '.join(defaults)}")
+    recipes = {}
+    for run, default in defaults.items():
+        numbers = {key: value for key, value in content.items() if key not in tables} | tables.get(run, {})
+        base = numbers.pop("recipe", default)
+        if not isinstance(base, str):
+            raise UsageError(f"recipe is the name of one, not {base!r}", hint=f"one of {', '.join(RECIPES)}")
+        recipe = find_recipe(base)
+        recipe = recipe if num_clips is None else scale_recipe(recipe, num_clips, num_processes)
+        recipes[run] = override(recipe, {**numbers, **(changes or {})})
+    return recipes
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    what = f"the recipe {printable(str(path))} cannot be read"
+    try:
+        with os_errors_as(UsageError, what):
+            content = path.read_bytes()
+        encoding, start = encoding_of(content)
+        return parse_toml(content[start:].decode(encoding))
+    except ValueError as error:  # TOML's and UTF-8's
+        hint = "write one field = value in a line, such as steps = 500; words stand in quotes"
+        raise UsageError(f"{what} as TOML: {error}", hint) from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, what_next
-from vadis.files import DISK_ERRORS, temporary_beside
+from vadis.files import DISK_ERRORS, write_atomic
 from vadis.results import printable
 
 if TYPE_CHECKING:
@@ -64,19 +64,19 @@ def video_file(
     import av
 
     try:
-        with temporary_beside(path) as (temporary, file):
-            with av.open(f"file:{temporary.absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
-                writer = _Writer(container, size, fps, encoding)
-                if pixel_aspect != 1:
-                    writer.context.sample_aspect_ratio = pixel_aspect
-                if colours is not None:
-                    writer.set_colours(colours)
-                if sound is not None:
-                    writer.add_sound(sound, zero_seconds)
-                yield writer.write
-                writer.finish()
-            os.fsync(file.fileno())
-            temporary.replace(path)
+        with (
+            write_atomic(path) as file,
+            av.open(f"file:{Path(file.name).absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container,
+        ):
+            writer = _Writer(container, size, fps, encoding)
+            if pixel_aspect != 1:
+                writer.context.sample_aspect_ratio = pixel_aspect
+            if colours is not None:
+                writer.set_colours(colours)
+            if sound is not None:
+                writer.add_sound(sound, zero_seconds)
+            yield writer.write
+            writer.finish()
     except (OSError, av.FFmpegError) as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         message = f"{printable(str(path))} cannot be written: {reason}"

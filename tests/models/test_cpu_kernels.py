@@ -9,9 +9,18 @@ from torch.nn import functional
 
 from tests.matching import containing
 from vadis.models import cpu_kernels
-from vadis.models.cpu_kernels import KEPT, LEAST_KEPT, MOST_KEPT, max_pool, recycled
+from vadis.models.cpu_kernels import (
+    POOL_ARRAYS,
+    POOL_MAX,
+    POOL_MIN,
+    DirectConv3d,
+    WinogradConv3d,
+    WinogradStem,
+    empty_from_pool,
+    max_pool,
+    onednn_convolution,
+)
 from vadis.models.i3d import same_padding
-from vadis.models.winograd import DirectConvolution, FilteredConvolution, FilteredStem, onednn_convolution
 
 TOLERANCE = 2e-5  # of the largest value, against float64
 
@@ -36,7 +45,7 @@ def test_filtered_convolution_equals_the_plain_one(shape: tuple[int, ...], front
     x = channels_last(*shape, seed=2)
     weight, bias = torch.randn(48, shape[1], 3, 3, 3) / (27 * shape[1]) ** 0.5, torch.randn(48)
     expected = functional.conv3d(x.double(), weight.double(), bias.double(), padding=(front, 1, 1)).relu()
-    found = FilteredConvolution(weight, bias)(x, (front, 1, 1))
+    found = WinogradConv3d(weight, bias)(x, (front, 1, 1))
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
 
@@ -50,41 +59,41 @@ def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tup
     height, width = (same_padding(length, 7, 2) for length in size[1:])
     padded = functional.pad(x.double(), (*width, *height, front, front))
     expected = functional.conv3d(padded, weight.double(), bias.double(), 2).relu()
-    found = FilteredStem(weight, bias)(x, (front, 0, 0))
+    found = WinogradStem(weight, bias)(x, (front, 0, 0))
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
 
 
 def test_rows_too_short_for_the_filtered_stem_are_refused() -> None:
     with pytest.raises(ValueError, match=containing(15)):
-        FilteredStem(torch.zeros(16, 3, 7, 7, 7), torch.zeros(16))(torch.zeros(1, 3, 9, 9, 5), (0, 0, 0))
+        WinogradStem(torch.zeros(16, 3, 7, 7, 7), torch.zeros(16))(torch.zeros(1, 3, 9, 9, 5), (0, 0, 0))
 
 
 def test_memory_in_use_is_never_given_twice() -> None:
     draw, held = random.Random(7), []
     for step in range(15):
-        length = draw.randrange(LEAST_KEPT, LEAST_KEPT + 1000)
-        held.append((step, recycled(length).fill_(step)[draw.randrange(1000) :]))  # a view keeps all of it
-        if len(held) > KEPT or draw.random() < 0.5:
+        length = draw.randrange(POOL_MIN, POOL_MIN + 1000)
+        held.append((step, empty_from_pool(length).fill_(step)[draw.randrange(1000) :]))  # a view keeps all of it
+        if len(held) > POOL_ARRAYS or draw.random() < 0.5:
             held.pop(draw.randrange(len(held)))
         assert all(x.data_ptr() != y.data_ptr() for i, (_, x) in enumerate(held) for _, y in held[:i])
         assert all((x[::4096] == number).all() for number, x in held)
 
 
 def test_memory_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "_kept", [])
-    first = recycled(LEAST_KEPT + 2000)
+    monkeypatch.setattr(cpu_kernels, "_pool", [])
+    first = empty_from_pool(POOL_MIN + 2000)
     place = first.untyped_storage().data_ptr()
     del first
-    assert recycled(LEAST_KEPT + 5).untyped_storage().data_ptr() == place
-    assert recycled(3, 4).shape == (3, 4)
-    assert recycled(MOST_KEPT + 1).shape == (MOST_KEPT + 1,)
+    assert empty_from_pool(POOL_MIN + 5).untyped_storage().data_ptr() == place
+    assert empty_from_pool(3, 4).shape == (3, 4)
+    assert empty_from_pool(POOL_MAX + 1).shape == (POOL_MAX + 1,)
 
 
 def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
     x, weight, bias = channels_last(1, 128, 8, 14, 14, seed=3), torch.randn(64, 128, 3, 3, 3) / 58, torch.zeros(64)
     exact = functional.conv3d(x.double(), weight.double(), padding=1).relu()
-    ways = (FilteredConvolution(weight, bias), DirectConvolution(weight, bias, (1, 1, 1), "relu"))
+    ways = (WinogradConv3d(weight, bias), DirectConv3d(weight, bias, (1, 1, 1), "relu"))
     filtered, direct = ((way(x, (1, 1, 1)) - exact).abs().mean().item() for way in ways)
     assert filtered < 6 * direct
     assert filtered < 1e-6
@@ -93,7 +102,7 @@ def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
 def test_a_convolution_serves_inputs_of_other_sizes_than_its_first() -> None:
     """The weights are laid out for the first."""
     weight, bias = torch.randn(384, 32, 3, 3, 3) / 30, torch.randn(384)
-    ways = [onednn_convolution(weight, bias, (1, 1, 1)), DirectConvolution(weight, bias, (1, 1, 1), "relu")]
+    ways = [onednn_convolution(weight, bias, (1, 1, 1)), DirectConv3d(weight, bias, (1, 1, 1), "relu")]
     for size in ((4, 7, 7), (8, 14, 14), (3, 5, 28)):
         x = channels_last(1, 32, *size, seed=4)
         expected = functional.conv3d(x, weight, bias, padding=1).relu()
@@ -104,10 +113,10 @@ def test_a_convolution_serves_inputs_of_other_sizes_than_its_first() -> None:
 @pytest.mark.parametrize(
     ("channels", "kernel", "stride", "wanted"),
     [
-        (16, 3, 1, FilteredConvolution),
-        (24, 3, 1, DirectConvolution),
-        (2, 7, 2, FilteredStem),
-        (3, 7, 1, DirectConvolution),
+        (16, 3, 1, WinogradConv3d),
+        (24, 3, 1, DirectConv3d),
+        (2, 7, 2, WinogradStem),
+        (3, 7, 1, DirectConv3d),
     ],
 )
 def test_which_way_is_taken(channels: int, kernel: int, stride: int, wanted: type) -> None:

@@ -1,0 +1,297 @@
+"""The datasets of the paper, by their official lists: UCF-101, HMDB-51 and Kinetics."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from vadis.datasets import scan
+from vadis.datasets.checks import Listed, Lists, assemble, nearest, refuse_missing
+from vadis.datasets.dataset import Dataset, Request, class_key
+from vadis.datasets.lists import Rows, first_form, is_named, rows_alike
+from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, is_replacement, name_of, read_lines, stem_of
+from vadis.errors import UsageError
+from vadis.results import printable
+from vadis.weights.labels import PUBLISHED_LISTS, published_labels
+
+
+def _stem_key(path: str) -> str:
+    """Return what a file of UCF-101 or HMDB-51 is found by: its name, whatever its folder, ending and case."""
+    return stem_of(path).casefold()
+
+
+# UCF-101: Soomro, Zamir & Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild",
+# CRCV-TR-12-01, 2012. 13,320 files v_<Class>_g<group>_c<clip>.avi, three splits. The clips of a group come from one
+# video, so that a group is never divided between training and test.
+
+UCF101_CLASSES = 101
+UCF101_FILES = 13_320
+UCF101_COUNTS = {"train": (9_537, 9_586, 9_624), "test": (3_783, 3_734, 3_696)}  # lines of the official lists
+UCF101_SOURCE = (
+    "UCF101TrainTestSplits-RecognitionTask.zip from https://www.crcv.ucf.edu/data/UCF101.php, or where that fails from "
+    "https://huggingface.co/datasets/MichiganNLP/ucf-101"
+)
+_TEST_GROUPS = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}  # what the official lists follow, all 13,320 files
+_SPELLINGS = {"HandStandPushups": "HandstandPushups"}  # in file names: in classInd.txt and the folders
+_UCF101_NAME = re.compile(r"v_(?P<label>\w+)_g(?P<group>\d+)_c\d+", re.IGNORECASE)
+_UCF101_HINT = f"take all lists from {UCF101_SOURCE}"
+
+
+def is_ucf101(tree: Tree) -> bool:
+    """Return whether the official lists are there, or nearly all videos have names of UCF-101 and no other splits."""
+    return bool(tree.lists_named(*(f"trainlist0{split}.txt" for split in _TEST_GROUPS))) or is_named(tree, _UCF101_NAME)
+
+
+def read_ucf101(tree: Tree, request: Request) -> Dataset:
+    """Return one split of UCF-101, from its official lists where both are there, else from the files' names."""
+    paths = {split: tree.lists_named(f"{split}list0{request.split}.txt") for split in ("train", "test")}
+    lists = _ucf101_lists(paths, tree) if all(paths.values()) else _ucf101_names(tree, request)
+    return assemble(lists, tree, request)
+
+
+def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> Lists:
+    numbers = _numbered_classes(tree)
+    lines: list[Listed] = []
+    for split, (path, *_) in paths.items():
+        for place, line in read_lines(path):  # Class/v_Class_g01_c01.avi [number]
+            name, number, *_ = *line.split(maxsplit=1), ""
+            label, _, file = name.rpartition("/")
+            if not label:
+                raise UsageError(f"{place} is not a class and a file: {printable(line)}", _UCF101_HINT)
+            if numbers and label not in numbers.values():
+                meant = nearest(label, numbers.values())
+                hint = f"did you mean {printable(meant)}?" if meant else _UCF101_HINT
+                raise UsageError(f"{place} has the class {printable(label)}, which classInd.txt lacks", hint)
+            if numbers and number and numbers.get(number) != label:
+                message = f"{place} gives two labels to {printable(name)}: class {number} is another"
+                raise UsageError(message, _UCF101_HINT)
+            lines.append(Listed(name, label, split, file.rpartition(".")[0].casefold()))
+    classes = tuple(numbers.values()) or _in_order_of_ucf101(line.label for line in lines)
+    return Lists("ucf101", classes, lines, _stem_key)
+
+
+def _numbered_classes(tree: Tree) -> dict[str, str]:
+    """Return ``classInd.txt``: number → class, in its order; nothing if there is no such list."""
+    numbers: dict[str, str] = {}
+    for path in tree.lists_named("classind.txt")[:1]:
+        for place, line in read_lines(path):
+            number, _, label = line.partition(" ")
+            if not number.isdecimal() or not label or number in numbers:
+                raise UsageError(f"{place} is not a number and a class: {printable(line)}", _UCF101_HINT)
+            numbers[number] = label.strip()
+    return numbers
+
+
+def _in_order_of_ucf101(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return labels as ``classInd.txt`` orders them: alphabetically, whatever their case."""
+    return tuple(sorted(set(labels), key=str.casefold))
+
+
+def _ucf101_names(tree: Tree, request: Request) -> Lists:
+    """Divide the files into train and test by the groups in their names."""
+    matches = {path: match for path in tree.videos if (match := _UCF101_NAME.fullmatch(stem_of(path)))}
+    if not matches:
+        message = f"no file under {printable(tree.root)} is named v_<Class>_g<group>_c<clip>, as in UCF-101"
+        raise UsageError(message, f"add {UCF101_SOURCE}; or read class folders of your own as the dataset 'folder'")
+    spellings: dict[str, str] = {}  # the key of each class → the class, as its folder spells it where it has one
+    for path, match in matches.items():
+        label, folder = match["label"], name_of(folder_of(path))
+        if class_key(folder) == class_key(label):
+            spellings[class_key(label)] = folder
+        spellings.setdefault(class_key(label), _SPELLINGS.get(label, label))
+    lines: dict[str, Listed] = {}
+    for path, match in matches.items():
+        split = "test" if int(match["group"]) in _TEST_GROUPS[request.split] else "train"
+        lines[_stem_key(path)] = Listed(match[0], spellings[class_key(match["label"])], split, _stem_key(path))
+    classes = _in_order_of_ucf101(line.label for line in lines.values())
+    notes = ["the split follows from the groups in the files' names: the official lists are not here"]
+    if len(classes) == UCF101_CLASSES and len(lines) < UCF101_FILES:  # without all classes it may be a part, on purpose
+        unnamed = ["(without the official lists their names are not known)"] * (UCF101_FILES - len(lines))
+        refuse_missing("UCF-101", unnamed, UCF101_FILES, request)
+        notes.append(f"{len(lines):,} of the {UCF101_FILES:,} files of UCF-101 are here")
+    return Lists("ucf101", classes, list(lines.values()), _stem_key, notes=notes)
+
+
+# HMDB-51: Kuehne, Jhuang, Garrote, Poggio & Serre, "HMDB: A large video database for human motion recognition", ICCV
+# 2011. 6,766 files in 51 class folders, three splits of 70 training and 30 test clips for each class, which follow from
+# nothing but their lists: <class>_test_split<N>.txt with lines "name.avi 0|1|2".
+
+HMDB51_CLASSES = 51
+HMDB51_COUNTS = {"train": (3_570,) * 3, "test": (1_530,) * 3}  # 70 and 30 files of each class
+HMDB51_SOURCE = (
+    "test_train_splits.rar from https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/, or "
+    "where that fails test_train_splits.zip from https://huggingface.co/datasets/MichiganNLP/hmdb"
+)
+_HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<split>[123])\.txt")
+# Visible body parts, camera motion, number of people, viewpoint, quality, number: after the title and the class.
+_HMDB51_NAME = re.compile(r".+_[fhul]_(cm|nm)_np\w+_(ba|fr|le|ri)_(bad|goo|med)_\d+")
+_HMDB51_SPLITS = {"1": "train", "2": "test", "0": ""}  # "": in neither
+
+
+def is_hmdb51(tree: Tree) -> bool:
+    """Return whether the official lists are there, or nearly all videos have names of HMDB-51 and no other splits."""
+    return any(_HMDB51_LIST.fullmatch(name_of(path)) for path in tree.lists) or is_named(tree, _HMDB51_NAME)
+
+
+def read_hmdb51(tree: Tree, request: Request) -> Dataset:
+    """Return one split of HMDB-51; classes in alphabetical order, as there is no official numbering."""
+    matches = ((path, _HMDB51_LIST.fullmatch(name_of(path))) for path in reversed(tree.lists))
+    paths = {match["label"]: path for path, match in matches if match and int(match["split"]) == request.split}
+    if not paths:
+        message = f"no <class>_test_split{request.split}.txt of HMDB-51 under {printable(tree.root)}"
+        hint = f"unpack {HMDB51_SOURCE} in it, or name the folder of the lists; to divide the class folders without "
+        raise UsageError(message, hint + "regard to them, read it as the dataset 'folder'")
+    lines: list[Listed] = []
+    for label, path in sorted(paths.items()):
+        for place, line in read_lines(path):
+            name, *flags = line.rsplit(maxsplit=1)
+            split = _HMDB51_SPLITS.get("".join(flags))
+            if split is None:
+                message = f"{place} is not a file and 0, 1 or 2: {printable(line)}"
+                raise UsageError(message, f"take it from {HMDB51_SOURCE}")
+            lines.append(Listed(f"{label}/{name}", label, split, name.rpartition(".")[0].casefold()))
+    unused = {line.key for line in lines if not line.split}
+    lines = [line for line in lines if line.split]
+    part = f"{len(paths)} of the {HMDB51_CLASSES} classes of HMDB-51 have a list"
+    notes = (part,) if len(paths) != HMDB51_CLASSES else ()
+    return assemble(Lists("hmdb51", tuple(sorted(paths)), lines, _stem_key, unused, notes), tree, request)
+
+
+# Kinetics-400, -600 and -700: Kay et al., "The Kinetics Human Action Video Dataset", 2017; Carreira et al., "A Short
+# Note about Kinetics-600", 2018. YouTube clips, of which everybody has a different part. A list has the columns label,
+# youtube_id, time_start, time_end, split[, is_cc], times in seconds of the YouTube video; without that header the
+# columns are these in this order; or it has the names of clips with their classes (CLIP_LISTS). A clip is a file
+# <id>_<start>_<end> (six digits each) in whatever folder; a file <id> is the whole YouTube video, of which the clip is
+# [time_start, time_end), or the clip itself, as its length tells (Example.span). A file in a folder replacement* counts
+# before any other of the same clip.
+
+KINETICS_SOURCE = (
+    "train.csv, val.csv and test.csv from https://github.com/cvdfoundation/kinetics-dataset, or those in "
+    "https://storage.googleapis.com/deepmind-media/Datasets/kinetics400.tar.gz (or kinetics600, kinetics700_2020)"
+)
+_KINETICS_HINT = f"take the line out, or the list from {KINETICS_SOURCE}"
+_COLUMNS = {"youtube_id", "time_start", "time_end"}
+_TIMES_LINE = re.compile(
+    r"(?:(?P<before>.+?)[\s,;]+)?(?P<youtube_id>[\w-]{11})[\s,;]+(?P<time_start>\d+(?:\.\d+)?)[\s,;]+"
+    r"(?P<time_end>\d+(?:\.\d+)?)(?:[\s,;]+(?P<behind>\S.*?))?(?:[\s,;]+\d)?"  # at the end whether it is under CC
+)
+_NAME_LINE = re.compile(
+    r"(?:(?:.*/)?(?P<before>[^/]*)/)?(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})(?:\.\w+)?"
+    r"(?:[\s,;]+(?P<behind>.*))?"
+)
+_CLIP = re.compile(r"(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})")
+
+
+def read_kinetics(tree: Tree, request: Request) -> Dataset:
+    """Return the clips of all lists that are there, of splits that have lists, labels and files."""
+    forms = clip_lists(tree)
+    if not forms:
+        message = "(looked for a CSV with the columns label, youtube_id, time_start, time_end)"
+        hint = f"put {KINETICS_SOURCE} into it; folders of classes without lists are the dataset 'folder'"
+        raise UsageError(f"no list of Kinetics under {printable(tree.root)} {message}", hint)
+    rows = ((path, row) for path, form in forms.items() for row in rows_alike(path, CLIP_LISTS[form]))
+    clips = [_clip(path, *row) for path, row in rows]
+    labelled = [clip for clip in clips if clip.label]
+    if not labelled:
+        message = f"{printable(next(iter(forms)))} has no labels: it is the list of a held-out test set"
+        raise UsageError(message, f"put lists with labels beside it: {KINETICS_SOURCE}")
+    classes, spellings = _classes({clip.label for clip in labelled})
+    times = Counter(youtube_id for youtube_id, _ in {(clip.whole, clip.key) for clip in clips})
+    only = {clip.whole: clip.key for clip in clips if times[clip.whole] == 1}
+    lines = [clip._replace(label=spellings[clip.label], is_only=clip.whole in only) for clip in labelled]
+    unused = {key for clip in clips if not clip.label for key in (clip.key, clip.whole)}
+    notes = (f"{len(clips) - len(labelled):,} clips without a label are left out",) if unused else ()
+
+    def key(path: str) -> str:
+        """Return the name that a file has in the published lists; that of a replacement also by its video alone."""
+        stem = stem_of(path)
+        match = _CLIP.fullmatch(stem)
+        if is_replacement(path) and stem[:11] in only:
+            return only[stem[:11]]
+        return f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}" if match else stem
+
+    return assemble(Lists("kinetics", classes, lines, key, unused, notes), tree, request)
+
+
+def clip_lists(tree: Tree) -> dict[str, str]:
+    """Return the lists of clips in a tree: path → key of ``CLIP_LISTS``."""
+    tables = (path for path in tree.lists if path.lower().endswith((".csv", ".tsv")) or _says_split(path))
+    forms = {path: first_form(path, CLIP_LISTS) for path in tables if scan.is_text(path)}
+    return {path: form for path, form in forms.items() if form is not None}
+
+
+def _with_header(path: str) -> Rows:
+    """Read ``label,youtube_id,time_start,time_end,split``, with that as the first line."""
+    delimiter = next((each for each in ",\t" if set(scan.columns_of(path, each)) >= _COLUMNS), None)
+    if delimiter is None:
+        raise ValueError
+    return scan.read_table(path, delimiter)
+
+
+def _lines_like(pattern: re.Pattern[str], first: str, second: str, path: str) -> Rows:
+    """Read lines by a pattern; its group ``first``, else ``second``, has the label. Names alone need a known split."""
+    for place, line in read_lines(path):
+        match = pattern.fullmatch(line)
+        if match is None or (pattern is _NAME_LINE and not _says_split(path)):
+            raise ValueError
+        cells = match.groupdict("")
+        words = re.split(r"[\s,;]+", cells["behind"])
+        split = words.pop() if words[-1].lower() in SPLIT_NAMES else ""
+        cells |= {"behind": " ".join(words), "split": split}
+        label = (cells[first] or cells[second]).strip("\"' ")
+        if not label or label.isdecimal() or scan.is_no_class(label):
+            raise ValueError
+        yield place, {**cells, "label": label}
+
+
+CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
+    "header": _with_header,
+    "times": partial(_lines_like, _TIMES_LINE, "before", "behind"),  # abseiling,0wR5jVB-WPk,417,427,val
+    "names": partial(_lines_like, _NAME_LINE, "behind", "before"),  # abseiling/0wR5jVB-WPk_000417_000427.mp4
+}
+"""The forms of lists that are read, by name, in the order in which they are tried."""
+
+
+def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
+    """Return one line of a list; its label is empty in the lists of a held-out test set."""
+    written = cells.get("split") or _split_in(stem_of(path))
+    split = SPLIT_NAMES.get(written.lower())
+    if split is None:
+        hint = "correct it; the split of a list without such a column is in its name: train.csv, val.csv, test.csv"
+        raise UsageError(f"{place} is of the split {printable(written)!r}: not train, val or test", hint)
+    try:
+        start, end = float(cells["time_start"]), float(cells["time_end"])
+    except ValueError:
+        raise UsageError(f"{place} has times that are no numbers", _KINETICS_HINT) from None
+    if not cells["youtube_id"] or not 0 <= start < end < float("inf"):
+        message = f"{place} is not a clip: it needs an id, and a start before its end"
+        raise UsageError(message, _KINETICS_HINT)
+    label, key = cells.get("label", ""), f"{cells['youtube_id']}_{int(start):06d}_{int(end):06d}"
+    return Listed(f"{label}/{key}.mp4", label, split, key, cells["youtube_id"], start, end)
+
+
+def _says_split(path: str) -> bool:
+    return path.lower().endswith((".csv", ".tsv", ".txt")) and _split_in(stem_of(path)) in SPLIT_NAMES
+
+
+def _split_in(stem: str) -> str:
+    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column; else the name.
+
+    DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
+    """
+    return scan.split_of_list(stem.lower().replace("holdout", "")) or stem
+
+
+def _classes(labels: set[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the classes in the order of a published model's outputs, else of the alphabet; and each label's class.
+
+    Lists of different years, and copies of them, differ in blanks and capitals.
+    """
+    classes: dict[str, str] = {}
+    for label in sorted(labels):
+        classes.setdefault(class_key(label), label)
+    for name in PUBLISHED_LISTS:
+        published = {class_key(label): label for label in published_labels(name)}
+        if published.keys() == classes.keys():
+            classes = published
+    return tuple(classes.values()), {label: classes[class_key(label)] for label in labels}
