@@ -299,6 +299,7 @@ def mutated(data, rng):
     return bytes(damaged) or b"\0"
 
 
+@pytest.mark.slow
 def test_damaged_files_give_frames_or_a_video_error(tmp_path):
     """2,000 mutations in one process: nothing else is raised, nothing crashes, and no file descriptor is left open."""
     seeds = [write_video(tmp_path / name, num_frames=8, size=(32, 32), codec=c, **more) for name, c, more in SEEDS]

@@ -11,7 +11,7 @@ from vadis.video import remote
 from vadis.video.remote import FetchingDecoders, expand_url
 
 __all__ = ["clips", "model"]
-pytestmark = pytest.mark.integration("gcsfs", "gcp_storage_emulator")
+pytestmark = [pytest.mark.integration("gcsfs", "gcp_storage_emulator"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
