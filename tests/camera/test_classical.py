@@ -12,6 +12,7 @@ from vadis.datasets.camera import write_video as write_camera_video
 pytestmark = pytest.mark.usefixtures("cv2")
 
 
+@pytest.mark.slow
 def test_where_it_is_sure_it_says_what_the_videos_were_made_for(tmp_path: Path, capsys) -> None:
     works = [("train", label, number) for label in CLASSES for number in range(1)]
     for work in works:

@@ -106,6 +106,7 @@ def test_a_video_follows_from_its_seed_and_name(tmp_path: Path) -> None:
     assert len(set(files.values())) == 3
 
 
+@pytest.mark.slow
 def test_a_dataset_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     make_dataset("camera-motion", tmp_path / "v", 3, 0, lambda done, total: told.append((done, total)))

@@ -235,9 +235,10 @@ def _lines_like(pattern: re.Pattern[str], first: str, second: str, path: str) ->
         if match is None or (pattern is _NAME_LINE and not _says_split(path)):
             raise ValueError
         cells = match.groupdict("")
-        words = re.split(r"[\s,;]+", cells["behind"])
-        split = words.pop() if words[-1].lower() in SPLIT_NAMES else ""
-        cells |= {"behind": " ".join(words), "split": split}
+        if pattern is _TIMES_LINE:
+            words = re.split(r"[\s,;]+", cells["behind"])
+            split = words.pop() if words[-1].lower() in SPLIT_NAMES else ""
+            cells |= {"behind": " ".join(words), "split": split}
         label = (cells[first] or cells[second]).strip("\"' ")
         if not label or label.isdecimal() or scan.is_no_class(label):
             raise ValueError
