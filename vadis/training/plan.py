@@ -316,7 +316,7 @@ def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
 def save(
     folder: Path, plan: Plan, networks: Networks, states: States, metrics: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the model file; its provenance has which state of each run it holds, and ``metrics`` where there are any."""
+    """Write the model file; its provenance has which state of each run it holds, and ``metrics`` if there are any."""
     provenance = {**plan.card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
     if metrics is not None:
         provenance["metrics"] = dict(metrics)
