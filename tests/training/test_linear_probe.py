@@ -107,21 +107,21 @@ def test_it_goes_on_after_each_video(start: Model, videos: Path, tmp_path: Path,
     for _ in range(done):
         next(given)
     given.close()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*/*")}
     assert len(before) == done
     store = FeatureStore(tmp_path, plan)
     assert [store.features(example) is not None for example in examples_to_probe(plan)] == [
         number < done for number in range(4)
     ]
     assert [example for example, _ in compute_features(plan, store, CPU)] == list(examples_to_probe(plan))
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*")}
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("*/*")}
     assert len(after) == 4 and after.items() >= before.items()
 
 
 def test_a_features_file_is_as_vadis_features_writes_it(start: Model, videos: Path, tmp_path: Path) -> None:
     plan = plan_of(examples_in(videos, 1), start, str(videos))
     assert len(list(compute_features(plan, FeatureStore(tmp_path, plan), CPU))) == 1
-    (path,) = (tmp_path / "features").iterdir()
+    (path,) = (tmp_path / "features").glob("*/*.npz")
     assert saved_settings(path) == FeatureStore(tmp_path, plan).settings
     with np.load(path) as arrays:
         assert (arrays["rgb"].shape, arrays["seconds"].shape) == ((1, CHANNELS), (1,))
@@ -135,7 +135,7 @@ def test_damaged_features_are_computed_again(start: Model, tmp_path: Path, damag
     plan = plan_of(examples, start)
     store = FeatureStore(tmp_path, plan)
     put(store, examples[0], {"rgb": np.ones(CHANNELS, np.float32)})
-    (path,) = (tmp_path / "features").iterdir()
+    (path,) = (tmp_path / "features").glob("*/*.npz")
     path.write_bytes(damage(path.read_bytes()))
     put(store, examples[1], {"rgb": np.ones(CHANNELS, np.float32)})
     store = FeatureStore(tmp_path, plan)

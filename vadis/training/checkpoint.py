@@ -58,9 +58,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write ``checkpoint`` into ``folder``, read it back, and remove all but the newest two.
 
     On a full disk surplus checkpoints are removed, and it is tried once more.
-
-    Raises:
-        VadisError: where it cannot be written; the checkpoints so far are as they were.
     """
     text = json.dumps(checkpoint.state, allow_nan=False)
     metadata = {"schema": str(SCHEMA), "step": str(checkpoint.step), "state": text}
@@ -93,12 +90,7 @@ def _remove_surplus(folder: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint at ``path``, every byte of it compared.
-
-    Raises:
-        DamagedCheckpointError: where the file is missing or differs from what was written.
-        VadisError: where another version of vadis wrote it.
-    """
+    """Return the checkpoint at ``path``, every byte of it compared."""
     with os_errors_as(DamagedCheckpointError, f"the checkpoint {path} cannot be read"):
         content = path.read_bytes()
     match = _NAME.fullmatch(path.name)
@@ -114,12 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
-    """Return the newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it, or None.
-
-    Raises:
-        DamagedCheckpointError: where there are checkpoints, and all are damaged.
-        VadisError: where another version of vadis wrote the newest undamaged one.
-    """
+    """Return the newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it, or None."""
     damaged: list[Path] = []
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -173,12 +160,8 @@ def find_resumable(
 ) -> tuple[Checkpoint, Resumed] | None:
     """Return the newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
 
-    Damaged ones that are newer are renamed, so that they are not found again; they are not deleted.
-
-    Raises:
-        UsageError: where the run cannot go on with what there is ``now`` (see ``made_with``): with other classes
-            never, with other differences only if ``allow_inexact``.
-        DamagedCheckpointError: where there are checkpoints, and all are damaged.
+    Damaged ones that are newer are renamed, so that they are not found again. With other classes than ``now`` a run
+    never goes on, with other differences (see ``made_with``) only if ``allow_inexact``: UsageError.
     """
     newest = load_newest(folder / CHECKPOINTS_NAME) if process.is_main else None
     path = process.from_main(newest[1] if newest else None)

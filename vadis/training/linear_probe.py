@@ -1,6 +1,6 @@
 """Train only the last layer, in seconds: the features of every video are computed once (paper, table 4: "Fixed").
 
-    RUN/features/SHA256.npz      the features of a video, as ``vadis features`` writes them, averaged into one step
+    RUN/features/ab/ab….npz      the features of a video, as ``vadis features`` writes them, averaged into one step
     RUN/rgb/, RUN/flow/          a training run each, as for all other training
 
 A video's features are what the last layer sees of it in the paper's test (for I3D: first 250 frames, centre crop,
@@ -55,9 +55,6 @@ class FeatureStore:
     """The features of the run in ``folder``, whose model is ``plan.start``, for the streams that are to be trained.
 
     A video is known by its path below the dataset's folder and its seconds. Of a damaged file the video is done again.
-
-    Raises:
-        UsageError: where training begins from no model.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
@@ -73,11 +70,7 @@ class FeatureStore:
         self._loaded: dict[Path, dict[str, Rows]] = {}
 
     def features(self, example: Example) -> dict[str, Rows] | None:
-        """Return the features of this example, (channels,) by network; None where they are not there, or damaged.
-
-        Raises:
-            UsageError: where they were made by another model, or otherwise.
-        """
+        """Return the features of this example, (channels,) by network; None where they are not there, or damaged."""
         path = self._path(example)
         if path in self._loaded or (there := saved_settings(path)) is None:
             return self._loaded.get(path)
@@ -98,7 +91,8 @@ class FeatureStore:
     def _path(self, example: Example) -> Path:
         place = printable(path_below(example.path, self._root))
         text = json.dumps([place, example.start_seconds, example.end_seconds])
-        return self.folder / f"{hashlib.sha256(text.encode('ascii')).hexdigest()}.npz"
+        name = hashlib.sha256(text.encode("ascii")).hexdigest()
+        return self.folder / name[:2] / f"{name}.npz"  # writing a file lists its folder
 
 
 def last_layer(network: nn.Module) -> nn.Conv3d | nn.Linear:
@@ -210,9 +204,6 @@ def train_last_layer(
 
     ``store`` has the features of all videos that can be read. They are divided by their root mean square over the
     training videos, so that a learning rate means the same for every model; the trained weights take the divisor in.
-
-    Raises:
-        VadisError: where features are missing, or those of a class; else as ``Trainer.train`` does.
     """
     recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
     train, val = ([example for example in part if store.features(example)] for part in (division.train, division.val))

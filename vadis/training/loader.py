@@ -92,11 +92,7 @@ def permutation(seed: int, epoch: int, size: int) -> list[int]:
 
 
 def share_of_step(recipe: Recipe, step: int, rank: int, world_size: int) -> range:
-    """Return the positions that process ``rank`` of ``world_size`` takes in the step after ``step`` others.
-
-    Raises:
-        UsageError: where the batch cannot be divided equally.
-    """
+    """Return the positions that process ``rank`` of ``world_size`` takes in the step after ``step`` others."""
     if recipe.batch_size % world_size:
         raise UsageError(
             f"a batch of {recipe.batch_size} clips cannot be shared equally among {world_size} processes",
@@ -140,11 +136,7 @@ class _ByKey(Dataset[Clip | VadisError]):
 def stream_clips(
     clips: ClipDataset, order: Iterable[Key], workers: int, *, pin_memory: bool = False
 ) -> Generator[Clip, None, None]:
-    """Yield the clips in ``order``, loaded by ``workers`` processes (0: in this one), each on one thread.
-
-    Raises:
-        VadisError: what the dataset raises, or where a worker dies.
-    """
+    """Yield the clips in ``order``, loaded by ``workers`` processes (0: in this one), each on one thread."""
     by_key = _ByKey(clips)
     loaded = _load_in_workers(by_key, order, workers, pin_memory) if workers else (by_key[key] for key in order)
     with closing(loaded):
@@ -279,11 +271,7 @@ class Place:
 
 
 def place_of_clip(example: Example, num_frames: int, length: int | None, draw: Augmentation | None) -> Place:
-    """Return the place of a clip of ``length`` frames (None: of all, 64 at least) in a video of ``num_frames``.
-
-    Raises:
-        VideoError: ``too_short``.
-    """
+    """Return the place of a clip of ``length`` frames (None: of all, 64 at least) in a video of ``num_frames``."""
     # 10 frames, length = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, length = 4 → 0 1 2 0
     start_seconds, end_seconds = example.span(num_frames / GRID_FPS)
     first = round(start_seconds * GRID_FPS)
@@ -302,11 +290,7 @@ class _ShorterError(Exception):
 
 @dataclass(eq=False)
 class VideoClips:
-    """The clips of videos, as a ``ClipDataset``.
-
-    Raises:
-        UsageError: no examples, a label that is not among ``classes``, flow without a store, or what cannot be.
-    """
+    """The clips of videos, as a ``ClipDataset``."""
 
     examples: Sequence[Example]  # videos, or parts of videos, with their classes
     classes: Sequence[str]  # in the order of the network's outputs
@@ -348,9 +332,6 @@ class VideoClips:
         """Return by stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``; its class's number; its video.
 
         It is uint8, or float32 in [-1, 1] where pictures shrink or colours shift.
-
-        Raises:
-            VadisError: more than 1 % of the videos are broken.
         """
         draw = draw_augmentation(self.seed, epoch, index) if self.train else None
         for place in range(index, index + len(self)):

@@ -108,9 +108,6 @@ def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[E
 
     The log is continued after ``step`` steps, the last validation after ``validated_at``: lines about what is done
     again are removed, and a torn last one.
-
-    Raises:
-        VadisError: where the disk refuses.
     """
     path = folder / LOG_NAME
     with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
@@ -148,11 +145,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> RunLog:
-    """Read a log that may still be written to: a torn line is left out.
-
-    Raises:
-        OSError: where it cannot be read.
-    """
+    """Read a log that may still be written to: a torn line is left out."""
     events: list[dict[str, Any]] = []
     for line in path.read_bytes().splitlines():
         try:
@@ -183,10 +176,6 @@ def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
     """Give what writes the events of the run in ``folder``, which has its log, for TensorBoard.
 
     What an earlier, interrupted run wrote of steps that are done again does not show twice.
-
-    Raises:
-        UsageError: where TensorBoard is missing.
-        VadisError: where its files cannot be written.
     """
     require_tensorboard()
     path = folder.absolute() / TENSORBOARD_NAME

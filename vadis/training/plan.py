@@ -175,8 +175,7 @@ class Plan:
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     """Make ``folder`` the folder of this run, or go on with it, with ``resume`` also for more steps than before.
 
-    Raises:
-        UsageError: where it holds another run, or anything else.
+    Raises UsageError where it holds another run, or anything else.
     """
     path, name = folder / RUN_NAME, printable(str(folder))
     text = json.dumps(plan.to_json(), indent=1) + "\n"
@@ -217,9 +216,6 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
 
     Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
     Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
-
-    Raises:
-        UsageError: where the model's networks have other tensors than the new ones.
     """
     torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
@@ -320,11 +316,7 @@ def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
 def save(
     folder: Path, plan: Plan, networks: Networks, states: States, metrics: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the model file; its provenance says which state of each run it holds, and ``metrics`` where there are any.
-
-    Raises:
-        WeightsError: where it cannot be written.
-    """
+    """Write the model file; its provenance has which state of each run it holds, and ``metrics`` if there are any."""
     provenance = {**plan.card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
     if metrics is not None:
         provenance["metrics"] = dict(metrics)

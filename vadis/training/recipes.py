@@ -242,9 +242,6 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     Args:
         values: by field name, as TOML gives them, or as text: ``{"learning_rate": "1e-2"}``. ``milestones`` is a list
             of pairs, ``[[97000, 0.01]]``, as text too.
-
-    Raises:
-        UsageError: for a name that is no field, or a value that the field cannot have.
     """
     types = {field.name: field.type for field in fields(Recipe)}
     for name in values:
@@ -314,9 +311,6 @@ def choose_recipes(
         changes: by field name, for all runs, on top of a file's.
         num_clips: of the training set, to which recipes are scaled that say so, before any changes.
         num_processes: of the run, likewise.
-
-    Raises:
-        UsageError: for a recipe, field or value that cannot be, or a file that cannot be read.
     """
     is_file = name is not None and name.endswith(".toml")
     content = _read_toml(Path(str(name))) if is_file else {"recipe": name} if name else {}

@@ -117,8 +117,7 @@ def clip_losses(
 def validate_clips(network: nn.Module, clips: ClipDataset, context: Context, batch_size: int) -> Validation:
     """Return the mean loss and accuracy over every clip of ``clips`` (their epoch 0), shared out to the processes.
 
-    Raises:
-        Stopped: on all processes, where a stop is requested on one.
+    Raises Stopped on all processes where a stop is requested on one.
     """
     network.eval()
     process = context.process
