@@ -9,7 +9,7 @@ from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
 from vadis.report.page import write_page
 
-pytestmark = pytest.mark.integration("playwright")
+pytestmark = [pytest.mark.slow, pytest.mark.integration("playwright")]
 NAMES = "#videos h3"
 TIMELINE = ".video:first-child .timeline"
 TIP = "#tip:not([hidden])"

@@ -32,6 +32,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.integration("playwright")
 def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path, browser: Browser) -> None:
     write_run_page(run, run / "report.html", "my run")
