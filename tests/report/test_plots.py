@@ -39,6 +39,7 @@ def write_log(folder: Path, losses, rates=(0.1,), validate_every=0) -> Path:
             if validate_every and step % validate_every == 0:
                 log(Saved(step, "somewhere", 12))
                 log(Validated(step, loss + 0.25, 0.5, rate, is_best=step < count))
+    (folder / "log.jsonl").touch()  # one without a line is removed
     return folder / "log.jsonl"
 
 

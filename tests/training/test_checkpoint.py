@@ -163,8 +163,8 @@ def test_a_full_disk_is_tried_once_more_after_our_own_surplus_is_gone(tmp_path, 
             raise OSError(28, "No space left on device")
         original(target, content)
 
-    original = checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", write)
+    original = checkpoint.write_file
+    monkeypatch.setattr(checkpoint, "write_file", write)
     save_checkpoint(tmp_path, sample(5))
     assert tried == [4, 2]
     assert names(tmp_path) == ["step-000004", "step-000005"]
@@ -187,12 +187,12 @@ def test_what_others_put_there_is_left_alone(tmp_path):
 def test_one_that_is_not_what_was_written_does_not_cost_the_others(tmp_path, monkeypatch):
     for step in (1, 2):
         save_checkpoint(tmp_path, sample(step))
-    original = checkpoint._write
+    original = checkpoint.write_file
 
     def write(target, content):
         original(target, content + b" ")
 
-    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr(checkpoint, "write_file", write)
     with pytest.raises(DamagedCheckpointError):
         save_checkpoint(tmp_path, sample(3))
     found = load_newest(tmp_path)
