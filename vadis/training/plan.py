@@ -179,7 +179,7 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     """
     path, name = folder / RUN_NAME, printable(str(folder))
     text = json.dumps(plan.to_json(), indent=1) + "\n"
-    wanted = json.loads(text)
+    wanted = parse_json(text)
     if path.exists():
         try:
             with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
