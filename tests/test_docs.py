@@ -251,7 +251,6 @@ def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) ->
         "tests/benchmarks/report_page.py": " --videos 500",
         "tests.benchmarks": f" -o {figures} --page {sandbox}/no-page.md" + " --tables" * is_long,
         "tests/benchmarks/decoding.py": " --rounds 1 --files 20",
-        "tests.benchmarks.batching": " --width 0.03125 --rounds 1",
         "tests.benchmarks.plan": "",
     }
     (add,) = (words for program, words in smaller.items() if program in command.split()[:3])
