@@ -20,19 +20,21 @@ def count_statements(function: ast.FunctionDef) -> int:
     return nested - (ast.get_docstring(function) is not None)
 
 
+def name_of(node: ast.AST) -> str | None:
+    """Return the name that an expression ends in."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else None
+
+
 def small_functions() -> Iterator[tuple[str, int, str]]:
-    """Yield file, line and name of each private function that is named once outside its definition, and small."""
+    """Yield file, line and name of each small private function that is named once outside its definition: in a call."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
-        names = collections.Counter(
-            node.attr if isinstance(node, ast.Attribute) else node.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name | ast.Attribute)
-        )
+        named = collections.Counter(map(name_of, ast.walk(tree)))
+        called = {name_of(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         for node in ast.walk(tree):
             if not isinstance(node, ast.FunctionDef) or not node.name.startswith("_") or node.name.endswith("__"):
                 continue
-            if names[node.name] == 1 and not node.decorator_list and count_statements(node) <= MAX_STATEMENTS:
+            if named[node.name] == 1 and node.name in called and count_statements(node) <= MAX_STATEMENTS:
                 yield str(path.relative_to(PACKAGE)), node.lineno, node.name
 
 

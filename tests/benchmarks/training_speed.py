@@ -32,7 +32,7 @@ from vadis.models.i3d import I3D
 from vadis.preprocessing import STREAMS
 from vadis.training import loop
 from vadis.training.distributed import Process
-from vadis.training.loader import Clip, VideoClips, stream_clips
+from vadis.training.loader import TrainingClip, VideoClips, stream_clips
 from vadis.training.recipes import RECIPES, override
 from vadis.training.validation import Context
 
@@ -62,7 +62,7 @@ class Clock:
     def each(self, *parts: str) -> list[float]:
         return [sum(step[part] for part in parts) for step in self.steps[1:]]
 
-    def waiting_for_clips(self, *args: Any, **options: Any) -> Iterator[Clip]:
+    def waiting_for_clips(self, *args: Any, **options: Any) -> Iterator[TrainingClip]:
         with closing(stream_clips(*args, **options)) as stream:
             following = self.around(WAITING, stream.__next__)
             while True:

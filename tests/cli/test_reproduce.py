@@ -62,7 +62,7 @@ def test_one_stream_is_shown_as_a_table_of_80_columns(files):
 @pytest.mark.parametrize(("shift", "code", "word"), [(0.0, 0, "PASS"), (1.0, 1, "FAIL")])
 def test_the_verdict_is_the_exit_code(files, monkeypatch, shift, code, word):
     def against_itself(model, paths):
-        found = sample.run(model, {stream: sample.read_array(path, stream, 9) for stream, path in paths.items()})
+        found = sample.run_sample(model, {stream: sample.read_array(path, stream, 9) for stream, path in paths.items()})
         results = {}
         for stream, ours in found.items():
             published = sample.Outputs(ours.norm + shift * ours.norm, ours.top)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from tests.trained_run import begun, write_model, write_tested, write_trained
-from vadis.evaluation.paper_plan import COSTS, SIZES, STAGES, Job, Run, estimate_flow, estimate_run, plan, total
+from vadis.evaluation.paper_plan import COSTS, SIZES, STAGES, Job, PlannedRun, estimate_flow, estimate_run, plan, total
 from vadis.evaluation.paper_tables import TABLES
 from vadis.evaluation.run_index import find_runs
 from vadis.models import MODELS, STREAM_CHANNELS
@@ -193,7 +193,7 @@ def test_costs_are_those_of_the_networks(architecture: str, streams: tuple[str, 
 
 
 def test_training_is_three_passes_for_every_clip_of_every_step() -> None:
-    cost, effort = COSTS["c3d", RGB], estimate_run(Run("c3d", "ucf101", 1, "full", False, RGB))
+    cost, effort = COSTS["c3d", RGB], estimate_run(PlannedRun("c3d", "ucf101", 1, "full", False, RGB))
     training = 3 * cost.clip_gflops * 16 * 15 * 5_000  # 16 GPUs of 15 clips, 5 k steps (paper)
     assert effort.flops == pytest.approx(GIGA * (training + 3_783 * cost.video_gflops))
     assert effort.gpu_hours(10) == pytest.approx(effort.flops / 1e13 / 3600)
@@ -201,27 +201,27 @@ def test_training_is_three_passes_for_every_clip_of_every_step() -> None:
 
 def test_each_stream_of_a_late_fusion_has_a_recipe_of_its_own() -> None:
     """And streams that are trained as one have one run."""
-    two_stream = estimate_run(Run("two-stream", "kinetics", 1, "original", False, STREAMS))
+    two_stream = estimate_run(PlannedRun("two-stream", "kinetics", 1, "original", False, STREAMS))
     costs = [COSTS["two-stream", (stream,)] for stream in STREAMS]
     training, test = (sum(cost[place] for cost in costs) for place in (0, 1))
     assert two_stream.flops == pytest.approx(GIGA * (3 * training * 384 * 110_000 + 40_000 * test))
 
 
 def test_a_last_layer_costs_its_features() -> None:
-    effort = estimate_run(Run("i3d", "hmdb51", 2, "fixed", True, STREAMS))
+    effort = estimate_run(PlannedRun("i3d", "hmdb51", 2, "fixed", True, STREAMS))
     assert effort.flops == pytest.approx(5_100 * GIGA * sum(COSTS["i3d", (each,)].video_gflops for each in STREAMS))
     assert effort.num_bytes["features"] == 3_570 * 2 * 1024 * 4
     assert "checkpoints" not in effort.num_bytes
 
 
 def test_two_checkpoints_keep_parameters_and_momentum() -> None:
-    kept = estimate_run(Run("lstm", "hmdb51", 1, "full", True, RGB)).num_bytes
+    kept = estimate_run(PlannedRun("lstm", "hmdb51", 1, "full", True, RGB)).num_bytes
     assert kept["models"] == COSTS["lstm", RGB].num_bytes(51)
     assert kept["checkpoints"] == 2 * 2 * kept["models"]
 
 
 def test_a_test_keeps_the_logits_of_every_network() -> None:
-    kept = estimate_run(Run("i3d", "kinetics", 1, "original", True, STREAMS)).num_bytes
+    kept = estimate_run(PlannedRun("i3d", "kinetics", 1, "original", True, STREAMS)).num_bytes
     assert kept == {"answers": 40_000 * 400 * 2 * 10}
 
 

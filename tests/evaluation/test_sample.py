@@ -20,7 +20,7 @@ from vadis.evaluation.sample import (
     published_outputs,
     read_array,
     reproduce,
-    run,
+    run_sample,
     to_json,
 )
 from vadis.models.i3d_inference import ChunkedI3D
@@ -86,7 +86,7 @@ def test_the_published_labels_are_in_the_label_list():
 def test_logits_are_averaged_over_time_and_summed_over_streams(model, arrays):
     inputs = {stream: read_array(path, stream, 9) for stream, path in arrays.items()}
     with without_training_form(model):
-        outputs = run(model, inputs)
+        outputs = run_sample(model, inputs)
     assert list(outputs) == ["rgb", "flow", "both"]
     clip = torch.from_numpy(np.load(arrays["rgb"])).permute(0, 4, 1, 2, 3)
     with torch.inference_mode():
@@ -111,7 +111,7 @@ def test_the_arrays_go_the_way_of_a_video(model):
     with without_training_form(model), pytest.MonkeyPatch.context() as patch:
         whole = ChunkedI3D.feed
         patch.setattr(ChunkedI3D, "feed", lambda clip, x, **last: fed.append(x.shape[2]) or whole(clip, x, **last))
-        logits = np.array(run(model, {"rgb": array})["rgb"].logits)
+        logits = np.array(run_sample(model, {"rgb": array})["rgb"].logits)
     assert sum(fed) == 79
     assert max(fed) < 79
     assert np.abs(logits - plain).max() < 1e-5 * np.abs(plain).max()

@@ -18,8 +18,8 @@ from vadis.flow.store import FlowStore, dequantize
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
 from vadis.training.loader import (
+    ClipPlace,
     Jitter,
-    Place,
     VideoClips,
     draw_augmentation,
     pack,
@@ -183,13 +183,13 @@ def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
 @pytest.mark.parametrize(
     ("bounds", "length", "frames", "part"),
     [
-        ((None, None), 250, 64, Place(0, 64, 64)),
-        ((None, None), 30, 64, Place(0, 30, 64)),
-        ((None, None), 250, None, Place(0, 250, 250)),
-        ((None, None), 30, None, Place(0, 30, 64)),
-        ((2.0, 4.0), 250, 64, Place(50, 50, 64)),
-        ((2.0, None), 250, 64, Place(50, 64, 64)),
-        ((2.0, 40.0), 70, None, Place(50, 20, 64)),
+        ((None, None), 250, 64, ClipPlace(0, 64, 64)),
+        ((None, None), 30, 64, ClipPlace(0, 30, 64)),
+        ((None, None), 250, None, ClipPlace(0, 250, 250)),
+        ((None, None), 30, None, ClipPlace(0, 30, 64)),
+        ((2.0, 4.0), 250, 64, ClipPlace(50, 50, 64)),
+        ((2.0, None), 250, 64, ClipPlace(50, 64, 64)),
+        ((2.0, 40.0), 70, None, ClipPlace(50, 20, 64)),
     ],
 )
 def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
@@ -199,11 +199,11 @@ def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
 @pytest.mark.parametrize(
     ("length", "part"),
     [
-        (75, Place(0, 64, 64)),  # 3 s, as listed: the clip itself
-        (70, Place(0, 64, 64)),
-        (20, Place(0, 20, 64)),  # ends before the clip would begin
-        (250, Place(50, 64, 64)),  # the whole video
-        (124, Place(50, 64, 64)),  # the whole video, rounded
+        (75, ClipPlace(0, 64, 64)),  # 3 s, as listed: the clip itself
+        (70, ClipPlace(0, 64, 64)),
+        (20, ClipPlace(0, 20, 64)),  # ends before the clip would begin
+        (250, ClipPlace(50, 64, 64)),  # the whole video
+        (124, ClipPlace(50, 64, 64)),  # the whole video, rounded
     ],
 )
 def test_the_part_of_a_clip_that_may_be_cut_already(length, part):

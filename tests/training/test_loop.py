@@ -17,11 +17,11 @@ from vadis.device import NoMemoryError
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.files import locked
 from vadis.models.i3d import I3D
-from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, load_newest
+from vadis.training.checkpoint import CHECKPOINTS_NAME, TrainingProgress, load_newest
 from vadis.training.distributed import has_abandoned_work
-from vadis.training.loader import Clip, permutation
+from vadis.training.loader import TrainingClip, permutation
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
-from vadis.training.validation import Context, Stopped, Validation, clip_losses, stack_clips, validate_clips
+from vadis.training.validation import Context, StopRequested, Validation, clip_losses, stack_clips, validate_clips
 
 
 def checkpoint_of(folder: Path):
@@ -125,7 +125,7 @@ def test_a_stop_within_a_pass_is_heeded_before_the_pass_ends(tmp_path, number, d
 def test_a_stop_within_a_pass_of_the_validation_is_heeded():
     network, block = tiny_network(), Blocked(2)
     network.head.register_forward_pre_hook(block)
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         validate_clips(network, TinyClips(7), Context(ALONE, stop_requested=block.stop_requested), 3)
     block.end.set()
 
@@ -143,13 +143,13 @@ def test_a_run_may_be_lengthened_but_not_shortened(tmp_path):
 
 def test_a_stop_during_validation_is_a_stop(tmp_path):
     def validate(network):
-        raise Stopped(signal.SIGINT)
+        raise StopRequested(signal.SIGINT)
 
     _, outcome, events = run_tiny(tmp_path, validator=validate)
     assert (outcome.step, outcome.stopped_by) == (5, signal.SIGINT)
     assert isinstance(events[-1], Saved)
     assert validate_clips(tiny_network(), TinyClips(7), Context(ALONE), 6).loss > 0
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         validate_clips(tiny_network(), TinyClips(7), Context(ALONE, stop_requested=lambda: signal.SIGINT), 6)
 
 
@@ -451,7 +451,7 @@ def test_a_batch_lies_as_networks_take_it_on_the_cpu():
     """One copy of each clip, whatever its own layout; anything but clips is stacked as it is."""
     rgb = [torch.randn(5, 6, 7, 3).permute(3, 0, 1, 2) for _ in range(2)]  # (C, T, H, W)
     flow = [torch.randn(5, 2, 6, 7).transpose(0, 1) for _ in range(2)]
-    clips = [Clip(i, (rgb[i], flow[i], torch.full((4,), float(i))), 1 - i, "") for i in range(2)]
+    clips = [TrainingClip(i, (rgb[i], flow[i], torch.full((4,), float(i))), 1 - i, "") for i in range(2)]
     (pictures, motion, features), labels = stack_clips(clips, torch.device("cpu"))
     assert torch.equal(pictures, torch.stack(rgb)) and torch.equal(motion, torch.stack(flow))
     assert pictures.is_contiguous(memory_format=torch.channels_last_3d)
@@ -469,7 +469,7 @@ def test_the_number_of_threads_and_versions_are_on_record(tmp_path):
     state = checkpoint_of(tmp_path).state
     assert state["made_with"]["threads"] == 1 and state["made_with"]["torch"] == torch.__version__
     assert state["made_with"]["recipe"]["seed"] == 3 and state["made_with"]["processes"] == 1
-    assert set(state["progress"]) == set(asdict(Progress(micro_batch=1)))
+    assert set(state["progress"]) == set(asdict(TrainingProgress(micro_batch=1)))
 
 
 def test_forward_and_backward_in_bfloat16_are_near_those_in_float32() -> None:

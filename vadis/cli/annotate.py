@@ -87,9 +87,9 @@ def _classify(
     video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
     """What a model says of the video."""
-    from vadis.cli.loading import load_model
+    from vadis.cli.loading import load_for_command
 
-    loaded = load_model(model, streams, device, offline)
+    loaded = load_for_command(model, streams, device, offline)
     from vadis.inference.classify import classify
     from vadis.inference.predict import Progress
 

@@ -14,7 +14,7 @@ from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options, signals
 from vadis.cli.loading import check_window, fetching, find_inputs, load_model_or_stand_in
-from vadis.cli.outputs import Destination, Place
+from vadis.cli.outputs import Destination, OutputOptions
 from vadis.cli.run import Run
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
@@ -104,7 +104,7 @@ def classify(
     with ExitStack() as stack:
         fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
         known_by = fetched.stamp if fetched else stamp
-        place = Place(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
+        place = OutputOptions(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
         destination = stack.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
         prepared = {} if ray else _prepare(stack, fetched, jobs, _one_that_needs_flow(sources, model, streams, device))
         check_window(model, window, stride)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, signals
-from vadis.cli.loading import load_model
+from vadis.cli.loading import load_for_command
 from vadis.cli.options import DATA, OUTPUT, flag, option
 from vadis.cli.outputs import check_folder_name, writing
 from vadis.cli.run import SOME_FAILED
@@ -96,7 +96,7 @@ def evaluate(
         return
     assert output is not None
     _refuse_folder(output)
-    loaded = load_model(model, streams, device, offline)
+    loaded = load_for_command(model, streams, device, offline)
     loaded.check_flip(flip)
 
     from vadis.evaluation.predictions import check_classes, overlap_warning
@@ -178,7 +178,7 @@ def evaluate_model(
         if not go_on:
             discard_of_other_model(path, wanted)
         with open_predictions(path, wanted, found.root) as file, signals.deferred():
-            predictions = predict_all(found.examples(part), model, file, flip)
+            predictions = predict_with_progress(found.examples(part), model, file, flip)
         columns = measure_predictions(predictions, model.card.labels, wanted["networks"], wanted["averages"])
         head = {"dataset": found.name, "split": found.split, "part": part, "model": model.card.name}
         head["failed"] = sum(prediction.error is not None for prediction in predictions)
@@ -188,7 +188,7 @@ def evaluate_model(
     return columns, summary
 
 
-def predict_all(
+def predict_with_progress(
     examples: "Sequence[Example]", model: "Model", file: "PredictionFile", flip: bool
 ) -> "list[Prediction]":
     """Return a prediction for every example, in a ``deferred`` block; shows how far it is."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vadis.cli import options, outputs, signals
-from vadis.cli.loading import check_window, find_inputs, load_model
+from vadis.cli.loading import check_window, find_inputs, load_for_command
 from vadis.cli.run import Run
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
@@ -56,7 +56,7 @@ def features(
     target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
     with outputs.new_folder(output):
         check_window(model, window, stride)
-        loaded = load_model(model, streams, device, offline)
+        loaded = load_for_command(model, streams, device, offline)
 
         from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding

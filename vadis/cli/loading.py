@@ -72,7 +72,7 @@ def check_window(name: str | None, window: int | None, stride: int | None) -> No
         Sliding(window=window, stride=stride).check(card)
 
 
-def load_model(
+def load_for_command(
     name: str | None,
     streams: str | None,
     device: str,
@@ -113,7 +113,7 @@ def load_model(
 def load_model_or_stand_in(
     name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
 ) -> "Model":
-    """Return the model as ``load_model`` does, or one that comes with vadis where no host gives the default.
+    """Return the model as ``load_for_command`` does, or one that comes with vadis where no host gives the default.
 
     That is said even with ``--quiet``, and not done where results are to be kept: what is in one file is of one model,
     today and tomorrow.
@@ -121,7 +121,7 @@ def load_model_or_stand_in(
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
 
     try:
-        return load_model(name, streams, device, offline)
+        return load_for_command(name, streams, device, offline)
     except UnreachableError as unreachable:
         if name is not None or to_keep or streams not in (None, "rgb"):
             raise
@@ -131,4 +131,4 @@ def load_model_or_stand_in(
             f"so {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for {ours} % of Kinetics' "
             f"test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, or says how else to get it"
         )
-        return load_model(STAND_IN, streams, device, offline)
+        return load_for_command(STAND_IN, streams, device, offline)

@@ -43,7 +43,7 @@ FILE_EXTENSIONS = (
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
 
-class Stream:
+class DocumentStream:
     """A document that begins and ends with the run."""
 
     goes_on = False
@@ -64,7 +64,7 @@ class Journaled:
     """A journal, with which the same command goes on, and with ``--output-dir`` a document for each of its records."""
 
     journal: Journal | Parts
-    place: "Place"
+    place: "OutputOptions"
     write_document: Callable[[VideoResult], None] | None = None
     lacks_document: Callable[[str, Entry], bool] = lambda path, entry: False
     goes_on = True
@@ -112,7 +112,7 @@ class Journaled:
         return None if self.place.retry_failed or entry.error_code in PASSING_ERRORS else entry
 
 
-Destination = Stream | Journaled
+Destination = DocumentStream | Journaled
 """What ``classify`` writes to.
 
 ``begin`` returns the inputs to be done, and counts in a summary those that are done already. ``write`` takes records as
@@ -122,7 +122,7 @@ record. ``goes_on``: whether the same command goes on after an interruption.
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputOptions:
     """What the options say of where records go."""
 
     output: Path | None
@@ -162,7 +162,7 @@ class Place:
 
     def _file(self, stack: ExitStack, name: str, form: Format) -> Destination:
         if self.output is None:
-            return Stream(lambda results, is_whole: to_stdout(form, results))
+            return DocumentStream(lambda results, is_whole: to_stdout(form, results))
         path = self._own(self.output)
         is_special = path.exists() and not path.is_file()
         is_journal = name == "jsonl" and not is_special
@@ -171,7 +171,7 @@ class Place:
             return Journaled(self._journal(stack, path), self)
         if not is_special:
             stack.enter_context(locked(path))
-        return Stream(partial(to_file, path, form))
+        return DocumentStream(partial(to_file, path, form))
 
     def _folder(
         self, stack: ExitStack, folder: Path, name: str, form: Format, inputs: list[str], videos: list[str]

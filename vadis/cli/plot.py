@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.loading import load_model
+from vadis.cli.loading import load_for_command
 from vadis.cli.outputs import check_file, writing
 from vadis.cli.terminal import info, show
 from vadis.errors import UsageError
@@ -47,7 +47,7 @@ def filters(
     if output.suffix.lower() != ".png":
         raise UsageError(f"{show(output)} is no name of a PNG picture", hint="let it end with .png")
     check_file(output, overwrite)
-    networks = _of_i3d(load_model(model, None, "cpu", offline, announce=False)) | _of_imagenet(imagenet, offline)
+    networks = _of_i3d(load_for_command(model, None, "cpu", offline, announce=False)) | _of_imagenet(imagenet, offline)
     from vadis.report.plots import plot_filters
 
     with writing(show(output)):
@@ -74,7 +74,7 @@ def _of_imagenet(path: str | None, offline: bool) -> "dict[str, NDArray[np.float
     if path is None and not is_file(model_path(IMAGENET_MODEL)):
         info(f"without the original's filters: `vadis weights download {IMAGENET_MODEL}` fetches them")
         return {}
-    original = load_model(path or IMAGENET_MODEL, None, "cpu", offline, announce=False)
+    original = load_for_command(path or IMAGENET_MODEL, None, "cpu", offline, announce=False)
     try:
         body = imagenet_body(original.networks["rgb"].state_dict())
     except (KeyError, ValueError) as error:

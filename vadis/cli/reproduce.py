@@ -13,7 +13,7 @@ from vadis.errors import UsageError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
-    from vadis.evaluation.paper_plan import Estimate, Job
+    from vadis.evaluation.paper_plan import CostEstimate, Job
     from vadis.evaluation.paper_tables import Cell, Table
     from vadis.evaluation.run_index import RunIndex
     from vadis.evaluation.sample import Comparison, Line
@@ -201,7 +201,7 @@ def _script(jobs: "list[Job]", wanted: "Table", index: "RunIndex", tflops: float
     yield from (_total(jobs, tflops) if tflops else ["# --dry-run says what time and room they take"])
 
 
-def _estimated(estimate: "Estimate", tflops: float) -> list[str]:
+def _estimated(estimate: "CostEstimate", tflops: float) -> list[str]:
     hours, cores = estimate.gpu_hours(tflops), estimate.core_hours
     words = [f"{_hours(hours)} GPU-hours"] if hours else []
     words += [f"{_hours(cores)} core-hours"] if cores else []
@@ -245,7 +245,7 @@ def _to_json(wanted: "Table", index: "RunIndex", jobs: "list[Job]", tflops: floa
     """All that is known, as plain JSON values."""
     from vadis.evaluation.paper_plan import total
 
-    def costs(taken: "Estimate") -> dict[str, Any]:
+    def costs(taken: "CostEstimate") -> dict[str, Any]:
         hours = {"gpu_hours": round(taken.gpu_hours(tflops), 3), "core_hours": round(taken.core_hours, 3)}
         return hours | {"bytes": {kind: round(number) for kind, number in taken.num_bytes.items()}}
 

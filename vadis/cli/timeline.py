@@ -130,7 +130,7 @@ def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
         from vadis.inference import classify
         from vadis.video import metadata
 
-        words = {**metadata.FLAGS, **classify.FLAGS}.get(flag, visible(flag).replace("_", " "))
+        words = {**metadata.FLAGS, **classify.INFERENCE_FLAGS}.get(flag, visible(flag).replace("_", " "))
         yield Text(f"note: {words}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from vadis.cli import signals
 from vadis.cli.evaluate import evaluate_model, part_to_test, report, table, warn_of_part
 from vadis.cli.flow import fill
-from vadis.cli.loading import load_model
+from vadis.cli.loading import load_for_command
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
@@ -119,7 +119,7 @@ def _make_data(options: TrainOptions) -> Path:
 def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
     """Return what is to be done, once the model to begin from is there."""
     begins_anew = options.start in (SCRATCH, IMAGENET)
-    load = partial(load_model, device="cpu", offline=options.offline, option="--from", announce=False)
+    load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
     start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
     architecture = options.arch or "i3d"
     if start is not None:

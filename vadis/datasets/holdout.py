@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from vadis.datasets.dataset import Dataset, Example, class_key, counted, path_below, some
-from vadis.datasets.scan import is_container, stem_of
+from vadis.datasets.scan import is_generic_folder, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
@@ -66,7 +66,7 @@ def recording(example: Example, root: str) -> str:
     name = _CUT_TIMES.sub("", stem)
     name = _TRAILING_NUMBER.sub("", stem) if name == stem else name
     rest = class_key(name).replace(class_key(example.label), "", 1)  # of "wave", "wave_video": nothing, a container
-    says_class_alone = rest != class_key(name) and (not rest or is_container(rest))
+    says_class_alone = rest != class_key(name) and (not rest or is_generic_folder(rest))
     has_name = any(map(str.isalpha, name)) and not _CAMERA_NAME.fullmatch(stem)
     if not has_name or (name != stem and says_class_alone):
         return _path_key(example.path, root)

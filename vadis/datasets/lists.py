@@ -154,7 +154,9 @@ def video_lists(tree: Tree) -> dict[str, str]:
     # A list that was named itself is one in any case.
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
     paths = [path for path in tree.lists if not path.lower().endswith(".json")]
-    forms = {path: form_of(path) for path in paths if (is_alone or _may_be_list(tree, path)) and scan.is_text(path)}
+    forms = {
+        path: form_of(path) for path in paths if (is_alone or _may_be_list(tree, path)) and scan.is_list_text(path)
+    }
     return {path: form for path, form in forms.items() if form is not None}
 
 

@@ -216,7 +216,7 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
 def clip_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of clips in a tree: path → key of ``CLIP_LISTS``."""
     tables = (path for path in tree.lists if path.lower().endswith((".csv", ".tsv")) or _says_split(path))
-    forms = {path: first_form(path, CLIP_LISTS) for path in tables if scan.is_text(path)}
+    forms = {path: first_form(path, CLIP_LISTS) for path in tables if scan.is_list_text(path)}
     return {path: form for path, form in forms.items() if form is not None}
 
 

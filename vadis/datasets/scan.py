@@ -198,10 +198,10 @@ def split_of_list(name: str) -> str | None:
 
 def is_no_class(name: str) -> bool:
     """Return whether a folder of this name holds a split, or a dataset, rather than one class."""
-    return bool(_split_words(name)) or is_container(name)
+    return bool(_split_words(name)) or is_generic_folder(name)
 
 
-def is_container(name: str) -> bool:
+def is_generic_folder(name: str) -> bool:
     """Return whether a folder's name says only that there are videos in it."""
     words = _words(name)
     return bool(words) and _CONTAINERS.issuperset(words)
@@ -315,7 +315,7 @@ def _shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
         below = [names[depth:] for names in folders]
         tops = {names[0] for names in below if names}
         is_above_splits = any(len(names) > 2 and split_of(names[1]) for names in below)
-        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or is_container(*tops)):
+        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or is_generic_folder(*tops)):
             return depth
         depth += 1
 
@@ -350,7 +350,7 @@ _MAX_LINE = 4096  # characters: a table of features may have lines of megabytes
 _MAX_HEAD = 1 << 16  # bytes by which a file is known for text
 
 
-def is_text(path: str) -> bool:
+def is_list_text(path: str) -> bool:
     """Return whether a file begins as lines of text: it can be read, is not empty or binary, and has ends of lines."""
     try:
         with open(path, "rb") as file:

@@ -87,7 +87,7 @@ COSTS = {
 """By the architecture and the streams that the network takes."""
 
 
-class Estimate(NamedTuple):
+class CostEstimate(NamedTuple):
     """What a command takes: operations on a GPU, seconds of one CPU core, bytes on the disk by what they are.
 
     An upper bound where a recipe stops early or videos are short. Left out are validations (about 1 % more), and the
@@ -108,7 +108,7 @@ class Estimate(NamedTuple):
         return self.core_seconds / SECONDS_PER_HOUR
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run that is wanted."""
 
     architecture: str
@@ -134,7 +134,7 @@ class Run(NamedTuple):
         return "-".join(words)
 
 
-def estimate_run(run: Run) -> Estimate:
+def estimate_run(run: PlannedRun) -> CostEstimate:
     """Estimate what a run and its test take."""
     row, size, num_classes = MODELS[run.architecture], SIZES[run.dataset], NUM_CLASSES[run.dataset]
     costs = [COSTS[run.architecture, streams] for streams in row.networks(run.streams).values()]
@@ -143,34 +143,34 @@ def estimate_run(run: Run) -> Estimate:
     flops = test_videos * video_flops
     answers = {"answers": float(test_videos * num_classes * len(costs) * LOGIT_BYTES)}
     if run.is_test:
-        return Estimate(flops, num_bytes=answers)
+        return CostEstimate(flops, num_bytes=answers)
     models = sum(cost.num_bytes(num_classes) for cost in costs)
     kept = {"models": models, **answers}
     if run.mode == "fixed":  # the features of all training videos; to train the last layer costs nothing
         features = float(train_videos * NUMBER_BYTES * sum(cost.features for cost in costs))
-        return Estimate(flops + train_videos * video_flops, num_bytes={"features": features, **kept})
+        return CostEstimate(flops + train_videos * video_flops, num_bytes={"features": features, **kept})
     mode = "scratch" if run.mode == "original" else "full"
     for group, streams in row.training_groups(run.streams).items():
         recipe = find_recipe(default_recipe(run.architecture, run.dataset, group, mode))
         gflops = sum(COSTS[run.architecture, each].clip_gflops for each in row.networks(streams).values())
         flops += TRAINING_PASSES * GIGA * gflops * recipe.batch_size * recipe.steps
-    return Estimate(flops, num_bytes={"checkpoints": 2 * KEPT * models, **kept})  # each with its momentum
+    return CostEstimate(flops, num_bytes={"checkpoints": 2 * KEPT * models, **kept})  # each with its momentum
 
 
-def estimate_flow(dataset: str, *, all_splits: bool) -> Estimate:
+def estimate_flow(dataset: str, *, all_splits: bool) -> CostEstimate:
     """Estimate the flow of all videos that one split uses, or all splits, on a CPU."""
     frames = SIZES[dataset].used[all_splits] * SIZES[dataset].seconds * FRAME_RATE
-    return Estimate(core_seconds=frames * FLOW_CORE_SECONDS, num_bytes={"flow": frames * FLOW_BYTES})
+    return CostEstimate(core_seconds=frames * FLOW_CORE_SECONDS, num_bytes={"flow": frames * FLOW_BYTES})
 
 
-def estimate_download(names: Iterable[str]) -> Estimate:
+def estimate_download(names: Iterable[str]) -> CostEstimate:
     """Estimate published models: what was downloaded stays beside what it became."""
     i3d = sum(COSTS["i3d", (stream,)].num_bytes(NUM_CLASSES["kinetics"]) for stream in ("rgb", "flow"))
     original = COSTS["two-stream", ("rgb",)].num_bytes(1000)
-    return Estimate(num_bytes={"models": 2 * sum(i3d if name in PUBLISHED else original for name in names)})
+    return CostEstimate(num_bytes={"models": 2 * sum(i3d if name in PUBLISHED else original for name in names)})
 
 
-def total(jobs: "list[Job]") -> Estimate:
+def total(jobs: "list[Job]") -> CostEstimate:
     """Add up what all jobs take, and the videos that they need."""
     videos = float(sum(SIZES[name].num_bytes for name in {job.dataset for job in jobs} if name))
     num_bytes = {"videos": videos} if videos else {}
@@ -178,7 +178,7 @@ def total(jobs: "list[Job]") -> Estimate:
         for kind, number in job.estimate.num_bytes.items():
             num_bytes[kind] = num_bytes.get(kind, 0) + number
     core_seconds = sum(job.estimate.core_seconds for job in jobs)
-    return Estimate(sum(job.estimate.flops for job in jobs), core_seconds, num_bytes)
+    return CostEstimate(sum(job.estimate.flops for job in jobs), core_seconds, num_bytes)
 
 
 @dataclass
@@ -188,7 +188,7 @@ class Job:
     title: str  # what it makes, for a person
     stage: str  # of STAGES
     command: tuple[str, ...]
-    estimate: Estimate
+    estimate: CostEstimate
     fills: tuple[Cell, ...] = ()  # that it gives a number, or one of the numbers whose mean they are
     dataset: str | None = None  # whose videos it needs
 
@@ -201,12 +201,12 @@ def plan(table: Table, index: RunIndex, root: Path) -> list[Job]:
     return sorted(planner.jobs(), key=lambda job: STAGES.index(job.stage))
 
 
-def _wanted(cells: Iterable[Cell], index: RunIndex) -> dict[Run, tuple[Cell, ...]]:
+def _wanted(cells: Iterable[Cell], index: RunIndex) -> dict[PlannedRun, tuple[Cell, ...]]:
     """The runs that give the missing cells, one run for all cells that it gives."""
-    groups: dict[tuple[Run, str], dict[str, list[Cell]]] = {}
+    groups: dict[tuple[PlannedRun, str], dict[str, list[Cell]]] = {}
     for cell in cells:
         for split in index.splits_missing(cell):
-            run = Run(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
+            run = PlannedRun(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
             alone = cell.column if MODELS[cell.architecture].fusion == "in_network" else ""  # each column is a network
             groups.setdefault((run, alone), {}).setdefault(cell.column, []).append(cell)
     wanted = {}
@@ -226,7 +226,7 @@ class _Planner:
         self._flow: dict[str, set[int]] = {}  # dataset → splits
         self._models: dict[str, None] = {}  # to be downloaded
 
-    def add(self, run: Run, cells: tuple[Cell, ...] = ()) -> str:
+    def add(self, run: PlannedRun, cells: tuple[Cell, ...] = ()) -> str:
         """Plan ``run`` and all before it; return the path of the model that it makes."""
         name = self._free_name(run.name)
         if run.name in self._runs:
@@ -250,7 +250,7 @@ class _Planner:
             yield Job(f"flow of {DATASET_TITLES[dataset]}", "flow", command, taken, (), dataset)
         yield from self._runs.values()
 
-    def _command(self, run: Run, name: str) -> tuple[str, ...]:
+    def _command(self, run: PlannedRun, name: str) -> tuple[str, ...]:
         words = [f"--data {DATA[run.dataset]}"]
         words += [f"--split {run.split}"] if run.split != 1 else []
         words += [f"--streams {run.streams[0]}"] if run.streams != MODELS[run.architecture].streams else []
@@ -268,7 +268,7 @@ class _Planner:
         is_interrupted = (self._root / name / RUN_NAME).exists()  # and no metrics
         return *begin, *words, *(["--resume"] if is_interrupted else [])
 
-    def _kinetics_model(self, run: Run) -> str:
+    def _kinetics_model(self, run: PlannedRun) -> str:
         """The name or path of the Kinetics model to begin from; planned where there is none."""
         before = run._replace(dataset="kinetics", split=1, mode="original")
         if before.is_test:

@@ -69,7 +69,7 @@ class Cell(NamedTuple):
         return _FIGURES.get(self)
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A line of a table, with the paper's figures as they are printed."""
 
     title: str
@@ -84,7 +84,7 @@ class Table(NamedTuple):
     title: str
     groups: tuple[tuple[str, int], ...]
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
     def cells(self) -> tuple[Cell, ...]:
         """All that the paper has a figure for, row by row."""
@@ -103,7 +103,9 @@ def _table_2() -> Table:
         groups=tuple((title, len(COLUMNS)) for title in DATASET_TITLES.values()),
         columns=tuple(COLUMN_TITLES[column] for _, column in places),
         rows=tuple(
-            Row(_name(name), tuple(Cell(name, data, "original", name != "c3d", at) for data, at in places), printed)
+            TableRow(
+                _name(name), tuple(Cell(name, data, "original", name != "c3d", at) for data, at in places), printed
+            )
             for name, printed in _TABLE_2.items()
         ),
     )
@@ -114,13 +116,13 @@ def _table_3() -> Table:
         places = ((start, column) for start in (False, True) for column in COLUMNS)
         return tuple(Cell(name, "kinetics", "original", start, column, figure=figure) for start, column in places)
 
-    rows = [Row(_name(name), cells(name, "top1"), printed) for name, printed in _TABLE_3.items()]
+    rows = [TableRow(_name(name), cells(name, "top1"), printed) for name, printed in _TABLE_3.items()]
     return Table(
         3,
         "Kinetics without and with ImageNet before it, top-1 in %",
         groups=(("Kinetics", len(COLUMNS)), ("ImageNet+Kinetics", len(COLUMNS))),
         columns=tuple(COLUMN_TITLES.values()) * 2,
-        rows=(*rows, Row("    the same, top-5", cells("i3d", "top5"), _TABLE_3_TOP5)),
+        rows=(*rows, TableRow("    the same, top-5", cells("i3d", "top5"), _TABLE_3_TOP5)),
     )
 
 
@@ -130,7 +132,7 @@ def _table_4() -> Table:
     for name, both_starts in _TABLE_4.items():
         column = BOTH if "flow" in MODELS[name].streams else "rgb"
         for start, title, printed in zip((True, False), (_name(name), "    w/o ImageNet"), both_starts, strict=True):
-            rows.append(Row(title, tuple(Cell(name, data, mode, start, column) for data, mode in places), printed))
+            rows.append(TableRow(title, tuple(Cell(name, data, mode, start, column) for data, mode in places), printed))
     return Table(
         4,
         "With and without ImageNet and Kinetics before, split 1, top-1 in %",
@@ -148,7 +150,7 @@ def _table_5() -> Table:
         groups=(("", len(TRANSFER_DATASETS)),),
         columns=tuple(DATASET_TITLES[data] for data in TRANSFER_DATASETS),
         rows=tuple(
-            Row(
+            TableRow(
                 f"{titles[column]}, {'ImageNet+' if start else ''}Kinetics",
                 tuple(Cell("i3d", data, "full", start, column, ALL_SPLITS) for data in TRANSFER_DATASETS),
                 _TABLE_5[column][0 if start else 1],

@@ -26,7 +26,7 @@ from vadis.errors import UsageError, VideoError
 from vadis.files import AppendLog, locked
 from vadis.inference.predict import Progress, predict
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
-from vadis.inference.scores import averaged
+from vadis.inference.scores import average_scores
 from vadis.models import MODELS, Model
 from vadis.parsing import parse_json
 from vadis.results import printable
@@ -246,7 +246,7 @@ def predict_all(
 
     def average(video: PendingVideo) -> dict[str, Logits]:
         found = [outputs for _, outputs in predict(video, model, flip=flip, progress=progress)]
-        logits = {name: averaged([each[name] for each in found], averages) for name in found[0]}
+        logits = {name: average_scores([each[name] for each in found], averages) for name in found[0]}
         if not all(np.isfinite(row).all() for row in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
         return logits

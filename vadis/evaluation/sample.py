@@ -25,7 +25,7 @@ from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.results import printable
 from vadis.weights.cache import Notify, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
-from vadis.weights.download import Progress, ensure_downloaded
+from vadis.weights.download import DownloadProgress, ensure_downloaded
 from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
@@ -76,7 +76,9 @@ def published_outputs(family: str, stream: str) -> Outputs:
     return Outputs(float(head.removeprefix("Norm of logits: ")), top)
 
 
-def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: Progress, notify: Notify) -> dict[str, Path]:
+def fetch_sample(
+    streams: tuple[str, ...], *, offline: bool, progress: DownloadProgress, notify: Notify
+) -> dict[str, Path]:
     """Return the sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
     otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
     return {
@@ -118,7 +120,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
     return np.ascontiguousarray(array, np.float32)
 
 
-def run(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
+def run_sample(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
     least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
 
@@ -151,7 +153,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
     if row.test_window is not None:
         message = f"the sample is for I3D, and {printable(model.card.name)} is {row.title}"
         raise UsageError(message, hint="name another `model`")
-    outputs = run(model, {stream: read_array(path, stream, row.min_frames) for stream, path in paths.items()})
+    outputs = run_sample(model, {stream: read_array(path, stream, row.min_frames) for stream, path in paths.items()})
     is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
     name = published_name(model) or model.card.name
     family = WEIGHTS[name].sample_outputs if is_sample and name in WEIGHTS else None

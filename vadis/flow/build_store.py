@@ -35,7 +35,7 @@ WithFlow = Iterator[tuple[Frames, NDArray[np.float32] | None]]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FlowEstimate:
     """What filling a store will take, by headers and by the first flow of a few videos."""
 
     num_videos: int
@@ -78,7 +78,7 @@ def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
     return [video for video in videos if not is_there(video)]
 
 
-def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> Estimate:
+def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> FlowEstimate:
     """Return what it will take to compute the flow of ``videos``; videos that cannot be read count nothing."""
     lengths: list[int] = []
     trials: list[tuple[float, ...]] = []
@@ -95,7 +95,7 @@ def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> E
     num_frames = round(len(videos) * sum(lengths) / max(len(lengths), 1))
     frames, seconds, num_bytes = map(sum, zip(*trials, strict=True)) if trials else (1, 0, 0)
     scale, free_bytes = num_frames / frames, shutil.disk_usage(store.root).free
-    return Estimate(len(videos), num_frames, scale * seconds, round(scale * num_bytes), free_bytes)
+    return FlowEstimate(len(videos), num_frames, scale * seconds, round(scale * num_bytes), free_bytes)
 
 
 def compute_flow(

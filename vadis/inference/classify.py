@@ -24,7 +24,7 @@ from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
 from vadis.weights.load import given_or_loaded
 
-FLAGS = {
+INFERENCE_FLAGS = {
     "rotated": "the frames were turned upright, as the file's metadata asks",
     "looped": "shorter than a clip: repeated from its start until it was long enough",
     "completed": "long, and of another length than its header promises: its last frame is repeated up to three times",
@@ -192,7 +192,7 @@ def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[s
         "num_frames": facts.num_frames,
         "frames_decoded": facts.frames_decoded,
         "frames_declared": facts.frames_declared,
-        "flags": (*facts.flags, *(flag for flag in FLAGS if present[flag])),
+        "flags": (*facts.flags, *(flag for flag in INFERENCE_FLAGS if present[flag])),
         "model": model.card.name,
         "model_sha256": model.sha256,
         "cudnn": cudnn_version(model.device),

@@ -39,9 +39,9 @@ WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is giv
 
 SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics has: what is kept of a video; 0.55 MB a frame in both streams
 
-Rows = dict[str, NDArray[np.float32]]  # by network, (channels,)
-Output = tuple[Fraction, Rows]  # centre in seconds; outputs
-Feed = Callable[[Clip, bool], list[Rows]]  # a chunk, whether it is the last → the steps that it completes
+Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,)
+Output = tuple[Fraction, Outputs]  # centre in seconds; outputs
+Feed = Callable[[Clip, bool], list[Outputs]]  # a chunk, whether it is the last → the steps that it completes
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _over_windows(
             yield Fraction(2 * start + length, 2 * model.card.frame_rate), rows
 
 
-def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start: int, stop: int) -> list[Rows]:
+def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start: int, stop: int) -> list[Outputs]:
     """Return the outputs of windows ``[start, stop)``, which are of one length, in one pass."""
     architecture, forms, clips = MODELS[model.card.architecture], inference_form(model), clips[start:stop]
     to_input = partial(network_input, flip=flip, shrink=shrinking(model.card.short_side))
@@ -193,7 +193,7 @@ def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start:
         stream: torch.cat([to_input(clip[stream][architecture.sampling[stream]], stream) for clip in clips])
         for stream in model.card.streams
     }
-    outputs: list[Rows] = [{} for _ in clips]
+    outputs: list[Outputs] = [{} for _ in clips]
     for name, streams in architecture.networks(model.card.streams).items():
         y = forms[name](*(inputs[stream] for stream in streams), layer=layer)  # (N or 2 N, channels, steps)
         for rows, x in zip(outputs, y.chunk(len(clips)), strict=True):
@@ -233,12 +233,12 @@ def over_whole_video(
 
 def _steps(
     clips: Iterable[Clip], expected: int | None, least: int, layer: str, begin: Callable[[int], Feed]
-) -> Iterator[Rows]:
+) -> Iterator[Outputs]:
     """Yield the steps of a video in order; those of a short one when all of it has been seen."""
     feed, frames, has_begun = begin(expected or 0), 0, False
     kept: list[Clip] = []  # all clips, as long as the video may be a short one
     waiting: list[Clip] = []  # clips that have not gone through, for one of them may be the last
-    steps: list[Rows] = []  # which do not count before it is certain that nothing goes through again
+    steps: list[Outputs] = []  # which do not count before it is certain that nothing goes through again
     for clip in clips:
         if frames >= (SHORT_FRAMES if expected is None else least):
             steps += [rows for earlier in waiting for rows in feed(earlier, False)]
@@ -266,7 +266,7 @@ def _begin_pass(model: Model, layer: str, to_input: Callable[[NDArray[Any], str]
     passes = {stream: form.open(layer, num_frames=length) for stream, form in forms.items()}
     limit = model.batch_limits.setdefault("frames", BatchLimit(sys.maxsize))
 
-    def feed(clip: Clip, is_last: bool) -> list[Rows]:
+    def feed(clip: Clip, is_last: bool) -> list[Outputs]:
         def feed_part(stream: str, start: int, stop: int) -> Tensor | None:
             x = to_input(clip[stream][start:stop], stream)
             return passes[stream].feed(x, last=is_last and stop == num_frames(clip))

@@ -17,7 +17,7 @@ from vadis.results import Label, Segment
 
 Logits = NDArray[np.float32]  # (classes,)
 Scores = NDArray[np.float64]  # (classes,), sums to 1
-Prediction = tuple[Fraction, NDArray[np.floating]]  # its centre in seconds; (classes,)
+TimedOutput = tuple[Fraction, NDArray[np.floating]]  # its centre in seconds; (classes,)
 
 
 def softmax(logits: NDArray[np.floating]) -> Scores:
@@ -39,7 +39,7 @@ def fused(logits: Mapping[str, Logits], averages: str) -> NDArray[np.floating]:
         return np.asarray(np.mean([softmax(each) for each in logits.values()], axis=0))
 
 
-def averaged(logits: Sequence[Logits], averages: str) -> Logits:
+def average_scores(logits: Sequence[Logits], averages: str) -> Logits:
     """Return one set of logits (classes,) for several predictions or streams: the mean of what is averaged."""
     if averages == "logits":
         return np.asarray(np.mean(logits, axis=0))
@@ -78,7 +78,7 @@ class Scoreboard:
         self._segment_seconds = Fraction(str(segment_seconds))  # 2.56 is 64/25, not its binary neighbour
         self._total, self._count = np.zeros(len(labels)), 0  # of all predictions
         self._open, self._open_count = np.zeros(len(labels)), 0  # of those in the segment now open
-        self._latest: Prediction | None = None
+        self._latest: TimedOutput | None = None
         self._peak, self._lead = np.zeros(len(self._labels)), np.zeros(len(self._labels))  # score; seconds
         self._segments: list[Segment] = []
 
@@ -119,7 +119,7 @@ class Scoreboard:
             return scores
         return np.append(scores, 1 - scores.max() if scores.max() < self._threshold else 0.0)
 
-    def _close(self, nearest: Prediction, end: Fraction | None = None) -> None:
+    def _close(self, nearest: TimedOutput, end: Fraction | None = None) -> None:
         """End the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""
         start = len(self._segments) * self._segment_seconds
         stop = start + self._segment_seconds if end is None else min(start + self._segment_seconds, end)

@@ -99,7 +99,7 @@ class Inception(ClipNetwork):
     def features(self, x: Tensor) -> Tensor:
         """A clip (B, in_channels, frames, 224, 224) in [-1, 1] → the average over space, (B, 1024, 1)."""
         check_clip(f"Inception-v1 of {self.frames} frame(s)", x, self.in_channels, self.frames)
-        return averaged(self.body(stacked(x))).unsqueeze(2)
+        return average_snapshots(self.body(stacked(x))).unsqueeze(2)
 
 
 def stacked(x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def stacked(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(1, 2)
 
 
-def averaged(grid: Tensor) -> Tensor:
+def average_snapshots(grid: Tensor) -> Tensor:
     """Return the average over space: (B, C, 7, 7) → (B, C)."""
     return grid.mean(dim=(2, 3))
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vadis.models.i3d import BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
-from vadis.models.inception import InceptionBody, averaged
+from vadis.models.inception import InceptionBody, average_snapshots
 
 HIDDEN = 512  # units of the LSTM, at width 1 (1)
 GAMMA = 0.1  # at the start, of every recurrent batch norm: with 1 the gradient of tanh vanishes over time (2)
@@ -143,6 +143,6 @@ class ConvLSTM(nn.Module):
         """Return what the last layer sees of such a clip: the hidden states, (B, 512, T)."""
         check_clip("ConvNet+LSTM", x, self.in_channels, None)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
-        pooled = averaged(self.body(frames)).view(len(x), x.shape[2], -1)  # (B, T, 1024)
+        pooled = average_snapshots(self.body(frames)).view(len(x), x.shape[2], -1)  # (B, T, 1024)
         hidden: Tensor = self.lstm(pooled)
         return hidden.transpose(1, 2)  # (B, 512, T)

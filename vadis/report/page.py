@@ -220,7 +220,7 @@ def pieces_for(num_videos: int) -> int:
 
 def _words() -> dict[str, dict[str, str]]:
     """The meaning of every error code and flag, and what to do next about an error."""
-    from vadis.inference.classify import FLAGS as OUR_FLAGS  # PyTorch comes with it
+    from vadis.inference.classify import INFERENCE_FLAGS as OUR_FLAGS  # PyTorch comes with it
 
     reasons = {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()}
     return {"reasons": reasons, "next": {code: advice(code) for code in reasons}, "flags": FLAGS | OUR_FLAGS}

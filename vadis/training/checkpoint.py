@@ -230,7 +230,7 @@ def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run is."""
 
     micro_batch: int  # the recipe's, or less where memory was short
@@ -258,7 +258,7 @@ class State:
             elif isinstance(module, _BatchNorm):
                 module.momentum = 1 - recipe.batch_norm_decay
         self.network, self._recipe = network, recipe
-        self.progress = Progress(micro_batch)
+        self.progress = TrainingProgress(micro_batch)
         self._best: dict[str, Tensor] = {}  # on the CPU
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.SGD(
@@ -333,7 +333,7 @@ class State:
             if name in momenta:
                 self.optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
         values = loaded.state["progress"]
-        self.progress = Progress(**{**values, "plateau": Plateau(**values["plateau"])})
+        self.progress = TrainingProgress(**{**values, "plateau": Plateau(**values["plateau"])})
 
 
 class RunningAverages:

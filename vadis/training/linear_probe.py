@@ -46,7 +46,7 @@ from vadis.video.isolated.pool import Decoders
 
 FOLDER_NAME = "features"
 
-Rows = NDArray[np.float32]  # (channels,), or (N, channels) of N videos
+FeatureRows = NDArray[np.float32]  # (channels,), or (N, channels) of N videos
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ class FeatureStore:
             "test_window": model.card.test_window,
         }
         self._networks = tuple(model.networks)
-        self._loaded: dict[Path, dict[str, Rows]] = {}
+        self._loaded: dict[Path, dict[str, FeatureRows]] = {}
 
-    def features(self, example: Example) -> dict[str, Rows] | None:
+    def features(self, example: Example) -> dict[str, FeatureRows] | None:
         """Return the features of this example, (channels,) by network; None where they are not there, or damaged."""
         path = self._path(example)
         if path in self._loaded or (there := saved_settings(path)) is None:

@@ -69,7 +69,7 @@ class ClipDataset(Protocol):
         """Return what the network takes, without the axis B."""
 
 
-class Clip(NamedTuple):
+class TrainingClip(NamedTuple):
     """A clip with its place in the row."""
 
     position: int
@@ -119,23 +119,23 @@ def sample_keys(size: int, recipe: Recipe, step: int, rank: int = 0, world_size:
             yield position, epoch, order[place]
 
 
-class _ByKey(Dataset[Clip | VadisError]):
+class _ByKey(Dataset[TrainingClip | VadisError]):
     """A clip dataset as ``DataLoader`` wants it; an error comes as a plain VadisError, which passes any pipe."""
 
     def __init__(self, clips: ClipDataset) -> None:
         self._clips = clips
 
-    def __getitem__(self, key: Key) -> Clip | VadisError:
+    def __getitem__(self, key: Key) -> TrainingClip | VadisError:
         position, epoch, index = key
         try:
-            return Clip(position, *self._clips.clip(epoch, index))
+            return TrainingClip(position, *self._clips.clip(epoch, index))
         except VadisError as error:
             return VadisError(error.message, error.hint)
 
 
 def stream_clips(
     clips: ClipDataset, order: Iterable[Key], workers: int, *, pin_memory: bool = False
-) -> Generator[Clip, None, None]:
+) -> Generator[TrainingClip, None, None]:
     """Yield the clips in ``order``, loaded by ``workers`` processes (0: in this one), each on one thread."""
     by_key = _ByKey(clips)
     loaded = _load_in_workers(by_key, order, workers, pin_memory) if workers else (by_key[key] for key in order)
@@ -148,7 +148,7 @@ def stream_clips(
 
 def _load_in_workers(
     by_key: _ByKey, order: Iterable[Key], workers: int, pin_memory: bool
-) -> Generator[Clip | VadisError, None, None]:
+) -> Generator[TrainingClip | VadisError, None, None]:
     loader = DataLoader(
         by_key,
         batch_size=None,  # single clips: a micro-batch may become smaller on the way
@@ -262,7 +262,7 @@ def shift_colours(x: Tensor, jitter: Jitter, draw: Augmentation) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class ClipPlace:
     """The frames ``[start, start + count)`` of a video, repeated from their first to ``length`` frames."""
 
     start: int
@@ -270,7 +270,7 @@ class Place:
     length: int
 
 
-def place_of_clip(example: Example, num_frames: int, length: int | None, draw: Augmentation | None) -> Place:
+def place_of_clip(example: Example, num_frames: int, length: int | None, draw: Augmentation | None) -> ClipPlace:
     """Return the place of a clip of ``length`` frames (None: of all, 64 at least) in a video of ``num_frames``."""
     # 10 frames, length = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, length = 4 → 0 1 2 0
     start_seconds, end_seconds = example.span(num_frames / GRID_FPS)
@@ -281,7 +281,7 @@ def place_of_clip(example: Example, num_frames: int, length: int | None, draw: A
         raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
     length = length or max(room, CLIP_FRAMES)
     count = min(room, length)
-    return Place(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, length)
+    return ClipPlace(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, length)
 
 
 class _ShorterError(Exception):
@@ -392,7 +392,7 @@ class VideoClips:
                     self._lengths[number] = video.expected_num_frames or sum(1 for _ in video)
         return int(self._lengths[number])
 
-    def _load_stream(self, path: str, stream: str, place: Place, draw: Augmentation | None) -> Tensor:
+    def _load_stream(self, path: str, stream: str, place: ClipPlace, draw: Augmentation | None) -> Tensor:
         """Return what one stream shows of a clip; raise _ShorterError where the video ends before it does."""
         frames, end = self._read(path, stream, place, draw)
         if len(frames) < place.count:
@@ -406,7 +406,9 @@ class VideoClips:
             clip = shrunk(unpack(clip)[None], self.shrink)[0]
         return shift_colours(unpack(clip), jitter, draw) if draw and jitter else clip
 
-    def _read(self, path: str, stream: str, place: Place, draw: Augmentation | None) -> tuple[NDArray[np.uint8], int]:
+    def _read(
+        self, path: str, stream: str, place: ClipPlace, draw: Augmentation | None
+    ) -> tuple[NDArray[np.uint8], int]:
         """Return the cropped frames of a place: (T, 224, 224, 3) or (T, 2, 224, 224); and where reading ended."""
         if stream == "rgb":
             # In this process: loader workers are children already, and what ends one of them is said (stream_clips).

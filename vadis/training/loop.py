@@ -21,11 +21,11 @@ from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
 from vadis.training import checkpoint
-from vadis.training.checkpoint import CHECKPOINTS_NAME, Progress, RunningAverages, State
+from vadis.training.checkpoint import CHECKPOINTS_NAME, RunningAverages, State, TrainingProgress
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import (
-    Clip,
     ClipDataset,
+    TrainingClip,
     derived_seed,
     micro_batches,
     sample_keys,
@@ -34,7 +34,7 @@ from vadis.training.loader import (
 )
 from vadis.training.log import Event, Failed, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Context, KeptState, Stopped, Validation, clip_losses, stack_clips
+from vadis.training.validation import Context, KeptState, StopRequested, Validation, clip_losses, stack_clips
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
 NAMES_SHOWN = 6  # clips in a message; the log has them all
@@ -88,7 +88,7 @@ class Trainer:
         self.averages = RunningAverages(self.network)
         self.log: Callable[[Event], None] | None = None  # of the main process
         self.validation: Validation | None = None
-        self.stream: Generator[Clip, None, None] | None = None
+        self.stream: Generator[TrainingClip, None, None] | None = None
         self.step_seconds: float | None = None  # smoothed
         self.has_abandoned_pass = False  # a pass goes on although the run has been stopped
         self.saved: tuple[int, int] | None = None  # (step, validated_at) of the last checkpoint
@@ -124,14 +124,14 @@ class Trainer:
                     self.take_step()
                     if time.monotonic() - self.saved_seconds >= self.context.checkpoint_seconds:
                         self.save()
-            except Stopped as stop:
+            except StopRequested as stop:
                 signum = stop.signum
             self.save()
             self.process.barrier()  # torchrun sends SIGTERM to the others when the first one exits
             return Outcome(self.progress.step, self.validation, signum, None if signum else self.keep_best())
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> TrainingProgress:
         """How far the run is."""
         return self.state.progress
 
@@ -215,7 +215,7 @@ class Trainer:
         if stop:
             if not self.has_abandoned_pass:
                 self.averages.restore()
-            raise Stopped(stop)
+            raise StopRequested(stop)
         if failed and not short:
             self._fail("loss", suspects)
         if short:

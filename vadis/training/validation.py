@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vadis.device import release, runs_out_of_memory
 from vadis.training.distributed import Process, run_unless_stopped
-from vadis.training.loader import Clip, ClipDataset, micro_batches, stream_clips, unpack
+from vadis.training.loader import ClipDataset, TrainingClip, micro_batches, stream_clips, unpack
 from vadis.training.log import Event
 from vadis.training.recipes import Recipe
 
@@ -54,7 +54,7 @@ class KeptState:
         )
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """The run was asked to stop; ``signum`` is the signal that said so."""
 
     def __init__(self, signum: int) -> None:
@@ -75,7 +75,7 @@ class Context:
     stop_requested: Callable[[], int] = lambda: 0  # called often: the number of a signal that asks to stop, or 0
 
 
-def stack_clips(clips: list[Clip], device: torch.device) -> tuple[list[Tensor], Tensor]:
+def stack_clips(clips: list[TrainingClip], device: torch.device) -> tuple[list[Tensor], Tensor]:
     """Clips (C, T, H, W) → batches (B, C, T, H, W), one per stream, unpacked, and their classes (B,), int64."""
     streams = zip(*(clip.tensors for clip in clips), strict=True)
     return [_stack(each, device) for each in streams], torch.tensor([clip.label for clip in clips], device=device)
@@ -129,7 +129,7 @@ def validate_clips(network: nn.Module, clips: ClipDataset, context: Context, bat
     def raise_if_stopped() -> None:
         (signum,) = process.maximum(context.stop_requested())
         if signum:
-            raise Stopped(signum)
+            raise StopRequested(signum)
 
     def next_sums(number: int) -> Tensor:
         batch = [next(stream) for _ in range(number)]
@@ -190,7 +190,7 @@ def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> Pa
         number = getattr(network, "min_batch_size", 1)
         for _ in range(2 if device.type == "cuda" else 1):
             began = time.perf_counter()
-            losses, _ = clip_losses(learner, *stack_clips([Clip(0, tensors, label, name)] * number, device))
+            losses, _ = clip_losses(learner, *stack_clips([TrainingClip(0, tensors, label, name)] * number, device))
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

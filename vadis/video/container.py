@@ -13,7 +13,7 @@ from typing import BinaryIO
 from vadis.errors import VideoError
 from vadis.video.metadata import MP4
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
+FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
 """FFmpeg's names of the containers that vadis opens. Each of them is one file with everything inside: no playlist, no
 script, no device, no numbered pictures, no text."""
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import FORMATS, refusal, regular_file
+from vadis.video.container import FFMPEG_FORMATS, refusal, regular_file
 from vadis.video.decoding import Decoder, frames_at, seek_ticks
 from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
@@ -256,7 +256,7 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
     """Open the container, by an address that can only mean this one file; decodes its first frames on the way."""
     options = {
         "protocol_whitelist": "file",
-        "format_whitelist": FORMATS,
+        "format_whitelist": FFMPEG_FORMATS,
         "max_pixels": str(limits.max_decoder_pixels),
         **more,
     }

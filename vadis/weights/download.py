@@ -30,7 +30,7 @@ from vadis.weights import cache
 from vadis.weights.cache import Notify, git_blob_id, write_error
 from vadis.weights.catalog import RemoteFile
 
-Progress = Callable[[str, int, int | None], None]  # what, bytes done, bytes in all (None: not known)
+DownloadProgress = Callable[[str, int, int | None], None]  # what, bytes done, bytes in all (None: not known)
 
 SIZE_CAP = 256 << 20  # bytes, of a file whose size was not published: a sample array has at most 95 MB
 CHUNK_BYTES = 1 << 18
@@ -81,7 +81,13 @@ def is_offline() -> bool:
 
 
 def ensure_downloaded(
-    name: str, files: Sequence[RemoteFile], *, offline: bool, progress: Progress, notify: Notify, fallback_hint: str
+    name: str,
+    files: Sequence[RemoteFile],
+    *,
+    offline: bool,
+    progress: DownloadProgress,
+    notify: Notify,
+    fallback_hint: str,
 ) -> list[Path]:
     """Return the paths of all ``files`` in the cache, verified; download those that are not there.
 

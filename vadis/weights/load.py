@@ -18,7 +18,7 @@ from vadis.weights import cache
 from vadis.weights.cache import Notify, write_error
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, TensorSums, unknown_model
 from vadis.weights.convert import convert
-from vadis.weights.download import Progress, ensure_downloaded, is_offline
+from vadis.weights.download import DownloadProgress, ensure_downloaded, is_offline
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file, read_card
 from vadis.weights.tf_checkpoint import crc32c
@@ -29,7 +29,7 @@ def load_model(
     device: str | torch.device = "auto",
     *,
     offline: bool | None = None,
-    progress: Progress | None = None,
+    progress: DownloadProgress | None = None,
     notify: Notify | None = None,
 ) -> Model:
     """Return a published model by its name, or the model in a vadis model file, in evaluation mode.
@@ -87,7 +87,7 @@ def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
 
 
 def fetch_model(
-    name: str, *, offline: bool | None = None, progress: Progress | None = None, notify: Notify | None = None
+    name: str, *, offline: bool | None = None, progress: DownloadProgress | None = None, notify: Notify | None = None
 ) -> Path:
     """Return the path of a published model's file in the cache, downloaded and converted if it is not there yet."""
     if name not in WEIGHTS:
@@ -114,7 +114,7 @@ def verify_model(name: str) -> str:
 
 
 def _load_published(
-    name: str, device: torch.device, offline: bool | None, progress: Progress | None, notify: Notify | None
+    name: str, device: torch.device, offline: bool | None, progress: DownloadProgress | None, notify: Notify | None
 ) -> Model:
     fetch = partial(fetch_model, name, offline=offline, progress=progress, notify=notify)
     path = fetch()
@@ -138,7 +138,7 @@ def _load_published(
     return _load_verified(name, fetch(), device)
 
 
-def _make(name: str, path: Path, offline: bool, progress: Progress, notify: Notify) -> None:
+def _make(name: str, path: Path, offline: bool, progress: DownloadProgress, notify: Notify) -> None:
     """Download, convert, verify; only then the model file gets its name."""
     published = WEIGHTS[name]
     hint = f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}"

@@ -72,7 +72,7 @@ class Variable:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TensorFlowCheckpoint:
     """An index that has been read: the variables by name, and their number of data files."""
 
     prefix: Path
@@ -98,7 +98,7 @@ class Checkpoint:
         return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self.num_shards:05d}")
 
 
-def open_checkpoint(prefix: Path) -> Checkpoint:
+def open_checkpoint(prefix: Path) -> TensorFlowCheckpoint:
     """Return the checkpoint whose index is ``prefix`` + ``.index``.
 
     Raise WeightsError if it is missing, not an index, damaged, or of a kind that is not supported (compressed blocks,
@@ -114,7 +114,7 @@ def open_checkpoint(prefix: Path) -> Checkpoint:
     except _DamageError as damage:
         message = f"{path} is not a TensorFlow checkpoint index, or is damaged: {damage}"
         raise WeightsError(message, _AGAIN) from damage
-    return Checkpoint(prefix, num_shards, {variable.name: variable for variable in variables})
+    return TensorFlowCheckpoint(prefix, num_shards, {variable.name: variable for variable in variables})
 
 
 def _require(condition: bool, damage: str) -> None:

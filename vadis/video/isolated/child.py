@@ -32,12 +32,12 @@ def main(parent: int, max_memory_mb: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     output = os.dup(1)
     os.dup2(2, 1)  # whatever prints does not disturb the messages
-    protocol.write_all(output, [pack_message({"ready": sandbox.enter_sandbox(max_memory_mb)})])
+    protocol.send_all(output, [pack_message({"ready": sandbox.enter_sandbox(max_memory_mb)})])
     try:
         while length := sys.stdin.buffer.read(LENGTH_BYTES):
             request = protocol.unpack_message(sys.stdin.buffer.read(int.from_bytes(length, "big")))
             for parts in answers(request):
-                protocol.write_all(output, parts)
+                protocol.send_all(output, parts)
     except BrokenPipeError:  # the parent has ended or has given up this video
         return
 

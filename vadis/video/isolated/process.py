@@ -113,7 +113,7 @@ class Child:
     def send(self, request: dict[str, Any]) -> None:
         """Request a file."""
         try:
-            protocol.write_all(self._stdin.fileno(), [protocol.pack_message(request)])
+            protocol.send_all(self._stdin.fileno(), [protocol.pack_message(request)])
         except BrokenPipeError as error:
             raise ChildExited from error
 

@@ -61,7 +61,7 @@ def _refuse_constant(constant: str) -> None:
     raise ValueError(constant)
 
 
-def write_all(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+def send_all(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
     """Write everything, however little the pipe takes at once."""
     for part in parts:
         left = memoryview(part).cast("B")
