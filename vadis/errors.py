@@ -112,7 +112,7 @@ not_a_video: no container that vadis reads, or an image, still or animated
     if a player shows a video, convert it (ffmpeg -i FILE new.mp4) and give that; otherwise leave it out
 playlist_not_supported: a playlist or script that names other files
     give the files that it names instead
-truncated_or_incomplete: the index is missing: the recording or copy was cut short
+truncated_or_incomplete: the file is cut short, or its index is missing or damaged
     copy it again from its source
 no_video_stream: audio only, or only cover art
     leave it out, or give the file that has the pictures

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vadis.flow.store import FLOW_BOUND
 from vadis.video.metadata import SHORT_SIDE
 
 CROP = 224  # px, height and width of what the network sees
-FLOW_BOUND = 20.0  # px per frame; larger motions are truncated
 
 Array = NDArray[np.generic]  # uint8 frames (T, H, W, 3), or float32 flow (T, 2, H, W)
 

@@ -90,7 +90,7 @@ class Journal:
         entries: what is remembered of every input.
         num_damaged: lines that hold no whole record; their inputs are done again.
         is_empty: nothing whole stands in the file.
-        is_foreign: the file is no journal: it begins neither with a header nor with half a one.
+        is_foreign: the file is no journal: it begins with no header, whole or cut short.
     """
 
     def __init__(self, log: AppendLog) -> None:
@@ -179,7 +179,7 @@ _RECORD = re.compile(
     rb'(?:, "source_bytes": (\d+), "source_mtime": "([^"]*)")?, "status": "(\w+)"'
     rb'(?:, "error": \{"code": "(\w+)"|, "duration_seconds": ([\d.]+))?.*\}\n',
 )
-"""A record as ``VideoResult.to_json_line`` writes it: 100,000 of them are read in a second, which json.loads is not."""
+"""A record as ``VideoResult.to_json_line`` writes it: 100,000 of them are read in a second; json.loads is slower."""
 
 
 def _read(line: bytes) -> tuple[str, Entry] | dict[str, Any] | None:

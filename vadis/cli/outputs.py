@@ -191,7 +191,7 @@ class OutputOptions:
     def _journal(self, stack: ExitStack, path: Path) -> Journal:
         journal = stack.enter_context(open_journal(path))
         if journal.is_foreign and not self.overwrite:
-            message = f"{show(path)} exists already, and is no results file that a run could go on with"
+            message = f"{show(path)} exists already, and is not a results file that a run can continue"
             raise UsageError(message, hint="add --overwrite to replace it, or choose another name")
         return journal
 
@@ -230,7 +230,7 @@ def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
     """Raise UsageError where ``path`` has an extension, and it promises something else than what is written."""
     if path.suffix and path.suffix.lower() not in extensions:
         hint = f"let it end with {' or '.join(extensions)}"
-        raise UsageError(f"{show(path)} is not the name of what is written here", hint)
+        raise UsageError(f"{show(path)} has the wrong extension for what is written here", hint)
 
 
 def check_folder_name(folder: Path) -> None:

@@ -53,7 +53,7 @@ _ARCH = "The paper's architectures (a) to (e), in this order; of a model that tr
 _START = "What to begin from: a model, nothing, or Inception-v1 as it learnt ImageNet."
 Start = Annotated[str, option(MODEL, _START, "--from", "--init", metavar="NAME|PATH|scratch|imagenet")]
 _WIDTH = "From scratch: multiplies every channel count; 1 is the paper's network."
-_MODE = "full: the whole network learns; fixed: its features once, then only the last layer."
+_MODE = "full: train the whole network; fixed: compute its features once, then train only the last layer."
 _STREAMS = "Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other."
 _MIRROR = "Show half of the clips mirrored; not where classes tell left from right."
 _INEXACT = "Go on although the machine or PyTorch is another: no longer the same to the bit."

@@ -22,7 +22,7 @@ from vadis.datasets.holdout import without_untrained
 from vadis.device import resolve_device
 from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import Cell
-from vadis.evaluation.run_index import PUBLISHED
+from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.build_store import without_flow
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, joined_for_training
@@ -49,7 +49,6 @@ from vadis.training.validation import Context, measure_pace
 from vadis.weights.model_file import load_model_file
 
 SCRATCH, IMAGENET = "scratch", "imagenet"  # beginnings that are no model of videos
-IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
 
 

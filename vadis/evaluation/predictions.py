@@ -272,7 +272,7 @@ def check_classes(examples: Iterable[Example], model: Model) -> None:
     if unknown:
         named = ", ".join(map(printable, unknown[:5]))
         raise UsageError(
-            f"the model {model.card.name} has no class for {len(unknown)} classes of the dataset: {named}",
+            f"the model {model.card.name} does not know {len(unknown)} classes of the dataset: {named}",
             hint=f"it has {len(model.card.labels)} classes, such as {', '.join(model.card.labels[:3])}; "
             "fine-tune it to these",
         )
@@ -296,8 +296,8 @@ def overlap_warning(model: Model, dataset: Dataset) -> str | None:
     if not isinstance(learnt, dict) or learnt.get("name") != dataset.name or learnt.get("split") == dataset.split:
         return None
     return (
-        f"{printable(model.card.name)} learnt from split {learnt.get('split')}, which trains with videos that split "
-        f"{dataset.split} tests with: these figures are too good"
+        f"{printable(model.card.name)} was trained on split {learnt.get('split')}, whose training videos include test "
+        f"videos of split {dataset.split}: these figures are too good"
     )
 
 

@@ -22,6 +22,7 @@ from vadis.errors import UsageError, WeightsError, what_next
 from vadis.inference.predict import over_whole_video
 from vadis.inference.prefetch import prefetch_config
 from vadis.models import MODELS, STREAM_CHANNELS, Model
+from vadis.preprocessing import CROP
 from vadis.results import printable
 from vadis.weights.cache import Notify, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
@@ -30,7 +31,6 @@ from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
-CROP = 224  # px
 MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
 INPUT_SLACK = 1e-3  # beyond [-1, 1]: rounding of float16
 _SCALES = {

@@ -14,7 +14,7 @@ from vadis.errors import UsageError
 
 _threads = os.environ.get("NUMBA_NUM_THREADS", "1")
 if not (_threads.isdecimal() and int(_threads)):  # of which numba would make a ValueError, or print a traceback
-    raise UsageError(f"NUMBA_NUM_THREADS is to be a positive number, not {_threads!r}", hint="unset it")
+    raise UsageError(f"NUMBA_NUM_THREADS must be a positive number, not {_threads!r}", hint="unset it")
 
 import numba  # noqa: E402
 

@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 VideoPath = str | os.PathLike[str]
 Levels = NDArray[np.uint8]
 
-BOUND = 20.0  # px per frame; what networks are given is truncated there too (paper, section 2.5)
+FLOW_BOUND = 20.0  # px per frame; larger motions are truncated, here and for the networks (paper, section 2.5)
 ZERO = 128
-STEPS = 127  # on either side of zero, of BOUND / STEPS = 0.157 px each; rounding is off by half of that at most
-_PIXELS: NDArray[np.float32] = ((np.maximum(np.arange(256), 1) - ZERO) * (BOUND / STEPS)).astype(np.float32)
-"""By level; a lossy codec may make a 0 of a 1."""
+STEPS = 127  # on either side of zero, of FLOW_BOUND / STEPS = 0.157 px each; rounding is off by half of that at most
+_PIXELS: NDArray[np.float32] = ((np.maximum(np.arange(256), 1) - ZERO) * (FLOW_BOUND / STEPS)).astype(np.float32)
+"""Pixels per frame of each level; level 0 counts as 1, which a lossy codec may turn into it."""
 
 SETTINGS: dict[str, Any] = {
     "format": 1,
     "frames_per_second": GRID_FPS,
     "short_side": SHORT_SIDE,
-    "bound": BOUND,
+    "bound": FLOW_BOUND,
     "steps": STEPS,
     "layout": "dx above dy",
     "codec": "mjpeg, quantiser 1, in mp4",
@@ -64,14 +64,14 @@ SETTINGS_NAME = "settings.json"
 _ENCODER = {"qmin": "1", "qmax": "1", "b": "1G"}  # FFmpeg's best quality; the bit rate must not stand in its way
 _FORMAT = "yuvj420p"  # the encoder knows no grey; a neutral colour costs 40 bytes per frame
 _NEUTRAL = 128
-_ANEW = "delete it and run vadis flow again"  # about what is damaged in a store
+_RECOMPUTE_HINT = "delete it and run vadis flow again"  # about what is damaged in a store
 _END_BYTES = 1 << 16  # of a video, at either end, by which it is known
 
 
 def quantize(flow: NDArray[np.float32]) -> Levels:
     """Float32 (T, 2, H, W) in pixels per frame → levels, uint8 (T, 2 H, W)."""
     length, _, height, width = flow.shape
-    rounded = np.rint(np.clip(flow, -BOUND, BOUND) * np.float32(STEPS / BOUND)) + np.float32(ZERO)
+    rounded = np.rint(np.clip(flow, -FLOW_BOUND, FLOW_BOUND) * np.float32(STEPS / FLOW_BOUND)) + np.float32(ZERO)
     levels: Levels = rounded.astype(np.uint8).reshape(length, 2 * height, width)  # (T, 2, H, W) → (T, 2 H, W)
     return levels
 
@@ -146,7 +146,7 @@ class FlowStore:
         """Return how many frames of flow there are, one for each grid frame; raise VideoError as ``read``."""
         with self._open(video, 0) as flow:
             if flow.expected_num_frames is None:
-                raise VideoError("truncated_or_incomplete", "its flow states no length", _ANEW)
+                raise VideoError("truncated_or_incomplete", "its flow states no length", _RECOMPUTE_HINT)
             return flow.expected_num_frames
 
     def read(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> NDArray[np.float32]:
@@ -176,7 +176,7 @@ class FlowStore:
         except VideoError as error:
             if error.code == "not_found":
                 raise VideoError("not_found", "its flow is not in the store", "run vadis flow on it") from error
-            hint = error.own_hint or _ANEW
+            hint = error.own_hint or _RECOMPUTE_HINT
             raise VideoError(error.code, f"its flow ({path.name}): {error.message}", hint) from error
 
     def _create(self, create: bool) -> None:

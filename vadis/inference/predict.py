@@ -37,7 +37,7 @@ from vadis.video.windows import Clip, join_clips, loop_clip, num_frames, pad_cli
 
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is given
 
-SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics has: what is kept of a video; 0.55 MB a frame in both streams
+SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics has; a video up to this length is kept in memory, 0.55 MB a frame for both streams
 
 Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,)
 Output = tuple[Fraction, Outputs]  # centre in seconds; outputs
@@ -89,7 +89,7 @@ class Sliding:
             message = "a stride goes with a window, and is 1 frame at least"
             raise UsageError(message, "such as `window=64` and `stride=16`")
         if batch_size < 0:
-            raise UsageError(f"batch_size is 1 at least, got {batch_size}", "0 takes what suits this machine")
+            raise UsageError(f"batch_size is 1 at least, got {batch_size}", "0 chooses automatically")
 
 
 WHOLE_VIDEO = Sliding()
@@ -128,7 +128,7 @@ def predict(
         sliding: over the whole video, or in separate windows.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
-        batch_size: separate windows in a pass; 0 takes what suits the device. Where memory runs out, fewer go through.
+        batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
         progress: called whenever the stage changes.
 
     Yields:
@@ -261,7 +261,7 @@ def _steps(
 
 
 def _begin_pass(model: Model, layer: str, to_input: Callable[[NDArray[Any], str], Tensor], length: int) -> Feed:
-    """Begin a clip whose length has the remainder of ``length`` by 4; what feeds its chunks to all networks."""
+    """Return a function that feeds the chunks of a clip, whose length modulo 4 is that of ``length``, to all networks."""
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
     passes = {stream: form.open(layer, num_frames=length) for stream, form in forms.items()}
     limit = model.batch_limits.setdefault("frames", BatchLimit(sys.maxsize))

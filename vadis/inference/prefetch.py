@@ -176,7 +176,7 @@ def map_videos(
         video, outcome = _try(partial(begin, item), first, work, model)
         if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
             if len(limits) == 1:
-                _log.warning("a process that decodes was killed, as happens when memory is short: fewer videos at once")
+                _log.warning("a decoder process was killed, probably for lack of memory: fewer videos are read at once")
             limits.append((limits[-1] + 1) // 2)
         yield item, video, outcome
 
@@ -220,7 +220,7 @@ def num_jobs(jobs: int | None, device: torch.device) -> int:
     if not jobs:
         return min(prefetch_config(device).max_jobs, cpu_count())
     if jobs < 0:
-        raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 takes what suits this machine")
+        raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
     return jobs
 
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from vadis.device import BatchLimit
 from vadis.errors import UsageError
 from vadis.models.i3d_inference import FEATURES, LOGITS
+from vadis.preprocessing import CROP, FLOW_BOUND, SHORT_SIDE
 from vadis.results import SEGMENT_SECONDS
+from vadis.video.timegrid import GRID_FPS
 
 BOTH = "both"  # what belongs to several streams at once: a network, a training run, an answer
 ALL_FRAMES = slice(None)
@@ -34,8 +36,8 @@ class Architecture:
     fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
     score_fusion: str = "probabilities"  # what is averaged over streams and predictions; or "logits"
     min_frames: int = 1  # that a network takes
-    crop: int = 224  # px, of what a network sees
-    short_side: int = 256  # px, of the frames that this is cut from
+    crop: int = CROP  # px, of what a network sees
+    short_side: int = SHORT_SIDE  # px, of the frames that this is cut from
     layers: tuple[str, ...] = (FEATURES, LOGITS)  # whose outputs can be had
     fold: "Callable[[nn.Module, torch.device], InferenceForm]" = lambda network, device: SeparateClips(network, device)
 
@@ -92,10 +94,10 @@ class ModelCard:
     labels: tuple[str, ...]
     width: float = 1.0  # multiplier of every channel count
     window_frames: int = 64  # the training length (64: 2.56 s at 25 fps)
-    frame_rate: int = 25
-    short_side: int = 256  # px, to which frames are resized
-    crop: int = 224  # px, what the network sees
-    flow_bound: float = 20.0  # px, clipped at, then scaled to 1
+    frame_rate: int = GRID_FPS
+    short_side: int = SHORT_SIDE  # px, to which frames are resized
+    crop: int = CROP  # px, what the network sees
+    flow_bound: float = FLOW_BOUND  # px, clipped at, then scaled to 1
     provenance: dict[str, Any] = field(default_factory=dict)  # sources and hashes, or the recipe and metrics
     format_version: int = FORMAT_VERSION
     test_window: int | None = None  # frames of the separate windows to look through; None: as the architecture does

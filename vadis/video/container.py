@@ -29,7 +29,7 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot"
 
 HEAD_BYTES = 4096
 CHECKED_BYTES = 32 << 20
-"""Read again at each of three places of a file that FFmpeg cannot read: 96 MB are 30 s of a disk of 3 MB a second, half
+"""Bytes read again at each of three places of a file that FFmpeg cannot read: 96 MB are 30 s of a disk of 3 MB a second, half
 of what a decoder may be silent (``Limits.max_wait_seconds``)."""
 
 MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
@@ -72,8 +72,8 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
 def disk_failure(path: str) -> VideoError | None:
     """Read the file once more where FFmpeg stopped; return the error of the disk, None where it does not complain.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. Such an error was met where
-    the file was read last; headers and indices lie at its two ends. To read many gigabytes would take too long.
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the
+    place where it was read last is read again, and its two ends, where headers and indices lie; not many gigabytes.
     """
     try:
         with open(path, "rb", buffering=0) as file:

@@ -28,7 +28,9 @@ MAX_LOST_SECONDS = Fraction(20 * 60)
 """Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
 on a packet of H.264 takes 20 µs to 0.2 ms, so it takes seconds until the rest is given up.)"""
 
-_LONGEST_LOSS_SECONDS = Fraction(1)  # that one packet counts: of a time lapse a few would be the limit above
+_LONGEST_LOSS_SECONDS = Fraction(
+    1
+)  # that one lost packet adds; a few of a time lapse would otherwise reach the limit above
 
 THREADS = 1
 """Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);
@@ -58,7 +60,7 @@ class Tally:
     discarded: int = 0
     failed: int = 0
     frames: int = 0
-    patched: int = 0
+    patched: int = 0  # frames that the decoder marked as damaged
     interlaced: int = 0
     gave_up: bool = False  # the decoder, after nothing but failures for a long time
     broke_off: bool = False  # the container, by an error of its own

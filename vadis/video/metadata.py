@@ -97,7 +97,7 @@ def _positive(variable: str, default: float) -> Any:
     except ValueError:
         value = 0
     if not 0 < value < math.inf:
-        raise UsageError(f"{variable} is to be a positive number, not {text!r}", f"unset it for {default}")
+        raise UsageError(f"{variable} must be a positive number, not {text!r}", f"unset it for {default}")
     return value
 
 
