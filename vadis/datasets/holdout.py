@@ -43,9 +43,7 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
     groups, notes = _groups(examples, [recording(each, root) for each in examples]), []
     num_groups = Counter(label for group in groups.values() for label in {each.label for each in group})
     single = _groups(examples, [_path_key(each.path, root) for each in examples])
-    is_vague = (
-        all(map(str.isalpha, groups)) and max(num_groups.values(), default=0) < 2
-    )  # every name comes down to one word: clip_01
+    is_vague = all(map(str.isalpha, groups)) and max(num_groups.values(), default=0) < 2  # one word each: clip_01
     if is_vague and len(single) > len(groups):
         groups = single
         notes.append(
@@ -67,9 +65,7 @@ def recording(example: Example, root: str) -> str:
     stem = stem_of(example.path)
     name = _CUT_TIMES.sub("", stem)
     name = _TRAILING_NUMBER.sub("", stem) if name == stem else name
-    rest = class_key(name).replace(
-        class_key(example.label), "", 1
-    )  # what stands beside the class name: "video" in "wave_video"
+    rest = class_key(name).replace(class_key(example.label), "", 1)  # of "wave_video": "video"
     says_class_alone = rest != class_key(name) and (not rest or is_generic_folder(rest))
     has_name = any(map(str.isalpha, name)) and not _CAMERA_NAME.fullmatch(stem)
     if not has_name or (name != stem and says_class_alone):

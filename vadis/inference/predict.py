@@ -37,7 +37,9 @@ from vadis.video.windows import Clip, join_clips, loop_clip, num_frames, pad_cli
 
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is given
 
-SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics has; a video up to this length is kept in memory, 0.55 MB a frame for both streams
+SHORT_FRAMES = (
+    320  # 12.8 s, more than a clip of Kinetics; so long a video is kept in memory: 0.55 MB a frame, both streams
+)
 
 Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,)
 Output = tuple[Fraction, Outputs]  # centre in seconds; outputs
@@ -261,7 +263,7 @@ def _steps(
 
 
 def _begin_pass(model: Model, layer: str, to_input: Callable[[NDArray[Any], str], Tensor], length: int) -> Feed:
-    """Return a function that feeds the chunks of a clip, whose length modulo 4 is that of ``length``, to all networks."""
+    """Return what feeds the chunks of a clip to all networks; its length modulo 4 is that of ``length``."""
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
     passes = {stream: form.open(layer, num_frames=length) for stream, form in forms.items()}
     limit = model.batch_limits.setdefault("frames", BatchLimit(sys.maxsize))

@@ -60,8 +60,8 @@ class Scoreboard:
     Args:
         labels, segment_seconds, top_k: as in a record; the last segment ends with the video.
         averages: "logits" or "probabilities": what is given to it, and averaged.
-        threshold, otherwise: where no label has this probability (of 0.5 at most), ``otherwise`` comes first, with one minus
-            the best score; None to name the best whatever it is.
+        threshold, otherwise: where no label has this probability (of 0.5 at most), ``otherwise`` comes first, with one
+            minus the best score; None to name the best whatever it is.
     """
 
     def __init__(

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from vadis.device import BatchLimit
 from vadis.errors import UsageError
+from vadis.flow.store import FLOW_BOUND
 from vadis.models.i3d_inference import FEATURES, LOGITS
-from vadis.preprocessing import CROP, FLOW_BOUND, SHORT_SIDE
+from vadis.preprocessing import CROP
 from vadis.results import SEGMENT_SECONDS
+from vadis.video.metadata import SHORT_SIDE
 from vadis.video.timegrid import GRID_FPS
 
 BOTH = "both"  # what belongs to several streams at once: a network, a training run, an answer

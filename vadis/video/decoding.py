@@ -28,9 +28,7 @@ MAX_LOST_SECONDS = Fraction(20 * 60)
 """Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
 on a packet of H.264 takes 20 µs to 0.2 ms, so it takes seconds until the rest is given up.)"""
 
-_LONGEST_LOSS_SECONDS = Fraction(
-    1
-)  # that one lost packet adds; a few of a time lapse would otherwise reach the limit above
+_LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 
 THREADS = 1
 """Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from vadis.device import resolve_device
 from vadis.errors import WeightsError
 from vadis.files import os_errors_as, write_atomic
+from vadis.flow.store import FLOW_BOUND
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
-from vadis.preprocessing import FLOW_BOUND
 from vadis.video.timegrid import GRID_FPS
 from vadis.weights.cache import write_error
 from vadis.weights.labels import label_fault
