@@ -29,7 +29,7 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot"
 
 HEAD_BYTES = 4096
 CHECKED_BYTES = 32 << 20
-"""Bytes read again at each of three places of a file that FFmpeg cannot read: 96 MB are 30 s of a disk of 3 MB a second,
+"""Bytes read again at each of three places of a file that cannot be read: 96 MB are 30 s of a disk of 3 MB a second,
 half of what a decoder may be silent (``Limits.max_wait_seconds``)."""
 
 MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
