@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("quick_tvl1")
 README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
+ALWAYS_RUN = {"README.md", "index.md"}  # the others are slow tests
 DRAWS = re.compile("vadis annotate |--recipe camera-motion")  # commands that need OpenCV
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
@@ -176,7 +177,10 @@ def run(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("page", SHELL_COMMANDS)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page not in ALWAYS_RUN)) for page in SHELL_COMMANDS],
+)
 def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
     """In one test, because a command may go on with what one before it has written."""
     if any(DRAWS.search(command) for command in SHELL_COMMANDS[page]):
@@ -213,6 +217,7 @@ def well_scored(table: str) -> list[str]:
     return [line.rstrip() for line in table.strip().splitlines() if "<1 %" not in line]
 
 
+@pytest.mark.slow
 def test_the_scripts_for_schedulers_do_a_shard_each(sandbox: Path) -> None:
     page = (ROOT / "docs" / "archives.md").read_text()
     (slurm,) = re.findall(r"^```sh\n(#!/bin/bash.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -78,6 +78,7 @@ def test_the_walk_finds_what_lacks_a_hint(source: str) -> None:
     assert not list(made_without_hint(ast.parse("raise UsageError('a', 'b')\nraise VideoError('c', 'a')"), classes))
 
 
+@pytest.mark.slow
 def test_the_sentences_are_those_of_the_golden_file() -> None:
     assert GOLDEN.read_text(encoding="utf-8") == sentences(), "`python -m tests.sentences` writes the file anew"
 

@@ -140,6 +140,7 @@ def test_threshold_leaves_out_labels_but_no_segment():
     assert above(failed(), 0.5) == failed()
 
 
+@pytest.mark.slow
 @given(st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape")))
 def test_visible_text_is_printable_and_plain_text_is_untouched(text):
     shown = visible(text)

@@ -13,6 +13,7 @@ SMALL = gpu.Sizes(pairs=2, clips=1, frames=9, width=1 / 32, loaded=1, videos=2)
 WAYS = ("both streams", "RGB in windows of 64, eight in a pass")
 
 
+@pytest.mark.slow
 def test_it_is_ready_to_run(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "WAYS", {name: gpu.WAYS[name] for name in WAYS})
     monkeypatch.setattr(gpu, "clip_of_ten_seconds", lambda folder: write_video(folder / "clip.mp4", size=(96, 64)))

@@ -66,6 +66,7 @@ def model() -> Model:
     return load_model(STAND_IN, "cpu", offline=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), EVERY)
 def test_a_real_clip_gets_its_recorded_labels(name: str, expected: Expected, shared: Path, model: Model) -> None:
     labels = [label.label for label in classify(shared / "videos" / "action" / name, model, top_k=5).labels]

@@ -81,6 +81,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     assert lines(path) == [{"schema": 1, "run": {"settings": {"model": "other"}, "versions": VERSIONS}}]
 
 
+@pytest.mark.slow
 def test_a_cut_at_any_byte_costs_at_most_the_record_it_hits(tmp_path):
     path = written(tmp_path / "out.jsonl", *(stamped(f"{number}.mp4") for number in range(3)))
     whole = path.read_bytes()

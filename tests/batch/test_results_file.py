@@ -20,6 +20,7 @@ def test_a_record_comes_back_as_it_was(name):
     assert VideoResult.from_json(stamped(name).to_json()) == stamped(name)
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

@@ -39,6 +39,7 @@ def test_labels_are_found_by_the_model_otherwise(run_vadis, video, road, monkeyp
     assert road.options["model"] == "mine"
 
 
+@pytest.mark.slow
 def test_a_part_of_a_video_is_annotated_and_told(run_vadis, video):
     whole = write_video(Path("whole.ts"), num_frames=60, codec="mpeg2video")
     content = whole.read_bytes()

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [("vadis cla", "classify"), ("vadis weights ver", "verify"), ("vadis report --thumb", "--thumbnail-mb")],

@@ -45,6 +45,7 @@ def about_the_next_classify(ended):
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["numpy", "platformdirs"])
 def test_without_a_package_that_its_own_code_needs_it_says_so_and_goes_on(name, tmp_path):
     program = f"import sys; sys.modules[{name!r}] = None; from vadis.cli import main; main()"
@@ -162,6 +163,7 @@ def test_verbose_tells_the_surroundings_but_no_secrets(run_vadis, monkeypatch):
     assert "libavcodec" not in run_vadis("doctor").out
 
 
+@pytest.mark.slow
 def test_on_a_terminal_long_lines_go_on_below_where_they_began():
     shown, _ = on_a_terminal(sys.executable, "-m", "vadis", "doctor", columns=60)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
@@ -170,6 +172,7 @@ def test_on_a_terminal_long_lines_go_on_below_where_they_began():
     assert max(len(line) for line in lines[1:]) <= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "state"), [(1.0001, "ok"), (1.2, "missing"), (float("nan"), "missing")])
 def test_a_gpu_is_held_against_the_cpu(monkeypatch, factor, state):
     class Folded(i3d_inference.FoldedI3D):

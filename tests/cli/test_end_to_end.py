@@ -29,6 +29,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_from_files_to_records_without_opencv(inputs):
     command = [sys.executable, "-c", WITHOUT_OPENCV, "classify", "clips", "-m", "model.safetensors", "--streams", "rgb"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -64,6 +65,7 @@ def test_what_cannot_be_is_said_in_a_sentence(inputs, run_vadis, monkeypatch, ar
     assert "Traceback" not in ended.err and "bug" not in ended.err
 
 
+@pytest.mark.slow
 def test_where_the_default_cannot_be_had_the_rgb_model_answers_and_says_so_in_two_lines(inputs, run_vadis, monkeypatch):
     monkeypatch.chdir(inputs)
     ended = run_vadis("--quiet", "classify", "clips/a.mp4", "--offline")
@@ -92,6 +94,7 @@ def test_none_stands_in_where_it_could_be_taken_for_the_default(inputs, run_vadi
     assert not [*inputs.glob("*.jsonl"), *inputs.glob("out/*")]
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal(inputs):
     model, video = inputs / "model.safetensors", inputs / "clips" / "a.mp4"
     text, code = on_a_terminal(sys.executable, "-m", "vadis", "classify", video, "-m", model, "--streams", "rgb")

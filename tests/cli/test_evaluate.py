@@ -44,6 +44,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 EVALUATE = ("evaluate", "--data", "data", "-m", "model.safetensors", "--streams", "rgb", "-o", "run")
 
 
+@pytest.mark.slow
 def test_metrics_on_stdout_and_in_files(run_vadis, inputs):
     ended = run_vadis(*EVALUATE, "--json")
     assert ended.code == 0, ended.err
@@ -116,6 +117,7 @@ def test_wrong_use(run_vadis, inputs, words, said):
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_results_of_an_evaluation_are_the_same_figures(run_vadis, inputs, no_pictures):
     whole = json.loads(run_vadis(*EVALUATE, "--json").out)
     answers = Path("run/answers.jsonl").read_bytes()
@@ -210,6 +212,7 @@ def test_records_of_classify_are_judged(run_vadis, inputs, no_pictures):
     assert (metrics["model"], metrics["complete"], metrics["missing"]) == ("m", True, 0)
 
 
+@pytest.mark.slow
 def test_what_classify_writes_is_what_evaluate_reads(run_vadis, inputs):
     labelled = run_vadis("classify", "data", "-m", "model.safetensors", "--streams", "rgb", "-o", "results.jsonl")
     assert labelled.code == 0, labelled.err

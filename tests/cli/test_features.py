@@ -36,6 +36,7 @@ def test_one_file_per_video_in_the_same_tree(run_vadis, inputs):
         assert (arrays["rgb"].shape, arrays["seconds"][0]) == ((8, 64), 0.32)
 
 
+@pytest.mark.slow
 def test_run_again_it_goes_on_where_it_stopped(run_vadis, inputs):
     run_vadis(*FEATURES)
     before = Path("out/deep/a.mp4.npz").stat().st_mtime_ns
@@ -47,6 +48,7 @@ def test_run_again_it_goes_on_where_it_stopped(run_vadis, inputs):
     assert run_vadis(*FEATURES).err.splitlines()[-1] == "1 ok, 1 skipped, 1 failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", [("--jobs", 1), ("--jobs", 3, "--batch-size", 4)])
 def test_jobs_and_batch_size_change_nothing_that_is_kept(run_vadis, inputs, machine):
     separate = (*FEATURES, "--window", 16, "--stride", 8)
@@ -57,6 +59,7 @@ def test_jobs_and_batch_size_change_nothing_that_is_kept(run_vadis, inputs, mach
     assert np.allclose(kept["rgb"], plain["rgb"], atol=1e-5)  # oneDNN sums batches in another order
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_with_the_difference(run_vadis, inputs):
     run_vadis(*FEATURES)
     ended = run_vadis(*FEATURES, "--layer", "Mixed_5c")

@@ -35,6 +35,7 @@ def test_a_folder_into_a_store(run_vadis, clips):
     assert [store.num_frames(path) for path in (clips / "a.mp4", clips / "deep" / "b.mp4")] == [20, 30]
 
 
+@pytest.mark.slow
 def test_again_it_has_nothing_to_do(run_vadis, clips):
     run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
     write_video(clips / "c.mp4", num_frames=10, seed=3)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("av", "cv2", "numba", "numpy", "platformdirs", "safetensors", "torch")
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy():
     program = (
         "import sys\n"

@@ -23,6 +23,7 @@ print(gc.isenabled(), gc.get_freeze_count())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_there", [True, False])
 def test_no_search_for_garbage_among_modules_that_stay(tmp_path, is_there):
     path = tmp_path / "model.safetensors"

@@ -52,6 +52,7 @@ def test_a_signal_ends_the_run_with_its_code_and_the_records_so_far(clips, tmp_p
     assert [json.loads(line)["path"][-5:] for line in out.read_text().splitlines()[1:]] == ["a.mp4", "b.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["json", "csv"])
 def test_a_document_has_its_name_only_when_it_is_complete(clips, tmp_path, name):
     out = tmp_path / f"out.{name}"
@@ -196,6 +197,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "out"), [("work", ""), ("work_and_wait", ""), ("import_what_takes_long", ""), ("be_deferred", "saved")]
 )
@@ -212,7 +214,7 @@ WORKER_STARTS = """
 import multiprocessing, time
 from vadis import cli
 from vadis.cli.signals import Interrupted
-from vadis.training import stopping
+from vadis.training.distributed import run_unless_stopped
 
 class LongToRead:
     def __reduce__(self):
@@ -221,7 +223,7 @@ class LongToRead:
 def work(prog_name):
     context = multiprocessing.get_context("spawn")
     context.Process(target=print, args=(LongToRead(), context.Semaphore())).start()
-    assert stopping.unless_stopped(lambda: time.sleep(60), lambda: 15) is None
+    assert run_unless_stopped(lambda: time.sleep(60), lambda: 15) is None
     raise Interrupted(15)
 
 cli.app = work

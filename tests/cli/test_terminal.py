@@ -42,6 +42,7 @@ def own_controls(text):
     return re.sub(r"\x1b\[([0-9;]*m|\?25[lh]|[0-9]*[AK]|2K)|\r", "", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "csv", "srt"])
 def test_nasty_names_reach_a_terminal_harmlessly(tmp_path, form):
     names = nasty_names(200) if form == "table" else nasty_names(20, seed=1)
@@ -62,6 +63,7 @@ def test_nasty_names_reach_a_terminal_harmlessly(tmp_path, form):
         assert "[link=http:/x]" in text
 
 
+@pytest.mark.slow
 def test_every_nasty_name_comes_back_byte_for_byte(tmp_path):
     names = nasty_names(200)
     for name in names:
@@ -76,6 +78,7 @@ def test_every_nasty_name_comes_back_byte_for_byte(tmp_path):
     assert sorted(found) == sorted(os.fsencode(tmp_path / "clips" / name) for name in names)
 
 
+@pytest.mark.slow
 def test_a_table_and_colours_on_a_terminal_but_not_with_no_color(tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"x")
     command = (sys.executable, "-m", "tests.fake_road", "classify", tmp_path / "a.mp4")
@@ -138,6 +141,7 @@ def test_downloads_are_drawn_on_a_terminal_only(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_terminal_of_the_locale_c_gets_escapes_instead_of_an_error(tmp_path):
     """As cron and slim containers run it: no UTF-8 anywhere."""
     (tmp_path / "bad\u6771\u4eac.mp4").write_bytes(b"x")
@@ -155,6 +159,7 @@ def test_a_terminal_of_the_locale_c_gets_escapes_instead_of_an_error(tmp_path):
         assert (done.stdout + done.stderr).isascii()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", ">&- <&-"])
 def test_a_closed_stdout_is_refused_where_it_is_wanted(tmp_path, closed):
     (tmp_path / "a.mp4").write_bytes(b"not looked at")

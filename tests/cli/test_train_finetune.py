@@ -63,6 +63,7 @@ SCRATCH = (
 )
 
 
+@pytest.mark.slow
 def test_both_streams_become_one_model_that_classifies(run_vadis, inputs):
     ended = run_vadis(*FINETUNE)
     assert ended.code == 0, ended.err
@@ -74,6 +75,7 @@ def test_both_streams_become_one_model_that_classifies(run_vadis, inputs):
     assert {label["label"] for label in card["labels"]} == {"one", "two"}
 
 
+@pytest.mark.slow
 def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
     from vadis.weights.model_file import load_model_file, read_card
 
@@ -87,6 +89,7 @@ def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
     assert provenance["metrics"]["states"] == provenance["states"]
 
 
+@pytest.mark.slow
 def test_resume_after_the_end_changes_nothing_and_asks_nothing_again(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     model, log = Path("run/model.safetensors").read_bytes(), Path("run/rgb/log.jsonl").read_text()
@@ -102,6 +105,7 @@ def test_resume_after_the_end_changes_nothing_and_asks_nothing_again(run_vadis, 
     assert Path("run/rgb/log.jsonl").read_text().startswith(log)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_resume_ends_as_if_nothing_had_been(run_vadis, inputs):
     many = (*SCRATCH, "--set", "steps=12")
     assert run_vadis(*many, "-o", "whole").code == 0
@@ -122,6 +126,7 @@ def test_sigterm_saves_and_resume_ends_as_if_nothing_had_been(run_vadis, inputs)
     assert Path("run/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_one_line_changes_and_leaves(inputs):
     command = [sys.executable, "-m", "vadis", *SCRATCH, "--data", str(inputs / "data"), "-o", str(inputs / "run")]
     shown, code = on_a_terminal(*command, columns=80)
@@ -157,6 +162,7 @@ def test_wrong_use_is_said_before_any_work(run_vadis, inputs, changed, code, sai
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     for changed, what in (
@@ -175,6 +181,7 @@ def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
     assert "labels" in other.err
 
 
+@pytest.mark.slow
 def test_a_toml_file_is_a_recipe(run_vadis, inputs):
     Path("mine.toml").write_text("brightness = 0.1\n[rgb]\nlearning_rate = 0.5\n")
     assert run_vadis(*SCRATCH, "--recipe", "mine.toml").code == 0
@@ -183,6 +190,7 @@ def test_a_toml_file_is_a_recipe(run_vadis, inputs):
     assert recipe["steps"] == 2
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_goes_on_only_if_allowed(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     torch.set_num_threads(2)
@@ -193,6 +201,7 @@ def test_another_number_of_threads_goes_on_only_if_allowed(run_vadis, inputs):
     assert run_vadis(*SCRATCH, "--resume", "--allow-inexact-resume").code == 0
 
 
+@pytest.mark.slow
 def test_no_room_for_the_flow_is_said_before_it_is_computed(run_vadis, inputs, monkeypatch):
     full = type(shutil.disk_usage("."))(10**9, 10**9, 0)
     with monkeypatch.context() as patched:
@@ -211,6 +220,7 @@ def test_a_class_that_is_only_tested_is_refused(run_vadis, inputs):
     assert re.search(containing("too"), ended.err)
 
 
+@pytest.mark.slow
 def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, inputs):
     """UCF-101 in part: of a class of which only the test clips are here a model would get 0.0 %."""
     places = {"One": (1, 8), "Two": (1, 8), "Three": (1,)}  # groups 1 to 7 are tested
@@ -230,6 +240,7 @@ def test_classes_without_training_clips_are_left_out_and_not_tested(run_vadis, i
     assert set(json.loads(Path("run/metrics.json").read_text())["rgb"]["per_class"]) == {"One", "Two"}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     longer = run_vadis(*SCRATCH, "--resume", "--set", "steps=4")
@@ -241,6 +252,7 @@ def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
     assert run_vadis(*SCRATCH, "--resume", "--set", "steps=6", "--set", "seed=1").code == 2
 
 
+@pytest.mark.slow
 def test_what_it_will_take_is_told_before_the_first_step_and_a_quicker_way_on_a_cpu(run_vadis, inputs):
     few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--workers", "0")
     sizes = ("--set", "clip_frames=9", "--set", "micro_batch=2", "--set", "batch_size=2", "--set", "schedule=steps")

@@ -34,6 +34,7 @@ def everything(facts, big_tree):
 # The real list
 
 
+@pytest.mark.slow
 def test_all_rows_of_the_validation_list(everything, facts):
     start = time.process_time()
     dataset = find_dataset(everything, "kinetics", lists=facts / "kinetics")

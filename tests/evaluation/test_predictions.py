@@ -148,6 +148,7 @@ def test_of_one_video_the_last_prediction_counts(path: Path) -> None:
     assert reopened(path)["1.mp4"].error == "io_error: again"
 
 
+@pytest.mark.slow
 def test_another_process_is_kept_out_until_this_one_is_done(path: Path) -> None:
     code = "import sys; from pathlib import Path; from vadis.evaluation.predictions import open_predictions\n"
     code += f"with open_predictions(Path(sys.argv[1]), {SETTINGS}): print('opened')"
@@ -206,6 +207,7 @@ def predicted(example: Example, model: Model) -> Prediction:
     return found
 
 
+@pytest.mark.slow
 def test_the_prediction_is_the_mean_of_the_first_250_frames(model: Model, tmp_path: Path) -> None:
     long = write_video(tmp_path / "long.mkv", num_frames=270, seed=3, codec="ffv1")
     rgb = model.only(("rgb",))
@@ -223,6 +225,7 @@ def _frames_of(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
+@pytest.mark.slow
 def test_an_example_inside_a_file(model: Model, tmp_path: Path) -> None:
     path = write_video(tmp_path / "uncut.mkv", num_frames=150, seed=4, codec="ffv1")
     rgb = model.only(("rgb",))
@@ -240,6 +243,7 @@ def test_a_clip_that_is_cut_already_is_not_cut_again(model: Model, tmp_path: Pat
     np.testing.assert_array_equal(found.logits["rgb"], predicted(Example(path, "class 0"), rgb).logits["rgb"])
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_cut_already_and_does_not_say_how_long_it_is(model: Model, tmp_path: Path) -> None:
     path = str(write_video(tmp_path / "0wR5jVB-WPk.h264", num_frames=76, seed=4, codec="libx264"))
     rgb = model.only(("rgb",))
@@ -260,6 +264,7 @@ def test_a_broken_video_gives_the_reason(model: Model, tmp_path: Path) -> None:
     assert (found.logits, str(found.error).split(": ")[0]) == ({}, "empty_file")
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(model: Model, tmp_path: Path) -> None:
     rgb = model.only(("rgb",))
     examples = [Example(str(write_video(tmp_path / f"{i}.mp4", num_frames=20, seed=i)), "class 1") for i in range(3)]

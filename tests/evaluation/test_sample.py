@@ -123,6 +123,7 @@ def test_the_sample_is_for_models_that_see_a_whole_video(model, arrays):
         reproduce(other, arrays)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_outputs_are_those_of_deepminds_own_code(tmp_path):
     """From TensorFlow names to logits: the weights drawn here are those that DeepMind's code ran with."""

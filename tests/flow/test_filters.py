@@ -141,6 +141,7 @@ def kernel(distance):
     return np.where(d < 1, near, np.where(d < 2, far, 0))
 
 
+@pytest.mark.slow
 def test_against_the_formula():
     rng = np.random.default_rng(0)
     image = rng.uniform(0, 255, (HEIGHT, WIDTH)).astype(np.float32)

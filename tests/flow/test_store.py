@@ -42,6 +42,7 @@ def frames_of(video):
         return np.stack([frame.pixels for frame in opened])
 
 
+@pytest.mark.slow
 def test_flow_comes_back_within_the_bounds_of_the_table(store, video, instant_flow):
     """docs/flow-store.md has the figures of real flow; this field is rougher, and in parts beyond ±20."""
     assert fill(store, video) == [(video, None)]
@@ -226,6 +227,7 @@ def in_a_process(code, store, *videos):
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half(store, video):
     """A process whose files may have 20 kB."""
     code = """
@@ -242,6 +244,7 @@ except VadisError as error:
     assert [path for path in store.root.rglob("*") if path.is_file()] == [store.root / "settings.json"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))

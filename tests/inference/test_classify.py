@@ -57,6 +57,7 @@ def plain_scores(clip: dict[str, np.ndarray], model: Model, **options: bool) -> 
     return softmax(np.sum([steps.mean(axis=0) for steps in plain_outputs(clip, model, **options).values()], axis=0))
 
 
+@pytest.mark.slow
 def test_scores_equal_those_of_one_plain_pass(folder: Path, model: Model) -> None:
     """For every remainder by 8, and for looped videos; whatever the container says of the length."""
     names = [f"{frames}.mp4" for frames in (2, 40, *range(65, 72))]
@@ -75,6 +76,7 @@ def test_scores_equal_those_of_one_plain_pass(folder: Path, model: Model) -> Non
         np.testing.assert_allclose(scores_of(result, model), expected, atol=LOGITS_TOLERANCE, err_msg=path.name)
 
 
+@pytest.mark.slow
 def test_the_mirror_image_of_an_odd_number_of_frames(folder: Path, model: Model) -> None:
     path = write_video(folder / "odd.mp4", num_frames=73, size=(96, 64), seed=8)
     result = classify(path, model, flip=True)
@@ -102,6 +104,7 @@ def with_length(path: Path, frames: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promised", [69, 74, 200])
 def test_a_header_that_lies_changes_nothing_for_a_short_video(folder: Path, model: Model, promised: int) -> None:
     path = write_video(folder / f"lies-{promised}.avi", num_frames=71, seed=3)
@@ -114,6 +117,7 @@ def test_a_header_that_lies_changes_nothing_for_a_short_video(folder: Path, mode
     np.testing.assert_allclose(scores_of(result, model), plain_scores(cropped_clip(path), rgb), atol=LOGITS_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_long_video_whose_header_lies_is_completed_and_flagged(
     folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_long_video_whose_header_lies_is_completed_and_flagged(
     np.testing.assert_allclose(scores_of(classify(lying, rgb), model), expected, atol=LOGITS_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_model_may_be_given_by_its_name_or_path(folder: Path, model: Model, model_path: Path) -> None:
     path = write_video(folder / "by name.mp4", num_frames=8, size=(96, 64), seed=1)
     expected = classify(path, model)
@@ -144,6 +149,7 @@ def test_what_is_no_model_is_wrong_use(folder: Path, wrong: object) -> None:
             label(folder / "gone.mp4", wrong)
 
 
+@pytest.mark.slow
 def test_the_record_of_a_video(folder: Path, model: Model) -> None:
     path = write_video(folder / "record.mp4", num_frames=150, size=(96, 64), seed=1)
     result = classify(path, model, top_k=2)
@@ -171,6 +177,7 @@ def log_scores(result: VideoResult, model: Model) -> np.ndarray:
     return values - values.mean()
 
 
+@pytest.mark.slow
 def test_the_sum_of_the_streams_logits_decides(folder: Path, model: Model) -> None:
     path = write_video(folder / "fusion.mp4", num_frames=64, size=(96, 64), seed=3)
     streams = [("rgb",), ("flow",), ("rgb", "flow")]
@@ -195,6 +202,7 @@ def test_a_short_video_has_its_predictions_folded_back_into_it(folder: Path, mod
     assert "looped" in result.flags
 
 
+@pytest.mark.slow
 def test_separate_windows(folder: Path, model: Model) -> None:
     path = write_video(folder / "windows.mp4", num_frames=100, size=(96, 64), seed=6)
     result = classify(path, model.only(("rgb",)), window=32, stride=16)
@@ -210,6 +218,7 @@ def test_separate_windows(folder: Path, model: Model) -> None:
     np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_flip_averages_with_the_mirror_image(folder: Path, model: Model) -> None:
     frames = moving_texture(64, (96, 64), seed=7)  # (T, H, W, 3)
     paths = [
@@ -245,6 +254,7 @@ def test_a_batch_size_that_cannot_be(model: Model) -> None:
         ClassifyOptions(model, Sliding(window=16), batch_size=-1)
 
 
+@pytest.mark.slow
 def test_one_bad_input_never_stops_the_others(folder: Path, model: Model) -> None:
     good = write_video(folder / "good.mp4", num_frames=20, size=(96, 64), seed=8)
     empty = folder / "empty.mp4"
@@ -278,6 +288,7 @@ def test_logits_that_are_not_numbers_become_an_error_record(folder: Path, model_
     assert (result.status, result.error_code) == ("error", "not_finite")
 
 
+@pytest.mark.slow
 def test_labelling_never_imports_opencv(folder: Path, model_path: Path) -> None:
     """The desktop wheel of OpenCV needs libGL, which servers lack; here any import of cv2 fails."""
     path = write_video(folder / "no-cv2.mp4", num_frames=20, size=(96, 64), seed=11)
@@ -290,6 +301,7 @@ def test_labelling_never_imports_opencv(folder: Path, model_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Model) -> None:
     path = write_video(folder / "own-windows.mp4", num_frames=70, size=(96, 64), seed=5)
     own = replace(model, card=replace(model.card, test_window=32, threshold=0.5, otherwise="unclear"))

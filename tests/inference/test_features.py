@@ -48,6 +48,7 @@ def test_pooled_features_every_8_frames(model: Model, video: Path) -> None:
     np.testing.assert_allclose(seconds, [0.32 * (step + 1) for step in range(8)])
 
 
+@pytest.mark.slow
 def test_the_last_layer_makes_the_videos_scores_of_them(model: Model, video: Path) -> None:
     features, _ = extract_features(video, model)
     logits = np.zeros(5)
@@ -73,6 +74,7 @@ def test_any_endpoint_averaged_over_space(model: Model, video: Path, layer: str,
     np.testing.assert_allclose(seconds, (np.arange(-(-70 // stride)) + 0.5) * stride / 25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [LOGITS, FEATURES, "Mixed_5c"])
 @pytest.mark.parametrize("frames", [65, 67])
 def test_both_streams_equal_the_plain_network(model: Model, tmp_path: Path, frames: int, layer: str) -> None:
@@ -98,6 +100,7 @@ def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model,
         extract_features(video, own, flip=True)
 
 
+@pytest.mark.slow
 def test_a_model_may_be_given_by_its_path(model: Model, video: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "m", model.card, {name: net.state_dict() for name, net in model.networks.items()})
     expected, _ = extract_features(video, model)

@@ -102,6 +102,7 @@ def at_places(model, clip, monkeypatch, caplog, sliding, batch_size, places):
     assert len(caplog.messages) == places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sliding", "batch_size"), [(WHOLE_VIDEO, 1), (WINDOWS, 4)])
 def test_memory_may_run_out_at_any_place(model, clip, monkeypatch, caplog, sliding, batch_size):
     at_places(model, clip, monkeypatch, caplog, sliding, batch_size, PLACES // 16)
@@ -113,6 +114,7 @@ def test_memory_may_run_out_at_fifty_places(model, clip, monkeypatch, caplog, sl
     at_places(model, clip, monkeypatch, caplog, sliding, batch_size, PLACES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 5, 16])
 def test_frames_go_through_one_by_one_if_need_be(model, clip, monkeypatch, caplog, most):
     """Chunks of any length give what the whole gives; each halving is tried once in a run, not once in a chunk."""
@@ -125,6 +127,7 @@ def test_frames_go_through_one_by_one_if_need_be(model, clip, monkeypatch, caplo
     assert failures <= 6  # log2(32) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "layer", "flip"), [(4, LOGITS, True), (64, FEATURES, False)])
 def test_a_batch_of_windows_gives_what_they_give_one_by_one(model, clip, batch_size, layer, flip):
     rgb = model.only(("rgb",))
@@ -133,6 +136,7 @@ def test_a_batch_of_windows_gives_what_they_give_one_by_one(model, clip, batch_s
     assert_equal(ran(rgb, {"rgb": clip["rgb"]}, WINDOWS, layer=layer, flip=flip, batch_size=batch_size), expected)
 
 
+@pytest.mark.slow
 def test_where_one_frame_is_too_much_there_is_an_end(model, clip, monkeypatch):
     memory = Memory(monkeypatch)
     memory.most = 0.5
@@ -171,6 +175,7 @@ def seen_whole(model, frames, promised, size, layer=LOGITS, least=64):
     return [seconds for seconds, _ in found], np.stack([rows["rgb"] for _, rows in found])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "promised", "size"), drawn_lengths())
 def test_a_video_is_seen_as_the_plain_network_sees_exactly_its_frames(narrow, count, promised, size):
     """Whatever its header promises."""
@@ -209,6 +214,7 @@ def test_a_long_video_is_completed_to_what_was_promised(narrow, monkeypatch, ext
     assert seconds[-1] < Fraction(96, 25)
 
 
+@pytest.mark.slow
 def test_what_is_kept_does_not_grow_with_the_video(narrow, monkeypatch):
     monkeypatch.setattr("vadis.inference.predict.SHORT_FRAMES", 64)
     given, most = [], []
@@ -228,6 +234,7 @@ def test_what_is_kept_does_not_grow_with_the_video(narrow, monkeypatch):
         assert max(most[12:]) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "most", "count"), [(0, 69, 69), (3, 66, 66), (10, 500, 75), (7, 70, 70), (5, 1, 1)])
 def test_a_part_of_a_video_is_seen_as_the_plain_network_sees_it(narrow, tmp_path, start, most, count):
     """As the paper's test looks at it; the part promises its own length, and its progress counts to that."""
@@ -241,6 +248,7 @@ def test_a_part_of_a_video_is_seen_as_the_plain_network_sees_it(narrow, tmp_path
     assert {event.frames_total for event in seen} == {seen[-1].frames_done} == {count}
 
 
+@pytest.mark.slow
 def test_windows_of_one_video_share_a_pass(model, clip, monkeypatch):
     """As many as the batch size says; a video's outputs do not depend on the videos beside it."""
     passes, form = [], inference_form(model.only(("rgb",)))["rgb"]

@@ -55,6 +55,7 @@ def nothing_is_left():
     assert not set(children_of(os.getpid())) - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2, 4, 9])
 def test_records_come_in_the_order_of_the_inputs(model, videos, folder, jobs):
     paths = [*videos[:3], folder / "missing.mp4", *videos[3:], videos[0]]
@@ -104,6 +105,7 @@ def test_a_consumer_that_stops_early_leaves_nothing(model, videos):
     records.close()
 
 
+@pytest.mark.slow
 def test_one_bad_child_never_stops_the_others(model, videos, folder, monkeypatch):
     """Crashes, invalid messages, memory and hanging, beside each other, are one record each."""
     monkeypatch.setattr(process, "PROGRAM", faulty_child.PROGRAM)
@@ -121,6 +123,7 @@ def test_one_bad_child_never_stops_the_others(model, videos, folder, monkeypatch
     assert codes == ["decoder_crash", "decoder_crash", "too_large", "decoder_crash", "timeout", "decoder_crash"]
 
 
+@pytest.mark.slow
 def test_decoders_that_are_given_serve_on(model, videos):
     with Decoders() as decoders:
         for _ in range(2):
@@ -213,6 +216,7 @@ def check_growth(model, folder, num_files):
     assert files_after <= files_before + 4 * 5  # a child more or less
 
 
+@pytest.mark.slow
 def test_memory_and_open_files_do_not_grow_with_the_number_of_files(model, folder):
     check_growth(model, folder, 500)
 

@@ -49,6 +49,7 @@ def tensorflow_names(stream: str) -> list[str]:
     return [f"{stream}/inception_i3d/{name}" for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_deepminds_code(case: str) -> None:
     stream, frames, num_classes, seed = case.split("_")

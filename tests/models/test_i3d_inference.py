@@ -77,6 +77,7 @@ def test_equals_the_training_form_at_other_sizes(height: int, width: int) -> Non
         assert relative_difference(FoldedI3D(network, CPU)(clip), network(clip)) < FORM_TOLERANCE
 
 
+@pytest.mark.slow
 def test_equals_the_training_form_at_full_width() -> None:
     network, clip = narrow_network("rgb", width=1.0, num_classes=400), random_clip("rgb", 16, seed=5)
     with torch.inference_mode():
@@ -91,6 +92,7 @@ def drawn_cases() -> list[tuple[int, int]]:
     return corners + [(frames, draw.choice([1, 2, 7, 31, 32, 33, 64, 128])) for frames in lengths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "chunk"), drawn_cases())
 def test_chunks_equal_the_training_form_on_exactly_these_frames(frames: int, chunk: int) -> None:
     stream = ("rgb", "flow")[frames % 5 % 2]
@@ -109,6 +111,7 @@ def test_chunks_by_the_fast_kernels_equal_the_training_form(frames: int) -> None
         assert relative_difference(in_chunks(FoldedI3D(network, CPU), clip, [13]), network(clip)) < FORM_TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", range(25, 33))
 def test_every_layer_of_a_chunked_clip_is_the_training_forms(frames: int) -> None:
     network, clip = narrow_network("rgb", width=1 / 32), random_clip("rgb", frames, seed=frames)
@@ -120,12 +123,14 @@ def test_every_layer_of_a_chunked_clip_is_the_training_forms(frames: int) -> Non
             assert relative_difference(in_chunks(folded, clip, [7], layer), expected) < FORM_TOLERANCE, layer
 
 
+@pytest.mark.slow
 def test_chunks_of_changing_length_and_a_mirrored_pair() -> None:
     network, clip = FoldedI3D(narrow_network("rgb"), CPU), random_clip("rgb", 72, seed=2)
     pair = torch.cat([clip, clip.flip(-1)])  # (2, C, T, H, W)
     assert relative_difference(in_chunks(network, pair, [1, 19, 3, 32]), network(pair)) < CHUNK_TOLERANCE
 
 
+@pytest.mark.slow
 def test_full_width_network_in_chunks() -> None:
     network, clip = FoldedI3D(narrow_network("flow", width=1.0), CPU), random_clip("flow", 64, seed=4)
     assert relative_difference(in_chunks(network, clip, [24]), network(clip)) < CHUNK_TOLERANCE

@@ -43,6 +43,7 @@ def assert_equal(found, expected, name):
     assert (found - expected).abs().max() < TOLERANCE * expected.abs().max(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_channels", [3, 2])
 def test_boring_video_with_replicated_borders_at_full_width(in_channels):
     """Layer by layer: a step away from the borders is taken and repeated, as if no layer ever saw a border."""

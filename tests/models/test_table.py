@@ -67,6 +67,7 @@ def video(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("table") / "v.mp4", num_frames=70, seed=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_file_of_it_labels_a_video_and_answers_the_papers_test(tmp_path, video, name):
     model, row = saved(tmp_path / "m.safetensors", name), MODELS[name]
@@ -108,6 +109,7 @@ def test_the_lstm_is_tested_on_every_fifth_frame_also_of_a_looped_video(tmp_path
     assert torch.equal(clip, network_input(frames[np.arange(0, 250, 5) % 33], "rgb"))
 
 
+@pytest.mark.slow
 def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     assert classify(video, model.only(("flow",))).streams == ("flow",)
@@ -118,6 +120,7 @@ def test_one_stream_of_two_is_a_model_too_where_it_has_a_network(tmp_path, video
     assert classify(video, alone).streams == ("rgb",)
 
 
+@pytest.mark.slow
 def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
     model = saved(tmp_path / "m.safetensors", "two-stream")
     given = {stream: inference_form(model)[stream] for stream in model.networks}

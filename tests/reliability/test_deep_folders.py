@@ -41,6 +41,7 @@ def test_results_and_runs_are_found_however_deep(tmp_path: Path, bottom: Path) -
     assert len(find_runs(tmp_path).runs) == 1
 
 
+@pytest.mark.slow
 def test_videos_are_found_however_deep(tmp_path: Path, bottom: Path) -> None:
     (bottom / "a.mp4").write_bytes(b"\0 not looked at")
     assert [source.path for source in find_videos([tmp_path])] == [str(bottom / "a.mp4")]

@@ -44,6 +44,7 @@ def check_refused(done: subprocess.CompletedProcess[str], named: str) -> None:
     assert "not done" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_bytes", [0, 100, 300, 1000, 5000, 20_000])
 def test_the_journal_keeps_whole_lines_and_the_same_command_goes_on(videos, tmp_path, num_bytes):
     out = tmp_path / "out.jsonl"
@@ -68,6 +69,7 @@ def test_a_document_that_has_no_room_leaves_the_old_one(videos, tmp_path, name, 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [f"out.{name}", "videos"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_documents_goes_on(videos, tmp_path):
     out = tmp_path / "out"
     done = run_limited(3000, "classify", videos, "--output-dir", out, "-f", "srt")
@@ -77,6 +79,7 @@ def test_a_folder_of_documents_goes_on(videos, tmp_path):
     assert len(list(out.glob("*.srt"))) == NUM_VIDEOS * 9 // 10
 
 
+@pytest.mark.slow
 def test_replacing_old_records_keeps_all_of_them(videos, tmp_path):
     """At the end of a run that did videos anew, the file is written once more without their old records."""
     out = tmp_path / "out.jsonl"
@@ -100,6 +103,7 @@ def test_a_summary_without_room_is_told(videos, tmp_path):
     assert not (tmp_path / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_an_export_without_room_is_told(videos, tmp_path):
     out = tmp_path / "out.jsonl"
     run_limited(10**9, "classify", videos, "-o", out)
@@ -110,6 +114,7 @@ def test_an_export_without_room_is_told(videos, tmp_path):
     assert [json.loads(line) for line in out.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cv2")
 @pytest.mark.parametrize("num_bytes", [0, 300])
 @pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])

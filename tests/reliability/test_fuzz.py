@@ -76,6 +76,7 @@ def check_mutations(folder, num_mutations):
     assert min(counts["ok"], counts["partial"]) > num_mutations // 20
 
 
+@pytest.mark.slow
 def test_a_thousand_mutations(tmp_path):
     check_mutations(tmp_path, 1000)
 
@@ -130,6 +131,7 @@ def check_cuts(folder, files, num_cuts):
     assert sum(counts.values()) == len(files) * num_cuts
 
 
+@pytest.mark.slow
 def test_four_files_cut_at_twenty_five_places(tmp_path):
     check_cuts(tmp_path, ONE_OF_A_KIND, 25)
 

@@ -69,6 +69,7 @@ def check_killed(batch: Batch, folder, kills: int) -> None:
     assert {entry.name for entry in folder.iterdir() if "killed" in entry.name} == {"killed.jsonl"}
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_result_is_that_of_an_undisturbed_run(tmp_path):
     check_killed(fake_batch(tmp_path / "videos", 60), tmp_path, kills=12)
 
@@ -79,6 +80,7 @@ def test_killed_200_times_in_a_batch_of_200(tmp_path, make):
     check_killed(make(tmp_path / "videos", 200), tmp_path, kills=200)
 
 
+@pytest.mark.slow
 def test_an_output_folder_survives_kills_too(tmp_path):
     batch, moments = fake_batch(tmp_path / "videos", 40), random.Random(SEED)
     for _ in range(6):
@@ -127,6 +129,7 @@ def wait_until_it_holds(process, output) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_signals_end_a_batch_in_good_order(tmp_path):
     check_signals(fake_batch(tmp_path / "videos", 60), tmp_path, times=3)
 

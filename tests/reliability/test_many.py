@@ -50,6 +50,7 @@ def check(batch: Batch, output: Path, num_videos: int, at_first: Callable[[list[
     assert len(records(output)) == num_videos
 
 
+@pytest.mark.slow
 def test_two_thousand_names(tmp_path):
     check(fake_batch(tmp_path / "videos", 2000, seconds=0.001), tmp_path / "out.jsonl", 2000)
 

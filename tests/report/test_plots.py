@@ -159,6 +159,7 @@ def test_classes_are_sorted_and_those_without_examples_come_last(tmp_path, figur
     assert texts_of(axes) == {"title", "100%", "50%", "–", "mean 75.0%"}
 
 
+@pytest.mark.slow
 def test_bars_fill_up_to_four_columns(tmp_path, figures):
     for classes, columns in ((34, 1), (35, 2), (101, 3), (400, 4)):
         plot_per_class(np.linspace(0, 1, classes), [str(n) for n in range(classes)], tmp_path / "x.png", "title")
@@ -218,6 +219,7 @@ def test_a_picture_that_cannot_be_written(tmp_path):
         plot_per_class(np.array([1.0]), ["one"], tmp_path / "file" / "x.png", "title")
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_is_no_matter(tmp_path):
     """And a ``matplotlibrc`` in the current folder changes nothing."""
     (tmp_path / "file").write_text("")

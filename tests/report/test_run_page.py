@@ -49,6 +49,7 @@ def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path
     assert browser.problems == [] and all(url.startswith(("file:", "data:")) for url in browser.requests)
 
 
+@pytest.mark.slow
 def test_the_page_says_which_state_the_model_file_holds(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     best = {"step": 1250, "steps": 5000, "chosen_by": "validation loss", "validation": {"loss": 0.25, "accuracy": 0.5}}
@@ -70,6 +71,7 @@ def test_names_are_text_and_no_script_may_run(run: Path) -> None:
     assert page.count("&lt;script&gt;") == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["metrics.json", "run.json", "curves.png", "rgb/log.jsonl", "confusion-rgb.png"])
 def test_a_run_at_any_stage_has_a_page(run: Path, missing: str) -> None:
     write_run_page(run, run / "report.html", "t")
@@ -81,6 +83,7 @@ def test_a_run_at_any_stage_has_a_page(run: Path, missing: str) -> None:
     assert not re.search(r"\bNone\b", page)
 
 
+@pytest.mark.slow
 def test_what_is_no_run_and_what_is_damaged_is_told(tmp_path: Path, run: Path) -> None:
     assert not is_run(tmp_path)
     for content in ("{", "[" * 700 + "]" * 700):

@@ -25,6 +25,7 @@ def test_work_knows_whether_gradients_are_wanted():
     assert run_unless_stopped(torch.is_grad_enabled, lambda: 0) is True
 
 
+@pytest.mark.slow
 def test_work_that_does_not_end_is_abandoned():
     end = Event()
     assert run_unless_stopped(lambda: end.wait(60), lambda: signal.SIGTERM) is None
@@ -32,6 +33,7 @@ def test_work_that_does_not_end_is_abandoned():
     end.set()
 
 
+@pytest.mark.slow
 def test_work_that_is_nearly_done_is_waited_for():
     end = Event()
 

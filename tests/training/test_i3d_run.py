@@ -34,6 +34,7 @@ def train_narrow(folder: Path, seed: int, **changes) -> tuple[I3D, list]:
     return network, events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [4, 5])  # between steps; between the micro-batches of one
 def test_i3d_goes_on_bit_by_bit(tmp_path, asked):
     times = iter(range(1000))

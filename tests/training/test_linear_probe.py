@@ -78,6 +78,7 @@ def rows_of(store: FeatureStore, name: str, examples: Sequence[Example]) -> np.n
     return np.stack([store.features(example)[name] for example in examples])
 
 
+@pytest.mark.slow
 def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path) -> None:
     """On two streams, in a part of a file, past the 250th frame: the last layer makes the test's logits of them."""
     write_video(tmp_path / "long.mp4", num_frames=290, seed=1)
@@ -100,6 +101,7 @@ def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path
             np.testing.assert_allclose(logits, expected[stream], atol=1e-5 * np.abs(expected[stream]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [0, 2, 4])
 def test_it_goes_on_after_each_video(start: Model, videos: Path, tmp_path: Path, done: int) -> None:
     plan = plan_of(examples_in(videos), start, str(videos))
@@ -281,6 +283,7 @@ def test_a_last_layer_of_the_same_classes_is_gone_on_with(start: Model, tmp_path
         torch.testing.assert_close(trained["rgb"][key], start.networks["rgb"].state_dict()[key], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_features_are_made_as_the_new_model_will_make_them(start: Model, tmp_path: Path) -> None:
     """Not cropped before their flow is computed, nor in windows, as the model to begin from does."""
     example = Example(str(write_video(tmp_path / "a.mp4", num_frames=70, size=(128, 64), seed=3)), "a")
@@ -321,6 +324,7 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
     assert model.card.provenance["states"]["flow"]["step"] == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> None:
     def trained(folder: Path, stops_after: int = 10**9, **settings) -> tuple[int, dict]:
         plan = learnable(start)

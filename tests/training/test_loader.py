@@ -108,6 +108,7 @@ def test_a_training_clip_is_what_was_drawn(textures):
         assert (x.shape, x.dtype, label, name) == ((3, 16, 224, 224), torch.float32, 1, textures[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_a_test_clip_is_what_inference_sees(textures, store, stream):
     x, label, _ = for_testing(textures, stream, frames=70, store=store).clip(0, 2)
@@ -142,6 +143,7 @@ def test_the_whole_video(videos):
     assert clips.clip(0, 4)[0].shape[1] == 64  # looped, as in inference
 
 
+@pytest.mark.slow
 def test_the_flow_of_a_mirrored_clip_has_the_other_sign(textures, store):
     """A mirrored clip mirrored back is the clip itself, with dx negated."""
     epoch = next(epoch for epoch in range(20) if draw_augmentation(7, epoch, 0).mirror)
@@ -158,6 +160,7 @@ def test_flips_can_be_turned_off(textures):
     assert True in same and False in same
 
 
+@pytest.mark.slow
 def test_jitter_is_for_the_colours_of_training_clips(textures, store):
     jitter = Jitter(0.3, 0.3, 0.3)
     assert not torch.equal(for_training(textures, jitter=jitter).clip(0, 0)[0], for_training(textures).clip(0, 0)[0])

@@ -69,6 +69,7 @@ def test_events_tell_how_far_it_is_and_the_log_has_them_all(tmp_path):
     assert lines[0]["loss"] == events[0].loss and lines[0]["time"] > 1.6e9
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path):
     """Stopped at every point where it can be: between steps, amid a step's micro-batches, amid a validation."""
     whole, short = tmp_path / "whole", {"steps": 6, "validate_every": 4}  # 10 clips, so steps 3 and 5 cross an epoch
@@ -108,6 +109,7 @@ class Blocked:
         return signal.SIGTERM if self.has_begun.is_set() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "done"), [(1, 0), (6, 2)])
 def test_a_stop_within_a_pass_is_heeded_before_the_pass_ends(tmp_path, number, done):
     """The checkpoint holds what was there before the step, although the pass has changed running averages since."""
@@ -122,6 +124,7 @@ def test_a_stop_within_a_pass_is_heeded_before_the_pass_ends(tmp_path, number, d
     assert digest(again) == digest(whole)
 
 
+@pytest.mark.slow
 def test_a_stop_within_a_pass_of_the_validation_is_heeded():
     network, block = tiny_network(), Blocked(2)
     network.head.register_forward_pre_hook(block)

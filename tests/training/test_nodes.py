@@ -192,6 +192,7 @@ STAND_INS = {
 }
 
 
+@pytest.mark.slow
 def test_the_job_for_slurm_says_what_vadis_understands(tmp_path):
     (script,) = [part.split("```")[0] for part in (ROOT / "docs/scale.md").read_text().split("```bash\n")[1:]]
     for name, text in STAND_INS.items():

@@ -67,6 +67,7 @@ def test_a_clock_that_runs_over_is_no_restart(parts):
     assert (video.facts.status, video.facts.flags) == ("ok", ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "count"), [(-8, 1), (-8, 3), (3600, 1), (3600, 5)])
 def test_wrong_times_of_a_few_frames_are_no_loss(tmp_path, long, seconds, count):
     packets = TransportPackets(long)
@@ -81,6 +82,7 @@ def test_wrong_times_of_a_few_frames_are_no_loss(tmp_path, long, seconds, count)
 # Losses: what is there keeps its time
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [2, 12])
 def test_what_was_left_out_when_copying(tmp_path, long, seconds):
     path = remuxed(
@@ -92,6 +94,7 @@ def test_what_was_left_out_when_copying(tmp_path, long, seconds):
     assert numbers(frames)[-200:] == list(range(550, 750))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.02, 0.4])
 def test_bytes_that_are_missing(tmp_path, long, share):
     packets = TransportPackets(long)
@@ -103,6 +106,7 @@ def test_bytes_that_are_missing(tmp_path, long, share):
     assert (video.facts.status, "stream_gaps" in video.facts.flags) == ("partial", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["middle", "end"])
 def test_a_scrambled_stretch(tmp_path, long, where):
     packets = TransportPackets(long)

@@ -105,6 +105,7 @@ PARTIAL = {"awkward/corrupted.mp4"}
 """All others that can be read are whole."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, clip in CLIPS.items() if isinstance(clip, Clip)])
 def test_a_clip_that_can_be_read(shared, name):
     with open_video(shared / "videos" / name) as video:

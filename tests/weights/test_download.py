@@ -249,6 +249,7 @@ def test_silence_ends_within_the_time_for_a_first_answer(server, file, log):
     assert time.monotonic() - start < HASTE.first_answer + 0.5
 
 
+@pytest.mark.slow
 def test_a_name_lookup_that_hangs_ends_within_the_time_for_a_first_answer(server, file, log, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: server.released.wait(30) or [])
     start = time.monotonic()
@@ -398,6 +399,7 @@ print("right")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locks", ["locks", "no_locks"])
 def test_eight_processes_at_once_all_end_right(server, log, cache, locks):
     files = [remote_file(server, f"f{number}", os.urandom(2_000_000)) for number in range(3)]
@@ -418,6 +420,7 @@ def test_eight_processes_at_once_all_end_right(server, log, cache, locks):
         assert any("model" in output for output in outputs)
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_any_moment_leaves_only_right_files(server, log, cache):
     files = [remote_file(server, f"f{number}", os.urandom(3_000_000)) for number in range(8)]
     rows = json.dumps([[file.local, file.urls, file.git_blob, file.size] for file in files])

@@ -184,6 +184,7 @@ def test_offline_with_a_read_only_cache_opens_no_socket(ready, cache):
     assert events == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locks", [True, False])
 def test_eight_at_once_make_one_model(published, server, cache, monkeypatch, locks):
     """Threads stand for processes: a lock belongs to an open file, not to a process."""
@@ -228,6 +229,7 @@ def test_whatever_the_file_is_called_and_with_some_of_its_networks(model) -> Non
     assert published_name(model.only(("flow",))) == "i3d-kinetics400"
 
 
+@pytest.mark.slow
 def test_other_tensors_and_other_labels_are_others(model, tmp_path: Path) -> None:
     named = replace(model.card, name="i3d-kinetics400")
     states = {stream: dict(network.state_dict()) for stream, network in model.networks.items()}

@@ -197,6 +197,7 @@ def test_a_card_is_written_only_as_deep_as_it_is_read(path, tmp_path):
         save_model(path, replace(CARD, provenance={"x": deepest}), states)
 
 
+@pytest.mark.slow
 def test_half_the_bytes_and_nearly_the_same_numbers(path, tmp_path):
     model = load_model_file(path)
     card = replace(CARD, test_window=32, threshold=0.5, otherwise="none of them", crop_first=True)
@@ -248,6 +249,7 @@ def test_other_files_are_refused(tmp_path, content):
             load(tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_refused_or_harmless(path):
     """Harmless: in the blanks at the end of the header."""
     content, refused = path.read_bytes(), 0

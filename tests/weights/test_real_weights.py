@@ -56,6 +56,7 @@ def largest_difference(found: tuple[np.ndarray, np.ndarray], shared: Path) -> fl
         return max(float(np.abs(ours - theirs).max() / np.abs(theirs).max()) for ours, theirs in pairs)
 
 
+@pytest.mark.slow
 def test_the_model_that_comes_with_vadis_gives_the_published_answer(sample: torch.Tensor, shared: Path) -> None:
     model = load_model(STAND_IN, "cpu", offline=True)
     logits, features = outputs(model, sample)

@@ -299,7 +299,11 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Read dictionaries of NumPy arrays; a pickle that names anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy", "numpy.core.multiarray") and name in ("_reconstruct", "ndarray", "dtype"):
+        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") and name in (
+            "_reconstruct",
+            "ndarray",
+            "dtype",
+        ):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
 

@@ -167,6 +167,7 @@ def test_one_process_serves_many_files(videos):
     assert not set(children_of(os.getpid())) & pids
 
 
+@pytest.mark.slow
 def test_many_are_open_at_once(videos):
     expected = [read(open_video(videos / name))[0] for name in NAMES]
     results = [None] * len(NAMES)
@@ -241,6 +242,7 @@ def test_a_child_that_hangs_is_ended(named, videos):
         assert not decoding(decoders) - before
 
 
+@pytest.mark.slow
 def test_time_counts_only_while_the_child_is_waited_for(videos):
     with Decoders(Limits(max_wait_seconds=2)) as decoders, decoders.open(videos / "slow.mp4") as video:
         frames = iter(video)
@@ -470,6 +472,7 @@ def test_a_small_file_whose_index_unfolds_into_gigabytes(tmp_path, videos, num_s
         assert len(read(decoders.open(videos / "plain.mp4"))[0]) == 40
 
 
+@pytest.mark.slow
 def test_a_small_file_whose_pictures_unfold_into_more_than_there_is(tmp_path, videos):
     black = np.zeros((4000, 4096, 3), np.uint8)
     path = write_video(tmp_path / "bomb.gif", codec="gif", frames=[black] * 2)
