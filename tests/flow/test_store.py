@@ -17,7 +17,7 @@ from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow import build_store
 from vadis.flow.build_store import compute_flow, estimate, without_flow
-from vadis.flow.store import BOUND, SETTINGS, STEPS, FlowStore, dequantize, quantize
+from vadis.flow.store import FLOW_BOUND, SETTINGS, STEPS, FlowStore, dequantize, quantize
 from vadis.video.reader import open_video
 
 CPU = torch.device("cpu")
@@ -281,9 +281,9 @@ def back_and_forth(values):
     return dequantize(quantize(flow)).reshape(2, -1)[0]
 
 
-@given(st.lists(st.floats(-BOUND, BOUND, width=32), min_size=1, max_size=50))
+@given(st.lists(st.floats(-FLOW_BOUND, FLOW_BOUND, width=32), min_size=1, max_size=50))
 def test_a_number_comes_back_within_half_a_step(values):
-    assert np.abs(back_and_forth(values) - np.float32(values)).max() <= BOUND / STEPS / 2 + 1e-5
+    assert np.abs(back_and_forth(values) - np.float32(values)).max() <= FLOW_BOUND / STEPS / 2 + 1e-5
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
@@ -296,7 +296,7 @@ def test_what_stands_still_stays_still_and_the_bound_is_kept():
 
 
 def test_every_byte_has_a_meaning_within_the_bound():
-    assert np.abs(dequantize(np.arange(256, dtype=np.uint8))).max() == BOUND
+    assert np.abs(dequantize(np.arange(256, dtype=np.uint8))).max() == FLOW_BOUND
 
 
 def test_dx_lies_above_dy():

@@ -163,7 +163,7 @@ def _ours(cell: "Cell", index: "RunIndex", footnotes: dict[str, None]) -> str:
         if there:
             data = f"{cell.dataset}, {'ImageNet+' if cell.imagenet else ''}Kinetics"
             lacking = ", ".join(map(str, missing))
-            notes = [f"{data}: split {', '.join(there)} has a run, {lacking} has none"]
+            notes = [f"{data}: split {', '.join(there)} is run, {lacking} not yet"]
     footnotes |= dict.fromkeys(notes)
     return shown + (REMARK if notes else "")
 
@@ -197,7 +197,7 @@ def _script(jobs: "list[Job]", wanted: "Table", index: "RunIndex", tflops: float
         yield f"# {number}. {', '.join(words + (_estimated(job.estimate, tflops) if tflops else []))}"
         yield from _wrapped(job.command)
     yield ""
-    yield "# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (except with --mode fixed)"
+    yield "# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (not --mode fixed)"
     yield from (_total(jobs, tflops) if tflops else ["# --dry-run says what time and room they take"])
 
 
