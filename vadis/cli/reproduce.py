@@ -197,8 +197,8 @@ def _script(jobs: "list[Job]", wanted: "Table", index: "RunIndex", tflops: float
         yield f"# {number}. {', '.join(words + (_estimated(job.estimate, tflops) if tflops else []))}"
         yield from _wrapped(job.command)
     yield ""
-    yield "# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (not --mode fixed)"
-    yield from (_total(jobs, tflops) if tflops else ["# --dry-run says what time and room they take"])
+    yield "# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (not fixed)"
+    yield from (_total(jobs, tflops) if tflops else ["# --dry-run says what time and disk space they take"])
 
 
 def _estimated(estimate: "CostEstimate", tflops: float) -> list[str]:
