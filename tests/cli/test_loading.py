@@ -13,10 +13,10 @@ from vadis.cli.loading import fetching
 
 LOADED = """
 import gc, sys
-from vadis.cli.loading import load_model
+from vadis.cli.loading import load_for_command
 from vadis.errors import UsageError
 try:
-    load_model(sys.argv[1], "both", "cpu", offline=True)
+    load_for_command(sys.argv[1], "both", "cpu", offline=True)
 except UsageError:
     print("none")
 print(gc.isenabled(), gc.get_freeze_count())
