@@ -294,7 +294,7 @@ def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[A
         try:
             clips = video.clips()
             yield video.expected_num_frames, video.facts
-            for clip in clips:  # not `yield from`: Ray sends values into its generators, which `chain` does not take
+            for clip in clips:  # noqa: UP028 (Ray sends values into its generators, which `chain` does not take)
                 yield clip
             yield video.facts
         except VideoError as error:
