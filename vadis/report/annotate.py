@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vadis.errors import VideoError
 from vadis.formats import percent, visible
-from vadis.report.drawing import shortened
+from vadis.report.plots import shortened
 from vadis.results import Label, Segment, VideoResult
 from vadis.video.encoder import load_opencv, video_file
 from vadis.video.isolated.pool import Decoders, open_sound, open_source
