@@ -52,12 +52,11 @@ def annotate(
     Frames and sound keep their times; the sound is copied as it is, and the picture stands upright.
     """
     from vadis.report.annotate import annotate as annotated
-    from vadis.video.encoder import check_name, load_opencv
+    from vadis.video.encoder import check_name
 
     check_name(output)
     check_file(output, overwrite)
     refuse_source(output, os.fspath(video))
-    load_opencv()
     name = os.fspath(video)
     if results is None:
         regular_file(name, listed=False)
