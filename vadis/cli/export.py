@@ -1,21 +1,29 @@
 """``vadis export``: results that are there already, in another format."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vadis.batch.results_file import LastResults
-from vadis.cli import options, outputs
-from vadis.cli.classify import resolve_format, table_format
+from vadis.cli import options
+from vadis.cli.classify import choose_format
+from vadis.cli.outputs import (
+    DocumentFolder,
+    check_file,
+    new_folder,
+    refuse_both,
+    refuse_several,
+    to_file,
+    to_stdout,
+    tree_root,
+)
 from vadis.cli.run import SOME_FAILED
 from vadis.cli.terminal import info, num_videos, show, warn
 from vadis.errors import NothingToDoError
-from vadis.formats import FORMATS, Format, above
+from vadis.formats import above
 from vadis.results import VideoResult
 
 EPILOG = """
@@ -45,41 +53,38 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    name = resolve_format(format_name, output, output_dir)
-    form = table_format(to_file=bool(output or output_dir)) if name == "table" else FORMATS[name]
-    outputs.refuse_both(output, output_dir)
-    found = LastResults(results)
-    for path in found.torn:
-        warn(f"{show(path)} ends within a record, which is left out")
-    if not found.paths:
-        raise NothingToDoError("there are no records yet", hint="wait until vadis classify has written some")
+    name, form = choose_format(format_name, output, output_dir)
+    refuse_both(output, output_dir)
+    found = read_results(results)
     counts: Counter[str] = Counter()
-    with _destination(found.paths, name, form, output, output_dir, overwrite) as write:
-        write(_counted((above(result, threshold) for result in found), counts))
+
+    def wanted() -> Iterator[VideoResult]:
+        for result in found:
+            counts[result.status] += 1
+            yield above(result, threshold)
+
+    if output_dir:
+        with new_folder(output_dir):
+            folder = DocumentFolder(output_dir, tree_root([], found.paths), name, form)
+            folder.check(found.paths, overwrite)
+            folder.write(wanted())
+    else:
+        refuse_several(name, form, len(found.paths))
+        if output is None:
+            to_stdout(form, wanted())
+        else:
+            check_file(output, overwrite)
+            to_file(output, form, wanted())
     info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
 
 
-def _counted(results: Iterable[VideoResult], counts: Counter[str]) -> Iterator[VideoResult]:
-    for result in results:
-        counts[result.status] += 1
-        yield result
-
-
-@contextmanager
-def _destination(
-    paths: Sequence[str], name: str, form: Format, output: Path | None, folder: Path | None, overwrite: bool
-) -> Iterator[Callable[[Iterable[VideoResult]], None]]:
-    if folder:
-        target_of = partial(outputs.mirrored, folder, outputs.tree_root([], paths), outputs.extension_of(name))
-        with outputs.new_folder(folder):
-            outputs.check_targets(map(target_of, paths), overwrite)
-            yield partial(outputs.to_folder, target_of, form)
-        return
-    outputs.refuse_several(name, form, len(paths))
-    if output is None:
-        yield partial(outputs.to_stdout, form)
-        return
-    outputs.check_file(output, overwrite)
-    yield partial(outputs.to_file, output, form)
+def read_results(files: Sequence[Path]) -> LastResults:
+    """Return the records of files, of which there must be one at least; say which end within one."""
+    found = LastResults(files)
+    for path in found.torn:
+        warn(f"{show(path)} ends within a record, which is left out")
+    if not found.paths:
+        raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
+    return found

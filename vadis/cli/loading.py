@@ -1,4 +1,4 @@
-"""What commands that walk videos have in common before they start: the inputs found, the model loaded."""
+"""What commands have in common before they start: the inputs found, the model loaded."""
 
 import gc
 import sys
@@ -60,7 +60,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def check_window(name: str | None, window: int | None, stride: int | None) -> None:
-    """Raise UsageError for windows that the model cannot take; before it is loaded, where its file is here."""
+    """Raise UsageError for windows that the model cannot take, before it is loaded, where its file is here."""
     if window is None:
         return
     with _without_garbage_collection():
@@ -81,15 +81,10 @@ def load_for_command(
     option: str = "--model",
     announce: bool = True,
 ) -> "Model":
-    """Return the model asked for, or the default, with the streams asked for; downloads show their progress.
+    """Return the model of this name or file, or the default, with the streams asked for; downloads show their progress.
 
-    Args:
-        name: of the model, or its file.
-        streams: "rgb", "flow", "both", or None for all that it has.
-        device: where it computes.
-        offline: whether the network is left alone.
-        option: the command's own for a model, which the hint names where this one cannot be reached.
-        announce: say what was loaded, and where it computes.
+    ``option`` is the command's own for a model, which the hint names where this one cannot be reached. ``announce``:
+    say what was loaded, and where it computes.
     """
     with _without_garbage_collection():
         from vadis.weights import load
@@ -115,8 +110,7 @@ def load_model_or_stand_in(
 ) -> "Model":
     """Return the model as ``load_for_command`` does, or one that comes with vadis where no host gives the default.
 
-    That is said even with ``--quiet``, and not done where results are to be kept: what is in one file is of one model,
-    today and tomorrow.
+    Not where results are to be kept: what is in one file is of one model, today and tomorrow.
     """
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
 
@@ -126,9 +120,9 @@ def load_model_or_stand_in(
         if name is not None or to_keep or streams not in (None, "rgb"):
             raise
         ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
-        warn(unreachable.message)
         warn(
-            f"so {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for {ours} % of Kinetics' "
-            f"test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, or says how else to get it"
+            f"{unreachable.message}\nso {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for "
+            f"{ours} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
+            "or says how else to get it"
         )
         return load_for_command(STAND_IN, streams, device, offline)

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,11 +64,31 @@ class Run:
         """Return the inputs that can be tried."""
         return (source.path for source in self._inputs if source.error is None)
 
-    def records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
-        """Yield one record per input, in order; ``labelled`` has those of ``paths``.
+    def complete(
+        self,
+        labelled: Generator[VideoResult, None, None],
+        write: Callable[[Iterator[VideoResult], Callable[[], bool]], object],
+        summary_file: Path | None = None,
+    ) -> None:
+        """Have ``write`` take one record per input, in order, then say how the run ended.
 
-        When the run is stopped, by a signal or a failure, the records end, so that what there is can be written.
+        Args:
+            labelled: the records of ``paths``.
+            write: takes the records, and what tells at their end whether every input has one. When the run is stopped,
+                by a signal or a failure, they end early, so that what there is can be written.
+            summary_file: gets the counts.
+
+        Raises:
+            typer.Exit: not every input was labelled.
         """
+        with signals.deferred(), closing(labelled):
+            try:
+                write(self._records(labelled), lambda: self.summary.num_left == 0)
+            except VadisError as failure:
+                self._stop = failure
+            self._finish(summary_file)
+
+    def _records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
         for source in self._inputs:
             began = time.monotonic()
             try:
@@ -77,7 +97,7 @@ class Run:
                         message = f"the disk seems gone: the last {self._unreadable} videos could not be read"
                         raise VadisError(message, hint="see that it is there, and give the same command again")
                     record = next(labelled) if source.error is None else _error_record(source.path, source.error)
-            except BaseException as stop:  # noqa: BLE001 (kept, and explained in finish)
+            except BaseException as stop:  # noqa: BLE001 (kept, and explained in _finish)
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
@@ -86,14 +106,15 @@ class Run:
             if record.status == "partial" and self._strict:
                 record = _as_failed(record)
             yield record
-            self._note(record, seconds)  # it has been written
+            self.summary.add(record)  # it has been written
+            if record.status == "error" and self._name_problems:
+                warn_of(record.path, record.error_code, record.error_message)
+            elif record.status == "partial" and self._name_problems:
+                warn(f"{show(record.path)}: partial, {missing_part(record)}")
+            elif record.duration_seconds is not None:
+                debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
 
-    def stop(self, failure: Exception) -> None:
-        """Note that the run cannot go on: what it has cannot be written."""
-        self._stop = failure
-
-    def finish(self, summary_file: Path | None = None) -> None:
-        """Say why the run ended, then the count; raise typer.Exit unless every input was labelled."""
+    def _finish(self, summary_file: Path | None) -> None:
         code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
             with writing(show(summary_file)):
@@ -106,20 +127,6 @@ class Run:
         if code:
             raise typer.Exit(code)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every input has its record."""
-        return self.summary.num_left == 0
-
-    def _note(self, record: VideoResult, seconds: float) -> None:
-        self.summary.add(record)
-        if record.status == "error" and self._name_problems:
-            warn_of(record.path, record.error_code, record.error_message)
-        elif record.status == "partial" and self._name_problems:
-            warn(f"{show(record.path)}: partial, {missing_part(record)}")
-        elif record.duration_seconds is not None:
-            debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
-
 
 def _error_record(path: str, error: VideoError) -> VideoResult:
     from vadis.video.sources import stamp
@@ -129,10 +136,16 @@ def _error_record(path: str, error: VideoError) -> VideoResult:
 
 def _as_failed(partial: VideoResult) -> VideoResult:
     """Return what ``--strict`` makes of a partial record."""
-    message = f"{missing_part(partial)} (--strict takes no part for the whole)"
-    failed = VideoResult(partial.path, "error", error_code="truncated_or_incomplete", error_message=message)
-    facts = ("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared")
-    return replace(failed, **{name: getattr(partial, name) for name in (*facts, "flags")})
+    return replace(
+        partial,
+        status="error",
+        error_code="truncated_or_incomplete",
+        error_message=f"{missing_part(partial)} (--strict takes no part for the whole)",
+        source_fps=None,
+        source_size=None,
+        labels=(),
+        segments=(),
+    )
 
 
 def fail_if_partial(path: str, facts: "VideoFacts") -> None:

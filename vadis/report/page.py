@@ -90,8 +90,6 @@ def write_page(
         UsageError: for what is no record.
         OSError: where the page cannot be written.
     """
-    from vadis.inference.classify import INFERENCE_FLAGS  # PyTorch comes with it
-
     written, bytes_left, num_videos = Written(), max_thumbnail_bytes, len(results.paths)
     labels, models, max_pieces = Numbers(), Numbers(), pieces_for(num_videos)
     style, script = read(*STYLES), '"use strict";\n(() => {\n' + read(*SCRIPTS) + "})();\n"
@@ -117,17 +115,22 @@ def write_page(
             kept = {name: value for name, value in values.items() if value not in (None, [], ())}
             write((",\n" if written.num_videos else "") + safe_json(kept))
             written.num_videos += 1
-        words = {
-            "labels": list(map(visible, labels)),
-            "models": list(map(visible, models)),
-            "reasons": {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()},
-            "next": {code: advice(code) for code in VIDEO_ERROR_CODES},
-            "flags": FLAGS | INFERENCE_FLAGS,
-            "version": vadis.__version__,
-        }
-        write("],\n" + safe_json(words)[1:])
+        write("],\n" + safe_json(_words(labels, models))[1:])
         write(f"</script>\n<script>{script}</script>\n</body>\n</html>\n")
     return written
+
+
+def _words(labels: Numbers, models: Numbers) -> dict[str, Any]:
+    from vadis.inference.classify import INFERENCE_FLAGS  # PyTorch comes with it
+
+    return {
+        "labels": list(map(visible, labels)),
+        "models": list(map(visible, models)),
+        "reasons": {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()},
+        "next": {code: advice(code) for code in VIDEO_ERROR_CODES},
+        "flags": FLAGS | INFERENCE_FLAGS,
+        "version": vadis.__version__,
+    }
 
 
 def safe_json(values: Any) -> str:
