@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from vadis.batch.results_file import LastResults
 from vadis.cli import options
+from vadis.cli.loading import load_for_command
 from vadis.cli.options import OUTPUT, flag, option
 from vadis.cli.outputs import check_file, refuse_source
 from vadis.cli.run import fail_if_partial
-from vadis.cli.terminal import info, show, video_progress
+from vadis.cli.terminal import frame_progress, info, show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
@@ -34,7 +36,6 @@ NoSound = Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")]
 
 
 def annotate(
-    context: typer.Context,
     video: Video,
     output: Output,
     results: Results = None,
@@ -47,10 +48,7 @@ def annotate(
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:
-    """Draw the labels into a video, with a bar for each score and the timeline below.
-
-    Frames and sound keep their times; the sound is copied as it is, and the picture stands upright.
-    """
+    """Draw the labels into a video, with a bar for each score and the timeline below. The sound is copied as it is."""
     from vadis.report.annotate import annotate as annotated
     from vadis.video.encoder import check_name
 
@@ -62,21 +60,14 @@ def annotate(
         regular_file(name, listed=False)
         result = _classify(name, model, streams, segment, device, offline)
     else:
-        for option_name in ("model", "streams", "segment", "device", "offline"):
-            source = context.get_parameter_source(option_name)
-            if source is not None and source.name == "COMMANDLINE":
-                message = f"--{option_name} does not go with --results: the labels are there"
-                raise UsageError(message, hint="leave one of them out")
+        given = {"model": model, "streams": streams, "segment": segment, "offline": offline or None}
+        given["device"] = None if device == "auto" else device
+        for option_name in (each for each, value in given.items() if value is not None):
+            message = f"--{option_name} does not go with --results: the labels are there"
+            raise UsageError(message, hint="leave one of them out")
         result = _read_record(video, results)
-    with video_progress() as bar:
-        task = bar.add_task(f"drawing: {show(video.name)}", total=None)
-        facts = annotated(
-            name,
-            result,
-            output,
-            with_sound=not no_sound,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with frame_progress(f"drawing: {show(video.name)}") as report:
+        facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
     info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
@@ -85,35 +76,23 @@ def annotate(
 def _classify(
     video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
 ) -> VideoResult:
-    """What a model says of the video."""
-    from vadis.cli.loading import load_for_command
-
+    """Return what a model says of the video."""
     loaded = load_for_command(model, streams, device, offline)
     from vadis.inference.classify import classify
-    from vadis.inference.predict import Progress
 
-    with video_progress() as bar:
-        task = bar.add_task("", total=None)
-
-        def report(now: Progress) -> None:
-            bar.update(task, description=f"{now.stage}: {show(Path(video).name)}", completed=now.frames_done)
-            bar.update(task, total=now.frames_total)
-
-        return classify(video, loaded, segment=segment, progress=report)
+    with frame_progress(f"labelling: {show(Path(video).name)}") as report:
+        return classify(video, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total))
 
 
 def _read_record(video: Path, results: Path) -> VideoResult:
-    """The record of this video in a file of results: that of the same file, or else the only one of this name."""
-    from vadis.batch.results_file import LastResults
-
+    """Return the record of this video in a file of results: that of the same file, or the only one of its name."""
     every, place = list(LastResults([results])), os.path.realpath(video)
     same = [each for each in every if os.path.realpath(each.path) == place]
     same = same or [each for each in every if os.path.realpath(results.parent / each.path) == place]
     same = same or [each for each in every if os.path.basename(each.path) == video.name]  # noqa: PTH119
     if len(same) != 1:
-        what = f"{len(same)} records fit" if same else "there is no record of"
-        hint = "label it first: vadis classify; or leave --results out"
-        raise UsageError(f"{what} {show(video)} in {show(results)}", hint=hint)
+        message = f"{show(results)} has {len(same)} records of {show(video)}, and one is needed"
+        raise UsageError(message, hint="label it first: vadis classify; or leave --results out")
     (found,) = same
     if found.error_code is not None:
         raise VideoError(found.error_code, f"{show(video)} has no labels: {found.error_message}")

@@ -1,18 +1,17 @@
 """``vadis report``: one page to look at, from results or from a training run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from vadis.batch.results_file import LastResults, files_below
 from vadis.cli import options
+from vadis.cli.export import read_results
 from vadis.cli.options import OUTPUT, option
 from vadis.cli.outputs import check_extension, check_file, writing
-from vadis.cli.terminal import info, show, video_progress, warn
-from vadis.errors import NothingToDoError, UsageError
-
-if TYPE_CHECKING:
-    from vadis.batch.results_file import LastResults
+from vadis.cli.terminal import info, show, video_progress
+from vadis.errors import UsageError
 
 EPILOG = """
 **Examples**
@@ -27,8 +26,6 @@ A page on a training run or an evaluation:  `vadis report ucf101-run/`
 """
 
 RESULTS = "Results of vadis classify"
-EXTENSIONS = (".jsonl", ".json")
-PAGES = (".html", ".htm")
 
 _INPUTS = "Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run."
 Inputs = Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_INPUTS, show_default=False)]
@@ -56,63 +53,45 @@ def report(
 
     The page is one file that needs no network. It plays the videos from where they lie.
     """
-    if len(inputs) == 1 and inputs[0].is_dir():
-        from vadis.report.run_page import is_run, write_run_page
+    from vadis.report.run_page import is_run, write_run_page
 
-        if is_run(inputs[0]):
-            page = output or inputs[0] / "report.html"  # there it may be replaced, because runs go on
-            check_extension(page, PAGES)
-            check_file(page, overwrite or output is None)
-            with writing(show(page)):
-                write_run_page(inputs[0], page, title or _title(inputs))
-            typer.echo(show(page))
-            return
-    output = output or Path("report.html")
-    check_extension(output, PAGES)
-    check_file(output, overwrite)
-    if root is not None and not root.is_dir():
-        raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-    from vadis.batch.results_file import LastResults
-
-    files = [file for given in inputs for file in _files(given)]
-    found = LastResults(files)
-    for torn in found.torn:
-        warn(f"{show(torn)} ends within a record, which is left out")
-    if not found.paths:
-        raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
-    bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
-    _of_results(found, output, title or _title(inputs), bases, thumbnails, thumbnail_mb * 1_000_000)
+    first, others = inputs[0], len(inputs) - 1
+    of_run = not others and first.is_dir() and is_run(first)
+    page = output or (first if of_run else Path()) / "report.html"
+    check_extension(page, (".html", ".htm"))
+    check_file(page, overwrite or (of_run and output is None))  # a run's own page may be replaced, because runs go on
+    name = first.resolve().name if first.is_dir() else first.stem
+    title = title or (f"{name} and {others} more" if others else name)
+    if of_run:
+        with writing(show(page)):
+            write_run_page(first, page, title)
+    else:
+        if root is not None and not root.is_dir():
+            raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
+        files = [file for given in inputs for file in _files(given)]
+        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
+        _of_results(read_results(files), page, title, bases, thumbnails, thumbnail_mb * 1_000_000)
+    typer.echo(show(page))
 
 
 def _files(given: Path) -> list[Path]:
-    """A file, or those of a folder and all below it that may hold results."""
-    from vadis.batch.results_file import files_below
-
+    """Return a file, or those of a folder and all below it that may hold results."""
     if not given.is_dir():
         return [given]
-    found = files_below(given, EXTENSIONS)
+    found = files_below(given, (".jsonl", ".json"))
     if not found:
         hint = "give what vadis classify wrote as jsonl or json"
         raise UsageError(f"{show(given)} holds no results (no .jsonl or .json file)", hint=hint)
     return found
 
 
-def _title(inputs: list[Path]) -> str:
-    first = inputs[0].resolve().name if inputs[0].is_dir() else inputs[0].stem
-    return first if len(inputs) == 1 else f"{first} and {len(inputs) - 1} more"
-
-
 def _of_results(
-    found: "LastResults", output: Path, title: str, bases: list[Path], thumbnails: int, max_bytes: int
+    found: LastResults, output: Path, title: str, bases: list[Path], thumbnails: int, max_bytes: int
 ) -> None:
     from vadis.report.page import write_page
 
     with video_progress() as bar, writing(show(output)):
         task = bar.add_task("", total=len(found.paths))
-
-        def progress(path: str) -> None:
-            bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1)
-
         made = write_page(
             output,
             found,
@@ -120,11 +99,10 @@ def _of_results(
             bases=bases,
             num_thumbnails=thumbnails,
             max_thumbnail_bytes=max_bytes,
-            progress=progress,
+            progress=lambda path: bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1),
         )
     if made.not_found:
         info(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
     if made.fewer_pictures:
         info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
     info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
-    typer.echo(show(output))
