@@ -9,11 +9,11 @@ import torch
 
 from tests.make_model import make_model
 from tests.synthetic import write_video
-from vadis.cli.loading import fetching
+from vadis.cli.run import fetching
 
 LOADED = """
 import gc, sys
-from vadis.cli.loading import load_for_command
+from vadis.cli.run import load_for_command
 from vadis.errors import UsageError
 try:
     load_for_command(sys.argv[1], "both", "cpu", offline=True)

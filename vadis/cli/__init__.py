@@ -13,16 +13,14 @@ import typer
 
 import vadis
 from vadis.cli import (
-    annotate,
     classify,
     doctor,
     evaluate,
-    export,
     features,
     flow,
     plot,
-    report,
     reproduce,
+    results,
     signals,
     train,
     weights,
@@ -47,9 +45,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=classify.WithAddress, epilog=classify.EPILOG)(classify.classify)
-app.command(epilog=export.EPILOG)(export.export)
-app.command(epilog=report.EPILOG)(report.report)
-app.command(epilog=annotate.EPILOG)(annotate.annotate)
+app.command(epilog=results.EXPORT_EPILOG)(results.export)
+app.command(epilog=results.REPORT_EPILOG)(results.report)
+app.command(epilog=results.ANNOTATE_EPILOG)(results.annotate)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)

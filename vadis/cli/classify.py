@@ -13,9 +13,8 @@ from typer.core import TyperCommand
 from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options
-from vadis.cli.loading import check_window, fetching, find_inputs, load_model_or_stand_in
 from vadis.cli.outputs import OutputOptions, open_destination
-from vadis.cli.run import Run
+from vadis.cli.run import Run, check_window, fetching, find_inputs, load_model_or_stand_in
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError

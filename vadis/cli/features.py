@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vadis.cli import options
-from vadis.cli.loading import check_window, find_inputs, load_for_command
 from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
-from vadis.cli.run import Run
+from vadis.cli.run import Run, check_window, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.loading import find_inputs
 from vadis.cli.outputs import check_file, check_folder_name, refuse_source
-from vadis.cli.run import SOME_FAILED, fail_if_partial
+from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import UsageError

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.loading import load_for_command
 from vadis.cli.outputs import check_extension, check_file, writing
+from vadis.cli.run import load_for_command
 from vadis.cli.terminal import info, show
 from vadis.errors import UsageError
 
