@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from vadis.batch.summary import Summary
     from vadis.video.sources import Source, Stamp
 
-FOLDER_JOURNAL = "vadis-results.jsonl"
-"""The journal of an ``--output-dir``: every record, beside the documents made of them."""
-
+FOLDER_JOURNAL = "vadis-results.jsonl"  # of an --output-dir, beside the documents
 _OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png")
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
@@ -100,15 +98,15 @@ class Destination:
     folder: DocumentFolder | None = None  # of a document for each record of the journal
 
     def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
-        """Return the inputs without a record that counts; count the others, and make documents of them that miss."""
+        """Return the inputs without a record that counts; count the others, and write their documents that lack."""
         if self.journal is None:
             return list(sources)
         versions = {"vadis": vadis.__version__, **{name: version(name) for name in ("torch", "av")}}
         versions["python"] = platform.python_version()
         before = self.journal.begin(settings, versions, overwrite=self.options.overwrite)
         if before != versions:
-            then, now = (", ".join(f"{name} {number}" for name, number in each.items()) for each in (before, versions))
-            info(f"goes on with results of other versions: {then}, now {now}")
+            changed = [f"{name} {before.get(name)}" for name, number in versions.items() if before.get(name) != number]
+            info(f"goes on with results of other versions: {', '.join(changed)}")
         if self.journal.num_damaged:
             warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
         pending, lacking, folder = [], set[str](), self.folder
@@ -151,16 +149,9 @@ class Destination:
 
 @contextmanager
 def open_destination(options: OutputOptions, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
-    """Open the destination of a run, checked as far as that can be done beforehand, and held by this run alone.
+    """Open the destination of a run for it alone; raise UsageError where it cannot be written, or replaced.
 
-    Args:
-        options: what it is.
-        inputs: as they were given.
-        videos: what they stand for, in all shards.
-
-    Raises:
-        UsageError: the output cannot be, or is there already and may not be replaced.
-        OutputLockedError: another run writes it.
+    ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
     """
     output, output_dir, name = options.output, options.output_dir, options.name
     refuse_both(output, output_dir)
@@ -250,11 +241,7 @@ def refuse_source(output: Path, source: str) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make ``folder`` for this block; what was made of it is taken away again if nothing has come to lie in it.
-
-    Raises:
-        UsageError: it cannot be made or written, or has the name of a file.
-    """
+    """Make ``folder`` for this block, and remove it after it if it is empty; raise UsageError where that cannot be."""
     check_folder_name(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     with os_errors_as(UsageError, f"the folder {show(folder)} cannot be made"):
@@ -285,10 +272,7 @@ def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
 def to_file(
     path: Path, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write one document, whole or not at all; raise VadisError where the disk refuses.
-
-    Where ``is_whole`` says at the end that results are missing, those there are are kept beside ``path``.
-    """
+    """Write one document, whole or not at all; where ``is_whole`` then denies it, beside ``path``."""
     num_written, part = 0, path.with_name(f"{path.stem}.incomplete{path.suffix}")
 
     def counted() -> Iterator[VideoResult]:
@@ -323,9 +307,8 @@ def tree_root(inputs: Iterable[str], videos: Iterable[str]) -> str:
 def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     """Return the place of a video's document: its path below ``root``, below ``folder``, with one more extension.
 
-    The video's own extension stays, so that a.mp4 and a.mkv do not meet. A name too long for a file system is shortened
-    to its beginning and a digest of the whole. Raises VadisError rather than leave ``folder``, be it by ``..`` or by a
-    symbolic link inside it.
+    A name too long for a file system is shortened to its beginning and a digest of the whole. Raises VadisError rather
+    than leave ``folder``, be it by ``..`` or by a symbolic link inside it.
     """
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)

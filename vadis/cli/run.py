@@ -17,28 +17,25 @@ from vadis.cli import signals
 from vadis.cli.outputs import writing
 from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
-from vadis.errors import UnreachableError, VadisError, VideoError
+from vadis.errors import UnreachableError, VadisError
 from vadis.results import VideoResult
+from vadis.video.sources import Source, find_videos, stamp
 
 if TYPE_CHECKING:
     from vadis.inference.predict import Progress
     from vadis.models.card import Model
     from vadis.video.metadata import VideoFacts
     from vadis.video.remote import FetchingDecoders
-    from vadis.video.sources import Found, Source
+    from vadis.video.sources import Found
 
 SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
 LOST_DISK_ERRORS = ("io_error", "disappeared")
 MOST_UNREADABLE = 20  # videos in a row with one of these: no accident any more
 
-_STAGES = {"decoding": "decoding", "flow": "optical flow", "network": "network"}
-
 
 def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
     """Return every input once, and say what was left out."""
-    from vadis.video.sources import find_videos
-
     if allow_remote:
         from vadis.video.remote import expand_url
     found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url if allow_remote else None)
@@ -150,9 +147,9 @@ class Run:
     """Counts records as they pass, and keeps what stopped the run until everything found has been written.
 
     Args:
-        inputs: that are to be done.
+        inputs: what is to be done.
         name_problems: on stderr, because the output itself does not show them to a person.
-        summary: of all inputs, also of those that an earlier run has done; by default ``inputs`` are all.
+        summary: of all inputs, also of those that an earlier run has done.
         goes_on: the same command goes on after an interruption.
         strict: a partial video counts as failed.
     """
@@ -186,16 +183,10 @@ class Run:
         write: Callable[[Iterator[VideoResult], Callable[[], bool]], object],
         summary_file: Path | None = None,
     ) -> None:
-        """Have ``write`` take one record per input, in order, then say how the run ended.
+        """Have ``write`` take one record per input, in order, then say how the run ended; raise typer.Exit if not well.
 
-        Args:
-            labelled: the records of ``paths``.
-            write: takes the records, and what tells at their end whether every input has one. When the run is stopped,
-                by a signal or a failure, they end early, so that what there is can be written.
-            summary_file: gets the counts.
-
-        Raises:
-            typer.Exit: not every input was labelled.
+        ``labelled`` has the records of ``paths``. ``write`` takes all records, and a function that tells at their end
+        whether every input has one: a signal or a failure ends them early, so that what there is can be written.
         """
         with signals.deferred(), closing(labelled):
             try:
@@ -212,7 +203,13 @@ class Run:
                     if self._unreadable >= MOST_UNREADABLE:
                         message = f"the disk seems gone: the last {self._unreadable} videos could not be read"
                         raise VadisError(message, hint="see that it is there, and give the same command again")
-                    record = next(labelled) if source.error is None else _error_record(source.path, source.error)
+                    if (error := source.error) is None:
+                        record = next(labelled)
+                    else:
+                        found = stamp(source.path)
+                        record = VideoResult(
+                            source.path, "error", *found, error_code=error.code, error_message=error.in_full
+                        )
             except BaseException as stop:  # noqa: BLE001 (kept, and explained in _finish)
                 self._stop = stop
                 return
@@ -235,19 +232,10 @@ class Run:
         if summary_file is not None:
             with writing(show(summary_file)):
                 self.summary.write(summary_file, code)
-        line = self.summary.line()
-        if self.summary.num_left and self._goes_on:
-            line += "; the same command goes on"
-        all_well = not code and not self.summary.statuses["partial"]
-        (info if all_well else warn)(line)
+        again = "; the same command goes on" if self.summary.num_left and self._goes_on else ""
+        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
-
-
-def _error_record(path: str, error: VideoError) -> VideoResult:
-    from vadis.video.sources import stamp
-
-    return VideoResult(path, "error", *stamp(path), error_code=error.code, error_message=error.in_full)
 
 
 def _as_failed(partial: VideoResult) -> VideoResult:
@@ -275,9 +263,7 @@ class _Bars:
     """One bar for the video at hand and, where there are several, one for all."""
 
     def __init__(self, total: int) -> None:
-        self._total = total
-        self._progress = video_progress()
-        self._path: str | None = None
+        self._total, self._path, self._progress = total, "", video_progress()
         self._all = self._progress.add_task("", total=total, visible=total > 1)
         self._one = self._progress.add_task("", total=None)
 
@@ -297,8 +283,8 @@ class _Bars:
         if now.path != self._path:
             self._path = now.path
             self._progress.reset(self._one, total=now.frames_total)
-        name = f"{_STAGES[now.stage]}: {show(os.path.basename(now.path))}"  # noqa: PTH119 (keeps any bytes)
+        stage = "optical flow" if now.stage == "flow" else now.stage
+        name = f"{stage}: {show(os.path.basename(now.path))}"  # noqa: PTH119 (keeps any bytes)
         self._progress.update(self._one, description=name, completed=now.frames_done, total=now.frames_total)
-        share = now.frames_done / now.frames_total if now.frames_total else 0
-        count = f"video {done + 1} of {self._total}"
-        self._progress.update(self._all, description=count, completed=done + min(share, 1))
+        share = min(1, now.frames_done / now.frames_total) if now.frames_total else 0
+        self._progress.update(self._all, description=f"video {done + 1} of {self._total}", completed=done + share)
