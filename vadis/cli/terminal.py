@@ -4,7 +4,6 @@ Data goes to stdout, everything else to stderr. Nothing is printed as Rich marku
 passes through ``visible`` first, because a file name may hold anything.
 """
 
-import errno
 import io
 import logging
 import os
@@ -131,10 +130,8 @@ _NO_MEMORY = re.compile(  # in the text of an ImportError (of the loader), OSErr
 def _unexpected(error: BaseException) -> VadisError:
     may_be_memory = isinstance(error, ImportError | OSError | RuntimeError)
     if isinstance(error, MemoryError) or (may_be_memory and _NO_MEMORY.search(str(error))):
-        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
-
-        limit = "" if getrlimit(RLIMIT_AS)[0] == RLIM_INFINITY else "raise the limit on it (ulimit -v), "
-        return VadisError("there is not enough memory", hint=f"{limit}close other programs, or use --streams rgb")
+        hint = "close other programs, raise a limit on memory (ulimit -v), or use --streams rgb"
+        return VadisError("there is not enough memory", hint)
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return VadisError(f"the operating system refuses: {error.strerror}{place}", hint=what_next(error.errno))
@@ -146,26 +143,17 @@ def tame_streams() -> None:
     """Give every standard stream that is closed (``>&-``) a descriptor, and stdout escapes for what it cannot write.
 
     Else the next file that is opened would get the descriptor, and what is printed would go into it. Writing to a
-    closed stdout is refused. Characters that stdout's encoding lacks (locale C) become escapes instead of an error.
+    closed stdout is refused by the kernel, for its descriptor is one for reading.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # gets the lowest that is free
-            stream = _Closed() if name == "stdout" else os.fdopen(number, mode, encoding="utf-8", closefd=False)
-            setattr(sys, name, stream)
+            raw = io.FileIO(number, mode, closefd=False)
+            setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-class _Closed(io.TextIOBase):
-    """A stdout that is closed: it refuses at once."""
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "stdout")
 
 
 def num_videos(number: int) -> str:

@@ -13,14 +13,14 @@
       0:00–0:13  A  arm wrestling       97 %
       0:13–0:20  B  playing cricket     88 %
 
-Letters tell the labels apart where there is no colour; with colour the strip is drawn in blocks.
+Letters tell the labels apart where there is no colour; with colour the first one of a block is seen.
 """
 
 import string
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
@@ -42,36 +42,24 @@ _MARGIN = " " * 7  # before the strip
 _MAX_STRIP_CELLS = 120
 _TICK_CELLS = 10  # at least so far apart
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
-
-# Okabe and Ito's colours, told apart by nearly everyone, each with the ink that reads on it.
-_COLOURS = (
-    "#000000 on #56b4e9",
-    "#000000 on #e69f00",
-    "#000000 on #009e73",
-    "#000000 on #cc79a7",
-    "#000000 on #f0e442",
-    "#ffffff on #0072b2",
-    "#ffffff on #d55e00",
-)
-
-
-class _Look(NamedTuple):
-    """What this terminal can show."""
-
-    cells: int  # of the strip
-    colour: bool
-    fine: bool  # block elements, dashes and the like, not only ASCII
+_ASCII = str.maketrans({"×": "x", "–": "-", "█": "#", **dict.fromkeys("▏▎▍▌▋▊▉")})  # for a terminal without UTF-8
 
 
 class _Mark(NamedTuple):
-    """How a leading label is drawn: its letter, and the style of its blocks."""
+    """How a leading label is drawn: its letter, on its colour, with the ink that reads on it."""
 
     letter: str
-    style: str
+    ink: str
+    colour: str
 
 
-_OTHER = _Mark("*", "reverse")
-_Marks = dict[str, _Mark]
+# Okabe and Ito's colours, told apart by nearly everyone.
+_BLACK, _WHITE, _GREY = "#000000", "#ffffff", "#808080"
+_COLOURS = (
+    *((_BLACK, colour) for colour in ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442")),
+    *((_WHITE, colour) for colour in ("#0072b2", "#d55e00")),
+)
+_OTHER = _Mark("*", _WHITE, _GREY)
 
 
 def table(results: Iterable[VideoResult], console: "Console", all_stretches: bool = False) -> Iterator[str]:
@@ -79,19 +67,16 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
 
     ``all_stretches`` lists every stretch instead of the MAX_STRETCHES longest.
     """
-    look = _Look(
-        cells=max(min(console.width - len(_MARGIN) - 1, _MAX_STRIP_CELLS), _TICK_CELLS),
-        colour=console.color_system is not None and not console.no_color,
-        fine=console.encoding.lower().startswith("utf"),
-    )
+    cells = max(min(console.width - len(_MARGIN) - 1, _MAX_STRIP_CELLS), _TICK_CELLS)
+    is_utf = console.encoding.lower().startswith("utf")
     for result in results:
         with console.capture() as captured:
-            for line in _lines(result, look, all_stretches):
+            for line in _lines(result, cells, all_stretches):
                 console.print(line, soft_wrap=True)
-        yield captured.get()
+        yield captured.get() if is_utf else captured.get().translate(_ASCII)
 
 
-def _lines(result: VideoResult, look: _Look, all_stretches: bool) -> Iterator[Text]:
+def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Text]:
     yield Text(show(result.path), style="bold")
     if result.status == "error":
         yield Text.assemble(("not labelled: ", "bold red"), visible(with_options(result.error_message or "")))
@@ -99,33 +84,35 @@ def _lines(result: VideoResult, look: _Look, all_stretches: bool) -> Iterator[Te
             yield Text(f"hint: {advice(result.error_code)}", style="dim")
         yield Text()
         return
-    yield from _notes(result, look)
+    yield from _notes(result)
     own, runs = [label.label for label in result.labels], stretches(result.segments)
     marks = _marks(own, runs)
     yield Text()
     for label in result.labels:
-        named = _named(label.label, label.score, marks.get(label.label), look)
-        yield Text.assemble("  ", named, "  ", _bar(label.score, look))
+        whole, eighths = divmod(round(label.score * _BAR_CELLS * 8), 8)
+        bar = "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
+        yield Text.assemble("  ", *_named(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
     if not result.labels:
         yield Text("  no label is above the threshold")
     if len(result.segments) > 1:
         yield Text()
-        yield from _strip(runs, marks, result.segments[-1].end, look)
+        yield from _strip(runs, marks, result.segments[-1].end, cells)
         others = "   ".join(f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
-        for line in textwrap.wrap(others, look.cells, break_long_words=False):
+        for line in textwrap.wrap(others, cells, break_long_words=False):
             yield Text(_MARGIN + line)
         yield Text()
-        yield from _stretch_lines(runs, marks, look, all_stretches)
+        yield from _stretch_lines(runs, marks, all_stretches)
     yield Text()
 
 
-def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
+def _notes(result: VideoResult) -> Iterator[Text]:
     """Yield the facts of the file on one line, then each thing out of the ordinary on its own."""
-    seconds = result.duration_seconds
-    digits = 2 if seconds is not None and seconds < 0.95 else 1  # a single frame is no "0.0 s"
-    facts = [] if seconds is None else [clock(seconds) if seconds >= 60 else f"{seconds:.{digits}f} s"]
-    if result.source_size is not None:
-        facts.append(("×" if look.fine else "x").join(map(str, result.source_size)))
+    seconds, size, facts = result.duration_seconds, result.source_size, []
+    if seconds is not None:
+        digits = 2 if seconds < 0.95 else 1  # a single frame is no "0.0 s"
+        facts.append(clock(seconds) if seconds >= 60 else f"{seconds:.{digits}f} s")
+    if size is not None:
+        facts.append(f"{size[0]}×{size[1]}")
     if result.source_fps is not None:
         facts.append(f"{float(result.source_fps):.4g} fps")
     if result.model is not None:
@@ -134,11 +121,10 @@ def _notes(result: VideoResult, look: _Look) -> Iterator[Text]:
     if result.status == "partial":
         yield Text.assemble(("partial: ", "bold yellow"), missing_part(result))
     for flag in result.flags:
-        from vadis.inference import classify
-        from vadis.video import metadata
+        from vadis.inference.classify import INFERENCE_FLAGS
+        from vadis.video.metadata import FLAGS
 
-        words = {**metadata.FLAGS, **classify.INFERENCE_FLAGS}.get(flag, visible(flag).replace("_", " "))
-        yield Text(f"note: {words}")
+        yield Text(f"note: {(FLAGS | INFERENCE_FLAGS).get(flag, visible(flag).replace('_', ' '))}")
 
 
 def missing_part(result: "VideoResult | VideoFacts") -> str:
@@ -149,46 +135,49 @@ def missing_part(result: "VideoResult | VideoFacts") -> str:
     return "part of the file could not be read"
 
 
-def _marks(own: list[str], runs: list[Stretch]) -> _Marks:
+def _marks(own: list[str], runs: list[Stretch]) -> dict[str, _Mark]:
     """Return letters for the labels that lead: first the video's own in their order, then the others by their time."""
     milliseconds = Counter[str]()
     for run in runs:
         milliseconds[run.label] += round(1000 * (run.end - run.start))
     others = sorted(milliseconds.keys() - own, key=lambda name: (-milliseconds[name], name))
     names = [name for name in own if name in milliseconds] + others
-    styles = chain(_COLOURS, repeat(_OTHER.style))  # beyond Z: drawn as "other"
-    return {name: _Mark(*mark) for name, *mark in zip(names, string.ascii_uppercase, styles, strict=False)}
+    colours = chain(_COLOURS, repeat(_OTHER[1:]))  # beyond Z: drawn as "other"
+    return {
+        name: _Mark(letter, *pair) for name, letter, pair in zip(names, string.ascii_uppercase, colours, strict=False)
+    }
 
 
-def _stretch_lines(runs: list[Stretch], marks: _Marks, look: _Look, all_stretches: bool) -> Iterator[Text]:
+def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], all_stretches: bool) -> Iterator[Text]:
     longest = sorted(runs, key=lambda run: run.start - run.end)
     listed = runs if all_stretches else sorted(longest[:MAX_STRETCHES], key=lambda run: run.start)
     tenths = any(run.end - run.start < 2 for run in listed)
-    dash = "–" if look.fine else "-"
-    spans = [dash.join(_time(seconds, tenths) for seconds in (run.start, run.end)) for run in listed]
+    spans = ["–".join(_time(seconds, tenths) for seconds in (run.start, run.end)) for run in listed]
     widest = max(map(len, spans), default=0)
     for run, span in zip(listed, spans, strict=True):
-        named = _named(run.label, run.score, marks.get(run.label, _OTHER), look)
-        yield Text.assemble(f"  {span:>{widest}}  ", named)
+        yield Text.assemble(f"  {span:>{widest}}  ", *_named(run.label, run.score, marks.get(run.label, _OTHER)))
     if len(listed) < len(runs):
         more = len(runs) - len(listed)
         yield Text(f"  and {more} shorter; `vadis -v classify` shows them all", style="dim")
 
 
-def _strip(runs: list[Stretch], marks: _Marks, end_seconds: float, look: _Look) -> Iterator[Text]:
+def _strip(runs: list[Stretch], marks: dict[str, _Mark], end_seconds: float, cells: int) -> Iterator[Text]:
     """Yield the whole video as one line of blocks, and its time axis below, with times at round numbers."""
-    strip, before = Text(_MARGIN), None
-    for label in _leaders(runs, end_seconds, look.cells):
-        mark = _Mark(".", "dim") if label is None else marks.get(label, _OTHER)
-        is_blank = look.colour and label is not None and label == before
-        strip.append(" " if is_blank else mark.letter, style=mark.style if look.colour else "")
-        before = label
+    strip = Text(_MARGIN)
+    for label, block in groupby(_leaders(runs, end_seconds, cells)):
+        width = len(list(block))
+        if label is None:
+            strip.append("." * width, "dim")
+        else:
+            letter, ink, colour = marks.get(label, _OTHER)
+            strip.append(letter, f"{ink} on {colour}")
+            strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = look.cells / end_seconds, ""
+    cells_per_second, axis = cells / end_seconds, ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
     for tick in range(0, int(end_seconds) + 1, apart):
         column = round(tick * cells_per_second)
-        if column + len(clock(tick)) <= look.cells:
+        if column + len(clock(tick)) <= cells:
             axis = axis.ljust(column) + clock(tick)
     yield Text(_MARGIN + axis, style="dim")
 
@@ -209,16 +198,9 @@ def _time(seconds: float, tenths: bool) -> str:
     return f"{clock(int(seconds + 0.05))}.{int((seconds + 0.05) * 10) % 10}" if tenths else clock(seconds)
 
 
-def _named(label: str, score: float, mark: _Mark | None, look: _Look) -> Text:
+def _named(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str] | str, str, Text, str]:
     """Return a label after its letter, which is blank for one that never leads, and before its score."""
-    chip = (f" {mark.letter} ", f"bold {mark.style}" if look.colour else "") if mark else "   "
     name = Text(visible(label))
     name.truncate(_LABEL_CELLS, overflow="ellipsis", pad=True)
-    return Text.assemble(chip, "  ", name, f"{percent(score):>3} %")
-
-
-def _bar(score: float, look: _Look) -> Text:
-    if not look.fine:
-        return Text("#" * round(score * _BAR_CELLS))
-    whole, eighths = divmod(round(score * _BAR_CELLS * 8), 8)
-    return Text("█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip(), style="cyan" if look.colour else "")
+    chip = (f" {mark.letter} ", f"bold {mark.ink} on {mark.colour}") if mark else "   "
+    return chip, "  ", name, f"{percent(score):>3} %"

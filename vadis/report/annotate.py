@@ -1,8 +1,5 @@
 """Videos to look at: one with its labels drawn in, and one with its optical flow beside it.
 
-The labels of the moment with a bar for each score, and the whole timeline below, are drawn over every frame of the
-source, at its own time and upright, with its sound.
-
 Flow is shown in the usual colour wheel (Baker et al. 2007): the colour says where a pixel moves to, its strength how
 far. White stands still, the full colour is FULL_PIXELS per frame, and beyond it colours are darker.
 """
@@ -135,19 +132,15 @@ def annotate(
     with_sound: bool = True,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> VideoFacts:
-    """Write ``video`` with what ``result`` says drawn in to ``path``; returns what is known of it now that all is read.
+    """Write ``video`` with the labels of the moment, their scores and the timeline of ``result`` drawn in to ``path``.
 
-    Args:
-        video: the file that the result is of.
-        result: with segments.
-        path: with an extension of ``vadis.video.encoder.CONTAINERS``.
-        with_sound: copy the sound, bit by bit.
-        progress: called after each frame with how many are done, and how many the header declares.
+    Frames keep their times, and sound is copied bit by bit. ``progress`` is called after each frame with how many are
+    done, and how many the header declares. Returns what is known of the video now that all is read.
 
     Raises:
-        VideoError: where the video cannot be read.
-        UsageError: for sound that this kind of file cannot hold.
-        VadisError: where an encoder is missing, or the disk does not take it.
+        VideoError: the video cannot be read.
+        UsageError: this kind of file cannot hold the sound.
+        VadisError: an encoder is missing, or the disk is full.
     """
     with ExitStack() as stack:
         decoders = stack.enter_context(Decoders())

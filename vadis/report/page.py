@@ -1,10 +1,7 @@
 """A page of an archive as one HTML file: markup, style, script and data in it, and nothing fetched from anywhere.
 
-Nothing that a record says can become markup or script. Names are data in a JSON block, in which every ``<``, ``>`` and
-``&`` is an escape, and the script puts them on the page as text; the page's policy lets only this one script run, by
-its SHA-256, and lets nothing be loaded but local videos.
-
-Pictures come from the children of ``vadis.video.isolated.pool``: a file that crashes its decoder has none.
+Nothing that a record says can become markup or script: names are data in a JSON block, which the script puts on the
+page as text, and the page's policy lets only this one script run, and nothing be loaded but local videos.
 """
 
 import base64
@@ -19,6 +16,7 @@ from html import escape
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
+from string import Template
 from typing import Any, SupportsFloat
 from urllib.parse import quote
 
@@ -75,20 +73,11 @@ def write_page(
     max_thumbnail_bytes: int = 32_000_000,
     progress: Callable[[str], None] = lambda path: None,
 ) -> Written:
-    """Write the page of ``results`` to ``path``, which is there whole or not at all.
+    """Write the page of ``results``, whole or not at all; raise UsageError for what is no record, and OSError.
 
-    Args:
-        path: of the page; the videos are linked to by their places as seen from it.
-        results: records, read one by one.
-        title: above it all.
-        bases: folders in which relative paths of the records may begin, in the order in which to look.
-        num_thumbnails: pictures of each video, at most.
-        max_thumbnail_bytes: of all pictures: an equal share for each video, and what those before it left over.
-        progress: called with the path of each video before its pictures are taken.
-
-    Raises:
-        UsageError: for what is no record.
-        OSError: where the page cannot be written.
+    Relative paths of records begin in one of ``bases``. Each video has ``num_thumbnails`` pictures at most; each may
+    take an equal share of ``max_thumbnail_bytes``, and what those before it left over. ``progress`` is called with the
+    path of each video before its pictures are taken.
     """
     written, bytes_left, num_videos = Written(), max_thumbnail_bytes, len(results.paths)
     labels, models, max_pieces = Numbers(), Numbers(), pieces_for(num_videos)
@@ -145,23 +134,13 @@ def head(title: str, style: str, script: str = "") -> str:
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")
         return f"'sha256-{digest}'" if content else "'none'"
 
-    policy = (
-        "default-src 'none'; img-src data:; media-src 'self' file:; base-uri 'none'; form-action 'none'; "
-        f"style-src {source(style)}; script-src {source(script)}"
+    return Template(read("head.html")).substitute(
+        title=escape(visible(title)),
+        version=vadis.__version__,
+        style=style,
+        style_source=source(style),
+        script_source=source(script),
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<meta name="generator" content="vadis {vadis.__version__}">
-<title>{escape(visible(title))}</title>
-<style>{style}</style>
-</head>
-<body>
-"""
 
 
 def read(*names: str) -> str:
@@ -171,10 +150,10 @@ def read(*names: str) -> str:
 
 
 def _entry(result: VideoResult, labels: Numbers, models: Numbers, max_pieces: int) -> dict[str, Any]:
-    """Return a record as the page has it, in plain JSON values.
+    """Return a record as the page has it, in JSON values; scores are in thousandths.
 
-    Scores are in thousandths. A timeline is a list of pieces ``[start, end, label, score, label, score, …]``: seconds,
-    and the numbers of ``labels``, the best first; each stands for ``joined`` segments.
+    A timeline is a list of pieces ``[start, end, label, score, label, score, …]``: seconds, and numbers of ``labels``,
+    the best first; each piece stands for ``joined`` segments.
     """
     segments, size = result.segments, result.source_size
     joined = -(-len(segments) // max_pieces) or 1

@@ -1,7 +1,6 @@
 """Pictures of a training run, of an evaluation and of a model, as PNG files: colours that everybody can tell apart.
 
-Matplotlib draws in memory (Agg, without a display) and with its own defaults: neither the settings of the person nor a
-``matplotlibrc`` in the current folder change a picture, and none of what is set here outlasts it.
+Settings of the person or a ``matplotlibrc`` in the current folder change nothing, and none set here outlasts a picture.
 """
 
 import io
@@ -43,10 +42,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Give Matplotlib the style above while the block makes and saves a figure.
-
-    Matplotlib is imported here, and what it says of a home folder that cannot be written is left out.
-    """
+    """Give Matplotlib the style above in this block, and let it not speak of a home folder that cannot be written."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -99,10 +95,9 @@ MAX_RATES = 6  # that get a tick each
 
 
 def plot_curves(logs: Mapping[str, Path], path: Path) -> None:
-    """Draw loss, accuracy and learning rate against steps, a column for each stream.
+    """Draw loss, accuracy and learning rate against steps, a column for each stream, from its log. Raises OSError.
 
     The loss is smoothed by a centred mean, which does not lag behind; the accuracy is smoothed as the log has it.
-    ``logs`` are by stream, RUN/<stream>/log.jsonl. Raises OSError.
     """
     runs = {stream: read_log(log) for stream, log in logs.items()}
     with drawing():
@@ -180,12 +175,10 @@ LETTER_INCHES = 0.085  # the width of one, of ordinary size
 
 
 def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: Path, title: str) -> None:
-    """Draw the confusion matrix: how much of each true class (row) got which first answer (column).
+    """Draw the confusion matrix: how much of each true class (row) got which first answer (column). Raises OSError.
 
-    Rows add up to 100 %; one of a class without answers is grey. The scale goes by square roots, so that what is rare
-    can be seen. Up to ``NUMBERS_UP_TO`` classes have percentages in their cells; of very many, only some have names.
-
-    ``confusion`` (classes, classes) are counts. What follows a newline in ``title`` is drawn in grey. Raises OSError.
+    ``confusion`` (classes, classes) are counts. Rows add up to 100 %; one of a class without answers is grey. The scale
+    goes by square roots, so that what is rare can be seen. What follows a newline in ``title`` is drawn in grey.
     """
     count = len(classes)
     cell = min(MAX_CELL_INCHES, max(MIN_CELL_INCHES, 4.2 / count), MAX_MATRIX_INCHES / count)
@@ -307,13 +300,10 @@ TITLE_INCHES = 0.07  # from a band to its title
 
 
 def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> None:
-    """Draw the filters of the first layer of some networks: figure 4 of the paper. Raises OSError.
+    """Draw the filters of the first layer of "flow", "rgb" and "imagenet" networks: figure 4 of the paper.
 
-    From the top: the flow network's filters, one band for dx and one for dy, the RGB network's, and those of the
-    Inception-v1 that both were inflated from. Every filter keeps its place in all 7 blocks, which are its 7 slices in
-    time, the first to the left. Each network has one scale: zero is grey (RGB) or white (flow), the largest weight of
-    either sign is the end of the scale.
-    ``networks`` are "flow", "rgb", "imagenet" (with one slice in time), as far as there are any.
+    A band has a block for each slice in time, the first to the left, in which every filter keeps its place. Each
+    network has one scale: zero is grey (RGB) or white (flow), the largest weight of either sign is its end.
     """
     with drawing():
         from matplotlib.figure import Figure
