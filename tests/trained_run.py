@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import Problems
 from vadis.evaluation.metrics import Evaluation, write_summary
 from vadis.evaluation.predictions import Prediction
 from vadis.evaluation.run_index import PUBLISHED
@@ -72,7 +71,7 @@ def write_trained(
     }
     recipes = choose_recipes(names, None, {"schedule": "steps"} | (changes or {}))
     original = begun("inception-v1-imagenet", "two-stream") if imagenet else None
-    data = Dataset(dataset, "data", labels, split, examples, Problems())
+    data = Dataset(dataset, "data", labels, split, examples)
     plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)
     folder.mkdir(parents=True)
     run = plan.to_json()

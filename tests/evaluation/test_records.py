@@ -9,7 +9,7 @@ import pytest
 
 from tests.matching import containing
 from vadis import formats
-from vadis.datasets import Dataset, Example, Problems
+from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import Evaluation
 from vadis.evaluation.records import read_records
@@ -17,7 +17,7 @@ from vadis.results import Label, VideoResult
 
 CLASSES = ("run", "jump", "sit", "walk", "swim", "climb")
 EXAMPLES = (Example("/data/ucf/run/a.mp4", "run"), Example("/data/ucf/jump/b.mp4", "jump"))
-DATASET = Dataset("folder", "/data/ucf", CLASSES, 1, {"test": EXAMPLES}, Problems())
+DATASET = Dataset("folder", "/data/ucf", CLASSES, 1, {"test": EXAMPLES})
 FIVE = ("run", "jump", "sit", "walk", "swim")
 
 
@@ -46,7 +46,7 @@ def test_a_path_may_be_absolute_or_below_the_dataset(tmp_path: Path, name: str) 
 
 def test_a_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    dataset = Dataset("folder", "clips", CLASSES, 1, {"test": (Example("clips/run/a.mp4", "run"),)}, Problems())
+    dataset = Dataset("folder", "clips", CLASSES, 1, {"test": (Example("clips/run/a.mp4", "run"),)})
     for name in ("./clips/run/a.mp4", f"{tmp_path}/clips/run/a.mp4"):
         assert matched(tmp_path, record(name, *FIVE), dataset=dataset).is_complete
 
