@@ -137,7 +137,7 @@ class Video:
         return end
 
     def _flags(self) -> tuple[str, ...]:
-        header, decoder, scaler = self._header, self._decoder, self._scaler
+        header, decoder = self._header, self._decoder
         is_whole = self._length is not None and not decoder.jumped and not decoder.gave_up
         found = {
             "synthetic_timestamps": self._clock.synthetic,
@@ -148,13 +148,9 @@ class Video:
             "ends_early": is_whole and decoder.ends_early(self._duration),
             "length_ignored": header.ignores_length,
             "frames_missing": is_whole and decoder.frames_are_missing(),
-            "size_changes": scaler.size_changes,
-            "pixel_aspect_ignored": scaler.aspect_ignored,
-            "hdr": scaler.is_hdr,
-            "colours_approximated": scaler.colours_approximated,
             "several_video_streams": header.num_video_streams > 1,
         }
-        return tuple(flag for flag in FLAGS if found[flag])
+        return tuple(flag for flag in FLAGS if flag in self._scaler.flags or found.get(flag))
 
 
 def open_video(
