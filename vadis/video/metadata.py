@@ -2,10 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from vadis.errors import UsageError, VideoError
 
@@ -146,15 +145,3 @@ class SourceFrame(NamedTuple):
     seconds: Fraction  # after the first
     duration_seconds: Fraction
     zero_seconds: Fraction | None  # that stand for time 0 by the clock of sound and pictures, which may start again
-
-
-class OpenVideo(Protocol):
-    """A video that is open for reading, once: decoded in this process (``reader``) or in a child (``isolated``)."""
-
-    @property
-    def facts(self) -> VideoFacts: ...  # final once the frames have all been read
-    @property
-    def size(self) -> tuple[int, int]: ...  # (width, height) of every grid frame
-    @property
-    def expected_num_frames(self) -> int | None: ...  # on the grid, that the header promises
-    def __iter__(self) -> Iterator[GridFrame]: ...  # in order of time

@@ -1,7 +1,7 @@
 """From a decoded frame to an upright RGB picture whose short side has 256 pixels: cropped, scaled, and turned.
 
-FFmpeg reads what Matroska (PixelCrop), QuickTime and MP4 (clean aperture) crop off, but leaves the cropping to its
-caller, and PyAV does not hand the numbers on. (What H.264, HEVC and their like crop, the decoders crop.)
+What H.264, HEVC and their like crop, the decoders crop. What Matroska (PixelCrop), QuickTime and MP4 (clean aperture)
+crop off, FFmpeg reads and leaves to its caller, and PyAV does not hand the numbers on.
 """
 
 import io
@@ -30,7 +30,7 @@ _PIXEL_CROP = {0x54BB: "top", 0x54AA: "bottom", 0x54CC: "left", 0x54DD: "right"}
 
 
 def container_crop(format_name: str, stream: av.VideoStream) -> dict[str, int]:
-    """Return the pixels that the container crops off, by side; FFmpeg writes them into the header of a Matroska file."""
+    """Return the pixels that the container crops off, by side, as FFmpeg writes them into a header of Matroska."""
     if format_name not in (MP4, "matroska,webm"):
         return {}
     header = io.BytesIO()

@@ -34,7 +34,11 @@ class Sound(NamedTuple):
 
 
 class Video:
-    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``."""
+    """A video of at least one frame, open for reading, once.
+
+    ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many of them the header
+    promises, and ``colours`` are those of ``picture.Scaler``.
+    """
 
     def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
