@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -88,16 +89,11 @@ def network_patience() -> float:
 
 def _positive(variable: str, default: float) -> Any:
     """Return the number in an environment variable; raise UsageError where it is not a positive one."""
-    text = os.environ.get(variable)
-    if not text:
-        return default
-    try:
-        value = type(default)(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        raise UsageError(f"{variable} must be a positive number, not {text!r}", f"unset it for {default}")
-    return value
+    text = os.environ.get(variable) or str(default)
+    with suppress(ValueError):
+        if 0 < (value := type(default)(text)) < math.inf:
+            return value
+    raise UsageError(f"{variable} must be a positive number, not {text!r}", f"unset it for {default}")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ _LOOK_AHEAD = 3  # frames that judge a timestamp in doubt, so that two wrong one
 _EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a longer one is in doubt
 
 
+def next_point(before: Fraction, time: Fraction) -> int:
+    """Return the first grid point that belongs to the frame shown at ``time`` rather than to the one ``before``."""
+    return floor((before + time) / 2 * GRID_FPS) + 1
+
+
 def grid_length(duration: Fraction) -> int:
     """Return how many grid points a video of several frames has that lasts ``duration`` seconds."""
     return max(1, floor(duration * GRID_FPS + Fraction(1, 2)))
@@ -181,28 +186,3 @@ class Clock:
     def _guess(self, seconds: Fraction) -> Fraction:
         self.synthetic = self.has_guessed = self._last_is_guessed = True
         return seconds
-
-
-class Grid:
-    """Counts how many grid points each frame takes; frames come in display order.
-
-    Frames are looked at two by two: a frame's last grid point lies at or before the middle between it and the next.
-    """
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._previous: Fraction | None = None
-
-    def points_before(self, time: Fraction) -> int:
-        """Return how many further grid points belong to the frame before the one shown at ``time`` seconds."""
-        before, self._previous = self._previous, time
-        return 0 if before is None else self._take(floor((before + time) / 2 * GRID_FPS) + 1)
-
-    def points_at_end(self, duration: Fraction) -> int:
-        """Return how many further grid points belong to the last frame of a video that lasts ``duration`` seconds."""
-        return self._take(1 if self._previous == 0 else grid_length(duration))
-
-    def _take(self, length: int) -> int:
-        count = max(0, length - self.length)
-        self.length += count
-        return count
