@@ -88,7 +88,7 @@ def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
 
 def test_a_disk_that_refuses_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
-    folder = outputs.DocumentFolder(tmp_path / "file", "/", "json", FORMATS["json"])
+    folder = outputs.DocumentFolder(tmp_path / "file", "/", FORMATS["json"])
     with pytest.raises(VadisError, match=containing("file/a.mp4.json")):
         folder.write([result("/a.mp4")])
 

@@ -41,7 +41,6 @@ class OutputOptions:
 
     output: Path | None
     output_dir: Path | None
-    name: str  # of the format
     form: Format
     shard: Shard | None
     threshold: float  # below it, labels are left out
@@ -61,12 +60,11 @@ class DocumentFolder:
 
     folder: Path
     root: str  # of that tree
-    name: str  # of the format
     form: Format
 
     def target(self, video: str) -> Path:
         """Return the place of a video's document."""
-        return mirrored(self.folder, self.root, "txt" if self.name == "table" else self.name, video)
+        return mirrored(self.folder, self.root, self.form.name.replace("table", "txt"), video)
 
     def check(self, videos: Iterable[str], overwrite: bool) -> None:
         """Raise UsageError where the document of a video exists and may not."""
@@ -153,30 +151,30 @@ def open_destination(options: OutputOptions, inputs: list[str], videos: list[str
 
     ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
     """
-    output, output_dir, name = options.output, options.output_dir, options.name
+    output, output_dir, form = options.output, options.output_dir, options.form
     refuse_both(output, output_dir)
     with ExitStack() as stack:
         if options.in_parts:
-            if output is None or name != "jsonl" or output.is_file():
+            if output is None or form.name != "jsonl" or output.is_file():
                 raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
             stack.enter_context(new_folder(output))
             yield Destination(options, stack.enter_context(open_parts(output)))
         elif output_dir:
             stack.enter_context(new_folder(output_dir))
-            folder = DocumentFolder(output_dir, tree_root(inputs, videos), name, options.form)
+            folder = DocumentFolder(output_dir, tree_root(inputs, videos), form)
             journal = _journal(stack, options, options.own(output_dir / FOLDER_JOURNAL))
             if journal.is_empty:
                 own = (video for video in videos if options.shard is None or options.shard.has(video))
                 folder.check(own, options.overwrite)
             yield Destination(options, journal, folder)
         else:
-            refuse_several(name, options.form, len(videos))
+            refuse_several(form, len(videos))
             if output is None:
                 yield Destination(options)
                 return
             path = options.own(output)
             is_special = path.exists() and not path.is_file()
-            is_journal = name == "jsonl" and not is_special
+            is_journal = form.name == "jsonl" and not is_special
             check_file(path, options.overwrite or is_journal)
             if not is_special and not is_journal:
                 stack.enter_context(locked(path))
@@ -198,11 +196,11 @@ def refuse_both(output: Path | None, folder: Path | None) -> None:
         raise UsageError("--output and --output-dir exclude each other", hint)
 
 
-def refuse_several(name: str, form: Format, num_videos: int) -> None:
+def refuse_several(form: Format, num_videos: int) -> None:
     """Raise UsageError where a document of this format has no room for so many videos."""
     if form.one_video and num_videos > 1:
         hint = "add --output-dir to get one file per video"
-        raise UsageError(f"a {name} document has room for one video, and there are {num_videos}", hint=hint)
+        raise UsageError(f"a {form.name} document has room for one video, and there are {num_videos}", hint=hint)
 
 
 def check_extension(path: Path, extensions: tuple[str, ...]) -> None:

@@ -59,7 +59,7 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    name, form = choose_format(format_name, output, output_dir)
+    form = choose_format(format_name, output, output_dir)
     refuse_both(output, output_dir)
     found = read_results(results)
     counts: Counter[str] = Counter()
@@ -71,11 +71,11 @@ def export(
 
     if output_dir:
         with new_folder(output_dir):
-            folder = DocumentFolder(output_dir, tree_root([], found.paths), name, form)
+            folder = DocumentFolder(output_dir, tree_root([], found.paths), form)
             folder.check(found.paths, overwrite)
             folder.write(wanted())
     else:
-        refuse_several(name, form, len(found.paths))
+        refuse_several(form, len(found.paths))
         if output is None:
             to_stdout(form, wanted())
         else:
@@ -151,21 +151,11 @@ def report(
     else:
         if root is not None and not root.is_dir():
             raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-        files = [file for given in inputs for file in _files(given)]
+        found = [files_below(given, (".jsonl", ".json")) if given.is_dir() else [given] for given in inputs]
+        files = [file for some in found for file in some]
         bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
         _of_results(read_results(files), page, title, bases, thumbnails, thumbnail_mb * 1_000_000)
     typer.echo(show(page))
-
-
-def _files(given: Path) -> list[Path]:
-    """Return a file, or those of a folder and all below it that may hold results."""
-    if not given.is_dir():
-        return [given]
-    found = files_below(given, (".jsonl", ".json"))
-    if not found:
-        hint = "give what vadis classify wrote as jsonl or json"
-        raise UsageError(f"{show(given)} holds no results (no .jsonl or .json file)", hint=hint)
-    return found
 
 
 def _of_results(
@@ -232,30 +222,23 @@ def annotate(
     name = os.fspath(video)
     if results is None:
         regular_file(name, listed=False)
-        result = _classify(name, model, streams, segment, device, offline)
+        loaded = load_for_command(model, streams, device, offline)
+        from vadis.inference.classify import classify
+
+        with frame_progress(f"labelling: {show(video.name)}") as report:
+            result = classify(
+                name, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total)
+            )
     else:
-        given = {"model": model, "streams": streams, "segment": segment, "offline": offline or None}
-        given["device"] = None if device == "auto" else device
-        for option_name in (each for each, value in given.items() if value is not None):
-            message = f"--{option_name} does not go with --results: the labels are there"
-            raise UsageError(message, hint="leave one of them out")
+        if model or streams or segment or offline or device != "auto":
+            message = "--model, --streams, --segment, --device and --offline do not go with --results"
+            raise UsageError(message, hint="leave them out: the labels are there")
         result = _read_record(video, results)
     with frame_progress(f"drawing: {show(video.name)}") as report:
         facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
     info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
-
-
-def _classify(
-    video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
-) -> VideoResult:
-    """Return what a model says of the video."""
-    loaded = load_for_command(model, streams, device, offline)
-    from vadis.inference.classify import classify
-
-    with frame_progress(f"labelling: {show(Path(video).name)}") as report:
-        return classify(video, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total))
 
 
 def _read_record(video: Path, results: Path) -> VideoResult:
