@@ -28,9 +28,6 @@ The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`
 Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --split 1 -o hmdb51-flow/`
 
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
-
-**Exit codes**: 0 the flow of every video is there; 1 could not go on; 2 wrong use; 3 finished, but some videos
-failed or could be read only in part; 4 no video found; 130 and 143 interrupted.
 """
 
 VIDEO_NAMES = (".mp4", ".mov", ".mkv")

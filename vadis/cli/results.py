@@ -40,8 +40,6 @@ A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o lab
 The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
 
 Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir subtitles/`
-
-**Exit codes**: 0 written; 1 could not go on; 2 wrong use; 3 written, but some of the videos had failed; 4 no records.
 """
 
 _RESULTS = "What classify wrote as jsonl or json; several are taken together."
@@ -104,8 +102,6 @@ A page on an archive:  `vadis classify archive/ -o results.jsonl`, then  `vadis 
 Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --thumbnails 0 -o week.html`
 
 A page on a training run or an evaluation:  `vadis report ucf101-run/`
-
-**Exit codes**: 0 the page is there; 1 could not go on; 2 wrong use; 4 no record found; 130 and 143 interrupted.
 """
 
 RESULTS = "Results of vadis classify"
@@ -187,9 +183,6 @@ ANNOTATE_EPILOG = """
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
-
-**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be
-read, or only in part; 130 and 143 interrupted.
 """
 
 Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)]
