@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -95,8 +95,10 @@ def classify(
         known = fetched.stamp if fetched else stamp
         place = OutputOptions(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         destination = stack.enter_context(open_destination(place, inputs or [], [source.path for source in found]))
-        at_once = _needs_flow_now(sources, model, streams, device)
-        prepared = {} if ray else _prepare(stack, fetched, jobs, sources[0].path if at_once else None)
+        in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
+        share_bytes = fetched.share_bytes if fetched else None
+        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": share_bytes}
+        prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
         check_window(model, window, stride)
         to_keep = to_file or bool(ray) or form.name not in _NAME_THE_MODEL
         loaded = load_model_or_stand_in(model, streams, where, offline, to_keep=to_keep)
@@ -108,8 +110,7 @@ def classify(
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
         run = Run(pending, names, summary, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
-        labelled = _labelled(run, wanted, ray, device, fetched, prepared)
-        run.complete(labelled, destination.write, summary_file)
+        run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
 def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
@@ -163,22 +164,15 @@ class WithAddress(TyperCommand):
 
 
 def _labelled(
-    run: Run,
-    wanted: "ClassifyOptions",
-    ray: str | None,
-    device: str,
-    fetched: "FetchingDecoders | None",
-    prepared: dict[str, Any],
+    paths: Iterator[str], wanted: "ClassifyOptions", prepared: dict[str, Any]
 ) -> Generator[VideoResult, None, None]:
-    """Label the videos of a run, here or on the Ray cluster at the address ``ray``."""
-    if not ray:
-        from vadis.inference.classify import label_videos
+    if "address" in prepared:
+        from vadis.inference.ray import classify_on_ray
 
-        return label_videos(run.paths(), wanted, listed=True, **prepared)
-    from vadis.inference.ray import classify_on_ray
+        return classify_on_ray(list(paths), wanted, **prepared)
+    from vadis.inference.classify import label_videos
 
-    share_bytes, paths = fetched.share_bytes if fetched else None, list(run.paths())
-    return classify_on_ray(paths, wanted, address=ray, on_gpus=device != "cpu", share_bytes=share_bytes)
+    return label_videos(paths, wanted, listed=True, **prepared)
 
 
 def _settings(
