@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file, check_folder_name, refuse_source
+from vadis.cli.outputs import check_file, check_folder_name
 from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
@@ -91,8 +91,7 @@ def flow(
 
 def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
     """Write the flow of one video in colours, beside its picture."""
-    check_file(output, overwrite)
-    refuse_source(output, video)
+    check_file(output, overwrite, video)
     from vadis.device import resolve_device
     from vadis.report.annotate import write_flow_video
 

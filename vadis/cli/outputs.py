@@ -84,7 +84,7 @@ class DocumentFolder:
                 target = self.target(result.path)
                 with writing(show(target)):
                     target.parent.mkdir(parents=True, exist_ok=True)
-                to_file(target, self.form, [result])
+                write_document(target, self.form, [result])
 
 
 @dataclass
@@ -139,10 +139,9 @@ class Destination:
                 self.journal.append(result)
             if is_whole():
                 self.journal.finish()
-        elif self.options.output:
-            to_file(self.options.own(self.options.output), self.options.form, results, is_whole)
         else:
-            to_stdout(self.options.form, results)
+            output = self.options.output
+            write_document(output and self.options.own(output), self.options.form, results, is_whole)
 
 
 @contextmanager
@@ -152,7 +151,7 @@ def open_destination(options: OutputOptions, inputs: list[str], videos: list[str
     ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
     """
     output, output_dir, form = options.output, options.output_dir, options.form
-    refuse_both(output, output_dir)
+    refuse_combination(form, output, output_dir, len(videos))
     with ExitStack() as stack:
         if options.in_parts:
             if output is None or form.name != "jsonl" or output.is_file():
@@ -168,7 +167,6 @@ def open_destination(options: OutputOptions, inputs: list[str], videos: list[str
                 folder.check(own, options.overwrite)
             yield Destination(options, journal, folder)
         else:
-            refuse_several(form, len(videos))
             if output is None:
                 yield Destination(options)
                 return
@@ -189,16 +187,12 @@ def _journal(stack: ExitStack, options: OutputOptions, path: Path) -> Journal:
     return journal
 
 
-def refuse_both(output: Path | None, folder: Path | None) -> None:
-    """Raise UsageError where a file and a folder are asked for at once."""
+def refuse_combination(form: Format, output: Path | None, folder: Path | None, num_videos: int) -> None:
+    """Raise UsageError for a file and a folder at once, or a document that has no room for so many videos."""
     if output and folder:
         hint = "-o writes one file for all, --output-dir one for each"
         raise UsageError("--output and --output-dir exclude each other", hint)
-
-
-def refuse_several(form: Format, num_videos: int) -> None:
-    """Raise UsageError where a document of this format has no room for so many videos."""
-    if form.one_video and num_videos > 1:
+    if form.one_video and num_videos > 1 and not folder:
         hint = "add --output-dir to get one file per video"
         raise UsageError(f"a {form.name} document has room for one video, and there are {num_videos}", hint=hint)
 
@@ -218,8 +212,8 @@ def check_folder_name(folder: Path) -> None:
         raise UsageError(f"{show(folder)} is the name of a file, and a folder is written here", hint)
 
 
-def check_file(path: Path, overwrite: bool) -> None:
-    """Raise UsageError where ``path`` cannot become the output, or may not because it exists."""
+def check_file(path: Path, overwrite: bool, source: str | None = None) -> None:
+    """Raise UsageError where ``path`` cannot become the output, or may not because it exists or is the source."""
     if path.is_dir():
         raise UsageError(f"{show(path)} is a folder", hint="name a file, or use --output-dir for one file per video")
     if path.is_file() and not overwrite:
@@ -229,11 +223,7 @@ def check_file(path: Path, overwrite: bool) -> None:
     target = path if path.exists() else path.parent
     if not os.access(target, os.W_OK):
         raise UsageError(f"{show(target)} cannot be written to", hint="choose another place with -o")
-
-
-def refuse_source(output: Path, source: str) -> None:
-    """Raise UsageError where a new video would take the place of the one that it is made of."""
-    if os.path.realpath(output) == os.path.realpath(source):
+    if source is not None and os.path.realpath(path) == os.path.realpath(source):
         raise UsageError("the new video would replace the old one", hint="choose another name with -o")
 
 
@@ -259,18 +249,16 @@ def writing(place: str) -> AbstractContextManager[None]:
     return os_errors_as(VadisError, f"cannot write to {place}")
 
 
-def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
-    """Write every piece as soon as it is there."""
-    with writing("stdout"):
-        for piece in form.write(results):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-
-
-def to_file(
-    path: Path, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
+def write_document(
+    path: Path | None, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write one document, whole or not at all; where ``is_whole`` then denies it, beside ``path``."""
+    """Write one document: to stdout in pieces, to a file whole or, where ``is_whole`` then denies it, beside it."""
+    if path is None:
+        with writing("stdout"):
+            for piece in form.write(results):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        return
     num_written, part = 0, path.with_name(f"{path.stem}.incomplete{path.suffix}")
 
     def counted() -> Iterator[VideoResult]:

@@ -17,12 +17,9 @@ from vadis.cli.outputs import (
     check_extension,
     check_file,
     new_folder,
-    refuse_both,
-    refuse_several,
-    refuse_source,
-    to_file,
-    to_stdout,
+    refuse_combination,
     tree_root,
+    write_document,
     writing,
 )
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
@@ -58,8 +55,8 @@ def export(
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
     form = choose_format(format_name, output, output_dir)
-    refuse_both(output, output_dir)
     found = read_results(results)
+    refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
 
     def wanted() -> Iterator[VideoResult]:
@@ -73,12 +70,9 @@ def export(
             folder.check(found.paths, overwrite)
             folder.write(wanted())
     else:
-        refuse_several(form, len(found.paths))
-        if output is None:
-            to_stdout(form, wanted())
-        else:
+        if output is not None:
             check_file(output, overwrite)
-            to_file(output, form, wanted())
+        write_document(output, form, wanted())
     info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
@@ -132,7 +126,7 @@ def report(
 
     The page is one file that needs no network. It plays the videos from where they lie.
     """
-    from vadis.report.run_page import is_run, write_run_page
+    from vadis.report.page import is_run, write_run_page
 
     first, others = inputs[0], len(inputs) - 1
     of_run = not others and first.is_dir() and is_run(first)
@@ -210,9 +204,8 @@ def annotate(
     from vadis.video.encoder import check_name
 
     check_name(output)
-    check_file(output, overwrite)
-    refuse_source(output, os.fspath(video))
     name = os.fspath(video)
+    check_file(output, overwrite, name)
     if results is None:
         regular_file(name, listed=False)
         loaded = load_for_command(model, streams, device, offline)
