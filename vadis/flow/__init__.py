@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vadis.device import cpu_count
 from vadis.flow.filters import level_shapes, to_gray
-from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
+from vadis.flow.tvl1_cpu import flow_of_pair, working_memory
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +77,7 @@ def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[]
     pairs = iter(range(num_pairs))  # shared: each thread takes the next one
 
     def work() -> None:
-        memory = aligned_memory(height, width)
+        memory = working_memory(height, width)
         for i in pairs:
             check()
             flow_of_pair(gray[i], gray[i + 1], shapes, memory, flow[i])

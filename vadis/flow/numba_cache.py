@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any
 
 import platformdirs
 
@@ -17,8 +17,6 @@ if not (_threads.isdecimal() and int(_threads)):  # of which numba would make a 
     raise UsageError(f"NUMBA_NUM_THREADS must be a positive number, not {_threads!r}", hint="unset it")
 
 import numba  # noqa: E402
-
-Function = TypeVar("Function", bound=Callable[..., object])
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def cache_directory() -> Path:
     return Path(os.environ.get("NUMBA_CACHE_DIR") or own) / digest.hexdigest()[:16]
 
 
-def compiled(function: Function) -> Function:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` compiled at its first call for the arguments it gets, and loaded from disk ever after.
 
     Where the cache cannot be written it is compiled anew in every process, and the log says so. Such a function is
@@ -53,16 +51,16 @@ def compiled(function: Function) -> Function:
         numba.config.CACHE_DIR = before
 
     @functools.wraps(function)
-    def call(*args: object) -> object:
+    def call(*args: Any) -> Any:
         try:
             return machine(*args)
         except OSError as error:  # from keeping it (a full disk): machine code opens no files, and is there by now
             _log.warning("compiled code cannot be kept for the next run: %s", error)
             return machine(*args)
 
-    return cast(Function, call)
+    return call
 
 
-def inlined(function: Function) -> Function:
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` for use inside ``compiled`` functions only; part of their machine code."""
     return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ The roundings are those of OpenCV's plain loops: every product, sum, quotient an
 What is added here to be fast must not change them.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from vadis.flow.filters import (
     BORDER,
     CHANNELS,
+    MARGIN,
     SCALE_STEP,
-    SCALES,
+    SIZE,
     Image,
     median_5x5,
-    median_scratch,
     resize,
     row_work,
     sample_row,
@@ -66,23 +66,15 @@ FIELDS = 9
 
 
 @inlined
-def stop_threshold(height: int, width: int) -> np.float32:
-    """Return the sum of squared changes of u at which the iterations stop."""
-    threshold: np.float32 = np.float32(EPSILON * EPSILON * (height * width))
-    return threshold
-
-
-@inlined
-def _is_near(change: np.float32, threshold: np.float32, pixels: int) -> bool:
+def _is_near(change: np.float32, threshold: np.float32, pixels: int) -> Any:
     """Whether OpenCV's float32 sum of so many squares can lie on the other side of ``threshold`` than ``change``."""
-    near: bool = np.abs(change - threshold) <= pixels * np.float32(2.0**-24) * threshold  # each addition rounds
-    return near
+    return np.abs(change - threshold) <= pixels * np.float32(2.0**-24) * threshold  # each addition rounds
 
 
 @inlined
-def _sum_in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> np.float32:
+def _sum_in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> Any:
     """Sum the squared changes of u pixel by pixel; slow, because each addition waits for the one before."""
-    change: np.float32 = np.float32(0)
+    change = np.float32(0)
     for y in range(height):
         for x in range(y * padded, y * padded + width):
             change += squares[x]
@@ -95,18 +87,13 @@ def _padded(width: int) -> int:
 
 
 @inlined
-def _whole_vectors(size: int) -> int:
-    return (size + LANES - 1) // LANES * LANES
-
-
-@inlined
 def _row(padded: int, y: int) -> int:
     """Return where row ``y`` (-1 … H) begins in the state."""
     return LANES + (y + 1) * FIELDS * padded
 
 
 @inlined
-def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> np.float32:
+def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> Any:
     """Run one inner iteration over the image; return the sum of the squared changes of u, kept in ``squares``.
 
     ``edge`` is where the 16 pixels with the last column begin, ``inside`` is 1 for those of them left of that column.
@@ -122,8 +109,7 @@ def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, s
     last, below = _row(padded, height - 1), _row(padded, height)
     state[below : below + 2 * padded] = state[last : last + 2 * padded]
     _update_p(state, height - 1, padded, edge, inside)
-    squared_changes: np.float32 = reduce_add(change)
-    return squared_changes
+    return reduce_add(change)
 
 
 @inlined
@@ -221,32 +207,61 @@ def _linearize(state: Image, image: Image, height: int, width: int, taps: Image,
             store(state, at + RHO * padded, rho)
 
 
+class Memory(NamedTuple):
+    """What ``flow_of_pair`` works in; who keeps it from pair to pair saves the system from clearing its pages."""
+
+    state: Image
+    taps: Image
+    scratch: Image
+    image: Image
+    squares: Image
+
+
+def working_memory(height: int, width: int) -> Memory:
+    """Return memory for frames of this size; its vectors are whole lines of the cache, which takes 6 % less time."""
+
+    def aligned(size: int) -> Image:
+        memory = np.empty(size + LANES, np.float32)
+        return memory[-(memory.ctypes.data // memory.itemsize) % LANES :][:size]
+
+    padded = (width // LANES + 1) * LANES
+    return Memory(
+        state=aligned((height + 2) * FIELDS * padded + 2 * LANES),
+        taps=aligned((height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS),
+        scratch=aligned((height + 2 * MARGIN + SIZE) * (padded + LANES)),
+        image=aligned(height * padded),
+        squares=aligned(height * padded),
+    )
+
+
 @inlined
-def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> int:
-    """Run all warps of one scale on ``state``, whose u is the first guess; return the inner iterations done."""
+def _solve_scale(first: Image, second: Image, u: Image, memory: Memory) -> int:
+    """Run all warps of one scale on u (2, H, W), the first guess, in place; return the inner iterations done."""
     height, width = first.shape
-    padded = _padded(width)
-    taps_size, scratch_size = _taps_size(height, width), median_scratch(height, padded)
-    taps = memory[:taps_size].reshape(height + 2 * BORDER, width + 2 * BORDER, CHANNELS)
-    scratch = memory[taps_size : taps_size + scratch_size]
-    rest = _whole_vectors(taps_size + scratch_size)
-    image, squares = memory[rest : rest + height * padded], memory[rest + height * padded :][: height * padded]
+    padded, wide = _padded(width), width + 2 * BORDER
+    state, squares = memory.state, memory.squares
+    taps = memory.taps[: (height + 2 * BORDER) * wide * CHANNELS].reshape(height + 2 * BORDER, wide, CHANNELS)
     taps[:] = 0
     with_gradients(second, taps)
+    image = memory.image[: height * padded]
     image[:] = 0
     image.reshape(height, padded)[:, :width] = first
+    state[: _row(padded, height + 1) + LANES] = 0
+    for y in range(height):
+        for c in range(2):
+            state[_row(padded, y) + c * padded :][:width] = u[c, y]
     work, samples = row_work(padded), np.zeros(CHANNELS * padded, np.float32)
     edge = (width - 1) // LANES * LANES  # the block of the last column
     inside = np.zeros(LANES, np.float32)
     inside[: width - 1 - edge] = 1
-    threshold = stop_threshold(height, width)
+    threshold = np.float32(EPSILON * EPSILON * (height * width))  # of the sum of squared changes of u
     done = 0
     for _ in range(WARPS):
         _linearize(state, image, height, width, taps, work, samples)
         change = np.float32(np.inf)
         for _ in range(OUTER_ITERATIONS):
             for field in (U1, U2):
-                median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, scratch)
+                median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, memory.scratch)
             for _ in range(INNER_ITERATIONS):
                 change = _iterate(state, height, padded, edge, inside, squares)
                 if _is_near(change, threshold, height * width):
@@ -256,47 +271,20 @@ def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> in
                     break
             if not change > threshold:
                 break
+    for y in range(height):
+        for c in range(2):
+            u[c, y] = state[_row(padded, y) + c * padded :][:width]
     return done
 
 
 @inlined
-def _fill_guess(state: Image, u: Image, guess: Image) -> None:
-    """Clear the state of a scale and fill in u (2, H, W) of the next coarser one, enlarged to the size of ``guess``."""
-    height, width = guess.shape
-    padded = _padded(width)
-    state[:] = 0
-    for c in range(2):
-        resize(u[c], guess, u.shape[1] / height, u.shape[2] / width, 0.0)
-        for y in range(height):
-            here = _row(padded, y) + c * padded
-            state[here : here + width] = guess[y] * np.float32(1 / SCALE_STEP)
-
-
-@inlined
-def _state_size(height: int, width: int) -> int:
-    return (height + 2) * FIELDS * _padded(width) + 2 * LANES
-
-
-@inlined
-def _taps_size(height: int, width: int) -> int:
-    return (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
-
-
-@compiled  # not ``inlined``: that would be compiled anew in every process, for half a second
-def memory_size(height: int, width: int) -> int:
-    """Return how many float32 numbers ``flow_of_pair`` works in."""
-    padded = _padded(width)
-    pyramids = 2 * SCALES * height * width  # at most
-    flow_image_and_squares = (2 + 1 + 1) * height * padded
-    scratch = median_scratch(height, padded) + 2 * LANES
-    return pyramids + flow_image_and_squares + scratch + _state_size(height, width) + _taps_size(height, width)
-
-
-def aligned_memory(height: int, width: int) -> Image:
-    """Return memory for ``flow_of_pair``: its vectors are whole lines of the cache, which takes 6 % less time."""
-    memory = np.empty(memory_size(height, width) + LANES, np.float32)
-    start = -(memory.ctypes.data // memory.itemsize) % LANES
-    return memory[start:]
+def _pyramid(image: npt.NDArray[np.uint8], shapes: npt.NDArray[np.int64]) -> list[Image]:
+    """Return a frame at all scales."""
+    levels = [image.astype(np.float32)]
+    for s in range(1, len(shapes)):
+        levels.append(np.empty((shapes[s, 0], shapes[s, 1]), np.float32))
+        resize(levels[s - 1], levels[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+    return levels
 
 
 @compiled
@@ -304,38 +292,23 @@ def flow_of_pair(
     first: npt.NDArray[np.uint8],
     second: npt.NDArray[np.uint8],
     shapes: npt.NDArray[np.int64],
-    memory: Image,
+    memory: Memory,
     flow: Image,
 ) -> int:
     """Compute the TV-L1 flow from ``first`` to ``second`` (H, W) into ``flow`` (2, H, W).
 
-    ``shapes`` (S, 2) are the (H, W) of all scales, the finest first. ``memory`` is ``aligned_memory(H, W)``; who keeps
-    it from pair to pair saves the system from clearing its pages. Return how many pixels went through an inner
-    iteration, each time counted.
+    ``shapes`` (S, 2) are the (H, W) of all scales, the finest first; ``memory`` is ``working_memory(H, W)``. Return how
+    many pixels went through an inner iteration, each time counted.
     """
-    free = 0
-    firsts, seconds = [], []
-    for s in range(len(shapes)):
-        height, width = shapes[s]
-        firsts.append(memory[free : free + height * width].reshape(height, width))
-        seconds.append(memory[free + height * width : free + 2 * height * width].reshape(height, width))
-        free += 2 * height * width
-        if s == 0:
-            firsts[0][:], seconds[0][:] = first, second
-        else:
-            resize(firsts[s - 1], firsts[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
-            resize(seconds[s - 1], seconds[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+    firsts, seconds = _pyramid(first, shapes), _pyramid(second, shapes)
     u = np.zeros((2, 1, 1), np.float32)  # the guess of the coarsest scale
     done = 0
     for s in range(len(shapes) - 1, -1, -1):
         height, width = shapes[s]
-        rest = _whole_vectors(free + 2 * flow[0].size)
-        state = memory[rest : rest + _state_size(height, width)]
-        rest += len(state)
-        _fill_guess(state, u, memory[rest : rest + height * width].reshape(height, width))
-        done += _solve_scale(state, firsts[s], seconds[s], memory[rest:]) * height * width
-        u = flow if s == 0 else memory[free : free + 2 * height * width].reshape(2, height, width)
-        for y in range(height):
-            here = _row(_padded(width), y)
-            u[0, y], u[1, y] = state[here : here + width], state[here + _padded(width) :][:width]
+        enlarged = np.empty((2, height, width), np.float32) if s else flow
+        for c in range(2):
+            resize(u[c], enlarged[c], u.shape[1] / height, u.shape[2] / width, 0.0)
+        enlarged *= np.float32(1 / SCALE_STEP)
+        u = enlarged
+        done += _solve_scale(firsts[s], seconds[s], u, memory) * height * width
     return done

@@ -29,6 +29,7 @@ from vadis.flow.filters import (
     level_shapes,
 )
 from vadis.flow.tvl1_cpu import (
+    EPSILON,
     INNER_ITERATIONS,
     L_T,
     LEAST_GRADIENT,
@@ -36,7 +37,6 @@ from vadis.flow.tvl1_cpu import (
     TAUT,
     THETA32,
     WARPS,
-    stop_threshold,
 )
 
 PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
@@ -86,7 +86,7 @@ def _flow_of_pairs(frames: Tensor) -> Tensor:
 def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Run all warps of one scale: u (B, 2, H, W), images (B, H, W)."""
     height, width = first.shape[1:]
-    channels, threshold = _with_gradients(second), float(stop_threshold(height, width))
+    channels, threshold = _with_gradients(second), float(np.float32(EPSILON * EPSILON * (height * width)))
     if has_kernels(u.device):
         from vadis.flow.tvl1_triton import solve_scale
 
