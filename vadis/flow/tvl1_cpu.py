@@ -9,7 +9,7 @@ The roundings are those of OpenCV's plain loops: every product, sum, quotient an
 What is added here to be fast must not change them.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,8 @@ L_T, TAUT, THETA32 = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.flo
 
 LEAST_GRADIENT = np.float32(np.finfo(np.float32).eps)  # a squared gradient not above this counts as none
 LEAST_SQUARE = np.float32(1e-36)  # of a length whose root can be estimated; a shorter one counts for nothing
+
+Memory = tuple[Image, ...]  # five flat arrays, see ``working_memory``
 
 U1, U2, P11, P12, P21, P22, IX, IY, RHO = range(9)
 FIELDS = 9
@@ -207,31 +209,21 @@ def _linearize(state: Image, image: Image, height: int, width: int, taps: Image,
             store(state, at + RHO * padded, rho)
 
 
-class Memory(NamedTuple):
-    """What ``flow_of_pair`` works in; who keeps it from pair to pair saves the system from clearing its pages."""
-
-    state: Image
-    taps: Image
-    scratch: Image
-    image: Image
-    squares: Image
-
-
 def working_memory(height: int, width: int) -> Memory:
-    """Return memory for frames of this size; its vectors are whole lines of the cache, which takes 6 % less time."""
+    """Return what ``flow_of_pair`` works in; who keeps it from pair to pair saves the system from clearing its pages.
 
-    def aligned(size: int) -> Image:
-        memory = np.empty(size + LANES, np.float32)
-        return memory[-(memory.ctypes.data // memory.itemsize) % LANES :][:size]
-
+    Vectors are whole lines of the cache, which takes 6 % less time.
+    """
     padded = (width // LANES + 1) * LANES
-    return Memory(
-        state=aligned((height + 2) * FIELDS * padded + 2 * LANES),
-        taps=aligned((height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS),
-        scratch=aligned((height + 2 * MARGIN + SIZE) * (padded + LANES)),
-        image=aligned(height * padded),
-        squares=aligned(height * padded),
+    sizes = (
+        (height + 2) * FIELDS * padded + 2 * LANES,  # state
+        (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS,  # taps
+        (height + 2 * MARGIN + SIZE) * (padded + LANES),  # of the medians
+        height * padded,  # the first image
+        height * padded,  # squared changes
     )
+    arrays = (np.empty(size + LANES, np.float32) for size in sizes)
+    return tuple(array[-(array.ctypes.data // array.itemsize) % LANES :] for array in arrays)
 
 
 @inlined
@@ -239,11 +231,11 @@ def _solve_scale(first: Image, second: Image, u: Image, memory: Memory) -> int:
     """Run all warps of one scale on u (2, H, W), the first guess, in place; return the inner iterations done."""
     height, width = first.shape
     padded, wide = _padded(width), width + 2 * BORDER
-    state, squares = memory.state, memory.squares
-    taps = memory.taps[: (height + 2 * BORDER) * wide * CHANNELS].reshape(height + 2 * BORDER, wide, CHANNELS)
+    state, taps_memory, scratch, image_memory, squares = memory
+    taps = taps_memory[: (height + 2 * BORDER) * wide * CHANNELS].reshape(height + 2 * BORDER, wide, CHANNELS)
     taps[:] = 0
     with_gradients(second, taps)
-    image = memory.image[: height * padded]
+    image = image_memory[: height * padded]
     image[:] = 0
     image.reshape(height, padded)[:, :width] = first
     state[: _row(padded, height + 1) + LANES] = 0
@@ -261,7 +253,7 @@ def _solve_scale(first: Image, second: Image, u: Image, memory: Memory) -> int:
         change = np.float32(np.inf)
         for _ in range(OUTER_ITERATIONS):
             for field in (U1, U2):
-                median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, memory.scratch)
+                median_5x5(state, _row(padded, 0) + field * padded, FIELDS * padded, height, width, scratch)
             for _ in range(INNER_ITERATIONS):
                 change = _iterate(state, height, padded, edge, inside, squares)
                 if _is_near(change, threshold, height * width):

@@ -39,10 +39,10 @@ class PrefetchConfig(NamedTuple):
     max_jobs: int  # by default
 
 
-PREFETCH_CONFIGS = {
-    "cpu": PrefetchConfig(CHUNK_FRAMES, 1, 4),
-    "cuda": PrefetchConfig(128, 2, 16),  # a card outpaces a processor's decoding: some 200 MB for each of 16 videos
-}
+def prefetch_config(device: torch.device) -> PrefetchConfig:
+    """Return how much is prepared ahead of a device; a card outpaces a processor's decoding."""
+    return PrefetchConfig(128, 2, 16) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1, 4)
+
 
 _log = logging.getLogger(__name__)
 
@@ -186,11 +186,6 @@ def _try(
                     return video, error
         time.sleep(wait)
         video = begin()
-
-
-def prefetch_config(device: torch.device) -> PrefetchConfig:
-    """Return how much is prepared ahead of a device."""
-    return PREFETCH_CONFIGS.get(device.type, PREFETCH_CONFIGS["cpu"])
 
 
 def num_jobs(jobs: int | None, device: torch.device) -> int:
