@@ -20,9 +20,9 @@ from vadis.video.isolated.pool import ChildVideo, Decoders
 from vadis.video.metadata import VideoFacts
 from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.reader import open_gray
-from vadis.video.windows import chunks
+from vadis.video.windows import CHUNK_FRAMES, chunks
 
-CHUNK_FRAMES = {"cpu": 32, "cuda": 128}  # the more pairs, the better a card shares them out
+CUDA_CHUNK_FRAMES = 128  # the more pairs, the better a card shares them out
 NUM_PROBED = 64  # videos whose headers are read for the estimate
 NUM_TRIALS = 3  # of them, whose first flow is computed for it
 READ_AHEAD = 2  # videos begun on the CPU: while one's flow is computed, another's frames are decoded and written
@@ -86,7 +86,7 @@ def _trial(
 
     Return the frames, seconds and bytes that it took.
     """
-    chunk = CHUNK_FRAMES["cuda"] if device.type == "cuda" else 2 * cpu_count()
+    chunk = CUDA_CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
 
     def levels(limit: int) -> Iterator[Levels]:
         with decoders.open(video, max_frames=limit) as opened:
@@ -140,7 +140,7 @@ def _fill(
         return
     path, num_frames = store.path(video), 0
     with opened, os_errors_as(VadisError, f"{path} cannot be written"), write_atomic(path) as file:
-        temporary, chunk = Path(file.name), CHUNK_FRAMES.get(device.type, CHUNK_FRAMES["cpu"])
+        temporary, chunk = Path(file.name), CUDA_CHUNK_FRAMES if device.type == "cuda" else CHUNK_FRAMES
         for num_frames in write_mjpeg(temporary, _levels(opened, chunk, device, ahead.check)):
             yield num_frames, None
         with open_gray(temporary) as flow:

@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """Return where machine code is kept: in ``$NUMBA_CACHE_DIR``, or in ``compiled`` in vadis's own cache.
+    """Return where machine code is kept: below ``$NUMBA_CACHE_DIR``, or ``compiled`` in vadis's own cache.
 
-    Beside the source, numba's default, is read-only in many installations. numba looks only at the file of the
-    function it compiles, not at the ones it calls; so there is a folder named after the text of all of them.
+    numba looks only at the file of the function it compiles, not at the ones it calls; so the folder is named after the
+    text of all of them.
     """
     vadis = Path(os.environ.get("VADIS_CACHE") or platformdirs.user_cache_path("vadis", appauthor=False))
     own = vadis.expanduser().absolute() / "compiled"
@@ -36,10 +36,9 @@ def cache_directory() -> Path:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` compiled at its first call for the arguments it gets, and loaded from disk ever after.
+    """Return ``function``, to be called from Python, compiled at its first call and loaded from disk ever after.
 
-    Where the cache cannot be written it is compiled anew in every process, and the log says so. Such a function is
-    called from Python only.
+    Where the cache cannot be written it is compiled anew in every process, and the log says so.
     """
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_directory())
     try:

@@ -27,11 +27,10 @@ from vadis.files import os_errors_as, write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
-from vadis.video.metadata import SHORT_SIDE
+from vadis.video.metadata import SHORT_SIDE, AnyPath
 from vadis.video.reader import Video, open_gray
 from vadis.video.timegrid import GRID_FPS
 
-VideoPath = str | os.PathLike[str]
 Levels = NDArray[np.uint8]
 
 FLOW_BOUND = 20.0  # px per frame; larger motions are truncated, here and for the networks (paper, section 2.5)
@@ -115,34 +114,42 @@ class FlowStore:
             with other settings.
     """
 
-    def __init__(self, root: VideoPath, *, create: bool = False) -> None:
+    def __init__(self, root: AnyPath, *, create: bool = False) -> None:
         self.root = Path(root)
-        settings = _read_settings(self.root / SETTINGS_NAME)
+        name, path = printable(str(self.root)), self.root / SETTINGS_NAME
+        settings = _read_settings(path)
         if settings is None:
-            self._create(create)
+            if not create:
+                raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
+            with os_errors_as(UsageError, f"{name} cannot become a flow store"):
+                self.root.mkdir(parents=True, exist_ok=True)
+                others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
+                if others and not path.exists():  # else another process was faster
+                    raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
+                write_file(path, json.dumps(SETTINGS, indent=2) + "\n")
         elif settings != SETTINGS:
             names = [name for name in {**SETTINGS, **settings} if settings.get(name) != SETTINGS.get(name)]
             changed = "; ".join(f"{name}: {settings.get(name)!r}, now {SETTINGS.get(name)!r}" for name in names)
-            message = f"the flow store {printable(str(self.root))} was made with other settings ({changed})"
+            message = f"the flow store {name} was made with other settings ({changed})"
             raise UsageError(message, hint="compute the flow again into a new folder")
 
-    def path(self, video: VideoPath) -> Path:
+    def path(self, video: AnyPath) -> Path:
         """Return the path of a video's flow, present or not; raise VideoError where the video cannot be read."""
         digest = _fingerprint(os.fspath(video))
         return self.root / digest[:2] / f"{digest}.mp4"
 
-    def has(self, video: VideoPath) -> bool:
+    def has(self, video: AnyPath) -> bool:
         """Return whether the flow of this video is there; raise VideoError as ``path``."""
         return self.path(video).is_file()
 
-    def num_frames(self, video: VideoPath) -> int:
+    def num_frames(self, video: AnyPath) -> int:
         """Return how many frames of flow there are, one for each grid frame; raise VideoError as ``read_levels``."""
         with self._open(video, 0) as flow:
             if flow.expected_num_frames is None:
                 raise VideoError("truncated_or_incomplete", "its flow states no length", _RECOMPUTE_HINT)
             return flow.expected_num_frames
 
-    def read_levels(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
+    def read_levels(self, video: AnyPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
         """Return the levels of some frames, uint8 (T, 2, H, W), axis 1 = (dx, dy); no others are decoded.
 
         ``num_frames`` None: all to the end; fewer come back where the video ends before.
@@ -157,7 +164,7 @@ class FlowStore:
         return levels.reshape(len(levels), 2, height // 2, width)  # (T, 2, H, W)
 
     @contextmanager
-    def _open(self, video: VideoPath, start_frame: int) -> Iterator[Video]:
+    def _open(self, video: AnyPath, start_frame: int) -> Iterator[Video]:
         path = self.path(video)
         try:
             with open_gray(path, start_frame=start_frame) as flow:
@@ -167,17 +174,6 @@ class FlowStore:
                 raise VideoError("not_found", "its flow is not in the store", "run vadis flow on it") from error
             hint = error.own_hint or _RECOMPUTE_HINT
             raise VideoError(error.code, f"its flow ({path.name}): {error.message}", hint) from error
-
-    def _create(self, create: bool) -> None:
-        name, settings = printable(str(self.root)), self.root / SETTINGS_NAME
-        if not create:
-            raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
-        with os_errors_as(UsageError, f"{name} cannot become a flow store"):
-            self.root.mkdir(parents=True, exist_ok=True)
-            others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
-            if others and not settings.exists():  # else another process was faster
-                raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
-            write_file(settings, json.dumps(SETTINGS, indent=2) + "\n")
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:

@@ -49,11 +49,8 @@ MAX_BLOCKS = 20_000  # of one run; where there are more videos than that allows,
 NETWORK_CPUS, PREPARING_CPUS = 0.501, 0.2  # asked for, not used. So what was on two machines fits on one of them, and
 # no machine is ever so full of networks, which stay, that none of their tasks has room beside them
 LOOK_SECONDS, LOST_SECONDS = 5, 600  # between looks at the cluster; without a record, while it has too few places
-CONNECT_SECONDS = 10
 _NO_CLUSTER_HINT = 'start one by `ray start --head`, or give `address="local"`'
-_NOT_STARTED_HINT = "its logs tell why (/tmp/ray/session_latest/logs); leave `address` out to do without Ray"
 _GO_ON_HINT = "the same command goes on where it stopped"
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def classify_on_ray(
@@ -158,8 +155,8 @@ def _as_they_come(
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Yield Ray, connected to a cluster, and as quiet as it can be made."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        os.environ.setdefault(name, "0")
     try:
         import ray
         import ray.data
@@ -172,7 +169,8 @@ def _connected(address: str) -> Iterator[Any]:
         ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
     except Exception as error:  # Ray raises bare ones where a node of its own does not start
         if address == LOCAL:
-            raise VadisError(f"Ray cannot be started here: {_last_line(error)}", _NOT_STARTED_HINT) from error
+            hint = "its logs tell why (/tmp/ray/session_latest/logs); leave `address` out to do without Ray"
+            raise VadisError(f"Ray cannot be started here: {_last_line(error)}", hint) from error
         raise VadisError(f"there is no Ray cluster at {address}", _NO_CLUSTER_HINT) from error
     except SystemExit:  # raised by Ray's own handler of SIGTERM
         signal.signal(signal.SIGTERM, handlers[signal.SIGTERM])
@@ -197,7 +195,7 @@ def _refuse_silence(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         if port.isdecimal():
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise VadisError(f"there is no Ray cluster at {address}", _NO_CLUSTER_HINT) from error
 
