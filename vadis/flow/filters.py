@@ -209,23 +209,6 @@ _QUAD = ir.VectorType(FLOAT, CHANNELS)
 
 
 @inlined
-def with_gradients(image: Image, taps: Image) -> None:
-    """Fill ``taps`` (H + 8, W + 8, 4), zero at first, with ``image`` and its central differences along x and y.
-
-    At the border the missing neighbour is the border pixel itself.
-    """
-    height, width = image.shape
-    half = np.float32(0.5)
-    for y in range(height):
-        above, below = max(y - 1, 0), min(y + 1, height - 1)
-        for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
-            taps[y + BORDER, x + BORDER, 0] = image[y, x]
-            taps[y + BORDER, x + BORDER, 1] = half * (image[y, right] - image[y, left])
-            taps[y + BORDER, x + BORDER, 2] = half * (image[below, x] - image[above, x])
-
-
-@inlined
 def row_work(padded: int) -> Image:
     """Return memory for ``sample_row``: for x and y where the taps begin and 4 weights; then the columns' numbers."""
     work = np.zeros(11 * padded, np.float32)

@@ -14,19 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vadis.flow.filters import (
-    BORDER,
-    CHANNELS,
-    MARGIN,
-    SCALE_STEP,
-    SIZE,
-    Image,
-    median_5x5,
-    resize,
-    row_work,
-    sample_row,
-    with_gradients,
-)
+from vadis.flow.filters import BORDER, CHANNELS, SCALE_STEP, Image, median_5x5, resize, row_work, sample_row
 from vadis.flow.numba_cache import compiled, inlined
 from vadis.flow.simd import (
     LANES,
@@ -193,6 +181,23 @@ def _length_between(x: Any, y: Any) -> Any:
 
 
 @inlined
+def with_gradients(image: Image, taps: Image) -> None:
+    """Fill ``taps`` (H + 8, W + 8, 4), zero at first, with ``image`` and its central differences along x and y.
+
+    At the border the missing neighbour is the border pixel itself.
+    """
+    height, width = image.shape
+    half = np.float32(0.5)
+    for y in range(height):
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            taps[y + BORDER, x + BORDER, 0] = image[y, x]
+            taps[y + BORDER, x + BORDER, 1] = half * (image[y, right] - image[y, left])
+            taps[y + BORDER, x + BORDER, 2] = half * (image[below, x] - image[above, x])
+
+
+@inlined
 def _linearize(state: Image, image: Image, height: int, width: int, taps: Image, work: Image, samples: Image) -> None:
     """Sample the second image and its gradients at x + u, and fill the fields that the iterations need of them."""
     padded = _padded(width)
@@ -218,7 +223,7 @@ def working_memory(height: int, width: int) -> Memory:
     sizes = (
         (height + 2) * FIELDS * padded + 2 * LANES,  # state
         (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS,  # taps
-        (height + 2 * MARGIN + SIZE) * (padded + LANES),  # of the medians
+        (height + 9) * (padded + LANES),  # of the medians
         height * padded,  # the first image
         height * padded,  # squared changes
     )
