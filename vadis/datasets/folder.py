@@ -12,23 +12,13 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from vadis.datasets.checks import Listed, assemble, did_you_mean
+from vadis.datasets import scan
+from vadis.datasets.checks import assemble, did_you_mean
 from vadis.datasets.dataset import Dataset, Request, class_key, counted, note_of, some
 from vadis.datasets.holdout import hold_out
-from vadis.datasets.lists import ClassList, Row, find_class_list, is_video_name, read_list, unread_lists, video_lists
+from vadis.datasets.lists import ClassList, Listed, find_class_list, is_video_name, read_list, unread_lists, video_lists
 from vadis.datasets.places import VideoFinder
-from vadis.datasets.scan import (
-    Tree,
-    folder_of,
-    is_generic_folder,
-    is_no_class,
-    name_of,
-    split_of,
-    split_of_list,
-    split_words,
-    stem_of,
-    words_of,
-)
+from vadis.datasets.scan import Tree, folder_of, is_no_class, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
@@ -164,8 +154,8 @@ def _no_classes(names: Iterable[str]) -> set[str]:
     """Return the names of splits and containers, and those that nothing but a split tells apart: my_train, my_val."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}  # the other words → name → split
     for name in names:
-        if split := split_of_list(name):
-            rest = tuple(word for word in words_of(name) if word not in split_words(name))
+        if split := scan.split_of_list(name):
+            rest = tuple(word for word in scan.words_of(name) if word not in scan.split_words(name))
             by_rest.setdefault(rest, {})[name] = split
     alike = {name for each in by_rest.values() if len(set(each.values())) > 1 for name in each}
     return alike | set(filter(is_no_class, names))
@@ -178,7 +168,7 @@ def _shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
         below = [names[depth:] for names in folders]
         tops = {names[0] for names in below if names}
         is_above_splits = any(len(names) > 2 and split_of(names[1]) for names in below)
-        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or is_generic_folder(*tops)):
+        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or scan.is_generic_folder(*tops)):
             return depth
         depth += 1
 
@@ -202,7 +192,7 @@ def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> No
 
 
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
-    finder, rows = VideoFinder(tree), list[Row]()
+    finder, rows = VideoFinder(tree), list[Listed]()
     for path, form in forms.items():
         of_list = read_list(path, form, tree.root)
         found = [
@@ -211,16 +201,14 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
             for row in finder.find(path, [row for row in of_list if row.split == split])
         ]
         first = found[0]
-        if form != "header" and not first.file and any(row.file for row in found) and not is_video_name(first.path):
-            line = f"{printable(first.path)}, {printable(first.label)}"
+        if form != "header" and not first.file and any(row.file for row in found) and not is_video_name(first.name):
+            line = f"{printable(first.name)}, {printable(first.label)}"
             message = f"{first.place} is no video, as the other lines are: {line}"
             raise UsageError(message, "call the columns path and label, if it says what they hold")
         rows += found
     classes, labels, notes = _labels(rows, tree)
-    lines = [
-        Listed(row.path, label, row.split, os.path.normpath(row.file or os.path.join(tree.root, row.path)))  # noqa: PTH118
-        for row, label in zip(rows, labels, strict=True)
-    ]
+    keys = [os.path.normpath(row.file or os.path.join(tree.root, row.name)) for row in rows]  # noqa: PTH118
+    lines = [row._replace(label=label, key=key) for row, label, key in zip(rows, labels, keys, strict=True)]
     val, test = ({(line.key, line.label) for line in lines if line.split == split} for split in ("val", "test"))
     if val and val == test:  # as test.csv often copies val.csv
         lines = [line for line in lines if line.split != "test"]
@@ -235,7 +223,7 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
     )
 
 
-def _labels(rows: Sequence[Row], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
+def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
     """Return the classes of a dataset in their order, the class of each row, and what there is to say about them."""
     class_list, notes = find_class_list(tree), list[str]()
     labels = [row.label for row in rows]
@@ -266,7 +254,7 @@ def _labels(rows: Sequence[Row], tree: Tree) -> tuple[tuple[str, ...], list[str]
     return tuple(name for name in order if name in present), labels, notes
 
 
-def _names_of_folders(rows: Sequence[Row]) -> ClassList:
+def _names_of_folders(rows: Sequence[Listed]) -> ClassList:
     """Return what numbers mean where no class list says it: the folders of the videos, if each has one of its own."""
     pairs = {(int(float(row.label)), name_of(folder_of(row.file))) for row in rows if row.file and row.label[0] != "-"}
     names = dict(sorted(pairs))
