@@ -108,10 +108,7 @@ def check_missing(place: str, number: int, total: int, request: Request, names: 
 
 
 def _check_folders(classes: Iterable[str], tree: Tree, splits: Mapping[str, Iterable[Example]]) -> list[str]:
-    """Refuse files in the folder of another class: one of their two labels is wrong.
-
-    Return notes on the folders of videos that lie beside folders of classes and are none.
-    """
+    """Refuse files in the folder of another class; return notes on folders that lie beside those of classes."""
     by_key = {class_key(label): label for label in classes}
     folders = {each: by_key.get(class_key(name_of(each))) for each in tree.video_folders() if each != tree.root}
     wrong = [

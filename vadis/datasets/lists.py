@@ -250,10 +250,7 @@ def _may_be_list(tree: Tree, path: str) -> bool:
 
 
 def _form_of(path: str) -> str | None:
-    """Return the key of ``LIST_FORMS`` for a file, by its first lines, or None if it is no list of videos.
-
-    A list that is named after a split, with lines of videos and labels that are not all alike, is refused.
-    """
+    """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
     is_json = path.lower().endswith(".jsonl")
     name = first_form(path, {name: form.rows for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")})
     if name is None and split_of(stem_of(path)) and not is_json:

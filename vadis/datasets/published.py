@@ -242,18 +242,12 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
 
 
 def _split_in(path: str) -> str | None:
-    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column.
-
-    DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
-    """
-    return scan.split_of_list(stem_of(path).lower().replace("holdout", ""))
+    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column."""
+    return scan.split_of_list(stem_of(path).lower().replace("holdout", ""))  # DeepMind's holdout_test of Kinetics-600
 
 
 def _classes(labels: set[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the classes in the order of a published model's outputs, else of the alphabet; and each label's class.
-
-    Lists of different years, and copies of them, differ in blanks and capitals.
-    """
+    """Return the classes in the order of a published model's outputs, else of the alphabet; and each label's class."""
     classes: dict[str, str] = {}
     for label in sorted(labels):
         classes.setdefault(class_key(label), label)
