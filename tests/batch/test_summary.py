@@ -24,8 +24,8 @@ def test_one_line_says_what_there_is():
 
 def test_what_was_done_before_is_counted_and_told():
     summary = of("a.mp4", num_inputs=3)
-    summary.add_before(Entry(3, "1.0", "ok", None, 60.0))
-    summary.add_before(Entry(3, "1.0", "error", "no_frames", None))
+    summary.add(Entry(3, "1.0", "ok", None, 60.0))
+    summary.add(Entry(3, "1.0", "error", "no_frames", None))
     assert summary.line() == "2 ok, 1 failed; 2 of them done before"
     assert (summary.num_left, summary.to_json(3)["errors"]) == (0, {"no_frames": 1})
 

@@ -84,7 +84,7 @@ class Journaled:
             if entry is None:
                 pending.append(source)
                 continue
-            summary.add_before(entry)
+            summary.add(entry)
             if self.lacks_document(source.path, entry):
                 lacking.add(source.path)
         if lacking and self.write_document is not None:
@@ -104,10 +104,10 @@ class Journaled:
         self.journal.finish()
 
     def _entry_that_counts(self, source: "Source") -> Entry | None:
-        if source.path not in self.journal.entries:
+        entry = self.journal.entries.get(source.path)
+        if entry is None or (entry.source_bytes, entry.source_mtime) != self.place.stamp(source.path):
             return None
-        entry = self.journal.entries.matching(source.path, self.place.stamp(source.path))
-        if entry is None or entry.status != "error":
+        if entry.status != "error":
             return entry
         return None if self.place.retry_failed or entry.error_code in PASSING_ERRORS else entry
 

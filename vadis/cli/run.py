@@ -58,7 +58,7 @@ class Run:
 
     def report(self, progress: "Progress") -> None:
         """Show how far the library is; it calls this while it works."""
-        self._bars.update(progress, self.summary.num_records - self.summary.num_before)
+        self._bars.update(progress, self.summary.statuses.total() - self.summary.num_before)
 
     def paths(self) -> Iterator[str]:
         """Return the inputs that can be tried."""

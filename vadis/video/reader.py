@@ -260,12 +260,17 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
         "max_pixels": str(limits.max_decoder_pixels),
         **more,
     }
-    # Not abspath, which would shorten "link/.." although the link may lead elsewhere.
-    absolute = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118
     try:
-        return av.open("file:" + absolute, "r", options=options, metadata_errors="ignore")
+        return av.open("file:" + from_root(path), "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
         raise memory_refusal(error) or refusal(path, error) from error
+
+
+def from_root(path: str) -> str:
+    """Return ``path`` from the root, never shortened as by abspath: the link in "link/.." may lead elsewhere."""
+    with suppress(OSError):  # the current folder may be gone
+        return os.path.join(os.getcwd(), path) if path else path  # noqa: PTH109, PTH118
+    return path
 
 
 def _refuse_changes(path: str, before: os.stat_result) -> None:
