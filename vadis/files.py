@@ -9,8 +9,8 @@ os_errors_as               what the operating system refuses, as an error of thi
 import errno
 import fcntl
 import glob
-import json
 import os
+import re
 import secrets
 import socket
 import threading
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vadis.errors import AGAIN, OutputLockedError, UsageError, VadisError, what_next
-from vadis.parsing import parse_json
 from vadis.results import printable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit set by `ulimit -f`
@@ -110,15 +109,13 @@ class AppendLog:
     """A file that grows by whole lines, each of them on the disk at most ``sync_seconds`` after it was appended.
 
     A line is written whole or not at all. What a killed process left behind the last whole line is cut off before the
-    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing.
+    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing. Every
+    method raises VadisError where the disk refuses.
 
     Args:
         path: is made if need be; the file itself is held, whatever links lead to it.
         sync_seconds: may pass between a line and its flush, which a thread does.
         again: what to do once a full disk has room again, for the hint.
-
-    Raises:
-        VadisError: from every method, where the disk refuses.
     """
 
     def __init__(self, path: Path, sync_seconds: float = SYNC_SECONDS, again: str = AGAIN) -> None:
@@ -154,19 +151,17 @@ class AppendLog:
                 raise
             self.end += len(line)
             with self._lock:
-                if self._failure is not None:
-                    raise self._failure
+                self._raise_failure()
                 if self._timer is None:
-                    self._timer = threading.Timer(self._sync_seconds, self._flush_in_time)
+                    self._timer = threading.Timer(self._sync_seconds, self._flush)
                     self._timer.daemon = True
                     self._timer.start()
 
     def sync(self) -> None:
         """Flush now, and wait for a flush that is going on; raises what any flush has met."""
-        with self._errors(), self._lock:
-            self._flush()
-            if self._failure is not None:
-                raise self._failure
+        self._flush()
+        with self._errors():
+            self._raise_failure()
 
     def close(self) -> None:
         """Flush and close."""
@@ -190,17 +185,18 @@ class AppendLog:
         return 0
 
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            try:
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._failure = error
-
-    def _flush_in_time(self) -> None:
         with self._lock:
-            self._flush()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                try:
+                    os.fsync(self._descriptor)
+                except OSError as error:
+                    self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -241,9 +237,8 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
                 stack.close()  # it was removed while we took it: take the next
             stack.callback(place.unlink, missing_ok=True)  # before it is let go: see above
             since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-            signature = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, signature.encode() + b"\n", 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode(), 0)
         yield
 
 
@@ -254,33 +249,25 @@ def _take(descriptor: int, place: Path, task: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except OSError as error:
-        if error.errno in _NO_LOCKS:
-            hint = f"if that run is over, remove {printable(str(place))}"
-        elif error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+        if error.errno not in (*_NO_LOCKS, errno.EWOULDBLOCK, errno.EACCES):
             raise
-        may_be_stale = error.errno in _NO_LOCKS
-    try:
-        holder = parse_json(os.pread(descriptor, _MAX_LOCK_BYTES, 0))
-    except ValueError:
-        holder = None
-    if not isinstance(holder, dict):  # its process was killed before it could sign
-        holder = {}
-    if may_be_stale and not _may_live(holder):
-        return
-    who = (
-        f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "just begun"
-    )
-    raise OutputLockedError(f"another vadis ({printable(who)}) {task}", hint)
+        has_locks = error.errno not in _NO_LOCKS
+    holder = os.pread(descriptor, _MAX_LOCK_BYTES, 0).decode("utf-8", "replace").strip()
+    if not has_locks:
+        hint = f"if that run is over, remove {printable(str(place))}"
+        if _has_ended(holder):
+            return
+    # It is empty where its process was killed before it could sign, or is about to.
+    raise OutputLockedError(f"another vadis ({printable(holder) or 'just begun'}) {task}", hint)
 
 
-def _may_live(holder: dict[str, Any]) -> bool:
-    """Return whether the process that signed may still go on; of another host that cannot be known."""
-    if holder.get("host") != socket.gethostname():
-        return bool(holder)
+def _has_ended(holder: str) -> bool:
+    """Return whether the process that signed a lock has ended; of one on another host that cannot be known."""
+    signed = re.match(r"process (\d{1,9}) on (.*), since ", holder)
+    if signed is None or signed[2] != socket.gethostname():
+        return not holder
     try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, KeyError, TypeError, ValueError):
-        return True
-    return int(holder["pid"]) != os.getpid()
+        os.kill(int(signed[1]), 0)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return int(signed[1]) == os.getpid()

@@ -244,8 +244,8 @@ class Decoders:
         program: what a child runs, instead of ``process.PROGRAM``: for tests of how children fail.
     """
 
-    def __init__(self, limits: Limits | None = None, *, program: str = process.PROGRAM) -> None:
-        self.limits, self._program = limits or Limits.of_environment(), program
+    def __init__(self, limits: Limits | None = None, *, program: str | None = None) -> None:
+        self.limits, self._program = limits or Limits.of_environment(), program or process.PROGRAM
         self._idle: list[Child] = []
         self._all: set[Child] = set()
         self._lock = threading.Lock()
