@@ -10,7 +10,6 @@ import errno
 import fcntl
 import glob
 import os
-import re
 import secrets
 import socket
 import threading
@@ -215,7 +214,7 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
     """Hold the lock of ``output`` in this block: a file beside it, ``output.lock``, that says who holds it.
 
     The lock is the kernel's (``flock``), so that of a killed process is gone with it, whatever its file says. Where a
-    file system has no such locks, the file's text decides: process and host.
+    file system has no such locks, a signed file is one, until it is removed.
 
     Args:
         output: what is written.
@@ -249,25 +248,13 @@ def _take(descriptor: int, place: Path, task: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except OSError as error:
-        if error.errno not in (*_NO_LOCKS, errno.EWOULDBLOCK, errno.EACCES):
-            raise
         has_locks = error.errno not in _NO_LOCKS
+        if has_locks and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+    # It is empty where its process was killed before it could sign, or is about to.
     holder = os.pread(descriptor, _MAX_LOCK_BYTES, 0).decode("utf-8", "replace").strip()
     if not has_locks:
         hint = f"if that run is over, remove {printable(str(place))}"
-        if _has_ended(holder):
+        if not holder:
             return
-    # It is empty where its process was killed before it could sign, or is about to.
     raise OutputLockedError(f"another vadis ({printable(holder) or 'just begun'}) {task}", hint)
-
-
-def _has_ended(holder: str) -> bool:
-    """Return whether the process that signed a lock has ended; of one on another host that cannot be known."""
-    signed = re.match(r"process (\d{1,9}) on (.*), since ", holder)
-    if signed is None or signed[2] != socket.gethostname():
-        return not holder
-    try:
-        os.kill(int(signed[1]), 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH
-    return int(signed[1]) == os.getpid()

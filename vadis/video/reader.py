@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import av
 
@@ -20,21 +20,22 @@ from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
+from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, Grid, grid_length
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
 
 
-class Sound(NamedTuple):
-    """The sound of a file: its streams, and their packets as they are coded, in the order of the file."""
-
-    streams: tuple[av.AudioStream, ...]
-    packets: "Iterator[av.Packet[Any]]"
+Sound: TypeAlias = "tuple[tuple[av.AudioStream, ...], Iterator[av.Packet[Any]]]"
+"""The streams of a file's sound, and their packets as they are coded, in the order of the file."""
 
 
 class Video:
-    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``."""
+    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``.
+
+    ``pixel_aspect`` is the width of an upright pixel by its height; 1 where that is unknown or not plausible.
+    """
 
     def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
@@ -49,6 +50,8 @@ class Video:
         self._length: int | None = None
         self._grid = self._walk()
         self.size, self.colours = self._scaler.size, self._scaler.colours
+        aspect = self._scaler.pixel_aspect  # of a coded pixel
+        self.pixel_aspect = 1 / aspect if self._scaler.rotation % 180 else aspect
         self.expected_num_frames = header.expected_num_frames
 
     @property
@@ -93,12 +96,6 @@ class Video:
     def first_seconds(self) -> Fraction:
         """When the first frame is shown after the start of the file, as players count."""
         return self._header.first_seconds(self._clock.start_seconds)
-
-    @property
-    def pixel_aspect(self) -> Fraction:
-        """Width of an upright pixel by its height; 1 where it is unknown or not plausible."""
-        aspect = self._scaler.pixel_aspect
-        return 1 / aspect if self._scaler.rotation % 180 else aspect
 
     def skip_to(self, start_frame: int, *, by_seek: bool) -> bool:
         """Begin at this grid frame, by a seek where that is exact; False: the file has to be opened again, without."""
@@ -157,9 +154,15 @@ class Video:
         return tuple(flag for flag in FLAGS if found[flag])
 
 
+@contextmanager
 def open_video(
-    path: AnyPath, *, start_frame: int = 0, limits: Limits | None = None, listed: bool = False
-) -> AbstractContextManager[Video]:
+    path: AnyPath,
+    *,
+    start_frame: int = 0,
+    limits: Limits | None = None,
+    listed: bool = False,
+    scaler: type[Scaler | GrayPlane] = Scaler,
+) -> Iterator[Video]:
     """Open one video file for reading, once, from its start or from a clip on.
 
     Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
@@ -171,21 +174,36 @@ def open_video(
             frames are the same in any case. (Only a broken timestamp in the part that is not read goes unnoticed.)
         limits: what to refuse as ``too_large``.
         listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
+        scaler: what makes pictures of the frames.
 
-    Raises:
-        VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
+    Raises VideoError with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    return _open_video(path, Scaler, start_frame, limits, listed)
+    name, limits = os.fspath(path), limits or Limits.of_environment()
+    regular_file(name, listed=listed)
+    before = stamp(name)
+    container = _open(name, limits)
+    try:
+        video = _first_look(name, container, limits, scaler)
+        if not video.skip_to(start_frame, by_seek=True):
+            container.close()
+            container = _open(name, limits)
+            video = _first_look(name, container, limits, scaler)
+            video.skip_to(start_frame, by_seek=False)
+        yield video
+        if video.facts.num_frames is not None and stamp(name) != before:
+            raise VideoError("changed_while_reading", "the file changed while it was read")
+    finally:
+        container.close()
 
 
 def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[Video]:
     """Open a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    return _open_video(path, GrayPlane, start_frame)
+    return open_video(path, start_frame=start_frame, scaler=GrayPlane)
 
 
 def open_source(path: AnyPath, *, limits: Limits | None = None) -> AbstractContextManager[Video]:
     """Open a video for its ``source_frames``: pictures of the size that is coded."""
-    return _open_video(path, FullSize, limits=limits)
+    return open_video(path, limits=limits, scaler=FullSize)
 
 
 @contextmanager
@@ -196,7 +214,7 @@ def open_sound(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Sound
     with _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND) as container:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
-        yield Sound(streams, _with_times(container.demux(*streams) if streams else iter(())))
+        yield streams, _with_times(container.demux(*streams) if streams else iter(()))
 
 
 def _with_times(packets: "Iterator[av.Packet[Any]]") -> "Iterator[av.Packet[Any]]":
@@ -212,31 +230,6 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
     except Exception as error:  # whatever a child sends that a file has taken over
         raise VideoError("decoder_crash", "the process that reads its sound sent an invalid message") from error
     return tuple(container.streams.audio)
-
-
-@contextmanager
-def _open_video(
-    path: AnyPath,
-    scaler: type[Scaler | GrayPlane],
-    start_frame: int = 0,
-    limits: Limits | None = None,
-    listed: bool = False,
-) -> Iterator[Video]:
-    name, limits = os.fspath(path), limits or Limits.of_environment()
-    before = regular_file(name, listed=listed)
-    container = _open(name, limits)
-    try:
-        video = _first_look(name, container, limits, scaler)
-        if not video.skip_to(start_frame, by_seek=True):
-            container.close()
-            container = _open(name, limits)
-            video = _first_look(name, container, limits, scaler)
-            video.skip_to(start_frame, by_seek=False)
-        yield video
-        if video.facts.num_frames is not None:
-            _refuse_changes(name, before)
-    finally:
-        container.close()
 
 
 def _first_look(
@@ -271,13 +264,3 @@ def from_root(path: str) -> str:
     with suppress(OSError):  # the current folder may be gone
         return os.path.join(os.getcwd(), path) if path else path  # noqa: PTH109, PTH118
     return path
-
-
-def _refuse_changes(path: str, before: os.stat_result) -> None:
-    try:
-        after = os.stat(path)  # noqa: PTH116
-    except OSError:
-        after = None
-    watched = ("st_size", "st_mtime_ns")  # not the inode number: some file systems give another one each time
-    if after is None or any(getattr(after, name) != getattr(before, name) for name in watched):
-        raise VideoError("changed_while_reading", "the file changed while it was read")

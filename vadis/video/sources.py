@@ -10,8 +10,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from vadis.errors import NothingToDoError, UsageError, VideoError
@@ -116,7 +117,7 @@ class _Search:
     def __init__(self, remote: Callable[[str], list[str]] | None) -> None:
         self._remote = remote
         self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
-        self._real_folders: dict[str, str] = {}
+        self._real_path = cache(os.path.realpath)
         self._folders: list[str] = []
         self._missing: list[str] = []  # each once
         self._num_ignored = self._num_duplicates = 0
@@ -131,7 +132,11 @@ class _Search:
         elif _URL.match(path):
             self._add_url(path)
         else:
-            matches = _matches(path) if is_pattern_allowed else []
+            try:  # the order is that of the names' bytes; Path.glob would drop "./"
+                matches = sorted(glob.glob(path, recursive=True), key=os.fsencode) if is_pattern_allowed else []  # noqa: PTH207
+            except RecursionError as error:  # glob calls itself for each level of folders
+                message = f"the folders that {printable(path)} goes through are nested too deep"
+                raise UsageError(message, "name the folder itself: all videos below it are taken") from error
             for match in matches:
                 self._add_existing(match)
             if not matches and self._add_existing(path):
@@ -177,9 +182,7 @@ class _Search:
     def _keep(self, source: Source) -> bool:
         """Add a source; return False, and count it, where it is there already."""
         folder, name = os.path.split(source.path)
-        if folder not in self._real_folders:
-            self._real_folders[folder] = os.path.realpath(folder)
-        key = os.path.join(self._real_folders[folder], name)  # noqa: PTH118
+        key = os.path.join(self._real_path(folder), name)  # noqa: PTH118
         self._num_duplicates += key in self._sources
         return self._sources.setdefault(key, source) is source
 
@@ -200,21 +203,17 @@ class _Search:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
 
     def _wanted(self, folder: str) -> Iterator[str]:
-        """Yield the folders and videos in a folder; count the rest."""
+        """Yield the folders and videos in a folder, a link in a circle being neither; count the rest."""
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and _is_video_or_folder(entry):
+                is_wanted = False
+                with suppress(OSError):
+                    is_shown = not entry.name.startswith(".")
+                    is_wanted = is_shown and (entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path)))
+                if is_wanted:
                     yield entry.path
                 else:
                     self._num_ignored += 1
-
-
-def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
-    """Judge by name and kind, and by the first bytes where the name is shared; a link in a circle is neither."""
-    try:
-        return entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path))
-    except OSError:
-        return False
 
 
 def is_video_by_name(path: str) -> bool:
@@ -228,15 +227,6 @@ def is_video_by_name(path: str) -> bool:
     except OSError:
         return True  # its record will tell
     return not head or not _IS_SOMETHING_ELSE[extension](head)
-
-
-def _matches(pattern: str) -> list[str]:
-    """Return what a pattern stands for, in the order of the names' bytes."""
-    try:
-        return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
-    except RecursionError as error:  # glob calls itself for each level of folders
-        message = f"the folders that {printable(pattern)} goes through are nested too deep"
-        raise UsageError(message, "name the folder itself: all videos below it are taken") from error
 
 
 def _read_list(path: str, nul: bool) -> list[str]:

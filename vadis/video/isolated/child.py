@@ -85,16 +85,16 @@ def _about(video: Video) -> Answer:
 
 
 def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
-    with open_sound(request["path"], limits=limits) as sound:
-        first = list(islice(sound.packets, protocol.SAMPLE_PACKETS))
+    with open_sound(request["path"], limits=limits) as (streams, packets):
+        first = list(islice(packets, protocol.SAMPLE_PACKETS))
         sample, not_copied = b"", list[str]()
         try:
-            sample = _write_sample(sound.streams, first) if sound.streams else b""
+            sample = _write_sample(streams, first) if streams else b""
         except (ValueError, av.FFmpegError):  # Matroska has no place for a codec: hardly any program plays it
-            not_copied = [stream.codec_context.name for stream in sound.streams]
+            not_copied = [stream.codec_context.name for stream in streams]
         yield [pack_message({"sample_bytes": len(sample), "not_copied": not_copied}), sample]
-        places = {stream.index: place for place, stream in enumerate(sound.streams)}
-        for packet in () if not_copied else chain(first, sound.packets):
+        places = {stream.index: place for place, stream in enumerate(streams)}
+        for packet in () if not_copied else chain(first, packets):
             content = _strip_adts(bytes(packet), packet.stream.codec_context.name)
             about = {"times": [packet.pts, packet.dts, packet.duration or 0], "time_base": packet.time_base}
             about |= {"stream": places[packet.stream.index], "num_bytes": len(content)}
