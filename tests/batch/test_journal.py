@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import pytest
 
 from tests.fake_road import result
 from tests.matching import containing
-from vadis.batch import journal as journal_module
 from vadis.batch.journal import Entry, open_journal
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.results import VideoResult
@@ -185,16 +183,3 @@ def test_two_runs_never_write_one_file_and_a_killed_one_holds_nothing(tmp_path):
     written(path, stamped("a.mp4"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
     holder.stdout.close()
-
-
-def test_a_hundred_thousand_records_are_read_in_seconds(tmp_path):
-    """Not timed here (tests/benchmarks does that): all are there, by the fast way."""
-    path = tmp_path / "out.jsonl"
-    written(path, stamped("x.mp4"))
-    header, line = path.read_bytes().splitlines(keepends=True)
-    shuffled = random.Random(0).sample(range(20_000), 20_000)
-    path.write_bytes(header + b"".join(line.replace(b"x.mp4", b"%d.mp4" % number) for number in shuffled))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_module, "_read_slowly", lambda line, start: {"run": {}} if b'"run"' in line else {})
-        found = [name for name, _ in remembered(path)]
-    assert found == [f"{number}.mp4" for number in shuffled]

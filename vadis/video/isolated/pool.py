@@ -55,11 +55,7 @@ class ChildVideo:
 
     def __init__(self, decoders: "Decoders", path: AnyPath, start_frame: int = 0, **part: Any) -> None:
         self._decoders, self._limits, self._path = decoders, decoders.limits, os.fspath(path)
-        self._request: dict[str, Any] = {
-            "what": self._what,
-            "limits": asdict(self._limits),
-            "start_frame": start_frame,
-        } | part
+        self._request = part | {"what": self._what, "start_frame": start_frame, "limits": asdict(self._limits)}
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
         self._held = ExitStack()  # until the context is left
