@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import Problems
 from vadis.evaluation.metrics import Ranking, measure, summarize, write_summary
 from vadis.evaluation.run_index import PUBLISHED
 from vadis.models import MODELS, Model, ModelCard, build_networks
@@ -70,7 +69,7 @@ def write_trained(
     }
     recipes = choose_recipes(names, None, {"schedule": "steps"} | (changes or {}))
     original = begun("inception-v1-imagenet", "two-stream") if imagenet else None
-    data = Dataset(dataset, "data", labels, split, examples, Problems())
+    data = Dataset(dataset, "data", labels, split, examples)
     plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)
     folder.mkdir(parents=True)
     run = plan.to_json()

@@ -19,7 +19,7 @@ from tests.flow.conftest import cheap_flow
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
-from vadis.datasets import Dataset, Example, Problems
+from vadis.datasets import Dataset, Example
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.evaluation.predictions import (
     Prediction,
@@ -329,7 +329,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
 
 
 def dataset(*parts: str, name: str = "folder", split: int = 1) -> Dataset:
-    return Dataset(name, "/data", ("a", "b"), split, {part: (Example("a.mp4", "a"),) for part in parts}, Problems())
+    return Dataset(name, "/data", ("a", "b"), split, {part: (Example("a.mp4", "a"),) for part in parts})
 
 
 def test_tested_on_val_is_said() -> None:

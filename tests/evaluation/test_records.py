@@ -9,7 +9,7 @@ import pytest
 
 from tests.matching import containing
 from vadis import formats
-from vadis.datasets import Dataset, Example, Problems
+from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import Ranking
 from vadis.evaluation.records import Matched, match, read_records
@@ -17,7 +17,7 @@ from vadis.results import Label, VideoResult
 
 CLASSES = ("run", "jump", "sit", "walk", "swim", "climb")
 EXAMPLES = (Example("/data/ucf/run/a.mp4", "run"), Example("/data/ucf/jump/b.mp4", "jump"))
-DATASET = Dataset("folder", "/data/ucf", CLASSES, 1, {"test": EXAMPLES}, Problems())
+DATASET = Dataset("folder", "/data/ucf", CLASSES, 1, {"test": EXAMPLES})
 
 
 def record(path: str, *labels: str, model: str = "m", streams: tuple[str, ...] = ("rgb", "flow")) -> VideoResult:
@@ -46,7 +46,7 @@ def test_a_path_may_be_absolute_or_below_the_dataset_or_that_of_a_dataset_that_h
 def test_a_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     example = Example("clips/run/a.mp4", "run")
-    dataset = Dataset("folder", "clips", CLASSES, 1, {"test": (example,)}, Problems())
+    dataset = Dataset("folder", "clips", CLASSES, 1, {"test": (example,)})
     assert matched(tmp_path, record("./clips/run/a.mp4", *FIVE), dataset=dataset).missing == ()
     assert matched(tmp_path, record(f"{tmp_path}/clips/run/a.mp4", *FIVE), dataset=dataset).missing == ()
 
@@ -66,7 +66,7 @@ def test_records_of_different_files_for_one_example_are_refused(tmp_path: Path) 
 def test_a_record_of_two_examples_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     inner, outer = Example(f"{tmp_path}/a/a/1.mp4", "run"), Example(f"{tmp_path}/a/1.mp4", "jump")
-    dataset = Dataset("folder", f"{tmp_path}/a", CLASSES, 1, {"test": (inner, outer)}, Problems())
+    dataset = Dataset("folder", f"{tmp_path}/a", CLASSES, 1, {"test": (inner, outer)})
     with pytest.raises(UsageError, match=containing(1, "a/1.mp4")):
         matched(tmp_path, record("a/1.mp4", *FIVE), dataset=dataset)
 

@@ -17,7 +17,7 @@ from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
 from vadis.cli.train import TrainOptions
 from vadis.cli.training_progress import training_progress
-from vadis.datasets import Dataset, find_dataset, make_dataset
+from vadis.datasets import Dataset, find_dataset
 from vadis.datasets.holdout import without_untrained
 from vadis.device import resolve_device
 from vadis.errors import UsageError
@@ -95,9 +95,11 @@ def _find_data(options: TrainOptions) -> Dataset:
 
 def _make_data(options: TrainOptions) -> Path:
     """Return the folder of the videos that the recipe makes itself, all of them there."""
+    from vadis.datasets.camera import NAME, write_dataset
+
     default = default_recipe(options.arch or "i3d", "folder", "rgb", "scratch")
     recipe = choose_recipes({"rgb": default, "flow": default}, options.recipe, _changes(options))["rgb"]
-    if not recipe.dataset:
+    if recipe.dataset != NAME:
         raise UsageError("--data is missing", hint="name a dataset's folder, or take --recipe camera-motion")
     if is_torchrun():
         hint = "train it in one process; its networks are small"
@@ -111,7 +113,7 @@ def _make_data(options: TrainOptions) -> Path:
         def show_progress(done: int, total: int) -> None:
             bars.update(bar, completed=done, total=total)
 
-        make_dataset(recipe.dataset, root, recipe.videos, recipe.seed, show_progress)
+        write_dataset(root, recipe.videos, recipe.seed, show_progress)
     return root
 
 

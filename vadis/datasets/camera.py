@@ -384,7 +384,7 @@ def _matrix(thing: Thing, path: CameraPath, size: tuple[int, int], seconds: floa
 # machine, whatever else is written, and no video of one split is one of another. It is there whole or not at all, so
 # that the same call goes on where one before it was interrupted.
 
-ABOUT_NAME = "camera-motion.json"  # beside the splits: what they were made by
+NAME = "camera-motion"  # of the dataset; NAME.json, beside the splits, says what they were made by
 VERSION = 1  # to be raised with whatever changes the videos
 Work = tuple[str, str, int]  # split, class, number
 
@@ -446,7 +446,7 @@ def _begin_worker() -> None:
 
 def _claim(root: Path, wanted: dict[str, int]) -> None:
     """Note what ``root`` holds, or see that it is the same."""
-    path, shown = root / ABOUT_NAME, printable(str(root))
+    path, shown = root / f"{NAME}.json", printable(str(root))
     content = json.dumps(wanted).encode() + b"\n"
     with os_errors_as(VadisError, f"{shown} does not take videos"):
         if not path.exists():
