@@ -1,10 +1,4 @@
-"""Files that survive a kill, a full disk and a power cut: whole or absent, appended to line by line, one writer each.
-
-write_atomic, write_file   a file that appears under its name when it is complete
-AppendLog                  a file that grows by whole lines
-locked                     one process at a time writes an output
-os_errors_as               what the operating system refuses, as an error of this project
-"""
+"""Files that survive a kill, a full disk and a power cut: whole or absent, appended to by lines, one writer each."""
 
 import errno
 import fcntl

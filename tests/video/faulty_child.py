@@ -91,7 +91,7 @@ def tell(what):
     return pack_message({"error": ["no_frames", what, None]})
 
 
-def answers(request):
+def answers(request, limits):
     name = Path(request["path"]).stem
     if name.startswith("confined-"):
         yield [tell(attempts(int(name.partition("-")[2])))]
@@ -100,7 +100,7 @@ def answers(request):
     elif name == "environment":
         yield [tell(" ".join(sorted(os.environ)))]
     else:
-        for number, parts in enumerate(plain_answers(request)):
+        for number, parts in enumerate(plain_answers(request, limits)):
             kind, _, which = name.partition("_")
             if name in FAULTS and number == 1 + name.count("hang"):
                 FAULTS[name]()

@@ -3,10 +3,9 @@
     {"schema": 1, "run": {"settings": {…}, "versions": {…}}}
     {"schema": 1, "path": "a.mp4", "source_bytes": 1234, "source_mtime": "1700000000.5", "status": "ok", …}
 
-There is no second file that could disagree with it. A record is one ``write`` to a descriptor that appends, and is on
-the disk within a second, so whatever ends a run costs a second of work: the next run cuts off a torn last line, passes
-over the inputs whose records are there, and does the others. An input is the same as long as its path, size and time of
-change are. Where one has been done again its last record counts; once a run is complete, the others are taken out.
+There is no second file that could disagree. Whatever ends a run costs a second of work: the next one cuts off a torn
+last line and passes over the inputs, known by path, size and time of change, whose records are there. Of several
+records of one input the last counts; once a run is complete, the others are taken out.
 """
 
 import json

@@ -1,15 +1,7 @@
-"""Work that outgrows one process or one file: shards of the inputs, and a journal in parts.
+"""Work that outgrows one process or one file: which of several machines takes which input, and a journal in parts.
 
-Which of several machines takes which input: each path belongs to one shard, whatever else is in the archive. The shard
-follows from a digest of the path as it was given, so all machines must be given the same spelling of it; files that
-come or go move no other file to another shard.
-
-The journal of a run in parts, in a folder of its own, so that no file of it grows without end:
-
-    results/part-00001.jsonl   10,000 records at most, each part a journal with its header (``vadis.batch.journal``)
-
-One process writes them, a part after the other, whatever number of machines does the work: so a record that is there
-is there once. Of several records of one input that of the last part counts.
+The parts, ``part-00001.jsonl`` and so on in a folder of their own, are journals with their headers, so that no file
+grows without end. One process writes them; of several records of one input that of the last part counts.
 """
 
 import hashlib
@@ -32,7 +24,10 @@ PART_RECORDS = 10_000
 
 @dataclass(frozen=True)
 class Shard:
-    """Number ``index`` of ``count`` shards, counted from 1."""
+    """Number ``index`` of ``count`` shards, counted from 1.
+
+    An input belongs to one by a digest of its path as given, which all machines must spell alike, and by nothing else.
+    """
 
     index: int
     count: int

@@ -1,14 +1,11 @@
 """What a run came to: how many records of each status and error code, hours of video, speed."""
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry
-from vadis.files import write_file
 from vadis.results import SCHEMA, VideoResult
 
 _STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}
@@ -77,10 +74,6 @@ class Summary:
             "times_playing_speed": round(self.video_seconds / seconds, 3) if seconds else 0.0,
             "exit_code": exit_code,
         }
-
-    def write(self, path: Path, exit_code: int) -> None:
-        """Write ``to_json`` to a file; raise OSError where that cannot be."""
-        write_file(path, json.dumps(self.to_json(exit_code), indent=2) + "\n")
 
 
 def _length(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """A run over many inputs as the terminal shows it: progress while it lasts, the problems, the count at the end."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from vadis.cli.outputs import writing
 from vadis.cli.terminal import debug, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import VadisError, VideoError
+from vadis.files import write_file
 from vadis.results import VideoResult
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ class Run:
         code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
             with writing(show(summary_file)):
-                self.summary.write(summary_file, code)
+                write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
         line = self.summary.line()
         if self.summary.num_left and self._goes_on:
             line += "; the same command goes on"

@@ -1,8 +1,7 @@
-"""Videos in object stores and on web servers: fetched to a bounded scratch space, decoded there, removed.
+"""Videos in object stores and on web servers: fetched by fsspec to a bounded scratch space, decoded there, removed.
 
 FFmpeg never sees an address: what is fetched is a local file like any other. Only who asks for it
-(``find_videos(remote=expand_url)``, ``FetchingDecoders``) opens a connection. fsspec and what it needs are an extra:
-``pip install 'vadis[remote]'``. Credentials are where the store's own programs have them.
+(``find_videos(remote=expand_url)``, ``FetchingDecoders``) opens a connection.
 """
 
 import asyncio
@@ -35,31 +34,24 @@ _SCRATCH = "vadis-scratch-"
 
 def filesystem_of(url: str) -> Any:
     """Return the file system of fsspec that a URL is in; raise VadisError where its packages are not installed."""
-    scheme = remote_scheme(url)
-    options: dict[str, Any] = {}
+    scheme, patience = remote_scheme(url), network_patience()
+    connect, silent = CONNECT_SECONDS * patience, SILENT_SECONDS * patience
     try:
         import fsspec
 
         if scheme == "s3":
-            factor = network_patience()
-            limits = {"connect_timeout": CONNECT_SECONDS * factor, "read_timeout": SILENT_SECONDS * factor}
-            options["config_kwargs"] = {**limits, "retries": {"max_attempts": 2}}
-        elif scheme == "https":
-            options["client_kwargs"] = {"timeout": _timeout()}
-        elif scheme == "gs":
-            options["requests_timeout"] = _timeout()
-            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # which logs all that it raises
-        return fsspec.filesystem(scheme, **options)
+            config = {"connect_timeout": connect, "read_timeout": silent, "retries": {"max_attempts": 2}}
+            return fsspec.filesystem(scheme, config_kwargs=config)
+        from aiohttp import ClientTimeout
+
+        # By itself it waits five minutes for a whole file, or for ever.
+        timeout = ClientTimeout(total=None, sock_connect=connect, sock_read=silent)
+        if scheme == "https":
+            return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout})
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # which logs all that it raises
+        return fsspec.filesystem(scheme, requests_timeout=timeout)
     except ImportError as error:
         raise VadisError(f"{scheme}:// needs packages that are not installed", "pip install 'vadis[remote]'") from error
-
-
-def _timeout() -> Any:
-    """Return how long a server may be silent: aiohttp's own limit is five minutes for a whole file, or none."""
-    from aiohttp import ClientTimeout
-
-    factor = network_patience()
-    return ClientTimeout(total=None, sock_connect=CONNECT_SECONDS * factor, sock_read=SILENT_SECONDS * factor)
 
 
 def expand_url(url: str) -> list[str]:

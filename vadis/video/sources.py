@@ -1,8 +1,7 @@
 """From what was typed to files: paths, folders, patterns and lists → one ``Source`` each, in a stable order.
 
-Inputs keep the order in which they were given. A folder is walked depth first, its entries in the order of their names'
-bytes; its hidden entries are passed over, and so are files without one of ``VIDEO_EXTENSIONS``. A file that was named
-is tried whatever its name. Everything is local, unless the caller says what a URL stands for (``vadis.video.remote``).
+Inputs keep their order. A folder is walked depth first, its entries in the order of their names' bytes, without hidden
+ones and files that lack one of ``VIDEO_EXTENSIONS``. A file that was named is tried whatever its name.
 """
 
 import glob

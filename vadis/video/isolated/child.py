@@ -1,7 +1,6 @@
 """The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``).
 
-It imports FFmpeg and NumPy, nothing heavier, gives up all rights that decoding does not need (``sandbox``), and then
-serves one file after another until its input ends.
+It imports FFmpeg and NumPy, nothing heavier, and gives up all rights that decoding does not need (``sandbox``).
 """
 
 import io
@@ -27,7 +26,7 @@ Answer = list[bytes | memoryview]  # a packed message, then the bytes that it an
 Answers = Generator[Answer, None, dict[str, Any] | None]  # returns what is known after the last frame
 
 
-def main(parent: int, max_memory_mb: int) -> None:
+def main(parent: int, limits: dict[str, Any]) -> None:
     """Serve the requests on stdin, on what is stdout now; end with the process ``parent``."""
     sandbox.die_with_parent(parent)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all processes of a job; the parent decides
@@ -35,20 +34,20 @@ def main(parent: int, max_memory_mb: int) -> None:
     output = open(os.dup(1), "wb")  # noqa: SIM115
     os.dup2(2, 1)  # whatever prints does not disturb the messages
     os.set_blocking(2, False)  # and is not held up: the parent reads it at the end
-    output.write(pack_message({"ready": sandbox.enter_sandbox(max_memory_mb)}))
+    output.write(pack_message({"ready": sandbox.enter_sandbox(limits["max_memory_mb"])}))
     try:
         output.flush()
         for request in sys.stdin.buffer:
-            for answer in answers(parse_json(request)):
+            for answer in answers(parse_json(request), Limits(**limits)):
                 output.writelines(answer)
                 output.flush()
     except BrokenPipeError:  # the parent has ended or has given up this video
         return
 
 
-def answers(request: dict[str, Any]) -> Iterator[Answer]:
+def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
     """Yield the messages about one file."""
-    limits, last = Limits(**request["limits"]), dict[str, Any]()
+    last = dict[str, Any]()
     try:
         last["end"] = yield from _ANSWERS[request["what"]](request, limits)
     except VideoError as error:

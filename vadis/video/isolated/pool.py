@@ -1,8 +1,7 @@
 """The reader in child processes, with limits and a watchdog: whatever a file does to FFmpeg, it costs one record.
 
-``Decoders`` keeps children (``child``), each of which decodes one file after another; a file that crashes its child,
-hangs it or fills its memory is refused, and the next file gets a new child. Frames come through a pipe, which the
-child fills only as fast as it is emptied. They are the very frames that ``vadis.video.reader`` gives.
+Each child (``child``) decodes one file after another, only as fast as its pipe is emptied, to the very frames that
+``vadis.video.reader`` gives. After a file that crashes it, hangs it or fills its memory, the next has another child.
 """
 
 import os
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict
 from fractions import Fraction
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -55,7 +53,7 @@ class ChildVideo:
 
     def __init__(self, decoders: "Decoders", path: AnyPath, start_frame: int = 0, **part: Any) -> None:
         self._decoders, self._limits, self._path = decoders, decoders.limits, os.fspath(path)
-        self._request = part | {"what": self._what, "start_frame": start_frame, "limits": asdict(self._limits)}
+        self._request = part | {"what": self._what, "start_frame": start_frame}
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
         self._held = ExitStack()  # until the context is left

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from vadis.errors import VadisError, VideoError
@@ -73,7 +74,7 @@ class Child:
         self.watchdog = Watchdog(START_SECONDS)
         self.lacking: tuple[str, ...] | None = None
         self._limits, self._stderr_tail, self._killed_here = limits, "", False
-        start = {"path": _import_path(), "parent": os.getpid(), "max_memory_mb": limits.max_memory_mb}
+        start = {"path": _import_path(), "parent": os.getpid(), "limits": asdict(limits)}
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         with os_errors_as(VadisError, "no process can be started to decode videos"):
             self._process = subprocess.Popen(

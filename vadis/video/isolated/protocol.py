@@ -3,15 +3,12 @@
 A request is a line of JSON. An answer is its length (4 bytes, big-endian), so many bytes of JSON, and the pixels or
 bytes that the JSON announces. There is no pickle: the decoder is not trusted, and all that it sends is checked.
 
-    to the child    {"path": …, "what": "grid", "listed": …, "start_frame": …, "max_frames": …, "limits": {…}}
+    to the child    {"path": …, "what": "grid", "source" or "sound", "listed": …, "start_frame": …, "max_frames": …}
     from the child  {"ready": [what could not be given up]}                 once, after its start
                     {"size": …, "facts": {…}, …}                            the file is open
                     {"first": index on the grid, "count": …}                the pixels of a picture follow
                     {"end": {facts}}, or {"error": [code, message, hint]}   the next file may be requested,
                                                                             unless it adds "worn": true
-
-For "what" of "source" or "sound" it sends frames at the file's own times, or the parameters of the sound's codecs and
-then packet after packet (``child``). Fractions are pairs of integers.
 """
 
 import json

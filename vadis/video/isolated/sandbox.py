@@ -1,9 +1,7 @@
 """What a process that decodes gives up before it sees a file: unlimited memory, writing, the network, other programs.
 
-FFmpeg reads hostile bytes, and one day one of its decoders will do what such bytes tell it. Then it runs in a process
-that may read and compute, use the pipes that it was given, and not much else. The limits are those of the operating
-system (``setrlimit``); what they cannot take away, a filter of system calls does (Linux: seccomp), where the kernel
-allows one. Only a process of its own may call ``enter_sandbox``: nothing of it can be undone.
+One day FFmpeg will do what hostile bytes tell it. The operating system's limits (``setrlimit``) and a filter of system
+calls (Linux: seccomp) then leave it no more than to read, compute and use its pipes.
 """
 
 import ctypes
