@@ -1,7 +1,7 @@
 """From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg.
 
-What FFmpeg would do by itself and must not: follow playlists to other files or hosts, take a name with ``%d`` for
-numbered pictures, read text as a video, decode pictures of any size, run as many threads as the machine has.
+FFmpeg by itself would follow playlists to other files or hosts, take a name with ``%d`` for numbered pictures, read
+text as a video, decode pictures of any size, run as many threads as the machine has.
 """
 
 import io
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 
@@ -25,10 +25,6 @@ from vadis.video.timegrid import GRID_FPS, Grid, grid_length
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
-
-
-Sound: TypeAlias = "tuple[tuple[av.AudioStream, ...], Iterator[av.Packet[Any]]]"
-"""The streams of a file's sound, and their packets as they are coded, in the order of the file."""
 
 
 class Video:
@@ -181,19 +177,14 @@ def open_video(
     name, limits = os.fspath(path), limits or Limits.of_environment()
     regular_file(name, listed=listed)
     before = stamp(name)
-    container = _open(name, limits)
-    try:
-        video = _first_look(name, container, limits, scaler)
-        if not video.skip_to(start_frame, by_seek=True):
-            container.close()
-            container = _open(name, limits)
+    for by_seek in (True, False):
+        with _open(name, limits) as container:
             video = _first_look(name, container, limits, scaler)
-            video.skip_to(start_frame, by_seek=False)
-        yield video
-        if video.facts.num_frames is not None and stamp(name) != before:
-            raise VideoError("changed_while_reading", "the file changed while it was read")
-    finally:
-        container.close()
+            if video.skip_to(start_frame, by_seek=by_seek):
+                yield video
+                if video.facts.num_frames is not None and stamp(name) != before:
+                    raise VideoError("changed_while_reading", "the file changed while it was read")
+                return
 
 
 def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[Video]:
@@ -207,8 +198,10 @@ def open_source(path: AnyPath, *, limits: Limits | None = None) -> AbstractConte
 
 
 @contextmanager
-def open_sound(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Sound]:
-    """Open the sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends."""
+def open_sound(
+    path: AnyPath, *, limits: Limits | None = None
+) -> "Iterator[tuple[tuple[av.AudioStream, ...], Iterator[av.Packet[Any]]]]":
+    """Yield the streams of a video's sound, if any, and their coded packets in the order of the file, up to damage."""
     name = os.fspath(path)
     regular_file(name, listed=False)
     with _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND) as container:

@@ -197,7 +197,7 @@ class SourceVideo(ChildVideo):
 
 
 class ChildSound(ChildVideo):
-    """The sound of a file, as ``reader.Sound``; raises UsageError on entering where it cannot be copied."""
+    """The sound of a file, as ``reader.open_sound`` has it; entering raises UsageError where it cannot be copied."""
 
     streams: "tuple[av.AudioStream, ...]"
     packets: "Iterator[av.Packet[Any]]"
