@@ -36,7 +36,7 @@ _MAX_SAMPLE_BYTES = protocol.SAMPLE_PACKETS * protocol.MAX_PACKET_BYTES + (1 << 
 
 
 class ChildVideo:
-    """A video decoded in a child: a context manager, and within it a ``metadata.OpenVideo``; see ``reader.Video``.
+    """A video decoded in a child: a context manager, and within it like a ``reader.Video``.
 
     Nothing happens before the context is entered. ``cancel`` may be called at any time and from any thread; all else
     belongs to one thread.
