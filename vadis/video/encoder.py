@@ -99,26 +99,26 @@ class _Writer:
         self._sound: Iterator[Any] = iter(())
         self._waiting: Any = None  # the next packet of sound
         self._zeros = [Fraction(0)]  # by the clock of the sound: what it goes by now, and later ones
-        self._last_sound: dict[int, Fraction] = {}  # by stream: the time of its last packet
+        self._copies: dict[int, Any] = {}  # of the streams of sound, by the index of the original
+        self._last_sound: dict[int, Fraction] = {}  # by the same: the time of its last packet
 
     def add_sound(self, sound: Any, zero_seconds: Fraction) -> None:
         """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
         import av
 
-        copies, names = {}, [stream.codec_context.name for stream in sound.streams]
+        names = [stream.codec_context.name for stream in sound.streams]
         try:
             for stream in sound.streams:
-                copies[stream.index] = self._container.add_stream_from_template(stream)
-            self._sound, self._zeros = _bind(sound.packets, copies), [zero_seconds]
+                self._copies[stream.index] = self._container.add_stream_from_template(stream)
+            self._sound, self._zeros = sound.packets, [zero_seconds]
             self._waiting = next(self._sound, None)
             self._container.start_encoding()
         except (ValueError, av.FFmpegError) as error:
             if getattr(error, "errno", None) in DISK_ERRORS:
                 raise
             hint = "let the name end with .mkv, which takes most, or leave the sound out with `with_sound=False`"
-            raise UsageError(
-                f"sound of the kind {', '.join(names)} does not go into this kind of file", hint
-            ) from error
+            message = f"sound of the kind {', '.join(names)} does not go into this kind of file"
+            raise UsageError(message, hint) from error
 
     def write(
         self, pixels: NDArray[np.uint8], seconds: Fraction, duration: Fraction, zero: Fraction | None = None
@@ -145,14 +145,14 @@ class _Writer:
 
     def _copy_sound(self, until: Fraction | None) -> None:
         while (packet := self._waiting) is not None:
-            seconds = self._sound_seconds(packet)
-            before = self._last_sound.get(packet.stream.index, seconds - 1)
+            seconds, index = self._sound_seconds(packet), packet.stream.index
+            before = self._last_sound.get(index, seconds - 1)
             if until is not None and (seconds > until or seconds < before - SOUND_SLACK_SECONDS):
                 return  # in the latter case until pictures tell how its clock has started again
             if seconds > before:  # else it cannot be written: recordings overlap, or its time is wrong
                 shift = round(seconds / packet.time_base) - packet.dts
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                self._last_sound[packet.stream.index] = seconds
+                self._last_sound[index], packet.stream = seconds, self._copies[index]
                 self._container.mux(packet)
             self._waiting = next(self._sound, None)
 
@@ -163,13 +163,6 @@ class _Writer:
         nearest = min(range(len(self._zeros)), key=lambda i: abs(clock - self._zeros[i] - last))
         del self._zeros[:nearest]
         return Fraction(clock - self._zeros[0])
-
-
-def _bind(packets: Any, copies: dict[int, Any]) -> Iterator[Any]:
-    """Yield packets that belong to their new streams."""
-    for packet in packets:
-        packet.stream = copies[packet.stream.index]
-        yield packet
 
 
 def check_name(path: Path) -> None:
