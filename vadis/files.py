@@ -126,7 +126,12 @@ class AppendLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        try:
+            self.sync()
+        finally:
+            if os.fstat(self._descriptor).st_size == 0:
+                self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
 
     def append(self, line: bytes) -> None:
         """Write one line, which ends with a line break; raises also where the file was removed or replaced."""
@@ -155,15 +160,6 @@ class AppendLog:
         self._flush()
         with self._errors():
             self._raise_failure()
-
-    def close(self) -> None:
-        """Flush and close."""
-        try:
-            self.sync()
-        finally:
-            if os.fstat(self._descriptor).st_size == 0:
-                self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
 
     def _errors(self) -> Any:
         return os_errors_as(VadisError, f"cannot write to {self.shown}", self._again)

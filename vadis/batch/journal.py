@@ -82,7 +82,9 @@ class Journal:
             sync_folder(self._log.path.parent)
             return dict(versions)
         there = self._header[HEADER_KEY]
-        if difference := _difference(there.get("settings", {}), run["settings"]):
+        was = there.get("settings", {})
+        if keys := [key for key in {**settings, **was} if was.get(key) != settings.get(key)]:
+            difference = "; ".join(f"{key} was {was.get(key)}, is {settings.get(key)}" for key in keys)
             hint = "give the same ones to go on, another file, or `overwrite=True` to start anew"
             raise UsageError(f"{self._log.shown} was made with other settings: {difference}", hint)
         return dict(there.get("versions", {}))
@@ -137,11 +139,6 @@ def _read(line: bytes, start: int) -> tuple[str, Entry] | dict[str, Any] | None:
         return path, Entry(size, mtime, status, error.get("code"), seconds, start)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    keys = [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]
-    return "; ".join(f"{key} was {there.get(key)}, is {wanted.get(key)}" for key in keys)
 
 
 @contextmanager

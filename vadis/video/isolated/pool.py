@@ -217,7 +217,8 @@ class ChildSound(ChildVideo):
         (pts, dts, duration), time_base, stream, num_bytes = fields(
             message, times=tuple[int, int, int], time_base=Fraction, stream=int, num_bytes=int
         )
-        require(0 <= stream < len(self.streams) and 0 <= num_bytes <= protocol.MAX_PACKET_BYTES, "packet")
+        require(0 <= stream < len(self.streams) and duration >= 0 and time_base > 0, "packet")
+        require(0 <= num_bytes <= protocol.MAX_PACKET_BYTES, "num_bytes")
         packet: av.Packet[Any] = av.Packet(child.read(num_bytes))
         packet.time_base, packet.pts, packet.dts, packet.duration = time_base, pts, dts, duration
         packet.is_keyframe = True  # so is all sound that these containers hold

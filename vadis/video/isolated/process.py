@@ -17,6 +17,7 @@ from typing import Any
 
 from vadis.errors import VadisError, VideoError
 from vadis.files import os_errors_as, write_all
+from vadis.parsing import parse_json
 from vadis.video.isolated import protocol
 from vadis.video.isolated.protocol import LENGTH_BYTES, MAX_JSON_BYTES, ProtocolError
 from vadis.video.isolated.sandbox import too_much_memory
@@ -115,7 +116,12 @@ class Child:
         """Return the next message."""
         length = int.from_bytes(self.read(LENGTH_BYTES), "big")
         protocol.require(length <= MAX_JSON_BYTES, "length")
-        return protocol.unpack_message(self.read(length))
+        try:
+            message = parse_json(self.read(length))
+        except ValueError as error:
+            raise ProtocolError("no JSON") from error
+        protocol.require(isinstance(message, dict), "no object")
+        return message  # type: ignore[no-any-return]
 
     def read(self, num_bytes: int) -> bytes:
         """Return the next bytes."""

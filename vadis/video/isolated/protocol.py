@@ -17,7 +17,6 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
-from vadis.parsing import parse_json
 from vadis.video.metadata import FLAGS, VideoFacts
 
 LENGTH_BYTES = 4
@@ -39,16 +38,6 @@ def pack_message(message: dict[str, Any]) -> bytes:
     return len(content).to_bytes(LENGTH_BYTES, "big") + content
 
 
-def unpack_message(content: bytes) -> dict[str, Any]:
-    """Return the JSON object of a message; this and all functions below raise ProtocolError for anything else."""
-    try:
-        message = parse_json(content)
-    except ValueError as error:
-        raise ProtocolError("no JSON") from error
-    require(isinstance(message, dict), "no object")
-    return message  # type: ignore[no-any-return]
-
-
 def require(is_valid: bool, what: str) -> None:
     """Raise ProtocolError unless what the child sent is valid."""
     if not is_valid:
@@ -56,7 +45,7 @@ def require(is_valid: bool, what: str) -> None:
 
 
 def fields(message: Any, **kinds: Any) -> tuple[Any, ...]:
-    """Return the values of an object under the names given, each as the type given for it; see ``checked``."""
+    """Return the values of an object under the names given, each as ``checked`` with the type given for it."""
     require(isinstance(message, dict), "no object")
     return tuple(checked(message.get(name), kind, name) for name, kind in kinds.items())
 
@@ -91,7 +80,8 @@ def facts_from_json(message: Any) -> VideoFacts:
     """Return the facts whose ``vars`` were sent."""
     facts = VideoFacts(*fields(message, **get_type_hints(VideoFacts)))
     require(facts.status in ("ok", "partial") and FLAGS.keys() >= set(facts.flags), "facts")
-    require(min(*facts.source_size, facts.frames_decoded, facts.num_frames or 0) >= 0, "facts")
+    require(min(facts.source_size) > 0 and (facts.source_fps is None or facts.source_fps > 0), "facts")
+    require(facts.frames_decoded >= 0 and (facts.num_frames or 0) >= 0, "facts")
     return facts
 
 
