@@ -45,14 +45,8 @@ def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> 
     """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
 
     Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files itself or
-    renames another onto it. Its mode is 0666 & ~umask.
-
-    Args:
-        path: of the file; its folder is made if need be.
-        place: says at the end of the block where the file goes instead; None: nowhere.
-
-    Raises:
-        OSError: the file cannot be made, written or renamed.
+    renames another onto it. The folder is made if need be. ``place`` says at the end of the block where the file goes
+    instead; None: nowhere. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
@@ -204,15 +198,8 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
     """Hold the lock of ``output`` in this block: a file beside it, ``output.lock``, that says who holds it.
 
     The lock is the kernel's (``flock``), so that of a killed process is gone with it, whatever its file says. Where a
-    file system has no such locks, a signed file is one, until it is removed.
-
-    Args:
-        output: what is written.
-        task: what whoever holds it does, for the error's message; by default "writes OUTPUT".
-
-    Raises:
-        OutputLockedError: another process holds it.
-        VadisError: the lock file cannot be written.
+    file system has no such locks, a signed file is one, until it is removed. Raises OutputLockedError where another
+    process holds it, which says its ``task`` (by default "writes OUTPUT"), and VadisError where it cannot be written.
     """
     place, shown = output.with_name(f"{output.name}.lock"), printable(str(output))
     with ExitStack() as stack:

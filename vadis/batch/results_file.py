@@ -17,12 +17,8 @@ from vadis.results import VideoResult, printable
 def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
     """Yield all records of a file, in its order, also those that later ones replace.
 
-    Args:
-        path: a jsonl file, with or without a header, or a json array.
-        torn: gets the name of the file if it ends within a record, which is left out.
-
-    Raises:
-        UsageError: for what cannot be read or holds no records, and for a damaged line other than a torn last one.
+    It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, and ``torn``
+    gets its name. Raises UsageError for what cannot be read or holds no records, and for any other damaged line.
     """
     shown = printable(str(path))
     with os_errors_as(UsageError, f"{shown} cannot be read"), open_text(path) as file:

@@ -65,8 +65,9 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
         yield _about(video)
         frames = islice(video, request["max_frames"])
         for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
-            same = list(group)
-            yield [pack_message({"first": round(same[0].seconds * GRID_FPS), "count": len(same)}), same[0].pixels.data]
+            pixels, seconds = next(group)
+            count = 1 + sum(1 for _ in group)
+            yield [pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
     return vars(video.facts)
 
 
