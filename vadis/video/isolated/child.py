@@ -66,7 +66,7 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
         frames = islice(video, request["max_frames"])
         for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
             pixels, seconds = next(group)
-            count = 1 + sum(1 for _ in group)
+            count = 1 + sum(1 for _ in group)  # noqa: B031 (the rest of it)
             yield [pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
     return vars(video.facts)
 
