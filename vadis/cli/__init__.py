@@ -118,5 +118,5 @@ def _leave_the_others(error: BaseException) -> NoReturn:
     from vadis.training.distributed import exit_now, report_once
 
     with signals.deferred():  # torchrun may ask this one to end because another has
-        report_once(error, lambda: report_error(error))
+        report_once(lambda: report_error(error))
         exit_now(getattr(error, "exit_code", 1))
