@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import BinaryIO
 
 from vadis.errors import VideoError
@@ -69,42 +68,28 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
     return VideoError("io_error", f"{what} could not be read: {reason}")
 
 
-def disk_failure(path: str) -> VideoError | None:
-    """Read the file once more where FFmpeg stopped; return the error of the disk, None where it does not complain.
+def disk_failure(path: str, error: Exception, position: int = 0) -> VideoError | None:
+    """Return the error of the disk because of which FFmpeg stopped, None where the disk does not complain.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the
-    place where it was read last is read again, and its two ends, where headers and indices lie; not many gigabytes.
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the file is read again
+    from ``position`` on, and at its two ends, where headers and indices lie; not many gigabytes.
     """
+    if not isinstance(error, OSError):
+        return None
     try:
         with open(path, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            last = max(0, status.st_size - CHECKED_BYTES)
-            for start in {0, max(0, _position_of_reader(status) - _BLOCK_BYTES), last}:
+            for start in {0, position, max(0, os.fstat(file.fileno()).st_size - CHECKED_BYTES)}:
                 file.seek(start)
                 for _ in range(0, CHECKED_BYTES, _BLOCK_BYTES):
-                    if not file.read(_BLOCK_BYTES):
-                        break
-    except OSError as error:
-        return os_refusal(error)
+                    file.read(_BLOCK_BYTES)
+    except OSError as failure:
+        return os_refusal(failure)
     return None
-
-
-def _position_of_reader(status: os.stat_result) -> int:
-    """Return how far this process has read a file that it has open, 0 where that is unknown (not Linux)."""
-    farthest = 0
-    with suppress(OSError):
-        for each in os.scandir("/proc/self/fd"):
-            with suppress(OSError, ValueError, IndexError):
-                if os.path.samestat(os.stat(each.path), status):  # noqa: PTH116 (follows the link to the file)
-                    with open(f"/proc/self/fdinfo/{each.name}", encoding="ascii") as file:
-                        farthest = max(farthest, int(file.readline().split()[1]))  # "pos:	1234"
-    return farthest
 
 
 def refusal(path: str, error: Exception) -> VideoError:
     """Return why FFmpeg, raising ``error``, found nothing in this file that vadis opens."""
-    failure = disk_failure(path) if isinstance(error, OSError) else None
-    if failure is not None:
+    if (failure := disk_failure(path, error)) is not None:
         return failure
     try:
         with open(path, "rb") as file:
