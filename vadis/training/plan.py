@@ -76,9 +76,9 @@ class Plan:
             raise UsageError(message, hint="choose other `streams`, or another model")
         row, hint = self.row, "leave it out of `changes` and of the recipe's file, or train another architecture"
         for recipe in self.recipes.values():
-            wanted = row.window_frames if row.test_window else max(row.min_frames, recipe.clip_frames)
-            if self.mode == "full" and recipe.clip_frames != wanted:
-                raise UsageError(f"clip_frames cannot be {recipe.clip_frames} here, but {wanted}", hint)
+            frames, fixed = recipe.clip_frames, row.window_frames if row.test_window else None
+            if self.mode == "full" and (frames != fixed if fixed else frames < row.min_frames):
+                raise UsageError(f"clip_frames must be {fixed or f'at least {row.min_frames}'}, not {frames}", hint)
             if recipe.test_window and (row.test_window or recipe.test_window < row.min_frames):
                 raise UsageError(f"test_window cannot be {recipe.test_window} here", hint)
         for run in self.recipes:
