@@ -285,12 +285,11 @@ class Continuity:
             self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
             return False
         self._others_since, last, self._last = None, self._last, (seconds, packet.pos)
-        return last is not None and self._steps_to_restart(*last, seconds, packet.pos)
+        return last is not None and self._steps_to_restart(last, seconds, packet.pos)
 
-    def _steps_to_restart(
-        self, before: Fraction, position_before: int | None, seconds: Fraction, position: int | None
-    ) -> bool:
-        """Judge the step from one packet of the stream to the next."""
+    def _steps_to_restart(self, last: tuple[Fraction, int | None], seconds: Fraction, position: int | None) -> bool:
+        """Judge the step from the last packet of the stream to the next."""
+        before, position_before = last
         step, usual = seconds - before, max(self._usual, self._interval)
         if self._last_right is not None:
             self._last_right = self._last_right[0], self._last_right[1] + 1

@@ -20,7 +20,7 @@ from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
-from vadis.video.timegrid import GRID_FPS, Grid, grid_length
+from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
@@ -34,7 +34,11 @@ class Sound(NamedTuple):
 
 
 class Video:
-    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``."""
+    """A video of at least one frame, open for reading, once.
+
+    ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many of them the header
+    promises, and ``colours`` are those of ``picture.Scaler``.
+    """
 
     def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
@@ -114,18 +118,19 @@ class Video:
 
     def _walk(self) -> Iterator[GridFrame]:
         """Hold each frame until the next shows where the middle between them lies."""
-        held, grid = self._held, Grid()
-        grid.points_before(self._held_seconds)
+        held, seconds, first = self._held, self._held_seconds, 0  # the first grid point that is still to come
         for frame, time in self._frames:
-            yield from self._points(held, grid.length, grid.points_before(time))
-            held = frame
+            stop = max(first, next_point(seconds, time))
+            yield from self._points(held, first, stop)
+            held, seconds, first = frame, time, stop
         end = self._end(held)
-        yield from self._points(held, grid.length, grid.points_at_end(end))
-        self._duration, self._length = end, grid.length
+        stop = max(first, grid_length(end) if seconds else 1)
+        yield from self._points(held, first, stop)
+        self._duration, self._length = end, stop
 
-    def _points(self, frame: av.VideoFrame, first: int, count: int) -> Iterator[GridFrame]:
-        """Yield those of the ``count`` grid points from ``first`` on that are wanted, all showing ``frame``."""
-        wanted = range(max(first, self._start_frame), first + count)
+    def _points(self, frame: av.VideoFrame, first: int, stop: int) -> Iterator[GridFrame]:
+        """Yield those of the grid points from ``first`` up to ``stop`` that are wanted, all showing ``frame``."""
+        wanted = range(max(first, self._start_frame), stop)
         if wanted:
             pixels = self._scaler.picture(frame)
             for i in wanted:
@@ -137,7 +142,7 @@ class Video:
         return end
 
     def _flags(self) -> tuple[str, ...]:
-        header, decoder, scaler = self._header, self._decoder, self._scaler
+        header, decoder = self._header, self._decoder
         is_whole = self._length is not None and not decoder.jumped and not decoder.gave_up
         found = {
             "synthetic_timestamps": self._clock.synthetic,
@@ -148,13 +153,9 @@ class Video:
             "ends_early": is_whole and decoder.ends_early(self._duration),
             "length_ignored": header.ignores_length,
             "frames_missing": is_whole and decoder.frames_are_missing(),
-            "size_changes": scaler.size_changes,
-            "pixel_aspect_ignored": scaler.aspect_ignored,
-            "hdr": scaler.is_hdr,
-            "colours_approximated": scaler.colours_approximated,
             "several_video_streams": header.num_video_streams > 1,
         }
-        return tuple(flag for flag in FLAGS if found[flag])
+        return tuple(flag for flag in FLAGS if flag in self._scaler.flags or found.get(flag))
 
 
 def open_video(
