@@ -1,7 +1,6 @@
 """The paper's test: what it looks at, how it goes on, and predictions on a disk: torn, damaged, foreign, locked."""
 
 import json
-import re
 import resource
 import signal
 import subprocess
@@ -29,7 +28,6 @@ from vadis.evaluation.predictions import (
     evaluation_settings,
     open_predictions,
     overlap_warning,
-    part_warning,
     predict_all,
 )
 from vadis.inference.features import extract_features
@@ -330,17 +328,6 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
 
 def dataset(*parts: str, name: str = "folder", split: int = 1) -> Dataset:
     return Dataset(name, "/data", ("a", "b"), split, {part: (Example("a.mp4", "a"),) for part in parts})
-
-
-def test_tested_on_val_is_said() -> None:
-    assert part_warning(dataset("train", "test"), "test") is None
-    text = part_warning(dataset("train", "val"), "val")
-    assert text is not None
-    assert re.search(containing("folder", "val"), text)
-    chosen = part_warning(dataset("train", "val", "test"), "train")
-    assert chosen is not None
-    assert chosen.startswith("tested on train; ")
-    assert "no test" in chosen
 
 
 def test_a_model_of_another_split_knows_the_test(model: Model) -> None:
