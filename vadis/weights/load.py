@@ -15,7 +15,7 @@ from vadis.errors import UsageError, WeightsError
 from vadis.files import write_atomic
 from vadis.models import Model, ModelCard
 from vadis.weights import cache
-from vadis.weights.cache import Notify, write_error
+from vadis.weights.cache import Notify, cache_errors
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, TensorSums, unknown_model
 from vadis.weights.convert import convert
 from vadis.weights.download import DownloadProgress, ensure_downloaded, is_offline
@@ -130,10 +130,8 @@ def _load_published(
         notify = notify or _silent
         with cache.download_lock(name, notify):
             if _identity(path) == before:  # no other process has replaced it
-                try:
+                with cache_errors(path):
                     aside = cache.set_aside(path)
-                except OSError as error:
-                    raise write_error(path, None, error) from error
                 notify(f"{damage.message}; it was renamed to {aside.name}, and the model is fetched again")
     return _load_verified(name, fetch(), device)
 
@@ -144,12 +142,9 @@ def _make(name: str, path: Path, offline: bool, progress: DownloadProgress, noti
     hint = f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}"
     ensure_downloaded(name, published.files, offline=offline, progress=progress, notify=notify, fallback_hint=hint)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
-    try:
-        with write_atomic(path) as file:
-            convert(sources, Path(file.name), name=name, provenance=published.provenance(published.files))
-            load_model_file(Path(file.name))
-    except OSError as error:
-        raise write_error(path, published.num_bytes, error) from error
+    with cache_errors(path, published.num_bytes), write_atomic(path) as file:
+        convert(sources, Path(file.name), name=name, provenance=published.provenance(published.files))
+        load_model_file(Path(file.name))
 
 
 def _load_verified(name: str, path: Path, device: torch.device) -> Model:

@@ -26,7 +26,6 @@ from vadis.flow.store import FLOW_BOUND
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.cache import write_error
 from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"
@@ -68,12 +67,9 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
     metadata = {METADATA_KEY: _canonical({**card.to_json(), "sha256": sha256})}
     text = json.dumps({"__metadata__": metadata, **parse_json(header)}).encode("ascii")
     text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
-    try:
-        with write_atomic(path) as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            stream.write(body)
-    except OSError as error:
-        raise write_error(path, 8 + len(text) + len(body), error) from error
+    with os_errors_as(WeightsError, f"{path} cannot be written"), write_atomic(path) as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(body)
     return sha256
 
 
