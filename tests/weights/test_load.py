@@ -19,7 +19,7 @@ from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D
 from vadis.weights import cache as cache_room
 from vadis.weights.catalog import STAND_IN, WEIGHTS
-from vadis.weights.convert import from_tensorflow_name
+from vadis.weights.convert import state_key
 from vadis.weights.load import fetch_model, load_model, published_name, tensor_sums, verify_model
 from vadis.weights.model_file import load_model_file, save_fp16, save_model
 
@@ -260,7 +260,7 @@ def test_the_catalog_has_the_sums_of_deepmind_s_checkpoints() -> None:
     }
     assert len(checkpoints) == 5
     for name, variables in json.loads(facts.read_text()).items():
-        sums = {from_tensorflow_name(key): int(facts["crc32c"], 16) for key, facts in variables.items()}
+        sums = {state_key(key): int(facts["crc32c"], 16) for key, facts in variables.items()}
         sums.pop(None, None)
         text = "".join(f"{key} {sums[key]:08x}\n" for key in sorted(sums))
         assert checkpoints[name].all == hashlib.sha256(text.encode()).hexdigest()
