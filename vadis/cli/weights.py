@@ -49,12 +49,12 @@ def _row(name: str) -> dict[str, Any]:
     from vadis.weights.cache import is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
     from vadis.weights.labels import PUBLISHED_LISTS
-    from vadis.weights.model_file import read_card
+    from vadis.weights.model_file import read_header
 
     model = SHIPPED.get(name) or WEIGHTS[name]
     if name in SHIPPED:
         num_bytes, licence, path = 0, "Apache-2.0", SHIPPED[name].path
-        card = read_card(path)
+        card = read_header(path)[0]
         streams, num_classes = card.streams, len(card.labels)
     else:
         published = WEIGHTS[name]

@@ -19,7 +19,7 @@ from vadis.results import printable
 from vadis.training.linear_probe import FOLDER_NAME as FEATURES_NAME
 from vadis.training.plan import MODEL_NAME, RUN_NAME, STORE_NAME
 from vadis.training.recipes import RECIPES
-from vadis.weights.model_file import read_sha256
+from vadis.weights.model_file import read_header
 
 IMAGENET_MODEL = "inception-v1-imagenet"
 PUBLISHED = {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}
@@ -102,7 +102,7 @@ class _KineticsModels:
         """Whether the training of a model did; None for a model that is not among them."""
         for name, imagenet, path in self._models:
             with suppress(WeightsError):  # no model begins from what cannot be read
-                if name == architecture and read_sha256(path) == sha256:
+                if name == architecture and read_header(path)[1] == sha256:
                     return imagenet
         return None
 

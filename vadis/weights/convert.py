@@ -32,9 +32,9 @@ from vadis.weights.model_file import (
     MAX_MODEL_BYTES,
     MAX_WIDTH,
     describe_difference,
+    expected_tensors,
     not_a_model_file,
     save_model,
-    shapes_of,
 )
 from vadis.weights.tf_checkpoint import open_checkpoint
 
@@ -132,9 +132,8 @@ def read_state_dict(source: Path) -> StateDict:
         for key in [key for key in state if key.endswith(".norm.running_var")]:
             state.setdefault(key.replace(".running_var", ".weight"), torch.ones_like(state[key]))
     card = ModelCard("", network.architecture, (network.stream,), ("",) * network.num_classes, width=network.width)
-    expected = {key.removeprefix(f"{network.stream}."): shape for key, shape in shapes_of(card).items()}
-    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
-    if difference is not None:
+    expected = {key.removeprefix(f"{network.stream}."): value for key, value in expected_tensors(card).items()}
+    if difference := describe_difference(expected, state):
         raise WeightsError(f"{source} is not a network of {MODELS[network.architecture].title}: {difference}", _KNOWN)
     return state
 
@@ -144,7 +143,8 @@ def _describe(source: Path, state: StateDict) -> _Network:
     architecture = next((name for name, (kernel, _) in FIRST_AND_LAST.items() if kernel in state), "i3d")
     names = FIRST_AND_LAST[architecture]
     kernel, bias = (state.get(name, torch.empty(0)) for name in names)
-    stream = {(channels,): stream for stream, channels in STREAM_CHANNELS.items()}.get(tuple(kernel.shape[1:2]))
+    streams = {channels: stream for stream, channels in STREAM_CHANNELS.items()}
+    stream = streams.get(kernel.shape[1]) if kernel.ndim > 1 else None
     width = len(kernel) / 64  # the first layer has 64 channels at width 1
     if stream is None or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
         message = (

@@ -20,7 +20,7 @@ from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS
 from vadis.weights.convert import convert
 from vadis.weights.download import DownloadProgress, ensure_downloaded, is_offline
 from vadis.weights.labels import published_labels
-from vadis.weights.model_file import load_model_file, read_card
+from vadis.weights.model_file import load_model_file, read_header
 from vadis.weights.tf_checkpoint import crc32c
 
 
@@ -72,7 +72,7 @@ def card_here(name_or_path: str) -> ModelCard | None:
     else:
         path = SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
     with suppress(WeightsError):
-        return read_card(path)
+        return read_header(path)[0]
     return None
 
 
