@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vadis.errors import UsageError
 
@@ -44,13 +44,6 @@ class Accuracy:
     top5: float
 
 
-class TensorSums(NamedTuple):
-    """What identifies a network's tensors, whatever file they are in; see ``load.published_name``."""
-
-    last_bias: int  # CRC-32C
-    all: str  # SHA-256 over the CRC-32C of every tensor
-
-
 @dataclass(frozen=True)
 class PublishedModel:
     """One row of the catalog."""
@@ -59,7 +52,7 @@ class PublishedModel:
     checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream; first what ``convert`` takes: an index, then the data
     labels: str  # a key of labels.PUBLISHED_LISTS
     accuracy: dict[str, Accuracy] = field(default_factory=dict)  # by stream, and "both"
-    tensor_sums: dict[str, TensorSums] = field(default_factory=dict)  # by stream, of DeepMind's
+    tensor_hashes: dict[str, str] = field(default_factory=dict)  # by stream, of DeepMind's: ``load.tensor_hash``
     sample_outputs: str | None = None  # which of the published outputs on the sample are this model's
     licence: str = "Apache-2.0"
     source: str = f"https://github.com/{DEEPMIND.rsplit('/', 1)[0]}"
@@ -113,9 +106,9 @@ WEIGHTS: dict[str, PublishedModel] = {
         checkpoints={"rgb": _checkpoint("rgb_imagenet"), "flow": _checkpoint("flow_imagenet")},
         labels="kinetics400",
         accuracy={"rgb": Accuracy(71.1, 89.3), "flow": Accuracy(63.4, 84.9), "both": Accuracy(74.2, 91.3)},
-        tensor_sums={
-            "rgb": TensorSums(0x658E7402, "3ec1ff48690c5162d635176732d6135d79788c6639c99ab2153a0623ee63e21e"),
-            "flow": TensorSums(0xE65E949A, "30c885edc201cdb24a5a9e3de5d0100baec4ca4369cb4c0edba680445fd67ecc"),
+        tensor_hashes={
+            "rgb": "3ec1ff48690c5162d635176732d6135d79788c6639c99ab2153a0623ee63e21e",
+            "flow": "30c885edc201cdb24a5a9e3de5d0100baec4ca4369cb4c0edba680445fd67ecc",
         },
         sample_outputs="imagenet",
     ),
@@ -124,9 +117,9 @@ WEIGHTS: dict[str, PublishedModel] = {
         checkpoints={"rgb": _checkpoint("rgb_scratch"), "flow": _checkpoint("flow_scratch")},
         labels="kinetics400",
         accuracy={"rgb": Accuracy(68.4, 88.0), "flow": Accuracy(61.5, 83.4), "both": Accuracy(71.6, 90.0)},
-        tensor_sums={
-            "rgb": TensorSums(0xF40EBF1E, "c2059b3e0d70bf4aae6b4ace2633c14eec0cd21f07f286da05201f19ed6c0e30"),
-            "flow": TensorSums(0x00C68335, "d9d69fbf5992254bc160050355256f75bfc65e56bfef7b8629df71e52f1ed312"),
+        tensor_hashes={
+            "rgb": "c2059b3e0d70bf4aae6b4ace2633c14eec0cd21f07f286da05201f19ed6c0e30",
+            "flow": "d9d69fbf5992254bc160050355256f75bfc65e56bfef7b8629df71e52f1ed312",
         },
         sample_outputs="no_imagenet",
     ),
@@ -134,7 +127,7 @@ WEIGHTS: dict[str, PublishedModel] = {
         summary="RGB I3D, Kinetics-600 only",
         checkpoints={"rgb": _checkpoint("rgb_scratch_kin600")},
         labels="kinetics600",
-        tensor_sums={"rgb": TensorSums(0xF10C1C5F, "c5a376909c7ee3049010da11082f4d5dc6691f474852b990a1719956ef2f49b1")},
+        tensor_hashes={"rgb": "c5a376909c7ee3049010da11082f4d5dc6691f474852b990a1719956ef2f49b1"},
     ),
     "inception-v1-imagenet": PublishedModel(
         summary="Inception-v1 on single images, ImageNet: what the paper's networks start from",
