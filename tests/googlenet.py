@@ -1,6 +1,7 @@
 """torchvision's GoogLeNet as tests need it: the published names and shapes, with values of any size."""
 
 import ast
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -9,13 +10,21 @@ from torch import Tensor
 
 from tests.conftest import GOLDEN
 from tests.golden import recipe
-from vadis.models.inception import Inception
+from vadis.models.i3d import ROWS
+from vadis.models.inception import Inception, InceptionBody
 from vadis.weights.convert import state_key
 
 
 def from_googlenet(entries: dict[str, Tensor]) -> dict[str, Tensor]:
     """The entries under the names of ``Inception``."""
     return {key: value for name, value in entries.items() if (key := state_key(name)) is not None}
+
+
+def body_endpoints(body: InceptionBody, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The output of every row in turn, with its name in I3D's graph."""
+    for row, unit in zip(ROWS, body.children(), strict=True):
+        images = unit(images)
+        yield row.name, images
 
 
 SHAPES: dict[str, tuple[int, ...]] = {}

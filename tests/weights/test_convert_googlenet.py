@@ -12,7 +12,7 @@ from tests.googlenet import SHAPES, from_googlenet, narrow_entries
 from tests.matching import containing
 from tests.weights.conftest import WIDTH
 from vadis.errors import WeightsError
-from vadis.models.inception import Inception, from_imagenet, snapshot_network
+from vadis.models.inception import Inception, from_imagenet
 from vadis.weights import catalog
 from vadis.weights.catalog import WEIGHTS, RemoteFile
 from vadis.weights.convert import convert, read_state_dict, state_key
@@ -76,7 +76,7 @@ def test_a_downloaded_file_becomes_a_model(source, tmp_path):
 def test_a_network_starts_from_the_model_file(source, tmp_path):
     convert([source], tmp_path / "imagenet.safetensors")
     imagenet = load_model_file(tmp_path / "imagenet.safetensors").networks["rgb"].state_dict()
-    network = snapshot_network(5, "flow", 2, width=WIDTH)
+    network = Inception(5, "flow", width=WIDTH)
     from_imagenet(network, imagenet)
     key = "body.Mixed_4d.Branch_1.Conv2d_0b_3x3.conv.weight"
     assert torch.equal(network.get_parameter(key), imagenet[key])

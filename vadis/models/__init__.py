@@ -11,28 +11,19 @@ from typing import cast
 from torch import nn
 
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
-from vadis.models.card import ALL_FRAMES, BOTH, FORMAT_VERSION, Architecture, InferenceForm, Model, ModelCard
+from vadis.models.card import ALL_FRAMES, InferenceForm
+from vadis.models.card import BOTH as BOTH
+from vadis.models.card import FORMAT_VERSION as FORMAT_VERSION
+from vadis.models.card import Architecture as Architecture
+from vadis.models.card import Model as Model
+from vadis.models.card import ModelCard as ModelCard
 from vadis.models.fused import Fused
-from vadis.models.i3d import I3D, MIN_FRAMES
+from vadis.models.i3d import I3D as I3D
+from vadis.models.i3d import MIN_FRAMES
 from vadis.models.i3d_inference import LAYERS, FoldedI3D
-from vadis.models.inception import Averaged, snapshot_network
+from vadis.models.inception import Averaged, Inception
 from vadis.models.lstm import ConvLSTM
 from vadis.preprocessing import STREAMS
-
-__all__ = [
-    "BOTH",
-    "FORMAT_VERSION",
-    "MODELS",
-    "STREAM_CHANNELS",
-    "Architecture",
-    "InferenceForm",
-    "Model",
-    "ModelCard",
-    "build_networks",
-    "i3d",
-    "inference_form",
-    "joined_for_training",
-]
 
 STREAM_CHANNELS = {name: stream.channels for name, stream in STREAMS.items()}
 MIDDLE_OF_TEN = slice(5, None, 10)  # the RGB frame of a snippet of ten frames of flow is the one in its middle
@@ -74,9 +65,7 @@ MODELS: dict[str, Architecture] = {
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="joint",
         params_millions=12,
-        build=lambda streams, num_classes, width: snapshot_network(
-            num_classes, streams[0], STREAM_CHANNELS[streams[0]], width=width
-        ),
+        build=lambda streams, num_classes, width: Inception(num_classes, streams[0], width=width),
     ),
     "fused": Architecture(
         letter="d",
