@@ -33,24 +33,20 @@ MODELS: dict[str, Architecture] = {
     "lstm": Architecture(
         letter="a",
         title="ConvNet+LSTM",
-        summary="ConvNet+LSTM: Inception-v1 on every fifth frame, an LSTM over them",
         streams=("rgb",),
         window_frames=125,  # 25 frames, every fifth: 5 s (section 2.1, table 1)
         test_window=250,  # 50 frames, one prediction after the last
         sampling={"rgb": slice(None, None, 5)},
-        params_millions=9,
         build=lambda streams, num_classes, width: ConvLSTM(num_classes, width=width),
     ),
     "c3d": Architecture(
         letter="b",
         title="3D-ConvNet",
-        summary="3D-ConvNet: C3D with batch norm, on 16 frames of 112×112",
         streams=("rgb",),
         window_frames=CLIP_FRAMES,
         test_window=CLIP_FRAMES,
         test_frames=240,  # 15 clips (table 1)
         sampling={"rgb": ALL_FRAMES},
-        params_millions=79,
         build=lambda streams, num_classes, width: C3D(num_classes, width=width),
         crop=CLIP_SIZE,
         short_side=128,
@@ -58,37 +54,31 @@ MODELS: dict[str, Architecture] = {
     "two-stream": Architecture(
         letter="c",
         title="Two-Stream",
-        summary="Two-Stream: Inception-v1 on one frame and on ten frames of flow, probabilities averaged",
         streams=("rgb", "flow"),
         window_frames=10,
         test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="joint",
-        params_millions=12,
         build=lambda streams, num_classes, width: Inception(num_classes, streams[0], width=width),
     ),
     "fused": Architecture(
         letter="d",
         title="3D-Fused",
-        summary="3D-Fused Two-Stream: five snippets whose grids meet in a 3D convolution",
         streams=("rgb", "flow"),
         window_frames=50,  # 5 RGB frames, 10 apart, and 5 × 10 of flow (section 2.3, table 1)
         test_window=50,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="in_network",
-        params_millions=39,
         build=lambda streams, num_classes, width: Fused(num_classes, streams, width=width),
     ),
     "i3d": Architecture(
         letter="e",
         title="Two-Stream I3D",
-        summary="Two-Stream I3D: inflated Inception-v1 on RGB and on flow, logits added",
         streams=("rgb", "flow"),
         window_frames=64,
         test_window=None,
         sampling={"rgb": ALL_FRAMES, "flow": ALL_FRAMES},
         score_fusion="logits",
-        params_millions=25,
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         layers=LAYERS,

@@ -60,8 +60,9 @@ class StepNorm(_BatchNorm):
         steps = slice(step, MAX_STEPS if is_last else step + 1)
         normalised = functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
         variance, mean = torch.var_mean(x.detach(), dim=0)  # the unbiased variance, as in PyTorch's own batch norm
-        self.running_mean[steps].lerp_(mean, BATCH_NORM_MOMENTUM)
-        self.running_var[steps].lerp_(variance, BATCH_NORM_MOMENTUM)
+        assert self.momentum is not None
+        self.running_mean[steps].lerp_(mean, self.momentum)
+        self.running_var[steps].lerp_(variance, self.momentum)
         return normalised
 
 
