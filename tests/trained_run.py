@@ -4,11 +4,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import Problems
-from vadis.evaluation.metrics import Ranking, measure, summarize, write_summary
+from vadis.evaluation.metrics import Evaluation, write_summary
+from vadis.evaluation.predictions import Prediction
 from vadis.evaluation.run_index import PUBLISHED
 from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.training.plan import RUN_NAME, Plan
@@ -70,7 +71,7 @@ def write_trained(
     }
     recipes = choose_recipes(names, None, {"schedule": "steps"} | (changes or {}))
     original = begun("inception-v1-imagenet", "two-stream") if imagenet else None
-    data = Dataset(dataset, "data", labels, split, examples, Problems())
+    data = Dataset(dataset, "data", labels, split, examples)
     plan = Plan(data, recipes, start, architecture, streams, original, width, mode=mode)
     folder.mkdir(parents=True)
     run = plan.to_json()
@@ -103,17 +104,15 @@ def write_tested(
 ) -> Path:
     """Write metrics.json alone, as ``vadis evaluate`` does."""
     labels = labels_of(dataset)
-    answers = {True: (labels[0],), False: (labels[1],)}
-    found = {
-        column: measure([Ranking(labels[0], answers[number < count]) for number in range(1000)], labels)
-        for column, count in right.items()
-    }
-    about = {"dataset": dataset, "split": split, "part": part, "model": model}
+    summary = {}
+    for column, count in right.items():
+        logits = {True: np.eye(len(labels))[0], False: -np.eye(len(labels))[0]}
+        answers = [Prediction("a.mp4", labels[0], {column: logits[number < count]}) for number in range(1000)]
+        settings = {"classes": labels, "networks": [column], "averages": "logits"}
+        summary |= Evaluation(folder, settings, answers).summary()
+    about = {"dataset": dataset, "split": split, "part": part, "model": model, "architecture": architecture}
     folder.mkdir(parents=True, exist_ok=True)
-    write_summary(
-        folder,
-        summarize(found, labels, **about, failed=0, architecture=architecture, published=known_as(model, published)),
-    )
+    write_summary(folder, {**summary, **about, "published": known_as(model, published)})
     stamp = (folder / "metrics.json").stat().st_mtime - age_seconds
     os.utime(folder / "metrics.json", (stamp, stamp))
     return folder

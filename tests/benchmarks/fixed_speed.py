@@ -28,7 +28,7 @@ from torch.nn import functional
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks.machine import Options
-from vadis.datasets.dataset import Dataset, Example, Problems
+from vadis.datasets.dataset import Dataset, Example
 from vadis.device import cpu_count
 from vadis.inference.features import Features
 from vadis.models import Model, ModelCard, build_networks
@@ -144,7 +144,7 @@ def run(
     unseen = {stream: source.of(tested, test_groups) for stream, source in pretended.items()}
     classes = tuple(str(number) for number in range(CLASSES))
     examples = tuple(Example(name, str(label)) for name, label in zip(names, labels.tolist(), strict=True))
-    data = Dataset("ucf101", "/data", classes, 1, {"train": examples}, Problems())
+    data = Dataset("ucf101", "/data", classes, 1, {"train": examples})
     recipes = dict.fromkeys(streams, find_recipe(recipe))
     plan = Plan(data, recipes, start_model(streams), streams=streams, mode="fixed")
     with tempfile.TemporaryDirectory() as folder:

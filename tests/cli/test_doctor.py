@@ -155,14 +155,6 @@ def test_a_cache_that_cannot_be_written_is_noted(run_vadis, monkeypatch):
     assert "cannot be written to" in run_vadis("doctor").out
 
 
-def test_verbose_tells_the_surroundings_but_no_secrets(run_vadis, monkeypatch):
-    monkeypatch.setenv("VADIS_MIRROR", "http://user:secret@mirror")
-    text = run_vadis("-v", "doctor").out
-    assert "libavcodec" in text and "VADIS_MIRROR: is set" in text and "VADIS_OFFLINE" in text
-    assert "secret" not in text
-    assert "libavcodec" not in run_vadis("doctor").out
-
-
 @pytest.mark.slow
 def test_on_a_terminal_long_lines_go_on_below_where_they_began():
     shown, _ = on_a_terminal(sys.executable, "-m", "vadis", "doctor", columns=60)

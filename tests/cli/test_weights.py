@@ -1,4 +1,3 @@
-import json
 import re
 
 import pytest
@@ -50,13 +49,6 @@ def test_list_shows_every_model_in_80_columns(in_cache):
     assert lines[4].split()[1:] == ["rgb", "1000", "–", "–", "unknown", "no"]  # its size was not published
 
 
-def test_list_as_json():
-    rows = json.loads(vadis("list", "--json").stdout)
-    assert [row["name"] for row in rows if row["default"]] == [NAME]
-    assert rows[0]["accuracy"]["rgb"] == {"top1": 71.1, "top5": 89.3}
-    assert rows[0]["in_cache"] is False
-
-
 def test_path_is_where_the_model_lies_or_would_lie(cache):
     assert vadis("path").stdout.strip() == str(cache)
     result = vadis("path", NAME)
@@ -95,11 +87,6 @@ def test_remove_takes_the_model_and_its_checkpoints(in_cache, cache):
     assert re.search(containing(NAME, 2), result.stderr)
 
 
-def test_remove_can_keep_the_model(in_cache, cache):
-    vadis("remove", NAME, "--only-downloads")
-    assert [path for path in cache.rglob("*") if path.is_file()] == [in_cache]
-
-
 def test_convert_writes_a_model_file(tmp_path):
     write_bundle(tmp_path / "ckpt" / "model.ckpt", i3d_variables("flow", 3, 1 / 64))
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
@@ -136,8 +123,6 @@ def shipped(tmp_path, monkeypatch):
 
 def test_a_model_that_comes_with_vadis_needs_no_cache(shipped):
     assert vadis("list").stdout.splitlines()[-1].split() == ["a-model", "rgb+flow", "3", "–", "–", "0.1", "MB", "yes"]
-    row = json.loads(vadis("list", "--json").stdout)[-1]
-    assert (row["name"], row["in_cache"], row["path"]) == ("a-model", True, str(shipped))
     assert vadis("path", "a-model").stdout.strip() == str(shipped)
     card = load_model("a-model", "cpu").card
     assert (card.threshold, card.otherwise) == (0.4, "not clear")
@@ -166,9 +151,7 @@ def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named():
 def test_the_rgb_model_that_comes_with_vadis_is_a_row_with_its_own_accuracy():
     (line,) = (line for line in vadis("list").stdout.splitlines() if line.startswith("i3d-kinetics400-rgb "))
     assert line.split()[1:] == ["rgb", "400", "68.4", "88.0", "25", "MB", "yes"]
-    (row,) = (row for row in json.loads(vadis("list", "--json").stdout) if row["name"] == "i3d-kinetics400-rgb")
-    assert (row["licence"], row["accuracy"]) == ("Apache-2.0", {"rgb": {"top1": 68.4, "top5": 88.0}})
     card = read_header(SHIPPED["i3d-kinetics400-rgb"].path)[0]
     index, data = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
     assert card.provenance["files"] == [{"url": file.urls[0], "git_blob": file.git_blob} for file in (index, data)]
-    assert (card.provenance["source"], card.provenance["licence"]) == (row["source"], "Apache-2.0")
+    assert card.provenance["licence"] == "Apache-2.0"

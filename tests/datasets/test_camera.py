@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.matching import containing
-from vadis.datasets import find_dataset, make_dataset
+from vadis.datasets import find_dataset
 from vadis.datasets.camera import (
     CLASSES,
     FEWEST_SECONDS,
@@ -109,7 +109,7 @@ def test_a_video_follows_from_its_seed_and_name(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_dataset_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    make_dataset("camera-motion", tmp_path / "v", 3, 0, lambda done, total: told.append((done, total)))
+    write_dataset(tmp_path / "v", 3, 0, lambda done, total: told.append((done, total)))
     assert told[0] == (0, 30) and told[-1] == (30, 30)
     found = find_dataset(tmp_path / "v")
     assert found.classes == CLASSES
@@ -129,5 +129,3 @@ def test_what_cannot_be_made(tmp_path: Path) -> None:
     assert videos_of_splits(180) == {"train": 150, "val": 10, "test": 20}
     with pytest.raises(UsageError, match=containing(2)):
         write_dataset(tmp_path, 2, 0, print)
-    with pytest.raises(UsageError, match="'camera'"):
-        make_dataset("camera", tmp_path, 3, 0, lambda done, total: None)

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from tests.matching import containing
-from vadis.datasets import DATASETS, Dataset, Example, Problems, find_dataset
+from vadis.datasets import DATASETS, Dataset, Example, find_dataset
+from vadis.datasets.dataset import note_of
 from vadis.errors import UsageError
 
 UCF = [f"UCF-101/{label}/v_{label}_g{group:02}_c01.avi" for label in ("A", "B") for group in range(1, 26)]
@@ -34,7 +35,7 @@ def test_what_lies_on_disk_decides(tree, names, lists, expected):
 
 def test_a_name_overrules_what_lies_on_disk(tree):
     root = tree(*(name.removeprefix("UCF-101/") for name in UCF))
-    assert find_dataset(root).problems.notes[0].startswith("the split follows from the groups")
+    assert find_dataset(root).notes[0].startswith("the split follows from the groups")
     assert find_dataset(root, "folder").name == "folder"
 
 
@@ -83,7 +84,7 @@ def test_a_split_that_is_needed_and_not_there(tree):
 
 def test_everything_is_frozen(tree):
     dataset = find_dataset(tree(*UCF))
-    for thing, name in ((dataset, "root"), (dataset.splits["test"][0], "label"), (dataset.problems, "missing")):
+    for thing, name in ((dataset, "root"), (dataset.splits["test"][0], "label")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(thing, name, "x")
 
@@ -96,28 +97,15 @@ def test_the_same_tree_gives_the_same_order(tree):
 
 
 def test_a_summary_is_text_for_a_terminal():
-    problems = Problems(
-        num_listed=200,
-        missing=tuple(f"m{number}" for number in range(7)),
-        unlisted=("u\udcff",),
-        empty_classes=("a (val)", "b (val)"),
-        misspelt_folders={"Archry": "Archery", "xyz": None},
-        duplicates=("d",),
-        notes=("what else there is",),
-    )
-    dataset = Dataset("ucf101", "/data", ("a", "b"), 2, {"train": (Example("/data/a", "a"),)}, problems)
+    notes = (*note_of("in no split", ["u\udcff", *map(str, range(6))], "file"), "what else there is")
+    dataset = Dataset("ucf101", "/data", ("a", "b"), 2, {"train": (Example("/data/a", "a"),)}, notes)
     assert dataset.summary().splitlines() == [
         "ucf101, split 2, in /data",
         "  2 classes; examples: train 1",
-        "  missing: 7 files (3.5%): m0, m1, m2, m3, m4 and 2 more",
-        "  in no split: 1 file: u\\xff",
-        "  no example: 2 classes: a (val), b (val)",
-        "  more than once, used once: 1 file: d",
-        "  folder Archry: no such class; did you mean Archery?",
-        "  folder xyz: no such class",
-        "  note: what else there is",
+        "  in no split: 7 files: u\\xff, 0, 1, 2, 3 and 2 more",
+        "  what else there is",
     ]
-    assert Problems().lines() == []
+    assert note_of("in no split", [], "file") == []
 
 
 def test_listing_needs_neither_torch_nor_a_decoder():

@@ -30,7 +30,7 @@ def test_split_folders(tree):
         "val": [("val/a/1.mp4", "a"), ("val/b/3.avi", "b")],
         "test": [("test/b/4.webm", "b")],
     }
-    assert dataset.problems.empty_classes == ("a (test)",)
+    assert "no example: 1 class: a (test)" in dataset.notes
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
@@ -54,8 +54,8 @@ def test_what_cannot_be_divided_is_told(tree):
     dataset = find_dataset(tree(*many("a", "b"), "c/take_1.mp4", "c/take_2.mp4"))
     assert {example.label for example in dataset.splits["train"]} == {"a", "b", "c"}
     assert {example.label for example in dataset.splits["val"]} == {"a", "b"}
-    assert "c (val)" in dataset.problems.empty_classes
-    assert any("recording" in note and note.endswith(": c") for note in dataset.problems.notes)
+    assert "no example: 1 class: c (val)" in dataset.notes
+    assert any("recording" in note and note.endswith(": c") for note in dataset.notes)
 
 
 def test_the_share_is_the_same_when_the_folder_moves(tree):
@@ -82,19 +82,18 @@ def test_an_empty_class_folder_is_told_and_is_no_class(tree):
     root = tree(*many("a", "b"), "c/readme.md")
     dataset = find_dataset(root)
     assert dataset.classes == ("a", "b")
-    assert dataset.problems.empty_classes == ("c (no video)",)
-    assert "no example: 1 class: c (no video)" in dataset.summary()
+    assert "no video: 1 class: c" in dataset.notes
 
 
 def test_folders_that_differ_only_in_spelling_are_told(tree):
     dataset = find_dataset(tree(*many("Arm Wrestling", "arm_wrestling", "swim")))
-    assert dataset.problems.misspelt_folders == {"arm_wrestling": "Arm Wrestling"}
+    assert any("Arm Wrestling and arm_wrestling" in note for note in dataset.notes)
 
 
 def test_videos_in_no_class_folder_are_told(tree):
-    assert find_dataset(tree(*many("a", "b"), "loose.mp4")).problems.unlisted == ("loose.mp4",)
+    assert "in no split: 1 file: loose.mp4" in find_dataset(tree(*many("a", "b"), "loose.mp4")).notes
     root = tree("train/a/1.mp4", "train/b/1.mp4", "train/loose.mp4")
-    assert set(find_dataset(root, "folder").problems.unlisted) == {"loose.mp4", "train/loose.mp4", *many("a", "b")}
+    assert any(note.startswith("in no split: 402 files: ") for note in find_dataset(root, "folder").notes)
 
 
 def test_no_class_is_called_as_a_split(tree):
@@ -126,7 +125,7 @@ def test_a_list_in_the_folder(tree):
     dataset = find_dataset(tree("x/1.mp4", "x/2.mp4", "x/3.mp4", "x/4.mp4", lists={"list.csv": text}))
     assert dataset.name == "folder" and dataset.classes == ("jump", "run")
     assert shown(dataset) == {"train": [("x/1.mp4", "jump"), ("x/2.mp4", "run")], "val": [("x/3.mp4", "run")]}
-    assert dataset.problems.unlisted == ("x/4.mp4",)
+    assert "in no split: 1 file: x/4.mp4" in dataset.notes
 
 
 def test_a_list_alone_with_files_anywhere(tree, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_all_files_in_the_official_splits(everything, facts, split):
     assert len(dataset.splits["test"]) == 1_530 == DATASETS["hmdb51"].counts["test"][split - 1]
     assert dataset.classes == tuple(sorted(classes)) and len(classes) == published.HMDB51_CLASSES
     assert all(Path(example.path).parent.name == example.label for example in dataset.splits["train"])
-    assert dataset.problems.lines() == []  # the 1,666 unused files are not "in no split" by mistake
+    assert dataset.notes == ()  # the 1,666 unused files are not "in no split" by mistake
 
 
 def test_the_real_names_are_recognised_but_tell_no_split(everything):
@@ -81,7 +81,7 @@ def test_lists_beside_the_class_folders(tree):
     dataset = find_dataset(tree(*files(**CLASSES), lists=split_files(**CLASSES)))
     assert dataset.classes == ("sword_exercise", "walk")
     assert [example.label for example in dataset.splits["train"]] == ["sword_exercise"] * 3 + ["walk"]
-    assert dataset.problems.lines() == ["note: 2 of the 51 classes of HMDB-51 have a list"]
+    assert dataset.notes == ("2 of the 51 classes of HMDB-51 have a list",)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_awkward_names_and_line_ends(tree, name, end):
 
 def test_folders_one_deeper_as_some_archives_have_them(tree):
     deeper = [f"videos/{name.split('/')[0]}/{name}" for name in files(**CLASSES)]
-    assert find_dataset(tree(*deeper, lists=split_files(**CLASSES))).problems.missing == ()
+    assert not any("missing" in note for note in find_dataset(tree(*deeper, lists=split_files(**CLASSES))).notes)
 
 
 def test_another_split_than_the_lists_have(tree):
@@ -120,11 +120,11 @@ def test_a_file_in_the_lists_of_two_classes(tree):
 def test_a_misspelt_folder(tree):
     root = tree(*(name.replace("walk/", "wlak/") for name in files(**CLASSES)), lists=split_files(**CLASSES))
     dataset = find_dataset(root)
-    assert dataset.problems.misspelt_folders == {"wlak": "walk"}
-    assert dataset.problems.missing == ()
+    assert "folder wlak: no such class; did you mean walk?" in dataset.notes
+    assert not any("missing" in note for note in dataset.notes)
 
 
 def test_a_class_folder_of_another_spelling_is_no_problem(tree):
     root = tree(*(name.replace("sword_exercise/", "Sword Exercise/") for name in files(**CLASSES)))
     tree(lists=split_files(**CLASSES))
-    assert find_dataset(root).problems.misspelt_folders == {}
+    assert not any("no such class" in note for note in find_dataset(root).notes)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.matching import containing
-from vadis.datasets import Problems, find_dataset
+from vadis.datasets import find_dataset
 from vadis.datasets.published import clip_lists
 from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
@@ -45,9 +45,7 @@ def test_all_rows_of_the_validation_list(everything, facts):
         (row["label"], file_name(row)) for row in rows(facts)
     ]
     assert dataset.classes == published_labels("kinetics400")
-    assert dataset.problems.missing == () and dataset.problems.unlisted == ()
-    assert dataset.problems.misspelt_folders == {}
-    assert "299 clips without a label" in dataset.summary()  # kinetics400_test_head.csv
+    assert dataset.notes == ("299 clips without a label are left out",)  # kinetics400_test_head.csv
     assert seconds < 3  # of processor time, for 20,000 files and their list; measured: 0.2 s
 
 
@@ -77,7 +75,7 @@ def test_labels_with_blanks_or_underscores_flat_or_in_split_folders(tree):
         assert [example.label for example in dataset.splits["train"]] == ["arm wrestling", "yoga"]
         assert [example.path for example in dataset.splits["train"]] == [str(root / name) for name in names[:2]]
         assert [example.start_seconds for example in dataset.splits["val"]] == [None]
-        assert dataset.problems == Problems(num_listed=3, empty_classes=("arm wrestling (val)",))
+        assert dataset.notes == ("no example: 1 class: arm wrestling (val)",)
 
 
 def test_an_uncut_file_gets_the_times(tree):
@@ -91,14 +89,14 @@ def test_the_cut_clip_is_preferred_to_the_uncut_file(tree):
     root = tree(*FILES, VAL_FILE, "raw/abcdefghijk.mkv", lists={"all.csv": HEADER + ROWS})
     (example,) = find_dataset(root).splits["val"]
     assert example.path.endswith(VAL_FILE) and example.start_seconds is None
-    assert find_dataset(root).problems.unlisted == ()
+    assert not any("in no split" in note for note in find_dataset(root).notes)
 
 
 def test_ids_that_differ_in_case_are_different_files(tree):
     root = tree(*FILES, "yoga/ABCDEFGHIJK_000005_000015.mp4", lists={"all.csv": HEADER + ROWS})
     dataset = find_dataset(root)
     assert "val" not in dataset.splits
-    assert dataset.problems.unlisted == ("yoga/ABCDEFGHIJK_000005_000015.mp4",)
+    assert "in no split: 1 file: yoga/ABCDEFGHIJK_000005_000015.mp4" in dataset.notes
 
 
 def test_the_split_is_in_the_name_of_the_list_where_it_has_no_such_column(tree):
@@ -141,7 +139,7 @@ def test_a_tenth_missing_is_an_error_and_less_is_told(tree):
     with pytest.raises(UsageError, match=containing(10, 100, "val", "10.0%")):
         find_dataset(root)
     tree(names[9])
-    assert find_dataset(root).problems.missing == tuple(names[:9])
+    assert any(note.startswith("9 of the ") for note in find_dataset(root).notes)
 
 
 def test_contradictions(tree):

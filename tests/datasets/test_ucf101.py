@@ -49,7 +49,7 @@ def test_all_files_with_the_official_lists(everything, facts, split):
     assert {part: len(dataset.splits[part]) for part in dataset.splits} == {
         part: counts[split - 1] for part, counts in DATASETS["ucf101"].counts.items()
     }
-    assert dataset.problems.lines() == []
+    assert dataset.notes == ()
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -60,7 +60,7 @@ def test_all_files_without_lists_fall_into_the_same_splits(everything, facts, sp
         part: sorted(names) for part, names in expected.items()
     }
     assert sum(map(len, found.values())) == published.UCF101_FILES
-    assert [line.split(":")[0] for line in dataset.problems.lines()] == ["note"]
+    assert len(dataset.notes) == 1
 
 
 def test_classes_are_in_the_official_order_with_and_without_lists(everything, facts):
@@ -90,9 +90,7 @@ def test_the_real_lists_on_a_flat_folder_of_other_extensions(facts):
 
 
 def test_the_summary_counts_the_examples(everything, facts):
-    names = official(facts, 1)
     dataset = find_dataset(everything, lists=facts / "ucf101")
-    assert dataset.problems.num_listed == len(names["train"]) + len(names["test"])
     assert "101 classes; examples: train 9,537, test 3,783" in dataset.summary()
 
 
@@ -118,19 +116,19 @@ def test_lists_and_videos_in_the_usual_folders(tree):
         "v_Swim_g01_c01.avi",
         "v_Archery_g01_c01.avi",
     ]
-    assert dataset.problems.lines() == []
+    assert dataset.notes == ()
 
 
 def test_half_of_the_official_lists_is_not_used(tree):
     lists = {name: text for name, text in LISTS.items() if "testlist" not in name}
     dataset = find_dataset(tree(*FILES, lists=lists))
     assert dataset.classes == ("Archery", "Swim")
-    assert any("official lists are not here" in note for note in dataset.problems.notes)
+    assert any("official lists are not here" in note for note in dataset.notes)
 
 
 def test_names_match_whatever_their_case(tree):
     root = tree(*(name.replace("v_Swim", "v_sWIM") for name in FILES), lists=LISTS)
-    assert find_dataset(root).problems.missing == ()
+    assert find_dataset(root).notes == ()
 
 
 def test_a_few_missing_files_are_in_the_summary(tree):
@@ -143,9 +141,7 @@ def test_a_few_missing_files_are_in_the_summary(tree):
         "testlist01.txt": "\n".join(test),
     }
     dataset = find_dataset(tree(*names[3:], lists=lists))
-    assert dataset.problems.missing == tuple(names[:3])
-    assert dataset.problems.num_listed == 200
-    assert f"missing: 3 files (1.5%): {', '.join(names[:3])}" in dataset.summary()
+    assert f"3 of the 56 files of ucf101's test split are missing (5.4%): {', '.join(names[:3])}" in dataset.summary()
 
 
 def test_a_tenth_missing_is_an_error_that_names_five(tree):
@@ -156,14 +152,14 @@ def test_a_tenth_missing_is_an_error_that_names_five(tree):
     with pytest.raises(UsageError, match=containing(7, 70, "test", "10.0%")) as caught:
         find_dataset(root)
     assert ", ".join(test[:5]) + " and 2 more" in caught.value.message
-    assert find_dataset(root, allow_missing=0.11).problems.missing == tuple(test[:7])
+    assert any("(10.0%)" in note for note in find_dataset(root, allow_missing=0.11).notes)
 
 
 def test_a_split_of_which_nothing_is_here_is_left_out(tree):
     root = tree(*(name for name in FILES if "g01" in name), lists=LISTS)
     dataset = find_dataset(root)
     assert list(dataset.splits) == ["test"]
-    assert "note: the train split is left out: none of its 2 files is here" in dataset.problems.lines()
+    assert "the train split is left out: none of its 2 files is here" in dataset.notes
     with pytest.raises(UsageError, match=containing("train")):
         find_dataset(root, allow_missing=1.0).examples("train")
 
@@ -184,21 +180,20 @@ def test_a_misspelt_folder_is_told_and_its_files_are_used(tree):
     for lists in ({}, LISTS):
         root = tree(*FILES[:3], "UCF-101/Archry/v_Archery_g01_c01.avi", lists=lists)
         dataset = find_dataset(root)
-        assert dataset.problems.misspelt_folders == {"UCF-101/Archry": "Archery"}
         assert "folder UCF-101/Archry: no such class; did you mean Archery?" in dataset.summary()
         assert len(dataset.splits["test"]) == 2
 
 
 def test_an_empty_class_is_told(tree):
     root = tree(*FILES[:3], lists=LISTS)
-    assert find_dataset(root, allow_missing=0.9).problems.empty_classes == ("Archery (test)",)
+    assert "no example: 1 class: Archery (test)" in find_dataset(root, allow_missing=0.9).notes
 
 
 def test_files_beyond_the_lists_and_second_copies_are_told(tree):
     root = tree(*FILES, "UCF-101/Swim/v_Swim_g30_c01.avi", "1st copy/v_Swim_g01_c01.avi", lists=LISTS)
     dataset = find_dataset(root)
-    assert dataset.problems.unlisted == ("UCF-101/Swim/v_Swim_g30_c01.avi",)
-    assert dataset.problems.duplicates == ("1st copy/v_Swim_g01_c01.avi",)
+    assert "in no split: 1 file: UCF-101/Swim/v_Swim_g30_c01.avi" in dataset.notes
+    assert "more than once, used once: 1 file: 1st copy/v_Swim_g01_c01.avi" in dataset.notes
     assert dataset.splits["test"][0].path.endswith("UCF-101/Swim/v_Swim_g01_c01.avi")
 
 
@@ -222,7 +217,7 @@ def test_a_line_that_comes_twice_counts_once(tree):
     name = "ucfTrainTestlist/testlist01.txt"
     dataset = find_dataset(tree(*FILES, lists={**LISTS, name: LISTS[name] * 2}))
     assert len(dataset.splits["test"]) == 2
-    assert len(dataset.problems.duplicates) == 2
+    assert any(note.startswith("more than once, used once: 2 files") for note in dataset.notes)
 
 
 # Without lists
@@ -252,7 +247,7 @@ def test_without_lists_a_tenth_less_than_published_is_an_error():
     with pytest.raises(UsageError, match=containing("10,795", "13,320")):
         published.read_ucf101(tree, Request())
     dataset = published.read_ucf101(tree, Request(allow_missing=0.9))
-    assert "2,525 of the 13,320 files of UCF-101 are here" in dataset.summary()
+    assert "10,795 of the 13,320 files of UCF-101 are missing" in dataset.summary()
 
 
 def test_asked_for_where_nothing_has_such_a_name(tree):

@@ -12,14 +12,12 @@ from tests.finished_run import write_run
 from tests.matching import containing
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import (
-    Ranking,
-    check_together,
     confusion_csv,
     measure,
-    measure_predictions,
     per_class_csv,
     read_evaluation,
     summarize_splits,
+    write_summary,
 )
 from vadis.evaluation.predictions import Prediction
 
@@ -40,7 +38,7 @@ PREDICTIONS = [
 
 
 def test_metrics_by_hand() -> None:
-    found = measure_predictions(PREDICTIONS, CLASSES, ("rgb", "flow"))
+    found = measure(PREDICTIONS, CLASSES, ("rgb", "flow"))
     assert list(found) == ["rgb", "flow", "both"]
     assert [column.top1 for column in found.values()] == [0.25, 0.25, 0.5]
     assert found["both"].mean_class == pytest.approx((1 / 2 + 1 + 0) / 3)
@@ -52,28 +50,28 @@ def test_metrics_by_hand() -> None:
 def test_the_sixth_is_not_among_the_first_five() -> None:
     labels = tuple("abcdefg")
     answers = [said("f", [7, 6, 5, 4, 3, 2, 1]), said("e", [7, 6, 5, 4, 3, 2, 1])]
-    assert measure_predictions(answers, labels, ("rgb",))["rgb"].top5 == 0.5
+    assert measure(answers, labels, ("rgb",))["rgb"].top5 == 0.5
 
 
 def test_a_single_frame_is_wrong_where_flow_is_asked() -> None:
-    found = measure_predictions([said("run", [1, 0, 0])], CLASSES, ("rgb", "flow"))
+    found = measure([said("run", [1, 0, 0])], CLASSES, ("rgb", "flow"))
     assert [found[name].top1 for name in ("rgb", "flow", "both")] == [1, 0, 0]
 
 
 def test_classes_without_an_example_do_not_count() -> None:
-    found = measure_predictions([said("run", [1, 0, 0])], CLASSES, ("rgb",))["rgb"]
+    found = measure([said("run", [1, 0, 0])], CLASSES, ("rgb",))["rgb"]
     assert found.mean_class == 1
     assert np.isnan(found.accuracies()).tolist() == [False, True, True]
     assert found.to_json(CLASSES)["per_class"] == {"run": 1.0, "jump": None, "sit": None}
 
 
 def test_classes_met_are_those_tested_or_answered() -> None:
-    found = measure([Ranking("run", ("sit",))], CLASSES)
+    found = measure([said("run", [0, 0, 1])], CLASSES, ("rgb",))["rgb"]
     assert found.classes_met().tolist() == [0, 2]
 
 
 def test_a_row_per_class_with_what_it_was_taken_for() -> None:
-    found = measure_predictions(PREDICTIONS, CLASSES, ("rgb", "flow"))["both"]
+    found = measure(PREDICTIONS, CLASSES, ("rgb", "flow"))["both"]
     assert list(csv.reader(io.StringIO(per_class_csv(found, CLASSES)))) == [
         ["class", "videos", "right", "accuracy", "most frequent wrong answer"],
         ["run", "2", "1", "0.500000", "jump"],
@@ -83,20 +81,19 @@ def test_a_row_per_class_with_what_it_was_taken_for() -> None:
 
 
 def test_of_equally_frequent_wrong_answers_the_first_is_named() -> None:
-    rankings = [Ranking("sit", ("jump",)), Ranking("sit", ("run",)), Ranking("jump", ("sit",))]
-    rows = csv.reader(io.StringIO(per_class_csv(measure(rankings, CLASSES), CLASSES)))
+    made = [said("sit", [0, 1, 0]), said("sit", [1, 0, 0]), said("jump", [0, 0, 1])]
+    rows = csv.reader(io.StringIO(per_class_csv(measure(made, CLASSES, ("rgb",))["rgb"], CLASSES)))
     assert [row[-1] for row in rows][1:] == ["", "sit", "run"]
 
 
-def test_a_foreign_first_answer_is_wrong_and_in_no_column() -> None:
-    found = measure([Ranking("run", ("swim", "run")), Ranking("run", ("run",))], CLASSES)
-    assert (found.top1, found.top5, found.confusion.sum()) == (0.5, 1.0, 1)
-    assert measure([Ranking("run", ("run",))], CLASSES, with_top5=False).to_json(CLASSES)["top5"] is None
+def test_a_class_without_a_score_is_not_among_the_first_five() -> None:
+    found = measure([said("sit", [1, 0, -np.inf])], CLASSES, ("rgb",))["rgb"]
+    assert (found.top1, found.top5) == (0, 0)
 
 
 def test_names_with_commas_and_quotes_survive() -> None:
     names = ('say "hi"', "a, b")
-    found = measure([Ranking(names[0], (names[1],))], names)
+    found = measure([said(names[0], [0, 1])], names, ("rgb",))["rgb"]
     assert next(csv.reader(io.StringIO(confusion_csv(found, names)))) == ["true class", *names]
     assert list(csv.reader(io.StringIO(per_class_csv(found, names))))[1][4] == "a, b"
 
@@ -104,11 +101,11 @@ def test_names_with_commas_and_quotes_survive() -> None:
 def test_probabilities_are_averaged_where_the_architecture_asks_for_it() -> None:
     loud_flow = said("run", [0, 0.5, 0], [9, 0, 0])  # certain of "run", while rgb leans to "jump"
     quiet = said("jump", [0, 2.9, 3], [0.6, 0.9, 0])  # the sum of logits leads to "jump", that of probabilities too
-    found = measure_predictions([loud_flow, quiet], CLASSES, ("rgb", "flow"), "probabilities")
+    found = measure([loud_flow, quiet], CLASSES, ("rgb", "flow"), "probabilities")
     assert found["both"].confusion.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
     torn = said("run", [1.0, 0.0, -30.0], [-30.0, 0.0, 30.0])  # logits 0 for "sit"; by probability it wins
-    assert measure_predictions([torn], CLASSES, ("rgb", "flow"), "logits")["both"].confusion[0].tolist() == [0, 1, 0]
-    assert measure_predictions([torn], CLASSES, ("rgb", "flow"), "probabilities")["both"].confusion[0].tolist() == [
+    assert measure([torn], CLASSES, ("rgb", "flow"), "logits")["both"].confusion[0].tolist() == [0, 1, 0]
+    assert measure([torn], CLASSES, ("rgb", "flow"), "probabilities")["both"].confusion[0].tolist() == [
         0,
         0,
         1,
@@ -117,13 +114,13 @@ def test_probabilities_are_averaged_where_the_architecture_asks_for_it() -> None
 
 def test_a_network_of_both_streams_is_one_column() -> None:
     answer = Prediction("a.mp4", "run", {"both": np.array([1, 0, 0], np.float32)})
-    assert list(measure_predictions([answer], CLASSES, ("both",), "probabilities")) == ["both"]
+    assert list(measure([answer], CLASSES, ("both",), "probabilities")) == ["both"]
 
 
 def test_metrics_are_those_of_the_answers(tmp_path: Path) -> None:
     run = read_evaluation(write_run(tmp_path, 3))
     assert run.is_complete
-    assert {name: column.top1 for name, column in run.measure().items()} == {"rgb": 0.75, "flow": 0.75, "both": 0.75}
+    assert {name: column.top1 for name, column in run.columns.items()} == {"rgb": 0.75, "flow": 0.75, "both": 0.75}
 
 
 def test_an_unfinished_evaluation_is_refused_unless_partial(tmp_path: Path) -> None:
@@ -170,25 +167,21 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
 def test_runs_that_have_no_mean(tmp_path: Path, change: dict[str, object], fact: str) -> None:
     runs = [read_evaluation(write_run(tmp_path / "a", 3)), read_evaluation(write_run(tmp_path / "b", 2, **change))]
     with pytest.raises(UsageError, match=containing(fact)):
-        check_together(runs)
+        summarize_splits(runs)
 
 
 def test_the_mean_counts_each_split_alike_and_stands_beside_the_papers(tmp_path: Path) -> None:
     runs = [read_evaluation(write_run(tmp_path / str(n), right, split=n)) for n, right in ((1, 4), (2, 3), (3, 0))]
-    check_together(runs)
-    found = {run.split: run.measure() for run in runs}
-    summaries = {run.split: run.summarize(found[run.split]) for run in runs}
-    together = summarize_splits(found, summaries)
+    together = summarize_splits(runs)
     assert together["mean"]["both"] == {"top1": 0.583333, "top5": 1.0, "mean_class": 0.583333}
     assert together["paper_mean_top1"]["flow"] == {"imagenet": 0.967, "scratch": 0.965}
     assert list(together["splits"]) == ["1", "2", "3"]
     assert json.loads(json.dumps(together)) == together
-    two = summarize_splits({n: found[n] for n in (1, 3)}, {n: summaries[n] for n in (1, 3)})
-    assert two["paper_mean_top1"] == {}
+    assert summarize_splits(runs[::2])["paper_mean_top1"] == {}
 
 
-def test_there_is_no_mean_of_what_is_not_known() -> None:
-    without = measure([Ranking("run", ("run",))], CLASSES, with_top5=False)
-    head = {"dataset": "ucf101", "part": "test", "failed": 0, "architecture": "i3d"}
-    together = summarize_splits({1: {"rgb": without}, 2: {"rgb": without}}, {1: head, 2: head})
-    assert together["mean"]["rgb"] == {"top1": 1.0, "top5": None, "mean_class": 1.0}
+def test_the_metrics_of_training_are_read_again(tmp_path: Path) -> None:
+    """Which say more than the columns."""
+    run = read_evaluation(write_run(tmp_path, 3))
+    write_summary(tmp_path, run.summary(states={"rgb": {"step": 1}}))
+    assert read_evaluation(tmp_path).is_complete

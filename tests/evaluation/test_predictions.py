@@ -1,7 +1,6 @@
 """The paper's test: what it looks at, how it goes on, and predictions on a disk: torn, damaged, foreign, locked."""
 
 import json
-import re
 import resource
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from tests.flow.conftest import cheap_flow
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
-from vadis.datasets import Dataset, Example, Problems
+from vadis.datasets import Dataset, Example
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.evaluation.predictions import (
     Prediction,
@@ -29,7 +28,6 @@ from vadis.evaluation.predictions import (
     evaluation_settings,
     open_predictions,
     overlap_warning,
-    part_warning,
     predict_all,
 )
 from vadis.inference.features import extract_features
@@ -329,18 +327,7 @@ def test_logits_that_are_no_numbers_are_an_error_of_the_video(
 
 
 def dataset(*parts: str, name: str = "folder", split: int = 1) -> Dataset:
-    return Dataset(name, "/data", ("a", "b"), split, {part: (Example("a.mp4", "a"),) for part in parts}, Problems())
-
-
-def test_tested_on_val_is_said() -> None:
-    assert part_warning(dataset("train", "test"), "test") is None
-    text = part_warning(dataset("train", "val"), "val")
-    assert text is not None
-    assert re.search(containing("folder", "val"), text)
-    chosen = part_warning(dataset("train", "val", "test"), "train")
-    assert chosen is not None
-    assert chosen.startswith("tested on train; ")
-    assert "no test" in chosen
+    return Dataset(name, "/data", ("a", "b"), split, {part: (Example("a.mp4", "a"),) for part in parts})
 
 
 def test_a_model_of_another_split_knows_the_test(model: Model) -> None:

@@ -136,7 +136,7 @@ def test_the_outputs_are_those_of_deepminds_own_code(tmp_path):
 
 def outputs(*logits: float, labels=LABELS) -> Outputs:
     ranked = sorted(zip(labels, logits, strict=True), key=lambda pair: -pair[1])
-    return Outputs(float(np.linalg.norm(logits)), tuple(Line(label, 0.0, value) for label, value in ranked), logits)
+    return Outputs(float(np.linalg.norm(logits)), [Line(label, 0.0, value) for label, value in ranked], [*logits])
 
 
 PUBLISHED = Outputs(outputs(10, 5, 1, 0).norm, outputs(10, 5, 1, 0).top[:2])

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
@@ -211,17 +212,43 @@ def test_a_machine_full_of_networks_has_room_for_one_of_their_tasks(processors):
     assert processors - networks * NETWORK_CPUS >= PREPARING_CPUS
 
 
-def test_a_ray_that_does_not_start_here_is_no_bug(monkeypatch, model_file):
-    def init(*_, **__):
+@pytest.fixture
+def begin(monkeypatch, model_file):
+    """Begin a run on a Ray whose ``init`` is the given function."""
+
+    def begin_with(init: Callable[[], None]) -> None:
+        fake = ModuleType("ray")
+        fake.init = lambda *_, **__: init()
+        monkeypatch.setitem(sys.modules, "ray", fake)
+        monkeypatch.setitem(sys.modules, "ray.data", ModuleType("ray.data"))
+        model = load_model(str(model_file), "cpu")
+        next(classify_on_ray(["a"], ClassifyOptions(model), address="local"))
+
+    return begin_with
+
+
+def test_a_ray_that_does_not_start_here_is_no_bug(begin):
+    def init():
         raise Exception("some lines\nThe current node timed out during startup.")
 
-    fake = ModuleType("ray")
-    fake.init = init
-    monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setitem(sys.modules, "ray.data", ModuleType("ray.data"))
-    model = load_model(str(model_file), "cpu")
     with pytest.raises(VadisError, match="timed out during startup"):
-        next(classify_on_ray(["a"], ClassifyOptions(model), address="local"))
+        begin(init)
+
+
+def test_sigterm_while_ray_starts_goes_to_the_handler_of_the_run(begin):
+    received: list[int] = []
+
+    def init():
+        signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(signum))  # as ray.init does
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda signum, _: received.append(signum))
+    try:
+        with pytest.raises(SystemExit):
+            begin(init)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
 
 
 @needs_ray

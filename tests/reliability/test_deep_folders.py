@@ -9,6 +9,7 @@ import pytest
 from tests.report.conftest import labelled, write_results
 from tests.trained_run import write_tested
 from vadis.cli import report
+from vadis.datasets import Dataset, Example
 from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
 from vadis.evaluation.records import read_records
@@ -35,7 +36,8 @@ def bottom(tmp_path: Path) -> Iterator[Path]:
 
 def test_results_and_runs_are_found_however_deep(tmp_path: Path, bottom: Path) -> None:
     results = write_results(bottom / "results.jsonl", labelled("a.mp4", [("archery", 0.9)]))
-    assert [record.path for record in read_records([tmp_path]).records] == ["a.mp4"]
+    dataset = Dataset("folder", str(tmp_path), ("archery",), 1, {"test": (Example(f"{tmp_path}/a.mp4", "archery"),)})
+    assert read_records([tmp_path], dataset, "test").is_complete
     assert results in report._files(tmp_path)
     write_tested(bottom, "i3d-kinetics400", "i3d", "kinetics", {"both": 900})
     assert len(find_runs(tmp_path).runs) == 1

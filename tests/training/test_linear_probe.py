@@ -13,7 +13,7 @@ from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
 from tests.training.stand_in import ALONE
-from vadis.datasets.dataset import Dataset, Example, Problems
+from vadis.datasets.dataset import Dataset, Example
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.evaluation.predictions import predict_all
 from vadis.inference.features import Features, saved_settings
@@ -59,7 +59,7 @@ def plan_of(
     classes: tuple[str, ...] = ("a", "b"),
     **changes,
 ) -> Plan:
-    data = Dataset("folder", root, classes, 1, {"train": tuple(examples)}, Problems())
+    data = Dataset("folder", root, classes, 1, {"train": tuple(examples)})
     recipe = replace(QUICK, schedule="steps", **changes)
     return Plan(data, dict.fromkeys(streams, recipe), start, streams=streams, mode="fixed")
 
@@ -244,7 +244,7 @@ def learnable(start: Model, streams: tuple[str, ...] = ("rgb",), **changes) -> P
         for label in classes
         for number in range(24)
     ]
-    data = Dataset("folder", "/data", classes, 1, {"train": tuple(examples)}, Problems())
+    data = Dataset("folder", "/data", classes, 1, {"train": tuple(examples)})
     return Plan(data, dict.fromkeys(streams, replace(QUICK, **changes)), start, streams=streams, mode="fixed")
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.make_model import make_model
 from tests.matching import containing
-from vadis.datasets.dataset import Dataset, Example, Problems
+from vadis.datasets.dataset import Dataset, Example
 from vadis.errors import UsageError
 from vadis.training.plan import LAST_LAYER, Plan, begin, copy_body, list_sha256, new_networks
 from vadis.training.recipes import RECIPES
@@ -25,7 +25,7 @@ def dataset(root: str = "/data", classes: tuple[str, ...] = CLASSES, groups: int
         for group in range(groups)
         for clip in (1, 2, 3)
     )
-    return Dataset("folder", root, classes, 1, {"train": examples, **splits}, Problems())
+    return Dataset("folder", root, classes, 1, {"train": examples, **splits})
 
 
 def plan(found: Dataset | None = None, start=None, width=1 / 64, **changes) -> Plan:

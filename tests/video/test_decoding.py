@@ -12,6 +12,7 @@ from tests.synthetic import numbered_frames, write_video
 from tests.video.reading import TransportPackets, numbers, read, refused, remuxed
 from vadis.errors import VideoError
 from vadis.video import decoding, reader
+from vadis.video.decoding import Decoder
 from vadis.video.picture import SHORT_SIDE
 from vadis.video.reader import open_gray, open_source, open_video
 
@@ -205,8 +206,8 @@ def videos(tmp_path_factory):
 def seeks(monkeypatch):
     """Every seek of the decoder, as its timestamp."""
     seen = []
-    plain = decoding.Decoder.frames_from
-    monkeypatch.setattr(decoding.Decoder, "frames_from", lambda self, ticks: seen.append(ticks) or plain(self, ticks))
+    plain = Decoder.seek
+    monkeypatch.setattr(Decoder, "seek", lambda self, ticks: seen.append(ticks) or plain(self, ticks))
     return seen
 
 
@@ -250,15 +251,15 @@ def test_a_container_that_cannot_seek_is_read_from_its_start(videos, monkeypatch
         def refuse(self, ticks, failure=failure):
             raise failure
 
-        monkeypatch.setattr(decoding.Decoder, "frames_from", refuse)
+        monkeypatch.setattr(Decoder, "seek", refuse)
         _, rest = read(videos("h264.mp4"), start_frame=70)
         assert same(rest, frames[70:])
 
 
 def test_a_seek_that_leads_too_far_is_undone(videos, monkeypatch):
     _, frames = read(videos("h264.mp4"))
-    plain, opened = reader.seek_ticks, []
-    monkeypatch.setattr(reader, "seek_ticks", lambda *given: plain(*given) + 25 * 512 * 2)
+    plain, opened = Decoder.seek_ticks, []
+    monkeypatch.setattr(Decoder, "seek_ticks", lambda *given: plain(*given) + 25 * 512 * 2)
     monkeypatch.setattr(reader, "_open", lambda *given, _open=reader._open: opened.append(1) or _open(*given))
     _, rest = read(videos("h264.mp4"), start_frame=65)
     assert same(rest, frames[65:])

@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadis.video.timegrid import GRID_FPS, Clock, Grid, grid_length
+from vadis.video.timegrid import GRID_FPS, Clock, grid_length, next_point
 
 
 def walk(times, last_duration):
     """The frame shown at each grid point, by the rule in one pass."""
-    grid, shown = Grid(), []
-    for i, time in enumerate(times):
-        shown += [i - 1] * grid.points_before(time)
-    return shown + [len(times) - 1] * grid.points_at_end(times[-1] + last_duration)
+    shown = []
+    for i, (before, time) in enumerate(pairwise(times)):
+        shown += [i] * (next_point(before, time) - len(shown))
+    length = grid_length(times[-1] + last_duration) if times[-1] else 1
+    return shown + [len(times) - 1] * (length - len(shown))
 
 
 def nearest(times, point):

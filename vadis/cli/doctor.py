@@ -6,15 +6,14 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 import vadis
-from vadis.cli.terminal import settings, show, stdout_console
+from vadis.cli.terminal import show, stdout_console
 from vadis.device import cpu_count
 from vadis.errors import VadisError
 from vadis.formats import visible
@@ -26,8 +25,6 @@ EPILOG = """
 **Examples**
 
 `vadis doctor`
-
-Everything there is to know, for a bug report:  `vadis -v doctor`
 
 **Exit codes**: 0 `vadis classify` works; 1 something is missing that it needs.
 """
@@ -80,10 +77,8 @@ def doctor() -> None:
     width = console.width if console.is_terminal else sys.maxsize
     states = set()
     for title, examine in SECTIONS.items():
-        findings = list(_examined(examine))
-        if findings:
-            console.print(f"\n{title}", style="bold")
-        for finding in findings:
+        console.print(f"\n{title}", style="bold")
+        for finding in _examined(examine):
             console.print(_text(finding, width), soft_wrap=True)
             states.add(finding.state)
     verdict = "works, but not with all that it should have" if LESS in states else "has all it needs"
@@ -110,28 +105,25 @@ def _text(finding: Finding, width: int) -> "Text":
 def packages() -> Iterator[Finding]:
     """Yield what classify imports, and OpenCV, which only draws."""
     for name in PACKAGES:
-        module = _imported(name)
-        if isinstance(module, ModuleType):
-            extra = f", with FFmpeg {module.ffmpeg_version_info}" if name == "av" else ""
-            yield Finding(OK, name, _version(name, module) + extra)
+        try:
+            module = import_module(name)
+        except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is reported here)
+            yield Finding(MISSING, name, _reason(error), f"install it again: pip install --force-reinstall {name}")
         else:
-            yield Finding(MISSING, name, module, f"install it again: pip install --force-reinstall {name}")
+            extra = f", with FFmpeg {module.ffmpeg_version_info}" if name == "av" else ""
+            yield Finding(OK, name, f"{module.__version__}{extra}")
     from vadis.video.encoder import load_opencv
 
     try:
-        version = _version("opencv-python", load_opencv())
-        yield Finding(OK, "opencv", f"{version} (it draws; classify does without it)")
+        yield Finding(OK, "opencv", f"{load_opencv().__version__} (it draws; classify does without it)")
     except VadisError as error:
         yield Finding(NOTE, "opencv", error.message, f"only needed for drawing; {error.hint}")
 
 
 def devices() -> Iterator[Finding]:
     """Yield where networks can run."""
-    torch = _imported("torch")
-    threads = f", {torch.get_num_threads()} used by PyTorch" if isinstance(torch, ModuleType) else ""
-    yield Finding(OK, "cpu", f"{platform.machine()}, {cpu_count()} processors for this process{threads}")
-    if not isinstance(torch, ModuleType):
-        return
+    yield Finding(OK, "cpu", f"{platform.machine()}, {cpu_count()} processors for this process")
+    torch = import_module("torch")
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         yield Finding(NOTE, "cuda", f"no GPU can be used (this PyTorch is {built}); the CPU is used instead")
@@ -158,8 +150,7 @@ def _agreement(name: str) -> Finding:
         clip = torch.rand(1, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
         here, there = (FoldedI3D(network, torch.device(where))(clip).cpu() for where in ("cpu", name))
     except (VadisError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        return Finding(MISSING, name, f"cannot compute: {reason}", "--device cpu does without it")
+        return Finding(MISSING, name, f"cannot compute: {_reason(error)}", "--device cpu does without it")
     share = float((here - there).abs().max() / here.abs().max())
     detail = f"differs from the CPU by {share:.1e} of the largest logit (cuDNN {cudnn_version(device)})"
     if share < LARGEST_DIFFERENCE:  # else also where it is not a number
@@ -173,19 +164,15 @@ def models() -> Iterator[Finding]:
     from vadis.weights.catalog import SHIPPED, WEIGHTS
 
     yield _cache_state(cache_folder())
-    for name, published in WEIGHTS.items():
-        path = model_path(name)
+    paths = {name: model_path(name) for name in WEIGHTS} | {name: shipped.path for name, shipped in SHIPPED.items()}
+    for name, path in paths.items():
         if path.is_file():
             yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
+        elif name in SHIPPED:
+            yield Finding(MISSING, name, f"{show(path)} is not there", "install vadis again")
         else:
-            size = f" ({published.num_bytes / 1e6:.0f} MB)" if published.num_bytes else ""
             fetch = f"or now: vadis weights download {name}"
-            yield Finding(NOTE, name, f"not here yet{size}; fetched when it is needed", fetch)
-    for name, shipped in SHIPPED.items():
-        if shipped.path.is_file():
-            yield Finding(OK, name, f"comes with vadis, {shipped.path.stat().st_size / 1e6:.0f} MB")
-        else:
-            yield Finding(MISSING, name, f"{show(shipped.path)} is not there", "install vadis again")
+            yield Finding(NOTE, name, "not here yet; fetched when it is needed", fetch)
     yield _next_model()
 
 
@@ -221,18 +208,8 @@ def _next_model() -> Finding:
 
 def codecs() -> Iterator[Finding]:
     """Yield which kinds of video the bundled FFmpeg decodes."""
-    av = _imported("av")
-    if not isinstance(av, ModuleType):
-        yield Finding(MISSING, "FFmpeg", "comes with the package av, which is missing")
-        return
-
-    def decodes(decoder: str) -> bool:
-        try:
-            return bool(av.codec.Codec(decoder, "r"))
-        except ValueError:  # UnknownCodecError
-            return False
-
-    here = [name for name, decoders in CODECS.items() if any(map(decodes, decoders))]
+    available = import_module("av").codec.codecs_available
+    here = [name for name, decoders in CODECS.items() if not available.isdisjoint(decoders)]
     yield Finding(OK if here else MISSING, "decoded", ", ".join(here) or "nothing")
     if absent := [name for name in CODECS if name not in here]:
         remedy = "pip install --force-reinstall av, or convert such videos to H.264 first"
@@ -241,8 +218,6 @@ def codecs() -> Iterator[Finding]:
 
 def sandbox() -> Iterator[Finding]:
     """Yield whether the processes that decode can give up what they should; vadis works without that too."""
-    if not isinstance(_imported("av"), ModuleType):
-        return
     from vadis.video.isolated.pool import Decoders
 
     try:
@@ -258,31 +233,12 @@ def sandbox() -> Iterator[Finding]:
         yield Finding(OK, "decoding", "in processes that cannot write files, open connections or start programs")
 
 
-def surroundings() -> Iterator[Finding]:
-    """Yield what else can matter, for ``--verbose``."""
-    if not settings.verbose:
-        return
-    yield Finding(OK, "python", show(sys.executable))
-    yield Finding(OK, "vadis", show(Path(vadis.__file__).parent))
-    for name in ("VADIS_CACHE", "VADIS_MIRROR"):
-        if name in os.environ:
-            yield Finding(OK, name, "is set")
-    if os.environ.get("VADIS_OFFLINE"):
-        yield Finding(OK, "VADIS_OFFLINE", "is set: nothing is fetched")
-    if isinstance(av := _imported("av"), ModuleType):
-        libraries = (f"{name} {'.'.join(map(str, version))}" for name, version in av.library_versions.items())
-        yield Finding(OK, "FFmpeg", ", ".join(libraries))
-    if isinstance(numba := _imported("numba"), ModuleType):
-        yield Finding(OK, "numba", f"{numba.config.NUMBA_NUM_THREADS} threads")
-
-
 SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Packages": packages,
     "Devices": devices,
     "Models": models,
     "Video codecs": codecs,
     "Protection from files": sandbox,
-    "Surroundings": surroundings,
 }
 
 
@@ -291,19 +247,8 @@ def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from examine()
     except ImportError as error:
-        yield Finding(MISSING, "not examined", str(error), "install it again, as said above")
+        yield Finding(MISSING, "not examined", _reason(error), "install it again, as said above")
 
 
-def _imported(name: str) -> ModuleType | str:
-    """Return the module, or in one line why it cannot be imported."""
-    try:
-        return import_module(name)
-    except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is reported here)
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _version(package: str, module: ModuleType) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return str(getattr(module, "__version__", "version unknown"))
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -271,7 +271,7 @@ def new_folder(folder: Path) -> Iterator[None]:
     with os_errors_as(UsageError, f"the folder {show(folder)} cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another with --output-dir")
+        raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another folder")
     try:
         yield
     finally:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from vadis.errors import UsageError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
-    from vadis.evaluation.paper_plan import CostEstimate, Job
+    from vadis.evaluation.paper_plan import Job
     from vadis.evaluation.paper_tables import Cell, Table
     from vadis.evaluation.run_index import RunIndex
     from vadis.evaluation.sample import Comparison, Line
@@ -79,7 +79,7 @@ def _print_comparison(comparison: "Comparison", title: str) -> None:
     def logit(of: "Line | None") -> str:
         return f"{of.probability:.5g} {of.logit:8.4f}" if of else NO_FIGURE  # the digits that DeepMind prints
 
-    ours, published, largest_error, passed = comparison
+    ours, published = comparison.ours, comparison.published
     typer.echo(title)
     line("", "vadis", "published")
     line("norm of the logits", f"{ours.norm:.6f}", f"{published.norm:.6f}" if published else NO_FIGURE)
@@ -87,8 +87,8 @@ def _print_comparison(comparison: "Comparison", title: str) -> None:
     for each in ours.top:
         line(visible(each.label)[:30], logit(each), logit(theirs.get(each.label)))
     verdict = "nothing is published for this model and input"
-    if passed is not None:
-        verdict = f"{'PASS' if passed else 'FAIL'}: largest difference {largest_error:.6f}"
+    if comparison.passed is not None:
+        verdict = f"{'PASS' if comparison.passed else 'FAIL'}: largest difference {comparison.largest_error:.6f}"
     typer.echo(f"  {verdict}\n")
 
 
@@ -103,7 +103,6 @@ def table(
     runs: Runs,
     dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help=_DRY_RUN_HELP)] = False,
     tflops: Annotated[float, typer.Option(metavar="T", min=0.001, help=_TFLOPS_HELP)] = DEFAULT_TFLOPS,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Everything, as JSON.")] = False,
 ) -> None:
     """Show a table of the paper with our results beside each number, and the commands for what is missing.
 
@@ -115,167 +114,75 @@ def table(
     from vadis.evaluation.run_index import find_runs
 
     wanted, index = TABLES[number], find_runs(runs)
-    jobs = plan(wanted, index, runs)
-    if as_json:
-        typer.echo(json.dumps(_to_json(wanted, index, jobs, tflops), indent=1, allow_nan=False))
-        return
     for note in index.notes:
         warn(note)
     if not index.runs:
         info(f"there are no finished runs in {show(runs)} yet")
     if not dry_run:
-        typer.echo("\n".join(_lines(wanted, index)) + "\n")
-    typer.echo("\n".join(_script(jobs, wanted, index, tflops if dry_run else None)))
+        typer.echo("\n".join([f"Table {number}. {wanted.title}", *_lines(wanted, index), ""]))
+    missing = sum(index.figure(cell) is None for cell in wanted.cells())
+    typer.echo(f"# table {number}: {missing} of {len(wanted.cells())} numbers are missing")
+    if jobs := plan(wanted, index, runs):
+        typer.echo("\n".join(_script(jobs, tflops if dry_run else None)))
 
 
 def _lines(wanted: "Table", index: "RunIndex") -> Iterator[str]:
-    """The table: of every row a line of the paper's figures and below it one of ours."""
+    """Yield the table: of every row a line of the paper's figures and below it one of ours."""
     footnotes: dict[str, None] = {}
     titles = max(len(row.title) for row in wanted.rows)
-    column = 1 + max(FIGURE_WIDTH, *map(len, wanted.columns))
+    width = 1 + max(FIGURE_WIDTH, *(len(column) for columns in wanted.groups.values() for column in columns))
 
     def line(title: str, which: str, texts: Sequence[str]) -> str:
-        figures = iter(f"{text:>{column - 1}}{' ' * (not text.endswith(REMARK))}" for text in texts)
-        parts = ["".join(islice(figures, number)) for _, number in wanted.groups]
+        figures = iter(f"{text:>{width - 1}}{' ' * (not text.endswith(REMARK))}" for text in texts)
+        parts = ["".join(islice(figures, len(columns))) for columns in wanted.groups.values()]
         return f"{title:<{titles}}{which:>6} {' '.join(parts)}".rstrip()
 
-    yield f"Table {wanted.number}. {wanted.title}"
-    yield ""
-    if any(title for title, _ in wanted.groups):
-        yield " " * (titles + 7) + " ".join(f"{title:^{column * number}}" for title, number in wanted.groups).rstrip()
-    yield line("", "", wanted.columns)
+    heads = " ".join(f"{title:^{width * len(columns)}}" for title, columns in wanted.groups.items())
+    yield " " * (titles + 7) + heads.rstrip()
+    yield line("", "", [*chain.from_iterable(wanted.groups.values())])
     for row in wanted.rows:
         yield line(row.title, "paper", row.printed.split())
         yield line("", "ours", [_ours(cell, index, footnotes) for cell in row.cells])
-    yield ""
-    yield f"{NO_FIGURE} the paper has no figure    {MISSING} no finished run yet"
+    yield f"\n{NO_FIGURE} the paper has no figure    {MISSING} no finished run yet"
     yield from (f"{REMARK} {visible(note)}" for note in footnotes)
 
 
 def _ours(cell: "Cell", index: "RunIndex", footnotes: dict[str, None]) -> str:
-    """Our figure as it is shown; what there is to say of it goes into ``footnotes``, each once."""
-    value, missing = index.figure(cell), index.splits_missing(cell)
-    if value is not None:
-        shown, notes = f"{value:.1%}"[:-1], _remarks(cell, index)
-    else:
-        shown, notes = MISSING if cell.paper is not None else NO_FIGURE, []
-        there = [str(split) for split in cell.splits if split not in missing]
-        if there:
-            data = f"{cell.dataset}, {'ImageNet+' if cell.imagenet else ''}Kinetics"
-            lacking = ", ".join(map(str, missing))
-            notes = [f"{data}: split {', '.join(there)} is run, {lacking} not yet"]
-    footnotes |= dict.fromkeys(notes)
-    return shown + (REMARK if notes else "")
-
-
-def _remarks(cell: "Cell", index: "RunIndex") -> list[str]:
-    """What there is to say of the runs behind a figure."""
-    said = []
+    """Return our figure as it is shown; what there is to say of it goes into ``footnotes``, each once."""
+    value, notes = index.figure(cell), list[str]()
     for newest, *older in filter(None, (index.runs_of(cell, split) for split in cell.splits)):
-        said += [f"{newest.folder}: {remark}" for remark in newest.remarks]
+        notes += [f"{newest.folder}: {remark}" for remark in newest.remarks]
         if older:
             some = ", ".join(str(run.folder) for run in older[:3]) + (", …" if len(older) > 3 else "")
-            said.append(f"{newest.folder} is the newest of {1 + len(older)} runs; also {some}")
-    return said
+            notes.append(f"{newest.folder} is the newest of {1 + len(older)} runs; also {some}")
+    missing = index.splits_missing(cell)
+    if 0 < len(missing) < len(cell.splits):
+        data = f"{cell.dataset}, {'ImageNet+' if cell.imagenet else ''}Kinetics"
+        notes = [f"{data}: there is no run yet of split {', '.join(map(str, missing))}"]
+    footnotes |= dict.fromkeys(notes)
+    none = MISSING if cell.paper is not None else NO_FIGURE
+    return (none if value is None else f"{value:.1%}"[:-1]) + (REMARK if notes else "")
 
 
-def _script(jobs: "list[Job]", wanted: "Table", index: "RunIndex", tflops: float | None) -> Iterator[str]:
-    """The jobs as a script: comments, and commands that a shell takes as they are."""
-    cells = wanted.cells()
-    missing = sum(index.figure(cell) is None for cell in cells)
-    if not jobs:
-        yield f"# table {wanted.number}: all {len(cells)} numbers are there"
-        return
-    yield f"# table {wanted.number}: {missing} of {len(cells)} numbers are missing; {len(jobs)} commands"
+def _script(jobs: "list[Job]", tflops: float | None) -> Iterator[str]:
+    """Yield the jobs as a script: comments, and commands that a shell takes as they are."""
+    from vadis.evaluation.paper_plan import videos_bytes
+
+    def costs(flops: float, core_seconds: float, num_bytes: float) -> str:
+        hours = [(flops / (tflops or 1) / 1e12, "GPU-hours"), (core_seconds, "core-hours")]
+        return ", ".join([f"{s / 3600:,.1f} {unit}" for s, unit in hours if s] + [f"{num_bytes / 1e9:,.1f} GB"])
+
     for number, job in enumerate(jobs, 1):
-        words = [visible(job.title)]
-        if job.fills:
-            words.append(f"{len(job.fills)} number{'s' * (len(job.fills) > 1)}")
-        elif job.stage == "kinetics":
-            words.append("others begin there")
-        yield ""
-        yield f"# {number}. {', '.join(words + (_estimated(job.estimate, tflops) if tflops else []))}"
-        yield from _wrapped(job.command)
-    yield ""
-    yield "# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (not fixed)"
-    yield from (_total(jobs, tflops) if tflops else ["# --dry-run says what time and disk space they take"])
-
-
-def _estimated(estimate: "CostEstimate", tflops: float) -> list[str]:
-    hours, cores = estimate.gpu_hours(tflops), estimate.core_hours
-    words = [f"{_hours(hours)} GPU-hours"] if hours else []
-    words += [f"{_hours(cores)} core-hours"] if cores else []
-    return [*words, _bytes(sum(estimate.num_bytes.values()))]
-
-
-def _wrapped(words: Sequence[str]) -> Iterator[str]:
-    """A command over as many lines as it needs."""
-    line = words[0]
-    for word in words[1:]:
-        if len(line) + len(word) + 3 > LINE_WIDTH:
-            yield f"{visible(line)} \\"
-            line = f"    {word}"
-        else:
-            line = f"{line} {word}"
-    yield visible(line)
-
-
-def _total(jobs: "list[Job]", tflops: float) -> Iterator[str]:
-    from vadis.evaluation.paper_plan import total
-
-    taken = total(jobs)
-    yield f"# in all: {_hours(taken.gpu_hours(tflops))} GPU-hours, if a GPU sustains {tflops:g} TFLOP/s (--tflops)"
-    if taken.core_hours:
-        yield f"#         {_hours(taken.core_hours)} core-hours of flow on the CPU"
-    yield f"#         {_bytes(sum(taken.num_bytes.values()))} of disk:"
-    yield from (f"#           {kind:<12}{_bytes(number):>9}" for kind, number in taken.num_bytes.items())
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{max(hours, 0.1):.1f}"
-
-
-def _bytes(number: float) -> str:
-    if number < 1e9:
-        return f"{max(number / 1e6, 1):.0f} MB"
-    return f"{number / 1e9:,.0f} GB" if number >= 10e9 else f"{number / 1e9:.1f} GB"
-
-
-def _to_json(wanted: "Table", index: "RunIndex", jobs: "list[Job]", tflops: float) -> dict[str, Any]:
-    """All that is known, as plain JSON values."""
-    from vadis.evaluation.paper_plan import total
-
-    def costs(taken: "CostEstimate") -> dict[str, Any]:
-        hours = {"gpu_hours": round(taken.gpu_hours(tflops), 3), "core_hours": round(taken.core_hours, 3)}
-        return hours | {"bytes": {kind: round(number) for kind, number in taken.num_bytes.items()}}
-
-    cells = [cell for row in wanted.rows for cell in row.cells]
-    return {
-        "schema": 1,
-        "table": wanted.number,
-        "title": wanted.title,
-        "cells": [
-            {
-                **cell._asdict(),
-                "paper": cell.paper,
-                "ours": index.figure(cell),
-                "runs": [show(runs[0].folder) for split in cell.splits if (runs := index.runs_of(cell, split))],
-                "remarks": [visible(remark) for remark in _remarks(cell, index)],
-            }
-            for cell in cells
-        ],
-        "jobs": [
-            {
-                "title": visible(job.title),
-                "stage": job.stage,
-                "command": visible(" ".join(job.command)),
-                "fills": [cell._asdict() for cell in job.fills],
-                "flops": job.estimate.flops,
-                **costs(job.estimate),
-            }
-            for job in jobs
-        ],
-        "tflops": tflops,
-        **costs(total(jobs)),
-        "notes": [visible(note) for note in index.notes],
-    }
+        fills = f", {len(job.fills)} number{'s' * (len(job.fills) > 1)}" if job.fills else ""
+        taken = f", {costs(job.flops, job.core_seconds, job.num_bytes)}" if tflops else ""
+        yield f"\n# {number}. {visible(job.title)}{fills}{taken}"
+        line = " ".join(job.command)
+        yield visible(line) if len(line) <= LINE_WIDTH else " \\\n    ".join(map(visible, job.command))
+    yield "\n# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (not fixed)"
+    if tflops:
+        num_bytes = videos_bytes(jobs) + sum(job.num_bytes for job in jobs)
+        whole = costs(sum(job.flops for job in jobs), sum(job.core_seconds for job in jobs), num_bytes)
+        yield f"# in all: {whole} with the videos"
+        yield f"# if a GPU sustains {tflops:g} TFLOP/s (--tflops)"
+    else:
+        yield "# --dry-run says what time and disk space they take"

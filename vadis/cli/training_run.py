@@ -1,6 +1,5 @@
 """From the options of ``vadis train`` to a tested model file, as the terminal shows it."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.cli import signals
-from vadis.cli.evaluate import evaluate_model, part_to_test, report, table, warn_of_part
+from vadis.cli.evaluate import choose_part, evaluate_model, report, table
 from vadis.cli.flow import fill
 from vadis.cli.loading import load_for_command
 from vadis.cli.outputs import check_folder_name
@@ -17,7 +16,7 @@ from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
 from vadis.cli.train import TrainOptions
 from vadis.cli.training_progress import training_progress
-from vadis.datasets import Dataset, find_dataset, make_dataset
+from vadis.datasets import Dataset, find_dataset
 from vadis.datasets.holdout import without_untrained
 from vadis.device import resolve_device
 from vadis.errors import UsageError
@@ -57,6 +56,7 @@ def run(options: TrainOptions) -> None:
     import torch
 
     dataset = _find_data(options)
+    part = choose_part(dataset)
     with joined(options.device) as process:
         settings.quiet |= not process.is_main
         info(dataset.summary())
@@ -66,9 +66,15 @@ def run(options: TrainOptions) -> None:
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         networks, states = _train(plan, options, process)
-    if process.is_main:
-        save(options.output, plan, networks, states)
-        _test(plan, options.output, networks, states, process)
+    if not process.is_main:
+        return
+    save(options.output, plan, networks, states)
+    model = load_model_file(options.output / MODEL_NAME, process.device)
+    kept = {run: state.to_json() for run, state in states.items()}
+    evaluation, summary = evaluate_model(model, dataset, part, options.output, go_on=False, states=kept)
+    save(options.output, plan, networks, states, summary)
+    info(f"the model is {show(options.output / MODEL_NAME)}")
+    report(table(evaluation.columns, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
 
 def _find_data(options: TrainOptions) -> Dataset:
@@ -85,19 +91,18 @@ def _find_data(options: TrainOptions) -> Dataset:
         require_tensorboard()
     data = options.data or _make_data(options)
     dataset = without_untrained(find_dataset(data, options.dataset, options.split, allow_missing=options.allow_missing))
-    part = part_to_test(dataset)
-    if part not in dataset.splits:
+    if not {"test", "val"} & dataset.splits.keys():
         info(dataset.summary())  # which says why nothing could be held out
-    dataset.examples(part)
-    warn_of_part(dataset, part)
     return dataset
 
 
 def _make_data(options: TrainOptions) -> Path:
     """Return the folder of the videos that the recipe makes itself, all of them there."""
+    from vadis.datasets.camera import NAME, write_dataset
+
     default = default_recipe(options.arch or "i3d", "folder", "rgb", "scratch")
     recipe = choose_recipes({"rgb": default, "flow": default}, options.recipe, _changes(options))["rgb"]
-    if not recipe.dataset:
+    if recipe.dataset != NAME:
         raise UsageError("--data is missing", hint="name a dataset's folder, or take --recipe camera-motion")
     if is_torchrun():
         hint = "train it in one process; its networks are small"
@@ -111,7 +116,7 @@ def _make_data(options: TrainOptions) -> Path:
         def show_progress(done: int, total: int) -> None:
             bars.update(bar, completed=done, total=total)
 
-        make_dataset(recipe.dataset, root, recipe.videos, recipe.seed, show_progress)
+        write_dataset(root, recipe.videos, recipe.seed, show_progress)
     return root
 
 
@@ -120,14 +125,12 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
     begins_anew = options.start in (SCRATCH, IMAGENET)
     load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
     start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
-    architecture = options.arch or "i3d"
-    if start is not None:
-        architecture = start.card.architecture
-        if options.arch not in (None, architecture):
-            raise UsageError(
-                f"{show(options.start)} is a model of {architecture}, not of {options.arch}",
-                hint=f"leave --arch out, or name a model of {options.arch} by --from",
-            )
+    architecture = start.card.architecture if start else options.arch or "i3d"
+    if options.arch not in (None, architecture):
+        raise UsageError(
+            f"{show(options.start)} is a model of {architecture}, not of {options.arch}",
+            hint=f"leave --arch out, or name a model of {options.arch} by --from",
+        )
     row = MODELS[architecture]
     streams = row.streams if options.streams == "both" else (options.streams,)
     if not set(streams) <= set(row.streams):
@@ -163,17 +166,12 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
     """Train every network, one run after the other."""
-    context = Context(
-        process,
-        workers=options.workers,
-        resume=options.resume,
-        allow_inexact=options.allow_inexact,
-        stop_requested=signals.pending,
-    )
-    new = [run for run in plan.recipes if not list_checkpoints(options.output / run / CHECKPOINTS_NAME)]
+    resume, inexact = options.resume, options.allow_inexact
+    context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
+    estimated = process.is_main and plan.mode != "fixed"
+    new = [run for run in plan.recipes if estimated and not list_checkpoints(options.output / run / CHECKPOINTS_NAME)]
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
-        new = []
     else:
         for run in new:
             if "flow" not in plan.runs[run]:  # else it needs the flow first, which takes its time
@@ -201,8 +199,6 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
 def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -> None:
     """Say, before the first step of a run, what a step and all of them will take."""
     process, recipe, division = context.process, plan.recipes[run], plan.division(run)
-    if not process.is_main:
-        return
     with signals.deferred():
         network = joined_for_training(new_networks(plan, run))
         pace = measure_pace(network, clips_of(plan, run, division.train, train=True, store=store), context)
@@ -222,7 +218,7 @@ def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -
 
 @contextmanager
 def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[Event], None]]:
-    """Give what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
+    """Yield what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
 
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
     """
@@ -275,34 +271,20 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
     with signals.deferred(), video_progress() as bars:
         bar = bars.add_task("features", total=len(examples))
         computed = compute_features(plan, store, process.device)
-        for number in range(len(examples)):
-            began = time.monotonic()
+        for _ in examples:
             with signals.interruptible():
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
                 warn_of(example.path, error.code, error.in_full)
-            elif number == 0 and missing == len(examples) > 1:
-                info(f"about {clock((time.monotonic() - began) * missing)} for all of them, by the first")
     return store
-
-
-def _test(plan: Plan, folder: Path, networks: Networks, states: States, process: Process) -> None:
-    """Test the model file by the paper's test; the table on stdout, the metrics into the model file."""
-    dataset, model = plan.dataset, load_model_file(folder / MODEL_NAME, process.device)
-    found_states = {run: kept.to_json() for run, kept in states.items()}
-    metrics, summary = evaluate_model(model, dataset, part_to_test(dataset), folder, go_on=False, states=found_states)
-    save(folder, plan, networks, states, summary)
-    info(f"the model is {show(folder / MODEL_NAME)}")
-    report(table(metrics, _paper_top1(plan, metrics)), summary["failed"])
 
 
 def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, float]:
     """Return the paper's top-1 in [0, 1] by column, where it has one for what was done."""
-    mode = plan.mode if plan.start else "original"
     imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
     if imagenet is None:
         return {}
-    architecture, data, split = plan.card.architecture, plan.dataset.name, (plan.dataset.split,)
-    found = {name: Cell(architecture, data, mode, imagenet, name, split).paper for name in columns}
-    return {name: share for name, share in found.items() if share is not None}
+    row = Cell(plan.card.architecture, plan.dataset.name, plan.mode if plan.start else "original", imagenet, "")
+    cells = {name: row._replace(column=name, splits=(plan.dataset.split,)) for name in columns}
+    return {name: cell.paper for name, cell in cells.items() if cell.paper is not None}

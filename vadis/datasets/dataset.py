@@ -1,8 +1,10 @@
-"""What every dataset becomes: ``Example`` → ``Dataset``, with the ``Problems`` found on the way."""
+"""What every dataset becomes: ``Example`` → ``Dataset``, with notes on what was found on the way."""
 
 import os
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from vadis.errors import UsageError, VideoError
@@ -46,34 +48,6 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Problems:
-    """What is wrong with a dataset, though not so wrong that a result would be false."""
-
-    num_listed: int = 0  # files that lists or names ask for
-    missing: tuple[str, ...] = ()  # those of them that are not on disk
-    unlisted: tuple[str, ...] = ()  # videos on disk that belong to no split
-    empty_classes: tuple[str, ...] = ()  # classes without an example, as "class (split)"
-    misspelt_folders: Mapping[str, str | None] = field(default_factory=dict)  # → the class that is probably meant
-    duplicates: tuple[str, ...] = ()  # what is there, or listed, more than once; used once
-    notes: tuple[str, ...] = ()  # what else a person should know: how the splits were found, what was left out
-
-    def lines(self) -> list[str]:
-        """Return one line of text for each kind of problem and each note; none if there is none."""
-        share = f" ({len(self.missing) / max(1, self.num_listed):.1%})"
-        kinds = (
-            ("missing", self.missing, "file", share),
-            ("in no split", self.unlisted, "file", ""),
-            ("no example", self.empty_classes, "class", ""),
-            ("more than once, used once", self.duplicates, "file", ""),
-        )
-        lines = [f"{what}: {counted(names, noun)}{more}: {some(names)}" for what, names, noun, more in kinds if names]
-        for folder, meant in self.misspelt_folders.items():
-            guess = f"; did you mean {printable(meant)}?" if meant else ""
-            lines.append(f"folder {printable(folder)}: no such class{guess}")
-        return lines + [f"note: {note}" for note in self.notes]
-
-
-@dataclass(frozen=True)
 class Dataset:
     """The examples of one split of a dataset."""
 
@@ -82,7 +56,7 @@ class Dataset:
     classes: tuple[str, ...]  # in the order of a model's outputs
     split: int  # the number of the official split
     splits: Mapping[str, tuple[Example, ...]]  # "train", "val", "test", those that there are; in a stable order
-    problems: Problems  # what to know before hours are spent on it
+    notes: tuple[str, ...] = ()  # what to know before hours are spent on it: files that are missing or in no split, …
 
     def examples(self, split: str) -> tuple[Example, ...]:
         """Return the examples of "train", "val" or "test"; a split that is not on disk is an error."""
@@ -92,10 +66,10 @@ class Dataset:
         return self.splits[split]
 
     def summary(self) -> str:
-        """Return text for the terminal: what there is, then the problems, one in a line."""
+        """Return text for the terminal: what there is, then the notes, one in a line."""
         sizes = ", ".join(f"{split} {len(examples):,}" for split, examples in self.splits.items())
         head = f"{self.name}, split {self.split}, in {printable(self.root)}"
-        return "\n  ".join([head, f"{len(self.classes):,} classes; examples: {sizes}", *self.problems.lines()])
+        return "\n  ".join([head, f"{len(self.classes):,} classes; examples: {sizes}", *self.notes])
 
 
 def path_below(path: str, root: str) -> str:
@@ -116,6 +90,11 @@ def counted(things: Collection[object], noun: str) -> str:
     return f"{len(things):,} {noun}{plural}"
 
 
+def note_of(what: str, names: Collection[str], noun: str) -> list[str]:
+    """Return a note such as "missing: 2 files: a, b"; none where there are no names."""
+    return [f"{what}: {counted(names, noun)}: {some(names)}"] if names else []
+
+
 def class_key(name: str) -> str:
     """Return what is the same in all spellings of a class on disk: its letters and digits, without case."""
     return "".join(filter(str.isalnum, name.casefold()))
@@ -124,7 +103,7 @@ def class_key(name: str) -> str:
 def tested_part(example: Example, decoders: "Decoders", frame_rate: int, max_frames: int) -> tuple[int, int]:
     """Return the first frame of an example in its file, and how many are tested from there on, at most ``max_frames``.
 
-    Only where the file may be a clip that is cut already is its header read before.
+    Only where the file may be a clip that is cut already is its length read before.
     """
     start, end = example.span(_duration(example.path, decoders) if example.may_be_trimmed else None)
     first = round(start * frame_rate)
@@ -133,14 +112,10 @@ def tested_part(example: Example, decoders: "Decoders", frame_rate: int, max_fra
 
 def _duration(path: str, decoders: "Decoders") -> float | None:
     """Return the seconds of a file, by its header or else by its frames; None where it cannot be read."""
-    try:
-        with decoders.open(path, listed=True, max_frames=0) as video:
-            seconds = video.facts.duration_seconds
-        if seconds is None:
-            with decoders.open(path, listed=True) as video:
-                for _ in video:
-                    pass
-                seconds = video.facts.duration_seconds
-        return seconds
-    except VideoError:
-        return None
+    with suppress(VideoError):
+        for max_frames in (0, None):
+            with decoders.open(path, listed=True, max_frames=max_frames) as video:
+                deque(video, maxlen=0)
+                if video.facts.duration_seconds is not None:
+                    return video.facts.duration_seconds
+    return None

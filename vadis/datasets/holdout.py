@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from vadis.datasets.dataset import Dataset, Example, class_key, counted, path_below, some
+from vadis.datasets.dataset import Dataset, Example, class_key, counted, note_of, path_below, some
 from vadis.datasets.scan import is_generic_folder, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -40,9 +40,9 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
 
     The choice depends on the examples' paths below ``root`` and on nothing else.
     """
-    groups, notes = _groups(examples, [recording(each, root) for each in examples]), []
+    groups, notes = _groups(examples, [recording(each, root) for each in examples]), list[str]()
     num_groups = Counter(label for group in groups.values() for label in {each.label for each in group})
-    single = _groups(examples, [_path_key(each.path, root) for each in examples])
+    single = _groups(examples, [path_below(each.path, root) for each in examples])
     is_vague = all(map(str.isalpha, groups)) and max(num_groups.values(), default=0) < 2  # one word each: clip_01
     if is_vague and len(single) > len(groups):
         groups = single
@@ -51,12 +51,9 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
             "recording may be on both sides; folders train/ and val/ settle it"
         )
     chosen = _choose(groups, share)
-    train = tuple(each for each in examples if each not in chosen)
-    val = tuple(each for each in examples if each in chosen)
+    train, val = (tuple(each for each in examples if (each in chosen) == is_val) for is_val in (False, True))
     without = sorted({each.label for each in train} - {each.label for each in val})
-    if without:
-        classes = f"{counted(without, 'class')}: {some(without)}"
-        notes.append(f"no clip for validation, because all are of one recording: {classes}")
+    notes += note_of("no clip for validation, because all are of one recording", without, "class")
     return Division(train, val, tuple(notes))
 
 
@@ -69,7 +66,7 @@ def recording(example: Example, root: str) -> str:
     says_class_alone = rest != class_key(name) and (not rest or is_generic_folder(rest))
     has_name = any(map(str.isalpha, name)) and not _CAMERA_NAME.fullmatch(stem)
     if not has_name or (name != stem and says_class_alone):
-        return _path_key(example.path, root)
+        return path_below(example.path, root)
     return name.casefold()
 
 
@@ -80,9 +77,7 @@ def without_untrained(dataset: Dataset) -> Dataset:
     """
     trained = {example.label for example in dataset.examples("train")}
     lost = [label for label in dataset.classes if label not in trained]
-    if not lost:
-        return dataset
-    if len(trained) < 2:
+    if lost and len(trained) < 2:
         classes = f"{counted(trained, 'class')} of {len(dataset.classes):,}"
         message = f"only {classes} has training clips here: {some(trained)}"
         raise UsageError(message, hint="complete the dataset: two classes are needed, at least")
@@ -92,12 +87,8 @@ def without_untrained(dataset: Dataset) -> Dataset:
         dataset,
         classes=tuple(label for label in dataset.classes if label in trained),
         splits={split: examples for split, examples in kept.items() if examples},
-        problems=replace(dataset.problems, notes=(*dataset.problems.notes, note)),
+        notes=(*dataset.notes, *([note] if lost else [])),
     )
-
-
-def _path_key(path: str, root: str) -> str:
-    return path_below(path, root).replace(os.sep, "/")
 
 
 def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list[Example]]:

@@ -6,7 +6,7 @@ instead, the same for all of them. The base that finds most videos is taken; two
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -22,16 +22,19 @@ MOST_BASES = 16  # that are tried on all rows, those first that fit most of the 
 
 
 class Base(NamedTuple):
-    """What paths of a list begin with, and what they begin with below the root instead; ("", "") leaves them alone."""
+    """What paths of a list begin with, and what they begin with below the root instead: "", or ending in "/"."""
 
     written: str = ""
     real: str = ""
 
     def applied(self, path: str) -> str | None:
         """Return the path below the root, or None for one that does not begin as written."""
-        start = self.written if self.written.endswith("/") or not self.written else self.written + "/"
-        rest = path.removeprefix(start)
-        return None if start and rest == path else f"{self.real}/{rest}" if self.real else rest
+        return self.real + path.removeprefix(self.written) if path.startswith(self.written) else None
+
+    def exchanges_splits(self) -> bool:
+        """Return whether one split's folder comes in the place of another's."""
+        written, real = ({split_of(name) for name in path.split("/")} - {None} for path in self)
+        return bool(written and real) and written.isdisjoint(real)
 
 
 class VideoFinder:
@@ -39,74 +42,67 @@ class VideoFinder:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._exact = {tree.relative(path).replace(os.sep, "/"): path for path in tree.videos}
+        self._videos = {tree.relative(path): path for path in tree.videos}
         self._by_stem: dict[str, list[str]] = {}  # without the ending, which lists leave out or state otherwise
         self._by_tail: dict[str, list[str]] = {}  # by the name, and by the name with its folder
-        for relative in self._exact:
-            stem = _without_ending(relative)
-            self._by_stem.setdefault(stem, []).append(relative)
+        for video in self._videos:
+            stem = _without_ending(video)
+            self._by_stem.setdefault(stem, []).append(video)
             for tail in _tails(stem):
-                self._by_tail.setdefault(tail, []).append(relative)
+                self._by_tail.setdefault(tail, []).append(video)
 
-    def find(self, path: str, rows: Sequence[Row]) -> Iterable[tuple[Row, str | None]]:
-        """Return each row of one split in the list at ``path`` and its file; paths that fit several are refused."""
-        files = self._find(path, [_normal(row.path) for row in rows], rows[0])
-        return [(row, file or self._elsewhere(path, row.path)) for row, file in zip(rows, files, strict=True)]
+    def find(self, path: str, rows: Sequence[Row]) -> Iterator[Row]:
+        """Yield the rows of one split in the list at ``path``, with their files; paths that fit several are refused."""
+        # A path is written with "/" between its parts, however Windows did it, and with nothing that is no part.
+        written = [os.path.normpath(row.path if "/" in row.path else row.path.replace("\\", "/")) for row in rows]
+        for row, file in zip(rows, self._find(path, written, rows[0]), strict=True):
+            yield row._replace(file=file or self._elsewhere(path, row.path))
 
     def _find(self, path: str, written: Sequence[str], first: Row) -> Sequence[str | None]:
-        natural, nowhere = self._natural_bases(path), [None] * len(written)
+        inside = self._tree.parts(folder_of(path)) if path.startswith(self._tree.root + os.sep) else ()
+        root = os.path.join(os.path.abspath(self._tree.root), "")  # noqa: PTH100, PTH118
+        natural = [Base(), Base(real="".join(f"{name}/" for name in inside)), Base(written=root)]
         if self._elsewhere(path, first.path) and not any(self._at(base.applied(written[0])) for base in natural):
-            return nowhere
+            return [None] * len(written)
         bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // SAMPLED_ROWS)])]))
         found = {base: [self._at(base.applied(each)) for each in written] for base in bases}
-        counts = {base: sum(each is not None for each in files) for base, files in found.items()}
-        best = max(counts.values())
-        by_name = self._by_name_alone(written)
-        if by_name is not None and best < len(written):
-            return by_name
-        if best == 0:
-            return nowhere
-        tied = [base for base, count in counts.items() if count == best]
-        fewest = min(base.written.count("/") for base in tied)  # the more of a path is kept, the surer it is
-        tied = [base for base in tied if base in natural] or [b for b in tied if b.written.count("/") == fewest]
-        tied = [base for base in tied if split_of(base.real.partition("/")[0]) == first.split] or tied
-        files = found[tied[0]]
-        if any(found[base] != files for base in tied):
+        ranks = {
+            base: (
+                files.count(None),
+                0 if base in natural else 1 + base.written.count("/"),  # the more of a path is kept, the surer it is
+                split_of(base.real.partition("/")[0]) != first.split,
+            )
+            for base, files in found.items()
+        }
+        best = min(ranks.values())
+        by_name = [self._by_tail.get(_without_ending(each), []) for each in written]
+        are_names = not any("/" in each for each in written) and max(map(len, by_name)) == 1
+        if best[0] and are_names:  # in folders that the list does not tell
+            return [self._videos[videos[0]] if videos else None for videos in by_name]
+        tied = [base for base in bases if ranks[base] == best]
+        if any(found[base] != found[tied[0]] for base in tied):
             places = [base.real or "the folder itself" for base in tied]
             message = f"the paths in {printable(path)} fit videos in several places: {some(places)}"
             raise UsageError(message, "remove one of them, or write the paths from the dataset's folder on")
-        return files
-
-    def _by_name_alone(self, written: Sequence[str]) -> list[str | None] | None:
-        """Return the videos by their names, where the list gives no more and each name is of one video; else None."""
-        found = [self._by_tail.get(_without_ending(each), []) for each in written]
-        if any("/" in each for each in written) or not any(found) or any(len(videos) > 1 for videos in found):
-            return None
-        return [self._exact[videos[0]] if videos else None for videos in found]
-
-    def _natural_bases(self, path: str) -> list[Base]:
-        """Return the bases of paths that are relative to the root or the folder of the list, or absolute here."""
-        root, folder = self._tree.root, folder_of(path)
-        inside = self._tree.relative(folder).replace(os.sep, "/") if folder.startswith(root + os.sep) else ""
-        return [Base(), Base(real=inside), Base(written="/" + os.path.abspath(root).strip(os.sep))]  # noqa: PTH100
+        return found[tied[0]]
 
     def _likely_bases(self, written: Sequence[str]) -> list[Base]:
-        """Return the bases that the names of files suggest."""
+        """Return the bases that the names of files suggest, without those that exchange one split for another."""
         fits: Counter[Base] = Counter()
         for each in written:
             alike = next((self._by_tail[tail] for tail in _tails(_without_ending(each)) if tail in self._by_tail), [])
-            fits.update(_base(each.split("/")[:-1], video.split("/")[:-1]) for video in alike[: 4 * MOST_BASES])
-        return [base for base, _ in fits.most_common(MOST_BASES) if not _contradicts_itself(base)]
+            fits.update(_base(each, video) for video in alike[: 4 * MOST_BASES])
+        return [base for base, _ in fits.most_common(MOST_BASES) if not base.exchanges_splits()]
 
     def _at(self, relative: str | None) -> str | None:
         """Return the video at a path below the root, with this ending or another."""
-        if relative is None:
-            return None
-        others = [relative] if relative in self._exact else self._by_stem.get(_without_ending(relative), [])
+        if relative is None or relative in self._videos:
+            return self._videos.get(relative or "")
+        others = self._by_stem.get(_without_ending(relative), [])
         if len(others) > 1:
             message = f"{printable(relative)} may be any of {some(others)}"
             raise UsageError(message, "write the ending of the file into the list, or remove all but one")
-        return self._exact[others[0]] if others else None
+        return self._videos[others[0]] if others else None
 
     def _elsewhere(self, path: str, written: str) -> str | None:
         """Return a file beyond the root, or with a name that no video has, by its path from the root or the list."""
@@ -117,23 +113,12 @@ class VideoFinder:
         return None
 
 
-def _base(written: Sequence[str], real: Sequence[str]) -> Base:
+def _base(written: str, real: str) -> Base:
     """Return the base that remains where two paths have as many of their last folders in common as they have."""
-    pairs = zip(reversed(written), reversed(real), strict=False)
+    parts, folders = written.split("/")[:-1], real.split("/")[:-1]
+    pairs = zip(parts[::-1], folders[::-1], strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    start = written[: len(written) - common]
-    return Base("/".join(start) or "/" * len(start), "/".join(real[: len(real) - common]))
-
-
-def _contradicts_itself(base: Base) -> bool:
-    """Return whether a base puts one split's folder in the place of another's."""
-    written, real = ({split_of(name) for name in path.split("/")} - {None} for path in base)
-    return bool(written and real) and written.isdisjoint(real)
-
-
-def _normal(path: str) -> str:
-    """Return a path of a list with "/" between its parts, however Windows wrote it, and nothing that is no part."""
-    return os.path.normpath(path if "/" in path else path.replace("\\", "/")).replace(os.sep, "/")
+    return Base(*("".join(f"{part}/" for part in each[: len(each) - common]) for each in (parts, folders)))
 
 
 def _tails(path: str) -> list[str]:

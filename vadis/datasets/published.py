@@ -2,14 +2,23 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
-from vadis.datasets import scan
-from vadis.datasets.checks import Listed, Lists, assemble, nearest, refuse_missing
+from vadis.datasets.checks import Listed, assemble, check_missing
 from vadis.datasets.dataset import Dataset, Request, class_key
-from vadis.datasets.lists import Rows, first_form, is_named, rows_alike
-from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, is_replacement, name_of, read_lines, stem_of
+from vadis.datasets.lists import Rows, first_form, is_list_text, is_named, read_lines, read_table, rows_alike
+from vadis.datasets.scan import (
+    SPLIT_NAMES,
+    Tree,
+    folder_of,
+    is_no_class,
+    is_replacement,
+    name_of,
+    split_of_list,
+    stem_of,
+)
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels
@@ -45,49 +54,42 @@ def is_ucf101(tree: Tree) -> bool:
 def read_ucf101(tree: Tree, request: Request) -> Dataset:
     """Return one split of UCF-101, from its official lists where both are there, else from the files' names."""
     paths = {split: tree.lists_named(f"{split}list0{request.split}.txt") for split in ("train", "test")}
-    lists = _ucf101_lists(paths, tree) if all(paths.values()) else _ucf101_names(tree, request)
-    return assemble(lists, tree, request)
+    notes = list[str]()
+    if all(paths.values()):
+        lines, classes = _ucf101_lists(paths, tree)
+    else:
+        lines = _ucf101_names(tree, request)
+        notes.append("the split follows from the groups in the files' names: the official lists are not here")
+        classes = ()
+    classes = classes or tuple(sorted({line.label for line in lines}, key=str.casefold))  # as in classInd.txt
+    if notes and len(classes) == UCF101_CLASSES:  # without all classes it may be a part, on purpose
+        notes += check_missing("UCF-101", UCF101_FILES - len(lines), UCF101_FILES, request)
+    return assemble(tree, request, "ucf101", classes, lines, _stem_key, notes=notes)
 
 
-def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> Lists:
-    numbers = _numbered_classes(tree)
-    lines: list[Listed] = []
-    for split, (path, *_) in paths.items():
-        for place, line in read_lines(path):  # Class/v_Class_g01_c01.avi [number]
-            name, number, *_ = *line.split(maxsplit=1), ""
-            label, _, file = name.rpartition("/")
-            if not label:
-                raise UsageError(f"{place} is not a class and a file: {printable(line)}", _UCF101_HINT)
-            if numbers and label not in numbers.values():
-                meant = nearest(label, numbers.values())
-                hint = f"did you mean {printable(meant)}?" if meant else _UCF101_HINT
-                raise UsageError(f"{place} has the class {printable(label)}, which classInd.txt lacks", hint)
-            if numbers and number and numbers.get(number) != label:
-                message = f"{place} gives two labels to {printable(name)}: class {number} is another"
-                raise UsageError(message, _UCF101_HINT)
-            lines.append(Listed(name, label, split, file.rpartition(".")[0].casefold()))
-    classes = tuple(numbers.values()) or _in_order_of_ucf101(line.label for line in lines)
-    return Lists("ucf101", classes, lines, _stem_key)
-
-
-def _numbered_classes(tree: Tree) -> dict[str, str]:
-    """Return ``classInd.txt``: number → class, in its order; nothing if there is no such list."""
+def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> tuple[list[Listed], tuple[str, ...]]:
+    """Return the lines of both lists, and the classes of ``classInd.txt`` in its order, if it is there."""
     numbers: dict[str, str] = {}
+    lines: list[Listed] = []
     for path in tree.lists_named("classind.txt")[:1]:
         for place, line in read_lines(path):
             number, _, label = line.partition(" ")
             if not number.isdecimal() or not label or number in numbers:
                 raise UsageError(f"{place} is not a number and a class: {printable(line)}", _UCF101_HINT)
             numbers[number] = label.strip()
-    return numbers
+    for split, (path, *_) in paths.items():
+        for place, line in read_lines(path):  # Class/v_Class_g01_c01.avi [number]
+            name, number, *_ = *line.split(maxsplit=1), ""
+            label, _, file = name.rpartition("/")
+            is_known = label in numbers.values() and (not number or numbers.get(number) == label)
+            if not label or (numbers and not is_known):
+                message = f"{place} is not a file in the folder of its class as in classInd.txt: {printable(line)}"
+                raise UsageError(message, _UCF101_HINT)
+            lines.append(Listed(name, label, split, file.rpartition(".")[0].casefold()))
+    return lines, tuple(numbers.values())
 
 
-def _in_order_of_ucf101(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return labels as ``classInd.txt`` orders them: alphabetically, whatever their case."""
-    return tuple(sorted(set(labels), key=str.casefold))
-
-
-def _ucf101_names(tree: Tree, request: Request) -> Lists:
+def _ucf101_names(tree: Tree, request: Request) -> list[Listed]:
     """Divide the files into train and test by the groups in their names."""
     matches = {path: match for path in tree.videos if (match := _UCF101_NAME.fullmatch(stem_of(path)))}
     if not matches:
@@ -103,13 +105,7 @@ def _ucf101_names(tree: Tree, request: Request) -> Lists:
     for path, match in matches.items():
         split = "test" if int(match["group"]) in _TEST_GROUPS[request.split] else "train"
         lines[_stem_key(path)] = Listed(match[0], spellings[class_key(match["label"])], split, _stem_key(path))
-    classes = _in_order_of_ucf101(line.label for line in lines.values())
-    notes = ["the split follows from the groups in the files' names: the official lists are not here"]
-    if len(classes) == UCF101_CLASSES and len(lines) < UCF101_FILES:  # without all classes it may be a part, on purpose
-        unnamed = ["(without the official lists their names are not known)"] * (UCF101_FILES - len(lines))
-        refuse_missing("UCF-101", unnamed, UCF101_FILES, request)
-        notes.append(f"{len(lines):,} of the {UCF101_FILES:,} files of UCF-101 are here")
-    return Lists("ucf101", classes, list(lines.values()), _stem_key, notes=notes)
+    return list(lines.values())
 
 
 # HMDB-51: Kuehne, Jhuang, Garrote, Poggio & Serre, "HMDB: A large video database for human motion recognition", ICCV
@@ -153,8 +149,8 @@ def read_hmdb51(tree: Tree, request: Request) -> Dataset:
     unused = {line.key for line in lines if not line.split}
     lines = [line for line in lines if line.split]
     part = f"{len(paths)} of the {HMDB51_CLASSES} classes of HMDB-51 have a list"
-    notes = (part,) if len(paths) != HMDB51_CLASSES else ()
-    return assemble(Lists("hmdb51", tuple(sorted(paths)), lines, _stem_key, unused, notes), tree, request)
+    notes = [part] if len(paths) != HMDB51_CLASSES else []
+    return assemble(tree, request, "hmdb51", tuple(sorted(paths)), lines, _stem_key, unused=unused, notes=notes)
 
 
 # Kinetics-400, -600 and -700: Kay et al., "The Kinetics Human Action Video Dataset", 2017; Carreira et al., "A Short
@@ -200,7 +196,7 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
     only = {clip.whole: clip.key for clip in clips if times[clip.whole] == 1}
     lines = [clip._replace(label=spellings[clip.label], is_only=clip.whole in only) for clip in labelled]
     unused = {key for clip in clips if not clip.label for key in (clip.key, clip.whole)}
-    notes = (f"{len(clips) - len(labelled):,} clips without a label are left out",) if unused else ()
+    notes = [f"{len(clips) - len(labelled):,} clips without a label are left out"] if unused else []
 
     def key(path: str) -> str:
         """Return the name that a file has in the published lists; that of a replacement also by its video alone."""
@@ -210,29 +206,21 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
             return only[stem[:11]]
         return f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}" if match else stem
 
-    return assemble(Lists("kinetics", classes, lines, key, unused, notes), tree, request)
+    return assemble(tree, request, "kinetics", classes, lines, key, unused=unused, notes=notes)
 
 
 def clip_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of clips in a tree: path → key of ``CLIP_LISTS``."""
-    tables = (path for path in tree.lists if path.lower().endswith((".csv", ".tsv")) or _says_split(path))
-    forms = {path: first_form(path, CLIP_LISTS) for path in tables if scan.is_list_text(path)}
-    return {path: form for path, form in forms.items() if form is not None}
-
-
-def _with_header(path: str) -> Rows:
-    """Read ``label,youtube_id,time_start,time_end,split``, with that as the first line."""
-    delimiter = next((each for each in ",\t" if set(scan.columns_of(path, each)) >= _COLUMNS), None)
-    if delimiter is None:
-        raise ValueError
-    return scan.read_table(path, delimiter)
+    tables = [path for path in tree.lists if path.lower().endswith((".csv", ".tsv"))]
+    tables += [path for path in tree.lists if path.lower().endswith(".txt") and _split_in(path)]
+    return {path: form for path in tables if is_list_text(path) and (form := first_form(path, CLIP_LISTS))}
 
 
 def _lines_like(pattern: re.Pattern[str], first: str, second: str, path: str) -> Rows:
     """Read lines by a pattern; its group ``first``, else ``second``, has the label. Names alone need a known split."""
     for place, line in read_lines(path):
         match = pattern.fullmatch(line)
-        if match is None or (pattern is _NAME_LINE and not _says_split(path)):
+        if match is None or (pattern is _NAME_LINE and not _split_in(path)):
             raise ValueError
         cells = match.groupdict("")
         if pattern is _TIMES_LINE:
@@ -240,13 +228,13 @@ def _lines_like(pattern: re.Pattern[str], first: str, second: str, path: str) ->
             split = words.pop() if words[-1].lower() in SPLIT_NAMES else ""
             cells |= {"behind": " ".join(words), "split": split}
         label = (cells[first] or cells[second]).strip("\"' ")
-        if not label or label.isdecimal() or scan.is_no_class(label):
+        if not label or label.isdecimal() or is_no_class(label):
             raise ValueError
         yield place, {**cells, "label": label}
 
 
 CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
-    "header": _with_header,
+    "header": partial(read_table, delimiters=",\t", is_header=_COLUMNS.issubset),
     "times": partial(_lines_like, _TIMES_LINE, "before", "behind"),  # abseiling,0wR5jVB-WPk,417,427,val
     "names": partial(_lines_like, _NAME_LINE, "behind", "before"),  # abseiling/0wR5jVB-WPk_000417_000427.mp4
 }
@@ -255,32 +243,26 @@ CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
 
 def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
     """Return one line of a list; its label is empty in the lists of a held-out test set."""
-    written = cells.get("split") or _split_in(stem_of(path))
-    split = SPLIT_NAMES.get(written.lower())
+    written = cells.get("split", "")
+    split = SPLIT_NAMES.get(written.lower()) if written else _split_in(path)
     if split is None:
         hint = "correct it; the split of a list without such a column is in its name: train.csv, val.csv, test.csv"
         raise UsageError(f"{place} is of the split {printable(written)!r}: not train, val or test", hint)
-    try:
+    start = end = 0.0
+    with suppress(ValueError):
         start, end = float(cells["time_start"]), float(cells["time_end"])
-    except ValueError:
-        raise UsageError(f"{place} has times that are no numbers", _KINETICS_HINT) from None
     if not cells["youtube_id"] or not 0 <= start < end < float("inf"):
-        message = f"{place} is not a clip: it needs an id, and a start before its end"
-        raise UsageError(message, _KINETICS_HINT)
+        raise UsageError(f"{place} is not a clip: it needs an id, and a start before its end", _KINETICS_HINT)
     label, key = cells.get("label", ""), f"{cells['youtube_id']}_{int(start):06d}_{int(end):06d}"
     return Listed(f"{label}/{key}.mp4", label, split, key, cells["youtube_id"], start, end)
 
 
-def _says_split(path: str) -> bool:
-    return path.lower().endswith((".csv", ".tsv", ".txt")) and _split_in(stem_of(path)) in SPLIT_NAMES
-
-
-def _split_in(stem: str) -> str:
-    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column; else the name.
+def _split_in(path: str) -> str | None:
+    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column.
 
     DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
     """
-    return scan.split_of_list(stem.lower().replace("holdout", "")) or stem
+    return split_of_list(stem_of(path).lower().replace("holdout", ""))
 
 
 def _classes(labels: set[str]) -> tuple[tuple[str, ...], dict[str, str]]:

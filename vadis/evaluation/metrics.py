@@ -1,24 +1,21 @@
-"""How often predictions are right: over all, by class, and what is taken for what; metrics.json and its tables.
-
-Also evaluations that are finished: their predictions read again, and the mean over the splits of a dataset.
-"""
+"""How often predictions are right: over all, by class, and what is taken for what; metrics.json and its tables."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import UsageError, what_next
-from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
+from vadis.errors import UsageError
+from vadis.evaluation.paper_tables import ALL_SPLITS, COLUMNS, Cell
 from vadis.evaluation.predictions import PREDICTIONS_NAME, Prediction, parse_predictions
-from vadis.files import write_file
+from vadis.files import os_errors_as, write_file
 from vadis.inference.scores import fused
 from vadis.models import BOTH
 from vadis.parsing import parse_json
@@ -30,63 +27,40 @@ METRICS_NAME = "metrics.json"
 SETTINGS = ("dataset", "split", "part", "model", "architecture", "streams", "networks", "averages", "classes")
 
 
-class Ranking(NamedTuple):
-    """The true class of one example, and its most likely classes, best first: none where there is no prediction."""
-
-    truth: str
-    ranked: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class Metrics:
     """How often one column (rgb, flow, or both) was right. Shares are in [0, 1].
 
     ``confusion`` (classes, classes) counts examples by true class (row) and predicted class (column); ``totals``
-    (classes,) counts all examples of a class, those without a prediction too. ``top5`` is None where it is not known.
+    (classes,) counts all examples of a class, those without a prediction too.
     """
 
     num_examples: int
     top1: float
-    top5: float | None
+    top5: float
     mean_class: float  # accuracy averaged over classes, each counting alike
     confusion: NDArray[np.int64]
     totals: NDArray[np.int64]
 
     def accuracies(self) -> NDArray[np.float64]:
-        """By class, (classes,); NaN for those without an example."""
+        """Return them by class, (classes,); NaN for those without an example."""
         shares = np.full(self.totals.shape, np.nan)
         np.divide(np.diag(self.confusion), self.totals, out=shares, where=self.totals > 0)
         return shares
 
     def classes_met(self) -> NDArray[np.intp]:
-        """The indices of the classes that have an example or were predicted."""
+        """Return the indices of the classes that have an example or were predicted."""
         return np.flatnonzero((self.totals > 0) | self.confusion.any(axis=0))
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The figures, without the confusion matrix; ``per_class``: class → accuracy, null without an example."""
-        figures = {name: None if (value := getattr(self, name)) is None else round(value, 6) for name in FIGURES}
+        """Return the figures, without the confusion matrix; ``per_class``: accuracies, null without an example."""
+        figures = {name: round(getattr(self, name), 6) for name in FIGURES}
         accuracies = [None if np.isnan(share) else round(share, 6) for share in self.accuracies().tolist()]
         per_class = dict(zip(classes, accuracies, strict=True))
         return {"num_examples": self.num_examples, **figures, "per_class": per_class}
 
 
-def measure(rankings: Iterable[Ranking], classes: Sequence[str], *, with_top5: bool = True) -> Metrics:
-    """Measure rankings; a best class that is none of ``classes`` is wrong, and in no column of the confusion matrix."""
-    place = {label: index for index, label in enumerate(classes)}
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    totals, in_top5 = np.zeros(len(classes), np.int64), 0
-    for truth, ranked in rankings:
-        totals[place[truth]] += 1
-        if ranked and ranked[0] in place:
-            confusion[place[truth], place[ranked[0]]] += 1
-        in_top5 += truth in ranked[:TOP_K]
-    right, there, number = np.diag(confusion), totals > 0, int(totals.sum())
-    mean_class = float((right[there] / totals[there]).mean()) if number else 0.0
-    top1, top5 = (float(count / max(number, 1)) for count in (right.sum(), in_top5))
-    return Metrics(number, top1, top5 if with_top5 else None, mean_class, confusion, totals)
-
-
-def measure_predictions(
+def measure(
     predictions: Sequence[Prediction], classes: Sequence[str], networks: Sequence[str], averages: str = "logits"
 ) -> dict[str, Metrics]:
     """Measure each network (rgb, flow; or both at once) and, where there are several, all of them as ``both``.
@@ -96,26 +70,38 @@ def measure_predictions(
     stand in no column of the confusion matrix.
     """
     columns = {name: (name,) for name in networks} | ({BOTH: tuple(networks)} if len(networks) > 1 else {})
+    return {name: _measure(predictions, classes, needed, averages) for name, needed in columns.items()}
 
-    def rankings(needed: tuple[str, ...]) -> Iterator[Ranking]:
-        for each in predictions:
-            ranked: tuple[str, ...] = ()
-            if all(name in each.logits for name in needed):
-                together = fused({name: each.logits[name] for name in needed}, averages)
-                ranked = tuple(classes[index] for index in np.argsort(-together, kind="stable")[:TOP_K])
-            yield Ranking(each.label, ranked)
 
-    return {name: measure(rankings(needed), classes) for name, needed in columns.items()}
+def _measure(
+    predictions: Sequence[Prediction], classes: Sequence[str], networks: tuple[str, ...], averages: str
+) -> Metrics:
+    place = {label: index for index, label in enumerate(classes)}
+    truths = np.array([place[each.label] for each in predictions], np.intp)  # (N,)
+    scores = np.full((len(truths), len(classes)), -np.inf)
+    for row, each in zip(scores, predictions, strict=True):
+        if each.logits.keys() >= set(networks):
+            row[:] = fused({name: each.logits[name] for name in networks}, averages)
+    answered = np.isfinite(scores).any(axis=1)
+    ranked = np.argsort(-scores, kind="stable")[:, :TOP_K]  # (N, 5)
+    in_top5 = (ranked == truths[:, None]).any(axis=1) & np.isfinite(scores[np.arange(len(truths)), truths])
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (truths[answered], ranked[answered, 0]), 1)
+    totals = np.bincount(truths, minlength=len(classes))
+    right, there, number = np.diag(confusion), totals > 0, max(len(truths), 1)
+    mean_class = float((right[there] / totals[there]).mean()) if there.any() else 0.0
+    top1, top5 = float(right.sum() / number), float(in_top5.sum() / number)
+    return Metrics(len(truths), top1, top5, mean_class, confusion, totals)
 
 
 def confusion_csv(column: Metrics, classes: Sequence[str]) -> str:
-    """The confusion matrix with its names: a row per true class, a column per predicted class."""
+    """Return the confusion matrix with its names: a row per true class, a column per predicted class."""
     rows = ([name, *row] for name, row in zip(classes, column.confusion.tolist(), strict=True))
     return _csv(["true class", *classes], rows)
 
 
 def per_class_csv(column: Metrics, classes: Sequence[str]) -> str:
-    """A row per class: its videos, how many were right, their share, and the most frequent wrong answer, if any.
+    """Return a row per class: its videos, how many were right, their share, and the most frequent wrong answer, if any.
 
     Of wrong answers that are equally frequent the first is named.
     """
@@ -134,39 +120,23 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def summarize(columns: Mapping[str, Metrics], classes: Sequence[str], **head: Any) -> dict[str, Any]:
-    """The content of metrics.json: ``head`` says what was tested, and each of ``columns`` has its figures."""
-    return head | {name: column.to_json(classes) for name, column in columns.items()}
-
-
-def write_tables(folder: Path, columns: Mapping[str, Metrics], classes: Sequence[str]) -> None:
-    """Write a confusion matrix and a table of classes for each column; raises OSError."""
-    for name, column in columns.items():
-        _write(folder / f"confusion-{name}.csv", confusion_csv(column, classes))
-        _write(folder / f"per-class-{name}.csv", per_class_csv(column, classes))
-
-
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write metrics.json, the last thing written: where it is, all is. Raises OSError."""
-    _write(folder / METRICS_NAME, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    write_file(path, text.encode("utf-8", "backslashreplace"))
+    write_file(folder / METRICS_NAME, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True)
-class StoredEvaluation:
-    """What an evaluation left in ``folder``; ``is_complete``: it came to its end."""
+class Evaluation:
+    """Predictions for the videos of a split, and what they were made by (``evaluation_settings``)."""
 
-    folder: Path
+    folder: Path  # where they lie
     settings: Mapping[str, Any]
-    predictions: tuple[Prediction, ...]
-    is_complete: bool
+    predictions: list[Prediction]
+    is_complete: bool = True  # whether they are for all videos of the split
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """In the order of the logits."""
+        """The classes in the order of the logits."""
         return tuple(self.settings["classes"])
 
     @property
@@ -174,20 +144,31 @@ class StoredEvaluation:
         """The number of the official split."""
         return int(self.settings["split"])
 
-    def measure(self) -> dict[str, Metrics]:
-        """Metrics by column."""
-        settings = self.settings
-        return measure_predictions(self.predictions, self.classes, settings["networks"], settings["averages"])
+    @property
+    def num_failed(self) -> int:
+        """How many videos could not be read."""
+        return sum(prediction.error is not None for prediction in self.predictions)
 
-    def summarize(self, columns: Mapping[str, Metrics]) -> dict[str, Any]:
-        """The content of its metrics.json, and whether it had come to its end."""
-        head = {key: self.settings[key] for key in ("dataset", "split", "part", "model")}
-        failed = sum(prediction.error is not None for prediction in self.predictions)
-        more = {"architecture": self.settings["architecture"], "published": self.settings.get("published")}
-        return summarize(columns, self.classes, **head, failed=failed, **more, complete=self.is_complete)
+    @cached_property
+    def columns(self) -> dict[str, Metrics]:
+        """The metrics, as ``measure`` gives them."""
+        return measure(self.predictions, self.classes, self.settings["networks"], self.settings["averages"])
+
+    def summary(self, **more: Any) -> dict[str, Any]:
+        """Return the content of metrics.json, with ``more`` of what was tested."""
+        head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
+        state = {"failed": self.num_failed, "published": self.settings.get("published"), "complete": self.is_complete}
+        return head | more | state | {name: column.to_json(self.classes) for name, column in self.columns.items()}
+
+    def write_tables(self, folder: Path) -> None:
+        """Write a confusion matrix and a table of classes for each column; raises OSError."""
+        for name, column in self.columns.items():
+            for kind, text in (("confusion", confusion_csv), ("per-class", per_class_csv)):
+                content = text(column, self.classes).encode("utf-8", "backslashreplace")
+                write_file(folder / f"{kind}-{name}.csv", content)
 
 
-def read_evaluation(folder: Path, *, partial: bool = False) -> StoredEvaluation:
+def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
     """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``, but for a torn last line.
 
     Raises:
@@ -195,11 +176,8 @@ def read_evaluation(folder: Path, *, partial: bool = False) -> StoredEvaluation:
             evaluation has not come to its end, so that its metrics would be those of some videos only.
     """
     path = folder / PREDICTIONS_NAME
-    try:
+    with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
         settings, predictions = parse_predictions(path, path.read_bytes())
-    except OSError as error:
-        message = f"{_shown(path)} cannot be read: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
     is_of_its_classes = {each.label for each in predictions.values()} <= set(settings.get("classes", ()))
     if not is_of_its_classes or any(key not in settings for key in SETTINGS):
         hint = "name the folder of a vadis evaluate, finetune or train"
@@ -211,14 +189,14 @@ def read_evaluation(folder: Path, *, partial: bool = False) -> StoredEvaluation:
             f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions{there}",
             hint="run the same vadis evaluate again, which goes on there; or add `partial=True`",
         )
-    return StoredEvaluation(folder, settings, tuple(predictions.values()), wanted == len(predictions))
+    return Evaluation(folder, settings, list(predictions.values()), wanted == len(predictions))
 
 
 def _num_examples(path: Path) -> int | None:
-    """The videos of the finished evaluation beside; None where there is none."""
+    """Return the number of videos in a metrics.json; None where there is none."""
     try:
         summary = parse_json(path.read_bytes())
-        counts = {column["num_examples"] for column in summary.values() if isinstance(column, dict)}
+        counts = {column["num_examples"] for name, column in summary.items() if name in COLUMNS}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -226,43 +204,43 @@ def _num_examples(path: Path) -> int | None:
     return int(counts.pop()) if len(counts) == 1 else None
 
 
-def check_together(runs: Sequence[StoredEvaluation]) -> None:
-    """Raise UsageError where a mean over ``runs`` would mean nothing: other datasets or classes, one split twice."""
-    first, by_split = runs[0], dict[int, Path]()
-    for run in runs:
+def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
+    """Return the figures of several splits, their means and, beside those of all three, the paper's (table 5).
+
+    Raises:
+        UsageError: where a mean would mean nothing: other datasets or classes, one split twice.
+    """
+    first = runs[0]
+    for run in runs[1:]:
         for key in sorted({*first.settings, *run.settings} - {"model", "model_sha256", "published", "split"}):
             if run.settings.get(key) != first.settings.get(key):
                 raise UsageError(
                     f"{_shown(first.folder)} and {_shown(run.folder)} differ in their {key}: there is no mean of them",
                     hint="evaluate both in the same way, or give one of them alone",
                 )
-        if run.split in by_split:
-            message = f"{_shown(by_split[run.split])} and {_shown(run.folder)} are both of split {run.split}"
-            raise UsageError(message, hint="give one of each split")
-        by_split[run.split] = run.folder
-
-
-def summarize_splits(columns: Mapping[int, Mapping[str, Metrics]], summaries: Mapping[int, Any]) -> dict[str, Any]:
-    """Figures of several splits, their means by column and, beside those of all three, the paper's (table 5)."""
-    first, names = next(iter(summaries.values())), next(iter(columns.values()))
-    means: dict[str, dict[str, float | None]] = {name: {} for name in names}  # None where a split's is not known
-    for name, figure in product(names, FIGURES):
-        values = [getattr(each[name], figure) for each in columns.values()]
-        means[name][figure] = None if None in values else round(sum(values) / len(values), 6)
+    splits = tuple(run.split for run in runs)
+    if twice := [split for split in splits if splits.count(split) > 1]:
+        folders = " and ".join(_shown(run.folder) for run in runs if run.split == twice[0])
+        raise UsageError(f"{folders} are all of split {twice[0]}", hint="give one of each split")
+    columns = [run.columns for run in runs]
     paper = {}
-    if first["architecture"] == "i3d" and tuple(columns) == ALL_SPLITS:
-        for name in names:
-            cells = [Cell("i3d", first["dataset"], "full", start, name, ALL_SPLITS) for start in (True, False)]
-            if all(cell.paper is not None for cell in cells):
+    if first.settings["architecture"] == "i3d" and splits == ALL_SPLITS:
+        for name in first.columns:
+            cells = [Cell("i3d", first.settings["dataset"], "full", start, name, ALL_SPLITS) for start in (True, False)]
+            if cells[0].paper is not None:
                 paper[name] = {"imagenet": cells[0].paper, "scratch": cells[1].paper}
     return {
-        "dataset": first["dataset"],
-        "part": first["part"],
-        "failed": sum(each["failed"] for each in summaries.values()),
-        "splits": {str(split): each for split, each in summaries.items()},
-        "mean": means,
+        "dataset": first.settings["dataset"],
+        "part": first.settings["part"],
+        "failed": sum(run.num_failed for run in runs),
+        "splits": {str(run.split): run.summary() for run in runs},
+        "mean": {name: _means([each[name] for each in columns]) for name in first.columns},
         "paper_mean_top1": paper,
     }
+
+
+def _means(columns: Sequence[Metrics]) -> dict[str, float]:
+    return {name: round(float(np.mean([getattr(column, name) for column in columns])), 6) for name in FIGURES}
 
 
 def _shown(path: Path) -> str:

@@ -9,10 +9,9 @@ interrupted evaluation goes on where it stopped.
 """
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 
 from vadis.batch.journal import PASSING_ERRORS
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import path_below, tested_part
+from vadis.datasets.dataset import path_below, some, tested_part
 from vadis.errors import UsageError, VideoError
 from vadis.files import AppendLog, locked
-from vadis.inference.predict import Progress, predict
+from vadis.inference.predict import predict
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import average_scores
 from vadis.models import MODELS, Model
@@ -36,7 +35,7 @@ from vadis.weights.load import published_name
 PREDICTIONS_NAME = "answers.jsonl"
 
 Logits = NDArray[np.float32]  # (classes,)
-Key = tuple[str, float | None]
+Key = tuple[str, float | None]  # path and start: several examples can be parts of one file
 
 RETRIED_ERRORS = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
 """Codes of errors that lie in the machine, its load or its limits; the next evaluation tries such a video again."""
@@ -49,21 +48,16 @@ class Prediction:
     path: str
     label: str
     logits: dict[str, Logits]
-    error: str | None = None
+    error: str | None = None  # its code, a colon and its message
     start_seconds: float | None = None
 
     @property
     def key(self) -> Key:
-        """What tells an example from the others: several can be parts of one file."""
+        """The key of its example."""
         return printable(self.path), self.start_seconds
 
-    @property
-    def is_final(self) -> bool:
-        """Whether trying again would give the same."""
-        return self.error is None or self.error.partition(":")[0] not in RETRIED_ERRORS
-
     def to_json(self) -> dict[str, Any]:
-        """One line of the file; logits keep 6 digits."""
+        """Return one line of the file; logits keep 6 digits."""
         record: dict[str, Any] = {"path": printable(self.path), "label": self.label}
         if self.start_seconds is not None:
             record["start_seconds"] = self.start_seconds
@@ -73,43 +67,28 @@ class Prediction:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Prediction":
-        """The prediction that ``to_json`` gave; raises KeyError, TypeError, ValueError or AttributeError otherwise."""
+        """Return what ``to_json`` gave; raise KeyError, TypeError, ValueError or AttributeError for anything else."""
         logits = {s: np.array(values, np.float32) for s, values in record.get("logits", {}).items()}
         return cls(record["path"], record["label"], logits, record.get("error"), record.get("start_seconds"))
 
 
+@dataclass
 class PredictionFile:
-    """Predictions on the disk; made by ``open_predictions``.
+    """Predictions on the disk, by key; made by ``open_predictions``."""
 
-    Attributes:
-        predictions: by their keys, what the file holds.
-        num_appended: how many of them are new.
-    """
-
-    def __init__(self, log: AppendLog, settings: Mapping[str, Any], root: str | None) -> None:
-        self.predictions: dict[Key, Prediction] = {}
-        self.num_appended, self._log, self._root = 0, log, root
-        content, header = log.path.read_bytes(), _line({"settings": settings})
-        if content != header and header.startswith(content):  # new, or killed while the header was written
-            log.end = 0
-            log.append(header)
-            return
-        there, self.predictions = parse_predictions(log.path, content)
-        wanted = json.loads(json.dumps(settings))
-        if there != wanted:
-            other = [key for key in dict.fromkeys((*wanted, *there)) if there.get(key) != wanted.get(key)]
-            said = "; ".join(_change(key, there.get(key), wanted.get(key)) for key in other)
-            raise UsageError(f"{log.shown} was made with other settings: {said}", hint="choose another folder")
+    log: AppendLog
+    root: str | None
+    predictions: dict[Key, Prediction] = field(default_factory=dict)
+    num_appended: int = 0
 
     def append(self, prediction: Prediction) -> Prediction:
         """Write one prediction, wholly or not at all; return it as it will be read again.
 
         Raises:
-            OSError: where the disk does not take it; the file is then as before.
-            VadisError: where the file was removed or replaced.
+            VadisError: where the disk does not take it, or the file was removed or replaced.
         """
-        record = replace(prediction, path=self._path_of(prediction.path)).to_json()
-        self._log.append(_line(record))
+        record = replace(prediction, path=self._path_below(prediction.path)).to_json()
+        self.log.append(_line(record))
         kept = Prediction.from_json(record)
         self.predictions[kept.key] = kept
         self.num_appended += 1
@@ -117,17 +96,17 @@ class PredictionFile:
 
     def key(self, example: Example) -> Key:
         """Return what an example's prediction is found by."""
-        return printable(self._path_of(example.path)), example.start_seconds
+        return printable(self._path_below(example.path)), example.start_seconds
 
-    def _path_of(self, path: str) -> str:
-        return path if self._root is None else path_below(path, self._root)
+    def _path_below(self, path: str) -> str:
+        return path if self.root is None else path_below(path, self.root)
 
 
 @contextmanager
 def open_predictions(
     path: Path, settings: Mapping[str, Any], root: str | None = None
 ) -> Generator[PredictionFile, None, None]:
-    """A file of predictions, made with its folder if need be, for this process alone.
+    """Open a file of predictions, made with its folder if need be, for this process alone.
 
     Args:
         path: of the file.
@@ -142,7 +121,18 @@ def open_predictions(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path), AppendLog(path) as log:
-        yield PredictionFile(log, settings, root)
+        file, content, header = PredictionFile(log, root), path.read_bytes(), _line({"settings": settings})
+        if content != header and header.startswith(content):  # new, or killed while the header was written
+            log.end = 0
+            log.append(header)
+        else:
+            there, file.predictions = parse_predictions(path, content)
+            wanted = json.loads(json.dumps(settings))
+            if others := [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]:
+                changes = (f"{key} was {there.get(key)!s:.40}, is {wanted.get(key)!s:.40}" for key in others)
+                message = f"{log.shown} was made with other settings: {printable('; '.join(changes))}"
+                raise UsageError(message, hint="choose another folder")
+        yield file
 
 
 def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction]]:
@@ -163,18 +153,14 @@ def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[
     for number, line in enumerate(lines, 2):
         try:
             found = Prediction.from_json(parse_json(line))
-            is_sound = all(_is_finite_row(row, num_classes) for row in found.logits.values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            is_sound = False
-        if not is_sound:
+            for row in found.logits.values():
+                if row.ndim != 1 or num_classes not in (None, len(row)) or not np.isfinite(row).all():
+                    raise ValueError("not a finite number for each class")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             hint = "delete this line and evaluate again: its video is then tried once more"
-            raise UsageError(f"{printable(str(path))}, line {number}, is damaged", hint=hint)
+            raise UsageError(f"{printable(str(path))}, line {number}, is damaged", hint=hint) from error
         predictions[found.key] = found
     return settings, predictions
-
-
-def _is_finite_row(logits: Logits, length: int | None) -> bool:
-    return logits.ndim == 1 and length in (None, len(logits)) and bool(np.isfinite(logits).all())
 
 
 def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
@@ -186,7 +172,7 @@ def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
     """
     if path.exists():
         there, wanted = parse_predictions(path, path.read_bytes())[0], json.loads(json.dumps(settings))
-        if {**there, "model_sha256": None} == {**wanted, "model_sha256": None} and there != wanted:
+        if there != wanted and {**there, "model_sha256": None} == {**wanted, "model_sha256": None}:
             path.unlink()
 
 
@@ -194,104 +180,66 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, allow_nan=False) + "\n").encode("ascii")
 
 
-def _change(key: str, before: object, now: object) -> str:
-    if key == "classes":
-        return f"{key} were others"
-    was, is_ = (", ".join(map(str, each)) if isinstance(each, list) else str(each) for each in (before, now))
-    return printable(f"{key} was {was}, is {is_}")
-
-
 def evaluate(
-    examples: Sequence[Example],
-    model: Model,
-    file: PredictionFile,
-    *,
-    flip: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-    jobs: int | None = None,
+    examples: Sequence[Example], model: Model, file: PredictionFile, *, flip: bool = False
 ) -> Iterator[Prediction]:
     """Yield a prediction for every example, in order; those that ``file`` lacks are made and written into it.
 
-    A video that failed with one of ``RETRIED_ERRORS`` is tried again. ``jobs`` as for ``classify_many``.
+    A video that failed with one of ``RETRIED_ERRORS`` is tried again.
 
     Raises:
-        UsageError: for examples of classes that the model does not know.
         VadisError: where the disk does not take a prediction.
     """
-    check_classes(examples, model)
     missing: dict[Key, Example] = {}
     for example in examples:
         known = file.predictions.get(file.key(example))
-        if known is None or not known.is_final:
+        if known is None or (known.error or "").partition(":")[0] in RETRIED_ERRORS:
             missing.setdefault(file.key(example), example)
-    with closing(predict_all(tuple(missing.values()), model, flip=flip, progress=progress, jobs=jobs)) as made:
+    with closing(predict_all(tuple(missing.values()), model, flip=flip)) as made:
         for example in examples:
             key = file.key(example)
             yield file.predictions[key] if missing.pop(key, None) is None else file.append(next(made))
 
 
 def predict_all(
-    examples: Iterable[Example],
-    model: Model,
-    *,
-    flip: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-    jobs: int | None = None,
+    examples: Iterable[Example], model: Model, *, flip: bool = False, jobs: int | None = None
 ) -> Generator[Prediction, None, None]:
     """Yield the prediction for every example, in order; ``jobs`` as for ``classify_many``.
 
     Of a video that cannot be read it gives the reason.
     """
-    averages = MODELS[model.card.architecture].score_fusion
+    row, rate = MODELS[model.card.architecture], model.card.frame_rate
+
+    def begin(example: Example) -> LocalVideo:
+        start, count = tested_part(example, decoders, rate, row.test_frames)
+        return LocalVideo(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
 
     def average(video: PendingVideo) -> dict[str, Logits]:
-        found = [outputs for _, outputs in predict(video, model, flip=flip, progress=progress)]
-        logits = {name: average_scores([each[name] for each in found], averages) for name in found[0]}
-        if not all(np.isfinite(row).all() for row in logits.values()):
+        found = [outputs for _, outputs in predict(video, model, flip=flip)]
+        logits = {name: average_scores([each[name] for each in found], row.score_fusion) for name in found[0]}
+        if not all(np.isfinite(scores).all() for scores in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
         return logits
 
     with Decoders() as decoders:
-        begin = partial(_begin, model, decoders)
         for example, _, found in map_videos(examples, begin, average, model, jobs=jobs):
             error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
             logits = {} if isinstance(found, VideoError) else found
             yield Prediction(example.path, example.label, logits, error, example.start_seconds)
 
 
-def _begin(model: Model, decoders: Decoders, example: Example) -> LocalVideo:
-    """The part of an example's video that the test looks at, begun."""
-    rate, count = model.card.frame_rate, MODELS[model.card.architecture].test_frames
-    start, count = tested_part(example, decoders, rate, count)
-    return LocalVideo(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
-
-
 def check_classes(examples: Iterable[Example], model: Model) -> None:
     """Raise UsageError for examples of classes that the model does not know."""
-    unknown = sorted({example.label for example in examples} - set(model.card.labels))
-    if unknown:
-        named = ", ".join(map(printable, unknown[:5]))
+    known = model.card.labels
+    if unknown := sorted({example.label for example in examples} - set(known)):
         raise UsageError(
-            f"the model {model.card.name} does not know {len(unknown)} classes of the dataset: {named}",
-            hint=f"it has {len(model.card.labels)} classes, such as {', '.join(model.card.labels[:3])}; "
-            "fine-tune it to these",
+            f"the model {model.card.name} does not know {len(unknown)} classes of the dataset: {some(unknown)}",
+            hint=f"it has {len(known)} classes, such as {', '.join(known[:3])}; fine-tune it to these",
         )
 
 
-def part_warning(dataset: Dataset, part: str) -> str | None:
-    """What has to be said of figures of a split that is not "test"."""
-    if part == "test":
-        return None
-    chosen = "" if "test" in dataset.splits else f"{dataset.name} has no test split here: "
-    warning = {
-        "val": "training may have chosen its learning rate by these videos",
-        "train": "a model knows the videos that it learnt from, so this is no test",
-    }
-    return f"{chosen}tested on {part}; {warning.get(part, 'not the test split')}"
-
-
 def overlap_warning(model: Model, dataset: Dataset) -> str | None:
-    """A warning where ``model`` learnt from another split of ``dataset``: their training and test videos overlap."""
+    """Return a warning where ``model`` learnt from another split of ``dataset``: training and test videos overlap."""
     learnt = model.card.provenance.get("dataset")
     if not isinstance(learnt, dict) or learnt.get("name") != dataset.name or learnt.get("split") == dataset.split:
         return None
@@ -302,7 +250,7 @@ def overlap_warning(model: Model, dataset: Dataset) -> str | None:
 
 
 def evaluation_settings(model: Model, dataset: str, split: int, flip: bool, part: str = "test") -> dict[str, Any]:
-    """What decides the predictions of an evaluation, apart from the videos."""
+    """Return what decides the predictions of an evaluation, apart from the videos."""
     architecture = MODELS[model.card.architecture]
     return {
         "schema": 2,  # 1 knew videos by their paths as they were typed

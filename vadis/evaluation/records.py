@@ -1,206 +1,102 @@
-"""Records of ``vadis classify`` → rankings: each is matched by its path with a video of a dataset's split.
+"""Records of ``vadis classify`` as an evaluation: each is matched by its path with a video of a dataset's split.
 
 Classify looks at whole videos, the paper's test at their first 10 s; for clips of UCF-101, HMDB-51 and Kinetics, which
 are mostly shorter, that is nearly the same.
 """
 
+import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from vadis.batch.results_file import files_below, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import counted, some
 from vadis.errors import UsageError
-from vadis.evaluation.metrics import TOP_K, Ranking
-from vadis.evaluation.predictions import PREDICTIONS_NAME
+from vadis.evaluation.metrics import TOP_K, Evaluation
+from vadis.evaluation.predictions import Prediction
 from vadis.models import BOTH
 from vadis.results import VideoResult, printable
 
-EXTENSIONS = (".jsonl", ".json")
-NO_LABEL = "no label: all were below the threshold"
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Record:
-    """What one record says of its video as a whole: labels, the best first, or why there are none."""
+def read_records(paths: Sequence[Path], dataset: Dataset, part: str, *, partial: bool = False) -> Evaluation:
+    """Read files, and all ``.jsonl`` and ``.json`` files below folders; the last record of a video counts.
 
-    path: str  # bytes that are not UTF-8 as surrogates
-    labels: tuple[str, ...]
-    error: str | None
-    made_by: tuple[str, str, tuple[str, ...]] | None  # model, its sha256, streams; None of an error
-    seconds: float | None = None  # the length of the video
-
-
-@dataclass
-class Records:
-    """All records that were found; ``torn`` are the files that end within one, which is left out."""
-
-    records: list[Record] = field(default_factory=list)
-    torn: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Records against the examples of a split."""
-
-    rankings: tuple[Ranking, ...]  # one for each example that has a record, in the order of the split
-    model: str  # which made the records, by these streams
-    streams: tuple[str, ...]
-    failed: Mapping[str, str]  # examples whose record has no label → the reason; they count as wrong
-    missing: tuple[str, ...]  # examples without a record
-    strange: Mapping[str, int]  # best labels that are none of the classes → how often; they count as wrong
-    repeated: int  # records replaced by a later one of the same video
-    outside: int  # records of videos that are not in the split
-    is_top5_known: bool  # whether every record names five labels
-
-    @property
-    def column(self) -> str:
-        """As in ``measure_predictions``: the stream, or "both"."""
-        return self.streams[0] if len(self.streams) == 1 else BOTH
-
-
-def read_records(paths: Iterable[Path]) -> Records:
-    """Read files, and all ``.jsonl`` and ``.json`` files below folders, in the order of their names.
+    A record's path is taken from the current folder, or else from the dataset's. Scores stand for logits; labels that
+    are no class of the dataset are classes without an example.
 
     Raises:
-        UsageError: for what cannot be read or holds no records, and for a damaged line other than a torn last one.
+        UsageError: for what cannot be read or is damaged, and where the records do not tell the accuracy: a video
+            without one, unless ``partial``, or that is a part of a file; several models; fewer than five labels.
     """
-    found = Records()
-    for path in paths:
-        for file in _files(path) if path.is_dir() else [path]:
-            results = results_in(file, found.torn)
-            found.records += [_record(result) for result in results if result.status != "skipped"]
-    return found
+    examples = dataset.examples(part)
+    records = _by_place(paths, {_absolute(example.path) for example in examples}, dataset.root)
+    found = [(each, records[_absolute(each.path)]) for each in examples if _absolute(each.path) in records]
+    missing = [example.path for example in examples if _absolute(example.path) not in records]
+    labelled = [(example, record) for example, record in found if record.status != "error"]
+    least = min(TOP_K, len(dataset.classes))
+    _refuse([] if partial and found else missing, "have no record", "label them too, or add `partial=True`")
+    cut = [example.path for example, record in labelled if example.span(record.duration_seconds) != (0.0, None)]
+    _refuse(cut, "are parts of files, and records are of whole files", "evaluate the videos themselves, by `model`")
+    short = [example.path for example, record in labelled if len(record.labels) < least]
+    _refuse(short, f"have records with fewer than {least} labels", "label them with `top_k=5` and no threshold")
 
-
-def _files(folder: Path) -> list[Path]:
-    files, shown = files_below(folder, EXTENSIONS), printable(str(folder))
-    if not files:
-        hint = "name a folder of vadis evaluate, or of what vadis classify wrote as jsonl or json"
-        raise UsageError(f"{shown} holds no results (no .jsonl or .json file)", hint)
-    if evaluations := [printable(str(file.parent)) for file in files if file.name == PREDICTIONS_NAME]:
-        raise UsageError(f"{shown} holds an evaluation deeper down", hint=f"name its folder: {evaluations[0]}")
-    return files
-
-
-def _record(result: VideoResult) -> Record:
-    if result.status == "error":
-        return Record(result.path, (), f"{result.error_code}: {result.error_message}", None)
-    made_by = str(result.model), str(result.model_sha256), result.streams
-    whole = None if "no_flow" in result.flags else made_by  # a single frame, judged by RGB alone
-    labels = tuple(label.label for label in result.labels)
-    return Record(result.path, labels, None, whole, result.duration_seconds)
-
-
-def match(records: Iterable[Record], dataset: Dataset, examples: Sequence[Example]) -> Matched:
-    """Match each example with its record: of several of the same file the last one.
-
-    A record's path means the file it means from the current folder, or else from the dataset's. Where it means no file
-    of the split, its end is compared: the name of the dataset's folder and all below it, for datasets that have moved.
-
-    Raises:
-        UsageError: for examples that are parts of files; records of different files for one example; records by
-            different models or streams; no record of the split; no label that is a class of the dataset.
-    """
-    chosen, repeated, outside = _assign(records, dataset, examples)
-    if cut := [example.path for example in examples if not _is_whole(example, chosen.get(example.path))]:
-        raise UsageError(
-            f"{counted(cut, 'example')} are parts of files, and records are of whole files: {some(cut)}",
-            hint="let the videos themselves be evaluated, by `model`",
-        )
-    if not chosen:
-        raise UsageError(
-            f"none of the {outside:,} records is of a video of this split in {printable(dataset.root)}",
-            hint=f"its paths look like {printable(examples[0].path)}",
-        )
-    model, streams = _one_maker(chosen.values())
-    known = [(example, chosen[example.path]) for example in examples if example.path in chosen]
-    classes = set(dataset.classes)
-    strange = Counter(record.labels[0] for _, record in known if record.labels and record.labels[0] not in classes)
-    if strange and not any(classes & set(record.labels) for _, record in known):  # a model made for something else
-        raise UsageError(
-            f"none of the records' labels is a class of {dataset.name}: {some(strange)}",
-            hint=f"its classes are such as {some(dataset.classes[:3])}; the records need a model of these",
-        )
-    return Matched(
-        rankings=tuple(Ranking(example.label, record.labels) for example, record in known),
-        model=model,
-        streams=streams,
-        failed={e.path: record.error or NO_LABEL for e, record in known if not record.labels},
-        missing=tuple(example.path for example in examples if example.path not in chosen),
-        strange=strange,
-        repeated=repeated,
-        outside=outside,
-        is_top5_known=all(  # or there are fewer classes that could be right
-            record.error is not None or len(record.labels) >= TOP_K or classes <= set(record.labels)
-            for _, record in known
-        ),
-    )
-
-
-def _is_whole(example: Example, record: Record | None) -> bool:
-    """Whether an example is its whole file, which of one that may be trimmed only a record tells."""
-    if example.may_be_trimmed:
-        return record is None or record.error is not None or example.span(record.seconds) == (0.0, None)
-    return example.start_seconds is None
-
-
-def _assign(
-    records: Iterable[Record], dataset: Dataset, examples: Sequence[Example]
-) -> tuple[dict[str, Record], int, int]:
-    """Example's path → its record; how many were replaced by a later one, and how many belong to no example."""
-    places = {_absolute(example.path): example.path for example in examples}
-    root = _absolute(dataset.root)
-    chosen: dict[str, Record] = {}
-    file_of: dict[str, str] = {}  # by the example's path
-    clashes: dict[str, None] = {}
-    repeated = outside = 0
-    for record in records:
-        files = _files_meant(record.path, root, places)
-        found = [places[file] for file in files] or _moved(record.path, root, places)
-        if len(found) > 1:
-            clashes[f"{record.path} may be {' or '.join(found)}"] = None
-        for example in found if len(found) == 1 else ():
-            file = files[0] if files else _absolute(record.path)
-            if file_of.setdefault(example, file) != file:
-                clashes[f"{example} may be {chosen[example].path} or {record.path}"] = None
-            repeated += example in chosen
-            chosen[example], file_of[example] = record, file
-        outside += not found
-    if clashes:
-        raise UsageError(
-            f"{counted(clashes, 'record')} cannot be told apart: {some(clashes)}",
-            hint="give the records of one place only",
-        )
-    return chosen, repeated, outside
-
-
-def _files_meant(path: str, root: str, places: Mapping[str, str]) -> list[str]:
-    """The files of the split that a path means from the current folder and from the dataset's."""
-    below = path if os.path.isabs(path) else f"{root}{os.sep}{path}"  # noqa: PTH117
-    return [file for file in dict.fromkeys(map(_absolute, (path, below))) if file in places]
-
-
-def _moved(path: str, root: str, places: Mapping[str, str]) -> list[str]:
-    """The example that a path means in a dataset that has moved, if any."""
-    _, name, below = (os.sep + path).rpartition(os.sep + os.path.basename(root) + os.sep)  # noqa: PTH119
-    moved = places.get(os.path.join(root, below)) if name and below else None  # noqa: PTH118
-    return [] if moved is None else [moved]
-
-
-def _one_maker(records: Iterable[Record]) -> tuple[str, tuple[str, ...]]:
-    """The model and its streams; raises UsageError where there are several."""
-    makers = list(dict.fromkeys(record.made_by for record in records if record.made_by is not None))
+    whole = [record for _, record in labelled if "no_flow" not in record.flags]  # else a frame, judged by RGB alone
+    makers = dict.fromkeys((record.model or "", record.model_sha256, record.streams) for record in whole)
     if len(makers) > 1:
-        first, second = (f"{name} ({' and '.join(streams)}, {sha256[:12]})" for name, sha256, streams in makers[:2])
-        raise UsageError(
-            f"the records were made by different models or streams: {printable(first)} and {printable(second)}",
-            hint="give the records of one model only",
-        )
-    return (makers[0][0], makers[0][2]) if makers else ("", ())
+        named = some(f"{model} ({' and '.join(streams)}, {str(sha256)[:12]})" for model, sha256, streams in makers)
+        message = f"the records were made by different models or streams: {named}"
+        raise UsageError(message, hint="give the records of one model only")
+    model, _, streams = next(iter(makers), ("", None, ("rgb",)))
+    names = {label.label for _, record in labelled for label in record.labels}
+    if labelled and names.isdisjoint(dataset.classes):
+        message = f"none of the records' labels is a class of {dataset.name}: {some(names)}"
+        raise UsageError(message, hint=f"its classes are such as {some(dataset.classes[:3])}")
+    classes = (*dataset.classes, *sorted(names - set(dataset.classes)))
+    column = streams[0] if len(streams) == 1 else BOTH
+    settings = {"dataset": dataset.name, "split": dataset.split, "part": part, "model": model, "classes": classes}
+    settings |= {"streams": streams, "networks": (column,), "averages": "logits"}
+    predictions = [_prediction(example, record, classes, column) for example, record in found]
+    return Evaluation(paths[0], settings, predictions, is_complete=not missing)
+
+
+def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, VideoResult]:
+    """Return the last record for each of the ``places`` of a split's videos."""
+    records, torn = {}, list[str]()
+    for path in paths:
+        files = files_below(path, (".jsonl", ".json")) if path.is_dir() else [path]
+        if not files:
+            raise UsageError(
+                f"{printable(str(path))} holds no results", "name what vadis classify wrote as jsonl or json"
+            )
+        for result in chain.from_iterable(results_in(file, torn) for file in files):
+            below = os.path.join(root, result.path)  # noqa: PTH118
+            place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
+            if place and result.status != "skipped":
+                records[place] = result
+    for name in torn:
+        _log.warning("%s ends within a record, which is left out", printable(name))
+    return records
+
+
+def _prediction(example: Example, record: VideoResult, classes: Sequence[str], column: str) -> Prediction:
+    if record.status == "error":
+        return Prediction(example.path, example.label, {}, f"{record.error_code}: {record.error_message}")
+    scores = np.full(len(classes), -np.inf, np.float32)
+    for label in record.labels:
+        scores[classes.index(label.label)] = label.score
+    return Prediction(example.path, example.label, {column: scores})
+
+
+def _refuse(paths: Sequence[str], message: str, hint: str) -> None:
+    """Raise UsageError where any video of the split is wrong."""
+    if paths:
+        raise UsageError(f"{counted(paths, 'video')} of the split {message}: {some(paths)}", hint)
 
 
 def _absolute(path: str) -> str:

@@ -9,18 +9,21 @@ through the networks as the clips of ``vadis classify`` do, in chunks of the inf
 
 import io
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vadis.errors import UsageError, WeightsError, what_next
+from vadis.errors import UsageError, WeightsError
+from vadis.files import os_errors_as
 from vadis.inference.predict import over_whole_video
 from vadis.inference.prefetch import prefetch_config
+from vadis.inference.scores import softmax
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.preprocessing import CROP
 from vadis.results import printable
@@ -33,15 +36,12 @@ TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
 MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
 INPUT_SLACK = 1e-3  # beyond [-1, 1]: rounding of float16
-_SCALES = {
-    "rgb": "bring pixels of 0 to 255 to it by x / 127.5 - 1",
-    "flow": "clip flow to 20 pixels in either direction, and divide by 20",
-}
 
 Array = npt.NDArray[np.float32]
 
 
-class Line(NamedTuple):
+@dataclass(frozen=True)
+class Line:
     """A class in a list of the best."""
 
     label: str
@@ -49,21 +49,23 @@ class Line(NamedTuple):
     logit: float
 
 
-class Outputs(NamedTuple):
+@dataclass(frozen=True)
+class Outputs:
     """What a model says of an input: its logits, averaged over time."""
 
     norm: float
-    top: tuple[Line, ...]  # the best first
-    logits: tuple[float, ...] = ()  # in the order of the labels; empty where only the best were published
+    top: list[Line]  # the best first
+    logits: list[float] = field(default_factory=list)  # by label; empty where only the best were published
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True)
+class Comparison:
     """Ours beside the published, for one stream or "both"; ``largest_error`` (logits) is over the published classes."""
 
     ours: Outputs
-    published: Outputs | None
-    largest_error: float | None
-    passed: bool | None  # None: nothing was published for this model and input
+    published: Outputs | None = None
+    largest_error: float | None = None
+    passed: bool | None = None  # None: nothing was published for this model and input
 
 
 def published_outputs(family: str, stream: str) -> Outputs:
@@ -72,7 +74,7 @@ def published_outputs(family: str, stream: str) -> Outputs:
     text = (resources.files("vadis.evaluation") / "sample_outputs" / name).read_text(encoding="utf-8")
     head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
     fields = (line.split(" ", 2) for line in lines)
-    top = tuple(Line(label, float(probability), float(logit)) for probability, logit, label in fields)
+    top = [Line(label, float(probability), float(logit)) for probability, logit, label in fields]
     return Outputs(float(head.removeprefix("Norm of logits: ")), top)
 
 
@@ -80,13 +82,9 @@ def fetch_sample(
     streams: tuple[str, ...], *, offline: bool, progress: DownloadProgress, notify: Notify
 ) -> dict[str, Path]:
     """Return the sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
-    otherwise = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
-    return {
-        stream: ensure_downloaded(
-            "the sample", [SAMPLE[stream]], offline=offline, progress=progress, notify=notify, fallback_hint=otherwise
-        )[0]
-        for stream in streams
-    }
+    more: dict[str, Any] = {"offline": offline, "progress": progress, "notify": notify}
+    more["fallback_hint"] = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
+    return {stream: ensure_downloaded("the sample", [SAMPLE[stream]], **more)[0] for stream in streams}
 
 
 def read_array(path: Path, stream: str, min_frames: int) -> Array:
@@ -96,27 +94,30 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
         WeightsError: if the file is no array of numbers.
         UsageError: if the array has another shape or range, or too few frames.
     """
-    try:
+    with os_errors_as(UsageError, f"{path} cannot be read"):
         if path.stat().st_size > MAX_ARRAY_BYTES:
             hint = "give a clip of seconds, not a whole video"
             raise UsageError(f"{path} is too large (more than {MAX_ARRAY_BYTES >> 30} GiB)", hint)
-        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}", what_next(error.errno)) from error
+        content = path.read_bytes()
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, MemoryError) as error:
         hint = "give an .npy file that numpy.save wrote, of an array of floating-point numbers"
         raise WeightsError(f"{path} is not a NumPy array of numbers, or is damaged", hint) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        raise UsageError(f"{path} is not an array of floating-point numbers", hint="save it as float32, in [-1, 1]")
-    if array.ndim == 5 and array.shape[0] == 1:
+    if isinstance(array, np.ndarray) and array.ndim == 5 and len(array) == 1:
         array = array[0]
-    channels = STREAM_CHANNELS[stream]
-    if array.ndim != 4 or array.shape[1:] != (CROP, CROP, channels) or array.shape[0] < min_frames:
-        wanted = f"(1, T, {CROP}, {CROP}, {channels}) with at least {min_frames} frames"
-        message = f"{path} has the shape {array.shape}, not {wanted}, as the {stream} network needs it"
-        raise UsageError(message, hint=f"crop {CROP} × {CROP} out of each frame; the channels stand last")
+    frame = (CROP, CROP, STREAM_CHANNELS[stream])
+    is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+    if not is_float or array.shape[1:] != frame or len(array) < min_frames:
+        found = f"{array.dtype} of the shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise UsageError(
+            f"{path} has {found}; the {stream} network needs floating-point numbers of the shape (1, T, "
+            f"{', '.join(map(str, frame))}) with at least {min_frames} frames",
+            hint=f"crop {CROP} × {CROP} out of each frame; the channels stand last",
+        )
     if not np.abs(array).max() <= 1 + INPUT_SLACK:  # also refuses NaN
-        raise UsageError(f"the values in {path} are not all in [-1, 1]", hint=_SCALES[stream])
+        hint = "divide pixels by 127.5 and subtract 1; clip flow to 20 pixels and divide by 20"
+        raise UsageError(f"the values in {path} are not all in [-1, 1]", hint)
     return np.ascontiguousarray(array, np.float32)
 
 
@@ -166,7 +167,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
 def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> Comparison:
     """Compare outputs: the norm and all published classes' logits agree, and no other class belongs among these."""
     if published is None:
-        return Comparison(ours, None, None, None)
+        return Comparison(ours)
     logits = dict(zip(labels, ours.logits, strict=True))
     largest_error = float(max(abs(logits.get(line.label, -np.inf) - line.logit) for line in published.top))
     tolerance, names = TOLERANCE * published.top[0].logit, {line.label for line in published.top}
@@ -177,31 +178,20 @@ def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -
 
 
 def to_json(model: Model, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    """The outcome as plain JSON values, all logits included; "passed" is None where nothing was published."""
+    """Return the outcome as plain JSON values, all logits included; "passed" is None where nothing was published."""
     verdicts = [comparison.passed for comparison in comparisons.values()]
-    streams = {}
-    for stream, (ours, published, largest_error, passed) in comparisons.items():
-        theirs = published and {"norm": published.norm, "top": [line._asdict() for line in published.top]}
-        streams[stream] = {
-            "norm": ours.norm,
-            "top": [line._asdict() for line in ours.top],
-            "logits": list(ours.logits),
-            "published": theirs,
-            "largest_error": largest_error,
-            "passed": passed,
-        }
+    streams = {stream: asdict(comparison) for stream, comparison in comparisons.items()}
     return {
         "model": model.card.name,
         "model_sha256": model.sha256,
         "passed": None if None in verdicts else all(verdicts),
         "tolerance": TOLERANCE,
-        "streams": streams,
+        "streams": {stream: {**values.pop("ours"), **values} for stream, values in streams.items()},
     }
 
 
 def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:
-    exponentials = np.exp(logits - logits.max())
-    probabilities = exponentials / exponentials.sum()
+    probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:TOP]
-    top = tuple(Line(labels[index], float(probabilities[index]), float(logits[index])) for index in best)
-    return Outputs(float(np.linalg.norm(logits)), top, tuple(logits.tolist()))
+    top = [Line(labels[index], float(probabilities[index]), float(logits[index])) for index in best]
+    return Outputs(float(np.linalg.norm(logits)), top, logits.tolist())

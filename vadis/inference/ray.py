@@ -177,8 +177,12 @@ def _connected(address: str) -> Iterator[Any]:
         if address == LOCAL:
             raise VadisError(f"Ray cannot be started here: {_last_line(error)}", _NOT_STARTED_HINT) from error
         raise VadisError(f"there is no Ray cluster at {address}", _NO_CLUSTER_HINT) from error
+    except SystemExit:  # raised by Ray's own handler of SIGTERM
+        signal.signal(signal.SIGTERM, handlers[signal.SIGTERM])
+        signal.raise_signal(signal.SIGTERM)
+        raise
     finally:
-        for signum, handler in handlers.items():  # Ray has its own for SIGTERM
+        for signum, handler in handlers.items():
             signal.signal(signum, handler)
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -56,7 +56,7 @@ class Recipe:
     mirror: bool = True  # show half of the clips mirrored; off where classes tell left from right; (paper)
     width: float = 1.0  # multiplies the channel counts of a network made anew, where nothing else is asked for; (paper)
     test_window: int = 0  # frames of the windows that the model looks through; 0: as its architecture does; (paper)
-    dataset: str = ""  # where no data are named: a key of vadis.datasets.MADE_HERE
+    dataset: str = ""  # where no data are named: that of vadis.datasets.camera
     videos: int = 0  # of each class, in all splits, of that dataset
     scales: bool = False  # batch, steps, validations and patience follow the number of clips (see scale_recipe)
 

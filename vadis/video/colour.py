@@ -1,22 +1,17 @@
 """From the samples of a decoded frame to RGB of 8 bits as BT.709 displays show it.
 
-Most frames take one step of swscale. Three kinds need more, or come out in wrong colours:
+Most frames take one step of swscale. High dynamic range (PQ and HLG) is converted after scaling, with all its bits:
+signal → light, by SMPTE ST 2084 or ARIB STD-B67 → the tone curve → primaries of BT.709 (ITU-R BT.2087) → signal, by the
+inverse of BT.1886 (gamma 2.4). The tone curve is the identity up to reference white (203 cd/m², ITU-R BT.2408), which
+becomes (255, 255, 255); brighter light is white, and colours outside BT.709 lie on its border. HLG is taken for a
+display of 1,000 cd/m², with its system gamma of 1.2 applied to each component, as zimg does it. (ITU-R BT.2100 derives
+it from the luminance, which gives paler colours.)
 
-High dynamic range (PQ and HLG) is converted after scaling, with all its bits: signal → light, by SMPTE ST 2084 or
-ARIB STD-B67 → the tone curve → primaries of BT.709 (ITU-R BT.2087) → signal, by the inverse of BT.1886 (gamma 2.4).
-The tone curve is the identity up to reference white (203 cd/m², ITU-R BT.2408), which becomes (255, 255, 255);
-brighter light is white, and colours outside BT.709 lie on its border. HLG is taken for a display of 1,000 cd/m², with
-its system gamma of 1.2 applied to each component, as zimg does it. (ITU-R BT.2100 derives it from the luminance, which
-gives paler colours.)
-
-Grey of limited range is stretched; swscale takes all grey as full range.
-
-Matrices that swscale does not know are replaced by the nearest that it knows.
+Grey of limited range is stretched (swscale takes all grey as full range), and matrices that swscale does not know are
+replaced by the nearest that it knows.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import NamedTuple
 
 import av
@@ -38,39 +33,25 @@ _SCALER = 0x2 | 0x40000 | 0x80000
 # Numbers of ITU-T H.273, which are those of FFmpeg's AVColorSpace, AVColorTransferCharacteristic, AVColorPrimaries.
 _BT709, _UNSPECIFIED, _BT601, _SMPTE240M, _BT2020 = 1, 2, 5, 7, 9
 _PQ, _HLG = 16, 18
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+_LIMITED_RANGE, _FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
 
 _CONVERTED = (_BT709, _UNSPECIFIED, 4, _BT601, 6, _SMPTE240M, _BT2020)
 """The matrices that swscale converts; 4 is FCC's, 6 is again BT.601's, as which it takes unspecified ones too."""
 
-_NEAREST: Mapping[int, int] = MappingProxyType(
-    {
-        8: _BT709,  # YCgCo
-        10: _BT2020,  # with constant luminance
-        11: _BT2020,  # Y'D'zD'x
-        14: _BT2020,  # ICtCp
-        15: _BT2020,  # IPT-PQ-C2, Dolby Vision without a base layer that others can show
-        16: _BT709,  # YCgCo-Re
-        17: _BT709,  # YCgCo-Ro
-    }
-)
-"""The nearest of these by the number of any other matrix; what is not here either is taken as unspecified."""
+_NEAREST = dict.fromkeys((8, 16, 17), _BT709) | dict.fromkeys((10, 11, 14, 15), _BT2020)
+"""The nearest of these by the number of another: of YCgCo, -Re and -Ro; and of BT.2020 with constant luminance,
+Y'D'zD'x, ICtCp and IPT-PQ-C2 (Dolby Vision without a base layer). Any other is taken as unspecified."""
 
 _DERIVED = (12, 13)  # from the primaries, without and with constant luminance
-_NEAREST_TO_PRIMARIES: Mapping[int, int] = MappingProxyType({4: 4, 6: _SMPTE240M, 7: _SMPTE240M, 9: _BT2020})
+_NEAREST_TO_PRIMARIES = {4: 4, 6: _SMPTE240M, 7: _SMPTE240M, 9: _BT2020}
 
-_CHROMATICITIES: Mapping[int, tuple[float, ...]] = MappingProxyType(
-    {
-        _BT709: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
-        5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
-        6: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
-        7: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
-        _BT2020: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
-        11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
-        12: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
-    }
-)
+_CHROMATICITIES = {
+    _BT709: (0.64, 0.33, 0.30, 0.60, 0.15, 0.06),
+    5: (0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
+    **dict.fromkeys((6, 7), (0.63, 0.34, 0.31, 0.595, 0.155, 0.07)),
+    _BT2020: (0.708, 0.292, 0.170, 0.797, 0.131, 0.046),
+    **dict.fromkeys((11, 12), (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
+}
 """x and y of red, green and blue by the number of the primaries (ITU-T H.273, table 2); white is D65."""
 
 _D65 = (0.3127, 0.3290)
@@ -95,29 +76,49 @@ BT709 = Colours(_BT709, _BT709, _BT709)
 
 
 class ColourConverter:
-    """Scales frames to RGB of BT.709; keeps swscale's tables from frame to frame."""
+    """Scales frames to RGB of BT.709; adds ``hdr`` and ``colours_approximated`` of ``metadata.FLAGS`` to ``flags``."""
 
-    def __init__(self) -> None:
-        self.is_hdr = False  # whether a frame of high dynamic range has been seen
-        self.is_approximated = False  # whether a frame's matrix was replaced by another
-        self._reformatter = VideoReformatter()
-        self._scratch = _Scratch(0)
+    def __init__(self, flags: set[str]) -> None:
+        self._flags = flags
+        self._reformatter = VideoReformatter()  # which keeps its tables from frame to frame
+        # Kept too: to ask the system for memory takes as long as half of the arithmetic.
+        self._index = np.empty(0, np.intp)  # take is twice as fast with these indices as with smaller ones
+        self._linear = self._light = np.empty(0, np.float32)
 
     def convert(self, frame: av.VideoFrame, width: int, height: int) -> Picture:
         """Return the frame as uint8 RGB (height, width, 3); raise VideoError where swscale cannot convert it."""
         matrix = _replacement(frame)
-        self.is_approximated |= matrix is not None
-        if is_hdr(frame):
-            self.is_hdr = True
+        if matrix is not None:
+            self._flags.add("colours_approximated")
+        if _is_hdr(frame):
+            self._flags.add("hdr")
             unstated = frame.colorspace == _UNSPECIFIED  # ITU-R BT.2100 knows no other matrix
-            samples = self._samples(frame, width, height, _BT2020 if unstated else matrix)
-            if self._scratch.index.size < 3 * max(width, _BLOCK_PIXELS):
-                self._scratch = _Scratch(3 * max(width, _BLOCK_PIXELS))
-            return _show(frame, samples, self._scratch)
+            return self._show(frame, self._samples(frame, width, height, _BT2020 if unstated else matrix))
         if _is_grey(frame) and frame.color_range == _LIMITED_RANGE:
             table = np.rint(255 * _signals(*_black_and_white(frame))).astype(np.uint8)
             return np.stack([table[each] for each in self._samples(frame, width, height, matrix)], axis=-1)
         return np.asarray(self._scaled(frame, width, height, "rgb24", matrix).to_ndarray(), dtype=np.uint8)
+
+    def _show(self, frame: av.VideoFrame, samples: list[Samples]) -> Picture:
+        """Return a frame of high dynamic range as the picture of BT.709 with 8 bits."""
+        lights, signals = _light_table(frame.color_trc, *_black_and_white(frame)), _signal_table()
+        gamut = _to_bt709(frame.color_primaries if frame.color_primaries in _CHROMATICITIES else _BT2020)[:, [1, 2, 0]]
+        height, width = samples[0].shape
+        if self._index.size < (size := 3 * max(width, _BLOCK_PIXELS)):
+            self._index = np.empty(size, np.intp)
+            self._linear, self._light = np.empty((2, size), np.float32)
+        picture = np.empty((height, width, 3), np.uint8)
+        num_rows = max(1, _BLOCK_PIXELS // width)
+        for top in range(0, height, num_rows):
+            rows = picture[top : top + num_rows]
+            index = self._index[: rows.size].reshape(3, -1)
+            linear, light = (each[: rows.size].reshape(3, -1) for each in (self._linear, self._light))
+            np.stack([each[top : top + num_rows] for each in samples], out=index.reshape(3, -1, width))
+            lights.take(index, out=linear, mode="clip")  # by default it would copy; there is nothing to clip
+            np.matmul(gamut, linear, out=light)
+            np.right_shift(light.view(np.uint32), _DROPPED_BITS, out=index, casting="unsafe")
+            np.stack(list(signals.take(index).reshape(3, -1, width)), axis=-1, out=rows)
+        return picture
 
     def _samples(self, frame: av.VideoFrame, width: int, height: int, matrix: int | None) -> list[Samples]:
         """Return green, blue and red of a frame, (height, width) each, with 16 bits; all the same where it is grey."""
@@ -144,17 +145,14 @@ class ColourConverter:
 
 
 def written_colours(frame: av.VideoFrame) -> Colours | None:
-    """Return in what to write the RGB of ``ColourConverter``, so that players show it as they do the frame.
-
-    What the frame itself states, None where that is nothing; but BT.709 for what is BT.709 now, or never had a matrix.
-    """
-    if is_hdr(frame) or _is_rgb(frame) or _replacement(frame) is not None:
+    """Return in what to write converted frames so that players show them as they do this one, None for no statement."""
+    if _is_hdr(frame) or _is_rgb(frame) or _replacement(frame) is not None:
         return BT709
     stated = Colours(frame.colorspace, frame.color_trc, frame.color_primaries)
     return None if set(stated) == {_UNSPECIFIED} else stated
 
 
-def is_hdr(frame: av.VideoFrame) -> bool:
+def _is_hdr(frame: av.VideoFrame) -> bool:
     return frame.color_trc in (_PQ, _HLG)
 
 
@@ -190,33 +188,6 @@ def _signals(black: int, white: int) -> NDArray[np.float64]:
     return np.clip((np.arange(1 << _BITS) - black) / (white - black), 0, 1)
 
 
-class _Scratch:
-    """Memory kept from frame to frame: to ask the system for it takes as long as half of the arithmetic."""
-
-    def __init__(self, size: int) -> None:
-        self.index = np.empty(size, np.intp)  # take is twice as fast with these indices as with smaller ones
-        self.linear, self.light = np.empty(size, np.float32), np.empty(size, np.float32)
-
-
-def _show(frame: av.VideoFrame, samples: list[Samples], scratch: _Scratch) -> Picture:
-    """Return a frame of high dynamic range as the picture of BT.709 with 8 bits."""
-    lights, signals = _light_table(frame.color_trc, *_black_and_white(frame)), _signal_table()
-    gamut = _to_bt709(frame.color_primaries if frame.color_primaries in _CHROMATICITIES else _BT2020)[:, [1, 2, 0]]
-    height, width = samples[0].shape
-    picture = np.empty((height, width, 3), np.uint8)
-    num_rows = max(1, _BLOCK_PIXELS // width)
-    for top in range(0, height, num_rows):
-        rows = picture[top : top + num_rows]
-        index = scratch.index[: rows.size].reshape(3, -1)
-        linear, light = (each[: rows.size].reshape(3, -1) for each in (scratch.linear, scratch.light))
-        np.stack([each[top : top + num_rows] for each in samples], out=index.reshape(3, -1, width))
-        lights.take(index, out=linear, mode="clip")  # by default it would copy; there is nothing to clip
-        np.matmul(gamut, linear, out=light)
-        np.right_shift(light.view(np.uint32), _DROPPED_BITS, out=index, casting="unsafe")
-        np.stack(list(signals.take(index).reshape(3, -1, width)), axis=-1, out=rows)
-    return picture
-
-
 @lru_cache
 def _light_table(transfer: int, black: int, white: int) -> Floats:
     """Return light, 1 at reference white, by the sample."""
@@ -227,10 +198,7 @@ def _light_table(transfer: int, black: int, white: int) -> Floats:
 
 @lru_cache
 def _signal_table() -> NDArray[np.uint8]:
-    """Return signals of 8 bits by the first bits of light as float32: sign, exponent, and a part of the fraction.
-
-    So steps are finer the darker it is; what is negative, beyond the half of all numbers, is black.
-    """
+    """Return signals of 8 bits by the first bits of light as float32: finer steps in the dark, black if negative."""
     table = np.zeros(1 << (32 - _DROPPED_BITS), np.uint8)
     one = int(np.float32(1).view(np.uint32)) >> _DROPPED_BITS
     middles = ((np.arange(one, dtype=np.uint32) << _DROPPED_BITS) + (1 << (_DROPPED_BITS - 1))).view(np.float32)

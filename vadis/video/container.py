@@ -1,29 +1,25 @@
-"""What a file is and whether it is whole, where FFmpeg does not tell: the reasons for which a file is refused.
-
-Everything here reads the file by itself, a few kilobytes of it, and some megabytes where the disk is in doubt.
-"""
+"""What a file is and whether it is whole, where FFmpeg does not tell: the reasons for which a file is refused."""
 
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import BinaryIO
 
 from vadis.errors import VideoError
 from vadis.video.metadata import MP4
 
 FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
-"""FFmpeg's names of the containers that vadis opens. Each of them is one file with everything inside: no playlist, no
-script, no device, no numbered pictures, no text."""
+"""FFmpeg's names of the containers that vadis opens: one file with everything inside. No playlists, scripts, devices,
+numbered pictures or texts."""
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
 _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
-_PNG = b"\x89PNG\r\n\x1a\n"
 _WEBP_ANIMATED = 0x02  # the flag in the first byte of a WebP's VP8X chunk
-_STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
+_STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"\x8aMNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
 _CONTAINERS = {b"\x1a\x45\xdf\xa3": "Matroska or WebM", b"\x30\x26\xb2\x75": "Windows Media"}
 _CONTAINERS |= {b"FLV": "Flash video", b"OggS": "Ogg", b"GIF8": "GIF"}
+_MP4_NAME = "MP4 or QuickTime"
 _OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
 
@@ -69,49 +65,35 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
     return VideoError("io_error", f"{what} could not be read: {reason}")
 
 
-def disk_failure(path: str) -> VideoError | None:
-    """Read the file once more where FFmpeg stopped; return the error of the disk, None where it does not complain.
+def disk_failure(path: str, error: Exception, position: int = 0) -> VideoError | None:
+    """Return the error of the disk because of which FFmpeg stopped, None where the disk does not complain.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the
-    place where it was read last is read again, and its two ends, where headers and indices lie; not many gigabytes.
+    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the file is read again
+    from ``position`` on, and at its two ends, where headers and indices lie; not many gigabytes.
     """
+    if not isinstance(error, OSError):
+        return None
     try:
         with open(path, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            last = max(0, status.st_size - CHECKED_BYTES)
-            for start in {0, max(0, _position_of_reader(status) - _BLOCK_BYTES), last}:
+            for start in {0, position, max(0, os.fstat(file.fileno()).st_size - CHECKED_BYTES)}:
                 file.seek(start)
                 for _ in range(0, CHECKED_BYTES, _BLOCK_BYTES):
-                    if not file.read(_BLOCK_BYTES):
-                        break
-    except OSError as error:
-        return os_refusal(error)
+                    file.read(_BLOCK_BYTES)
+    except OSError as failure:
+        return os_refusal(failure)
     return None
-
-
-def _position_of_reader(status: os.stat_result) -> int:
-    """Return how far this process has read a file that it has open, 0 where that is unknown (not Linux)."""
-    farthest = 0
-    with suppress(OSError):
-        for each in os.scandir("/proc/self/fd"):
-            with suppress(OSError, ValueError, IndexError):
-                if os.path.samestat(os.stat(each.path), status):  # noqa: PTH116 (follows the link to the file)
-                    with open(f"/proc/self/fdinfo/{each.name}", encoding="ascii") as file:
-                        farthest = max(farthest, int(file.readline().split()[1]))  # "pos:	1234"
-    return farthest
 
 
 def refusal(path: str, error: Exception) -> VideoError:
     """Return why FFmpeg, raising ``error``, found nothing in this file that vadis opens."""
-    failure = disk_failure(path) if isinstance(error, OSError) else None
-    if failure is not None:
+    if (failure := disk_failure(path, error)) is not None:
         return failure
     try:
         with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-            animation = _animation(file, head)
+            start = file.read(_BLOCK_BYTES)
     except OSError as unreadable:
         return os_refusal(unreadable)
+    head, animation = start[:HEAD_BYTES], _animation(start)
     if _is_playlist(head):
         return VideoError("playlist_not_supported", "this is a playlist or script that names other files")
     if animation is not None:
@@ -121,22 +103,27 @@ def refusal(path: str, error: Exception) -> VideoError:
         return VideoError("not_a_video", "this is an image, not a video")
     if _is_audio(head):
         return VideoError("no_video_stream", "this is an audio file; there is no picture in it")
-    if head[4:8] in _BOXES:
-        message = "this is an MP4 or QuickTime file whose index is damaged"
-        if is_cut_short(path, MP4):
-            message = "the file has no index (moov atom): the recording or copy was cut short"
-        return VideoError("truncated_or_incomplete", message)
-    name = next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), None)
-    name = "AVI" if _riff_kind(head) == b"AVI " else name
-    if name is not None:
-        return VideoError("truncated_or_incomplete", f"the file begins like {name} but is cut short or damaged")
-    return VideoError("not_a_video", "this is not a video in a format that vadis reads")
+    name = _container_name(head)
+    if name is None:
+        return VideoError("not_a_video", "this is not a video in a format that vadis reads")
+    message = f"the file begins like {name} but is cut short or damaged"
+    if name == _MP4_NAME and is_cut_short(path, MP4):
+        message = "the file has no index (moov atom): the recording or copy was cut short"
+    return VideoError("truncated_or_incomplete", message)
 
 
 def is_container(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` is one of the containers that vadis reads, whole or damaged."""
     is_stream = head.startswith((b"\0\0\1", b"\0\0\0\1")) or mpegts_packet_bytes(head) is not None
-    return _riff_kind(head) == b"AVI " or is_stream or head[4:8] in _BOXES or head.startswith(tuple(_CONTAINERS))
+    return is_stream or _container_name(head) is not None
+
+
+def _container_name(head: bytes) -> str | None:
+    if head[4:8] in _BOXES:
+        return _MP4_NAME
+    if _riff_kind(head) == b"AVI ":
+        return "AVI"
+    return next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), None)
 
 
 def is_ogg_without_video(head: bytes) -> bool:
@@ -154,19 +141,12 @@ def _is_playlist(head: bytes) -> bool:
     return is_xml or text.startswith(_PLAYLISTS)
 
 
-def _animation(file: BinaryIO, head: bytes) -> str | None:
-    """Return the kind of an animated image that looks like a still image or like nothing, None for anything else."""
-    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & _WEBP_ANIMATED:
+def _animation(start: bytes) -> str | None:
+    """Return the kind of an animated image that looks like a still one, None for anything else."""
+    if _riff_kind(start) == b"WEBP" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & _WEBP_ANIMATED:
         return "animated WebP"
-    if head.startswith(b"\x8aMNG"):
-        return "MNG"
-    file.seek(len(_PNG))
-    for _ in range(MAX_BOXES if head.startswith(_PNG) else 0):
-        header = file.read(8)
-        if len(header) < 8 or header[4:] in (b"acTL", b"IDAT"):
-            return "animated PNG (APNG)" if header[4:] == b"acTL" else None
-        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # the chunk, and its checksum
-    return None
+    is_png = start.startswith(b"\x89PNG") and b"acTL" in start.partition(b"IDAT")[0]  # the chunks before the pictures
+    return "animated PNG (APNG)" if is_png else None
 
 
 def _is_audio(head: bytes) -> bool:
@@ -175,14 +155,10 @@ def _is_audio(head: bytes) -> bool:
     return head.startswith(_AUDIO) or is_riff_or_aiff or is_bare_mp3
 
 
-# Files that end before their container does
-
-
 def is_cut_short(path: str, format_name: str) -> bool:
     """Return whether the structure of a container goes on beyond the end of its file, where FFmpeg does not notice.
 
-    Missing pictures of MP4 and Matroska show in the counts and times of their headers (``Header.ends_early``); MPEG
-    program streams state nothing, and a cut between two packets of a transport stream cannot be seen.
+    Missing pictures of MP4 and Matroska show in the counts and times of their headers (``Header.ends_early``).
     """
     if format_name not in _CHECKS:
         return False

@@ -1,15 +1,11 @@
 """From the packets of a video stream to decoded frames in display order, past damage; and straight to a clip.
 
 A packet that cannot be decoded is skipped and counted. Only where nothing could be decoded for ``MAX_LOST_SECONDS`` of
-the video is the rest given up.
-
-A seek leads to a key frame at or before the clip, from where decoding is complete. Its place on the time grid must
-follow from its timestamp alone, and that of every later frame too. Where this is not sure the file is read from its
-start, which costs time and nothing else.
+the video is the rest given up. A seek leads to a key frame at or before the clip. The place of that and of every later
+frame on the time grid must follow from its timestamp alone; where this is not sure the file is read from its start.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from typing import Any
@@ -22,52 +18,28 @@ from vadis.video.header import Header
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import MP4, Limits
 from vadis.video.picture import PixelAspect
-from vadis.video.timegrid import LARGEST_GAP_SECONDS, Clock
+from vadis.video.timegrid import LARGEST_GAP_SECONDS
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
-"""Of a video, in which nothing in a row can be decoded; more than between two key frames of any live stream. (To fail
-on a packet of H.264 takes 20 µs to 0.2 ms, so it takes seconds until the rest is given up.)"""
+"""Of a video, in which nothing in a row can be decoded: more than between two key frames of any live stream, and some
+seconds of work, as a packet of H.264 takes 20 µs to 0.2 ms to fail."""
 
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
-
-THREADS = 1
-"""Decoder threads. More gain nothing here (slice threading) or may hang when reading stops early (frame threading);
-many videos are read faster by many processes."""
-
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
 _DISORDER = 3  # places by which one of them may be late; more than was seen
+_FEWEST_FRAMES = Fraction(95, 100)  # of the stored frames; below, frames are missing rather than delayed or packed
+_LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
+_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
 
 _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "libaom-av1")
 """Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
 
-_FEWEST_FRAMES = Fraction(95, 100)  # of the stored frames; below, frames are missing rather than delayed or packed
-
 _INDEXED = (MP4, "matroska,webm", "avi")
-"""FFmpeg's names of the containers with an index of key frames, in which a seek is exact. In the others FFmpeg guesses
-by bytes, or their clocks may start again on the way."""
-
-_LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
-_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
-
-
-@dataclass
-class Tally:
-    """What was read of a stream so far; ``ends`` is the latest end of a packet by stream, in that stream's ticks."""
-
-    packets: int = 0
-    discarded: int = 0
-    failed: int = 0
-    frames: int = 0
-    patched: int = 0  # frames that the decoder marked as damaged
-    interlaced: int = 0
-    gave_up: bool = False  # the decoder, after nothing but failures for a long time
-    broke_off: bool = False  # the container, by an error of its own
-    jumped: bool = False  # not all was read, so that counts say nothing of what is missing
-    ends: dict[int, int] = field(default_factory=dict)
+"""FFmpeg's names of the containers with an index of key frames. In the others it seeks by a guess in bytes."""
 
 
 class Decoder:
-    """Decodes the frames of one stream, each with its time in seconds after the first.
+    """Decodes the frames of one stream, each with its time in seconds after the first, and counts what it meets.
 
     ``path`` is that of the opened ``container``, to be looked at again should reading fail.
     """
@@ -75,52 +47,93 @@ class Decoder:
     def __init__(
         self, path: str, container: av.container.InputContainer, stream: av.VideoStream, header: Header, limits: Limits
     ) -> None:
-        self.tally, self.clock = Tally(), header.clock()
+        self.clock = header.clock()
         self.continuity = Continuity(path, header.format_name, stream, header.interval)
-        self._path, self._container, self._stream = path, container, stream
-        self._limits, self._interval = limits, header.interval
+        self.num_frames = self.num_discarded = self.num_failed = 0  # frames decoded, packets not to be shown, and lost
+        self.is_patched = False  # whether the decoder marked a frame as damaged
+        self.gave_up = False  # after nothing but failures for a long time
+        self.broke_off = False  # the container, by an error of its own
+        self.jumped = False  # not all was read, so that counts say nothing of what is missing
+        self._num_packets = 0
+        self._position = 0  # of the last packet
+        self._end: Fraction | None = None  # the latest end of a packet, in seconds by the file's own clock
+        self._path, self._container, self._stream, self._header = path, container, stream, header
+        self._limits = limits
         self._since_failure = _DISORDERED_FRAMES  # frames
-        self._time_bases = {each.index: each.time_base or Fraction(0) for each in container.streams}
         self._pixel_aspect = PixelAspect(stream)
         context = stream.codec_context
-        self._hides_frames = context.name in _HIDDEN_FRAMES
+        self._hides_frames = context.name in _HIDDEN_FRAMES  # or gives two fields as one frame
         context.options = {"max_pixels": str(limits.max_decoder_pixels)}  # a container's options are not heeded here
-        context.thread_type = "SLICE"
-        context.thread_count = THREADS
+        # More threads gain nothing, or may hang when reading stops early; more processes read many videos faster.
+        context.thread_type, context.thread_count = "SLICE", 1
 
     def frames(self) -> Iterator[tuple[av.VideoFrame, Fraction]]:
         """Yield frames in display order with their times; end where nothing more can be decoded."""
         for frame, time in self.clock.timed(self._in_order()):
-            self._limits.check_length(time, self.tally.frames)
+            self._limits.check_length(time, self.num_frames)
             yield frame, time
 
-    def frames_from(self, ticks: int) -> Iterator[tuple[av.VideoFrame, Fraction]]:
-        """Yield frames from a key frame near a timestamp on; frames shown before it may come first, damaged."""
-        self.tally.jumped = True
+    def seek(self, ticks: int) -> None:
+        """Go on at a key frame near a timestamp; frames shown before it may come first, damaged."""
+        self.jumped = True
         self._container.seek(ticks, stream=self._stream)
         self.clock.jump()
         self.continuity.jump()
-        return self.frames()
 
-    def no_frames(self, *, is_cut: bool) -> VideoError:
-        """Return why not a single frame came out; ``is_cut``: the file ends earlier than its header says."""
+    def seek_ticks(self, seconds: Fraction) -> int | None:
+        """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
+        header, reorders = self._header, self._stream.codec_context.has_b_frames
+        if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
+            return None
+        is_beyond = header.duration is not None and seconds > header.duration
+        if (
+            is_beyond and header.format_name != MP4
+        ):  # whose fragments state a part; else in a recording that was appended
+            return None
+        if header.is_sequential and reorders:  # frames are counted, and shown in another order than they are stored
+            return None
+        return self.clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
+
+    def frames_at(self, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
+        """Return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
+
+        Then the decoder, after a seek to ``ticks``, has lost its place, and the file has to be opened again. It is not
+        sure either where no frame follows: the clip lies behind the end, or in a recording that was appended.
+        """
+        try:
+            self.seek(ticks)
+        except Exception:  # noqa: BLE001 (FFmpeg cannot seek)
+            return None
+        held: tuple[av.VideoFrame, Fraction] | None = None
+        for frame, time in (frames := self.frames()):
+            if self.clock.has_guessed:
+                return None
+            if time > seconds:
+                return None if held is None else chain([held, (frame, time)], frames)
+            if held is None and frame.key_frame and frame.is_corrupt:
+                return None
+            if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read
+                held = frame, time
+        return None
+
+    def no_frames(self) -> VideoError:
+        """Return why not a single frame came out."""
+        is_cut = self.ends_early()
         self._limits.check_length(None, self._stream.frames)  # FFmpeg drops an index for which there is no memory
-        if self.tally.gave_up or (self.tally.failed and not is_cut):
+        if self.gave_up or (self.num_failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
-        if self.tally.broke_off or is_cut:
+        if self.broke_off or is_cut:
             return VideoError("truncated_or_incomplete", "the file is cut short or damaged before its first frame")
         return VideoError("no_frames", "its video stream holds no frame that can be shown")
 
-    def end(self) -> Fraction | None:
-        """Return until when, in seconds by the file's own clock, there were packets; None where they have no times."""
-        return max((at * self._time_bases[i] for i, at in self.tally.ends.items()), default=None)
+    def ends_early(self, seconds: Fraction | None = None) -> bool:
+        """Return whether the file ends before its header says; its frames last ``seconds``, None where not all came."""
+        return self._header.ends_early(self._num_packets, self._end, seconds)
 
     def frames_are_missing(self) -> bool:
         """Return whether noticeably fewer frames came out than went in, without the decoder saying so."""
-        tally = self.tally
-        if tally.interlaced or self._hides_frames:
-            return False
-        return tally.frames < (tally.packets - tally.discarded - tally.failed) * _FEWEST_FRAMES
+        expected = self._num_packets - self.num_discarded - self.num_failed
+        return not self._hides_frames and self.num_frames < expected * _FEWEST_FRAMES
 
     def _in_order(self) -> Iterator[av.VideoFrame]:
         """Yield decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
@@ -141,17 +154,17 @@ class Decoder:
         for packet in self._packets():
             frames = self._decode(packet)
             if frames is None:
-                lost_seconds += min(self._interval, _LONGEST_LOSS_SECONDS)
+                lost_seconds += min(self._header.interval, _LONGEST_LOSS_SECONDS)
                 if lost_seconds > MAX_LOST_SECONDS:
-                    self.tally.gave_up = True
+                    self.gave_up = True
                     return
                 continue
             for frame in frames:
                 lost_seconds = Fraction(0)
                 self._pixel_aspect.mark(frame)
-                self.tally.frames += 1
-                self.tally.patched += frame.is_corrupt
-                self.tally.interlaced += frame.interlaced_frame
+                self.num_frames += 1
+                self.is_patched |= frame.is_corrupt
+                self._hides_frames |= frame.interlaced_frame
                 self._limits.check_pixels(frame.width, frame.height)
                 yield frame
 
@@ -166,11 +179,10 @@ class Decoder:
             except IndexError:  # PyAV's, at the end, for streams that were not there at the beginning
                 packet = None
             except Exception as error:
-                failure = disk_failure(self._path) if isinstance(error, OSError) else None
-                failure = failure or memory_refusal(error)
+                failure = disk_failure(self._path, error, self._position) or memory_refusal(error)
                 if failure is not None:
                     raise failure from error
-                self.tally.broke_off = True
+                self.broke_off = True
                 yield None
                 return
             if packet is None:
@@ -180,21 +192,19 @@ class Decoder:
 
     def _is_wanted(self, packet: "av.Packet[Any]") -> bool:
         """Count a packet; return False for those of other streams and for empty ones of frames dropped by encoders."""
-        index = packet.stream.index  # not stream_index, which is 0 in the packet that flushes any stream
-        is_flush = packet.dts is None and packet.pts is None and packet.size == 0
+        self._position = packet.pos or self._position
+        is_ours = packet.stream.index == self._stream.index  # not stream_index, which is 0 in one that flushes
         start = packet.dts if packet.pts is None else packet.pts
-        if start is not None and (index == self._stream.index or self._stream.duration is None):
-            end = start + (packet.duration or 0)
-            self.tally.ends[index] = max(end, self.tally.ends.get(index, end))
+        if start is not None and (is_ours or self._stream.duration is None):
+            end = (start + (packet.duration or 0)) * (packet.time_base or Fraction(0))
+            self._end = end if self._end is None else max(end, self._end)
         if packet.size and self.continuity.has_restarted(packet) and packet.pts is not None:
             self.clock.restart_at(packet.pts)
-        if index != self._stream.index:
-            return False
-        if packet.size:
-            self.tally.packets += 1
-            self.tally.discarded += packet.is_discard
+        if is_ours and packet.size:
+            self._num_packets += 1
+            self.num_discarded += packet.is_discard
             self.clock.note_stored(packet.dts)
-        return is_flush or packet.size > 0
+        return is_ours and (packet.size > 0 or start is None)
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
         """Return the frames that come out when ``packet`` goes in, None where it cannot be decoded."""
@@ -203,7 +213,7 @@ class Decoder:
         except Exception as error:  # damaged files raise nearly anything
             if failure := memory_refusal(error):
                 raise failure from error
-            self.tally.failed += 1
+            self.num_failed += 1
             self._since_failure = 0
             self.clock.drop_stored()
             return None
@@ -213,46 +223,9 @@ class Decoder:
 
 def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
     """Return the frames sorted by timestamp, where all have one."""
-    if len(frames) < 2 or any(frame.pts is None for frame in frames):
+    if any(frame.pts is None for frame in frames):
         return frames
     return sorted(frames, key=lambda frame: frame.pts or 0)
-
-
-def seek_ticks(header: Header, stream: av.VideoStream, clock: Clock, seconds: Fraction) -> int | None:
-    """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
-    if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
-        return None
-    is_beyond = header.duration is not None and seconds > header.duration
-    if is_beyond and header.format_name != MP4:  # whose fragments state a part; else in a recording that was appended
-        return None
-    reorders = stream.codec_context.has_b_frames
-    if header.is_sequential and reorders:  # frames are counted, and shown in another order than they are stored
-        return None
-    return clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
-
-
-def frames_at(decoder: Decoder, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
-    """Return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
-
-    Then the decoder, after a seek to ``ticks``, has lost its place, and the file has to be opened again. It is not sure
-    either where no frame follows: the clip lies behind the end, or in a recording that was appended, whose clock
-    started again.
-    """
-    try:
-        frames = decoder.frames_from(ticks)
-    except Exception:  # noqa: BLE001 (FFmpeg cannot seek)
-        return None
-    held: tuple[av.VideoFrame, Fraction] | None = None
-    for frame, time in frames:
-        if decoder.clock.has_guessed:
-            return None
-        if time > seconds:
-            return None if held is None else chain([held, (frame, time)], frames)
-        if held is None and frame.key_frame and frame.is_corrupt:
-            return None
-        if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read
-            held = frame, time
-    return None
 
 
 _MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
@@ -272,8 +245,8 @@ class Continuity:
     """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
 
     Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
-    of transport packets, in other containers their number. MPEG streams have a constant rate, so that time alone tells
-    of a loss. The containers of ``_MOST_OVERHEAD`` may have any rate. Other formats are not judged.
+    of transport packets, in the containers of ``_MOST_OVERHEAD``, which may have any rate, their number. MPEG streams
+    have a constant rate, so that time alone tells of a loss. Other formats are not judged.
 
     ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
     """
@@ -288,6 +261,10 @@ class Continuity:
         self._interval = self._usual = interval
         self._num_steps = 0  # of the usual distance
         self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
+        self.jump()
+
+    def jump(self) -> None:
+        """Forget the last packets: reading goes on elsewhere in the file."""
         self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
         self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
         self._read_until: int | None = None  # the position behind all packets so far
@@ -295,7 +272,10 @@ class Continuity:
 
     def has_restarted(self, packet: "av.Packet[Any]") -> bool:
         """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
-        self._count_skipped(packet)
+        if self._most_overhead is not None and packet.pos is not None:
+            skipped = 0 if self._read_until is None else packet.pos - self._read_until
+            self._read_until = packet.pos + packet.size - min(skipped, 0)
+            self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
         if packet.dts is None or packet.stream.type != "video":
             return False
         seconds = packet.dts * (packet.time_base or Fraction(0))
@@ -305,19 +285,11 @@ class Continuity:
             self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
             return False
         self._others_since, last, self._last = None, self._last, (seconds, packet.pos)
-        return last is not None and self._steps_to_restart(*last, seconds, packet.pos)
+        return last is not None and self._steps_to_restart(last, seconds, packet.pos)
 
-    def _count_skipped(self, packet: "av.Packet[Any]") -> None:
-        if self._most_overhead is None or packet.pos is None:
-            return
-        skipped = packet.pos - (packet.pos if self._read_until is None else self._read_until)
-        self._read_until = packet.pos + packet.size - min(skipped, 0)
-        self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
-
-    def _steps_to_restart(
-        self, before: Fraction, position_before: int | None, seconds: Fraction, position: int | None
-    ) -> bool:
-        """Judge the step from one packet of the stream to the next."""
+    def _steps_to_restart(self, last: tuple[Fraction, int | None], seconds: Fraction, position: int | None) -> bool:
+        """Judge the step from the last packet of the stream to the next."""
+        before, position_before = last
         step, usual = seconds - before, max(self._usual, self._interval)
         if self._last_right is not None:
             self._last_right = self._last_right[0], self._last_right[1] + 1
@@ -351,11 +323,6 @@ class Continuity:
         (before, num_packets), self._last_right = self._last_right, None
         return 0 < seconds - before <= (num_packets + 1) * usual * _IN_DOUBT
 
-    def jump(self) -> None:
-        """Forget the last packets: reading goes on elsewhere in the file."""
-        self._last = self._others_since = self._read_until = None
-        self._since_step = self._since_skip = _NEARBY
-
     def end(self) -> None:
         """Take the end of the file: behind the last packet, pictures may be scrambled, damaged or empty."""
         if not self._is_transport_stream or self._last is None or self._last[1] is None:
@@ -375,23 +342,19 @@ def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[
     counters: dict[int, int] = {}
     has_loss = has_restart = False
     for position, packet in _transport_packets(path, first, end + max(MPEGTS_PACKETS)):
-        is_between = position > start
+        is_between, number = position > start, _pid(packet)
         if packet[0] != _SYNC:
             has_loss |= is_between and position > first
-            continue
-        number = _pid(packet)
-        if number not in (0, pid):
-            continue
-        expected, counter = counters.get(number), packet[3] & 0x0F
-        if packet[3] & 0x10:
-            counters[number] = counter
-        is_continued = expected is None or counter in (expected, (expected + 1) % 16)
-        if number == 0:
-            has_restart |= is_between and counter == 0 and not is_continued
-        else:
-            has_loss |= is_between and not (is_continued and _is_clear(packet))
-            is_discontinuous = bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x80)
-            has_restart |= is_between and is_discontinuous
+        elif number in (0, pid):
+            expected, counter = counters.get(number), packet[3] & 0x0F
+            is_continued = expected is None or counter in (expected, (expected + 1) % 16)
+            if packet[3] & 0x10:
+                counters[number] = counter
+            if is_between and number == 0:
+                has_restart |= counter == 0 and not is_continued
+            elif is_between:
+                has_loss |= not (is_continued and _is_clear(packet))
+                has_restart |= bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x80)  # it says so itself
     return has_loss, has_restart
 
 

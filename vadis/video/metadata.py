@@ -2,10 +2,10 @@
 
 import math
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from vadis.errors import UsageError, VideoError
 
@@ -89,16 +89,11 @@ def network_patience() -> float:
 
 def _positive(variable: str, default: float) -> Any:
     """Return the number in an environment variable; raise UsageError where it is not a positive one."""
-    text = os.environ.get(variable)
-    if not text:
-        return default
-    try:
-        value = type(default)(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < math.inf:
-        raise UsageError(f"{variable} must be a positive number, not {text!r}", f"unset it for {default}")
-    return value
+    text = os.environ.get(variable) or str(default)
+    with suppress(ValueError):
+        if 0 < (value := type(default)(text)) < math.inf:
+            return value
+    raise UsageError(f"{variable} must be a positive number, not {text!r}", f"unset it for {default}")
 
 
 @dataclass(frozen=True)
@@ -146,15 +141,3 @@ class SourceFrame(NamedTuple):
     seconds: Fraction  # after the first
     duration_seconds: Fraction
     zero_seconds: Fraction | None  # that stand for time 0 by the clock of sound and pictures, which may start again
-
-
-class OpenVideo(Protocol):
-    """A video that is open for reading, once: decoded in this process (``reader``) or in a child (``isolated``)."""
-
-    @property
-    def facts(self) -> VideoFacts: ...  # final once the frames have all been read
-    @property
-    def size(self) -> tuple[int, int]: ...  # (width, height) of every grid frame
-    @property
-    def expected_num_frames(self) -> int | None: ...  # on the grid, that the header promises
-    def __iter__(self) -> Iterator[GridFrame]: ...  # in order of time

@@ -1,13 +1,12 @@
 """From a decoded frame to an upright RGB picture whose short side has 256 pixels: cropped, scaled, and turned.
 
-FFmpeg reads what Matroska (PixelCrop), QuickTime and MP4 (clean aperture) crop off, but leaves the cropping to its
-caller, and PyAV does not hand the numbers on. (What H.264, HEVC and their like crop, the decoders crop.)
+What H.264, HEVC and their like crop, the decoders crop. What Matroska (PixelCrop), QuickTime and MP4 (clean aperture)
+crop off, FFmpeg reads and leaves to its caller, and PyAV does not hand the numbers on.
 """
 
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 from typing import Any, NamedTuple, cast
@@ -30,22 +29,10 @@ _NESTED = (0x18538067, 0x1654AE6B, 0xAE, 0xE0)
 _PIXEL_CROP = {0x54BB: "top", 0x54AA: "bottom", 0x54CC: "left", 0x54DD: "right"}
 
 
-class Crop(NamedTuple):
-    """Pixels to be cut off the sides of a coded frame."""
-
-    top: int = 0
-    bottom: int = 0
-    left: int = 0
-    right: int = 0
-
-
-def container_crop(format_name: str, stream: av.VideoStream) -> Crop | None:
-    """Return what the container crops off, None where that is nothing.
-
-    FFmpeg writes the header of a Matroska file for the stream: there the numbers stand as PixelCrop.
-    """
+def container_crop(format_name: str, stream: av.VideoStream) -> dict[str, int]:
+    """Return the pixels that the container crops off, by side, as FFmpeg writes them into a header of Matroska."""
     if format_name not in (MP4, "matroska,webm"):
-        return None
+        return {}
     header = io.BytesIO()
     try:
         with av.open(header, "w", format="matroska") as container:
@@ -53,9 +40,8 @@ def container_crop(format_name: str, stream: av.VideoStream) -> Crop | None:
             container.start_encoding()
             written = header.getvalue()
     except Exception:  # noqa: BLE001 (a codec that Matroska does not take, which raises nearly anything)
-        return None
-    crop = Crop(**{_PIXEL_CROP[element]: value for element, value in _leaves(written) if element in _PIXEL_CROP})
-    return crop if any(crop) else None
+        return {}
+    return {_PIXEL_CROP[element]: value for element, value in _leaves(written) if element in _PIXEL_CROP}
 
 
 def _leaves(content: bytes) -> Iterator[tuple[int, int]]:
@@ -73,62 +59,52 @@ def _leaves(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 class Cropper:
-    """Cuts borders off frames; frames that they would leave nothing of stay as they are."""
+    """Cuts pixels off the sides of frames; frames that this would leave nothing of stay as they are."""
 
-    def __init__(self, crop: Crop | None) -> None:
-        self._crop = crop or Crop()
+    def __init__(self, top: int = 0, bottom: int = 0, left: int = 0, right: int = 0) -> None:
+        self._place, self._width, self._height = f"{left}:{top}", left + right, top + bottom
         self._graph: Any = None
         self._kind: tuple[int, int, str] | None = None
 
     def crop(self, frame: av.VideoFrame) -> av.VideoFrame:
-        width = frame.width - self._crop.left - self._crop.right
-        height = frame.height - self._crop.top - self._crop.bottom
-        if not any(self._crop) or width < 1 or height < 1:
+        width, height = frame.width - self._width, frame.height - self._height
+        if not (self._width or self._height) or width < 1 or height < 1:
             return frame
         kind = (frame.width, frame.height, frame.format.name)
         if kind != self._kind:
             self._graph, self._kind = av.filter.Graph(), kind
             self._graph.threads = 1
-            time_base = frame.time_base
-            source = self._graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=time_base
-            )
-            crop = self._graph.add("crop", f"{width}:{height}:{self._crop.left}:{self._crop.top}")
+            source = self._graph.add_buffer(None, *kind, time_base=frame.time_base)
+            crop = self._graph.add("crop", f"{width}:{height}:{self._place}")
             self._graph.link_nodes(source, crop, self._graph.add("buffersink")).configure()
         self._graph.vpush(frame)
         return self._graph.vpull()  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Orientation:
+class Orientation(NamedTuple):
     """How coded frames have to be turned to stand upright: transposed first, then mirrored."""
 
     transposed: bool = False
     mirrored_x: bool = False
     mirrored_y: bool = False
 
-    @staticmethod
-    def from_matrix(matrix: bytes) -> "Orientation":
+    @classmethod
+    def from_matrix(cls, matrix: bytes) -> "Orientation":
         """Return the nearest right angle to a display matrix a, b, u, c, d, v, x, y, w: x' = ax + cy, y' = bx + dy."""
         a, b, _, c, d, _, _, _, _ = struct.unpack("=9i", matrix[:36])  # FFmpeg's libavutil/display.h
         if abs(a) + abs(d) >= abs(b) + abs(c):
-            return Orientation(False, a < 0, d < 0)
-        return Orientation(True, c < 0, b < 0)
+            return cls(False, a < 0, d < 0)
+        return cls(True, c < 0, b < 0)
 
-    @staticmethod
-    def from_rotation(degrees: int) -> "Orientation":
-        """Return the nearest right angle to one counter-clockwise."""
-        quarters = round(degrees / 90) % 4
-        return Orientation(quarters % 2 == 1, quarters > 1, quarters in (1, 2))
-
-    @staticmethod
-    def of_frame(frame: av.VideoFrame) -> "Orientation":
+    @classmethod
+    def of_frame(cls, frame: av.VideoFrame) -> "Orientation":
         """Return that of the frame's display matrix; upright where it has none."""
         try:
             matrix = cast(Buffer | None, frame.side_data.get("DISPLAYMATRIX"))
         except ValueError:  # PyAV refuses to list kinds of side data that it does not know; mirroring is lost then
-            return Orientation.from_rotation(frame.rotation)
-        return Orientation() if matrix is None else Orientation.from_matrix(bytes(matrix))
+            quarters = round(frame.rotation / 90) % 4  # counter-clockwise
+            return cls(quarters % 2 == 1, quarters > 1, quarters in (1, 2))
+        return cls() if matrix is None else cls.from_matrix(bytes(matrix))
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return the upright (width, height) of a coded picture."""
@@ -158,64 +134,63 @@ def scaled_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 class Scaler:
     """Turns decoded frames into pictures, all of the size that suits the first.
 
-    Colours follow each frame's matrix, range and transfer function; where it states no matrix, BT.601 is taken
-    (``vadis.video.colour``). Alpha is dropped, and interlaced frames are taken as they are. A later frame of other
-    proportions keeps them: it is scaled as if it were the first, and then cut or padded with black around its centre.
+    A later frame of other proportions keeps them: it is scaled as if it were the first, and then cut or padded with
+    black around its centre. Alpha is dropped, and interlaced frames are taken as they are.
 
     Args:
         first: the first frame; its display matrix turns all of them.
         aspect: sample aspect ratio (width of a pixel by its height), None where unknown.
-        crop: what the container crops off.
+        crop: the pixels that the container crops off, by side.
 
     Attributes:
         size, source_size: (width, height) of the pictures, and as coded, cropped and upright.
         rotation: degrees counter-clockwise from the coded to the upright picture.
         pixel_aspect: width of a coded pixel by its height; 1 where it is unknown or not plausible.
         colours: those in which to write the pictures so that they look like the source, None for no statement.
-        aspect_ignored, size_changes, is_hdr, colours_approximated: as in ``FLAGS``.
+        flags: those of ``metadata.FLAGS`` that concern pictures.
     """
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: Crop | None = None) -> None:
-        self.aspect_ignored = self.size_changes = self.is_hdr = self.colours_approximated = False
+    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: dict[str, int] | None = None) -> None:
+        self.flags = set[str]()
         self.rotation = first.rotation
         self.colours: Colours | None = written_colours(first)
         self._aspect = aspect
         self.pixel_aspect = self._plausible_aspect(first)
-        self._cropper = Cropper(crop)
+        self._cropper, self._converter = Cropper(**crop or {}), ColourConverter(self.flags)
         self._orientation = Orientation.of_frame(first)
         first = self._cropper.crop(first)
         self._coded = (first.width, first.height)
         self._scaled = self._first_size()
         self._sizes = {(*self._coded, first.opaque): self._scaled}
         self.source_size, self.size = self._orientation.size(*self._coded), self._orientation.size(*self._scaled)
-        self._converter = ColourConverter()
 
     def picture(self, frame: av.VideoFrame) -> Picture:
         """Return a frame, whose ``opaque`` may be an aspect ratio of its own, as uint8 RGB (H, W, 3), upright."""
         frame = self._cropper.crop(frame)
         key = (frame.width, frame.height, frame.opaque)
         if key not in self._sizes:
-            self.size_changes = True
-            self._sizes[key] = self._later_size(frame.width, frame.height, self._plausible_aspect(frame))
+            self.flags.add("size_changes")
+            size = self._later_size(frame.width, frame.height, self._plausible_aspect(frame))
+            is_same = all(abs(one - two) <= two * _SAME_SHARE for one, two in zip(size, self._scaled, strict=True))
+            self._sizes[key] = self._scaled if is_same else size
         pixels = self._converter.convert(frame, *self._sizes[key])
-        self.is_hdr, self.colours_approximated = self._converter.is_hdr, self._converter.is_approximated
         return self._orientation.apply(_centre(pixels, *self._scaled))
 
     def _plausible_aspect(self, frame: av.VideoFrame) -> Fraction:
         aspect = cast(Fraction | None, frame.opaque) or self._aspect or Fraction(1)
-        is_plausible = 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT
-        self.aspect_ignored |= not is_plausible
-        return aspect if is_plausible else Fraction(1)
+        if 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT:
+            return aspect
+        self.flags.add("pixel_aspect_ignored")
+        return Fraction(1)
 
     def _first_size(self) -> tuple[int, int]:
         return scaled_size(*self._coded, self.pixel_aspect)
 
     def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
         try:
-            size = scaled_size(width, height, aspect)
+            return scaled_size(width, height, aspect)
         except VideoError:  # of extreme proportions
             return self._scaled
-        return self._scaled if _are_nearly_equal(size, self._scaled) else size
 
 
 class FullSize(Scaler):
@@ -227,8 +202,7 @@ class FullSize(Scaler):
     def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
         shown = width * aspect / self.pixel_aspect  # in pixels of the first frame
         scale = min(self._coded[0] / shown, Fraction(self._coded[1], height))
-        size = max(1, round(shown * scale)), max(1, round(height * scale))
-        return self._coded if _are_nearly_equal(size, self._coded) else size
+        return max(1, round(shown * scale)), max(1, round(height * scale))
 
 
 def _centre(picture: Picture, width: int, height: int) -> Picture:
@@ -242,19 +216,15 @@ def _centre(picture: Picture, width: int, height: int) -> Picture:
     return whole
 
 
-def _are_nearly_equal(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    return all(abs(one - two) <= two * _SAME_SHARE for one, two in zip(size, other, strict=True))
-
-
 class GrayPlane:
     """Takes the luminance of decoded frames as it is coded; in place of a ``Scaler``, with its attributes."""
 
-    aspect_ignored = is_hdr = colours_approximated = size_changes = False
+    flags: frozenset[str] = frozenset()
     rotation = 0
     pixel_aspect = Fraction(1)
     colours: Colours | None = None
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: Crop | None = None) -> None:
+    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: dict[str, int] | None = None) -> None:
         self.size = self.source_size = (first.width, first.height)
         if first.format.name not in _WITH_LUMINANCE:
             raise VideoError("decode_failed", f"pixels of the format {first.format.name} have no plane of luminance")
@@ -262,12 +232,10 @@ class GrayPlane:
     def picture(self, frame: av.VideoFrame) -> Picture:
         """Return the frame as uint8 (H, W); raise VideoError where its size is not the first one's."""
         if (frame.width, frame.height) != self.size:
-            self.size_changes = True
             raise VideoError("decode_failed", "the picture size changes on the way")
         plane = frame.planes[0]
         rows: Picture = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        picture: Picture = rows[:, : plane.width].copy()
-        return picture
+        return np.array(rows[:, : plane.width])
 
 
 class PixelAspect:

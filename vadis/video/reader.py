@@ -15,12 +15,12 @@ import av
 
 from vadis.errors import VideoError
 from vadis.video.container import FFMPEG_FORMATS, refusal, regular_file
-from vadis.video.decoding import Decoder, frames_at, seek_ticks
+from vadis.video.decoding import Decoder
 from vadis.video.header import Header, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
-from vadis.video.timegrid import GRID_FPS, Grid, grid_length
+from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
@@ -34,7 +34,11 @@ class Sound(NamedTuple):
 
 
 class Video:
-    """An open ``metadata.OpenVideo``, of at least one frame; ``colours`` are those of ``picture.Scaler``."""
+    """A video of at least one frame, open for reading, once.
+
+    ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many of them the header
+    promises, and ``colours`` are those of ``picture.Scaler``.
+    """
 
     def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
@@ -42,7 +46,7 @@ class Video:
         self._frames = decoder.frames()
         first = next(self._frames, None)
         if first is None:
-            raise decoder.no_frames(is_cut=header.ends_early(decoder.tally.packets, decoder.end()))
+            raise decoder.no_frames()
         self._held, self._held_seconds = first
         self._scaler = scaler(self._held, header.sample_aspect_ratio, header.crop)
         self._duration: Fraction | None = None
@@ -54,7 +58,7 @@ class Video:
     @property
     def facts(self) -> VideoFacts:
         """What is known by now; final once the frames have all been read."""
-        flags, tally = self._flags(), self._decoder.tally
+        flags = self._flags()
         seconds = self._header.duration if self._duration is None else self._duration
         declared = self._header.num_frames
         return VideoFacts(
@@ -62,8 +66,8 @@ class Video:
             source_size=self._scaler.source_size,
             rotation=self._scaler.rotation,
             duration_seconds=None if seconds is None else float(seconds),
-            frames_declared=None if declared is None else declared - tally.discarded,
-            frames_decoded=tally.frames,
+            frames_declared=None if declared is None else declared - self._decoder.num_discarded,
+            frames_decoded=self._decoder.num_frames,
             num_frames=self._length,
             status="partial" if PARTIAL_FLAGS.intersection(flags) else "ok",
             flags=flags,
@@ -100,32 +104,33 @@ class Video:
         aspect = self._scaler.pixel_aspect
         return 1 / aspect if self._scaler.rotation % 180 else aspect
 
-    def skip_to(self, start_frame: int, stream: av.VideoStream | None = None) -> bool:
-        """Begin at this grid frame, by a seek in ``stream`` where that is exact; False: the file has to be reopened."""
+    def skip_to(self, start_frame: int, *, by_seek: bool) -> bool:
+        """Begin at this grid frame, by a seek where that is exact; False: the file has to be opened again, without."""
         self._start_frame = start_frame
         seconds = Fraction(start_frame, GRID_FPS)
-        ticks = None if stream is None else seek_ticks(self._header, stream, self._clock, seconds)
+        ticks = self._decoder.seek_ticks(seconds) if by_seek else None
         if ticks is None:
             return True
-        frames = frames_at(self._decoder, ticks, seconds)
+        frames = self._decoder.frames_at(ticks, seconds)
         if frames is not None:
             (self._held, self._held_seconds), self._frames = next(frames), frames
         return frames is not None
 
     def _walk(self) -> Iterator[GridFrame]:
         """Hold each frame until the next shows where the middle between them lies."""
-        held, grid = self._held, Grid()
-        grid.points_before(self._held_seconds)
+        held, seconds, first = self._held, self._held_seconds, 0  # the first grid point that is still to come
         for frame, time in self._frames:
-            yield from self._points(held, grid.length, grid.points_before(time))
-            held = frame
+            stop = max(first, next_point(seconds, time))
+            yield from self._points(held, first, stop)
+            held, seconds, first = frame, time, stop
         end = self._end(held)
-        yield from self._points(held, grid.length, grid.points_at_end(end))
-        self._duration, self._length = end, grid.length
+        stop = max(first, grid_length(end) if seconds else 1)
+        yield from self._points(held, first, stop)
+        self._duration, self._length = end, stop
 
-    def _points(self, frame: av.VideoFrame, first: int, count: int) -> Iterator[GridFrame]:
-        """Yield those of the ``count`` grid points from ``first`` on that are wanted, all showing ``frame``."""
-        wanted = range(max(first, self._start_frame), first + count)
+    def _points(self, frame: av.VideoFrame, first: int, stop: int) -> Iterator[GridFrame]:
+        """Yield those of the grid points from ``first`` up to ``stop`` that are wanted, all showing ``frame``."""
+        wanted = range(max(first, self._start_frame), stop)
         if wanted:
             pixels = self._scaler.picture(frame)
             for i in wanted:
@@ -137,24 +142,20 @@ class Video:
         return end
 
     def _flags(self) -> tuple[str, ...]:
-        header, decoder, scaler, tally = self._header, self._decoder, self._scaler, self._decoder.tally
-        is_whole = self._length is not None and not tally.jumped and not tally.gave_up
+        header, decoder = self._header, self._decoder
+        is_whole = self._length is not None and not decoder.jumped and not decoder.gave_up
         found = {
             "synthetic_timestamps": self._clock.synthetic,
-            "damaged_packets": tally.failed > 0 or tally.gave_up or tally.broke_off,
-            "damaged_frames": tally.patched > 0,
+            "damaged_packets": decoder.num_failed > 0 or decoder.broke_off,
+            "damaged_frames": decoder.is_patched,
             "stream_gaps": decoder.continuity.is_broken,
             "stream_changes": decoder.continuity.changes_stream,
-            "ends_early": is_whole and header.ends_early(tally.packets, decoder.end(), self._duration),
+            "ends_early": is_whole and decoder.ends_early(self._duration),
             "length_ignored": header.ignores_length,
             "frames_missing": is_whole and decoder.frames_are_missing(),
-            "size_changes": scaler.size_changes,
-            "pixel_aspect_ignored": scaler.aspect_ignored,
-            "hdr": scaler.is_hdr,
-            "colours_approximated": scaler.colours_approximated,
             "several_video_streams": header.num_video_streams > 1,
         }
-        return tuple(flag for flag in FLAGS if found[flag])
+        return tuple(flag for flag in FLAGS if flag in self._scaler.flags or found.get(flag))
 
 
 def open_video(
@@ -226,12 +227,12 @@ def _open_video(
     before = regular_file(name, listed=listed)
     container = _open(name, limits)
     try:
-        video, stream = _first_look(name, container, limits, scaler)
-        if not video.skip_to(start_frame, stream):
+        video = _first_look(name, container, limits, scaler)
+        if not video.skip_to(start_frame, by_seek=True):
             container.close()
             container = _open(name, limits)
-            video, _ = _first_look(name, container, limits, scaler)
-            video.skip_to(start_frame)
+            video = _first_look(name, container, limits, scaler)
+            video.skip_to(start_frame, by_seek=False)
         yield video
         if video.facts.num_frames is not None:
             _refuse_changes(name, before)
@@ -241,15 +242,15 @@ def _open_video(
 
 def _first_look(
     path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
-) -> tuple[Video, av.VideoStream]:
-    """Return the video in a container, its first frame decoded, and the stream that it is read from."""
+) -> Video:
+    """Return the video in a container, its first frame decoded."""
     stream = best_stream(path, container)
     if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
         with _open(path, limits, codec_whitelist="none") as undecoded:
             context = best_stream(path, undecoded).codec_context
             limits.check_pixels(context.width, context.height)
     header = Header(path, container, stream, limits)
-    return Video(header, Decoder(path, container, stream, header, limits), limits, scaler), stream
+    return Video(header, Decoder(path, container, stream, header, limits), limits, scaler)
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:

@@ -1,9 +1,9 @@
 """From the display times of decoded frames to the 25 fps grid, in exact arithmetic.
 
 Grid point ``i`` lies ``i / 25`` s after the first frame; its frame is the decoded frame whose display time is nearest
-(of two equally near ones the earlier). The grid of a video that lasts ``D`` seconds, from its first frame to the end
-of its last, has ``25 D`` points, rounded half up and at least one. (Above 75 frames per second it may have one more:
-the frames before the last can reach into the last half of an interval.) A file of a single frame is a still: one point.
+(of two equally near ones the earlier). A video that lasts ``D`` seconds, to the end of its last frame, has ``25 D``
+points, rounded half up and at least one. (Above 75 frames per second it may have one more: the frames before the last
+can reach into the last half of an interval.) A file of a single frame is a still: one point.
 """
 
 from collections import deque
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 GRID_FPS = 25
 """The frame rate of the paper's videos (section 2.4: "the videos were sampled at 25 frames per second")."""
 
-LARGEST_GAP_SECONDS = Fraction(3600)
-"""A step forward that is believed where nothing else is known: a recording may have lost so much, or show a still."""
-
+LARGEST_GAP_SECONDS = Fraction(3600)  # a step forward that is believed where nothing else is known: loss, or a still
 _MAX_DELAY = 32  # frames a decoder may hold back; H.264 and HEVC reorder at most 16
 _LOOK_AHEAD = 3  # frames that judge a timestamp in doubt, so that two wrong ones in a row are told from a new clock
 _EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a longer one is in doubt
+
+
+def next_point(before: Fraction, time: Fraction) -> int:
+    """Return the first grid point that belongs to the frame shown at ``time`` rather than to the one ``before``."""
+    return floor((before + time) / 2 * GRID_FPS) + 1
 
 
 def grid_length(duration: Fraction) -> int:
@@ -39,9 +42,8 @@ class Clock:
     judged by the frames that follow. Where these continue as before, only this timestamp is wrong, and its frame is
     shown between its neighbours. Where they stay with it, time has passed without pictures, or the clock has started
     again: if it went back, forward by more than ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at a place named to
-    ``restart_at``. A clock that started again continues at the usual distance from the frame before. Without any usable
-    timestamp, frames follow one another at the nominal rate. In all these cases except a gap without pictures,
-    ``synthetic`` is True.
+    ``restart_at``. It then continues at the usual distance from the frame before. Without any usable timestamp, frames
+    follow one another at the nominal rate. In all these cases except a gap without pictures, ``synthetic`` is True.
 
     Where the container stores no timestamps but a sequence of frames (``sequential``, that is AVI), the n-th frame
     shown belongs to the n-th frame stored, which is right even where packed B-frames put the timestamps out of order.
@@ -50,8 +52,7 @@ class Clock:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
         sequential: timestamps come from ``note_stored``, before each frame is decoded, not from the frames.
-        latest: seconds that the file is said to last; what a longer step leads beyond it is not believed, unless frames
-            before it have shown that the file lasts longer.
+        latest: seconds that the file is said to last; a longer step beyond it is not believed until frames lie there.
     """
 
     def __init__(
@@ -185,28 +186,3 @@ class Clock:
     def _guess(self, seconds: Fraction) -> Fraction:
         self.synthetic = self.has_guessed = self._last_is_guessed = True
         return seconds
-
-
-class Grid:
-    """Counts how many grid points each frame takes; frames come in display order.
-
-    Frames are looked at two by two: a frame's last grid point lies at or before the middle between it and the next.
-    """
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._previous: Fraction | None = None
-
-    def points_before(self, time: Fraction) -> int:
-        """Return how many further grid points belong to the frame before the one shown at ``time`` seconds."""
-        before, self._previous = self._previous, time
-        return 0 if before is None else self._take(floor((before + time) / 2 * GRID_FPS) + 1)
-
-    def points_at_end(self, duration: Fraction) -> int:
-        """Return how many further grid points belong to the last frame of a video that lasts ``duration`` seconds."""
-        return self._take(1 if self._previous == 0 else grid_length(duration))
-
-    def _take(self, length: int) -> int:
-        count = max(0, length - self.length)
-        self.length += count
-        return count

@@ -5,6 +5,7 @@ in step. Every generator here holds a bounded number of frames, whatever the len
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,8 @@ CHUNK_FRAMES = 32
 
 def chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
     """Yield consecutive frames (H, W, 3) stacked into arrays (T, H, W, 3), T = ``size`` but for the last."""
-    gathered: list[NDArray[np.uint8]] = []
-    for frame in frames:
-        gathered.append(frame)
-        if len(gathered) == size:
-            yield np.stack(gathered)
-            gathered.clear()
-    if gathered:
+    coming = iter(frames)
+    while gathered := list(islice(coming, size)):
         yield np.stack(gathered)
 
 

@@ -42,7 +42,7 @@ class DecoderKilled(VideoError):
 
 
 class ChildVideo:
-    """A video decoded in a child: a context manager, and within it a ``metadata.OpenVideo``.
+    """A video decoded in a child: a context manager, and within it like a ``reader.Video``.
 
     Only ``Decoders.open`` makes one. Nothing happens before the context is entered. ``cancel`` may be called at any
     time and from any thread; all else belongs to one thread.
