@@ -117,7 +117,7 @@ def shipped(tmp_path, monkeypatch):
     done = vadis("to-fp16", made, "-o", path, "--threshold", "0.4", "--fallback-label", "not clear")
     assert done.stdout.strip() == str(path) and "SHA-256" in done.stderr
     assert path.stat().st_size < made.stat().st_size
-    monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel("what it tells", path))
+    monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel(path, {}))
     return path
 
 

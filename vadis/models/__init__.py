@@ -37,6 +37,7 @@ MODELS: dict[str, Architecture] = {
         window_frames=125,  # 25 frames, every fifth: 5 s (section 2.1, table 1)
         test_window=250,  # 50 frames, one prediction after the last
         sampling={"rgb": slice(None, None, 5)},
+        params_millions=9,
         build=lambda streams, num_classes, width: ConvLSTM(num_classes, width=width),
     ),
     "c3d": Architecture(
@@ -47,6 +48,7 @@ MODELS: dict[str, Architecture] = {
         test_window=CLIP_FRAMES,
         test_frames=240,  # 15 clips (table 1)
         sampling={"rgb": ALL_FRAMES},
+        params_millions=79,
         build=lambda streams, num_classes, width: C3D(num_classes, width=width),
         crop=CLIP_SIZE,
         short_side=128,
@@ -59,6 +61,7 @@ MODELS: dict[str, Architecture] = {
         test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="joint",
+        params_millions=12,
         build=lambda streams, num_classes, width: Inception(num_classes, streams[0], width=width),
     ),
     "fused": Architecture(
@@ -69,6 +72,7 @@ MODELS: dict[str, Architecture] = {
         test_window=50,
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="in_network",
+        params_millions=39,
         build=lambda streams, num_classes, width: Fused(num_classes, streams, width=width),
     ),
     "i3d": Architecture(
@@ -79,6 +83,7 @@ MODELS: dict[str, Architecture] = {
         test_window=None,
         sampling={"rgb": ALL_FRAMES, "flow": ALL_FRAMES},
         score_fusion="logits",
+        params_millions=25,
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         layers=LAYERS,

@@ -50,6 +50,7 @@ class Architecture:
     window_frames: int  # the temporal footprint in training
     test_window: int | None  # that of one prediction at test; None where the whole video is one clip
     sampling: Mapping[str, slice]  # by stream, which frames of a window a network sees
+    params_millions: int  # at 400 classes, by table 1
     build: Callable[[tuple[str, ...], int, float], nn.Module]  # (streams, num_classes, width) → the training form
     test_frames: int = 250  # of a video, that the paper's test looks at: 10 s (table 1)
     fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
