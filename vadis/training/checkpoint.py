@@ -322,9 +322,7 @@ class State:
             return {name.removeprefix(prefix): loaded.tensors[name] for name in names}
 
         network, momenta = part("network."), part("momentum.")
-        expected = {key: tuple(value.shape) for key, value in self.network.state_dict().items()}
-        difference = describe_difference(expected, {key: tuple(value.shape) for key, value in network.items()})
-        if difference is not None:
+        if difference := describe_difference(self.network.state_dict(), network):
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict(network)

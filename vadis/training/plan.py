@@ -247,10 +247,7 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
         return {k: v for k, v in state.items() if not k.startswith(LAST_LAYER) and not k.endswith(counter)}
 
     own, copied = network.state_dict(), body(source)
-    difference = describe_difference(
-        *({key: tuple(value.shape) for key, value in part.items()} for part in (body(own), copied))
-    )
-    if difference is not None:
+    if difference := describe_difference(body(own), copied):
         hint = "begin from a model of the same architecture and width, or from scratch"
         raise UsageError(f"the model to begin from is another network: {difference}", hint)
     network.load_state_dict({**own, **copied})
