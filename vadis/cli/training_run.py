@@ -10,8 +10,8 @@ from typing import Any
 from vadis.cli import signals
 from vadis.cli.evaluate import choose_part, evaluate_model, report, table
 from vadis.cli.flow import fill
-from vadis.cli.loading import load_for_command
 from vadis.cli.outputs import check_folder_name
+from vadis.cli.run import load_for_command
 from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
 from vadis.cli.train import TrainOptions

@@ -168,14 +168,6 @@ def find_resumable(
     return loaded, Resumed(loaded.step, str(path), tuple(map(str, damaged)), tuple(changes))
 
 
-def check_same_network(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise UsageError with the names unless both have the same tensors, by key and shape; ``what`` has ``found``."""
-    shapes = ({key: tuple(value.shape) for key, value in state.items()} for state in (expected, found))
-    if difference := describe_difference(*shapes):
-        hint = "ask for the same architecture and width, or choose another model or folder"
-        raise UsageError(f"{what} is of another network: {difference}", hint)
-
-
 @dataclass(frozen=True)
 class Plateau:
     """What the validations so far have shown: all that the paper's rule needs."""
@@ -294,7 +286,9 @@ class State:
         for key, value in loaded.tensors.items():
             part, _, name = key.partition(".")
             parts[part][name] = value
-        check_same_network("the run in this folder", self.network.state_dict(), parts["network"])
+        if difference := describe_difference(self.network.state_dict(), parts["network"]):
+            hint = "choose another folder, or ask for that network again"
+            raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict(parts["network"])
         self._best = parts["best"]
         for name, momentum in parts["momentum"].items():

@@ -33,7 +33,7 @@ from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
 from vadis.preprocessing import shrinking
 from vadis.results import printable
-from vadis.training.checkpoint import check_same_network, differences
+from vadis.training.checkpoint import differences
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Outcome, Trainer, clip_losses, stack_clips, validate_clips
@@ -236,7 +236,9 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
         return {k: v for k, v in state.items() if not k.startswith(LAST_LAYER) and not k.endswith(counter)}
 
     own, copied = network.state_dict(), body(source)
-    check_same_network("the model to begin from", body(own), copied)
+    if difference := describe_difference(body(own), copied):
+        hint = "begin from a model of the same architecture and width, or from scratch"
+        raise UsageError(f"the model to begin from is another network: {difference}", hint)
     network.load_state_dict({**own, **copied})
 
 
