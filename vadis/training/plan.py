@@ -40,7 +40,7 @@ from vadis.training.loop import Context, KeptState, Outcome, Trainer, clip_losse
 from vadis.training.recipes import Recipe
 from vadis.weights.labels import label_fault
 from vadis.weights.load import published_name
-from vadis.weights.model_file import save_model
+from vadis.weights.model_file import describe_difference, save_model
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
