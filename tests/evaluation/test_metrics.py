@@ -173,7 +173,12 @@ def test_runs_that_have_no_mean(tmp_path: Path, change: dict[str, object], fact:
 def test_the_mean_counts_each_split_alike_and_stands_beside_the_papers(tmp_path: Path) -> None:
     runs = [read_evaluation(write_run(tmp_path / str(n), right, split=n)) for n, right in ((1, 4), (2, 3), (3, 0))]
     together = summarize_splits(runs)
-    assert together["mean"]["both"] == {"top1": 0.583333, "top5": 1.0, "mean_class": 0.583333}
+    assert together["mean"]["both"] == {
+        "num_examples": 12,
+        "top1": 0.583333,
+        "top5": 1.0,
+        "mean_class": 0.583333,
+    }
     assert together["paper_mean_top1"]["flow"] == {"imagenet": 0.967, "scratch": 0.965}
     assert list(together["splits"]) == ["1", "2", "3"]
     assert json.loads(json.dumps(together)) == together

@@ -19,12 +19,10 @@ from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     from vadis.datasets import Dataset
-    from vadis.evaluation.metrics import Evaluation, Metrics
+    from vadis.evaluation.metrics import Evaluation
     from vadis.evaluation.predictions import Prediction
     from vadis.models.card import Model
 
-
-_Row = tuple[str, tuple[float, ...], int, str]  # title, figures, number of videos, the paper's top-1
 
 EPILOG = """
 **Examples**
@@ -100,7 +98,7 @@ def evaluate(
         loaded = load_for_command(model, streams, device, offline)
         loaded.check_flip(flip)
         evaluation, summary = evaluate_model(loaded, found, part, output, flip=flip)
-        report(json.dumps(summary) if as_json else table(evaluation.columns, {}), evaluation.num_failed)
+        report(json.dumps(summary) if as_json else table(evaluation.figures, {}), evaluation.num_failed)
 
 
 def choose_part(found: "Dataset", part: str | None = None) -> str:
@@ -132,9 +130,7 @@ def evaluate_model(
     settings = predictions.evaluation_settings(model, found.name, found.split, flip, part)
     evaluation, began = Evaluation(output, settings, []), time.monotonic()
     with writing(show(output)):
-        if not go_on:
-            predictions.discard_of_other_model(path, settings)
-        with predictions.open_predictions(path, settings, found.root) as file, signals.deferred():
+        with predictions.open_predictions(path, settings, found.root, go_on=go_on) as file, signals.deferred():
             made = predictions.evaluate(examples, model, file, flip=flip)
             with video_progress() as bars:
                 bar = bars.add_task(num_videos(len(examples)), total=len(examples))
@@ -175,38 +171,25 @@ def _write(evaluation: "Evaluation", folder: Path, **more: Any) -> dict[str, Any
     return summary
 
 
-def table(columns: "Mapping[str, Metrics]", paper: Mapping[str, float]) -> str:
-    """Return the metrics for a person, with the paper's top-1 of a column in [0, 1] beside ours where there is one."""
-    beside = {name: f"{share:.1%}" for name, share in paper.items()}
-    return _table(
-        [(name, _figures(column), column.num_examples, beside.get(name, "")) for name, column in columns.items()]
-    )
-
-
-def _splits_table(runs: "Sequence[Evaluation]", summary: Mapping[str, Any]) -> str:
-    """Return the metrics of several splits, and their means as in ``summary``, with the paper's beside those of all."""
-    rows, paper = list[_Row](), summary["paper_mean_top1"]
-    for name, means in summary["mean"].items():
-        columns = {f"{name:6}split {run.split}": run.columns[name] for run in runs}
-        rows += [(title, _figures(column), column.num_examples, "") for title, column in columns.items()]
-        beside = f"{paper[name]['imagenet']:.1%} ({paper[name]['scratch']:.1%})" if name in paper else ""
-        rows.append(
-            (f"{name:6}mean", tuple(means.values()), sum(run.columns[name].num_examples for run in runs), beside)
-        )
-    footnote = "\npaper: table 5, I3D after ImageNet and Kinetics (in brackets: Kinetics alone)" if paper else ""
-    return _table(rows) + footnote
-
-
-def _figures(column: "Metrics") -> tuple[float, ...]:
-    return column.top1, column.top5, column.mean_class
-
-
-def _table(rows: Sequence[_Row]) -> str:
-    paper = "  paper, top-1" if any(beside for *_, beside in rows) else ""
-    lines = [f"{'':16}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}{paper}"]
-    for title, (top1, top5, mean_class), videos, beside in rows:
-        lines.append(f"{title:16}{top1:8.1%}{top5:8.1%}{mean_class:12.1%}{videos:8,}  {beside}".rstrip())
+def table(columns: Mapping[str, Mapping[str, Any]], paper: Mapping[str, str]) -> str:
+    """Return the metrics of ``Metrics.to_json`` by column for a person, beside what the paper says of a column."""
+    shown = "   paper, top-1" if paper else ""
+    lines = [f"{'':6}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}{shown}"]
+    for name, found in columns.items():
+        figures = f"{found['top1']:8.1%}{found['top5']:8.1%}{found['mean_class']:12.1%}{found['num_examples']:8,}"
+        lines.append(f"{name:6}{figures}   {paper.get(name, '')}".rstrip())
     return "\n".join(lines)
+
+
+def _splits_table(summary: Mapping[str, Any]) -> str:
+    """Return the tables of several splits, and of their means with the paper's beside those of all three."""
+    means, paper = summary["mean"], summary["paper_mean_top1"]
+    splits = [
+        f"split {split}\n{table({name: each[name] for name in means}, {})}" for split, each in summary["splits"].items()
+    ]
+    beside = {name: f"{top1['imagenet']:.1%} ({top1['scratch']:.1%})" for name, top1 in paper.items()}
+    footnote = ["paper: table 5, I3D after ImageNet and Kinetics (in brackets: Kinetics alone)"] if paper else []
+    return "\n".join([*splits, "mean", table(means, beside), *footnote])
 
 
 def report(shown: str, failed: int) -> None:
@@ -243,7 +226,7 @@ def _show_results(runs: "list[Evaluation]", output: Path | None, as_json: bool) 
                 _write(run, output if is_one else output / f"split-{run.split}")
             if not is_one:
                 write_summary(output, summary)
-    shown = table(runs[0].columns, {}) if is_one else _splits_table(runs, summary)
+    shown = table(runs[0].figures, {}) if is_one else _splits_table(summary)
     report(json.dumps(summary) if as_json else shown, summary["failed"])
 
 

@@ -74,7 +74,7 @@ def run(options: TrainOptions) -> None:
     evaluation, summary = evaluate_model(model, dataset, part, options.output, go_on=False, states=kept)
     save(options.output, plan, networks, states, summary)
     info(f"the model is {show(options.output / MODEL_NAME)}")
-    report(table(evaluation.columns, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
+    report(table(evaluation.figures, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
 
 def _find_data(options: TrainOptions) -> Dataset:
@@ -280,11 +280,11 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
     return store
 
 
-def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, float]:
-    """Return the paper's top-1 in [0, 1] by column, where it has one for what was done."""
+def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, str]:
+    """Return the paper's top-1 by column, where it has one for what was done."""
     imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
     if imagenet is None:
         return {}
     row = Cell(plan.card.architecture, plan.dataset.name, plan.mode if plan.start else "original", imagenet, "")
     cells = {name: row._replace(column=name, splits=(plan.dataset.split,)) for name in columns}
-    return {name: cell.paper for name, cell in cells.items() if cell.paper is not None}
+    return {name: f"{cell.paper:.1%}" for name, cell in cells.items() if cell.paper is not None}

@@ -154,11 +154,16 @@ class Evaluation:
         """The metrics, as ``measure`` gives them."""
         return measure(self.predictions, self.classes, self.settings["networks"], self.settings["averages"])
 
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """The metrics as plain JSON values."""
+        return {name: column.to_json(self.classes) for name, column in self.columns.items()}
+
     def summary(self, **more: Any) -> dict[str, Any]:
         """Return the content of metrics.json, with ``more`` of what was tested."""
         head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
         state = {"failed": self.num_failed, "published": self.settings.get("published"), "complete": self.is_complete}
-        return head | more | state | {name: column.to_json(self.classes) for name, column in self.columns.items()}
+        return head | more | state | self.figures
 
     def write_tables(self, folder: Path) -> None:
         """Write a confusion matrix and a table of classes for each column; raises OSError."""
@@ -222,7 +227,6 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
     if twice := [split for split in splits if splits.count(split) > 1]:
         folders = " and ".join(_shown(run.folder) for run in runs if run.split == twice[0])
         raise UsageError(f"{folders} are all of split {twice[0]}", hint="give one of each split")
-    columns = [run.columns for run in runs]
     paper = {}
     if first.settings["architecture"] == "i3d" and splits == ALL_SPLITS:
         for name in first.columns:
@@ -234,13 +238,14 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
         "part": first.settings["part"],
         "failed": sum(run.num_failed for run in runs),
         "splits": {str(run.split): run.summary() for run in runs},
-        "mean": {name: _means([each[name] for each in columns]) for name in first.columns},
+        "mean": {name: _mean([run.columns[name] for run in runs]) for name in first.columns},
         "paper_mean_top1": paper,
     }
 
 
-def _means(columns: Sequence[Metrics]) -> dict[str, float]:
-    return {name: round(float(np.mean([getattr(column, name) for column in columns])), 6) for name in FIGURES}
+def _mean(columns: Sequence[Metrics]) -> dict[str, float]:
+    figures = {name: round(float(np.mean([getattr(each, name) for each in columns])), 6) for name in FIGURES}
+    return {"num_examples": sum(each.num_examples for each in columns), **figures}
 
 
 def _shown(path: Path) -> str:
