@@ -119,16 +119,14 @@ def test_a_network_of_both_streams_is_one_column() -> None:
 
 def test_metrics_are_those_of_the_answers(tmp_path: Path) -> None:
     run = read_evaluation(write_run(tmp_path, 3))
-    assert run.is_complete
     assert {name: column.top1 for name, column in run.columns.items()} == {"rgb": 0.75, "flow": 0.75, "both": 0.75}
 
 
-def test_an_unfinished_evaluation_is_refused_unless_partial(tmp_path: Path) -> None:
+def test_an_unfinished_evaluation_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, 3)
     (tmp_path / "metrics.json").unlink()
     with pytest.raises(UsageError, match=containing(4)):
         read_evaluation(tmp_path)
-    assert not read_evaluation(tmp_path, partial=True).is_complete
 
 
 def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path) -> None:
@@ -137,7 +135,6 @@ def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path)
     path.write_bytes(torn)
     with pytest.raises(UsageError, match=containing(3, "metrics.json", 4)):
         read_evaluation(tmp_path)
-    assert len(read_evaluation(tmp_path, partial=True).predictions) == 3
     assert path.read_bytes() == torn
 
 
@@ -189,4 +186,4 @@ def test_the_metrics_of_training_are_read_again(tmp_path: Path) -> None:
     """Which say more than the columns."""
     run = read_evaluation(write_run(tmp_path, 3))
     write_summary(tmp_path, run.summary(states={"rgb": {"step": 1}}))
-    assert read_evaluation(tmp_path).is_complete
+    assert len(read_evaluation(tmp_path).predictions) == 4

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.cli import signals
-from vadis.cli.evaluate import choose_part, evaluate_model, report, table
+from vadis.cli.evaluate import choose_part, evaluate_model, report, table, write_evaluation
 from vadis.cli.flow import fill
 from vadis.cli.loading import load_for_command
 from vadis.cli.outputs import check_folder_name
@@ -71,8 +71,8 @@ def run(options: TrainOptions) -> None:
     save(options.output, plan, networks, states)
     model = load_model_file(options.output / MODEL_NAME, process.device)
     kept = {run: state.to_json() for run, state in states.items()}
-    evaluation, summary = evaluate_model(model, dataset, part, options.output, go_on=False, states=kept)
-    save(options.output, plan, networks, states, summary)
+    evaluation = evaluate_model(model, dataset, part, options.output, go_on=False)
+    save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
     info(f"the model is {show(options.output / MODEL_NAME)}")
     report(table(evaluation.figures, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
@@ -168,15 +168,12 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     """Train every network, one run after the other."""
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
-    estimated = process.is_main and plan.mode != "fixed"
-    new = [run for run in plan.recipes if estimated and not list_checkpoints(options.output / run / CHECKPOINTS_NAME)]
+    store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
     else:
-        for run in new:
-            if "flow" not in plan.runs[run]:  # else it needs the flow first, which takes its time
-                _say_pace(run, plan, context, None)
-        store = _fill_flow_store(options, plan.dataset, process) if "flow" in plan.streams else None
+        if "flow" in plan.streams:
+            store = _fill_flow_store(options, plan.dataset, process)
         work = partial(train_run, store=store)
     networks: Networks = {}
     states: States = {}
@@ -184,7 +181,8 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
         info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
-        if run in new and "flow" in plan.runs[run]:
+        is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
+        if is_new and plan.mode != "fixed" and process.is_main:
             _say_pace(run, plan, context, store)
         with _watching(run, plan, options, process) as watch:
             outcome, trained = work(run, plan, options.output, replace(context, report=watch))

@@ -132,7 +132,6 @@ class Evaluation:
     folder: Path  # where they lie
     settings: Mapping[str, Any]
     predictions: list[Prediction]
-    is_complete: bool = True  # whether they are for all videos of the split
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -162,8 +161,7 @@ class Evaluation:
     def summary(self, **more: Any) -> dict[str, Any]:
         """Return the content of metrics.json, with ``more`` of what was tested."""
         head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
-        state = {"failed": self.num_failed, "published": self.settings.get("published"), "complete": self.is_complete}
-        return head | more | state | self.figures
+        return head | {"failed": self.num_failed, "published": self.settings.get("published")} | more | self.figures
 
     def write_tables(self, folder: Path) -> None:
         """Write a confusion matrix and a table of classes for each column; raises OSError."""
@@ -173,12 +171,11 @@ class Evaluation:
                 write_file(folder / f"{kind}-{name}.csv", content)
 
 
-def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
-    """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``, but for a torn last line.
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``.
 
     Raises:
-        UsageError: for what cannot be read, is no file of predictions or damaged; and, unless ``partial``, where the
-            evaluation has not come to its end, so that its metrics would be those of some videos only.
+        UsageError: for what cannot be read, is no file of predictions, is damaged, or has not come to its end.
     """
     path = folder / PREDICTIONS_NAME
     with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
@@ -188,13 +185,13 @@ def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
     wanted = _num_examples(folder / METRICS_NAME)
-    if wanted != len(predictions) and not partial:
+    if wanted != len(predictions):
         there = "" if wanted is None else f", metrics.json is of {wanted:,}"
         raise UsageError(
             f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions{there}",
-            hint="run the same vadis evaluate again, which goes on there; or add `partial=True`",
+            hint="run the same vadis evaluate again, which goes on there",
         )
-    return Evaluation(folder, settings, list(predictions.values()), wanted == len(predictions))
+    return Evaluation(folder, settings, list(predictions.values()))
 
 
 def _num_examples(path: Path) -> int | None:

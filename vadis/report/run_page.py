@@ -53,8 +53,6 @@ def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str
             for name, column in columns.items()
         ]
         yield "<section><h2>How good it is</h2>\n" + _table(["", *FIGURES.values(), "videos"], rows)
-        if metrics.get("complete") is False:
-            yield '<p class="warn">The test had not come to its end.</p>\n'
         if metrics.get("failed"):
             yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
         yield from _states(metrics.get("states") or {})
