@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,21 +18,20 @@ if TYPE_CHECKING:
 
 CGROUPS, PROCESS_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
-FIRST_RIGHT_CUDNN = 91600
-"""9.16. Older ones, such as the 9.10.2 of PyTorch 2.10, are reported to compute 3D convolutions wrongly in TF32 and
-bfloat16 (pytorch issues 163539 and 167024)."""
+FIRST_RIGHT_CUDNN = 91600  # older ones compute 3D convolutions wrongly in TF32 and bfloat16 (pytorch #163539, #167024)
 
 
 def resolve_device(name: str = "auto") -> "torch.device":
-    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine; auto: CUDA if there is.
 
-    Raises:
-        UsageError: for any other name.
-        DeviceError: where CUDA is asked for by name and cannot be used; ``auto`` takes the CPU instead.
+    PyTorch then computes with no more threads than ``cpu_count``, unless OMP_NUM_THREADS is set: it knows of the
+    affinity but not of quotas, and threads beyond a quota make all of them wait. Raises UsageError for other names,
+    DeviceError where CUDA is asked for by name and cannot be used.
     """
     import torch
 
-    limit_threads()
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cpu_count():
+        torch.set_num_threads(cpu_count())
     has_cuda = torch.cuda.is_available()
     if name == "cpu" or (name == "auto" and not has_cuda):
         return torch.device("cpu")
@@ -64,23 +64,11 @@ def cpu_count() -> int:
     return max(1, min(affinity, ceil(min(_quotas(), default=affinity))))
 
 
-def limit_threads() -> None:
-    """Let PyTorch compute with no more threads than this process has processors, unless OMP_NUM_THREADS is set.
-
-    PyTorch knows of the affinity but not of quotas; threads beyond a quota make all of them wait.
-    """
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cpu_count():
-        torch.set_num_threads(cpu_count())
-
-
 def _quotas() -> Iterator[float]:
     """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does.
 
-    /proc/self/cgroup has a line for each hierarchy: number, controllers (none: version 2), place. In a container
-    the place may be seen from outside, while the root that is mounted is the container's own: so all on the way to it
-    are looked at.
+    /proc/self/cgroup has a line for each hierarchy: number, controllers (none: version 2), place. In a container the
+    place may be seen from outside, and the root that is mounted is the container's: so all on the way are looked at.
     """
     try:
         lines = PROCESS_CGROUPS.read_text().splitlines()
@@ -108,8 +96,6 @@ _log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
-MARKERS = ("out of memory", "_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")  # in the text of a RuntimeError
-
 
 class NoMemoryError(DeviceError):
     """Memory runs out even with one frame or window at a time."""
@@ -129,11 +115,8 @@ def run_in_batches(
 ) -> Iterator[Made]:
     """Yield ``work(start, stop)`` of each part of ``[0, count)``, in order; back off to smaller parts on out-of-memory.
 
-    ``work`` is then called again from the same ``start``, and ``limit`` keeps the size for the next call. The first
-    time this is logged.
-
-    Raises:
-        NoMemoryError: where one at a time is too much.
+    ``work`` is then called again from the same ``start``, and ``limit`` keeps the size for the next call. Raises
+    NoMemoryError where one at a time is too much.
     """
     start = 0
     while start < count:
@@ -158,7 +141,7 @@ def runs_out_of_memory(work: Callable[[], object]) -> bool:
     try:
         work()
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not any(marker in str(error) for marker in MARKERS):
+        if not re.search("out of memory|_STATUS_ALLOC_FAILED|DefaultCPUAllocator", str(error)):
             raise
     else:
         return False

@@ -9,12 +9,7 @@
     └── OutputLockedError      exit 5   another run holds this output
 
 A message is one plain sentence; a hint says what to do next. Where they name an argument of a function, in backticks as
-in `device="cpu"`, the command line shows the option instead (``with_options``). It prints both and never a traceback
-unless asked for with ``--debug``. Exit codes 130 (SIGINT) and 143 (SIGTERM) come from the signals themselves, and 3 is
-the exit code of a run in which some files failed.
-
-Where an input or the operating system refuses, what to do next depends on the kind of refusal and hardly on the place:
-there is one table of each, ``VIDEO_ERROR_CODES`` and that of ``what_next``.
+in `device="cpu"`, the command line shows the option instead (``with_options``).
 """
 
 import errno
@@ -23,12 +18,7 @@ from typing import NamedTuple
 
 
 class VadisError(Exception):
-    """A failure that a user can read.
-
-    Args:
-        message: one sentence that names the file, option or host concerned.
-        hint: what to do next, or None.
-    """
+    """A failure that a user can read: one sentence that names the file, option or host, and what to do next."""
 
     exit_code = 1
 
@@ -56,12 +46,9 @@ class UnreachableError(WeightsError):
 
 
 class VideoError(VadisError):
-    """One input that cannot be labelled.
+    """One input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, is the ``error.code`` of its record.
 
-    Args:
-        code: a word from ``VIDEO_ERROR_CODES``, the ``error.code`` of the input's record.
-        message: one sentence about this input.
-        hint: what to do next, kept as ``own_hint``; by default what the code says.
+    A hint of its own is kept as ``own_hint``; by default it is that of the code.
     """
 
     exit_code = 3
@@ -142,7 +129,7 @@ VIDEO_ERROR_CODES: dict[str, VideoErrorCode] = {
     code: VideoErrorCode(meaning, what_next)
     for code, meaning, what_next in re.findall(r"^(\w+): (.+)\n +(.+)", _VIDEO_ERRORS, re.MULTILINE)
 }
-"""Every code a record's ``error.code`` can have. Records hold the code alone, which is enough to look the rest up."""
+"""Every code that a record's ``error.code`` can have."""
 
 
 def advice(code: str) -> str:
@@ -194,8 +181,7 @@ _BY_ERRNO = {
     errno.ENOSPC: "make room on that disk, then {again}",
     errno.EDQUOT: "make room: your quota on that disk is used up; then {again}",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk; then {again}",
-    errno.EACCES: _RIGHTS,
-    errno.EPERM: _RIGHTS,
+    **dict.fromkeys((errno.EACCES, errno.EPERM), _RIGHTS),
     errno.EROFS: "choose a place on another disk: this one is mounted read-only",
     errno.ENOENT: "see that the path is spelled right and that its disk is there",
     errno.ENOTDIR: "choose another path: a part of this one is a file, not a folder",
@@ -206,10 +192,8 @@ _BY_ERRNO = {
     errno.ELOOP: "look at the symbolic links of the path (namei -l): one leads back to itself",
     errno.EIO: "the disk fails (dmesg tells more): use another one, then {again}",
     errno.EMFILE: "allow more open files (ulimit -n), or take fewer `jobs` or `workers`",
-    errno.ENFILE: "close other programs: this machine has as many files open as it allows",
-    errno.EAGAIN: "allow more processes (ulimit -u), or close other programs",
-    errno.ENOMEM: "close other programs, or take fewer `jobs` or `workers`",
-    errno.ESTALE: _NETWORK_DISK,
-    errno.ETIMEDOUT: _NETWORK_DISK,
-    errno.ENOTCONN: _NETWORK_DISK,
+    **dict.fromkeys(
+        (errno.ENFILE, errno.EAGAIN, errno.ENOMEM), "close other programs, or take fewer `jobs` or `workers`"
+    ),
+    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN), _NETWORK_DISK),
 }

@@ -1,9 +1,7 @@
 """Results as text: FORMATS, one small function per output format.
 
-Each function takes results one after another and yields the text of the document piece by piece, so that a run of
-thousands of videos is written as it goes. When the results end early the document still ends well-formed.
-
-The table for people belongs to the command line, which knows the terminal (``vadis.cli.timeline``).
+Each takes results one after another and yields the text of the document piece by piece, as the run goes. When the
+results end early the document still ends well-formed.
 """
 
 import csv as csv_lines
@@ -24,10 +22,7 @@ _SAME_TIME_SECONDS = 1e-6  # neighbouring segments share their border but for ro
 
 @dataclass(frozen=True)
 class Format:
-    """One row of FORMATS.
-
-    ``write`` turns results into pieces of text. ``one_video``: a document has room for a single video.
-    """
+    """One row of FORMATS: ``write`` turns results into pieces of text, of one video where there is no room for more."""
 
     summary: str
     write: Callable[[Iterable[VideoResult]], Iterator[str]]
@@ -36,10 +31,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Neighbouring segments under one leading label, ``[start, end)`` in seconds.
-
-    ``score`` is the label's mean over the stretch, each segment weighted by its length.
-    """
+    """Neighbouring segments under one leading label, ``[start, end)`` in seconds; ``score`` is its mean over time."""
 
     start: float
     end: float
@@ -65,17 +57,16 @@ def json(results: Iterable[VideoResult]) -> Iterator[str]:
 def csv(results: Iterable[VideoResult]) -> Iterator[str]:
     """A row per segment and label under CSV_COLUMNS; a video without any (failed, or all below the threshold) has one.
 
-    Text that a spreadsheet would run as a formula gets a leading apostrophe; control characters are written as
-    escapes. Exact names are in the json formats.
+    Text that a spreadsheet would run as a formula gets a leading apostrophe; control characters become escapes.
     """
     yield _csv_line(CSV_COLUMNS)
     for result in results:
         path, error = _cell(result.path), f"{result.error_code}: {result.error_message}" if result.error_code else ""
-        rows = [(segment, rank, label) for segment in result.segments for rank, label in enumerate(segment.labels, 1)]
-        for segment, rank, label in rows:
-            times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
-            yield _csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
-        if not rows:
+        for segment in result.segments:
+            for rank, label in enumerate(segment.labels, 1):
+                times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
+                yield _csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
+        if not any(segment.labels for segment in result.segments):
             yield _csv_line((path, "", "", "", "", "", result.status, _cell(error)))
 
 
@@ -134,9 +125,8 @@ def stretches(segments: Iterable[Segment]) -> list[Stretch]:
         best, end = segment.labels[0], segment.end
         last = merged[-1] if merged else None
         if last and last.label == best.label and abs(last.end - segment.start) < _SAME_TIME_SECONDS:
-            before, after = last.end - last.start, end - last.end
-            mean = (last.score * before + best.score * after) / (before + after)
-            merged[-1] = replace(last, end=end, score=mean)
+            area = last.score * (last.end - last.start) + best.score * (end - last.end)
+            merged[-1] = replace(last, end=end, score=area / (end - last.start))
         else:
             merged.append(Stretch(segment.start, end, best.label, best.score))
     return merged
@@ -155,8 +145,7 @@ def above(result: VideoResult, threshold: float) -> VideoResult:
 def visible(text: str) -> str:
     """Return ``text`` as it may be shown: what a terminal would obey or hide becomes an escape (``\\n``, ``\\x1b``).
 
-    That is C0, DEL and C1 controls, line separators, bidirectional and zero-width characters, and bytes that are not
-    UTF-8. A name of 200 bytes can otherwise clear the screen, set its title or show itself backwards.
+    That is controls, line separators, bidirectional and zero-width characters, and bytes that are not UTF-8.
     """
     return "".join(
         char

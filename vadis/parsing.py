@@ -1,8 +1,7 @@
-"""Parse JSON and TOML that come from a file, with one limit on nesting.
+"""JSON and TOML that come from a file, with one limit on nesting, and text files as people have them.
 
-How deep Python's own parsers go depends on its version, on the recursion limit and on how deep the caller is.
-
-Text files as people have them: UTF-8 with or without a byte order mark, and UTF-16 and UTF-32 as Windows writes.
+How deep Python's own parsers go depends on its version, on the recursion limit and on how deep the caller is. Text is
+UTF-8 with or without a byte order mark, or UTF-16 or UTF-32 as Windows writes.
 """
 
 import codecs
@@ -20,17 +19,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-MAX_DEPTH = 64
-"""Levels of objects and lists. What vadis writes has up to 8; every Python parses, compares and copies this many."""
+MAX_DEPTH = 64  # levels of objects and lists; what vadis writes has up to 8, and every Python parses and copies 64
 
 
 def parse_json(content: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
-    """Return the value of a JSON text, given as text or its bytes in UTF-8.
+    """Return the value of a JSON text, or its bytes in UTF-8; raise ValueError for others and those nested too deep.
 
     ``parse_constant`` is called for NaN and the infinities, which JSON does not have; by default they are taken.
-
-    Raises:
-        ValueError: where it is no JSON, or nested more than ``MAX_DEPTH`` deep.
     """
     opening = content.count("[") + content.count("{") if isinstance(content, str) else sum(map(content.count, b"[{"))
     parse = partial(json.loads, content, parse_constant=parse_constant)

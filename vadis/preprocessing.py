@@ -1,8 +1,7 @@
 """Clips → the input of a network: cropped, mirrored and scaled, per stream.
 
-The published preprocessing (google-deepmind/kinetics-i3d, README; paper, section 2.5): the frames come with their
-short side at 256 px; the network sees the 224×224 centre of them, RGB scaled to [-1, 1], flow truncated to ±20 px and
-divided by 20. Flow is computed on the whole resized frame and cropped afterwards. Axes: T time, H, W.
+As published (google-deepmind/kinetics-i3d; paper, section 2.5): frames with a short side of 256 px, of which a network
+sees the 224×224 centre, RGB in [-1, 1], flow truncated to ±20 px and divided by 20. Axes: T time, H, W.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,6 @@
-"""What vadis says of a video: ``VideoResult``, ``Segment``, ``Label``, and their JSON (one object per video).
+"""What vadis says of a video: ``VideoResult``, ``Segment``, ``Label``, and their JSON (docs/command-line.md).
 
-The record is a contract: ``schema`` 1, documented field by field in docs/command-line.md. Intervals are half-open
-``[start, end)`` in seconds as players count: from the start of the file, which is its first frame unless the sound
-begins earlier. Scores are probabilities in [0, 1] and always finite.
+Intervals are half-open ``[start, end)``, in seconds from the start of the file. Scores are finite, in [0, 1].
 """
 
 import base64
@@ -27,24 +25,21 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 
 @dataclass(frozen=True)
 class Label:
-    """A class name with its score.
-
-    ``peak`` (the highest score in any segment) and ``seconds`` (for how long the label leads) belong to the labels of
-    a whole video and are None in a segment.
-    """
+    """A class name with its score; ``peak`` and ``seconds`` belong to the labels of a whole video."""
 
     label: str
     score: float
-    peak: float | None = None
-    seconds: float | None = None
+    peak: float | None = None  # the highest score in any segment
+    seconds: float | None = None  # for how long the label leads
 
     def to_json(self) -> dict[str, Any]:
         """Return the label as in the record; what is None is left out."""
-        seconds = None if self.seconds is None else round(self.seconds, 3)
-        peak = None if self.peak is None else _finite(self.peak)
-        own = {"peak": peak, "seconds": seconds}
-        known = {key: value for key, value in own.items() if value is not None}
-        return {"label": self.label, "score": _finite(self.score), **known}
+        record: dict[str, Any] = {"label": self.label, "score": _finite(self.score)}
+        if self.peak is not None:
+            record["peak"] = _finite(self.peak)
+        if self.seconds is not None:
+            record["seconds"] = round(self.seconds, 3)
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Label":
@@ -73,26 +68,19 @@ class Segment:
 
 @dataclass(frozen=True)
 class VideoResult:
-    """One record: all that vadis says of one input.
+    """One record: all that vadis says of one input."""
 
-    ``path`` is the path as given; bytes that are not UTF-8 are kept in it as surrogates (``os.fsencode`` gives them
-    back). ``source_bytes`` and ``source_mtime`` (seconds since 1970 as a decimal text, to the nanosecond) are the size
-    and the time of change that the file had when it was opened: by them a later run sees whether it is still the same.
-    ``status`` is ``ok``, ``partial`` (fewer frames decoded than the file declares), ``error`` or ``skipped``;
-    ``error_code`` is a key of ``vadis.errors.VIDEO_ERROR_CODES``. ``flags`` name what was out of the ordinary.
-    """
-
-    path: str
-    status: str
-    source_bytes: int | None = None
-    source_mtime: str | None = None
+    path: str  # as given; bytes that are not UTF-8 are kept as surrogates (``os.fsencode`` gives them back)
+    status: str  # one of STATUSES; "partial": fewer frames decoded than the file declares
+    source_bytes: int | None = None  # the size of the file when it was opened
+    source_mtime: str | None = None  # when it had been changed: seconds since 1970, to the nanosecond
     duration_seconds: float | None = None
     source_fps: Fraction | None = None
     source_size: tuple[int, int] | None = None  # (width, height), upright, as coded
     num_frames: int | None = None  # on the 25 fps grid
     frames_decoded: int | None = None
     frames_declared: int | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()  # what was out of the ordinary
     model: str | None = None
     model_sha256: str | None = None
     cudnn: str | None = None  # the version that computed it, None for the CPU
@@ -100,7 +88,7 @@ class VideoResult:
     sliding: dict[str, Any] = field(default_factory=dict)
     labels: tuple[Label, ...] = ()
     segments: tuple[Segment, ...] = ()
-    error_code: str | None = None
+    error_code: str | None = None  # a key of ``vadis.errors.VIDEO_ERROR_CODES``
     error_message: str | None = None
 
     def __post_init__(self) -> None:
@@ -111,19 +99,28 @@ class VideoResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; raise ValueError rather than write a score that is not finite."""
-        record: dict[str, Any] = {"schema": SCHEMA, **_path_fields(self.path)}
+        text, is_error, fps = printable(self.path), self.status == "error", self.source_fps
+        record: dict[str, Any] = {"schema": SCHEMA, "path": text}
+        if text != self.path:  # from which it comes back exactly
+            record["path_b64"] = base64.b64encode(os.fsencode(self.path)).decode("ascii")
         if self.source_bytes is not None:
             record |= {"source_bytes": self.source_bytes, "source_mtime": self.source_mtime}
         record["status"] = self.status
-        if self.error_code is not None:
+        if is_error:
             record["error"] = {"code": self.error_code, "message": printable(self.error_message or "")}
-        record |= self._facts()
+        facts = {
+            "duration_seconds": None if self.duration_seconds is None else round(self.duration_seconds, 3),
+            "source_fps": None if fps is None else f"{fps.numerator}/{fps.denominator}",
+            "source_size": None if self.source_size is None else list(self.source_size),
+            **{name: getattr(self, name) for name in ("num_frames", "frames_decoded", "frames_declared")},
+            "flags": list(self.flags),
+        }  # of an error, only what was found out before it
+        record |= {key: value for key, value in facts.items() if not is_error or value not in (None, [])}
         if self.status in ("ok", "partial"):
             record |= {"model": self.model, "model_sha256": self.model_sha256}
             record |= {} if self.cudnn is None else {"cudnn": self.cudnn}
             record |= {"streams": list(self.streams), "sliding": self.sliding}
-            record |= {"labels": [label.to_json() for label in self.labels]}
-            record |= {"segments": [segment.to_json() for segment in self.segments]}
+            record |= {name: [each.to_json() for each in getattr(self, name)] for name in ("labels", "segments")}
         return record
 
     def to_json_line(self) -> str:
@@ -132,11 +129,7 @@ class VideoResult:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "VideoResult":
-        """Return the result that ``to_json`` gave, as exactly as it was written.
-
-        Raises:
-            ValueError: for anything else.
-        """
+        """Return the result that ``to_json`` gave, as exactly as it was written; raise ValueError for anything else."""
         try:
             error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
             return cls(
@@ -157,11 +150,7 @@ class VideoResult:
             raise ValueError("not a record of vadis classify") from fault
 
     def to_pandas(self) -> Any:
-        """Return the timeline as a pandas DataFrame, a row for each segment and label: start, end, rank, label, score.
-
-        Raises:
-            VadisError: where pandas is not installed.
-        """
+        """Return the segments as a pandas DataFrame, a row for each label: start, end, rank, label, score."""
         try:
             from pandas import DataFrame
         except ImportError as error:
@@ -192,18 +181,6 @@ class VideoResult:
         facts = _html(", ".join((self.error_message or self.status, *self.flags)))
         return f"<div><b>{_html(self.path)}</b> {facts}{timeline}<table>{table}</table></div>"
 
-    def _facts(self) -> dict[str, Any]:
-        """Return what is known of the file; in an error record only what was found out before it."""
-        fps = self.source_fps
-        facts = {
-            "duration_seconds": None if self.duration_seconds is None else round(self.duration_seconds, 3),
-            "source_fps": None if fps is None else f"{fps.numerator}/{fps.denominator}",
-            "source_size": None if self.source_size is None else list(self.source_size),
-            **{name: getattr(self, name) for name in ("num_frames", "frames_decoded", "frames_declared")},
-            "flags": list(self.flags),
-        }
-        return {key: value for key, value in facts.items() if self.status != "error" or value not in (None, [])}
-
 
 def printable(text: str) -> str:
     """Return ``text`` with lone surrogates (bytes that are not UTF-8) as ``\\xNN``, so that any encoder takes it."""
@@ -221,18 +198,10 @@ _SAME_IN_JSON = (
 
 
 def path_of(record: Mapping[str, Any]) -> str:
-    """Return the path in a record, bytes that are not UTF-8 as surrogates; raise KeyError or ValueError for none."""
+    """Return the path in a record; raise KeyError or ValueError for none."""
     if "path_b64" not in record:
         return str(record["path"])
     return os.fsdecode(base64.b64decode(record["path_b64"], validate=True))  # binascii.Error is a ValueError
-
-
-def _path_fields(path: str) -> dict[str, str]:
-    """Return ``path`` as text; where its bytes are not UTF-8, also ``path_b64``, from which they come back exactly."""
-    text = printable(path)
-    if text == path:
-        return {"path": path}
-    return {"path": text, "path_b64": base64.b64encode(os.fsencode(path)).decode("ascii")}
 
 
 def _finite(score: float) -> float:

@@ -16,7 +16,7 @@ from tests.benchmarks.machine import Options
 from tests.benchmarks.watched import vadis, watch
 from tests.make_model import make_model
 from tests.synthetic import write_video
-from vadis.report.drawing import BLUE, GREY, ORANGE, drawing, save_png
+from vadis.report.plots import BLUE, GREY, ORANGE, drawing, save_png
 
 LENGTHS = (10, 60, 600, 1800, 7200)  # s
 COUNTS = (1, 20, 100, 300)  # files

@@ -14,7 +14,7 @@ from tests.benchmarks.end_to_end import clip_of_ten_seconds
 from tests.benchmarks.machine import Options
 from tests.benchmarks.watched import KINDS, WAITED, Watched, vadis, watch
 from vadis.device import cpu_count
-from vadis.report.drawing import BLUE, GREY, ORANGE, PALE, drawing, save_png
+from vadis.report.plots import BLUE, GREY, ORANGE, PALE, drawing, save_png
 
 SMOOTHED_SECONDS = 0.2
 

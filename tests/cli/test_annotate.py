@@ -9,8 +9,6 @@ from tests.synthetic import write_video
 from vadis.results import VideoResult
 from vadis.video.reader import open_source
 
-pytestmark = pytest.mark.usefixtures("cv2")
-
 
 @pytest.fixture
 def video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 import vadis
 from tests.fake_road import result
-from vadis.cli.classify import resolve_format
+from vadis.cli.classify import choose_format
 from vadis.errors import advice
 from vadis.formats import FORMATS
 from vadis.inference.predict import Sliding
@@ -251,13 +251,13 @@ def test_the_table_in_a_file_is_plain(clips, road, run_vadis):
     ],
 )
 def test_auto_goes_by_the_extension(tmp_path, name, output, expected):
-    assert resolve_format(name, tmp_path / output if output else None, None) == expected
+    assert choose_format(name, tmp_path / output if output else None, None)[0] == expected
 
 
 def test_auto_is_a_table_on_a_terminal_only_without_another_place(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    assert resolve_format("auto", None, None) == "table"
-    assert resolve_format("auto", None, tmp_path) == "jsonl"
+    assert choose_format("auto", None, None)[0] == "table"
+    assert choose_format("auto", None, tmp_path)[0] == "jsonl"
 
 
 def test_quiet_names_problems_only_and_verbose_names_all(clips, road, run_vadis):

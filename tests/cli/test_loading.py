@@ -9,11 +9,11 @@ import torch
 
 from tests.make_model import make_model
 from tests.synthetic import write_video
-from vadis.cli.loading import fetching
+from vadis.cli.run import fetching
 
 LOADED = """
 import gc, sys
-from vadis.cli.loading import load_for_command
+from vadis.cli.run import load_for_command
 from vadis.errors import UsageError
 try:
     load_for_command(sys.argv[1], "both", "cpu", offline=True)
@@ -60,10 +60,8 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_the_default_every_command_names_an_option_of_its_own_that_works(
-    run_vadis, tmp_path, monkeypatch, request, command
+    run_vadis, tmp_path, monkeypatch, command
 ):
-    if command == "annotate":
-        request.getfixturevalue("cv2")
     monkeypatch.chdir(tmp_path)
     for name in ("train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a/3", "test/b/3"):
         path = tmp_path / "clips" / f"{name}.mp4"

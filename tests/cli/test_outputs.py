@@ -81,15 +81,16 @@ def test_nothing_is_written_outside_the_folder(tmp_path):
 @pytest.mark.parametrize("name", ["é" * 120 + ".mp4", "x" * 251 + ".mp4", os.fsdecode(b"\xff" * 250) + ".mp4"])
 def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
     target = outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/{name}")
-    outputs.to_folder(lambda path: target, FORMATS["json"], [result("a.mp4")])
+    outputs.to_file(target, FORMATS["json"], [result("a.mp4")])
     assert target.is_file() and target.suffix == ".jsonl"
     assert target != outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/x{name}")
 
 
 def test_a_disk_that_refuses_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(VadisError, match=containing("file/a.json")):
-        outputs.to_folder(lambda path: tmp_path / "file" / "a.json", FORMATS["json"], [result("a.mp4")])
+    folder = outputs.DocumentFolder(tmp_path / "file", "/", "json", FORMATS["json"])
+    with pytest.raises(VadisError, match=containing("file/a.mp4.json")):
+        folder.write([result("/a.mp4")])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

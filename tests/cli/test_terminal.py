@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import unicodedata
@@ -187,17 +186,9 @@ def test_a_closed_stdout_is_refused_where_it_is_wanted(tmp_path, closed):
     ],
 )
 def test_memory_that_runs_out_anywhere_is_no_bug(capsys, error):
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    limit = 1 << 46 if before[1] == resource.RLIM_INFINITY else before[1]
     assert terminal.report_error(error) == 1
-    unlimited = capsys.readouterr().err
-    assert "memory" in unlimited and "bug" not in unlimited
-    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
-    try:
-        terminal.report_error(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-    assert "ulimit -v" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "not enough memory" in said and "ulimit -v" in said and "bug" not in said
 
 
 CARD = ModelCard("m", "i3d", ("rgb",), ("a", "b"))

@@ -115,7 +115,6 @@ def test_an_export_without_room_is_told(videos, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cv2")
 @pytest.mark.parametrize("num_bytes", [0, 300])
 @pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])
 def test_a_video_without_room_is_told_by_the_disk_and_not_by_its_sound(tmp_path, num_bytes, name):

@@ -19,7 +19,6 @@ from vadis.results import Label, Segment, VideoResult
 from vadis.video.isolated import process
 from vadis.video.reader import open_source
 
-pytestmark = pytest.mark.usefixtures("cv2")
 RESULT = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.6)])
 
 

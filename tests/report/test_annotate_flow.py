@@ -8,20 +8,12 @@ import torch
 
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import VideoError
-from vadis.report.annotate import FULL_PIXELS, WHEEL_PIXELS, colour_wheel, in_colours, legend, write_flow_video
+from vadis.report.annotate import FULL_PIXELS, WHEEL_PIXELS, in_colours, legend, write_flow_video
 from vadis.video.reader import open_source
 
 
 def colour(dx: float, dy: float) -> tuple[int, ...]:
     return tuple(int(value) for value in in_colours(np.array([[[dx]], [[dy]]], np.float32))[0, 0])
-
-
-def test_the_wheel_has_55_colours_from_red_over_yellow_green_cyan_blue_magenta() -> None:
-    wheel = colour_wheel() * 255
-    assert wheel.shape == (55, 3)
-    named = {0: (255, 0, 0), 15: (255, 255, 0), 21: (0, 255, 0), 25: (0, 255, 255), 36: (0, 0, 255), 49: (255, 0, 255)}
-    for place, expected in named.items():
-        assert tuple(wheel[place].round()) == expected
 
 
 def test_what_stands_still_is_white_and_directions_have_the_usual_colours() -> None:

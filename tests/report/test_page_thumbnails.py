@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
-from vadis.report.page import HEIGHT, MAX_WIDTH, Budget, Thumbnail, jpeg, moments, thumbnails
+from vadis.report.page import HEIGHT, WIDTHS, jpeg, moments, thumbnails
 from vadis.video.isolated.pool import Decoders
 
 
@@ -32,8 +32,8 @@ def test_pictures_show_their_moments(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)))
     result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
     with Decoders() as decoders:
-        taken = list(thumbnails(decoders, str(path), result, 3))
-    assert [picture.seconds for picture in taken] == moments(result, 3)
+        taken, is_cut = thumbnails(decoders, str(path), result, 3, 100_000)
+    assert [seconds for seconds, _ in taken] == sorted(moments(result, 3)) and not is_cut
     for seconds, picture in taken:
         shown = imread(io.BytesIO(base64.b64decode(picture)), "jpeg")
         assert shown.shape == (HEIGHT, 180, 3)
@@ -41,7 +41,7 @@ def test_pictures_show_their_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "width"), [((64, 1000), MAX_WIDTH), ((1000, 64), 32), ((2, 2), HEIGHT), ((99, 98), 106)]
+    ("size", "width"), [((64, 1000), WIDTHS[1]), ((1000, 64), WIDTHS[0]), ((2, 2), HEIGHT), ((99, 98), 107)]
 )
 def test_pictures_of_any_proportions_are_of_one_height(size: tuple[int, int], width: int) -> None:
     shown = imread(io.BytesIO(jpeg(np.full((*size, 3), 200, np.uint8))), "jpeg")
@@ -52,28 +52,19 @@ def test_pictures_of_any_proportions_are_of_one_height(size: tuple[int, int], wi
 def test_a_file_that_cannot_be_read_has_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with Decoders() as decoders:
-        assert list(thumbnails(decoders, str(tmp_path / "a.mp4"), labelled("a.mp4", [("archery", 0.9)]), 3)) == []
+        result = labelled("a.mp4", [("archery", 0.9)])
+        assert thumbnails(decoders, str(tmp_path / "a.mp4"), result, 3, 100_000) == ([], False)
 
 
-def test_a_budget_is_shared_and_what_one_leaves_goes_to_the_others() -> None:
-    budget = Budget(100, 4)
-    pictures = [Thumbnail(seconds, "x" * 10) for seconds in (3.0, 1.0, 2.0)]
-    assert [len(budget.choose(iter(some))) for some in (pictures, [], pictures, pictures)] == [2, 0, 3, 3]
-    assert budget.refused == 1
-    assert Budget(100, 1).choose(iter(pictures)) == sorted(pictures)
-    assert Budget(0, 2).choose(iter(pictures)) == []
-
-
-def test_no_picture_is_made_that_is_not_wanted() -> None:
-    made = []
-
-    def pictures():
-        for seconds in range(9):
-            made.append(seconds)
-            yield Thumbnail(float(seconds), "x" * 10)
-
-    Budget(30, 1).choose(pictures())
-    assert len(made) == 4  # the last of which did not fit
+def test_the_most_telling_pictures_are_taken_as_long_as_there_is_room(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)))
+    result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
+    with Decoders() as decoders:
+        (every, _) = thumbnails(decoders, str(path), result, 3, 100_000)
+        by_worth = [dict(every)[seconds] for seconds in moments(result, 3)]
+        taken, is_cut = thumbnails(decoders, str(path), result, 3, len(by_worth[0]) + len(by_worth[1]))
+        assert thumbnails(decoders, str(path), result, 3, 10) == ([], True)
+    assert is_cut and {content for _, content in taken} == set(by_worth[:2])
 
 
 def test_moments_of_a_picture_that_begins_late_are_those_of_the_player(tmp_path: Path) -> None:
@@ -82,7 +73,7 @@ def test_moments_of_a_picture_that_begins_late_are_those_of_the_player(tmp_path:
     result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
     moved = tuple(replace(each, start=each.start + 5, end=each.end + 5) for each in result.segments)
     with Decoders() as decoders:
-        taken = list(thumbnails(decoders, str(path), replace(result, segments=moved), 3))
-    assert [picture.seconds for picture in taken] == [5 + seconds for seconds in moments(result, 3)]
+        taken, _ = thumbnails(decoders, str(path), replace(result, segments=moved), 3, 100_000)
+    assert [seconds for seconds, _ in taken] == sorted(5 + seconds for seconds in moments(result, 3))
     for seconds, picture in taken:
         assert read_number(imread(io.BytesIO(base64.b64decode(picture)), "jpeg")) == int((seconds - 5) * 25)

@@ -1,7 +1,6 @@
 """The command line: ``app`` assembles the commands, ``main`` runs them and turns every ending into an exit code.
 
-One file per command; each is a thin client of the public API. What is heavy is imported where it is used, so that
-``vadis --help`` answers at once.
+What is heavy is imported where it is used, so that ``vadis --help`` answers at once.
 """
 
 import logging
@@ -13,16 +12,14 @@ import typer
 
 import vadis
 from vadis.cli import (
-    annotate,
     classify,
     doctor,
     evaluate,
-    export,
     features,
     flow,
     plot,
-    report,
     reproduce,
+    results,
     signals,
     train,
     weights,
@@ -47,9 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=classify.WithAddress, epilog=classify.EPILOG)(classify.classify)
-app.command(epilog=export.EPILOG)(export.export)
-app.command(epilog=report.EPILOG)(report.report)
-app.command(epilog=annotate.EPILOG)(annotate.annotate)
+app.command(epilog=results.EXPORT_EPILOG)(results.export)
+app.command(epilog=results.REPORT_EPILOG)(results.report)
+app.command(epilog=results.ANNOTATE_EPILOG)(results.annotate)
 app.command(epilog=features.EPILOG)(features.features)
 app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
@@ -98,25 +95,20 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException as raised:  # noqa: BLE001 (every ending has an exit code)
-        error = signals.cause(raised)
-        if "LOCAL_RANK" in os.environ:
-            _leave_the_others(error)
-        _end(report_error(error))
+        _end(signals.cause(raised))
     finally:
         signals.finish()
 
 
-def _end(code: int) -> NoReturn:
-    """End the process; at once where a thread is busy in PyTorch that nobody waits for any more."""
+def _end(error: BaseException) -> NoReturn:
+    """Report what ended the run, and end the process; of torchrun's processes one reports an error that many meet."""
+    if "LOCAL_RANK" in os.environ:
+        from vadis.training.distributed import exit_now, report_once
+
+        with signals.deferred():  # torchrun may ask this one to end because another has
+            report_once(lambda: report_error(error))
+            exit_now(getattr(error, "exit_code", 1))
+    code = report_error(error)
     if distributed := sys.modules.get("vadis.training.distributed"):  # not imported for this
-        distributed.exit_now(code)
+        distributed.exit_now(code)  # at once: a thread may be busy in PyTorch that nobody waits for any more
     sys.exit(code)
-
-
-def _leave_the_others(error: BaseException) -> NoReturn:
-    """End one of torchrun's processes; of an error that several meet, one tells."""
-    from vadis.training.distributed import exit_now, report_once
-
-    with signals.deferred():  # torchrun may ask this one to end because another has
-        report_once(error, lambda: report_error(error))
-        exit_now(getattr(error, "exit_code", 1))

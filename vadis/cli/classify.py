@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,13 @@ from typer.core import TyperCommand
 
 from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
-from vadis.cli import options, signals
-from vadis.cli.loading import check_window, fetching, find_inputs, load_model_or_stand_in
-from vadis.cli.outputs import Destination, OutputOptions
-from vadis.cli.run import Run
+from vadis.cli import options
+from vadis.cli.outputs import OutputOptions, open_destination
+from vadis.cli.run import Run, check_window, fetching, find_inputs, load_model_or_stand_in
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
-from vadis.errors import UsageError, VadisError
-from vadis.formats import FORMATS, Format, above
+from vadis.errors import UsageError
+from vadis.formats import FORMATS, Format
 from vadis.results import VideoResult
 from vadis.video.sources import stamp
 
@@ -32,14 +31,6 @@ if TYPE_CHECKING:
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
-
-_INSTEAD = {
-    "txt": "-f table writes what the terminal shows",
-    **dict.fromkeys(("html", "htm"), "vadis report makes a page of results: -o results.jsonl first"),
-    **dict.fromkeys(("xlsx", "xls"), "spreadsheets open .csv"),
-    **dict.fromkeys(("mp4", "mkv", "mov"), "vadis annotate draws labels into a video"),
-}
-"""What to do for an output of another kind, by its extension."""
 
 EPILOG = """
 **Examples**
@@ -97,29 +88,37 @@ def classify(
     sources = [source for source in found if own is None or own.has(source.path)]
     if own is not None:
         info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    name = resolve_format(format_name, None if ray else output, output_dir)
-    to_file = bool(output or output_dir)
-    form = table_format(to_file) if name == "table" else FORMATS[name]
-    where = "cpu" if ray else device
+    name, form = choose_format(format_name, None if ray else output, output_dir)
+    to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
         fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
-        known_by = fetched.stamp if fetched else stamp
-        place = OutputOptions(output, output_dir, own, overwrite, retry_failed, known_by, in_parts=ray is not None)
-        destination = stack.enter_context(place.opened(name, form, inputs or [], [source.path for source in found]))
-        prepared = {} if ray else _prepare(stack, fetched, jobs, _one_that_needs_flow(sources, model, streams, device))
+        known = fetched.stamp if fetched else stamp
+        place = OutputOptions(output, output_dir, name, form, own, threshold, overwrite, retry_failed, known, bool(ray))
+        destination = stack.enter_context(open_destination(place, inputs or [], [source.path for source in found]))
+        at_once = _needs_flow_now(sources, model, streams, device)
+        prepared = {} if ray else _prepare(stack, fetched, jobs, sources[0].path if at_once else None)
         check_window(model, window, stride)
         to_keep = to_file or bool(ray) or name not in _NAME_THE_MODEL
         loaded = load_model_or_stand_in(model, streams, where, offline, to_keep=to_keep)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
-        sliding = Sliding(segment or loaded.card.segment_seconds, window, stride)
-        summary = Summary(len(sources))
+        sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
         pending = destination.begin(_settings(loaded, sliding, top_k, flip, threshold, strict), sources, summary)
-        run = Run(pending, name != "table" or to_file, summary, goes_on=destination.goes_on, strict=strict)
+        run = Run(pending, name != "table" or to_file, summary, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
-        labelled = _on_ray(run, wanted, ray, device, fetched) if ray else _here(run, wanted, prepared)
-        _write(run, destination, labelled, threshold, summary_file)
+        labelled = _labelled(run, wanted, ray, device, fetched, prepared)
+        run.complete(labelled, destination.write, summary_file)
+
+
+def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
+    """Raise UsageError for options that exclude each other."""
+    if stride_alone:
+        raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
+    if remote_offline:
+        raise UsageError("--allow-remote and --offline exclude each other", hint="give one of the two")
+    if ray_shard:
+        raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
 
 
 def _prepare(stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -> dict[str, Any]:
@@ -137,8 +136,8 @@ def _prepare(stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in
     return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders))}
 
 
-def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> str | None:
-    """Return the path of a single video, which somebody waits for, if its flow is a processor's work."""
+def _needs_flow_now(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> bool:
+    """Return whether there is one video, which somebody waits for, and its flow is a processor's work."""
     from vadis.weights.cache import is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
@@ -147,19 +146,7 @@ def _one_that_needs_flow(sources: "list[Source]", model: str | None, streams: st
     on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
     # Shipped models see no flow, or that of cropped frames; one that is not here yet may not come.
     sees_flow = streams != "rgb" and named not in SHIPPED and (named not in WEIGHTS or is_file(model_path(named)))
-    if len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow:
-        return sources[0].path
-    return None
-
-
-def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
-    """Raise UsageError for options that exclude each other."""
-    if stride_alone:
-        raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
-    if remote_offline:
-        raise UsageError("--allow-remote and --offline exclude each other", hint="give one of the two")
-    if ray_shard:
-        raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
+    return len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow
 
 
 class WithAddress(TyperCommand):
@@ -174,39 +161,23 @@ class WithAddress(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def _here(run: Run, wanted: "ClassifyOptions", prepared: dict[str, Any]) -> Generator[VideoResult, None, None]:
-    from vadis.inference.classify import label_videos
-
-    return label_videos(run.paths(), wanted, listed=True, **prepared)
-
-
-def _on_ray(
-    run: Run, wanted: "ClassifyOptions", address: str, device: str, decoders: "FetchingDecoders | None"
+def _labelled(
+    run: Run,
+    wanted: "ClassifyOptions",
+    ray: str | None,
+    device: str,
+    fetched: "FetchingDecoders | None",
+    prepared: dict[str, Any],
 ) -> Generator[VideoResult, None, None]:
+    """Label the videos of a run, here or on the Ray cluster at the address ``ray``."""
+    if not ray:
+        from vadis.inference.classify import label_videos
+
+        return label_videos(run.paths(), wanted, listed=True, **prepared)
     from vadis.inference.ray import classify_on_ray
 
-    share_bytes = decoders.share_bytes if decoders else None
-    paths = list(run.paths())
-    return classify_on_ray(paths, wanted, address=address, on_gpus=device != "cpu", share_bytes=share_bytes)
-
-
-def _write(
-    run: Run,
-    destination: Destination,
-    labelled: Generator[VideoResult, None, None],
-    threshold: float,
-    summary_file: Path | None,
-) -> None:
-    """Write down what is labelled, and say how it ended."""
-    with signals.deferred(), closing(labelled):
-        try:
-            records = (above(record, threshold) for record in run.records(labelled))
-            destination.write(records, lambda: run.is_complete)
-            if run.is_complete:
-                destination.finish()
-        except VadisError as failure:
-            run.stop(failure)
-        run.finish(summary_file)
+    share_bytes, paths = fetched.share_bytes if fetched else None, list(run.paths())
+    return classify_on_ray(paths, wanted, address=ray, on_gpus=device != "cpu", share_bytes=share_bytes)
 
 
 def _settings(
@@ -218,25 +189,23 @@ def _settings(
     return {**maker, **look, "threshold": threshold, "strict": strict}
 
 
-def resolve_format(name: str, output: Path | None, output_dir: Path | None) -> str:
-    """Return the format that ``auto`` means here; any other as it is.
+def choose_format(name: str, output: Path | None, output_dir: Path | None) -> tuple[str, Format]:
+    """Return the name of the format that ``auto`` means here, or of any other, and the format.
+
+    A table is drawn for this terminal, or plain and 80 columns wide for a file.
 
     Raises:
         UsageError: the extension of ``output`` is that of no format.
     """
-    if name != "auto":
-        return name
-    if output is not None:
-        extension = output.suffix.removeprefix(".").lower()
-        if extension in FORMATS or not extension or extension == "ndjson":
-            return extension if extension in FORMATS else "jsonl"
-        known = ", ".join(f".{known}" for known in FORMATS)
-        hint = _INSTEAD.get(extension, "say which is wanted: -f")
-        raise UsageError(f"{show(output)} has the extension of no format ({known})", hint)
-    return "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
-
-
-def table_format(to_file: bool) -> Format:
-    """Return the table as a format, drawn for this terminal, or plain and 80 columns wide for a file."""
-    console = file_console() if to_file else stdout_console()
-    return Format("a table and a timeline", partial(table, console=console, all_stretches=settings.verbose))
+    if name == "auto" and output is not None:
+        name = output.suffix.removeprefix(".").lower().replace("ndjson", "jsonl") or "jsonl"
+        if name not in FORMATS:
+            known = ", ".join(f".{known}" for known in FORMATS)
+            hint = "say which is wanted: -f; vadis report makes pages, vadis annotate videos"
+            raise UsageError(f"{show(output)} has the extension of no format ({known})", hint)
+    elif name == "auto":
+        name = "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
+    if name != "table":
+        return name, FORMATS[name]
+    console = file_console() if output or output_dir else stdout_console()
+    return name, Format("a table and a timeline", partial(table, console=console, all_stretches=settings.verbose))

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, signals
-from vadis.cli.loading import load_for_command
 from vadis.cli.options import DATA, OUTPUT, flag, option
 from vadis.cli.outputs import new_folder, writing
-from vadis.cli.run import SOME_FAILED
+from vadis.cli.run import SOME_FAILED, load_for_command
 from vadis.cli.terminal import info, num_videos, show, video_progress, warn, warn_of
 from vadis.errors import UsageError
 

@@ -1,14 +1,14 @@
 """``vadis features``: pooled features over time, one .npz per video."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vadis.cli import options, outputs, signals
-from vadis.cli.loading import check_window, find_inputs, load_for_command
-from vadis.cli.run import Run
+from vadis.cli import options
+from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
+from vadis.cli.run import Run, check_window, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
@@ -53,67 +53,63 @@ def features(
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
-    target_of = partial(outputs.mirrored, output, outputs.tree_root(inputs or [], paths), "npz")
-    with outputs.new_folder(output):
+    target_of = partial(mirrored, output, tree_root(inputs or [], paths), "npz")
+    with new_folder(output):
         check_window(model, window, stride)
         loaded = load_for_command(model, streams, device, offline)
 
         from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding
 
-        run = Run(found, name_problems=True)
-        sliding = Sliding(window=window, stride=stride)
-        wanted = settings_of(loaded, layer, sliding, flip)
-        look: dict[str, Any] = {
-            "layer": layer,
-            "sliding": sliding,
-            "flip": flip,
-            "jobs": jobs,
-            "batch_size": batch_size,
-        }
-        extract = partial(features_of_videos, model=loaded, **look, listed=True, progress=run.report)
-        with signals.deferred():
-            for _ in run.records(_extracted(run.paths(), target_of, wanted, extract, overwrite)):
-                pass
-            run.finish()
+        run, sliding = Run(found, name_problems=True), Sliding(window=window, stride=stride)
+        settings = settings_of(loaded, layer, sliding, flip)
+        missing = paths if overwrite else [path for path in paths if not _is_done(target_of(path), settings)]
+        extracted = features_of_videos(
+            missing,
+            loaded,
+            layer=layer,
+            sliding=sliding,
+            flip=flip,
+            batch_size=batch_size,
+            jobs=jobs,
+            listed=True,
+            progress=run.report,
+        )
+        saved = _saved(paths, set(missing), extracted, target_of, settings)
+        run.complete(saved, lambda records, is_whole: deque(records, 0))
 
 
-def _extracted(
-    paths: Iterable[str],
+def _is_done(target: Path, settings: dict[str, Any]) -> bool:
+    """Return whether features are there already; raise UsageError for those of other settings."""
+    from vadis.inference.features import saved_settings
+
+    there = saved_settings(target)
+    if there is not None and there != settings:
+        other = {key: value for key, value in settings.items() if there.get(key) != value}
+        difference = "; ".join(f"{key} was {there.get(key)}, is {value}" for key, value in other.items())
+        hint = "choose another folder, or add --overwrite"
+        raise UsageError(f"{show(target)} has other settings: {difference}", hint)
+    return there is not None
+
+
+def _saved(
+    paths: list[str],
+    missing: set[str],
+    extracted: "Iterator[tuple[str, Features | VideoError]]",
     target_of: Callable[[str], Path],
-    wanted: dict[str, Any],
-    extract: "Callable[[Iterable[str]], Iterator[tuple[str, Features | VideoError]]]",
-    overwrite: bool,
-) -> Iterator[VideoResult]:
-    """Yield a record per video whose features have been written, or were there already."""
-    from vadis.inference.features import save_features, saved_settings
+    settings: dict[str, Any],
+) -> Generator[VideoResult, None, None]:
+    """Yield a record per video, once its features have been written, or were there already."""
+    from vadis.inference.features import save_features
 
-    looked_at: deque[tuple[str, bool]] = deque()  # with: is it there? Without a record yet; extract looks ahead
-
-    def lacking() -> Iterator[str]:
-        for path in paths:
-            there = None if overwrite else saved_settings(target_of(path))
-            if there is not None and there != wanted:
-                other = [key for key in wanted if there.get(key) != wanted[key]]
-                difference = "; ".join(f"{key} was {there.get(key)}, is {wanted[key]}" for key in other)
-                hint = "choose another folder, or add --overwrite"
-                raise UsageError(f"{show(target_of(path))} has other settings: {difference}", hint)
-            looked_at.append((path, there is not None))
-            if there is None:
-                yield path
-
-    def there_already() -> Iterator[VideoResult]:
-        while looked_at and looked_at[0][1]:
-            yield VideoResult(looked_at.popleft()[0], "skipped")
-
-    for path, found in extract(lacking()):
-        yield from there_already()
-        looked_at.popleft()
+    for path in paths:
+        if path not in missing:
+            yield VideoResult(path, "skipped")
+            continue
+        _, found = next(extracted)
         if isinstance(found, VideoError):
             yield VideoResult(path, "error", error_code=found.code, error_message=found.in_full)
             continue
-        target = target_of(path)
-        with outputs.writing(show(target)):
-            save_features(found, target, wanted)
+        with writing(show(target_of(path))):
+            save_features(found, target_of(path), settings)
         yield found.record
-    yield from there_already()

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.loading import find_inputs
 from vadis.cli.outputs import check_file, check_folder_name, refuse_source
-from vadis.cli.run import SOME_FAILED, fail_if_partial
-from vadis.cli.terminal import clock, debug, info, num_videos, show, video_progress, warn, warn_of
+from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
+from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import UsageError
 
@@ -55,7 +54,13 @@ def flow(
 ) -> None:
     """Compute the optical flow of videos or a dataset once, for training; or of one video, to look at."""
     inputs = inputs or []
-    _refuse_contradictions(bool(inputs) or from_file is not None, data, dataset, split)
+    has_inputs = bool(inputs) or from_file is not None
+    if data is not None and has_inputs:
+        raise UsageError("--data and INPUTS exclude each other", hint="give a dataset, or videos and folders")
+    if data is None and not has_inputs:
+        raise UsageError("no input given", hint="name videos or folders, or a dataset by --data")
+    if data is None and (dataset is not None or split is not None):
+        raise UsageError("--dataset and --split go with --data", hint="name the dataset's folder by --data")
     if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
         if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
             hint = "name one video; a flow store is a folder, whose name does not end with that"
@@ -63,34 +68,23 @@ def flow(
         _to_look_at(inputs[0], store, overwrite, device)
         return
     check_folder_name(store)
+    num_unreadable = 0
     if data is None:
-        found = find_inputs(inputs, from_file, null)
-        readable = [source.path for source in found if source.error is None]
-        for source in found:
-            if source.error is not None:
+        readable = []
+        for source in find_inputs(inputs, from_file, null):
+            if source.error is None:
+                readable.append(source.path)
+            else:
+                num_unreadable += 1
                 warn_of(source.path, source.error.code, source.error.in_full)
-        unreadable = len(found) - len(readable)
     else:
         from vadis.datasets import find_dataset
 
         examples = find_dataset(data, dataset, split or 1, allow_missing=1.0)  # what is missing is no obstacle
         info(examples.summary())
         readable = list(dict.fromkeys(each.path for part in examples.splits.values() for each in part))
-        unreadable = 0
-    from vadis.device import resolve_device
-    from vadis.flow.build_store import without_flow
-    from vadis.flow.store import SETTINGS_NAME, FlowStore
-
-    where, is_new = resolve_device(device), not store.exists()
-    target = FlowStore(store, create=True)
-    missing = without_flow(readable, target)
-    try:
-        counts = fill(missing, target, where) if missing else Counter[str]()
-    finally:
-        if is_new and [entry.name for entry in store.iterdir()] == [SETTINGS_NAME]:
-            (store / SETTINGS_NAME).unlink()
-            store.rmdir()
-    counts.update(ok=0, skipped=len(readable) - len(missing), failed=unreadable)
+    counts = _fill_new(readable, store, device)
+    counts["failed"] += num_unreadable
     is_whole = not counts["partial"] + counts["failed"]
     words = ("ok", "partial", "skipped", "failed")
     (info if is_whole else warn)(", ".join(f"{counts[word]} {word}" for word in words if counts[word] or word == "ok"))
@@ -105,26 +99,30 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
     from vadis.device import resolve_device
     from vadis.report.annotate import write_flow_video
 
-    with video_progress() as bar:
-        task = bar.add_task(f"optical flow: {show(Path(video).name)}", total=None)
-
-        def report(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with frame_progress(f"optical flow: {show(Path(video).name)}") as report:
         facts = write_flow_video(video, output, resolve_device(device), report)
     info(f"{facts.num_frames or 0:,} frames")
     typer.echo(show(output))
     fail_if_partial(video, facts)
 
 
-def _refuse_contradictions(has_inputs: bool, data: Path | None, dataset: str | None, split: int | None) -> None:
-    if data is not None and has_inputs:
-        raise UsageError("--data and INPUTS exclude each other", hint="give a dataset, or videos and folders")
-    if data is None and not has_inputs:
-        raise UsageError("no input given", hint="name videos or folders, or a dataset by --data")
-    if data is None and (dataset is not None or split is not None):
-        option = "--dataset" if dataset is not None else "--split"
-        raise UsageError(f"{option} goes with --data", hint="name the dataset's folder by --data")
+def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
+    """Compute the flow that a store lacks of ``videos``; a new store in which nothing has come to lie is removed."""
+    from vadis.device import resolve_device
+    from vadis.flow.build_store import without_flow
+    from vadis.flow.store import SETTINGS_NAME, FlowStore
+
+    where, is_new = resolve_device(device), not folder.exists()
+    store = FlowStore(folder, create=True)
+    missing = without_flow(videos, store)
+    try:
+        counts = fill(missing, store, where) if missing else Counter[str]()
+    finally:
+        if is_new and [entry.name for entry in folder.iterdir()] == [SETTINGS_NAME]:
+            (folder / SETTINGS_NAME).unlink()
+            folder.rmdir()
+    counts["skipped"] = len(videos) - len(missing)
+    return counts
 
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:

@@ -3,7 +3,6 @@
 A command takes them as types of its arguments: ``def classify(inputs: options.Inputs = None, …)``.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,38 +29,23 @@ def flag(panel: str, text: str, *names: str) -> Any:
     return option(panel, text, *names, metavar="")
 
 
-def one_of(choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
-    """Return a check that an option has one of these values, if it is given."""
+def choice(panel: str, text: str, choices: tuple[str, ...], *names: str, **more: Any) -> Any:
+    """Return an option that has one of these values."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in choices:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}")
         return value
 
-    return check
+    return option(panel, text, *names, metavar="|".join(choices), callback=check, **more)
 
 
-def choice(panel: str, text: str, choices: tuple[str, ...], *names: str, **more: Any) -> Any:
-    """Return an option that has one of these values."""
-    return option(panel, text, *names, metavar="|".join(choices), callback=one_of(choices), **more)
-
-
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="INPUTS",
-        help="Videos, folders (with everything below them) or globs; - reads a list of them from stdin.",
-        show_default=False,
-    ),
-]
+_INPUTS = "Videos, folders (with everything below them) or globs; - reads a list of them from stdin."
+Inputs = Annotated[list[str] | None, typer.Argument(metavar="INPUTS", help=_INPUTS, show_default=False)]
 FromFile = Annotated[str | None, option(VIDEOS, "Read inputs from FILE, one per line.", metavar="FILE")]
 Null = Annotated[bool, flag(VIDEOS, "In lists, names end with a NUL byte (find -print0).", "--null", "-0")]
-AllowRemote = Annotated[
-    bool,
-    flag(
-        VIDEOS, "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'.", "--allow-remote"
-    ),
-]
+_ALLOW_REMOTE = "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'."
+AllowRemote = Annotated[bool, flag(VIDEOS, _ALLOW_REMOTE, "--allow-remote")]
 _SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
 Shard = Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")]
 
@@ -97,22 +81,16 @@ Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "-
 _OUTPUT_DIR = "Write one file per video into DIR, in the same tree as the inputs."
 OutputDir = Annotated[Path | None, option(OUTPUT, _OUTPUT_DIR, metavar="DIR")]
 Replace = Annotated[bool, flag(OUTPUT, "Replace FILE if it exists already.", "--overwrite")]
-Overwrite = Annotated[
-    bool, flag(OUTPUT, "Replace outputs that exist already, instead of going on with them.", "--overwrite")
-]
-RetryFailed = Annotated[
-    bool, flag(OUTPUT, "Going on with results that are there, try those again that failed.", "--retry-failed")
-]
+_OVERWRITE = "Replace outputs that exist already, instead of going on with them."
+Overwrite = Annotated[bool, flag(OUTPUT, _OVERWRITE, "--overwrite")]
+_RETRY_FAILED = "Going on with results that are there, try those again that failed."
+RetryFailed = Annotated[bool, flag(OUTPUT, _RETRY_FAILED, "--retry-failed")]
 Strict = Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")]
-SummaryFile = Annotated[
-    Path | None, option(OUTPUT, "Write the counts at the end as JSON.", "--summary", metavar="FILE")
-]
+_SUMMARY = "Write the counts at the end as JSON."
+SummaryFile = Annotated[Path | None, option(OUTPUT, _SUMMARY, "--summary", metavar="FILE")]
 
 Device = Annotated[str, option(MACHINE, "Where to compute; auto takes a GPU if any.", metavar="auto|cpu|cuda[:N]")]
-_RAY = (
-    "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local for one of this machine's "
-    "own; needs pip install 'vadis[ray]'."
-)
+_RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
 Ray = Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")]
 _JOBS = "Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU."
 Jobs = Annotated[int, option(MACHINE, _JOBS, metavar="N", min=0)]

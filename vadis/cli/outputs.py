@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as, write_all, write_atomic
-from vadis.formats import FORMATS, Format
+from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS
 
@@ -30,181 +30,165 @@ if TYPE_CHECKING:
     from vadis.batch.summary import Summary
     from vadis.video.sources import Source, Stamp
 
-FOLDER_JOURNAL = "vadis-results.jsonl"
-"""The journal of an ``--output-dir``: every record, beside the documents made of them."""
-
-FILE_EXTENSIONS = (
-    *(f".{name}" for name in FORMATS),
-    *(".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png"),
-    *VIDEO_EXTENSIONS,
-)
-"""What a folder that vadis makes is not called: whoever types that expects a file."""
-
+FOLDER_JOURNAL = "vadis-results.jsonl"  # of an --output-dir, beside the documents
+_OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png")
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
-
-
-class DocumentStream:
-    """A document that begins and ends with the run."""
-
-    goes_on = False
-
-    def __init__(self, write: Callable[[Iterable[VideoResult], Callable[[], bool]], None]) -> None:
-        self.write = write
-
-    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
-        """Return all of them."""
-        return list(sources)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-@dataclass
-class Journaled:
-    """A journal, with which the same command goes on, and with ``--output-dir`` a document for each of its records."""
-
-    journal: Journal | Parts
-    place: "OutputOptions"
-    write_document: Callable[[VideoResult], None] | None = None
-    lacks_document: Callable[[str, Entry], bool] = lambda path, entry: False
-    goes_on = True
-
-    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
-        """Return the inputs without a record that counts, and make documents that are missing of the other records."""
-        versions = _versions()
-        before = self.journal.begin(settings, versions, overwrite=self.place.overwrite)
-        if before != versions:
-            then, now = (", ".join(f"{name} {number}" for name, number in each.items()) for each in (before, versions))
-            info(f"goes on with results of other versions: {then}, now {now}")
-        if self.journal.num_damaged:
-            warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
-        pending, lacking = [], set[str]()
-        for source in sources:
-            entry = self._entry_that_counts(source)
-            if entry is None:
-                pending.append(source)
-                continue
-            summary.add_before(entry)
-            if self.lacks_document(source.path, entry):
-                lacking.add(source.path)
-        if lacking and self.write_document is not None:
-            for result in self.journal.results(lacking):
-                self.write_document(result)
-        return pending
-
-    def write(self, results: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
-        """Write the document before the record: what has a record is whole."""
-        for result in results:
-            if self.write_document is not None:
-                self.write_document(result)
-            self.journal.append(result)
-
-    def finish(self) -> None:
-        """Leave one record per input."""
-        self.journal.finish()
-
-    def _entry_that_counts(self, source: "Source") -> Entry | None:
-        if source.path not in self.journal.entries:
-            return None
-        entry = self.journal.entries.matching(source.path, self.place.stamp(source.path))
-        if entry is None or entry.status != "error":
-            return entry
-        return None if self.place.retry_failed or entry.error_code in PASSING_ERRORS else entry
-
-
-Destination = DocumentStream | Journaled
-"""What ``classify`` writes to.
-
-``begin`` returns the inputs to be done, and counts in a summary those that are done already. ``write`` takes records as
-they come, and at their end asks whether they are all that were wanted. ``finish`` follows when every input has its
-record. ``goes_on``: whether the same command goes on after an interruption.
-"""
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What the options say of where records go."""
+    """What the options say of where records go, and how."""
 
     output: Path | None
     output_dir: Path | None
+    name: str  # of the format
+    form: Format
     shard: Shard | None
+    threshold: float  # below it, labels are left out
     overwrite: bool
     retry_failed: bool
     stamp: "Callable[[str], Stamp]"  # by which a file is known again
     in_parts: bool = False  # ``output`` is a folder of journals
 
-    @contextmanager
-    def opened(self, name: str, form: Format, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
-        """Yield the destination of a run, checked as far as that can be done beforehand, and held by this run alone.
-
-        Args:
-            name: of the format.
-            form: the format.
-            inputs: as they were given.
-            videos: what they stand for, in all shards.
-
-        Raises:
-            UsageError: the output cannot be, or is there already and may not be replaced.
-            OutputLockedError: another run writes it.
-        """
-        refuse_both(self.output, self.output_dir)
-        with ExitStack() as stack:
-            if self.in_parts:
-                if self.output is None or name != "jsonl" or self.output.is_file():
-                    raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
-                stack.enter_context(new_folder(self.output))
-                yield Journaled(stack.enter_context(open_parts(self.output)), self)
-            elif self.output_dir:
-                yield self._folder(stack, self.output_dir, name, form, inputs, videos)
-            else:
-                refuse_several(name, form, len(videos))
-                yield self._file(stack, name, form)
-
-    def _file(self, stack: ExitStack, name: str, form: Format) -> Destination:
-        if self.output is None:
-            return DocumentStream(lambda results, is_whole: to_stdout(form, results))
-        path = self._own(self.output)
-        is_special = path.exists() and not path.is_file()
-        is_journal = name == "jsonl" and not is_special
-        check_file(path, self.overwrite or is_journal)
-        if is_journal:
-            return Journaled(self._journal(stack, path), self)
-        if not is_special:
-            stack.enter_context(locked(path))
-        return DocumentStream(partial(to_file, path, form))
-
-    def _folder(
-        self, stack: ExitStack, folder: Path, name: str, form: Format, inputs: list[str], videos: list[str]
-    ) -> Destination:
-        target_of = partial(mirrored, folder, tree_root(inputs, videos), extension_of(name))
-        stack.enter_context(new_folder(folder))
-        journal = self._journal(stack, folder / self._own(Path(FOLDER_JOURNAL)))
-        if journal.is_empty:
-            own = (video for video in videos if self.shard is None or self.shard.has(video))
-            check_targets(map(target_of, own), self.overwrite)
-
-        def lacks_document(path: str, entry: Entry) -> bool:
-            return not (form.one_video and entry.status == "error") and not target_of(path).is_file()
-
-        return Journaled(journal, self, lambda result: to_folder(target_of, form, [result]), lacks_document)
-
-    def _journal(self, stack: ExitStack, path: Path) -> Journal:
-        journal = stack.enter_context(open_journal(path))
-        if journal.is_foreign and not self.overwrite:
-            message = f"{show(path)} exists already, and is not a results file that a run can continue"
-            raise UsageError(message, hint="add --overwrite to replace it, or choose another name")
-        return journal
-
-    def _own(self, path: Path) -> Path:
+    def own(self, path: Path) -> Path:
+        """Return the file of this shard."""
         return path if self.shard is None else self.shard.own(path)
 
 
-def _versions() -> dict[str, str]:
-    """Return the versions of what computes the numbers of a record."""
-    from importlib.metadata import version
+@dataclass(frozen=True)
+class DocumentFolder:
+    """A folder with a document for each video, in the tree of the inputs."""
 
-    libraries = {name: version(name) for name in ("torch", "av")}
-    return {"vadis": vadis.__version__, **libraries, "python": platform.python_version()}
+    folder: Path
+    root: str  # of that tree
+    name: str  # of the format
+    form: Format
+
+    def target(self, video: str) -> Path:
+        """Return the place of a video's document."""
+        return mirrored(self.folder, self.root, "txt" if self.name == "table" else self.name, video)
+
+    def check(self, videos: Iterable[str], overwrite: bool) -> None:
+        """Raise UsageError where the document of a video exists and may not."""
+        taken = [] if overwrite else [target for target in map(self.target, videos) if target.exists()]
+        if taken:
+            more = f", and {len(taken) - 1} more" if len(taken) > 1 else ""
+            raise UsageError(f"{show(taken[0])} exists already{more}", hint="add --overwrite, or choose another folder")
+
+    def has_document(self, status: str) -> bool:
+        """Return whether a record of this status has a document: subtitles for a failed video would say nothing."""
+        return not (self.form.one_video and status == "error")
+
+    def write(self, results: Iterable[VideoResult]) -> None:
+        """Write the documents of ``results``, each whole."""
+        for result in results:
+            if self.has_document(result.status):
+                target = self.target(result.path)
+                with writing(show(target)):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                to_file(target, self.form, [result])
+
+
+@dataclass
+class Destination:
+    """What a run of ``classify`` writes to: one document, or a journal, with which the same command goes on."""
+
+    options: OutputOptions
+    journal: Journal | Parts | None = None
+    folder: DocumentFolder | None = None  # of a document for each record of the journal
+
+    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
+        """Return the inputs without a record that counts; count the others, and write their documents that lack."""
+        if self.journal is None:
+            return list(sources)
+        versions = {"vadis": vadis.__version__, **{name: version(name) for name in ("torch", "av")}}
+        versions["python"] = platform.python_version()
+        before = self.journal.begin(settings, versions, overwrite=self.options.overwrite)
+        if before != versions:
+            changed = [f"{name} {before.get(name)}" for name, number in versions.items() if before.get(name) != number]
+            info(f"goes on with results of other versions: {', '.join(changed)}")
+        if self.journal.num_damaged:
+            warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
+        pending, lacking, folder = [], set[str](), self.folder
+        for source in sources:
+            entry = self._entry_that_counts(source.path)
+            if entry is None:
+                pending.append(source)
+                continue
+            summary.add(entry)
+            if folder and folder.has_document(entry.status) and not folder.target(source.path).is_file():
+                lacking.add(source.path)
+        if folder and lacking:
+            folder.write(self.journal.results(lacking))
+        return pending
+
+    def _entry_that_counts(self, path: str) -> Entry | None:
+        assert self.journal is not None
+        entry = self.journal.entries.get(path)
+        if entry is None or (entry.source_bytes, entry.source_mtime) != self.options.stamp(path):
+            return None
+        if entry.status != "error":
+            return entry
+        return None if self.options.retry_failed or entry.error_code in PASSING_ERRORS else entry
+
+    def write(self, records: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
+        """Write records as they come; ``is_whole`` tells at their end whether every input has its record."""
+        results = (above(record, self.options.threshold) for record in records)
+        if self.journal is not None:
+            for result in results:
+                if self.folder:  # before the record: what has a record is whole
+                    self.folder.write([result])
+                self.journal.append(result)
+            if is_whole():
+                self.journal.finish()
+        elif self.options.output:
+            to_file(self.options.own(self.options.output), self.options.form, results, is_whole)
+        else:
+            to_stdout(self.options.form, results)
+
+
+@contextmanager
+def open_destination(options: OutputOptions, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
+    """Open the destination of a run for it alone; raise UsageError where it cannot be written, or replaced.
+
+    ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
+    """
+    output, output_dir, name = options.output, options.output_dir, options.name
+    refuse_both(output, output_dir)
+    with ExitStack() as stack:
+        if options.in_parts:
+            if output is None or name != "jsonl" or output.is_file():
+                raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
+            stack.enter_context(new_folder(output))
+            yield Destination(options, stack.enter_context(open_parts(output)))
+        elif output_dir:
+            stack.enter_context(new_folder(output_dir))
+            folder = DocumentFolder(output_dir, tree_root(inputs, videos), name, options.form)
+            journal = _journal(stack, options, options.own(output_dir / FOLDER_JOURNAL))
+            if journal.is_empty:
+                own = (video for video in videos if options.shard is None or options.shard.has(video))
+                folder.check(own, options.overwrite)
+            yield Destination(options, journal, folder)
+        else:
+            refuse_several(name, options.form, len(videos))
+            if output is None:
+                yield Destination(options)
+                return
+            path = options.own(output)
+            is_special = path.exists() and not path.is_file()
+            is_journal = name == "jsonl" and not is_special
+            check_file(path, options.overwrite or is_journal)
+            if not is_special and not is_journal:
+                stack.enter_context(locked(path))
+            yield Destination(options, _journal(stack, options, path) if is_journal else None)
+
+
+def _journal(stack: ExitStack, options: OutputOptions, path: Path) -> Journal:
+    journal = stack.enter_context(open_journal(path))
+    if journal.is_foreign and not options.overwrite:
+        message = f"{show(path)} exists already, and is not a results file that a run can continue"
+        raise UsageError(message, hint="add --overwrite to replace it, or choose another name")
+    return journal
 
 
 def refuse_both(output: Path | None, folder: Path | None) -> None:
@@ -221,11 +205,6 @@ def refuse_several(name: str, form: Format, num_videos: int) -> None:
         raise UsageError(f"a {name} document has room for one video, and there are {num_videos}", hint=hint)
 
 
-def extension_of(name: str) -> str:
-    """Return the extension of a document in the format ``name``."""
-    return "txt" if name == "table" else name
-
-
 def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
     """Raise UsageError where ``path`` has an extension, and it promises something else than what is written."""
     if path.suffix and path.suffix.lower() not in extensions:
@@ -234,8 +213,9 @@ def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
 
 
 def check_folder_name(folder: Path) -> None:
-    """Raise UsageError where a new folder would have the name of a file."""
-    if folder.suffix.lower() in FILE_EXTENSIONS and not folder.exists():
+    """Raise UsageError where a new folder would have the name of a file: whoever types that expects one."""
+    is_file_name = folder.suffix.lower() in (*(f".{name}" for name in FORMATS), *VIDEO_EXTENSIONS, *_OTHER_FILES)
+    if is_file_name and not folder.exists():
         hint = f"name a folder: {show(folder.with_suffix(''))}/"
         raise UsageError(f"{show(folder)} is the name of a file, and a folder is written here", hint)
 
@@ -261,11 +241,7 @@ def refuse_source(output: Path, source: str) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make ``folder`` for this block; what was made of it is taken away again if nothing has come to lie in it.
-
-    Raises:
-        UsageError: it cannot be made or written, or has the name of a file.
-    """
+    """Make ``folder`` for this block, and remove it after it if it is empty; raise UsageError where that cannot be."""
     check_folder_name(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     with os_errors_as(UsageError, f"the folder {show(folder)} cannot be made"):
@@ -278,14 +254,6 @@ def new_folder(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # not empty
             for each in made:
                 each.rmdir()
-
-
-def check_targets(targets: Iterable[Path], overwrite: bool) -> None:
-    """Raise UsageError where any of ``targets`` exists and may not."""
-    taken = [] if overwrite else [target for target in targets if target.exists()]
-    if taken:
-        more = f", and {len(taken) - 1} more" if len(taken) > 1 else ""
-        raise UsageError(f"{show(taken[0])} exists already{more}", hint="add --overwrite, or choose another folder")
 
 
 def writing(place: str) -> AbstractContextManager[None]:
@@ -304,14 +272,8 @@ def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
 def to_file(
     path: Path, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write one document; raise VadisError where the disk refuses, and then leave no half document behind.
-
-    Where it does not turn out to be whole, what there is of it is kept beside ``path``, and that is said.
-    """
+    """Write one document, whole or not at all; where ``is_whole`` then denies it, beside ``path``."""
     num_written, part = 0, path.with_name(f"{path.stem}.incomplete{path.suffix}")
-
-    def place() -> Path | None:
-        return path if is_whole() else part if num_written else None
 
     def counted() -> Iterator[VideoResult]:
         nonlocal num_written
@@ -325,22 +287,11 @@ def to_file(
                 for piece in form.write(results):
                     write_all(file.fileno(), piece.encode())
             return
-        with write_atomic(path, place) as stream:
-            for piece in form.write(counted()):
-                stream.write(piece.encode())
+        with write_atomic(path, lambda: path if is_whole() else part if num_written else None) as stream:
+            stream.writelines(piece.encode() for piece in form.write(counted()))
     if not is_whole():
         there = f"; what there is so far is in {show(part)}" if num_written else ""
         warn(f"{show(path)} is not written, because it is not complete{there}")
-
-
-def to_folder(target_of: Callable[[str], Path], form: Format, results: Iterable[VideoResult]) -> None:
-    """Write one document per result; a subtitle file for a video without labels would say nothing and is left out."""
-    for result in results:
-        if not (form.one_video and result.status == "error"):
-            target = target_of(result.path)
-            with writing(show(target)):
-                target.parent.mkdir(parents=True, exist_ok=True)
-            to_file(target, form, [result])
 
 
 def tree_root(inputs: Iterable[str], videos: Iterable[str]) -> str:
@@ -356,9 +307,8 @@ def tree_root(inputs: Iterable[str], videos: Iterable[str]) -> str:
 def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     """Return the place of a video's document: its path below ``root``, below ``folder``, with one more extension.
 
-    The video's own extension stays, so that a.mp4 and a.mkv do not meet. A name too long for a file system is shortened
-    to its beginning and a digest of the whole. Raises VadisError rather than leave ``folder``, be it by ``..`` or by a
-    symbolic link inside it.
+    A name too long for a file system is shortened to its beginning and a digest of the whole. Raises VadisError rather
+    than leave ``folder``, be it by ``..`` or by a symbolic link inside it.
     """
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)

@@ -1,9 +1,12 @@
-"""A run over many inputs as the terminal shows it: progress while it lasts, the problems, the count at the end."""
+"""A run over many inputs: the inputs, the model, progress while it lasts, the problems, the count at the end."""
 
+import gc
+import json
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,30 +16,142 @@ import typer
 from vadis.batch.summary import Summary
 from vadis.cli import signals
 from vadis.cli.outputs import writing
-from vadis.cli.terminal import debug, info, report_error, show, video_progress, warn, warn_of
+from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
-from vadis.errors import VadisError, VideoError
+from vadis.errors import UnreachableError, VadisError
+from vadis.files import write_file
 from vadis.results import VideoResult
+from vadis.video.sources import Source, find_videos, stamp
 
 if TYPE_CHECKING:
     from vadis.inference.predict import Progress
+    from vadis.models.card import Model
     from vadis.video.metadata import VideoFacts
-    from vadis.video.sources import Source
+    from vadis.video.remote import FetchingDecoders
+    from vadis.video.sources import Found
 
+SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
 LOST_DISK_ERRORS = ("io_error", "disappeared")
 MOST_UNREADABLE = 20  # videos in a row with one of these: no accident any more
 
-_STAGES = {"decoding": "decoding", "flow": "optical flow", "network": "network"}
+
+def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
+    """Return every input once, and say what was left out."""
+    if allow_remote:
+        from vadis.video.remote import expand_url
+    found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url if allow_remote else None)
+    if found.num_ignored:
+        debug(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
+    if found.num_duplicates:
+        info(f"{found.num_duplicates} given more than once, taken once")
+    return found
+
+
+def fetching(
+    allow_remote: bool, scratch_gb: float | None, jobs: int, device: str
+) -> "AbstractContextManager[FetchingDecoders | None]":
+    """Return what opens videos that have to be fetched, where that is allowed."""
+    if not allow_remote:
+        return nullcontext()
+    from vadis.device import resolve_device
+    from vadis.inference.prefetch import num_jobs
+    from vadis.video.remote import FetchingDecoders
+
+    places = num_jobs(jobs, resolve_device(device))
+    return FetchingDecoders(int((scratch_gb or SCRATCH_GB_EACH * places) * 1e9), places)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Load PyTorch and more, a million objects that stay, without a search for garbage now (0.2 s) or later (0.5 s)."""
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def check_window(name: str | None, window: int | None, stride: int | None) -> None:
+    """Raise UsageError for windows that the model cannot take, before it is loaded, where its file is here."""
+    if window is None:
+        return
+    with _without_garbage_collection():
+        from vadis.inference.predict import Sliding
+        from vadis.weights.catalog import DEFAULT_MODEL
+        from vadis.weights.load import card_here
+
+    if card := card_here(name or DEFAULT_MODEL):
+        Sliding(window=window, stride=stride).check(card)
+
+
+def load_for_command(
+    name: str | None,
+    streams: str | None,
+    device: str,
+    offline: bool,
+    *,
+    option: str = "--model",
+    announce: bool = True,
+) -> "Model":
+    """Return the model of this name or file, or the default, with the streams asked for; downloads show their progress.
+
+    ``option`` is the command's own for a model, which the hint names where this one cannot be reached. ``announce``:
+    say what was loaded, and where it computes.
+    """
+    with _without_garbage_collection():
+        from vadis.weights import load
+        from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, TAKE_STAND_IN
+
+    try:
+        with download_progress() as progress:
+            model = load.load_model(
+                name or DEFAULT_MODEL, device, offline=offline or None, progress=progress, notify=info
+            )
+    except UnreachableError as error:
+        ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
+        raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
+    if streams is not None:
+        model = model.only(("rgb", "flow") if streams == "both" else (streams,))
+    if announce:
+        info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
+    return model
+
+
+def load_model_or_stand_in(
+    name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
+) -> "Model":
+    """Return the model as ``load_for_command`` does, or one that comes with vadis where no host gives the default.
+
+    Not where results are to be kept: what is in one file is of one model, today and tomorrow.
+    """
+    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
+
+    try:
+        return load_for_command(name, streams, device, offline)
+    except UnreachableError as unreachable:
+        if name is not None or to_keep or streams not in (None, "rgb"):
+            raise
+        ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+        warn(
+            f"{unreachable.message}\nso {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for "
+            f"{ours} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
+            "or says how else to get it"
+        )
+        return load_for_command(STAND_IN, streams, device, offline)
 
 
 class Run:
     """Counts records as they pass, and keeps what stopped the run until everything found has been written.
 
     Args:
-        inputs: that are to be done.
+        inputs: what is to be done.
         name_problems: on stderr, because the output itself does not show them to a person.
-        summary: of all inputs, also of those that an earlier run has done; by default ``inputs`` are all.
+        summary: of all inputs, also of those that an earlier run has done.
         goes_on: the same command goes on after an interruption.
         strict: a partial video counts as failed.
     """
@@ -58,17 +173,31 @@ class Run:
 
     def report(self, progress: "Progress") -> None:
         """Show how far the library is; it calls this while it works."""
-        self._bars.update(progress, self.summary.num_records - self.summary.num_before)
+        self._bars.update(progress, self.summary.statuses.total() - self.summary.num_before)
 
     def paths(self) -> Iterator[str]:
         """Return the inputs that can be tried."""
         return (source.path for source in self._inputs if source.error is None)
 
-    def records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
-        """Yield one record per input, in order; ``labelled`` has those of ``paths``.
+    def complete(
+        self,
+        labelled: Generator[VideoResult, None, None],
+        write: Callable[[Iterator[VideoResult], Callable[[], bool]], object],
+        summary_file: Path | None = None,
+    ) -> None:
+        """Have ``write`` take one record per input, in order, then say how the run ended; raise typer.Exit if not well.
 
-        When the run is stopped, by a signal or a failure, the records end, so that what there is can be written.
+        ``labelled`` has the records of ``paths``. ``write`` takes all records, and a function that tells at their end
+        whether every input has one: a signal or a failure ends them early, so that what there is can be written.
         """
+        with signals.deferred(), closing(labelled):
+            try:
+                write(self._records(labelled), lambda: self.summary.num_left == 0)
+            except VadisError as failure:
+                self._stop = failure
+            self._finish(summary_file)
+
+    def _records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
         for source in self._inputs:
             began = time.monotonic()
             try:
@@ -76,8 +205,14 @@ class Run:
                     if self._unreadable >= MOST_UNREADABLE:
                         message = f"the disk seems gone: the last {self._unreadable} videos could not be read"
                         raise VadisError(message, hint="see that it is there, and give the same command again")
-                    record = next(labelled) if source.error is None else _error_record(source.path, source.error)
-            except BaseException as stop:  # noqa: BLE001 (kept, and explained in finish)
+                    if (error := source.error) is None:
+                        record = next(labelled)
+                    else:
+                        found = stamp(source.path)
+                        record = VideoResult(
+                            source.path, "error", *found, error_code=error.code, error_message=error.in_full
+                        )
+            except BaseException as stop:  # noqa: BLE001 (kept, and explained in _finish)
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
@@ -86,53 +221,37 @@ class Run:
             if record.status == "partial" and self._strict:
                 record = _as_failed(record)
             yield record
-            self._note(record, seconds)  # it has been written
+            self.summary.add(record)  # it has been written
+            if record.status == "error" and self._name_problems:
+                warn_of(record.path, record.error_code, record.error_message)
+            elif record.status == "partial" and self._name_problems:
+                warn(f"{show(record.path)}: partial, {missing_part(record)}")
+            elif record.duration_seconds is not None:
+                debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
 
-    def stop(self, failure: Exception) -> None:
-        """Note that the run cannot go on: what it has cannot be written."""
-        self._stop = failure
-
-    def finish(self, summary_file: Path | None = None) -> None:
-        """Say why the run ended, then the count; raise typer.Exit unless every input was labelled."""
+    def _finish(self, summary_file: Path | None) -> None:
         code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
             with writing(show(summary_file)):
-                self.summary.write(summary_file, code)
-        line = self.summary.line()
-        if self.summary.num_left and self._goes_on:
-            line += "; the same command goes on"
-        all_well = not code and not self.summary.statuses["partial"]
-        (info if all_well else warn)(line)
+                write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
+        again = "; the same command goes on" if self.summary.num_left and self._goes_on else ""
+        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every input has its record."""
-        return self.summary.num_left == 0
-
-    def _note(self, record: VideoResult, seconds: float) -> None:
-        self.summary.add(record)
-        if record.status == "error" and self._name_problems:
-            warn_of(record.path, record.error_code, record.error_message)
-        elif record.status == "partial" and self._name_problems:
-            warn(f"{show(record.path)}: partial, {missing_part(record)}")
-        elif record.duration_seconds is not None:
-            debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
-
-
-def _error_record(path: str, error: VideoError) -> VideoResult:
-    from vadis.video.sources import stamp
-
-    return VideoResult(path, "error", *stamp(path), error_code=error.code, error_message=error.in_full)
 
 
 def _as_failed(partial: VideoResult) -> VideoResult:
     """Return what ``--strict`` makes of a partial record."""
-    message = f"{missing_part(partial)} (--strict takes no part for the whole)"
-    failed = VideoResult(partial.path, "error", error_code="truncated_or_incomplete", error_message=message)
-    facts = ("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared")
-    return replace(failed, **{name: getattr(partial, name) for name in (*facts, "flags")})
+    return replace(
+        partial,
+        status="error",
+        error_code="truncated_or_incomplete",
+        error_message=f"{missing_part(partial)} (--strict takes no part for the whole)",
+        source_fps=None,
+        source_size=None,
+        labels=(),
+        segments=(),
+    )
 
 
 def fail_if_partial(path: str, facts: "VideoFacts") -> None:
@@ -146,9 +265,7 @@ class _Bars:
     """One bar for the video at hand and, where there are several, one for all."""
 
     def __init__(self, total: int) -> None:
-        self._total = total
-        self._progress = video_progress()
-        self._path: str | None = None
+        self._total, self._path, self._progress = total, "", video_progress()
         self._all = self._progress.add_task("", total=total, visible=total > 1)
         self._one = self._progress.add_task("", total=None)
 
@@ -168,8 +285,8 @@ class _Bars:
         if now.path != self._path:
             self._path = now.path
             self._progress.reset(self._one, total=now.frames_total)
-        name = f"{_STAGES[now.stage]}: {show(os.path.basename(now.path))}"  # noqa: PTH119 (keeps any bytes)
+        stage = "optical flow" if now.stage == "flow" else now.stage
+        name = f"{stage}: {show(os.path.basename(now.path))}"  # noqa: PTH119 (keeps any bytes)
         self._progress.update(self._one, description=name, completed=now.frames_done, total=now.frames_total)
-        share = now.frames_done / now.frames_total if now.frames_total else 0
-        count = f"video {done + 1} of {self._total}"
-        self._progress.update(self._all, description=count, completed=done + min(share, 1))
+        share = min(1, now.frames_done / now.frames_total) if now.frames_total else 0
+        self._progress.update(self._all, description=f"video {done + 1} of {self._total}", completed=done + share)

@@ -1,9 +1,8 @@
 """SIGINT and SIGTERM: the first ends the run in good order, the second ends it at once.
 
-A run that writes records is *deferred*: the signal is kept until the work in between may be dropped, so a record is
-written whole or not at all. While a module is imported a signal waits too: PyTorch's C++ runs Python while it is
-imported, and ends the process by abort() if that raises. What takes long to end, an import or a thread that compiles,
-is not waited for: a thread of its own then ends the process (``_exit_late``).
+While records are written a signal is *deferred* until the work in between may be dropped. While a module is imported a
+signal waits too: PyTorch's C++ runs Python then, and ends the process by abort() if that raises. What takes long to
+end, an import or a thread that compiles, is not waited for: a thread of its own then ends the process (``_exit_late``).
 """
 
 import _thread
@@ -50,7 +49,7 @@ def install() -> None:
 
 
 def finish() -> None:
-    """End the watch: a signal that still waits has come too late, and the user knows what ended the run."""
+    """End the watch: a signal that still waits has come too late."""
     signal.setitimer(signal.ITIMER_REAL, 0)
     _State.is_reported = True
 
@@ -77,10 +76,7 @@ def pending() -> int:
 
 
 def cause(error: BaseException) -> BaseException:
-    """Return what ended the run: a signal, if one came, where it broke off something that failed in another way.
-
-    A failure that vadis knows stays what it is: of several processes, the one that lost another tells of that.
-    """
+    """Return what ended the run: a signal, if one came, rather than a failure that vadis does not know."""
     is_known = isinstance(error, VadisError | Interrupted)
     return error if _State.pending is None or is_known else Interrupted(_State.pending)
 
@@ -116,10 +112,7 @@ def _raise_if_allowed(signum: int, frame: FrameType | None) -> None:
 
 
 def _exit_late(signum: int, since: float) -> None:
-    """End the process that a signal asked to end at ``since``, unless it ends itself within ``END_SECONDS``.
-
-    The seconds in which the signal is deferred do not count. What is being written may be cut off as by SIGKILL.
-    """
+    """End the process ``END_SECONDS`` after a signal at ``since``; those in which it is deferred do not count."""
     end = time.monotonic() + END_SECONDS
     while time.monotonic() < end:
         time.sleep(AGAIN_SECONDS)

@@ -4,10 +4,10 @@ Data goes to stdout, everything else to stderr. Nothing is printed as Rich marku
 passes through ``visible`` first, because a file name may hold anything.
 """
 
-import errno
 import io
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -44,30 +44,27 @@ def show(path: str | os.PathLike[str]) -> str:
     return visible(os.fspath(path))
 
 
-def _console(**more: Any) -> "Console":
+@lru_cache(maxsize=8)
+def _console(file: TextIO, **more: Any) -> "Console":
     from rich.console import Console
 
-    return Console(markup=False, emoji=False, highlight=False, **more)
+    return Console(file=file, markup=False, emoji=False, highlight=False, **more)
 
 
 def stdout_console() -> "Console":
     """Return the console on which a table is printed."""
-    return _console()
+    return _console(sys.stdout)
 
 
 def file_console() -> "Console":
     """Return a console for a table that goes to a file: UTF-8, 80 columns, no colour."""
-    return _console(file=io.StringIO(), width=80, color_system=None)
+    return _console(io.StringIO(), width=80, color_system=None)
 
 
 def stderr_console() -> "Console":
     """Return the console of messages and progress: one for all, which writes a message above a bar that is shown."""
-    return _console_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))  # a shown bar takes the place of stderr
-
-
-@lru_cache(maxsize=1)
-def _console_on(file: TextIO) -> "Console":
-    return _console(file=file, stderr=True)
+    file = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # a shown bar takes the place of stderr
+    return _console(file, stderr=True)
 
 
 def _write(message: str, before: str = "", style: str = "") -> None:
@@ -90,7 +87,7 @@ def info(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Write of a problem with one input, even with ``--quiet``; the run goes on."""
+    """Write of a problem that does not end the run, even with ``--quiet``."""
     _write(message)
 
 
@@ -124,19 +121,17 @@ def report_error(error: BaseException) -> int:
     return known.exit_code
 
 
-_NO_MEMORY = (  # in the text of an ImportError (of the loader), OSError or RuntimeError (of PyTorch, of threads)
-    *("failed to map segment", "annot allocate memory", "out of memory", "not enough memory", "DefaultCPUAllocator"),
-    *("bad_alloc", "_STATUS_ALLOC_FAILED", "can't start new thread", "Unable to allocate"),
+_NO_MEMORY = re.compile(  # in the text of an ImportError (of the loader), OSError or RuntimeError (of PyTorch, threads)
+    "failed to map segment|annot allocate memory|out of memory|not enough memory|DefaultCPUAllocator|bad_alloc"
+    "|_STATUS_ALLOC_FAILED|can't start new thread|Unable to allocate"
 )
 
 
 def _unexpected(error: BaseException) -> VadisError:
     may_be_memory = isinstance(error, ImportError | OSError | RuntimeError)
-    if isinstance(error, MemoryError) or (may_be_memory and any(marker in str(error) for marker in _NO_MEMORY)):
-        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
-
-        limit = "" if getrlimit(RLIMIT_AS)[0] == RLIM_INFINITY else "raise the limit on it (ulimit -v), "
-        return VadisError("there is not enough memory", hint=f"{limit}close other programs, or use --streams rgb")
+    if isinstance(error, MemoryError) or (may_be_memory and _NO_MEMORY.search(str(error))):
+        hint = "close other programs, raise a limit on memory (ulimit -v), or use --streams rgb"
+        return VadisError("there is not enough memory", hint)
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
         return VadisError(f"the operating system refuses: {error.strerror}{place}", hint=what_next(error.errno))
@@ -147,28 +142,18 @@ def _unexpected(error: BaseException) -> VadisError:
 def tame_streams() -> None:
     """Give every standard stream that is closed (``>&-``) a descriptor, and stdout escapes for what it cannot write.
 
-    Else the next file that is opened would get the descriptor, and what is printed would go into it. Reading finds
-    nothing, messages are lost, and writing to stdout is refused. Characters that stdout's encoding lacks become escapes
-    instead of an error (locale C, ASCII terminals).
+    Else the next file that is opened would get the descriptor, and what is printed would go into it. Writing to a
+    closed stdout is refused by the kernel, for its descriptor is one for reading.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)  # gets the lowest that is free
-            stream = _Closed() if name == "stdout" else os.fdopen(number, mode, encoding="utf-8", closefd=False)
-            setattr(sys, name, stream)
+            raw = io.FileIO(number, mode, closefd=False)
+            setattr(sys, name, io.TextIOWrapper(raw, "utf-8", write_through=True))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-class _Closed(io.TextIOBase):
-    """A stdout that is closed: it refuses at once, as the operating system would once what is buffered is written."""
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "stdout")
 
 
 def num_videos(number: int) -> str:
@@ -181,6 +166,14 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+@contextmanager
+def frame_progress(what: str) -> "Iterator[Callable[[int, int | None], None]]":
+    """Yield a callback ``(frames_done, frames_total)`` that draws how far the one video at hand is."""
+    with video_progress() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def video_progress() -> "Progress":

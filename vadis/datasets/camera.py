@@ -45,12 +45,6 @@ RADIUS = 128.0  # px
 RATE = 25.0  # a speed is per 1 / RATE seconds
 WINDOW_SECONDS = 32 / RATE  # what a label must be true of
 FASTEST = 12.0
-TREMBLING = 0.05
-JITTER = 0.25  # of the speed
-MOST_JITTER = 1.5
-STRAY = 0.15  # of the speed
-DRIFT = 0.15  # of a shake's speed
-TRIES = 60  # for a shake that drifts as little
 _STEPS = 8  # of the integration, per 1 / RATE seconds
 
 
@@ -78,15 +72,14 @@ def draw_path(label: str, seconds: float, random: Generator) -> CameraPath:
 
 
 def _static(times: Numbers, random: Generator) -> Numbers:
-    strength = TREMBLING * max(0.0, random.uniform(-1, 1))  # half of all tripods stand still
-    return _trembling(times, strength, random)
+    return _trembling(times, 0.05 * max(0.0, random.uniform(-1, 1)), random)  # half of all tripods stand still
 
 
 def _shake(times: Numbers, random: Generator) -> Numbers:
-    """Return the steadiest of some drafts, at the speed that was drawn."""
+    """Return the first draft that drifts little, or else the steadiest, at the speed that was drawn."""
     speed = _log_uniform(random, 0.9, 6.0)
-    drafts = [_trembling(times, 1.0, random, low=1.2, high=4.0) for _ in range(TRIES)]
-    best = next((each for each in drafts if _drift(each) <= DRIFT), min(drafts, key=_drift))
+    drafts = [_trembling(times, 1.0, random, low=1.2, high=4.0) for _ in range(60)]
+    best = next((each for each in drafts if _drift(each) <= 0.15), min(drafts, key=_drift))
     speeds = _norm(best)
     return np.asarray(best * min(speed / _windows(speeds).min(), FASTEST / speeds.max()))
 
@@ -99,8 +92,8 @@ def _moving(axis: int, sign: int, fastest: float, times: Numbers, random: Genera
     velocities = np.zeros((4, len(times)))
     velocities[axis] = sign * speed * shape
     for other in {0, 1, 3} - {axis}:
-        velocities[other] = speed * shape * random.normal(0, STRAY / 3) * (random.random() < 0.6)
-    jitter = min(JITTER * speed * max(0.0, random.uniform(-0.5, 1)), MOST_JITTER)
+        velocities[other] = speed * shape * random.normal(0, 0.15 / 3) * (random.random() < 0.6)
+    jitter = min(0.25 * speed * max(0.0, random.uniform(-0.5, 1)), 1.5)
     return np.asarray(velocities + _trembling(times, jitter, random))
 
 
@@ -131,8 +124,8 @@ def _easing(times: Numbers, random: Generator) -> Numbers:
 def _trembling(times: Numbers, speed: float, random: Generator, low: float = 1.0, high: float = 6.0) -> Numbers:
     """Return velocities (4, N) of a hand between ``low`` and ``high`` Hz: mostly shifts, a little roll, no zoom."""
     velocities = np.zeros((4, len(times)))
-    shares = {0: random.uniform(0.4, 1), 1: random.uniform(0.4, 1), 3: random.uniform(0, 0.4)}
-    for axis, share in shares.items():
+    shares = random.uniform(0.4, 1), random.uniform(0.4, 1), random.uniform(0, 0.4)
+    for axis, share in zip((0, 1, 3), shares, strict=True):
         hertz, phases = random.uniform(low, high, (5, 1)), random.uniform(0, 2 * np.pi, (5, 1))
         waves = random.uniform(0.3, 1, (5, 1)) * np.sin(2 * np.pi * hertz * times + phases)
         velocities[axis] = share * waves.sum(axis=0)
@@ -163,7 +156,6 @@ def _log_uniform(random: Generator, low: float, high: float) -> float:
 # What there is to see. It has nothing to do with the class: there are runners before a camera that stands still, too
 
 TILE = 640  # px, the side of a texture; beyond its border it goes on mirrored
-MOST_COVERED = 0.25  # of a square view of 256 px, by things that move
 
 
 class Thing(NamedTuple):
@@ -187,7 +179,7 @@ def draw_scene(random: Generator) -> list[Thing]:
     for _ in range(_few(random, 0.3, 0.3, 0.2)):
         radius = random.uniform(14, 70)
         covered += np.pi * radius**2 / 256**2
-        if covered < MOST_COVERED:
+        if covered < 0.25:  # of a square view of 256 px
             runners.append(_runner(radius, random))
     return [Thing(_texture(random)), *layers, *runners]
 
@@ -284,10 +276,7 @@ def _blob(middle: Numbers, radius: float, random: Generator) -> NDArray[np.int32
 
 # A path through a scene → pictures, as a real camera gives them
 
-SIDES = (120, 144, 160, 180, 208, 240, 256)  # px, the short side
-SHAPES = (1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)  # width by height; now and then upright
 FEWEST_SECONDS, MOST_SECONDS = 1.36, 1.56  # 34 to 39 frames at 25 per second: one window of 32, from anywhere in it
-RATES = (24, 25, 30)
 SHORTEST = 256.0  # px: the unit of paths and scenes
 
 
@@ -308,11 +297,12 @@ class Camera(NamedTuple):
 
 def draw_camera(random: Generator) -> Camera:
     """Return a camera of any make."""
-    side, shape = int(random.choice(SIDES)), float(random.choice(SHAPES))
+    side = int(random.choice((120, 144, 160, 180, 208, 240, 256)))  # px, the short one
+    shape = float(random.choice((1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)))
     size = (2 * round(side * shape / 2), side)
     return Camera(
         size=(size[1], size[0]) if random.random() < 0.15 else size,
-        fps=int(random.choice(RATES)),
+        fps=int(random.choice((24, 25, 30))),
         seconds=random.uniform(FEWEST_SECONDS, MOST_SECONDS),
         shutter=float(random.choice([0.0, 0.0, 0.5])),
         softness=max(0.0, random.uniform(-0.6, 1.2)),
@@ -390,10 +380,23 @@ Work = tuple[str, str, int]  # split, class, number
 
 
 def write_dataset(root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """Write what is missing of a dataset under ``root``, which may hold no other one; see ``make_dataset``."""
+    """Write what is missing of a dataset under ``root``, which may hold no other one.
+
+    Args:
+        root: where ``find_dataset`` will read it.
+        videos: of each class, in all splits.
+        seed: of everything random in them.
+        progress: called with the videos that are there, and all that will be.
+    """
     load_opencv()
     numbers = videos_of_splits(videos)
-    _claim(root, {"version": VERSION, "videos": videos, "seed": seed})
+    path, shown = root / f"{NAME}.json", printable(str(root))
+    content = json.dumps({"version": VERSION, "videos": videos, "seed": seed}).encode() + b"\n"
+    with os_errors_as(VadisError, f"{shown} does not take videos"):
+        if not path.exists():
+            write_file(path, content)
+        if path.read_bytes() != content:
+            raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")
     every = [(split, label, number) for split in numbers for label in CLASSES for number in range(numbers[split])]
     missing = [work for work in every if not video_path(root, work).exists()]
     progress(len(every) - len(missing), len(every))
@@ -409,6 +412,12 @@ def write_dataset(root: Path, videos: int, seed: int, progress: Callable[[int, i
         pool.shutdown(cancel_futures=True)
 
 
+def _begin_worker() -> None:
+    """Take one thread each; an interruption is the main process's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load_opencv().setNumThreads(1)
+
+
 def videos_of_splits(videos: int) -> dict[str, int]:
     """Return the videos of each class in every split, as 15 to 1 to 2 of ``videos``, and at least one."""
     if videos < 3:
@@ -419,8 +428,7 @@ def videos_of_splits(videos: int) -> dict[str, int]:
 
 def video_path(root: Path, work: Work) -> Path:
     """Return where a video lies."""
-    split, label, number = work
-    return root / split / label / f"{number:04}.mp4"
+    return root / work[0] / work[1] / f"{work[2]:04}.mp4"
 
 
 def write_video(root: Path, seed: int, work: Work) -> None:
@@ -436,20 +444,3 @@ def write_video(root: Path, seed: int, work: Work) -> None:
     with video_file(video_path(root, work), camera.size, fps, encoding=encoding) as write:
         for number, picture in enumerate(film(scene, path, camera, random)):
             write(picture, number / fps, 1 / fps)
-
-
-def _begin_worker() -> None:
-    """Take one thread each; an interruption is the main process's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    load_opencv().setNumThreads(1)
-
-
-def _claim(root: Path, wanted: dict[str, int]) -> None:
-    """Note what ``root`` holds, or see that it is the same."""
-    path, shown = root / f"{NAME}.json", printable(str(root))
-    content = json.dumps(wanted).encode() + b"\n"
-    with os_errors_as(VadisError, f"{shown} does not take videos"):
-        if not path.exists():
-            write_file(path, content)
-        if path.read_bytes() != content:
-            raise UsageError(f"the videos in {shown} were made by other numbers", hint="choose another folder")

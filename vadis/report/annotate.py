@@ -1,12 +1,11 @@
 """Videos to look at: one with its labels drawn in, and one with its optical flow beside it.
 
-The labels of the moment with a bar for each score, and the whole timeline below, are drawn over every frame of the
-source, at its own time and upright, with its sound. OpenCV draws the letters; it is imported when something is drawn.
-
 Flow is shown in the usual colour wheel (Baker et al. 2007): the colour says where a pixel moves to, its strength how
 far. White stands still, the full colour is FULL_PIXELS per frame, and beyond it colours are darker.
 """
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
@@ -17,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import VideoError
-from vadis.formats import percent, visible
-from vadis.report.drawing import shortened
-from vadis.results import Label, Segment, VideoResult
-from vadis.video.encoder import load_opencv, video_file
-from vadis.video.isolated.pool import Decoders, open_sound, open_source
+from vadis.formats import percent
+from vadis.report.plots import FONT, drawable, shortened
+from vadis.results import Segment, VideoResult
+from vadis.video.encoder import video_file
+from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
 from vadis.video.timegrid import GRID_FPS
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 Colour = tuple[int, int, int]
@@ -35,7 +35,7 @@ MAX_LABELS = 3
 FONT_SHARE, FONT_PIXELS = 24, (10, 44)  # a letter's height: this part of the shorter side, within these bounds
 PANEL_LETTERS = 22  # the panel's width in letters' heights
 STRIP_LETTERS = 0.55  # the timeline's height
-BACKGROUND, BACKGROUND_ALPHA = (12, 12, 14), 0.7
+BACKGROUND = (12, 12, 14, 178)  # of the panel, with its opacity
 WHITE, BAR_TRACK, NOTHING = (255, 255, 255), (70, 70, 76), (58, 58, 62)
 
 # Okabe and Ito's colours, told apart by nearly everyone; labels beyond them share the last.
@@ -49,89 +49,79 @@ class Overlay:
     """Draws one result, with segments, into the frames of its video, (width, height) in ``size``."""
 
     def __init__(self, result: VideoResult, size: tuple[int, int]) -> None:
-        self._cv2 = load_opencv()
+        from matplotlib.font_manager import findfont
+        from PIL import ImageFont
+
         self._width, self._height = size
         self._letter = int(np.clip(min(size) / FONT_SHARE, *FONT_PIXELS))
+        self._font = ImageFont.truetype(findfont(FONT), self._letter)
         self._segments = result.segments
         self._end = result.segments[-1].end if result.segments else 1.0
         self._colours = _colours(result)
-        self._font = self._cv2.FontFace("sans")
-        self._strip = self._make_strip()  # (h, W, 3)
-        self._panel: Pixels = np.empty((0, 0, 3), np.uint8)  # of the segment drawn last
-        self._drawn = -1
+        self._strip = self._make_strip()
+        self._panel: tuple[int, Image] | None = None  # of the segment drawn last
 
     def draw(self, pixels: Pixels, seconds: Fraction) -> Pixels:
-        """The frame (H, W, 3) shown at ``seconds``, with everything drawn in; ``pixels`` stay as they are."""
-        drawn: Pixels = pixels.copy()
-        strip = min(len(self._strip), self._height)
-        bottom = self._height - strip
-        drawn[bottom:] = self._strip[:strip]
+        """Return the frame (H, W, 3) shown at ``seconds``, with everything drawn in; ``pixels`` stay as they are."""
+        from PIL import Image, ImageDraw
+
+        image = Image.fromarray(pixels)  # copies the pixels when it is drawn into
+        bottom = self._height - self._strip.height
+        image.paste(self._strip, (0, bottom))
         at = min(self._width - 1, int(float(seconds) / self._end * self._width))
         half = max(1, self._letter // 10)
-        drawn[bottom:, max(0, at - half) : at + half] = WHITE
-        starts = [segment.start for segment in self._segments]  # the last one reaches to the end of the file
-        index = int(np.searchsorted(starts, float(seconds) + 1e-6, side="right")) - 1
-        if index >= 0 and self._segments[index].labels:
-            self._draw_panel(drawn, index, bottom)
-        return drawn
+        ImageDraw.Draw(image).rectangle((at - half, bottom, at + half - 1, self._height), WHITE)
+        index = bisect_right(self._segments, float(seconds) + 1e-6, key=lambda segment: segment.start) - 1
+        if index >= 0 and self._segments[index].labels:  # the last one reaches to the end of the file
+            if self._panel is None or self._panel[0] != index:
+                self._panel = index, self._make_panel(self._segments[index])
+            panel, margin = self._panel[1], self._letter // 2
+            image.paste(panel, (margin, max(0, bottom - margin - panel.height)), panel)
+        return np.array(image)
 
-    def _draw_panel(self, drawn: Pixels, index: int, bottom: int) -> None:
-        if index != self._drawn:
-            self._panel, self._drawn = self._make_panel(self._segments[index]), index
-        height, width = min(self._panel.shape[0], bottom), min(self._panel.shape[1], self._width)
-        margin = min(self._letter // 2, max(0, bottom - height), max(0, self._width - width))
-        place = drawn[bottom - margin - height : bottom - margin, margin : margin + width]  # (h, w, 3)
-        panel = self._panel[:height, :width]
-        is_background = (panel == BACKGROUND).all(axis=2, keepdims=True)
-        mixed = place * (1 - BACKGROUND_ALPHA) + panel * BACKGROUND_ALPHA
-        place[:] = np.where(is_background, mixed, panel).astype(np.uint8)
+    def _make_panel(self, segment: Segment) -> "Image":
+        """Return the labels of a segment, one to a line: name, percentage, and a bar below."""
+        from PIL import Image, ImageDraw
 
-    def _make_panel(self, segment: Segment) -> Pixels:
-        """The labels of a segment, one to a line: name, percentage, and a bar below."""
         letter, labels = self._letter, segment.labels[:MAX_LABELS]
-        line, width = int(letter * 1.75), min(PANEL_LETTERS * letter, self._width)
-        panel = np.full((line * len(labels) + letter // 2, width, 3), BACKGROUND, np.uint8)
+        line, pad, thick = int(letter * 1.75), letter // 2, max(2, letter // 6)
+        width = min(PANEL_LETTERS * letter, max(1, self._width - letter))
+        panel = Image.new("RGBA", (width, line * len(labels) + pad), BACKGROUND)
+        draw = ImageDraw.Draw(panel)
         for number, label in enumerate(labels):
-            self._draw_label(panel, label, number * line)
+            base = number * line + int(letter * 1.15)
+            score, name = f"{percent(label.score)} %", drawable(label.label)
+            room = width - 3 * pad - draw.textlength(score, self._font)
+            longest = len(name)
+            while longest > 1 and draw.textlength(shortened(name, longest), self._font) > room:
+                longest -= 1
+            draw.text((pad, base), shortened(name, longest), WHITE, self._font, "ls")
+            draw.text((width - pad, base), score, WHITE, self._font, "rs")
+            top, length = base + max(2, letter // 4), max(0, width - 2 * pad)
+            for share, colour in ((1.0, BAR_TRACK), (label.score, self._colours.get(label.label, COLOURS[-1]))):
+                panel.paste(colour, (pad, top, pad + round(length * share), top + thick))
         return panel
 
-    def _draw_label(self, panel: Pixels, label: Label, top: int) -> None:
-        letter, width = self._letter, panel.shape[1]
-        pad, base = letter // 2, top + int(letter * 1.15)
-        score, name = f"{percent(label.score)} %", visible(label.label)
-        score_left = width - pad - self._text_width(score)
-        longest = len(name)
-        while longest > 1 and pad + self._text_width(shortened(name, longest)) > score_left - pad:
-            longest -= 1
-        for text, left in ((shortened(name, longest), pad), (score, score_left)):
-            self._cv2.putText(panel, text, (left, base), WHITE, self._font, letter)
-        bar = slice(base + max(2, letter // 4), base + max(2, letter // 4) + max(2, letter // 6))
-        panel[bar, pad : width - pad] = BAR_TRACK
-        panel[bar, pad : pad + round((width - 2 * pad) * label.score)] = self._colours.get(label.label, COLOURS[-1])
+    def _make_strip(self) -> "Image":
+        """Return the timeline: every column in the colour of the label that leads at its time."""
+        from PIL import Image
 
-    def _text_width(self, text: str) -> int:
-        _, _, width, _ = self._cv2.getTextSize((self._width, self._height), text, (0, 0), self._font, self._letter)
-        return int(width)
-
-    def _make_strip(self) -> Pixels:
-        """The timeline: every column in the colour of the label that leads at its time."""
-        height = max(4, int(self._letter * STRIP_LETTERS))
-        columns = np.full((self._width, 3), NOTHING, np.uint8)
+        height = min(self._height, max(4, int(self._letter * STRIP_LETTERS)))
+        strip = Image.new("RGB", (self._width, height), NOTHING)
         for segment in self._segments:
             if segment.labels:
                 first, last = (round(time / self._end * self._width) for time in (segment.start, segment.end))
-                columns[first:last] = self._colours.get(segment.labels[0].label, COLOURS[-1])
-        return np.repeat(columns[None], height, axis=0)  # (h, W, 3)
+                strip.paste(self._colours.get(segment.labels[0].label, COLOURS[-1]), (first, 0, last, height))
+        return strip
 
 
 def _colours(result: VideoResult) -> dict[str, Colour]:
-    """A colour for each label that leads, those that lead longest first."""
-    seconds: dict[str, float] = {}
+    """Return a colour for each label that leads, those that lead longest first."""
+    milliseconds = Counter[str]()
     for segment in result.segments:
-        if segment.labels:
-            name = segment.labels[0].label
-            seconds[name] = seconds.get(name, 0.0) + segment.end - segment.start
-    return dict(zip(sorted(seconds, key=lambda name: -seconds[name]), COLOURS, strict=False))
+        for leader in segment.labels[:1]:
+            milliseconds[leader.label] += round(1000 * (segment.end - segment.start))
+    return dict(zip((name for name, _ in milliseconds.most_common()), COLOURS, strict=False))
 
 
 def annotate(
@@ -142,24 +132,20 @@ def annotate(
     with_sound: bool = True,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> VideoFacts:
-    """Write ``video`` with what ``result`` says drawn in to ``path``; returns what is known of it now that all is read.
+    """Write ``video`` with the labels of the moment, their scores and the timeline of ``result`` drawn in to ``path``.
 
-    Args:
-        video: the file that the result is of.
-        result: with segments.
-        path: with an extension of ``vadis.video.encoder.CONTAINERS``.
-        with_sound: copy the sound, bit by bit.
-        progress: called after each frame with how many are done, and how many the header declares.
+    Frames keep their times, and sound is copied bit by bit. ``progress`` is called after each frame with how many are
+    done, and how many the header declares. Returns what is known of the video now that all is read.
 
     Raises:
-        VideoError: where the video cannot be read.
-        UsageError: for sound that this kind of file cannot hold.
-        VadisError: where OpenCV or an encoder is missing, or the disk does not take it.
+        VideoError: the video cannot be read.
+        UsageError: this kind of file cannot hold the sound.
+        VadisError: an encoder is missing, or the disk is full.
     """
     with ExitStack() as stack:
         decoders = stack.enter_context(Decoders())
-        source = stack.enter_context(open_source(decoders, video))
-        sound = stack.enter_context(open_sound(decoders, video)) if with_sound else None
+        source = stack.enter_context(SourceVideo(decoders, video))
+        sound = stack.enter_context(ChildSound(decoders, video)) if with_sound else None
         overlay, facts = Overlay(result, source.size), source.facts
         first, copied = source.first_seconds, sound if sound and sound.streams else None
         with video_file(
@@ -181,43 +167,26 @@ def annotate(
 
 FULL_PIXELS = 6.0  # per frame; most actions move by less
 BEYOND = 0.75  # of the full colour, for what moves further
-ARCS = (  # of the wheel: from colour to colour, and how many steps lie between them
-    ((255, 0, 0), 15),  # red to yellow
-    ((255, 255, 0), 6),  # to green
-    ((0, 255, 0), 4),  # to cyan
-    ((0, 255, 255), 11),  # to blue
-    ((0, 0, 255), 13),  # to magenta
-    ((255, 0, 255), 6),  # to red
+WHEEL_STEPS = (0, 15, 21, 25, 36, 49, 54)  # where the colours below stand on the wheel,
+WHEEL = np.array(  # red, yellow, green, cyan, blue, magenta, and one step before red
+    [(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 1 / 6)]
 )
 WHEEL_PIXELS = 49  # side of the one in the corner
 CHUNK_FRAMES = 8
 
 
-def colour_wheel() -> NDArray[np.float64]:
-    """The colours around the wheel, (55, 3) in [0, 1], red first."""
-    starts = [np.array(colour) for colour, _ in ARCS]
-    arcs = [
-        start + (end - start) * np.arange(steps)[:, None] / steps
-        for start, end, (_, steps) in zip(starts, [*starts[1:], starts[0]], ARCS, strict=True)
-    ]
-    return np.asarray(np.concatenate(arcs) / 255, np.float64)
-
-
 def in_colours(flow: NDArray[np.float32], full_pixels: float = FULL_PIXELS) -> Pixels:
-    """Flow (2, H, W) in pixels per frame, dx and dy (down), as uint8 RGB (H, W, 3)."""
-    wheel = colour_wheel()
+    """Return flow (2, H, W) in pixels per frame, dx and dy (down), as uint8 RGB (H, W, 3)."""
     dx, dy = flow.astype(np.float64)
     strength = np.hypot(dx, dy)[..., None] / full_pixels  # (H, W, 1)
-    turn = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * (len(wheel) - 1)  # (H, W), in steps of the wheel
-    low = np.floor(turn).astype(int)
-    part = (turn - low)[..., None]
-    colour = wheel[low] * (1 - part) + wheel[(low + 1) % len(wheel)] * part  # (H, W, 3)
+    steps = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * WHEEL_STEPS[-1]  # (H, W)
+    colour = np.stack([np.interp(steps, WHEEL_STEPS, channel) for channel in WHEEL.T], axis=-1)  # (H, W, 3)
     shown = np.where(strength <= 1, 1 - strength * (1 - colour), colour * BEYOND)
     return np.asarray(255 * shown, np.uint8)
 
 
 def legend(side: int = WHEEL_PIXELS) -> tuple[Pixels, NDArray[np.bool_]]:
-    """The wheel itself, uint8 (side, side, 3), and where it is, (side, side)."""
+    """Return the wheel itself, uint8 (side, side, 3), and where it is, (side, side)."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     return in_colours(np.stack([x, y]).astype(np.float32), 1.0), np.hypot(x, y) <= 1
 

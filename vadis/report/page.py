@@ -1,24 +1,23 @@
 """A page of an archive as one HTML file: markup, style, script and data in it, and nothing fetched from anywhere.
 
-Nothing that a record says can become markup or script. Names are data in a JSON block, in which every ``<``, ``>`` and
-``&`` is an escape, and the script puts them on the page as text; the page's policy lets only this one script run, by
-its SHA-256, and lets nothing be loaded but local videos.
-
-Pictures come from the children of ``vadis.video.isolated.pool``: a file that crashes its decoder has none.
+Nothing that a record says can become markup or script: names are data in a JSON block, which the script puts on the
+page as text, and the page's policy lets only this one script run, and nothing be loaded but local videos.
 """
 
 import base64
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from string import Template
+from typing import Any, SupportsFloat
 from urllib.parse import quote
 
 import numpy as np
@@ -44,15 +43,14 @@ MIN_PIECES = 80  # of a timeline, however many videos there are
 PIECES_OF_A_PAGE = 400_000  # shared by all its videos; about 20 MB
 
 HEIGHT = 108  # pixels of a picture; shown at about two thirds of that, so that it is sharp on dense screens too
-MAX_WIDTH = 2 * HEIGHT  # what is wider loses its sides
-MIN_WIDTH = 32  # FFmpeg damages JPEGs of 16 pixels
-QUANTISER = "8"  # of FFmpeg's MJPEG, 2 is the best and 31 the worst; a picture takes about 3 kB
+WIDTHS = (32, 2 * HEIGHT)  # what is wider loses its sides
+JPEG_QUALITY = 65  # a picture takes about 3 kB
 MIN_GAP_SECONDS = 1.0  # between pictures, else it is the same one again
 
-_BILINEAR = 0x2  # libswscale/swscale.h
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 Numbers = dict[str, int]  # of texts in the order in which they are first met, so that each is in the page once
+Thumbnail = tuple[float, str]  # a moment of a video, in seconds, and its picture as a JPEG in base64
 
 
 @dataclass
@@ -75,23 +73,14 @@ def write_page(
     max_thumbnail_bytes: int = 32_000_000,
     progress: Callable[[str], None] = lambda path: None,
 ) -> Written:
-    """Write the page of ``results`` to ``path``, which is there whole or not at all.
+    """Write the page of ``results``, whole or not at all; raise UsageError for what is no record, and OSError.
 
-    Args:
-        path: of the page; the videos are linked to by their places as seen from it.
-        results: records, read one by one.
-        title: above it all.
-        bases: folders in which relative paths of the records may begin, in the order in which to look.
-        num_thumbnails: pictures of each video, at most.
-        max_thumbnail_bytes: of all pictures in the page.
-        progress: called with the path of each video before its pictures are taken.
-
-    Raises:
-        UsageError: for what is no record.
-        OSError: where the page cannot be written.
+    Relative paths of records begin in one of ``bases``. Each video has ``num_thumbnails`` pictures at most; each may
+    take an equal share of ``max_thumbnail_bytes``, and what those before it left over. ``progress`` is called with the
+    path of each video before its pictures are taken.
     """
-    written, budget = Written(), Budget(max_thumbnail_bytes, len(results.paths))
-    labels, models, max_pieces = Numbers(), Numbers(), pieces_for(len(results.paths))
+    written, bytes_left, num_videos = Written(), max_thumbnail_bytes, len(results.paths)
+    labels, models, max_pieces = Numbers(), Numbers(), pieces_for(num_videos)
     style, script = read(*STYLES), '"use strict";\n(() => {\n' + read(*SCRIPTS) + "})();\n"
     with write_atomic(path) as file, Decoders() as decoders:
 
@@ -102,132 +91,121 @@ def write_page(
         write('<script type="application/json" id="data">{"videos":[')
         for result in results:
             progress(result.path)
-            place, url, pictures = place_of(result.path, bases), None, list[Thumbnail]()
-            if place is not None:
-                url = url_of(place, path)
-                if num_thumbnails:
-                    pictures = budget.choose(thumbnails(decoders, place, result, num_thumbnails))
-            values = _entry(result, labels, models, url, pictures, max_pieces)
-            write((",\n" if written.num_videos else "") + safe_json(values))
+            place, added = place_of(result.path, bases), dict[str, Any]()
+            if place is None:
+                written.not_found += 1
+            else:
+                share = bytes_left // (num_videos - written.num_videos)
+                pictures, is_cut = thumbnails(decoders, place, result, num_thumbnails, share)
+                bytes_left -= sum(len(jpeg) for _, jpeg in pictures)
+                written.fewer_pictures += is_cut
+                added = {"url": url_of(place, path), "pictures": pictures}
+            values = {**_entry(result, labels, models, max_pieces), **added}
+            kept = {name: value for name, value in values.items() if value not in (None, [], ())}
+            write((",\n" if written.num_videos else "") + safe_json(kept))
             written.num_videos += 1
-            written.not_found += place is None
-        names = {"labels": list(map(visible, labels)), "models": list(map(visible, models))}
-        write("],\n" + safe_json({**names, **_words(), "version": vadis.__version__})[1:])
+        write("],\n" + safe_json(_words(labels, models))[1:])
         write(f"</script>\n<script>{script}</script>\n</body>\n</html>\n")
-    written.fewer_pictures = budget.refused
     return written
 
 
+def _words(labels: Numbers, models: Numbers) -> dict[str, Any]:
+    from vadis.inference.classify import INFERENCE_FLAGS  # PyTorch comes with it
+
+    return {
+        "labels": list(map(visible, labels)),
+        "models": list(map(visible, models)),
+        "reasons": {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()},
+        "next": {code: advice(code) for code in VIDEO_ERROR_CODES},
+        "flags": FLAGS | INFERENCE_FLAGS,
+        "version": vadis.__version__,
+    }
+
+
 def safe_json(values: Any) -> str:
-    """JSON that is data wherever it stands in HTML: ASCII, without a character that could end or begin markup."""
+    """Return JSON that is data wherever it stands in HTML: ASCII, without a character that could be markup."""
     return json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def head(title: str, style: str, script: str = "") -> str:
-    """The beginning of a page, up to its body; only ``style`` and ``script`` themselves may have an effect in it."""
+    """Return the beginning of a page, up to its body: only ``style`` and ``script`` themselves have an effect in it."""
 
     def source(content: str) -> str:
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")
         return f"'sha256-{digest}'" if content else "'none'"
 
-    policy = (
-        "default-src 'none'; img-src data:; media-src 'self' file:; base-uri 'none'; form-action 'none'; "
-        f"style-src {source(style)}; script-src {source(script)}"
+    return Template(read("head.html")).substitute(
+        title=escape(visible(title)),
+        version=vadis.__version__,
+        style=style,
+        style_source=source(style),
+        script_source=source(script),
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<meta name="generator" content="vadis {vadis.__version__}">
-<title>{escape(visible(title))}</title>
-<style>{style}</style>
-</head>
-<body>
-"""
 
 
 def read(*names: str) -> str:
-    """Files of the folder ``assets``, one after the other."""
+    """Return files of the folder ``assets``, one after the other."""
     folder = files("vadis.report") / "assets"
     return "".join((folder / name).read_text("utf-8") for name in names)
 
 
-def _entry(
-    result: VideoResult,
-    labels: Numbers,
-    models: Numbers,
-    url: str | None,
-    pictures: Sequence["Thumbnail"],
-    max_pieces: int,
-) -> dict[str, Any]:
-    """A record as the page has it, in plain JSON values; what is empty is left out.
+def _entry(result: VideoResult, labels: Numbers, models: Numbers, max_pieces: int) -> dict[str, Any]:
+    """Return a record as the page has it, in JSON values; scores are in thousandths.
 
-    Scores are in thousandths. A timeline is a list of pieces ``[start, end, label, score, label, score, …]``: seconds,
-    and the numbers of ``labels``, the best first; each stands for ``joined`` segments.
+    A timeline is a list of pieces ``[start, end, label, score, label, score, …]``: seconds, and numbers of ``labels``,
+    the best first; each piece stands for ``joined`` segments.
     """
     segments, size = result.segments, result.source_size
     joined = -(-len(segments) // max_pieces) or 1
-    model = result.model and f"{result.model} ({' + '.join(result.streams)})"
+    model = f"{result.model} ({' + '.join(result.streams)})"
     video_labels = [
         [
             labels.setdefault(label.label, len(labels)),
             round(1000 * label.score),
             round(1000 * (label.score if label.peak is None else label.peak)),
-            None if label.seconds is None else round(label.seconds, 2),
+            _rounded(label.seconds),
         ]
         for label in result.labels[:MAX_LABELS]
     ]
-    fields: dict[str, Any] = {
+    return {
         "path": visible(result.path),
         "status": result.status,
-        "url": url,
-        "seconds": None if result.duration_seconds is None else round(result.duration_seconds, 2),
+        "seconds": _rounded(result.duration_seconds),
         "size": None if size is None else f"{size[0]}×{size[1]}",
-        "fps": None if result.source_fps is None else round(float(result.source_fps), 2),
-        "flags": list(result.flags),
+        "fps": _rounded(result.source_fps),
+        "flags": result.flags,
         "error": None if result.error_code is None else [result.error_code, visible(result.error_message or "")],
-        "model": None if model is None else models.setdefault(model, len(models)),
+        "model": None if result.model is None else models.setdefault(model, len(models)),
         "labels": video_labels,
         "pieces": [_piece(segments[at : at + joined], labels) for at in range(0, len(segments), joined)],
         "joined": joined if joined > 1 else None,
-        "pictures": [[picture.seconds, picture.jpeg] for picture in pictures],
     }
-    return {name: value for name, value in fields.items() if value not in (None, [])}
+
+
+def _rounded(number: SupportsFloat | None) -> float | None:
+    return None if number is None else round(float(number), 2)
 
 
 def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
-    """Neighbouring segments as one: each label's mean, weighted by their lengths (absent: 0)."""
-    means = {label.label: label.score for label in segments[0].labels}
-    if len(segments) > 1:
-        total, sums = sum(segment.end - segment.start for segment in segments) or 1.0, dict[str, float]()
-        for segment in segments:
-            for label in segment.labels:
-                sums[label.label] = sums.get(label.label, 0.0) + label.score * (segment.end - segment.start)
-        means = {name: score / total for name, score in sorted(sums.items(), key=lambda pair: -pair[1])}
-    piece: list[Any] = [round(segments[0].start, 2), round(segments[-1].end, 2)]
-    for name, score in list(means.items())[:MAX_LABELS]:
-        piece += [labels.setdefault(name, len(labels)), round(1000 * score)]
-    return piece
+    """Return neighbouring segments as one: each label's mean, weighted by their lengths (absent: 0)."""
+    total, sums = sum(segment.end - segment.start for segment in segments) or 1.0, defaultdict[str, float](float)
+    for segment in segments:
+        for label in segment.labels:
+            sums[label.label] += label.score * (segment.end - segment.start)
+    best = sorted(sums, key=lambda name: -sums[name])[:MAX_LABELS]
+    scores = [
+        number for name in best for number in (labels.setdefault(name, len(labels)), round(1000 * sums[name] / total))
+    ]
+    return [_rounded(segments[0].start), _rounded(segments[-1].end), *scores]
 
 
 def pieces_for(num_videos: int) -> int:
-    """How many pieces each timeline may have in a page of so many videos."""
+    """Return how many pieces each timeline may have in a page of so many videos."""
     return min(MAX_PIECES, max(MIN_PIECES, PIECES_OF_A_PAGE // max(1, num_videos)))
 
 
-def _words() -> dict[str, dict[str, str]]:
-    """The meaning of every error code and flag, and what to do next about an error."""
-    from vadis.inference.classify import INFERENCE_FLAGS as OUR_FLAGS  # PyTorch comes with it
-
-    reasons = {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()}
-    return {"reasons": reasons, "next": {code: advice(code) for code in reasons}, "flags": FLAGS | OUR_FLAGS}
-
-
 def place_of(path: str, bases: Iterable[Path]) -> str | None:
-    """The absolute path of the file that a record means; None where there is none now.
+    """Return the absolute path of the file that a record means; None where there is none now.
 
     A relative one begins in the first of ``bases`` in which there is such a file.
     """
@@ -239,42 +217,16 @@ def place_of(path: str, bases: Iterable[Path]) -> str | None:
 
 
 def url_of(place: str, page: Path) -> str:
-    """The address of a file as seen from the page: relative, so that both can be moved together."""
+    """Return the address of a file as seen from the page: relative, so that both can be moved together."""
     relative = os.path.relpath(place, os.path.abspath(page.parent))  # noqa: PTH100 (keeps symlinks)
     return "./" + quote(os.fsencode(relative))  # a name such as "javascript:…" is a name
 
 
-class Thumbnail(NamedTuple):
-    """A moment of a video, in seconds, as a JPEG in base64."""
-
-    seconds: float
-    jpeg: str
-
-
-class Budget:
-    """Bytes of base64 for the thumbnails of a page: an equal share for each video, and what others leave over."""
-
-    def __init__(self, num_bytes: int, num_videos: int) -> None:
-        self._bytes_left, self._videos_left = num_bytes, num_videos
-        self.refused = 0  # videos that had fewer pictures than they could have had
-
-    def choose(self, pictures: Iterator[Thumbnail]) -> list[Thumbnail]:
-        """As many of a video's pictures as its share takes, the most telling first; no more are made than that."""
-        share = self._bytes_left // max(1, self._videos_left)
-        self._videos_left -= 1
-        kept: list[Thumbnail] = []
-        for picture in pictures:
-            if len(picture.jpeg) > share:
-                self.refused += 1
-                break
-            share -= len(picture.jpeg)
-            self._bytes_left -= len(picture.jpeg)
-            kept.append(picture)
-        return sorted(kept)
-
-
-def thumbnails(decoders: Decoders, place: str, result: VideoResult, count: int) -> Iterator[Thumbnail]:
-    """Yield pictures of a labelled video's moments, each made when it is asked for, until the file cannot be read."""
+def thumbnails(
+    decoders: Decoders, place: str, result: VideoResult, count: int, max_bytes: int
+) -> tuple[list[Thumbnail], bool]:
+    """Return pictures of a labelled video's moments, and whether ``max_bytes`` were too few for all of them."""
+    taken: list[Thumbnail] = []
     first = result.segments[0].start if result.segments else 0.0
     for seconds in moments(result, count):
         start = max(0, int((seconds - first) * GRID_FPS))
@@ -282,14 +234,19 @@ def thumbnails(decoders: Decoders, place: str, result: VideoResult, count: int) 
             with decoders.open(place, start_frame=start, max_frames=1) as video:
                 picture = next((frame.pixels for frame in video), None)  # (H, W, 3)
         except VideoError:
-            return
+            break
         if picture is None:
-            return
-        yield Thumbnail(seconds, base64.b64encode(jpeg(picture)).decode("ascii"))
+            break
+        content = base64.b64encode(jpeg(picture)).decode("ascii")
+        max_bytes -= len(content)
+        if max_bytes < 0:
+            return sorted(taken), True
+        taken.append((seconds, content))
+    return sorted(taken), False
 
 
 def moments(result: VideoResult, count: int) -> list[float]:
-    """At most ``count`` times in seconds, the most telling first: the middles of the longest and surest stretches.
+    """Return at most ``count`` times in seconds, the most telling first: the middles of the longest, surest stretches.
 
     Where there are fewer stretches than that, the widest gaps between these times are halved.
     """
@@ -306,18 +263,9 @@ def moments(result: VideoResult, count: int) -> list[float]:
 
 def jpeg(picture: NDArray[np.uint8]) -> bytes:
     """Encode uint8 RGB (H, W, 3) as a JPEG of HEIGHT pixels; a wide picture loses its sides."""
-    import av
+    from PIL import Image, ImageOps
 
-    height, width, _ = picture.shape
-    max_width = height * MAX_WIDTH // HEIGHT
-    if width > max_width:
-        picture = picture[:, (width - max_width) // 2 :][:, :max_width]
-    scaled_width = max(MIN_WIDTH, round(picture.shape[1] * HEIGHT / height / 2) * 2)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    frame = frame.reformat(scaled_width, HEIGHT, format="yuvj420p", interpolation=_BILINEAR)
-    encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = scaled_width, HEIGHT, "yuvj420p"
-    encoder.time_base = frame.time_base = Fraction(1, GRID_FPS)
-    encoder.options = {"qmin": QUANTISER, "qmax": QUANTISER, "b": "1G"}  # the bit rate must not stand in its way
-    frame.pts = 0
-    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+    image, encoded = Image.fromarray(picture), io.BytesIO()
+    width = int(np.clip(round(image.width * HEIGHT / image.height), *WIDTHS))
+    ImageOps.fit(image, (width, HEIGHT)).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    return encoded.getvalue()

@@ -1,4 +1,4 @@
-"""A training run or an evaluation as one HTML page: figures, what was asked for, curves, confusion, bars by class.
+"""A training run or an evaluation as one HTML page: figures, settings, curves, confusion, bars by class.
 
 The pictures are those that the run keeps as PNG; curves are drawn anew where there are logs. There is no script in it.
 """
@@ -24,7 +24,7 @@ SHOWN_ELSEWHERE = {"labels", "recipes", "dataset", "from", "schema"}  # of run.j
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a training run or an evaluation."""
+    """Return whether a folder is that of a training run or an evaluation."""
     return any((folder / name).is_file() for name in (RUN_NAME, METRICS_NAME)) or bool(_logs(folder))
 
 
@@ -32,12 +32,11 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
     """Write the page of the run in ``folder``; of a run that is still training, what there is by now.
 
     Raises:
-        UsageError: where there is nothing to show, or a file of the run is damaged.
+        UsageError: where a file of the run is damaged.
         OSError: where the page, or the picture of the curves, cannot be written.
     """
     run, metrics = _json(folder / RUN_NAME), _json(folder / METRICS_NAME)
-    logs = _logs(folder)
-    if logs:
+    if logs := _logs(folder):
         plot_curves(logs, folder / CURVES_NAME)
     page = "".join([head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics)])
     write_file(path, page + "</body>\n</html>\n")
@@ -48,81 +47,72 @@ def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str
     yield f'<p class="quiet">{_text(_headline(run, metrics))}</p></header>\n<main>\n'
     columns = {name: metrics[name] for name in NETWORKS if isinstance(metrics.get(name), dict)}
     if columns:
-        rows = [
-            [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
-            for name, column in columns.items()
-        ]
-        yield "<section><h2>How good it is</h2>\n" + _table(["", *FIGURES.values(), "videos"], rows)
-        if metrics.get("failed"):
-            yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
-        yield from _states(metrics.get("states") or {})
-        yield "</section>\n"
+        yield "<section><h2>How good it is</h2>\n" + "".join(_results(columns, metrics)) + "</section>\n"
     elif run:
         yield '<p class="warn">Not tested yet.</p>\n'
-    yield from _picture(folder / CURVES_NAME, "Curves", "Loss, accuracy and learning rate against steps")
-    for name in columns:
-        yield from _picture(folder / f"confusion-{name}.png", f"Confusion: {name}", f"Confusion matrix of {name}")
-        yield from _picture(folder / f"per-class-{name}.png", f"By class: {name}", f"Accuracy of each class, {name}")
-        yield _classes(name, columns[name].get("per_class", {}))
+    yield _picture(folder / CURVES_NAME, "Curves")
+    for name, column in columns.items():
+        yield _picture(folder / f"confusion-{name}.png", f"Confusion matrix: {name}")
+        yield _picture(folder / f"per-class-{name}.png", f"Accuracy by class: {name}")
+        known = [(label, share) for label, share in column.get("per_class", {}).items() if share is not None]
+        rows = [[label, _percent(share)] for label, share in sorted(known, key=lambda pair: (-pair[1], pair[0]))]
+        table = _table(["class", "right"], rows)
+        yield f"<details><summary>{_text(name)}: all classes as a table</summary>\n{table}</details>\n"
     if run:
-        yield "<section><h2>What was asked for</h2>\n" + _settings(run) + "</section>\n"
+        yield "<section><h2>Settings</h2>\n" + _settings(run) + "</section>\n"
     yield "</main>\n"
 
 
 def _headline(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """The run in a line."""
+    """Return the run in a line."""
     data = run.get("dataset") or {}
     dataset = metrics.get("dataset") or data.get("name")
-    split = metrics.get("split") or data.get("split")
     parts = [
         run.get("architecture") or metrics.get("architecture"),
-        dataset and f"{dataset}, split {split}",
+        dataset and f"{dataset}, split {metrics.get('split') or data.get('split')}",
         metrics.get("part") and f"tested on {metrics['part']}",
         metrics.get("model"),
     ]
     return "; ".join(str(part) for part in parts if part)
 
 
-def _states(states: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Which state of each training run the model file holds."""
-    for run, state in states.items():
-        chosen = f"after step {state['step']:,} of {state['steps']:,}, "
-        found = state.get("validation")
-        why = f"which has the lowest validation loss, {found['loss']:.3f}" if found else "the last; none was validated"
-        yield f"<p>{_text(f'{run}: the model file holds the state {chosen}{why}')}.</p>\n"
-
-
-def _classes(name: str, per_class: Mapping[str, float | None]) -> str:
-    """Accuracies by class as a table, for searching and copying."""
-    known = sorted(per_class.items(), key=lambda pair: (-1.0 if pair[1] is None else -pair[1], pair[0]))
-    rows = [[label, _percent(accuracy)] for label, accuracy in known if accuracy is not None]
-    summary = f"<summary>{_text(name)}: all classes as a table</summary>"
-    return f"<details>{summary}\n{_table(['class', 'right'], rows)}</details>\n"
+def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the table of the test, and which state of each training run the model file holds."""
+    rows = [
+        [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
+        for name, column in columns.items()
+    ]
+    yield _table(["", *FIGURES.values(), "videos"], rows)
+    if metrics.get("failed"):
+        yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
+    for run, state in (metrics.get("states") or {}).items():
+        best = state.get("validation")
+        why = f"which has the lowest validation loss, {best['loss']:.3f}" if best else "the last; none was validated"
+        chosen = f"{run}: the model file holds the state after step {state['step']:,} of {state['steps']:,}, {why}."
+        yield f"<p>{_text(chosen)}</p>\n"
 
 
 def _settings(run: Mapping[str, Any]) -> str:
-    """What was asked for, and the numbers of each network's recipe side by side."""
+    """Return the settings as a table, and the numbers of each network's recipe side by side."""
     start = run.get("from")
-    about = {key: value for key, value in run.items() if key not in SHOWN_ELSEWHERE}
-    about |= {"classes": len(run.get("labels", ()))}
-    about |= {f"dataset, {key}": value for key, value in (run.get("dataset") or {}).items()}
-    about |= {"from": start.get("model") if isinstance(start, dict) else "nothing"}
-    tables = _table(["", ""], [[key, _shown(value)] for key, value in about.items()])
+    settings = {key: value for key, value in run.items() if key not in SHOWN_ELSEWHERE}
+    settings |= {"classes": len(run.get("labels", ()))}
+    settings |= {f"dataset, {key}": value for key, value in (run.get("dataset") or {}).items()}
+    settings |= {"from": start.get("model") if isinstance(start, dict) else "nothing"}
     recipes = {name: recipe for name, recipe in (run.get("recipes") or {}).items() if isinstance(recipe, dict)}
-    if recipes:
-        keys = list(dict.fromkeys(key for recipe in recipes.values() for key in recipe))
-        rows = [[key, *(_shown(recipe.get(key)) for recipe in recipes.values())] for key in keys]
-        tables += _table(["recipe", *recipes], rows)
-    return tables
+    keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe)
+    rows = [[key, *(_shown(recipe.get(key)) for recipe in recipes.values())] for key in keys]
+    about = _table(["", ""], [[key, _shown(value)] for key, value in settings.items()])
+    return about + (_table(["recipe", *recipes], rows) if recipes else "")
 
 
-def _picture(path: Path, title: str, words: str) -> Iterator[str]:
-    """A PNG within the page; nothing where there is none."""
+def _picture(path: Path, title: str) -> str:
+    """Return a section with a PNG; nothing where there is none."""
     if not path.is_file():
-        return
+        return ""
     content = base64.b64encode(path.read_bytes()).decode("ascii")
-    picture = f'<img alt="{_text(words)}" src="data:image/png;base64,{content}">'
-    yield f"<section><h2>{_text(title)}</h2>\n<figure>{picture}</figure></section>\n"
+    picture = f'<img alt="{_text(title)}" src="data:image/png;base64,{content}">'
+    return f"<section><h2>{_text(title)}</h2>\n<figure>{picture}</figure></section>\n"
 
 
 def _table(heads: list[str], rows: list[list[Any]]) -> str:
@@ -139,7 +129,7 @@ def _logs(folder: Path) -> dict[str, Path]:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    """An object from a file of the run; empty where there is none."""
+    """Return an object from a file of the run; empty where there is none."""
     try:
         values = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -154,7 +144,7 @@ def _percent(share: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a person writes it."""
+    """Return a value as a person writes it."""
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     if isinstance(value, dict):
@@ -163,5 +153,5 @@ def _shown(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Any value as text in HTML."""
+    """Return any value as text in HTML."""
     return escape(visible(str(value)))

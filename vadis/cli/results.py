@@ -1,0 +1,275 @@
+"""``vadis export``, ``vadis report`` and ``vadis annotate``: what is made of results."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vadis.batch.results_file import LastResults, files_below
+from vadis.cli import options
+from vadis.cli.classify import choose_format
+from vadis.cli.options import OUTPUT, flag, option
+from vadis.cli.outputs import (
+    DocumentFolder,
+    check_extension,
+    check_file,
+    new_folder,
+    refuse_both,
+    refuse_several,
+    refuse_source,
+    to_file,
+    to_stdout,
+    tree_root,
+    writing,
+)
+from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
+from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
+from vadis.errors import NothingToDoError, UsageError, VideoError
+from vadis.formats import above
+from vadis.results import VideoResult
+from vadis.video.container import regular_file
+
+EXPORT_EPILOG = """
+**Examples**
+
+A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o labels.csv`
+
+The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
+
+Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir subtitles/`
+
+**Exit codes**: 0 written; 1 could not go on; 2 wrong use; 3 written, but some of the videos had failed; 4 no records.
+"""
+
+_RESULTS = "What classify wrote as jsonl or json; several are taken together."
+Results = Annotated[list[Path], typer.Argument(metavar="RESULTS", help=_RESULTS)]
+
+
+def export(
+    results: Results,
+    format_name: options.FormatName = "auto",
+    output: options.Output = None,
+    output_dir: options.OutputDir = None,
+    threshold: options.Threshold = 0.0,
+    overwrite: options.Overwrite = False,
+    debug: options.Debug = False,
+) -> None:
+    """Turn results into another format; of several records of one video the last counts."""
+    output = None if output == Path("-") else output
+    name, form = choose_format(format_name, output, output_dir)
+    refuse_both(output, output_dir)
+    found = read_results(results)
+    counts: Counter[str] = Counter()
+
+    def wanted() -> Iterator[VideoResult]:
+        for result in found:
+            counts[result.status] += 1
+            yield above(result, threshold)
+
+    if output_dir:
+        with new_folder(output_dir):
+            folder = DocumentFolder(output_dir, tree_root([], found.paths), name, form)
+            folder.check(found.paths, overwrite)
+            folder.write(wanted())
+    else:
+        refuse_several(name, form, len(found.paths))
+        if output is None:
+            to_stdout(form, wanted())
+        else:
+            check_file(output, overwrite)
+            to_file(output, form, wanted())
+    info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
+    if counts["error"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+def read_results(files: Sequence[Path]) -> LastResults:
+    """Return the records of files, of which there must be one at least; say which end within one."""
+    found = LastResults(files)
+    for path in found.torn:
+        warn(f"{show(path)} ends within a record, which is left out")
+    if not found.paths:
+        raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
+    return found
+
+
+REPORT_EPILOG = """
+**Examples**
+
+A page on an archive:  `vadis classify archive/ -o results.jsonl`, then  `vadis report results.jsonl -o report.html`
+
+Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --thumbnails 0 -o week.html`
+
+A page on a training run or an evaluation:  `vadis report ucf101-run/`
+
+**Exit codes**: 0 the page is there; 1 could not go on; 2 wrong use; 4 no record found; 130 and 143 interrupted.
+"""
+
+RESULTS = "Results of vadis classify"
+
+_REPORTED = "Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run."
+Reported = Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_REPORTED, show_default=False)]
+_PAGE = "The page; by default report.html, here or in the folder of the run."
+Page = Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE.html")]
+Title = Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")]
+Thumbnails = Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)]
+_MEGABYTES = "What all pictures may take; many share it."
+ThumbnailMegabytes = Annotated[int, option(RESULTS, _MEGABYTES, metavar="MB", min=0)]
+_ROOT = "Where relative paths in RESULTS begin; by default the current folder, else that of RESULTS."
+Root = Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")]
+
+
+def report(
+    inputs: Reported,
+    output: Page = None,
+    overwrite: options.Replace = False,
+    title: Title = None,
+    thumbnails: Thumbnails = 4,
+    thumbnail_mb: ThumbnailMegabytes = 32,
+    root: Root = None,
+    debug: options.Debug = False,
+) -> None:
+    """Make one HTML page to look at: an archive's labels over time, or how a training run went.
+
+    The page is one file that needs no network. It plays the videos from where they lie.
+    """
+    from vadis.report.run_page import is_run, write_run_page
+
+    first, others = inputs[0], len(inputs) - 1
+    of_run = not others and first.is_dir() and is_run(first)
+    page = output or (first if of_run else Path()) / "report.html"
+    check_extension(page, (".html", ".htm"))
+    check_file(page, overwrite or (of_run and output is None))  # a run's own page may be replaced, because runs go on
+    name = first.resolve().name if first.is_dir() else first.stem
+    title = title or (f"{name} and {others} more" if others else name)
+    if of_run:
+        with writing(show(page)):
+            write_run_page(first, page, title)
+    else:
+        if root is not None and not root.is_dir():
+            raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
+        files = [file for given in inputs for file in _files(given)]
+        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
+        _of_results(read_results(files), page, title, bases, thumbnails, thumbnail_mb * 1_000_000)
+    typer.echo(show(page))
+
+
+def _files(given: Path) -> list[Path]:
+    """Return a file, or those of a folder and all below it that may hold results."""
+    if not given.is_dir():
+        return [given]
+    found = files_below(given, (".jsonl", ".json"))
+    if not found:
+        hint = "give what vadis classify wrote as jsonl or json"
+        raise UsageError(f"{show(given)} holds no results (no .jsonl or .json file)", hint=hint)
+    return found
+
+
+def _of_results(
+    found: LastResults, output: Path, title: str, bases: list[Path], thumbnails: int, max_bytes: int
+) -> None:
+    from vadis.report.page import write_page
+
+    with video_progress() as bar, writing(show(output)):
+        task = bar.add_task("", total=len(found.paths))
+        made = write_page(
+            output,
+            found,
+            title=title,
+            bases=bases,
+            num_thumbnails=thumbnails,
+            max_thumbnail_bytes=max_bytes,
+            progress=lambda path: bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1),
+        )
+    if made.not_found:
+        info(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
+    if made.fewer_pictures:
+        info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
+    info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
+
+
+ANNOTATE_EPILOG = """
+**Examples**
+
+See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
+
+From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
+
+**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be
+read, or only in part; 130 and 143 interrupted.
+"""
+
+Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)]
+NewVideo = Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")]
+_LABELS = "Take the labels from here instead of looking at the video."
+Labels = Annotated[Path | None, typer.Option(metavar="FILE", help=_LABELS)]
+NoSound = Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")]
+
+
+def annotate(
+    video: Video,
+    output: NewVideo,
+    results: Labels = None,
+    no_sound: NoSound = False,
+    overwrite: options.Replace = False,
+    model: options.ModelName = None,
+    streams: options.Streams = None,
+    segment: options.SegmentSeconds = None,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw the labels into a video, with a bar for each score and the timeline below. The sound is copied as it is."""
+    from vadis.report.annotate import annotate as annotated
+    from vadis.video.encoder import check_name
+
+    check_name(output)
+    check_file(output, overwrite)
+    refuse_source(output, os.fspath(video))
+    name = os.fspath(video)
+    if results is None:
+        regular_file(name, listed=False)
+        result = _classify(name, model, streams, segment, device, offline)
+    else:
+        given = {"model": model, "streams": streams, "segment": segment, "offline": offline or None}
+        given["device"] = None if device == "auto" else device
+        for option_name in (each for each, value in given.items() if value is not None):
+            message = f"--{option_name} does not go with --results: the labels are there"
+            raise UsageError(message, hint="leave one of them out")
+        result = _read_record(video, results)
+    with frame_progress(f"drawing: {show(video.name)}") as report:
+        facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
+    info(f"{facts.frames_decoded:,} frames")
+    typer.echo(show(output))
+    fail_if_partial(name, facts)
+
+
+def _classify(
+    video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
+) -> VideoResult:
+    """Return what a model says of the video."""
+    loaded = load_for_command(model, streams, device, offline)
+    from vadis.inference.classify import classify
+
+    with frame_progress(f"labelling: {show(Path(video).name)}") as report:
+        return classify(video, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total))
+
+
+def _read_record(video: Path, results: Path) -> VideoResult:
+    """Return the record of this video in a file of results: that of the same file, or the only one of its name."""
+    every, place = list(LastResults([results])), os.path.realpath(video)
+    same = [each for each in every if os.path.realpath(each.path) == place]
+    same = same or [each for each in every if os.path.realpath(results.parent / each.path) == place]
+    same = same or [each for each in every if os.path.basename(each.path) == video.name]  # noqa: PTH119
+    if len(same) != 1:
+        message = f"{show(results)} has {len(same)} records of {show(video)}, and one is needed"
+        raise UsageError(message, hint="label it first: vadis classify; or leave --results out")
+    (found,) = same
+    if found.error_code is not None:
+        raise VideoError(found.error_code, f"{show(video)} has no labels: {found.error_message}")
+    if not found.segments:
+        raise UsageError(f"the record of {show(video)} has no timeline", hint="label it again: vadis classify")
+    return found
