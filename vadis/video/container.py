@@ -25,8 +25,8 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot"
 
 HEAD_BYTES = 4096
 CHECKED_BYTES = 32 << 20
-"""Bytes read again at each of three places of a file that cannot be read: 96 MB are 30 s of a disk of 3 MB a second,
-half of what a decoder may be silent (``Limits.max_wait_seconds``)."""
+"""Read again at each of three places of a file that cannot be read: 96 MB take a disk of 3 MB a second 30 s, half of
+what a decoder may be silent (``Limits.max_wait_seconds``)."""
 
 MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
 _BLOCK_BYTES = 1 << 20
@@ -65,40 +65,37 @@ def os_refusal(error: OSError, what: str = "the file") -> VideoError:
     return VideoError("io_error", f"{what} could not be read: {reason}")
 
 
-def disk_failure(path: str, error: Exception, position: int = 0) -> VideoError | None:
-    """Return the error of the disk because of which FFmpeg stopped, None where the disk does not complain.
+def read_part(path: str, start: int, size: int) -> bytes:
+    """Return ``size`` bytes of a file, fewer at its end; raise VideoError where the disk refuses."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(size)
+    except OSError as error:
+        raise os_refusal(error) from error
+
+
+def check_disk(path: str, error: Exception, position: int = 0) -> None:
+    """Raise VideoError where it is for the disk that FFmpeg raised ``error``, having read up to ``position``.
 
     FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the file is read again
-    from ``position`` on, and at its two ends, where headers and indices lie; not many gigabytes.
+    from there on, and at its two ends, where headers and indices lie; not many gigabytes.
     """
-    if not isinstance(error, OSError):
-        return None
-    try:
-        with open(path, "rb", buffering=0) as file:
-            for start in {0, position, max(0, os.fstat(file.fileno()).st_size - CHECKED_BYTES)}:
-                file.seek(start)
-                for _ in range(0, CHECKED_BYTES, _BLOCK_BYTES):
-                    file.read(_BLOCK_BYTES)
-    except OSError as failure:
-        return os_refusal(failure)
-    return None
+    if isinstance(error, OSError):
+        size = regular_file(path, listed=True).st_size
+        for start in {0, position, max(0, size - CHECKED_BYTES)}:
+            read_part(path, start, CHECKED_BYTES)
 
 
 def refusal(path: str, error: Exception) -> VideoError:
-    """Return why FFmpeg, raising ``error``, found nothing in this file that vadis opens."""
-    if (failure := disk_failure(path, error)) is not None:
-        return failure
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_BLOCK_BYTES)
-    except OSError as unreadable:
-        return os_refusal(unreadable)
+    """Return, or raise, why FFmpeg, raising ``error``, found nothing in this file that vadis opens."""
+    check_disk(path, error)
+    start = read_part(path, 0, _BLOCK_BYTES)
     head, animation = start[:HEAD_BYTES], _animation(start)
     if _is_playlist(head):
         return VideoError("playlist_not_supported", "this is a playlist or script that names other files")
     if animation is not None:
-        message = f"this is an {animation}, an animated image of a kind that vadis does not read"
-        return VideoError("not_a_video", message)
+        return VideoError("not_a_video", f"this is an {animation}, which vadis does not read")
     if head.startswith(_STILLS) or _riff_kind(head) == b"WEBP":
         return VideoError("not_a_video", "this is an image, not a video")
     if _is_audio(head):

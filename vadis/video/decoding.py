@@ -13,7 +13,7 @@ from typing import Any
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import MPEGTS_PACKETS, disk_failure, os_refusal
+from vadis.video.container import MPEGTS_PACKETS, check_disk, read_part
 from vadis.video.header import Header
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import MP4, Limits
@@ -179,8 +179,8 @@ class Decoder:
             except IndexError:  # PyAV's, at the end, for streams that were not there at the beginning
                 packet = None
             except Exception as error:
-                failure = disk_failure(self._path, error, self._position) or memory_refusal(error)
-                if failure is not None:
+                check_disk(self._path, error, self._position)
+                if failure := memory_refusal(error):
                     raise failure from error
                 self.broke_off = True
                 yield None
@@ -199,11 +199,11 @@ class Decoder:
             end = (start + (packet.duration or 0)) * (packet.time_base or Fraction(0))
             self._end = end if self._end is None else max(end, self._end)
         if packet.size and self.continuity.has_restarted(packet) and packet.pts is not None:
-            self.clock.restart_at(packet.pts)
+            self.clock.restarts.add(packet.pts)
         if is_ours and packet.size:
             self._num_packets += 1
             self.num_discarded += packet.is_discard
-            self.clock.note_stored(packet.dts)
+            self.clock.stored.append(packet.dts)
         return is_ours and (packet.size > 0 or start is None)
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
@@ -215,7 +215,8 @@ class Decoder:
                 raise failure from error
             self.num_failed += 1
             self._since_failure = 0
-            self.clock.drop_stored()
+            if self.clock.stored:
+                self.clock.stored.pop()
             return None
         self._pixel_aspect.after_packet(packet)
         return frames
@@ -360,13 +361,8 @@ def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[
 
 def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Yield the transport packets in a part of a file, each with its position; of bytes between them only the first."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            data = file.read(end - start)
-    except OSError as error:
-        raise os_refusal(error) from error
-    head, at = data[: 1 << 16], 0
+    data, at = read_part(path, start, end - start), 0
+    head = data[: 1 << 16]
     length = max(MPEGTS_PACKETS, key=lambda n: n * max(head[offset::n].count(_SYNC) for offset in range(n)))
     while at + length <= len(data):
         yield start + at, data[at : at + length]
