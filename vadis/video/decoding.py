@@ -1,8 +1,7 @@
 """From the packets of a video stream to decoded frames in display order, past damage; and straight to a clip.
 
-A packet that cannot be decoded is skipped and counted. Only where nothing could be decoded for ``MAX_LOST_SECONDS`` of
-the video is the rest given up. A seek leads to a key frame at or before the clip. The place of that and of every later
-frame on the time grid must follow from its timestamp alone; where this is not sure the file is read from its start.
+A packet that cannot be decoded is skipped and counted. A seek leads to a key frame at or before the clip; where the
+times of that and of every later frame do not follow from their timestamps alone, the file is read from its start.
 """
 
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from vadis.video.picture import PixelAspect
 from vadis.video.timegrid import LARGEST_GAP_SECONDS
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
-"""Of a video, in which nothing in a row can be decoded: more than between two key frames of any live stream, and some
-seconds of work, as a packet of H.264 takes 20 µs to 0.2 ms to fail."""
+"""Of a video in which nothing can be decoded, before the rest is given up: more than between two key frames of any live
+stream, and some seconds of work (20 µs to 0.2 ms for a packet of H.264)."""
 
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
@@ -95,10 +94,10 @@ class Decoder:
         return self.clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
     def frames_at(self, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
-        """Return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
+        """Seek, and return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
 
-        Then the decoder, after a seek to ``ticks``, has lost its place, and the file has to be opened again. It is not
-        sure either where no frame follows: the clip lies behind the end, or in a recording that was appended.
+        Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
+        follows: the clip lies behind the end, or in a recording that was appended.
         """
         try:
             self.seek(ticks)
@@ -119,7 +118,7 @@ class Decoder:
     def no_frames(self) -> VideoError:
         """Return why not a single frame came out."""
         is_cut = self.ends_early()
-        self._limits.check_length(None, self._stream.frames)  # FFmpeg drops an index for which there is no memory
+        self._limits.check_length(num_frames=self._stream.frames)  # FFmpeg drops an index for which there is no memory
         if self.gave_up or (self.num_failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
         if self.broke_off or is_cut:
@@ -246,8 +245,8 @@ class Continuity:
     """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
 
     Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
-    of transport packets, in the containers of ``_MOST_OVERHEAD``, which may have any rate, their number. MPEG streams
-    have a constant rate, so that time alone tells of a loss. Other formats are not judged.
+    of transport packets, in the containers of ``_MOST_OVERHEAD`` their number. In MPEG streams, which have a constant
+    rate, time alone tells too. Other formats are not judged.
 
     ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
     """
@@ -260,8 +259,8 @@ class Continuity:
         self._most_overhead = _MOST_OVERHEAD.get(format_name)
         self.needs_all_streams = self._is_transport_stream or self._most_overhead is not None
         self._interval = self._usual = interval
-        self._num_steps = 0  # of the usual distance
-        self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
+        self._num_steps = self._num_usual = 0  # from packet to packet; and of the usual distance
+        self._last_right: tuple[Fraction, int] | None = None  # time before a step backwards, and its number
         self.jump()
 
     def jump(self) -> None:
@@ -292,8 +291,7 @@ class Continuity:
         """Judge the step from the last packet of the stream to the next."""
         before, position_before = last
         step, usual = seconds - before, max(self._usual, self._interval)
-        if self._last_right is not None:
-            self._last_right = self._last_right[0], self._last_right[1] + 1
+        self._num_steps += 1
         is_usual = 0 < step <= usual * _IN_DOUBT
         if self._most_overhead is not None:
             self._since_step = self._since_step + 1 if is_usual else 0
@@ -302,27 +300,24 @@ class Continuity:
             self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
         if is_usual:
             self._usual = step
-            self._num_steps += 1
+            self._num_usual += 1
             return False
-        if not self._has_constant_rate or self._returns(seconds, usual):
+        if not self._has_constant_rate:
             return False
+        if self._last_right is not None:
+            (right, number), self._last_right = self._last_right, None
+            if 0 < seconds - right <= (self._num_steps - number + 1) * usual * _IN_DOUBT:
+                return False  # times go on as before a step backwards: only those between were wrong
         if not 0 < step <= LARGEST_GAP_SECONDS:
-            self._last_right = (before, 0) if step <= 0 else None
+            self._last_right = (before, self._num_steps) if step <= 0 else None
             return True
         has_loss = has_restart = False
         if self._is_transport_stream and position_before is not None and position is not None:
             lead = _TABLE_BYTES if step >= _LONG_SECONDS else 0  # a restart that matters
             has_loss, has_restart = _find_traces(self._path, self._stream.id, position_before, position, lead)
-        is_long = self._num_steps >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
+        is_long = self._num_usual >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
         self.is_broken |= not has_restart and (has_loss or is_long)
         return has_restart
-
-    def _returns(self, seconds: Fraction, usual: Fraction) -> bool:
-        """Return whether times go on as before a step backwards: only those between were wrong, nothing is lost."""
-        if self._last_right is None:
-            return False
-        (before, num_packets), self._last_right = self._last_right, None
-        return 0 < seconds - before <= (num_packets + 1) * usual * _IN_DOUBT
 
     def end(self) -> None:
         """Take the end of the file: behind the last packet, pictures may be scrambled, damaged or empty."""
@@ -334,10 +329,10 @@ class Continuity:
 
 
 def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
-    """Return whether transport packets show that contents are missing, and that the stream was begun anew.
+    """Return whether, between the packets at ``start`` and ``end``, contents are missing, and the stream began anew.
 
-    It was where a packet says so, or where the program table is counted from 0 again. ``start`` and ``end`` are the
-    positions of the packets that begin two frames; the last program table is looked for in ``lead`` bytes before.
+    It did where a packet says so, or where the program table, whose last one is looked for in ``lead`` bytes before, is
+    counted from 0 again.
     """
     first = max(0, start - lead, end - _MOST_BYTES)
     counters: dict[int, int] = {}

@@ -82,9 +82,8 @@ class Header:
     def ends_early(self, num_packets: int, end: Fraction | None, seconds: Fraction | None = None) -> bool:
         """Return whether the packets read, the last of which ends at ``end`` seconds, stop before the header's end.
 
-        Where the header counts frames, one missing at the end is one too many; frames that an edit list hides or that
-        were dropped when encoding are not missing. A header that states only a time may round it or mean its sound.
-        ``seconds`` is how long the frames last, which is not until ``end`` where the clock started again.
+        Where the header counts frames, one missing at the end is one too many. A header that states only a time may
+        round it or mean its sound. The frames last ``seconds``: not until ``end`` where the clock started again.
         """
         if self.num_frames and num_packets >= self.num_frames:
             return False
@@ -99,8 +98,8 @@ class Header:
     def first_seconds(self, first: Fraction | None) -> Fraction:
         """Return when the first frame, at ``first`` seconds by the file's own clock, is shown after the file's start.
 
-        Less than a frame of the grid is how containers round, and the silence before compressed sound: 0. So is what
-        cannot be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
+        Less than a frame of the grid, which is rounding or the silence before compressed sound, is 0. So is what cannot
+        be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
         """
         late = Fraction(0) if first is None or self._start is None else first - self._start
         limits = [self._file_duration, _LARGEST_DELAY_SECONDS if self._clock_may_restart else None]

@@ -138,7 +138,7 @@ class Video:
 
     def _end(self, last: av.VideoFrame) -> Fraction:
         end = self._clock.end(last.duration)
-        self._limits.check_length(end, None)
+        self._limits.check_length(end)
         return end
 
     def _flags(self) -> tuple[str, ...]:
