@@ -29,6 +29,7 @@ from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
+from vadis.training.loop import Context
 from vadis.training.plan import (
     MODEL_NAME,
     STORE_NAME,
@@ -38,13 +39,14 @@ from vadis.training.plan import (
     States,
     begin,
     clips_of,
+    expected_seconds,
+    measure_pace,
     new_networks,
     refuse_foreign,
     save,
     train_run,
 )
 from vadis.training.recipes import choose_recipes, default_recipe
-from vadis.training.validation import Context, measure_pace
 from vadis.weights.model_file import load_model_file
 
 SCRATCH, IMAGENET = "scratch", "imagenet"  # beginnings that are no model of videos
@@ -204,8 +206,7 @@ def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -
         pace = measure_pace(network, clips_of(plan, run, division.train, train=True, store=store), context)
     if pace is None:
         return
-    step = pace.step_seconds(recipe, process.world_size, context.workers)
-    whole = pace.run_seconds(recipe, len(division.val), process.world_size, context.workers)
+    step, whole = expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
     info(
         f"{run}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
