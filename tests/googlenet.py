@@ -1,6 +1,7 @@
 """torchvision's GoogLeNet as tests need it: the published names and shapes, with values of any size."""
 
 import ast
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -9,13 +10,21 @@ from torch import Tensor
 
 from tests.conftest import GOLDEN
 from tests.golden import recipe
-from vadis.models.inception import Inception
-from vadis.weights.convert import from_googlenet_name
+from vadis.models.i3d import ROWS
+from vadis.models.inception import Inception, InceptionBody
+from vadis.weights.convert import state_key
 
 
 def from_googlenet(entries: dict[str, Tensor]) -> dict[str, Tensor]:
     """The entries under the names of ``Inception``."""
-    return {key: value for name, value in entries.items() if (key := from_googlenet_name(name)) is not None}
+    return {key: value for name, value in entries.items() if (key := state_key(name)) is not None}
+
+
+def body_endpoints(body: InceptionBody, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The output of every row in turn, with its name in I3D's graph."""
+    for row, unit in zip(ROWS, body.children(), strict=True):
+        images = unit(images)
+        yield row.name, images
 
 
 SHAPES: dict[str, tuple[int, ...]] = {}
@@ -37,7 +46,7 @@ def narrow_entries(width: float, classes: int = 1000) -> dict[str, Tensor]:
     network = Inception(classes, width=width).state_dict()
     entries = {}
     for name, shape in SHAPES.items():
-        key = from_googlenet_name(name)
+        key = state_key(name)
         if name.endswith("num_batches_tracked"):
             entries[name] = torch.tensor(0)
         else:

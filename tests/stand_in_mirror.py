@@ -34,7 +34,7 @@ if catalog is not None:
     facts = {facts!r}
     model = catalog.WEIGHTS[{name!r}]
     checkpoints = {{
-        stream: tuple(replace(file, size=facts[file.local][0], git_blob=facts[file.local][1]) for file in files)
+        stream: tuple(file._replace(size=facts[file.local][0], git_blob=facts[file.local][1]) for file in files)
         for stream, files in model.checkpoints.items()
     }}
     catalog.WEIGHTS[{name!r}] = replace(model, checkpoints=checkpoints)

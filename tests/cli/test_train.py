@@ -10,7 +10,7 @@ from tests.synthetic import write_video
 from vadis.datasets import DATASETS
 from vadis.datasets.camera import CLASSES as CAMERA_MOTIONS
 from vadis.models import MODELS
-from vadis.weights.model_file import read_card
+from vadis.weights.model_file import read_header
 
 pytestmark = pytest.mark.usefixtures("quick_tvl1")
 
@@ -96,7 +96,7 @@ def test_camera_motion_needs_no_data(run_vadis, tmp_path: Path) -> None:
     run = tmp_path / "run"
     ended = run_vadis("train", "--recipe", "camera-motion", *machine, *changes, "-o", run)
     assert ended.code == 0, ended.err
-    card = read_card(run / "model.safetensors")
+    card = read_header(run / "model.safetensors")[0]
     assert (card.name, card.labels, card.test_window, card.window_frames) == ("camera-motion", CAMERA_MOTIONS, 32, 32)
     assert card.provenance["mirror"] is False
     answers = (run / "answers.jsonl").read_text().splitlines()

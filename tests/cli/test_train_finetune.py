@@ -77,10 +77,10 @@ def test_both_streams_become_one_model_that_classifies(run_vadis, inputs):
 
 @pytest.mark.slow
 def test_the_model_file_says_what_it_was_made_of(run_vadis, inputs):
-    from vadis.weights.model_file import load_model_file, read_card
+    from vadis.weights.model_file import load_model_file, read_header
 
     assert run_vadis(*FINETUNE, "--streams", "rgb").code == 0
-    provenance = read_card(Path("run/model.safetensors")).provenance
+    provenance = read_header(Path("run/model.safetensors"))[0].provenance
     assert provenance["recipes"]["rgb"]["steps"] == 2
     assert provenance["from"]["sha256"] == load_model_file(Path("start.safetensors")).sha256
     assert provenance["metrics"]["rgb"]["num_examples"] == 2

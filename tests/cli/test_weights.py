@@ -12,7 +12,7 @@ from vadis.weights import cache as cache_room
 from vadis.weights import catalog
 from vadis.weights.catalog import SHIPPED, WEIGHTS, ShippedModel
 from vadis.weights.load import load_model
-from vadis.weights.model_file import read_card
+from vadis.weights.model_file import read_header
 
 NAME = "i3d-kinetics400"
 
@@ -93,11 +93,15 @@ def test_convert_writes_a_model_file(tmp_path):
     out = tmp_path / "mine.safetensors"
     arguments = ("convert", tmp_path / "ckpt", "-o", out, "--labels", tmp_path / "labels.txt")
     assert vadis(*arguments).stdout.strip() == str(out)
-    assert (read_card(out).name, read_card(out).labels, read_card(out).streams) == ("mine", ("a", "b", "c"), ("flow",))
+    assert (read_header(out)[0].name, read_header(out)[0].labels, read_header(out)[0].streams) == (
+        "mine",
+        ("a", "b", "c"),
+        ("flow",),
+    )
     with pytest.raises(UsageError, match=containing(out)):
         vadis(*arguments)
     vadis(*arguments, "--name", "other", "--overwrite")
-    assert read_card(out).name == "other"
+    assert read_header(out)[0].name == "other"
 
 
 def test_help_of_every_command_fits_and_exits_0():
@@ -113,7 +117,7 @@ def shipped(tmp_path, monkeypatch):
     done = vadis("to-fp16", made, "-o", path, "--threshold", "0.4", "--fallback-label", "not clear")
     assert done.stdout.strip() == str(path) and "SHA-256" in done.stderr
     assert path.stat().st_size < made.stat().st_size
-    monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel("what it tells", path))
+    monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel(path, {}))
     return path
 
 
@@ -147,7 +151,7 @@ def test_where_nothing_can_be_fetched_the_model_that_is_here_is_named():
 def test_the_rgb_model_that_comes_with_vadis_is_a_row_with_its_own_accuracy():
     (line,) = (line for line in vadis("list").stdout.splitlines() if line.startswith("i3d-kinetics400-rgb "))
     assert line.split()[1:] == ["rgb", "400", "68.4", "88.0", "25", "MB", "yes"]
-    card = read_card(SHIPPED["i3d-kinetics400-rgb"].path)
+    card = read_header(SHIPPED["i3d-kinetics400-rgb"].path)[0]
     index, data = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
     assert card.provenance["files"] == [{"url": file.urls[0], "git_blob": file.git_blob} for file in (index, data)]
     assert card.provenance["licence"] == "Apache-2.0"

@@ -13,7 +13,7 @@ from vadis.models import BOTH, MODELS
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
 from vadis.models.i3d import I3D
-from vadis.models.inception import Averaged, snapshot_network
+from vadis.models.inception import Averaged, Inception
 from vadis.models.lstm import ConvLSTM
 
 CLASSES = 6
@@ -22,9 +22,7 @@ PARAMETERS_TOLERANCE = 0.02  # of table 1
 
 
 def two_stream(classes, width):
-    return Averaged(
-        {s: snapshot_network(classes, s, channels, width=width) for s, channels in (("rgb", 3), ("flow", 2))}
-    )
+    return Averaged({s: Inception(classes, s, width=width) for s in ("rgb", "flow")})
 
 
 def two_stream_i3d(classes, width):
@@ -35,8 +33,8 @@ RGB, FLOW = (3, 5, 224, 224), (2, 50, 224, 224)
 NETWORKS = {  # what makes it, from classes and width; the clips it takes; its steps
     "lstm": (lambda n, w: ConvLSTM(n, width=w), [(3, 4, 224, 224)], 4),
     "c3d": (lambda n, w: C3D(n, width=w), [(3, 16, 112, 112)], 1),
-    "two-stream rgb": (lambda n, w: snapshot_network(n, "rgb", 3, width=w), [(3, 1, 224, 224)], 1),
-    "two-stream flow": (lambda n, w: snapshot_network(n, "flow", 2, width=w), [(2, 10, 224, 224)], 1),
+    "two-stream rgb": (lambda n, w: Inception(n, "rgb", width=w), [(3, 1, 224, 224)], 1),
+    "two-stream flow": (lambda n, w: Inception(n, "flow", width=w), [(2, 10, 224, 224)], 1),
     "two-stream": (two_stream, [(3, 1, 224, 224), (2, 10, 224, 224)], 1),
     "fused": (lambda n, w: Fused(n, width=w), [RGB, FLOW], 1),
     "fused rgb": (lambda n, w: Fused(n, ("rgb",), width=w), [RGB], 1),

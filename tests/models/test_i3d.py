@@ -9,7 +9,7 @@ from tests.conftest import GOLDEN
 from tests.golden import recipe
 from tests.matching import containing
 from vadis.models.i3d import I3D, MIN_FRAMES, ROWS, ConvUnit, Mixed, PoolUnit, pad_same, same_padding
-from vadis.weights.convert import from_tensorflow_name
+from vadis.weights.convert import state_key
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by 1e-6, a wrong epsilon by 1e-1
 MEANS_TOLERANCE = 1e-4  # relative, of an endpoint's mean absolute value
@@ -22,7 +22,7 @@ def deepmind_network(stream: str, num_classes: int) -> I3D:
     network = I3D(num_classes, {"RGB": 3, "Flow": 2}[stream]).eval()
     state = network.state_dict()
     for name in tensorflow_names(stream):
-        key = from_tensorflow_name(name)
+        key = state_key(name)
         shape = tuple(state[key].shape)
         if state[key].ndim == 5:
             value = recipe.tf_value(name, (*shape[2:], shape[1], shape[0])).transpose(4, 3, 0, 1, 2)

@@ -3,16 +3,14 @@
 import torch
 from torch.nn import functional
 
-from vadis.models.inception import SNAPSHOT_FRAMES, Averaged, mean_log_probabilities, snapshot_network
+from vadis.models.inception import SNAPSHOT_FRAMES, Averaged, Inception, mean_log_probabilities
 
 WIDTH = 1 / 32
 
 
 def networks():
     torch.manual_seed(5)
-    return {
-        stream: snapshot_network(4, stream, channels, width=WIDTH) for stream, channels in (("rgb", 3), ("flow", 2))
-    }
+    return {stream: Inception(4, stream, width=WIDTH) for stream in ("rgb", "flow")}
 
 
 def clips():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.golden import recipe
-from tests.googlenet import from_googlenet, golden_entries, narrow_entries
+from tests.googlenet import body_endpoints, from_googlenet, golden_entries, narrow_entries
 from tests.matching import containing
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
@@ -17,7 +17,6 @@ from vadis.models.inception import (
     from_imagenet,
     imagenet_body,
     inflate,
-    snapshot_network,
 )
 from vadis.models.lstm import ConvLSTM
 
@@ -53,7 +52,7 @@ def test_boring_video_with_replicated_borders_at_full_width(in_channels):
     image = torch.from_numpy(recipe.image())[:, :in_channels]
     steps = image
     with torch.inference_mode():
-        for name, expected in flat_network(imagenet, in_channels).endpoints(image):
+        for name, expected in body_endpoints(flat_network(imagenet, in_channels), image):
             length = 9 if name == "Conv3d_1a_7x7" else 5  # kernel and stride from the middle fit in
             video = steps.unsqueeze(2).repeat(1, 1, length, 1, 1)
             found = network.get_submodule(name)(video)
@@ -69,7 +68,7 @@ def test_boring_video_in_the_middle_of_a_long_clip():
     image = torch.from_numpy(recipe.image())
     video = image.unsqueeze(2).repeat(1, 1, 128, 1, 1)
     with torch.inference_mode():
-        flat = flat_network(imagenet, 3).endpoints(image)
+        flat = body_endpoints(flat_network(imagenet, 3), image)
         for (name, expected), (_, found) in zip(flat, network.endpoints(video), strict=False):
             assert_equal(found[:, :, found.shape[2] // 2], expected, name)
         pooled = expected.mean(dim=(2, 3))
@@ -97,9 +96,9 @@ def test_first_layer_for_flow_is_the_mean_over_colour(in_channels):
 
 NETWORKS = {
     "lstm": lambda: ConvLSTM(7, width=WIDTH),
-    "two-stream rgb": lambda: snapshot_network(7, "rgb", 3, width=WIDTH),
-    "two-stream flow": lambda: snapshot_network(7, "flow", 2, width=WIDTH),
-    "two-stream": lambda: Averaged({s: snapshot_network(7, s, CHANNELS[s], width=WIDTH) for s in CHANNELS}),
+    "two-stream rgb": lambda: Inception(7, "rgb", width=WIDTH),
+    "two-stream flow": lambda: Inception(7, "flow", width=WIDTH),
+    "two-stream": lambda: Averaged({s: Inception(7, s, width=WIDTH) for s in CHANNELS}),
     "fused": lambda: Fused(7, width=WIDTH),
     "i3d rgb": lambda: I3D(7, 3, width=WIDTH),
     "i3d flow": lambda: I3D(7, 2, width=WIDTH),

@@ -21,7 +21,7 @@ from tests.synthetic_dataset import AXES, LONG, OPPOSITE, SHORT, Film, reversed_
 from tests.training.from_scratch import bounds_of_chance, from_scratch, numbers, right_answers, vadis
 from vadis.models import MODELS
 from vadis.models.i3d import initialise
-from vadis.models.inception import InceptionBody, average_snapshots
+from vadis.models.inception import InceptionBody
 
 TEST = 10  # videos of a class
 ALL = TEST * len(AXES)
@@ -65,7 +65,7 @@ class FramePooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes, T) of (B, 3, T, 224, 224); in no step of time is anything known of another."""
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
-        logits: Tensor = self.Logits(average_snapshots(self.body(frames)))  # (B·T, classes)
+        logits: Tensor = self.Logits(self.body(frames).mean(dim=(2, 3)))  # (B·T, classes)
         return logits.view(len(x), x.shape[2], -1).transpose(1, 2)  # (B, classes, T)
 
 

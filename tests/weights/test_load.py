@@ -19,8 +19,8 @@ from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D
 from vadis.weights import cache as cache_room
 from vadis.weights.catalog import STAND_IN, WEIGHTS
-from vadis.weights.convert import from_tensorflow_name
-from vadis.weights.load import fetch_model, load_model, published_name, tensor_sums, verify_model
+from vadis.weights.convert import state_key
+from vadis.weights.load import load_model, published_name, tensor_hash, verify_model
 from vadis.weights.model_file import load_model_file, save_fp16, save_model
 
 NAME = "i3d-kinetics400"
@@ -29,7 +29,8 @@ NAME = "i3d-kinetics400"
 @pytest.fixture
 def ready(published):
     """The model, fetched; with its path."""
-    return fetch_model(NAME)
+    load_model(NAME, "cpu")
+    return cache_room.model_path(NAME)
 
 
 def flip_a_bit(path):
@@ -105,10 +106,9 @@ def test_an_unknown_name_lists_the_known_ones():
     ],
 )
 def test_a_misspelt_name_gets_the_nearest_one(typed, meant):
-    for load in (load_model, fetch_model):
-        with pytest.raises(UsageError) as failure:
-            load(typed)
-        assert f"{meant}?" in failure.value.hint
+    with pytest.raises(UsageError) as failure:
+        load_model(typed)
+    assert f"{meant}?" in failure.value.hint
 
 
 def test_a_name_like_no_other_gets_no_guess():
@@ -155,7 +155,7 @@ def test_a_conversion_that_fails_leaves_no_model(published, monkeypatch, cache):
 
     monkeypatch.setattr(load, "load_model_file", fail)
     with pytest.raises(WeightsError, match="no"):
-        fetch_model(NAME)
+        load_model(NAME, "cpu")
     assert [name for name in files_in(cache) if name.startswith("models")] == []
 
 
@@ -218,8 +218,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(file: Path, monkeypatch: pytest.MonkeyPatch):
     """It, as if it were the published one."""
     found = load_model(file, "cpu")
-    sums = {stream: tensor_sums(network) for stream, network in found.networks.items()}
-    monkeypatch.setitem(WEIGHTS, "i3d-kinetics400", replace(WEIGHTS["i3d-kinetics400"], tensor_sums=sums))
+    hashes = {stream: tensor_hash(network) for stream, network in found.networks.items()}
+    monkeypatch.setitem(WEIGHTS, "i3d-kinetics400", replace(WEIGHTS["i3d-kinetics400"], tensor_hashes=hashes))
     return found
 
 
@@ -248,20 +248,19 @@ def test_other_tensors_and_other_labels_are_others(model, tmp_path: Path) -> Non
     assert published_name(replace(model, networks={})) is None
 
 
-def test_the_catalog_has_the_sums_of_deepmind_s_checkpoints() -> None:
+def test_the_catalog_has_the_hashes_of_deepmind_s_checkpoints() -> None:
     facts = SHARED / "facts" / "deepmind" / "variables.json"
     if not facts.exists():
         pytest.skip("needs the facts about the checkpoints in shared/facts beside the checkout")
     checkpoints = {
-        files[0].local.partition("/")[0]: row.tensor_sums[stream]
+        files[0].local.partition("/")[0]: row.tensor_hashes[stream]
         for row in WEIGHTS.values()
-        if row.tensor_sums
+        if row.tensor_hashes
         for stream, files in row.checkpoints.items()
     }
     assert len(checkpoints) == 5
     for name, variables in json.loads(facts.read_text()).items():
-        sums = {from_tensorflow_name(key): int(facts["crc32c"], 16) for key, facts in variables.items()}
+        sums = {state_key(key): int(facts["crc32c"], 16) for key, facts in variables.items()}
         sums.pop(None, None)
         text = "".join(f"{key} {sums[key]:08x}\n" for key in sorted(sums))
-        assert checkpoints[name].all == hashlib.sha256(text.encode()).hexdigest()
-        assert checkpoints[name].last_bias == sums["Logits.Conv3d_0c_1x1.conv.bias"]
+        assert checkpoints[name] == hashlib.sha256(text.encode()).hexdigest()

@@ -19,7 +19,7 @@ from vadis.cli.weights import app
 from vadis.evaluation.sample import published_outputs
 from vadis.models import Model
 from vadis.weights.catalog import SHIPPED, STAND_IN, WEIGHTS
-from vadis.weights.load import load_model, tensor_sums
+from vadis.weights.load import load_model, tensor_hash
 from vadis.weights.model_file import load_model_file
 
 LARGEST_FILE = 26_000_000  # bytes of the wheel's 30 MB
@@ -83,7 +83,7 @@ def full(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_packages_tensors_are_those_of_the_published_checkpoint(full: Path) -> None:
     model, published = load_model_file(full), WEIGHTS["i3d-kinetics400-scratch"]
-    assert tensor_sums(model.networks["rgb"]) == published.tensor_sums["rgb"]
+    assert tensor_hash(model.networks["rgb"]) == published.tensor_hashes["rgb"]
     assert model.card.provenance == published.provenance(published.checkpoints["rgb"])
 
 

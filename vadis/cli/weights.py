@@ -24,13 +24,14 @@ def list_models() -> None:
     from vadis.weights.cache import cache_folder, is_file, model_path
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
     from vadis.weights.labels import PUBLISHED_LISTS
-    from vadis.weights.model_file import read_card
+    from vadis.weights.model_file import read_header
 
     typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
     for name in (*WEIGHTS, *SHIPPED):
         if name in SHIPPED:
             path, accuracy = SHIPPED[name].path, SHIPPED[name].accuracy
-            streams, num_classes, num_bytes = read_card(path).streams, len(read_card(path).labels), path.stat().st_size
+            card, num_bytes = read_header(path)[0], path.stat().st_size
+            streams, num_classes = card.streams, len(card.labels)
         else:
             path, published = model_path(name), WEIGHTS[name]
             accuracy, streams = published.accuracy, tuple(published.checkpoints)

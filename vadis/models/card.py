@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,46 +21,9 @@ BOTH = "both"  # what belongs to several streams at once: a network, a training 
 ALL_FRAMES = slice(None)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One row of the paper's table 1. Frames are those of the 25 fps grid."""
-
-    letter: str  # in the paper's figure 2
-    title: str  # in the paper's tables
-    summary: str  # one line for a person
-    streams: tuple[str, ...]  # that it takes; fewer are possible
-    window_frames: int  # the temporal footprint in training
-    test_window: int | None  # that of one prediction at test; None where the whole video is one clip
-    sampling: Mapping[str, slice]  # by stream, which frames of a window a network sees
-    params_millions: int  # at 400 classes, by table 1
-    build: Callable[[tuple[str, ...], int, float], nn.Module]  # (streams, num_classes, width) → the training form
-    test_frames: int = 250  # of a video, that the paper's test looks at: 10 s (table 1)
-    fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
-    score_fusion: str = "probabilities"  # what is averaged over streams and predictions; or "logits"
-    min_frames: int = 1  # that a network takes
-    crop: int = CROP  # px, of what a network sees
-    short_side: int = SHORT_SIDE  # px, of the frames that this is cut from
-    layers: tuple[str, ...] = (FEATURES, LOGITS)  # whose outputs can be had
-    fold: "Callable[[nn.Module, torch.device], InferenceForm]" = lambda network, device: SeparateClips(network, device)
-
-    def networks(self, streams: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """Return the streams that each network takes, by the network's name: that of its stream, or ``BOTH``."""
-        return self._grouped(streams, self.fusion == "in_network")
-
-    def training_groups(self, streams: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-        """Return the streams that each training run takes, by the run's name."""
-        return self._grouped(streams, self.fusion != "late")
-
-    def _grouped(self, streams: tuple[str, ...], is_together: bool) -> dict[str, tuple[str, ...]]:
-        return {BOTH: streams} if is_together and len(streams) > 1 else {stream: (stream,) for stream in streams}
-
-
-class InferenceForm(Protocol):
-    """A network made ready for inference."""
-
-    def __call__(self, *clips: Tensor, layer: str = LOGITS) -> Tensor:
-        """Return the outputs of a layer, (B, channels, steps), for one clip (B, C, T, H, W) per stream."""
-        ...
+InferenceForm = Callable[..., Tensor]
+"""A network made ready for inference: from a clip (B, C, T, H, W) for each of its streams, and the name of a ``layer``,
+to the layer's outputs (B, channels, steps)."""
 
 
 class SeparateClips:
@@ -77,13 +40,42 @@ class SeparateClips:
         return y[:, :, -1:] if getattr(self._network, "test_steps", "mean") == "last" else y
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the paper's table 1. Frames are those of the 25 fps grid."""
+
+    letter: str  # in the paper's figure 2
+    title: str  # in the paper's tables
+    streams: tuple[str, ...]  # that it takes; fewer are possible
+    window_frames: int  # the temporal footprint in training
+    test_window: int | None  # that of one prediction at test; None where the whole video is one clip
+    sampling: Mapping[str, slice]  # by stream, which frames of a window a network sees
+    params_millions: int  # at 400 classes, by table 1
+    build: Callable[[tuple[str, ...], int, float], nn.Module]  # (streams, num_classes, width) → the training form
+    test_frames: int = 250  # of a video, that the paper's test looks at: 10 s (table 1)
+    fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
+    score_fusion: str = "probabilities"  # what is averaged over streams and predictions; or "logits"
+    min_frames: int = 1  # that a network takes
+    crop: int = CROP  # px, of what a network sees
+    short_side: int = SHORT_SIDE  # px, of the frames that this is cut from
+    layers: tuple[str, ...] = (FEATURES, LOGITS)  # whose outputs can be had
+    fold: Callable[[nn.Module, torch.device], InferenceForm] = SeparateClips
+
+    def networks(self, streams: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Return the streams that each network takes, by the network's name: that of its stream, or ``BOTH``."""
+        return _grouped(streams, self.fusion == "in_network")
+
+    def training_groups(self, streams: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Return the streams that each training run takes, by the run's name."""
+        return _grouped(streams, self.fusion != "late")
+
+
+def _grouped(streams: tuple[str, ...], is_together: bool) -> dict[str, tuple[str, ...]]:
+    return {BOTH: streams} if is_together and len(streams) > 1 else {stream: (stream,) for stream in streams}
+
+
 FORMAT_VERSION = 1
-_OPTIONAL = (
-    "test_window",
-    "threshold",
-    "otherwise",
-    "crop_first",
-)  # fields that a card has only where they say something
+_OPTIONAL = ("test_window", "threshold", "otherwise", "crop_first")  # only where they say something
 
 
 @dataclass(frozen=True)
@@ -121,7 +113,6 @@ class ModelCard:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ModelCard":
         """Return the card that ``to_json`` gave; raise TypeError or KeyError for anything else."""
-        values = dict(values)
         return cls(**{**values, "streams": tuple(values["streams"]), "labels": tuple(values["labels"])})
 
 
@@ -141,11 +132,7 @@ class Model:
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
     def only(self, streams: tuple[str, ...]) -> "Model":
-        """Return the same model with some of its streams.
-
-        Raises:
-            UsageError: it lacks one of them, or one network takes several.
-        """
+        """Return the same model with some of its streams; UsageError if it lacks one, or one network takes several."""
         if streams == self.card.streams:
             return self
         if lacking := [stream for stream in streams if stream not in self.card.streams]:
@@ -160,11 +147,7 @@ class Model:
     def module(self, name: str) -> nn.Module:
         """Return a copy of one network in its training form: in evaluation mode until ``train()``, all of it trainable.
 
-        Args:
-            name: "rgb", "flow", or "both" where one network takes both streams.
-
-        Raises:
-            UsageError: for a network that the model does not have.
+        ``name`` is "rgb", "flow", or "both" where one network takes both streams; UsageError for any other.
         """
         if name not in self.networks:
             message = f"the model {self.card.name} has no network {name!r}"

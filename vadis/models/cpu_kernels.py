@@ -1,14 +1,11 @@
 """PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
 
 **Winograd along time** (Winograd 1980; Lavin and Gray 2016 for networks). Four frames that a 3×3×3 convolution makes
-are twelve 3×3 convolutions of one frame each; six are enough, of sums and differences of frames, whose results are
-summed again: F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along pairs of frames: three frames are twelve
-convolutions of a pair, and again six are enough: F(3, 4). The weights are transformed once, in float64. The roundings
-differ from the plain sum's: the error against float64 is a few times that of the plain sum, millionths of the largest
-value (tests/models/test_cpu_kernels.py).
+are twelve 3×3 convolutions of one frame each; six are enough, of sums of frames, whose results are summed again:
+F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along pairs of frames; for three frames again six are enough:
+F(3, 4). The error against float64 is a few times that of the plain sum, millionths of the largest value.
 
-The kernels' arrays are flat float32: frames one after the other, each laid out H, W, C. The work on a frame, or its
-rows, is shared out to as many threads as PyTorch uses.
+The kernels' arrays are flat float32: frames one after the other, each laid out H, W, C.
 """
 
 import math
@@ -43,7 +40,7 @@ MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
 def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
-    """Return the fastest convolution for this ``weight`` (channels, C, kt, kh, kw)."""
+    """Return the fastest convolution, with ReLU, for this ``weight`` (channels, C, kt, kh, kw)."""
     channels, in_channels, *kernel = weight.shape
     if kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0:
         return WinogradConv3d(weight, bias)
@@ -53,33 +50,27 @@ def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolutio
 
 
 class DirectConv3d:
-    """One call of oneDNN. The operator is the one that torch.compile's freezing emits.
+    """One call of oneDNN, by the operator that torch.compile's freezing emits.
 
-    Deep layers are three to four times faster than ``conv3d``, which lays their weights out anew at every call
-    (tests/benchmarks/network_speed.py). Which layout is best depends on the input: that of the first decides.
+    Deep layers are three to four times faster than ``conv3d``, which lays their weights out anew at every call. Which
+    layout is best depends on the input: that of the first decides.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> None:
         self.bias, self.stride, self.activation = bias, list(stride), activation
-        self._weight, self._is_packed, self._packing = weight.contiguous(), False, threading.Lock()
+        self._weight, self._packing = weight.contiguous(), threading.Lock()
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, T', H', W')."""
-        if not self._is_packed:
-            with self._packing:
-                self._pack(list(x.shape), list(padding))
-        one = [1, 1, 1]
+        with self._packing:
+            if not self._weight.is_mkldnn:
+                self._weight = torch.ops.aten.mkldnn_reorder_conv3d_weight(
+                    self._weight.to_mkldnn(), list(padding), self.stride, [1, 1, 1], 1, list(x.shape)
+                )
         y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, self._weight, self.bias, list(padding), self.stride, one, 1, self.activation, [], ""
+            x, self._weight, self.bias, list(padding), self.stride, [1, 1, 1], 1, self.activation, [], ""
         )
         return y
-
-    def _pack(self, shape: list[int], padding: list[int]) -> None:
-        if self._is_packed:  # by another thread, meanwhile
-            return
-        plain = self._weight.to_mkldnn()
-        self._weight = torch.ops.aten.mkldnn_reorder_conv3d_weight(plain, padding, self.stride, [1, 1, 1], 1, shape)
-        self._is_packed = True
 
 
 class _Winograd:
@@ -117,10 +108,9 @@ class _Winograd:
             frames_of(product(frames.permute(0, 4, 1, 2, 3), self._padding))
             for product, frames in zip(self._products, transformed, strict=True)
         ]
-        size, weight = y[0].numel(), len(y) * LANES
-        parallel_for(
-            output_transform, size // LANES, weight, *products, size, y.view(-1).numpy(), len(y), self._outputs
-        )  # fmt: skip
+        size = y[0].numel()
+        arguments = (*products, size, y.view(-1).numpy(), len(y), self._outputs)
+        parallel_for(_output_transform, size // LANES, len(y) * LANES, *arguments)
 
 
 class WinogradConv3d(_Winograd):
@@ -140,11 +130,8 @@ class WinogradConv3d(_Winograd):
             part = y[first : first + step]
             groups = -(-len(part) // self._outputs)
             transformed = x.new_empty(POINTS, 1, groups, *y.shape[1:3], x.shape[1])
-            weight = groups * POINTS * LANES
-            parallel_for(
-                input_transform, size // LANES, weight, source, x.shape[2], first - front, transformed.view(-1).numpy(),
-                groups, size,
-            )  # fmt: skip
+            arguments = (source, x.shape[2], first - front, transformed.view(-1).numpy(), groups, size)
+            parallel_for(_input_transform, size // LANES, groups * POINTS * LANES, *arguments)
             self._inverse(transformed, part)
 
 
@@ -173,10 +160,8 @@ class WinogradStem(_Winograd):
         transformed = x.new_empty(POINTS, 1, 1, 2 * rows, columns, channels)
         shape = np.array([frames, height, width, channels, rows, columns, top, left])
         for first in range(0, len(y), self._outputs):
-            weight = POINTS * 2 * columns * channels
-            parallel_for(
-                input_transform_pairs, rows, weight, source, shape, 2 * first - front, transformed.view(-1).numpy()
-            )
+            arguments = (source, shape, 2 * first - front, transformed.view(-1).numpy())
+            parallel_for(_input_transform_pairs, rows, POINTS * 2 * columns * channels, *arguments)
             self._inverse(transformed, y[first : first + self._outputs])
 
 
@@ -188,12 +173,9 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="kernel")
 
 
-def parallel_for(kernel: Callable[..., object], length: int, weight: int, *arguments: Any) -> None:
-    """Call ``kernel(*arguments, begin, end)`` for all parts of ``[0, length)``, on all of PyTorch's threads.
-
-    ``weight`` is how many numbers one of ``length`` stands for.
-    """
-    shares = max(1, min(torch.get_num_threads(), length, length * weight // MIN_SHARE))
+def parallel_for(kernel: Callable[..., object], length: int, numbers: int, *arguments: Any) -> None:
+    """Call ``kernel(*arguments, begin, end)`` for parts of ``[0, length)``, of ``numbers`` each, in threads."""
+    shares = max(1, min(torch.get_num_threads(), length, length * numbers // MIN_SHARE))
     cuts = [length * index // shares for index in range(shares + 1)]
     waiting = [_threads().submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
     try:
@@ -215,9 +197,8 @@ _pool_lock = threading.Lock()
 def empty_from_pool(*shape: int) -> Tensor:
     """Return an empty float32 tensor, in memory that an earlier one has left where that is large enough.
 
-    Tens of megabytes come from the system page by page, which takes ten times as long as writing them does; what is
-    smaller the C library keeps itself. A tensor and all its views keep the array alive that they were made of: when
-    that is gone, the memory is free.
+    The system gives tens of megabytes page by page, which takes ten times as long as writing them. A tensor and all its
+    views keep the array alive that they were made of: when that is gone, the memory is free.
     """
     length = math.prod(shape)
     if not POOL_MIN <= length <= POOL_MAX:
@@ -230,44 +211,47 @@ def empty_from_pool(*shape: int) -> Tensor:
         return torch.from_numpy(view).view(shape)
 
 
-@compiled
-def input_transform(x: Flat, frames: int, first: int, out: Flat, groups: int, size: int, begin: int, end: int) -> None:
-    """Store of ``groups`` groups of six frames, every four from frame ``first`` on, what F(4, 3) multiplies.
+@inlined
+def _transform_six(
+    x: Flat, t: int, step: int, frames: int, at: int, pitch: int, out: Flat, to: int, plane: int
+) -> None:
+    """Store in ``out``, from ``to`` on and ``plane`` apart, 16 numbers of each of the six sums that F(4, 3) multiplies.
 
-    ``x`` has ``frames`` frames, and zeros before and after them; ``out`` is (6, groups, size), of which blocks of 16
-    from ``begin`` to ``end`` are filled.
+    They are of frames ``t``, ``t + step``, … of ``x``, which has ``frames``, and zeros before and after them. In
+    memory the first begins at ``at``, and they are ``pitch`` apart.
     """
     zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
     four, five = broadcast(np.float32(4)), broadcast(np.float32(5))
-    for group in range(groups):
-        t, at = first + (POINTS - 2) * group, group * size
-        pitch = groups * size
-        for i in range(begin * LANES, end * LANES, LANES):
-            a = load(x, t * size + i) if 0 <= t < frames else zero
-            b = load(x, (t + 1) * size + i) if 0 <= t + 1 < frames else zero
-            c = load(x, (t + 2) * size + i) if 0 <= t + 2 < frames else zero
-            d = load(x, (t + 3) * size + i) if 0 <= t + 3 < frames else zero
-            e = load(x, (t + 4) * size + i) if 0 <= t + 4 < frames else zero
-            f = load(x, (t + 5) * size + i) if 0 <= t + 5 < frames else zero
-            even, odd = e - four * c, d - four * b
-            store(out, at + i, (four * a - five * c) + e)
-            store(out, at + pitch + i, even + odd)
-            store(out, at + 2 * pitch + i, even - odd)
-            even, odd = e - c, two * (d - b)
-            store(out, at + 3 * pitch + i, even + odd)
-            store(out, at + 4 * pitch + i, even - odd)
-            store(out, at + 5 * pitch + i, (four * b - five * d) + f)
-
-
-@inlined
-def _clear(x: Flat, begin: int, end: int) -> None:
-    for i in range(begin, end):
-        x[i] = 0
+    a = load(x, at) if 0 <= t < frames else zero
+    b = load(x, at + pitch) if 0 <= t + step < frames else zero
+    c = load(x, at + 2 * pitch) if 0 <= t + 2 * step < frames else zero
+    d = load(x, at + 3 * pitch) if 0 <= t + 3 * step < frames else zero
+    e = load(x, at + 4 * pitch) if 0 <= t + 4 * step < frames else zero
+    f = load(x, at + 5 * pitch) if 0 <= t + 5 * step < frames else zero
+    even1, odd1, even2, odd2 = e - four * c, d - four * b, e - c, two * (d - b)
+    store(out, to, (four * a - five * c) + e)
+    store(out, to + plane, even1 + odd1)
+    store(out, to + 2 * plane, even1 - odd1)
+    store(out, to + 3 * plane, even2 + odd2)
+    store(out, to + 4 * plane, even2 - odd2)
+    store(out, to + 5 * plane, (four * b - five * d) + f)
 
 
 @compiled
-def input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, out: Flat, begin: int, end: int) -> None:
-    """Store ``input_transform`` of six pairs of frames, from frame ``first`` on: of each pair the rows take turns.
+def _input_transform(x: Flat, frames: int, first: int, out: Flat, groups: int, size: int, begin: int, end: int) -> None:
+    """Store the six sums of ``groups`` groups of six frames, every four from frame ``first`` on.
+
+    ``out`` is (6, groups, size), of which blocks of 16 from ``begin`` to ``end`` are filled.
+    """
+    for group in range(groups):
+        t = first + (POINTS - 2) * group
+        for i in range(begin * LANES, end * LANES, LANES):
+            _transform_six(x, t, 1, frames, t * size + i, size, out, group * size + i, groups * size)
+
+
+@compiled
+def _input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, out: Flat, begin: int, end: int) -> None:
+    """Store the six sums of six pairs of frames, from frame ``first`` on; the rows of a pair take turns.
 
     ``shape``: T, H, W, C of ``x``, W · C at least 16, then the rows of a frame of ``out`` (6, rows, 2, columns, C),
     its columns, and the row and the column at which the picture begins; around it are zeros. Rows ``begin`` to ``end``
@@ -275,44 +259,26 @@ def input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, out
     """
     frames, height, width, channels, rows, columns, top, left = shape
     length, pitch, plane = width * channels, columns * channels, rows * 2 * columns * channels
-    zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
-    four, five = broadcast(np.float32(4)), broadcast(np.float32(5))
     for line in range(2 * begin, 2 * end):
         t, h, at = first + line % 2, line // 2 - top, line * pitch + left * channels
         is_inside = 0 <= h < height
         for point in range(POINTS):
             start = point * plane + line * pitch
-            _clear(out, start, start + (left * channels if is_inside else pitch))
-            _clear(out, start + left * channels + length, start + pitch)
+            out[start : start + (left * channels if is_inside else pitch)] = 0
+            out[start + left * channels + length : start + pitch] = 0
         if not is_inside:
             continue
-        row, pair = (t * height + h) * length, 2 * height * length
         for i in range(0, length, LANES):
             i = min(i, length - LANES)  # the last may take up some of the one before
-            a = load(x, row + i) if 0 <= t < frames else zero
-            b = load(x, row + pair + i) if 0 <= t + 2 < frames else zero
-            c = load(x, row + 2 * pair + i) if 0 <= t + 4 < frames else zero
-            d = load(x, row + 3 * pair + i) if 0 <= t + 6 < frames else zero
-            e = load(x, row + 4 * pair + i) if 0 <= t + 8 < frames else zero
-            f = load(x, row + 5 * pair + i) if 0 <= t + 10 < frames else zero
-            even1, odd1, even2, odd2 = e - four * c, d - four * b, e - c, two * (d - b)
-            store(out, at + i, (four * a - five * c) + e)
-            store(out, at + plane + i, even1 + odd1)
-            store(out, at + 2 * plane + i, even1 - odd1)
-            store(out, at + 3 * plane + i, even2 + odd2)
-            store(out, at + 4 * plane + i, even2 - odd2)
-            store(out, at + 5 * plane + i, (four * b - five * d) + f)
+            _transform_six(x, t, 2, frames, (t * height + h) * length + i, 2 * height * length, out, at + i, plane)
 
 
 @compiled
-def output_transform(
+def _output_transform(
     m0: Flat, m1: Flat, m2: Flat, m3: Flat, m4: Flat, m5: Flat, size: int, y: Flat, frames: int, outputs: int,
     begin: int, end: int,
 ) -> None:  # fmt: skip
-    """Store the ReLU of the ``frames`` frames (frames, size) that the six products (groups, size) stand for in ``y``.
-
-    ``outputs`` frames, 4 or 3, are made of each group.
-    """
+    """Store in ``y`` (frames, size) the ReLU of the frames, ``outputs`` (4 or 3) of each group of six products."""
     zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
     four, eight = broadcast(np.float32(4)), broadcast(np.float32(8))
     for t in range(0, frames, outputs):
@@ -337,8 +303,7 @@ def _max_rows(
 ) -> None:  # fmt: skip
     """Fill rows ``begin`` to ``end`` of all rows (T' · H') of the pooled ``y``, W' · C each.
 
-    ``shape``: T, H, W, C of ``x``. ``window`` (3, 3): kernel, stride and front padding, each along T, H, W. First the
-    greatest of all rows in the window, which is one row; then along that.
+    ``shape``: T, H, W, C of ``x``. ``window`` (3, 3): kernel, stride and front padding, each along T, H, W.
     """
     frames, rows, columns, channels = shape
     length = columns * channels
@@ -370,13 +335,12 @@ def max_pool(x: Tensor, kernel: Axes, stride: Axes, padding: Axes) -> Tensor:
     y = x.new_empty(batch, frames, height, width, channels)
     shape, window = np.array([*size, channels]), np.array([kernel, stride, padding])
     for clip, pooled in zip(torch.split(x, 1), y, strict=True):
-        weight = width * channels * kernel[0] * kernel[1]
         arguments = (frames_of(clip), shape, window, pooled.reshape(-1).numpy(), height, width)
-        parallel_for(_max_rows, frames * height, weight, *arguments)
+        parallel_for(_max_rows, frames * height, width * channels * kernel[0] * kernel[1], *arguments)
     return y.permute(0, 4, 1, 2, 3)  # (B, C, T', H', W')
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Return how many windows there are, the last of which may go over the end, but not begin behind it."""
+    """Return the number of windows; the last may go over the end, but not begin behind it."""
     count = -(-(size + 2 * padding - kernel) // stride) + 1
     return count - 1 if (count - 1) * stride >= size + padding else count

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
-from vadis.models.inception import ClipNetwork, InceptionBody, stacked
+from vadis.models.inception import SNAPSHOT_FRAMES, ClipNetwork, InceptionBody, stacked
+from vadis.preprocessing import STREAMS
 
 SNIPPETS = 5  # along time: RGB frames, 10 frames apart, each with its snippet of flow (1)
-SNIPPET_FRAMES = {"rgb": 1, "flow": 10}
-CHANNELS = {"rgb": 3, "flow": 2}  # of a frame
 FUSED = 512  # channels of the convolution, at width 1 (1)
 FUSION_STRIDE = (1, 2, 2)
 GAUSSIAN_STD = 0.01  # of the new layers' weights; (1) says Gaussian, not how wide. Batch norm follows the convolution
@@ -42,11 +41,20 @@ class Fused(ClipNetwork):
         super().__init__()
         self.streams, joined = streams, 0
         for stream in streams:
-            body = InceptionBody(CHANNELS[stream] * SNIPPET_FRAMES[stream], width=width)
+            body = InceptionBody(STREAMS[stream].channels * SNAPSHOT_FRAMES[stream], width=width)
             self.add_module(stream, body)
             joined += body.channels
         fused = scaled(FUSED, width)
-        self.fusion = _fusion(joined, fused)
+        norm = nn.BatchNorm3d(fused, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
+        norm.weight.requires_grad_(False)  # as in I3D
+        self.fusion = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv3d(joined, fused, (3, 3, 3), FUSION_STRIDE, bias=False),  # (B, channels, 3, 3, 3)
+                norm=norm,
+                relu=nn.ReLU(inplace=True),
+                pool=nn.MaxPool3d((3, 3, 3)),  # (B, channels, 1, 1, 1)
+            )
+        )
         self.dropout = nn.Dropout(dropout)
         self.Logits = nn.Linear(fused, num_classes)
         self.apply(initialise)
@@ -66,21 +74,7 @@ class Fused(ClipNetwork):
 
     def _grids(self, stream: str, x: Tensor) -> Tensor:
         """Return the last grid of every snippet of a stream, (B, 1024, 5, 7, 7)."""
-        check_clip(f"3D-Fused ({stream})", x, CHANNELS[stream], SNIPPETS * SNIPPET_FRAMES[stream])
+        check_clip(f"3D-Fused ({stream})", x, STREAMS[stream].channels, SNIPPETS * SNAPSHOT_FRAMES[stream])
         snippets = torch.cat(x.chunk(SNIPPETS, dim=2))  # (5·B, C, frames, H, W)
         grids = self.get_submodule(stream)(stacked(snippets))  # (5·B, 1024, 7, 7)
         return torch.stack(grids.chunk(SNIPPETS), dim=2)  # (B, 1024, 5, 7, 7)
-
-
-def _fusion(in_channels: int, channels: int) -> nn.Sequential:
-    """Return what fuses the streams: (B, in_channels, 5, 7, 7) → (B, channels, 1, 1, 1)."""
-    norm = nn.BatchNorm3d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-    norm.weight.requires_grad_(False)  # as in I3D
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv3d(in_channels, channels, (3, 3, 3), FUSION_STRIDE, bias=False),  # (B, channels, 3, 3, 3)
-            norm=norm,
-            relu=nn.ReLU(inplace=True),
-            pool=nn.MaxPool3d((3, 3, 3)),
-        )
-    )

@@ -14,6 +14,7 @@ SAME along time, for a clip of T frames (frames added in front and at the end):
     3×3×3, stride 1                       1, 1
 """
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -29,9 +30,7 @@ Axes = tuple[int, ...]  # along (T, H, W) or (H, W)
 
 BATCH_NORM_EPSILON = 1e-3  # Sonnet's default (2); PyTorch's 1e-5 moves the logits
 BATCH_NORM_MOMENTUM = 1e-3  # 1 - decay 0.999 (2)
-FEATURE_CHANNELS = 1024  # of Mixed_5c, at width 1
 HEAD_POOL: Triple = (2, 7, 7)  # average, stride 1, VALID (2): 7 = 224 / 32
-TEMPORAL_STRIDE = 8  # frames per step of Mixed_5c: strides of Conv3d_1a, MaxPool3d_4a and MaxPool3d_5a
 PADDING_PERIOD = 4  # frames; clips whose lengths agree modulo this are padded alike in front: the strides of Conv3d_1a
 # and MaxPool3d_4a. MaxPool3d_5a, whose kernel is its stride, is padded at the end alone.
 MIN_FRAMES = 9  # two steps of Mixed_5c, the least that the head's 2-step average takes
@@ -96,12 +95,9 @@ ROWS: tuple[Conv | Pool | Mixed, ...] = (
 
 def frames_per_step(layer: str) -> int:
     """Return the temporal stride from the clip to the output of a layer."""
-    stride = 1
-    for row in ROWS:
-        stride *= 1 if isinstance(row, Mixed) else row.stride[0]
-        if row.name == layer:
-            break
-    return stride
+    names = [row.name for row in ROWS]
+    rows = ROWS[: names.index(layer) + 1] if layer in names else ROWS
+    return math.prod(row.stride[0] for row in rows if not isinstance(row, Mixed))
 
 
 def _is_averaged(layer: str) -> bool:
@@ -123,24 +119,21 @@ def num_steps(layer: str, num_frames: int) -> int:
     return -(-num_frames // frames_per_step(layer)) - _is_averaged(layer)
 
 
-def check_clip(name: str, x: Tensor, channels: int, frames: int | None, size: int = FRAME_SIZE) -> None:
+def check_clip(
+    name: str, x: Tensor, channels: int, frames: int | None, size: int = FRAME_SIZE, *, or_larger: bool = False
+) -> None:
     """Raise ValueError unless ``x`` is (B, ``channels``, ``frames``, ``size``, ``size``), with one clip at least.
 
-    ``frames`` None stands for any number from 1 on; ``name`` is the network's, for the message.
+    ``frames`` None stands for any number from 1 on; with ``or_larger``, frames and size are the least. ``name`` is the
+    network's, for the message.
     """
-    batch, *rest = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
-    wanted = [channels, rest[1] if frames is None else frames, size, size]
-    if batch < 1 or rest[1] < 1 or rest != wanted:
-        shape = f"(B, {channels}, {'T' if frames is None else frames}, {size}, {size})"
-        raise ValueError(f"{name} takes clips of shape {shape}, got one of {tuple(x.shape)}")
-
-
-def check_long_clip(name: str, x: Tensor, channels: int, frames: int) -> None:
-    """Raise ValueError unless ``x`` is (B, ``channels``, T, H, W), with a clip, ``frames`` and 224 px at least."""
-    batch, found, length, *size = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
-    if batch < 1 or found != channels or length < frames or min(size) < FRAME_SIZE:
-        wanted = f"(B, {channels}, T, {FRAME_SIZE}, {FRAME_SIZE}) with at least {frames} frames"
-        raise ValueError(f"{name} takes clips of shape {wanted}, got one of {tuple(x.shape)}")
+    batch, found, length, *sizes = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
+    is_size = min(sizes) >= size if or_larger else sizes == [size, size]
+    is_length = length >= (frames or 1) if or_larger or frames is None else length == frames
+    if batch < 1 or found != channels or not is_length or not is_size:
+        shape = f"(B, {channels}, {'T' if or_larger else frames or 'T'}, {size}, {size})"
+        least = f" with at least {frames} frames" if or_larger else ""
+        raise ValueError(f"{name} takes clips of shape {shape}{least}, got one of {tuple(x.shape)}")
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -153,12 +146,9 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def pad_same(x: Tensor, kernel: Axes, stride: Axes, padding: tuple[int, int] | None = None) -> Tensor:
-    """Return ``x`` with zeros around it so that a VALID operation gives what SAME gives in TensorFlow.
-
-    ``padding``, (front, back) of every axis, stands for SAME where it is given.
-    """
-    axes = [padding or same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
+def pad_same(x: Tensor, kernel: Axes, stride: Axes) -> Tensor:
+    """Return ``x`` with zeros around it so that a VALID operation gives what SAME gives in TensorFlow."""
+    axes = [same_padding(*axis) for axis in zip(x.shape[2:], kernel, stride, strict=True)]
     return functional.pad(x, tuple(chain(*reversed(axes)))) if any(chain(*axes)) else x
 
 
@@ -172,14 +162,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class ConvUnit(nn.Module):
-    """Convolution (SAME, no bias), batch norm, ReLU; of clips (B, C, T, H, W) or images (B, C, H, W).
+    """Convolution (SAME, no bias), batch norm, ReLU; of clips (B, C, T, H, W) or images (B, C, H, W)."""
 
-    ``padding`` (front, back) stands for SAME in a convolution that is strided.
-    """
-
-    def __init__(
-        self, in_channels: int, channels: int, kernel: Axes, stride: Axes, padding: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: Axes, stride: Axes) -> None:
         super().__init__()
         convolution, norm = (nn.Conv3d, nn.BatchNorm3d) if len(kernel) == 3 else (nn.Conv2d, nn.BatchNorm2d)
         # Padding that never depends on the size of the input is left to the convolution: no padded copy.
@@ -188,12 +173,11 @@ class ConvUnit(nn.Module):
         self.conv = convolution(in_channels, channels, kernel, stride, inner, bias=False)  # type: ignore[arg-type]
         self.norm = norm(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
         self.norm.weight.requires_grad_(False)  # DeepMind's has no gamma; ImageNet's (inflated) is kept as is
-        self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
         if not self.is_padded:
-            x = pad_same(x, self.conv.kernel_size, self.conv.stride, self.padding)
+            x = pad_same(x, self.conv.kernel_size, self.conv.stride)
         return functional.relu_(self.norm(self.conv(x)))
 
 
@@ -213,7 +197,7 @@ class PoolUnit(nn.Module):
 
 
 class MixedUnit(nn.Module):
-    """An Inception block: four branches side by side."""
+    """An Inception block: branches side by side."""
 
     def __init__(self, branches: list[nn.Sequential]) -> None:
         super().__init__()
@@ -265,7 +249,7 @@ class I3D(nn.Module):
         ``steps`` is ceil(T / 8) - 1, one prediction per two steps of Mixed_5c; DeepMind's logits are their mean.
         Raise ValueError for fewer than 9 frames, or a clip of another shape; frames may be larger.
         """
-        check_long_clip("I3D", x, self.in_channels, MIN_FRAMES)
+        check_clip("I3D", x, self.in_channels, MIN_FRAMES, or_larger=True)
         x = channels_last(x)
         for unit in self.children():
             x = unit(x)
@@ -289,20 +273,15 @@ def flat_name(name: str) -> str:
 
 
 def build_unit(
-    row: Conv | Pool | Mixed,
-    in_channels: int,
-    width: float,
-    *,
-    is_flat: bool = False,
-    padding: tuple[int, int] | None = None,
+    row: Conv | Pool | Mixed, in_channels: int, width: float, *, is_flat: bool = False
 ) -> tuple[nn.Module, int]:
-    """Return the module of a row, in 2D where ``is_flat``, and how many channels leave it; ``padding`` of ConvUnit."""
+    """Return the module of a row, in 2D where ``is_flat``, and how many channels leave it."""
     first = int(is_flat)
     if isinstance(row, Pool):
         return PoolUnit(row.kernel[first:], row.stride[first:]), in_channels
     if isinstance(row, Conv):
         channels = scaled(row.channels, width)
-        return ConvUnit(in_channels, channels, row.kernel[first:], row.stride[first:], padding), channels
+        return ConvUnit(in_channels, channels, row.kernel[first:], row.stride[first:]), channels
     branches, total = [], 0
     for rows in row.branches():
         branch, channels = nn.Sequential(), in_channels

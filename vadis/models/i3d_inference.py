@@ -4,18 +4,13 @@ I3D is fully convolutional in time and the paper tests it on whole videos (secti
 time is one VALID operation on what it has been given so far: it holds back the few frames that its next window still
 needs, begins with the front padding and ends with the back padding of TensorFlow's SAME. So the logits of a clip fed
 in chunks equal those of one pass over it, in constant memory. The four branches of an Inception block lag
-differently; their outputs queue up and the common length goes on.
-
-How SAME pads in front depends on the length modulo 4 (``i3d.PADDING_PERIOD``), known before the first chunk. What is
-pooled comes out of a ReLU, so zeros around it are as good as what TensorFlow does, which leaves them out.
-
-On the CPU, tensors are channels-last (B, T, H, W, C in memory), in which max pooling is some 15 times faster and a
-slice along time is no copy, and weights are laid out once for oneDNN, which then needs no reordering at every call.
+differently; their outputs queue up and the common length goes on. How SAME pads in front depends on the length modulo
+4 (``i3d.PADDING_PERIOD``), known before the first chunk. What is pooled comes out of a ReLU, so zeros around it are as
+good as what TensorFlow does, which leaves them out. Tensors are channels-last (B, T, H, W, C in memory).
 Axes: B batch, C channels, T time, H, W.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +26,8 @@ from vadis.models.i3d import (
     ROWS,
     Axes,
     ConvUnit,
-    MixedUnit,
     PoolUnit,
-    check_long_clip,
+    check_clip,
     frames_per_step,
     same_padding,
 )
@@ -44,33 +38,22 @@ LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
 
 
 class TemporalState:
-    """What a clip in chunks leaves for later: frames that windows still need, and outputs of the faster branches.
-
-    The length of the clip is known modulo 4 from the start, and itself with the last chunk.
-    """
+    """What a clip in chunks leaves for later: frames that windows still need, and outputs of the faster branches."""
 
     def __init__(self) -> None:
-        self.num_frames, self.is_last = 0, False  # set before each chunk is fed
+        self.num_frames, self.is_last = 0, False  # of the clip, modulo 4 until the last chunk; set before each chunk
         self._held: dict[object, Tensor] = {}  # operation → frames that its next window needs
         self._queued: dict[object, list[list[Tensor]]] = {}  # block → what its faster branches have ready
 
     def copy(self) -> "TemporalState":
-        """Return the same state; the tensors themselves are shared, which nothing changes in place."""
+        """Return the same state; it shares the tensors, which nothing changes in place."""
         copy = TemporalState()
         copy._held = dict(self._held)
         copy._queued = {block: [list(queue) for queue in queues] for block, queues in self._queued.items()}
         return copy
 
-    def held_elements(self) -> int:
-        """Return how many numbers are kept for later windows, in all."""
-        queued = [part for queues in self._queued.values() for queue in queues for part in queue]
-        return sum(tensor.numel() for tensor in [*self._held.values(), *queued])
-
     def windows(self, operation: "FoldedConv | FoldedPool", x: Tensor | None) -> tuple[Tensor, int] | None:
-        """Return held frames, then ``x``, then after the last chunk the back padding, cut to whole windows.
-
-        With it comes how many frames of zeros the operation has yet to add at both ends. None: there is no window yet.
-        """
+        """Return the frames that ``join`` gives, and how many of zeros the operation has yet to add at both ends."""
         kernel, stride = operation.kernel[0], operation.stride[0]
         if kernel == 1:
             return None if x is None else (x, 0)
@@ -85,7 +68,7 @@ class TemporalState:
     ) -> Tensor | None:
         """Return held frames (at first ``front`` zeros), ``x`` and ``back`` zeros, cut to whole windows; hold the rest.
 
-        None: there is no window yet.
+        Return None where there is no whole window yet.
         """
         held = self._held.pop(operation, None)
         if held is None:
@@ -100,23 +83,17 @@ class TemporalState:
         return joined[:, :, : (count - 1) * stride + kernel] if count else None
 
     def align_branches(self, block: object, outputs: list[Tensor | None]) -> list[Tensor] | None:
-        """Return the branches of ``block`` cut to the length that all have reached; the rest of the faster ones waits.
-
-        None: there is nothing yet.
-        """
+        """Return the branches of ``block`` cut to the length that all have reached, if any; the rest waits."""
         queues = self._queued.setdefault(block, [[] for _ in outputs])
         for queue, output in zip(queues, outputs, strict=True):
             if output is not None:
                 queue.append(output)
         common = min(sum(part.shape[2] for part in queue) for queue in queues)
-        return [_take(queue, common) for queue in queues] if common else None
-
-
-def _take(queue: list[Tensor], count: int) -> Tensor:
-    """Take the first ``count`` frames of ``queue``, in which the rest stays."""
-    joined = _concatenate(queue, dim=2)
-    queue[:] = [joined[:, :, count:].clone()] if joined.shape[2] > count else []
-    return joined[:, :, :count]
+        if not common:
+            return None
+        joined = [_concatenate(queue, dim=2) for queue in queues]
+        self._queued[block] = [[y[:, :, common:].clone()] if y.shape[2] > common else [] for y in joined]
+        return [y[:, :, :common] for y in joined]
 
 
 def _concatenate(parts: list[Tensor], dim: int) -> Tensor:
@@ -137,29 +114,23 @@ def _zeros(like: Tensor, frames: int) -> Tensor:
 
 
 Operation = Callable[[Tensor | None, TemporalState], Tensor | None]
-
-
-class DeviceAndDtype(NamedTuple):
-    """Where a network computes, and in which type."""
-
-    device: torch.device
-    dtype: torch.dtype
+DeviceAndType = tuple[torch.device, torch.dtype]
 
 
 class FoldedConv:
     """``ConvUnit`` as one convolution with a bias and ReLU."""
 
-    def __init__(self, unit: ConvUnit, to: DeviceAndDtype, row: str) -> None:
+    def __init__(self, unit: ConvUnit, to: DeviceAndType, row: str) -> None:
         self.row, self.kernel, self.stride = row, unit.conv.kernel_size, unit.conv.stride
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        is_plain = to == DeviceAndDtype(torch.device("cpu"), torch.float32) and has_onednn
+        is_plain = to == (torch.device("cpu"), torch.float32) and has_onednn
         convolution = onednn_convolution if is_plain else _torch_convolution
         self.convolve = convolution(weight.to(*to), bias.to(*to), self.stride)
         self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, WinogradStem)
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``; None where there is no whole window yet."""
+        """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``."""
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
             height, width = map(same_padding, x.shape[3:], self.kernel[1:], self.stride[1:])
             x = functional.pad(x, (*width, *height)).contiguous(memory_format=CHANNELS_LAST)
@@ -177,7 +148,7 @@ class FoldedPool:
         self.row, self.kernel, self.stride = row, unit.kernel, unit.stride
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        """(B, C, T, H, W) → (B, C, T', H', W'), as ``PoolUnit``; None where there is no whole window yet."""
+        """(B, C, T, H, W) → (B, C, T', H', W'), as ``PoolUnit``."""
         ready = state.windows(self, x)
         if ready is None:
             return None
@@ -192,7 +163,7 @@ class FoldedPool:
 class FoldedMixed:
     """``MixedUnit``, its branches aligned in time."""
 
-    def __init__(self, unit: MixedUnit, to: DeviceAndDtype, row: str) -> None:
+    def __init__(self, unit: nn.Module, to: DeviceAndType, row: str) -> None:
         self.branches = [[_fold(inner, to, row) for inner in branch.children()] for branch in unit.children()]
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
@@ -207,13 +178,10 @@ class FoldedMixed:
         return None if aligned is None else _concatenate(aligned, dim=1)
 
 
-def _fold(unit: nn.Module, to: DeviceAndDtype, row: str) -> Operation:
+def _fold(unit: nn.Module, to: DeviceAndType, row: str) -> Operation:
     if isinstance(unit, ConvUnit):
         return FoldedConv(unit, to, row)
-    if isinstance(unit, PoolUnit):
-        return FoldedPool(unit, row)
-    assert isinstance(unit, MixedUnit)
-    return FoldedMixed(unit, to, row)
+    return FoldedPool(unit, row) if isinstance(unit, PoolUnit) else FoldedMixed(unit, to, row)
 
 
 def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
@@ -225,7 +193,7 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
 
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
-    """Return the convolution for any other device or precision."""
+    """Return the convolution, with ReLU, for any other device or precision."""
     weight = weight.contiguous(memory_format=CHANNELS_LAST)
     return lambda x, padding: functional.conv3d(x, weight, bias, stride, padding).relu_()
 
@@ -264,7 +232,7 @@ class FoldedI3D:
     """
 
     def __init__(self, network: I3D, device: torch.device, precision: torch.dtype = torch.float32) -> None:
-        self.to, self.in_channels = DeviceAndDtype(device, precision), network.in_channels
+        self.to, self.in_channels = (device, precision), network.in_channels
         body = {name: _fold(unit, self.to, name) for name, unit in network.named_children() if name != LOGITS}
         head = FoldedHead(network.get_submodule(LOGITS), device)
         self.operations: dict[str, Operation] = {**body, FEATURES: head.pool, LOGITS: head.classify}
@@ -275,20 +243,20 @@ class FoldedI3D:
         With another ``layer`` of ``LAYERS``, its output averaged over space, (B, channels, steps).
         """
         (x,) = clips
-        check_long_clip("I3D", x, self.in_channels, MIN_FRAMES)
+        check_clip("I3D", x, self.in_channels, MIN_FRAMES, or_larger=True)
         output = self.open(layer, num_frames=x.shape[2]).feed(x, last=True)
         assert output is not None
         return output
 
     def open(self, layer: str = LOGITS, *, num_frames: int = 0) -> "ChunkedI3D":
-        """Return a new clip, to be fed in chunks, of ``num_frames`` frames: only the remainder by 4 counts."""
+        """Return a new clip to be fed in chunks, of ``num_frames`` frames: only the remainder by 4 counts."""
         return ChunkedI3D(self, layer, num_frames)
 
     @torch.inference_mode()
     def run(self, x: Tensor, state: TemporalState, layer: str) -> Tensor | None:
         """Return the output of a layer for the next frames ``x``; None: none yet."""
-        if self.to.device.type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
-            x = x.pin_memory().to(self.to.device, non_blocking=True)
+        if self.to[0].type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
+            x = x.pin_memory().to(self.to[0], non_blocking=True)
         y: Tensor | None = x.to(*self.to).contiguous(memory_format=CHANNELS_LAST)
         for name, operation in self.operations.items():
             y = operation(y, state)
@@ -307,21 +275,14 @@ class ChunkedI3D:
     def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
         """Return the logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
 
-        Prediction j of a clip is complete some 60 frames after the frame 8 (j + 1) at its centre. With the ``last``
-        chunk the clip must have 9 frames at least, and as many modulo 4 as was said beforehand, else ValueError.
-        A chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
+        With the ``last`` chunk the clip must have 9 frames at least, and as many modulo 4 as was said beforehand, else
+        ValueError. A chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
         """
-        frames = self._frames + x.shape[2]
-        if last and ((frames - self._expected) % PADDING_PERIOD or frames < MIN_FRAMES):
-            raise ValueError(
-                f"a clip opened for {self._expected} frames, modulo {PADDING_PERIOD}, ended after {frames}"
-            )
+        frames, said = self._frames + x.shape[2], self._expected
+        if last and ((frames - said) % PADDING_PERIOD or frames < MIN_FRAMES):
+            raise ValueError(f"a clip opened for {said} frames, modulo {PADDING_PERIOD}, ended after {frames}")
         state = self._state.copy()
-        state.num_frames, state.is_last = frames if last else self._expected, last
+        state.num_frames, state.is_last = frames if last else said, last
         output = self._network.run(x, state, self._layer)
         self._state, self._frames = state, frames
         return output
-
-    def held_elements(self) -> int:
-        """Return how many numbers are kept for later windows: the memory of a clip, whatever its length."""
-        return self._state.held_elements()

@@ -5,39 +5,36 @@ References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 201
 Szegedy, "Batch normalization", 2015, the paper's [13]; (3) Simonyan & Zisserman, "Two-stream convolutional networks for
 action recognition in videos", 2014, the paper's [27].
 
-The network is I3D's table ``ROWS`` without its time axis, and its parts are named as I3D's, with "2d" for "3d": what is
-common to all architectures is the same here. As in I3D, batch norm's gamma is kept as it comes (1, or ImageNet's) and
-not trained: a positive factor passes through the ReLU, and the weights of the next layer can take its place.
-Axes: B batch, C channels, T time, H, W.
+The network is I3D's table ``ROWS`` without its time axis, and its parts are named as I3D's, with "2d" for "3d". As in
+I3D, batch norm's gamma is kept as it comes (1, or ImageNet's) and not trained: a positive factor passes through the
+ReLU, and the weights of the next layer can take its place. Axes: B batch, C channels, T time, H, W.
 
-The two networks of (c) meet in the average of their predictions, which (1) has inside the training ("end-to-end,
-including the two-stream averaging process"). What is averaged are probabilities, as in (3), which fuses by averaging
-softmax scores; the logits of (1)'s own architecture (e) are added instead. With probabilities, a stream that is sure
-outweighs one that is not, whatever the scale of their logits.
+The two networks of (c) are trained through the average of their predictions (1): of probabilities, as in (3), while
+(1) adds the logits of (e). With probabilities, a stream that is sure outweighs one that is not.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vadis.models.i3d import I3D, ROWS, build_unit, check_clip, flat_name, initialise
+from vadis.preprocessing import STREAMS
 
-TORCHVISION_STEM_PADDING = (3, 3)  # of torchvision's port of the ImageNet weights; TensorFlow's SAME is (2, 3)
+SNAPSHOT_FRAMES = {"rgb": 1, "flow": 10}
+"""How many frames of a stream make one prediction (table 1: 0.4 s)."""
 
 
 class InceptionBody(nn.Module):
-    """Inception-v1 up to the last average pooling; ``stem_padding`` (front, back) replaces SAME in the first layer."""
+    """Inception-v1 up to the last average pooling."""
 
-    def __init__(
-        self, in_channels: int = 3, *, width: float = 1.0, stem_padding: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, in_channels: int = 3, *, width: float = 1.0) -> None:
         super().__init__()
         self.in_channels, self.channels = in_channels, in_channels
         for row in ROWS:
-            unit, self.channels = build_unit(row, self.channels, width, is_flat=True, padding=stem_padding)
+            unit, self.channels = build_unit(row, self.channels, width, is_flat=True)
             self.add_module(flat_name(row.name), unit)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,12 +43,6 @@ class InceptionBody(nn.Module):
         for unit in self.children():
             x = unit(x)
         return x
-
-    def endpoints(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield the output of every row in turn, with its name in I3D's graph."""
-        for row, unit in zip(ROWS, self.children(), strict=True):
-            x = unit(x)
-            yield row.name, x
 
 
 class ClipNetwork(nn.Module):
@@ -63,7 +54,7 @@ class ClipNetwork(nn.Module):
     training_steps: ClassVar[str] = "mean"  # of one step
     test_steps: ClassVar[str] = "mean"
     features: Callable[..., Tensor]
-    dropout: nn.Dropout
+    dropout: nn.Module
     Logits: nn.Linear
 
     def forward(self, *clips: Tensor) -> Tensor:
@@ -73,25 +64,15 @@ class ClipNetwork(nn.Module):
 
 
 class Inception(ClipNetwork):
-    """Inception-v1 that looks at ``frames`` stacked frames as one image: each stream of architecture (c).
+    """Inception-v1 that looks at the frames of a snapshot as one image: one stream of architecture (c).
 
-    The first convolution has ``frames`` times ``in_channels`` inputs; the other arguments are as in ``I3D`` and
-    ``InceptionBody``.
+    ``stream`` is "rgb" or "flow"; the other arguments are as in ``I3D``.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: int = 3,
-        *,
-        frames: int = 1,
-        width: float = 1.0,
-        dropout: float = 0.5,
-        stem_padding: tuple[int, int] | None = None,
-    ) -> None:
+    def __init__(self, num_classes: int, stream: str = "rgb", *, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()
-        self.in_channels, self.frames = in_channels, frames
-        self.body = InceptionBody(in_channels * frames, width=width, stem_padding=stem_padding)
+        self.in_channels, self.frames = STREAMS[stream].channels, SNAPSHOT_FRAMES[stream]
+        self.body = InceptionBody(self.in_channels * self.frames, width=width)
         self.dropout = nn.Dropout(dropout)
         self.Logits = nn.Linear(self.body.channels, num_classes)
         self.apply(initialise)
@@ -99,7 +80,8 @@ class Inception(ClipNetwork):
     def features(self, x: Tensor) -> Tensor:
         """A clip (B, in_channels, frames, 224, 224) in [-1, 1] → the average over space, (B, 1024, 1)."""
         check_clip(f"Inception-v1 of {self.frames} frame(s)", x, self.in_channels, self.frames)
-        return average_snapshots(self.body(stacked(x))).unsqueeze(2)
+        pooled: Tensor = self.body(stacked(x)).mean(dim=(2, 3))  # (B, 1024)
+        return pooled.unsqueeze(2)
 
 
 def stacked(x: Tensor) -> Tensor:
@@ -108,22 +90,6 @@ def stacked(x: Tensor) -> Tensor:
     The channels of a frame stay together: dx₁, dy₁, dx₂, dy₂, …, the order of (3), equation 1.
     """
     return x.transpose(1, 2).flatten(1, 2)
-
-
-def average_snapshots(grid: Tensor) -> Tensor:
-    """Return the average over space: (B, C, 7, 7) → (B, C)."""
-    return grid.mean(dim=(2, 3))
-
-
-SNAPSHOT_FRAMES = {"rgb": 1, "flow": 10}
-"""How many frames of a stream make one prediction (table 1: 0.4 s)."""
-
-
-def snapshot_network(
-    num_classes: int, stream: str, in_channels: int, *, width: float = 1.0, dropout: float = 0.5
-) -> Inception:
-    """Return the network of one stream: of "rgb" for (B, 3, 1, 224, 224), of "flow" for (B, 2, 10, 224, 224)."""
-    return Inception(num_classes, in_channels, frames=SNAPSHOT_FRAMES[stream], width=width, dropout=dropout)
 
 
 class Averaged(ClipNetwork):
@@ -156,17 +122,15 @@ def mean_log_probabilities(logits: Tensor) -> Tensor:
 
 # --- from ImageNet: inflated, adapted, checked -----------------------------------------------------------------------
 
-_BODY = "body."  # where an ``Inception`` keeps its ``InceptionBody``
 _FIRST_KERNEL = f"{flat_name(ROWS[0].name)}.conv.weight"
 
 
 def from_imagenet(network: nn.Module, imagenet: Mapping[str, Tensor]) -> None:
     """Start ``network`` from ImageNet: every Inception-v1 and I3D in it, whatever it is called; the rest is left alone.
 
-    A 2D kernel becomes a 3D one by being repeated N times along time and divided by N. A video that repeats one image
-    then gives, at every step, what the 2D network gives for the image: the boring-video fixed point (1). The image
-    kernels of the first layer are averaged over colour for flow, and repeated for each of its channels. Batch norm,
-    gamma included, is taken over as it is; last layers stay as they are, because they tell other classes apart.
+    A 2D kernel is repeated N times along time and divided by N, so that a video that repeats one image gives what the
+    2D network gives for the image: the boring-video fixed point (1). The first layer's kernels are averaged over colour
+    for flow, and repeated for each of its channels. Batch norm is taken over, gamma included; last layers are not.
 
     ``imagenet`` is the state dict of an ``Inception`` for RGB, of the same width. Raise ValueError, with ``network``
     unchanged, where nothing in it starts from ImageNet, or names or shapes are not exactly those that are needed.
@@ -183,12 +147,11 @@ def from_imagenet(network: nn.Module, imagenet: Mapping[str, Tensor]) -> None:
 def imagenet_body(imagenet: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of the body in the state dict of an ``Inception`` for RGB; raise ValueError for any other."""
     with torch.device("meta"):
-        expected = [key for key in InceptionBody().state_dict() if not _is_counter(key)]
-    body = {key.removeprefix(_BODY): tensor for key, tensor in imagenet.items() if key.startswith(_BODY)}
-    wrong = [f"{key} missing" for key in expected if key not in body]
-    wrong += [f"{key} unexpected" for key in body if key not in expected and not _is_counter(key)]
-    if wrong:
-        raise ValueError(f"these are not the weights of an Inception-v1: {_some(wrong)}")
+        expected = {key for key in InceptionBody().state_dict() if not _is_counter(key)}
+    body = {key.removeprefix("body."): value for key, value in imagenet.items() if key.startswith("body.")}
+    body = {key: value for key, value in body.items() if not _is_counter(key)}
+    if wrong := sorted(expected ^ body.keys()):
+        raise ValueError(f"these are not the weights of an Inception-v1: {_some(wrong)} missing or unexpected")
     shape = tuple(body[_FIRST_KERNEL].shape)
     if len(shape) != 4 or shape[1] != 3:
         raise ValueError(f"the Inception-v1 to start from is not for RGB: its first kernel has the shape {shape}")
@@ -225,5 +188,4 @@ def _is_counter(key: str) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    """Return the first of them, and how many there are in all."""
-    return f"{', '.join(names[:3])}{f' and more, {len(names)} in all' if len(names) > 3 else ''}"
+    return ", ".join(names[:3]) + (f" and more, {len(names)} in all," if len(names) > 3 else "")

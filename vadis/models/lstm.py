@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vadis.models.i3d import BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
-from vadis.models.inception import InceptionBody, average_snapshots
+from vadis.models.inception import InceptionBody
 
 HIDDEN = 512  # units of the LSTM, at width 1 (1)
 GAMMA = 0.1  # at the start, of every recurrent batch norm: with 1 the gradient of tanh vanishes over time (2)
@@ -35,8 +35,7 @@ class StepNorm(_BatchNorm):
     """Batch norm of one step of a sequence: gamma and beta are common to all steps, the running averages are not.
 
     ``shift``: whether there is a beta; (2) has none where a bias is added anyway. A sequence that ends before
-    ``MAX_STEPS`` counts its last step for all steps after it too. So every step has averages of something, and however
-    long the training clips were, the steps beyond them have those of their last.
+    ``MAX_STEPS`` counts its last step for all steps after it too.
     """
 
     running_mean: Tensor  # (MAX_STEPS, channels)
@@ -58,16 +57,13 @@ class StepNorm(_BatchNorm):
             return functional.batch_norm(
                 x, self.running_mean[step], self.running_var[step], self.weight, self.bias, False, 0.0, self.eps
             )
+        steps = slice(step, MAX_STEPS if is_last else step + 1)
         normalised = functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
-        self._update_averages(x.detach(), slice(step, MAX_STEPS if is_last else step + 1))
-        return normalised
-
-    def _update_averages(self, x: Tensor, steps: slice) -> None:
-        """Move the running averages of ``steps`` towards the statistics of a batch."""
+        variance, mean = torch.var_mean(x.detach(), dim=0)  # the unbiased variance, as in PyTorch's own batch norm
         assert self.momentum is not None
-        variance, mean = torch.var_mean(x, dim=0)  # the unbiased variance, as in PyTorch's own batch norm
         self.running_mean[steps].lerp_(mean, self.momentum)
         self.running_var[steps].lerp_(variance, self.momentum)
+        return normalised
 
 
 class RecurrentLayer(nn.Module):
@@ -143,6 +139,6 @@ class ConvLSTM(nn.Module):
         """Return what the last layer sees of such a clip: the hidden states, (B, 512, T)."""
         check_clip("ConvNet+LSTM", x, self.in_channels, None)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
-        pooled = average_snapshots(self.body(frames)).view(len(x), x.shape[2], -1)  # (B, T, 1024)
+        pooled = self.body(frames).mean(dim=(2, 3)).view(len(x), x.shape[2], -1)  # (B, T, 1024)
         hidden: Tensor = self.lstm(pooled)
         return hidden.transpose(1, 2)  # (B, 512, T)

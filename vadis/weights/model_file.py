@@ -7,10 +7,10 @@ with the ``format_version``, and ``sha256``: the hash of the card and of all tha
 file, and identifies the model. A safetensors file cannot hold code, and its tensors cannot overlap.
 """
 
+import copy
 import hashlib
-import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from vadis.device import resolve_device
 from vadis.errors import WeightsError
-from vadis.files import os_errors_as, write_atomic
+from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FLOW_BOUND
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.cache import write_error
 from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"
@@ -34,12 +33,11 @@ MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architect
 LAST_BIASES = ("Logits.bias", "Logits.Conv3d_0c_1x1.conv.bias")  # keys of the last layers of all architectures
 MAX_WIDTH = 16.0  # multiplier of the channel counts; refuses a card before its networks are laid out
 MAX_THRESHOLD = 0.5  # below which more speaks against every label than for it
-DIFFERENCES_SHOWN = 5  # names in a message
+NAMES_SHOWN = 5  # in a message, of each kind of difference
 
 _AGAIN = "copy or download it again"
 _REMAKE = "take it as vadis wrote it, or make it again from its checkpoints by vadis weights convert"
 
-Shapes = Mapping[str, tuple[int, ...]]
 StateDicts = Mapping[str, Mapping[str, Tensor]]  # by network
 
 
@@ -53,40 +51,23 @@ def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
         WeightsError: if the card is not valid, the tensors are not those of its networks, or the file cannot be
             written.
     """
-    fault = _card_fault(card.to_json())
-    if fault is not None:
-        raise WeightsError(f"the model for {path} is not valid: {fault}", "correct its ModelCard")
-    tensors = {
-        f"{name}.{key}": tensor.detach().cpu().contiguous()
-        for name, state in state_dicts.items()
-        for key, tensor in state.items()
-        if not key.endswith(".num_batches_tracked")  # a counter of training, of no use to a model
-    }
-    _check_tensors(path, card, shapes_of(card), tensors)
-    header, body = _split(safetensors.torch.save(tensors))
-    sha256 = _sha256(card, body)
+    _checked_card(path, card.to_json())
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state_dicts).items()}
+    _check_tensors(path, card, expected_tensors(card), tensors)
+    sha256 = _sha256(card, _split(safetensors.torch.save(tensors))[1])
     metadata = {METADATA_KEY: _canonical({**card.to_json(), "sha256": sha256})}
-    text = json.dumps({"__metadata__": metadata, **parse_json(header)}).encode("ascii")
-    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
-    try:
-        with write_atomic(path) as stream:
-            stream.write(len(text).to_bytes(8, "little") + text)
-            stream.write(body)
-    except OSError as error:
-        raise write_error(path, 8 + len(text) + len(body), error) from error
+    with os_errors_as(WeightsError, f"{path} cannot be written"):
+        write_file(path, safetensors.torch.save(tensors, metadata))
     return sha256
 
 
 def save_fp16(model: Model, path: Path, card: ModelCard) -> str:
     """``save_model`` with numbers of 16 bits; raise WeightsError where one is too large for that."""
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, network in model.networks.items():
-        states[name] = {}
-        for key, value in network.state_dict().items():
-            rounded = states[name][key] = value.half() if value.is_floating_point() else value
-            if rounded.dtype == torch.float16 and not torch.isfinite(rounded).all():
-                message = f"{name}.{key} of {card.name} has numbers that are too large for 16 bits"
-                raise WeightsError(message, hint="keep the model as it is")
+    states = {name: network.half().state_dict() for name, network in copy.deepcopy(model.networks).items()}
+    for name, tensor in _tensors(states).items():
+        if not torch.isfinite(tensor).all():
+            message = f"{name} of {card.name} has numbers that are too large for 16 bits"
+            raise WeightsError(message, hint="keep the model as it is")
     return save_model(path, card, states)
 
 
@@ -108,33 +89,27 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise not_a_model_file(path, content) from error
-    card, sha256 = _parse_card(path, content)
+    card, sha256 = _parse_header(path, content)
     if sha256 != _sha256(card, _split(content)[1]):
         raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content", _AGAIN)
     del content
     networks = _empty_networks(card)
-    _check_tensors(path, card, _shapes(networks), tensors)
+    _check_tensors(path, card, _tensors({name: each.state_dict() for name, each in networks.items()}), tensors)
     for name, network in networks.items():
-        keys = [key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]
+        keys = [key for key in network.state_dict() if f"{name}.{key}" in tensors]
         network.load_state_dict({key: tensors[f"{name}.{key}"].float() for key in keys}, strict=True, assign=True)
         network.eval().to(target)
     return Model(card, networks, target, sha256)
 
 
-def read_card(path: Path) -> ModelCard:
-    """Return the card of a model file, without its tensors; raise WeightsError as ``load_model_file`` does."""
-    return _read_header(path)[0]
+def read_header(path: Path) -> tuple[ModelCard, str]:
+    """Return the card and the SHA-256 in a model file, without reading its tensors.
 
-
-def read_sha256(path: Path) -> str:
-    """Return the SHA-256 in a model file, without reading its tensors; raise WeightsError as ``load_model_file``."""
-    return str(_read_header(path)[1])
-
-
-def _read_header(path: Path) -> tuple[ModelCard, object]:
+    Raise WeightsError as ``load_model_file`` does.
+    """
     with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
         head = stream.read(8)
-        return _parse_card(path, head + stream.read(min(int.from_bytes(head, "little"), MAX_MODEL_BYTES)))
+        return _parse_header(path, head + stream.read(min(int.from_bytes(head, "little"), MAX_MODEL_BYTES)))
 
 
 def _empty_networks(card: ModelCard) -> dict[str, nn.Module]:
@@ -143,36 +118,37 @@ def _empty_networks(card: ModelCard) -> dict[str, nn.Module]:
         return build_networks(card)
 
 
-def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+def _tensors(state_dicts: StateDicts) -> dict[str, Tensor]:
+    """Return the tensors of a model file by their names in it: all but the counters, which only training needs."""
     return {
-        f"{name}.{key}": tuple(tensor.shape)
-        for name, network in networks.items()
-        for key, tensor in network.state_dict().items()
+        f"{name}.{key}": tensor
+        for name, state in state_dicts.items()
+        for key, tensor in state.items()
         if not key.endswith(".num_batches_tracked")
     }
 
 
-def shapes_of(card: ModelCard) -> dict[str, tuple[int, ...]]:
-    """Return the tensors that a model file with this card must have, and their shapes."""
-    return _shapes(_empty_networks(card))
+def expected_tensors(card: ModelCard) -> dict[str, Tensor]:
+    """Return the tensors that a model file with this card must have, without their values."""
+    return _tensors({name: network.state_dict() for name, network in _empty_networks(card).items()})
 
 
-def describe_difference(expected: Shapes, found: Shapes) -> str | None:
-    """Describe what is missing, unexpected or of another shape, with at most five names; None if nothing is."""
-    missing = [key for key in expected if key not in found]
-    unexpected = sorted(key for key in found if key not in expected)
-    reshaped = [
-        f"{key} {tuple(found[key])} instead of {expected[key]}"
-        for key in expected
-        if key in found and tuple(found[key]) != expected[key]
-    ]
-    parts, room = [], DIFFERENCES_SHOWN
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
+def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Describe what is missing, unexpected or of another shape, with at most five names of each; None if nothing is."""
+    differences = {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": sorted(key for key in found if key not in expected),
+        "of another shape": [
+            f"{key} {tuple(found[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in found and found[key].shape != value.shape
+        ],
+    }
+    parts = []
+    for kind, names in differences.items():
         if names:
-            shown = ", ".join(names[:room])
-            more = ", …" if len(names) > room else ""
-            parts.append(f"{len(names)} {what}" + (f" ({shown}{more})" if shown else ""))
-            room = max(0, room - len(names))
+            shown = ", ".join([*names[:NAMES_SHOWN], *("…" for _ in names[NAMES_SHOWN : NAMES_SHOWN + 1])])
+            parts.append(f"{len(names)} {kind} ({shown})")
     return "; ".join(parts) or None
 
 
@@ -206,7 +182,7 @@ def _canonical(values: dict[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=True, allow_nan=False, sort_keys=True)
 
 
-def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, str]:
+def _parse_header(path: Path, content: bytes) -> tuple[ModelCard, str]:
     """Return the card in the header of a safetensors file, and its SHA-256; ``content`` may end with the header."""
     try:
         header = parse_json(_split(content)[0])
@@ -218,71 +194,59 @@ def _parse_card(path: Path, content: bytes) -> tuple[ModelCard, str]:
         message = f"{path} has the model file format {version!r}, this vadis reads format {FORMAT_VERSION}"
         raise WeightsError(message, hint="a newer vadis may read it")
     sha256 = str(values.pop("sha256", None))
-    fault = _card_fault(values)
-    if fault is not None:
-        raise WeightsError(f"the card in {path} is not valid: {fault}", _REMAKE)
-    return ModelCard.from_json(values), sha256
+    return _checked_card(path, values), sha256
 
 
-def _card_fault(values: dict[str, Any]) -> str | None:
-    """Return what is wrong with the JSON of a card, or None."""
+def _checked_card(path: Path, values: dict[str, Any]) -> ModelCard:
+    """Return the card that ``to_json`` gave; raise WeightsError if it is not valid."""
     try:
-        return next(_card_faults(ModelCard.from_json(values)), None)
+        card = ModelCard.from_json(values)
+        fault = _card_fault(card)
     except (TypeError, KeyError) as error:
-        return f"fields are missing or unknown ({error})"
+        fault = f"fields are missing or unknown ({error})"
+    if fault is not None:
+        raise WeightsError(f"the card of {path} is not valid: {fault}", _REMAKE)
+    return card
 
 
-def _card_faults(card: ModelCard) -> Iterator[str]:
-    """Yield what is wrong with a card; each check relies on those before, so only the first fault counts."""
-    if label_fault(card.name):
-        yield "its name is not one"
-    if not isinstance(card.architecture, str) or card.architecture not in MODELS:
-        yield f"the architecture {card.architecture!r} is unknown (this vadis knows {', '.join(MODELS)})"
-    row = MODELS[card.architecture]
-    selections = itertools.chain(*(itertools.combinations(row.streams, n + 1) for n in range(len(row.streams))))
-    if card.streams not in selections:
-        yield f"the streams {card.streams!r} are not of {row.streams}"
-    yield from (f"label {n} {fault}" for n, label in enumerate(card.labels, start=1) if (fault := label_fault(label)))
-    if not card.labels:
-        yield "it has no labels"
-    if type(card.window_frames) is not int or card.window_frames < 1:
-        yield f"window_frames is {card.window_frames!r}"
-    fixed = {"frame_rate": GRID_FPS, "flow_bound": FLOW_BOUND, "short_side": row.short_side, "crop": row.crop}
-    for name, only in fixed.items():
-        if type(value := getattr(card, name)) is not type(only) or value != only:
-            yield f"{name} is {value!r}, and {card.architecture} has {only:g}"
-    if type(card.width) not in (int, float) or not 0 < card.width <= MAX_WIDTH:
-        yield f"width is {card.width!r}"
-    window = card.test_window
-    if window is not None and (type(window) is not int or window < row.min_frames or row.test_window):
-        yield f"test_window is {window!r}"
-    if type(card.crop_first) is not bool:
-        yield f"crop_first is {card.crop_first!r}"
-    if card.threshold is not None or card.otherwise is not None:
-        if not isinstance(card.threshold, float) or not 0 < card.threshold <= MAX_THRESHOLD:
-            yield f"threshold is {card.threshold!r}"
-        if label_fault(card.otherwise) or card.otherwise in card.labels:
-            yield f"otherwise is {card.otherwise!r}"
-    if not isinstance(card.provenance, dict):
-        yield "its provenance is not an object"
-    if is_too_deep([card.provenance]):  # in the card, it is one level deeper
-        yield f"its provenance is nested more than {MAX_DEPTH - 1} deep"
+def _card_fault(card: ModelCard) -> str | None:
+    row = MODELS.get(card.architecture) if isinstance(card.architecture, str) else None
+    if row is None:
+        return f"the architecture {card.architecture!r} is unknown (this vadis knows {', '.join(MODELS)})"
+    for number, label in enumerate(card.labels, start=1):
+        if fault := label_fault(label):
+            return f"label {number} {fault}"
+    if not isinstance(card.provenance, dict) or is_too_deep([card.provenance]):  # in the card, it is one level deeper
+        return f"its provenance is not an object nested at most {MAX_DEPTH - 1} deep"
     try:
-        _canonical(card.to_json())
+        _canonical(card.provenance)
     except (ValueError, TypeError):
-        yield "its provenance is not plain JSON"
+        return "its provenance is not plain JSON"
+    window, says_otherwise = card.test_window, card.threshold is not None or card.otherwise is not None
+    fixed = {"frame_rate": GRID_FPS, "flow_bound": FLOW_BOUND, "short_side": row.short_side, "crop": row.crop}
+    is_valid = {
+        "name": not label_fault(card.name),
+        "streams": card.streams and card.streams == tuple(name for name in row.streams if name in card.streams),
+        "labels": card.labels,
+        "window_frames": type(card.window_frames) is int and card.window_frames >= 1,
+        "width": type(card.width) in (int, float) and 0 < card.width <= MAX_WIDTH,
+        "test_window": window is None or (type(window) is int and window >= row.min_frames and not row.test_window),
+        "crop_first": type(card.crop_first) is bool,
+        "threshold": not says_otherwise or (type(card.threshold) is float and 0 < card.threshold <= MAX_THRESHOLD),
+        "otherwise": not says_otherwise or not (label_fault(card.otherwise) or card.otherwise in card.labels),
+        **{name: repr(getattr(card, name)) == repr(only) for name, only in fixed.items()},
+    }
+    return next((f"{name} is {getattr(card, name)!r:.100}" for name, valid in is_valid.items() if not valid), None)
 
 
-def _check_tensors(path: Path, card: ModelCard, expected: Shapes, found: Mapping[str, Tensor]) -> None:
+def _check_tensors(path: Path, card: ModelCard, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Raise WeightsError unless ``found`` is exactly what the card asks for."""
     for key, bias in found.items():
         name, _, own = key.partition(".")
         if own in LAST_BIASES and tuple(bias.shape) != (len(card.labels),):
-            outputs = bias.shape[0] if bias.ndim else 0
-            message = f"{path} has {outputs} outputs in its {name} network, its label list has {len(card.labels)}"
+            message = f"{path} has {bias.numel()} outputs in its {name} network, its label list has {len(card.labels)}"
             raise WeightsError(message, _REMAKE)
-    difference = describe_difference(expected, {key: tuple(value.shape) for key, value in found.items()})
-    if difference is not None:
+    if difference := describe_difference(expected, found):
         raise WeightsError(f"the tensors in {path} are not those of its architecture: {difference}", _REMAKE)
     kinds = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
     if kinds not in (["float32"], ["float16"]):

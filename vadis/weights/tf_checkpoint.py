@@ -1,18 +1,15 @@
 """TensorFlow V2 checkpoints ("tensor bundles"), read without TensorFlow.
 
-``PREFIX.index`` is a LevelDB table (one or more blocks of sorted keys with their common prefixes left out, a block that
-lists the blocks, a footer) from variable name to a protobuf message with dtype, shape, place and CRC-32C;
+``PREFIX.index`` is a LevelDB table from variable name to a protobuf message with dtype, shape, place and CRC-32C;
 ``PREFIX.data-00000-of-00001`` holds the tensors one after another. Formats: leveldb ``doc/table_format.md``,
-tensorflow ``core/protobuf/tensor_bundle.proto`` and ``core/lib/io/table_format.txt``.
-
-The files come from elsewhere, so nothing in them is believed: every length is held against what is there before
-anything is allocated, and every block and every tensor against its checksum. Whatever is wrong is a WeightsError.
+tensorflow ``core/protobuf/tensor_bundle.proto`` and ``core/lib/io/table_format.txt``. Every length is held against
+what is there before anything is allocated, and every block and tensor against its checksum.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,15 +51,9 @@ def unmask(stored: int) -> int:
     return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
 
 
-class _DamageError(Exception):
-    """A byte that cannot be there; becomes a WeightsError that names the file."""
-
-
-@dataclass(frozen=True)
-class Variable:
+class Variable(NamedTuple):
     """Where a tensor lies, and what it must look like."""
 
-    name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     shard: int
@@ -71,8 +62,7 @@ class Variable:
     crc32c: int
 
 
-@dataclass(frozen=True)
-class TensorFlowCheckpoint:
+class TensorFlowCheckpoint(NamedTuple):
     """An index that has been read: the variables by name, and their number of data files."""
 
     prefix: Path
@@ -110,16 +100,17 @@ def open_checkpoint(prefix: Path) -> TensorFlowCheckpoint:
     try:
         entries = list(_table_entries(content))
         num_shards = _parse_header(entries)
-        variables = [_parse_entry(key, value, num_shards) for key, value in entries[1:]]
-    except _DamageError as damage:
+        variables = dict(_parse_entry(key, value, num_shards) for key, value in entries[1:])
+    except ValueError as damage:
         message = f"{path} is not a TensorFlow checkpoint index, or is damaged: {damage}"
         raise WeightsError(message, _AGAIN) from damage
-    return TensorFlowCheckpoint(prefix, num_shards, {variable.name: variable for variable in variables})
+    return TensorFlowCheckpoint(prefix, num_shards, variables)
 
 
 def _require(condition: bool, damage: str) -> None:
+    """Raise ValueError, which becomes a WeightsError that names the file, unless ``condition`` holds."""
     if not condition:
-        raise _DamageError(damage)
+        raise ValueError(damage)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -189,7 +180,7 @@ class _Bytes:
             value |= (octet & 0x7F) << shift
             if octet < 0x80:
                 return value
-        raise _DamageError("a number has more than 64 bits")
+        raise ValueError("a number has more than 64 bits")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -202,60 +193,48 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield number, reader.varint()
         elif wire_type == 2:
             yield number, reader.take(reader.varint())
-        elif wire_type in (1, 5):
-            yield number, int.from_bytes(reader.take(8 if wire_type == 1 else 4), "little")
         else:
-            raise _DamageError(f"a field has the unknown wire type {wire_type}")
+            _require(wire_type in (1, 5), f"a field has the unknown wire type {wire_type}")
+            yield number, int.from_bytes(reader.take(8 if wire_type == 1 else 4), "little")
 
 
-def _numbers(message: bytes, names: dict[int, str]) -> dict[str, int]:
-    """Return the integer fields of a message by their names; 0, protobuf's default, where they are left out."""
-    numbers = dict.fromkeys(names.values(), 0)
-    for number, value in _fields(message):
-        if number in names:
-            if not isinstance(value, int):
-                raise _DamageError(f"the field {names[number]} is not a number")
-            numbers[names[number]] = value
-    return numbers
+def _numbers(message: bytes, *wanted: int) -> list[int]:
+    """Return integer fields of a message by their numbers; 0, protobuf's default, where they are left out."""
+    fields = dict(_fields(message))
+    values = [value for number in wanted if isinstance(value := fields.get(number, 0), int)]
+    _require(len(values) == len(wanted), "a field is not a number")
+    return values
 
 
 def _parse_header(entries: list[tuple[bytes, bytes]]) -> int:
     """Return the number of data files, from the BundleHeaderProto under the empty key."""
     _require(bool(entries) and entries[0][0] == b"", "it has no header")
-    header = _numbers(entries[0][1], {1: "num_shards", 2: "endianness"})
-    _require(header["endianness"] == 0, "its tensors are big-endian, which is not supported")
-    _require(1 <= header["num_shards"] <= 99_999, f"it has {header['num_shards']} data files")
-    return header["num_shards"]
+    num_shards, endianness = _numbers(entries[0][1], 1, 2)
+    _require(endianness == 0, "its tensors are big-endian, which is not supported")
+    _require(1 <= num_shards <= 99_999, f"it has {num_shards} data files")
+    return num_shards
 
 
-def _parse_entry(key: bytes, value: bytes, num_shards: int) -> Variable:
+def _parse_entry(key: bytes, value: bytes, num_shards: int) -> tuple[str, Variable]:
     """Return the variable of a BundleEntryProto, held against itself: its size must be that of its shape."""
-    numbers = _numbers(value, {1: "dtype", 3: "shard", 4: "offset", 5: "size", 6: "crc32c"})
-    try:
-        name = key.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _DamageError("a name is not UTF-8") from error
-    _require(numbers["dtype"] in DTYPES, f"{name!r} has the dtype {numbers['dtype']}, which is not supported")
-    dtype = np.dtype(DTYPES[numbers["dtype"]])
-    shape: tuple[int, ...] = ()
-    for number, nested in _fields(value):
-        _require(number != 7, f"{name!r} is partitioned, which is not supported")
-        if number == 2:
-            shape = _parse_shape(nested)
+    name, fields = key.decode("utf-8"), dict(_fields(value))
+    kind, shard, offset, size, crc = _numbers(value, 1, 3, 4, 5, 6)
+    _require(kind in DTYPES, f"{name!r} has the dtype {kind}, which is not supported")
+    _require(7 not in fields, f"{name!r} is partitioned, which is not supported")
+    dtype, shape = np.dtype(DTYPES[kind]), _parse_shape(fields.get(2, b""))
     _require(
-        math.prod(shape) * dtype.itemsize == numbers["size"] and numbers["shard"] < num_shards,
-        f"{name!r} has {numbers['size']} bytes in data file {numbers['shard']}, its shape is {shape}",
+        math.prod(shape) * dtype.itemsize == size and shard < num_shards,
+        f"{name!r} has {size} bytes in data file {shard}, its shape is {shape}",
     )
-    return Variable(name, dtype, shape, numbers["shard"], numbers["offset"], numbers["size"], unmask(numbers["crc32c"]))
+    return name, Variable(dtype, shape, shard, offset, size, unmask(crc))
 
 
 def _parse_shape(message: int | bytes) -> tuple[int, ...]:
-    """Return the sizes in a TensorShapeProto: a list of Dim messages, whose field 1 is the size."""
+    """Return the sizes in a TensorShapeProto: a list of Dim messages (2), whose field 1 is the size."""
     sizes = []
-    for number, nested in _fields(message) if isinstance(message, bytes) else [(3, 0)]:
-        if number == 3 or not isinstance(nested, bytes):  # unknown_rank
-            raise _DamageError("a shape is not known")
-        if number == 2:
-            sizes.append(_numbers(nested, {1: "size"})["size"])
+    for number, dim in _fields(message) if isinstance(message, bytes) else [(0, 0)]:
+        if number != 2 or not isinstance(dim, bytes):  # 3: unknown_rank
+            raise ValueError("a shape is not known")
+        sizes += _numbers(dim, 1)
     _require(len(sizes) <= MAX_DIMENSIONS, f"a tensor has {len(sizes)} dimensions")
     return tuple(sizes)
