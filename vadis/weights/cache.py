@@ -10,7 +10,7 @@ CACHE is ``VADIS_CACHE``, or else the platform's cache folder.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import platformdirs
@@ -41,18 +41,10 @@ def download_path(file: RemoteFile) -> Path:
     return cache_folder() / "downloads" / file.local
 
 
-def model_files(name: str) -> list[Path]:
-    """Return the files in the cache of a converted model, with a damaged one that was set aside."""
-    return _existing([model_path(name)])
-
-
-def downloaded_files(name: str) -> list[Path]:
-    """Return the checkpoints in the cache that a model was made from, with damaged ones that were set aside."""
-    return _existing(map(download_path, WEIGHTS[name].files))
-
-
-def _existing(paths: Iterable[Path]) -> list[Path]:
-    return [file for path in paths for file in (path, _corrupt(path)) if is_file(file)]
+def cached_files(name: str) -> list[Path]:
+    """Return the files in the cache of a model and of its checkpoints, with damaged ones that were set aside."""
+    paths = [model_path(name), *map(download_path, WEIGHTS[name].files)]
+    return [file for path in paths for file in (path, path.with_name(f"{path.name}.corrupt")) if is_file(file)]
 
 
 def is_file(path: Path) -> bool:
@@ -63,36 +55,32 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _corrupt(path: Path) -> Path:
-    return path.with_name(f"{path.name}.corrupt")
-
-
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to ``NAME.corrupt``, over an older one; raise OSError if it cannot be."""
-    return path.replace(_corrupt(path))
+    return path.replace(path.with_name(f"{path.name}.corrupt"))
 
 
 @contextlib.contextmanager
 def download_lock(name: str, notify: Notify) -> Iterator[None]:
     """Wait for other processes that are fetching ``name``, so that only one does.
 
-    It saves transfers; correctness does not rest on it. Where locks do not work (network file systems, a read-only
-    cache) every process fetches, and all end with the right file.
+    Correctness does not rest on it: where locks do not work, every process fetches, and all end with the right file.
     """
     import filelock  # not needed to look into the cache
 
     path = cache_folder() / "locks" / f"{name}.lock"
     lock = filelock.FileLock(path)
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError, NotImplementedError):  # filelock.Timeout is an OSError
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                notify(f"another vadis is fetching {name}; waiting for it")
-                lock.acquire(LOCK_TIMEOUT_SECONDS, LOCK_POLL_SECONDS)
-            held.callback(lock.release)
+    with contextlib.suppress(OSError, NotImplementedError):  # filelock.Timeout is an OSError
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            notify(f"another vadis is fetching {name}; waiting for it")
+            lock.acquire(LOCK_TIMEOUT_SECONDS, LOCK_POLL_SECONDS)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def cache_errors(path: Path, num_bytes: int | None = None) -> contextlib.AbstractContextManager[None]:
@@ -102,12 +90,9 @@ def cache_errors(path: Path, num_bytes: int | None = None) -> contextlib.Abstrac
 
 
 def git_blob_id(path: Path) -> str:
-    """Return git's name for the content of a file: the SHA-1 of ``b"blob SIZE\\0"`` and the content.
+    """Return git's name for the content of a file: the only checksum that DeepMind's files were published with.
 
-    DeepMind published no checksums, but a file in a git repository has this one. SHA-1 is weak where an attacker makes
-    both files; here the published one is given, and the CRC-32C of every tensor must agree too.
+    SHA-1 is weak where an attacker makes both files; here one is given, and every tensor's CRC-32C must agree too.
     """
     content = path.read_bytes()  # 103 MB at most
-    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
-    digest.update(content)
-    return digest.hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
