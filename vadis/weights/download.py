@@ -7,6 +7,7 @@ lies under a final name is right, whatever servers, locks or other processes do.
 import contextlib
 import hashlib
 import http.client
+import math
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from vadis.weights.cache import Notify, cache_errors, git_blob_id
 from vadis.weights.catalog import RemoteFile
 
 DownloadProgress = Callable[[str, int, int | None], None]  # what, bytes done, bytes in all (None: not known)
+FileProgress = Callable[[int, int | None], None]  # bytes done, bytes in all
 
 SIZE_CAP = 256 << 20  # bytes, of a file whose size was not published: a sample array has at most 95 MB
 CHUNK_BYTES = 1 << 18
@@ -44,6 +46,10 @@ class TransferError(Exception):
 
 class HTTPError(Exception):
     """A host answered, and asking again would give the same."""
+
+
+class UnavailableError(Exception):
+    """No host gives a file."""
 
 
 class Patience(NamedTuple):
@@ -97,11 +103,13 @@ def ensure_downloaded(
             progress(name, before + bytes_done, bytes_total if total is None else total)
 
         path = cache.download_path(file)
-        with cache_errors(path, file.size), write_atomic(path) as stream:
-            if reasons := _fetch(file, stream, report, notify):
-                message = f"{file.local} (for {name}) could not be downloaded from {reasons}"
-                raise UnreachableError(message, _hint_by_hand(missing[number:], fallback_hint))
-            done += stream.tell()
+        try:
+            with cache_errors(path, file.size), write_atomic(path) as stream:
+                _fetch(file, stream, report, notify)
+                done += stream.tell()
+        except UnavailableError as error:
+            message = f"{file.local} (for {name}) could not be downloaded from {error}"
+            raise UnreachableError(message, _hint_by_hand(missing[number:], fallback_hint)) from error
     return [cache.download_path(file) for file in files]
 
 
@@ -144,46 +152,35 @@ def _has_published_content(path: Path, file: RemoteFile) -> bool:
     return bool(file.sha256_prefix) and hashlib.sha256(path.read_bytes()).hexdigest().startswith(file.sha256_prefix)
 
 
-def _fetch(file: RemoteFile, stream: BinaryIO, report: Callable[[int, int | None], None], notify: Notify) -> str:
-    """Fill ``stream`` with the published content, in up to five rounds over all hosts; return "", or why none gave it.
-
-    ``report`` gets the bytes that are there, and the bytes in all.
-    """
+def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress, notify: Notify) -> None:
+    """Fill ``stream`` with the published content, in up to five rounds over all hosts."""
     patience = DEFAULT_PATIENCE.times(network_patience())
-    urls, reasons, answered = _urls(file), dict[str, str](), False
-    give_up = time.monotonic() + patience.first_answer
+    urls, reasons = _urls(file), dict[str, str]()
+    give_up = time.monotonic() + patience.first_answer  # unless a host has answered
     for number, pause in enumerate(patience.pauses):
-        if not urls or (number == 2 and not answered):  # no use in going on: no name resolves, nobody listens
+        if not urls or (number == 2 and give_up < math.inf):  # no use in going on: no name resolves, nobody listens
             break
-        time.sleep(pause if answered else min(pause, max(0.0, give_up - time.monotonic())))
+        time.sleep(max(0.0, min(pause, give_up - time.monotonic())))
         for url in list(urls):
-            seconds = patience.answer if answered else min(patience.answer, give_up - time.monotonic())
-            if seconds <= 0:
-                break
+            seconds = min(patience.answer, give_up - time.monotonic())
             try:
-                _receive(file, url, stream, seconds, patience.stall, report)
-                return ""
+                return _receive(file, url, stream, seconds, patience.stall, report)
             except NoAnswerError as error:
                 reasons.setdefault(url, str(error))
-            except TransferError as error:
-                answered, reasons[url] = True, str(error)
-                notify(f"{urlsplit(url).hostname}: {error}; trying again")
-            except HTTPError as error:
-                answered, reasons[url] = True, str(error)
-                urls.remove(url)
+            except (TransferError, HTTPError) as error:
+                give_up, reasons[url] = math.inf, str(error)
+                if isinstance(error, HTTPError):
+                    urls.remove(url)
+                else:
+                    notify(f"{urlsplit(url).hostname}: {error}; trying again")
     shown: dict[str, str] = {}  # the first address with what went wrong there, others where something else did
     for url, reason in reasons.items():
         shown.setdefault(reason, url)
-    return "; ".join(f"{url}: {reason}" for reason, url in shown.items())
+    raise UnavailableError("; ".join(f"{url}: {reason}" for reason, url in shown.items()))
 
 
 def _receive(
-    file: RemoteFile,
-    url: str,
-    stream: BinaryIO,
-    seconds: float,
-    stall_seconds: float,
-    report: Callable[[int, int | None], None],
+    file: RemoteFile, url: str, stream: BinaryIO, seconds: float, stall_seconds: float, report: FileProgress
 ) -> None:
     """Get what ``stream`` still lacks from one host, and verify the whole."""
     have = stream.seek(0, os.SEEK_END)
