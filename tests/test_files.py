@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import socket
 import threading
@@ -164,8 +163,7 @@ def without_locks(monkeypatch):
 def test_it_says_who_holds_it_and_leaves_nothing(tmp_path):
     output = tmp_path / "out.csv"
     with locked(output):
-        holder = json.loads((tmp_path / "out.csv.lock").read_text())
-        assert (holder["pid"], holder["host"]) == (os.getpid(), socket.gethostname())
+        assert f"process {os.getpid()} on {socket.gethostname()}," in (tmp_path / "out.csv.lock").read_text()
         with pytest.raises(OutputLockedError, match=containing(os.getpid())), locked(output):
             pass
     assert list(tmp_path.iterdir()) == []
@@ -183,32 +181,15 @@ def test_a_lock_that_is_removed_while_it_is_taken_is_taken_anew(tmp_path, monkey
 
     monkeypatch.setattr(fcntl, "flock", slowly)
     with locked(output):
-        assert json.loads((tmp_path / "out.csv.lock").read_text())["pid"] == os.getpid()
+        assert f"process {os.getpid()} on" in (tmp_path / "out.csv.lock").read_text()
     assert list(tmp_path.iterdir()) == []
 
 
-def signed(path, **changes):
-    path.write_text(json.dumps({"pid": 1, "host": socket.gethostname(), "since": "long ago", **changes}))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"pid": 2**22 + 7}, {"pid": None, "host": None}],
-    ids=["a process that is gone", "a lock without a name"],
-)
-def test_without_the_kernels_locks_a_stale_one_is_recognised(tmp_path, without_locks, changes):
-    if changes["pid"] is None:
-        (tmp_path / "out.csv.lock").write_text("")
-    else:
-        signed(tmp_path / "out.csv.lock", **changes)
+def test_without_the_kernels_locks_the_file_is_one(tmp_path, without_locks):
+    (tmp_path / "out.csv.lock").write_text("")  # by a process that was killed at once
     with locked(tmp_path / "out.csv"):
-        pass
+        with pytest.raises(OutputLockedError) as refused, locked(tmp_path / "out.csv"):
+            pass
+        assert str(os.getpid()) in refused.value.message
+        assert "remove" in refused.value.hint
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("changes", [{}, {"host": "elsewhere"}], ids=["a living process", "another host"])
-def test_without_the_kernels_locks_one_that_may_live_is_respected(tmp_path, without_locks, changes):
-    signed(tmp_path / "out.csv.lock", **changes)
-    with pytest.raises(OutputLockedError) as refused, locked(tmp_path / "out.csv"):
-        pass
-    assert "remove" in refused.value.hint

@@ -1,15 +1,8 @@
-"""Files that survive a kill, a full disk and a power cut: whole or absent, appended to line by line, one writer each.
-
-write_atomic, write_file   a file that appears under its name when it is complete
-AppendLog                  a file that grows by whole lines
-locked                     one process at a time writes an output
-os_errors_as               what the operating system refuses, as an error of this project
-"""
+"""Files that survive a kill, a full disk and a power cut: whole or absent, appended to by lines, one writer each."""
 
 import errno
 import fcntl
 import glob
-import json
 import os
 import secrets
 import socket
@@ -21,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vadis.errors import AGAIN, OutputLockedError, UsageError, VadisError, what_next
-from vadis.parsing import parse_json
 from vadis.results import printable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: the limit set by `ulimit -f`
@@ -53,14 +45,8 @@ def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> 
     """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
 
     Where the block raises, ``path`` stays as it was. The file's ``name`` is its path, for what opens files itself or
-    renames another onto it. Its mode is 0666 & ~umask.
-
-    Args:
-        path: of the file; its folder is made if need be.
-        place: says at the end of the block where the file goes instead; None: nowhere.
-
-    Raises:
-        OSError: the file cannot be made, written or renamed.
+    renames another onto it. The folder is made if need be. ``place`` says at the end of the block where the file goes
+    instead; None: nowhere. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
@@ -110,15 +96,13 @@ class AppendLog:
     """A file that grows by whole lines, each of them on the disk at most ``sync_seconds`` after it was appended.
 
     A line is written whole or not at all. What a killed process left behind the last whole line is cut off before the
-    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing.
+    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing. Every
+    method raises VadisError where the disk refuses.
 
     Args:
         path: is made if need be; the file itself is held, whatever links lead to it.
         sync_seconds: may pass between a line and its flush, which a thread does.
         again: what to do once a full disk has room again, for the hint.
-
-    Raises:
-        VadisError: from every method, where the disk refuses.
     """
 
     def __init__(self, path: Path, sync_seconds: float = SYNC_SECONDS, again: str = AGAIN) -> None:
@@ -136,7 +120,12 @@ class AppendLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        try:
+            self.sync()
+        finally:
+            if os.fstat(self._descriptor).st_size == 0:
+                self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
 
     def append(self, line: bytes) -> None:
         """Write one line, which ends with a line break; raises also where the file was removed or replaced."""
@@ -154,28 +143,17 @@ class AppendLog:
                 raise
             self.end += len(line)
             with self._lock:
-                if self._failure is not None:
-                    raise self._failure
+                self._raise_failure()
                 if self._timer is None:
-                    self._timer = threading.Timer(self._sync_seconds, self._flush_in_time)
+                    self._timer = threading.Timer(self._sync_seconds, self._flush)
                     self._timer.daemon = True
                     self._timer.start()
 
     def sync(self) -> None:
         """Flush now, and wait for a flush that is going on; raises what any flush has met."""
-        with self._errors(), self._lock:
-            self._flush()
-            if self._failure is not None:
-                raise self._failure
-
-    def close(self) -> None:
-        """Flush and close."""
-        try:
-            self.sync()
-        finally:
-            if os.fstat(self._descriptor).st_size == 0:
-                self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
+        self._flush()
+        with self._errors():
+            self._raise_failure()
 
     def _errors(self) -> Any:
         return os_errors_as(VadisError, f"cannot write to {self.shown}", self._again)
@@ -190,17 +168,18 @@ class AppendLog:
         return 0
 
     def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            try:
-                os.fsync(self._descriptor)
-            except OSError as error:
-                self._failure = error
-
-    def _flush_in_time(self) -> None:
         with self._lock:
-            self._flush()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                try:
+                    os.fsync(self._descriptor)
+                except OSError as error:
+                    self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -219,15 +198,8 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
     """Hold the lock of ``output`` in this block: a file beside it, ``output.lock``, that says who holds it.
 
     The lock is the kernel's (``flock``), so that of a killed process is gone with it, whatever its file says. Where a
-    file system has no such locks, the file's text decides: process and host.
-
-    Args:
-        output: what is written.
-        task: what whoever holds it does, for the error's message; by default "writes OUTPUT".
-
-    Raises:
-        OutputLockedError: another process holds it.
-        VadisError: the lock file cannot be written.
+    file system has no such locks, a signed file is one, until it is removed. Raises OutputLockedError where another
+    process holds it, which says its ``task`` (by default "writes OUTPUT"), and VadisError where it cannot be written.
     """
     place, shown = output.with_name(f"{output.name}.lock"), printable(str(output))
     with ExitStack() as stack:
@@ -241,9 +213,8 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
                 stack.close()  # it was removed while we took it: take the next
             stack.callback(place.unlink, missing_ok=True)  # before it is let go: see above
             since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-            signature = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, signature.encode() + b"\n", 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode(), 0)
         yield
 
 
@@ -254,33 +225,13 @@ def _take(descriptor: int, place: Path, task: str) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return
     except OSError as error:
-        if error.errno in _NO_LOCKS:
-            hint = f"if that run is over, remove {printable(str(place))}"
-        elif error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+        has_locks = error.errno not in _NO_LOCKS
+        if has_locks and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
-        may_be_stale = error.errno in _NO_LOCKS
-    try:
-        holder = parse_json(os.pread(descriptor, _MAX_LOCK_BYTES, 0))
-    except ValueError:
-        holder = None
-    if not isinstance(holder, dict):  # its process was killed before it could sign
-        holder = {}
-    if may_be_stale and not _may_live(holder):
-        return
-    who = (
-        f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "just begun"
-    )
-    raise OutputLockedError(f"another vadis ({printable(who)}) {task}", hint)
-
-
-def _may_live(holder: dict[str, Any]) -> bool:
-    """Return whether the process that signed may still go on; of another host that cannot be known."""
-    if holder.get("host") != socket.gethostname():
-        return bool(holder)
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, KeyError, TypeError, ValueError):
-        return True
-    return int(holder["pid"]) != os.getpid()
+    # It is empty where its process was killed before it could sign, or is about to.
+    holder = os.pread(descriptor, _MAX_LOCK_BYTES, 0).decode("utf-8", "replace").strip()
+    if not has_locks:
+        hint = f"if that run is over, remove {printable(str(place))}"
+        if not holder:
+            return
+    raise OutputLockedError(f"another vadis ({printable(holder) or 'just begun'}) {task}", hint)

@@ -2,17 +2,14 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.fake_road import result
 from tests.matching import containing
-from vadis.batch import journal as journal_module
-from vadis.batch.journal import Entry, Scan, open_journal
+from vadis.batch.journal import Entry, open_journal
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.results import VideoResult
 
@@ -34,6 +31,12 @@ def written(path, *results, settings=SETTINGS, overwrite=False):
     return path
 
 
+def remembered(path):
+    """What a run finds in the journal: a record's path and its entry."""
+    with open_journal(path) as journal:
+        return list(journal.entries.items())
+
+
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -51,24 +54,14 @@ def test_a_header_then_a_record_per_line(tmp_path):
 )
 def test_entries_are_what_the_records_say_whether_read_fast_or_slowly(tmp_path, name):
     path = written(tmp_path / "out.jsonl", stamped(name))
-    (fast,) = Scan(path)
+    ((found, fast),) = remembered(path)
     record = json.loads(path.read_bytes().splitlines()[1])
     path.write_text("\n".join(json.dumps(line, separators=(",", ":")) for line in lines(path)) + "\n")
-    (slow,) = Scan(path)
-    assert (fast.path, fast.entry) == (slow.path, slow.entry)
-    assert fast.path == name
+    ((again, slow),) = remembered(path)
+    assert found == again == name
     code = record["error"]["code"] if record["status"] == "error" else None
-    assert fast.entry == Entry(3, "1700000000.000000001", record["status"], code, record.get("duration_seconds"))
-
-
-def test_an_input_is_known_by_path_size_and_time_of_change(tmp_path):
-    path = written(tmp_path / "out.jsonl", stamped("a.mp4"))
-    with open_journal(path) as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        assert journal.entries.matching("a.mp4", (3, "1700000000.000000001")).status == "ok"
-        assert journal.entries.matching("a.mp4", (4, "1700000000.000000001")) is None
-        assert journal.entries.matching("a.mp4", (3, "1700000000.000000002")) is None
-        assert journal.entries.matching("b.mp4", (3, "1700000000.000000001")) is None
+    entry = Entry(3, "1700000000.000000001", record["status"], code, record.get("duration_seconds"))
+    assert fast._replace(start=0) == slow._replace(start=0) == entry
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
@@ -90,9 +83,7 @@ def test_a_cut_at_any_byte_costs_at_most_the_record_it_hits(tmp_path):
         with open_journal(path) as journal:
             assert not journal.is_foreign
             journal.begin(SETTINGS, VERSIONS, overwrite=False)
-            kept = [
-                number for number in range(3) if journal.entries.matching(f"{number}.mp4", (3, "1700000000.000000001"))
-            ]
+            kept = list(journal.entries)
             assert len(kept) == max(0, whole[:cut].count(b"\n") - 1)
             for number in range(len(kept), 3):
                 journal.append(stamped(f"{number}.mp4"))
@@ -107,7 +98,7 @@ def test_lines_that_a_power_cut_left_as_zeros_are_done_again(tmp_path):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         assert journal.num_damaged == 1
-        assert journal.entries.matching("1.mp4", (3, "1700000000.000000001")) is None
+        assert "1.mp4" not in journal.entries
         journal.append(stamped("1.mp4"))
         journal.finish()
     assert sorted(path.read_bytes().splitlines(keepends=True)) == sorted(whole)
@@ -118,10 +109,11 @@ def test_the_last_record_of_an_input_takes_the_place_of_its_first(tmp_path):
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
         journal.append(stamped("0.mp4", size=9))
-        assert [line.entry.source_bytes for line in Scan(path) if line.path == "0.mp4"] == [3, 9]
+        assert [line["source_bytes"] for line in lines(path)[1:] if line["path"] == "0.mp4"] == [3, 9]
         assert [found.source_bytes for found in journal.results({"0.mp4"})] == [9]
         journal.finish()
-    assert [(line.path, line.entry.source_bytes) for line in Scan(path)] == [("0.mp4", 9), ("1.mp4", 3), ("2.mp4", 3)]
+    found = [(line["path"], line["source_bytes"]) for line in lines(path)[1:]]
+    assert found == [("0.mp4", 9), ("1.mp4", 3), ("2.mp4", 3)]
 
 
 @pytest.mark.parametrize("fault", [b"nan, nothing", b"[" * 700 + b"]" * 700])
@@ -131,7 +123,7 @@ def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
     path.write_bytes(content[:-2] + b', "more": ' + fault + b"}\n")
     with open_journal(path) as journal:
         journal.begin(SETTINGS, VERSIONS, overwrite=False)
-        assert journal.entries.matching("a.mp4", (3, "1700000000.000000001")).status == "ok"
+        assert journal.entries["a.mp4"].status == "ok"
         with pytest.raises(UsageError, match=containing("out.jsonl")):
             list(journal.results({"a.mp4"}))
 
@@ -157,7 +149,7 @@ def test_a_link_stays_a_link(tmp_path):
     for size in (3, 9):
         written(tmp_path / "out.jsonl", stamped("a.mp4", size=size))
     assert (tmp_path / "out.jsonl").is_symlink()
-    assert [line.entry.source_bytes for line in Scan(tmp_path / "disk" / "real.jsonl")] == [9]
+    assert [line["source_bytes"] for line in lines(tmp_path / "disk" / "real.jsonl")[1:]] == [9]
 
 
 def test_a_results_file_that_was_removed_ends_the_run(tmp_path):
@@ -191,16 +183,3 @@ def test_two_runs_never_write_one_file_and_a_killed_one_holds_nothing(tmp_path):
     written(path, stamped("a.mp4"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
     holder.stdout.close()
-
-
-def test_a_hundred_thousand_records_are_read_in_seconds(tmp_path):
-    """Not timed here (tests/benchmarks does that): all are there, by the fast way."""
-    path = tmp_path / "out.jsonl"
-    written(path, stamped("x.mp4"))
-    header, line = path.read_bytes().splitlines(keepends=True)
-    shuffled = random.Random(0).sample(range(20_000), 20_000)
-    path.write_bytes(header + b"".join(line.replace(b"x.mp4", b"%d.mp4" % number) for number in shuffled))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_module, "_read_slowly", lambda line: {"run": {}} if b'"run"' in line else None)
-        found = [found.path for found in Scan(Path(path))]
-    assert found == [f"{number}.mp4" for number in shuffled]

@@ -1,7 +1,5 @@
 """The count at the end of a run, in one line and as JSON."""
 
-import json
-
 import pytest
 
 from tests.fake_road import result
@@ -24,8 +22,8 @@ def test_one_line_says_what_there_is():
 
 def test_what_was_done_before_is_counted_and_told():
     summary = of("a.mp4", num_inputs=3)
-    summary.add_before(Entry(3, "1.0", "ok", None, 60.0))
-    summary.add_before(Entry(3, "1.0", "error", "no_frames", None))
+    summary.add(Entry(3, "1.0", "ok", None, 60.0))
+    summary.add(Entry(3, "1.0", "error", "no_frames", None))
     assert summary.line() == "2 ok, 1 failed; 2 of them done before"
     assert (summary.num_left, summary.to_json(3)["errors"]) == (0, {"no_frames": 1})
 
@@ -43,9 +41,8 @@ def test_lengths_come_in_the_unit_that_suits_them(seconds, said):
     assert f"; {said} of video at " in summary.line()
 
 
-def test_as_json(tmp_path):
-    of("a.mp4", "bad.mp4", num_inputs=3).write(tmp_path / "summary.json", 130)
-    found = json.loads((tmp_path / "summary.json").read_text())
+def test_as_json():
+    found = of("a.mp4", "bad.mp4", num_inputs=3).to_json(130)
     assert found["records"] == {"ok": 1, "partial": 0, "skipped": 0, "error": 1}
     assert (found["inputs"], found["not_done"], found["done_before"], found["exit_code"]) == (3, 1, 0, 130)
     assert found["video_hours"] == found["video_hours_in_this_run"] == round(5.12 / 3600, 6)

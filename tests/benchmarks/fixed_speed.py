@@ -35,9 +35,9 @@ from vadis.models import Model, ModelCard, build_networks
 from vadis.results import VideoResult
 from vadis.training.distributed import Process
 from vadis.training.linear_probe import FeatureStore, train_last_layer
+from vadis.training.loop import Context
 from vadis.training.plan import Plan
 from vadis.training.recipes import find_recipe
-from vadis.training.validation import Context
 
 CLASSES, CLIPS, TEST_CLIPS, CHANNELS = 101, 9_537, 3_783, 1024  # UCF-101, split 1
 GROUPS = 18  # of a class, to learn from

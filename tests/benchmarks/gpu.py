@@ -33,7 +33,7 @@ from vadis.inference.prefetch import PREFETCH_CONFIGS
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FoldedI3D
 from vadis.training.loader import CLIP_FRAMES, CLIPS_AHEAD, VideoClips, stream_clips
-from vadis.training.validation import clip_losses
+from vadis.training.loop import clip_losses
 from vadis.video.isolated.pool import Decoders
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -33,8 +33,8 @@ from vadis.preprocessing import STREAMS
 from vadis.training import loop
 from vadis.training.distributed import Process
 from vadis.training.loader import TrainingClip, VideoClips, stream_clips
+from vadis.training.loop import Context
 from vadis.training.recipes import RECIPES, override
-from vadis.training.validation import Context
 
 CLIPS, MICRO_BATCH, FRAMES, STEPS = 4, 2, 64, 3
 LABELS = ("a", "b")

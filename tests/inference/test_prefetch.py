@@ -26,7 +26,8 @@ from vadis.inference.prefetch import LocalVideo, map_videos, num_jobs
 from vadis.models import Model
 from vadis.preprocessing import centre_crop
 from vadis.video.isolated import process
-from vadis.video.isolated.pool import DecoderKilled, Decoders
+from vadis.video.isolated.pool import Decoders
+from vadis.video.isolated.process import DecoderKilled
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
 

@@ -119,7 +119,7 @@ def check_signals(batch: Batch, folder, times: int) -> None:
 def holds(process, output) -> bool:
     """Whether the run has come so far as to hold its output: the signals' handlers are there long before."""
     lock = output.with_name(f"{output.name}.lock")
-    return lock.exists() and f'"pid": {process.pid},' in lock.read_text()
+    return lock.exists() and f"process {process.pid} on" in lock.read_text()
 
 
 def wait_until_it_holds(process, output) -> None:

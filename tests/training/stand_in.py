@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from vadis.training.distributed import Process
 from vadis.training.loader import derived_seed
-from vadis.training.loop import Outcome, Trainer
+from vadis.training.loop import Context, Outcome, Trainer, validate_clips
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Context, validate_clips
 
 LABELS = ("dark", "bright", "flickering")
 ALONE = Process(torch.device("cpu"))

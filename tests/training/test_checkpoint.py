@@ -46,7 +46,7 @@ def names(folder: Path) -> list[str]:
 def test_what_is_saved_is_loaded_bit_by_bit(tmp_path):
     before = sample(7)
     path = save_checkpoint(tmp_path / "checkpoints", before)
-    assert names(path.parent) == ["step-000007"]
+    assert names(path.parent) == ["step-000000007.000"]
     loaded = load_checkpoint(path)
     assert (loaded.step, loaded.state) == (7, before.state)
     assert loaded.tensors.keys() == before.tensors.keys()
@@ -57,7 +57,7 @@ def test_what_is_saved_is_loaded_bit_by_bit(tmp_path):
 def test_the_newest_two_are_kept(tmp_path):
     for step in (1, 5, 9, 1_000_000):
         save_checkpoint(tmp_path, sample(step))
-    assert names(tmp_path) == ["step-000009", "step-1000000"]
+    assert names(tmp_path) == ["step-000000009.000", "step-001000000.000"]
     found = load_newest(tmp_path)
     assert found is not None and found[0].step == 1_000_000
 
@@ -66,7 +66,7 @@ def test_a_step_saved_once_more_does_not_touch_the_first(tmp_path):
     first = save_checkpoint(tmp_path, sample(3))
     for _ in range(10):
         last = save_checkpoint(tmp_path, sample(3))
-    assert names(tmp_path) == ["step-000003.10", "step-000003.9"] and not first.exists()
+    assert names(tmp_path) == ["step-000000003.009", "step-000000003.010"] and not first.exists()
     found = load_newest(tmp_path)
     assert found is not None and found[1] == last
     assert list_checkpoints(tmp_path)[-1] == last
@@ -87,7 +87,7 @@ def test_a_damaged_one_is_passed_over(tmp_path, fault):
         "other": lambda: shutil.copy(good, bad),
     }
     damage[fault]()
-    with pytest.raises(DamagedCheckpointError, match="step-000002"):
+    with pytest.raises(DamagedCheckpointError, match="step-000000002"):
         load_checkpoint(bad)
     found = load_newest(tmp_path)
     assert found is not None
@@ -115,8 +115,8 @@ def test_every_flipped_bit_is_refused(tmp_path):
 
 def test_one_of_another_version_is_not_called_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SCHEMA", 2)
-    content = safetensors.torch.save({"x": torch.zeros(1)}, {"schema": "1", "step": "1", "state": "{}"})
-    (tmp_path / f"step-000001-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
+    content = safetensors.torch.save({"x": torch.zeros(1)}, {"schema": "1", "state": "{}"})
+    (tmp_path / f"step-000000001.000-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
     with pytest.raises(VadisError, match=containing(1, 2)) as error:
         load_newest(tmp_path)
     assert not isinstance(error.value, DamagedCheckpointError)
@@ -142,10 +142,10 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 def test_a_full_disk_keeps_the_old_ones(tmp_path):
     save_checkpoint(tmp_path, sample(1))
     save_checkpoint(tmp_path, sample(2))
-    with files_of_at_most(5_000), pytest.raises(VadisError, match=containing("step-000003")) as error:
+    with files_of_at_most(5_000), pytest.raises(VadisError, match=containing("step-000000003")) as error:
         save_checkpoint(tmp_path, sample(3, size=10_000))
     assert "MB" in error.value.message and "`resume=True`" in str(error.value.hint)
-    assert names(tmp_path) == ["step-000001", "step-000002"]
+    assert names(tmp_path) == ["step-000000001.000", "step-000000002.000"]
     found = load_newest(tmp_path)
     assert found is not None and found[0].step == 2
 
@@ -167,7 +167,7 @@ def test_a_full_disk_is_tried_once_more_after_our_own_surplus_is_gone(tmp_path, 
     monkeypatch.setattr(checkpoint, "write_file", write)
     save_checkpoint(tmp_path, sample(5))
     assert tried == [4, 2]
-    assert names(tmp_path) == ["step-000004", "step-000005"]
+    assert names(tmp_path) == ["step-000000004.000", "step-000000005.000"]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -12,7 +12,7 @@ from tests.flow.conftest import cheap_flow
 from tests.matching import containing
 from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
-from vadis.errors import UsageError, VadisError, VideoError
+from vadis.errors import VadisError, VideoError
 from vadis.flow.build_store import compute_flow
 from vadis.flow.store import FlowStore, dequantize
 from vadis.models import MODELS
@@ -372,22 +372,6 @@ def test_workers_count_together(textures, broken):
     clips = for_training([textures[0], broken, broken, *[textures[1]] * 200], frames=2)
     list(stream_clips(clips, [(position, 0, index) for position, index in enumerate((1, 2, 0, 3))], 2))
     assert [code for _, code in clips.broken()] == ["truncated_or_incomplete"] * 2
-
-
-# Wrong use
-
-
-def test_what_cannot_be(videos):
-    with pytest.raises(UsageError):
-        VideoClips([], CLASSES, ("rgb",), train=True)
-    with pytest.raises(UsageError, match="flow"):
-        for_training(videos, "flow")
-    with pytest.raises(UsageError, match=containing("swim")):
-        VideoClips([Example(videos[0], "swim")], CLASSES, ("rgb",), train=True)
-    with pytest.raises(UsageError, match=containing("None")):
-        for_training(videos, frames=None)
-    with pytest.raises(UsageError, match=containing("audio")):
-        for_training(videos, "audio")
 
 
 def test_bytes_are_what_a_network_eats():

@@ -21,7 +21,7 @@ from vadis.training.checkpoint import CHECKPOINTS_NAME, TrainingProgress, load_n
 from vadis.training.distributed import has_abandoned_work
 from vadis.training.loader import TrainingClip, permutation
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
-from vadis.training.validation import Context, StopRequested, Validation, clip_losses, stack_clips, validate_clips
+from vadis.training.loop import Context, StopRequested, Validation, clip_losses, stack_clips, validate_clips
 
 
 def checkpoint_of(folder: Path):
@@ -54,7 +54,7 @@ class StopAt:
 def test_it_learns(tmp_path):
     _, outcome, events = run_tiny(tmp_path, steps=50, learning_rate=0.2, validate_every=0, dropout=0.0)
     assert outcome.step == 50 and outcome.stopped_by == 0
-    assert outcome.validation is not None and outcome.validation.accuracy == 1.0
+    assert outcome.kept.validation.accuracy == 1.0
     assert steps(events)[-1].smoothed_loss < 0.8 * steps(events)[0].loss
 
 
@@ -471,7 +471,7 @@ def test_the_number_of_threads_and_versions_are_on_record(tmp_path):
     run_tiny(tmp_path, steps=1)
     state = checkpoint_of(tmp_path).state
     assert state["made_with"]["threads"] == 1 and state["made_with"]["torch"] == torch.__version__
-    assert state["made_with"]["recipe"]["seed"] == 3 and state["made_with"]["processes"] == 1
+    assert state["made_with"]["seed"] == 3 and state["made_with"]["processes"] == 1
     assert set(state["progress"]) == set(asdict(TrainingProgress(micro_batch=1)))
 
 

@@ -16,7 +16,7 @@ import torch
 from tests.training.stand_in import ALONE, TinyClips, run_tiny, tiny_network
 from tests.training.test_distributed import ROOT, TOLERANCE, log_of, newest, output_of
 from vadis.training.distributed import Process
-from vadis.training.validation import Context, validate_clips
+from vadis.training.loop import Context, validate_clips
 
 SAME_BATCH = {"batch_size": 6, "micro_batch": 1, "validate_every": 3}  # 6 clips are shared by 1, 2 and 3 processes
 

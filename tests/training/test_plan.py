@@ -145,7 +145,7 @@ def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
     (tmp_path / "run" / "rgb").mkdir()
     with pytest.raises(UsageError, match=containing(tmp_path / "run")):
         begin(tmp_path / "run", plan(), resume=False)
-    with pytest.raises(UsageError, match=containing("recipes")):
+    with pytest.raises(UsageError, match=containing("seed", 0, 1)):
         begin(tmp_path / "run", plan(seed=1), resume=True)
 
 

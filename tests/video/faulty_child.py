@@ -65,7 +65,6 @@ def chatter():
 
 FAULTS = {f.__name__: f for f in (crash, abort, leave, bug, hang, fill, fill_and_die, chatter)}
 
-FRAMES = {"frames": [1], "first": 0}
 INVALID = {
     "text": b"\0\0\0\4four",
     "list": b"\0\0\0\2[]",
@@ -76,11 +75,12 @@ INVALID = {
     "error": pack_message({"error": ["no_such_code", "x", None]}),
     "error-code": pack_message({"error": [[], "x", None]}),
     "error-text": pack_message({"error": ["no_frames", "\x1b[2J", None]}),
-    "no-frames": pack_message({"frames": [], "first": 0}),
-    "many-frames": pack_message({"frames": [1] * 100, "first": 0}),
-    "endless-frame": pack_message({"frames": [10**12], "first": 0}),
-    "frames-of-yesterday": pack_message({"frames": [1], "first": 7}),
-    "half-a-frame": pack_message({"frames": [0.5], "first": 0}),
+    "no-frames": pack_message({"first": 0, "count": 0}),
+    "endless-frame": pack_message({"first": 0, "count": 10**12}),
+    "endless-number": pack_message({"first": 0, "count": 10**400}),
+    "frame-of-yesterday": pack_message({"first": 7, "count": 1}),
+    "half-a-frame": pack_message({"first": 0, "count": 0.5}),
+    "true-frame": pack_message({"first": 0, "count": True}),
     "no-facts": pack_message({"end": None}),
     "wrong-facts": pack_message({"end": {"status": "wonderful"}}),
 }
@@ -91,7 +91,7 @@ def tell(what):
     return pack_message({"error": ["no_frames", what, None]})
 
 
-def answers(request):
+def answers(request, limits):
     name = Path(request["path"]).stem
     if name.startswith("confined-"):
         yield [tell(attempts(int(name.partition("-")[2])))]
@@ -100,7 +100,7 @@ def answers(request):
     elif name == "environment":
         yield [tell(" ".join(sorted(os.environ)))]
     else:
-        for number, parts in enumerate(plain_answers(request)):
+        for number, parts in enumerate(plain_answers(request, limits)):
             kind, _, which = name.partition("_")
             if name in FAULTS and number == 1 + name.count("hang"):
                 FAULTS[name]()

@@ -158,8 +158,8 @@ def test_of_a_large_damaged_file_only_a_part_is_read_again(tmp_path):
     with open(path, "r+b") as file:
         file.truncate(20 << 30)
     before = num_read()
-    assert container.disk_failure(str(path), OSError(), 10 << 30) is None
-    assert num_read() - before < 4 * container.CHECKED_BYTES
+    container.check_disk(str(path), OSError(), 10 << 30)
+    assert 2 * container.CHECKED_BYTES < num_read() - before < 4 * container.CHECKED_BYTES
 
 
 def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monkeypatch):
@@ -178,8 +178,9 @@ def test_a_disk_that_fails_where_a_file_was_read_last_is_noticed(tmp_path, monke
         return FailingFile(path) if mode == "rb" else io.open(path, mode, **options)  # noqa: UP020 (open is patched)
 
     monkeypatch.setattr("builtins.open", opened)
-    failure = container.disk_failure(str(path), OSError(), bad - (1 << 20))
-    assert failure is not None and failure.code == "io_error"
+    with pytest.raises(VideoError) as failure:
+        container.check_disk(str(path), OSError(), bad - (1 << 20))
+    assert failure.value.code == "io_error"
 
 
 # Whole files and what others have added behind them

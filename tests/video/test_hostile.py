@@ -210,6 +210,12 @@ class FailingContainer:
     def __getattr__(self, name):
         return getattr(self._container, name)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._container.close()
+
     def demux(self, *streams):
         yield from itertools.islice(self._container.demux(*streams), 10)
         raise av.error.OSError(errno.EIO, "Input/output error", "a.mp4")

@@ -204,19 +204,27 @@ TURNS = {
 
 
 @pytest.mark.parametrize("matrix", TURNS)
-def test_display_matrices(matrix):
-    a, b, c, d = (each << 16 for each in matrix)
-    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    turn = Orientation.from_matrix(struct.pack("=9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
-    turned = turn.apply(pixels)
-    assert np.array_equal(turned, TURNS[matrix](pixels))
-    assert turned.flags.c_contiguous
-    assert turn.size(3, 2) == turned.shape[1::-1]
+def test_display_matrices(tmp_path, matrix):
+    a, b, c, d = matrix
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3)).astype(np.uint8)
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "rgb24"
+        stream.set_display_matrix([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30])
+        container.mux(stream.encode(rgb_frame(pixels)))
+        container.mux(stream.encode(None))
+    turned = TURNS[matrix](pixels)
+    with open_source(path) as video:
+        frames = [frame.pixels for frame in video.source_frames()]
+    assert np.array_equal(frames, [turned])
+    assert frames[0].flags.c_contiguous
+    assert video.size == turned.shape[1::-1]
 
 
 @pytest.mark.parametrize(("degrees", "quarters"), [(0, 0), (90, 1), (-90, -1), (180, 2), (-180, 2), (88, 1)])
 def test_rotations_are_counter_clockwise(degrees, quarters):
-    """They turn a frame whose side data PyAV refuses to list."""
+    """They turn a frame whose side data PyAV refuses to list, too."""
 
     class Frame:
         rotation = degrees

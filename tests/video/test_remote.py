@@ -24,7 +24,7 @@ from vadis.errors import UsageError, VadisError, VideoError
 from vadis.inference.classify import ClassifyOptions, classify_many, label_videos
 from vadis.video import remote
 from vadis.video.isolated.pool import Decoders
-from vadis.video.remote import FetchingDecoders, Scratch, expand_url, store_refusal
+from vadis.video.remote import FetchingDecoders, expand_url, store_refusal
 from vadis.weights.load import load_model
 
 pytestmark = pytest.mark.integration("moto", "flask", "flask_cors", "s3fs", "aiohttp")
@@ -164,14 +164,11 @@ def test_the_scratch_space_of_a_killed_process_goes_with_the_next_one(tmp_path, 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "vadis-scratch-left").mkdir()
     (tmp_path / "vadis-scratch-left" / "00000001.mp4").write_bytes(b"x")
-    living = Scratch()
-    assert [each.name for each in tmp_path.iterdir() if each.name.endswith("left")] == []
-    next_one = Scratch()
-    assert len(list(tmp_path.iterdir())) == 2
-    assert living.place_for("https://x/a.MP4?signed=b.mkv").name == "00000001.mp4"
-    assert living.place_for("s3://x/a.sh").suffix == ""
+    living = FetchingDecoders(10**9, 1)
+    assert [each.name for each in tmp_path.iterdir() if "left" in each.name] == []
+    with FetchingDecoders(10**9, 1):
+        assert len([each for each in tmp_path.iterdir() if each.is_dir()]) == 2
     living.close()
-    next_one.close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -147,7 +147,7 @@ def test_a_length_that_frames_have_shown_to_be_wrong_says_nothing():
 
 def test_a_restart_that_was_foretold():
     clock = Clock(Fraction(1, 1000), Fraction(40, 1000))
-    clock.restart_at(9000)
+    clock.restarts.add(9000)
     times = [int(time * 1000) for _, time in clock.timed(frames_with([0, 40, 9000, 9040, 9080]))]
     assert times == [0, 40, 80, 120, 160]
 
@@ -174,7 +174,7 @@ def test_a_sequential_container_goes_by_the_order_of_storage():
 
     def frames():
         for dts, pts in [(0, 2), (1, 1), (4, 5)]:  # packed B-frames put pts out of order; two frames dropped after 1
-            clock.note_stored(dts)
+            clock.stored.append(dts)
             yield SimpleNamespace(pts=pts)
 
     assert [time for _, time in clock.timed(frames())] == [0, Fraction(1, 25), Fraction(4, 25)]
@@ -185,11 +185,11 @@ def test_a_stored_frame_that_fails_takes_its_place_with_it():
     clock = Clock(Fraction(1, 25), Fraction(1, 25), sequential=True)
 
     def frames():
-        clock.note_stored(0)
+        clock.stored.append(0)
         yield SimpleNamespace(pts=0)
-        clock.note_stored(1)
-        clock.drop_stored()
-        clock.note_stored(2)
+        clock.stored.append(1)
+        clock.stored.pop()
+        clock.stored.append(2)
         yield SimpleNamespace(pts=2)
 
     assert [time for _, time in clock.timed(frames())] == [0, Fraction(2, 25)]

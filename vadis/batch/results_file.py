@@ -1,49 +1,63 @@
 """Results files → results: what ``vadis classify`` wrote as jsonl or json, of one run or of the shards of one."""
 
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from vadis.batch.journal import HEADER_KEY
-from vadis.errors import UsageError, what_next
-from vadis.parsing import encoding_of, parse_json
+from vadis.errors import UsageError
+from vadis.files import os_errors_as
+from vadis.parsing import open_text, parse_json
 from vadis.results import VideoResult, printable
-
-_HINT = "give what vadis classify wrote as jsonl or json"
 
 
 def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
     """Yield all records of a file, in its order, also those that later ones replace.
 
-    Args:
-        path: a jsonl file, with or without a header, or a json array.
-        torn: gets the name of the file if it ends within a record, which is left out.
-
-    Raises:
-        UsageError: for what cannot be read or holds no records, and for a damaged line other than a torn last one.
+    It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, and ``torn``
+    gets its name. Raises UsageError for what cannot be read or holds no records, and for any other damaged line.
     """
-    try:
-        with _as_utf8(path) as file:
-            start = file.tell()
-            is_array = file.read(1) == b"["
-            file.seek(start)
-            if is_array:
-                yield from _of_array(printable(str(path)), file.read())
-                return
-            for number, line in enumerate(file, 1):
-                place = f"{printable(str(path))}, line {number},"
-                if not line.endswith(b"\n") and not _is_json(line) and number > 1:
+    shown = printable(str(path))
+    with os_errors_as(UsageError, f"{shown} cannot be read"), open_text(path) as file:
+        start = file.tell()
+        is_array = file.read(1) == "["
+        file.seek(start)
+        if is_array:
+            yield from _of_array(shown, file.read())
+            return
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
+            try:
+                values = parse_json(line)
+            except ValueError:
+                if number > 1 and not line.endswith("\n"):
                     torn.append(str(path))
                     return
-                if not line.isspace():
-                    yield from _of_line(line, place)
-    except OSError as error:
-        message = f"{printable(str(path))} cannot be read: {error.strerror}"
-        raise UsageError(message, hint=what_next(error.errno)) from error
+                values = None
+            if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
+                yield _record(values, f"{shown}, line {number},")
+
+
+def _of_array(shown: str, content: str) -> Iterator[VideoResult]:
+    try:
+        every = parse_json(content)
+    except ValueError as error:
+        hint = "make it again by the command that wrote it, or give the jsonl file that it was exported from"
+        raise UsageError(f"{shown} is damaged: not a whole JSON array", hint) from error
+    for number, values in enumerate(every, 1):
+        yield _record(values, f"{shown}, record {number},")
+
+
+def _record(values: Any, place: str) -> VideoResult:
+    try:
+        return VideoResult.from_json(values)
+    except ValueError as error:
+        hint = "give what vadis classify wrote as jsonl or json"
+        raise UsageError(f"{place} is not a record of vadis classify", hint) from error
 
 
 def folders_below(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -68,10 +82,8 @@ def files_below(root: Path, extensions: tuple[str, ...]) -> list[Path]:
 class LastResults:
     """The last record of every input that files have: read again whenever it is iterated over, never all in memory.
 
-    ``paths`` are the inputs, in the order of their first records; ``torn`` the files that end within a record.
-
-    Raises:
-        UsageError: as ``results_in``.
+    ``paths`` are the inputs, in the order of their first records; ``torn`` the files that end within a record. Raises
+    UsageError as ``results_in``.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -87,49 +99,3 @@ class LastResults:
                 left[result.path] -= 1
                 if not left[result.path]:
                     yield result
-
-
-def _as_utf8(path: Path) -> BinaryIO:
-    """Open a file; one that a shell has written in UTF-16, or with a byte order mark, as if it were UTF-8."""
-    file = path.open("rb")
-    encoding, start = encoding_of(file.read(4))
-    file.seek(start)
-    if encoding == "utf-8":
-        return file
-    with file:
-        return io.BytesIO(file.read().decode(encoding, "replace").encode())
-
-
-def _of_line(line: bytes, place: str) -> Iterator[VideoResult]:
-    """Yield the record of a line; a header has none."""
-    try:
-        values = parse_json(line)
-    except ValueError as error:
-        raise UsageError(f"{place} is not a record of vadis classify", hint=_HINT) from error
-    if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
-        yield _record(values, place)
-
-
-def _of_array(shown: str, content: bytes) -> Iterator[VideoResult]:
-    try:
-        every = parse_json(content)
-    except ValueError as error:
-        hint = "make it again by the command that wrote it, or give the jsonl file that it was exported from"
-        raise UsageError(f"{shown} is damaged: not a whole JSON array", hint) from error
-    for number, values in enumerate(every, 1):
-        yield _record(values, f"{shown}, record {number},")
-
-
-def _record(values: Any, place: str) -> VideoResult:
-    try:
-        return VideoResult.from_json(values)
-    except ValueError as error:
-        raise UsageError(f"{place} is not a record of vadis classify", hint=_HINT) from error
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        parse_json(line)
-    except ValueError:
-        return False
-    return True

@@ -1,27 +1,19 @@
-"""Work that outgrows one process or one file: shards of the inputs, and a journal in parts.
+"""Work that outgrows one process or one file: which of several machines takes which input, and a journal in parts.
 
-Which of several machines takes which input: each path belongs to one shard, whatever else is in the archive. The shard
-follows from a digest of the path as it was given, so all machines must be given the same spelling of it; files that
-come or go move no other file to another shard.
-
-The journal of a run in parts, in a folder of its own, so that no file of it grows without end:
-
-    results/part-00001.jsonl   10,000 records at most, each part a journal with its header (``vadis.batch.journal``)
-
-One process writes them, a part after the other, whatever number of machines does the work: so a record that is there
-is there once. Of several records of one input that of the last part counts.
+The parts, ``part-00001.jsonl`` and so on in a folder of their own, are journals with their headers, so that no file
+grows without end. One process writes them; of several records of one input that of the last part counts.
 """
 
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vadis.batch.journal import Entries, Journal, open_journal
+from vadis.batch.journal import Entry, Journal, open_journal
 from vadis.errors import UsageError
 from vadis.files import locked
 from vadis.results import VideoResult, printable
@@ -32,7 +24,10 @@ PART_RECORDS = 10_000
 
 @dataclass(frozen=True)
 class Shard:
-    """Number ``index`` of ``count`` shards, counted from 1."""
+    """Number ``index`` of ``count`` shards, counted from 1.
+
+    An input belongs to one by a digest of its path as given, which all machines must spell alike, and by nothing else.
+    """
 
     index: int
     count: int
@@ -55,23 +50,16 @@ class Shard:
 
 
 def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
-    """Return the shard that ``I/N`` or ``auto`` means.
+    """Return the shard that ``I/N`` or ``auto`` means; raise UsageError for anything else.
 
     ``auto`` asks, in this order: an array of SLURM; an indexed job of Kubernetes, with ``VADIS_SHARDS`` for the number
     of its completions; torchrun; the tasks of one SLURM job.
-
-    Raises:
-        UsageError: for any other text, numbers that cannot be, and ``auto`` where nothing is found.
     """
-    if text == "auto":
-        return _found(environment)
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None:
+    if match := re.fullmatch(r"(\d+)/(\d+)", text):
+        return Shard(int(match[1]), int(match[2]))
+    if text != "auto":
         raise UsageError(f"{text!r} is not a shard", hint="give I/N, such as 2/8, or auto")
-    return Shard(int(match[1]), int(match[2]))
 
-
-def _found(environment: Mapping[str, str]) -> Shard:
     def number(name: str) -> int:
         text = environment.get(name, "")
         if not re.fullmatch(r"\d+", text):
@@ -81,41 +69,33 @@ def _found(environment: Mapping[str, str]) -> Shard:
     if "SLURM_ARRAY_TASK_ID" in environment:
         count, first = number("SLURM_ARRAY_TASK_COUNT"), number("SLURM_ARRAY_TASK_MIN")
         if count == 1 or number("SLURM_ARRAY_TASK_MAX") - first + 1 != count:  # submitted again in part
-            raise UsageError(
-                "the SLURM array has a single task, or gaps between its tasks, so their numbers tell no shards",
-                hint="say it: `shard=$SLURM_ARRAY_TASK_ID/N`, with tasks from 1 to N",
-            )
+            message = "the SLURM array has a single task, or gaps between its tasks, so their numbers tell no shards"
+            raise UsageError(message, "say it: `shard=$SLURM_ARRAY_TASK_ID/N`, with tasks from 1 to N")
         return Shard(number("SLURM_ARRAY_TASK_ID") - first + 1, count)
     if "JOB_COMPLETION_INDEX" in environment:
         if COUNT_VARIABLE not in environment:
-            raise UsageError(
-                "Kubernetes tells a job its number but not how many there are",
-                hint=f"set {COUNT_VARIABLE} to the job's completions (docs/archives.md has an example)",
-            )
+            hint = f"set {COUNT_VARIABLE} to the job's completions (docs/archives.md has an example)"
+            raise UsageError("Kubernetes tells a job its number but not how many there are", hint)
         return Shard(number("JOB_COMPLETION_INDEX") + 1, number(COUNT_VARIABLE))
     for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):  # torchrun, a SLURM job's tasks
         if {rank, size} <= environment.keys():
             return Shard(number(rank) + 1, number(size))
-    raise UsageError(
-        "`shard=auto` finds no SLURM array, Kubernetes indexed job or torchrun here", hint="give the shard: I/N"
-    )
+    message = "`shard=auto` finds no SLURM array, Kubernetes indexed job or torchrun here"
+    raise UsageError(message, "give the shard: I/N")
 
 
 class Parts:
-    """What ``Journal`` is, over a folder of them; made by ``open_parts``."""
+    """What ``Journal`` is, over a folder of them; made by ``open_parts``, whose ``stack`` holds the part at hand."""
 
-    def __init__(self, folder: Path) -> None:
-        self.entries, self.num_damaged = Entries(), 0
-        self._folder = folder
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.entries, self.num_damaged = dict[str, Entry](), 0
+        self._folder, self._stack, self._number = folder, stack, 1
         self._header: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
-        self._held = ExitStack()  # of the part that is written
         self._journal: Journal | None = None
-        self._number = self._num_records = 0
 
     def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
         """See ``Journal.begin``; every part must have been made with the same settings."""
-        self._header = (settings, versions)
-        begun_with = dict(versions)
+        self._header, begun_with = (settings, versions), dict(versions)
         for path in sorted(self._folder.glob("part-*.jsonl")):
             if overwrite:
                 path.unlink()
@@ -126,16 +106,17 @@ class Parts:
                 begun_with = part.begin(settings, versions, overwrite=False)
                 self.num_damaged += part.num_damaged
                 self.entries |= part.entries
-                self._number, self._num_records = int(path.stem.removeprefix("part-")), len(part.entries)
+                self._number = int(path.stem.removeprefix("part-"))
         return begun_with
 
     def append(self, result: VideoResult) -> None:
-        """See ``Journal.append``."""
-        if self._journal is None or self._num_records >= PART_RECORDS:
-            self._open_next()
-        assert self._journal is not None
+        """See ``Journal.append``; where the last part has no room, another one is begun."""
+        while self._journal is None or len(self._journal.entries) >= PART_RECORDS:
+            self._stack.close()
+            self._number += self._journal is not None
+            self._journal = self._stack.enter_context(open_journal(self._folder / f"part-{self._number:05}.jsonl"))
+            self._journal.begin(*self._header, overwrite=False)
         self._journal.append(result)
-        self._num_records += 1
 
     def results(self, paths: set[str]) -> Iterator[VideoResult]:
         """Yield nothing: there are no documents beside the parts that could want records again."""
@@ -146,27 +127,9 @@ class Parts:
         if self._journal is not None:
             self._journal.finish()
 
-    def close(self) -> None:
-        """Leave everything that was written on the disk."""
-        self._held.close()
-
-    def _open_next(self) -> None:
-        """Open the last part, if it has room, or a new one."""
-        self._held.close()
-        if self._number == 0 or self._num_records >= PART_RECORDS:
-            self._number, self._num_records = self._number + 1, 0
-        self._journal = self._held.enter_context(open_journal(self._folder / f"part-{self._number:05}.jsonl"))
-        settings, versions = self._header
-        self._journal.begin(settings, versions, overwrite=False)
-
 
 @contextmanager
 def open_parts(folder: Path) -> Iterator[Parts]:
-    """Open the parts in ``folder``, for this run alone.
-
-    Raises:
-        OutputLockedError: another run writes them.
-        VadisError: the folder cannot be written.
-    """
-    with locked(folder / "parts"), closing(Parts(folder)) as parts:
-        yield parts
+    """Open the parts in ``folder``, for this run alone; raise OutputLockedError and VadisError as ``open_journal``."""
+    with locked(folder / "parts"), ExitStack() as stack:
+        yield Parts(folder, stack)

@@ -1,14 +1,11 @@
 """What a run came to: how many records of each status and error code, hours of video, speed."""
 
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vadis.batch.journal import Entry
-from vadis.files import write_file
 from vadis.results import SCHEMA, VideoResult
 
 _STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}
@@ -17,10 +14,9 @@ _SPEED_FROM_SECONDS = 10.0  # a shorter run says nothing of the speed of a long 
 
 @dataclass
 class Summary:
-    """Counts of the records of a run, and of those that an earlier run had left.
+    """Counts of the records of a run, and of those that an earlier run had left, out of ``num_inputs``.
 
     Attributes:
-        num_inputs: that the run was given.
         statuses, errors: records by status, and of failed ones by error code.
         num_before: of them, how many were there already.
         video_seconds, video_seconds_before: length of the videos that were labelled in this run, and before.
@@ -35,25 +31,20 @@ class Summary:
     began: float = field(default_factory=time.monotonic)
 
     @property
-    def num_records(self) -> int:
-        """Records of both."""
-        return self.statuses.total()
-
-    @property
     def num_left(self) -> int:
         """Inputs without a record."""
-        return self.num_inputs - self.num_records
+        return self.num_inputs - self.statuses.total()
 
-    def add(self, result: VideoResult) -> None:
-        """Count a record of this run."""
-        self._count(result.status, result.error_code)
-        self.video_seconds += result.duration_seconds or 0.0
-
-    def add_before(self, entry: Entry) -> None:
-        """Count a record that was there already."""
-        self._count(entry.status, entry.error_code)
-        self.num_before += 1
-        self.video_seconds_before += entry.duration_seconds or 0.0
+    def add(self, record: VideoResult | Entry) -> None:
+        """Count a record of this run, or the entry of one that was there before."""
+        self.statuses[record.status] += 1
+        if record.error_code is not None:
+            self.errors[record.error_code] += 1
+        if isinstance(record, Entry):
+            self.num_before += 1
+            self.video_seconds_before += record.duration_seconds or 0.0
+        else:
+            self.video_seconds += record.duration_seconds or 0.0
 
     def line(self) -> str:
         """Return the whole in one line."""
@@ -83,15 +74,6 @@ class Summary:
             "times_playing_speed": round(self.video_seconds / seconds, 3) if seconds else 0.0,
             "exit_code": exit_code,
         }
-
-    def write(self, path: Path, exit_code: int) -> None:
-        """Write ``to_json`` to a file; raise OSError where that cannot be."""
-        write_file(path, json.dumps(self.to_json(exit_code), indent=2) + "\n")
-
-    def _count(self, status: str, error_code: str | None) -> None:
-        self.statuses[status] += 1
-        if error_code is not None:
-            self.errors[error_code] += 1
 
 
 def _length(seconds: float) -> str:

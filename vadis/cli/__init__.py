@@ -106,7 +106,7 @@ def _end(error: BaseException) -> NoReturn:
         from vadis.training.distributed import exit_now, report_once
 
         with signals.deferred():  # torchrun may ask this one to end because another has
-            report_once(error, lambda: report_error(error))
+            report_once(lambda: report_error(error))
             exit_now(getattr(error, "exit_code", 1))
     code = report_error(error)
     if distributed := sys.modules.get("vadis.training.distributed"):  # not imported for this

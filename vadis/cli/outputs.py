@@ -115,7 +115,7 @@ class Destination:
             if entry is None:
                 pending.append(source)
                 continue
-            summary.add_before(entry)
+            summary.add(entry)
             if folder and folder.has_document(entry.status) and not folder.target(source.path).is_file():
                 lacking.add(source.path)
         if folder and lacking:
@@ -124,10 +124,10 @@ class Destination:
 
     def _entry_that_counts(self, path: str) -> Entry | None:
         assert self.journal is not None
-        if path not in self.journal.entries:
+        entry = self.journal.entries.get(path)
+        if entry is None or (entry.source_bytes, entry.source_mtime) != self.options.stamp(path):
             return None
-        entry = self.journal.entries.matching(path, self.options.stamp(path))
-        if entry is None or entry.status != "error":
+        if entry.status != "error":
             return entry
         return None if self.options.retry_failed or entry.error_code in PASSING_ERRORS else entry
 

@@ -1,6 +1,7 @@
 """A run over many inputs: the inputs, the model, progress while it lasts, the problems, the count at the end."""
 
 import gc
+import json
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from vadis.cli.outputs import writing
 from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.errors import UnreachableError, VadisError
+from vadis.files import write_file
 from vadis.results import VideoResult
 from vadis.video.sources import Source, find_videos, stamp
 
@@ -171,7 +173,7 @@ class Run:
 
     def report(self, progress: "Progress") -> None:
         """Show how far the library is; it calls this while it works."""
-        self._bars.update(progress, self.summary.num_records - self.summary.num_before)
+        self._bars.update(progress, self.summary.statuses.total() - self.summary.num_before)
 
     def paths(self) -> Iterator[str]:
         """Return the inputs that can be tried."""
@@ -231,7 +233,7 @@ class Run:
         code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
             with writing(show(summary_file)):
-                self.summary.write(summary_file, code)
+                write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
         again = "; the same command goes on" if self.summary.num_left and self._goes_on else ""
         (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:

@@ -24,7 +24,8 @@ from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import centre_crop, shrinking
-from vadis.video.isolated.pool import DecoderKilled, Decoders
+from vadis.video.isolated.pool import Decoders
+from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import VideoFacts
 from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.sources import Stamp

@@ -20,7 +20,7 @@ from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
 from vadis.results import Segment, VideoResult
 from vadis.video.encoder import video_file
-from vadis.video.isolated.pool import Decoders, open_sound, open_source
+from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
 from vadis.video.timegrid import GRID_FPS
 
@@ -144,8 +144,8 @@ def annotate(
     """
     with ExitStack() as stack:
         decoders = stack.enter_context(Decoders())
-        source = stack.enter_context(open_source(decoders, video))
-        sound = stack.enter_context(open_sound(decoders, video)) if with_sound else None
+        source = stack.enter_context(SourceVideo(decoders, video))
+        sound = stack.enter_context(ChildSound(decoders, video)) if with_sound else None
         overlay, facts = Overlay(result, source.size), source.facts
         first, copied = source.first_seconds, sound if sound and sound.streams else None
         with video_file(

@@ -5,8 +5,7 @@ loader        which clip comes when, and what it shows
 distributed   several processes, one run
 log           what a run reports while it lasts
 checkpoint    what changes while a network is trained, and the files from which it goes on
-validation    how good the network is on clips that it does not learn from
-loop          all of it, step by step
+loop          all of it, step by step, with the validation on clips that the network does not learn from
 plan          from a dataset and a model, or none, to a model file
 linear_probe  the same with features computed once, and a new last layer
 """

@@ -1,24 +1,23 @@
 """What changes while a network is trained, and the files from which a killed run goes on.
 
-    RUN/checkpoints/step-000123-SHA256.safetensors    (step-000123.1-… if that step is saved once more)
+    RUN/checkpoints/step-000000123.000-SHA256.safetensors    (….001-… if that step is saved once more)
 
 A checkpoint has the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's
-momentum (``momentum.…``) as tensors, and the rest as JSON: progress, recipe, labels, what the run was made with. Its
-name has the SHA-256 of its content. It is written under a temporary name, flushed, renamed and read back, and only then
-are older ones removed; loading takes the newest whose every byte is as written. Nothing in it is pickled, so nothing in
-it can run, and it has no states of random generators: all randomness follows from the seed and the position.
+momentum (``momentum.…``) as tensors, and the rest as JSON: progress, and what the run was made with. Its name has the
+SHA-256 of its content. It is written under a temporary name, flushed, renamed and read back, and only then are older
+ones removed; loading takes the newest whose every byte is as written. Nothing in it is pickled, so nothing in it can
+run, and it has no states of random generators: all randomness follows from the seed and the position.
 """
 
-import contextlib
 import hashlib
 import json
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -38,7 +37,7 @@ SCHEMA = 1
 KEPT = 2  # the newest, and one before it should the disk lose the newest
 CHECKPOINTS_NAME = "checkpoints"
 
-_NAME = re.compile(r"step-(\d{6,})(?:\.(\d+))?-([0-9a-f]{64})\.safetensors")
+_NAME = re.compile(r"step-(\d{9})\.(\d{3})-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
     On a full disk surplus checkpoints are removed, and it is tried once more.
     """
-    text = json.dumps(checkpoint.state, allow_nan=False)
-    metadata = {"schema": str(SCHEMA), "step": str(checkpoint.step), "state": text}
+    metadata = {"schema": str(SCHEMA), "state": json.dumps(checkpoint.state, allow_nan=False)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     content = safetensors.torch.save(tensors, metadata)
-    same_step = [number for step, number in map(_order, list_checkpoints(folder)) if step == checkpoint.step]
-    name = f"step-{checkpoint.step:06d}" + (f".{max(same_step) + 1}" if same_step else "")
-    path = folder / f"{name}-{hashlib.sha256(content).hexdigest()}.safetensors"
+    step = f"step-{checkpoint.step:09d}."
+    earlier = [path.name for path in list_checkpoints(folder) if path.name.startswith(step)]
+    number = int(earlier[-1].removeprefix(step)[:3]) + 1 if earlier else 0
+    path = folder / f"{step}{number:03d}-{hashlib.sha256(content).hexdigest()}.safetensors"
     what = f"the checkpoint {path} ({len(content) / 1e6:,.1f} MB) cannot be written, but the one before it is intact"
     with os_errors_as(VadisError, what, RESUME):
         for leftover in folder.glob("*.part"):  # of a killed process: the caller has the lock of the run
@@ -83,26 +82,24 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def _remove_surplus(folder: Path) -> None:
-    """Remove all checkpoints but the newest; one that cannot be removed does not stop the run."""
     for path in list_checkpoints(folder)[:-KEPT]:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):  # one that stays does not stop the run
             path.unlink()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Return the checkpoint at ``path``, every byte of it compared."""
+    """Return the checkpoint at ``path``; raise DamagedCheckpointError unless its every byte is as written."""
     with os_errors_as(DamagedCheckpointError, f"the checkpoint {path} cannot be read"):
         content = path.read_bytes()
     match = _NAME.fullmatch(path.name)
     if match is None or hashlib.sha256(content).hexdigest() != match[3]:
         hint = "look at the disk; a run goes on with `resume=True` from the newest one that is whole"
         raise DamagedCheckpointError(f"the checkpoint {path} is damaged: it is not what was written", hint)
-    header_end = 8 + int.from_bytes(content[:8], "little")
-    metadata = parse_json(content[8:header_end])["__metadata__"]
+    metadata = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     if metadata["schema"] != str(SCHEMA):
         message = f"the checkpoint {path} has schema {metadata['schema']}, this vadis reads {SCHEMA}"
         raise VadisError(message, hint="go on with the vadis that wrote it, or choose another folder")
-    return Checkpoint(int(metadata["step"]), safetensors.torch.load(content), parse_json(metadata["state"]))
+    return Checkpoint(int(match[1]), safetensors.torch.load(content), parse_json(metadata["state"]))
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
@@ -121,33 +118,25 @@ def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints in ``folder``, damaged or not, the oldest first."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in paths if _NAME.fullmatch(path.name)), key=_order)
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
-def _order(path: Path) -> tuple[int, int]:
-    """Return (step, number among those of the same step)."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1]), int(match[2] or 0)
-
-
-def made_with(recipe: Recipe, labels: tuple[str, ...], data_sha256: str, process: Process) -> dict[str, Any]:
+def made_with(recipe: Recipe, labels: Sequence[str], data_sha256: str, process: Process) -> dict[str, Any]:
     """Return all that must be the same for a run to go on exactly, as plain JSON values."""
-    on_cpu = process.device.type == "cpu"
     return {
-        "recipe": recipe.to_json(),
+        **recipe.to_json(),
         "labels": list(labels),
-        "data_sha256": data_sha256,
+        "clips": data_sha256,
         "processes": process.world_size,
         "device": process.device.type,
-        "threads": torch.get_num_threads() if on_cpu else None,  # sums are cut differently: other last bits
+        # On a CPU sums are cut differently, which gives other last bits.
+        "threads": torch.get_num_threads() if process.device.type == "cpu" else None,
         "torch": torch.__version__,
     }
 
 
-def recipe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs in a recipe, a clause each; more steps are no change: those done were the same."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what has changed, a clause each; more steps are no change: those done were the same."""
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in {**before, **now}
@@ -164,29 +153,16 @@ def find_resumable(
     never goes on, with other differences (see ``made_with``) only if ``allow_inexact``: UsageError.
     """
     newest = load_newest(folder / CHECKPOINTS_NAME) if process.is_main else None
-    path = process.from_main(newest[1] if newest else None)
+    path = process.gather(newest and newest[1])[0]
     if path is None:
         return None
-    loaded = newest[0] if newest else load_checkpoint(path)
-    before = loaded.state["made_with"]
-    if before["labels"] != now["labels"]:
+    loaded, _, damaged = newest or (load_checkpoint(path), path, [])
+    if loaded.state["made_with"]["labels"] != now["labels"]:
         raise UsageError(f"the run in {folder} learns other classes", hint="choose another folder")
-    changes = recipe_changes(before["recipe"], now["recipe"])
-    if before["data_sha256"] != now["data_sha256"]:
-        changes.append("the list of clips has changed")
-    names = {
-        "processes": "the number of processes",
-        "device": "the device",
-        "threads": "the number of threads",
-        "torch": "the version of PyTorch",
-    }
-    changes += [f"{name} was {before[key]} and is {now[key]}" for key, name in names.items() if before[key] != now[key]]
+    changes = differences(loaded.state["made_with"], now)
     if changes and not allow_inexact:
-        raise UsageError(
-            f"the run in {folder} cannot go on exactly: {'; '.join(changes)}",
-            hint="change that back, or go on all the same by `allow_inexact=True`",
-        )
-    damaged = newest[2] if newest else []
+        message = f"the run in {folder} cannot go on exactly: {'; '.join(changes)}"
+        raise UsageError(message, hint="change that back, or go on all the same by `allow_inexact=True`")
     for each in damaged:
         each.replace(each.with_name(f"{each.name}.damaged-{secrets.token_hex(4)}"))
     return loaded, Resumed(loaded.step, str(path), tuple(map(str, damaged)), tuple(changes))
@@ -236,9 +212,7 @@ class TrainingProgress:
     micro_batch: int  # the recipe's, or less where memory was short
     step: int = 0  # done
     validated_at: int = 0  # step of the last validation
-    best_at: int | None = None  # step of the validation with the lowest loss so far
-    best_loss: float | None = None  # in nats
-    best_accuracy: float | None = None
+    best: tuple[int, float, float] | None = None  # step, loss and accuracy of the validation with the lowest loss
     plateau: Plateau = field(default_factory=Plateau)
     smoothed_loss: float | None = None
     smoothed_accuracy: float | None = None
@@ -261,12 +235,8 @@ class State:
         self.progress = TrainingProgress(micro_batch)
         self._best: dict[str, Tensor] = {}  # on the CPU
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
-        self.optimizer = torch.optim.SGD(
-            self.parameters.values(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
+        values, decay = self.parameters.values(), recipe.weight_decay
+        self.optimizer = torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=decay)
 
     def learning_rate(self) -> float:
         """Return the rate of the next step."""
@@ -281,32 +251,28 @@ class State:
     def keep_if_best(self, loss: float, accuracy: float) -> bool:
         """Keep the network as it is now where no validation before gave so low a loss; return whether that is so."""
         now = self.progress
-        if not loss < (math.inf if now.best_loss is None else now.best_loss):
+        if not loss < (now.best[1] if now.best else math.inf):
             return False
-        now.best_at, now.best_loss, now.best_accuracy = now.step, loss, accuracy
+        now.best = (now.step, loss, accuracy)
         self._best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
         return True
 
     def forget_best(self) -> None:
         """Let the next validation be the best so far: those before were on other clips."""
-        now = self.progress
-        now.best_at, now.best_loss, now.plateau = None, None, replace(now.plateau, best=None, stale=0)
-        self._best = {}
+        self.progress.best, self._best = None, {}
+        self.progress.plateau = replace(self.progress.plateau, best=None, stale=0)
 
     def restore_best(self) -> None:
         """Make the network what it was at its best validation, if there was one."""
         if self._best:
             self.network.load_state_dict(self._best)
 
-    def to_checkpoint(
-        self, made_with: dict[str, Any], instead: Mapping[int, Tensor] = MappingProxyType({})
-    ) -> Checkpoint:
+    def to_checkpoint(self, made_with: dict[str, Any], averages: Mapping[str, Tensor]) -> Checkpoint:
         """Return all of it, with a note of what the run was made with.
 
-        ``instead`` has tensors, by the address of those of the network, in whose place they are taken.
+        ``averages`` has tensors of the network, by key, that are taken instead of those that it has now.
         """
-        network = self.network.state_dict()
-        tensors = {f"network.{key}": instead.get(value.data_ptr(), value) for key, value in network.items()}
+        tensors = {f"network.{key}": value for key, value in {**self.network.state_dict(), **averages}.items()}
         tensors |= {f"best.{key}": value for key, value in self._best.items()}
         for name, parameter in self.parameters.items():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
@@ -316,20 +282,18 @@ class State:
 
     def load(self, loaded: Checkpoint) -> None:
         """Take all of it from a checkpoint; raise UsageError where that is of another network."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            names = [name for name in loaded.tensors if name.startswith(prefix)]
-            return {name.removeprefix(prefix): loaded.tensors[name] for name in names}
-
-        network, momenta = part("network."), part("momentum.")
-        if difference := describe_difference(self.network.state_dict(), network):
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "momentum": {}}
+        for key, value in loaded.tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = value
+        if difference := describe_difference(self.network.state_dict(), parts["network"]):
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
-        self.network.load_state_dict(network)
-        self._best = part("best.")
-        for name, parameter in self.parameters.items():
-            if name in momenta:
-                self.optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
+        self.network.load_state_dict(parts["network"])
+        self._best = parts["best"]
+        for name, momentum in parts["momentum"].items():
+            parameter = self.parameters[name]
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
         values = loaded.state["progress"]
         self.progress = TrainingProgress(**{**values, "plateau": Plateau(**values["plateau"])})
 
@@ -343,40 +307,34 @@ class RunningAverages:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        self._buffers = [
-            buffer for norm in norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None
-        ]
-        # num_batches_tracked, then, counts steps: one per step is kept.
-        self._counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
-        self._before: list[Tensor] = []
-        self._after: list[Tensor] = []
+        norms = [(name, norm) for name, norm in network.named_modules() if isinstance(norm, _BatchNorm)]
+        # num_batches_tracked, which is one of them, counts steps then.
+        self._buffers = {f"{name}.{key}": value for name, norm in norms for key, value in norm.named_buffers()}
+        self.before: dict[str, Tensor] = {}  # what they were when the step began, by the network's keys
+        self._means: dict[str, Tensor] = {}
 
     def begin(self) -> None:
         """Begin a step."""
-        self._before = [buffer.clone() for buffer in self._buffers + self._counters]
-        self._after = [torch.zeros_like(buffer) for buffer in self._buffers]
+        self.before = {key: buffer.clone() for key, buffer in self._buffers.items()}
+        self._means = {
+            key: torch.zeros_like(buffer) for key, buffer in self._buffers.items() if buffer.is_floating_point()
+        }
 
     def restore(self) -> None:
         """Go back to where the step began: before each micro-batch, and where a step is given up."""
-        for buffer, before in zip(self._buffers + self._counters, self._before, strict=True):
-            buffer.copy_(before)
-
-    def before(self) -> dict[int, Tensor]:
-        """Return what the buffers were when the step began, by the address of each."""
-        pairs = zip(self._buffers + self._counters, self._before, strict=True)
-        return {buffer.data_ptr(): before for buffer, before in pairs}
+        for key, before in self.before.items():
+            self._buffers[key].copy_(before)
 
     def add(self, share: float) -> None:
         """Add a micro-batch that has passed in training mode, which is a ``share`` of this process's part of the step.
 
         Leaves the buffers alone, because the backward pass may be yet to come and wants them as they were.
         """
-        for buffer, after in zip(self._buffers, self._after, strict=True):
-            after.add_(buffer, alpha=share)
+        for key, mean in self._means.items():
+            mean.add_(self._buffers[key], alpha=share)
 
     def finish(self, process: Process) -> None:
         """End the step, on all processes."""
-        process.average(self._after)
-        for buffer, after in zip(self._buffers, self._after, strict=True):
-            buffer.copy_(after)
+        process.average(list(self._means.values()))
+        for key, mean in self._means.items():
+            self._buffers[key].copy_(mean)

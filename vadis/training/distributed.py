@@ -1,16 +1,12 @@
 """Several processes, one run: what torchrun says of them, what they exchange, and how a process stops and ends.
 
-    torchrun --standalone --nproc-per-node 8 -m vadis train …
-
 Every process holds the whole network and an equal share of each step's clips; the gradients are averaged once per
-step, by nccl between GPUs, by gloo between CPUs. Without torchrun there is one process, which exchanges nothing.
-
-Without an error all processes meet at a barrier at the end, then the group is dissolved. A process that fails exits at
-once, which closes its connections, so that the others do not wait for it; torchrun ends the rest. One that hangs
-(stopped, or its machine gone) is missed by its neighbour after 20 s. One that receives a signal tells the others.
+step, by nccl between GPUs, by gloo between CPUs. Without an error all meet at a barrier at the end, then the group is
+dissolved. A process that fails exits at once, which closes its connections, so that the others do not wait for it;
+torchrun ends the rest. One that hangs (stopped, or its machine gone) is missed by its neighbour after 20 s. One that
+receives a signal tells the others.
 """
 
-import hashlib
 import multiprocessing
 import multiprocessing.util
 import os
@@ -65,10 +61,6 @@ T = TypeVar("T")
 # PyTorch 2.13: what it says next is taken for such a bucket, and gloo ends it for a message of the wrong length. Here
 # every process finishes its passes, all agree, and only then is there one ``all_reduce``. It costs 0.1 s for the 12.7 M
 # gradients of an I3D between two processes on a CPU, whose passes take seconds.
-class PeerLostError(VadisError):
-    """An exchange failed, because another process has ended or does not answer."""
-
-
 @contextmanager
 def _exchange() -> Iterator[None]:
     """Translate the RuntimeError by which gloo and nccl say that another process is gone."""
@@ -77,17 +69,15 @@ def _exchange() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise PeerLostError(
-            "another process of this run has ended or does not answer",
-            hint="go on from the last checkpoint with `resume=True`",
-        ) from error
+        message = "another process of this run has ended or does not answer"
+        raise VadisError(message, hint="go on from the last checkpoint with `resume=True`") from error
 
 
 @dataclass(frozen=True)
 class Process:
     """One process of the run; by default the only one. Its methods are collective: all processes call them.
 
-    Every method raises PeerLostError where another process has ended or does not answer.
+    Every method raises VadisError where another process has ended or does not answer.
     """
 
     device: torch.device
@@ -99,48 +89,39 @@ class Process:
         """Whether this is the process that writes files and talks to the user."""
         return self.rank == 0
 
+    @_exchange()
     def broadcast(self, network: nn.Module) -> None:
         """Make parameters and buffers of ``network`` those of the main process."""
-        if self.world_size > 1:
-            for tensor in network.state_dict().values():
-                with _exchange():
-                    dist.broadcast(tensor, src=0)
+        for tensor in network.state_dict().values() if self.world_size > 1 else ():
+            dist.broadcast(tensor, src=0)
 
+    @_exchange()
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace float tensors of one type, on this process's device, by their means over all processes."""
         if self.world_size == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        with _exchange():
-            dist.all_reduce(flat)
+        dist.all_reduce(flat)
         flat /= self.world_size
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    @_exchange()
     def maximum(self, *values: int) -> tuple[int, ...]:
         """Return the greatest of each value over all processes."""
         if self.world_size == 1:
             return values
-        with _exchange():
-            greatest = torch.tensor(values, dtype=torch.int64, device=self.device)
-            dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
-            return tuple(greatest.tolist())
+        greatest = torch.tensor(values, dtype=torch.int64, device=self.device)
+        dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
+        return tuple(greatest.tolist())
 
-    def gather(self, values: Sequence[T]) -> list[T]:
-        """Return the values of all processes, in the order of their ranks."""
-        parts: list[Any] = [list(values)] * self.world_size
+    @_exchange()
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of their ranks: the main process's first."""
+        values: list[Any] = [value] * self.world_size
         if self.world_size > 1:
-            with _exchange():
-                dist.all_gather_object(parts, list(values))
-        return [value for part in parts for value in part]
-
-    def from_main(self, value: T) -> T:
-        """Return the main process's value."""
-        box = [value]
-        if self.world_size > 1:
-            with _exchange():
-                dist.broadcast_object_list(box, src=0)
-        return box[0]
+            dist.all_gather_object(values, value)
+        return values
 
     def barrier(self) -> None:
         """Wait until every process is here: none exits while another still writes."""
@@ -148,8 +129,8 @@ class Process:
 
 
 def is_torchrun() -> bool:
-    """Return whether torchrun started this process."""
-    return {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
+    """Return whether torchrun started this process, and holds a key-value store for all of the run."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 @contextmanager
@@ -158,45 +139,36 @@ def joined(device: str = "auto") -> Iterator[Process]:
 
     ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. After an
     error the way out is ``exit_now``: to dissolve the group would wait for the others, who may wait for this process.
-
-    Raises:
-        UsageError: for ``cuda:N`` under torchrun.
-        DeviceError: where the device cannot be used, or there are more processes than GPUs.
-        PeerLostError: where another process does not come, or not to the end.
+    Raises VadisError where another process does not come, or not to the end.
     """
     if not is_torchrun():
         yield Process(resolve_device(device))
         return
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device.startswith("cuda:"):
         raise UsageError(f"torchrun gives each process a GPU of its own; {device} cannot be meant", hint="use cuda")
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     target = resolve_device(device)
     if target.type == "cuda":
         target = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(target)
-    if os.environ.get("LOCAL_WORLD_SIZE", str(world_size)) == str(world_size):
+    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
         for name, value in LOOPBACK.items():
             os.environ.setdefault(name, value)
     process = Process(target, rank, world_size)
     with _exchange():
-        group = _agree_on_name(_connect(GROUP_TIMEOUT), rank, world_size) if _has_store() else None
+        group = _agree_on_name(_connect(GROUP_TIMEOUT), rank, world_size)
     with _heartbeat(group, rank, world_size):
         with _exchange():
-            own = PrefixStore(group, _connect(GROUP_TIMEOUT)) if group else None
+            store = PrefixStore(group, _connect(GROUP_TIMEOUT))
             backend = "nccl" if target.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size, store=own)
+            dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size, store=store)
         yield process
         process.barrier()
     dist.destroy_process_group()
 
 
-def _has_store() -> bool:
-    """Return whether torchrun holds a key-value store for its processes (it does, unless told not to)."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-
-
 def _connect(timeout: timedelta) -> TCPStore:
-    """Return a connection of its own to that store."""
+    """Return a connection of its own to torchrun's store."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(host, port, timeout=timeout, wait_for_workers=False)
 
@@ -222,18 +194,14 @@ def _agree_on_name(store: TCPStore, rank: int, world_size: int) -> str:
         if rank == 0 and all(read(f"accepted-{other}") == name for other in range(world_size)):
             keys.set("begun", name)
         if own in name and read("begun") == name:
-            return hashlib.sha256(name.encode()).hexdigest()
+            return name
         time.sleep(POLL_SECONDS)
-    hint = "look at what torchrun says on the other machines"
-    raise PeerLostError("some process of this run has not begun", hint=hint)
+    raise VadisError("some process of this run has not begun", "look at what torchrun says on the other machines")
 
 
 @contextmanager
-def _heartbeat(group: str | None, rank: int, world_size: int) -> Iterator[None]:
+def _heartbeat(group: str, rank: int, world_size: int) -> Iterator[None]:
     """Within this block, show that this process lives, and watch its neighbour in the group of this name."""
-    if group is None:
-        yield
-        return
     received, wake = os.pipe()  # a signal's number comes here at once, also where the main thread waits for others
     os.set_blocking(wake, False)
     before = signal.set_wakeup_fd(wake)
@@ -258,17 +226,16 @@ def _watch_neighbour(store: PrefixStore, rank: int, neighbour: int, received: in
     # The neighbour is silent for so many heartbeats of this process, not seconds: where all are stopped, by Ctrl-Z or a
     # machine that sleeps, all go on together. One that never began may still be on its way; the group's own timeout is
     # for that.
-    before, missed, is_stopping, due = 0, 0, False, time.monotonic() + HEARTBEAT_SECONDS
-    while True:
+    before, missed, is_stopping = 0, 0, False
+    while missed < MISSED_HEARTBEATS:
         try:
-            if select.select([received], [], [], max(0.0, due - time.monotonic()))[0]:
+            if select.select([received], [], [], HEARTBEAT_SECONDS)[0]:
                 numbers = os.read(received, 64)
                 if not numbers:
                     return
                 if not is_stopping and {signal.SIGINT, signal.SIGTERM} & set(numbers):
                     is_stopping = store.add("stop", 1) > 0
                 continue
-            due = time.monotonic() + HEARTBEAT_SECONDS
             store.add(f"heartbeat-{rank}", 1)
             count = store.add(f"heartbeat-{neighbour}", 0)
             if not is_stopping and store.add("stop", 0):
@@ -278,38 +245,30 @@ def _watch_neighbour(store: PrefixStore, rank: int, neighbour: int, received: in
             os.kill(os.getpid(), signal.SIGTERM)
             return
         before, missed = count, missed + 1 if count == before > 0 else 0
-        if missed == MISSED_HEARTBEATS:
-            seconds = HEARTBEAT_SECONDS * MISSED_HEARTBEATS
-            text = f"error: process {neighbour} of this run has stood still for {seconds:.0f} s\n"
-            os.write(2, text.encode("ascii"))  # not by print: the main thread waits, and holds who knows what
-            os._exit(1)
+    seconds = HEARTBEAT_SECONDS * MISSED_HEARTBEATS
+    text = f"error: process {neighbour} of this run has stood still for {seconds:.0f} s\n"
+    os.write(2, text.encode("ascii"))  # not by print: the main thread waits, and holds who knows what
+    os._exit(1)
 
 
-def report_once(error: BaseException, report: Callable[[], object]) -> None:
-    """Have ``error`` reported by the first process that meets it; the others return when that is done.
-
-    That another process has gone is reported only where none has reported why.
-    """
-    if not _has_store():
+def report_once(report: Callable[[], object]) -> None:
+    """Call ``report``, of an error, in the first process that has one; the others return when that is done."""
+    if not is_torchrun():
         report()
         return
-    name = hashlib.sha256(f"{type(error).__name__}: {error}".encode(errors="replace")).hexdigest()
+    is_first = False
     try:
-        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = PrefixStore(f"vadis-{restarts}", _connect(STORE_TIMEOUT))
-        if isinstance(error, PeerLostError) and store.add("reported", 0) > 0:
-            return
-        store.add("reported", 1)
-        is_first = store.add(name, 1) == 1
+        store = PrefixStore(f"vadis-{os.environ['TORCHELASTIC_RESTART_COUNT']}", _connect(STORE_TIMEOUT))
+        is_first = store.add("failed", 1) == 1
         if not is_first:  # none exits before it is reported: torchrun would end the process that does it
-            store.wait([f"{name}-done"], STORE_TIMEOUT)
+            store.wait(["reported"], STORE_TIMEOUT)
             return
     except RuntimeError:  # no store, or no process that reported: no agreement
-        is_first = False
+        pass
     report()
     if is_first:
         with suppress(RuntimeError):  # torchrun may be gone by now
-            store.set(f"{name}-done", "")
+            store.set("reported", "")
 
 
 def run_unless_stopped(

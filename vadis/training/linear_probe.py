@@ -37,16 +37,15 @@ from vadis.models import MODELS, Model
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
 from vadis.results import VideoResult, printable
-from vadis.training.loader import Loaded, allowed_broken, too_many_broken
+from vadis.training.loader import Loaded, allowed_broken, refuse_many_broken
 from vadis.training.log import RESUME
-from vadis.training.loop import Outcome, Trainer
+from vadis.training.loop import Context, Outcome, Trainer, validate_clips
 from vadis.training.plan import Networks, Plan, list_sha256, new_networks, tensors_of
-from vadis.training.validation import Context, validator_on
 from vadis.video.isolated.pool import Decoders
 
 FOLDER_NAME = "features"
 
-FeatureRows = NDArray[np.float32]  # (channels,), or (N, channels) of N videos
+FeatureRow = NDArray[np.float32]  # (channels,) of a video
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +66,9 @@ class FeatureStore:
             "test_window": model.card.test_window,
         }
         self._networks = tuple(model.networks)
-        self._loaded: dict[Path, dict[str, FeatureRows]] = {}
+        self._loaded: dict[Path, dict[str, FeatureRow]] = {}
 
-    def features(self, example: Example) -> dict[str, FeatureRows] | None:
+    def features(self, example: Example) -> dict[str, FeatureRow] | None:
         """Return the features of this example, (channels,) by network; None where they are not there, or damaged."""
         path = self._path(example)
         if path in self._loaded or (there := saved_settings(path)) is None:
@@ -109,8 +108,7 @@ def examples_to_probe(plan: Plan) -> tuple[Example, ...]:
 
 def model_to_probe(plan: Plan, device: torch.device) -> Model:
     """Return the model to begin from, to be used on ``device`` as the model to be will use its networks."""
-    if plan.start is None:
-        raise UsageError("without a model there are no features to learn from", hint="name one with `start`")
+    assert plan.start is not None
     start = plan.start.only(plan.streams)
     card = replace(plan.card, name=start.card.name, labels=start.card.labels)
     return Model(card, start.networks, device, start.sha256)
@@ -141,8 +139,7 @@ def compute_features(
                     failure = error
                     broken.append((example.path, error.code))
                     _log.warning("%s: %s; it is left out", printable(example.path), error)
-                    if len(broken) > allowed_broken(len(examples)):
-                        raise too_many_broken(broken, len(examples), error, "left out") from error
+                    refuse_many_broken(broken, len(examples), error)
             yield example, failure
 
 
@@ -182,12 +179,12 @@ class LastLayer(nn.Module):
 
 
 class FeatureClips:
-    """Features (N, channels) of ``examples`` as a ``ClipDataset``: every epoch shows the same ones."""
+    """Features, (channels,) of each of ``examples``, as a ``ClipDataset``: every epoch shows the same ones."""
 
-    def __init__(self, features: Tensor, examples: Sequence[Example], classes: Sequence[str]) -> None:
+    def __init__(self, features: Sequence[FeatureRow], examples: Sequence[Example], classes: Sequence[str]) -> None:
         numbers = {name: number for number, name in enumerate(classes)}
-        rows = features.unbind()  # (channels,) each: taking one from a tuple costs less than from a tensor
-        self._clips = [((row,), numbers[each.label], each.path) for row, each in zip(rows, examples, strict=True)]
+        rows = zip(features, examples, strict=True)
+        self._clips = [((torch.from_numpy(row),), numbers[each.label], each.path) for row, each in rows]
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -206,36 +203,36 @@ def train_last_layer(
     training videos, so that a learning rate means the same for every model; the trained weights take the divisor in.
     """
     recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
-    train, val = ([example for example in part if store.features(example)] for part in (division.train, division.val))
     examples = examples_to_probe(plan)
-    missing = sum(store.features(example) is None for example in examples)
+    features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
+    missing = sum(example not in features for example in examples)
     if missing > allowed_broken(len(examples)):
         message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
         raise VadisError(message, hint="going on with `resume=True` computes them")
+    train, val = ([example for example in part if example in features] for part in (division.train, division.val))
     if lost := sorted({each.label for each in division.train} - {each.label for each in train}):
         message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
         raise VadisError(message, hint="repair their videos, or take the classes out")
-
-    def rows(examples: Sequence[Example]) -> Tensor:
-        return torch.from_numpy(np.stack([(store.features(example) or {})[name] for example in examples]))
-
-    context = replace(context, workers=0)
-    features = rows(train)  # (N, channels)
-    scale = float(features.square().mean().sqrt())
+    scale = float(np.sqrt(np.mean([np.square(features[example]) for example in train])))
     network = new_networks(plan, name)[name]
     weight = last_layer(network).weight
     if plan.keeps_last_layer:
         with torch.no_grad():  # it was learnt on features as they are
             weight.mul_(scale)
+
+    def clips_of(part: Sequence[Example]) -> FeatureClips:
+        return FeatureClips([features[example] / scale for example in part], part, classes)
+
+    validate = partial(validate_clips, context=replace(context, workers=0), batch_size=recipe.micro_batch)
     trainer = Trainer(
         LastLayer(network),
-        FeatureClips(features / scale, train, classes),
-        validator_on(FeatureClips(rows(val) / scale, val, classes), recipe, context) if val else None,
+        clips_of(train),
+        partial(validate, clips=clips_of(val)) if val else None,
         recipe,
         folder / name,
         labels=classes,
         data_sha256=list_sha256(plan.dataset, (*train, *val)),
-        context=context,
+        context=replace(context, workers=0),
     )
     outcome = trainer.train()
     with torch.no_grad():

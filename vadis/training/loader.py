@@ -10,9 +10,6 @@ One endless row of positions is cut into steps, and shared out to processes and 
 Everything random in a clip follows from (seed, epoch, index). So a run goes on at any step without replaying the ones
 before, and neither the number of loader workers nor that of processes changes what a step learns from. A video that
 cannot be read is replaced by the next in the list that can.
-
-The paper (section 2.5): a random 224×224 crop of the frames with their short side at 256, a random start among those
-early enough, one left-right flip for the whole clip.
 """
 
 import hashlib
@@ -36,6 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vadis.datasets import Example
+from vadis.datasets.dataset import some
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
 from vadis.flow.store import ZERO, FlowStore, dequantize
 from vadis.preprocessing import CROP, STREAMS, flow_input, shrunk
@@ -48,7 +46,6 @@ CLIP_FRAMES = 64  # (paper) of a training clip: 2.56 s
 CLIPS_AHEAD = 4  # per worker, loaded before they are asked for; an RGB clip of 64 frames has 39 MB
 GRACE_SECONDS = 30  # from SIGTERM to the end of a worker; a checkpoint takes a few
 MAX_BROKEN = 0.01  # share of the videos; one is allowed however few there are
-MAX_NAMED = 20  # videos in the message that ends a run
 
 Key = tuple[int, int, int]  # position, epoch, index
 Loaded = tuple[tuple[Tensor, ...], int, str]  # by stream (C, T, H, W), number of the class, name for messages
@@ -166,11 +163,8 @@ def _load_in_workers(
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
-        raise VadisError(
-            "a process that loads clips was killed",
-            hint="often memory or shared memory ran out: use fewer `workers` (0 for none), "
-            "or give a container more by --shm-size",
-        ) from error
+        hint = "often memory or shared memory ran out: use fewer `workers`, or give a container more by --shm-size"
+        raise VadisError("a process that loads clips was killed", hint) from error
     finally:  # now, and not whenever nothing refers to it any more: a traceback would hold it
         received._shutdown_workers()  # type: ignore[attr-defined]
 
@@ -284,10 +278,6 @@ def place_of_clip(example: Example, num_frames: int, length: int | None, draw: A
     return ClipPlace(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, length)
 
 
-class _ShorterError(Exception):
-    """A video has fewer grid frames than it promised: so many."""
-
-
 @dataclass(eq=False)
 class VideoClips:
     """The clips of videos, as a ``ClipDataset``."""
@@ -306,18 +296,7 @@ class VideoClips:
     shrink: int = 1  # by how much pictures shrink, each side
 
     def __post_init__(self) -> None:
-        if not self.examples:
-            raise UsageError("there is no video to learn from or to test on", hint="take a split that has some")
-        if "flow" in self.streams and self.store is None:
-            raise UsageError("flow is read from a flow store", hint="make one with vadis flow")
-        if not self.streams or not set(self.streams) <= STREAMS.keys() or (self.train and self.frames is None):
-            hint = f"streams are of {', '.join(STREAMS)}, and training clips have a number of frames"
-            kind = "training" if self.train else "test"
-            raise UsageError(f"there are no {kind} clips of streams = {self.streams}, frames = {self.frames}", hint)
         numbers = {name: number for number, name in enumerate(self.classes)}
-        if unknown := sorted({example.label for example in self.examples} - numbers.keys()):
-            message = f"{printable(unknown[0])} is not a class of this model ({len(unknown)} labels are not)"
-            raise UsageError(message, hint="give the classes of the dataset that the examples are from")
         self._labels = [numbers[example.label] for example in self.examples]
         # By example: 0, or 1 + the place of its error's code; and its grid frames, 0 while nobody has looked. Shared
         # with loader workers, which count together, and read a header once.
@@ -356,9 +335,7 @@ class VideoClips:
         if self._broken[number] == 0:
             self._broken[number] = 1 + tuple(VIDEO_ERROR_CODES).index(error.code)
             _log.warning("%s: %s; the next video takes its place", printable(example.path), error)
-        broken = self.broken()
-        if len(broken) > allowed_broken(len(self)):
-            raise too_many_broken(broken, len(self), error, "replaced by others")
+        refuse_many_broken(self.broken(), len(self), error)
         own = [place for place, label in enumerate(self._labels) if label == self._labels[number]]
         if self.train and bool(self._broken[own].all()):
             video = f"{printable(example.path)} ({error.code})"
@@ -374,10 +351,12 @@ class VideoClips:
         example, num_frames = self.examples[number], self._num_frames(number)
         for _ in range(2):
             place = place_of_clip(example, num_frames, self.frames, draw)
-            try:
-                return tuple(self._load_stream(example.path, stream, place, draw) for stream in self.streams)
-            except _ShorterError as shorter:
-                (num_frames,) = shorter.args
+            read = [self._read(example.path, stream, place, draw) for stream in self.streams]
+            ends = [end for frames, end in read if len(frames) < place.count]
+            if not ends:
+                pairs = zip(read, self.streams, strict=True)
+                return tuple(self._shown(frames, stream, place.length, draw) for (frames, _), stream in pairs)
+            num_frames = ends[0]
         raise VideoError("decode_failed", "it does not give the same frames when it is read again")
 
     def _num_frames(self, number: int) -> int:
@@ -392,19 +371,15 @@ class VideoClips:
                     self._lengths[number] = video.expected_num_frames or sum(1 for _ in video)
         return int(self._lengths[number])
 
-    def _load_stream(self, path: str, stream: str, place: ClipPlace, draw: Augmentation | None) -> Tensor:
-        """Return what one stream shows of a clip; raise _ShorterError where the video ends before it does."""
-        frames, end = self._read(path, stream, place, draw)
-        if len(frames) < place.count:
-            raise _ShorterError(end)
-        if place.length > place.count:
-            frames = frames[np.arange(place.length) % place.count]
+    def _shown(self, frames: NDArray[np.uint8], stream: str, length: int, draw: Augmentation | None) -> Tensor:
+        """Return what one stream shows of a clip, of whose ``length`` frames the first are there."""
+        if length > len(frames):
+            frames = frames[np.arange(length) % len(frames)]
         frames = frames[self.sampling.get(stream, slice(None))]
         clip = pack(frames, stream, mirror=draw is not None and draw.mirror and self.flip)  # (C, T, 224, 224)
-        jitter = self.jitter if stream == "rgb" else None
         if self.shrink != 1:
             clip = shrunk(unpack(clip)[None], self.shrink)[0]
-        return shift_colours(unpack(clip), jitter, draw) if draw and jitter else clip
+        return shift_colours(unpack(clip), self.jitter, draw) if draw and self.jitter and stream == "rgb" else clip
 
     def _read(
         self, path: str, stream: str, place: ClipPlace, draw: Augmentation | None
@@ -430,11 +405,9 @@ def allowed_broken(num_videos: int) -> int:
     return max(1, floor(MAX_BROKEN * num_videos))
 
 
-def too_many_broken(broken: Sequence[tuple[str, str]], num_videos: int, last: VideoError, what: str) -> VadisError:
-    """Return the error of a run with too many ``broken`` videos, (path, code) each; ``what`` is done with a few."""
-    named = [f"{printable(path)} ({code})" for path, code in broken]
-    more = f" and {len(named) - MAX_NAMED:,} more" if len(named) > MAX_NAMED else ""
-    return VadisError(
-        f"{len(named):,} of {num_videos:,} videos cannot be read: {', '.join(named[:MAX_NAMED])}{more}",
-        hint=last.own_hint or f"repair or remove them; up to 1 % are {what}",
-    )
+def refuse_many_broken(broken: Sequence[tuple[str, str]], num_videos: int, last: VideoError) -> None:
+    """Raise VadisError where more videos are ``broken``, (path, code) each, than may be."""
+    if len(broken) > allowed_broken(num_videos):
+        videos = some(f"{path} ({code})" for path, code in broken)
+        message = f"{len(broken):,} of {num_videos:,} videos cannot be read: {videos}"
+        raise VadisError(message, hint=last.own_hint or "repair or remove them; up to 1 % may be broken")

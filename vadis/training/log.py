@@ -1,12 +1,8 @@
 """What a run reports while it lasts: events, for whoever shows them, for ``log.jsonl`` and for TensorBoard.
 
 ``log.jsonl`` has one JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970). A
-continued run removes what an interrupted one wrote after the checkpoint, so that no step appears twice.
-
-TensorBoard (``tensorboard --logdir RUN``) draws training and validation in one diagram each:
-
-    RUN/<run>/tensorboard/training/      loss, accuracy, learning rate, gradient norm, clips per second
-    RUN/<run>/tensorboard/validation/    loss, accuracy
+continued run removes what an interrupted one wrote after the checkpoint, so that no step appears twice. TensorBoard's
+files are in ``tensorboard/`` beside it, those of training and of validation apart: it draws both in one diagram.
 """
 
 import json
@@ -17,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +21,6 @@ from numpy.typing import NDArray
 from vadis.errors import UsageError, VadisError
 from vadis.files import AppendLog, os_errors_as, write_file
 from vadis.parsing import parse_json
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 LOG_NAME, TENSORBOARD_NAME = "log.jsonl", "tensorboard"
 FLUSH_SECONDS = 30  # so old is, at most, what TensorBoard shows of a run in progress
@@ -104,16 +97,16 @@ Event = StepDone | Validated | Saved | Resumed | MemoryShort | Failed
 
 @contextmanager
 def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[Event], None]]:
-    """Give what appends an event to the log of the run in ``folder``; a number that is not finite becomes null.
+    """Give a function that appends an event to the log of the run in ``folder``; numbers not finite become null.
 
     The log is continued after ``step`` steps, the last validation after ``validated_at``: lines about what is done
     again are removed, and a torn last one.
     """
-    path = folder / LOG_NAME
-    with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
-        if path.exists():
-            lines = path.read_bytes().splitlines(keepends=True)
-            write_file(path, b"".join(line for line in lines if _is_past(line, step, validated_at)))
+    path, last = folder / LOG_NAME, {"Validated": validated_at}
+    if path.exists():
+        with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
+            lines = [line for line, event in _read_lines(path) if event["step"] <= last.get(event["event"], step)]
+            write_file(path, b"".join(lines))
 
     def write(event: Event) -> None:
         values = {"event": type(event).__name__, **asdict(event), "time": round(time.time(), 3)}
@@ -124,20 +117,21 @@ def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[E
         yield write
 
 
-def _is_past(line: bytes, step: int, validated_at: int) -> bool:
-    try:
-        values = parse_json(line)
-        last = validated_at if values["event"] == Validated.__name__ else step
-        return bool(values["step"] <= last) and line.endswith(b"\n")
-    except (ValueError, KeyError, TypeError):
-        return False
+def _read_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield each line of a log with its event; a torn one, and what is no event, is left out."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            event = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and {"event", "step"} <= event.keys() and line.endswith(b"\n"):
+            yield line, event
 
 
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class RunLog:
+class RunLog(NamedTuple):
     """A log as numbers to draw. Losses in nats, accuracies in [0, 1]; what was not finite is NaN."""
 
     steps: Mapping[str, Values]  # step, loss, smoothed_accuracy and learning_rate: (steps,) each
@@ -146,17 +140,10 @@ class RunLog:
 
 def read_log(path: Path) -> RunLog:
     """Read a log that may still be written to: a torn line is left out."""
-    events: list[dict[str, Any]] = []
-    for line in path.read_bytes().splitlines():
-        try:
-            event = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
+    events = [event for _, event in _read_lines(path)]
 
     def columns(kind: str, *names: str) -> dict[str, Values]:
-        rows = [event for event in events if event.get("event") == kind]
+        rows = [event for event in events if event["event"] == kind]
         return {name: np.array([row.get(name) for row in rows], np.float64) for name in names}  # None becomes NaN
 
     return RunLog(
@@ -171,32 +158,41 @@ def require_tensorboard() -> None:
         raise UsageError("TensorBoard is not installed", hint="pip install 'vadis[tensorboard]'")
 
 
+_CURVES = {  # of the events that TensorBoard draws
+    "StepDone": ("loss", "smoothed_accuracy", "learning_rate", "gradient_norm", "clips_per_second"),
+    "Validated": ("loss", "accuracy"),
+}
+
+
 @contextmanager
 def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
-    """Give what writes the events of the run in ``folder``, which has its log, for TensorBoard.
+    """Give a function that writes the events of the run in ``folder``, which has its log, for TensorBoard.
 
     What an earlier, interrupted run wrote of steps that are done again does not show twice.
     """
     require_tensorboard()
     path = folder.absolute() / TENSORBOARD_NAME
-    writers: dict[str, SummaryWriter] = {}
+    writers: dict[str, Any] = {}  # by the kind of event
+
+    def open_writers(first: Event) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        steps, validations = 0, [0.0]
+        if isinstance(
+            first, Resumed
+        ):  # the log now ends where the run goes on: what was written of later steps is void
+            steps, validations = first.step, [0.0, *read_log(folder / LOG_NAME).validations["step"]]
+        for kind, name, done in ("StepDone", "training", steps), ("Validated", "validation", int(max(validations))):
+            writers[kind] = SummaryWriter(path / name, purge_step=done + 1, flush_secs=FLUSH_SECONDS)
 
     def write(event: Event) -> None:
         with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
             if not writers:
-                writers.update(_open_writers(folder, path, event))
-            if isinstance(event, StepDone):
-                add("training", event.step, "loss", event.loss)
-                add("training", event.step, "accuracy", event.smoothed_accuracy)
-                add("training", event.step, "learning rate", event.learning_rate)
-                add("training", event.step, "gradient norm", event.gradient_norm)
-                add("training", event.step, "clips per second", event.clips_per_second)
-            elif isinstance(event, Validated):
-                add("validation", event.step, "loss", event.loss)
-                add("validation", event.step, "accuracy", event.accuracy)
-
-    def add(diagram: str, step: int, name: str, value: float) -> None:
-        writers[diagram].add_scalar(name, value, step)
+                open_writers(event)
+            kind = type(event).__name__
+            for name in _CURVES.get(kind, ()):
+                title = name.removeprefix("smoothed_").replace("_", " ")
+                writers[kind].add_scalar(title, getattr(event, name), event.step)
 
     try:
         yield write
@@ -204,16 +200,3 @@ def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
         with os_errors_as(VadisError, f"{path} cannot be written", RESUME):
             for writer in writers.values():
                 writer.close()
-
-
-def _open_writers(folder: Path, path: Path, event: Event) -> "dict[str, SummaryWriter]":
-    """Return the writers, from ``event`` on, the first one of the run: what was written of later steps is void."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    done = {"training": 0, "validation": 0}
-    if isinstance(event, Resumed):  # the log now ends where the run goes on
-        validations = read_log(folder / LOG_NAME).validations["step"]
-        done = {"training": event.step, "validation": max(map(int, validations), default=0)}
-    return {
-        name: SummaryWriter(path / name, purge_step=step + 1, flush_secs=FLUSH_SECONDS) for name, step in done.items()
-    }

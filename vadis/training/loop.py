@@ -1,4 +1,4 @@
-"""The training loop, in the order in which things happen: ``Trainer.train``.
+"""The training loop, in the order in which things happen: ``Trainer.train``; below it, how clips pass and validate.
 
 Go on or begin, then step after step, validate and save when it is time. SGD with momentum, synchronous over all
 processes (paper, section 2.5); what the numbers are is in ``recipes``, which clip comes when in ``loader``.
@@ -8,21 +8,24 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import get_total_norm
 
+from vadis.datasets.dataset import some
 from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
 from vadis.training import checkpoint
 from vadis.training.checkpoint import CHECKPOINTS_NAME, RunningAverages, State, TrainingProgress
-from vadis.training.distributed import run_unless_stopped
+from vadis.training.distributed import Process, run_unless_stopped
 from vadis.training.loader import (
     ClipDataset,
     TrainingClip,
@@ -31,13 +34,63 @@ from vadis.training.loader import (
     sample_keys,
     share_of_step,
     stream_clips,
+    unpack,
 )
 from vadis.training.log import Event, Failed, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Context, KeptState, StopRequested, Validation, clip_losses, stack_clips
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
-NAMES_SHOWN = 6  # clips in a message; the log has them all
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``loss``: mean cross-entropy in nats; ``accuracy``: share of clips whose class scored highest."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """Which state of a run its network holds: that after ``step`` of ``steps`` steps."""
+
+    step: int
+    steps: int
+    validation: Validation | None  # the one with the lowest loss; None where there was none: it is the last state
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a model's card has it."""
+        values: dict[str, Any] = {"step": self.step, "steps": self.steps, "chosen_by": "last"}
+        return (
+            values
+            if self.validation is None
+            else {**values, "chosen_by": "validation loss", "validation": asdict(self.validation)}
+        )
+
+    def __str__(self) -> str:
+        if self.validation is None:
+            return f"the state after the last step, {self.steps:,}; no validation compared it with others"
+        return (
+            f"the state after step {self.step:,} of {self.steps:,}, which has the lowest validation loss: "
+            f"{self.validation.loss:.3f}, accuracy {self.validation.accuracy:.1%}"
+        )
+
+
+class StopRequested(Exception):
+    """The run was asked to stop; its argument is the signal that said so."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and how a run is computed; nothing in it changes what is learnt."""
+
+    process: Process
+    workers: int = 0  # processes that load clips, per training process; 0 loads them in between
+    checkpoint_seconds: float = 600.0  # between checkpoints; 0 saves after every step
+    resume: bool = False  # go on with what lies in the folder, or begin where nothing does
+    allow_inexact: bool = False  # go on although recipe, data, processes, threads, device or PyTorch have changed
+    report: Callable[[Event], None] = lambda event: None  # gets every event, in the main process only
+    stop_requested: Callable[[], int] = lambda: 0  # called often: the number of a signal that asks to stop, or 0
 
 
 @dataclass(frozen=True)
@@ -45,14 +98,11 @@ class Outcome:
     """How a run ended."""
 
     step: int  # done in all
-    validation: Validation | None  # the last one of this process
-    stopped_by: int = 0  # the signal that ended it early, after a checkpoint; the network is then as after ``step``
-    kept: KeptState | None = None  # which state the network holds at the end
+    stopped_by: int  # the signal that ended it early, after a checkpoint; 0: none
+    kept: KeptState | None  # which state the network holds at the end; None where it was stopped
 
 
-Passed = tuple[
-    list[str], Tensor, Tensor
-]  # the names of a micro-batch's clips, their losses (B,), if each was right (B,)
+Passed = tuple[list[str], Tensor, Tensor]  # of a micro-batch: the clips' names, losses (B,), if each was right (B,)
 
 
 @dataclass
@@ -87,7 +137,6 @@ class Trainer:
         self.state = State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
         self.averages = RunningAverages(self.network)
         self.log: Callable[[Event], None] | None = None  # of the main process
-        self.validation: Validation | None = None
         self.stream: Generator[TrainingClip, None, None] | None = None
         self.step_seconds: float | None = None  # smoothed
         self.has_abandoned_pass = False  # a pass goes on although the run has been stopped
@@ -125,10 +174,10 @@ class Trainer:
                     if time.monotonic() - self.saved_seconds >= self.context.checkpoint_seconds:
                         self.save()
             except StopRequested as stop:
-                signum = stop.signum
+                (signum,) = stop.args
             self.save()
             self.process.barrier()  # torchrun sends SIGTERM to the others when the first one exits
-            return Outcome(self.progress.step, self.validation, signum, None if signum else self.keep_best())
+            return Outcome(self.progress.step, signum, None if signum else self.keep_best())
 
     @property
     def progress(self) -> TrainingProgress:
@@ -139,7 +188,10 @@ class Trainer:
         """Begin, or take everything from the newest undamaged checkpoint; all processes then agree."""
         resumed = None
         if self.context.resume:
-            resumed = self._resume()
+            allow = self.context.allow_inexact
+            if found := checkpoint.find_resumable(self.folder, self.made_with, self.process, allow_inexact=allow):
+                self._load(found[0])
+                resumed = found[1]
         elif self.process.is_main and checkpoint.list_checkpoints(self.folder / CHECKPOINTS_NAME):
             hint = "go on with it by `resume=True`, or choose another folder"
             raise UsageError(f"{self.folder} holds a training run already", hint)
@@ -147,20 +199,14 @@ class Trainer:
         self._start_clips()
         return resumed
 
-    def _resume(self) -> Resumed | None:
-        allow = self.context.allow_inexact
-        found = checkpoint.find_resumable(self.folder, self.made_with, self.process, allow_inexact=allow)
-        if found is None:
-            return None
-        loaded, resumed = found
+    def _load(self, loaded: checkpoint.Checkpoint) -> None:
         self.state.load(loaded)
         self.saved = (self.progress.step, self.progress.validated_at)
         before = loaded.state["made_with"]
-        if before["data_sha256"] != self.made_with["data_sha256"]:
+        if before["clips"] != self.made_with["clips"]:
             self.state.forget_best()
-        if before["recipe"]["micro_batch"] != self.recipe.micro_batch or self.progress.micro_batch > self.share:
-            self.progress.micro_batch = min(self.recipe.micro_batch, self.share)
-        return resumed
+        is_same = before["micro_batch"] == self.recipe.micro_batch
+        self.progress.micro_batch = min(self.progress.micro_batch if is_same else self.recipe.micro_batch, self.share)
 
     def _start_clips(self) -> None:
         """Load clips from the next step on."""
@@ -187,20 +233,19 @@ class Trainer:
     def validate(self, validator: Callable[[nn.Module], Validation]) -> None:
         """Measure how good the network is, and let the schedule know."""
         self.network.eval()
-        self.validation = self.process.from_main(validator(self.network))
-        now, loss, accuracy = self.progress, self.validation.loss, self.validation.accuracy
-        now.plateau = checkpoint.after_validation(self.recipe, now.plateau, loss)
+        found, now = self.process.gather(validator(self.network))[0], self.progress
+        now.plateau = checkpoint.after_validation(self.recipe, now.plateau, found.loss)
         now.validated_at = now.step
-        is_best = self.state.keep_if_best(loss, accuracy)
-        self.emit(Validated(now.step, loss, accuracy, self.state.learning_rate(), is_best))
+        is_best = self.state.keep_if_best(found.loss, found.accuracy)
+        self.emit(Validated(now.step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
 
     def keep_best(self) -> KeptState:
         """Make the network what it was at its best validation, or leave it as it is where there was none."""
-        now = self.progress
         self.state.restore_best()
-        if now.best_at is None or now.best_loss is None or now.best_accuracy is None:
-            return KeptState(now.step, now.step, None)
-        return KeptState(now.best_at, now.step, Validation(now.best_loss, now.best_accuracy))
+        if self.progress.best is None:
+            return KeptState(self.progress.step, self.progress.step, None)
+        step, loss, accuracy = self.progress.best
+        return KeptState(step, self.progress.step, Validation(loss, accuracy))
 
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
@@ -212,16 +257,15 @@ class Trainer:
         losses = [pair for names, losses, _ in passed for pair in zip(names, losses.isfinite().tolist(), strict=True)]
         suspects = [name for name, is_finite in losses if not is_finite]
         stop, short, failed = self.process.maximum(self.context.stop_requested(), int(is_short), len(suspects))
-        if stop:
-            if not self.has_abandoned_pass:
-                self.averages.restore()
-            raise StopRequested(stop)
-        if failed and not short:
-            self._fail("loss", suspects)
-        if short:
+        if (stop or short) and not self.has_abandoned_pass:
             self.averages.restore()
+        if stop:
+            raise StopRequested(stop)
+        if short:
             self._halve_micro_batch()
             return
+        if failed:
+            self._fail("loss", suspects)
         gradients = [value.grad for value in self.state.parameters.values() if value.grad is not None]
         self.process.average(gradients)
         norm = float(get_total_norm(gradients))
@@ -229,11 +273,8 @@ class Trainer:
             self._fail("gradient", [name for names, _, _ in passed for name in names])
         rate = self.state.learning_rate()
         if runs_out_of_memory(self.state.update):  # in the first step the optimiser takes its own
-            raise NoMemoryError(
-                f"memory ran out on {self.process.device} in the update: network, gradients and optimiser do not fit",
-                hint="use a device with more memory, or train one stream or a narrower network; "
-                "nothing was learnt in this step",
-            )
+            message = f"memory ran out on {self.process.device} in the update of the parameters"
+            raise NoMemoryError(message, "use a device with more memory, or train one stream or a narrower network")
         self.averages.finish(self.process)
         self.progress.step += 1
         self._emit_step(passed, rate, norm, time.monotonic() - began)
@@ -279,11 +320,10 @@ class Trainer:
 
     def _fail(self, what: str, suspects: list[str]) -> NoReturn:
         """End the run before the update, on all processes, naming the clips of all."""
-        names, step = self.process.gather(suspects), self.progress.step + 1
+        names, step = [name for part in self.process.gather(suspects) for name in part], self.progress.step + 1
         self.emit(Failed(step, what, tuple(names)))
-        shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN))
         raise VadisError(
-            f"the {what} of step {step} is not finite, with the clips {shown}",
+            f"the {what} of step {step} is not finite, with the clips {some(names)}",
             hint="look at these clips, or lower the learning rate; the last checkpoint is from before",
         )
 
@@ -306,7 +346,7 @@ class Trainer:
         if not self.process.is_main or self.saved == now:
             return
         # An abandoned pass may change the running averages while they are written; nothing else.
-        before = self.averages.before() if self.has_abandoned_pass else {}
+        before = self.averages.before if self.has_abandoned_pass else {}
         state = self.state.to_checkpoint(self.made_with, before)
         path = checkpoint.save_checkpoint(self.folder / CHECKPOINTS_NAME, state)
         self.saved, self.saved_seconds = now, time.monotonic()
@@ -324,3 +364,72 @@ def _smooth(before: float | None, value: float, count: int) -> float:
     """Return a mean over recent values; over all as long as they are few, so that the first does not weigh more."""
     kept = min(SMOOTHING, 1 - 1 / count)
     return value if before is None else kept * before + (1 - kept) * value
+
+
+def stack_clips(clips: list[TrainingClip], device: torch.device) -> tuple[list[Tensor], Tensor]:
+    """Clips (C, T, H, W) → batches (B, C, T, H, W), one per stream, unpacked, and their classes (B,), int64.
+
+    They are laid out as 3D networks take them, which then need not copy them once more.
+    """
+
+    def stack(clips: tuple[Tensor, ...]) -> Tensor:
+        moved = [unpack(clip.to(device, non_blocking=True)) for clip in clips]
+        if clips[0].ndim != 4:
+            return torch.stack(moved)
+        shape, layout = (len(clips), *clips[0].shape), torch.channels_last_3d
+        return torch.stack(moved, out=torch.empty(shape, dtype=moved[0].dtype, device=device, memory_format=layout))
+
+    streams = zip(*(clip.tensors for clip in clips), strict=True)
+    return [stack(each) for each in streams], torch.tensor([clip.label for clip in clips], device=device)
+
+
+def clip_losses(
+    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, precision: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
+
+    What counts of the logits is what ``network`` says of itself: ``training_steps`` while it learns, else
+    ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
+    step's). With ``precision`` bfloat16 the network computes in it where that is safe (autocast), which takes less
+    memory but more time for 3D convolutions (docs/performance.md); the loss is always in float32.
+    """
+    with torch.autocast(labels.device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
+        logits = network(*batches)  # (B, classes, steps)
+    logits = logits.float()
+    counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
+    answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)
+    if counts == "each":
+        every = labels[:, None].expand(-1, logits.shape[2])  # (B, steps)
+        losses = functional.cross_entropy(logits, every, reduction="none").mean(dim=1)
+    else:
+        losses = functional.cross_entropy(answer, labels, reduction="none")
+    return losses, answer.detach().argmax(dim=1) == labels
+
+
+@torch.no_grad()
+def validate_clips(network: nn.Module, clips: ClipDataset, context: Context, batch_size: int) -> Validation:
+    """Return the mean loss and accuracy over every clip of ``clips`` (their epoch 0), shared out to the processes.
+
+    Raises StopRequested on all processes where a stop is requested on one.
+    """
+    network.eval()
+    process = context.process
+    each = -(-len(clips) // process.world_size)
+    own = range(each * process.rank, min(each * (process.rank + 1), len(clips)))
+    stream = stream_clips(clips, [(index, 0, index) for index in own], context.workers)
+    totals = torch.zeros(2, dtype=torch.float64)
+
+    def add_batch() -> None:
+        if batch := list(islice(stream, batch_size)):
+            losses, correct = clip_losses(network, *stack_clips(batch, process.device))
+            totals.add_(torch.stack([losses.double().sum(), correct.double().sum()]).cpu())
+
+    for _ in range(0, each, batch_size):  # as many rounds on every process
+        run_unless_stopped(add_batch, context.stop_requested, process.device)
+        (signum,) = process.maximum(context.stop_requested())
+        if signum:
+            raise StopRequested(signum)
+    mean = totals.to(process.device) / len(clips)
+    process.average([mean])
+    loss, accuracy = (mean * process.world_size).tolist()
+    return Validation(loss, accuracy)

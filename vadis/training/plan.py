@@ -7,8 +7,10 @@ RUN/curves.png           how they went
 RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 """
 
+import copy
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import path_below
 from vadis.datasets.holdout import Division, hold_out
+from vadis.device import release, runs_out_of_memory
 from vadis.errors import UsageError
 from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FlowStore
@@ -30,11 +33,11 @@ from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
 from vadis.preprocessing import shrinking
 from vadis.results import printable
-from vadis.training.checkpoint import recipe_changes
-from vadis.training.loader import Jitter, VideoClips, derived_seed
-from vadis.training.loop import Outcome, Trainer
+from vadis.training.checkpoint import differences
+from vadis.training.distributed import run_unless_stopped
+from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
+from vadis.training.loop import Context, KeptState, Outcome, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
-from vadis.training.validation import Context, KeptState, validator_on
 from vadis.weights.labels import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
@@ -44,6 +47,7 @@ VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
 Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
 States = dict[str, KeptState]  # by run
+FORWARD_SHARE = 1 / 3  # of a pass forward and backward: the backward one takes twice as long
 VAL_SHARE = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
@@ -54,7 +58,7 @@ class Plan:
     dataset: Dataset  # with a "train" split
     recipes: Mapping[str, Recipe]  # by run, in the order of training: "rgb", "flow", or "both"
     start: Model | None  # the model to begin from, or None for networks made anew
-    architecture: str = "i3d"  # of networks made anew: a key of MODELS
+    architecture: str = "i3d"  # a key of MODELS: that of ``start``, if there is one
     streams: tuple[str, ...] = ("rgb", "flow")  # of the model to be
     imagenet: Model | None = None  # Inception-v1's parameters, from which new networks begin; None for random ones
     width: float = 1.0  # multiplier of the channel counts of new networks
@@ -67,27 +71,23 @@ class Plan:
             if (fault := label_fault(label)) is not None:
                 message = f"the class {printable(label)} {fault}, so no model can have it"
                 raise UsageError(message, hint="give it another name, in the lists or by renaming its folder")
-        for stream in self.streams if self.start else ():
-            if self.start and stream not in self.start.card.streams:
-                message = f"the model to begin from has no {stream} stream"
-                raise UsageError(message, hint="choose other `streams`, or another model")
+        if self.start and (lacking := set(self.streams) - set(self.start.card.streams)):
+            message = f"the model to begin from has no {lacking.pop()} stream"
+            raise UsageError(message, hint="choose other `streams`, or another model")
+        row, hint = self.row, "leave it out of `changes` and of the recipe's file, or train another architecture"
         for recipe in self.recipes.values():
-            frames, row = recipe.clip_frames, self.row
-            fits = frames == row.window_frames if row.test_window else frames >= row.min_frames  # convolutional in time
-            if self.mode == "full" and not fits:
-                wanted = row.window_frames if row.test_window else f"at least {row.min_frames}"
-                hint = "leave it out of `changes` and of the recipe's file, or train another architecture"
-                raise UsageError(f"clip_frames must be {wanted}, not {frames}", hint)
+            frames, fixed = recipe.clip_frames, row.window_frames if row.test_window else None
+            if self.mode == "full" and (frames != fixed if fixed else frames < row.min_frames):
+                raise UsageError(f"clip_frames must be {fixed or f'at least {row.min_frames}'}, not {frames}", hint)
             if recipe.test_window and (row.test_window or recipe.test_window < row.min_frames):
-                hint = "leave it out, or train I3D, which takes windows of any length"
-                raise UsageError(f"test_window cannot be {recipe.test_window} here", hint=hint)
+                raise UsageError(f"test_window cannot be {recipe.test_window} here", hint)
         for run in self.recipes:
             self.division(run)
 
     @property
     def row(self) -> Architecture:
         """The architecture of the model to be."""
-        return MODELS[self.architecture if self.start is None else self.start.card.architecture]
+        return MODELS[self.architecture]
 
     @property
     def first_recipe(self) -> Recipe:
@@ -119,33 +119,29 @@ class Plan:
     def card(self) -> ModelCard:
         """The card of the model to be, without its metrics.
 
-        Of the model to begin from it has the architecture and the width, which its networks have. What that model does
-        with its labels (``threshold``, ``otherwise``), what its recipe chose (``test_window``) and how it makes flow
-        faster (``crop_first``) were found for its own classes or training, and say nothing about this one.
+        What the model to begin from does with its labels (``threshold``, ``otherwise``), what its recipe chose
+        (``test_window``) and how it makes flow faster (``crop_first``) were found for its own classes or training, and
+        say nothing about this one.
         """
-        row, begun, data = self.row, self.start or self.imagenet, self.dataset
-        provenance = {
-            "dataset": {"name": data.name, "split": data.split},
-            "from": begun and {"model": begun.card.name, "sha256": begun.sha256, "published": self.published_start},
-            "mode": self.mode if self.start else "scratch",
-            "mirror": self.mirrors,
-            "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
-        }
-        window, place = self.first_recipe.test_window, f"-{data.name}-split{data.split}"
-        name, architecture, width = self.architecture, self.architecture, self.width
-        if self.start is not None:
-            name, architecture, width = self.start.card.name, self.start.card.architecture, self.start.card.width
+        row, begun, data, recipe = self.row, self.start or self.imagenet, self.dataset, self.first_recipe
+        name, place = self.start.card.name if self.start else self.architecture, f"-{data.name}-split{data.split}"
         return ModelCard(
-            name=self.first_recipe.dataset or name.removesuffix(place) + place,
-            architecture=architecture,
+            name=recipe.dataset or name.removesuffix(place) + place,
+            architecture=self.architecture,
             streams=self.streams,
             labels=data.classes,
-            width=width,
-            window_frames=window or row.window_frames,
-            test_window=window or None,
+            width=self.start.card.width if self.start else self.width,
+            window_frames=recipe.test_window or row.window_frames,
+            test_window=recipe.test_window or None,
             short_side=row.short_side,
             crop=row.crop,
-            provenance=provenance,
+            provenance={
+                "dataset": {"name": data.name, "split": data.split},
+                "from": begun and {"model": begun.card.name, "sha256": begun.sha256, "published": self.published_start},
+                "mode": self.mode if self.start else "scratch",
+                "mirror": self.mirrors,
+                "recipes": {run: recipe.to_json() for run, recipe in self.recipes.items()},
+            },
         )
 
     def division(self, run: str) -> Division:
@@ -159,10 +155,8 @@ class Plan:
             return Division(examples, val, ())
         division = hold_out(examples, VAL_SHARE, self.dataset.root)
         if not division.val:
-            raise UsageError(
-                "there are too few videos to keep some for validation",
-                hint="make a split for it (val/), or use `schedule=steps`, which needs none",
-            )
+            hint = "make a split for it (val/), or use `schedule=steps`, which needs none"
+            raise UsageError("there are too few videos to keep some for validation", hint)
         return division
 
     def to_json(self) -> dict[str, Any]:
@@ -173,7 +167,7 @@ class Plan:
 
 
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
-    """Make ``folder`` the folder of this run, or go on with it, with ``resume`` also for more steps than before.
+    """Make ``folder`` the folder of this run, or go on with it, also for more steps than before.
 
     Raises UsageError where it holds another run, or anything else.
     """
@@ -184,14 +178,13 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
         try:
             with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
                 there = parse_json(path.read_bytes())
-            changed = {key for key in wanted.keys() | there.keys() if there.get(key) != wanted.get(key)}
-            if resume and changed == {"recipes"} and there["recipes"].keys() == wanted["recipes"].keys():
-                recipes = ((there["recipes"][run], recipe) for run, recipe in wanted["recipes"].items())
-                changed = {"recipes"} if any(recipe_changes(*pair) for pair in recipes) else set()
-        except (ValueError, AttributeError) as error:
+            changed = [key for key in {**wanted, **there} if key != "recipes" and there.get(key) != wanted.get(key)]
+            for run, recipe in wanted["recipes"].items() if not changed else ():
+                changed += differences(there["recipes"][run], recipe)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
         if changed:
-            raise UsageError(f"{name} holds another run: {', '.join(sorted(changed))} differ", "choose another folder")
+            raise UsageError(f"{name} holds another run, with other {', '.join(changed)}", "choose another folder")
         if not resume and any((folder / run).exists() for run in plan.recipes):
             raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
     refuse_foreign(folder)
@@ -205,10 +198,8 @@ def refuse_foreign(folder: Path) -> None:
         return
     strange = [entry.name for entry in folder.iterdir() if entry.name not in (STORE_NAME, VIDEOS_NAME)]
     if strange:
-        raise UsageError(
-            f"{printable(str(folder))} is not empty and holds no run of vadis ({printable(strange[0])} is there)",
-            hint="choose a new folder",
-        )
+        message = f"{printable(str(folder))} is not empty and holds no run of vadis ({printable(strange[0])} is there)"
+        raise UsageError(message, hint="choose a new folder")
 
 
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
@@ -224,10 +215,8 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
             source = plan.start.networks[name].state_dict()
             copy_body(source, network)
             if plan.keeps_last_layer:  # the outputs are the first axis of all its tensors
-                order = torch.tensor([plan.start.card.labels.index(label) for label in plan.dataset.classes])
-                last = {
-                    key: value[order.to(value.device)] for key, value in source.items() if key.startswith(LAST_LAYER)
-                }
+                order = [plan.start.card.labels.index(label) for label in plan.dataset.classes]
+                last = {key: value[order] for key, value in source.items() if key.startswith(LAST_LAYER)}
                 network.load_state_dict({**network.state_dict(), **last})
         elif plan.imagenet is not None:
             try:
@@ -253,6 +242,50 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
     network.load_state_dict({**own, **copied})
 
 
+def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tuple[float, float] | None:
+    """Return the seconds that one clip takes to load, and to learn from, by a copy of ``network``.
+
+    None where memory runs out or a stop is requested. A GPU's first pass is not counted: it chooses its algorithms.
+    """
+    device, paces = context.process.device, list[tuple[float, float]]()
+
+    def measure() -> None:
+        began = time.perf_counter()
+        clip = TrainingClip(0, *clips.clip(0, 0))
+        loaded = time.perf_counter() - began
+        learner = copy.deepcopy(network).to(device).train()
+        number = getattr(network, "min_batch_size", 1)
+        for _ in range(2 if device.type == "cuda" else 1):
+            began = time.perf_counter()
+            losses, _ = clip_losses(learner, *stack_clips([clip] * number, device))
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        paces.append((loaded, (time.perf_counter() - began) / number))
+
+    state = torch.random.get_rng_state()
+    is_short = run_unless_stopped(partial(runs_out_of_memory, measure), context.stop_requested, device)
+    torch.random.set_rng_state(state)
+    if is_short:
+        release(device)
+    return paces[0] if is_short is False else None
+
+
+def expected_seconds(
+    pace: tuple[float, float], recipe: Recipe, num_val: int, num_processes: int, workers: int
+) -> tuple[float, float]:
+    """Return what a step takes, and all steps with the validations, each on ``num_val`` clips; ``pace`` as measured."""
+    load, learn = pace
+
+    def seconds(num_clips: int, network: float) -> float:
+        each = max(network, load / workers) if workers else network + load  # workers load in the meantime
+        return num_clips / num_processes * each
+
+    step = seconds(recipe.batch_size, learn)
+    validations = 1 + (recipe.steps // recipe.validate_every if recipe.validate_every else 0)
+    return step, recipe.steps * step + validations * seconds(num_val, FORWARD_SHARE * learn)
+
+
 def train_run(
     run: str, plan: Plan, folder: Path, context: Context, store: FlowStore | None = None
 ) -> tuple[Outcome, Networks]:
@@ -261,11 +294,11 @@ def train_run(
     ``store`` has the flow of all videos, where flow is needed. Returns how the run ended, and the tensors on the CPU.
     """
     recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
-    clips = partial(clips_of, plan, run, store=store)
+    val = clips_of(plan, run, division.val, train=False, store=store) if division.val else None
     trainer = Trainer(
         joined_for_training(networks),
-        clips(division.train, train=True),
-        validator_on(clips(division.val, train=False), recipe, context) if division.val else None,
+        clips_of(plan, run, division.train, train=True, store=store),
+        partial(validate_clips, clips=val, context=context, batch_size=recipe.micro_batch) if val else None,
         recipe,
         folder / run,
         labels=plan.dataset.classes,

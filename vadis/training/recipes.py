@@ -3,29 +3,20 @@
 Each number carries its source: (paper) Carreira & Zisserman, CVPR 2017, sections 2.5 and 4; (code) what DeepMind
 published with google-deepmind/kinetics-i3d, its README and the first author's answers there; (ours) where neither
 says anything. A recipe holds what decides the result; where and how fast it is computed is not in it.
-
-A TOML file changes single numbers, for all networks or for one; numbers given on the command line come last:
-
-    recipe = "ucf101"        # what the file changes; left out, the recipe that the command would take
-    learning_rate = 5e-4     # any number of the recipe
-
-    [flow]                   # for one stream only
-    steps = 3000
 """
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vadis.errors import UsageError
 from vadis.files import os_errors_as
-from vadis.parsing import encoding_of, parse_json, parse_toml
+from vadis.parsing import decode, parse_json, parse_toml
 from vadis.results import printable
-
-SCHEDULES = ("plateau", "steps")
 
 
 @dataclass(frozen=True)
@@ -88,13 +79,11 @@ def _fault(recipe: Recipe) -> str | None:
         for name in names.split():
             if not is_allowed(getattr(recipe, name)):
                 return f"{name} must be {wanted}, not {getattr(recipe, name)}"
-    if recipe.schedule not in SCHEDULES:
-        return f"schedule must be one of {', '.join(SCHEDULES)}, not {recipe.schedule!r}"
-    if not all(0 < rate < math.inf for _, rate in recipe.milestones):
-        return "the learning rates of milestones must be positive and finite"
-    steps = [step for step, _ in recipe.milestones]
-    if any(step < 0 for step in steps) or steps != sorted(set(steps)):
-        return "milestones must be in rising order of their steps"
+    if recipe.schedule not in ("plateau", "steps"):
+        return f"schedule must be one of plateau, steps, not {recipe.schedule!r}"
+    steps = [step for step, rate in recipe.milestones if step >= 0 and 0 < rate < math.inf]
+    if steps != sorted(set(steps)) or len(steps) < len(recipe.milestones):
+        return "milestones must be in rising order of their steps, with learning rates that are positive and finite"
     return None
 
 
@@ -107,6 +96,13 @@ _KINETICS_RGB = Recipe(
     learning_rate=1e-1,  # (code)
     milestones=((97_000, 1e-2), (108_000, 1e-3)),  # (code)
     validate_every=5_000,  # (ours)
+)
+_KINETICS_FLOW = replace(
+    _KINETICS_RGB,
+    name="kinetics-flow",
+    steps=155_000,  # (code) a second cycle
+    # (code) 1e-3 comes 3.5 k steps earlier than for RGB
+    milestones=((97_000, 1e-2), (104_500, 1e-3), (115_000, 1e-1), (140_000, 1e-2), (150_000, 1e-3)),
 )
 _UCF101 = Recipe(
     name="ucf101",
@@ -122,34 +118,6 @@ _UCF101_SCRATCH = replace(
     name="ucf101-scratch",
     learning_rate=1e-1,  # (code) as Kinetics begins; 1e-3 is for networks that have learnt already
 )
-
-
-_SHARES = {  # clips that a device takes at once; devices, (paper) on Kinetics; (paper) table 1: frames of a clip
-    "lstm": (6, 32, 125),  # clips: (ours) 150 images at once
-    "c3d": (15, 64, 16),  # clips: (paper) section 2.2, 15 per GPU
-    "two-stream": (12, 32, 10),  # clips: (ours)
-    "fused": (6, 64, 50),  # clips: (ours) 30 images and 30 stacks at once
-}
-
-
-def _others(architecture: str, clips: int, devices: int, clip_frames: int) -> Iterator[Recipe]:
-    """Yield the recipes of an architecture whose code was not published: the paper's rule on every dataset."""
-    yield replace(
-        _UCF101_SCRATCH,  # (ours) its first rate: the paper tuned it on Kinetics' validation set, and does not tell it
-        name=f"{architecture}-kinetics",
-        batch_size=clips * devices,
-        micro_batch=clips,
-        steps=110_000,  # (paper)
-        validate_every=5_000,  # (ours)
-        clip_frames=clip_frames,
-    )
-    for recipe in (_UCF101, _UCF101_SCRATCH):
-        for dataset in ("ucf101", "hmdb51", "folder"):
-            name = f"{architecture}-{recipe.name.replace('ucf101', dataset)}"
-            sized = replace(recipe, batch_size=16 * clips, micro_batch=clips, clip_frames=clip_frames)
-            yield replace(sized, name=name, scales=dataset == "folder")
-
-
 _UCF101_FIXED = Recipe(  # the paper does not say how the last layer alone was trained
     name="ucf101-fixed",
     batch_size=480,  # (ours) no memory to spare, so fewer and larger steps than for the whole network
@@ -159,7 +127,6 @@ _UCF101_FIXED = Recipe(  # the paper does not say how the last layer alone was t
     learning_rate=5e-2,  # (ours) for features of root mean square 1; 3e-2 to 1e-1 end within 1 % of each other
     validate_every=25,  # (ours) one and a third epochs of UCF-101
 )
-
 _CAMERA_MOTION = Recipe(  # (ours) all of it
     name="camera-motion",
     batch_size=8,  # of 16, half as many steps would fit into the same time
@@ -178,28 +145,31 @@ _CAMERA_MOTION = Recipe(  # (ours) all of it
     dataset="camera-motion",
     videos=108,
 )
-
-RECIPES: dict[str, Recipe] = {
-    "kinetics-rgb": _KINETICS_RGB,
-    "kinetics-flow": replace(
-        _KINETICS_RGB,
-        name="kinetics-flow",
-        steps=155_000,  # (code) a second cycle
-        # (code) 1e-3 comes 3.5 k steps earlier than for RGB
-        milestones=((97_000, 1e-2), (104_500, 1e-3), (115_000, 1e-1), (140_000, 1e-2), (150_000, 1e-3)),
-    ),
-    "ucf101": _UCF101,
-    "hmdb51": replace(_UCF101, name="hmdb51"),  # (paper) one protocol for both
-    "ucf101-scratch": _UCF101_SCRATCH,
-    "hmdb51-scratch": replace(_UCF101_SCRATCH, name="hmdb51-scratch"),
-    "ucf101-fixed": _UCF101_FIXED,
-    "hmdb51-fixed": replace(_UCF101_FIXED, name="hmdb51-fixed"),
-    "folder": replace(_UCF101, name="folder", scales=True),
-    "folder-scratch": replace(_UCF101_SCRATCH, name="folder-scratch", scales=True),
-    "folder-fixed": replace(_UCF101_FIXED, name="folder-fixed", scales=True),
-    "camera-motion": _CAMERA_MOTION,
-    **{recipe.name: recipe for name, shares in _SHARES.items() for recipe in _others(name, *shares)},
+_SHARES = {  # clips that a device takes at once; devices, (paper) on Kinetics; (paper) table 1: frames of a clip
+    "lstm": (6, 32, 125),  # clips: (ours) 150 images at once
+    "c3d": (15, 64, 16),  # clips: (paper) section 2.2, 15 per GPU
+    "two-stream": (12, 32, 10),  # clips: (ours)
+    "fused": (6, 64, 50),  # clips: (ours) 30 images and 30 stacks at once
 }
+
+
+def _table() -> list[Recipe]:
+    recipes, transferred = [_KINETICS_RGB, _KINETICS_FLOW, _CAMERA_MOTION], [_UCF101, _UCF101_SCRATCH, _UCF101_FIXED]
+    for architecture, (clips, devices, frames) in _SHARES.items():  # whose code was not published: the paper's rule
+        sized = replace(_UCF101, batch_size=16 * clips, micro_batch=clips, clip_frames=frames)
+        # (ours) its first rate: the paper tuned it on Kinetics' validation set, and does not tell it
+        scratch = replace(sized, name=f"{architecture}-ucf101-scratch", learning_rate=_UCF101_SCRATCH.learning_rate)
+        transferred += [replace(sized, name=f"{architecture}-ucf101"), scratch]
+        large = replace(scratch, name=f"{architecture}-kinetics", batch_size=clips * devices)
+        recipes.append(replace(large, steps=110_000, validate_every=5_000))  # (paper); (ours)
+    for dataset in ("ucf101", "hmdb51", "folder"):  # (paper) one protocol for the first two
+        for recipe in transferred:
+            name = recipe.name.replace("ucf101", dataset)
+            recipes.append(replace(recipe, name=name, scales=dataset == "folder"))
+    return recipes
+
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _table()}
 
 STEPS_PER_EPOCH = 4  # (ours) of small datasets; UCF-101's 9,537 clips make 99
 EPOCHS = 50  # (paper) 5,000 steps of 96 clips on UCF-101
@@ -237,11 +207,9 @@ def find_recipe(name: str) -> Recipe:
 
 
 def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return ``recipe`` with some of its fields replaced.
+    """Return ``recipe`` with the fields replaced that ``values`` name, as TOML gives them, or as text.
 
-    Args:
-        values: by field name, as TOML gives them, or as text: ``{"learning_rate": "1e-2"}``. ``milestones`` is a list
-            of pairs, ``[[97000, 0.01]]``, as text too.
+    ``milestones`` is a list of pairs, ``[[97000, 0.01]]``, as text too.
     """
     types = {field.name: field.type for field in fields(Recipe)}
     for name in values:
@@ -259,34 +227,26 @@ def _nearest(name: str, known: Mapping[str, object]) -> str:
 _WANTED: dict[object, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def _parse(name: str, kind: object, value: object) -> Any:
+def _parse(name: str, kind: Any, value: object) -> Any:
     """Return ``value`` as the type of a field."""
-    try:
-        if kind is str and isinstance(value, str):
-            return value
-        text = value.lower() if kind is bool and isinstance(value, str) else value  # True, as Python says it, too
-        parsed: Any = parse_json(text) if isinstance(text, str) else text
+    if kind is str and isinstance(value, str):
+        return value
+    with suppress(ValueError, TypeError, OverflowError):
+        parsed: Any = parse_json(value.lower()) if isinstance(value, str) else value  # True, as Python says it, too
         if kind is bool and type(parsed) is bool:
             return parsed
-        if kind is float and type(parsed) in (int, float):
-            return float(parsed)
-        if kind is int and type(parsed) in (int, float) and parsed == int(parsed):
-            return int(parsed)
+        if kind in (int, float) and type(parsed) in (int, float) and kind(parsed) == parsed:
+            return kind(parsed)
         if kind not in _WANTED:
             return tuple((int(step), float(rate)) for step, rate in parsed)
-    except (ValueError, TypeError, OverflowError):
-        pass
     raise UsageError(f"{name} cannot be {value!r}", f"it is {_WANTED.get(kind, 'a list such as [[97000, 0.01]]')}")
 
 
 def default_recipe(architecture: str, dataset: str, run: str, mode: str) -> str:
-    """Return the name of the recipe by which a training run goes unless another is asked for.
+    """Return the name of the recipe that a training run takes unless another is asked for.
 
-    Args:
-        architecture: a key of ``MODELS``.
-        dataset: a key of ``DATASETS``.
-        run: "rgb", "flow" or "both".
-        mode: "scratch" (from nothing, or ImageNet), "full" (fine-tuned end to end) or "fixed" (a new last layer).
+    ``architecture`` is a key of ``MODELS``, ``dataset`` of ``DATASETS``, ``run`` "rgb", "flow" or "both", ``mode``
+    "scratch" (from nothing, or ImageNet), "full" (fine-tuned end to end) or "fixed" (a new last layer).
     """
     if dataset == "kinetics" and mode == "scratch":
         return f"kinetics-{run}" if architecture == "i3d" else f"{architecture}-kinetics"
@@ -309,11 +269,11 @@ def choose_recipes(
         defaults: by run, the name of the recipe that it has if nothing else is asked for.
         name: of another recipe, or the path of a TOML file (it ends with ``.toml``).
         changes: by field name, for all runs, on top of a file's.
-        num_clips: of the training set, to which recipes are scaled that say so, before any changes.
-        num_processes: of the run, likewise.
+        num_clips: of the training set; with ``num_processes`` it scales the recipes that say so, before any changes.
     """
-    is_file = name is not None and name.endswith(".toml")
-    content = _read_toml(Path(str(name))) if is_file else {"recipe": name} if name else {}
+    content: dict[str, Any] = {"recipe": name} if name else {}
+    if name and name.endswith(".toml"):
+        content = _read_toml(name)
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     if unknown := sorted(tables.keys() - defaults.keys()):
         message = f"{printable(str(name))}: there is no network {printable(unknown[0])!r} to train"
@@ -321,22 +281,18 @@ def choose_recipes(
     recipes = {}
     for run, default in defaults.items():
         numbers = {key: value for key, value in content.items() if key not in tables} | tables.get(run, {})
-        base = numbers.pop("recipe", default)
-        if not isinstance(base, str):
-            raise UsageError(f"recipe is the name of one, not {base!r}", hint=f"one of {', '.join(RECIPES)}")
-        recipe = find_recipe(base)
+        recipe = find_recipe(str(numbers.pop("recipe", default)))
         recipe = recipe if num_clips is None else scale_recipe(recipe, num_clips, num_processes)
         recipes[run] = override(recipe, {**numbers, **(changes or {})})
     return recipes
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    what = f"the recipe {printable(str(path))} cannot be read"
+def _read_toml(path: str) -> dict[str, Any]:
+    what = f"the recipe {printable(path)} cannot be read"
+    with os_errors_as(UsageError, what):
+        content = Path(path).read_bytes()
     try:
-        with os_errors_as(UsageError, what):
-            content = path.read_bytes()
-        encoding, start = encoding_of(content)
-        return parse_toml(content[start:].decode(encoding))
-    except ValueError as error:  # TOML's and UTF-8's
+        return parse_toml(decode(content))
+    except ValueError as error:
         hint = "write one field = value in a line, such as steps = 500; words stand in quotes"
         raise UsageError(f"{what} as TOML: {error}", hint) from error

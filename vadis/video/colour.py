@@ -128,17 +128,8 @@ class ColourConverter:
         return samples * (3 // len(samples))
 
     def _scaled(self, frame: av.VideoFrame, width: int, height: int, kind: str, matrix: int | None) -> av.VideoFrame:
-        try:
-            return self._reformatter.reformat(
-                frame,
-                width,
-                height,
-                format=kind,
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                interpolation=_SCALER,
-                threads=1,
-            )
+        try:  # the matrix is that of the source and of the result
+            return self._reformatter.reformat(frame, width, height, kind, matrix, matrix, _SCALER, threads=1)
         except Exception as error:  # PyAV raises whatever FFmpeg's code maps to
             message = f"pixels of the format {frame.format.name} cannot be converted"
             raise memory_refusal(error) or VideoError("decode_failed", message) from error

@@ -7,6 +7,7 @@ crop off, FFmpeg reads and leaves to its caller, and PyAV does not hand the numb
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from math import floor
 from typing import Any, NamedTuple, cast
@@ -82,40 +83,27 @@ class Cropper:
 
 
 class Orientation(NamedTuple):
-    """How coded frames have to be turned to stand upright: transposed first, then mirrored."""
+    """How coded frames have to be turned to stand upright: mirrored first (upside down), then turned."""
 
-    transposed: bool = False
-    mirrored_x: bool = False
-    mirrored_y: bool = False
-
-    @classmethod
-    def from_matrix(cls, matrix: bytes) -> "Orientation":
-        """Return the nearest right angle to a display matrix a, b, u, c, d, v, x, y, w: x' = ax + cy, y' = bx + dy."""
-        a, b, _, c, d, _, _, _, _ = struct.unpack("=9i", matrix[:36])  # FFmpeg's libavutil/display.h
-        if abs(a) + abs(d) >= abs(b) + abs(c):
-            return cls(False, a < 0, d < 0)
-        return cls(True, c < 0, b < 0)
+    quarters: int  # counter-clockwise
+    is_mirrored: bool
 
     @classmethod
     def of_frame(cls, frame: av.VideoFrame) -> "Orientation":
-        """Return that of the frame's display matrix; upright where it has none."""
-        try:
-            matrix = cast(Buffer | None, frame.side_data.get("DISPLAYMATRIX"))
-        except ValueError:  # PyAV refuses to list kinds of side data that it does not know; mirroring is lost then
-            quarters = round(frame.rotation / 90) % 4  # counter-clockwise
-            return cls(quarters % 2 == 1, quarters > 1, quarters in (1, 2))
-        return cls() if matrix is None else cls.from_matrix(bytes(matrix))
+        """Return the nearest to the frame's display matrix a, b, u, c, d, …: x' = ax + cy, y' = bx + dy."""
+        a, b, _, c, d = 1, 0, 0, 0, 1
+        with suppress(ValueError):  # PyAV refuses to list kinds of side data that it does not know
+            if (matrix := cast(Buffer | None, frame.side_data.get("DISPLAYMATRIX"))) is not None:
+                a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])  # FFmpeg's libavutil/display.h
+        return cls(round(frame.rotation / 90), a * d < b * c)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return the upright (width, height) of a coded picture."""
-        return (height, width) if self.transposed else (width, height)
+        return (height, width) if self.quarters % 2 else (width, height)
 
     def apply(self, picture: Picture) -> Picture:
-        """Return ``picture`` upright; contiguous, copied only where it has to be turned."""
-        if self.transposed:
-            picture = picture.transpose(1, 0, 2)  # (H, W, 3) -> (W, H, 3)
-        step_y, step_x = (-1 if self.mirrored_y else 1), (-1 if self.mirrored_x else 1)
-        return np.ascontiguousarray(picture[::step_y, ::step_x])
+        """Return ``picture`` (H, W, 3) upright; contiguous, copied only where it has to be turned."""
+        return np.ascontiguousarray(np.rot90(picture[::-1] if self.is_mirrored else picture, self.quarters))
 
 
 def scaled_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
@@ -139,14 +127,14 @@ class Scaler:
 
     Args:
         first: the first frame; its display matrix turns all of them.
-        aspect: sample aspect ratio (width of a pixel by its height), None where unknown.
-        crop: the pixels that the container crops off, by side.
+        aspect: width of a pixel by its height, None where unknown.
+        crop: what the container crops off, see ``container_crop``.
 
     Attributes:
         size, source_size: (width, height) of the pictures, and as coded, cropped and upright.
         rotation: degrees counter-clockwise from the coded to the upright picture.
         pixel_aspect: width of a coded pixel by its height; 1 where it is unknown or not plausible.
-        colours: those in which to write the pictures so that they look like the source, None for no statement.
+        colours: see ``written_colours``.
         flags: those of ``metadata.FLAGS`` that concern pictures.
     """
 
@@ -239,10 +227,7 @@ class GrayPlane:
 
 
 class PixelAspect:
-    """Follows a sample aspect ratio that changes within a stream, where its container states none that differs.
-
-    PyAV's frames do not have theirs, so one that is not that of the header is put into their ``opaque``.
-    """
+    """Follows a sample aspect ratio that changes within a stream, and puts it into the ``opaque`` of PyAV's frames."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self._context = stream.codec_context

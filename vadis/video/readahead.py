@@ -31,8 +31,7 @@ class Prefetcher(Generic[Item]):
         cancel: Callable[[], None] = lambda: None,
     ) -> None:
         self._cancel, self._room = cancel, threading.Semaphore(size)
-        self._made: SimpleQueue[tuple[bool, Any] | None] = SimpleQueue()  # whether it is a note, and the item; the end
-        self._error: BaseException | None = None
+        self._made: SimpleQueue[tuple[str, Any]] = SimpleQueue()  # kind and value: "item", "note", or "end" with error
         self._stopped = False
         self._thread = threading.Thread(target=self._work, args=(make,), name="ahead", daemon=True)
         self._thread.start()
@@ -40,7 +39,7 @@ class Prefetcher(Generic[Item]):
     def note(self, text: str) -> None:
         """Report, in the thread, what begins; ``walk`` passes it on. Raises Stopped where nobody wants the rest."""
         self.check()
-        self._made.put((True, text))
+        self._made.put(("note", text))
 
     def check(self) -> None:
         """Raise Stopped, in the thread, where nobody wants the rest."""
@@ -49,18 +48,19 @@ class Prefetcher(Generic[Item]):
 
     def walk(self, hear: Callable[[str], None] = lambda text: None) -> Iterator[Item]:
         """Yield the items in order; ``hear`` gets the notes, in this thread. Raises here an error of the thread."""
-        while (made := self._made.get()) is not None:
-            is_note, item = made
-            if is_note:
-                hear(item)
+        while True:
+            kind, value = self._made.get()
+            if kind == "end":
+                self._made.put(("end", None))  # for who walks again
+                if value is not None:
+                    raise value
+                return
+            if kind == "note":
+                hear(value)
             else:
                 self._room.release()
-                yield item
-            del made, item  # or they would stay while the next one is waited for
-        self._made.put(None)  # for who walks again
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+                yield value
+            del value  # or it would stay while the next one is waited for
 
     def close(self) -> None:
         """Stop, and wait for the thread to end."""
@@ -70,17 +70,17 @@ class Prefetcher(Generic[Item]):
         self._thread.join()
 
     def _work(self, make: "Callable[[Prefetcher[Item]], Generator[Item, None, None]]") -> None:
+        failure: BaseException | None = None
         try:
             with closing(make(self)) as items:
                 for item in items:
                     self._room.acquire()
                     self.check()
-                    self._made.put((False, item))
+                    self._made.put(("item", item))
                     del item  # or the last one would wait here for the next
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
-            self._error = error
-        finally:
-            self._made.put(None)
+            failure = error
+        self._made.put(("end", failure))
 
 
 def prefetch(

@@ -1,7 +1,7 @@
 """From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg.
 
-What FFmpeg would do by itself and must not: follow playlists to other files or hosts, take a name with ``%d`` for
-numbered pictures, read text as a video, decode pictures of any size, run as many threads as the machine has.
+FFmpeg by itself would follow playlists to other files or hosts, take a name with ``%d`` for numbered pictures, read
+text as a video, decode pictures of any size, run as many threads as the machine has.
 """
 
 import io
@@ -9,51 +9,48 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 
 from vadis.errors import VideoError
 from vadis.video.container import FFMPEG_FORMATS, refusal, regular_file
-from vadis.video.decoding import Decoder
-from vadis.video.header import Header, best_stream
+from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
+from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
 """How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
 
 
-class Sound(NamedTuple):
-    """The sound of a file: its streams, and their packets as they are coded, in the order of the file."""
-
-    streams: tuple[av.AudioStream, ...]
-    packets: "Iterator[av.Packet[Any]]"
-
-
 class Video:
     """A video of at least one frame, open for reading, once.
 
     ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many of them the header
-    promises, and ``colours`` are those of ``picture.Scaler``.
+    promises, ``colours`` are those of ``picture.Scaler``, and ``pixel_aspect`` is the width of an upright pixel by its
+    height, 1 where that is unknown or not plausible.
     """
 
-    def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
-        self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
+    def __init__(self, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
+        self._header, self._decoder, self._clock, self._limits = decoder.header, decoder, decoder.clock, limits
         self._start_frame = 0
         self._frames = decoder.frames()
         first = next(self._frames, None)
         if first is None:
             raise decoder.no_frames()
         self._held, self._held_seconds = first
-        self._scaler = scaler(self._held, header.sample_aspect_ratio, header.crop)
+        self._scaler = scaler(self._held, self._header.sample_aspect_ratio, self._header.crop)
         self._duration: Fraction | None = None
         self._length: int | None = None
         self._grid = self._walk()
         self.size, self.colours = self._scaler.size, self._scaler.colours
-        self.expected_num_frames = header.expected_num_frames
+        aspect = self._scaler.pixel_aspect  # of a coded pixel
+        self.pixel_aspect = 1 / aspect if self._scaler.rotation % 180 else aspect
+        seconds = self._header.duration
+        self.expected_num_frames = None if seconds is None else grid_length(seconds)
 
     @property
     def facts(self) -> VideoFacts:
@@ -98,12 +95,6 @@ class Video:
         """When the first frame is shown after the start of the file, as players count."""
         return self._header.first_seconds(self._clock.start_seconds)
 
-    @property
-    def pixel_aspect(self) -> Fraction:
-        """Width of an upright pixel by its height; 1 where it is unknown or not plausible."""
-        aspect = self._scaler.pixel_aspect
-        return 1 / aspect if self._scaler.rotation % 180 else aspect
-
     def skip_to(self, start_frame: int, *, by_seek: bool) -> bool:
         """Begin at this grid frame, by a seek where that is exact; False: the file has to be opened again, without."""
         self._start_frame = start_frame
@@ -138,7 +129,7 @@ class Video:
 
     def _end(self, last: av.VideoFrame) -> Fraction:
         end = self._clock.end(last.duration)
-        self._limits.check_length(end, None)
+        self._limits.check_length(end)
         return end
 
     def _flags(self) -> tuple[str, ...]:
@@ -158,9 +149,15 @@ class Video:
         return tuple(flag for flag in FLAGS if flag in self._scaler.flags or found.get(flag))
 
 
+@contextmanager
 def open_video(
-    path: AnyPath, *, start_frame: int = 0, limits: Limits | None = None, listed: bool = False
-) -> AbstractContextManager[Video]:
+    path: AnyPath,
+    *,
+    start_frame: int = 0,
+    limits: Limits | None = None,
+    listed: bool = False,
+    scaler: type[Scaler | GrayPlane] = Scaler,
+) -> Iterator[Video]:
     """Open one video file for reading, once, from its start or from a clip on.
 
     Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
@@ -172,32 +169,44 @@ def open_video(
             frames are the same in any case. (Only a broken timestamp in the part that is not read goes unnoticed.)
         limits: what to refuse as ``too_large``.
         listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
+        scaler: what makes pictures of the frames.
 
-    Raises:
-        VideoError: with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
+    Raises VideoError with any code of ``VIDEO_ERROR_CODES`` that concerns files and decoding.
     """
-    return _open_video(path, Scaler, start_frame, limits, listed)
+    name, limits = os.fspath(path), limits or Limits.of_environment()
+    regular_file(name, listed=listed)
+    before = stamp(name)
+    for by_seek in (True, False):
+        with _open(name, limits) as container:
+            video = _first_look(name, container, limits, scaler)
+            if video.skip_to(start_frame, by_seek=by_seek):
+                yield video
+                if video.facts.num_frames is not None and stamp(name) != before:
+                    raise VideoError("changed_while_reading", "the file changed while it was read")
+                return
 
 
 def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[Video]:
     """Open a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    return _open_video(path, GrayPlane, start_frame)
+    return open_video(path, start_frame=start_frame, scaler=GrayPlane)
 
 
 def open_source(path: AnyPath, *, limits: Limits | None = None) -> AbstractContextManager[Video]:
     """Open a video for its ``source_frames``: pictures of the size that is coded."""
-    return _open_video(path, FullSize, limits=limits)
+    return open_video(path, limits=limits, scaler=FullSize)
 
 
 @contextmanager
-def open_sound(path: AnyPath, *, limits: Limits | None = None) -> Iterator[Sound]:
-    """Open the sound of a video that can be opened; of a silent one, no streams. Where it is damaged it ends."""
+def open_sound(
+    path: AnyPath, *, limits: Limits | None = None
+) -> "Iterator[tuple[tuple[av.AudioStream, ...], Iterator[av.Packet[Any]]]]":
+    """Yield the streams of a video's sound, if any, and their coded packets in the order of the file, up to damage."""
     name = os.fspath(path)
     regular_file(name, listed=False)
     with _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND) as container:
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
-        yield Sound(streams, _with_times(container.demux(*streams) if streams else iter(())))
+        yield streams, _with_times(container.demux(*streams) if streams else iter(()))
 
 
 def _with_times(packets: "Iterator[av.Packet[Any]]") -> "Iterator[av.Packet[Any]]":
@@ -215,31 +224,6 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
     return tuple(container.streams.audio)
 
 
-@contextmanager
-def _open_video(
-    path: AnyPath,
-    scaler: type[Scaler | GrayPlane],
-    start_frame: int = 0,
-    limits: Limits | None = None,
-    listed: bool = False,
-) -> Iterator[Video]:
-    name, limits = os.fspath(path), limits or Limits.of_environment()
-    before = regular_file(name, listed=listed)
-    container = _open(name, limits)
-    try:
-        video = _first_look(name, container, limits, scaler)
-        if not video.skip_to(start_frame, by_seek=True):
-            container.close()
-            container = _open(name, limits)
-            video = _first_look(name, container, limits, scaler)
-            video.skip_to(start_frame, by_seek=False)
-        yield video
-        if video.facts.num_frames is not None:
-            _refuse_changes(name, before)
-    finally:
-        container.close()
-
-
 def _first_look(
     path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
 ) -> Video:
@@ -249,8 +233,7 @@ def _first_look(
         with _open(path, limits, codec_whitelist="none") as undecoded:
             context = best_stream(path, undecoded).codec_context
             limits.check_pixels(context.width, context.height)
-    header = Header(path, container, stream, limits)
-    return Video(header, Decoder(path, container, stream, header, limits), limits, scaler)
+    return Video(Decoder(path, container, stream, limits), limits, scaler)
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
@@ -261,19 +244,14 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
         "max_pixels": str(limits.max_decoder_pixels),
         **more,
     }
-    # Not abspath, which would shorten "link/.." although the link may lead elsewhere.
-    absolute = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH117, PTH118
     try:
-        return av.open("file:" + absolute, "r", options=options, metadata_errors="ignore")
+        return av.open("file:" + from_root(path), "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
         raise memory_refusal(error) or refusal(path, error) from error
 
 
-def _refuse_changes(path: str, before: os.stat_result) -> None:
-    try:
-        after = os.stat(path)  # noqa: PTH116
-    except OSError:
-        after = None
-    watched = ("st_size", "st_mtime_ns")  # not the inode number: some file systems give another one each time
-    if after is None or any(getattr(after, name) != getattr(before, name) for name in watched):
-        raise VideoError("changed_while_reading", "the file changed while it was read")
+def from_root(path: str) -> str:
+    """Return ``path`` from the root, never shortened as by abspath: the link in "link/.." may lead elsewhere."""
+    with suppress(OSError):  # the current folder may be gone
+        return os.path.join(os.getcwd(), path) if path else path  # noqa: PTH109, PTH118
+    return path

@@ -1,70 +1,57 @@
-"""Videos in object stores and on web servers: fetched to a bounded scratch space, decoded there, removed.
+"""Videos in object stores and on web servers: fetched by fsspec to a bounded scratch space, decoded there, removed.
 
 FFmpeg never sees an address: what is fetched is a local file like any other. Only who asks for it
-(``find_videos(remote=expand_url)``, ``FetchingDecoders``) opens a connection. fsspec and what it needs are an extra:
-``pip install 'vadis[remote]'``. Credentials are where the store's own programs have them.
+(``find_videos(remote=expand_url)``, ``FetchingDecoders``) opens a connection.
 """
 
 import asyncio
 import concurrent.futures
-import fcntl
 import itertools
 import logging
 import os
 import re
+import secrets
 import shutil
 import tempfile
-from contextlib import suppress
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.files import FULL_DISK
+from vadis.files import FULL_DISK, locked, os_errors_as
 from vadis.results import printable
-from vadis.video.isolated.pool import ChildVideo, Decoders
-from vadis.video.metadata import AnyPath, Limits, network_patience
+from vadis.video.isolated.pool import Decoders
+from vadis.video.metadata import Limits, network_patience
 from vadis.video.sources import VIDEO_EXTENSIONS, Stamp, remote_scheme
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 60  # in which a server must answer, and send the next byte
 _POLL_SECONDS = 0.1  # between looks whether anybody still wants the file
 _SCRATCH = "vadis-scratch-"
-_NO_CREDENTIALS = (
-    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "DefaultCredentialsError"),
-)
 
 
 def filesystem_of(url: str) -> Any:
     """Return the file system of fsspec that a URL is in; raise VadisError where its packages are not installed."""
-    scheme = remote_scheme(url)
-    options: dict[str, Any] = {}
+    scheme, patience = remote_scheme(url), network_patience()
+    connect, silent = CONNECT_SECONDS * patience, SILENT_SECONDS * patience
     try:
         import fsspec
 
         if scheme == "s3":
-            factor = network_patience()
-            limits = {"connect_timeout": CONNECT_SECONDS * factor, "read_timeout": SILENT_SECONDS * factor}
-            options["config_kwargs"] = {**limits, "retries": {"max_attempts": 2}}
-        elif scheme == "https":
-            options["client_kwargs"] = {"timeout": _timeout()}
-        elif scheme == "gs":
-            options["requests_timeout"] = _timeout()
-            logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # which logs all that it raises
-        return fsspec.filesystem(scheme, **options)
+            config = {"connect_timeout": connect, "read_timeout": silent, "retries": {"max_attempts": 2}}
+            return fsspec.filesystem(scheme, config_kwargs=config)
+        from aiohttp import ClientTimeout
+
+        # By itself it waits five minutes for a whole file, or for ever.
+        timeout = ClientTimeout(total=None, sock_connect=connect, sock_read=silent)
+        if scheme == "https":
+            return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout})
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # which logs all that it raises
+        return fsspec.filesystem(scheme, requests_timeout=timeout)
     except ImportError as error:
         raise VadisError(f"{scheme}:// needs packages that are not installed", "pip install 'vadis[remote]'") from error
-
-
-def _timeout() -> Any:
-    """Return how long a server may be silent: aiohttp's own limit is five minutes for a whole file, or none."""
-    from aiohttp import ClientTimeout
-
-    factor = network_patience()
-    return ClientTimeout(total=None, sock_connect=CONNECT_SECONDS * factor, sock_read=SILENT_SECONDS * factor)
 
 
 def expand_url(url: str) -> list[str]:
@@ -94,73 +81,41 @@ def store_refusal(error: BaseException, what: str = "the file") -> VideoError:
     status = getattr(error, "status", getattr(error, "code", None))
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return VideoError("not_found", f"there is no such {what.removeprefix('the ')} in the store")
-    if isinstance(error, PermissionError) or type(error).__name__ in _NO_CREDENTIALS or status in (401, 403):
+    if isinstance(error, PermissionError) or "Credential" in type(error).__name__ or status in (401, 403):
         return VideoError("permission_denied", f"{what} may not be read", "check the credentials for its store")
     reason = " ".join(str(error).split()) or type(error).__name__
     return VideoError("io_error", f"{what} could not be fetched: {printable(reason)[:200]}")
 
 
 def _mtime(info: dict[str, Any]) -> str | None:
-    """Return the time of change that a store states, as in ``Stamp``."""
-    time = next((info[key] for key in ("LastModified", "Last-Modified", "updated", "mtime") if info.get(key)), None)
-    with suppress(ValueError, TypeError):
-        if isinstance(time, str):
-            time = parsedate_to_datetime(time) if "," in time else datetime.fromisoformat(time.replace("Z", "+00:00"))
-        if isinstance(time, datetime):
-            since = time.astimezone(timezone.utc) - datetime(1970, 1, 1, tzinfo=timezone.utc)
-            return f"{since.days * 86400 + since.seconds}.{since.microseconds:06}000"
-    return None
+    """Return the time of change that a store states (S3, Google's, a web server), as in ``Stamp``."""
+    time = info.get("LastModified") or info.get("mtime") or info.get("Last-Modified")
+    if isinstance(time, str):
+        with suppress(ValueError, TypeError):
+            time = parsedate_to_datetime(time)
+    return f"{time.timestamp():.6f}000" if isinstance(time, datetime) else None
 
 
-class Scratch:
-    """A folder of this process for fetched files, in ``TMPDIR``; locked, so that the next process removes leftovers."""
-
-    def __init__(self) -> None:
-        root = Path(tempfile.gettempdir())
-        for left in root.glob(f"{_SCRATCH}*"):
-            _remove_unless_locked(left)
-        self._numbers = itertools.count(1)
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Make a folder in ``TMPDIR`` for this block; remove those that killed processes have left there."""
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{_SCRATCH}*"):
+        with suppress(VadisError, OSError):  # its process lives, or has just removed it
+            if left.is_dir():
+                with locked(left):
+                    shutil.rmtree(left)
+    folder = root / f"{_SCRATCH}{os.getpid()}-{secrets.token_hex(4)}"
+    with locked(folder), os_errors_as(VadisError, f"no scratch space in {printable(str(root))}"):
+        folder.mkdir(mode=0o700)
         try:
-            self._descriptor, self._folder = _locked_folder(root)
-        except OSError as error:
-            place = printable(str(root))
-            raise VadisError(f"no scratch space in {place}: {error.strerror}", "set TMPDIR to another place") from error
-
-    def place_for(self, url: str) -> Path:
-        extension = os.path.splitext(re.sub(r"[?#].*", "", url))[1].lower()  # noqa: PTH122
-        known = extension if extension in VIDEO_EXTENSIONS else ""
-        return self._folder / f"{next(self._numbers):08}{known}"
-
-    def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        os.close(self._descriptor)
-
-
-def _locked_folder(root: Path) -> tuple[int, Path]:
-    """Return the descriptor that holds the lock of a new folder, and the folder."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=root))
-        with suppress(FileNotFoundError, BlockingIOError):  # another process took it for one that was left
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            with suppress(OSError):  # a file system without locks: nobody removes what cannot be locked
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.is_dir():
-                return descriptor, folder
-            os.close(descriptor)
-
-
-def _remove_unless_locked(folder: Path) -> None:
-    with suppress(OSError):  # it is gone, or its process lives
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            yield folder
         finally:
-            os.close(descriptor)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class FetchingDecoders(Decoders):
-    """Decoders that also open what is at a URL.
+    """Decoders that also open what is at a URL: it is fetched when the context of the video is entered.
 
     Args:
         scratch_bytes: what all fetched files may take together.
@@ -171,7 +126,8 @@ class FetchingDecoders(Decoders):
     def __init__(self, scratch_bytes: int, places: int, limits: Limits | None = None) -> None:
         super().__init__(limits)
         self.places, self.share_bytes = places, scratch_bytes // places
-        self.scratch = Scratch()
+        self._numbers, self._held = itertools.count(1), ExitStack()
+        self._scratch = self._held.enter_context(_scratch_folder())
 
     def stamp(self, path: str) -> Stamp:
         """Return the stamp of a file, local or remote, as it is now; None in it where its server cannot be asked."""
@@ -185,67 +141,30 @@ class FetchingDecoders(Decoders):
             return Stamp(None, None)
         return Stamp(info.get("size"), _mtime(info))
 
-    def open(
-        self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
-    ) -> ChildVideo:
-        """Return a video, fetched when its context is entered if it is at a URL; see ``Decoders.open``."""
-        url = os.fspath(path)
-        if remote_scheme(url) is None:
-            return super().open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
-        return FetchedVideo(self, url, listed=listed, start_frame=start_frame, max_frames=max_frames)
+    @contextmanager
+    def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> Iterator[str]:
+        """Yield the local file for what ``path`` stands for, fetched for this block if that is at a URL.
+
+        Raises VideoError for what its store refuses, VadisError where scratch space is missing.
+        """
+        if remote_scheme(path) is None:
+            yield path
+            return
+        extension = os.path.splitext(re.sub(r"[?#].*", "", path))[1].lower()  # noqa: PTH122
+        known = extension if extension in VIDEO_EXTENSIONS else ""
+        place = self._scratch / f"{next(self._numbers):08}{known}"
+        try:
+            _fetch(path, place, self.share_bytes, is_cancelled)
+            yield str(place)
+        finally:
+            place.unlink(missing_ok=True)
 
     def close(self) -> None:
         super().close()
-        self.scratch.close()
+        self._held.close()
 
 
-class FetchedVideo(ChildVideo):
-    """A video that is fetched when its context is entered, and removed when that is left."""
-
-    def __init__(self, decoders: FetchingDecoders, url: str, **part: Any) -> None:
-        self._url, self._max_bytes, self._place = url, decoders.share_bytes, decoders.scratch.place_for(url)
-        super().__init__(decoders, self._place, **part)
-
-    def __enter__(self) -> "Self":
-        """Fetch and open the file; raises VideoError also for its store, VadisError where scratch space is missing."""
-        try:
-            self._fetch()
-            return super().__enter__()
-        except BaseException:
-            self._place.unlink(missing_ok=True)
-            raise
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            super().__exit__(*error)
-        finally:
-            self._place.unlink(missing_ok=True)
-
-    def _fetch(self) -> None:
-        filesystem = filesystem_of(self._url)
-        transfer = _watch_transfer(self._max_bytes)
-        fetching = filesystem._get_file(filesystem._strip_protocol(self._url), str(self._place), callback=transfer)
-        done = asyncio.run_coroutine_threadsafe(fetching, filesystem.loop)
-        try:
-            while not concurrent.futures.wait([done], _POLL_SECONDS).done:
-                if self._cancelled:
-                    raise VideoError("decoder_crash", "the video was given up before it was fetched")
-            done.result()
-        except (VadisError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # every store has its own errors
-            if isinstance(error, OSError) and error.errno in FULL_DISK:
-                hint = "make room, set TMPDIR to another place, or give a smaller `scratch_bytes`"
-                raise VadisError("no space left for fetched videos", hint) from error
-            raise store_refusal(error) from error
-        finally:
-            done.cancel()
-        if transfer.size is not None and self._place.stat().st_size != transfer.size:
-            raise VideoError("changed_while_reading", "the file had another size at the end than when it was begun")
-
-
-def _watch_transfer(max_bytes: int) -> Any:
-    """Return fsspec's observer of a transfer, which ends it where it grows too large."""
+def _fetch(url: str, place: Path, max_bytes: int, is_cancelled: Callable[[], bool]) -> None:
     from fsspec.callbacks import Callback
 
     def check(size: int | None, value: int = 0, **_: Any) -> None:
@@ -254,4 +173,22 @@ def _watch_transfer(max_bytes: int) -> Any:
             hint = "give more scratch space (`scratch_bytes`), or open fewer videos at once (`places`)"
             raise VideoError("too_large", message, hint)
 
-    return Callback(hooks={"size": check})
+    filesystem, transfer = filesystem_of(url), Callback(hooks={"size": check})
+    fetching = filesystem._get_file(filesystem._strip_protocol(url), str(place), callback=transfer)
+    done = asyncio.run_coroutine_threadsafe(fetching, filesystem.loop)
+    try:
+        while not concurrent.futures.wait([done], _POLL_SECONDS).done:
+            if is_cancelled():
+                raise VideoError("decoder_crash", "the video was given up before it was fetched")
+        done.result()
+    except (VadisError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # every store has its own errors
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            hint = "make room, set TMPDIR to another place, or give a smaller `scratch_bytes`"
+            raise VadisError("no space left for fetched videos", hint) from error
+        raise store_refusal(error) from error
+    finally:
+        done.cancel()
+    if transfer.size not in (None, place.stat().st_size):
+        raise VideoError("changed_while_reading", "the file had another size at the end than when it was begun")

@@ -1,8 +1,7 @@
 """From what was typed to files: paths, folders, patterns and lists → one ``Source`` each, in a stable order.
 
-Inputs keep the order in which they were given. A folder is walked depth first, its entries in the order of their names'
-bytes; its hidden entries are passed over, and so are files without one of ``VIDEO_EXTENSIONS``. A file that was named
-is tried whatever its name. Everything is local, unless the caller says what a URL stands for (``vadis.video.remote``).
+Inputs keep their order. A folder is walked depth first, its entries in the order of their names' bytes, without hidden
+ones and files that lack one of ``VIDEO_EXTENSIONS``. A file that was named is tried whatever its name.
 """
 
 import glob
@@ -10,10 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
-from vadis.errors import NothingToDoError, UsageError, VideoError, what_next
+from vadis.errors import NothingToDoError, UsageError, VideoError
+from vadis.files import os_errors_as
 from vadis.parsing import decode, is_text
 from vadis.results import printable
 from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, regular_file
@@ -37,7 +39,6 @@ REMOTE_SCHEMES = ("s3", "gs", "https")
 """Where videos can be fetched from, if that is asked for."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_NAME_THE_FILE = "name the video itself; save to a file what comes through a pipe"
 _MOST_NAMED = 5  # paths in one message
 
 
@@ -96,13 +97,12 @@ def find_videos(
         nul: the entries of lists end with NUL bytes instead of line feeds.
         remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.
     """
-    search = _Search(remote)
-    given = [os.fspath(each) for each in inputs]
+    search, given = _Search(remote), [os.fspath(each) for each in inputs]
     if not given and from_file is None:
         raise UsageError("no input given", "name videos, folders, or a list by `from_file`")
     for path in given:
         if path == "-":
-            search.add_list("-", nul)
+            search.add_list(path, nul)
         else:
             search.add(path, is_pattern_allowed=True)
     if from_file is not None:
@@ -116,7 +116,7 @@ class _Search:
     def __init__(self, remote: Callable[[str], list[str]] | None) -> None:
         self._remote = remote
         self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
-        self._real_folders: dict[str, str] = {}
+        self._real_path = cache(os.path.realpath)
         self._folders: list[str] = []
         self._missing: list[str] = []  # each once
         self._num_ignored = self._num_duplicates = 0
@@ -131,7 +131,11 @@ class _Search:
         elif _URL.match(path):
             self._add_url(path)
         else:
-            matches = _matches(path) if is_pattern_allowed else []
+            try:  # the order is that of the names' bytes; Path.glob would drop "./"
+                matches = sorted(glob.glob(path, recursive=True), key=os.fsencode) if is_pattern_allowed else []  # noqa: PTH207
+            except RecursionError as error:  # glob calls itself for each level of folders
+                message = f"the folders that {printable(path)} goes through are nested too deep"
+                raise UsageError(message, "name the folder itself: all videos below it are taken") from error
             for match in matches:
                 self._add_existing(match)
             if not matches and self._add_existing(path):
@@ -149,15 +153,15 @@ class _Search:
             self._keep(Source(url, error))
 
     def finish(self) -> Found:
-        if self._missing and len(self._missing) == len(self._sources):
+        found = Found(self._sources.values())
+        if self._missing and len(self._missing) == len(found):
             hint = "see how it is spelled; a path that does not begin with / begins in the current folder"
             raise UsageError(f"no such file: {_enumerate(self._missing)}", hint)
-        if not self._sources and not self._folders:
+        if not found and not self._folders:
             raise NothingToDoError("the list of videos is empty", "write the path of a video into each line")
-        if not self._sources:
+        if not found:
             message = f"no video files under {_enumerate(self._folders)} (looked for {' '.join(VIDEO_EXTENSIONS)})"
             raise NothingToDoError(message, "videos with other endings are taken where they are named themselves")
-        found = Found(self._sources.values())
         found.num_ignored, found.num_duplicates = self._num_ignored, self._num_duplicates
         return found
 
@@ -167,18 +171,17 @@ class _Search:
             self._folders.append(path)
             self._walk(path)
             return True
+        error = None
         try:
             regular_file(path, listed=False)
-        except VideoError as error:
-            return self._keep(Source(path, error))
-        return self._keep(Source(path))
+        except VideoError as refused:
+            error = refused
+        return self._keep(Source(path, error))
 
     def _keep(self, source: Source) -> bool:
         """Add a source; return False, and count it, where it is there already."""
         folder, name = os.path.split(source.path)
-        if folder not in self._real_folders:
-            self._real_folders[folder] = os.path.realpath(folder)
-        key = os.path.join(self._real_folders[folder], name)  # noqa: PTH118
+        key = os.path.join(self._real_path(folder), name)  # noqa: PTH118
         self._num_duplicates += key in self._sources
         return self._sources.setdefault(key, source) is source
 
@@ -199,21 +202,17 @@ class _Search:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
 
     def _wanted(self, folder: str) -> Iterator[str]:
-        """Yield the folders and videos in a folder; count the rest."""
+        """Yield the folders and videos in a folder, a link in a circle being neither; count the rest."""
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and _is_video_or_folder(entry):
+                is_wanted = False
+                with suppress(OSError):
+                    is_shown = not entry.name.startswith(".")
+                    is_wanted = is_shown and (entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path)))
+                if is_wanted:
                     yield entry.path
                 else:
                     self._num_ignored += 1
-
-
-def _is_video_or_folder(entry: os.DirEntry[str]) -> bool:
-    """Judge by name and kind, and by the first bytes where the name is shared; a link in a circle is neither."""
-    try:
-        return entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path))
-    except OSError:
-        return False
 
 
 def is_video_by_name(path: str) -> bool:
@@ -229,42 +228,28 @@ def is_video_by_name(path: str) -> bool:
     return not head or not _IS_SOMETHING_ELSE[extension](head)
 
 
-def _matches(pattern: str) -> list[str]:
-    """Return what a pattern stands for, in the order of the names' bytes."""
-    try:
-        return sorted(glob.glob(pattern, recursive=True), key=os.fsencode)  # noqa: PTH207 (Path.glob drops "./")
-    except RecursionError as error:  # glob calls itself for each level of folders
-        message = f"the folders that {printable(pattern)} goes through are nested too deep"
-        raise UsageError(message, "name the folder itself: all videos below it are taken") from error
+def _read_list(path: str, nul: bool) -> list[str]:
+    """Return the entries of a list of paths, up to the next LF, CR LF or NUL; raise UsageError where it is none.
 
-
-def _read_list(path: str, nul: bool) -> Iterator[str]:
-    """Return the entries of a list of paths: text up to the next LF, CR LF or NUL."""
-    if path == "-":
-        return _entries(sys.stdin.buffer, "the standard input", nul)
-    try:
-        with open(path, "rb") as file:
-            return _entries(file, printable(path), nul)
-    except OSError as error:
-        message = f"the list {printable(path)} cannot be read: {error.strerror}"
-        raise UsageError(message, what_next(error.errno)) from error
-
-
-def _entries(file: BinaryIO, shown: str, nul: bool) -> Iterator[str]:
-    """Return names as bytes of the file system, unless the list begins as UTF-16 or UTF-32; raise UsageError."""
-    head = file.read(HEAD_BYTES)
-    if is_container(head) and not is_text(head):
-        raise UsageError(f"{shown} is a video, not a list of names", _NAME_THE_FILE)
-    content = head + file.read()
+    They are the bytes of the file system's names, unless the list begins as UTF-16 or UTF-32.
+    """
+    shown = "the standard input" if path == "-" else printable(path)
+    hint = "name the video itself; save to a file what comes through a pipe"
+    with os_errors_as(UsageError, f"the list {shown} cannot be read"), ExitStack() as stack:
+        file = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+        head = file.read(HEAD_BYTES)
+        if is_container(head) and not is_text(head):
+            raise UsageError(f"{shown} is a video, not a list of names", hint)
+        content = head + file.read()
     if nul:
-        return (os.fsdecode(entry) for entry in content.split(b"\0") if entry)
+        return [os.fsdecode(entry) for entry in content.split(b"\0") if entry]
     text = decode(content)
     if "\0" in text:
         if not is_text(content.replace(b"\0", b"")):
-            raise UsageError(f"{shown} is not a list of names: it holds other data", _NAME_THE_FILE)
+            raise UsageError(f"{shown} is not a list of names: it holds other data", hint)
         hint = "add `nul=True`: its names end with NUL bytes, as find -print0 writes them"
         raise UsageError(f"{shown} is a list with NUL bytes in it", hint)
-    return (entry for line in text.split("\n") if (entry := line.rstrip("\r")))
+    return [entry for line in text.split("\n") if (entry := line.rstrip("\r"))]
 
 
 def _enumerate(paths: Sequence[str]) -> str:

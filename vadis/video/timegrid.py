@@ -41,17 +41,15 @@ class Clock:
     A frame's time is its timestamp. One that is missing, not later than that of the frame before, or far ahead of it is
     judged by the frames that follow. Where these continue as before, only this timestamp is wrong, and its frame is
     shown between its neighbours. Where they stay with it, time has passed without pictures, or the clock has started
-    again: if it went back, forward by more than ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at a place named to
-    ``restart_at``. It then continues at the usual distance from the frame before. Without any usable timestamp, frames
+    again: if it went back, forward by more than ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at one of
+    ``restarts``. It then continues at the usual distance from the frame before. Without any usable timestamp, frames
     follow one another at the nominal rate. In all these cases except a gap without pictures, ``synthetic`` is True.
-
-    Where the container stores no timestamps but a sequence of frames (``sequential``, that is AVI), the n-th frame
-    shown belongs to the n-th frame stored, which is right even where packed B-frames put the timestamps out of order.
 
     Args:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
-        sequential: timestamps come from ``note_stored``, before each frame is decoded, not from the frames.
+        sequential: the n-th frame shown belongs to the n-th of ``stored``, as in AVI, which has no timestamps: where
+            B-frames are packed, those that FFmpeg makes are out of order.
         latest: seconds that the file is said to last; a longer step beyond it is not believed until frames lie there.
     """
 
@@ -60,9 +58,12 @@ class Clock:
     ) -> None:
         self.synthetic = False  # a timestamp was missing or out of order, or a time was guessed
         self.has_guessed = False  # a time was not taken from a timestamp alone, since the last ``jump``
+        self.stored: deque[int | None] = deque(
+            maxlen=_MAX_DELAY
+        )  # timestamps of frames that were stored, not yet shown
+        self.restarts: set[int] = set()  # timestamps with which another recording begins
         self._time_base, self._interval, self._latest = time_base, interval, latest
-        self._stored: deque[int | None] | None = deque(maxlen=_MAX_DELAY) if sequential else None
-        self._restarts: set[int] = set()
+        self._is_sequential = sequential
         self._start: int | None = None  # the first timestamp of all
         self._zero: Fraction | None = None  # ticks that now stand for time 0
         self._last_pts: int | None = None
@@ -70,24 +71,12 @@ class Clock:
         self._last_is_guessed = False
         self._step = interval  # from the last frame but one to the last
 
-    def note_stored(self, dts: int | None) -> None:
-        if self._stored is not None:
-            self._stored.append(dts)
-
-    def drop_stored(self) -> None:
-        if self._stored:
-            self._stored.pop()
-
-    def restart_at(self, pts: int) -> None:
-        self._restarts.add(pts)
-
     def jump(self) -> None:
         """Go on elsewhere in the file: the next frame's time follows from its timestamp alone."""
         self._last = self._last_pts = None
         self._step = self._interval
         self.has_guessed = False
-        if self._stored is not None:
-            self._stored.clear()
+        self.stored.clear()
 
     def ticks(self, seconds: Fraction) -> int | None:
         """Return the timestamp that stands for a time in seconds; None where timestamps say nothing."""
@@ -139,8 +128,8 @@ class Clock:
             pts = frame.pts
             self.synthetic |= pts is None or (self._last_pts is not None and pts <= self._last_pts)
             self._last_pts = self._last_pts if pts is None else pts
-            if self._stored is not None:
-                pts = self._stored.popleft() if self._stored else None
+            if self._is_sequential:
+                pts = self.stored.popleft() if self.stored else None
             yield frame, pts
 
     def _seconds(self, ticks: int) -> Fraction:
@@ -165,7 +154,7 @@ class Clock:
         if seconds is not None and seconds > last:
             on, back = sum(each > seconds for each in known), sum(last < each <= seconds for each in known)
             is_right = on > back or not back
-            has_restarted = not self._is_gap(last, seconds) or ticks in self._restarts
+            has_restarted = not self._is_gap(last, seconds) or ticks in self.restarts
         else:
             has_restarted = seconds is not None and 2 * sum(each <= last for each in known) > len(known)
             is_right = has_restarted

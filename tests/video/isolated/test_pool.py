@@ -16,9 +16,8 @@ from tests.synthetic import moving_texture, write_video
 from tests.video import faulty_child
 from tests.video.test_hostile import NOT_VIDEOS, PLAYLISTS
 from vadis.errors import VadisError, VideoError
-from vadis.video.isolated.pool import DecoderKilled, Decoders
-from vadis.video.isolated.process import Watchdog
-from vadis.video.isolated.protocol import CHUNK_BYTES
+from vadis.video.isolated.pool import Decoders
+from vadis.video.isolated.process import DecoderKilled, Watchdog
 from vadis.video.metadata import Limits
 from vadis.video.reader import open_video
 
@@ -97,13 +96,6 @@ def test_neighbours_share_one_array_and_cross_the_pipe_once(decoders, videos):
     frames, *_ = read(decoders.open(videos / "slow.mp4"))
     assert len({frame.pixels.ctypes.data for frame in frames}) == 30
     assert len(frames) == 250
-
-
-def test_more_pictures_than_one_message_holds(decoders, tmp_path):
-    path = write_video(tmp_path / "a.mp4", num_frames=64, size=(340, 256))
-    assert 10 * CHUNK_BYTES < 64 * 340 * 256 * 3
-    frames, *_ = read(decoders.open(path))
-    assert_same(frames, read(open_video(path))[0])
 
 
 @pytest.mark.parametrize("kind", [*PLAYLISTS, *NOT_VIDEOS])
@@ -312,7 +304,7 @@ def test_a_child_is_in_a_session_of_its_own(decoders, videos):
 
 PARENT = """
 import sys, threading, time
-from vadis.video.isolated.pool import DecoderKilled, Decoders
+from vadis.video.isolated.pool import Decoders
 from tests.video import faulty_child
 decoders = Decoders(program=faulty_child.PROGRAM)
 def hang():
@@ -367,7 +359,7 @@ def test_closing_ends_what_is_waited_for(named):
 
             thread = threading.Thread(target=wait)
             thread.start()
-            while not any(child.is_ready for child in list(decoders._all)):
+            while not any(child.lacking is not None for child in list(decoders._all)):
                 time.sleep(0.01)
             opened.cancel() if end == "cancel" else decoders.close()
             thread.join()

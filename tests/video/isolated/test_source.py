@@ -43,7 +43,7 @@ NAMES = ["plain.mp4", "h264.ts", "uneven.mkv", "turned.mp4"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_and_facts_are_those_of_the_reader(decoders, videos, name):
-    with pool.open_source(decoders, videos / name) as there, reader.open_source(videos / name) as here:
+    with pool.SourceVideo(decoders, videos / name) as there, reader.open_source(videos / name) as here:
         about, expected_about = (
             (video.size, video.pixel_aspect, video.start_seconds, video.first_seconds, video.colours, video.facts)
             for video in (there, here)
@@ -60,16 +60,16 @@ def test_packets_are_those_of_the_reader(decoders, videos, name):
     def told(packet):
         return bytes(packet), packet.pts, packet.dts, packet.duration, packet.time_base
 
-    with pool.open_sound(decoders, videos / name) as there, reader.open_sound(videos / name) as here:
-        assert len(there.streams) == len(here.streams)
-        for ours, theirs in zip(there.streams, here.streams, strict=True):
+    with pool.ChildSound(decoders, videos / name) as there, reader.open_sound(videos / name) as (streams, packets):
+        assert len(there.streams) == len(streams)
+        for ours, theirs in zip(there.streams, streams, strict=True):
             ours, theirs = ours.codec_context, theirs.codec_context
             assert (ours.name, ours.sample_rate, ours.layout.name) == (
                 theirs.name,
                 theirs.sample_rate,
                 theirs.layout.name,
             )
-        assert [told(packet) for packet in there.packets] == [told(packet) for packet in here.packets]
+        assert [told(packet) for packet in there.packets] == [told(packet) for packet in packets]
 
 
 @pytest.mark.parametrize("name", ["cut.mp4", "empty.mp4", "gone.mp4"])
@@ -79,14 +79,14 @@ def test_refusals_are_those_of_the_reader(decoders, videos, name):
             pass
         return error.value.code, error.value.message
 
-    assert refusal(pool.open_source(decoders, videos / name)) == refusal(reader.open_source(videos / name))
-    assert refusal(pool.open_sound(decoders, videos / name)) == refusal(reader.open_sound(videos / name))
+    assert refusal(pool.SourceVideo(decoders, videos / name)) == refusal(reader.open_source(videos / name))
+    assert refusal(pool.ChildSound(decoders, videos / name)) == refusal(reader.open_sound(videos / name))
 
 
 def test_limits_are_heeded_there(videos):
     def read():
         few = Decoders(Limits(max_frames=20))
-        with few, pool.open_source(few, videos / "plain.mp4") as video:
+        with few, pool.SourceVideo(few, videos / "plain.mp4") as video:
             return list(video.source_frames())
 
     with pytest.raises(VideoError) as error:
@@ -97,9 +97,9 @@ def test_limits_are_heeded_there(videos):
 def test_a_child_serves_one_video_after_the_other(videos):
     with Decoders() as decoders:
         for _ in range(2):
-            with pool.open_source(decoders, videos / "plain.mp4") as video:
+            with pool.SourceVideo(decoders, videos / "plain.mp4") as video:
                 assert len(list(video.source_frames())) == 30
-            with pool.open_sound(decoders, videos / "plain.mp4") as sound:
+            with pool.ChildSound(decoders, videos / "plain.mp4") as sound:
                 next(sound.packets)
             with decoders.open(videos / "plain.mp4") as video:
                 assert len(list(video)) == 30

@@ -1,119 +1,106 @@
 """The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``).
 
-It imports FFmpeg and NumPy, nothing heavier, gives up all rights that decoding does not need (``sandbox``), and then
-serves one file after another until its input ends.
+It imports FFmpeg and NumPy, nothing heavier, and gives up all rights that decoding does not need (``sandbox``).
 """
 
 import io
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Generator, Iterator, Sequence
+from itertools import chain, groupby, islice
 from typing import Any
 
 import av
 import numpy as np
 
 from vadis.errors import VideoError
+from vadis.parsing import parse_json
 from vadis.video.isolated import protocol, sandbox
-from vadis.video.isolated.protocol import LENGTH_BYTES, pack_message
-from vadis.video.metadata import GridFrame, Limits, Picture
-from vadis.video.reader import open_sound, open_source, open_video
+from vadis.video.isolated.protocol import pack_message
+from vadis.video.metadata import Limits
+from vadis.video.reader import Video, open_sound, open_source, open_video
 from vadis.video.timegrid import GRID_FPS
 
-Message = list[bytes | memoryview]  # the packed message, then the bytes that it announces
+Answer = list[bytes | memoryview]  # a packed message, then the bytes that it announces
+Answers = Generator[Answer, None, dict[str, Any] | None]  # returns what is known after the last frame
 
 
-def main(parent: int, max_memory_mb: int) -> None:
+def main(parent: int, limits: dict[str, Any]) -> None:
     """Serve the requests on stdin, on what is stdout now; end with the process ``parent``."""
     sandbox.die_with_parent(parent)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to all processes of a job; the parent decides
         signal.signal(signum, signal.SIG_IGN)
-    output = os.dup(1)
+    output = open(os.dup(1), "wb")  # noqa: SIM115
     os.dup2(2, 1)  # whatever prints does not disturb the messages
-    protocol.send_all(output, [pack_message({"ready": sandbox.enter_sandbox(max_memory_mb)})])
+    os.set_blocking(2, False)  # and is not held up: the parent reads it at the end
+    output.write(pack_message({"ready": sandbox.enter_sandbox(limits["max_memory_mb"])}))
     try:
-        while length := sys.stdin.buffer.read(LENGTH_BYTES):
-            request = protocol.unpack_message(sys.stdin.buffer.read(int.from_bytes(length, "big")))
-            for parts in answers(request):
-                protocol.send_all(output, parts)
+        output.flush()
+        for request in sys.stdin.buffer:
+            for answer in answers(parse_json(request), Limits(**limits)):
+                output.writelines(answer)
+                output.flush()
     except BrokenPipeError:  # the parent has ended or has given up this video
         return
 
 
-def answers(request: dict[str, Any]) -> Iterator[Message]:
+def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
     """Yield the messages about one file."""
-    limits = Limits(**request["limits"])
+    last = dict[str, Any]()
     try:
-        yield from _ANSWERS[request["what"]](request, limits)
+        last["end"] = yield from _ANSWERS[request["what"]](request, limits)
     except VideoError as error:
-        yield _last_message({"error": protocol.error_to_json(error)})
+        last["error"] = protocol.error_to_json(error)
     except MemoryError:
-        yield _last_message({"error": protocol.error_to_json(sandbox.too_much_memory(limits.max_memory_mb))})
+        last["error"] = protocol.error_to_json(sandbox.too_much_memory(limits.max_memory_mb))
+    if sandbox.has_used_much_memory():  # this process serves no other file
+        last["worn"] = True
+    yield [pack_message(last)]
 
 
-def _last_message(message: dict[str, Any]) -> Message:
-    """Return the last message about a file; a process that has held much memory serves no other."""
-    return [pack_message(message | {"worn": True} if sandbox.has_used_much_memory() else message)]
-
-
-def _send_grid(request: dict[str, Any], limits: Limits) -> Iterator[Message]:
+def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
     path, listed, start = request["path"], request["listed"], request["start_frame"]
     with open_video(path, start_frame=start, listed=listed, limits=limits) as video:
-        about = {"size": video.size, "expected": video.expected_num_frames, "facts": vars(video.facts)}
-        yield [pack_message({"video": about})]
-        for first, repeats, pictures in _group_frames(islice(video, request["max_frames"])):
-            yield [pack_message({"frames": repeats, "first": first}), *(picture.data for picture in pictures)]
-    yield _last_message({"end": vars(video.facts)})
+        yield _about(video)
+        frames = islice(video, request["max_frames"])
+        for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
+            pixels, seconds = next(group)
+            count = 1 + sum(1 for _ in group)  # noqa: B031 (the rest of it)
+            yield [pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
+    return vars(video.facts)
 
 
-def _group_frames(frames: Iterable[GridFrame]) -> Iterator[tuple[int, list[int], list[Picture]]]:
-    """Yield frames in chunks: the grid index of the first, how often each picture is shown, the pictures, each once."""
-    first, repeats, pictures = 0, list[int](), list[Picture]()
-    for frame in frames:
-        if pictures and frame.pixels is pictures[-1]:
-            repeats[-1] += 1
-            continue
-        if (len(pictures) + 1) * frame.pixels.nbytes > protocol.CHUNK_BYTES and pictures:
-            yield first, repeats, pictures
-            pictures, repeats = [], []
-        if not pictures:
-            first = round(frame.seconds * GRID_FPS)
-        pictures.append(frame.pixels)
-        repeats.append(1)
-    if pictures:
-        yield first, repeats, pictures
-
-
-def _send_source(request: dict[str, Any], limits: Limits) -> Iterator[Message]:
+def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
     with open_source(request["path"], limits=limits) as video:
-        names = ("size", "start_seconds", "first_seconds", "pixel_aspect", "colours")
-        about = {name: getattr(video, name) for name in names} | {"facts": vars(video.facts)}
-        yield [pack_message({"video": about})]
-        for frame in video.source_frames():
-            times = {"seconds": frame.seconds, "duration": frame.duration_seconds, "zero": frame.zero_seconds}
-            yield [pack_message(times), np.ascontiguousarray(frame.pixels).data]
-    yield _last_message({"end": vars(video.facts)})
+        yield _about(video)
+        for pixels, *times in video.source_frames():
+            yield [pack_message({"times": times}), np.ascontiguousarray(pixels).data]
+    return vars(video.facts)
 
 
-def _send_sound(request: dict[str, Any], limits: Limits) -> Iterator[Message]:
-    with open_sound(request["path"], limits=limits) as sound:
-        first = list(islice(sound.packets, protocol.SAMPLE_PACKETS))
+def _about(video: Video) -> Answer:
+    names = ("size", "expected_num_frames", "start_seconds", "first_seconds", "pixel_aspect", "colours")
+    return [pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
+
+
+def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
+    with open_sound(request["path"], limits=limits) as (streams, packets):
+        first = list(islice(packets, protocol.SAMPLE_PACKETS))
         sample, not_copied = b"", list[str]()
         try:
-            sample = _write_sample(sound.streams, first) if sound.streams else b""
+            sample = _write_sample(streams, first) if streams else b""
         except (ValueError, av.FFmpegError):  # Matroska has no place for a codec: hardly any program plays it
-            not_copied = [stream.codec_context.name for stream in sound.streams]
-        yield [pack_message({"sound": {"sample_bytes": len(sample), "not_copied": not_copied}}), sample]
-        places = {stream.index: place for place, stream in enumerate(sound.streams)}
-        for packet in () if not_copied else chain(first, sound.packets):
+            not_copied = [stream.codec_context.name for stream in streams]
+        yield [pack_message({"sample_bytes": len(sample), "not_copied": not_copied}), sample]
+        places = {stream.index: place for place, stream in enumerate(streams)}
+        for packet in () if not_copied else chain(first, packets):
             content = _strip_adts(bytes(packet), packet.stream.codec_context.name)
-            about: dict[str, Any] = {"pts": packet.pts, "dts": packet.dts, "duration": packet.duration or 0}
-            about |= {"stream": places[packet.stream.index], "time_base": packet.time_base, "num_bytes": len(content)}
+            about = {"times": [packet.pts, packet.dts, packet.duration or 0], "time_base": packet.time_base}
+            about |= {"stream": places[packet.stream.index], "num_bytes": len(content)}
             if len(content) <= protocol.MAX_PACKET_BYTES:
                 yield [pack_message(about), content]
-    yield _last_message({"end": None})
+    return None
 
 
 def _strip_adts(content: bytes, codec: str) -> bytes:

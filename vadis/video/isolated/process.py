@@ -6,19 +6,22 @@ It is waited for no longer than a ``Watchdog`` allows, and believed no further t
 import fcntl
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
-from vadis.errors import VadisError, what_next
+from vadis.errors import VadisError, VideoError
+from vadis.files import os_errors_as, write_all
+from vadis.parsing import parse_json
 from vadis.video.isolated import protocol
 from vadis.video.isolated.protocol import LENGTH_BYTES, MAX_JSON_BYTES, ProtocolError
-from vadis.video.metadata import Limits
+from vadis.video.isolated.sandbox import too_much_memory
+from vadis.video.metadata import Limits, more
 
 PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start.pop('path')\n"
@@ -34,8 +37,15 @@ START_SECONDS = 60.0  # in which a child must be ready
 _PIPE_BYTES = 1 << 20  # requested from the kernel; its default of 64 KiB makes 4 times as many switches
 _STDERR_TAIL_BYTES = 4096
 _KEPT_VARIABLES = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "TZ")
-_NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")  # in the stderr tail
-REAP_TIMEOUT_SECONDS = 1.0  # a process that has been killed may be stuck in a dead disk
+_NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")  # on stderr: C++ aborts then
+_REAP_TIMEOUT_SECONDS = 1.0  # a process that has been killed may be stuck in a dead disk
+
+FAILURES = (ProtocolError, EOFError, TimeoutError, BrokenPipeError)
+"""What the methods of ``Child`` raise where it fails: an invalid message, its end, or silence."""
+
+
+class DecoderKilled(VideoError):
+    """Somebody else killed the child (SIGKILL): on a machine whose memory is full, the system does."""
 
 
 class Watchdog:
@@ -55,140 +65,127 @@ class Watchdog:
         return min(self.quiet_seconds, total - self.waited_seconds)
 
 
-class ChildExited(Exception):
-    """The child has closed its pipe."""
-
-
-class ChildTimeout(Exception):
-    """The watchdog's time is over."""
-
-
 class Child:
-    """One process that decodes, and the pipes to it."""
+    """One process that decodes, and the pipes to it; one thread at a time uses it, any thread may ``kill`` it.
+
+    ``watchdog`` is the one for what it does now; ``lacking`` what it could not give up, None until it is ready.
+    """
 
     def __init__(self, program: str, limits: Limits) -> None:
-        start = {"path": _import_path(), "parent": os.getpid(), "max_memory_mb": limits.max_memory_mb}
+        self.watchdog = Watchdog(START_SECONDS)
+        self.lacking: tuple[str, ...] | None = None
+        self._limits, self._stderr_tail, self._killed_here = limits, "", False
+        start = {"path": _import_path(), "parent": os.getpid(), "limits": asdict(limits)}
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        self._stderr, stderr = os.pipe()
-        os.set_blocking(stderr, False)  # a child that prints much is not held up by it
-        try:
+        with os_errors_as(VadisError, "no process can be started to decode videos"):
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", program, json.dumps(start)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=stderr,
+                stderr=subprocess.PIPE,
                 bufsize=0,
                 env=kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C is not for it
             )
-        except OSError as error:
-            os.close(self._stderr)
-            message = f"no process can be started to decode videos: {error.strerror}"
-            raise VadisError(message, hint=what_next(error.errno)) from error
-        finally:
-            os.close(stderr)
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._stdout, selectors.EVENT_READ)
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self.pid, self._stdin, self._stdout = self._process.pid, self._process.stdin, self._process.stdout
+        self._stderr, self._poll = self._process.stderr, select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
         with suppress(AttributeError, OSError):  # where the system has no such setting
-            fcntl.fcntl(self._stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._lock = threading.Lock()  # a process id means this process only until it is reaped
-        self._stderr_tail = ""
-        self.pid = self._process.pid
-        self.is_ready = self.has_ended = self._killed_here = False
+            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
-    def wait_until_ready(self) -> list[str]:
-        """Wait until it serves; return what it could not give up (``sandbox.enter_sandbox``)."""
+    def wait_until_ready(self) -> tuple[str, ...]:
+        """Wait until it serves; return what it could not give up, or raise VadisError where it does not start."""
         try:
-            lacking = protocol.field(self.receive(Watchdog(START_SECONDS)), "ready")
-        except (ChildExited, ChildTimeout, ProtocolError) as error:
-            self.wait_briefly()
+            if self.lacking is None:
+                (self.lacking,) = protocol.fields(self.receive(), ready=tuple[str, ...])
+            return self.lacking
+        except FAILURES as error:
+            if self._killed_here:
+                raise
+            self._wait()
             self.end()
             hint = "`vadis doctor` tells what is missing"
-            raise VadisError(f"the process that decodes videos does not start{self.exit_reason()}", hint) from error
-        self.is_ready = True
-        return [str(each) for each in lacking]
+            raise VadisError(f"the process that decodes videos does not start{self._exit_reason()}", hint) from error
 
     def send(self, request: dict[str, Any]) -> None:
-        """Request a file."""
-        try:
-            protocol.send_all(self._stdin.fileno(), [protocol.pack_message(request)])
-        except BrokenPipeError as error:
-            raise ChildExited from error
+        """Request a file, whose name may be any bytes."""
+        write_all(self._stdin.fileno(), json.dumps(request).encode("ascii") + b"\n")
 
-    def receive(self, watchdog: Watchdog) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """Return the next message."""
-        length = int.from_bytes(self.read(LENGTH_BYTES, watchdog), "big")
+        length = int.from_bytes(self.read(LENGTH_BYTES), "big")
         protocol.require(length <= MAX_JSON_BYTES, "length")
-        return protocol.unpack_message(self.read(length, watchdog))
+        try:
+            message = parse_json(self.read(length))
+        except ValueError as error:
+            raise ProtocolError("no JSON") from error
+        protocol.require(isinstance(message, dict), "no object")
+        return message  # type: ignore[no-any-return]
 
-    def read(self, num_bytes: int, watchdog: Watchdog) -> bytes:
+    def read(self, num_bytes: int) -> bytes:
         """Return the next bytes."""
         content = bytearray(num_bytes)
-        self.read_into(memoryview(content), watchdog)
+        self.read_into(memoryview(content))
         return bytes(content)
 
-    def read_into(self, buffer: memoryview, watchdog: Watchdog) -> None:
+    def read_into(self, buffer: memoryview) -> None:
         """Fill ``buffer`` with the next bytes."""
         while buffer:
-            left, began = watchdog.seconds_left(), time.monotonic()
-            is_there = left > 0 and bool(self._selector.select(left))
-            watchdog.waited_seconds += time.monotonic() - began
+            left, began = self.watchdog.seconds_left(), time.monotonic()
+            is_there = left > 0 and bool(self._poll.poll(left * 1000))
+            self.watchdog.waited_seconds += time.monotonic() - began
             if not is_there:
-                raise ChildTimeout
+                raise TimeoutError
             num_read = self._stdout.readinto(buffer)  # type: ignore[attr-defined]
             if not num_read:
-                raise ChildExited
+                raise EOFError
             buffer = buffer[num_read:]
 
     def is_alive(self) -> bool:
         """Return whether the process has not ended."""
-        with self._lock:
-            return self._process.poll() is None
+        return self._process.poll() is None
 
     def kill(self) -> None:
-        """End the process, at once; from any thread, any number of times."""
-        with self._lock:
-            if self._process.returncode is None:
-                self._killed_here = True
-                os.kill(self.pid, signal.SIGKILL)
+        """End the process, at once; any number of times."""
+        self._killed_here |= self.is_alive()
+        self._process.kill()
 
     def end(self) -> None:
-        """Kill the process and release its pipes; afterwards ``exit_reason`` is known. Once is enough."""
-        if self.has_ended:
+        """Kill the process and release its pipes; any number of times."""
+        if self._stdout.closed:
             return
-        self.has_ended = True
         self.kill()
-        self.wait_briefly()
-        if self._process.returncode is None:  # stuck in the kernel: it will go when that lets it
-            self._process.returncode = -signal.SIGKILL
-        self._selector.close()
-        self._stdin.close()
-        self._stdout.close()
-        os.set_blocking(self._stderr, False)
-        content = b""
-        with suppress(BlockingIOError):
-            while part := os.read(self._stderr, _PIPE_BYTES):
-                content = (content + part)[-_STDERR_TAIL_BYTES:]
-        os.close(self._stderr)
-        self._stderr_tail = content.decode("utf-8", "replace")
+        self._wait()
+        os.set_blocking(self._stderr.fileno(), False)
+        self._stderr_tail = (self._stderr.read() or b"")[-_STDERR_TAIL_BYTES:].decode("utf-8", "replace")
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            pipe.close()
 
-    def wait_briefly(self) -> None:
+    def error_of(self, failure: Exception) -> VideoError:
+        """Return what one of ``FAILURES`` means for the file that the child is at; it can serve no other."""
+        if isinstance(failure, ProtocolError):
+            return VideoError("decoder_crash", f"the process that decodes it sent an invalid message ({failure})")
+        if isinstance(failure, TimeoutError):
+            dog = self.watchdog
+            waited = f"the decoder gave nothing for {dog.quiet_seconds:g} s"
+            if dog.seconds_left() <= 0:
+                waited = f"the decoder was waited for {dog.waited_seconds:.0f} s, more than the video may take"
+            return VideoError("timeout", waited, more("max_wait_seconds"))
+        self._wait()
+        self.end()
+        if any(marker in self._stderr_tail for marker in _NO_MEMORY):
+            return too_much_memory(self._limits.max_memory_mb)
+        is_killed = self._process.returncode == -signal.SIGKILL and not self._killed_here
+        kind = DecoderKilled if is_killed else VideoError
+        return kind("decoder_crash", f"the process that decodes it ended{self._exit_reason()}")
+
+    def _wait(self) -> None:
         """Wait a moment for its end: a process that has closed its pipe ends by itself, and then its exit is known."""
-        deadline = time.monotonic() + REAP_TIMEOUT_SECONDS
-        while self.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.001)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_REAP_TIMEOUT_SECONDS)
 
-    def ran_out_of_memory(self) -> bool:
-        """Return whether its stderr tail says so, once it has ended: C++ aborts where it gets no memory."""
-        return any(marker in self._stderr_tail for marker in _NO_MEMORY)
-
-    def was_killed_by_others(self) -> bool:
-        """Return whether a SIGKILL ended it that did not come from here."""
-        return self._process.returncode == -signal.SIGKILL and not self._killed_here
-
-    def exit_reason(self) -> str:
+    def _exit_reason(self) -> str:
         """Return how it ended, as the end of a sentence: the signal, or else the last line on its stderr."""
         code = self._process.returncode
         if code is not None and code < 0:

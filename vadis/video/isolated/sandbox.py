@@ -1,20 +1,19 @@
 """What a process that decodes gives up before it sees a file: unlimited memory, writing, the network, other programs.
 
-FFmpeg reads hostile bytes, and one day one of its decoders will do what such bytes tell it. Then it runs in a process
-that may read and compute, use the pipes that it was given, and not much else. The limits are those of the operating
-system (``setrlimit``); what they cannot take away, a filter of system calls does (Linux: seccomp), where the kernel
-allows one. Only a process of its own may call ``enter_sandbox``: nothing of it can be undone.
+One day FFmpeg will do what hostile bytes tell it. The operating system's limits (``setrlimit``) and a filter of system
+calls (Linux: seccomp) then leave it no more than to read, compute and use its pipes.
 """
 
 import ctypes
+import errno
 import os
 import platform
+import re
 import resource
 import signal
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from vadis.errors import VideoError
 from vadis.video.metadata import more
@@ -24,7 +23,6 @@ MAX_OPEN_FILES = 32  # the video, three pipes, and what the C library reads
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38  # Linux, include/uapi/linux/prctl.h
 _FILTER_MODE = 2  # include/uapi/linux/seccomp.h, as the two return values below
 _REFUSE, _ALLOW = 0x0005_0000, 0x7FFF_0000
-_EPERM, _ENOSYS = 1, 38
 
 
 def die_with_parent(parent: int) -> None:
@@ -65,11 +63,9 @@ def _set_limit(number: int, value: int) -> bool:
 def has_used_much_memory() -> bool:
     """Return whether this process has ever held half of the memory that it may hold; False where that is unlimited."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most != resource.RLIM_INFINITY:
-        with suppress(OSError):
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            peak_kb = next((line.split()[1] for line in status.splitlines() if line.startswith("VmPeak:")), "0")
-            return int(peak_kb) << 10 > most // 2
+    with suppress(OSError):
+        peak = re.search(r"VmPeak:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        return peak is not None and most != resource.RLIM_INFINITY and int(peak[1]) << 10 > most // 2
     return False
 
 
@@ -88,7 +84,7 @@ def too_much_memory(limit_mb: int) -> VideoError:
     return VideoError("too_large", message, more("max_memory_mb"))
 
 
-_REFUSED_CALLS = (
+_REFUSED = (
     # the network
     "socket 41 198; socketpair 53 199; connect 42 203; bind 49 200; listen 50 201; accept 43 202; "
     "accept4 288 242; sendto 44 206; sendmsg 46 211; "
@@ -105,41 +101,17 @@ _REFUSED_CALLS = (
     # ways out of all this, for who runs as root
     "setrlimit 160 164; unshare 272 97; setns 308 268; mount 165 40; umount2 166 39; chroot 161 51; "
     "pivot_root 155 41; bpf 321 280; perf_event_open 298 241; userfaultfd 323 282; add_key 248 217; "
-    "request_key 249 218; keyctl 250 219; "
+    "request_key 249 218; keyctl 250 219"
 )
 """System calls that are always refused, each with its number on x86-64 and on arm64, or - (Linux:
 arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h). A list of what is refused rather than of
 what is allowed: the C library, Python and FFmpeg come in many versions, and what they need is not known beforehand."""
 
 
-class _Rule(NamedTuple):
-    """A system call that is refused, by its number, where the given argument fits.
+_UNKNOWN = "io_uring_setup 425 425; clone3 435 435; openat2 437 437"
+"""Calls that could do all of these in ways that a filter cannot see. They are answered as by an older kernel that lacks
+them, so that the caller takes another."""
 
-    ``argument`` None: always. Otherwise only where that argument has any of ``bits``, or none of ``lacking``; or, where
-    neither is given, where it is not this process's id.
-    """
-
-    number: str  # on x86-64 and on arm64, or -
-    argument: int | None = None
-    bits: int = 0
-    lacking: int = 0
-    is_unknown: bool = False  # answered as by an older kernel that lacks the call, so that the caller takes another
-
-
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_CLONE_THREAD = 0x0001_0000
-
-_RULES = (
-    *(_Rule(call.strip()) for call in _REFUSED_CALLS.strip("; ").split(";")),
-    _Rule("io_uring_setup 425 425", is_unknown=True),  # which could do all of these
-    _Rule("clone 56 220", argument=0, lacking=_CLONE_THREAD),  # threads may be made
-    _Rule("clone3 435 435", is_unknown=True),  # whose flags a filter cannot see; threads are made by clone then
-    _Rule("tgkill 234 131", argument=0),  # abort() sends a signal to the process itself
-    _Rule("open 2 -", argument=1, bits=_WRITES),
-    _Rule("openat 257 56", argument=2, bits=_WRITES),
-    _Rule("openat2 437 437", is_unknown=True),
-    _Rule("prlimit64 302 261", argument=2, bits=0xFFFF_FFFF),  # new limits; without them it only reads the old
-)
 _MACHINES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 """AUDIT_ARCH of each (include/uapi/linux/audit.h): a call made for another machine (32 bits) has other numbers."""
 
@@ -148,6 +120,18 @@ _FIRST_X32 = 0x4000_0000  # x86-64 has a second set of numbers from here on, whi
 # Operations of the kernel's packet filter (include/uapi/linux/bpf_common.h) on the record of a call: number at 0,
 # machine at 4, arguments of 8 bytes each from 16 on, the low half first.
 _LOAD, _IF_EQUAL, _IF_FROM, _IF_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_CLONE_THREAD = 0x0001_0000
+_CONDITIONAL = {
+    "open 2 -": (1, _IF_BITS, _WRITES, 0),
+    "openat 257 56": (2, _IF_BITS, _WRITES, 0),
+    "clone 56 220": (0, _IF_BITS, _CLONE_THREAD, 1),  # threads may be made
+    "tgkill 234 131": (0, _IF_EQUAL, os.getpid(), 1),  # abort() sends a signal to the process itself
+    "prlimit64 302 261": (2, _IF_BITS, 0xFFFF_FFFF, 0),  # new limits; without them it only reads the old
+}
+"""Calls that depend on an argument: its number, a test, and whether the call is allowed or refused where that holds."""
 
 
 class _Filter(ctypes.Structure):
@@ -166,33 +150,21 @@ def _filter_calls() -> bool:
 
 def _operations(machine: str) -> list[bytes]:
     """Return the filter as the kernel takes it: the first rule that fits decides, what fits none is allowed."""
+    refused, allowed = _operation(_RETURN, _REFUSE | errno.EPERM), _operation(_RETURN, _ALLOW)
+    rules: dict[str, tuple[bytes, ...]] = dict.fromkeys(_REFUSED.split(";"), (refused,))
+    rules |= dict.fromkeys(_UNKNOWN.split(";"), (_operation(_RETURN, _REFUSE | errno.ENOSYS),))
+    for call, (argument, test, value, is_allowed) in _CONDITIONAL.items():
+        load, decide = _operation(_LOAD, 16 + 8 * argument), _operation(test, value, is_allowed, 1 - is_allowed)
+        rules[call] = (load, decide, refused, allowed)
     operations = [
-        *(_operation(_LOAD, 4), _operation(_IF_EQUAL, _MACHINES[machine], 1, 0), _refusal(_EPERM)),
-        *(_operation(_LOAD, 0), _operation(_IF_FROM, _FIRST_X32, 0, 1), _refusal(_EPERM)),
+        *(_operation(_LOAD, 4), _operation(_IF_EQUAL, _MACHINES[machine], 1, 0), refused),
+        *(_operation(_LOAD, 0), _operation(_IF_FROM, _FIRST_X32, 0, 1), refused),
     ]
-    for rule in _RULES:
-        number = rule.number.split()[1 if machine == "x86_64" else 2]
+    for call, decision in rules.items():
+        number = call.split()[1 if machine == "x86_64" else 2]
         if number != "-":
-            decision = _decision(rule)
             operations += [_operation(_IF_EQUAL, int(number), 0, len(decision)), *decision]
-    return [*operations, _operation(_RETURN, _ALLOW)]
-
-
-def _decision(rule: _Rule) -> list[bytes]:
-    """Return the operations for a call whose number is that of ``rule``."""
-    refusal = _refusal(_ENOSYS if rule.is_unknown else _EPERM)
-    if rule.argument is None:
-        return [refusal]
-    test = _operation(_IF_EQUAL, os.getpid(), 1, 0)  # (…, 1, 0): allowed where it holds
-    if rule.bits:
-        test = _operation(_IF_BITS, rule.bits, 0, 1)
-    elif rule.lacking:
-        test = _operation(_IF_BITS, rule.lacking, 1, 0)
-    return [_operation(_LOAD, 16 + 8 * rule.argument), test, refusal, _operation(_RETURN, _ALLOW)]
-
-
-def _refusal(number: int) -> bytes:
-    return _operation(_RETURN, _REFUSE | number)
+    return [*operations, allowed]
 
 
 def _operation(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

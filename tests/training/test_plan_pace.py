@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from tests.training.stand_in import ALONE, RECIPE, ForgetfulNetwork, TinyClips, digest, tiny_network
-from vadis.training.validation import Context, Pace, measure_pace
+from vadis.training.loop import Context
+from vadis.training.plan import expected_seconds, measure_pace
 
 
 def test_a_probe_changes_nothing():
     network, state = tiny_network(), torch.get_rng_state()
     before = digest(network)
     found = measure_pace(network, TinyClips(), Context(ALONE))
-    assert found is not None and found.load_seconds > 0 and found.learn_seconds > 0
+    assert found is not None and min(found) > 0
     assert digest(network) == before
     assert all(value.grad is None for value in network.parameters())
     assert torch.equal(torch.get_rng_state(), state)
@@ -24,10 +25,8 @@ def test_where_memory_runs_out_nothing_is_told():
 
 
 def test_a_run_is_its_steps_and_its_validations():
-    pace, recipe = Pace(1.0, 4.0), replace(RECIPE, batch_size=8, steps=100, validate_every=10)
-    assert pace.step_seconds(recipe, 1, 0) == 8 * 5
-    assert pace.step_seconds(recipe, 2, 2) == 4 * 4
-    assert pace.step_seconds(recipe, 1, 1) == pytest.approx(8 * 4)
-    assert Pace(9.0, 4.0).step_seconds(recipe, 1, 2) == 8 * 4.5
-    assert pace.run_seconds(recipe, 0, 1, 2) == 100 * 8 * 4
-    assert pace.run_seconds(recipe, 3, 1, 2) == pytest.approx(100 * 32 + 11 * 3 * 4 / 3)
+    recipe = replace(RECIPE, batch_size=8, steps=100, validate_every=10)
+    assert expected_seconds((1.0, 4.0), recipe, 0, 1, 0)[0] == 8 * 5
+    assert expected_seconds((1.0, 4.0), recipe, 0, 2, 2) == (4 * 4, 100 * 4 * 4)
+    assert expected_seconds((9.0, 4.0), recipe, 0, 1, 2)[0] == 8 * 4.5
+    assert expected_seconds((1.0, 4.0), recipe, 3, 1, 2)[1] == pytest.approx(100 * 32 + 11 * 3 * 4 / 3)
