@@ -102,24 +102,19 @@ def test_only_what_is_missing_is_planned(tmp_path: Path) -> None:
     assert commands(5, tmp_path) == []
 
 
-def test_one_column_is_trained_alone(tmp_path: Path) -> None:
-    write_trained(tmp_path / "a", "i3d", "ucf101", {"flow": 900}, imagenet=True)
+def test_one_run_gives_all_columns_but_those_of_a_network_of_all_streams(tmp_path: Path) -> None:
     write_tested(tmp_path / "b", "i3d-kinetics400", "i3d", "kinetics", ALL)
-    found = [command for command in commands(2, tmp_path) if "--arch i3d" in command and "ucf101" in command]
-    assert len(found) == 1
-    assert option(found[0], "--streams") is None, "RGB is missing, and both"
-    write_trained(tmp_path / "c", "i3d", "hmdb51", {"flow": 900, "both": 910}, imagenet=True)
-    found = [command for command in commands(2, tmp_path) if "--arch i3d" in command and "hmdb51" in command]
-    assert option(found[0], "--streams") == "rgb"
-    assert option(found[0], "--flow-store") is None
+    i3d = [command for command in commands(2, tmp_path) if "--arch i3d" in command and "ucf101" in command]
+    assert [option(command, "--streams") for command in i3d] == [None]
+    fused = [command for command in commands(2, tmp_path) if "--arch fused" in command and "ucf101" in command]
+    assert {option(command, "--streams") for command in fused} == {"rgb", "flow", None}
 
 
-def test_an_interrupted_run_goes_on_and_another_is_left_alone(tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     write_trained(tmp_path / "c3d-ucf101-original", "c3d", "ucf101", {"rgb": 1}, is_tested=False)
-    write_trained(tmp_path / "c3d-hmdb51-original", "c3d", "hmdb51", {"rgb": 1}, width=0.5)
     c3d = {option(command, "-o"): command for command in commands(2, tmp_path) if "--arch c3d" in command}
     assert c3d[f"{tmp_path}/c3d-ucf101-original"].endswith("--resume")
-    assert not c3d[f"{tmp_path}/c3d-hmdb51-original-2"].endswith("--resume")
+    assert not c3d[f"{tmp_path}/c3d-hmdb51-original"].endswith("--resume")
 
 
 def test_a_folder_with_a_blank_in_its_name_is_quoted(tmp_path: Path) -> None:

@@ -35,87 +35,6 @@ _OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safete
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
 
-<<<<<<< HEAD
-class DocumentStream:
-    """A document that begins and ends with the run."""
-
-    goes_on = False
-
-    def __init__(self, write: Callable[[Iterable[VideoResult], Callable[[], bool]], None]) -> None:
-        self.write = write
-
-    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
-        """Return all of them."""
-        return list(sources)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
-@dataclass
-class Journaled:
-    """A journal, with which the same command goes on, and with ``--output-dir`` a document for each of its records."""
-
-    journal: Journal | Parts
-    place: "OutputOptions"
-    write_document: Callable[[VideoResult], None] | None = None
-    lacks_document: Callable[[str, Entry], bool] = lambda path, entry: False
-    goes_on = True
-
-    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
-        """Return the inputs without a record that counts, and make documents that are missing of the other records."""
-        versions = _versions()
-        before = self.journal.begin(settings, versions, overwrite=self.place.overwrite)
-        if before != versions:
-            then, now = (", ".join(f"{name} {number}" for name, number in each.items()) for each in (before, versions))
-            info(f"goes on with results of other versions: {then}, now {now}")
-        if self.journal.num_damaged:
-            warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
-        pending, lacking = [], set[str]()
-        for source in sources:
-            entry = self._entry_that_counts(source)
-            if entry is None:
-                pending.append(source)
-                continue
-            summary.add(entry)
-            if self.lacks_document(source.path, entry):
-                lacking.add(source.path)
-        if lacking and self.write_document is not None:
-            for result in self.journal.results(lacking):
-                self.write_document(result)
-        return pending
-
-    def write(self, results: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
-        """Write the document before the record: what has a record is whole."""
-        for result in results:
-            if self.write_document is not None:
-                self.write_document(result)
-            self.journal.append(result)
-
-    def finish(self) -> None:
-        """Leave one record per input."""
-        self.journal.finish()
-
-    def _entry_that_counts(self, source: "Source") -> Entry | None:
-        entry = self.journal.entries.get(source.path)
-        if entry is None or (entry.source_bytes, entry.source_mtime) != self.place.stamp(source.path):
-            return None
-        if entry.status != "error":
-            return entry
-        return None if self.place.retry_failed or entry.error_code in PASSING_ERRORS else entry
-
-
-Destination = DocumentStream | Journaled
-"""What ``classify`` writes to.
-
-``begin`` returns the inputs to be done, and counts in a summary those that are done already. ``write`` takes records as
-they come, and at their end asks whether they are all that were wanted. ``finish`` follows when every input has its
-record. ``goes_on``: whether the same command goes on after an interruption.
-"""
-
-
-=======
->>>>>>> int
 @dataclass(frozen=True)
 class OutputOptions:
     """What the options say of where records go, and how."""
@@ -196,7 +115,7 @@ class Destination:
             if entry is None:
                 pending.append(source)
                 continue
-            summary.add_before(entry)
+            summary.add(entry)
             if folder and folder.has_document(entry.status) and not folder.target(source.path).is_file():
                 lacking.add(source.path)
         if folder and lacking:
@@ -205,10 +124,10 @@ class Destination:
 
     def _entry_that_counts(self, path: str) -> Entry | None:
         assert self.journal is not None
-        if path not in self.journal.entries:
+        entry = self.journal.entries.get(path)
+        if entry is None or (entry.source_bytes, entry.source_mtime) != self.options.stamp(path):
             return None
-        entry = self.journal.entries.matching(path, self.options.stamp(path))
-        if entry is None or entry.status != "error":
+        if entry.status != "error":
             return entry
         return None if self.options.retry_failed or entry.error_code in PASSING_ERRORS else entry
 

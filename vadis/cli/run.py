@@ -1,10 +1,7 @@
 """A run over many inputs: the inputs, the model, progress while it lasts, the problems, the count at the end."""
 
-<<<<<<< HEAD
-import json
-=======
 import gc
->>>>>>> int
+import json
 import os
 import sys
 import time
@@ -21,12 +18,8 @@ from vadis.cli import signals
 from vadis.cli.outputs import writing
 from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
-<<<<<<< HEAD
-from vadis.errors import VadisError, VideoError
-from vadis.files import write_file
-=======
 from vadis.errors import UnreachableError, VadisError
->>>>>>> int
+from vadis.files import write_file
 from vadis.results import VideoResult
 from vadis.video.sources import Source, find_videos, stamp
 
@@ -240,18 +233,9 @@ class Run:
         code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
             with writing(show(summary_file)):
-<<<<<<< HEAD
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-        line = self.summary.line()
-        if self.summary.num_left and self._goes_on:
-            line += "; the same command goes on"
-        all_well = not code and not self.summary.statuses["partial"]
-        (info if all_well else warn)(line)
-=======
-                self.summary.write(summary_file, code)
         again = "; the same command goes on" if self.summary.num_left and self._goes_on else ""
         (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
->>>>>>> int
         if code:
             raise typer.Exit(code)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vadis.cli import signals
-from vadis.cli.evaluate import choose_part, evaluate_model, report, table
+from vadis.cli.evaluate import choose_part, evaluate_model, report, table, write_evaluation
 from vadis.cli.flow import fill
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.run import load_for_command
@@ -73,10 +73,10 @@ def run(options: TrainOptions) -> None:
     save(options.output, plan, networks, states)
     model = load_model_file(options.output / MODEL_NAME, process.device)
     kept = {run: asdict(state) for run, state in states.items()}
-    evaluation, summary = evaluate_model(model, dataset, part, options.output, go_on=False, states=kept)
-    save(options.output, plan, networks, states, summary)
+    evaluation = evaluate_model(model, dataset, part, options.output, go_on=False)
+    save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
     info(f"the model is {show(options.output / MODEL_NAME)}")
-    report(table(evaluation.columns, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
+    report(table(evaluation.figures, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
 
 def _find_data(options: TrainOptions) -> Dataset:
@@ -170,15 +170,12 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     """Train every network, one run after the other."""
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
-    estimated = process.is_main and plan.mode != "fixed"
-    new = [run for run in plan.recipes if estimated and not list_checkpoints(options.output / run / CHECKPOINTS_NAME)]
+    store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
     else:
-        for run in new:
-            if "flow" not in plan.runs[run]:  # else it needs the flow first, which takes its time
-                _say_pace(run, plan, context, None)
-        store = _fill_flow_store(options, plan.dataset, process) if "flow" in plan.streams else None
+        if "flow" in plan.streams:
+            store = _fill_flow_store(options, plan.dataset, process)
         work = partial(train_run, store=store)
     networks: Networks = {}
     states: States = {}
@@ -186,7 +183,8 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
         info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
-        if run in new and "flow" in plan.runs[run]:
+        is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
+        if is_new and plan.mode != "fixed" and process.is_main:
             _say_pace(run, plan, context, store)
         try:
             with _watching(run, plan, options, process) as watch:
@@ -281,11 +279,11 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
     return store
 
 
-def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, float]:
-    """Return the paper's top-1 in [0, 1] by column, where it has one for what was done."""
+def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, str]:
+    """Return the paper's top-1 by column, where it has one for what was done."""
     imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
     if imagenet is None:
         return {}
     row = Cell(plan.card.architecture, plan.dataset.name, plan.mode if plan.start else "original", imagenet, "")
     cells = {name: row._replace(column=name, splits=(plan.dataset.split,)) for name in columns}
-    return {name: cell.paper for name, cell in cells.items() if cell.paper is not None}
+    return {name: f"{cell.paper:.1%}" for name, cell in cells.items() if cell.paper is not None}

@@ -132,7 +132,6 @@ class Evaluation:
     folder: Path  # where they lie
     settings: Mapping[str, Any]
     predictions: list[Prediction]
-    is_complete: bool = True  # whether they are for all videos of the split
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -154,11 +153,15 @@ class Evaluation:
         """The metrics, as ``measure`` gives them."""
         return measure(self.predictions, self.classes, self.settings["networks"], self.settings["averages"])
 
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """The metrics as plain JSON values."""
+        return {name: column.to_json(self.classes) for name, column in self.columns.items()}
+
     def summary(self, **more: Any) -> dict[str, Any]:
         """Return the content of metrics.json, with ``more`` of what was tested."""
         head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
-        state = {"failed": self.num_failed, "published": self.settings.get("published"), "complete": self.is_complete}
-        return head | more | state | {name: column.to_json(self.classes) for name, column in self.columns.items()}
+        return head | {"failed": self.num_failed, "published": self.settings.get("published")} | more | self.figures
 
     def write_tables(self, folder: Path) -> None:
         """Write a confusion matrix and a table of classes for each column; raises OSError."""
@@ -168,12 +171,11 @@ class Evaluation:
                 write_file(folder / f"{kind}-{name}.csv", content)
 
 
-def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
-    """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``, but for a torn last line.
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``.
 
     Raises:
-        UsageError: for what cannot be read, is no file of predictions or damaged; and, unless ``partial``, where the
-            evaluation has not come to its end, so that its metrics would be those of some videos only.
+        UsageError: for what cannot be read, is no file of predictions, is damaged, or has not come to its end.
     """
     path = folder / PREDICTIONS_NAME
     with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
@@ -183,13 +185,13 @@ def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
     wanted = _num_examples(folder / METRICS_NAME)
-    if wanted != len(predictions) and not partial:
+    if wanted != len(predictions):
         there = "" if wanted is None else f", metrics.json is of {wanted:,}"
         raise UsageError(
             f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions{there}",
-            hint="run the same vadis evaluate again, which goes on there; or add `partial=True`",
+            hint="run the same vadis evaluate again, which goes on there",
         )
-    return Evaluation(folder, settings, list(predictions.values()), wanted == len(predictions))
+    return Evaluation(folder, settings, list(predictions.values()))
 
 
 def _num_examples(path: Path) -> int | None:
@@ -222,7 +224,6 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
     if twice := [split for split in splits if splits.count(split) > 1]:
         folders = " and ".join(_shown(run.folder) for run in runs if run.split == twice[0])
         raise UsageError(f"{folders} are all of split {twice[0]}", hint="give one of each split")
-    columns = [run.columns for run in runs]
     paper = {}
     if first.settings["architecture"] == "i3d" and splits == ALL_SPLITS:
         for name in first.columns:
@@ -234,13 +235,14 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
         "part": first.settings["part"],
         "failed": sum(run.num_failed for run in runs),
         "splits": {str(run.split): run.summary() for run in runs},
-        "mean": {name: _means([each[name] for each in columns]) for name in first.columns},
+        "mean": {name: _mean([run.columns[name] for run in runs]) for name in first.columns},
         "paper_mean_top1": paper,
     }
 
 
-def _means(columns: Sequence[Metrics]) -> dict[str, float]:
-    return {name: round(float(np.mean([getattr(column, name) for column in columns])), 6) for name in FIGURES}
+def _mean(columns: Sequence[Metrics]) -> dict[str, float]:
+    figures = {name: round(float(np.mean([getattr(each, name) for each in columns])), 6) for name in FIGURES}
+    return {"num_examples": sum(each.num_examples for each in columns), **figures}
 
 
 def _shown(path: Path) -> str:

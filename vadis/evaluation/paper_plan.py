@@ -7,13 +7,10 @@ flow of its dataset, and ImageNet's parameters. What each of them takes is estim
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from vadis.evaluation.metrics import METRICS_NAME
 from vadis.evaluation.paper_tables import DATASET_TITLES, Cell, Table
-from vadis.evaluation.predictions import PREDICTIONS_NAME
 from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED, RunIndex
 from vadis.models import BOTH, MODELS
 from vadis.training.checkpoint import KEPT
@@ -87,12 +84,10 @@ class PlannedRun(NamedTuple):
     @property
     def name(self) -> str:
         """The name of its folder."""
-        words = [self.architecture, self.dataset]
-        words += [self.mode] if self.dataset != "kinetics" else []
-        words += ["imagenet"] if self.imagenet else []
-        words += [f"split{self.split}"] if self.split != 1 else []
-        words += [*self.streams] if self.streams != MODELS[self.architecture].streams else []
-        return "-".join(words)
+        mode = self.mode if self.dataset != "kinetics" else ""
+        start, split = "imagenet" if self.imagenet else "", f"split{self.split}" if self.split != 1 else ""
+        alone = self.streams[0] if self.streams != MODELS[self.architecture].streams else ""
+        return "-".join(filter(None, (self.architecture, self.dataset, mode, start, split, alone)))
 
 
 @dataclass
@@ -138,26 +133,15 @@ def videos_bytes(jobs: Iterable[Job]) -> float:
 def plan(table: Table, index: RunIndex, root: Path) -> list[Job]:
     """Return the commands for all cells of ``table`` that are missing in ``index``, which was found below ``root``."""
     planner = _Planner(index, root)
-    for run, cells in _wanted(table.cells(), index).items():
-        planner.add(run).fills += cells
+    for cell in table.cells():
+        row = MODELS[cell.architecture]
+        alone = row.fusion == "in_network" and cell.column != BOTH  # a network of its own
+        streams = (cell.column,) if alone else row.streams
+        for split in index.splits_missing(cell):
+            run = PlannedRun(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, streams)
+            planner.add(run).fills.append(cell)
     runs = sorted(planner.runs.values(), key=lambda job: job.dataset != "kinetics")
     return [*planner.preparations(), *runs]
-
-
-def _wanted(cells: Iterable[Cell], index: RunIndex) -> dict[PlannedRun, list[Cell]]:
-    """Return the runs that give the missing cells, one run for all cells that it gives."""
-    groups: dict[tuple[PlannedRun, str], dict[str, list[Cell]]] = {}
-    for cell in cells:
-        for split in index.splits_missing(cell):
-            run = PlannedRun(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, ())
-            alone = cell.column if MODELS[cell.architecture].fusion == "in_network" else ""  # each column is a network
-            groups.setdefault((run, alone), {}).setdefault(cell.column, []).append(cell)
-    wanted = {}
-    for (run, _), columns in groups.items():
-        is_single = len(columns) == 1 and BOTH not in columns
-        streams = tuple(columns) if is_single else MODELS[run.architecture].streams
-        wanted[run._replace(streams=streams)] = list(chain(*columns.values()))
-    return wanted
 
 
 class _Planner:
@@ -172,12 +156,12 @@ class _Planner:
     def add(self, run: PlannedRun) -> Job:
         """Plan ``run`` and all before it."""
         if run not in self.runs:
-            folder = self._folder(run)
+            folder = self._root / run.name
             command = (*self._begin(run), f"-o {shlex.quote(str(folder))}")
-            if (folder / RUN_NAME).exists():  # and no metrics: it was interrupted
+            if (folder / RUN_NAME).exists():  # and no metrics that count: it was interrupted
                 command += ("--resume",)
             flops, num_bytes = estimate(run)
-            self.runs[run] = Job(folder.name, command, flops, 0.0, num_bytes, run.dataset)
+            self.runs[run] = Job(run.name, command, flops, 0.0, num_bytes, run.dataset)
         return self.runs[run]
 
     def preparations(self) -> Iterator[Job]:
@@ -223,17 +207,6 @@ class _Planner:
         """Return ``name``, of a model that has to be there."""
         self._models[name] = None
         return name
-
-    def _folder(self, run: PlannedRun) -> Path:
-        """Return the folder of a run: a new one, or that of an interrupted run."""
-        number, folder = 1, self._root / run.name
-        while folder.exists():
-            is_finished = (folder / METRICS_NAME).exists()  # but of another kind, or it would not be missing
-            if not is_finished and any((folder / name).exists() for name in (RUN_NAME, PREDICTIONS_NAME)):
-                break
-            number += 1
-            folder = self._root / f"{run.name}-{number}"
-        return folder
 
     def _flow_store(self, dataset: str) -> str:
         return shlex.quote(str(self._root / "flow" / dataset))

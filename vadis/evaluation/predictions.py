@@ -1,11 +1,8 @@
-"""The paper's test of every video of a split, and what the networks predict there, kept line by line.
+"""The paper's test of every video of a split, and what the networks predict there.
 
-Of every video the first 250 frames at 25 fps (10 s; the 3D-ConvNet: 240), centre crop. I3D takes them whole, the other
-architectures in windows of their own; the predictions over time are averaged, then those of the streams (paper,
-sections 2 and 2.5, table 1).
-
-The file of predictions is a log (``vadis.files``): a header with the settings, then a line for each video, so that an
-interrupted evaluation goes on where it stopped.
+Of every video the first 250 frames at 25 fps (10 s; the 3D-ConvNet: 240), centre crop, by I3D whole, by others in their
+windows; the predictions over time are averaged, then those of the streams (paper, sections 2 and 2.5, table 1). They
+are kept in a log, a header with the settings and a line for each video, so that an interrupted evaluation goes on.
 """
 
 import json
@@ -104,13 +101,14 @@ class PredictionFile:
 
 @contextmanager
 def open_predictions(
-    path: Path, settings: Mapping[str, Any], root: str | None = None
+    path: Path, settings: Mapping[str, Any], root: str | None = None, *, go_on: bool = True
 ) -> Generator[PredictionFile, None, None]:
     """Open a file of predictions, made with its folder if need be, for this process alone.
 
     Args:
         path: of the file.
-        settings: what decides the predictions; a file made with others is refused.
+        settings: what decides the predictions.
+        go_on: a file made with other settings is refused; else it is begun anew.
         root: the folder of the dataset; a video is known by its path below it, however that folder was named. None:
             by its path as it is.
 
@@ -122,16 +120,20 @@ def open_predictions(
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path), AppendLog(path) as log:
         file, content, header = PredictionFile(log, root), path.read_bytes(), _line({"settings": settings})
-        if content != header and header.startswith(content):  # new, or killed while the header was written
-            log.end = 0
-            log.append(header)
-        else:
+        is_new = content != header and header.startswith(content)  # or was killed while the header was written
+        if not is_new:
             there, file.predictions = parse_predictions(path, content)
             wanted = json.loads(json.dumps(settings))
-            if others := [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]:
+            others = [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]
+            if others and go_on:
                 changes = (f"{key} was {there.get(key)!s:.40}, is {wanted.get(key)!s:.40}" for key in others)
                 message = f"{log.shown} was made with other settings: {printable('; '.join(changes))}"
                 raise UsageError(message, hint="choose another folder")
+            is_new = bool(others)
+        if is_new:
+            file.predictions.clear()
+            log.end = 0
+            log.append(header)
         yield file
 
 
@@ -161,19 +163,6 @@ def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[
             raise UsageError(f"{printable(str(path))}, line {number}, is damaged", hint=hint) from error
         predictions[found.key] = found
     return settings, predictions
-
-
-def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
-    """Remove a file of predictions that differs from ``settings`` in the model file alone: it has been replaced.
-
-    Raises:
-        UsageError: as ``parse_predictions``.
-        OSError: where the file cannot be removed.
-    """
-    if path.exists():
-        there, wanted = parse_predictions(path, path.read_bytes())[0], json.loads(json.dumps(settings))
-        if there != wanted and {**there, "model_sha256": None} == {**wanted, "model_sha256": None}:
-            path.unlink()
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -119,8 +119,6 @@ def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[st
     if dataset not in NUM_CLASSES or not columns:
         return None
     architecture, mode, imagenet = _origin(metrics, run, trained)
-    if metrics.get("complete") is False:
-        raise _NotCountedError("its test did not come to its end")
     if metrics["part"] == "train":
         raise _NotCountedError("it was tested on what it learnt from")
     if run and (run["dataset"]["name"], run["dataset"]["split"]) != (dataset, split):

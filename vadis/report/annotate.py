@@ -16,19 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import VideoError
-<<<<<<< HEAD
-from vadis.formats import percent, visible
-from vadis.report.drawing import shortened
-from vadis.results import Label, Segment, VideoResult
-from vadis.video.encoder import load_opencv, video_file
-from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
-=======
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
 from vadis.results import Segment, VideoResult
 from vadis.video.encoder import video_file
-from vadis.video.isolated.pool import Decoders, open_sound, open_source
->>>>>>> int
+from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
 from vadis.video.timegrid import GRID_FPS
 

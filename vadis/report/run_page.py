@@ -83,8 +83,6 @@ def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any
         for name, column in columns.items()
     ]
     yield _table(["", *FIGURES.values(), "videos"], rows)
-    if metrics.get("complete") is False:
-        yield '<p class="warn">The test had not come to its end.</p>\n'
     if metrics.get("failed"):
         yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
     for run, state in (metrics.get("states") or {}).items():
