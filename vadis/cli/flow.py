@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from vadis.flow.store import FlowStore
+    from vadis.video.metadata import VideoFacts
 
 EPILOG = """
 **Examples**
@@ -127,7 +128,7 @@ def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
     """Compute the flow of ``videos`` after saying what it will take; return how many are ok, partial and failed."""
-    from vadis.flow.build_store import FlowProgress, compute_flow, estimate
+    from vadis.flow.build_store import compute_flow, estimate
 
     info(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
@@ -139,13 +140,13 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
     with video_progress() as bar:
         task = bar.add_task("", total=expected.num_frames)
 
-        def report(now: FlowProgress) -> None:
+        def report(video: str, num_frames: int, partial_facts: "VideoFacts | None") -> None:
             nonlocal frames_now
-            frames_now = now.frames_done
-            bar.update(task, description=show(Path(now.path).name), completed=frames_before + frames_now)
-            if now.partial is not None:
-                partial.add(now.path)
-                warn(f"{show(now.path)}: partial, {missing_part(now.partial)}")
+            frames_now = num_frames
+            bar.update(task, description=show(Path(video).name), completed=frames_before + frames_now)
+            if partial_facts is not None:
+                partial.add(video)
+                warn(f"{show(video)}: partial, {missing_part(partial_facts)}")
 
         for video, error in compute_flow(videos, store, device=device, progress=report):
             frames_before, frames_now = frames_before + frames_now, 0
