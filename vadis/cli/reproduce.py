@@ -50,7 +50,7 @@ def sample(
     compare those with, unless they are the sample's.
     """
     from vadis.evaluation.sample import fetch_sample, reproduce, to_json
-    from vadis.weights.download import is_offline
+    from vadis.weights.cache import is_offline
     from vadis.weights.load import load_model
 
     offline = offline or is_offline()

@@ -4,9 +4,8 @@ References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 201
 "Learning spatiotemporal features with 3D convolutional networks", 2015, the paper's [31].
 
 A clip of 16 frames becomes 8, 4, 2 and 1: the paper's first pooling halves time too, where that of (2) does not. So
-nothing is left to pool in time at the end, and the last pooling shrinks space alone, from 7 to 4 (2 pads there as well;
-SAME puts the odd line at the end). The first fully connected layer sees 512·4·4 values, which gives table 1's 79 M.
-Axes: B batch, C channels, T time, H, W.
+the last pooling shrinks space alone, from 7 to 4. The first fully connected layer sees 512·4·4 values, which gives
+table 1's 79 M. Axes: B batch, C channels, T time, H, W.
 """
 
 from typing import ClassVar
@@ -50,11 +49,7 @@ ROWS: tuple[Conv | Pool, ...] = (
 
 
 class DenseUnit(nn.Module):
-    """A fully connected layer (no bias), batch norm, ReLU, dropout.
-
-    Each value has its own place here, so unlike a convolution's its statistics come from the batch alone; what the
-    paper says of large batches is about these.
-    """
+    """A fully connected layer (no bias), batch norm, whose statistics come from the batch alone, ReLU, dropout."""
 
     def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
         super().__init__()
@@ -70,10 +65,7 @@ class DenseUnit(nn.Module):
 
 
 class C3D(ClipNetwork):
-    """Architecture (b), for RGB alone; one prediction per clip of 16 frames.
-
-    ``width`` multiplies the channels of the fully connected layers too; ``dropout`` follows both in training (2: 0.5).
-    """
+    """Architecture (b), for RGB alone; ``width`` multiplies the fully connected layers too, dropout follows them."""
 
     min_batch_size: ClassVar[int] = 2  # in training: batch norm of single values has no variance of one
 

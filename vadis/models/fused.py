@@ -3,10 +3,9 @@
 References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.3; (2) Feichtenhofer et
 al., "Convolutional two-stream network fusion for video action recognition", 2016, the paper's [8].
 
-(1) names the layers but not their strides and padding, and gives 39 M parameters in all. The two bodies have 11.2 M and
-the 3×3×3 convolution of 2·1024 → 512 channels 28.3 M, so little is left for the last layer: at 400 classes it must see
-512 values, 0.2 M (512·3·3 values already make 41 M). Two layers of 3×3×3 lead from the 5×7×7 grid to 1×1×1, all of it
-looked at and nothing padded, if the convolution moves by two places in space:
+(1) names the layers but not their strides and padding, and gives 39 M parameters in all: so the last layer sees 512
+values. Two layers of 3×3×3 lead from the 5×7×7 grid to 1×1×1, all of it looked at and nothing padded, if the
+convolution moves by two places in space:
 
     5×7×7  → convolution 3×3×3, stride 1×2×2, no padding →  3×3×3  → max pooling 3×3×3 →  1×1×1
 
@@ -62,10 +61,7 @@ class Fused(ClipNetwork):
         nn.init.normal_(self.fusion.get_submodule("conv").weight, std=GAUSSIAN_STD)  # type: ignore[arg-type]
 
     def features(self, *clips: Tensor) -> Tensor:
-        """RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), both in [-1, 1] → (B, 512, 1).
-
-        RGB frame i goes with the flow of frames 10 i to 10 i + 9, as one grid.
-        """
+        """RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), ten frames for each of RGB's → (B, 512, 1)."""
         if len(clips) != len(self.streams):
             raise ValueError(f"one clip is needed for each of {', '.join(self.streams)}; got {len(clips)}")
         grids = [self._grids(stream, clip) for stream, clip in zip(self.streams, clips, strict=True)]

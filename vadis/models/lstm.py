@@ -128,8 +128,8 @@ class ConvLSTM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes, T), one for every frame of ``x`` (B, 3, T, 224, 224) in [-1, 1].
 
-        The frames are the sampled ones, every fifth of 25 per second; T is 25 in the paper's training, 50 in its test.
-        Raise ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
+        The frames are every fifth of 25 per second; T is 25 in the paper's training, 50 in its test. Raise ValueError
+        for a clip of another shape, and in training for a batch of one: it has no variance.
         """
         hidden = self.features(x).transpose(1, 2)  # (B, T, 512)
         logits: Tensor = self.Logits(self.dropout(hidden))  # (B, T, classes)
@@ -137,7 +137,7 @@ class ConvLSTM(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the last layer sees of such a clip: the hidden states, (B, 512, T)."""
-        check_clip("ConvNet+LSTM", x, self.in_channels, None)
+        check_clip("ConvNet+LSTM", x, self.in_channels, frames=1, or_larger=True)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
         pooled = self.body(frames).mean(dim=(2, 3)).view(len(x), x.shape[2], -1)  # (B, T, 1024)
         hidden: Tensor = self.lstm(pooled)
