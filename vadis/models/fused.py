@@ -28,15 +28,9 @@ GAUSSIAN_STD = 0.01  # of the new layers' weights; (1) says Gaussian, not how wi
 
 
 class Fused(ClipNetwork):
-    """Architecture (d); one prediction per 5 snippets.
+    """Architecture (d); ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone too)."""
 
-    ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone as well); the other arguments
-    are as in ``I3D``.
-    """
-
-    def __init__(
-        self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0) -> None:
         super().__init__()
         self.streams, joined = streams, 0
         for stream in streams:
@@ -54,7 +48,7 @@ class Fused(ClipNetwork):
                 pool=nn.MaxPool3d((3, 3, 3)),  # (B, channels, 1, 1, 1)
             )
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
         self.Logits = nn.Linear(fused, num_classes)
         self.apply(initialise)
         nn.init.normal_(self.Logits.weight, std=GAUSSIAN_STD)

@@ -200,9 +200,9 @@ class MixedUnit(nn.Module):
 class Head(nn.Module):
     """Average over 2 steps and the whole of a 224 crop, dropout, a linear layer at every step."""
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()  # of half (2), here and in all networks; a recipe sets another
         self.Conv3d_0c_1x1 = nn.ModuleDict({"conv": nn.Conv3d(in_channels, num_classes, (1, 1, 1))})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,17 +215,16 @@ class Head(nn.Module):
 class I3D(nn.Module):
     """The training form of I3D: one stream of architecture (e).
 
-    ``in_channels`` is 3 for RGB, 2 for flow; ``width`` multiplies every channel count (rounded, at least 1);
-    ``dropout`` is that of the features before the last layer, while training (2: 0.5).
+    ``in_channels`` is 3 for RGB, 2 for flow; ``width`` multiplies every channel count (rounded, at least 1).
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0) -> None:
         super().__init__()
         self.in_channels, channels = in_channels, in_channels
         for row in ROWS:
             unit, channels = build_unit(row, channels, width)
             self.add_module(row.name, unit)
-        self.Logits = Head(channels, num_classes, dropout)
+        self.Logits = Head(channels, num_classes)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
