@@ -8,21 +8,12 @@ the last pooling shrinks space alone, from 7 to 4. The first fully connected lay
 table 1's 79 M. Axes: B batch, C channels, T time, H, W.
 """
 
+from collections import OrderedDict
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vadis.models.i3d import (
-    BATCH_NORM_EPSILON,
-    BATCH_NORM_MOMENTUM,
-    Conv,
-    Pool,
-    build_unit,
-    channels_last,
-    check_clip,
-    initialise,
-    scaled,
-)
+from vadis.models.i3d import Conv, Pool, batch_norm, build_unit, channels_last, check_clip, initialise, scaled
 from vadis.models.inception import ClipNetwork
 
 CLIP_FRAMES = 16
@@ -47,20 +38,10 @@ ROWS: tuple[Conv | Pool, ...] = (
 )
 
 
-class DenseUnit(nn.Module):
-    """A fully connected layer (no bias), batch norm, whose statistics come from the batch alone, ReLU, dropout."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_channels, channels, bias=False)
-        self.norm = nn.BatchNorm1d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        self.norm.weight.requires_grad_(False)  # as in I3D
-        self.dropout = nn.Dropout()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels) → (B, channels)."""
-        y: Tensor = self.dropout(self.norm(self.linear(x)).relu())
-        return y
+def _dense(in_channels: int, channels: int) -> nn.Sequential:
+    """Return a fully connected layer (no bias), batch norm, ReLU, dropout: (B, in_channels) → (B, channels)."""
+    linear = nn.Linear(in_channels, channels, bias=False)
+    return nn.Sequential(OrderedDict(linear=linear, norm=batch_norm(channels, 1), relu=nn.ReLU(), dropout=nn.Dropout()))
 
 
 class C3D(ClipNetwork):
@@ -75,8 +56,8 @@ class C3D(ClipNetwork):
             unit, channels = build_unit(row, channels, width)
             self.body.add_module(row.name, unit)
         hidden = scaled(HIDDEN, width)
-        self.fc6 = DenseUnit(channels * GRID * GRID, hidden)
-        self.fc7 = DenseUnit(hidden, hidden)
+        self.fc6 = _dense(channels * GRID * GRID, hidden)
+        self.fc7 = _dense(hidden, hidden)
         self.dropout = nn.Identity()  # fc7 ends with one
         self.Logits = nn.Linear(hidden, num_classes)
         self.apply(initialise)

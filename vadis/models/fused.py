@@ -17,7 +17,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
+from vadis.models.i3d import batch_norm, check_clip, initialise, scaled
 from vadis.models.inception import SNAPSHOT_FRAMES, ClipNetwork, InceptionBody, stacked
 from vadis.preprocessing import STREAMS
 
@@ -38,12 +38,10 @@ class Fused(ClipNetwork):
             self.add_module(stream, body)
             joined += body.channels
         fused = scaled(FUSED, width)
-        norm = nn.BatchNorm3d(fused, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        norm.weight.requires_grad_(False)  # as in I3D
         self.fusion = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv3d(joined, fused, (3, 3, 3), FUSION_STRIDE, bias=False),  # (B, channels, 3, 3, 3)
-                norm=norm,
+                norm=batch_norm(fused, 3),
                 relu=nn.ReLU(inplace=True),
                 pool=nn.MaxPool3d((3, 3, 3)),  # (B, channels, 1, 1, 1)
             )

@@ -149,18 +149,25 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
+def batch_norm(channels: int, dimensions: int) -> nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d:
+    """Return a batch norm whose gamma is not trained: DeepMind's has none; ImageNet's (inflated) is kept as it is."""
+    kind = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
+    norm = kind(channels, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
 class ConvUnit(nn.Module):
     """Convolution (SAME, no bias), batch norm, ReLU; of clips (B, C, T, H, W) or images (B, C, H, W)."""
 
     def __init__(self, in_channels: int, channels: int, kernel: Axes, stride: Axes) -> None:
         super().__init__()
-        convolution, norm = (nn.Conv3d, nn.BatchNorm3d) if len(kernel) == 3 else (nn.Conv2d, nn.BatchNorm2d)
+        convolution = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
         # Padding that never depends on the size of the input is left to the convolution: no padded copy.
         self.is_padded = set(stride) == {1} and all(size % 2 for size in kernel)
         inner = tuple(size // 2 if self.is_padded else 0 for size in kernel)
         self.conv = convolution(in_channels, channels, kernel, stride, inner, bias=False)  # type: ignore[arg-type]
-        self.norm = norm(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        self.norm.weight.requires_grad_(False)  # DeepMind's has no gamma; ImageNet's (inflated) is kept as is
+        self.norm = batch_norm(channels, len(kernel))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
