@@ -58,19 +58,19 @@ def read_rows(path: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
             yield place, cells
 
 
-def header_of(path: str, delimiters: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
+def header_of(path: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
     """Return the delimiter with which the first line of a list is a header, and its columns, in lower case; or None."""
-    for delimiter in delimiters:
+    for delimiter in ",\t; ":
         with suppress(UsageError):
-            columns = [name.lower() for _, names in islice(read_rows(path, delimiter), 1) for name in names]
+            columns = [name.lower() for name in next(read_rows(path, delimiter), ("", []))[1]]
             if is_header(set(columns)):
                 return delimiter, columns
     return None
 
 
-def read_table(path: str, delimiters: str, is_header: Callable[[set[str]], bool]) -> Rows:
+def read_table(path: str, is_header: Callable[[set[str]], bool]) -> Rows:
     """Yield the rows of a list with a header, which must all have as many cells; raise ValueError without a header."""
-    if (header := header_of(path, delimiters, is_header)) is None:
+    if (header := header_of(path, is_header)) is None:
         raise ValueError
     delimiter, columns = header
     for place, cells in islice(read_rows(path, delimiter), 1, None):
@@ -171,7 +171,7 @@ LIST_FORMS = {
     "header": ListForm(
         "path,label[,split] (also file_name, video, video_path, clip_path; class, tag; tabs or semicolons)",
         "VideoFolder's metadata.csv, Kaggle's copies of UCF-101",
-        partial(read_table, delimiters=",\t; ", is_header=_has_columns),
+        partial(read_table, is_header=_has_columns),
     ),
     "jsonl": ListForm('{"file_name": "a.mp4", "label": "run"}', "VideoFolder's metadata.jsonl", _json_lines),
     "line": ListForm(
@@ -247,7 +247,7 @@ def _may_be_list(tree: Tree, path: str) -> bool:
     if scan.is_usual_name(stem) or scan.split_of_list(stem) or (not above and name.endswith(".jsonl")):
         return True
     is_table = not above and name.endswith((".csv", ".tsv")) and not is_class_list_name(path)
-    return is_table and header_of(path, ",\t;", _has_columns) is not None
+    return is_table and header_of(path, _has_columns) is not None
 
 
 def _form_of(path: str) -> str | None:

@@ -207,7 +207,7 @@ def _lines_like(pattern: str, path: str) -> Rows:
 
 
 CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
-    "header": partial(lists.read_table, delimiters=",\t", is_header=_COLUMNS.issubset),
+    "header": partial(lists.read_table, is_header=_COLUMNS.issubset),
     "label, times": partial(_lines_like, rf"{_LABEL}[\s,;]+{_TIMES}{_SPLIT}"),  # abseiling,0wR5jVB-WPk,417,427,val
     "times, label": partial(_lines_like, rf"{_TIMES}[\s,;]+{_LABEL}{_SPLIT}"),
     "label/name": partial(
