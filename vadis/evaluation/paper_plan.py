@@ -106,8 +106,7 @@ class Job:
 def estimate(run: PlannedRun) -> tuple[float, float]:
     """Return the operations that a run and its test take, and the bytes that it leaves on the disk.
 
-    An upper bound where a recipe stops early or videos are short. Left out are validations (about 1 % more), and the
-    flow and decoding beside the network.
+    An upper bound where a recipe stops early or videos are short, without validations (about 1 %), flow and decoding.
     """
     row, size = MODELS[run.architecture], SIZES[run.dataset]
     video = GIGA * sum(GFLOPS[run.architecture, streams][1] for streams in row.networks(run.streams).values())
