@@ -81,13 +81,11 @@ def _quotas() -> Iterator[float]:
         for root in (CGROUPS / controllers, CGROUPS / ("cpu" if controllers else "unified")):
             folder = root / place.lstrip("/")
             for each in (folder, *folder.parents):
-                with suppress(OSError, ValueError):  # not there; "max"
-                    quota, period = map(int, (each / "cpu.max").read_text().split())
-                    yield quota / period
-                with suppress(OSError, ValueError):
-                    quota, period = (int((each / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-                    if quota > 0:  # -1: none
-                        yield quota / period
+                for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+                    with suppress(OSError, ValueError):  # not there; "max"
+                        quota, period = map(int, " ".join((each / name).read_text() for name in names).split())
+                        if quota > 0:  # -1: none
+                            yield quota / period
                 if each == root:
                     break
 

@@ -89,10 +89,6 @@ FOLDERS = {
     "below containers": ([*under("data/videos/train", K400)], {"train": by_folder(under("data/videos/train", K400))}),
     "class": (K400, BARE),
     "class below a container": (under("videos", K400), {"train": by_folder(under("videos", K400))}),
-    "class/split": (
-        [f"{label}/{split}/1.mp4" for label in "ab" for split in ("train", "test")],
-        {split: {f"{label}/{split}/1.mp4": label for label in "ab"} for split in ("train", "test")},
-    ),
     "groups in classes": (
         ["a/g01/1.mp4", "a/g02/2.mp4", "b/g03/1.mp4"],
         {
@@ -130,6 +126,7 @@ def test_folders(tree, name):
 
 
 AMBIGUOUS = {
+    "splits in classes": [f"{label}/{split}/1.mp4" for label in "ab" for split in ("train", "test")],
     "videos right in split folders": ["train/1.mp4", "train/2.mp4", "val/3.mp4"],
     "a split folder beside class folders": [*K400, "test/1.mp4"],
     "two folders of one split": [*TRAIN, *under("train_256", K400), *VAL],

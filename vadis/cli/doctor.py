@@ -178,9 +178,8 @@ def _cache_state(folder: Path) -> Finding:
 
 def _next_model() -> Finding:
     """Return which model labels where none is named: a cache without the default model needs a host that gives it."""
-    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.cache import is_file, model_path, why_unreachable
     from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
-    from vadis.weights.download import why_unreachable
 
     what = "the next classify"
     if is_file(model_path(DEFAULT_MODEL)):

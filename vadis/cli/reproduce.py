@@ -51,7 +51,7 @@ def sample(
     compare those with, unless they are the sample's.
     """
     from vadis.evaluation.sample import fetch_sample, reproduce, to_json
-    from vadis.weights.download import is_offline
+    from vadis.weights.cache import is_offline
 
     loaded = load_for_command(model, None, device, offline, announce=False)
     paths = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path is not None}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
-from vadis.training.loop import Context
+from vadis.training.loop import Context, StopRequested
 from vadis.training.plan import Networks, Plan, States
 from vadis.training.recipes import choose_recipes, default_recipe
 from vadis.weights.model_file import load_model_file
@@ -58,7 +58,7 @@ def run(options: TrainOptions) -> None:
         return
     training.save(options.output, plan, networks, states)
     model = load_model_file(options.output / training.MODEL_NAME, process.device)
-    kept = {run: state.to_json() for run, state in states.items()}
+    kept = {run: asdict(state) for run, state in states.items()}
     evaluation = evaluate_model(model, dataset, part, options.output, go_on=False)
     training.save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
     info(f"the model is {show(options.output / training.MODEL_NAME)}")
@@ -172,12 +172,12 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
         if is_new and plan.mode != "fixed" and process.is_main:
             _say_pace(run, plan, context, store)
-        with _watching(run, plan, options, process) as watch:
-            outcome, trained = work(run, plan, options.output, replace(context, report=watch))
-        if outcome.kept is None:
-            raise Interrupted(outcome.stopped_by)  # perhaps by another process's signal
-        info(f"{run}: kept is {outcome.kept}")
-        states[run] = outcome.kept
+        try:
+            with _watching(run, plan, options, process) as watch:
+                states[run], trained = work(run, plan, options.output, replace(context, report=watch))
+        except StopRequested as stop:  # perhaps by another process's signal
+            raise Interrupted(*stop.args) from None
+        info(f"{run}: kept is {states[run]}")
         networks |= trained
     return networks, states
 

@@ -6,27 +6,14 @@ The rest goes into the summary.
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
 
 from vadis.datasets.dataset import Dataset, Example, Request, class_key, counted, note_of, some
+from vadis.datasets.lists import Listed
 from vadis.datasets.scan import SPLITS, Tree, folder_of, is_replacement, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
 CLOSE = 0.75  # difflib's ratio from which on one class name is taken for a slip in another ("Archry", "Archery": 0.92)
-
-
-class Listed(NamedTuple):
-    """A line of a list: the file as a person would look for it, its class and split, and the key it is found by."""
-
-    name: str
-    label: str
-    split: str
-    key: str
-    whole: str = ""  # the key of a longer file that may lie in its place: the clip is [start, end) in it
-    start_seconds: float = 0.0
-    end_seconds: float = 0.0
-    is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
 
 
 def assemble(
@@ -121,10 +108,7 @@ def check_missing(place: str, number: int, total: int, request: Request, names: 
 
 
 def _check_folders(classes: Iterable[str], tree: Tree, splits: Mapping[str, Iterable[Example]]) -> list[str]:
-    """Refuse files in the folder of another class: one of their two labels is wrong.
-
-    Return notes on the folders of videos that lie beside folders of classes and are none.
-    """
+    """Refuse files in the folder of another class; return notes on folders that lie beside those of classes."""
     by_key = {class_key(label): label for label in classes}
     folders = {each: by_key.get(class_key(name_of(each))) for each in tree.video_folders() if each != tree.root}
     wrong = [

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from vadis.datasets.dataset import some
-from vadis.datasets.lists import Row
+from vadis.datasets.lists import Listed
 from vadis.datasets.scan import Tree, folder_of, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -51,18 +51,18 @@ class VideoFinder:
             for tail in _tails(stem):
                 self._by_tail.setdefault(tail, []).append(video)
 
-    def find(self, path: str, rows: Sequence[Row]) -> Iterator[Row]:
+    def find(self, path: str, rows: Sequence[Listed]) -> Iterator[Listed]:
         """Yield the rows of one split in the list at ``path``, with their files; paths that fit several are refused."""
         # A path is written with "/" between its parts, however Windows did it, and with nothing that is no part.
-        written = [os.path.normpath(row.path if "/" in row.path else row.path.replace("\\", "/")) for row in rows]
+        written = [os.path.normpath(row.name if "/" in row.name else row.name.replace("\\", "/")) for row in rows]
         for row, file in zip(rows, self._find(path, written, rows[0]), strict=True):
-            yield row._replace(file=file or self._elsewhere(path, row.path))
+            yield row._replace(file=file or self._elsewhere(path, row.name))
 
-    def _find(self, path: str, written: Sequence[str], first: Row) -> Sequence[str | None]:
+    def _find(self, path: str, written: Sequence[str], first: Listed) -> Sequence[str | None]:
         inside = self._tree.parts(folder_of(path)) if path.startswith(self._tree.root + os.sep) else ()
         root = os.path.join(os.path.abspath(self._tree.root), "")  # noqa: PTH100, PTH118
         natural = [Base(), Base(real="".join(f"{name}/" for name in inside)), Base(written=root)]
-        if self._elsewhere(path, first.path) and not any(self._at(base.applied(written[0])) for base in natural):
+        if self._elsewhere(path, first.name) and not any(self._at(base.applied(written[0])) for base in natural):
             return [None] * len(written)
         bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // SAMPLED_ROWS)])]))
         found = {base: [self._at(base.applied(each)) for each in written] for base in bases}

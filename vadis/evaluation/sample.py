@@ -27,9 +27,8 @@ from vadis.inference.scores import softmax
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.preprocessing import CROP
 from vadis.results import printable
-from vadis.weights.cache import Notify, git_blob_id
+from vadis.weights.cache import DownloadProgress, Notify, ensure_downloaded, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
-from vadis.weights.download import DownloadProgress, ensure_downloaded
 from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list

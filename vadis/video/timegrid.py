@@ -45,13 +45,11 @@ class Clock:
     ``restarts``. It then continues at the usual distance from the frame before. Without any usable timestamp, frames
     follow one another at the nominal rate. In all these cases except a gap without pictures, ``synthetic`` is True.
 
-    Where the container stores no timestamps but a sequence of frames (``sequential``, that is AVI), the n-th frame
-    shown belongs to the n-th frame stored, which is right even where packed B-frames put the timestamps out of order.
-
     Args:
         time_base: seconds per tick of the stream's timestamps.
         interval: nominal seconds between two frames.
-        sequential: timestamps come from ``stored``, which grows before each frame is decoded, not from the frames.
+        sequential: the n-th frame shown belongs to the n-th of ``stored``, as in AVI, which has no timestamps: where
+            B-frames are packed, those that FFmpeg makes are out of order.
         latest: seconds that the file is said to last; a longer step beyond it is not believed until frames lie there.
     """
 
