@@ -5,7 +5,6 @@ makes a ``dataset`` of lines and files. ``published`` and ``folder`` have the da
 one; ``packed`` says what has to be unpacked, ``holdout`` divides training clips where there is no validation split.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -89,9 +88,7 @@ def find_dataset(
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"
         raise UsageError(message, "0.1, as by default, stops where a tenth of a split is missing")
     if name is not None and name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATASETS)}"
-        raise UsageError(f"unknown dataset {printable(name)!r}", hint)
+        raise UsageError(f"unknown dataset {printable(name)!r}", f"there are {', '.join(DATASETS)}")
     tree = scan_tree(root, lists)
     try:
         name = name or _detect(tree)
