@@ -17,7 +17,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
+from vadis.models.i3d import batch_norm, check_clip, initialise, scaled
 from vadis.models.inception import SNAPSHOT_FRAMES, ClipNetwork, InceptionBody, stacked
 from vadis.preprocessing import STREAMS
 
@@ -28,15 +28,9 @@ GAUSSIAN_STD = 0.01  # of the new layers' weights; (1) says Gaussian, not how wi
 
 
 class Fused(ClipNetwork):
-    """Architecture (d); one prediction per 5 snippets.
+    """Architecture (d); ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone too)."""
 
-    ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone as well); the other arguments
-    are as in ``I3D``.
-    """
-
-    def __init__(
-        self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0) -> None:
         super().__init__()
         self.streams, joined = streams, 0
         for stream in streams:
@@ -44,17 +38,15 @@ class Fused(ClipNetwork):
             self.add_module(stream, body)
             joined += body.channels
         fused = scaled(FUSED, width)
-        norm = nn.BatchNorm3d(fused, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        norm.weight.requires_grad_(False)  # as in I3D
         self.fusion = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv3d(joined, fused, (3, 3, 3), FUSION_STRIDE, bias=False),  # (B, channels, 3, 3, 3)
-                norm=norm,
+                norm=batch_norm(fused, 3),
                 relu=nn.ReLU(inplace=True),
                 pool=nn.MaxPool3d((3, 3, 3)),  # (B, channels, 1, 1, 1)
             )
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
         self.Logits = nn.Linear(fused, num_classes)
         self.apply(initialise)
         nn.init.normal_(self.Logits.weight, std=GAUSSIAN_STD)

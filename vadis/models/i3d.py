@@ -149,18 +149,25 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
+def batch_norm(channels: int, dimensions: int) -> nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d:
+    """Return a batch norm whose gamma is not trained: DeepMind's has none; ImageNet's (inflated) is kept as it is."""
+    kind = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
+    norm = kind(channels, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
 class ConvUnit(nn.Module):
     """Convolution (SAME, no bias), batch norm, ReLU; of clips (B, C, T, H, W) or images (B, C, H, W)."""
 
     def __init__(self, in_channels: int, channels: int, kernel: Axes, stride: Axes) -> None:
         super().__init__()
-        convolution, norm = (nn.Conv3d, nn.BatchNorm3d) if len(kernel) == 3 else (nn.Conv2d, nn.BatchNorm2d)
+        convolution = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
         # Padding that never depends on the size of the input is left to the convolution: no padded copy.
         self.is_padded = set(stride) == {1} and all(size % 2 for size in kernel)
         inner = tuple(size // 2 if self.is_padded else 0 for size in kernel)
         self.conv = convolution(in_channels, channels, kernel, stride, inner, bias=False)  # type: ignore[arg-type]
-        self.norm = norm(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        self.norm.weight.requires_grad_(False)  # DeepMind's has no gamma; ImageNet's (inflated) is kept as is
+        self.norm = batch_norm(channels, len(kernel))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
@@ -200,9 +207,9 @@ class MixedUnit(nn.Module):
 class Head(nn.Module):
     """Average over 2 steps and the whole of a 224 crop, dropout, a linear layer at every step."""
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()  # of half (2), here and in all networks; a recipe sets another
         self.Conv3d_0c_1x1 = nn.ModuleDict({"conv": nn.Conv3d(in_channels, num_classes, (1, 1, 1))})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,17 +222,16 @@ class Head(nn.Module):
 class I3D(nn.Module):
     """The training form of I3D: one stream of architecture (e).
 
-    ``in_channels`` is 3 for RGB, 2 for flow; ``width`` multiplies every channel count (rounded, at least 1);
-    ``dropout`` is that of the features before the last layer, while training (2: 0.5).
+    ``in_channels`` is 3 for RGB, 2 for flow; ``width`` multiplies every channel count (rounded, at least 1).
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0) -> None:
         super().__init__()
         self.in_channels, channels = in_channels, in_channels
         for row in ROWS:
             unit, channels = build_unit(row, channels, width)
             self.add_module(row.name, unit)
-        self.Logits = Head(channels, num_classes, dropout)
+        self.Logits = Head(channels, num_classes)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:

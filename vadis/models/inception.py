@@ -64,16 +64,13 @@ class ClipNetwork(nn.Module):
 
 
 class Inception(ClipNetwork):
-    """Inception-v1 that looks at the frames of a snapshot as one image: one stream of architecture (c).
+    """Inception-v1 that looks at the frames of a snapshot as one image: one stream of architecture (c)."""
 
-    ``stream`` is "rgb" or "flow"; the other arguments are as in ``I3D``.
-    """
-
-    def __init__(self, num_classes: int, stream: str = "rgb", *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, stream: str = "rgb", *, width: float = 1.0) -> None:
         super().__init__()
         self.in_channels, self.frames = STREAMS[stream].channels, SNAPSHOT_FRAMES[stream]
         self.body = InceptionBody(self.in_channels * self.frames, width=width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
         self.Logits = nn.Linear(self.body.channels, num_classes)
         self.apply(initialise)
 

@@ -200,24 +200,21 @@ def ensure_downloaded(
 def why_unreachable(files: Sequence[RemoteFile], seconds: float) -> str | None:
     """Return why files that are not in the cache cannot be had; None if a host answers within ``seconds``."""
     missing = [file for file in files if not is_file(download_path(file))]
-    if not missing:
-        return None
-    if is_offline():
+    if missing and is_offline():
         return "vadis is offline"
     reasons = []
-    for url in _urls(missing[0]):
+    for url in _urls(missing[0]) if missing else ():
         try:
             get(url, {}, seconds, seconds).close()
             return None
         except (NoAnswerError, TransferError, HTTPError) as error:
             reasons.append(str(error))
-    return "; ".join(dict.fromkeys(reasons))
+    return "; ".join(dict.fromkeys(reasons)) or None
 
 
 def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
     """Return whether the cache holds ``file``; rename a wrong one under its name, and say so."""
-    path = download_path(file)
-    if not is_file(path):
+    if not is_file(path := download_path(file)):
         return False
     with os_errors_as(WeightsError, f"{path} in the cache (VADIS_CACHE) cannot be read or renamed"):
         if file.size in (None, path.stat().st_size) and _has_published_content(path, file):

