@@ -1,11 +1,7 @@
-"""The cache of published files and of the models made from them, filled over HTTPS.
+"""The cache, ``VADIS_CACHE`` or the platform's, of published files and of models made from them, filled over HTTPS.
 
-    CACHE/models/NAME.safetensors          converted models
-    CACHE/downloads/CHECKPOINT/…           the published files as fetched; of no more use once converted
-    CACHE/locks/NAME.lock                  held while a model is fetched
-
-CACHE is ``VADIS_CACHE``, or else the platform's cache folder. A file gets its final name only after its size and git
-blob id agree (or what was published of its SHA-256), so what lies under a final name is right.
+CACHE/downloads/CHECKPOINT/… has the files, CACHE/models/NAME.safetensors the models. A file gets its final name only
+after its size and published hash agree, so what lies under a final name is right.
 """
 
 import contextlib
