@@ -1,7 +1,7 @@
 """TensorFlow V2 checkpoints, read without TensorFlow; nothing in them is believed before it was checked.
 
-``PREFIX.index`` is a LevelDB table (``doc/table_format.md``) from name to a protobuf message with dtype, shape, place and
-CRC-32C (tensorflow ``core/protobuf/tensor_bundle.proto``); the data file holds one tensor after another.
+``PREFIX.index`` is a LevelDB table (its ``doc/table_format.md``) from name to a protobuf message with dtype, shape,
+place and CRC-32C (tensorflow ``core/protobuf/tensor_bundle.proto``); the data file holds one tensor after another.
 """
 
 import math
