@@ -1,12 +1,4 @@
-"""Everything that can go wrong, as one tree.
-
-    VadisError                 exit 1   could not go on: environment, disk, bug
-    ├── UsageError             exit 2   wrong use: an option, a path, an output that cannot be
-    ├── DeviceError            exit 1   the device asked for is not there
-    ├── WeightsError           exit 1   no parameters: download, damage, wrong model file
-    ├── VideoError             exit 3   one input cannot be labelled; becomes its record, the others go on
-    ├── NothingToDoError       exit 4   no video found
-    └── OutputLockedError      exit 5   another run holds this output
+"""Everything that can go wrong: a ``VadisError`` of some kind, each with the exit code of the command.
 
 A message is one plain sentence; a hint says what to do next. Where they name an argument of a function, in backticks as
 in `device="cpu"`, the command line shows the option instead (``with_options``).
@@ -28,7 +20,7 @@ class VadisError(Exception):
 
 
 class UsageError(VadisError):
-    """Wrong use of a command or function."""
+    """Wrong use of a command or function: an option, a path, an output that cannot be."""
 
     exit_code = 2
 
@@ -38,7 +30,7 @@ class DeviceError(VadisError):
 
 
 class WeightsError(VadisError):
-    """Parameters could not be had, or are not what they should be."""
+    """Parameters could not be had, or are not what they should be: download, damage, wrong model file."""
 
 
 class UnreachableError(WeightsError):

@@ -162,10 +162,10 @@ def report(plan: Plan, folder: Path, unseen: Mapping[str, Tensor], tested: Tenso
     print(f"store opened {time.perf_counter() - began:5.2f} s")
     for stream in plan.streams:
         at = time.perf_counter()
-        outcome, trained = train_last_layer(stream, plan, folder, Context(Process(CPU)), store)
+        kept, trained = train_last_layer(stream, plan, folder, Context(Process(CPU)), store)
         found |= trained
-        shown += outcome.step * plan.recipes[stream].batch_size
-        print(f"{stream:5} {time.perf_counter() - at:5.2f} s, {outcome.step} steps")
+        shown += kept.steps * plan.recipes[stream].batch_size
+        print(f"{stream:5} {time.perf_counter() - at:5.2f} s, {kept.steps} steps")
     seconds, used = time.perf_counter() - began, time.process_time() - used
     print(f"all   {seconds:5.2f} s, {used:.2f} s of processors, with {torch.get_num_threads()} threads")
     operations, num_bytes = 2 * 2 * CHANNELS * CLASSES * shown, 4 * CHANNELS * CLIPS * len(plan.streams)
@@ -177,7 +177,7 @@ def report(plan: Plan, folder: Path, unseen: Mapping[str, Tensor], tested: Tenso
         prefix = "Logits.Conv3d_0c_1x1.conv."
         weight, bias = tensors[f"{prefix}weight"].flatten(1), tensors[f"{prefix}bias"]
         print(f"{stream}: {accuracy(weight, bias, unseen[stream], tested):.1%} of {len(tested):,} unseen clips")
-    return {"seconds": seconds, "processor_seconds": used, "steps": outcome.step, "floor_seconds": operations / rate}
+    return {"seconds": seconds, "processor_seconds": used, "steps": kept.steps, "floor_seconds": operations / rate}
 
 
 def compare(features: Mapping[str, Tensor], labels: Tensor, unseen: Mapping[str, Tensor], tested: Tensor) -> None:

@@ -27,7 +27,7 @@ from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
 from vadis.flow.filters import level_shapes
 from vadis.flow.simd import LANES, broadcast, fma, reduce_add
-from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
+from vadis.flow.tvl1_cpu import flow_of_pair, working_memory
 
 HEIGHT, WIDTH = 256, 340
 
@@ -79,7 +79,7 @@ def run_ours(frames: np.ndarray) -> tuple[np.ndarray, float]:
 def iterated_pixels(frames: np.ndarray) -> float:
     """Pixels that went through an inner iteration, per pair."""
     shapes, flow = np.array(level_shapes(HEIGHT, WIDTH)), np.empty((2, HEIGHT, WIDTH), np.float32)
-    memory = aligned_memory(HEIGHT, WIDTH)
+    memory = working_memory(HEIGHT, WIDTH)
     return float(np.mean([flow_of_pair(*pair, shapes, memory, flow) for pair in pairwise(frames)]))
 
 

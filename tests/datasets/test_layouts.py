@@ -89,10 +89,6 @@ FOLDERS = {
     "below containers": ([*under("data/videos/train", K400)], {"train": by_folder(under("data/videos/train", K400))}),
     "class": (K400, BARE),
     "class below a container": (under("videos", K400), {"train": by_folder(under("videos", K400))}),
-    "class/split": (
-        [f"{label}/{split}/1.mp4" for label in "ab" for split in ("train", "test")],
-        {split: {f"{label}/{split}/1.mp4": label for label in "ab"} for split in ("train", "test")},
-    ),
     "groups in classes": (
         ["a/g01/1.mp4", "a/g02/2.mp4", "b/g03/1.mp4"],
         {
@@ -130,6 +126,7 @@ def test_folders(tree, name):
 
 
 AMBIGUOUS = {
+    "splits in classes": [f"{label}/{split}/1.mp4" for label in "ab" for split in ("train", "test")],
     "videos right in split folders": ["train/1.mp4", "train/2.mp4", "val/3.mp4"],
     "a split folder beside class folders": [*K400, "test/1.mp4"],
     "two folders of one split": [*TRAIN, *under("train_256", K400), *VAL],
@@ -204,6 +201,11 @@ LISTS = {
         {split: {f"{split}/{name}": name[:2] for name in FLAT} for split in ("train", "test")},
     ),
     "line with a comma": (K400, {"train.csv": lines(K400, separator=",")}, BARE),
+    "line with a comma and quotes": (
+        ["a b/1, 2.mp4", "c/3.mp4"],
+        {"train.csv": '"a b/1, 2.mp4", "wave, both hands"\n"c/3.mp4",run\n'},
+        {"train": {"a b/1, 2.mp4": "wave, both hands", "c/3.mp4": "run"}},
+    ),
     "line with a tab": (K400, {"train.tsv": lines(K400, separator="\t")}, BARE),
     "line with a semicolon": (K400, {"train.txt": lines(K400, separator=";")}, BARE),
     "line with blanks, two of them, names with blanks": (

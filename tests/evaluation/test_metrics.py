@@ -119,16 +119,14 @@ def test_a_network_of_both_streams_is_one_column() -> None:
 
 def test_metrics_are_those_of_the_answers(tmp_path: Path) -> None:
     run = read_evaluation(write_run(tmp_path, 3))
-    assert run.is_complete
     assert {name: column.top1 for name, column in run.columns.items()} == {"rgb": 0.75, "flow": 0.75, "both": 0.75}
 
 
-def test_an_unfinished_evaluation_is_refused_unless_partial(tmp_path: Path) -> None:
+def test_an_unfinished_evaluation_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path, 3)
     (tmp_path / "metrics.json").unlink()
     with pytest.raises(UsageError, match=containing(4)):
         read_evaluation(tmp_path)
-    assert not read_evaluation(tmp_path, partial=True).is_complete
 
 
 def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path) -> None:
@@ -137,7 +135,6 @@ def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path)
     path.write_bytes(torn)
     with pytest.raises(UsageError, match=containing(3, "metrics.json", 4)):
         read_evaluation(tmp_path)
-    assert len(read_evaluation(tmp_path, partial=True).predictions) == 3
     assert path.read_bytes() == torn
 
 
@@ -173,7 +170,12 @@ def test_runs_that_have_no_mean(tmp_path: Path, change: dict[str, object], fact:
 def test_the_mean_counts_each_split_alike_and_stands_beside_the_papers(tmp_path: Path) -> None:
     runs = [read_evaluation(write_run(tmp_path / str(n), right, split=n)) for n, right in ((1, 4), (2, 3), (3, 0))]
     together = summarize_splits(runs)
-    assert together["mean"]["both"] == {"top1": 0.583333, "top5": 1.0, "mean_class": 0.583333}
+    assert together["mean"]["both"] == {
+        "num_examples": 12,
+        "top1": 0.583333,
+        "top5": 1.0,
+        "mean_class": 0.583333,
+    }
     assert together["paper_mean_top1"]["flow"] == {"imagenet": 0.967, "scratch": 0.965}
     assert list(together["splits"]) == ["1", "2", "3"]
     assert json.loads(json.dumps(together)) == together
@@ -184,4 +186,4 @@ def test_the_metrics_of_training_are_read_again(tmp_path: Path) -> None:
     """Which say more than the columns."""
     run = read_evaluation(write_run(tmp_path, 3))
     write_summary(tmp_path, run.summary(states={"rgb": {"step": 1}}))
-    assert read_evaluation(tmp_path).is_complete
+    assert len(read_evaluation(tmp_path).predictions) == 4

@@ -23,7 +23,6 @@ from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.evaluation.predictions import (
     Prediction,
     check_classes,
-    discard_of_other_model,
     evaluate,
     evaluation_settings,
     open_predictions,
@@ -124,13 +123,11 @@ def test_predictions_of_other_settings_are_refused(path: Path) -> None:
         reopened(path, {**SETTINGS, "classes": ["x", "y", "z"]})
 
 
-def test_predictions_of_a_model_that_was_replaced_are_discarded_and_no_others(path: Path) -> None:
-    for other in ({**SETTINGS, "split": 2, "model_sha256": "1"}, SETTINGS):
-        discard_of_other_model(path, other)
-        assert len(reopened(path)) == 3
-    discard_of_other_model(path, {**SETTINGS, "model_sha256": "1"})
-    assert not path.exists()
-    discard_of_other_model(path, SETTINGS)
+def test_a_file_may_be_begun_anew_where_the_settings_are_others(path: Path) -> None:
+    for settings, number in ((SETTINGS, 3), ({**SETTINGS, "model": "b"}, 0)):
+        with open_predictions(path, settings, go_on=False) as file:
+            assert len(file.predictions) == number
+        assert len(reopened(path, settings)) == number
 
 
 def test_parts_of_one_file_are_kept_apart(tmp_path: Path) -> None:

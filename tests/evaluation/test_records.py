@@ -29,16 +29,15 @@ def record(path: str, *labels: str, model: str = "m", streams: tuple[str, ...] =
 A, B = record("run/a.mp4", *FIVE), record("jump/b.mp4", *FIVE)
 
 
-def matched(folder: Path, *results: VideoResult, dataset: Dataset = DATASET, partial: bool = False) -> Evaluation:
+def matched(folder: Path, *results: VideoResult, dataset: Dataset = DATASET) -> Evaluation:
     file = folder / "results.jsonl"
     file.write_text("".join(formats.jsonl(results)))
-    return read_records([file], dataset, "test", partial=partial)
+    return read_records([file], dataset, "test")
 
 
 @pytest.mark.parametrize("name", ["/data/ucf/run/a.mp4", "run/a.mp4", "/data/ucf/../ucf/run/a.mp4"])
 def test_a_path_may_be_absolute_or_below_the_dataset(tmp_path: Path, name: str) -> None:
     found = matched(tmp_path, record(name, *FIVE), B)
-    assert found.is_complete
     assert [prediction.label for prediction in found.predictions] == ["run", "jump"]
     (column,) = found.columns.items()
     assert (column[0], column[1].top1, column[1].top5) == ("both", 0.5, 1.0)
@@ -48,16 +47,13 @@ def test_a_path_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     dataset = Dataset("folder", "clips", CLASSES, 1, {"test": (Example("clips/run/a.mp4", "run"),)})
     for name in ("./clips/run/a.mp4", f"{tmp_path}/clips/run/a.mp4"):
-        assert matched(tmp_path, record(name, *FIVE), dataset=dataset).is_complete
+        assert matched(tmp_path, record(name, *FIVE), dataset=dataset).num_failed == 0
 
 
 def test_another_datasets_file_of_the_same_name_is_none_of_ours(tmp_path: Path) -> None:
     other = record("/data/hmdb/run/a.mp4", *FIVE)
-    assert not matched(tmp_path, other, B, partial=True).is_complete
     with pytest.raises(UsageError, match=containing(1, "/data/ucf/run/a.mp4")):
         matched(tmp_path, other, B)
-    with pytest.raises(UsageError, match=containing(2, "/data/ucf")):
-        matched(tmp_path, other, partial=True)
 
 
 def test_the_last_record_of_a_video_counts(tmp_path: Path) -> None:
@@ -101,7 +97,7 @@ def test_a_clip_that_is_cut_already_has_a_record(tmp_path: Path, seconds: float,
     clip = Example("/data/ucf/run/a.mp4", "run", 417.0, 427.0, may_be_trimmed=True)
     results, dataset = replace(A, duration_seconds=seconds), replace(DATASET, splits={"test": (clip,)})
     if is_whole:
-        assert matched(tmp_path, results, dataset=dataset).is_complete
+        assert matched(tmp_path, results, dataset=dataset).num_failed == 0
     else:
         with pytest.raises(UsageError, match=containing(1, "a.mp4")):
             matched(tmp_path, results, dataset=dataset)
@@ -110,7 +106,7 @@ def test_a_clip_that_is_cut_already_has_a_record(tmp_path: Path, seconds: float,
 def test_a_name_that_is_not_utf8_is_found(tmp_path: Path) -> None:
     path = os.fsdecode(b"/data/ucf/run/\xff.mp4")
     dataset = replace(DATASET, splits={"test": (Example(path, "run"),)})
-    assert matched(tmp_path, record(path, *FIVE), dataset=dataset).is_complete
+    assert matched(tmp_path, record(path, *FIVE), dataset=dataset).num_failed == 0
 
 
 def test_a_folder_of_one_file_per_video(tmp_path: Path) -> None:
@@ -118,19 +114,20 @@ def test_a_folder_of_one_file_per_video(tmp_path: Path) -> None:
     (tmp_path / "out" / "run" / "a.mp4.jsonl").write_text("".join(formats.jsonl([A])))
     (tmp_path / "out" / "b.mp4.json").write_text("".join(formats.json([B])))
     (tmp_path / "out" / "notes.txt").write_text("x")
-    assert read_records([tmp_path / "out"], DATASET, "test").is_complete
+    assert read_records([tmp_path / "out"], DATASET, "test").num_failed == 0
 
 
 def test_a_torn_last_line_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "".join(formats.jsonl([A, B]))
     (tmp_path / "torn.jsonl").write_text(text[:-20])
-    found = read_records([tmp_path / "torn.jsonl"], DATASET, "test", partial=True)
-    assert len(found.predictions) == 1
+    with pytest.raises(UsageError, match=containing(1, "b.mp4")):
+        read_records([tmp_path / "torn.jsonl"], DATASET, "test")
     assert "torn.jsonl" in caplog.text
 
 
 def test_skipped_videos_have_no_record(tmp_path: Path) -> None:
-    assert len(matched(tmp_path, VideoResult("run/a.mp4", "skipped"), B, partial=True).predictions) == 1
+    with pytest.raises(UsageError, match=containing(1, "a.mp4")):
+        matched(tmp_path, VideoResult("run/a.mp4", "skipped"), B)
 
 
 @pytest.mark.parametrize("content", [json.dumps({"dataset": "ucf101"}) + "\n", "half a line"])

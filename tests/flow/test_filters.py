@@ -17,8 +17,8 @@ from vadis.flow.filters import (
     resize,
     row_work,
     sample_row,
-    with_gradients,
 )
+from vadis.flow.tvl1_cpu import with_gradients
 
 
 def test_level_shapes():

@@ -47,8 +47,8 @@ def test_flow_comes_back_within_the_bounds_of_the_table(store, video, instant_fl
     """docs/flow-store.md has the figures of real flow; this field is rougher, and in parts beyond ±20."""
     assert fill(store, video) == [(video, None)]
     flow = cheap_flow(frames_of(video)).clip(-20, 20)
-    error = np.abs(store.read(video) - flow)
-    assert store.read(video).dtype == np.float32
+    error = np.abs(dequantize(store.read_levels(video)) - flow)
+    assert dequantize(store.read_levels(video)).dtype == np.float32
     assert error.mean() < 0.1
     assert np.percentile(error, 99) < 0.35
     assert store.num_frames(video) == len(flow) == 90
@@ -59,7 +59,7 @@ def test_any_window_is_the_same_as_in_the_whole(store, video, instant_flow):
     whole = store.read_levels(video)
     for start, count in [(0, 64), (1, 3), (13, 64), (26, 64), (60, 30), (80, 64), (89, 1)]:
         assert np.array_equal(store.read_levels(video, start, count), whole[start : start + count])
-    assert store.read(video, 90, 5).shape == (0, 2, *whole.shape[2:])
+    assert dequantize(store.read_levels(video, 90, 5)).shape == (0, 2, *whole.shape[2:])
     assert np.array_equal(store.read_levels(video, len(whole) - 7), whole[-7:])
 
 
@@ -67,7 +67,7 @@ def test_real_flow_is_in_step_with_the_frames(store, tmp_path):
     """A texture that moves 2 px to the right and 1 down, in a frame that is enlarged 4 times."""
     video = write_video(tmp_path / "a.mkv", num_frames=4, size=(64, 64), codec="ffv1")
     fill(store, str(video))
-    flow = store.read(video)
+    flow = dequantize(store.read_levels(video))
     assert flow.shape == (4, 2, 256, 256)
     assert np.array_equal(flow[3], flow[2])
     middle = np.median(flow[:, :, 64:192, 64:192], axis=(2, 3))
@@ -78,7 +78,7 @@ def test_real_flow_is_in_step_with_the_frames(store, tmp_path):
 def test_any_size(store, tmp_path, size, instant_flow):
     video = str(write_video(tmp_path / "a.mkv", num_frames=5, size=size, codec="ffv1"))
     fill(store, video)
-    assert store.read(video).shape[2:] == frames_of(video).shape[1:3]
+    assert dequantize(store.read_levels(video)).shape[2:] == frames_of(video).shape[1:3]
 
 
 def test_a_video_is_known_by_its_content(store, tmp_path, video, instant_flow):
@@ -122,7 +122,7 @@ def test_a_single_frame_has_no_flow(store, tmp_path):
 
 def test_flow_that_is_not_there(store, video):
     with pytest.raises(VideoError) as error:
-        store.read(video)
+        dequantize(store.read_levels(video))
     assert error.value.code == "not_found"
     assert "vadis flow" in error.value.hint
 
@@ -132,7 +132,7 @@ def test_a_damaged_file_of_the_store_is_named(store, video, instant_flow):
     path = store.path(video)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(VideoError) as error:
-        store.read(video)
+        dequantize(store.read_levels(video))
     assert error.value.code == "truncated_or_incomplete"
     assert path.name in error.value.message
 
@@ -199,8 +199,8 @@ def test_nothing_readable_takes_nothing(store, tmp_path):
 
 def test_progress(store, video, instant_flow):
     seen = []
-    list(compute_flow([video], store, device=CPU, progress=seen.append))
-    assert [(now.path, now.frames_done) for now in seen] == [(video, 32), (video, 64), (video, 90)]
+    list(compute_flow([video], store, device=CPU, progress=lambda *now: seen.append(now)))
+    assert seen == [(video, 32, None), (video, 64, None), (video, 90, None)]
 
 
 PROCESS = """

@@ -45,7 +45,7 @@ def interpreted(monkeypatch):
 
     for name in ("_SORT_FIVE", "_MEDIAN", "_MEDIAN_PLACE"):  # the compiler takes their values by itself
         monkeypatch.setattr(kernels, name, getattr(kernels, name).value)
-    monkeypatch.setattr(kernels, "solve_scale", partial(kernels._launch, groups=1, ranks=1))
+    monkeypatch.setattr(kernels, "solve_scale", partial(kernels.solve_scale, grid=(1, 1)))
     monkeypatch.setattr(portable, "has_kernels", lambda device: True)
 
 

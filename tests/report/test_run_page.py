@@ -12,8 +12,8 @@ from tests.matching import containing
 from tests.report.test_plots import write_log
 from tests.trained_run import write_trained
 from vadis.errors import UsageError
+from vadis.report.page import is_run, write_run_page
 from vadis.report.plots import plot_confusion, plot_per_class
-from vadis.report.run_page import is_run, write_run_page
 
 HOSTILE = "</td><script>document.title='owned'</script>"
 
@@ -52,8 +52,8 @@ def test_a_page_has_figures_curves_confusion_and_bars_of_every_network(run: Path
 @pytest.mark.slow
 def test_the_page_says_which_state_the_model_file_holds(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
-    best = {"step": 1250, "steps": 5000, "chosen_by": "validation loss", "validation": {"loss": 0.25, "accuracy": 0.5}}
-    metrics["states"] = {"rgb": best, "flow": {"step": 700, "steps": 700, "chosen_by": "last"}}
+    best = {"step": 1250, "steps": 5000, "validation": {"loss": 0.25, "accuracy": 0.5}}
+    metrics["states"] = {"rgb": best, "flow": {"step": 700, "steps": 700, "validation": None}}
     (run / "metrics.json").write_text(json.dumps(metrics))
     write_run_page(run, run / "report.html", "t")
     page = (run / "report.html").read_text()

@@ -1,7 +1,7 @@
 """A network and a dataset so small that a training run takes milliseconds, and yet have all that a real one has."""
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vadis.training.distributed import Process
 from vadis.training.loader import derived_seed
-from vadis.training.loop import Context, Outcome, Trainer, validate_clips
+from vadis.training.loop import Context, KeptState, StopRequested, Trainer, validate_clips
 from vadis.training.recipes import Recipe
 
 LABELS = ("dark", "bright", "flickering")
@@ -87,6 +87,15 @@ def tiny_network(seed: int = 1) -> TinyNetwork:
     return TinyNetwork()
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: after which step, by which signal, and which state it kept."""
+
+    step: int
+    stopped_by: int
+    kept: KeptState | None
+
+
 def run_tiny(folder: Path, network: nn.Module | None = None, **changes) -> tuple[nn.Module, Outcome, list]:
     """A run in ``folder`` that validates; ``changes`` are fields of ``Trainer``, of its recipe or of its context."""
     network = network or tiny_network()
@@ -102,7 +111,12 @@ def run_tiny(folder: Path, network: nn.Module | None = None, **changes) -> tuple
         **changes,
     }
     trainer = Trainer(network, recipe=replace(RECIPE, **recipe), folder=folder, context=context, **arguments)
-    return network, trainer.train(), events
+    kept, signum = None, 0
+    try:
+        kept = trainer.train()
+    except StopRequested as stop:
+        (signum,) = stop.args
+    return network, Outcome(trainer.progress.step, signum, kept), events
 
 
 def digest(network: nn.Module) -> str:

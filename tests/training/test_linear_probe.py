@@ -25,7 +25,7 @@ from vadis.training.linear_probe import (
     examples_to_probe,
     train_last_layer,
 )
-from vadis.training.loop import Context
+from vadis.training.loop import Context, StopRequested
 from vadis.training.plan import MODEL_NAME, Plan, save
 from vadis.training.recipes import RECIPES
 from vadis.weights.model_file import load_model_file
@@ -174,8 +174,8 @@ def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_
     found = [(Path(example.path).name, error and error.code) for example, error in compute_features(plan, store, CPU)]
     assert found == [("3.mp4", None), ("broken.mp4", "empty_file")]
     assert "broken.mp4" in caplog.text
-    outcome, _ = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
-    assert outcome.step == 2
+    kept, _ = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
+    assert kept.steps == 2
 
 
 def test_a_class_without_features_is_not_trained(start: Model, tmp_path: Path) -> None:
@@ -251,8 +251,8 @@ def test_it_learns_the_classes_at_any_scale_of_the_features(start: Model, tmp_pa
     plan = learnable(start)
     store = FeatureStore(tmp_path, plan)
     separable(store, plan, scale=scale)
-    outcome, trained = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
-    assert outcome.kept.validation.accuracy == 1
+    kept, trained = train_last_layer("rgb", plan, tmp_path, Context(ALONE), store)
+    assert kept.validation.accuracy == 1
     # The tensors that come back take the features as the network gives them, not as they were scaled for learning.
     prefix = "Logits.Conv3d_0c_1x1.conv."
     weight, bias = trained["rgb"][f"{prefix}weight"].flatten(1), trained["rgb"][f"{prefix}bias"]
@@ -315,7 +315,7 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
             "Logits.Conv3d_0c_1x1.conv.weight",
             "Logits.Conv3d_0c_1x1.conv.bias",
         }
-    save(tmp_path, plan, networks, {stream: ended.kept for stream, ended in states.items()})
+    save(tmp_path, plan, networks, states)
     model = load_model_file(tmp_path / MODEL_NAME)
     assert (model.card.streams, model.card.labels) == (("rgb", "flow"), plan.dataset.classes)
     assert model.card.provenance["recipes"]["flow"]["steps"] == 2
@@ -324,20 +324,19 @@ def test_only_the_last_layer_changes_and_the_model_file_takes_it(start: Model, t
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_by_bit(start: Model, tmp_path: Path) -> None:
-    def trained(folder: Path, stops_after: int = 10**9, **settings) -> tuple[int, dict]:
+    def trained(folder: Path, stops_after: int = 10**9, **settings) -> dict:
         plan = learnable(start)
         store = FeatureStore(folder, plan)
         if store.features(examples_to_probe(plan)[0]) is None:
             separable(store, plan)
         asked = iter(range(10**9))
         context = Context(ALONE, stop_requested=lambda: 15 * (next(asked) > stops_after), **settings)
-        outcome, tensors = train_last_layer("rgb", plan, folder, context, store)
-        return outcome.stopped_by, tensors["rgb"]
+        return train_last_layer("rgb", plan, folder, context, store)[1]["rgb"]
 
-    _, whole = trained(tmp_path / "whole")
-    assert trained(tmp_path / "cut", stops_after=30)[0] == 15
-    stopped_by, gone_on = trained(tmp_path / "cut", resume=True)
-    assert stopped_by == 0
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(StopRequested, match="15"):
+        trained(tmp_path / "cut", stops_after=30)
+    gone_on = trained(tmp_path / "cut", resume=True)
     assert all(torch.equal(value, gone_on[key]) for key, value in whole.items())
 
 

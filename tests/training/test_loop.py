@@ -21,7 +21,7 @@ from vadis.training.checkpoint import CHECKPOINTS_NAME, TrainingProgress, load_n
 from vadis.training.distributed import has_abandoned_work
 from vadis.training.loader import TrainingClip, permutation
 from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
-from vadis.training.loop import Context, StopRequested, Validation, clip_losses, stack_clips, validate_clips
+from vadis.training.loop import Context, KeptState, StopRequested, Validation, clip_losses, stack_clips, validate_clips
 
 
 def checkpoint_of(folder: Path):
@@ -389,12 +389,7 @@ def test_the_state_of_the_best_validation_is_kept(tmp_path):
     validate = Losses(1.0, 0.4, 0.9, 0.4, float("nan"), 0.6)
     network, outcome, events = run_tiny(tmp_path, validator=validate, **UP_AND_DOWN)
     assert digest(network) == validate.seen[1]
-    assert outcome.kept.to_json() == {
-        "step": 4,
-        "steps": 12,
-        "chosen_by": "validation loss",
-        "validation": {"loss": 0.4, "accuracy": 0.5},
-    }
+    assert outcome.kept == KeptState(4, 12, Validation(0.4, 0.5))
     assert [event.step for event in events if isinstance(event, Validated) and event.is_best] == [2, 4]
 
 
@@ -426,7 +421,7 @@ def test_a_validation_on_other_clips_is_not_compared_with(tmp_path):
 
 def test_without_a_validation_the_last_state_is_kept_and_called_so(tmp_path):
     _, outcome, _ = run_tiny(tmp_path, validator=None)
-    assert outcome.kept.to_json() == {"step": 12, "steps": 12, "chosen_by": "last"}
+    assert outcome.kept == KeptState(12, 12, None)
 
 
 def test_validation_sees_the_network_in_evaluation_mode_and_does_not_change_it(tmp_path):

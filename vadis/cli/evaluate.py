@@ -18,12 +18,10 @@ from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     from vadis.datasets import Dataset
-    from vadis.evaluation.metrics import Evaluation, Metrics
+    from vadis.evaluation.metrics import Evaluation
     from vadis.evaluation.predictions import Prediction
     from vadis.models.card import Model
 
-
-_Row = tuple[str, tuple[float, ...], int, str]  # title, figures, number of videos, the paper's top-1
 
 EPILOG = """
 **Examples**
@@ -50,7 +48,6 @@ _MISSING = "Go on with less than this share of the files missing."
 AllowMissing = Annotated[float, option(DATA, _MISSING, metavar="SHARE", min=0.0, max=1.0)]
 _RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
 Results = Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")]
-Partial = Annotated[bool, flag(RESULTS, "Take results that do not cover the whole split.", "--partial")]
 _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
 RunDir = Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")]
 AsJson = Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")]
@@ -67,7 +64,6 @@ def evaluate(
     streams: options.Streams = None,
     flip: options.Flip = False,
     results: Results = None,
-    partial: Partial = False,
     as_json: AsJson = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
@@ -77,7 +73,6 @@ def evaluate(
     for is_wrong, message in (
         (not results and data is None, "--data is missing, or --results"),
         (not results and output is None, "-o is missing"),
-        (not results and partial, "--partial is for --results"),
         (results and (model or streams or flip), "--model, --streams and --flip do not go with --results"),
         (data is None and (dataset or part or split != 1), "--dataset, --split and --part are for --data"),
         (results and output and (output / "answers.jsonl").exists(), "the folder of -o holds an evaluation of its own"),
@@ -93,13 +88,13 @@ def evaluate(
             info(found.summary())
             part = choose_part(found, part)
         if results:
-            _show_results(_read_results(results, found, part, partial), output, as_json)
-            return
-        assert found is not None and part is not None and output is not None
-        loaded = load_for_command(model, streams, device, offline)
-        loaded.check_flip(flip)
-        evaluation, summary = evaluate_model(loaded, found, part, output, flip=flip)
-        report(json.dumps(summary) if as_json else table(evaluation.columns, {}), evaluation.num_failed)
+            runs = _read_results(results, found, part)
+        else:
+            assert found is not None and part is not None and output is not None
+            loaded = load_for_command(model, streams, device, offline)
+            loaded.check_flip(flip)
+            runs = [evaluate_model(loaded, found, part, output, flip=flip)]
+        _show(runs, output, as_json)
 
 
 def choose_part(found: "Dataset", part: str | None = None) -> str:
@@ -114,13 +109,9 @@ def choose_part(found: "Dataset", part: str | None = None) -> str:
 
 
 def evaluate_model(
-    model: "Model", found: "Dataset", part: str, output: Path, *, flip: bool = False, go_on: bool = True, **more: Any
-) -> "tuple[Evaluation, dict[str, Any]]":
-    """Run the paper's test; return it with the content of ``metrics.json``, into which ``more`` goes.
-
-    Everything is kept in ``output``. Unless ``go_on``, predictions there by an earlier state of the model are discarded
-    instead of refused.
-    """
+    model: "Model", found: "Dataset", part: str, output: Path, *, flip: bool = False, go_on: bool = True
+) -> "Evaluation":
+    """Run the paper's test; predictions are kept in ``output``. ``go_on`` as in ``open_predictions``."""
     from vadis.evaluation import predictions
     from vadis.evaluation.metrics import Evaluation
 
@@ -130,22 +121,22 @@ def evaluate_model(
         warn(warning)
     settings = predictions.evaluation_settings(model, found.name, found.split, flip, part)
     evaluation, began = Evaluation(output, settings, []), time.monotonic()
-    with writing(show(output)):
-        if not go_on:
-            predictions.discard_of_other_model(path, settings)
-        with predictions.open_predictions(path, settings, found.root) as file, signals.deferred():
-            made = predictions.evaluate(examples, model, file, flip=flip)
-            with video_progress() as bars:
-                bar = bars.add_task(num_videos(len(examples)), total=len(examples))
-                for _ in examples:
-                    with signals.interruptible():
-                        evaluation.predictions.append(next(made))
-                    _warn_of_failed(evaluation.predictions[-1:])
-                    bars.advance(bar)
-        seconds = time.monotonic() - began
-        info(f"{num_videos(len(examples))}, {file.num_appended} of them new, in {seconds:.0f} s")
-        summary = _write(evaluation, output, **more)
-    return evaluation, summary
+    with (
+        writing(show(output)),
+        predictions.open_predictions(path, settings, found.root, go_on=go_on) as file,
+        signals.deferred(),
+        video_progress() as bars,
+    ):
+        bar = bars.add_task(num_videos(len(examples)), total=len(examples))
+        made = predictions.evaluate(examples, model, file, flip=flip)
+        for _ in examples:
+            with signals.interruptible():
+                evaluation.predictions.append(next(made))
+            _warn_of_failed(evaluation.predictions[-1:])
+            bars.advance(bar)
+    seconds = time.monotonic() - began
+    info(f"{num_videos(len(examples))}, {file.num_appended} of them new, in {seconds:.0f} s")
+    return evaluation
 
 
 def _warn_of_failed(made: "Sequence[Prediction]") -> None:
@@ -154,58 +145,46 @@ def _warn_of_failed(made: "Sequence[Prediction]") -> None:
             warn_of(prediction.path, prediction.error.partition(":")[0], prediction.error)
 
 
-def _write(evaluation: "Evaluation", folder: Path, **more: Any) -> dict[str, Any]:
+def write_evaluation(evaluation: "Evaluation", folder: Path, **more: Any) -> dict[str, Any]:
     """Write tables, pictures and, at last, metrics.json, and return its content; each whole or not at all."""
     import numpy as np
 
     from vadis.evaluation.metrics import write_summary
     from vadis.report.plots import plot_confusion, plot_per_class
 
-    evaluation.write_tables(folder)
     summary = evaluation.summary(**more)
     about = f"{summary['dataset']}, split {summary['split']}, {summary['part']}, {summary['model']}"
-    for name, column in evaluation.columns.items():
-        title = f"{name}: top-1 {column.top1:.1%}, mean class {column.mean_class:.1%}\n{about}"
-        drawn = column.classes_met()  # a model may know many more
-        names = [evaluation.classes[index] for index in drawn]
-        plot_confusion(column.confusion[np.ix_(drawn, drawn)], names, folder / f"confusion-{name}.png", title)
-        plot_per_class(column.accuracies()[drawn], names, folder / f"per-class-{name}.png", title)
-    write_summary(folder, summary)
+    with writing(show(folder)):
+        evaluation.write_tables(folder)
+        for name, column in evaluation.columns.items():
+            title = f"{name}: top-1 {column.top1:.1%}, mean class {column.mean_class:.1%}\n{about}"
+            drawn = column.classes_met()  # a model may know many more
+            names = [evaluation.classes[index] for index in drawn]
+            plot_confusion(column.confusion[np.ix_(drawn, drawn)], names, folder / f"confusion-{name}.png", title)
+            plot_per_class(column.accuracies()[drawn], names, folder / f"per-class-{name}.png", title)
+        write_summary(folder, summary)
     return summary
 
 
-def table(columns: "Mapping[str, Metrics]", paper: Mapping[str, float]) -> str:
-    """Return the metrics for a person, with the paper's top-1 of a column in [0, 1] beside ours where there is one."""
-    beside = {name: f"{share:.1%}" for name, share in paper.items()}
-    return _table(
-        [(name, _figures(column), column.num_examples, beside.get(name, "")) for name, column in columns.items()]
-    )
-
-
-def _splits_table(runs: "Sequence[Evaluation]", summary: Mapping[str, Any]) -> str:
-    """Return the metrics of several splits, and their means as in ``summary``, with the paper's beside those of all."""
-    rows, paper = list[_Row](), summary["paper_mean_top1"]
-    for name, means in summary["mean"].items():
-        columns = {f"{name:6}split {run.split}": run.columns[name] for run in runs}
-        rows += [(title, _figures(column), column.num_examples, "") for title, column in columns.items()]
-        beside = f"{paper[name]['imagenet']:.1%} ({paper[name]['scratch']:.1%})" if name in paper else ""
-        rows.append(
-            (f"{name:6}mean", tuple(means.values()), sum(run.columns[name].num_examples for run in runs), beside)
-        )
-    footnote = "\npaper: table 5, I3D after ImageNet and Kinetics (in brackets: Kinetics alone)" if paper else ""
-    return _table(rows) + footnote
-
-
-def _figures(column: "Metrics") -> tuple[float, ...]:
-    return column.top1, column.top5, column.mean_class
-
-
-def _table(rows: Sequence[_Row]) -> str:
-    paper = "  paper, top-1" if any(beside for *_, beside in rows) else ""
-    lines = [f"{'':16}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}{paper}"]
-    for title, (top1, top5, mean_class), videos, beside in rows:
-        lines.append(f"{title:16}{top1:8.1%}{top5:8.1%}{mean_class:12.1%}{videos:8,}  {beside}".rstrip())
+def table(columns: Mapping[str, Mapping[str, Any]], paper: Mapping[str, str]) -> str:
+    """Return the metrics of ``Metrics.to_json`` by column for a person, beside what the paper says of a column."""
+    shown = "   paper, top-1" if paper else ""
+    lines = [f"{'':6}{'top-1':>8}{'top-5':>8}{'mean class':>12}{'videos':>8}{shown}"]
+    for name, found in columns.items():
+        figures = f"{found['top1']:8.1%}{found['top5']:8.1%}{found['mean_class']:12.1%}{found['num_examples']:8,}"
+        lines.append(f"{name:6}{figures}   {paper.get(name, '')}".rstrip())
     return "\n".join(lines)
+
+
+def _splits_table(summary: Mapping[str, Any]) -> str:
+    """Return the tables of several splits, and of their means with the paper's beside those of all three."""
+    means, paper = summary["mean"], summary["paper_mean_top1"]
+    splits = [
+        f"split {split}\n{table({name: each[name] for name in means}, {})}" for split, each in summary["splits"].items()
+    ]
+    beside = {name: f"{top1['imagenet']:.1%} ({top1['scratch']:.1%})" for name, top1 in paper.items()}
+    footnote = ["paper: table 5, I3D after ImageNet and Kinetics (in brackets: Kinetics alone)"] if paper else []
+    return "\n".join([*splits, "mean", table(means, beside), *footnote])
 
 
 def report(shown: str, failed: int) -> None:
@@ -216,34 +195,37 @@ def report(shown: str, failed: int) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _read_results(paths: "list[Path]", found: "Dataset | None", part: str | None, partial: bool) -> "list[Evaluation]":
+def _show(runs: "list[Evaluation]", output: Path | None, as_json: bool) -> None:
+    """Write and show the metrics of evaluations, and their mean where there are several."""
+    from vadis.evaluation.metrics import summarize_splits, write_summary
+
+    if len(runs) == 1:
+        summary, shown = runs[0].summary(), table(runs[0].figures, {})
+        if output:
+            write_evaluation(runs[0], output)
+    else:
+        summary = summarize_splits(runs)
+        shown = _splits_table(summary)
+        if output:
+            for run in runs:
+                write_evaluation(run, output / f"split-{run.split}")
+            with writing(show(output)):
+                write_summary(output, summary)
+    report(json.dumps(summary) if as_json else shown, summary["failed"])
+
+
+def _read_results(paths: "list[Path]", found: "Dataset | None", part: str | None) -> "list[Evaluation]":
     """Return earlier evaluations by their splits; or with a dataset the records of classify, as one."""
     from vadis.evaluation.metrics import read_evaluation
-    from vadis.evaluation.predictions import PREDICTIONS_NAME
     from vadis.evaluation.records import read_records
 
     if found is not None and part is not None:
-        return [read_records(paths, found, part, partial=partial)]
-    folders = [path.parent if path.name == PREDICTIONS_NAME else path for path in paths]
-    return sorted((read_evaluation(folder, partial=partial) for folder in folders), key=lambda run: run.split)
-
-
-def _show_results(runs: "list[Evaluation]", output: Path | None, as_json: bool) -> None:
-    """Show the metrics of evaluations that are there, and their mean where there are several."""
-    from vadis.evaluation.metrics import summarize_splits, write_summary
-
+        runs = [read_records(paths, found, part)]
+    else:
+        runs = sorted(map(read_evaluation, paths), key=lambda run: run.split)
     for run in runs:
         _say_run(run)
-    is_one = len(runs) == 1
-    summary = runs[0].summary() if is_one else summarize_splits(runs)
-    if output:
-        with writing(show(output)):
-            for run in runs:
-                _write(run, output if is_one else output / f"split-{run.split}")
-            if not is_one:
-                write_summary(output, summary)
-    shown = table(runs[0].columns, {}) if is_one else _splits_table(runs, summary)
-    report(json.dumps(summary) if as_json else shown, summary["failed"])
+    return runs
 
 
 def _say_run(run: "Evaluation") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file, check_folder_name, refuse_source
+from vadis.cli.outputs import check_file, check_folder_name
 from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from vadis.flow.store import FlowStore
+    from vadis.video.metadata import VideoFacts
 
 EPILOG = """
 **Examples**
@@ -28,9 +29,6 @@ The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`
 Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --split 1 -o hmdb51-flow/`
 
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
-
-**Exit codes**: 0 the flow of every video is there; 1 could not go on; 2 wrong use; 3 finished, but some videos
-failed or could be read only in part; 4 no video found; 130 and 143 interrupted.
 """
 
 VIDEO_NAMES = (".mp4", ".mov", ".mkv")
@@ -94,8 +92,7 @@ def flow(
 
 def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
     """Write the flow of one video in colours, beside its picture."""
-    check_file(output, overwrite)
-    refuse_source(output, video)
+    check_file(output, overwrite, video)
     from vadis.device import resolve_device
     from vadis.report.annotate import write_flow_video
 
@@ -127,7 +124,7 @@ def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
     """Compute the flow of ``videos`` after saying what it will take; return how many are ok, partial and failed."""
-    from vadis.flow.build_store import FlowProgress, compute_flow, estimate
+    from vadis.flow.build_store import compute_flow, estimate
 
     info(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate(videos, store, device)
@@ -139,13 +136,13 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
     with video_progress() as bar:
         task = bar.add_task("", total=expected.num_frames)
 
-        def report(now: FlowProgress) -> None:
+        def report(video: str, num_frames: int, partial_facts: "VideoFacts | None") -> None:
             nonlocal frames_now
-            frames_now = now.frames_done
-            bar.update(task, description=show(Path(now.path).name), completed=frames_before + frames_now)
-            if now.partial is not None:
-                partial.add(now.path)
-                warn(f"{show(now.path)}: partial, {missing_part(now.partial)}")
+            frames_now = num_frames
+            bar.update(task, description=show(Path(video).name), completed=frames_before + frames_now)
+            if partial_facts is not None:
+                partial.add(video)
+                warn(f"{show(video)}: partial, {missing_part(partial_facts)}")
 
         for video, error in compute_flow(videos, store, device=device, progress=report):
             frames_before, frames_now = frames_before + frames_now, 0

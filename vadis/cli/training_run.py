@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vadis.cli import signals
-from vadis.cli.evaluate import choose_part, evaluate_model, report, table
+from vadis.cli.evaluate import choose_part, evaluate_model, report, table, write_evaluation
 from vadis.cli.flow import fill
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.run import load_for_command
@@ -25,27 +25,13 @@ from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.build_store import without_flow
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, joined_for_training
+from vadis.training import plan as training
 from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
-from vadis.training.loop import Context
-from vadis.training.plan import (
-    MODEL_NAME,
-    STORE_NAME,
-    VIDEOS_NAME,
-    Networks,
-    Plan,
-    States,
-    begin,
-    clips_of,
-    expected_seconds,
-    measure_pace,
-    new_networks,
-    refuse_foreign,
-    save,
-    train_run,
-)
+from vadis.training.loop import Context, StopRequested
+from vadis.training.plan import Networks, Plan, States
 from vadis.training.recipes import choose_recipes, default_recipe
 from vadis.weights.model_file import load_model_file
 
@@ -64,19 +50,19 @@ def run(options: TrainOptions) -> None:
         info(dataset.summary())
         plan = _plan(options, dataset, process.world_size)
         if process.is_main:
-            begin(options.output, plan, resume=options.resume)
+            training.begin(options.output, plan, resume=options.resume)
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         networks, states = _train(plan, options, process)
     if not process.is_main:
         return
-    save(options.output, plan, networks, states)
-    model = load_model_file(options.output / MODEL_NAME, process.device)
-    kept = {run: state.to_json() for run, state in states.items()}
-    evaluation, summary = evaluate_model(model, dataset, part, options.output, go_on=False, states=kept)
-    save(options.output, plan, networks, states, summary)
-    info(f"the model is {show(options.output / MODEL_NAME)}")
-    report(table(evaluation.columns, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
+    training.save(options.output, plan, networks, states)
+    model = load_model_file(options.output / training.MODEL_NAME, process.device)
+    kept = {run: asdict(state) for run, state in states.items()}
+    evaluation = evaluate_model(model, dataset, part, options.output, go_on=False)
+    training.save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
+    info(f"the model is {show(options.output / training.MODEL_NAME)}")
+    report(table(evaluation.figures, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
 
 def _find_data(options: TrainOptions) -> Dataset:
@@ -109,8 +95,8 @@ def _make_data(options: TrainOptions) -> Path:
     if is_torchrun():
         hint = "train it in one process; its networks are small"
         raise UsageError("videos are not made by several processes at once", hint=hint)
-    refuse_foreign(options.output)
-    root = options.output / VIDEOS_NAME
+    training.refuse_foreign(options.output)
+    root = options.output / training.VIDEOS_NAME
     info(f"{recipe.dataset}: makes its videos in {show(root)}")
     with video_progress() as bars:
         bar = bars.add_task("videos", total=None)
@@ -170,30 +156,28 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     """Train every network, one run after the other."""
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
-    estimated = process.is_main and plan.mode != "fixed"
-    new = [run for run in plan.recipes if estimated and not list_checkpoints(options.output / run / CHECKPOINTS_NAME)]
+    store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
     else:
-        for run in new:
-            if "flow" not in plan.runs[run]:  # else it needs the flow first, which takes its time
-                _say_pace(run, plan, context, None)
-        store = _fill_flow_store(options, plan.dataset, process) if "flow" in plan.streams else None
-        work = partial(train_run, store=store)
+        if "flow" in plan.streams:
+            store = _fill_flow_store(options, plan.dataset, process)
+        work = partial(training.train_run, store=store)
     networks: Networks = {}
     states: States = {}
     for run in plan.recipes:
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
         info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
-        if run in new and "flow" in plan.runs[run]:
+        is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
+        if is_new and plan.mode != "fixed" and process.is_main:
             _say_pace(run, plan, context, store)
-        with _watching(run, plan, options, process) as watch:
-            outcome, trained = work(run, plan, options.output, replace(context, report=watch))
-        if outcome.kept is None:
-            raise Interrupted(outcome.stopped_by)  # perhaps by another process's signal
-        info(f"{run}: kept is {outcome.kept}")
-        states[run] = outcome.kept
+        try:
+            with _watching(run, plan, options, process) as watch:
+                states[run], trained = work(run, plan, options.output, replace(context, report=watch))
+        except StopRequested as stop:  # perhaps by another process's signal
+            raise Interrupted(*stop.args) from None
+        info(f"{run}: kept is {states[run]}")
         networks |= trained
     return networks, states
 
@@ -202,11 +186,13 @@ def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -
     """Say, before the first step of a run, what a step and all of them will take."""
     process, recipe, division = context.process, plan.recipes[run], plan.division(run)
     with signals.deferred():
-        network = joined_for_training(new_networks(plan, run))
-        pace = measure_pace(network, clips_of(plan, run, division.train, train=True, store=store), context)
+        network = joined_for_training(training.new_networks(plan, run))
+        pace = training.measure_pace(
+            network, training.clips_of(plan, run, division.train, train=True, store=store), context
+        )
     if pace is None:
         return
-    step, whole = expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
+    step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
     info(
         f"{run}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
@@ -231,24 +217,27 @@ def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> 
         plot_curves({run: log for run, log in logs.items() if log.exists()}, options.output / "curves.png")
 
     with signals.deferred(), ExitStack() as stack:
-        watchers = [stack.enter_context(training_progress(run))] if process.is_main else []
-        if watchers and options.tensorboard:
+        if not process.is_main:
+            yield lambda event: None
+            return
+        watchers = [stack.enter_context(training_progress(run))]
+        if options.tensorboard:
             watchers.append(stack.enter_context(tensorboard_writer(options.output / run)))
 
         def watch(event: Event) -> None:
             for each in watchers:
                 each(event)
-            if watchers and isinstance(event, Validated):
+            if isinstance(event, Validated):
                 run_unless_stopped(draw_curves, signals.pending)
 
         yield watch
-        if watchers and not signals.pending():
+        if not signals.pending():
             run_unless_stopped(draw_curves, signals.pending)
 
 
 def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) -> FlowStore:
     """Return the flow store, with the flow of every video for training and validation."""
-    root = options.flow_store or options.output / STORE_NAME
+    root = options.flow_store or options.output / training.STORE_NAME
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     missing = without_flow(dict.fromkeys(wanted), store)
@@ -281,11 +270,11 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
     return store
 
 
-def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, float]:
-    """Return the paper's top-1 in [0, 1] by column, where it has one for what was done."""
+def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, str]:
+    """Return the paper's top-1 by column, where it has one for what was done."""
     imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
     if imagenet is None:
         return {}
     row = Cell(plan.card.architecture, plan.dataset.name, plan.mode if plan.start else "original", imagenet, "")
     cells = {name: row._replace(column=name, splits=(plan.dataset.split,)) for name in columns}
-    return {name: cell.paper for name, cell in cells.items() if cell.paper is not None}
+    return {name: f"{cell.paper:.1%}" for name, cell in cells.items() if cell.paper is not None}

@@ -159,16 +159,13 @@ TILE = 640  # px, the side of a texture; beyond its border it goes on mirrored
 
 
 class Thing(NamedTuple):
-    """Something flat that can be filmed; its own motion is start + velocity · t + swing · sin, in px."""
+    """Something flat that can be filmed."""
 
     colours: Pixels  # (TILE, TILE, 3)
     mask: Pixels | None = None  # (TILE, TILE), what of it is there; None: all, without end
     nearness: float = 1.0  # how many times as fast as the ground it passes when the camera moves
     is_carried: bool = False  # it moves with the camera, as a runner does whom it follows
-    start: Numbers = np.zeros(2)
-    velocity: Numbers = np.zeros(2)
-    swing: Numbers = np.zeros(2)
-    hertz: float = 1.0
+    place: Callable[[float], Numbers] = lambda seconds: np.zeros(2)  # its own motion: px (2,) at a moment
 
 
 def draw_scene(random: Generator) -> list[Thing]:
@@ -198,8 +195,12 @@ def _runner(radius: float, random: Generator) -> Thing:
     velocity = random.normal(0, 90, 2) if crosses else random.normal(0, 8, 2)
     swing = np.zeros(2) if crosses else random.normal(0, 18, 2)
     start = random.uniform(-110, 110, 2) - velocity * 0.8
-    colours, is_carried = _texture(random), bool(random.random() < 0.4)
-    return Thing(colours, mask, 1.0, is_carried, start, velocity, swing, random.uniform(0.4, 2.5))
+    colours, is_carried, hertz = _texture(random), bool(random.random() < 0.4), random.uniform(0.4, 2.5)
+
+    def place(seconds: float) -> Numbers:
+        return np.asarray(start + velocity * seconds + swing * np.sin(2 * np.pi * hertz * seconds))
+
+    return Thing(colours, mask, 1.0, is_carried, place)
 
 
 def _texture(random: Generator) -> Pixels:
@@ -361,9 +362,8 @@ def _matrix(thing: Thing, path: CameraPath, size: tuple[int, int], seconds: floa
     """Return what leads from px of the frame to px of a thing's texture: (2, 3)."""
     unit = min(size) / SHORTEST  # px of the frame, and of textures, in one of paths
     x, y, log_zoom, roll = np.zeros(4) if thing.is_carried else path.at(seconds)
-    own = thing.start + thing.velocity * seconds + thing.swing * np.sin(2 * np.pi * thing.hertz * seconds)
     turned = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]]) / np.exp(log_zoom)
-    middle = unit * (thing.nearness * np.array([x, y]) - own) + TILE / 2
+    middle = unit * (thing.nearness * np.array([x, y]) - thing.place(seconds)) + TILE / 2
     centre = (np.array(size, float) - 1) / 2
     return np.column_stack([turned, middle - turned @ centre])
 
@@ -380,13 +380,9 @@ Work = tuple[str, str, int]  # split, class, number
 
 
 def write_dataset(root: Path, videos: int, seed: int, progress: Callable[[int, int], None]) -> None:
-    """Write what is missing of a dataset under ``root``, which may hold no other one.
+    """Write what is missing of a dataset with so many videos of each class under ``root``, which may hold no other one.
 
-    Args:
-        root: where ``find_dataset`` will read it.
-        videos: of each class, in all splits.
-        seed: of everything random in them.
-        progress: called with the videos that are there, and all that will be.
+    ``progress`` is called with the number of videos that are there, and of all that will be.
     """
     load_opencv()
     numbers = videos_of_splits(videos)

@@ -5,10 +5,10 @@ The rest goes into the summary.
 """
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from vadis.datasets.dataset import Dataset, Example, Request, class_key, counted, note_of, some
+from vadis.datasets.lists import Listed
 from vadis.datasets.scan import SPLITS, Tree, folder_of, is_replacement, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -16,29 +16,15 @@ from vadis.results import printable
 CLOSE = 0.75  # difflib's ratio from which on one class name is taken for a slip in another ("Archry", "Archery": 0.92)
 
 
-class Listed(NamedTuple):
-    """A line of a list: the file as a person would look for it, its class and split, and the key it is found by."""
-
-    name: str
-    label: str
-    split: str
-    key: str
-    whole: str = ""  # the key of a longer file that may lie in its place: the clip is [start, end) in it
-    start_seconds: float = 0.0
-    end_seconds: float = 0.0
-    is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
-
-
 def assemble(
     tree: Tree,
     request: Request,
     name: str,  # a key of DATASETS
     classes: tuple[str, ...],  # in the order of a model's outputs
-    lines: Iterable[Listed],  # of all splits
+    lines: Sequence[Listed],  # of all splits; "" for those that the lists know and that no split uses
     key: Callable[[str], str],  # a path → what its file is found by
     *,
     files: Iterable[str] | None = None,  # by default the tree's videos
-    unused: Collection[str] = (),  # keys of files that the lists know and that no split uses
     notes: Iterable[str] = (),
     are_folders_classes: bool = True,  # whether a folder with the name of a class holds that class
 ) -> Dataset:
@@ -46,7 +32,7 @@ def assemble(
 
     Two labels for one file, a file in two splits or in the folder of another class, and too many missing are refused.
     """
-    kept, repeated = _without_repetitions(lines)
+    kept, repeated = _without_repetitions(line for line in lines if line.split)
     paths: dict[str, list[str]] = {}
     for path in tree.videos if files is None else files:
         paths.setdefault(key(path), []).append(path)
@@ -73,7 +59,7 @@ def assemble(
             told += check_missing(f"{name}'s {split} split", len(names), total, request, names)
         elif names:  # on purpose: no reason to stop
             told.append(f"the {split} split is left out: none of its {counted(names, 'file')} is here")
-    known = {*(line.key for line in kept), *(line.whole for line in kept), *unused}
+    known = {key for line in lines for key in (line.key, line.whole)}
     of_no_split = [tree.relative(path) for key, each in paths.items() if key not in known for path in each]
     told += note_of("in no split", of_no_split, "file")
     told += note_of("more than once, used once", (*repeated, *map(tree.relative, copies)), "file")
@@ -121,10 +107,7 @@ def check_missing(place: str, number: int, total: int, request: Request, names: 
 
 
 def _check_folders(classes: Iterable[str], tree: Tree, splits: Mapping[str, Iterable[Example]]) -> list[str]:
-    """Refuse files in the folder of another class: one of their two labels is wrong.
-
-    Return notes on the folders of videos that lie beside folders of classes and are none.
-    """
+    """Refuse files in the folder of another class; return notes on folders that lie beside those of classes."""
     by_key = {class_key(label): label for label in classes}
     folders = {each: by_key.get(class_key(name_of(each))) for each in tree.video_folders() if each != tree.root}
     wrong = [

@@ -7,28 +7,18 @@ become one (see ``holdout``).
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from vadis.datasets.checks import Listed, assemble, did_you_mean
+from vadis.datasets import scan
+from vadis.datasets.checks import assemble, did_you_mean
 from vadis.datasets.dataset import Dataset, Request, class_key, counted, note_of, some
 from vadis.datasets.holdout import hold_out
-from vadis.datasets.lists import ClassList, Row, find_class_list, is_video_name, read_list, unread_lists, video_lists
+from vadis.datasets.lists import ClassList, Listed, find_class_list, is_video_name, read_list, unread_lists, video_lists
 from vadis.datasets.places import VideoFinder
-from vadis.datasets.scan import (
-    Tree,
-    folder_of,
-    is_generic_folder,
-    is_no_class,
-    name_of,
-    split_of,
-    split_of_list,
-    split_words,
-    stem_of,
-    words_of,
-)
+from vadis.datasets.scan import Tree, folder_of, is_no_class, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 
@@ -37,32 +27,20 @@ _NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a
 
 
 class FolderLayout(NamedTuple):
-    """One arrangement of folders: as a person draws it, whose habit it is, and which folder is the class and split."""
+    """One arrangement of folders: as a person draws it, and whose habit it is."""
 
     shape: str
     used_by: str
-    class_at: int
-    split_at: int | None  # None: all is for training
-
-    def place(self, names: tuple[str, ...]) -> tuple[str, str] | None:
-        """Return the split and the class of what lies in a folder, or None where it has none."""
-        if len(names) <= max(self.class_at, self.split_at or 0):
-            return None
-        split = "train" if self.split_at is None else split_of(names[self.split_at])
-        return (split, names[self.class_at]) if split else None
 
 
 FOLDER_LAYOUTS = {
     "split/class": FolderLayout(
         "train/<class>/a.mp4, val/<class>/b.mp4, test/<class>/c.mp4",
         "torchvision, VideoFolder; videos_train/ (mmaction2, OpenDataLab), train_256/ (non-local)",
-        class_at=1,
-        split_at=0,
     ),
-    "class/split": FolderLayout("<class>/train/a.mp4, <class>/test/b.mp4", "", class_at=0, split_at=1),
-    "class": FolderLayout("<class>/a.mp4", "UCF-101, HMDB-51 without lists", class_at=0, split_at=None),
+    "class": FolderLayout("<class>/a.mp4", "UCF-101, HMDB-51 without lists"),
 }
-"""The arrangements of folders that are read, by name; ``folder_layout`` chooses the one of a tree."""
+"""The arrangements of folders that are read, by name."""
 
 
 def is_folder(tree: Tree) -> bool:
@@ -106,66 +84,62 @@ def _refuse_few_classes(classes: Sequence[str], tree: Tree) -> None:
 
 
 def _from_folders(tree: Tree, request: Request) -> Dataset:
-    place = folder_layout(tree)
-    places = {folder: place(names) for folder, names in tree.video_folders().items()}
+    places = _places(tree)
     lines = [Listed(path, at[1], at[0], path) for path in tree.videos if (at := places[folder_of(path)])]
     classes = tuple(sorted({line.label for line in lines}))
     _refuse_few_classes(classes, tree)
-    at_place = dict.fromkeys(at[1] for folder in tree.folders if (at := place(tree.parts(folder))))
-    notes = note_of("no video", [each for each in at_place if each not in classes and not is_no_class(each)], "class")
+    others = dict.fromkeys(at[1] for at in places.values() if at and at[1] not in classes and not is_no_class(at[1]))
+    notes = note_of("no video", others, "class")
     # Files with the same class and name in two splits are probably the same clips, unless these are little but digits.
     splits: dict[str, set[str]] = {}
     for line in lines:
         if sum(map(str.isalpha, stem_of(line.name))) > 2:
             splits.setdefault(f"{line.label}/{name_of(line.name)}", set()).add(line.split)
-    notes += note_of(
-        "in two splits, as of the same clips", [name for name, of in splits.items() if len(of) > 1], "name"
-    )
+    twice = [name for name, of_name in splits.items() if len(of_name) > 1]
+    notes += note_of("in two splits, as of the same clips", twice, "name")
     return assemble(tree, request, "folder", classes, lines, str, notes=notes, are_folders_classes=False)
 
 
-def folder_layout(tree: Tree) -> Callable[[tuple[str, ...]], tuple[str, str] | None]:
-    """Return what gives the split and class of a folder, by the names on the way to it from the root.
+def _places(tree: Tree) -> dict[str, tuple[str, str] | None]:
+    """Return every folder → the split and class of what lies in it, by a row of ``FOLDER_LAYOUTS``, if it has one.
 
-    It is a row of ``FOLDER_LAYOUTS`` below folders that all videos share. What can be read in more than one way is
-    refused, and a class that is named after a split or a container.
+    What can be read in more than one way is refused, and a class that is named after a split or a container.
     """
     folders = list(tree.video_folders().values())
     depth = _shared_depth(folders)
     below = [names[depth:] for names in folders if len(names) > depth]
-    split_at = next((at for at in (0, 1) if any(len(names) > 1 and split_of(names[at]) for names in below)), None)
-    layout = next(row for row in FOLDER_LAYOUTS.values() if row.split_at == split_at)
-    no_classes = _no_classes({place[1] for names in below if (place := layout.place(names))})
-    of_split: dict[str | None, set[str]] = {}  # often the same clips in two sizes: train, train_256
+    has_splits = any(len(names) > 1 and split_of(names[0]) for names in below)
+    level = 1 if has_splits else 0  # of the class folders
+
+    def place(names: tuple[str, ...]) -> tuple[str, str] | None:
+        split = split_of(names[0]) if names and has_splits else "train"
+        return (split, names[level]) if split and len(names) > level else None
+
+    no_classes = _no_classes({at[1] for names in below if (at := place(names))})
+    of_split: dict[str, set[str]] = {}  # often the same clips in two sizes: train, train_256
     for names in below:
-        of_split.setdefault(split_of(names[0]) if split_at == 0 and len(names) > 1 else None, set()).add(names[0])
+        if has_splits and (at := place(names)):
+            of_split.setdefault(at[0], set()).add(names[0])
 
     def is_odd(names: tuple[str, ...]) -> bool:
-        place = layout.place(names)
-        is_outside = split_at == 1 and (place is None or len(names) > 2)
-        is_twin = place is not None and split_at == 0 and len(of_split[place[0]]) > 1
-        return is_outside or is_twin or any(map(split_of, names[2:])) or (place is not None and place[1] in no_classes)
+        split, label = place(names) or ("", "")
+        return label in no_classes or len(of_split.get(split, ())) > 1 or any(map(split_of, names[level + 1 :]))
 
     if odd := sorted("/".join(names) + "/" for names in below if is_odd(names)):
-        message = (
-            f"videos of {printable(tree.root)} lie in no known layout, in two folders of one split, or in a class "
-        )
+        faults = "in no known layout, in two folders of one split, or in a class that is named after a split"
         hint = "lay them out as train/<class>/a.mp4 or <class>/a.mp4, name the folder that holds the class folders, or "
-        raise UsageError(
-            f"{message}that is named after a split: {some(odd)}",
-            hint + "add a metadata.csv with the columns file_name,label",
-        )
-    if split_at != 1:
-        _refuse_deeper_classes(layout.class_at, below)
-    return lambda names: layout.place(names[depth:])
+        hint += "add a metadata.csv with the columns file_name,label"
+        raise UsageError(f"videos of {printable(tree.root)} lie {faults}: {some(odd)}", hint)
+    _refuse_deeper_classes(level, below)
+    return {folder: place(tree.parts(folder)[depth:]) for folder in (tree.root, *tree.folders)}
 
 
 def _no_classes(names: Iterable[str]) -> set[str]:
     """Return the names of splits and containers, and those that nothing but a split tells apart: my_train, my_val."""
     by_rest: dict[tuple[str, ...], dict[str, str]] = {}  # the other words → name → split
     for name in names:
-        if split := split_of_list(name):
-            rest = tuple(word for word in words_of(name) if word not in split_words(name))
+        if split := scan.split_of_list(name):
+            rest = tuple(word for word in scan.words_of(name) if word not in scan.split_words(name))
             by_rest.setdefault(rest, {})[name] = split
     alike = {name for each in by_rest.values() if len(set(each.values())) > 1 for name in each}
     return alike | set(filter(is_no_class, names))
@@ -178,7 +152,7 @@ def _shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
         below = [names[depth:] for names in folders]
         tops = {names[0] for names in below if names}
         is_above_splits = any(len(names) > 2 and split_of(names[1]) for names in below)
-        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or is_generic_folder(*tops)):
+        if len(tops) != 1 or split_of(*tops) or not (is_above_splits or scan.is_generic_folder(*tops)):
             return depth
         depth += 1
 
@@ -202,7 +176,7 @@ def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> No
 
 
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
-    finder, rows = VideoFinder(tree), list[Row]()
+    finder, rows = VideoFinder(tree), list[Listed]()
     for path, form in forms.items():
         of_list = read_list(path, form, tree.root)
         found = [
@@ -211,16 +185,13 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
             for row in finder.find(path, [row for row in of_list if row.split == split])
         ]
         first = found[0]
-        if form != "header" and not first.file and any(row.file for row in found) and not is_video_name(first.path):
-            line = f"{printable(first.path)}, {printable(first.label)}"
-            message = f"{first.place} is no video, as the other lines are: {line}"
+        if form != "header" and not first.file and any(row.file for row in found) and not is_video_name(first.name):
+            message = f"{first.place} is no video, as the other lines are: {printable(f'{first.name}, {first.label}')}"
             raise UsageError(message, "call the columns path and label, if it says what they hold")
         rows += found
     classes, labels, notes = _labels(rows, tree)
-    lines = [
-        Listed(row.path, label, row.split, os.path.normpath(row.file or os.path.join(tree.root, row.path)))  # noqa: PTH118
-        for row, label in zip(rows, labels, strict=True)
-    ]
+    keys = [os.path.normpath(row.file or os.path.join(tree.root, row.name)) for row in rows]  # noqa: PTH118
+    lines = [row._replace(label=label, key=key) for row, label, key in zip(rows, labels, keys, strict=True)]
     val, test = ({(line.key, line.label) for line in lines if line.split == split} for split in ("val", "test"))
     if val and val == test:  # as test.csv often copies val.csv
         lines = [line for line in lines if line.split != "test"]
@@ -229,13 +200,11 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
     # A list may call a file otherwise than the scan did.
     every = [*tree.videos, *(row.file for row in rows if row.file)]
     files = {os.path.normpath(file): file for file in reversed(every)}.values()
-    key = os.path.normpath
-    return assemble(
-        tree, request, "folder", classes, lines, key, files=files, notes=notes, are_folders_classes=are_numbers
-    )
+    arguments = (tree, request, "folder", classes, lines, os.path.normpath)
+    return assemble(*arguments, files=files, notes=notes, are_folders_classes=are_numbers)
 
 
-def _labels(rows: Sequence[Row], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
+def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
     """Return the classes of a dataset in their order, the class of each row, and what there is to say about them."""
     class_list, notes = find_class_list(tree), list[str]()
     labels = [row.label for row in rows]
@@ -266,7 +235,7 @@ def _labels(rows: Sequence[Row], tree: Tree) -> tuple[tuple[str, ...], list[str]
     return tuple(name for name in order if name in present), labels, notes
 
 
-def _names_of_folders(rows: Sequence[Row]) -> ClassList:
+def _names_of_folders(rows: Sequence[Listed]) -> ClassList:
     """Return what numbers mean where no class list says it: the folders of the videos, if each has one of its own."""
     pairs = {(int(float(row.label)), name_of(folder_of(row.file))) for row in rows if row.file and row.label[0] != "-"}
     names = dict(sorted(pairs))

@@ -100,10 +100,7 @@ def _groups(examples: Iterable[Example], names: Iterable[str]) -> dict[str, list
 
 
 def _choose(groups: Mapping[str, Sequence[Example]], share: Fraction) -> set[Example]:
-    """Return the examples of the recordings to hold out: those that fit into what is wanted of each of their classes.
-
-    Then, for classes that still have none, the smallest.
-    """
+    """Return the examples of recordings that fit into what each class wants; for lack of any, of the smallest."""
     counts = {name: Counter(each.label for each in group) for name, group in groups.items()}
     total = Counter(each.label for group in groups.values() for each in group)
     limits = {label: min(max(1, round(share * number)), number - 1) for label, number in total.items()}

@@ -12,30 +12,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from vadis.datasets import scan
 from vadis.datasets.dataset import counted, some
-from vadis.datasets.scan import (
-    SPLIT_NAMES,
-    Tree,
-    folder_of,
-    is_usual_name,
-    name_of,
-    split_of,
-    split_of_list,
-    split_words,
-    stem_of,
-)
+from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.files import os_errors_as
 from vadis.parsing import is_text, open_text, parse_json
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
 
-MOSTLY = 0.9  # share of the videos that are named as in a dataset, from which on a folder is taken for it
 HEAD_LINES = 20  # lines of a file by which its form is known
-HEAD_BYTES = 1 << 16  # by which a file is known for text
-MAX_LINE = 4096  # characters: a table of features may have lines of megabytes
 
 Rows = Iterator[tuple[str, dict[str, str]]]  # the place and the cells of each line, by column
 
@@ -43,8 +31,8 @@ Rows = Iterator[tuple[str, dict[str, str]]]  # the place and the cells of each l
 def is_list_text(path: str) -> bool:
     """Return whether a file can be read and begins as lines of text."""
     with suppress(OSError), open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-        return is_text(head) and 0 < max(map(len, head.splitlines()), default=0) < MAX_LINE
+        head = file.read(1 << 16)  # a table of features may have lines of megabytes
+        return is_text(head) and 0 < max(map(len, head.splitlines()), default=0) < 4096
     return False
 
 
@@ -70,19 +58,19 @@ def read_rows(path: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
             yield place, cells
 
 
-def header_of(path: str, delimiters: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
+def header_of(path: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
     """Return the delimiter with which the first line of a list is a header, and its columns, in lower case; or None."""
-    for delimiter in delimiters:
+    for delimiter in ",\t; ":
         with suppress(UsageError):
-            columns = [name.lower() for _, names in islice(read_rows(path, delimiter), 1) for name in names]
+            columns = [name.lower() for name in next(read_rows(path, delimiter), ("", []))[1]]
             if is_header(set(columns)):
                 return delimiter, columns
     return None
 
 
-def read_table(path: str, delimiters: str, is_header: Callable[[set[str]], bool]) -> Rows:
+def read_table(path: str, is_header: Callable[[set[str]], bool]) -> Rows:
     """Yield the rows of a list with a header, which must all have as many cells; raise ValueError without a header."""
-    if (header := header_of(path, delimiters, is_header)) is None:
+    if (header := header_of(path, is_header)) is None:
         raise ValueError
     delimiter, columns = header
     for place, cells in islice(read_rows(path, delimiter), 1, None):
@@ -114,20 +102,25 @@ _SCORE_COLUMNS = {"score", "confidence", "probability", "prediction", "predicted
 # Of UCF-101 and HMDB-51: three splits in one folder.
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt|.+_test_split[123]\.txt")
 _ENDING = "|".join(re.escape(each) for each in VIDEO_EXTENSIONS)
-_LABELLED = rf"(?P<path>.+(?:{_ENDING}))[\"']?(?P<between>[\s,;]+)(?P<label>\S.*)"
+_LABELLED = rf"(?P<path>.+(?:{_ENDING}))[\"']?(?P<between>[\s,;]+)(?P<label>(?P<quoted>\"[^\"]*\"|'[^']*')|\S.*)"
 _TWO_WORDS = rf"(?P<path>[^\s,;]*)[\s,;]+(?!\S*(?:{_ENDING})[\"']*$)(?P<label>[^\s,;]*)"
 _PATH_ALONE = rf"(?P<path>(?:.*[\\/])?(?P<label>[^\\/]+)[\\/][^\\/]+(?:{_ENDING})[\"']*)"
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
 
 
-class Row(NamedTuple):
-    """One line of a list: where it stands, the path and the label as they are written, and the split."""
+class Listed(NamedTuple):
+    """A line of a list: the file as it is written, its class and split, and the key by which the file is found."""
 
-    place: str
-    path: str
+    name: str
     label: str
-    split: str
-    file: str | None = None  # that the path means, once it is found
+    split: str  # "" where the line does not say it
+    key: str = ""
+    place: str = ""  # of the line
+    file: str | None = None  # that a path means, once it is found
+    whole: str = ""  # the key of a longer file that may lie in its place: the clip is [start, end) in it
+    start_seconds: float = 0.0
+    end_seconds: float = 0.0
+    is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
 
 
 class ListForm(NamedTuple):
@@ -152,41 +145,49 @@ def _json_lines(path: str) -> Rows:
         yield place, cells
 
 
-def _lines_like(pattern: str, path: str) -> Rows:
-    """Read lines by a pattern; without a label behind, or the ending of a video, only in lists named after a split."""
+def lines_like(pattern: str, path: str, in_split: Callable[[str], object] = bool) -> Rows:
+    """Yield the lines by the groups of a pattern; only from lists of which ``in_split`` is true."""
     for place, line in read_lines(path):
         match = re.fullmatch(pattern, line, re.IGNORECASE)
-        if match is None or (pattern != _LABELLED and split_of(stem_of(path)) is None):
+        if match is None or not in_split(path):
             raise ValueError
         cells = match.groupdict("")
-        if (
-            any(each in cells["label"] and each in cells.get("between", "") for each in ",;\t")
-            and cells["label"][0] not in "\"'"
-        ):
+        yield place, {**cells, **{name: cells[name].strip("\"' ") for name in ("path", "label") if name in cells}}
+
+
+def _labelled_lines(path: str) -> Rows:
+    for place, cells in lines_like(_LABELLED, path):
+        if any(each in cells["label"] and each in cells["between"] for each in ",;\t") and not cells["quoted"]:
             message = f"{place} has more than a path and a label: {printable(cells['label'])}"
             raise UsageError(message, "write path and label; a label with commas goes between quotation marks")
-        yield place, {name: cell.strip("\"'") for name, cell in cells.items()}
+        yield place, cells
+
+
+def _is_of_split(path: str) -> bool:
+    return split_of(stem_of(path)) is not None
 
 
 LIST_FORMS = {
     "header": ListForm(
         "path,label[,split] (also file_name, video, video_path, clip_path; class, tag; tabs or semicolons)",
         "VideoFolder's metadata.csv, Kaggle's copies of UCF-101",
-        partial(read_table, delimiters=",\t; ", is_header=_has_columns),
+        partial(read_table, is_header=_has_columns),
     ),
     "jsonl": ListForm('{"file_name": "a.mp4", "label": "run"}', "VideoFolder's metadata.jsonl", _json_lines),
     "line": ListForm(
         "<class>/a.mp4 12 (also a comma, a semicolon or a tab between)",
         "mmaction2, PySlowFast, TimeSformer, VideoMAE, V-JEPA, UniFormer",
-        partial(_lines_like, _LABELLED),
+        _labelled_lines,
     ),
     "no ending": ListForm(
-        "<class>/a 12, in a list that is named after a split", "TimeSformer", partial(_lines_like, _TWO_WORDS)
+        "<class>/a 12, in a list that is named after a split",
+        "TimeSformer",
+        partial(lines_like, _TWO_WORDS, in_split=_is_of_split),
     ),
     "path alone": ListForm(
         "<class>/a.mp4, in a list that is named after a split",
         "UCF-101's test lists",
-        partial(_lines_like, _PATH_ALONE),
+        partial(lines_like, _PATH_ALONE, in_split=_is_of_split),
     ),
 }
 """The forms of lists that are read, by name, in the order in which they are tried."""
@@ -225,13 +226,13 @@ def unread_lists(tree: Tree, forms: Collection[str]) -> list[str]:
     """Return the lists that are named after a split, or "metadata", and that are of no form: paths below the root."""
     paths = [path for path in tree.lists if path not in forms and not _OFFICIAL.fullmatch(name_of(path).lower())]
     stems = {path: stem_of(path) for path in paths}
-    return [tree.relative(path) for path in paths if stems[path].lower() == "metadata" or split_words(stems[path])]
+    return [tree.relative(path) for path in paths if stems[path].lower() == "metadata" or scan.split_words(stems[path])]
 
 
 def is_named(tree: Tree, pattern: re.Pattern[str]) -> bool:
     """Return whether nearly all names fit ``pattern``, and nothing else says how the videos are to be divided."""
     named = sum(pattern.fullmatch(stem_of(path)) is not None for path in tree.videos)
-    is_mostly = bool(tree.videos) and named >= MOSTLY * len(tree.videos)
+    is_mostly = bool(tree.videos) and named >= 0.9 * len(tree.videos)
     return is_mostly and not tree.has_split_folders() and not video_lists(tree)
 
 
@@ -241,19 +242,16 @@ def _may_be_list(tree: Tree, path: str) -> bool:
     # A table below the root, but in folders of splits, lists or containers, is rather somebody's notes.
     above = tree.parts(path)[:-1] if path.startswith(tree.root + os.sep) else ()
     is_metadata = stem.lower() == "metadata" and len(above) == 1
-    if _OFFICIAL.fullmatch(name) or not (all(map(is_usual_name, above)) or is_metadata):
+    if _OFFICIAL.fullmatch(name) or not (all(map(scan.is_usual_name, above)) or is_metadata):
         return False
-    if is_usual_name(stem) or split_of_list(stem) or (not above and name.endswith(".jsonl")):
+    if scan.is_usual_name(stem) or scan.split_of_list(stem) or (not above and name.endswith(".jsonl")):
         return True
     is_table = not above and name.endswith((".csv", ".tsv")) and not is_class_list_name(path)
-    return is_table and header_of(path, ",\t;", _has_columns) is not None
+    return is_table and header_of(path, _has_columns) is not None
 
 
 def _form_of(path: str) -> str | None:
-    """Return the key of ``LIST_FORMS`` for a file, by its first lines, or None if it is no list of videos.
-
-    A list that is named after a split, with lines of videos and labels that are not all alike, is refused.
-    """
+    """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
     is_json = path.lower().endswith(".jsonl")
     name = first_form(path, {name: form.rows for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")})
     if name is None and split_of(stem_of(path)) and not is_json:
@@ -264,7 +262,7 @@ def _form_of(path: str) -> str | None:
     return name
 
 
-def read_list(path: str, form: str, root: str) -> list[Row]:
+def read_list(path: str, form: str, root: str) -> list[Listed]:
     """Return all rows of a list in a dataset at ``root``; each has a path, one label, and one of the three splits.
 
     The splits are as the rows say, else as the names of the list, its folder, or the folders in paths say.
@@ -273,12 +271,12 @@ def read_list(path: str, form: str, root: str) -> list[Row]:
     if not rows:
         raise UsageError(f"the list {printable(path)} names no video", "complete it, or remove it")
     folder, stem = folder_of(path), stem_of(path)
-    of_list = split_of_list(stem) or (split_of(name_of(folder)) if folder != root else None)
-    splits = [row.split or of_list or _split_in(row.path) for row in rows]
+    of_list = scan.split_of_list(stem) or (split_of(name_of(folder)) if folder != root else None)
+    splits = [row.split or of_list or _split_in(row.name) for row in rows]
     if any(splits) and not all(splits):
         place = rows[splits.index(None)].place
         raise UsageError(f"{place} is in no split, and others of the list are", "give the list a column split")
-    if not any(splits) and split_words(stem):
+    if not any(splits) and scan.split_words(stem):
         message = f"the name of {printable(path)} says more than one split, or one that is not known"
         raise UsageError(message, "name it train, val or test, or give it a column split")
     return [row._replace(split=split or "train") for row, split in zip(rows, splits, strict=True)]
@@ -289,7 +287,7 @@ def _split_in(path: str) -> str | None:
     return next(filter(None, map(split_of, path.replace("\\", "/").split("/")[:-1])), None)
 
 
-def _row(place: str, cells: dict[str, str]) -> Row:
+def _row(place: str, cells: dict[str, str]) -> Listed:
     """Return the row of one line; its split is "" where the line does not say it."""
     path, label, written = (
         next((cells[name] for name in names if name in cells), "")
@@ -311,7 +309,7 @@ def _row(place: str, cells: dict[str, str]) -> Row:
     if fault:
         hint = "write path, label and split of each whole video, such as clips/a.mp4,wave,train; move other tables away"
         raise UsageError(f"{place} {fault}", hint)
-    return Row(place, path, label, split)
+    return Listed(path, label, split, place=place)
 
 
 def is_video_name(path: str) -> bool:
@@ -326,7 +324,6 @@ _CLASS_LIST_WORDS = {  # classes.txt, label_map_k400.txt, class_ids.json
     *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),
     *("labelmap", "labelmaps", "labelname", "labelnames", "category", "categories", "idtolabel", "labeltoid"),
 }
-_MAX_JSON_LENGTH = 4 << 20  # a thousand names take some 30 KB
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,;:]+(?P<name>\S.*)")
 _NAME_FIRST = re.compile(r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)")
 _HEADERS = {  # of names without numbers
@@ -389,16 +386,12 @@ def _pairs_of_text(path: str) -> list[tuple[int, str]]:
 
 def _pairs_of_json(path: str) -> list[tuple[int, str]]:
     text = "".join(line for _, line in read_lines(path))
-    try:
-        value = parse_json(text) if len(text) <= _MAX_JSON_LENGTH else None
-    except ValueError:
-        return []
-    if isinstance(value, dict):
-        value = value["id2label"] if isinstance(value.get("id2label"), dict) else value
-        are_numbers = all(map(str.isdecimal, value))
-        pairs = [(key, each) if are_numbers else (each, key) for key, each in value.items()]
-    else:
-        pairs = list(enumerate(value)) if isinstance(value, list) else []
-    are_numbers = all(type(number) is int or str(number).isdecimal() for number, _ in pairs)
-    are_names = all(isinstance(name, str) and name.strip() for _, name in pairs)
-    return [(int(number), name) for number, name in pairs] if are_numbers and are_names else []
+    with suppress(ValueError, AttributeError):
+        value: Any = parse_json(text) if len(text) <= 4 << 20 else None  # a thousand names take some 30 KB
+        value = value["id2label"] if isinstance(value, dict) and "id2label" in value else value
+        pairs = list(enumerate(value) if isinstance(value, list) else value.items())
+        if isinstance(value, dict) and not all(map(str.isdecimal, value)):  # names and numbers
+            pairs = [(number, name) for name, number in pairs]
+        if all(isinstance(name, str) and name.strip() for _, name in pairs):
+            return [(int(str(number)), name) for number, name in pairs]
+    return []

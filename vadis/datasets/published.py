@@ -6,19 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from vadis.datasets.checks import Listed, assemble, check_missing
+from vadis.datasets import lists, scan
+from vadis.datasets.checks import assemble, check_missing
 from vadis.datasets.dataset import Dataset, Request, class_key
-from vadis.datasets.lists import Rows, first_form, is_list_text, is_named, read_lines, read_table, rows_alike
-from vadis.datasets.scan import (
-    SPLIT_NAMES,
-    Tree,
-    folder_of,
-    is_no_class,
-    is_replacement,
-    name_of,
-    split_of_list,
-    stem_of,
-)
+from vadis.datasets.lists import Listed, Rows, read_lines
+from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.labels import PUBLISHED_LISTS, published_labels
@@ -48,22 +40,20 @@ _UCF101_HINT = f"take all lists from {UCF101_SOURCE}"
 
 def is_ucf101(tree: Tree) -> bool:
     """Return whether the official lists are there, or nearly all videos have names of UCF-101 and no other splits."""
-    return bool(tree.lists_named(*(f"trainlist0{split}.txt" for split in _TEST_GROUPS))) or is_named(tree, _UCF101_NAME)
+    names = (f"trainlist0{split}.txt" for split in _TEST_GROUPS)
+    return bool(tree.lists_named(*names)) or lists.is_named(tree, _UCF101_NAME)
 
 
 def read_ucf101(tree: Tree, request: Request) -> Dataset:
     """Return one split of UCF-101, from its official lists where both are there, else from the files' names."""
     paths = {split: tree.lists_named(f"{split}list0{request.split}.txt") for split in ("train", "test")}
-    notes = list[str]()
-    if all(paths.values()):
-        lines, classes = _ucf101_lists(paths, tree)
-    else:
-        lines = _ucf101_names(tree, request)
-        notes.append("the split follows from the groups in the files' names: the official lists are not here")
-        classes = ()
+    has_lists, notes = all(paths.values()), list[str]()
+    lines, classes = _ucf101_lists(paths, tree) if has_lists else (_ucf101_names(tree, request), ())
     classes = classes or tuple(sorted({line.label for line in lines}, key=str.casefold))  # as in classInd.txt
-    if notes and len(classes) == UCF101_CLASSES:  # without all classes it may be a part, on purpose
-        notes += check_missing("UCF-101", UCF101_FILES - len(lines), UCF101_FILES, request)
+    if not has_lists:
+        notes.append("the split follows from the groups in the files' names: the official lists are not here")
+        if len(classes) == UCF101_CLASSES:  # without all of them it may be a part, on purpose
+            notes += check_missing("UCF-101", UCF101_FILES - len(lines), UCF101_FILES, request)
     return assemble(tree, request, "ucf101", classes, lines, _stem_key, notes=notes)
 
 
@@ -121,12 +111,12 @@ HMDB51_SOURCE = (
 _HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<split>[123])\.txt")
 # Visible body parts, camera motion, number of people, viewpoint, quality, number: after the title and the class.
 _HMDB51_NAME = re.compile(r".+_[fhul]_(cm|nm)_np\w+_(ba|fr|le|ri)_(bad|goo|med)_\d+")
-_HMDB51_SPLITS = {"1": "train", "2": "test", "0": ""}  # "": in neither
+_HMDB51_SPLITS = {"1": "train", "2": "test", "0": ""}
 
 
 def is_hmdb51(tree: Tree) -> bool:
     """Return whether the official lists are there, or nearly all videos have names of HMDB-51 and no other splits."""
-    return any(_HMDB51_LIST.fullmatch(name_of(path)) for path in tree.lists) or is_named(tree, _HMDB51_NAME)
+    return any(_HMDB51_LIST.fullmatch(name_of(path)) for path in tree.lists) or lists.is_named(tree, _HMDB51_NAME)
 
 
 def read_hmdb51(tree: Tree, request: Request) -> Dataset:
@@ -146,11 +136,9 @@ def read_hmdb51(tree: Tree, request: Request) -> Dataset:
                 message = f"{place} is not a file and 0, 1 or 2: {printable(line)}"
                 raise UsageError(message, f"take it from {HMDB51_SOURCE}")
             lines.append(Listed(f"{label}/{name}", label, split, name.rpartition(".")[0].casefold()))
-    unused = {line.key for line in lines if not line.split}
-    lines = [line for line in lines if line.split]
     part = f"{len(paths)} of the {HMDB51_CLASSES} classes of HMDB-51 have a list"
     notes = [part] if len(paths) != HMDB51_CLASSES else []
-    return assemble(tree, request, "hmdb51", tuple(sorted(paths)), lines, _stem_key, unused=unused, notes=notes)
+    return assemble(tree, request, "hmdb51", tuple(sorted(paths)), lines, _stem_key, notes=notes)
 
 
 # Kinetics-400, -600 and -700: Kay et al., "The Kinetics Human Action Video Dataset", 2017; Carreira et al., "A Short
@@ -167,15 +155,10 @@ KINETICS_SOURCE = (
 )
 _KINETICS_HINT = f"take the line out, or the list from {KINETICS_SOURCE}"
 _COLUMNS = {"youtube_id", "time_start", "time_end"}
-_TIMES_LINE = re.compile(
-    r"(?:(?P<before>.+?)[\s,;]+)?(?P<youtube_id>[\w-]{11})[\s,;]+(?P<time_start>\d+(?:\.\d+)?)[\s,;]+"
-    r"(?P<time_end>\d+(?:\.\d+)?)(?:[\s,;]+(?P<behind>\S.*?))?(?:[\s,;]+\d)?"  # at the end whether it is under CC
-)
-_NAME_LINE = re.compile(
-    r"(?:(?:.*/)?(?P<before>[^/]*)/)?(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})(?:\.\w+)?"
-    r"(?:[\s,;]+(?P<behind>.*))?"
-)
-_CLIP = re.compile(r"(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})")
+_TIMES = r"(?P<youtube_id>[\w-]{11})[\s,;]+(?P<time_start>\d+(?:\.\d+)?)[\s,;]+(?P<time_end>\d+(?:\.\d+)?)"
+_SPLIT = rf"(?:[\s,;]+(?P<split>{'|'.join(SPLIT_NAMES)}))?(?:[\s,;]+\d)?"  # and whether it is under CC
+_NAME = r"(?P<youtube_id>[\w-]{11})_(?P<time_start>\d{1,6})_(?P<time_end>\d{1,6})"
+_LABEL = r"(?P<label>\S.*?)"
 
 
 def read_kinetics(tree: Tree, request: Request) -> Dataset:
@@ -185,64 +168,58 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
         message = "(looked for a CSV with the columns label, youtube_id, time_start, time_end)"
         hint = f"put {KINETICS_SOURCE} into it; folders of classes without lists are the dataset 'folder'"
         raise UsageError(f"no list of Kinetics under {printable(tree.root)} {message}", hint)
-    rows = ((path, row) for path, form in forms.items() for row in rows_alike(path, CLIP_LISTS[form]))
+    rows = ((path, row) for path, form in forms.items() for row in lists.rows_alike(path, CLIP_LISTS[form]))
     clips = [_clip(path, *row) for path, row in rows]
-    labelled = [clip for clip in clips if clip.label]
-    if not labelled:
+    labels = {clip.label for clip in clips} - {""}
+    if not labels:
         message = f"{printable(next(iter(forms)))} has no labels: it is the list of a held-out test set"
         raise UsageError(message, f"put lists with labels beside it: {KINETICS_SOURCE}")
-    classes, spellings = _classes({clip.label for clip in labelled})
+    classes, spellings = _classes(labels)
     times = Counter(youtube_id for youtube_id, _ in {(clip.whole, clip.key) for clip in clips})
     only = {clip.whole: clip.key for clip in clips if times[clip.whole] == 1}
-    lines = [clip._replace(label=spellings[clip.label], is_only=clip.whole in only) for clip in labelled]
-    unused = {key for clip in clips if not clip.label for key in (clip.key, clip.whole)}
-    notes = [f"{len(clips) - len(labelled):,} clips without a label are left out"] if unused else []
+    lines = [clip._replace(label=spellings.get(clip.label, ""), is_only=clip.whole in only) for clip in clips]
+    unused = [clip for clip in clips if not clip.split]
+    notes = [f"{len(unused):,} clips without a label are left out"] if unused else []
 
     def key(path: str) -> str:
         """Return the name that a file has in the published lists; that of a replacement also by its video alone."""
         stem = stem_of(path)
-        match = _CLIP.fullmatch(stem)
-        if is_replacement(path) and stem[:11] in only:
+        match = re.fullmatch(_NAME, stem)
+        if scan.is_replacement(path) and stem[:11] in only:
             return only[stem[:11]]
         return f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}" if match else stem
 
-    return assemble(tree, request, "kinetics", classes, lines, key, unused=unused, notes=notes)
+    return assemble(tree, request, "kinetics", classes, lines, key, notes=notes)
 
 
 def clip_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of clips in a tree: path → key of ``CLIP_LISTS``."""
     tables = [path for path in tree.lists if path.lower().endswith((".csv", ".tsv"))]
     tables += [path for path in tree.lists if path.lower().endswith(".txt") and _split_in(path)]
-    return {path: form for path in tables if is_list_text(path) and (form := first_form(path, CLIP_LISTS))}
+    return {path: form for path in tables if lists.is_list_text(path) and (form := lists.first_form(path, CLIP_LISTS))}
 
 
-def _lines_like(pattern: re.Pattern[str], first: str, second: str, path: str) -> Rows:
-    """Read lines by a pattern; its group ``first``, else ``second``, has the label. Names alone need a known split."""
-    for place, line in read_lines(path):
-        match = pattern.fullmatch(line)
-        if match is None or (pattern is _NAME_LINE and not _split_in(path)):
+def _lines_like(pattern: str, path: str) -> Rows:
+    for place, cells in lists.lines_like(pattern, path, in_split=_split_in if _NAME in pattern else bool):
+        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]):
             raise ValueError
-        cells = match.groupdict("")
-        if pattern is _TIMES_LINE:
-            words = re.split(r"[\s,;]+", cells["behind"])
-            split = words.pop() if words[-1].lower() in SPLIT_NAMES else ""
-            cells |= {"behind": " ".join(words), "split": split}
-        label = (cells[first] or cells[second]).strip("\"' ")
-        if not label or label.isdecimal() or is_no_class(label):
-            raise ValueError
-        yield place, {**cells, "label": label}
+        yield place, cells
 
 
 CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
-    "header": partial(read_table, delimiters=",\t", is_header=_COLUMNS.issubset),
-    "times": partial(_lines_like, _TIMES_LINE, "before", "behind"),  # abseiling,0wR5jVB-WPk,417,427,val
-    "names": partial(_lines_like, _NAME_LINE, "behind", "before"),  # abseiling/0wR5jVB-WPk_000417_000427.mp4
+    "header": partial(lists.read_table, is_header=_COLUMNS.issubset),
+    "label, times": partial(_lines_like, rf"{_LABEL}[\s,;]+{_TIMES}{_SPLIT}"),  # abseiling,0wR5jVB-WPk,417,427,val
+    "times, label": partial(_lines_like, rf"{_TIMES}[\s,;]+{_LABEL}{_SPLIT}"),
+    "label/name": partial(
+        _lines_like, rf"(?:.*/)?{_LABEL}/{_NAME}(?:\.\w+)?"
+    ),  # abseiling/0wR5jVB-WPk_000417_000427.mp4
+    "name, label": partial(_lines_like, rf"(?:.*/)?{_NAME}(?:\.\w+)?[\s,;]+{_LABEL}"),
 }
 """The forms of lists that are read, by name, in the order in which they are tried."""
 
 
 def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
-    """Return one line of a list; its label is empty in the lists of a held-out test set."""
+    """Return one line of a list; it is of no split without a label, as in the lists of a held-out test set."""
     written = cells.get("split", "")
     split = SPLIT_NAMES.get(written.lower()) if written else _split_in(path)
     if split is None:
@@ -253,23 +230,20 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
         start, end = float(cells["time_start"]), float(cells["time_end"])
     if not cells["youtube_id"] or not 0 <= start < end < float("inf"):
         raise UsageError(f"{place} is not a clip: it needs an id, and a start before its end", _KINETICS_HINT)
-    label, key = cells.get("label", ""), f"{cells['youtube_id']}_{int(start):06d}_{int(end):06d}"
-    return Listed(f"{label}/{key}.mp4", label, split, key, cells["youtube_id"], start, end)
+    label, video = cells.get("label", ""), cells["youtube_id"]
+    key = f"{video}_{int(start):06d}_{int(end):06d}"
+    return Listed(
+        f"{label}/{key}.mp4", label, split if label else "", key, whole=video, start_seconds=start, end_seconds=end
+    )
 
 
 def _split_in(path: str) -> str | None:
-    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column.
-
-    DeepMind's list of Kinetics-600 for its challenge is called holdout_test: the test split.
-    """
-    return split_of_list(stem_of(path).lower().replace("holdout", ""))
+    """Return the split in the name of a list ("kinetics400_val": "val"), for lists without that column."""
+    return scan.split_of_list(stem_of(path).lower().replace("holdout", ""))  # DeepMind's holdout_test of Kinetics-600
 
 
 def _classes(labels: set[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the classes in the order of a published model's outputs, else of the alphabet; and each label's class.
-
-    Lists of different years, and copies of them, differ in blanks and capitals.
-    """
+    """Return the classes in the order of a published model's outputs, else of the alphabet; and each label's class."""
     classes: dict[str, str] = {}
     for label in sorted(labels):
         classes.setdefault(class_key(label), label)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError
-from vadis.evaluation.paper_tables import ALL_SPLITS, COLUMNS, Cell
+from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.evaluation.predictions import PREDICTIONS_NAME, Prediction, parse_predictions
 from vadis.files import os_errors_as, write_file
 from vadis.inference.scores import fused
@@ -65,9 +65,8 @@ def measure(
 ) -> dict[str, Metrics]:
     """Measure each network (rgb, flow; or both at once) and, where there are several, all of them as ``both``.
 
-    ``averages`` is the architecture's: what is averaged over networks, see ``vadis.inference.scores.fused``.
-    Videos that could not be read, and single frames in columns with flow, count as wrong: they lower the accuracies and
-    stand in no column of the confusion matrix.
+    ``averages`` is that of ``vadis.inference.scores.fused``. Videos that could not be read, and single frames in
+    columns with flow, count as wrong, and stand in no column of the confusion matrix.
     """
     columns = {name: (name,) for name in networks} | ({BOTH: tuple(networks)} if len(networks) > 1 else {})
     return {name: _measure(predictions, classes, needed, averages) for name, needed in columns.items()}
@@ -132,7 +131,6 @@ class Evaluation:
     folder: Path  # where they lie
     settings: Mapping[str, Any]
     predictions: list[Prediction]
-    is_complete: bool = True  # whether they are for all videos of the split
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -154,11 +152,15 @@ class Evaluation:
         """The metrics, as ``measure`` gives them."""
         return measure(self.predictions, self.classes, self.settings["networks"], self.settings["averages"])
 
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """The metrics as plain JSON values."""
+        return {name: column.to_json(self.classes) for name, column in self.columns.items()}
+
     def summary(self, **more: Any) -> dict[str, Any]:
         """Return the content of metrics.json, with ``more`` of what was tested."""
         head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
-        state = {"failed": self.num_failed, "published": self.settings.get("published"), "complete": self.is_complete}
-        return head | more | state | {name: column.to_json(self.classes) for name, column in self.columns.items()}
+        return head | {"failed": self.num_failed, "published": self.settings.get("published")} | more | self.figures
 
     def write_tables(self, folder: Path) -> None:
         """Write a confusion matrix and a table of classes for each column; raises OSError."""
@@ -168,12 +170,10 @@ class Evaluation:
                 write_file(folder / f"{kind}-{name}.csv", content)
 
 
-def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
-    """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``, but for a torn last line.
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``.
 
-    Raises:
-        UsageError: for what cannot be read, is no file of predictions or damaged; and, unless ``partial``, where the
-            evaluation has not come to its end, so that its metrics would be those of some videos only.
+    Raises UsageError for what cannot be read, is no file of predictions, is damaged, or has not come to its end.
     """
     path = folder / PREDICTIONS_NAME
     with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
@@ -182,33 +182,25 @@ def read_evaluation(folder: Path, *, partial: bool = False) -> Evaluation:
     if not is_of_its_classes or any(key not in settings for key in SETTINGS):
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
-    wanted = _num_examples(folder / METRICS_NAME)
-    if wanted != len(predictions) and not partial:
-        there = "" if wanted is None else f", metrics.json is of {wanted:,}"
-        raise UsageError(
-            f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions{there}",
-            hint="run the same vadis evaluate again, which goes on there; or add `partial=True`",
-        )
-    return Evaluation(folder, settings, list(predictions.values()), wanted == len(predictions))
-
-
-def _num_examples(path: Path) -> int | None:
-    """Return the number of videos in a metrics.json; None where there is none."""
     try:
-        summary = parse_json(path.read_bytes())
-        counts = {column["num_examples"] for name, column in summary.items() if name in COLUMNS}
+        wanted = parse_json((folder / METRICS_NAME).read_bytes())[settings["networks"][0]]["num_examples"]
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UsageError(f"{_shown(path)} is damaged", hint="run the same vadis evaluate again") from error
-    return int(counts.pop()) if len(counts) == 1 else None
+        wanted = "none"
+    except (OSError, ValueError, LookupError, TypeError):
+        wanted = "an unknown number"
+    if wanted != len(predictions):
+        raise UsageError(
+            f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions, "
+            f"{METRICS_NAME} is of {wanted}",
+            hint="run the same vadis evaluate again, which goes on there",
+        )
+    return Evaluation(folder, settings, list(predictions.values()))
 
 
 def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
     """Return the figures of several splits, their means and, beside those of all three, the paper's (table 5).
 
-    Raises:
-        UsageError: where a mean would mean nothing: other datasets or classes, one split twice.
+    Raises UsageError where a mean would mean nothing: other datasets or classes, one split twice.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -222,7 +214,6 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
     if twice := [split for split in splits if splits.count(split) > 1]:
         folders = " and ".join(_shown(run.folder) for run in runs if run.split == twice[0])
         raise UsageError(f"{folders} are all of split {twice[0]}", hint="give one of each split")
-    columns = [run.columns for run in runs]
     paper = {}
     if first.settings["architecture"] == "i3d" and splits == ALL_SPLITS:
         for name in first.columns:
@@ -234,13 +225,14 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
         "part": first.settings["part"],
         "failed": sum(run.num_failed for run in runs),
         "splits": {str(run.split): run.summary() for run in runs},
-        "mean": {name: _means([each[name] for each in columns]) for name in first.columns},
+        "mean": {name: _mean([run.columns[name] for run in runs]) for name in first.columns},
         "paper_mean_top1": paper,
     }
 
 
-def _means(columns: Sequence[Metrics]) -> dict[str, float]:
-    return {name: round(float(np.mean([getattr(column, name) for column in columns])), 6) for name in FIGURES}
+def _mean(columns: Sequence[Metrics]) -> dict[str, float]:
+    figures = {name: round(float(np.mean([getattr(each, name) for each in columns])), 6) for name in FIGURES}
+    return {"num_examples": sum(each.num_examples for each in columns), **figures}
 
 
 def _shown(path: Path) -> str:

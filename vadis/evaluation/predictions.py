@@ -1,11 +1,8 @@
-"""The paper's test of every video of a split, and what the networks predict there, kept line by line.
+"""The paper's test of every video of a split, and what the networks predict there.
 
-Of every video the first 250 frames at 25 fps (10 s; the 3D-ConvNet: 240), centre crop. I3D takes them whole, the other
-architectures in windows of their own; the predictions over time are averaged, then those of the streams (paper,
-sections 2 and 2.5, table 1).
-
-The file of predictions is a log (``vadis.files``): a header with the settings, then a line for each video, so that an
-interrupted evaluation goes on where it stopped.
+Of every video the first 250 frames at 25 fps (10 s; the 3D-ConvNet: 240), centre crop, by I3D whole, by others in their
+windows; the predictions over time are averaged, then those of the streams (paper, sections 2 and 2.5, table 1). They
+are kept in a log, a header with the settings and a line for each video, so that an interrupted evaluation goes on.
 """
 
 import json
@@ -77,17 +74,13 @@ class PredictionFile:
     """Predictions on the disk, by key; made by ``open_predictions``."""
 
     log: AppendLog
-    root: str | None
+    root: str
     predictions: dict[Key, Prediction] = field(default_factory=dict)
     num_appended: int = 0
 
     def append(self, prediction: Prediction) -> Prediction:
-        """Write one prediction, wholly or not at all; return it as it will be read again.
-
-        Raises:
-            VadisError: where the disk does not take it, or the file was removed or replaced.
-        """
-        record = replace(prediction, path=self._path_below(prediction.path)).to_json()
+        """Write one prediction, wholly or not at all, or raise VadisError; return it as it will be read again."""
+        record = replace(prediction, path=path_below(prediction.path, self.root)).to_json()
         self.log.append(_line(record))
         kept = Prediction.from_json(record)
         self.predictions[kept.key] = kept
@@ -96,23 +89,20 @@ class PredictionFile:
 
     def key(self, example: Example) -> Key:
         """Return what an example's prediction is found by."""
-        return printable(self._path_below(example.path)), example.start_seconds
-
-    def _path_below(self, path: str) -> str:
-        return path if self.root is None else path_below(path, self.root)
+        return printable(path_below(example.path, self.root)), example.start_seconds
 
 
 @contextmanager
 def open_predictions(
-    path: Path, settings: Mapping[str, Any], root: str | None = None
+    path: Path, settings: Mapping[str, Any], root: str = "", *, go_on: bool = True
 ) -> Generator[PredictionFile, None, None]:
     """Open a file of predictions, made with its folder if need be, for this process alone.
 
     Args:
         path: of the file.
-        settings: what decides the predictions; a file made with others is refused.
-        root: the folder of the dataset; a video is known by its path below it, however that folder was named. None:
-            by its path as it is.
+        settings: what decides the predictions.
+        go_on: a file made with other settings is refused; else it is begun anew.
+        root: the folder of the dataset; a video is known by its path below it, however that folder was named.
 
     Raises:
         UsageError: for a file with other settings, with a damaged line, or of another kind, none of which is changed.
@@ -122,24 +112,27 @@ def open_predictions(
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path), AppendLog(path) as log:
         file, content, header = PredictionFile(log, root), path.read_bytes(), _line({"settings": settings})
-        if content != header and header.startswith(content):  # new, or killed while the header was written
-            log.end = 0
-            log.append(header)
-        else:
+        is_new = content != header and header.startswith(content)  # or was killed while the header was written
+        if not is_new:
             there, file.predictions = parse_predictions(path, content)
             wanted = json.loads(json.dumps(settings))
-            if others := [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]:
+            others = [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]
+            if others and go_on:
                 changes = (f"{key} was {there.get(key)!s:.40}, is {wanted.get(key)!s:.40}" for key in others)
                 message = f"{log.shown} was made with other settings: {printable('; '.join(changes))}"
                 raise UsageError(message, hint="choose another folder")
+            is_new = bool(others)
+        if is_new:
+            file.predictions.clear()
+            log.end = 0
+            log.append(header)
         yield file
 
 
 def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction]]:
     """Return a file's settings and its predictions by key, of equal ones the last; a torn last line is left out.
 
-    Raises:
-        UsageError: for a file of another kind, and for a damaged line.
+    Raises UsageError for a file of another kind, and for a damaged line.
     """
     header, *lines = content[: content.rfind(b"\n") + 1].splitlines() or [b""]
     try:
@@ -163,19 +156,6 @@ def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[
     return settings, predictions
 
 
-def discard_of_other_model(path: Path, settings: Mapping[str, Any]) -> None:
-    """Remove a file of predictions that differs from ``settings`` in the model file alone: it has been replaced.
-
-    Raises:
-        UsageError: as ``parse_predictions``.
-        OSError: where the file cannot be removed.
-    """
-    if path.exists():
-        there, wanted = parse_predictions(path, path.read_bytes())[0], json.loads(json.dumps(settings))
-        if there != wanted and {**there, "model_sha256": None} == {**wanted, "model_sha256": None}:
-            path.unlink()
-
-
 def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, allow_nan=False) + "\n").encode("ascii")
 
@@ -186,9 +166,6 @@ def evaluate(
     """Yield a prediction for every example, in order; those that ``file`` lacks are made and written into it.
 
     A video that failed with one of ``RETRIED_ERRORS`` is tried again.
-
-    Raises:
-        VadisError: where the disk does not take a prediction.
     """
     missing: dict[Key, Example] = {}
     for example in examples:

@@ -24,7 +24,7 @@ from vadis.results import VideoResult, printable
 _log = logging.getLogger(__name__)
 
 
-def read_records(paths: Sequence[Path], dataset: Dataset, part: str, *, partial: bool = False) -> Evaluation:
+def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluation:
     """Read files, and all ``.jsonl`` and ``.json`` files below folders; the last record of a video counts.
 
     A record's path is taken from the current folder, or else from the dataset's. Scores stand for logits; labels that
@@ -32,15 +32,15 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str, *, partial:
 
     Raises:
         UsageError: for what cannot be read or is damaged, and where the records do not tell the accuracy: a video
-            without one, unless ``partial``, or that is a part of a file; several models; fewer than five labels.
+            without one, or that is a part of a file; several models; fewer than five labels.
     """
     examples = dataset.examples(part)
     records = _by_place(paths, {_absolute(example.path) for example in examples}, dataset.root)
-    found = [(each, records[_absolute(each.path)]) for each in examples if _absolute(each.path) in records]
     missing = [example.path for example in examples if _absolute(example.path) not in records]
+    _refuse(missing, "have no record", "label them too")
+    found = [(example, records[_absolute(example.path)]) for example in examples]
     labelled = [(example, record) for example, record in found if record.status != "error"]
     least = min(TOP_K, len(dataset.classes))
-    _refuse([] if partial and found else missing, "have no record", "label them too, or add `partial=True`")
     cut = [example.path for example, record in labelled if example.span(record.duration_seconds) != (0.0, None)]
     _refuse(cut, "are parts of files, and records are of whole files", "evaluate the videos themselves, by `model`")
     short = [example.path for example, record in labelled if len(record.labels) < least]
@@ -62,7 +62,7 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str, *, partial:
     settings = {"dataset": dataset.name, "split": dataset.split, "part": part, "model": model, "classes": classes}
     settings |= {"streams": streams, "networks": (column,), "averages": "logits"}
     predictions = [_prediction(example, record, classes, column) for example, record in found]
-    return Evaluation(paths[0], settings, predictions, is_complete=not missing)
+    return Evaluation(paths[0], settings, predictions)
 
 
 def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, VideoResult]:

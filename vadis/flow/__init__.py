@@ -1,8 +1,7 @@
 """Frames → TV-L1 optical flow (Zach, Pock and Bischof 2007), to the last bit what OpenCV 5's ``DualTVL1`` gives on x86.
 
-The published flow weights were trained on OpenCV's flow with default parameters, so its numbers are the contract, and
-the flow depends on the last bit: one sum in another order moves whole regions by tenths of a pixel, because a scale
-then stops one iteration earlier. So every rounding here is OpenCV's.
+The published flow weights were trained on OpenCV's flow with default parameters. One sum in another order moves whole
+regions by tenths of a pixel, because a scale then stops one iteration earlier; so every rounding here is OpenCV's.
 
 There is one implementation per kind of device: ``tvl1_cpu`` (numba, one pair of frames per thread) and
 ``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time; on CUDA with the kernels of ``tvl1_triton``).
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from vadis.device import cpu_count
 from vadis.flow.filters import level_shapes, to_gray
-from vadis.flow.tvl1_cpu import aligned_memory, flow_of_pair
+from vadis.flow.tvl1_cpu import flow_of_pair, working_memory
 
 if TYPE_CHECKING:
     import torch
@@ -38,22 +37,16 @@ def tvl1(
     threads: int | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> npt.NDArray[np.float32]:
-    """Compute optical flow between consecutive frames.
+    """Return the optical flow from frame i to i + 1: float32 (N - 1, 2, H, W), pixels, axis 1 = (dx, dy).
 
     The first call ever compiles for some ten seconds; the machine code is kept on disk (``vadis.flow.numba_cache``).
 
     Args:
-        gray: uint8 (N, H, W), N ≥ 2, of any size.
+        gray: uint8 (N, H, W), N ≥ 2, of any size; ValueError for anything else.
         device: where to compute it; None and "cpu" mean numba on the processor.
         threads: on the processor, how many pairs at once; by default as many as there are processors, and then one
             such call waits for another. It does not change the result.
         check: is called before every pair, there, and may raise to stop the work.
-
-    Returns:
-        float32 (N - 1, 2, H, W), pixels per frame, axis 1 = (dx, dy), frame i → frame i + 1.
-
-    Raises:
-        ValueError: for any other type or shape.
     """
     gray = np.asarray(gray)
     if gray.dtype != np.uint8 or gray.ndim != 3 or gray.shape[0] < 2 or 0 in gray.shape:
@@ -77,7 +70,7 @@ def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[]
     pairs = iter(range(num_pairs))  # shared: each thread takes the next one
 
     def work() -> None:
-        memory = aligned_memory(height, width)
+        memory = working_memory(height, width)
         for i in pairs:
             check()
             flow_of_pair(gray[i], gray[i + 1], shapes, memory, flow[i])

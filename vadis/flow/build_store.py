@@ -1,37 +1,33 @@
-"""Filling a flow store: what it will take, then video after video.
-
-A video whose flow is there is skipped, so a run that was killed goes on where it was.
-"""
+"""Fill a flow store: what that will take, then video after video; flow that is there is not computed again."""
 
 import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vadis.device import cpu_count
 from vadis.errors import VadisError, VideoError
 from vadis.files import os_errors_as, write_atomic
 from vadis.flow.store import FlowStore, Levels, quantize, write_mjpeg
-from vadis.flow.video_flow import Frames, with_flow
-from vadis.video.isolated.pool import Decoders
+from vadis.flow.video_flow import with_flow
+from vadis.video.isolated.pool import ChildVideo, Decoders
 from vadis.video.metadata import VideoFacts
 from vadis.video.readahead import Prefetcher, prefetch
 from vadis.video.reader import open_gray
-from vadis.video.windows import chunks
+from vadis.video.windows import CHUNK_FRAMES, chunks
 
-CHUNK_FRAMES = {"cpu": 32, "cuda": 128}  # the more pairs, the better a card shares them out
+CUDA_CHUNK_FRAMES = 128  # the more pairs, the better a card shares them out
 NUM_PROBED = 64  # videos whose headers are read for the estimate
 NUM_TRIALS = 3  # of them, whose first flow is computed for it
 READ_AHEAD = 2  # videos begun on the CPU: while one's flow is computed, another's frames are decoded and written
 
-WithFlow = Iterator[tuple[Frames, NDArray[np.float32] | None]]
+Done = tuple[int, VideoFacts | None]  # frames that are written; at the end of a video that is partial, its facts
 
 
 @dataclass(frozen=True)
@@ -42,38 +38,25 @@ class FlowEstimate:
     num_frames: int
     seconds: float
     num_bytes: int
-    free_bytes: int
 
     def check_space(self, store: FlowStore) -> None:
         """Raise VadisError where the disk has too little room for it."""
-        if self.num_bytes > self.free_bytes:
+        free_bytes = shutil.disk_usage(store.root).free
+        if self.num_bytes > free_bytes:
             raise VadisError(
                 f"the flow of {self.num_videos:,} videos takes about {self.num_bytes / 1e6:,.1f} MB, "
-                f"and {store.root} has room for {self.free_bytes / 1e6:,.1f} MB",
+                f"and {store.root} has room for {free_bytes / 1e6:,.1f} MB",
                 hint="free some space, or choose a folder on another disk",
             )
-
-
-@dataclass(frozen=True)
-class FlowProgress:
-    """``frames_done`` of the video ``path``, all of them by now written.
-
-    ``partial``: at its end, what is known of a video that could be read only in part.
-    """
-
-    path: str
-    frames_done: int
-    partial: VideoFacts | None = None
 
 
 def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
     """Return those of ``videos`` that are not in the store yet, with those that cannot be read."""
 
     def is_there(video: str) -> bool:
-        try:
+        with suppress(VideoError):  # to be reported when its flow is computed
             return store.has(video)
-        except VideoError:  # to be reported when its flow is computed
-            return False
+        return False
 
     return [video for video in videos if not is_there(video)]
 
@@ -84,88 +67,16 @@ def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> F
     trials: list[tuple[float, ...]] = []
     with Decoders() as decoders:
         for video in videos[:: -(-len(videos) // NUM_PROBED) or 1]:
-            try:
+            with suppress(VideoError):
                 with decoders.open(video, max_frames=0) as opened:
                     length = opened.expected_num_frames
                 lengths += [] if length is None else [length]
                 if len(trials) < NUM_TRIALS:
                     trials.append(_trial(video, store, device, decoders, is_first=not trials))
-            except VideoError:
-                continue
     num_frames = round(len(videos) * sum(lengths) / max(len(lengths), 1))
     frames, seconds, num_bytes = map(sum, zip(*trials, strict=True)) if trials else (1, 0, 0)
-    scale, free_bytes = num_frames / frames, shutil.disk_usage(store.root).free
-    return FlowEstimate(len(videos), num_frames, scale * seconds, round(scale * num_bytes), free_bytes)
-
-
-def compute_flow(
-    videos: Iterable[str],
-    store: FlowStore,
-    *,
-    device: torch.device,
-    progress: Callable[[FlowProgress], None] = lambda progress: None,
-) -> Iterator[tuple[str, VideoError | None]]:
-    """Compute what is missing, and yield each video when its flow is there, with the error where it cannot be had.
-
-    Raises:
-        VadisError: where the disk does not take it.
-    """
-    # A GPU computes flow faster than one processor decodes and writes it, so there all processors do.
-    at_once = READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
-    with Decoders() as decoders:
-        begin = partial(_VideoJob, store, decoders, device)
-        for video, job in prefetch(begin, videos, lambda: at_once):
-            try:
-                for step in job.ahead.walk():
-                    progress(step)
-                yield video, None
-            except VideoError as error:
-                yield video, error
-
-
-def _chunk_frames(device: torch.device) -> int:
-    return CHUNK_FRAMES.get(device.type, CHUNK_FRAMES["cpu"])
-
-
-class _VideoJob:
-    """One video on its way into the store, in a thread of its own: decoded, its flow computed, and written."""
-
-    def __init__(self, store: FlowStore, decoders: Decoders, device: torch.device, video: str) -> None:
-        self._store, self._device, self._video, self._opened = store, device, video, decoders.open(video)
-        self.ahead = Prefetcher(self._run, sys.maxsize, self._opened.cancel)
-        self.close = self.ahead.close
-
-    def _run(self, ahead: Prefetcher[FlowProgress]) -> Generator[FlowProgress, None, None]:
-        if self._store.has(self._video):
-            return
-        with self._opened as video:
-            frames = chunks((frame.pixels for frame in video), _chunk_frames(self._device))
-            num_frames = 0
-            for num_frames in _write(self._video, self._store, with_flow(frames, self._device, ahead.check)):
-                yield FlowProgress(self._video, num_frames)
-            if video.facts.status == "partial":
-                yield FlowProgress(self._video, num_frames, video.facts)
-
-
-def _write(video: str, store: FlowStore, flow_of_chunks: WithFlow) -> Iterator[int]:
-    """Put the flow of a whole video into the store; yield the number of frames written so far."""
-    path, num_frames = store.path(video), 0
-    with os_errors_as(VadisError, f"{path} cannot be written"), write_atomic(path) as file:
-        temporary = Path(file.name)
-        for num_frames in write_mjpeg(temporary, _levels(flow_of_chunks)):
-            yield num_frames
-        with open_gray(temporary) as flow:
-            if flow.expected_num_frames != num_frames:
-                message = f"{store.root} gave back other flow than was written: the disk is in doubt"
-                raise VadisError(message, hint="choose a folder on another disk")
-
-
-def _levels(flow_of_chunks: WithFlow) -> Iterator[Levels]:
-    """Yield the flow of a video in chunks (T, 2 H, W)."""
-    for _, flow in flow_of_chunks:
-        if flow is None:
-            raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-        yield quantize(flow)
+    scale = num_frames / frames
+    return FlowEstimate(len(videos), num_frames, scale * seconds, round(scale * num_bytes))
 
 
 def _trial(
@@ -175,11 +86,11 @@ def _trial(
 
     Return the frames, seconds and bytes that it took.
     """
-    chunk = _chunk_frames(device) if device.type == "cuda" else 2 * cpu_count()
+    chunk = CUDA_CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
 
     def levels(limit: int) -> Iterator[Levels]:
         with decoders.open(video, max_frames=limit) as opened:
-            yield from _levels(with_flow(chunks((frame.pixels for frame in opened), chunk), device))
+            yield from _levels(opened, chunk, device)
 
     if is_first:  # compiles, or loads what was compiled, which is not to be counted
         list(levels(limit=2))
@@ -188,3 +99,63 @@ def _trial(
         start, temporary = time.perf_counter(), Path(file.name)
         *_, num_frames = write_mjpeg(temporary, levels(limit=chunk + 1))
         return num_frames, time.perf_counter() - start, temporary.stat().st_size
+
+
+def compute_flow(
+    videos: Iterable[str],
+    store: FlowStore,
+    *,
+    device: torch.device,
+    progress: Callable[[str, int, VideoFacts | None], None] = lambda video, num_frames, facts: None,
+) -> Iterator[tuple[str, VideoError | None]]:
+    """Compute what is missing, and yield each video when its flow is there, with the error where it cannot be had.
+
+    ``progress`` gets the video, how many frames of it are written, and its facts when it ends and is partial.
+
+    Raises:
+        VadisError: where the disk does not take it.
+    """
+    # A GPU computes flow faster than one processor decodes and writes it, so there all processors do.
+    at_once = READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
+    with Decoders() as decoders:
+
+        def begin(video: str) -> Prefetcher[Done]:
+            opened = decoders.open(video)
+            return Prefetcher(partial(_fill, video, opened, store, device), sys.maxsize, opened.cancel)
+
+        for video, ahead in prefetch(begin, videos, lambda: at_once):
+            try:
+                for num_frames, facts in ahead.walk():
+                    progress(video, num_frames, facts)
+                yield video, None
+            except VideoError as error:
+                yield video, error
+
+
+def _fill(
+    video: str, opened: ChildVideo, store: FlowStore, device: torch.device, ahead: Prefetcher[Done]
+) -> Generator[Done, None, None]:
+    """Put the flow of a whole video into the store, in a thread of its own."""
+    if store.has(video):
+        return
+    path, num_frames = store.path(video), 0
+    with opened, os_errors_as(VadisError, f"{path} cannot be written"), write_atomic(path) as file:
+        temporary, chunk = Path(file.name), CUDA_CHUNK_FRAMES if device.type == "cuda" else CHUNK_FRAMES
+        for num_frames in write_mjpeg(temporary, _levels(opened, chunk, device, ahead.check)):
+            yield num_frames, None
+        with open_gray(temporary) as flow:
+            if flow.expected_num_frames != num_frames:
+                message = f"{store.root} gave back other flow than was written: the disk is in doubt"
+                raise VadisError(message, hint="choose a folder on another disk")
+    if opened.facts.status == "partial":
+        yield num_frames, opened.facts
+
+
+def _levels(
+    opened: ChildVideo, chunk: int, device: torch.device, check: Callable[[], None] = lambda: None
+) -> Iterator[Levels]:
+    """Yield the flow of an open video in chunks (T, 2 H, W)."""
+    for _, flow in with_flow(chunks((frame.pixels for frame in opened), chunk), device, check):
+        if flow is None:
+            raise VideoError("too_short", "the video has one frame, and optical flow needs two")
+        yield quantize(flow)

@@ -9,8 +9,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from vadis.flow.numba_cache import compiled, inlined
 from vadis.flow.simd import (
     BITS,
+    FLOAT,
     LANES,
-    address,
     broadcast,
     call,
     floor,
@@ -19,9 +19,11 @@ from vadis.flow.simd import (
     load,
     maximum,
     minimum,
+    read,
     splat,
     store,
     types,
+    write,
 )
 
 Image = npt.NDArray[np.float32]
@@ -87,10 +89,9 @@ def resize(source: Image, target: Image, step_y: float, step_x: float, beyond: f
 
 
 @inlined
-def _interpolate(a: np.float32, b: np.float32, weight: np.float32) -> np.float32:
+def _interpolate(a: np.float32, b: np.float32, weight: np.float32) -> Any:
     """Return a + (b - a) · weight, the product not rounded (it is exact in float64)."""
-    value: np.float32 = np.float32(np.float64(a) + np.float64(np.float32(b - a)) * np.float64(weight))
-    return value
+    return np.float32(np.float64(a) + np.float64(np.float32(b - a)) * np.float64(weight))
 
 
 @inlined
@@ -142,58 +143,34 @@ def _in_order(builder: Any, bits: Any) -> Any:
     return builder.xor(bits, builder.lshr(sign, bits.type([1] * LANES)))
 
 
-@instruction
-def _copy_in_order(typing: Any, source: Any, index: Any, target: Any, target_index: Any) -> Any:
+def _offset(builder: Any, start: Any, step: Any, times: int, more: int = 0) -> Any:
+    """Return start + times · step + more."""
+    start = builder.add(start, builder.mul(step, step.type(times)))
+    return builder.add(start, start.type(more))
+
+
+@instruction(types.void)
+def _copy_in_order(builder: Any, source: Any, index: Any, target: Any, target_index: Any) -> None:
     """Copy 16 numbers from ``source[index]`` to ``target[target_index]``, as the whole numbers that are compared."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        bits = builder.load(address(context, builder, BITS, sig.args[0], *args[:2]), align=4)
-        builder.store(_in_order(builder, bits), address(context, builder, BITS, sig.args[2], *args[2:]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, target, types.intp), lower
+    write(builder, target, target_index, _in_order(builder, read(builder, source, index, BITS)))
 
 
-@instruction
-def _sort_columns(typing: Any, source: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> Any:
+@instruction(types.void)
+def _sort_columns(builder: Any, source: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> None:
     """Sort 16 columns of five: ``source[index + r·pitch]`` to ``target[target_index + r·pitch]`` for r = 0…4."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def place(position: int, row: int) -> Any:
-            index = builder.add(args[position + 1], builder.mul(args[2], args[2].type(row)))
-            return address(context, builder, BITS, sig.args[position], args[position], index)
-
-        values = [builder.load(place(0, row), align=4) for row in range(SIZE)]
-        _exchange(builder, values, SORT_FIVE)
-        for row, value in enumerate(values):
-            builder.store(value, place(3, row), align=4)
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, types.intp, target, types.intp), lower
+    values = [read(builder, source, _offset(builder, index, pitch, row), BITS) for row in range(SIZE)]
+    _exchange(builder, values, SORT_FIVE)
+    for row, value in enumerate(values):
+        write(builder, target, _offset(builder, target_index, pitch, row), value)
 
 
-@instruction
-def _median_of_columns(typing: Any, columns: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> Any:
+@instruction(types.void)
+def _median_of_columns(builder: Any, columns: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> None:
     """Store the medians of ``columns[index + r·pitch + c]``, r and c = 0…4, sorted along r, at ``target_index``."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def value(column: int, row: int) -> Any:
-            index = builder.add(args[1], builder.add(builder.mul(args[2], args[2].type(row)), args[1].type(column)))
-            return builder.load(address(context, builder, BITS, sig.args[0], args[0], index), align=4)
-
-        values = [value(column, row) for column in range(SIZE) for row in range(SIZE)]
-        _exchange(builder, values, MEDIAN)
-        median = _in_order(builder, values[MEDIAN_PLACE])
-        builder.store(median, address(context, builder, BITS, sig.args[3], *args[3:]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(columns, types.intp, types.intp, target, types.intp), lower
-
-
-@inlined
-def median_scratch(height: int, padded: int) -> int:
-    """Return how many numbers ``median_5x5`` needs: a copy with borders, and its five sorted rows."""
-    return (height + 2 * MARGIN + SIZE) * (padded + LANES)
+    places = [_offset(builder, index, pitch, row, column) for column in range(SIZE) for row in range(SIZE)]
+    values = [read(builder, columns, place, BITS) for place in places]
+    _exchange(builder, values, MEDIAN)
+    write(builder, target, target_index, _in_order(builder, values[MEDIAN_PLACE]))
 
 
 @inlined
@@ -201,7 +178,7 @@ def median_5x5(field: Image, start: int, stride: int, height: int, width: int, s
     """Replace a field of ``height`` rows, ``stride`` apart in a flat array, by its medians; borders are replicated.
 
     ``width`` rounded up past the next multiple of 16 numbers of each row are touched; those beyond ``width`` become 0.
-    ``scratch`` has ``median_scratch`` of H and that width.
+    ``scratch`` has (height + 9) · (that width + 16) numbers: a copy with borders, and its five sorted rows.
     """
     padded = (width // LANES + 1) * LANES
     pitch = padded + LANES
@@ -228,24 +205,7 @@ CHANNELS = 4  # the image, its two gradients, and a zero to make a vector of fou
 BORDER = 4  # px of zeros around the image: the four taps of a position outside are all zero
 SHARPNESS = np.float32(-0.75)  # the cubic kernel's slope at distance 1; OpenCV's choice
 
-_QUAD = ir.VectorType(ir.FloatType(), CHANNELS)
-
-
-@inlined
-def with_gradients(image: Image, taps: Image) -> None:
-    """Fill ``taps`` (H + 8, W + 8, 4), zero at first, with ``image`` and its central differences along x and y.
-
-    At the border the missing neighbour is the border pixel itself.
-    """
-    height, width = image.shape
-    half = np.float32(0.5)
-    for y in range(height):
-        above, below = max(y - 1, 0), min(y + 1, height - 1)
-        for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
-            taps[y + BORDER, x + BORDER, 0] = image[y, x]
-            taps[y + BORDER, x + BORDER, 1] = half * (image[y, right] - image[y, left])
-            taps[y + BORDER, x + BORDER, 2] = half * (image[below, x] - image[above, x])
+_QUAD = ir.VectorType(FLOAT, CHANNELS)
 
 
 @inlined
@@ -294,40 +254,28 @@ def _place_taps(position: Any, last_start: int, work: Image, at: int, stride: in
     store(work, at + 4 * stride, last)
 
 
-@instruction
+@instruction(types.void)
 def _sample(
-    typing: Any, taps: Any, corner: Any, pitch: Any, weights: Any, at: Any, stride: Any, target: Any, index: Any
-) -> Any:
+    builder: Any, taps: Any, corner: Any, pitch: Any, weights: Any, at: Any, stride: Any, target: Any, index: Any
+) -> None:
     """Store the weighted sum of 4 × 4 pixels of four channels; across first, then down.
 
     The taps begin at ``taps[corner]``, a row every ``pitch``; the weights across are ``weights[at + i·stride]`` for
     i = 0…3, those down for i = 5…8.
     """
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def place(position: int, factor: Any, times: int, plus: int = 0) -> Any:
-            start = builder.add(args[position + 1], builder.mul(factor, factor.type(times)))
-            start = builder.add(start, start.type(plus))
-            return address(context, builder, ir.FloatType(), sig.args[position], args[position], start)
+    def weight(i: int) -> Any:
+        return splat(builder, read(builder, weights, _offset(builder, at, stride, i), FLOAT), CHANNELS)
 
-        def weight(i: int) -> Any:
-            return splat(builder, builder.load(place(3, args[5], i)), CHANNELS)
+    def tap(row: int, column: int) -> Any:
+        return read(builder, taps, _offset(builder, corner, pitch, row, CHANNELS * column), _QUAD)
 
-        def weighted(values: list[Any], factors: list[Any]) -> Any:
-            result = builder.fmul(values[0], factors[0])
-            for value, factor in zip(values[1:], factors[1:], strict=True):
-                result = call(builder, "fma", value, factor, result)
-            return result
+    def weighted(values: list[Any], factors: list[Any]) -> Any:
+        result = builder.fmul(values[0], factors[0])
+        for value, factor in zip(values[1:], factors[1:], strict=True):
+            result = call(builder, "fma", value, factor, result)
+        return result
 
-        def tap(row: int, column: int) -> Any:
-            pointer = builder.bitcast(place(0, args[2], row, CHANNELS * column), _QUAD.as_pointer())
-            return builder.load(pointer, align=4)
-
-        across, down = [weight(i) for i in range(TAPS)], [weight(TAPS + 1 + i) for i in range(TAPS)]
-        rows = [weighted([tap(row, column) for column in range(TAPS)], across) for row in range(TAPS)]
-        pointer = address(context, builder, _QUAD, sig.args[6], args[6], args[7])
-        builder.store(weighted(rows, down), pointer, align=4)
-        return context.get_dummy_value()
-
-    arguments = (taps, types.intp, types.intp, weights, types.intp, types.intp, target, types.intp)
-    return types.void(*arguments), lower
+    across, down = [weight(i) for i in range(TAPS)], [weight(TAPS + 1 + i) for i in range(TAPS)]
+    rows = [weighted([tap(row, column) for column in range(TAPS)], across) for row in range(TAPS)]
+    write(builder, target, index, weighted(rows, down))

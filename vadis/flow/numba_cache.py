@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any
 
 import platformdirs
 
@@ -18,16 +18,14 @@ if not (_threads.isdecimal() and int(_threads)):  # of which numba would make a 
 
 import numba  # noqa: E402
 
-Function = TypeVar("Function", bound=Callable[..., object])
-
 _log = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """Return where machine code is kept: in ``$NUMBA_CACHE_DIR``, or in ``compiled`` in vadis's own cache.
+    """Return where machine code is kept: below ``$NUMBA_CACHE_DIR``, or ``compiled`` in vadis's own cache.
 
-    Beside the source, numba's default, is read-only in many installations. numba looks only at the file of the
-    function it compiles, not at the ones it calls; so there is a folder named after the text of all of them.
+    numba looks only at the file of the function it compiles, not at the ones it calls; so the folder is named after the
+    text of all of them.
     """
     vadis = Path(os.environ.get("VADIS_CACHE") or platformdirs.user_cache_path("vadis", appauthor=False))
     own = vadis.expanduser().absolute() / "compiled"
@@ -37,11 +35,10 @@ def cache_directory() -> Path:
     return Path(os.environ.get("NUMBA_CACHE_DIR") or own) / digest.hexdigest()[:16]
 
 
-def compiled(function: Function) -> Function:
-    """Return ``function`` compiled at its first call for the arguments it gets, and loaded from disk ever after.
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function``, to be called from Python, compiled at its first call and loaded from disk ever after.
 
-    Where the cache cannot be written it is compiled anew in every process, and the log says so. Such a function is
-    called from Python only.
+    Where the cache cannot be written it is compiled anew in every process, and the log says so.
     """
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_directory())
     try:
@@ -53,16 +50,16 @@ def compiled(function: Function) -> Function:
         numba.config.CACHE_DIR = before
 
     @functools.wraps(function)
-    def call(*args: object) -> object:
+    def call(*args: Any) -> Any:
         try:
             return machine(*args)
         except OSError as error:  # from keeping it (a full disk): machine code opens no files, and is there by now
             _log.warning("compiled code cannot be kept for the next run: %s", error)
             return machine(*args)
 
-    return cast(Function, call)
+    return call
 
 
-def inlined(function: Function) -> Function:
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` for use inside ``compiled`` functions only; part of their machine code."""
     return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]

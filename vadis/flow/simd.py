@@ -8,6 +8,7 @@ register, two of AVX, four of SSE or NEON) with the same results: a product and 
 Nothing here checks a bound: arrays are padded by whoever calls.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -20,20 +21,17 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16  # float32 numbers in the widest register there is (AVX-512)
 
-_FLOAT = ir.FloatType()
+FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
-VECTOR = ir.VectorType(_FLOAT, LANES)
+VECTOR = ir.VectorType(FLOAT, LANES)
 BITS = ir.VectorType(_INT32, LANES)
 
 
 class Lanes(types.Type):
     """numba's type of 16 float32 numbers."""
 
-    def __init__(self) -> None:
-        super().__init__(name="float32x16")
 
-
-lanes = Lanes()
+lanes = Lanes("float32x16")
 
 
 @register_model(Lanes)
@@ -58,15 +56,37 @@ _define_operator(operator.mul, "fmul")
 _define_operator(operator.truediv, "fdiv")
 
 
-def instruction(lowering: Callable[..., Any]) -> Callable[..., Any]:
-    """Type numba's ``intrinsic``: ``lowering`` becomes a function that is called without its first argument."""
-    return intrinsic(lowering)  # type: ignore[no-any-return]
+def instruction(result: Any = lanes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make ``emit(builder, *args)``, which emits LLVM instructions, a function of ``args`` that numba can compile.
+
+    ``result`` is numba's type of its value. An array arrives in ``emit`` as a pointer to its first number.
+    """
+
+    def define(emit: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(emit)
+        def typed(context: Any, *kinds: Any) -> Any:
+            return result(*(types.intp if isinstance(kind, types.Integer) else kind for kind in kinds)), lower
+
+        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            value = emit(builder, *(plain(context, builder, *each) for each in zip(sig.args, args, strict=True)))
+            return context.get_dummy_value() if result is types.void else value
+
+        def plain(context: Any, builder: Any, kind: Any, arg: Any) -> Any:
+            return context.make_array(kind)(context, builder, arg).data if isinstance(kind, types.Array) else arg
+
+        return intrinsic(typed)  # type: ignore[no-any-return]
+
+    return define
 
 
-def address(context: Any, builder: Any, kind: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Return a pointer to element ``index`` of a flat array, as a pointer to ``kind``."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+def read(builder: Any, array: Any, index: Any, kind: Any = VECTOR) -> Any:
+    """Return what begins at element ``index`` of an array, as a value of the LLVM type ``kind``."""
+    return builder.load(builder.bitcast(builder.gep(array, [index]), kind.as_pointer()), align=4)
+
+
+def write(builder: Any, array: Any, index: Any, value: Any) -> None:
+    """Store ``value`` from element ``index`` of an array on."""
+    builder.store(value, builder.bitcast(builder.gep(array, [index]), value.type.as_pointer()), align=4)
 
 
 def call(builder: Any, name: str, *args: Any, flags: tuple[str, ...] = ()) -> Any:
@@ -84,165 +104,75 @@ def _shuffle(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
     return builder.shuffle_vector(first, second, mask)
 
 
-def splat(builder: Any, number: Any, lanes: int = LANES) -> Any:
-    """Return a vector of ``lanes`` times the same number."""
-    vector = ir.VectorType(_FLOAT, lanes)
-    single = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(_INT32, 0))
-    return _shuffle(builder, single, single, [0] * lanes)
+def splat(builder: Any, number: Any, count: int) -> Any:
+    """Return a vector of ``count`` times the same number."""
+    single = builder.insert_element(ir.Constant(ir.VectorType(FLOAT, count), ir.Undefined), number, _INT32(0))
+    return _shuffle(builder, single, single, [0] * count)
 
 
-def _lowered(sig: Any, emit: Callable[..., Any]) -> Any:
-    """Return what ``intrinsic`` wants of a function of plain values: ``emit(builder, *args)`` makes its result."""
-    return sig, lambda context, builder, sig, args: emit(builder, *args)
+load = instruction()(lambda builder, array, index: read(builder, array, index))
+store = instruction(types.void)(write)
+broadcast = instruction()(lambda builder, number: splat(builder, number, LANES))
+absolute = instruction()(lambda builder, a: call(builder, "fabs", a))
+copysign = instruction()(lambda builder, a, sign: call(builder, "copysign", a, sign))
+floor = instruction()(lambda builder, a: call(builder, "floor", a))
+minimum = instruction()(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+maximum = instruction()(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+fma = instruction()(lambda builder, a, b, c: call(builder, "fma", a, b, c))  # a · b + c, rounded once
 
 
-@instruction
-def load(typing: Any, array: Any, index: Any) -> Any:
-    """``array[index : index + 16]`` of a flat float32 array."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.load(address(context, builder, VECTOR, sig.args[0], *args), align=4)
-
-    return lanes(array, types.intp), lower
+@instruction()
+def load_every_fourth(builder: Any, array: Any, index: Any) -> Any:
+    """Return ``array[index : index + 64 : 4]``."""
+    block = read(builder, array, index, ir.VectorType(FLOAT, 4 * LANES))
+    return _shuffle(builder, block, block, list(range(0, 4 * LANES, 4)))
 
 
-@instruction
-def load_every_fourth(typing: Any, array: Any, index: Any) -> Any:
-    """``array[index : index + 64 : 4]`` of a flat float32 array."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        quads = ir.VectorType(_FLOAT, 4 * LANES)
-        block = builder.load(address(context, builder, quads, sig.args[0], *args), align=4)
-        return _shuffle(builder, block, block, list(range(0, 4 * LANES, 4)))
-
-    return lanes(array, types.intp), lower
+@instruction()
+def select_gt(builder: Any, a: Any, b: Any, above: Any, other: Any) -> Any:
+    """Return ``above`` where a > b, else ``other``."""
+    return builder.select(builder.fcmp_ordered(">", a, b), above, other)
 
 
-@instruction
-def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """``array[index : index + 16] = value``."""
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[2], address(context, builder, VECTOR, sig.args[0], *args[:2]), align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, lanes), lower
+@instruction()
+def blend(builder: Any, first: Any, others: Any) -> Any:
+    """Return lane 0 of ``first`` and lanes 1 … 15 of ``others``."""
+    return _shuffle(builder, first, others, [0, *range(LANES + 1, 2 * LANES)])
 
 
-@instruction
-def broadcast(typing: Any, number: Any) -> Any:
-    """The same number in all 16 lanes."""
-    return _lowered(lanes(types.float32), splat)
+@instruction()
+def square_residual(builder: Any, a: Any, product: Any) -> Any:
+    """Return a² - ``product``, rounded once: exactly what rounding lost, where ``product`` is a · a."""
+    return call(builder, "fma", a, a, builder.fneg(product))
 
 
-@instruction
-def minimum(typing: Any, a: Any, b: Any) -> Any:
-    """The smaller number, lane by lane."""
-    return _lowered(lanes(lanes, lanes), lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+@instruction()
+def rsqrt_estimate(builder: Any, a: Any) -> Any:
+    """Return about 1 / √a for a > 0: right to three digits, by the processor's estimate where it has one."""
+    return builder.fdiv(splat(builder, FLOAT(1.0), LANES), call(builder, "sqrt", a, flags=("fast",)), flags=("fast",))
 
 
-@instruction
-def maximum(typing: Any, a: Any, b: Any) -> Any:
-    """The larger number, lane by lane."""
-    return _lowered(lanes(lanes, lanes), lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+@instruction(types.boolean)
+def any_differs(builder: Any, a: Any, b: Any) -> Any:
+    """Return whether a lane of a is not that of b, to the last bit."""
+    unlike = builder.icmp_unsigned("!=", builder.bitcast(a, BITS), builder.bitcast(b, BITS))
+    every = ir.IntType(LANES)
+    return builder.icmp_unsigned("!=", builder.bitcast(unlike, every), every(0))
 
 
-@instruction
-def select_gt(typing: Any, a: Any, b: Any, above: Any, other: Any) -> Any:
-    """``above`` where a > b, else ``other``."""
-
-    def emit(builder: Any, a: Any, b: Any, above: Any, other: Any) -> Any:
-        return builder.select(builder.fcmp_ordered(">", a, b), above, other)
-
-    return _lowered(lanes(lanes, lanes, lanes, lanes), emit)
+@instruction()
+def hypot_float64(builder: Any, x: Any, y: Any) -> Any:
+    """Return √(x² + y²) as C's ``hypotf`` has it: computed in float64, then rounded to float32."""
+    x, y = (builder.fpext(number, ir.VectorType(ir.DoubleType(), LANES)) for number in (x, y))
+    return builder.fptrunc(call(builder, "sqrt", builder.fadd(builder.fmul(x, x), builder.fmul(y, y))), VECTOR)
 
 
-@instruction
-def blend(typing: Any, first: Any, others: Any) -> Any:
-    """Lane 0 of ``first`` and lanes 1 … 15 of ``others``."""
-    order = [0, *range(LANES + 1, 2 * LANES)]
-    return _lowered(lanes(lanes, lanes), lambda builder, first, others: _shuffle(builder, first, others, order))
-
-
-@instruction
-def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    """a · b + c, rounded once."""
-    return _lowered(lanes(lanes, lanes, lanes), lambda builder, a, b, c: call(builder, "fma", a, b, c))
-
-
-@instruction
-def square_residual(typing: Any, a: Any, product: Any) -> Any:
-    """a² - ``product``, rounded once: exactly what rounding lost, where ``product`` is a · a."""
-
-    def emit(builder: Any, a: Any, product: Any) -> Any:
-        return call(builder, "fma", a, a, builder.fneg(product))
-
-    return _lowered(lanes(lanes, lanes), emit)
-
-
-@instruction
-def absolute(typing: Any, a: Any) -> Any:
-    """|a|."""
-    return _lowered(lanes(lanes), lambda builder, a: call(builder, "fabs", a))
-
-
-@instruction
-def copysign(typing: Any, a: Any, sign: Any) -> Any:
-    """|a| with the sign of ``sign``."""
-    return _lowered(lanes(lanes, lanes), lambda builder, a, sign: call(builder, "copysign", a, sign))
-
-
-@instruction
-def floor(typing: Any, a: Any) -> Any:
-    """The largest whole numbers not above a."""
-    return _lowered(lanes(lanes), lambda builder, a: call(builder, "floor", a))
-
-
-@instruction
-def rsqrt_estimate(typing: Any, a: Any) -> Any:
-    """About 1 / √a for a > 0: right to three digits at least, by the processor's estimate where it has one."""
-
-    def emit(builder: Any, a: Any) -> Any:
-        one = splat(builder, ir.Constant(_FLOAT, 1.0))
-        return builder.fdiv(one, call(builder, "sqrt", a, flags=("fast",)), flags=("fast",))
-
-    return _lowered(lanes(lanes), emit)
-
-
-@instruction
-def any_differs(typing: Any, a: Any, b: Any) -> Any:
-    """Whether a lane of a is not that of b, to the last bit."""
-
-    def emit(builder: Any, a: Any, b: Any) -> Any:
-        unlike = builder.icmp_unsigned("!=", builder.bitcast(a, BITS), builder.bitcast(b, BITS))
-        every = ir.IntType(LANES)
-        return builder.icmp_unsigned("!=", builder.bitcast(unlike, every), every(0))
-
-    return _lowered(types.boolean(lanes, lanes), emit)
-
-
-@instruction
-def hypot_float64(typing: Any, x: Any, y: Any) -> Any:
-    """√(x² + y²) as C's ``hypotf`` has it: computed in float64, then rounded to float32."""
-
-    def emit(builder: Any, *args: Any) -> Any:
-        x, y = (builder.fpext(number, ir.VectorType(ir.DoubleType(), LANES)) for number in args)
-        root = call(builder, "sqrt", builder.fadd(builder.fmul(x, x), builder.fmul(y, y)))
-        return builder.fptrunc(root, VECTOR)
-
-    return _lowered(lanes(lanes, lanes), emit)
-
-
-@instruction
-def reduce_add(typing: Any, a: Any) -> Any:
-    """The sum of the 16 lanes, always in the same order."""
-
-    def emit(builder: Any, vector: Any) -> Any:
-        width = LANES
-        while width > 1:
-            width //= 2
-            halves = (_shuffle(builder, vector, vector, [start + i for i in range(width)]) for start in (0, width))
-            vector = builder.fadd(*halves)
-        return builder.extract_element(vector, ir.Constant(_INT32, 0))
-
-    return _lowered(types.float32(lanes), emit)
+@instruction(types.float32)
+def reduce_add(builder: Any, vector: Any) -> Any:
+    """Return the sum of the 16 lanes, always in the same order."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        halves = (_shuffle(builder, vector, vector, [start + i for i in range(width)]) for start in (0, width))
+        vector = builder.fadd(*halves)
+    return builder.extract_element(vector, _INT32(0))

@@ -1,16 +1,11 @@
-"""The flow store: the optical flow of a data set's videos, computed once, read from any frame on.
+"""The flow store: the optical flow of a data set's videos, computed once, read from any frame on (docs/flow-store.md).
 
     STORE/settings.json        what the flow is and how it is kept; a store made otherwise is refused
-    STORE/3f/3f0a….mp4         the flow of one video
+    STORE/3f/3f0a….mp4         the flow of one video, named after its content
 
-A video is known by its content (its size and both ends), so data may be moved or renamed, on another machine too.
 Frame i is the flow from grid frame i to i + 1, and the last repeats the one before it: as many frames as the video has
-on the 25 fps grid. A file appears under its name when it is whole and on the disk; several processes may fill a store.
-
-A component in pixels per frame, truncated to ±20, becomes one of 255 levels: 128 is exactly 0, 1 is −20, 255 is +20.
-So the mirror image of a level is a level, and what stands still stays still. The two components of a frame are one
-grey picture, dx above dy, and these are Motion JPEG in MP4, every frame a key frame: chosen by measurement among
-sixteen codecs (docs/flow-store.md), half the size of what is lossless, as fast to read as any, and in every FFmpeg.
+on the 25 fps grid. A component in pixels per frame, truncated to ±20, becomes one of 255 levels: 128 is exactly 0, 1 is
+−20, 255 is +20. The two components of a frame are one grey picture, dx above dy, and these are Motion JPEG in MP4.
 """
 
 import hashlib
@@ -21,25 +16,21 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.errors import UsageError, VadisError, VideoError, what_next
+from vadis.errors import UsageError, VideoError
 from vadis.files import os_errors_as, write_file
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.video.container import os_refusal, regular_file
-from vadis.video.metadata import SHORT_SIDE
-from vadis.video.reader import open_gray
+from vadis.video.metadata import SHORT_SIDE, AnyPath
+from vadis.video.reader import Video, open_gray
 from vadis.video.timegrid import GRID_FPS
 
-if TYPE_CHECKING:
-    from vadis.video.reader import Video
-
-VideoPath = str | os.PathLike[str]
 Levels = NDArray[np.uint8]
 
 FLOW_BOUND = 20.0  # px per frame; larger motions are truncated, here and for the networks (paper, section 2.5)
@@ -82,7 +73,10 @@ def dequantize(levels: Levels) -> NDArray[np.float32]:
 
 
 def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
-    """Write pictures uint8 (T, H, W) as a video of 25 frames per second; yield their number after every chunk."""
+    """Write pictures uint8 (T, H, W) as a video of 25 frames per second; yield their number after every chunk.
+
+    Raises OSError where the disk refuses.
+    """
     num_frames = 0
     try:
         with av.open(f"file:{path.absolute()}", "w", format="mp4") as container:
@@ -96,10 +90,8 @@ def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
                     num_frames += 1
                 yield num_frames
             container.mux(stream.encode(None))
-    except (OSError, av.FFmpegError) as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        message = f"{path.parent} does not take the flow of a video: {reason}"
-        raise VadisError(message, hint=what_next(error.errno)) from error
+    except av.FFmpegError as error:  # not all of them are of the operating system
+        raise OSError(error.errno, error.strerror) from error
 
 
 def _frame(picture: Levels, index: int) -> av.VideoFrame:
@@ -122,39 +114,43 @@ class FlowStore:
             with other settings.
     """
 
-    def __init__(self, root: VideoPath, *, create: bool = False) -> None:
+    def __init__(self, root: AnyPath, *, create: bool = False) -> None:
         self.root = Path(root)
-        settings = _read_settings(self.root / SETTINGS_NAME)
+        name, path = printable(str(self.root)), self.root / SETTINGS_NAME
+        settings = _read_settings(path)
         if settings is None:
-            self._create(create)
+            if not create:
+                raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
+            with os_errors_as(UsageError, f"{name} cannot become a flow store"):
+                self.root.mkdir(parents=True, exist_ok=True)
+                others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
+                if others and not path.exists():  # else another process was faster
+                    raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
+                write_file(path, json.dumps(SETTINGS, indent=2) + "\n")
         elif settings != SETTINGS:
             names = [name for name in {**SETTINGS, **settings} if settings.get(name) != SETTINGS.get(name)]
             changed = "; ".join(f"{name}: {settings.get(name)!r}, now {SETTINGS.get(name)!r}" for name in names)
-            message = f"the flow store {printable(str(self.root))} was made with other settings ({changed})"
+            message = f"the flow store {name} was made with other settings ({changed})"
             raise UsageError(message, hint="compute the flow again into a new folder")
 
-    def path(self, video: VideoPath) -> Path:
+    def path(self, video: AnyPath) -> Path:
         """Return the path of a video's flow, present or not; raise VideoError where the video cannot be read."""
         digest = _fingerprint(os.fspath(video))
         return self.root / digest[:2] / f"{digest}.mp4"
 
-    def has(self, video: VideoPath) -> bool:
-        """Return whether the flow of this video is there; raise VideoError where the video cannot be read."""
+    def has(self, video: AnyPath) -> bool:
+        """Return whether the flow of this video is there; raise VideoError as ``path``."""
         return self.path(video).is_file()
 
-    def num_frames(self, video: VideoPath) -> int:
-        """Return how many frames of flow there are, one for each grid frame; raise VideoError as ``read``."""
+    def num_frames(self, video: AnyPath) -> int:
+        """Return how many frames of flow there are, one for each grid frame; raise VideoError as ``read_levels``."""
         with self._open(video, 0) as flow:
             if flow.expected_num_frames is None:
                 raise VideoError("truncated_or_incomplete", "its flow states no length", _RECOMPUTE_HINT)
             return flow.expected_num_frames
 
-    def read(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> NDArray[np.float32]:
-        """Return the flow of some frames, float32 (T, 2, H, W) in pixels per frame; otherwise as ``read_levels``."""
-        return dequantize(self.read_levels(video, start_frame, num_frames))
-
-    def read_levels(self, video: VideoPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
-        """Return the flow of some frames as it is stored, uint8 (T, 2, H, W), axis 1 = (dx, dy); no others are decoded.
+    def read_levels(self, video: AnyPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
+        """Return the levels of some frames, uint8 (T, 2, H, W), axis 1 = (dx, dy); no others are decoded.
 
         ``num_frames`` None: all to the end; fewer come back where the video ends before.
 
@@ -168,7 +164,7 @@ class FlowStore:
         return levels.reshape(len(levels), 2, height // 2, width)  # (T, 2, H, W)
 
     @contextmanager
-    def _open(self, video: VideoPath, start_frame: int) -> Iterator["Video"]:
+    def _open(self, video: AnyPath, start_frame: int) -> Iterator[Video]:
         path = self.path(video)
         try:
             with open_gray(path, start_frame=start_frame) as flow:
@@ -179,27 +175,16 @@ class FlowStore:
             hint = error.own_hint or _RECOMPUTE_HINT
             raise VideoError(error.code, f"its flow ({path.name}): {error.message}", hint) from error
 
-    def _create(self, create: bool) -> None:
-        name, settings = printable(str(self.root)), self.root / SETTINGS_NAME
-        if not create:
-            raise UsageError(f"there is no flow store in {name}", hint=f"make one: vadis flow VIDEOS -o {name}")
-        with os_errors_as(UsageError, f"{name} cannot become a flow store"):
-            self.root.mkdir(parents=True, exist_ok=True)
-            others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
-            if others and not settings.exists():  # else another process was faster
-                raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
-            write_file(settings, json.dumps(SETTINGS, indent=2) + "\n")
-
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
     """Return the settings of a store, None where there is none."""
     name = printable(str(path))
+    with os_errors_as(UsageError, f"{name} cannot be read"):
+        if not path.exists():
+            return None
+        content = path.read_bytes()
     try:
-        settings = parse_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}", hint=what_next(error.errno)) from error
+        settings = parse_json(content)
     except ValueError as error:
         raise UsageError(f"{name} is damaged", hint="compute the flow into a new folder") from error
     return settings if isinstance(settings, dict) else {}

@@ -14,19 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vadis.flow.filters import (
-    BORDER,
-    CHANNELS,
-    SCALE_STEP,
-    SCALES,
-    Image,
-    median_5x5,
-    median_scratch,
-    resize,
-    row_work,
-    sample_row,
-    with_gradients,
-)
+from vadis.flow.filters import BORDER, CHANNELS, SCALE_STEP, Image, median_5x5, resize, row_work, sample_row
 from vadis.flow.numba_cache import compiled, inlined
 from vadis.flow.simd import (
     LANES,
@@ -61,28 +49,22 @@ L_T, TAUT, THETA32 = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.flo
 LEAST_GRADIENT = np.float32(np.finfo(np.float32).eps)  # a squared gradient not above this counts as none
 LEAST_SQUARE = np.float32(1e-36)  # of a length whose root can be estimated; a shorter one counts for nothing
 
+Memory = tuple[Image, ...]  # five flat arrays, see ``working_memory``
+
 U1, U2, P11, P12, P21, P22, IX, IY, RHO = range(9)
 FIELDS = 9
 
 
 @inlined
-def stop_threshold(height: int, width: int) -> np.float32:
-    """Return the sum of squared changes of u at which the iterations stop."""
-    threshold: np.float32 = np.float32(EPSILON * EPSILON * (height * width))
-    return threshold
-
-
-@inlined
-def _is_near(change: np.float32, threshold: np.float32, pixels: int) -> bool:
+def _is_near(change: np.float32, threshold: np.float32, pixels: int) -> Any:
     """Whether OpenCV's float32 sum of so many squares can lie on the other side of ``threshold`` than ``change``."""
-    near: bool = np.abs(change - threshold) <= pixels * np.float32(2.0**-24) * threshold  # each addition rounds
-    return near
+    return np.abs(change - threshold) <= pixels * np.float32(2.0**-24) * threshold  # each addition rounds
 
 
 @inlined
-def _sum_in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> np.float32:
+def _sum_in_opencvs_order(squares: Image, height: int, padded: int, width: int) -> Any:
     """Sum the squared changes of u pixel by pixel; slow, because each addition waits for the one before."""
-    change: np.float32 = np.float32(0)
+    change = np.float32(0)
     for y in range(height):
         for x in range(y * padded, y * padded + width):
             change += squares[x]
@@ -95,18 +77,13 @@ def _padded(width: int) -> int:
 
 
 @inlined
-def _whole_vectors(size: int) -> int:
-    return (size + LANES - 1) // LANES * LANES
-
-
-@inlined
 def _row(padded: int, y: int) -> int:
     """Return where row ``y`` (-1 … H) begins in the state."""
     return LANES + (y + 1) * FIELDS * padded
 
 
 @inlined
-def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> np.float32:
+def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, squares: Image) -> Any:
     """Run one inner iteration over the image; return the sum of the squared changes of u, kept in ``squares``.
 
     ``edge`` is where the 16 pixels with the last column begin, ``inside`` is 1 for those of them left of that column.
@@ -122,8 +99,7 @@ def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, s
     last, below = _row(padded, height - 1), _row(padded, height)
     state[below : below + 2 * padded] = state[last : last + 2 * padded]
     _update_p(state, height - 1, padded, edge, inside)
-    squared_changes: np.float32 = reduce_add(change)
-    return squared_changes
+    return reduce_add(change)
 
 
 @inlined
@@ -205,6 +181,23 @@ def _length_between(x: Any, y: Any) -> Any:
 
 
 @inlined
+def with_gradients(image: Image, taps: Image) -> None:
+    """Fill ``taps`` (H + 8, W + 8, 4), zero at first, with ``image`` and its central differences along x and y.
+
+    At the border the missing neighbour is the border pixel itself.
+    """
+    height, width = image.shape
+    half = np.float32(0.5)
+    for y in range(height):
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            taps[y + BORDER, x + BORDER, 0] = image[y, x]
+            taps[y + BORDER, x + BORDER, 1] = half * (image[y, right] - image[y, left])
+            taps[y + BORDER, x + BORDER, 2] = half * (image[below, x] - image[above, x])
+
+
+@inlined
 def _linearize(state: Image, image: Image, height: int, width: int, taps: Image, work: Image, samples: Image) -> None:
     """Sample the second image and its gradients at x + u, and fill the fields that the iterations need of them."""
     padded = _padded(width)
@@ -221,25 +214,44 @@ def _linearize(state: Image, image: Image, height: int, width: int, taps: Image,
             store(state, at + RHO * padded, rho)
 
 
+def working_memory(height: int, width: int) -> Memory:
+    """Return what ``flow_of_pair`` works in; who keeps it from pair to pair saves the system from clearing its pages.
+
+    Vectors are whole lines of the cache, which takes 6 % less time.
+    """
+    padded = (width // LANES + 1) * LANES
+    sizes = (
+        (height + 2) * FIELDS * padded + 2 * LANES,  # state
+        (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS,  # taps
+        (height + 9) * (padded + LANES),  # of the medians
+        height * padded,  # the first image
+        height * padded,  # squared changes
+    )
+    arrays = (np.empty(size + LANES, np.float32) for size in sizes)
+    return tuple(array[-(array.ctypes.data // array.itemsize) % LANES :] for array in arrays)
+
+
 @inlined
-def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> int:
-    """Run all warps of one scale on ``state``, whose u is the first guess; return the inner iterations done."""
+def _solve_scale(first: Image, second: Image, u: Image, memory: Memory) -> int:
+    """Run all warps of one scale on u (2, H, W), the first guess, in place; return the inner iterations done."""
     height, width = first.shape
-    padded = _padded(width)
-    taps_size, scratch_size = _taps_size(height, width), median_scratch(height, padded)
-    taps = memory[:taps_size].reshape(height + 2 * BORDER, width + 2 * BORDER, CHANNELS)
-    scratch = memory[taps_size : taps_size + scratch_size]
-    rest = _whole_vectors(taps_size + scratch_size)
-    image, squares = memory[rest : rest + height * padded], memory[rest + height * padded :][: height * padded]
+    padded, wide = _padded(width), width + 2 * BORDER
+    state, taps_memory, scratch, image_memory, squares = memory
+    taps = taps_memory[: (height + 2 * BORDER) * wide * CHANNELS].reshape(height + 2 * BORDER, wide, CHANNELS)
     taps[:] = 0
     with_gradients(second, taps)
+    image = image_memory[: height * padded]
     image[:] = 0
     image.reshape(height, padded)[:, :width] = first
+    state[: _row(padded, height + 1) + LANES] = 0
+    for y in range(height):
+        for c in range(2):
+            state[_row(padded, y) + c * padded :][:width] = u[c, y]
     work, samples = row_work(padded), np.zeros(CHANNELS * padded, np.float32)
     edge = (width - 1) // LANES * LANES  # the block of the last column
     inside = np.zeros(LANES, np.float32)
     inside[: width - 1 - edge] = 1
-    threshold = stop_threshold(height, width)
+    threshold = np.float32(EPSILON * EPSILON * (height * width))  # of the sum of squared changes of u
     done = 0
     for _ in range(WARPS):
         _linearize(state, image, height, width, taps, work, samples)
@@ -256,47 +268,20 @@ def _solve_scale(state: Image, first: Image, second: Image, memory: Image) -> in
                     break
             if not change > threshold:
                 break
+    for y in range(height):
+        for c in range(2):
+            u[c, y] = state[_row(padded, y) + c * padded :][:width]
     return done
 
 
 @inlined
-def _fill_guess(state: Image, u: Image, guess: Image) -> None:
-    """Clear the state of a scale and fill in u (2, H, W) of the next coarser one, enlarged to the size of ``guess``."""
-    height, width = guess.shape
-    padded = _padded(width)
-    state[:] = 0
-    for c in range(2):
-        resize(u[c], guess, u.shape[1] / height, u.shape[2] / width, 0.0)
-        for y in range(height):
-            here = _row(padded, y) + c * padded
-            state[here : here + width] = guess[y] * np.float32(1 / SCALE_STEP)
-
-
-@inlined
-def _state_size(height: int, width: int) -> int:
-    return (height + 2) * FIELDS * _padded(width) + 2 * LANES
-
-
-@inlined
-def _taps_size(height: int, width: int) -> int:
-    return (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS
-
-
-@compiled  # not ``inlined``: that would be compiled anew in every process, for half a second
-def memory_size(height: int, width: int) -> int:
-    """Return how many float32 numbers ``flow_of_pair`` works in."""
-    padded = _padded(width)
-    pyramids = 2 * SCALES * height * width  # at most
-    flow_image_and_squares = (2 + 1 + 1) * height * padded
-    scratch = median_scratch(height, padded) + 2 * LANES
-    return pyramids + flow_image_and_squares + scratch + _state_size(height, width) + _taps_size(height, width)
-
-
-def aligned_memory(height: int, width: int) -> Image:
-    """Return memory for ``flow_of_pair``: its vectors are whole lines of the cache, which takes 6 % less time."""
-    memory = np.empty(memory_size(height, width) + LANES, np.float32)
-    start = -(memory.ctypes.data // memory.itemsize) % LANES
-    return memory[start:]
+def _pyramid(image: npt.NDArray[np.uint8], shapes: npt.NDArray[np.int64]) -> list[Image]:
+    """Return a frame at all scales."""
+    levels = [image.astype(np.float32)]
+    for s in range(1, len(shapes)):
+        levels.append(np.empty((shapes[s, 0], shapes[s, 1]), np.float32))
+        resize(levels[s - 1], levels[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+    return levels
 
 
 @compiled
@@ -304,38 +289,23 @@ def flow_of_pair(
     first: npt.NDArray[np.uint8],
     second: npt.NDArray[np.uint8],
     shapes: npt.NDArray[np.int64],
-    memory: Image,
+    memory: Memory,
     flow: Image,
 ) -> int:
     """Compute the TV-L1 flow from ``first`` to ``second`` (H, W) into ``flow`` (2, H, W).
 
-    ``shapes`` (S, 2) are the (H, W) of all scales, the finest first. ``memory`` is ``aligned_memory(H, W)``; who keeps
-    it from pair to pair saves the system from clearing its pages. Return how many pixels went through an inner
-    iteration, each time counted.
+    ``shapes`` (S, 2) are the (H, W) of all scales, the finest first; ``memory`` is ``working_memory(H, W)``. Return how
+    many pixels went through an inner iteration, each time counted.
     """
-    free = 0
-    firsts, seconds = [], []
-    for s in range(len(shapes)):
-        height, width = shapes[s]
-        firsts.append(memory[free : free + height * width].reshape(height, width))
-        seconds.append(memory[free + height * width : free + 2 * height * width].reshape(height, width))
-        free += 2 * height * width
-        if s == 0:
-            firsts[0][:], seconds[0][:] = first, second
-        else:
-            resize(firsts[s - 1], firsts[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
-            resize(seconds[s - 1], seconds[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+    firsts, seconds = _pyramid(first, shapes), _pyramid(second, shapes)
     u = np.zeros((2, 1, 1), np.float32)  # the guess of the coarsest scale
     done = 0
     for s in range(len(shapes) - 1, -1, -1):
         height, width = shapes[s]
-        rest = _whole_vectors(free + 2 * flow[0].size)
-        state = memory[rest : rest + _state_size(height, width)]
-        rest += len(state)
-        _fill_guess(state, u, memory[rest : rest + height * width].reshape(height, width))
-        done += _solve_scale(state, firsts[s], seconds[s], memory[rest:]) * height * width
-        u = flow if s == 0 else memory[free : free + 2 * height * width].reshape(2, height, width)
-        for y in range(height):
-            here = _row(_padded(width), y)
-            u[0, y], u[1, y] = state[here : here + width], state[here + _padded(width) :][:width]
+        enlarged = np.empty((2, height, width), np.float32) if s else flow
+        for c in range(2):
+            resize(u[c], enlarged[c], u.shape[1] / height, u.shape[2] / width, 0.0)
+        enlarged *= np.float32(1 / SCALE_STEP)
+        u = enlarged
+        done += _solve_scale(firsts[s], seconds[s], u, memory) * height * width
     return done

@@ -1,10 +1,8 @@
 """TV-L1 optical flow on any device of PyTorch with float64: many pairs of frames at once.
 
-The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. Pairs converge after
-different numbers of iterations: a finished pair is held by a mask on the device.
-
-On CUDA a scale is one kernel of ``tvl1_triton``, which moves a tenth of the bytes; the plain steps here are for any
-other device, for a PyTorch without Triton (Windows), and what that kernel is compared with.
+The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. On CUDA a scale is one
+kernel of ``tvl1_triton``, which moves a tenth of the bytes; the plain steps here are for any other device, for old
+cards, for a PyTorch without Triton (Windows), and what that kernel is compared with.
 """
 
 from functools import cache
@@ -16,28 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vadis.flow.filters import (
-    BORDER,
-    MARGIN,
-    MEDIAN,
-    MEDIAN_PLACE,
-    SCALE_STEP,
-    SHARPNESS,
-    SIZE,
-    SORT_FIVE,
-    TAPS,
-    level_shapes,
-)
-from vadis.flow.tvl1_cpu import (
-    INNER_ITERATIONS,
-    L_T,
-    LEAST_GRADIENT,
-    OUTER_ITERATIONS,
-    TAUT,
-    THETA32,
-    WARPS,
-    stop_threshold,
-)
+from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SCALE_STEP, SHARPNESS, SIZE, SORT_FIVE, TAPS, level_shapes
+from vadis.flow.tvl1_cpu import EPSILON, INNER_ITERATIONS, L_T, LEAST_GRADIENT, OUTER_ITERATIONS, TAUT, THETA32, WARPS
 
 PIXELS_AT_ONCE = 4_000_000  # in one batch of pairs; about 300 bytes each, 1.2 GB
 PIXELS_OF_KERNELS = 24_000_000  # likewise with Triton's kernels, 93 bytes each, 2.2 GB: fewer launches for each pair
@@ -48,24 +26,21 @@ def tvl1_torch(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.N
     """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1``."""
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
     where = torch.device(device)
-    pixels = PIXELS_OF_KERNELS if has_kernels(where) else PIXELS_AT_ONCE
-    batch = max(1, pixels // (height * width))
+    batch = max(1, (PIXELS_OF_KERNELS if has_kernels(where) else PIXELS_AT_ONCE) // (height * width))
     flow = torch.empty(num_pairs, 2, height, width, pin_memory=where.type == "cuda")
     with torch.inference_mode():
         for start in range(0, num_pairs, batch):
             frames = torch.from_numpy(gray[start : start + batch + 1])  # B + 1, H, W
             on_device = (frames.pin_memory() if where.type == "cuda" else frames).to(where, non_blocking=True)
             flow[start : start + batch].copy_(_flow_of_pairs(on_device.float()))
-    result: npt.NDArray[np.float32] = flow.numpy()
-    return result
+    return flow.numpy()
 
 
 @cache  # asked at every scale of every batch
 def has_kernels(device: torch.device) -> bool:
     """Return whether ``tvl1_triton`` runs there: NVIDIA, of compute capability 8.0 on, and Triton installed."""
-    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    is_nvidia = device.type == "cuda" and torch.version.cuda is not None
+    return is_nvidia and find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _flow_of_pairs(frames: Tensor) -> Tensor:
@@ -86,38 +61,32 @@ def _flow_of_pairs(frames: Tensor) -> Tensor:
 def _solve_scale(u: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Run all warps of one scale: u (B, 2, H, W), images (B, H, W)."""
     height, width = first.shape[1:]
-    channels, threshold = _with_gradients(second), float(stop_threshold(height, width))
+    channels, threshold = _with_gradients(second), float(np.float32(EPSILON * EPSILON * (height * width)))
     if has_kernels(u.device):
         from vadis.flow.tvl1_triton import solve_scale
 
         return solve_scale(u, first, channels, threshold)
     p = u.new_zeros(len(u), 2, 2, height, width)  # B, component of u, direction of its gradient, H, W
     for _ in range(WARPS):
-        gradient, rho = _warp(channels, first, u)
-        u, p = _iterate(u, p, gradient, rho, threshold)
+        image, *gradient = _sample(channels, u).unbind(1)
+        rho = image - gradient[0] * u[:, 0] - gradient[1] * u[:, 1] - first
+        u, p = _iterate(u, p, torch.stack(gradient, dim=1), rho, threshold)
     return u
 
 
-def _warp(channels: Tensor, first: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels (B, 3, H + 8, W + 8) at x + u, linearised → gradient (B, 2, H, W), rho (B, H, W)."""
-    values = _sample(channels, u)
-    gradient = values[:, 1:]
-    return gradient, values[:, 0] - gradient[:, 0] * u[:, 0] - gradient[:, 1] * u[:, 1] - first
-
-
 def _iterate(u: Tensor, p: Tensor, gradient: Tensor, rho: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Run the iterations between two warps; each pair stops when its u hardly changes any more."""
+    """Run the iterations between two warps; a pair stops, held by a mask, when its u hardly changes any more."""
     square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]  # B, H, W
-    moving = torch.ones(len(u), dtype=torch.bool, device=u.device)
+    moving = torch.ones(len(u), 1, 1, 1, dtype=torch.bool, device=u.device)
     for _ in range(OUTER_ITERATIONS):
-        u = torch.where(moving[:, None, None, None], _median(u), u)
+        u = torch.where(moving, _median(u), u)
         for inner in range(INNER_ITERATIONS):
             new = _update_u(u, p, gradient, square, rho)
             squares = (new - u).square()
             change = (squares[:, 0] + squares[:, 1]).sum((1, 2), dtype=torch.float64)
-            u = torch.where(moving[:, None, None, None], new, u)
-            p = torch.where(moving[:, None, None, None, None], _update_p(u, p), p)
-            moving = moving & (change > threshold)
+            u = torch.where(moving, new, u)
+            p = torch.where(moving[..., None], _update_p(u, p), p)
+            moving = moving & (change > threshold)[:, None, None, None]
             if inner % CHECK_EVERY == 0 and not moving.any():
                 return u, p
     return u, p
@@ -153,7 +122,7 @@ def _update_p(u: Tensor, p: Tensor) -> Tensor:
 def _median(u: Tensor) -> Tensor:
     """Return 5×5 medians, borders replicated, by the exchanges of ``vadis.flow.filters``."""
     height, width = u.shape[2:]
-    wide = pad(u, (MARGIN, MARGIN, MARGIN, MARGIN), mode="replicate")
+    wide = pad(u, (SIZE // 2,) * 4, mode="replicate")
     rows = [wide[..., row : row + height, :] for row in range(SIZE)]
     _exchange(rows, SORT_FIVE)
     values = [rows[row][..., column : column + width] for column in range(SIZE) for row in range(SIZE)]
@@ -171,17 +140,16 @@ def _with_gradients(images: Tensor) -> Tensor:
     wide = pad(images[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     along_x = 0.5 * (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2])
     along_y = 0.5 * (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1])
-    return pad(torch.stack([images, along_x, along_y], dim=1), (BORDER, BORDER, BORDER, BORDER))
+    return pad(torch.stack([images, along_x, along_y], dim=1), (BORDER,) * 4)
 
 
 def _sample(channels: Tensor, u: Tensor) -> Tensor:
     """Channels (B, 3, H + 8, W + 8) bicubically at x + u → (B, 3, H, W)."""
     height, width = u.shape[2:]
     pitch = width + 2 * BORDER
-    left, across = _place_taps(u[:, 0] + torch.arange(width, device=u.device, dtype=u.dtype), pitch - TAPS)
-    top, down = _place_taps(
-        u[:, 1] + torch.arange(height, device=u.device, dtype=u.dtype)[:, None], height + 2 * BORDER - TAPS
-    )
+    x, y = (torch.arange(size, device=u.device, dtype=u.dtype) for size in (width, height))
+    left, across = _place_taps(u[:, 0] + x, pitch - TAPS)
+    top, down = _place_taps(u[:, 1] + y[:, None], height + 2 * BORDER - TAPS)
     corner = (top * pitch + left).flatten(1)[:, None].expand(-1, channels.shape[1], -1)  # B, 3, H·W
     flat = channels.flatten(2)
     rows = []

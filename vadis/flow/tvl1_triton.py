@@ -1,12 +1,10 @@
 """``tvl1_torch``'s steps of one scale as a single kernel of Triton, for CUDA: warping, medians and iterations.
 
-PyTorch's own operations read and write a field some hundred times per iteration, and a kernel for each iteration costs
-more time to launch than to run. Here a group of programs takes a pair of frames and keeps it from the first warp to the
-last; its programs share the pixels and wait for each other where one reads what another has written. Whether a pair
-still moves is known on the device alone, and a pair that converges early makes room for the next one.
-
-Waiting needs all programs of the grid on the device at once, so there is at most one for each multiprocessor, and the
-launch is a cooperative one, which fails rather than hangs.
+PyTorch's own operations read and write a field some hundred times per iteration. Here a group of programs takes a pair
+of frames and keeps it from the first warp to the last; its programs share the pixels and wait for each other where one
+reads what another has written, and a pair that converges early makes room for the next one. Waiting needs all programs
+of the grid on the device at once, so there is at most one for each multiprocessor, and the launch is a cooperative one,
+which fails rather than hangs.
 
 The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the compiler from fusing what is not fused
 there, and ``div_rn`` divides exactly.
@@ -20,9 +18,7 @@ from torch import Tensor
 from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SHARPNESS, SORT_FIVE, TAPS
 from vadis.flow.tvl1_cpu import INNER_ITERATIONS, L_T, LEAST_GRADIENT, OUTER_ITERATIONS, TAUT, THETA32, WARPS
 
-NUM_WARPS = 32  # of 32 threads: all that fit into one program
-THREADS = 32 * NUM_WARPS
-BLOCK = THREADS  # pixels of an iteration at once; with two each no faster on an H200, with fewer warps slower
+NUM_WARPS = 32  # of 32 threads, with a pixel each: all that fit into one program; with two each no faster on an H200
 MIN_RANKS, MAX_RANKS = 8, 16  # programs that share a pair: of 2 to 16, 8 are the fastest where pairs are many
 PLANES = 11  # of a group's own: u twice (2 each: the median cannot be had in place), p (4), gradient (2), rho
 ALIGNED = 32  # pixels, to which a plane is rounded up, so that rows of threads read whole lines of the cache
@@ -31,7 +27,7 @@ _L_T, _TAUT, _THETA, _LEAST = (tl.constexpr(float(number)) for number in (L_T, T
 _SHARPNESS, _BORDER, _TAPS = tl.constexpr(float(SHARPNESS)), tl.constexpr(BORDER), tl.constexpr(TAPS)
 _SORT_FIVE, _MEDIAN, _MEDIAN_PLACE = tl.constexpr(SORT_FIVE), tl.constexpr(MEDIAN), tl.constexpr(MEDIAN_PLACE)
 _WARPS, _OUTER, _INNER = tl.constexpr(WARPS), tl.constexpr(OUTER_ITERATIONS), tl.constexpr(INNER_ITERATIONS)
-_RANKS, _PLANES = tl.constexpr(MAX_RANKS), tl.constexpr(PLANES)
+_RANKS, _PLANES, _BLOCK = tl.constexpr(MAX_RANKS), tl.constexpr(PLANES), tl.constexpr(32 * NUM_WARPS)
 
 
 @triton.jit
@@ -47,29 +43,27 @@ def _weights(position):
     """The four bicubic weights of a position."""
     t = position - tl.floor(position)
     rest = 1.0 - t
-    before = _SHARPNESS * (t * (rest * rest))
+    before = t * (rest * rest) * _SHARPNESS
     here = tl.fma(tl.fma(t, t * 0 + (_SHARPNESS + 2), t * 0 + (-_SHARPNESS - 3)), t * t, t * 0 + 1.0)
-    last = -_SHARPNESS * (t * t * (t - 1.0))
+    last = t * t * (t - 1.0) * -_SHARPNESS
     return before, here, 1.0 - before - here - last, last
 
 
 @triton.jit
-def _sample(channel, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside):
-    """One channel (H + 8, W + 8) from 4 × 4 taps: across first, then down, each product fused with the sum."""
-    for row in tl.static_range(_TAPS):
-        taps = channel + corner + row * pitch
-        across = tl.load(taps, inside, 0.0) * a0
-        across = tl.fma(tl.load(taps + 1, inside, 0.0), a1, across)
-        across = tl.fma(tl.load(taps + 2, inside, 0.0), a2, across)
-        across = tl.fma(tl.load(taps + 3, inside, 0.0), a3, across)
-        if row == 0:
-            total = across * d0
-        elif row == 1:
-            total = tl.fma(across, d1, total)
-        elif row == 2:
-            total = tl.fma(across, d2, total)
-        else:
-            total = tl.fma(across, d3, total)
+def _sample_row(taps, weights, inside):
+    """Four neighbours in a row by their weights, each product fused with the sum."""
+    total = tl.load(taps, inside, 0.0) * weights[0]
+    for column in tl.static_range(1, _TAPS):
+        total = tl.fma(tl.load(taps + column, inside, 0.0), weights[column], total)
+    return total
+
+
+@triton.jit
+def _sample(taps, pitch, across, down, inside):
+    """One channel from 4 × 4 taps of the padded image: across first, then down."""
+    total = _sample_row(taps, across, inside) * down[0]
+    for row in tl.static_range(1, _TAPS):
+        total = tl.fma(_sample_row(taps + row * pitch, across, inside), down[row], total)
     return total
 
 
@@ -84,65 +78,64 @@ def _barrier(counter, ranks, num_barriers):
 
 
 @triton.jit
-def _load_pair(u, field, p, begin, end, area, plane, THREADS: tl.constexpr):
+def _load_pair(u, field, p, begin, end, area, plane):
     """The pair's u (2, H, W) into the group's own planes; p = 0."""
-    for start in range(begin, end, THREADS):
-        pixel = start + tl.arange(0, THREADS)
+    for start in range(begin, end, _BLOCK):
+        pixel = start + tl.arange(0, _BLOCK)
         inside = pixel < end
         for plane_of in tl.static_range(2):
             tl.store(field + plane_of * plane + pixel, tl.load(u + plane_of * area + pixel, inside, 0.0), inside)
         for plane_of in tl.static_range(4):
-            tl.store(p + plane_of * plane + pixel, tl.zeros([THREADS], tl.float32), inside)
+            tl.store(p + plane_of * plane + pixel, tl.zeros([_BLOCK], tl.float32), inside)
 
 
 @triton.jit
-def _store_pair(field, u, begin, end, area, plane, THREADS: tl.constexpr):
+def _store_pair(field, u, begin, end, area, plane):
     """The group's u into the pair's (2, H, W)."""
-    for start in range(begin, end, THREADS):
-        pixel = start + tl.arange(0, THREADS)
+    for start in range(begin, end, _BLOCK):
+        pixel = start + tl.arange(0, _BLOCK)
         inside = pixel < end
         for plane_of in tl.static_range(2):
             tl.store(u + plane_of * area + pixel, tl.load(field + plane_of * plane + pixel, inside, 0.0), inside)
 
 
 @triton.jit
-def _warp(channels, first, u, gradient, rho, begin, end, height, width, plane, THREADS: tl.constexpr):
+def _warp(channels, first, u, gradient, rho, begin, end, height, width, plane):
     """Channels (3, H + 8, W + 8) at x + u, linearised → gradient (2 planes), rho."""
     pitch = width + 2 * _BORDER
     padded = pitch * (height + 2 * _BORDER)
-    for start in range(begin, end, THREADS):
-        pixel = start + tl.arange(0, THREADS)
+    for start in range(begin, end, _BLOCK):
+        pixel = start + tl.arange(0, _BLOCK)
         inside = pixel < end
         u1, u2 = tl.load(u + pixel, inside, 0.0), tl.load(u + plane + pixel, inside, 0.0)
         x, y = u1 + (pixel % width).to(tl.float32), u2 + (pixel // width).to(tl.float32)
         corner = _first_tap(y, height + 2 * _BORDER - _TAPS) * pitch + _first_tap(x, pitch - _TAPS)
-        a0, a1, a2, a3 = _weights(x)
-        d0, d1, d2, d3 = _weights(y)
-        image = _sample(channels, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-        ix = _sample(channels + padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
-        iy = _sample(channels + 2 * padded, corner, pitch, a0, a1, a2, a3, d0, d1, d2, d3, inside)
+        across, down = _weights(x), _weights(y)
+        image = _sample(channels + corner, pitch, across, down, inside)
+        ix = _sample(channels + padded + corner, pitch, across, down, inside)
+        iy = _sample(channels + 2 * padded + corner, pitch, across, down, inside)
         tl.store(gradient + pixel, ix, inside)
         tl.store(gradient + plane + pixel, iy, inside)
         tl.store(rho + pixel, image - ix * u1 - iy * u2 - tl.load(first + pixel, inside, 0.0), inside)
 
 
 @triton.jit
-def _step_u(u, p, gradient, rho, begin, end, width, plane, BLOCK: tl.constexpr):
+def _step_u(u, p, gradient, rho, begin, end, width, plane):
     """u (2 planes) of one iteration, in place; the sum of its squared changes."""
-    change = tl.zeros([BLOCK], tl.float64)
-    for start in range(begin, end, BLOCK):
-        pixel = start + tl.arange(0, BLOCK)
+    change = tl.zeros([_BLOCK], tl.float64)
+    for start in range(begin, end, _BLOCK):
+        pixel = start + tl.arange(0, _BLOCK)
         inside = pixel < end
         u1, u2 = tl.load(u + pixel, inside, 0.0), tl.load(u + plane + pixel, inside, 0.0)
         ix, iy = tl.load(gradient + pixel, inside, 0.0), tl.load(gradient + plane + pixel, inside, 0.0)
         square = ix * ix + iy * iy
         residual = tl.load(rho + pixel, inside, 0.0) + (ix * u1 + iy * u2)
-        bound, is_flat = _L_T * square, square <= _LEAST
+        bound, is_flat = square * _L_T, square <= _LEAST
         shift = tl.where(is_flat, 0.0, tl.div_rn(residual, tl.where(is_flat, 1.0, square)))
         shift = tl.where(residual > bound, _L_T, tl.where(residual < -bound, -_L_T, shift))
         is_first = pixel % width == 0
-        new1 = (u1 - shift * ix) + _THETA * _divergence(p, pixel, is_first, width, plane, inside)
-        new2 = (u2 - shift * iy) + _THETA * _divergence(p + 2 * plane, pixel, is_first, width, plane, inside)
+        new1 = (u1 - shift * ix) + _divergence(p, pixel, is_first, width, plane, inside) * _THETA
+        new2 = (u2 - shift * iy) + _divergence(p + 2 * plane, pixel, is_first, width, plane, inside) * _THETA
         tl.store(u + pixel, new1, inside)
         tl.store(u + plane + pixel, new2, inside)
         moved = (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
@@ -161,10 +154,10 @@ def _divergence(p, pixel, is_first, width, plane, inside):
 
 
 @triton.jit
-def _step_p(u, p, begin, end, area, width, plane, BLOCK: tl.constexpr):
+def _step_p(u, p, begin, end, area, width, plane):
     """p (4 planes) of one iteration, in place, for the new u (2 planes)."""
-    for start in range(begin, end, BLOCK):
-        pixel = start + tl.arange(0, BLOCK)
+    for start in range(begin, end, _BLOCK):
+        pixel = start + tl.arange(0, _BLOCK)
         inside = pixel < end
         to_right, to_below = inside & (pixel % width != width - 1), inside & (pixel < area - width)
         _step_component(u, p, pixel, width, plane, inside, to_right, to_below)
@@ -178,10 +171,10 @@ def _step_component(u, p, pixel, width, plane, inside, to_right, to_below):
     along_x = tl.where(to_right, tl.load(u + pixel + 1, to_right, 0.0) - here, 0.0)
     along_y = tl.where(to_below, tl.load(u + pixel + width, to_below, 0.0) - here, 0.0)
     dx, dy = along_x.to(tl.float64), along_y.to(tl.float64)
-    norm = 1.0 + _TAUT * tl.sqrt(dx * dx + dy * dy).to(tl.float32)
+    norm = 1.0 + tl.sqrt(dx * dx + dy * dy).to(tl.float32) * _TAUT
     across, down = tl.load(p + pixel, inside, 0.0), tl.load(p + plane + pixel, inside, 0.0)
-    tl.store(p + pixel, tl.div_rn(across + _TAUT * along_x, norm), inside)
-    tl.store(p + plane + pixel, tl.div_rn(down + _TAUT * along_y, norm), inside)
+    tl.store(p + pixel, tl.div_rn(across + along_x * _TAUT, norm), inside)
+    tl.store(p + plane + pixel, tl.div_rn(down + along_y * _TAUT, norm), inside)
 
 
 @triton.jit
@@ -210,10 +203,10 @@ def _sorted_column(field, x, y, width, height, inside):
 
 
 @triton.jit
-def _median(u, new_u, begin, end, height, width, plane, THREADS: tl.constexpr):
+def _median(u, new_u, begin, end, height, width, plane):
     """5×5 medians of u (2 planes), borders replicated."""
-    for start in range(begin, end, THREADS):
-        pixel = start + tl.arange(0, THREADS)
+    for start in range(begin, end, _BLOCK):
+        pixel = start + tl.arange(0, _BLOCK)
         inside = pixel < end
         x, y = pixel % width, pixel // width
         for field in tl.static_range(2):
@@ -223,17 +216,10 @@ def _median(u, new_u, begin, end, height, width, plane, THREADS: tl.constexpr):
             tl.store(new_u + field * plane + pixel, _exchange(values, _MEDIAN)[_MEDIAN_PLACE], inside)
 
 
-@triton.jit
-def _all_changes(changes, ranks):
-    rank = tl.arange(0, _RANKS)
-    return tl.sum(tl.load(changes + rank, rank < ranks, 0.0))
-
-
 @triton.jit(do_not_specialize=["height", "width", "num_pairs", "ranks"])
 def _scale_kernel(
-    u, channels, first, planes, changes, tickets, counters, threshold, height, width, plane, num_pairs, ranks,
-    BLOCK: tl.constexpr, THREADS: tl.constexpr,
-):  # fmt: skip
+    u, channels, first, planes, changes, tickets, counters, threshold, height, width, plane, num_pairs, ranks
+):
     """All warps of one scale, in place: u (B, 2, H, W); channels (B, 3, H + 8, W + 8), first (B, H, W).
 
     Of a group's own: planes (groups, 11, plane), changes (groups, 16), counters (groups + 1), the last one counts the
@@ -241,7 +227,7 @@ def _scale_kernel(
     """
     group, rank, groups = tl.program_id(0) // ranks, tl.program_id(0) % ranks, tl.num_programs(0) // ranks
     area = height * width
-    share = tl.cdiv(tl.cdiv(area, ranks), THREADS) * THREADS
+    share = tl.cdiv(tl.cdiv(area, ranks), _BLOCK) * _BLOCK
     begin = tl.minimum(rank * share, area)
     end = tl.minimum(begin + share, area)
     planes += group.to(tl.int64) * _PLANES * plane
@@ -255,32 +241,32 @@ def _scale_kernel(
     while pair < num_pairs:
         of_pair = pair.to(tl.int64)
         side = 0  # where in the planes u is now: 0, or 2 planes further
-        _load_pair(u + of_pair * 2 * area, planes, p, begin, end, area, plane, THREADS)
+        _load_pair(u + of_pair * 2 * area, planes, p, begin, end, area, plane)
         for _ in range(_WARPS):
             frame = channels + of_pair * 3 * (height + 2 * _BORDER) * (width + 2 * _BORDER)
             now = planes + side * plane
-            _warp(frame, first + of_pair * area, now, gradient, rho, begin, end, height, width, plane, THREADS)
+            _warp(frame, first + of_pair * area, now, gradient, rho, begin, end, height, width, plane)
             num_barriers += 1
             _barrier(counter, ranks, num_barriers)
             change = tl.full([], float("inf"), tl.float64)
             outer = 0
             while (outer < _OUTER) & (change > threshold):
-                _median(planes + side * plane, planes + (2 - side) * plane, begin, end, height, width, plane, THREADS)
+                _median(planes + side * plane, planes + (2 - side) * plane, begin, end, height, width, plane)
                 side = 2 - side
                 num_barriers += 1
                 _barrier(counter, ranks, num_barriers)
                 inner = 0
                 while (inner < _INNER) & (change > threshold):
                     now = planes + side * plane
-                    tl.store(changes + rank, _step_u(now, p, gradient, rho, begin, end, width, plane, BLOCK))
+                    tl.store(changes + rank, _step_u(now, p, gradient, rho, begin, end, width, plane))
                     _barrier(counter, ranks, num_barriers + 1)
-                    change = _all_changes(changes, ranks)
-                    _step_p(now, p, begin, end, area, width, plane, BLOCK)
+                    change = tl.sum(tl.load(changes + tl.arange(0, _RANKS), tl.arange(0, _RANKS) < ranks, 0.0))
+                    _step_p(now, p, begin, end, area, width, plane)
                     num_barriers += 2
                     _barrier(counter, ranks, num_barriers)
                     inner += 1
                 outer += 1
-        _store_pair(planes + side * plane, u + of_pair * 2 * area, begin, end, area, plane, THREADS)
+        _store_pair(planes + side * plane, u + of_pair * 2 * area, begin, end, area, plane)
         if rank == 0:
             tl.store(ticket, tl.atomic_add(counters + groups, 1))
         num_barriers += 1
@@ -288,22 +274,21 @@ def _scale_kernel(
         pair = tl.load(ticket, volatile=True)
 
 
-def solve_scale(u: Tensor, first: Tensor, channels: Tensor, threshold: float) -> Tensor:
+def solve_scale(
+    u: Tensor, first: Tensor, channels: Tensor, threshold: float, grid: tuple[int, int] | None = None
+) -> Tensor:
     """Run all warps of one scale on u (B, 2, H, W); return the new u.
 
     ``first`` (B, H, W) are the first frames; ``channels`` (B, 3, H + 8, W + 8) the second ones with their gradients,
-    zeros around them; ``threshold`` is the sum of squared changes of u above which a pair goes on.
+    zeros around them; ``threshold`` is the sum of squared changes of u above which a pair goes on. ``grid``: how many
+    groups of how many programs, by default as many as the card has room for.
     """
-    num_pairs = len(first)
-    programs = torch.cuda.get_device_properties(u.device).multi_processor_count
-    ranks = min(max(programs // num_pairs, MIN_RANKS), MAX_RANKS)
-    groups = max(1, min(programs // ranks, num_pairs))
-    return _launch(u, first, channels, threshold, groups, ranks)
-
-
-def _launch(u: Tensor, first: Tensor, channels: Tensor, threshold: float, groups: int, ranks: int) -> Tensor:
-    """Launch ``groups`` × ``ranks`` programs on their own planes."""
     num_pairs, height, width = first.shape
+    if grid is None:
+        programs = torch.cuda.get_device_properties(u.device).multi_processor_count
+        ranks = min(max(programs // num_pairs, MIN_RANKS), MAX_RANKS)
+        grid = max(1, min(programs // ranks, num_pairs)), ranks
+    groups, ranks = grid
     plane = triton.cdiv(height * width, ALIGNED) * ALIGNED
     u = u.clone(memory_format=torch.contiguous_format)
     planes = u.new_empty(groups, PLANES, plane)
@@ -311,7 +296,6 @@ def _launch(u: Tensor, first: Tensor, channels: Tensor, threshold: float, groups
     tickets, counters = (u.new_zeros(groups + 1, dtype=torch.int32) for _ in range(2))
     _scale_kernel[(groups * ranks,)](
         u, channels.contiguous(), first.contiguous(), planes, changes, tickets, counters, threshold, height, width,
-        plane, num_pairs, ranks, BLOCK=BLOCK, THREADS=THREADS, num_warps=NUM_WARPS, enable_fp_fusion=False,
-        launch_cooperative_grid=True,
+        plane, num_pairs, ranks, num_warps=NUM_WARPS, enable_fp_fusion=False, launch_cooperative_grid=True,
     )  # fmt: skip
     return u

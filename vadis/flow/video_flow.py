@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import TracebackType
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,11 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
 
 class FirstFlow:
-    """The flow of the first chunk of ``path``, computed while the networks are loaded.
+    """The flow of the first chunk of ``path``, a listed input, computed while the networks are loaded.
 
-    That is a second and a half in which Python keeps one processor busy and the others would be idle: a quarter of the
-    time until a short video has its labels. The video is opened and read once more by who labels it, and gets this flow
-    only where its frames are the very ones; a wrong guess costs a processor a second or two. Where TV-L1 has yet to be
-    compiled, nothing is computed: that takes ten seconds, and cannot be stopped.
-
-    Args:
-        path: a local file, listed as an input.
-        decoders: what reads it.
+    That saves a quarter of the time until a short video has its labels. The video is opened and read once more by who
+    labels it, and gets this flow only where its frames are the very ones. Where TV-L1 has yet to be compiled, nothing
+    is computed: that takes ten seconds, and cannot be stopped.
     """
 
     def __init__(self, path: str, decoders: Decoders) -> None:
@@ -42,7 +37,7 @@ class FirstFlow:
     def __enter__(self) -> "FirstFlow":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._ahead.close()
 
     def of(self, gray: NDArray[np.uint8], check: Callable[[], None]) -> NDArray[np.float32] | None:
@@ -52,27 +47,25 @@ class FirstFlow:
         """
         self._check = check
         results = self._ahead.walk()
-        try:
+        with suppress(VadisError, MemoryError):  # who labels the video meets the same, and reports it
             own = next(results, None)
             if own is not None and np.array_equal(own, gray):
                 return next(results, None)
             self._ahead.close()
-        except (VadisError, MemoryError):  # who labels the video meets the same, and reports it
-            pass
         return None
 
     def _compute(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
         """Yield the frames in grey, then their flow."""
+
+        def check() -> None:
+            ahead.check()
+            self._check()
+
         if not cache_directory().is_dir():
             return
         with self._opened as video:
             frames = next(chunks((frame.pixels for frame in video), CHUNK_FRAMES + 1), None)  # (N, H, W, 3)
         if frames is not None and len(frames) > 1:
-
-            def check() -> None:
-                ahead.check()
-                self._check()
-
             gray = to_gray(frames)
             yield gray
             yield tvl1(gray, check=check)
@@ -86,14 +79,13 @@ def with_flow(
 ) -> Iterator[tuple[Frames, NDArray[np.float32] | None]]:
     """Yield every chunk of frames (T, H, W, 3) with its flow (T, 2, H, W), pixels per frame, from frame i to i + 1.
 
-    A chunk waits for the first frame of the next one, to which its last flow leads; the last flow of the video
-    repeats the one before it. A video of one frame has no flow: None. ``check`` is that of ``tvl1``; what ``first`` has
-    is not computed again.
+    A chunk waits for the first frame of the next one; the last flow of the video repeats the one before it. A video of
+    one frame has no flow: None. ``check`` is that of ``tvl1``; what ``first`` has is not computed again.
     """
     limit = BatchLimit(sys.maxsize, "pairs of frames", is_logged=True)  # less where memory is short
 
     def flow_of(frames: Frames) -> NDArray[np.float32]:
-        """The flow (N - 1, 2, H, W) of frames (N, H, W, 3)."""
+        """Return the flow (N - 1, 2, H, W) of frames (N, H, W, 3)."""
         nonlocal first
         gray, given, first = to_gray(frames), first, None
         ready = given.of(gray, check) if given is not None and device.type == "cpu" else None
@@ -113,10 +105,8 @@ def with_flow(
             flow = flow_of(np.concatenate([frames, following[:1]]))  # (T, 2, H, W)
             yield frames, flow
         frames = following
-    if frames is None:
-        return
-    if len(frames) > 1:
+    if frames is not None and len(frames) > 1:
         flow = flow_of(frames)  # (T - 1, 2, H, W)
         yield frames, np.concatenate([flow, flow[-1:]])  # (T, 2, H, W)
-    else:
+    elif frames is not None:
         yield frames, None if flow is None else flow[-1:]

@@ -1,12 +1,7 @@
-"""The pipeline: a video file → what happens in it.
+"""The pipeline: file → frames → clips (``prefetch``) → networks (``predict``) → scores (``scores``) → record."""
 
-    file → frames → clips (vadis.inference.prefetch) → networks (vadis.inference.predict) → scores → VideoResult
-
-``classify`` is one video, ``classify_many`` any number of them, with one record for each.
-"""
-
-import os
 from collections.abc import Callable, Generator, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -16,12 +11,12 @@ from vadis.device import cudnn_version
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, completion, predict, shortest, window_of
-from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos, or_new
+from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import Scoreboard, fused
 from vadis.models import MODELS, Model
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
-from vadis.video.metadata import VideoFacts
+from vadis.video.metadata import AnyPath, VideoFacts
 from vadis.weights.load import given_or_loaded
 
 INFERENCE_FLAGS = {
@@ -32,10 +27,12 @@ INFERENCE_FLAGS = {
 }
 """Every flag that is added here to those of ``vadis.video.metadata.FLAGS``, with its meaning."""
 
+FACTS = ("status", "duration_seconds", "source_fps", "source_size", "num_frames", "frames_decoded", "frames_declared")
+
 
 def classify(
-    path: str | os.PathLike[str],
-    model: Model | str | os.PathLike[str],
+    path: AnyPath,
+    model: Model | AnyPath,
     *,
     segment: float | None = None,
     window: int | None = None,
@@ -49,8 +46,7 @@ def classify(
     Args:
         path: a local file.
         model: from ``load_model``; or what that takes, a name or a path: then it is loaded for this call.
-        segment: the step of the timeline in seconds, 0.32 at least; by default 2.56, or the length of the windows that
-            the model was made for.
+        segment: the step of the timeline in seconds, 0.32 at least; by default that of the model, 2.56 mostly.
         window: frames (25 per second) of separate windows; by default the whole video is seen as the model was made
             for.
         stride: frames between the starts of two windows; by default they follow one another.
@@ -63,7 +59,7 @@ def classify(
         UsageError: for a segment, window, stride or top_k that cannot be.
         DeviceError: memory does not suffice, not even for the least that can go through at once.
     """
-    options = _options(model, segment, window, stride, top_k, flip, progress)
+    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress)
     with Decoders() as decoders:
         begin = partial(LocalVideo, model=options.model, decoders=decoders)
         ((_, _, outcome),) = map_videos([path], begin, options.label, options.model, jobs=1)
@@ -73,8 +69,8 @@ def classify(
 
 
 def classify_many(
-    paths: Iterable[str | os.PathLike[str]],
-    model: Model | str | os.PathLike[str],
+    paths: Iterable[AnyPath],
+    model: Model | AnyPath,
     *,
     segment: float | None = None,
     window: int | None = None,
@@ -90,16 +86,13 @@ def classify_many(
     works on one video, the next ones are decoded, and their first flow is computed: ``jobs`` videos are open at once,
     and as many paths taken. None and 0: one per processor, 4 at most (16 for a GPU).
     """
-    yield from label_videos(paths, _options(model, segment, window, stride, top_k, flip, progress), jobs=jobs)
+    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress)
+    yield from label_videos(paths, options, jobs=jobs)
 
 
 @dataclass(frozen=True)
 class ClassifyOptions:
-    """What is wanted of every video; see ``classify``. ``batch_size`` is that of ``vadis.inference.predict``.
-
-    Raises:
-        UsageError: for what cannot be.
-    """
+    """What is wanted of every video, see ``classify`` and ``predict``; raises UsageError for what cannot be."""
 
     model: Model
     sliding: Sliding = WHOLE_VIDEO
@@ -118,11 +111,10 @@ class ClassifyOptions:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
         model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].score_fusion
         sliding = replace(self.sliding, window=self.sliding.window or card.test_window)  # as the record says it
-        seconds, top_k = sliding.segment_seconds, self.top_k
-        board = Scoreboard(card.labels, seconds, top_k, averages, card.threshold, card.otherwise)
-        flip, batch_size, progress = self.flip, self.batch_size, self.progress
-        for time, logits in predict(video, model, sliding, flip=flip, batch_size=batch_size, progress=progress):
-            board.add(time, fused(logits, averages))
+        board = Scoreboard(card.labels, sliding.segment_seconds, self.top_k, averages, card.threshold, card.otherwise)
+        how: dict[str, Any] = {"flip": self.flip, "batch_size": self.batch_size, "progress": self.progress}
+        for seconds, logits in predict(video, model, sliding, **how):
+            board.add(seconds, fused(logits, averages))
         labels, segments = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
         fields = record_fields(video, model, sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime}
@@ -130,21 +122,15 @@ class ClassifyOptions:
 
 
 def _options(
-    model: Model | str | os.PathLike[str],
-    segment: float | None,
-    window: int | None,
-    stride: int | None,
-    top_k: int,
-    flip: bool,
-    progress: Callable[[Progress], None] | None,
+    model: Model | AnyPath, segment: float | None, window: int | None, stride: int | None, **others: Any
 ) -> ClassifyOptions:
     model = given_or_loaded(model)
-    sliding = Sliding(model.card.segment_seconds if segment is None else segment, window, stride)
-    return ClassifyOptions(model, sliding, top_k, flip, progress=progress)
+    segment = model.card.segment_seconds if segment is None else segment
+    return ClassifyOptions(model, Sliding(segment, window, stride), **others)
 
 
 def label_videos(
-    paths: Iterable[str | os.PathLike[str]],
+    paths: Iterable[AnyPath],
     options: ClassifyOptions,
     *,
     jobs: int | None = None,
@@ -157,17 +143,14 @@ def label_videos(
     ``decoders`` may open more than local files, and ``first`` has begun with the flow of one of them. ``listed``: the
     files were there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
     """
-    with or_new(decoders) as opened:
+    with nullcontext(decoders) if decoders else Decoders() as opened:
         begin = partial(LocalVideo, model=options.model, decoders=opened, listed=listed, first=first)
         for _, video, outcome in map_videos(paths, begin, options.label, options.model, jobs=jobs):
             yield record_of(video, outcome)
 
 
 def record_of(video: PendingVideo, outcome: VideoResult | VideoError) -> VideoResult:
-    """Return the record of a video that ``ClassifyOptions.label`` labelled, or could not label.
-
-    What an error's code says to do next is not in it: the code is enough to look that up, also in 100,000 records.
-    """
+    """Return the record of a video that ``ClassifyOptions.label`` labelled, or could not label."""
     if isinstance(outcome, VideoResult):
         return outcome
     return VideoResult(video.path, "error", *video.stamp, error_code=outcome.code, error_message=outcome.in_full)
@@ -183,15 +166,8 @@ def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[s
         "completed": is_one_clip and completion(num_frames, video.expected_num_frames) > 0,
         "no_flow": video.streams != model.card.streams,
     }
-    return {
+    return {name: getattr(facts, name) for name in FACTS} | {
         "path": video.path,
-        "status": facts.status,
-        "duration_seconds": facts.duration_seconds,
-        "source_fps": facts.source_fps,
-        "source_size": facts.source_size,
-        "num_frames": facts.num_frames,
-        "frames_decoded": facts.frames_decoded,
-        "frames_declared": facts.frames_declared,
         "flags": (*facts.flags, *(flag for flag in INFERENCE_FLAGS if present[flag])),
         "model": model.card.name,
         "model_sha256": model.sha256,

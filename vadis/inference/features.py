@@ -26,28 +26,22 @@ from vadis.models.i3d_inference import FEATURES
 from vadis.parsing import parse_json
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
+from vadis.video.metadata import AnyPath
 from vadis.weights.load import given_or_loaded
-
-SETTINGS_KEY = "settings"  # of an .npz: JSON text
 
 
 @dataclass(frozen=True)
 class Features:
-    """A layer's outputs over a video.
+    """A layer's outputs over a video, by network: "rgb", "flow", or "both" where one takes both streams."""
 
-    ``arrays`` has float32 (steps, channels) by network: "rgb", "flow", or "both" where one takes both streams;
-    ``seconds`` float64 (steps,), the centre of each step, counted as in the segments of a record.
-    ``record`` says of the video what ``classify`` would, without labels.
-    """
-
-    arrays: dict[str, NDArray[np.float32]]
-    seconds: NDArray[np.float64]
-    record: VideoResult
+    arrays: dict[str, NDArray[np.float32]]  # (steps, channels)
+    seconds: NDArray[np.float64]  # (steps,), the centre of each step, counted as in the segments of a record
+    record: VideoResult  # what ``classify`` would say of the video, without labels
 
 
 def extract_features(
-    path: str | os.PathLike[str],
-    model: Model | str | os.PathLike[str],
+    path: AnyPath,
+    model: Model | AnyPath,
     *,
     layer: str = FEATURES,
     window: int | None = None,
@@ -55,30 +49,19 @@ def extract_features(
     flip: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
-    """Return the outputs of one layer over one video, and their times.
+    """Return the outputs of one layer over one video, and their times in seconds, float64 (steps,).
 
-    Args:
-        path: a local file.
-        model: as for ``classify``.
-        layer: one of the architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before
-            the pooling are averaged over space.
-        window: frames of separate windows, each of which gives one set, at its centre; by default the whole video gives
-            one set per step.
-        stride: frames between the starts of two windows; by default they follow one another.
-        flip: average the features with those of the mirror image.
-        progress: called whenever the stage changes.
-
-    Returns:
-        By network float32 (steps, channels), 1024 of I3D's pooled layer; and float64 (steps,), in seconds.
+    The outputs are float32 (steps, channels) by network, 1024 channels of I3D's pooled layer. ``layer`` is one of the
+    architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before the pooling are averaged
+    over space. The rest is as for ``classify``; with ``window`` there is one step for each window, at its centre.
 
     Raises:
         VideoError: the file cannot be read; ``code`` says why.
         UsageError: for a layer, window, stride or mirror image that cannot be.
     """
     model, sliding = given_or_loaded(model), Sliding(window=window, stride=stride)
-    ((_, outcome),) = features_of_videos(
-        [os.fspath(path)], model, layer=layer, sliding=sliding, flip=flip, jobs=1, progress=progress
-    )
+    how: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "progress": progress}
+    ((_, outcome),) = features_of_videos([os.fspath(path)], model, jobs=1, **how)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome.arrays, outcome.seconds
@@ -96,10 +79,7 @@ def features_of_videos(
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[tuple[str, Features | VideoError]]:
-    """Yield the outputs of one layer over each video, in order, or why there are none.
-
-    ``jobs`` and ``listed`` as for ``label_videos``; what is raised, and the rest, as for ``extract_features``.
-    """
+    """Yield the outputs of one layer over each video, in order, or why there are none; see ``extract_features``."""
     layers = MODELS[model.card.architecture].layers
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
@@ -136,7 +116,7 @@ def save_features(features: Features, path: Path, settings: dict[str, Any]) -> N
 
     The file appears when it is complete. Raises OSError where the disk refuses.
     """
-    texts = {"record": features.record.to_json_line(), SETTINGS_KEY: json.dumps(settings, sort_keys=True)}
+    texts = {"record": features.record.to_json_line(), "settings": json.dumps(settings, sort_keys=True)}
     with write_atomic(path) as file:
         np.savez(file, allow_pickle=False, **features.arrays, seconds=features.seconds, **texts)
 
@@ -145,7 +125,7 @@ def saved_settings(path: Path) -> dict[str, Any] | None:
     """Return the settings of a features file; None where ``path`` is no whole features file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            settings = parse_json(str(arrays[SETTINGS_KEY]))
+            settings = parse_json(str(arrays["settings"]))
             complete = "seconds" in arrays and "record" in arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, cut off, or another .npz
         return None

@@ -1,9 +1,7 @@
 """Run networks over one video: its clips in, their outputs in order of time out.
 
-    cropped clips (vadis.inference.prefetch) → networks → outputs in time
-
-Labels, features and averages are made of these outputs elsewhere. Where memory runs out, the frames or windows at hand
-go through again, fewer at once; what a network holds of the frames before them stays as it was.
+Where memory runs out, the frames or windows at hand go through again, fewer at once; what a network holds of the frames
+before them stays as it was.
 
 A video that is one clip gives what the training form gives for exactly its frames. That depends on its length from the
 first frame on (``vadis.models.i3d_inference``), and headers only promise a length. So a short video is kept until its
@@ -37,9 +35,7 @@ from vadis.video.windows import Clip, join_clips, loop_clip, num_frames, pad_cli
 
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is given
 
-SHORT_FRAMES = (
-    320  # 12.8 s, more than a clip of Kinetics; so long a video is kept in memory: 0.55 MB a frame, both streams
-)
+SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics; so long a video is kept in memory, 0.55 MB a frame
 
 Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,)
 Output = tuple[Fraction, Outputs]  # centre in seconds; outputs
@@ -77,19 +73,16 @@ class Sliding:
 
     def check(self, card: ModelCard, batch_size: int = 0) -> None:
         """Raise UsageError for what cannot be done with a model of this card."""
-        architecture = MODELS[card.architecture]
+        architecture, window = MODELS[card.architecture], self.window
         if not self.segment_seconds >= FINEST_SEGMENT_SECONDS:
             message = f"a segment has at least {FINEST_SEGMENT_SECONDS} s, the step of the network"
             raise UsageError(message, f"leave `segment` out for {card.segment_seconds} s")
-        if self.window is not None and self.window < architecture.min_frames:
-            message = f"a window has at least {architecture.min_frames} frames"
-            raise UsageError(message, "leave `window` out to see each video as a whole")
-        if self.window is not None and architecture.test_window not in (None, self.window):
-            message = f"{architecture.title} looks at windows of {architecture.test_window} frames, no others"
-            raise UsageError(message, "leave `window` out to see all of each video in such windows")
-        if self.stride is not None and (self.window is None or self.stride < 1):
-            message = "a stride goes with a window, and is 1 frame at least"
-            raise UsageError(message, "such as `window=64` and `stride=16`")
+        if window is not None and (window < architecture.min_frames or architecture.test_window not in (None, window)):
+            frames = architecture.test_window or f"{architecture.min_frames} or more"
+            message = f"{architecture.title} looks at windows of {frames} frames, not of {window}"
+            raise UsageError(message, "leave `window` out to see all of each video")
+        if self.stride is not None and (window is None or self.stride < 1):
+            raise UsageError("a stride goes with a window, and is 1 frame at least", "such as `window=64`, `stride=16`")
         if batch_size < 0:
             raise UsageError(f"batch_size is 1 at least, got {batch_size}", "0 chooses automatically")
 
@@ -122,7 +115,7 @@ def predict(
     batch_size: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Output]:
-    """Yield the outputs of the networks over one video, in order of time.
+    """Yield the outputs over one video, in order of time: the centre in seconds, and by network float32 (channels,).
 
     Args:
         video: or a part of one, begun by ``vadis.inference.prefetch``; its ``facts`` are final afterwards.
@@ -132,9 +125,6 @@ def predict(
         flip: averaged with the outputs of the mirror image.
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
         progress: called whenever the stage changes.
-
-    Yields:
-        Centre in seconds, and by network float32 (channels,).
 
     Raises:
         VideoError: the video cannot be read; ``code`` says why.
@@ -148,7 +138,13 @@ def predict(
         if progress is not None:
             progress(Progress(video.path, stage, frames_done, video.expected_num_frames))
 
-    clips = _reported(video.clips(report), report)
+    def reported(clips: Iterator[Clip]) -> Iterator[Clip]:
+        for clip in clips:
+            report("network")
+            yield clip
+            report("network", num_frames(clip))
+
+    clips = reported(video.clips(report))
     model, least, window = model.only(video.streams), shortest(model, sliding), window_of(model, sliding)
     if window is None:
         to_input = partial(network_input, flip=flip)
@@ -164,14 +160,6 @@ def predict(
         else:
             folded.append((seconds % Fraction(frames, model.card.frame_rate), rows))
     yield from sorted(folded, key=itemgetter(0))
-
-
-def _reported(clips: Iterator[Clip], report: Callable[[str, int], None]) -> Iterator[Clip]:
-    """Yield the clips as they are, and report the network's part before and after each."""
-    for clip in clips:
-        report("network", 0)
-        yield clip
-        report("network", num_frames(clip))
 
 
 def _over_windows(
@@ -218,7 +206,7 @@ def over_whole_video(
     layer: str = LOGITS,
     to_input: Callable[[NDArray[Any], str], Tensor] = network_input,
 ) -> Iterator[Output]:
-    """Yield what I3D says of a video as one clip, in chunks and in constant memory; no other architecture can do that.
+    """Yield what I3D says of a video as one clip, in constant memory; no other architecture can do that.
 
     Args:
         clips: its chunks in order.

@@ -1,6 +1,4 @@
-"""Prepare videos ahead of the networks: cropped clips with their flow.
-
-    file → frames (in a child process; 25 fps, short side 256) → chunks → with their flow → cropped clips
+"""Prepare videos ahead of the networks: file → frames (in a child process) → chunks → with their flow → cropped clips.
 
 One thread per video reads, computes flow and crops, and stops when a clip waits; so the next clip, and the beginnings
 of the next videos, are prepared while the network works. No more than ``jobs`` videos are in memory, each in part.
@@ -10,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from typing import NamedTuple, Protocol, TypeVar
@@ -42,10 +40,10 @@ class PrefetchConfig(NamedTuple):
     max_jobs: int  # by default
 
 
-PREFETCH_CONFIGS = {
-    "cpu": PrefetchConfig(CHUNK_FRAMES, 1, 4),
-    "cuda": PrefetchConfig(128, 2, 16),  # a card outpaces a processor's decoding: some 200 MB for each of 16 videos
-}
+def prefetch_config(device: torch.device) -> PrefetchConfig:
+    """Return how much is prepared ahead of a device; a card outpaces a processor's decoding."""
+    return PrefetchConfig(128, 2, 16) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1, 4)
+
 
 _log = logging.getLogger(__name__)
 
@@ -55,31 +53,25 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
 
 class PendingVideo(Protocol):
-    """A video whose clips are prepared ahead of the network, in this process (``LocalVideo``) or elsewhere."""
+    """What ``LocalVideo`` has: a video whose clips are prepared ahead of the network, in this process or elsewhere."""
 
     path: str
     stamp: Stamp
-    streams: tuple[str, ...]  # of its clips
+    streams: tuple[str, ...]
 
     @property
-    def facts(self) -> VideoFacts:
-        """What is known of the video, final after its last clip."""
-
+    def facts(self) -> VideoFacts: ...
     @property
-    def expected_num_frames(self) -> int | None:
-        """How many frames its clips have together by the header; None where that promises none."""
-
-    def clips(self, report: Callable[[str], None]) -> Iterator[Clip]:
-        """Return the clips; see ``LocalVideo.clips``."""
-
-    def close(self) -> None:
-        """End what is still going on."""
+    def expected_num_frames(self) -> int | None: ...
+    def clips(self, report: Callable[[str], None]) -> Iterator[Clip]: ...
+    def close(self) -> None: ...
 
 
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now.
+    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. ``streams`` are those of its
+    clips, once the first is there.
     """
 
     def __init__(
@@ -106,7 +98,7 @@ class LocalVideo:
 
     @property
     def expected_num_frames(self) -> int | None:
-        """How many frames of the part that is wanted the header promises; None where it promises none."""
+        """How many frames of the part the header promises; None where it promises none."""
         (start, most), promised = self._part, self._opened.expected_num_frames
         if promised is None or promised <= start:
             return None
@@ -115,11 +107,8 @@ class LocalVideo:
     def clips(self, report: Callable[[str], None] = lambda stage: None) -> Iterator[Clip]:
         """Wait for the first clip, and return all: chunks of frames (T, 224, 224, 3) and flow (T, 2, 224, 224).
 
-        ``report`` is told the stages that begin. One frame has no flow, so a two-stream model sees it through RGB
-        alone, if its streams have networks of their own.
-
-        Raises:
-            VideoError: the file cannot be read; ``too_short`` where that leaves nothing.
+        ``report`` gets the stages that begin. One frame has no flow: a two-stream model sees it through RGB alone, if
+        its streams have networks of their own. Raises VideoError, ``too_short`` where that leaves nothing.
         """
         prepared = self._ahead.walk(report)
         first, wanted = next(prepared, None), self._model.card.streams
@@ -133,29 +122,24 @@ class LocalVideo:
         self._ahead.close()
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
-        card = self._model.card
-        size, sees_flow = card.crop * shrinking(card.short_side), "flow" in card.streams
-        with self._opened as video:
-            decoded = chunks((frame.pixels for frame in video), prefetch_config(self._model.device).chunk_frames)
-            frames = _reported(decoded, ahead, size if card.crop_first else None, "flow" if sees_flow else None)
-            alone = ((chunk, None) for chunk in frames)
-            for chunk, flow in with_flow(frames, self._model.device, ahead.check, self._first) if sees_flow else alone:
-                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in card.streams else {}
+        card, device = self._model.card, self._model.device
+        size, has_rgb, has_flow = card.crop * shrinking(card.short_side), "rgb" in card.streams, "flow" in card.streams
+
+        def frames() -> Iterator[Frames]:
+            ahead.note("decoding")
+            for chunk in chunks((frame.pixels for frame in self._opened), prefetch_config(device).chunk_frames):
+                if has_flow:
+                    ahead.note("flow")
+                yield centre_crop(chunk, "rgb", size).astype(np.uint8, copy=False) if card.crop_first else chunk
+                ahead.note("decoding")
+
+        alone = ((chunk, None) for chunk in frames())
+        with self._opened:
+            for chunk, flow in with_flow(frames(), device, ahead.check, self._first) if has_flow else alone:
+                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if has_rgb else {}
                 if flow is not None:
                     clip["flow"] = centre_crop(flow, "flow", size)
                 yield clip
-
-
-def _reported(
-    decoded: Iterator[Frames], ahead: Prefetcher[Clip], crop: int | None, next_stage: str | None
-) -> Iterator[Frames]:
-    """Yield the frames, cropped if that comes first, with the stage noted before and after every chunk."""
-    ahead.note("decoding")
-    for frames in decoded:
-        if next_stage is not None:
-            ahead.note(next_stage)
-        yield frames if crop is None else centre_crop(frames, "rgb", crop).astype(np.uint8, copy=False)
-        ahead.note("decoding")
 
 
 def map_videos(
@@ -168,9 +152,9 @@ def map_videos(
 ) -> Iterator[tuple[Item, PendingVideo, Result | VideoError]]:
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
-    At most ``jobs`` items are taken ahead (see ``num_jobs``), half as many whenever the system has killed a process
-    that decoded one. Where memory does not suffice and nobody asked for the device, the model leaves it for the CPU,
-    and the video is begun again; so it is, a few times, where its disk failed.
+    At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
+    Where memory does not suffice and nobody asked for the device, the model leaves it for the CPU, and the video is
+    begun again; so it is, a few times, where its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
     for item, first in prefetch(begin, items, lambda: limits[-1]):
@@ -205,26 +189,11 @@ def _try(
         video = begin()
 
 
-def prefetch_config(device: torch.device) -> PrefetchConfig:
-    """Return how much is prepared ahead of a device."""
-    return PREFETCH_CONFIGS.get(device.type, PREFETCH_CONFIGS["cpu"])
-
-
 def num_jobs(jobs: int | None, device: torch.device) -> int:
-    """Return how many videos are read at once, that at the network among them.
+    """Return how many videos are read at once, with that at the network; raise UsageError for less than none.
 
     None and 0 mean one per processor, up to 4 where the processors do everything and to 16 for a GPU.
-
-    Raises:
-        UsageError: for less.
     """
-    if not jobs:
-        return min(prefetch_config(device).max_jobs, cpu_count())
-    if jobs < 0:
+    if (jobs or 0) < 0:
         raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
-    return jobs
-
-
-def or_new(decoders: Decoders | None) -> AbstractContextManager[Decoders]:
-    """Return decoders that the caller keeps, or new ones that end with the context."""
-    return Decoders() if decoders is None else nullcontext(decoders)
+    return jobs or min(prefetch_config(device).max_jobs, cpu_count())

@@ -1,13 +1,12 @@
-"""Many machines: the pipeline on a Ray cluster. The code that labels a video is that of one machine.
+"""Label videos on a Ray cluster, by the code that labels them on one machine. Ray is an extra: ``vadis[ray]``.
 
     paths ─ Ray Data ─→ actors, one per GPU or processor: networks, scores (``_Labeller``) ─→ records, to the caller
                              ↑ clips, two of them on their way at most
                         tasks on any processor: decode, flow, crop (``_prepared``)
 
-An actor draws the clips of its videos out of streaming tasks, each of which stops while two clips wait: so memory is
-bounded by the number of videos that are open, whatever their length, and clips of one video stay in order. An actor
-that is lost is started again by the engine with the videos whose records have not arrived; of a task that is lost its
-actor begins another. Every machine sees the videos under the same path. Ray is an extra: ``vadis[ray]``.
+A task stops while two clips wait: so memory is bounded by the number of videos that are open, and clips of one video
+stay in order. An actor that is lost is started again by the engine with the videos whose records have not arrived; of a
+task that is lost its actor begins another. Every machine sees the videos under the same path.
 """
 
 import logging
@@ -50,11 +49,8 @@ MAX_BLOCKS = 20_000  # of one run; where there are more videos than that allows,
 NETWORK_CPUS, PREPARING_CPUS = 0.501, 0.2  # asked for, not used. So what was on two machines fits on one of them, and
 # no machine is ever so full of networks, which stay, that none of their tasks has room beside them
 LOOK_SECONDS, LOST_SECONDS = 5, 600  # between looks at the cluster; without a record, while it has too few places
-CONNECT_SECONDS = 10
 _NO_CLUSTER_HINT = 'start one by `ray start --head`, or give `address="local"`'
-_NOT_STARTED_HINT = "its logs tell why (/tmp/ray/session_latest/logs); leave `address` out to do without Ray"
 _GO_ON_HINT = "the same command goes on where it stopped"
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def classify_on_ray(
@@ -86,12 +82,13 @@ def classify_on_ray(
         bare = replace(options.model, folded={}, batch_limits={})  # what is made of it for a processor does not travel
         options = replace(options, model=bare, progress=None)
         at_once = max(VIDEOS_AT_ONCE, ceil(len(paths) / MAX_BLOCKS))
+        num_blocks = ceil(len(paths) / at_once)
         items = [{"path": os.fsencode(path)} for path in paths]
-        records = ray.data.from_items(items, override_num_blocks=ceil(len(items) / at_once)).map_batches(
+        records = ray.data.from_items(items, override_num_blocks=num_blocks).map_batches(
             _Labeller,
             fn_constructor_args=(options, jobs, share_bytes, os.getcwd(), is_gpu),  # noqa: PTH109
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=min(actors, ceil(len(items) / at_once))),
+            compute=ray.data.ActorPoolStrategy(size=min(actors, num_blocks)),
             **({"num_gpus": 1} if is_gpu else {"num_cpus": NETWORK_CPUS}),
         )
         try:
@@ -102,10 +99,8 @@ def classify_on_ray(
 
 
 def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
-    """Return how many actors, how many videos each reads at once, and whether they have GPUs.
-
-    On processors alone a network takes about as long as decoding and flow, so they get one half each.
-    """
+    """Return how many actors, how many videos each reads at once, and whether they have GPUs."""
+    # On processors alone a network takes about as long as decoding and flow, so they get one half each.
     gpus, cpus = int(resources.get("GPU", 0)) if on_gpus else 0, int(resources.get("CPU", 1))
     actors = gpus or max(1, cpus // 2)
     free = cpus if gpus else cpus - actors
@@ -126,9 +121,8 @@ def _as_they_come(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows as they come, and raise what ends them.
 
-    Raises:
-        VadisError: none came for ``lost_seconds`` while a machine was missing. An actor that Ray cannot start again
-            keeps its videos, and Ray would wait for ever.
+    That is also a VadisError where none came for ``lost_seconds`` while a machine was missing: an actor that Ray cannot
+    start again keeps its videos, and Ray would wait for ever.
     """
     arrived: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
 
@@ -161,8 +155,8 @@ def _as_they_come(
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Yield Ray, connected to a cluster, and as quiet as it can be made."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        os.environ.setdefault(name, "0")
     try:
         import ray
         import ray.data
@@ -175,7 +169,8 @@ def _connected(address: str) -> Iterator[Any]:
         ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
     except Exception as error:  # Ray raises bare ones where a node of its own does not start
         if address == LOCAL:
-            raise VadisError(f"Ray cannot be started here: {_last_line(error)}", _NOT_STARTED_HINT) from error
+            hint = "its logs tell why (/tmp/ray/session_latest/logs); leave `address` out to do without Ray"
+            raise VadisError(f"Ray cannot be started here: {_last_line(error)}", hint) from error
         raise VadisError(f"there is no Ray cluster at {address}", _NO_CLUSTER_HINT) from error
     except SystemExit:  # raised by Ray's own handler of SIGTERM
         signal.signal(signal.SIGTERM, handlers[signal.SIGTERM])
@@ -198,10 +193,9 @@ def _connected(address: str) -> Iterator[Any]:
 def _refuse_silence(address: str) -> None:
     """Raise VadisError where nobody listens at HOST:PORT: Ray itself would go on asking for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdecimal():
-        return
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        if port.isdecimal():
+            socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise VadisError(f"there is no Ray cluster at {address}", _NO_CLUSTER_HINT) from error
 
@@ -231,32 +225,31 @@ class _Labeller:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``path`` in bytes → ``record``, a line of JSON."""
-        paths = [os.fsdecode(path) for path in batch["path"]]
-        outcomes = map_videos(paths, self._begin, self._options.label, self._options.model, jobs=self._jobs)
+        model, paths = self._options.model, [os.fsdecode(path) for path in batch["path"]]
+        begin = partial(_VideoElsewhere, model=model, folder=self._folder, share_bytes=self._share_bytes)
+        outcomes = map_videos(paths, begin, self._options.label, model, jobs=self._jobs)
         return {"record": [record_of(video, outcome).to_json_line() for _, video, outcome in outcomes]}
-
-    def _begin(self, path: str) -> "_VideoElsewhere":
-        place = os.path.join(self._folder, path)  # noqa: PTH118
-        return _VideoElsewhere(path, self._options.model, place, self._share_bytes)
 
 
 class _VideoElsewhere:
-    """A ``PendingVideo`` that a task anywhere in the cluster prepares.
-
-    A task whose machine is lost is an ``io_error``: ``map_videos`` begins another.
-    """
+    """A ``PendingVideo`` that a task anywhere in the cluster prepares; if it is lost, ``map_videos`` begins another."""
 
     facts: VideoFacts
 
-    def __init__(self, path: str, model: Model, place: str, share_bytes: int | None) -> None:
+    def __init__(self, path: str, model: Model, folder: str, share_bytes: int | None) -> None:
         import ray
 
         self.path, self.stamp, self.expected_num_frames = path, Stamp(None, None), None
         self.streams: tuple[str, ...] = ()
-        self._model, self._ray = model, ray
-        options = {"num_cpus": PREPARING_CPUS, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        waiting = {"num_returns": "streaming", "_generator_backpressure_num_objects": CLIPS_WAITING}
-        self._messages = ray.remote(_prepared).options(**options, **waiting).remote(place, model.card, share_bytes)
+        self._wanted, self._ray = model.card.streams, ray
+        task = ray.remote(_prepared).options(
+            num_cpus=PREPARING_CPUS,
+            max_retries=0,
+            scheduling_strategy="SPREAD",
+            num_returns="streaming",
+            _generator_backpressure_num_objects=CLIPS_WAITING,
+        )
+        self._messages = task.remote(os.path.join(folder, path), model.card, share_bytes)  # noqa: PTH118
 
     def clips(self, report: Callable[[str], None]) -> Iterator[Clip]:
         """See ``LocalVideo.clips``; the stages of a task are not reported."""
@@ -264,7 +257,7 @@ class _VideoElsewhere:
         self.expected_num_frames, self.facts = self._next()
         clips = self._clips()
         first = next(clips)
-        self.streams = tuple(stream for stream in self._model.card.streams if stream in first)
+        self.streams = tuple(stream for stream in self._wanted if stream in first)
         return chain([first], clips)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Logits → labels: the scores of a video and of its segments, gathered while the video runs.
 
 The video's scores are those of the mean over all predictions (paper, section 2.5), a segment's those of the predictions
-centred in it. What is averaged are logits in I3D's case, and probabilities otherwise. Only running sums are kept.
+centred in it. What is averaged are logits in I3D's case, and probabilities otherwise.
 """
 
 import math
@@ -23,15 +23,13 @@ TimedOutput = tuple[Fraction, NDArray[np.floating]]  # its centre in seconds; (c
 def softmax(logits: NDArray[np.floating]) -> Scores:
     """Return probabilities (classes,) in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities: Scores = exponentials / exponentials.sum()
-    return probabilities
+    return np.asarray(exponentials / exponentials.sum())
 
 
 def fused(logits: Mapping[str, Logits], averages: str) -> NDArray[np.floating]:
     """Return what the networks give together, (classes,), which is then averaged over time.
 
-    "logits": the streams' logits, added with equal weight (google-deepmind/kinetics-i3d, evaluate_sample.py).
-    "probabilities": the mean of their probabilities (paper, section 2.3).
+    "logits": their sum (google-deepmind/kinetics-i3d, evaluate_sample.py); "probabilities": their mean (paper, 2.3).
     """
     if averages == "logits":
         return np.asarray(np.sum(list(logits.values()), axis=0))

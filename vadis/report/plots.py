@@ -145,7 +145,8 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     rate_axes.set_xlim(0, max([1.0, *steps[-1:], *tests["step"][-1:]]))
     rate_axes.locator_params(axis="x", nbins=5, integer=True)
     rate_axes.xaxis.set_major_formatter("{x:,.0f}")
-    return float(max([0.0, *smoothed[np.isfinite(smoothed)], *tests["loss"][np.isfinite(tests["loss"])]]))
+    drawn = np.concatenate([smoothed, tests["loss"], np.sort(loss)[: ceil(0.99 * len(loss))]])
+    return float(np.max(drawn[np.isfinite(drawn)], initial=0.0))
 
 
 def _smooth(loss: Values, window: int) -> Values:

@@ -145,7 +145,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def find_resumable(
-    folder: Path, now: Mapping[str, Any], process: Process, *, allow_inexact: bool
+    folder: Path, now: Mapping[str, Any], process: Process, allow_inexact: bool
 ) -> tuple[Checkpoint, Resumed] | None:
     """Return the newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
 

@@ -39,7 +39,7 @@ from vadis.models.i3d_inference import FEATURES
 from vadis.results import VideoResult, printable
 from vadis.training.loader import Loaded, allowed_broken, refuse_many_broken
 from vadis.training.log import RESUME
-from vadis.training.loop import Context, Outcome, Trainer, validate_clips
+from vadis.training.loop import Context, KeptState, Trainer, validate_clips
 from vadis.training.plan import Networks, Plan, list_sha256, new_networks, tensors_of
 from vadis.video.isolated.pool import Decoders
 
@@ -196,7 +196,7 @@ class FeatureClips:
 
 def train_last_layer(
     name: str, plan: Plan, folder: Path, context: Context, store: FeatureStore
-) -> tuple[Outcome, Networks]:
+) -> tuple[KeptState, Networks]:
     """Train the last layer of one network in ``folder/name``, or take it from there; as ``train_run``.
 
     ``store`` has the features of all videos that can be read. They are divided by their root mean square over the
@@ -234,7 +234,7 @@ def train_last_layer(
         data_sha256=list_sha256(plan.dataset, (*train, *val)),
         context=replace(context, workers=0),
     )
-    outcome = trainer.train()
+    kept = trainer.train()
     with torch.no_grad():
         weight.div_(scale)
-    return outcome, tensors_of({name: network})
+    return kept, tensors_of({name: network})

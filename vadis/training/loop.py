@@ -8,11 +8,11 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -58,15 +58,6 @@ class KeptState:
     steps: int
     validation: Validation | None  # the one with the lowest loss; None where there was none: it is the last state
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as a model's card has it."""
-        values: dict[str, Any] = {"step": self.step, "steps": self.steps, "chosen_by": "last"}
-        return (
-            values
-            if self.validation is None
-            else {**values, "chosen_by": "validation loss", "validation": asdict(self.validation)}
-        )
-
     def __str__(self) -> str:
         if self.validation is None:
             return f"the state after the last step, {self.steps:,}; no validation compared it with others"
@@ -91,15 +82,6 @@ class Context:
     allow_inexact: bool = False  # go on although recipe, data, processes, threads, device or PyTorch have changed
     report: Callable[[Event], None] = lambda event: None  # gets every event, in the main process only
     stop_requested: Callable[[], int] = lambda: 0  # called often: the number of a signal that asks to stop, or 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    step: int  # done in all
-    stopped_by: int  # the signal that ended it early, after a checkpoint; 0: none
-    kept: KeptState | None  # which state the network holds at the end; None where it was stopped
 
 
 Passed = tuple[list[str], Tensor, Tensor]  # of a micro-batch: the clips' names, losses (B,), if each was right (B,)
@@ -128,10 +110,8 @@ class Trainer:
         self.share = len(share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
         self.min_batch_size: int = getattr(self.network, "min_batch_size", 1)  # that it can learn from at once
         if self._smallest_piece(self.recipe.micro_batch) < self.min_batch_size:
-            raise UsageError(
-                f"this architecture learns from {self.min_batch_size} clips at once, at least",
-                hint="choose a batch_size that is a multiple of micro_batch",
-            )
+            message = f"this architecture learns from {self.min_batch_size} clips at once, at least"
+            raise UsageError(message, hint="choose a batch_size that is a multiple of micro_batch")
         self.made_with = checkpoint.made_with(self.recipe, tuple(self.labels), self.data_sha256, self.process)
         self.network.to(self.process.device)
         self.state = State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
@@ -143,14 +123,14 @@ class Trainer:
         self.saved: tuple[int, int] | None = None  # (step, validated_at) of the last checkpoint
         self.saved_seconds = time.monotonic()
 
-    def train(self) -> Outcome:
-        """Train until all is done, or a stop is requested.
+    def train(self) -> KeptState:
+        """Train until all is done, and leave the network as it was at the validation with the lowest loss.
 
-        At the end the network is as it was at the validation with the lowest loss; without any, as after the last step.
-        A stop saves a checkpoint: a step in progress is dropped, and done again by the run that goes on. On a CPU it
-        may still be busy in a thread (``distributed.has_abandoned_work``): end the process by ``exit_now`` then.
+        Without any validation it is as after the last step.
 
         Raises:
+            StopRequested: after a checkpoint. A step in progress is dropped, and done again by the run that goes on. On
+                a CPU it may still be busy in a thread (``has_abandoned_work``): end the process by ``exit_now`` then.
             UsageError: where the folder holds another run, or this one cannot go on exactly.
             OutputLockedError: where another process is training there.
             VadisError: where the loss is not finite, memory or disk run out, or clips cannot be loaded; the last
@@ -167,17 +147,19 @@ class Trainer:
                 self.log = stack.enter_context(open_log(self.folder, self.progress.step, self.progress.validated_at))
             if resumed:
                 self.emit(resumed)
-            signum = 0
+            stop = None
             try:
                 while not self.is_finished():
                     self.take_step()
                     if time.monotonic() - self.saved_seconds >= self.context.checkpoint_seconds:
                         self.save()
-            except StopRequested as stop:
-                (signum,) = stop.args
+            except StopRequested as requested:
+                stop = requested
             self.save()
             self.process.barrier()  # torchrun sends SIGTERM to the others when the first one exits
-            return Outcome(self.progress.step, signum, None if signum else self.keep_best())
+            if stop is not None:
+                raise stop
+            return self.keep_best()
 
     @property
     def progress(self) -> TrainingProgress:
@@ -186,27 +168,24 @@ class Trainer:
 
     def begin(self) -> Resumed | None:
         """Begin, or take everything from the newest undamaged checkpoint; all processes then agree."""
-        resumed = None
-        if self.context.resume:
-            allow = self.context.allow_inexact
-            if found := checkpoint.find_resumable(self.folder, self.made_with, self.process, allow_inexact=allow):
-                self._load(found[0])
-                resumed = found[1]
-        elif self.process.is_main and checkpoint.list_checkpoints(self.folder / CHECKPOINTS_NAME):
-            hint = "go on with it by `resume=True`, or choose another folder"
-            raise UsageError(f"{self.folder} holds a training run already", hint)
+        resumed, context = None, self.context
+        if not context.resume:
+            if self.process.is_main and checkpoint.list_checkpoints(self.folder / CHECKPOINTS_NAME):
+                hint = "go on with it by `resume=True`, or choose another folder"
+                raise UsageError(f"{self.folder} holds a training run already", hint)
+        elif found := checkpoint.find_resumable(self.folder, self.made_with, self.process, context.allow_inexact):
+            loaded, resumed = found
+            before = loaded.state["made_with"]
+            self.state.load(loaded)
+            if before["clips"] != self.made_with["clips"]:
+                self.state.forget_best()
+            now = self.progress
+            self.saved = (now.step, now.validated_at)
+            is_same = before["micro_batch"] == self.recipe.micro_batch
+            now.micro_batch = min(now.micro_batch if is_same else self.recipe.micro_batch, self.share)
         self.process.broadcast(self.network)
         self._start_clips()
         return resumed
-
-    def _load(self, loaded: checkpoint.Checkpoint) -> None:
-        self.state.load(loaded)
-        self.saved = (self.progress.step, self.progress.validated_at)
-        before = loaded.state["made_with"]
-        if before["clips"] != self.made_with["clips"]:
-            self.state.forget_best()
-        is_same = before["micro_batch"] == self.recipe.micro_batch
-        self.progress.micro_batch = min(self.progress.micro_batch if is_same else self.recipe.micro_batch, self.share)
 
     def _start_clips(self) -> None:
         """Load clips from the next step on."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from vadis.results import printable
 from vadis.training.checkpoint import differences
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
-from vadis.training.loop import Context, KeptState, Outcome, Trainer, clip_losses, stack_clips, validate_clips
+from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
 from vadis.weights.labels import label_fault
 from vadis.weights.load import published_name
@@ -288,10 +288,10 @@ def expected_seconds(
 
 def train_run(
     run: str, plan: Plan, folder: Path, context: Context, store: FlowStore | None = None
-) -> tuple[Outcome, Networks]:
+) -> tuple[KeptState, Networks]:
     """Train the networks of one run in ``folder/run``, or take them from there; raise as ``Trainer.train`` does.
 
-    ``store`` has the flow of all videos, where flow is needed. Returns how the run ended, and the tensors on the CPU.
+    ``store`` has the flow of all videos, where flow is needed. Returns the state kept, and its tensors on the CPU.
     """
     recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
     val = clips_of(plan, run, division.val, train=False, store=store) if division.val else None
@@ -347,7 +347,7 @@ def save(
     folder: Path, plan: Plan, networks: Networks, states: States, metrics: Mapping[str, Any] | None = None
 ) -> None:
     """Write the model file; its provenance has which state of each run it holds, and ``metrics`` if there are any."""
-    provenance = {**plan.card.provenance, "states": {run: kept.to_json() for run, kept in states.items()}}
+    provenance = {**plan.card.provenance, "states": {run: asdict(kept) for run, kept in states.items()}}
     if metrics is not None:
         provenance["metrics"] = dict(metrics)
     save_model(folder / MODEL_NAME, replace(plan.card, provenance=provenance), networks)

@@ -1,13 +1,18 @@
-"""What a file is and whether it is whole, where FFmpeg does not tell: the reasons for which a file is refused."""
+"""What a file is and whether it is whole, where FFmpeg does not tell: at its beginning, its end, and on the way."""
 
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vadis.errors import VideoError
 from vadis.video.metadata import MP4
+from vadis.video.timegrid import LARGEST_GAP_SECONDS
+
+if TYPE_CHECKING:
+    import av
 
 FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
 """FFmpeg's names of the containers that vadis opens: one file with everything inside. No playlists, scripts, devices,
@@ -155,7 +160,7 @@ def _is_audio(head: bytes) -> bool:
 def is_cut_short(path: str, format_name: str) -> bool:
     """Return whether the structure of a container goes on beyond the end of its file, where FFmpeg does not notice.
 
-    Missing pictures of MP4 and Matroska show in the counts and times of their headers (``Header.ends_early``).
+    Missing pictures of MP4 and Matroska show in the counts and times of their headers (``Decoder.ends_early``).
     """
     if format_name not in _CHECKS:
         return False
@@ -290,3 +295,153 @@ _CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "asf": _is_asf_cut,
     MP4: _is_mp4_cut,
 }
+
+
+_MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
+"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
+Containers with an index are not here: what it names and cannot be read is missed anyway."""
+
+_NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
+_FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
+_IN_DOUBT = Fraction(3, 2)  # of the usual distance; beyond, a frame may be missing. Film in NTSC varies by less
+_LONG_STEPS, _LONG_SECONDS = 10, Fraction(1)  # usual distances, and time: a step beyond both is a loss without a trace
+_MOST_BYTES = 4 << 20  # read at once
+_TABLE_BYTES = 1 << 19  # read before that: a program table comes 10 times per second, 0.4 MB apart at 30 Mbit/s
+_SYNC = 0x47  # G, the first byte of a transport packet
+
+
+class Continuity:
+    """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
+
+    Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
+    of transport packets, in the containers of ``_MOST_OVERHEAD`` their number. In MPEG streams, which have a constant
+    rate, time alone tells too. Other formats are not judged.
+
+    ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
+    """
+
+    def __init__(self, path: str, format_name: str, stream: "av.VideoStream", interval: Fraction) -> None:
+        self.is_broken = self.changes_stream = False
+        self._path, self._stream = path, stream
+        self._is_transport_stream = format_name == "mpegts"
+        self._has_constant_rate = format_name in ("mpegts", "mpeg")
+        self._most_overhead = _MOST_OVERHEAD.get(format_name)
+        self.needs_all_streams = self._is_transport_stream or self._most_overhead is not None
+        self._interval = self._usual = interval
+        self._num_steps = self._num_usual = 0  # from packet to packet; and of the usual distance
+        self._last_right: tuple[Fraction, int] | None = None  # time before a step backwards, and its number
+        self.jump()
+
+    def jump(self) -> None:
+        """Forget the last packets: reading goes on elsewhere in the file."""
+        self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
+        self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
+        self._read_until: int | None = None  # the position behind all packets so far
+        self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
+
+    def has_restarted(self, packet: "av.Packet[Any]") -> bool:
+        """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
+        if self._most_overhead is not None and packet.pos is not None:
+            skipped = 0 if self._read_until is None else packet.pos - self._read_until
+            self._read_until = packet.pos + packet.size - min(skipped, 0)
+            self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
+        if packet.dts is None or packet.stream.type != "video":
+            return False
+        seconds = packet.dts * (packet.time_base or Fraction(0))
+        if packet.stream.index != self._stream.index:
+            self._others_since = seconds if self._others_since is None else self._others_since
+            waited = abs(seconds - self._others_since)
+            self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
+            return False
+        self._others_since, last, self._last = None, self._last, (seconds, packet.pos)
+        return last is not None and self._steps_to_restart(last, seconds, packet.pos)
+
+    def _steps_to_restart(self, last: tuple[Fraction, int | None], seconds: Fraction, position: int | None) -> bool:
+        """Judge the step from the last packet of the stream to the next."""
+        before, position_before = last
+        step, usual = seconds - before, max(self._usual, self._interval)
+        self._num_steps += 1
+        is_usual = 0 < step <= usual * _IN_DOUBT
+        if self._most_overhead is not None:
+            self._since_step = self._since_step + 1 if is_usual else 0
+            if step <= 0:  # another recording, whose header was skipped
+                self._since_step = self._since_skip = _NEARBY
+            self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
+        if is_usual:
+            self._usual = step
+            self._num_usual += 1
+            return False
+        if not self._has_constant_rate:
+            return False
+        if self._last_right is not None:
+            (right, number), self._last_right = self._last_right, None
+            if 0 < seconds - right <= (self._num_steps - number + 1) * usual * _IN_DOUBT:
+                return False  # times go on as before a step backwards: only those between were wrong
+        if not 0 < step <= LARGEST_GAP_SECONDS:
+            self._last_right = (before, self._num_steps) if step <= 0 else None
+            return True
+        has_loss = has_restart = False
+        if self._is_transport_stream and position_before is not None and position is not None:
+            lead = _TABLE_BYTES if step >= _LONG_SECONDS else 0  # a restart that matters
+            has_loss, has_restart = _find_traces(self._path, self._stream.id, position_before, position, lead)
+        is_long = self._num_usual >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
+        self.is_broken |= not has_restart and (has_loss or is_long)
+        return has_restart
+
+    def end(self) -> None:
+        """Take the end of the file: behind the last packet, pictures may be scrambled, damaged or empty."""
+        if not self._is_transport_stream or self._last is None or self._last[1] is None:
+            return
+        for _, packet in _transport_packets(self._path, self._last[1], self._last[1] + _MOST_BYTES):
+            is_ours = packet[0] == _SYNC and _pid(packet) == self._stream.id
+            self.is_broken |= not any(packet) or (is_ours and not _is_clear(packet))
+
+
+def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
+    """Return whether, between the packets at ``start`` and ``end``, contents are missing, and the stream began anew.
+
+    It did where a packet says so, or where the program table, whose last one is looked for in ``lead`` bytes before, is
+    counted from 0 again.
+    """
+    first = max(0, start - lead, end - _MOST_BYTES)
+    counters: dict[int, int] = {}
+    has_loss = has_restart = False
+    for position, packet in _transport_packets(path, first, end + max(MPEGTS_PACKETS)):
+        is_between, number = position > start, _pid(packet)
+        if packet[0] != _SYNC:
+            has_loss |= is_between and position > first
+        elif number in (0, pid):
+            expected, counter = counters.get(number), packet[3] & 0x0F
+            is_continued = expected is None or counter in (expected, (expected + 1) % 16)
+            if packet[3] & 0x10:
+                counters[number] = counter
+            if is_between and number == 0:
+                has_restart |= counter == 0 and not is_continued
+            elif is_between:
+                has_loss |= not (is_continued and _is_clear(packet))
+                has_restart |= bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x80)  # it says so itself
+    return has_loss, has_restart
+
+
+def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the transport packets in a part of a file, each with its position; of bytes between them only the first."""
+    data, at = read_part(path, start, end - start), 0
+    head = data[: 1 << 16]
+    length = max(MPEGTS_PACKETS, key=lambda n: n * max(head[offset::n].count(_SYNC) for offset in range(n)))
+    while at + length <= len(data):
+        yield start + at, data[at : at + length]
+        if data[at] == _SYNC:
+            at += length
+            continue
+        while (at := data.find(_SYNC, at)) >= 0 and at + length < len(data) and data[at + length] != _SYNC:
+            at += 1
+        at = len(data) if at < 0 else at
+
+
+def _pid(packet: bytes) -> int:
+    return (packet[1] & 0x1F) << 8 | packet[2]
+
+
+def _is_clear(packet: bytes) -> bool:
+    """Return whether a transport packet is neither scrambled nor marked as damaged."""
+    return not (packet[1] & 0x80 or packet[3] & 0xC0)

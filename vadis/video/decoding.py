@@ -1,8 +1,7 @@
-"""From the packets of a video stream to decoded frames in display order, past damage; and straight to a clip.
+"""The video stream of a file: what its header promises, and from its packets to frames in display order, past damage.
 
-A packet that cannot be decoded is skipped and counted. Only where nothing could be decoded for ``MAX_LOST_SECONDS`` of
-the video is the rest given up. A seek leads to a key frame at or before the clip. The place of that and of every later
-frame on the time grid must follow from its timestamp alone; where this is not sure the file is read from its start.
+A packet that cannot be decoded is skipped and counted. A seek leads to a key frame at or before a clip; where the times
+of that and of every later frame do not follow from their timestamps alone, the file is read from its start.
 """
 
 from collections.abc import Iterator
@@ -11,18 +10,30 @@ from itertools import chain
 from typing import Any
 
 import av
+from av.container import InputContainer
+from av.stream import Disposition
 
 from vadis.errors import VideoError
-from vadis.video.container import MPEGTS_PACKETS, check_disk, read_part
-from vadis.video.header import Header
+from vadis.video.container import MPEGTS_PACKETS, Continuity, check_disk, is_cut_short
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import MP4, Limits
-from vadis.video.picture import PixelAspect
-from vadis.video.timegrid import LARGEST_GAP_SECONDS
+from vadis.video.picture import PixelAspect, container_crop
+from vadis.video.timegrid import GRID_FPS, Clock
+
+_MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's unit for the times of a whole container
+_DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
+_SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames may end before its header says,
+_SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
+_LARGEST_DELAY_SECONDS = Fraction(10)  # of a first frame where clocks may restart: a longer one is of another clock
+_STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
+_CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
+_GAP_SLACK_SECONDS = Fraction(1)  # by which frames behind a gap may exceed the duration that a header states
+_ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
+_DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
-"""Of a video, in which nothing in a row can be decoded: more than between two key frames of any live stream, and some
-seconds of work, as a packet of H.264 takes 20 µs to 0.2 ms to fail."""
+"""Of a video in which nothing can be decoded, before the rest is given up: more than between two key frames of any live
+stream, and some seconds of work (20 µs to 0.2 ms for a packet of H.264)."""
 
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
@@ -35,18 +46,123 @@ _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "liba
 """Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
 
 _INDEXED = (MP4, "matroska,webm", "avi")
-"""FFmpeg's names of the containers with an index of key frames. In the others it seeks by a guess in bytes."""
+"""FFmpeg's names of the containers with an index of key frames. In others it seeks by a guess in bytes."""
+
+
+class Header:
+    """What the header of a file states of its video stream. All lengths are hints: what is decoded decides."""
+
+    def __init__(self, path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
+        limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+        self.format_name = name = container.format.name
+        self.sample_aspect_ratio = stream.sample_aspect_ratio  # width of a pixel by its height
+        self.num_video_streams = len(_video_streams(container))
+        self.is_sequential = name == "avi"  # frames at a constant rate, and no timestamps
+        self.crop = container_crop(name, stream)
+        self._clock_may_restart = bool(container.format.flags & _CLOCK_MAY_RESTART)
+        self.is_cut_short = is_cut_short(path, name)
+        self._time_base = stream.time_base or 1 / _DEFAULT_FPS  # seconds per tick of the timestamps
+        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate)
+        self.fps = next((rate for rate in rates if Fraction(1, 3600) <= rate <= 1000), None)
+        self.interval = 1 / (self.fps or _DEFAULT_FPS)  # nominal seconds from frame to frame
+        # Of all streams together: when the first begins, from where players count, and seconds until the last ends.
+        self._start = None if container.start_time is None else container.start_time * _MICROSECOND
+        self._file_duration = container.duration * _MICROSECOND if container.duration else None
+        # Seconds from the first frame to the end of the last; and when that is, by the file's own clock.
+        self.duration, self.end = self._extent(stream)
+        self.num_frames: int | None = stream.frames or None  # coded ones
+        if name == MP4 and self.num_frames:  # without those that an edit list leaves out
+            self.num_frames = min(self.num_frames, len(stream.index_entries) or self.num_frames)
+        if name == "gif":  # states nothing: FFmpeg counted what is there
+            self.num_frames = None
+        # What a file of this size can have. FFmpeg measures transport streams, maybe by two different clocks.
+        is_measured, most_seconds = name == "mpegts", Fraction(max(_DAY_SECONDS, container.size))
+        if is_measured:
+            most_seconds = container.size * self.interval / min(MPEGTS_PACKETS)  # of which a frame takes one
+        if (self.num_frames or 0) > container.size:
+            self.num_frames, most_seconds = None, Fraction(-1)
+        can_last = (self.duration or 0) <= most_seconds
+        self.ignores_length = not can_last and not is_measured
+        if not can_last:
+            self.duration = self.end = None
+
+    def clock(self) -> Clock:
+        """Return a clock for the times of this stream's frames."""
+        latest = None if self.duration is None else self.duration + _GAP_SLACK_SECONDS
+        # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
+        if self._clock_may_restart or self.format_name == MP4:
+            latest = None
+        return Clock(self._time_base, self.interval, sequential=self.is_sequential, latest=latest)
+
+    def first_seconds(self, first: Fraction | None) -> Fraction:
+        """Return when the first frame, at ``first`` seconds by the file's own clock, is shown after the file's start.
+
+        Less than a frame of the grid, which is rounding or the silence before compressed sound, is 0. So is what cannot
+        be: as long as the file, or a step after which a clock has restarted or belongs to another programme.
+        """
+        late = Fraction(0) if first is None or self._start is None else first - self._start
+        limits = [self._file_duration, _LARGEST_DELAY_SECONDS if self._clock_may_restart else None]
+        is_plausible = late >= Fraction(1, GRID_FPS) and all(limit is None or late < limit for limit in limits)
+        return late if is_plausible else Fraction(0)
+
+    def _extent(self, stream: av.VideoStream) -> tuple[Fraction | None, Fraction | None]:
+        """Return duration and end in seconds, of the stream or else of the container; None where neither states them.
+
+        What is stated as duration may be the end, which contains the time before the first frame.
+        """
+        start, is_end = (stream.start_time or 0) * self._time_base, self.format_name in _ENDS_STATED
+        if stream.duration is not None and stream.duration > 0:
+            stated = stream.duration * self._time_base
+            entries = stream.index_entries
+            if self.format_name == MP4 and len(entries):  # the end, where an empty edit delays the video
+                span = (entries[-1].timestamp - entries[0].timestamp) * self._time_base + self.interval
+                is_end = abs(stated - start - span) < abs(stated - span)
+        elif (self._file_duration or 0) > 0:
+            stated = min(filter(None, (self._file_duration, _tagged_duration(stream))))
+            start = start if is_end else self._start or Fraction(0)
+        else:
+            return None, None
+        return (stated - start, stated) if is_end and stated > start else (stated, start + stated)
+
+
+def _video_streams(container: InputContainer) -> list[av.VideoStream]:
+    """Return the container's video streams without cover art and thumbnails."""
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
+def best_stream(path: str, container: InputContainer) -> av.VideoStream:
+    """Return the stream that FFmpeg calls best, among those that can be decoded; raise VideoError if there is none."""
+    streams = _video_streams(container)
+    # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
+    decodable = [stream for stream in streams if stream.codec_context is not None]
+    if not decodable and is_cut_short(path, container.format.name):
+        raise VideoError("truncated_or_incomplete", "the file is cut short before it says what video it holds")
+    if not streams:
+        raise VideoError("no_video_stream", "there is no video in this file, only sound, data or cover art")
+    brand = container.metadata.get("major_brand")
+    if brand in _STILL_BRANDS or all(stream.disposition & Disposition.still_image for stream in streams):
+        raise VideoError("not_a_video", "this is an image, not a video")
+    if not decodable:
+        raise VideoError("unsupported_codec", "its video is in a codec that this build of FFmpeg cannot decode")
+    best = container.streams.best("video")
+    return next((stream for stream in decodable if stream is best), decodable[0])
+
+
+def _tagged_duration(stream: av.VideoStream) -> Fraction | None:
+    """Return what a tag of Matroska states of this stream alone (hours:minutes:seconds), None where there is none."""
+    try:
+        hours, minutes, seconds = map(Fraction, stream.metadata.get("DURATION", "").split(":"))
+    except (ValueError, ZeroDivisionError):
+        return None
+    return max(hours * 3600 + minutes * 60 + seconds, Fraction(0))
 
 
 class Decoder:
-    """Decodes the frames of one stream, each with its time in seconds after the first, and counts what it meets.
+    """Decodes the frames of a stream of ``container``, whose file is at ``path``, and counts what it meets."""
 
-    ``path`` is that of the opened ``container``, to be looked at again should reading fail.
-    """
-
-    def __init__(
-        self, path: str, container: av.container.InputContainer, stream: av.VideoStream, header: Header, limits: Limits
-    ) -> None:
+    def __init__(self, path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
+        self.header = header = Header(path, container, stream, limits)
         self.clock = header.clock()
         self.continuity = Continuity(path, header.format_name, stream, header.interval)
         self.num_frames = self.num_discarded = self.num_failed = 0  # frames decoded, packets not to be shown, and lost
@@ -57,8 +173,7 @@ class Decoder:
         self._num_packets = 0
         self._position = 0  # of the last packet
         self._end: Fraction | None = None  # the latest end of a packet, in seconds by the file's own clock
-        self._path, self._container, self._stream, self._header = path, container, stream, header
-        self._limits = limits
+        self._path, self._container, self._stream, self._limits = path, container, stream, limits
         self._since_failure = _DISORDERED_FRAMES  # frames
         self._pixel_aspect = PixelAspect(stream)
         context = stream.codec_context
@@ -82,23 +197,21 @@ class Decoder:
 
     def seek_ticks(self, seconds: Fraction) -> int | None:
         """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
-        header, reorders = self._header, self._stream.codec_context.has_b_frames
+        header, reorders = self.header, self._stream.codec_context.has_b_frames
         if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
             return None
-        is_beyond = header.duration is not None and seconds > header.duration
-        if (
-            is_beyond and header.format_name != MP4
-        ):  # whose fragments state a part; else in a recording that was appended
+        # Beyond the end lies a recording that was appended. (Fragments of MP4 state the length of a part.)
+        if header.format_name != MP4 and header.duration is not None and seconds > header.duration:
             return None
         if header.is_sequential and reorders:  # frames are counted, and shown in another order than they are stored
             return None
         return self.clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
     def frames_at(self, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
-        """Return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
+        """Seek, and return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
 
-        Then the decoder, after a seek to ``ticks``, has lost its place, and the file has to be opened again. It is not
-        sure either where no frame follows: the clip lies behind the end, or in a recording that was appended.
+        Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
+        follows: the clip lies behind the end, or in a recording that was appended.
         """
         try:
             self.seek(ticks)
@@ -119,7 +232,7 @@ class Decoder:
     def no_frames(self) -> VideoError:
         """Return why not a single frame came out."""
         is_cut = self.ends_early()
-        self._limits.check_length(None, self._stream.frames)  # FFmpeg drops an index for which there is no memory
+        self._limits.check_length(num_frames=self._stream.frames)  # FFmpeg drops an index for which there is no memory
         if self.gave_up or (self.num_failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
         if self.broke_off or is_cut:
@@ -127,8 +240,21 @@ class Decoder:
         return VideoError("no_frames", "its video stream holds no frame that can be shown")
 
     def ends_early(self, seconds: Fraction | None = None) -> bool:
-        """Return whether the file ends before its header says; its frames last ``seconds``, None where not all came."""
-        return self._header.ends_early(self._num_packets, self._end, seconds)
+        """Return whether the packets stop before the header's end; the frames last ``seconds``, None: unknown.
+
+        Where the header counts frames, one missing at the end is one too many. A header that states only a time may
+        round it or mean its sound. Where the clock started again, the time at the end is not how long the frames last.
+        """
+        header = self.header
+        if header.num_frames and self._num_packets >= header.num_frames:
+            return False
+        if header.is_cut_short or header.end is None or header.duration is None:
+            return header.is_cut_short
+        slack = header.interval / 2
+        if not header.num_frames:
+            slack = min(max(3 * slack, _SLACK_SECONDS), header.duration * _SLACK_SHARE)
+        is_reached = self._end is not None and self._end >= header.end - slack
+        return not is_reached and (seconds is None or seconds < header.duration - slack)
 
     def frames_are_missing(self) -> bool:
         """Return whether noticeably fewer frames came out than went in, without the decoder saying so."""
@@ -141,10 +267,7 @@ class Decoder:
         for frame in self._decoded():
             held.append(frame)
             self._since_failure += 1
-            if self._since_failure > _DISORDERED_FRAMES:
-                yield from _by_timestamp(held)
-                held = []
-            elif len(held) > _DISORDER:
+            while len(held) > (_DISORDER if self._since_failure <= _DISORDERED_FRAMES else 0):
                 first, *held = _by_timestamp(held)
                 yield first
         yield from _by_timestamp(held)
@@ -154,14 +277,13 @@ class Decoder:
         for packet in self._packets():
             frames = self._decode(packet)
             if frames is None:
-                lost_seconds += min(self._header.interval, _LONGEST_LOSS_SECONDS)
+                lost_seconds += min(self.header.interval, _LONGEST_LOSS_SECONDS)
                 if lost_seconds > MAX_LOST_SECONDS:
                     self.gave_up = True
                     return
                 continue
             for frame in frames:
                 lost_seconds = Fraction(0)
-                self._pixel_aspect.mark(frame)
                 self.num_frames += 1
                 self.is_patched |= frame.is_corrupt
                 self._hides_frames |= frame.interlaced_frame
@@ -218,7 +340,7 @@ class Decoder:
             if self.clock.stored:
                 self.clock.stored.pop()
             return None
-        self._pixel_aspect.after_packet(packet)
+        self._pixel_aspect.mark(frames, packet)
         return frames
 
 
@@ -227,157 +349,3 @@ def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
     if any(frame.pts is None for frame in frames):
         return frames
     return sorted(frames, key=lambda frame: frame.pts or 0)
-
-
-_MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
-"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
-Containers with an index are not here: what it names and cannot be read is missed anyway."""
-
-_NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
-_FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
-_IN_DOUBT = Fraction(3, 2)  # of the usual distance; beyond, a frame may be missing. Film in NTSC varies by less
-_LONG_STEPS, _LONG_SECONDS = 10, Fraction(1)  # usual distances, and time: a step beyond both is a loss without a trace
-_MOST_BYTES = 4 << 20  # read at once
-_TABLE_BYTES = 1 << 19  # read before that: a program table comes 10 times per second, 0.4 MB apart at 30 Mbit/s
-_SYNC = 0x47  # G, the first byte of a transport packet
-
-
-class Continuity:
-    """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
-
-    Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
-    of transport packets, in the containers of ``_MOST_OVERHEAD``, which may have any rate, their number. MPEG streams
-    have a constant rate, so that time alone tells of a loss. Other formats are not judged.
-
-    ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
-    """
-
-    def __init__(self, path: str, format_name: str, stream: av.VideoStream, interval: Fraction) -> None:
-        self.is_broken = self.changes_stream = False
-        self._path, self._stream = path, stream
-        self._is_transport_stream = format_name == "mpegts"
-        self._has_constant_rate = format_name in ("mpegts", "mpeg")
-        self._most_overhead = _MOST_OVERHEAD.get(format_name)
-        self.needs_all_streams = self._is_transport_stream or self._most_overhead is not None
-        self._interval = self._usual = interval
-        self._num_steps = 0  # of the usual distance
-        self._last_right: tuple[Fraction, int] | None = None  # before a step backwards: time, and packets since
-        self.jump()
-
-    def jump(self) -> None:
-        """Forget the last packets: reading goes on elsewhere in the file."""
-        self._last: tuple[Fraction, int | None] | None = None  # time and position of the stream's last packet
-        self._others_since: Fraction | None = None  # the time of another video stream's first packet after that
-        self._read_until: int | None = None  # the position behind all packets so far
-        self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
-
-    def has_restarted(self, packet: "av.Packet[Any]") -> bool:
-        """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
-        if self._most_overhead is not None and packet.pos is not None:
-            skipped = 0 if self._read_until is None else packet.pos - self._read_until
-            self._read_until = packet.pos + packet.size - min(skipped, 0)
-            self._since_skip = 0 if skipped > self._most_overhead else self._since_skip + 1
-        if packet.dts is None or packet.stream.type != "video":
-            return False
-        seconds = packet.dts * (packet.time_base or Fraction(0))
-        if packet.stream.index != self._stream.index:
-            self._others_since = seconds if self._others_since is None else self._others_since
-            waited = abs(seconds - self._others_since)
-            self.changes_stream |= self._is_transport_stream and waited > max(_LONG_SECONDS, 2 * self._usual)
-            return False
-        self._others_since, last, self._last = None, self._last, (seconds, packet.pos)
-        return last is not None and self._steps_to_restart(last, seconds, packet.pos)
-
-    def _steps_to_restart(self, last: tuple[Fraction, int | None], seconds: Fraction, position: int | None) -> bool:
-        """Judge the step from the last packet of the stream to the next."""
-        before, position_before = last
-        step, usual = seconds - before, max(self._usual, self._interval)
-        if self._last_right is not None:
-            self._last_right = self._last_right[0], self._last_right[1] + 1
-        is_usual = 0 < step <= usual * _IN_DOUBT
-        if self._most_overhead is not None:
-            self._since_step = self._since_step + 1 if is_usual else 0
-            if step <= 0:  # another recording, whose header was skipped
-                self._since_step = self._since_skip = _NEARBY
-            self.is_broken |= max(self._since_step, self._since_skip) < _NEARBY
-        if is_usual:
-            self._usual = step
-            self._num_steps += 1
-            return False
-        if not self._has_constant_rate or self._returns(seconds, usual):
-            return False
-        if not 0 < step <= LARGEST_GAP_SECONDS:
-            self._last_right = (before, 0) if step <= 0 else None
-            return True
-        has_loss = has_restart = False
-        if self._is_transport_stream and position_before is not None and position is not None:
-            lead = _TABLE_BYTES if step >= _LONG_SECONDS else 0  # a restart that matters
-            has_loss, has_restart = _find_traces(self._path, self._stream.id, position_before, position, lead)
-        is_long = self._num_steps >= _FEWEST_STEPS and step >= max(usual * _LONG_STEPS, _LONG_SECONDS)
-        self.is_broken |= not has_restart and (has_loss or is_long)
-        return has_restart
-
-    def _returns(self, seconds: Fraction, usual: Fraction) -> bool:
-        """Return whether times go on as before a step backwards: only those between were wrong, nothing is lost."""
-        if self._last_right is None:
-            return False
-        (before, num_packets), self._last_right = self._last_right, None
-        return 0 < seconds - before <= (num_packets + 1) * usual * _IN_DOUBT
-
-    def end(self) -> None:
-        """Take the end of the file: behind the last packet, pictures may be scrambled, damaged or empty."""
-        if not self._is_transport_stream or self._last is None or self._last[1] is None:
-            return
-        for _, packet in _transport_packets(self._path, self._last[1], self._last[1] + _MOST_BYTES):
-            is_ours = packet[0] == _SYNC and _pid(packet) == self._stream.id
-            self.is_broken |= not any(packet) or (is_ours and not _is_clear(packet))
-
-
-def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
-    """Return whether transport packets show that contents are missing, and that the stream was begun anew.
-
-    It was where a packet says so, or where the program table is counted from 0 again. ``start`` and ``end`` are the
-    positions of the packets that begin two frames; the last program table is looked for in ``lead`` bytes before.
-    """
-    first = max(0, start - lead, end - _MOST_BYTES)
-    counters: dict[int, int] = {}
-    has_loss = has_restart = False
-    for position, packet in _transport_packets(path, first, end + max(MPEGTS_PACKETS)):
-        is_between, number = position > start, _pid(packet)
-        if packet[0] != _SYNC:
-            has_loss |= is_between and position > first
-        elif number in (0, pid):
-            expected, counter = counters.get(number), packet[3] & 0x0F
-            is_continued = expected is None or counter in (expected, (expected + 1) % 16)
-            if packet[3] & 0x10:
-                counters[number] = counter
-            if is_between and number == 0:
-                has_restart |= counter == 0 and not is_continued
-            elif is_between:
-                has_loss |= not (is_continued and _is_clear(packet))
-                has_restart |= bool(packet[3] & 0x20 and packet[4] and packet[5] & 0x80)  # it says so itself
-    return has_loss, has_restart
-
-
-def _transport_packets(path: str, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the transport packets in a part of a file, each with its position; of bytes between them only the first."""
-    data, at = read_part(path, start, end - start), 0
-    head = data[: 1 << 16]
-    length = max(MPEGTS_PACKETS, key=lambda n: n * max(head[offset::n].count(_SYNC) for offset in range(n)))
-    while at + length <= len(data):
-        yield start + at, data[at : at + length]
-        if data[at] == _SYNC:
-            at += length
-            continue
-        while (at := data.find(_SYNC, at)) >= 0 and at + length < len(data) and data[at + length] != _SYNC:
-            at += 1
-        at = len(data) if at < 0 else at
-
-
-def _pid(packet: bytes) -> int:
-    return (packet[1] & 0x1F) << 8 | packet[2]
-
-
-def _is_clear(packet: bytes) -> bool:
-    """Return whether a transport packet is neither scrambled nor marked as damaged."""
-    return not (packet[1] & 0x80 or packet[3] & 0xC0)

@@ -63,12 +63,12 @@ class Limits:
             message = f"its picture of {width} × {height} pixels is larger than the limit allows"
             raise VideoError("too_large", message, more("max_pixels"))
 
-    def check_length(self, seconds: Fraction | None, num_frames: int | None) -> None:
-        """Raise VideoError ``too_large`` for a video beyond ``max_seconds`` or ``max_frames``; None is not known."""
-        if seconds is not None and seconds > self.max_seconds:
+    def check_length(self, seconds: Fraction = Fraction(0), num_frames: int = 0) -> None:
+        """Raise VideoError ``too_large`` for a video beyond ``max_seconds`` or ``max_frames``."""
+        if seconds > self.max_seconds:
             message = f"it is longer than the {self.max_seconds / 3600:g} hours that the limit allows"
             raise VideoError("too_large", message, more("max_seconds"))
-        if num_frames is not None and num_frames > self.max_frames:
+        if num_frames > self.max_frames:
             message = f"it has more than the {self.max_frames} frames that the limit allows"
             raise VideoError("too_large", message, more("max_frames"))
 

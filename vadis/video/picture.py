@@ -127,14 +127,14 @@ class Scaler:
 
     Args:
         first: the first frame; its display matrix turns all of them.
-        aspect: sample aspect ratio (width of a pixel by its height), None where unknown.
-        crop: the pixels that the container crops off, by side.
+        aspect: width of a pixel by its height, None where unknown.
+        crop: what the container crops off, see ``container_crop``.
 
     Attributes:
         size, source_size: (width, height) of the pictures, and as coded, cropped and upright.
         rotation: degrees counter-clockwise from the coded to the upright picture.
         pixel_aspect: width of a coded pixel by its height; 1 where it is unknown or not plausible.
-        colours: those in which to write the pictures so that they look like the source, None for no statement.
+        colours: see ``written_colours``.
         flags: those of ``metadata.FLAGS`` that concern pictures.
     """
 
@@ -227,10 +227,7 @@ class GrayPlane:
 
 
 class PixelAspect:
-    """Follows a sample aspect ratio that changes within a stream, where its container states none that differs.
-
-    PyAV's frames do not have theirs, so one that is not that of the header is put into their ``opaque``.
-    """
+    """Follows a sample aspect ratio that changes within a stream, and puts it into the ``opaque`` of PyAV's frames."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self._context = stream.codec_context
@@ -238,16 +235,14 @@ class PixelAspect:
         self._since: int | None = None  # timestamp of the packet that changed it; frames before it may still come
         self._is_followed = stream.sample_aspect_ratio == self._first
 
-    def after_packet(self, packet: "av.Packet[Any] | None") -> None:
-        """Look at the decoder's aspect ratio after this packet."""
+    def mark(self, frames: list[av.VideoFrame], packet: "av.Packet[Any] | None") -> None:
+        """Put the aspect ratio of the frames that came out after this packet into them."""
         if self._is_followed and self._context.sample_aspect_ratio != self._latest:
             self._latest = self._context.sample_aspect_ratio
             self._since = None if packet is None else packet.pts
-
-    def mark(self, frame: av.VideoFrame) -> None:
-        """Put the aspect ratio of the next frame into it."""
-        if frame.pts is None or self._since is None or frame.pts >= self._since:
-            self._shown = self._latest
-        if self._shown != self._first:
-            width, height = (self._shown or Fraction(1)).as_integer_ratio()
-            frame.opaque = Fraction(width, height)  # a new object for each: PyAV forgets one that two frames share
+        for frame in frames:
+            if frame.pts is None or self._since is None or frame.pts >= self._since:
+                self._shown = self._latest
+            if self._shown != self._first:
+                width, height = (self._shown or Fraction(1)).as_integer_ratio()
+                frame.opaque = Fraction(width, height)  # a new object for each: PyAV forgets one that two frames share

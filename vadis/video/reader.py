@@ -15,8 +15,7 @@ import av
 
 from vadis.errors import VideoError
 from vadis.video.container import FFMPEG_FORMATS, refusal, regular_file
-from vadis.video.decoding import Decoder
-from vadis.video.header import Header, best_stream
+from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
 from vadis.video.picture import FullSize, GrayPlane, Scaler
@@ -35,22 +34,23 @@ class Video:
     height, 1 where that is unknown or not plausible.
     """
 
-    def __init__(self, header: Header, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
-        self._header, self._decoder, self._clock, self._limits = header, decoder, decoder.clock, limits
+    def __init__(self, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
+        self._header, self._decoder, self._clock, self._limits = decoder.header, decoder, decoder.clock, limits
         self._start_frame = 0
         self._frames = decoder.frames()
         first = next(self._frames, None)
         if first is None:
             raise decoder.no_frames()
         self._held, self._held_seconds = first
-        self._scaler = scaler(self._held, header.sample_aspect_ratio, header.crop)
+        self._scaler = scaler(self._held, self._header.sample_aspect_ratio, self._header.crop)
         self._duration: Fraction | None = None
         self._length: int | None = None
         self._grid = self._walk()
         self.size, self.colours = self._scaler.size, self._scaler.colours
         aspect = self._scaler.pixel_aspect  # of a coded pixel
         self.pixel_aspect = 1 / aspect if self._scaler.rotation % 180 else aspect
-        self.expected_num_frames = header.expected_num_frames
+        seconds = self._header.duration
+        self.expected_num_frames = None if seconds is None else grid_length(seconds)
 
     @property
     def facts(self) -> VideoFacts:
@@ -129,7 +129,7 @@ class Video:
 
     def _end(self, last: av.VideoFrame) -> Fraction:
         end = self._clock.end(last.duration)
-        self._limits.check_length(end, None)
+        self._limits.check_length(end)
         return end
 
     def _flags(self) -> tuple[str, ...]:
@@ -233,8 +233,7 @@ def _first_look(
         with _open(path, limits, codec_whitelist="none") as undecoded:
             context = best_stream(path, undecoded).codec_context
             limits.check_pixels(context.width, context.height)
-    header = Header(path, container, stream, limits)
-    return Video(header, Decoder(path, container, stream, header, limits), limits, scaler)
+    return Video(Decoder(path, container, stream, limits), limits, scaler)
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
