@@ -35,22 +35,11 @@ _STYLES = {OK: "green", NOTE: "yellow", LESS: "bold yellow", MISSING: "bold red"
 PACKAGES = ("torch", "av", "numba", "numpy", "platformdirs", "safetensors")
 """What classify imports, by the names of modules, which are those of the packages too."""
 
-CODECS = {
-    "H.264": ("h264",),
-    "H.265": ("hevc",),
-    "VP8": ("vp8",),
-    "VP9": ("vp9",),
-    "AV1": ("libdav1d", "libaom-av1"),  # FFmpeg's own "av1" works with a graphics card only
-    "MPEG-4": ("mpeg4",),
-    "MPEG-2": ("mpeg2video",),
-    "MPEG-1": ("mpeg1video",),
-    "H.263": ("h263",),
-    "Windows Media": ("wmv3", "vc1"),
-    "Motion JPEG": ("mjpeg",),
-    "ProRes": ("prores",),
-    "Theora": ("theora",),
-    "GIF": ("gif",),
-}
+_CODECS = (
+    "H.264=h264, H.265=hevc, VP8=vp8, VP9=vp9, AV1=libdav1d libaom-av1, MPEG-4=mpeg4, MPEG-2=mpeg2video, "
+    "MPEG-1=mpeg1video, H.263=h263, Windows Media=wmv3 vc1, Motion JPEG=mjpeg, ProRes=prores, Theora=theora, GIF=gif"
+)  # without FFmpeg's own "av1", which works with a graphics card only
+CODECS = {name: decoders.split() for name, decoders in (codec.split("=") for codec in _CODECS.split(", "))}
 """The codecs that videos come in, each with the decoders of which one will do."""
 
 LARGEST_DIFFERENCE = 0.01
