@@ -14,7 +14,7 @@ from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options
 from vadis.cli.outputs import OutputOptions, open_destination
-from vadis.cli.run import Run, check_window, fetching, find_inputs, load_model_or_stand_in
+from vadis.cli.run import Run, fetching, find_inputs, load_for_command, load_or_stand_in
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError
@@ -99,9 +99,9 @@ def classify(
         share_bytes = fetched.share_bytes if fetched else None
         cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": share_bytes}
         prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
-        check_window(model, window, stride)
-        to_keep = to_file or bool(ray) or form.name not in _NAME_THE_MODEL
-        loaded = load_model_or_stand_in(model, streams, where, offline, to_keep=to_keep)
+        any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
+        load = partial(load_for_command, streams=streams, device=where, offline=offline, window=window, stride=stride)
+        loaded = load_or_stand_in(load, model, any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 

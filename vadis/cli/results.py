@@ -126,7 +126,7 @@ def report(
 
     The page is one file that needs no network. It plays the videos from where they lie.
     """
-    from vadis.report.page import is_run, write_run_page
+    from vadis.report.page import is_run, write_page, write_run_page
 
     first, others = inputs[0], len(inputs) - 1
     of_run = not others and first.is_dir() and is_run(first)
@@ -138,30 +138,22 @@ def report(
     if of_run:
         with writing(show(page)):
             write_run_page(first, page, title)
-    else:
-        if root is not None and not root.is_dir():
-            raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-        found = [files_below(given, (".jsonl", ".json")) if given.is_dir() else [given] for given in inputs]
-        files = [file for some in found for file in some]
-        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
-        _of_results(read_results(files), page, title, bases, thumbnails, thumbnail_mb * 1_000_000)
-    typer.echo(show(page))
-
-
-def _of_results(
-    found: LastResults, output: Path, title: str, bases: list[Path], thumbnails: int, max_bytes: int
-) -> None:
-    from vadis.report.page import write_page
-
-    with video_progress() as bar, writing(show(output)):
+        typer.echo(show(page))
+        return
+    if root is not None and not root.is_dir():
+        raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
+    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
+    files = [file for some in given for file in some]
+    found = read_results(files)
+    with video_progress() as bar, writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         made = write_page(
-            output,
+            page,
             found,
             title=title,
-            bases=bases,
+            bases=[root] if root else [Path(), *dict.fromkeys(file.parent for file in files)],
             num_thumbnails=thumbnails,
-            max_thumbnail_bytes=max_bytes,
+            max_thumbnail_bytes=thumbnail_mb * 1_000_000,
             progress=lambda path: bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1),
         )
     if made.not_found:
@@ -169,6 +161,7 @@ def _of_results(
     if made.fewer_pictures:
         info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
     info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
+    typer.echo(show(page))
 
 
 ANNOTATE_EPILOG = """

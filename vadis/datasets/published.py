@@ -200,14 +200,15 @@ def clip_lists(tree: Tree) -> dict[str, str]:
 
 
 def _lines_like(pattern: str, path: str) -> Rows:
-    for place, cells in lists.lines_like(pattern, path, in_split=_split_in if _NAME in pattern else bool):
-        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]):
+    for place, cells in lists.lines_like(pattern, path):
+        is_of_split = _NAME not in pattern or _split_in(path)
+        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]) or not is_of_split:
             raise ValueError
         yield place, cells
 
 
 CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
-    "header": partial(lists.read_table, delimiters=",\t", is_header=_COLUMNS.issubset),
+    "header": partial(lists.read_table, is_header=_COLUMNS.issubset),
     "label, times": partial(_lines_like, rf"{_LABEL}[\s,;]+{_TIMES}{_SPLIT}"),  # abseiling,0wR5jVB-WPk,417,427,val
     "times, label": partial(_lines_like, rf"{_TIMES}[\s,;]+{_LABEL}{_SPLIT}"),
     "label/name": partial(

@@ -234,12 +234,9 @@ def thumbnails(
         start = max(0, int((seconds - first) * GRID_FPS))
         try:
             with decoders.open(place, start_frame=start, max_frames=1) as video:
-                picture = next((frame.pixels for frame in video), None)  # (H, W, 3)
-        except VideoError:
+                content = base64.b64encode(jpeg(next(iter(video)).pixels)).decode("ascii")
+        except (VideoError, StopIteration):
             break
-        if picture is None:
-            break
-        content = base64.b64encode(jpeg(picture)).decode("ascii")
         max_bytes -= len(content)
         if max_bytes < 0:
             return sorted(taken), True
