@@ -129,6 +129,7 @@ class ListForm(NamedTuple):
     shape: str
     used_by: str
     rows: Callable[[str], Rows]  # raises ValueError at the first line of another form
+    needs_split: bool = False  # only lists that are named after a split are of it
 
 
 def _has_columns(columns: Iterable[str]) -> bool:
@@ -145,14 +146,13 @@ def _json_lines(path: str) -> Rows:
         yield place, cells
 
 
-def lines_like(pattern: str, path: str, in_split: Callable[[str], object] = bool) -> Rows:
-    """Yield the lines by the groups of a pattern; only from lists of which ``in_split`` is true."""
+def lines_like(pattern: str, path: str) -> Rows:
+    """Yield the lines by the groups of a pattern, without quotation marks."""
     for place, line in read_lines(path):
         match = re.fullmatch(pattern, line, re.IGNORECASE)
-        if match is None or not in_split(path):
+        if match is None:
             raise ValueError
-        cells = match.groupdict("")
-        yield place, {**cells, **{name: cells[name].strip("\"' ") for name in ("path", "label") if name in cells}}
+        yield place, {name: cell.strip("\"' ") for name, cell in match.groupdict("").items()}
 
 
 def _labelled_lines(path: str) -> Rows:
@@ -161,10 +161,6 @@ def _labelled_lines(path: str) -> Rows:
             message = f"{place} has more than a path and a label: {printable(cells['label'])}"
             raise UsageError(message, "write path and label; a label with commas goes between quotation marks")
         yield place, cells
-
-
-def _is_of_split(path: str) -> bool:
-    return split_of(stem_of(path)) is not None
 
 
 LIST_FORMS = {
@@ -182,12 +178,14 @@ LIST_FORMS = {
     "no ending": ListForm(
         "<class>/a 12, in a list that is named after a split",
         "TimeSformer",
-        partial(lines_like, _TWO_WORDS, in_split=_is_of_split),
+        partial(lines_like, _TWO_WORDS),
+        needs_split=True,
     ),
     "path alone": ListForm(
         "<class>/a.mp4, in a list that is named after a split",
         "UCF-101's test lists",
-        partial(lines_like, _PATH_ALONE, in_split=_is_of_split),
+        partial(lines_like, _PATH_ALONE),
+        needs_split=True,
     ),
 }
 """The forms of lists that are read, by name, in the order in which they are tried."""
@@ -252,9 +250,10 @@ def _may_be_list(tree: Tree, path: str) -> bool:
 
 def _form_of(path: str) -> str | None:
     """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
-    is_json = path.lower().endswith(".jsonl")
-    name = first_form(path, {name: form.rows for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")})
-    if name is None and split_of(stem_of(path)) and not is_json:
+    is_json, split = path.lower().endswith(".jsonl"), split_of(stem_of(path))
+    forms = {name: form for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")}
+    name = first_form(path, {name: form.rows for name, form in forms.items() if split or not form.needs_split})
+    if name is None and split and not is_json:
         lines = list(islice(read_lines(path), HEAD_LINES))
         odd = [f"{place} {printable(line)}" for place, line in lines if not re.match(_LABELLED, line, re.IGNORECASE)]
         if 2 * len(odd) < len(lines):

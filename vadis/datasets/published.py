@@ -200,8 +200,9 @@ def clip_lists(tree: Tree) -> dict[str, str]:
 
 
 def _lines_like(pattern: str, path: str) -> Rows:
-    for place, cells in lists.lines_like(pattern, path, in_split=_split_in if _NAME in pattern else bool):
-        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]):
+    for place, cells in lists.lines_like(pattern, path):
+        is_of_split = _NAME not in pattern or _split_in(path)
+        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]) or not is_of_split:
             raise ValueError
         yield place, cells
 
