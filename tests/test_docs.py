@@ -32,7 +32,7 @@ README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
 ALWAYS_RUN = {"README.md", "index.md"}  # the others are slow tests
-DRAWS = re.compile("vadis annotate |--recipe camera-motion")  # commands that need OpenCV
+DRAWS = re.compile("--recipe camera-motion")  # commands that need OpenCV
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
 
