@@ -4,8 +4,7 @@
     RUN/rgb/, RUN/flow/          a training run each, as for all other training
 
 A video's features are what the last layer sees of it in the paper's test (for I3D: first 250 frames, centre crop,
-whole), averaged over the steps in time. That layer is linear, so of their mean it makes the mean of the logits: it
-learns from what it will be tested on (of the architectures that average probabilities, from something very near). No
+whole), averaged over the steps in time. That layer is linear, so of their mean it makes the mean of the logits. No
 random crops, no mirror images: the features never change. Each network learns apart.
 """
 
