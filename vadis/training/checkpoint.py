@@ -218,7 +218,7 @@ class TrainingProgress:
 
 
 class State:
-    """A network with its optimiser and its progress, and a copy of the network as it was at its best validation.
+    """All that a checkpoint holds: a network, its optimiser, its progress, and the network at its best validation.
 
     Sets the dropout and the batch norms' decay of ``network`` as the recipe says.
     """
@@ -231,7 +231,7 @@ class State:
                 module.momentum = 1 - recipe.batch_norm_decay
         self.network, self._recipe = network, recipe
         self.progress = TrainingProgress(micro_batch)
-        self._best: dict[str, Tensor] = {}  # on the CPU
+        self.best: dict[str, Tensor] = {}  # of the network at its best validation, on the CPU
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         values, decay = self.parameters.values(), recipe.weight_decay
         self.optimizer = torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=decay)
@@ -246,29 +246,10 @@ class State:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
 
-    def keep_if_best(self, loss: float, accuracy: float) -> bool:
-        """Keep the network as it is now where no validation before gave so low a loss; return whether that is so."""
-        now = self.progress
-        if not loss < (now.best[1] if now.best else math.inf):
-            return False
-        now.best = (now.step, loss, accuracy)
-        self._best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
-        return True
-
-    def forget_best(self) -> None:
-        """Let the next validation be the best so far: those before were on other clips."""
-        self.progress.best, self._best = None, {}
-        self.progress.plateau = replace(self.progress.plateau, best=None, stale=0)
-
-    def restore_best(self) -> None:
-        """Make the network what it was at its best validation, if there was one."""
-        if self._best:
-            self.network.load_state_dict(self._best)
-
     def to_checkpoint(self, made_with: dict[str, Any], averages: Mapping[str, Tensor]) -> Checkpoint:
         """Return all of it; ``averages`` has tensors by key that are taken instead of the network's own."""
         tensors = {f"network.{key}": value for key, value in {**self.network.state_dict(), **averages}.items()}
-        tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        tensors |= {f"best.{key}": value for key, value in self.best.items()}
         for name, parameter in self.parameters.items():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
@@ -285,7 +266,7 @@ class State:
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict(parts["network"])
-        self._best = parts["best"]
+        self.best = parts["best"]
         for name, momentum in parts["momentum"].items():
             parameter = self.parameters[name]
             self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)

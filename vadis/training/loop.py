@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -166,9 +166,9 @@ class Trainer:
             loaded, resumed = found
             before = loaded.state["made_with"]
             self.state.load(loaded)
-            if before["clips"] != self.made_with["clips"]:
-                self.state.forget_best()
             now = self.progress
+            if before["clips"] != self.made_with["clips"]:  # the validations before were on other clips
+                now.best, now.plateau = None, replace(now.plateau, best=None, stale=0)
             self.saved = (now.step, now.validated_at)
             is_same = before["micro_batch"] == self.recipe.micro_batch
             now.micro_batch = min(now.micro_batch if is_same else self.recipe.micro_batch, self.share)
@@ -203,16 +203,19 @@ class Trainer:
         self.network.eval()
         found, now = self.process.gather(validator(self.network))[0], self.progress
         now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
-        is_best = self.state.keep_if_best(found.loss, found.accuracy)
+        if is_best := found.loss < (now.best[1] if now.best else math.inf):
+            now.best = (now.step, found.loss, found.accuracy)
+            self.state.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
         self.emit(Validated(now.step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
 
     def keep_best(self) -> KeptState:
         """Make the network what it was at its best validation, or leave it as it is where there was none."""
-        self.state.restore_best()
-        if self.progress.best is None:
-            return KeptState(self.progress.step, self.progress.step, None)
-        step, loss, accuracy = self.progress.best
-        return KeptState(step, self.progress.step, Validation(loss, accuracy))
+        now = self.progress
+        if now.best is None:
+            return KeptState(now.step, now.step, None)
+        self.network.load_state_dict(self.state.best)
+        step, loss, accuracy = now.best
+        return KeptState(step, now.step, Validation(loss, accuracy))
 
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
