@@ -4,7 +4,7 @@ import pytest
 
 from vadis.parsing import decode, is_text, open_text
 
-ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be")
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

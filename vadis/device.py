@@ -67,15 +67,15 @@ def cpu_count() -> int:
 def _quotas() -> Iterator[float]:
     """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does.
 
-    /proc/self/cgroup has a line for each hierarchy: number, controllers (none: version 2), place. In a container the
-    place may be seen from outside, and the root that is mounted is the container's: so all on the way are looked at.
+    In a container the place may be seen from outside, and the root that is mounted is the container's: so all on the
+    way are looked at.
     """
     try:
         lines = PROCESS_CGROUPS.read_text().splitlines()
     except OSError:
         return
     for line in lines:
-        _, controllers, place = line.split(":", 2)
+        _, controllers, place = line.split(":", 2)  # version 2 has no controllers
         if controllers and "cpu" not in controllers.split(","):
             continue
         for root in (CGROUPS / controllers, CGROUPS / ("cpu" if controllers else "unified")):

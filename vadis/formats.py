@@ -24,7 +24,7 @@ _SAME_TIME_SECONDS = 1e-6  # neighbouring segments share their border but for ro
 class Format:
     """One row of FORMATS: ``write`` turns results into pieces of text, of one video where there is no room for more."""
 
-    summary: str
+    name: str
     write: Callable[[Iterable[VideoResult]], Iterator[str]]
     one_video: bool = False
 
@@ -106,12 +106,12 @@ def _cell(text: str) -> str:
     return ("'" if text.startswith(_FORMULA_STARTS) else "") + visible(text)
 
 
-FORMATS: dict[str, Format] = {
-    "jsonl": Format("one JSON record per line", jsonl),
-    "json": Format("one JSON array of records", json),
-    "csv": Format("a spreadsheet row per segment and label", csv),
-    "srt": Format("subtitles (SubRip)", srt, one_video=True),
-    "vtt": Format("subtitles (WebVTT)", vtt, one_video=True),
+FORMATS = {
+    "jsonl": Format("jsonl", jsonl),
+    "json": Format("json", json),
+    "csv": Format("csv", csv),
+    "srt": Format("srt", srt, one_video=True),
+    "vtt": Format("vtt", vtt, one_video=True),
 }
 """Every output format, by the name that ``--format`` takes and that files get as extension."""
 

@@ -1,7 +1,7 @@
 """JSON and TOML that come from a file, with one limit on nesting, and text files as people have them.
 
 How deep Python's own parsers go depends on its version, on the recursion limit and on how deep the caller is. Text is
-UTF-8 with or without a byte order mark, or UTF-16 or UTF-32 as Windows writes.
+UTF-8 with or without a byte order mark, or UTF-16 as Windows writes.
 """
 
 import codecs
@@ -58,27 +58,17 @@ def is_too_deep(value: Any) -> bool:
 
 
 _HEAD_BYTES = 4096
-_MARKS = (  # byte order marks; that of UTF-32 begins with that of UTF-16
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-_BY_ZEROS = {"000x": "utf-32-be", "x000": "utf-32-le", "0x": "utf-16-be", "x0": "utf-16-le"}  # x: any other byte
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _CONTROLS = frozenset(map(chr, {*range(32), 127} - set(b"\t\n\v\f\r\x1b")))  # in no text
 
 
 def encoding_of(head: bytes) -> tuple[str, int]:
-    """Return the encoding of a text by its first bytes, and the length of its byte order mark.
-
-    Without a mark UTF-16 and UTF-32 are known by the zeros beside a first character of Latin script.
-    """
-    for mark, encoding in _MARKS:
+    """Return the encoding of a text by its first bytes, and the length of its byte order mark."""
+    for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding, len(mark)
-    zeros = "".join("0" if byte == 0 else "x" for byte in head[:4])
-    return _BY_ZEROS.get(zeros) or _BY_ZEROS.get(zeros[:2], "utf-8"), 0
+    zeros = [byte == 0 for byte in head[:2]]  # beside a first character of Latin script
+    return "utf-16-be" if zeros == [True, False] else "utf-16-le" if zeros == [False, True] else "utf-8", 0
 
 
 def decode(content: bytes) -> str:
@@ -98,7 +88,7 @@ def open_text(path: str | os.PathLike[str]) -> TextIO:
 
 
 def is_text(head: bytes) -> bool:
-    """Return whether a file that begins with ``head`` is text: in any encoding of ASCII's letters, UTF-16 or UTF-32."""
+    """Return whether a file that begins with ``head`` is text: in any encoding of ASCII's letters, or UTF-16."""
     encoding, start = encoding_of(head)
     decoder = codecs.getincrementaldecoder("latin-1" if encoding == "utf-8" else encoding)()  # the last may be cut
     try:

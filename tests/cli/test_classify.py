@@ -251,13 +251,13 @@ def test_the_table_in_a_file_is_plain(clips, road, run_vadis):
     ],
 )
 def test_auto_goes_by_the_extension(tmp_path, name, output, expected):
-    assert choose_format(name, tmp_path / output if output else None, None)[0] == expected
+    assert choose_format(name, tmp_path / output if output else None, None).name == expected
 
 
 def test_auto_is_a_table_on_a_terminal_only_without_another_place(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    assert choose_format("auto", None, None)[0] == "table"
-    assert choose_format("auto", None, tmp_path)[0] == "jsonl"
+    assert choose_format("auto", None, None).name == "table"
+    assert choose_format("auto", None, tmp_path).name == "jsonl"
 
 
 def test_quiet_names_problems_only_and_verbose_names_all(clips, road, run_vadis):

@@ -25,7 +25,7 @@ def test_any_other_file_appears_only_when_it_is_whole(tmp_path, old):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        outputs.to_file(out, FORMATS["csv"], results())
+        outputs.write_document(out, FORMATS["csv"], results())
     assert (out.read_text() if out.exists() else None) == old
     assert list(tmp_path.iterdir()) == ([out] if old else [])
 
@@ -34,7 +34,7 @@ def test_files_have_the_permissions_of_ordinary_files(tmp_path):
     before = os.umask(0o027)
     try:
         for name in ("jsonl", "csv"):
-            outputs.to_file(tmp_path / name, FORMATS[name], [result("a.mp4")])
+            outputs.write_document(tmp_path / name, FORMATS[name], [result("a.mp4")])
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
     finally:
         os.umask(before)
@@ -81,14 +81,14 @@ def test_nothing_is_written_outside_the_folder(tmp_path):
 @pytest.mark.parametrize("name", ["é" * 120 + ".mp4", "x" * 251 + ".mp4", os.fsdecode(b"\xff" * 250) + ".mp4"])
 def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
     target = outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/{name}")
-    outputs.to_file(target, FORMATS["json"], [result("a.mp4")])
+    outputs.write_document(target, FORMATS["json"], [result("a.mp4")])
     assert target.is_file() and target.suffix == ".jsonl"
     assert target != outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/x{name}")
 
 
 def test_a_disk_that_refuses_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
-    folder = outputs.DocumentFolder(tmp_path / "file", "/", "json", FORMATS["json"])
+    folder = outputs.DocumentFolder(tmp_path / "file", "/", FORMATS["json"])
     with pytest.raises(VadisError, match=containing("file/a.mp4.json")):
         folder.write([result("/a.mp4")])
 
@@ -106,5 +106,5 @@ def test_a_folder_without_permission_is_refused(tmp_path):
 
 def test_a_device_is_no_file_to_overwrite():
     outputs.check_file(Path(os.devnull), overwrite=False)
-    outputs.to_file(Path(os.devnull), FORMATS["csv"], [result("a.mp4")])
+    outputs.write_document(Path(os.devnull), FORMATS["csv"], [result("a.mp4")])
     assert not Path(os.devnull).is_file()

@@ -131,7 +131,7 @@ def test_on_a_terminal_one_line_changes_and_leaves(inputs):
     command = [sys.executable, "-m", "vadis", *SCRATCH, "--data", str(inputs / "data"), "-o", str(inputs / "run")]
     shown, code = on_a_terminal(*command, columns=80)
     assert code == 0, shown
-    assert "rgb: the first step" in shown
+    assert "the first step" in shown
     assert "\x1b[?25h" in shown, "the cursor is shown again"
     *_, last = (part for part in shown.replace("\r", "").split("\x1b[2K") if part)
     assert "rgb step" not in last

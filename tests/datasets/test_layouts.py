@@ -201,6 +201,11 @@ LISTS = {
         {split: {f"{split}/{name}": name[:2] for name in FLAT} for split in ("train", "test")},
     ),
     "line with a comma": (K400, {"train.csv": lines(K400, separator=",")}, BARE),
+    "line with a comma and quotes": (
+        ["a b/1, 2.mp4", "c/3.mp4"],
+        {"train.csv": '"a b/1, 2.mp4", "wave, both hands"\n"c/3.mp4",run\n'},
+        {"train": {"a b/1, 2.mp4": "wave, both hands", "c/3.mp4": "run"}},
+    ),
     "line with a tab": (K400, {"train.tsv": lines(K400, separator="\t")}, BARE),
     "line with a semicolon": (K400, {"train.txt": lines(K400, separator=";")}, BARE),
     "line with blanks, two of them, names with blanks": (

@@ -8,7 +8,7 @@ import pytest
 
 from tests.report.conftest import labelled, write_results
 from tests.trained_run import write_tested
-from vadis.cli import results as results_commands
+from vadis.batch.results_file import files_below
 from vadis.datasets import Dataset, Example
 from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
@@ -38,7 +38,7 @@ def test_results_and_runs_are_found_however_deep(tmp_path: Path, bottom: Path) -
     results = write_results(bottom / "results.jsonl", labelled("a.mp4", [("archery", 0.9)]))
     dataset = Dataset("folder", str(tmp_path), ("archery",), 1, {"test": (Example(f"{tmp_path}/a.mp4", "archery"),)})
     assert len(read_records([tmp_path], dataset, "test").predictions) == 1
-    assert results in results_commands._files(tmp_path)
+    assert results in files_below(tmp_path, (".jsonl",))
     write_tested(bottom, "i3d-kinetics400", "i3d", "kinetics", {"both": 900})
     assert len(find_runs(tmp_path).runs) == 1
 
@@ -57,4 +57,4 @@ def test_linked_folders_are_not_gone_into(tmp_path: Path) -> None:
     inner.mkdir()
     write_results(inner / "results.jsonl", labelled("a.mp4", [("archery", 0.9)]))
     (inner / "again").symlink_to(tmp_path)
-    assert results_commands._files(tmp_path) == [inner / "results.jsonl"]
+    assert files_below(tmp_path, (".jsonl",)) == [inner / "results.jsonl"]

@@ -87,7 +87,7 @@ def test_smoothing_does_not_lag(tmp_path, figures):
 
 
 def test_a_long_run_with_spikes_can_be_drawn(tmp_path):
-    losses = np.random.default_rng(0).exponential(size=120_000).tolist()
+    losses = np.random.default_rng(0).exponential(size=30_000).tolist()
     log = tmp_path / "log.jsonl"
     shown = {"event": "StepDone", "smoothed_accuracy": 0.5, "learning_rate": 0.1}
     log.write_text("".join(json.dumps({**shown, "step": n, "loss": loss}) + "\n" for n, loss in enumerate(losses, 1)))

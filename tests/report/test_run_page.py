@@ -12,8 +12,8 @@ from tests.matching import containing
 from tests.report.test_plots import write_log
 from tests.trained_run import write_trained
 from vadis.errors import UsageError
+from vadis.report.page import is_run, write_run_page
 from vadis.report.plots import plot_confusion, plot_per_class
-from vadis.report.run_page import is_run, write_run_page
 
 HOSTILE = "</td><script>document.title='owned'</script>"
 

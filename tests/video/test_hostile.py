@@ -14,7 +14,7 @@ import pytest
 
 from tests.synthetic import write_video
 from vadis.errors import VideoError
-from vadis.video import container, decoding, header
+from vadis.video import container, decoding
 from vadis.video.reader import open_video
 
 PAGE = b"<html><body>not found</body></html>"
@@ -227,8 +227,7 @@ def disk_fails(monkeypatch, number):
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    for module in (container, decoding):
-        monkeypatch.setattr(module, "open", refuse, raising=False)
+    monkeypatch.setattr(container, "open", refuse, raising=False)
 
 
 DISK_ERRORS = {
@@ -253,7 +252,7 @@ def test_a_disk_that_fails_is_told_from_a_damaged_file(tmp_path, monkeypatch, wh
 
     monkeypatch.setattr(av, "open", failing)
     if when != "looking":
-        monkeypatch.setattr(header, "is_cut_short", lambda path, name: False)  # looks into the file itself
+        monkeypatch.setattr(decoding, "is_cut_short", lambda path, name: False)  # looks into the file itself
     with pytest.raises(VideoError) as error, open_video(path) as video:
         list(video)
     assert error.value.code == DISK_ERRORS[number]

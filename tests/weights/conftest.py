@@ -7,9 +7,10 @@ import pytest
 
 from tests.misbehaving_server import MisbehavingServer
 from tests.tf_bundle import i3d_variables, write_bundle
-from vadis.weights import catalog, download
+from vadis.weights import cache as cache_room
+from vadis.weights import catalog
+from vadis.weights.cache import Patience
 from vadis.weights.catalog import RemoteFile
-from vadis.weights.download import Patience
 
 WIDTH = 1 / 16  # of the paper's channel counts: 65 KB a stream but for the labels
 HASTE = Patience(answer=1.0, first_answer=1.5, stall=0.25, pauses=(0.0, 0.01, 0.01, 0.01, 0.01))
@@ -31,7 +32,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "cache"))
     for name in ("VADIS_OFFLINE", "VADIS_MIRROR", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "DEFAULT_PATIENCE", HASTE)
+    monkeypatch.setattr(cache_room, "DEFAULT_PATIENCE", HASTE)
     return tmp_path / "cache"
 
 

@@ -19,9 +19,8 @@ from tests.weights.conftest import HASTE, blob_id, remote_file
 from vadis.errors import UsageError, WeightsError
 from vadis.video.metadata import network_patience
 from vadis.weights import cache as cache_room
-from vadis.weights import download
+from vadis.weights.cache import Patience, ensure_downloaded
 from vadis.weights.catalog import RemoteFile
-from vadis.weights.download import Patience, ensure_downloaded
 
 CONTENT = os.urandom(300_000)
 
@@ -182,7 +181,7 @@ def test_a_redirect_elsewhere_is_refused(server, file, log, target):
 
 
 def test_a_redirect_from_https_to_http_is_refused():
-    from vadis.weights.download import HTTPError, _Redirects
+    from vadis.weights.cache import HTTPError, _Redirects
 
     class Connection:
         closed = False
@@ -203,7 +202,7 @@ def test_a_file_of_unknown_size_is_known_by_its_blob_id(server, log):
 
 
 def test_a_file_of_unknown_size_has_a_limit(server, log, monkeypatch):
-    monkeypatch.setattr(download, "SIZE_CAP", 100_000)
+    monkeypatch.setattr(cache_room, "SIZE_CAP", 100_000)
     server.faults["/sample.npy"].extend(["no_length"] * 9)
     with pytest.raises(WeightsError, match=containing("100,000")):
         fetch([remote_file(server, "sample.npy", CONTENT, sized=False)], log)
@@ -294,7 +293,7 @@ def test_offline_names_a_wrong_file_and_leaves_it(file, log):
 )
 def test_the_environment_can_ask_for_offline(monkeypatch, value, offline):
     monkeypatch.setenv("VADIS_OFFLINE", value)
-    assert download.is_offline() is offline
+    assert cache_room.is_offline() is offline
 
 
 @pytest.mark.parametrize("mirror", ["mirror.example", "ftp://x", "http://", "http://user:secret@host"])
@@ -387,9 +386,9 @@ CHILD = """
 import fcntl, json, sys
 from vadis.weights.catalog import RemoteFile
 from vadis.weights.cache import download_lock
-from vadis.weights import download
-from vadis.weights.download import Patience, ensure_downloaded
-download.DEFAULT_PATIENCE = Patience(stall=0.5)
+from vadis.weights import cache
+from vadis.weights.cache import Patience, ensure_downloaded
+cache.DEFAULT_PATIENCE = Patience(stall=0.5)
 if sys.argv[2] == "no_locks":
     fcntl.flock = lambda *_: None
 files = [RemoteFile(local, tuple(urls), blob, size) for local, urls, blob, size in json.loads(sys.argv[1])]

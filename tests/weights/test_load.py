@@ -60,9 +60,9 @@ def test_the_first_use_downloads_converts_and_remembers(published, server, cache
     ]
 
 
-def test_the_model_stays_when_its_checkpoints_are_deleted(ready):
-    for path in cache_room.downloaded_files(NAME):
-        path.unlink()
+def test_the_model_stays_when_its_checkpoints_are_deleted(ready, published):
+    for file in published.files:
+        cache_room.download_path(file).unlink()
     assert load_model(NAME, "cpu", offline=True).card.name == NAME
 
 

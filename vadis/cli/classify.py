@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from vadis.batch.shards import parse_shard
 from vadis.batch.summary import Summary
 from vadis.cli import options
 from vadis.cli.outputs import OutputOptions, open_destination
-from vadis.cli.run import Run, check_window, fetching, find_inputs, load_model_or_stand_in
+from vadis.cli.run import Run, fetching, find_inputs, load_for_command, load_or_stand_in
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError
@@ -88,27 +88,29 @@ def classify(
     sources = [source for source in found if own is None or own.has(source.path)]
     if own is not None:
         info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    name, form = choose_format(format_name, None if ray else output, output_dir)
+    form = choose_format(format_name, None if ray else output, output_dir)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
         fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
         known = fetched.stamp if fetched else stamp
-        place = OutputOptions(output, output_dir, name, form, own, threshold, overwrite, retry_failed, known, bool(ray))
+        place = OutputOptions(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         destination = stack.enter_context(open_destination(place, inputs or [], [source.path for source in found]))
-        at_once = _needs_flow_now(sources, model, streams, device)
-        prepared = {} if ray else _prepare(stack, fetched, jobs, sources[0].path if at_once else None)
-        check_window(model, window, stride)
-        to_keep = to_file or bool(ray) or name not in _NAME_THE_MODEL
-        loaded = load_model_or_stand_in(model, streams, where, offline, to_keep=to_keep)
+        in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
+        share_bytes = fetched.share_bytes if fetched else None
+        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": share_bytes}
+        prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
+        any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
+        load = partial(load_for_command, streams=streams, device=where, offline=offline, window=window, stride=stride)
+        loaded = load_or_stand_in(load, model, any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
         pending = destination.begin(_settings(loaded, sliding, top_k, flip, threshold, strict), sources, summary)
-        run = Run(pending, name != "table" or to_file, summary, goes_on=destination.journal is not None, strict=strict)
+        names = form.name != "table" or to_file  # else the output itself shows problems to a person
+        run = Run(pending, names, summary, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
-        labelled = _labelled(run, wanted, ray, device, fetched, prepared)
-        run.complete(labelled, destination.write, summary_file)
+        run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
 def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
@@ -162,22 +164,15 @@ class WithAddress(TyperCommand):
 
 
 def _labelled(
-    run: Run,
-    wanted: "ClassifyOptions",
-    ray: str | None,
-    device: str,
-    fetched: "FetchingDecoders | None",
-    prepared: dict[str, Any],
+    paths: Iterator[str], wanted: "ClassifyOptions", prepared: dict[str, Any]
 ) -> Generator[VideoResult, None, None]:
-    """Label the videos of a run, here or on the Ray cluster at the address ``ray``."""
-    if not ray:
-        from vadis.inference.classify import label_videos
+    if "address" in prepared:
+        from vadis.inference.ray import classify_on_ray
 
-        return label_videos(run.paths(), wanted, listed=True, **prepared)
-    from vadis.inference.ray import classify_on_ray
+        return classify_on_ray(list(paths), wanted, **prepared)
+    from vadis.inference.classify import label_videos
 
-    share_bytes, paths = fetched.share_bytes if fetched else None, list(run.paths())
-    return classify_on_ray(paths, wanted, address=ray, on_gpus=device != "cpu", share_bytes=share_bytes)
+    return label_videos(paths, wanted, listed=True, **prepared)
 
 
 def _settings(
@@ -189,10 +184,8 @@ def _settings(
     return {**maker, **look, "threshold": threshold, "strict": strict}
 
 
-def choose_format(name: str, output: Path | None, output_dir: Path | None) -> tuple[str, Format]:
-    """Return the name of the format that ``auto`` means here, or of any other, and the format.
-
-    A table is drawn for this terminal, or plain and 80 columns wide for a file.
+def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Format:
+    """Return the format of this name; ``auto`` goes by ``output``. A table is drawn for this terminal, or for a file.
 
     Raises:
         UsageError: the extension of ``output`` is that of no format.
@@ -206,6 +199,6 @@ def choose_format(name: str, output: Path | None, output_dir: Path | None) -> tu
     elif name == "auto":
         name = "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
     if name != "table":
-        return name, FORMATS[name]
+        return FORMATS[name]
     console = file_console() if output or output_dir else stdout_console()
-    return name, Format("a table and a timeline", partial(table, console=console, all_stretches=settings.verbose))
+    return Format(name, partial(table, console=console, all_stretches=settings.verbose))

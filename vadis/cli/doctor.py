@@ -35,22 +35,11 @@ _STYLES = {OK: "green", NOTE: "yellow", LESS: "bold yellow", MISSING: "bold red"
 PACKAGES = ("torch", "av", "numba", "numpy", "platformdirs", "safetensors")
 """What classify imports, by the names of modules, which are those of the packages too."""
 
-CODECS = {
-    "H.264": ("h264",),
-    "H.265": ("hevc",),
-    "VP8": ("vp8",),
-    "VP9": ("vp9",),
-    "AV1": ("libdav1d", "libaom-av1"),  # FFmpeg's own "av1" works with a graphics card only
-    "MPEG-4": ("mpeg4",),
-    "MPEG-2": ("mpeg2video",),
-    "MPEG-1": ("mpeg1video",),
-    "H.263": ("h263",),
-    "Windows Media": ("wmv3", "vc1"),
-    "Motion JPEG": ("mjpeg",),
-    "ProRes": ("prores",),
-    "Theora": ("theora",),
-    "GIF": ("gif",),
-}
+_CODECS = (
+    "H.264=h264, H.265=hevc, VP8=vp8, VP9=vp9, AV1=libdav1d libaom-av1, MPEG-4=mpeg4, MPEG-2=mpeg2video, "
+    "MPEG-1=mpeg1video, H.263=h263, Windows Media=wmv3 vc1, Motion JPEG=mjpeg, ProRes=prores, Theora=theora, GIF=gif"
+)  # without FFmpeg's own "av1", which works with a graphics card only
+CODECS = {name: decoders.split() for name, decoders in (codec.split("=") for codec in _CODECS.split(", "))}
 """The codecs that videos come in, each with the decoders of which one will do."""
 
 LARGEST_DIFFERENCE = 0.01
@@ -189,9 +178,8 @@ def _cache_state(folder: Path) -> Finding:
 
 def _next_model() -> Finding:
     """Return which model labels where none is named: a cache without the default model needs a host that gives it."""
-    from vadis.weights.cache import is_file, model_path
+    from vadis.weights.cache import is_file, model_path, why_unreachable
     from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
-    from vadis.weights.download import why_unreachable
 
     what = "the next classify"
     if is_file(model_path(DEFAULT_MODEL)):

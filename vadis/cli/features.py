@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vadis.cli import options
 from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
-from vadis.cli.run import Run, check_window, find_inputs, load_for_command
+from vadis.cli.run import Run, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
 from vadis.results import VideoResult
@@ -55,8 +55,7 @@ def features(
     paths = [source.path for source in found if source.error is None]
     target_of = partial(mirrored, output, tree_root(inputs or [], paths), "npz")
     with new_folder(output):
-        check_window(model, window, stride)
-        loaded = load_for_command(model, streams, device, offline)
+        loaded = load_for_command(model, streams, device, offline, window=window, stride=stride)
 
         from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_file, check_folder_name, refuse_source
+from vadis.cli.outputs import check_file, check_folder_name
 from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
@@ -29,9 +29,6 @@ The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`
 Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --split 1 -o hmdb51-flow/`
 
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
-
-**Exit codes**: 0 the flow of every video is there; 1 could not go on; 2 wrong use; 3 finished, but some videos
-failed or could be read only in part; 4 no video found; 130 and 143 interrupted.
 """
 
 VIDEO_NAMES = (".mp4", ".mov", ".mkv")
@@ -95,8 +92,7 @@ def flow(
 
 def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
     """Write the flow of one video in colours, beside its picture."""
-    check_file(output, overwrite)
-    refuse_source(output, video)
+    check_file(output, overwrite, video)
     from vadis.device import resolve_device
     from vadis.report.annotate import write_flow_video
 

@@ -41,7 +41,6 @@ class OutputOptions:
 
     output: Path | None
     output_dir: Path | None
-    name: str  # of the format
     form: Format
     shard: Shard | None
     threshold: float  # below it, labels are left out
@@ -61,12 +60,11 @@ class DocumentFolder:
 
     folder: Path
     root: str  # of that tree
-    name: str  # of the format
     form: Format
 
     def target(self, video: str) -> Path:
         """Return the place of a video's document."""
-        return mirrored(self.folder, self.root, "txt" if self.name == "table" else self.name, video)
+        return mirrored(self.folder, self.root, self.form.name.replace("table", "txt"), video)
 
     def check(self, videos: Iterable[str], overwrite: bool) -> None:
         """Raise UsageError where the document of a video exists and may not."""
@@ -86,7 +84,7 @@ class DocumentFolder:
                 target = self.target(result.path)
                 with writing(show(target)):
                     target.parent.mkdir(parents=True, exist_ok=True)
-                to_file(target, self.form, [result])
+                write_document(target, self.form, [result])
 
 
 @dataclass
@@ -141,10 +139,9 @@ class Destination:
                 self.journal.append(result)
             if is_whole():
                 self.journal.finish()
-        elif self.options.output:
-            to_file(self.options.own(self.options.output), self.options.form, results, is_whole)
         else:
-            to_stdout(self.options.form, results)
+            output = self.options.output
+            write_document(output and self.options.own(output), self.options.form, results, is_whole)
 
 
 @contextmanager
@@ -153,30 +150,29 @@ def open_destination(options: OutputOptions, inputs: list[str], videos: list[str
 
     ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
     """
-    output, output_dir, name = options.output, options.output_dir, options.name
-    refuse_both(output, output_dir)
+    output, output_dir, form = options.output, options.output_dir, options.form
+    refuse_combination(form, output, output_dir, len(videos))
     with ExitStack() as stack:
         if options.in_parts:
-            if output is None or name != "jsonl" or output.is_file():
+            if output is None or form.name != "jsonl" or output.is_file():
                 raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
             stack.enter_context(new_folder(output))
             yield Destination(options, stack.enter_context(open_parts(output)))
         elif output_dir:
             stack.enter_context(new_folder(output_dir))
-            folder = DocumentFolder(output_dir, tree_root(inputs, videos), name, options.form)
+            folder = DocumentFolder(output_dir, tree_root(inputs, videos), form)
             journal = _journal(stack, options, options.own(output_dir / FOLDER_JOURNAL))
             if journal.is_empty:
                 own = (video for video in videos if options.shard is None or options.shard.has(video))
                 folder.check(own, options.overwrite)
             yield Destination(options, journal, folder)
         else:
-            refuse_several(name, options.form, len(videos))
             if output is None:
                 yield Destination(options)
                 return
             path = options.own(output)
             is_special = path.exists() and not path.is_file()
-            is_journal = name == "jsonl" and not is_special
+            is_journal = form.name == "jsonl" and not is_special
             check_file(path, options.overwrite or is_journal)
             if not is_special and not is_journal:
                 stack.enter_context(locked(path))
@@ -191,18 +187,14 @@ def _journal(stack: ExitStack, options: OutputOptions, path: Path) -> Journal:
     return journal
 
 
-def refuse_both(output: Path | None, folder: Path | None) -> None:
-    """Raise UsageError where a file and a folder are asked for at once."""
+def refuse_combination(form: Format, output: Path | None, folder: Path | None, num_videos: int) -> None:
+    """Raise UsageError for a file and a folder at once, or a document that has no room for so many videos."""
     if output and folder:
         hint = "-o writes one file for all, --output-dir one for each"
         raise UsageError("--output and --output-dir exclude each other", hint)
-
-
-def refuse_several(name: str, form: Format, num_videos: int) -> None:
-    """Raise UsageError where a document of this format has no room for so many videos."""
-    if form.one_video and num_videos > 1:
+    if form.one_video and num_videos > 1 and not folder:
         hint = "add --output-dir to get one file per video"
-        raise UsageError(f"a {name} document has room for one video, and there are {num_videos}", hint=hint)
+        raise UsageError(f"a {form.name} document has room for one video, and there are {num_videos}", hint=hint)
 
 
 def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
@@ -220,8 +212,8 @@ def check_folder_name(folder: Path) -> None:
         raise UsageError(f"{show(folder)} is the name of a file, and a folder is written here", hint)
 
 
-def check_file(path: Path, overwrite: bool) -> None:
-    """Raise UsageError where ``path`` cannot become the output, or may not because it exists."""
+def check_file(path: Path, overwrite: bool, source: str | None = None) -> None:
+    """Raise UsageError where ``path`` cannot become the output, or may not because it exists or is the source."""
     if path.is_dir():
         raise UsageError(f"{show(path)} is a folder", hint="name a file, or use --output-dir for one file per video")
     if path.is_file() and not overwrite:
@@ -231,11 +223,7 @@ def check_file(path: Path, overwrite: bool) -> None:
     target = path if path.exists() else path.parent
     if not os.access(target, os.W_OK):
         raise UsageError(f"{show(target)} cannot be written to", hint="choose another place with -o")
-
-
-def refuse_source(output: Path, source: str) -> None:
-    """Raise UsageError where a new video would take the place of the one that it is made of."""
-    if os.path.realpath(output) == os.path.realpath(source):
+    if source is not None and os.path.realpath(path) == os.path.realpath(source):
         raise UsageError("the new video would replace the old one", hint="choose another name with -o")
 
 
@@ -261,18 +249,16 @@ def writing(place: str) -> AbstractContextManager[None]:
     return os_errors_as(VadisError, f"cannot write to {place}")
 
 
-def to_stdout(form: Format, results: Iterable[VideoResult]) -> None:
-    """Write every piece as soon as it is there."""
-    with writing("stdout"):
-        for piece in form.write(results):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-
-
-def to_file(
-    path: Path, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
+def write_document(
+    path: Path | None, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write one document, whole or not at all; where ``is_whole`` then denies it, beside ``path``."""
+    """Write one document: to stdout in pieces, to a file whole or, where ``is_whole`` then denies it, beside it."""
+    if path is None:
+        with writing("stdout"):
+            for piece in form.write(results):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        return
     num_written, part = 0, path.with_name(f"{path.stem}.incomplete{path.suffix}")
 
     def counted() -> Iterator[VideoResult]:

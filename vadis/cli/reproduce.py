@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vadis.cli import options
+from vadis.cli.run import load_for_command
 from vadis.cli.terminal import download_progress, info, show, warn
-from vadis.errors import UsageError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ _FLOW_HELP = "Preprocessed flow (1, T, 224, 224, 2) in [-1, 1] instead of the sa
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|PATH", help="The model.")] = "i3d-kinetics400",
+    model: options.ModelName = None,
     rgb: Annotated[Path | None, typer.Option(metavar="FILE.npy", help=_RGB_HELP)] = None,
     flow: Annotated[Path | None, typer.Option(metavar="FILE.npy", help=_FLOW_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, all logits included.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Open no connection.")] = False,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
 ) -> None:
     """Run DeepMind's published sample through a model, and show its logits beside the published ones.
 
@@ -50,18 +51,14 @@ def sample(
     compare those with, unless they are the sample's.
     """
     from vadis.evaluation.sample import fetch_sample, reproduce, to_json
-    from vadis.weights.download import is_offline
-    from vadis.weights.load import load_model
+    from vadis.weights.cache import is_offline
 
-    offline = offline or is_offline()
+    loaded = load_for_command(model, None, device, offline, announce=False)
     paths = {stream: path for stream, path in (("rgb", rgb), ("flow", flow)) if path is not None}
-    with download_progress() as progress:
-        loaded = load_model(model, device, offline=offline, progress=progress, notify=info)
-        paths = paths or fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
-    missing = [stream for stream in paths if stream not in loaded.networks]
-    if missing:
-        hint = f"leave --{missing[0]} out, or name a model that has one by --model"
-        raise UsageError(f"the model {loaded.card.name} has no {missing[0]} network", hint)
+    if not paths:
+        offline = offline or is_offline()
+        with download_progress() as progress:
+            paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
     outcome = to_json(loaded, comparisons := reproduce(loaded, paths))
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, allow_nan=False))

@@ -17,12 +17,9 @@ from vadis.cli.outputs import (
     check_extension,
     check_file,
     new_folder,
-    refuse_both,
-    refuse_several,
-    refuse_source,
-    to_file,
-    to_stdout,
+    refuse_combination,
     tree_root,
+    write_document,
     writing,
 )
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
@@ -40,8 +37,6 @@ A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o lab
 The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
 
 Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir subtitles/`
-
-**Exit codes**: 0 written; 1 could not go on; 2 wrong use; 3 written, but some of the videos had failed; 4 no records.
 """
 
 _RESULTS = "What classify wrote as jsonl or json; several are taken together."
@@ -59,9 +54,9 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    name, form = choose_format(format_name, output, output_dir)
-    refuse_both(output, output_dir)
+    form = choose_format(format_name, output, output_dir)
     found = read_results(results)
+    refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
 
     def wanted() -> Iterator[VideoResult]:
@@ -71,16 +66,13 @@ def export(
 
     if output_dir:
         with new_folder(output_dir):
-            folder = DocumentFolder(output_dir, tree_root([], found.paths), name, form)
+            folder = DocumentFolder(output_dir, tree_root([], found.paths), form)
             folder.check(found.paths, overwrite)
             folder.write(wanted())
     else:
-        refuse_several(name, form, len(found.paths))
-        if output is None:
-            to_stdout(form, wanted())
-        else:
+        if output is not None:
             check_file(output, overwrite)
-            to_file(output, form, wanted())
+        write_document(output, form, wanted())
     info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
@@ -104,8 +96,6 @@ A page on an archive:  `vadis classify archive/ -o results.jsonl`, then  `vadis 
 Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --thumbnails 0 -o week.html`
 
 A page on a training run or an evaluation:  `vadis report ucf101-run/`
-
-**Exit codes**: 0 the page is there; 1 could not go on; 2 wrong use; 4 no record found; 130 and 143 interrupted.
 """
 
 RESULTS = "Results of vadis classify"
@@ -136,7 +126,7 @@ def report(
 
     The page is one file that needs no network. It plays the videos from where they lie.
     """
-    from vadis.report.run_page import is_run, write_run_page
+    from vadis.report.page import is_run, write_page, write_run_page
 
     first, others = inputs[0], len(inputs) - 1
     of_run = not others and first.is_dir() and is_run(first)
@@ -148,40 +138,22 @@ def report(
     if of_run:
         with writing(show(page)):
             write_run_page(first, page, title)
-    else:
-        if root is not None and not root.is_dir():
-            raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-        files = [file for given in inputs for file in _files(given)]
-        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
-        _of_results(read_results(files), page, title, bases, thumbnails, thumbnail_mb * 1_000_000)
-    typer.echo(show(page))
-
-
-def _files(given: Path) -> list[Path]:
-    """Return a file, or those of a folder and all below it that may hold results."""
-    if not given.is_dir():
-        return [given]
-    found = files_below(given, (".jsonl", ".json"))
-    if not found:
-        hint = "give what vadis classify wrote as jsonl or json"
-        raise UsageError(f"{show(given)} holds no results (no .jsonl or .json file)", hint=hint)
-    return found
-
-
-def _of_results(
-    found: LastResults, output: Path, title: str, bases: list[Path], thumbnails: int, max_bytes: int
-) -> None:
-    from vadis.report.page import write_page
-
-    with video_progress() as bar, writing(show(output)):
+        typer.echo(show(page))
+        return
+    if root is not None and not root.is_dir():
+        raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
+    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
+    files = [file for some in given for file in some]
+    found = read_results(files)
+    with video_progress() as bar, writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         made = write_page(
-            output,
+            page,
             found,
             title=title,
-            bases=bases,
+            bases=[root] if root else [Path(), *dict.fromkeys(file.parent for file in files)],
             num_thumbnails=thumbnails,
-            max_thumbnail_bytes=max_bytes,
+            max_thumbnail_bytes=thumbnail_mb * 1_000_000,
             progress=lambda path: bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1),
         )
     if made.not_found:
@@ -189,6 +161,7 @@ def _of_results(
     if made.fewer_pictures:
         info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
     info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
+    typer.echo(show(page))
 
 
 ANNOTATE_EPILOG = """
@@ -197,9 +170,6 @@ ANNOTATE_EPILOG = """
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
-
-**Exit codes**: 0 the video is there; 1 could not go on; 2 wrong use; 3 the video cannot be
-read, or only in part; 130 and 143 interrupted.
 """
 
 Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)]
@@ -227,35 +197,27 @@ def annotate(
     from vadis.video.encoder import check_name
 
     check_name(output)
-    check_file(output, overwrite)
-    refuse_source(output, os.fspath(video))
     name = os.fspath(video)
+    check_file(output, overwrite, name)
     if results is None:
         regular_file(name, listed=False)
-        result = _classify(name, model, streams, segment, device, offline)
+        loaded = load_for_command(model, streams, device, offline)
+        from vadis.inference.classify import classify
+
+        with frame_progress(f"labelling: {show(video.name)}") as report:
+            result = classify(
+                name, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total)
+            )
     else:
-        given = {"model": model, "streams": streams, "segment": segment, "offline": offline or None}
-        given["device"] = None if device == "auto" else device
-        for option_name in (each for each, value in given.items() if value is not None):
-            message = f"--{option_name} does not go with --results: the labels are there"
-            raise UsageError(message, hint="leave one of them out")
+        if model or streams or segment or offline or device != "auto":
+            message = "--model, --streams, --segment, --device and --offline do not go with --results"
+            raise UsageError(message, hint="leave them out: the labels are there")
         result = _read_record(video, results)
     with frame_progress(f"drawing: {show(video.name)}") as report:
         facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
     info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
-
-
-def _classify(
-    video: str, model: str | None, streams: str | None, segment: float | None, device: str, offline: bool
-) -> VideoResult:
-    """Return what a model says of the video."""
-    loaded = load_for_command(model, streams, device, offline)
-    from vadis.inference.classify import classify
-
-    with frame_progress(f"labelling: {show(Path(video).name)}") as report:
-        return classify(video, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total))
 
 
 def _read_record(video: Path, results: Path) -> VideoResult:

@@ -76,37 +76,29 @@ def _without_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def check_window(name: str | None, window: int | None, stride: int | None) -> None:
-    """Raise UsageError for windows that the model cannot take, before it is loaded, where its file is here."""
-    if window is None:
-        return
-    with _without_garbage_collection():
-        from vadis.inference.predict import Sliding
-        from vadis.weights.catalog import DEFAULT_MODEL
-        from vadis.weights.load import card_here
-
-    if card := card_here(name or DEFAULT_MODEL):
-        Sliding(window=window, stride=stride).check(card)
-
-
 def load_for_command(
     name: str | None,
     streams: str | None,
     device: str,
     offline: bool,
     *,
+    window: int | None = None,
+    stride: int | None = None,
     option: str = "--model",
     announce: bool = True,
 ) -> "Model":
     """Return the model of this name or file, or the default, with the streams asked for; downloads show their progress.
 
-    ``option`` is the command's own for a model, which the hint names where this one cannot be reached. ``announce``:
-    say what was loaded, and where it computes.
+    Windows that it cannot take are refused before it is loaded, where its file is here. ``option`` is the command's own
+    for a model, which the hint names where this one cannot be reached. ``announce``: say what was loaded, and where.
     """
     with _without_garbage_collection():
+        from vadis.inference.predict import Sliding
         from vadis.weights import load
         from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, TAKE_STAND_IN
 
+    if window is not None and (card := load.card_here(name or DEFAULT_MODEL)):
+        Sliding(window=window, stride=stride).check(card)
     try:
         with download_progress() as progress:
             model = load.load_model(
@@ -122,19 +114,14 @@ def load_for_command(
     return model
 
 
-def load_model_or_stand_in(
-    name: str | None, streams: str | None, device: str, offline: bool, *, to_keep: bool
-) -> "Model":
-    """Return the model as ``load_for_command`` does, or one that comes with vadis where no host gives the default.
-
-    Not where results are to be kept: what is in one file is of one model, today and tomorrow.
-    """
+def load_or_stand_in(load: "Callable[[str | None], Model]", name: str | None, allowed: bool) -> "Model":
+    """Return what ``load`` makes of ``name``; if allowed, one that comes with vadis where the default is not here."""
     from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
 
     try:
-        return load_for_command(name, streams, device, offline)
+        return load(name)
     except UnreachableError as unreachable:
-        if name is not None or to_keep or streams not in (None, "rgb"):
+        if name is not None or not allowed:
             raise
         ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
         warn(
@@ -142,7 +129,7 @@ def load_model_or_stand_in(
             f"{ours} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
             "or says how else to get it"
         )
-        return load_for_command(STAND_IN, streams, device, offline)
+        return load(STAND_IN)
 
 
 class Run:

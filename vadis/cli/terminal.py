@@ -67,28 +67,24 @@ def stderr_console() -> "Console":
     return _console(file, stderr=True)
 
 
-def _write(message: str, before: str = "", style: str = "") -> None:
+def warn(message: str, before: str = "", style: str = "") -> None:
+    """Write of a problem, even with ``--quiet``; first ``before``, in a style."""
     from rich.text import Text
 
     shown = "\n".join(visible(line) for line in message.split("\n"))
     stderr_console().print(Text.assemble((before, style), shown), soft_wrap=True)
 
 
-def debug(message: str) -> None:
-    """Write what only ``--verbose`` wants to know."""
-    if settings.verbose:
-        _write(message)
-
-
 def info(message: str) -> None:
     """Write a notice; ``--quiet`` leaves it out."""
     if not settings.quiet:
-        _write(message)
+        warn(message)
 
 
-def warn(message: str) -> None:
-    """Write of a problem that does not end the run, even with ``--quiet``."""
-    _write(message)
+def debug(message: str) -> None:
+    """Write what only ``--verbose`` wants to know."""
+    if settings.verbose:
+        warn(message)
 
 
 class LogHandler(logging.Handler):
@@ -104,20 +100,20 @@ def warn_of(path: str, code: str | None, message: str | None) -> None:
     warn(f"{show(path)}: {with_options(message or '')}")
     if code in VIDEO_ERROR_CODES and code not in settings.advised and not settings.quiet:
         settings.advised.add(code)
-        _write(advice(code), before="hint: ", style="bold")
+        warn(advice(code), before="hint: ", style="bold")
 
 
 def report_error(error: BaseException) -> int:
     """Write why a run ended and what to do next, and return its exit code. Tracebacks are for ``--debug``."""
     if settings.debug:
-        _write("".join(traceback.format_exception(error)).rstrip())
+        warn("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, Interrupted):
-        _write("interrupted")
+        warn("interrupted")
         return error.exit_code
     known = error if isinstance(error, VadisError) else _unexpected(error)
-    _write(with_options(known.message), before="error: ", style="bold red")
+    warn(with_options(known.message), before="error: ", style="bold red")
     if known.hint:
-        _write(with_options(known.hint), before="hint: ", style="bold")
+        warn(with_options(known.hint), before="hint: ", style="bold")
     return known.exit_code
 
 

@@ -1,17 +1,4 @@
-"""The table for people: what happens in a video, and when, at a glance in 80 columns.
-
-    clips/holiday.mp4
-    20.5 s, 340×256, 28 fps
-
-      A  arm wrestling       61 %  ████████████
-      B  playing cricket     22 %  ████▍
-         hurling              3 %  ▋
-
-         AAAAAAAAAAAAAAAAAAAAAAAABBBBBBBBBBBBBBB
-         0:00      0:05      0:10      0:15
-
-      0:00–0:13  A  arm wrestling       97 %
-      0:13–0:20  B  playing cricket     88 %
+"""The table for people: labels, a strip of the whole video in letters or colours, and its stretches, in 80 columns.
 
 Letters tell the labels apart where there is no colour; with colour the first one of a block is seen.
 """

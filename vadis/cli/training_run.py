@@ -25,27 +25,13 @@ from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.build_store import without_flow
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, joined_for_training
+from vadis.training import plan as training
 from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
 from vadis.training.loop import Context, StopRequested
-from vadis.training.plan import (
-    MODEL_NAME,
-    STORE_NAME,
-    VIDEOS_NAME,
-    Networks,
-    Plan,
-    States,
-    begin,
-    clips_of,
-    expected_seconds,
-    measure_pace,
-    new_networks,
-    refuse_foreign,
-    save,
-    train_run,
-)
+from vadis.training.plan import Networks, Plan, States
 from vadis.training.recipes import choose_recipes, default_recipe
 from vadis.weights.model_file import load_model_file
 
@@ -64,18 +50,18 @@ def run(options: TrainOptions) -> None:
         info(dataset.summary())
         plan = _plan(options, dataset, process.world_size)
         if process.is_main:
-            begin(options.output, plan, resume=options.resume)
+            training.begin(options.output, plan, resume=options.resume)
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         networks, states = _train(plan, options, process)
     if not process.is_main:
         return
-    save(options.output, plan, networks, states)
-    model = load_model_file(options.output / MODEL_NAME, process.device)
+    training.save(options.output, plan, networks, states)
+    model = load_model_file(options.output / training.MODEL_NAME, process.device)
     kept = {run: asdict(state) for run, state in states.items()}
     evaluation = evaluate_model(model, dataset, part, options.output, go_on=False)
-    save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
-    info(f"the model is {show(options.output / MODEL_NAME)}")
+    training.save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
+    info(f"the model is {show(options.output / training.MODEL_NAME)}")
     report(table(evaluation.figures, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
 
@@ -109,8 +95,8 @@ def _make_data(options: TrainOptions) -> Path:
     if is_torchrun():
         hint = "train it in one process; its networks are small"
         raise UsageError("videos are not made by several processes at once", hint=hint)
-    refuse_foreign(options.output)
-    root = options.output / VIDEOS_NAME
+    training.refuse_foreign(options.output)
+    root = options.output / training.VIDEOS_NAME
     info(f"{recipe.dataset}: makes its videos in {show(root)}")
     with video_progress() as bars:
         bar = bars.add_task("videos", total=None)
@@ -176,7 +162,7 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     else:
         if "flow" in plan.streams:
             store = _fill_flow_store(options, plan.dataset, process)
-        work = partial(train_run, store=store)
+        work = partial(training.train_run, store=store)
     networks: Networks = {}
     states: States = {}
     for run in plan.recipes:
@@ -200,11 +186,13 @@ def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -
     """Say, before the first step of a run, what a step and all of them will take."""
     process, recipe, division = context.process, plan.recipes[run], plan.division(run)
     with signals.deferred():
-        network = joined_for_training(new_networks(plan, run))
-        pace = measure_pace(network, clips_of(plan, run, division.train, train=True, store=store), context)
+        network = joined_for_training(training.new_networks(plan, run))
+        pace = training.measure_pace(
+            network, training.clips_of(plan, run, division.train, train=True, store=store), context
+        )
     if pace is None:
         return
-    step, whole = expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
+    step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
     info(
         f"{run}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
@@ -229,24 +217,27 @@ def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> 
         plot_curves({run: log for run, log in logs.items() if log.exists()}, options.output / "curves.png")
 
     with signals.deferred(), ExitStack() as stack:
-        watchers = [stack.enter_context(training_progress(run))] if process.is_main else []
-        if watchers and options.tensorboard:
+        if not process.is_main:
+            yield lambda event: None
+            return
+        watchers = [stack.enter_context(training_progress(run))]
+        if options.tensorboard:
             watchers.append(stack.enter_context(tensorboard_writer(options.output / run)))
 
         def watch(event: Event) -> None:
             for each in watchers:
                 each(event)
-            if watchers and isinstance(event, Validated):
+            if isinstance(event, Validated):
                 run_unless_stopped(draw_curves, signals.pending)
 
         yield watch
-        if watchers and not signals.pending():
+        if not signals.pending():
             run_unless_stopped(draw_curves, signals.pending)
 
 
 def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) -> FlowStore:
     """Return the flow store, with the flow of every video for training and validation."""
-    root = options.flow_store or options.output / STORE_NAME
+    root = options.flow_store or options.output / training.STORE_NAME
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     missing = without_flow(dict.fromkeys(wanted), store)

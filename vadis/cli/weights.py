@@ -147,7 +147,7 @@ def remove(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_N
     from vadis.weights import cache
 
     for name in [_known(name) for name in names]:
-        files = cache.downloaded_files(name) + cache.model_files(name)
+        files = cache.cached_files(name)
         num_bytes = sum(file.stat().st_size for file in files)
         for file in files:
             file.unlink()

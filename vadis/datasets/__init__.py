@@ -5,14 +5,13 @@ makes a ``dataset`` of lines and files. ``published`` and ``folder`` have the da
 one; ``packed`` says what has to be unpacked, ``holdout`` divides training clips where there is no validation split.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from vadis.datasets import folder, published
 from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Request, note_of
-from vadis.datasets.packed import packed_videos, with_unpacking
+from vadis.datasets.packed import packed_videos
 from vadis.datasets.scan import Tree, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -28,8 +27,9 @@ class DatasetKind:
     detect: Callable[[Tree], object]  # whether a tree looks like this dataset
     read: Callable[[Tree, Request], Dataset]
     looked_for: str  # what ``detect`` goes by, in words
-    num_splits: int = 1  # official splits, numbered from 1
-    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # "train", "test" → files of each split
+    counts: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # "train", "test" → files of each official split
 
 
 DATASETS: dict[str, DatasetKind] = {
@@ -38,7 +38,6 @@ DATASETS: dict[str, DatasetKind] = {
         published.is_ucf101,
         published.read_ucf101,
         "trainlist0N.txt and testlist0N.txt, or videos named v_<Class>_g<group>_c<clip>",
-        num_splits=3,
         counts=published.UCF101_COUNTS,
     ),
     "hmdb51": DatasetKind(
@@ -46,7 +45,6 @@ DATASETS: dict[str, DatasetKind] = {
         published.is_hmdb51,
         published.read_hmdb51,
         "<class>_test_split<N>.txt, or videos named as in HMDB-51",
-        num_splits=3,
         counts=published.HMDB51_COUNTS,
     ),
     "kinetics": DatasetKind(
@@ -89,21 +87,27 @@ def find_dataset(
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"
         raise UsageError(message, "0.1, as by default, stops where a tenth of a split is missing")
     if name is not None and name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATASETS)}"
-        raise UsageError(f"unknown dataset {printable(name)!r}", hint)
+        raise UsageError(f"unknown dataset {printable(name)!r}", f"there are {', '.join(DATASETS)}")
     tree = scan_tree(root, lists)
+    packed = packed_videos(tree)
     try:
         name = name or _detect(tree)
-        if not 1 <= split <= DATASETS[name].num_splits:
-            raise UsageError(f"{name} has no split {split}", f"the last one is {DATASETS[name].num_splits}")
+        num_splits = max(map(len, DATASETS[name].counts.values()), default=1)
+        if not 1 <= split <= num_splits:
+            raise UsageError(f"{name} has no split {split}", f"the last one is {num_splits}")
         dataset = DATASETS[name].read(tree, Request(split, allow_missing))
     except UsageError as error:
-        raise with_unpacking(error, tree) from error
+        if packed is None:
+            raise
+        files, how = packed
+        if not tree.videos:
+            message = f"{printable(tree.root)} holds its videos packed, in {files}, and so they are not read"
+            raise UsageError(message, how) from error
+        raise UsageError(error.message, f"{error.hint}; it also holds {files}: {how}") from error
     present = {part: {example.label for example in examples} for part, examples in dataset.splits.items()}
     empty = [f"{label} ({part})" for part in present for label in dataset.classes if label not in present[part]]
     notes = [*dataset.notes, *note_of("no example", empty, "class")]
-    if packed := packed_videos(tree):
+    if packed:
         notes.append(f"not read: {packed[0]}; if its videos are not here yet, {packed[1]}")
     return replace(dataset, notes=tuple(notes))
 

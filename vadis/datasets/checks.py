@@ -5,7 +5,7 @@ The rest goes into the summary.
 """
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from vadis.datasets.dataset import Dataset, Example, Request, class_key, counted, note_of, some
 from vadis.datasets.lists import Listed
@@ -21,11 +21,10 @@ def assemble(
     request: Request,
     name: str,  # a key of DATASETS
     classes: tuple[str, ...],  # in the order of a model's outputs
-    lines: Iterable[Listed],  # of all splits
+    lines: Sequence[Listed],  # of all splits; "" for those that the lists know and that no split uses
     key: Callable[[str], str],  # a path → what its file is found by
     *,
     files: Iterable[str] | None = None,  # by default the tree's videos
-    unused: Collection[str] = (),  # keys of files that the lists know and that no split uses
     notes: Iterable[str] = (),
     are_folders_classes: bool = True,  # whether a folder with the name of a class holds that class
 ) -> Dataset:
@@ -33,7 +32,7 @@ def assemble(
 
     Two labels for one file, a file in two splits or in the folder of another class, and too many missing are refused.
     """
-    kept, repeated = _without_repetitions(lines)
+    kept, repeated = _without_repetitions(line for line in lines if line.split)
     paths: dict[str, list[str]] = {}
     for path in tree.videos if files is None else files:
         paths.setdefault(key(path), []).append(path)
@@ -60,7 +59,7 @@ def assemble(
             told += check_missing(f"{name}'s {split} split", len(names), total, request, names)
         elif names:  # on purpose: no reason to stop
             told.append(f"the {split} split is left out: none of its {counted(names, 'file')} is here")
-    known = {*(line.key for line in kept), *(line.whole for line in kept), *unused}
+    known = {key for line in lines for key in (line.key, line.whole)}
     of_no_split = [tree.relative(path) for key, each in paths.items() if key not in known for path in each]
     told += note_of("in no split", of_no_split, "file")
     told += note_of("more than once, used once", (*repeated, *map(tree.relative, copies)), "file")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vadis.datasets import scan
 from vadis.datasets.dataset import counted, some
@@ -58,19 +58,19 @@ def read_rows(path: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
             yield place, cells
 
 
-def header_of(path: str, delimiters: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
+def header_of(path: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
     """Return the delimiter with which the first line of a list is a header, and its columns, in lower case; or None."""
-    for delimiter in delimiters:
+    for delimiter in ",\t; ":
         with suppress(UsageError):
-            columns = [name.lower() for _, names in islice(read_rows(path, delimiter), 1) for name in names]
+            columns = [name.lower() for name in next(read_rows(path, delimiter), ("", []))[1]]
             if is_header(set(columns)):
                 return delimiter, columns
     return None
 
 
-def read_table(path: str, delimiters: str, is_header: Callable[[set[str]], bool]) -> Rows:
+def read_table(path: str, is_header: Callable[[set[str]], bool]) -> Rows:
     """Yield the rows of a list with a header, which must all have as many cells; raise ValueError without a header."""
-    if (header := header_of(path, delimiters, is_header)) is None:
+    if (header := header_of(path, is_header)) is None:
         raise ValueError
     delimiter, columns = header
     for place, cells in islice(read_rows(path, delimiter), 1, None):
@@ -102,7 +102,7 @@ _SCORE_COLUMNS = {"score", "confidence", "probability", "prediction", "predicted
 # Of UCF-101 and HMDB-51: three splits in one folder.
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt|.+_test_split[123]\.txt")
 _ENDING = "|".join(re.escape(each) for each in VIDEO_EXTENSIONS)
-_LABELLED = rf"(?P<path>.+(?:{_ENDING}))[\"']?(?P<between>[\s,;]+)(?P<quote>[\"']?)(?P<label>\S.*)"
+_LABELLED = rf"(?P<path>.+(?:{_ENDING}))[\"']?(?P<between>[\s,;]+)(?P<label>(?P<quoted>\"[^\"]*\"|'[^']*')|\S.*)"
 _TWO_WORDS = rf"(?P<path>[^\s,;]*)[\s,;]+(?!\S*(?:{_ENDING})[\"']*$)(?P<label>[^\s,;]*)"
 _PATH_ALONE = rf"(?P<path>(?:.*[\\/])?(?P<label>[^\\/]+)[\\/][^\\/]+(?:{_ENDING})[\"']*)"
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
@@ -129,6 +129,7 @@ class ListForm(NamedTuple):
     shape: str
     used_by: str
     rows: Callable[[str], Rows]  # raises ValueError at the first line of another form
+    needs_split: bool = False  # only lists that are named after a split are of it
 
 
 def _has_columns(columns: Iterable[str]) -> bool:
@@ -145,32 +146,28 @@ def _json_lines(path: str) -> Rows:
         yield place, cells
 
 
-def lines_like(pattern: str, path: str, in_split: Callable[[str], object] = bool) -> Rows:
-    """Yield the lines by the groups of a pattern; only from lists of which ``in_split`` is true."""
+def lines_like(pattern: str, path: str) -> Rows:
+    """Yield the lines by the groups of a pattern, without quotation marks."""
     for place, line in read_lines(path):
         match = re.fullmatch(pattern, line, re.IGNORECASE)
-        if match is None or not in_split(path):
+        if match is None:
             raise ValueError
         yield place, {name: cell.strip("\"' ") for name, cell in match.groupdict("").items()}
 
 
 def _labelled_lines(path: str) -> Rows:
     for place, cells in lines_like(_LABELLED, path):
-        if any(each in cells["label"] and each in cells["between"] for each in ",;\t") and not cells["quote"]:
+        if any(each in cells["label"] and each in cells["between"] for each in ",;\t") and not cells["quoted"]:
             message = f"{place} has more than a path and a label: {printable(cells['label'])}"
             raise UsageError(message, "write path and label; a label with commas goes between quotation marks")
         yield place, cells
-
-
-def _is_of_split(path: str) -> bool:
-    return split_of(stem_of(path)) is not None
 
 
 LIST_FORMS = {
     "header": ListForm(
         "path,label[,split] (also file_name, video, video_path, clip_path; class, tag; tabs or semicolons)",
         "VideoFolder's metadata.csv, Kaggle's copies of UCF-101",
-        partial(read_table, delimiters=",\t; ", is_header=_has_columns),
+        partial(read_table, is_header=_has_columns),
     ),
     "jsonl": ListForm('{"file_name": "a.mp4", "label": "run"}', "VideoFolder's metadata.jsonl", _json_lines),
     "line": ListForm(
@@ -181,12 +178,14 @@ LIST_FORMS = {
     "no ending": ListForm(
         "<class>/a 12, in a list that is named after a split",
         "TimeSformer",
-        partial(lines_like, _TWO_WORDS, in_split=_is_of_split),
+        partial(lines_like, _TWO_WORDS),
+        needs_split=True,
     ),
     "path alone": ListForm(
         "<class>/a.mp4, in a list that is named after a split",
         "UCF-101's test lists",
-        partial(lines_like, _PATH_ALONE, in_split=_is_of_split),
+        partial(lines_like, _PATH_ALONE),
+        needs_split=True,
     ),
 }
 """The forms of lists that are read, by name, in the order in which they are tried."""
@@ -246,14 +245,15 @@ def _may_be_list(tree: Tree, path: str) -> bool:
     if scan.is_usual_name(stem) or scan.split_of_list(stem) or (not above and name.endswith(".jsonl")):
         return True
     is_table = not above and name.endswith((".csv", ".tsv")) and not is_class_list_name(path)
-    return is_table and header_of(path, ",\t;", _has_columns) is not None
+    return is_table and header_of(path, _has_columns) is not None
 
 
 def _form_of(path: str) -> str | None:
     """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
-    is_json = path.lower().endswith(".jsonl")
-    name = first_form(path, {name: form.rows for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")})
-    if name is None and split_of(stem_of(path)) and not is_json:
+    is_json, split = path.lower().endswith(".jsonl"), split_of(stem_of(path))
+    forms = {name: form for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")}
+    name = first_form(path, {name: form.rows for name, form in forms.items() if split or not form.needs_split})
+    if name is None and split and not is_json:
         lines = list(islice(read_lines(path), HEAD_LINES))
         odd = [f"{place} {printable(line)}" for place, line in lines if not re.match(_LABELLED, line, re.IGNORECASE)]
         if 2 * len(odd) < len(lines):
@@ -323,7 +323,6 @@ _CLASS_LIST_WORDS = {  # classes.txt, label_map_k400.txt, class_ids.json
     *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),
     *("labelmap", "labelmaps", "labelname", "labelnames", "category", "categories", "idtolabel", "labeltoid"),
 }
-_MAX_JSON_LENGTH = 4 << 20  # a thousand names take some 30 KB
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,;:]+(?P<name>\S.*)")
 _NAME_FIRST = re.compile(r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)")
 _HEADERS = {  # of names without numbers
@@ -386,16 +385,12 @@ def _pairs_of_text(path: str) -> list[tuple[int, str]]:
 
 def _pairs_of_json(path: str) -> list[tuple[int, str]]:
     text = "".join(line for _, line in read_lines(path))
-    try:
-        value = parse_json(text) if len(text) <= _MAX_JSON_LENGTH else None
-    except ValueError:
-        return []
-    if isinstance(value, dict):
-        value = value["id2label"] if isinstance(value.get("id2label"), dict) else value
-        are_numbers = all(map(str.isdecimal, value))
-        pairs = [(key, each) if are_numbers else (each, key) for key, each in value.items()]
-    else:
-        pairs = list(enumerate(value)) if isinstance(value, list) else []
-    are_numbers = all(type(number) is int or str(number).isdecimal() for number, _ in pairs)
-    are_names = all(isinstance(name, str) and name.strip() for _, name in pairs)
-    return [(int(number), name) for number, name in pairs] if are_numbers and are_names else []
+    with suppress(ValueError, AttributeError):
+        value: Any = parse_json(text) if len(text) <= 4 << 20 else None  # a thousand names take some 30 KB
+        value = value["id2label"] if isinstance(value, dict) and "id2label" in value else value
+        pairs = list(enumerate(value) if isinstance(value, list) else value.items())
+        if isinstance(value, dict) and not all(map(str.isdecimal, value)):  # names and numbers
+            pairs = [(number, name) for name, number in pairs]
+        if all(isinstance(name, str) and name.strip() for _, name in pairs):
+            return [(int(str(number)), name) for number, name in pairs]
+    return []

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from vadis.datasets.dataset import counted
 from vadis.datasets.scan import Tree, folder_of, name_of, split_of
-from vadis.errors import UsageError
 from vadis.results import printable
 
 
@@ -78,15 +77,3 @@ def _form_of(path: str) -> str:
     is_in_split = split_of(name_of(folder_of(path))) is not None
     excluded = {"class archive" if is_numbered or not is_in_split else "", "" if is_numbered else "shards"}
     return next(name for name, row in PACKED.items() if path.lower().endswith(row.endings) and name not in excluded)
-
-
-def with_unpacking(error: UsageError, tree: Tree) -> UsageError:
-    """Return an error of reading a dataset that also names what is packed in it: that may be what is missing."""
-    packed = packed_videos(tree)
-    if packed is None:
-        return error
-    files, how = packed
-    if not tree.videos:
-        return UsageError(f"{printable(tree.root)} holds its videos packed, in {files}, and so they are not read", how)
-    hint = f"it also holds {files}: {how}"
-    return UsageError(error.message, f"{error.hint}; {hint}" if error.hint else hint)

@@ -17,8 +17,7 @@ from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
 
-SAMPLED_ROWS = 200  # of a list, by which bases are looked for
-MOST_BASES = 16  # that are tried on all rows, those first that fit most of the sampled ones
+MOST_BASES = 16  # that are tried on all rows, those first that fit most of 200 of them
 
 
 class Base(NamedTuple):
@@ -64,7 +63,7 @@ class VideoFinder:
         natural = [Base(), Base(real="".join(f"{name}/" for name in inside)), Base(written=root)]
         if self._elsewhere(path, first.name) and not any(self._at(base.applied(written[0])) for base in natural):
             return [None] * len(written)
-        bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // SAMPLED_ROWS)])]))
+        bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // 200)])]))
         found = {base: [self._at(base.applied(each)) for each in written] for base in bases}
         ranks = {
             base: (
@@ -96,13 +95,13 @@ class VideoFinder:
 
     def _at(self, relative: str | None) -> str | None:
         """Return the video at a path below the root, with this ending or another."""
-        if relative is None or relative in self._videos:
-            return self._videos.get(relative or "")
-        others = self._by_stem.get(_without_ending(relative), [])
-        if len(others) > 1:
-            message = f"{printable(relative)} may be any of {some(others)}"
+        if relative is None:
+            return None
+        videos = [relative] if relative in self._videos else self._by_stem.get(_without_ending(relative), [])
+        if len(videos) > 1:
+            message = f"{printable(relative)} may be any of {some(videos)}"
             raise UsageError(message, "write the ending of the file into the list, or remove all but one")
-        return self._videos[others[0]] if others else None
+        return self._videos[videos[0]] if videos else None
 
     def _elsewhere(self, path: str, written: str) -> str | None:
         """Return a file beyond the root, or with a name that no video has, by its path from the root or the list."""
@@ -114,7 +113,7 @@ class VideoFinder:
 
 
 def _base(written: str, real: str) -> Base:
-    """Return the base that remains where two paths have as many of their last folders in common as they have."""
+    """Return what two paths begin with before the folders that they have in common at their ends."""
     parts, folders = written.split("/")[:-1], real.split("/")[:-1]
     pairs = zip(parts[::-1], folders[::-1], strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

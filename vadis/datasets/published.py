@@ -40,24 +40,20 @@ _UCF101_HINT = f"take all lists from {UCF101_SOURCE}"
 
 def is_ucf101(tree: Tree) -> bool:
     """Return whether the official lists are there, or nearly all videos have names of UCF-101 and no other splits."""
-    return bool(tree.lists_named(*(f"trainlist0{split}.txt" for split in _TEST_GROUPS))) or lists.is_named(
-        tree, _UCF101_NAME
-    )
+    names = (f"trainlist0{split}.txt" for split in _TEST_GROUPS)
+    return bool(tree.lists_named(*names)) or lists.is_named(tree, _UCF101_NAME)
 
 
 def read_ucf101(tree: Tree, request: Request) -> Dataset:
     """Return one split of UCF-101, from its official lists where both are there, else from the files' names."""
     paths = {split: tree.lists_named(f"{split}list0{request.split}.txt") for split in ("train", "test")}
-    notes = list[str]()
-    if all(paths.values()):
-        lines, classes = _ucf101_lists(paths, tree)
-    else:
-        lines = _ucf101_names(tree, request)
-        notes.append("the split follows from the groups in the files' names: the official lists are not here")
-        classes = ()
+    has_lists, notes = all(paths.values()), list[str]()
+    lines, classes = _ucf101_lists(paths, tree) if has_lists else (_ucf101_names(tree, request), ())
     classes = classes or tuple(sorted({line.label for line in lines}, key=str.casefold))  # as in classInd.txt
-    if notes and len(classes) == UCF101_CLASSES:  # without all classes it may be a part, on purpose
-        notes += check_missing("UCF-101", UCF101_FILES - len(lines), UCF101_FILES, request)
+    if not has_lists:
+        notes.append("the split follows from the groups in the files' names: the official lists are not here")
+        if len(classes) == UCF101_CLASSES:  # without all of them it may be a part, on purpose
+            notes += check_missing("UCF-101", UCF101_FILES - len(lines), UCF101_FILES, request)
     return assemble(tree, request, "ucf101", classes, lines, _stem_key, notes=notes)
 
 
@@ -115,7 +111,7 @@ HMDB51_SOURCE = (
 _HMDB51_LIST = re.compile(r"(?P<label>.+)_test_split(?P<split>[123])\.txt")
 # Visible body parts, camera motion, number of people, viewpoint, quality, number: after the title and the class.
 _HMDB51_NAME = re.compile(r".+_[fhul]_(cm|nm)_np\w+_(ba|fr|le|ri)_(bad|goo|med)_\d+")
-_HMDB51_SPLITS = {"1": "train", "2": "test", "0": ""}  # "": in neither
+_HMDB51_SPLITS = {"1": "train", "2": "test", "0": ""}
 
 
 def is_hmdb51(tree: Tree) -> bool:
@@ -140,11 +136,9 @@ def read_hmdb51(tree: Tree, request: Request) -> Dataset:
                 message = f"{place} is not a file and 0, 1 or 2: {printable(line)}"
                 raise UsageError(message, f"take it from {HMDB51_SOURCE}")
             lines.append(Listed(f"{label}/{name}", label, split, name.rpartition(".")[0].casefold()))
-    unused = {line.key for line in lines if not line.split}
-    lines = [line for line in lines if line.split]
     part = f"{len(paths)} of the {HMDB51_CLASSES} classes of HMDB-51 have a list"
     notes = [part] if len(paths) != HMDB51_CLASSES else []
-    return assemble(tree, request, "hmdb51", tuple(sorted(paths)), lines, _stem_key, unused=unused, notes=notes)
+    return assemble(tree, request, "hmdb51", tuple(sorted(paths)), lines, _stem_key, notes=notes)
 
 
 # Kinetics-400, -600 and -700: Kay et al., "The Kinetics Human Action Video Dataset", 2017; Carreira et al., "A Short
@@ -176,16 +170,16 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
         raise UsageError(f"no list of Kinetics under {printable(tree.root)} {message}", hint)
     rows = ((path, row) for path, form in forms.items() for row in lists.rows_alike(path, CLIP_LISTS[form]))
     clips = [_clip(path, *row) for path, row in rows]
-    labelled = [clip for clip in clips if clip.label]
-    if not labelled:
+    labels = {clip.label for clip in clips} - {""}
+    if not labels:
         message = f"{printable(next(iter(forms)))} has no labels: it is the list of a held-out test set"
         raise UsageError(message, f"put lists with labels beside it: {KINETICS_SOURCE}")
-    classes, spellings = _classes({clip.label for clip in labelled})
+    classes, spellings = _classes(labels)
     times = Counter(youtube_id for youtube_id, _ in {(clip.whole, clip.key) for clip in clips})
     only = {clip.whole: clip.key for clip in clips if times[clip.whole] == 1}
-    lines = [clip._replace(label=spellings[clip.label], is_only=clip.whole in only) for clip in labelled]
-    unused = {key for clip in clips if not clip.label for key in (clip.key, clip.whole)}
-    notes = [f"{len(clips) - len(labelled):,} clips without a label are left out"] if unused else []
+    lines = [clip._replace(label=spellings.get(clip.label, ""), is_only=clip.whole in only) for clip in clips]
+    unused = [clip for clip in clips if not clip.split]
+    notes = [f"{len(unused):,} clips without a label are left out"] if unused else []
 
     def key(path: str) -> str:
         """Return the name that a file has in the published lists; that of a replacement also by its video alone."""
@@ -195,7 +189,7 @@ def read_kinetics(tree: Tree, request: Request) -> Dataset:
             return only[stem[:11]]
         return f"{match[1]}_{int(match[2]):06d}_{int(match[3]):06d}" if match else stem
 
-    return assemble(tree, request, "kinetics", classes, lines, key, unused=unused, notes=notes)
+    return assemble(tree, request, "kinetics", classes, lines, key, notes=notes)
 
 
 def clip_lists(tree: Tree) -> dict[str, str]:
@@ -206,14 +200,15 @@ def clip_lists(tree: Tree) -> dict[str, str]:
 
 
 def _lines_like(pattern: str, path: str) -> Rows:
-    for place, cells in lists.lines_like(pattern, path, in_split=_split_in if _NAME in pattern else bool):
-        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]):
+    for place, cells in lists.lines_like(pattern, path):
+        is_of_split = _NAME not in pattern or _split_in(path)
+        if cells["label"].isdecimal() or scan.is_no_class(cells["label"]) or not is_of_split:
             raise ValueError
         yield place, cells
 
 
 CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
-    "header": partial(lists.read_table, delimiters=",\t", is_header=_COLUMNS.issubset),
+    "header": partial(lists.read_table, is_header=_COLUMNS.issubset),
     "label, times": partial(_lines_like, rf"{_LABEL}[\s,;]+{_TIMES}{_SPLIT}"),  # abseiling,0wR5jVB-WPk,417,427,val
     "times, label": partial(_lines_like, rf"{_TIMES}[\s,;]+{_LABEL}{_SPLIT}"),
     "label/name": partial(
@@ -225,7 +220,7 @@ CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
 
 
 def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
-    """Return one line of a list; its label is empty in the lists of a held-out test set."""
+    """Return one line of a list; it is of no split without a label, as in the lists of a held-out test set."""
     written = cells.get("split", "")
     split = SPLIT_NAMES.get(written.lower()) if written else _split_in(path)
     if split is None:
@@ -238,7 +233,9 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
         raise UsageError(f"{place} is not a clip: it needs an id, and a start before its end", _KINETICS_HINT)
     label, video = cells.get("label", ""), cells["youtube_id"]
     key = f"{video}_{int(start):06d}_{int(end):06d}"
-    return Listed(f"{label}/{key}.mp4", label, split, key, whole=video, start_seconds=start, end_seconds=end)
+    return Listed(
+        f"{label}/{key}.mp4", label, split if label else "", key, whole=video, start_seconds=start, end_seconds=end
+    )
 
 
 def _split_in(path: str) -> str | None:

@@ -63,10 +63,9 @@ class Tree:
 
 
 def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None = None) -> Tree:
-    """Return what lies under ``root``, a folder or a single list; hidden entries are passed over.
+    """Return what lies under ``root``, a folder or a single list, with the lists in the folder ``lists`` before others.
 
-    The lists in the folder ``lists`` come before those under ``root``. Beside a single list only other lists are looked
-    at: one of them may name its classes.
+    Hidden entries are passed over. Beside a single list only other lists are looked at: one may name its classes.
     """
     top, endings = os.fspath(root), _ENDINGS["lists"]
     if top.lower().endswith(endings) and Path(top).is_file():

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError
-from vadis.evaluation.paper_tables import ALL_SPLITS, COLUMNS, Cell
+from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.evaluation.predictions import PREDICTIONS_NAME, Prediction, parse_predictions
 from vadis.files import os_errors_as, write_file
 from vadis.inference.scores import fused
@@ -65,9 +65,8 @@ def measure(
 ) -> dict[str, Metrics]:
     """Measure each network (rgb, flow; or both at once) and, where there are several, all of them as ``both``.
 
-    ``averages`` is the architecture's: what is averaged over networks, see ``vadis.inference.scores.fused``.
-    Videos that could not be read, and single frames in columns with flow, count as wrong: they lower the accuracies and
-    stand in no column of the confusion matrix.
+    ``averages`` is that of ``vadis.inference.scores.fused``. Videos that could not be read, and single frames in
+    columns with flow, count as wrong, and stand in no column of the confusion matrix.
     """
     columns = {name: (name,) for name in networks} | ({BOTH: tuple(networks)} if len(networks) > 1 else {})
     return {name: _measure(predictions, classes, needed, averages) for name, needed in columns.items()}
@@ -174,8 +173,7 @@ class Evaluation:
 def read_evaluation(folder: Path) -> Evaluation:
     """Read the evaluation in a folder of ``vadis evaluate``, ``finetune`` or ``train``.
 
-    Raises:
-        UsageError: for what cannot be read, is no file of predictions, is damaged, or has not come to its end.
+    Raises UsageError for what cannot be read, is no file of predictions, is damaged, or has not come to its end.
     """
     path = folder / PREDICTIONS_NAME
     with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
@@ -184,33 +182,25 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not is_of_its_classes or any(key not in settings for key in SETTINGS):
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
-    wanted = _num_examples(folder / METRICS_NAME)
+    try:
+        wanted = parse_json((folder / METRICS_NAME).read_bytes())[settings["networks"][0]]["num_examples"]
+    except FileNotFoundError:
+        wanted = "none"
+    except (OSError, ValueError, LookupError, TypeError):
+        wanted = "an unknown number"
     if wanted != len(predictions):
-        there = "" if wanted is None else f", metrics.json is of {wanted:,}"
         raise UsageError(
-            f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions{there}",
+            f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions, "
+            f"{METRICS_NAME} is of {wanted}",
             hint="run the same vadis evaluate again, which goes on there",
         )
     return Evaluation(folder, settings, list(predictions.values()))
 
 
-def _num_examples(path: Path) -> int | None:
-    """Return the number of videos in a metrics.json; None where there is none."""
-    try:
-        summary = parse_json(path.read_bytes())
-        counts = {column["num_examples"] for name, column in summary.items() if name in COLUMNS}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UsageError(f"{_shown(path)} is damaged", hint="run the same vadis evaluate again") from error
-    return int(counts.pop()) if len(counts) == 1 else None
-
-
 def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
     """Return the figures of several splits, their means and, beside those of all three, the paper's (table 5).
 
-    Raises:
-        UsageError: where a mean would mean nothing: other datasets or classes, one split twice.
+    Raises UsageError where a mean would mean nothing: other datasets or classes, one split twice.
     """
     first = runs[0]
     for run in runs[1:]:

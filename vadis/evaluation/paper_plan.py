@@ -66,30 +66,6 @@ Those of convolutions and matrix products; a multiplication and an addition are 
 """
 
 
-class PlannedRun(NamedTuple):
-    """A run that is wanted."""
-
-    architecture: str
-    dataset: str
-    split: int
-    mode: str
-    imagenet: bool
-    streams: tuple[str, ...]
-
-    @property
-    def is_test(self) -> bool:
-        """Whether it has been trained by the paper's authors, and is only to be tested."""
-        return self.architecture == "i3d" and self.dataset == "kinetics"
-
-    @property
-    def name(self) -> str:
-        """The name of its folder."""
-        mode = self.mode if self.dataset != "kinetics" else ""
-        start, split = "imagenet" if self.imagenet else "", f"split{self.split}" if self.split != 1 else ""
-        alone = self.streams[0] if self.streams != MODELS[self.architecture].streams else ""
-        return "-".join(filter(None, (self.architecture, self.dataset, mode, start, split, alone)))
-
-
 @dataclass
 class Job:
     """One command, with what follows an option in the same string: ``("vadis train", "--arch lstm", …)``."""
@@ -103,26 +79,24 @@ class Job:
     fills: list[Cell] = field(default_factory=list)  # that it gives a number, or one of those whose mean they are
 
 
-def estimate(run: PlannedRun) -> tuple[float, float]:
+def estimate(run: Cell) -> tuple[float, float]:
     """Return the operations that a run and its test take, and the bytes that it leaves on the disk.
 
-    An upper bound where a recipe stops early or videos are short. Left out are validations (about 1 % more), and the
-    flow and decoding beside the network.
+    An upper bound where a recipe stops early or videos are short, without validations (about 1 %), flow and decoding.
     """
-    row, size = MODELS[run.architecture], SIZES[run.dataset]
-    video = GIGA * sum(GFLOPS[run.architecture, streams][1] for streams in row.networks(run.streams).values())
-    flops, num_bytes = size.test * video, 0.0
-    if not run.is_test:
-        num_bytes = 4e6 * row.params_millions
-        if run.mode == "fixed":  # the features of all training videos; to train the last layer costs nothing
-            return flops + size.train * video, num_bytes
-        num_bytes *= 1 + 2 * KEPT  # checkpoints, each with its momentum
-        mode = "scratch" if run.mode == "original" else "full"
-        for group, streams in row.training_groups(run.streams).items():
-            recipe = find_recipe(default_recipe(run.architecture, run.dataset, group, mode))
-            clip = GIGA * sum(GFLOPS[run.architecture, each][0] for each in row.networks(streams).values())
-            flops += TRAINING_PASSES * clip * recipe.batch_size * recipe.steps
-    return flops, num_bytes
+    row, size, streams = MODELS[run.architecture], SIZES[run.dataset], _streams(run)
+    video = GIGA * sum(GFLOPS[run.architecture, each][1] for each in row.networks(streams).values())
+    flops, num_bytes = size.test * video, 4e6 * row.params_millions
+    if _is_test(run):
+        return flops, 0.0
+    if run.mode == "fixed":  # the features of all training videos; to train the last layer costs nothing
+        return flops + size.train * video, num_bytes
+    mode = "scratch" if run.mode == "original" else "full"
+    for group, trained in row.training_groups(streams).items():
+        recipe = find_recipe(default_recipe(run.architecture, run.dataset, group, mode))
+        clip = GIGA * sum(GFLOPS[run.architecture, each][0] for each in row.networks(trained).values())
+        flops += TRAINING_PASSES * clip * recipe.batch_size * recipe.steps
+    return flops, num_bytes * (1 + 2 * KEPT)  # checkpoints, each with its momentum
 
 
 def videos_bytes(jobs: Iterable[Job]) -> float:
@@ -134,14 +108,26 @@ def plan(table: Table, index: RunIndex, root: Path) -> list[Job]:
     """Return the commands for all cells of ``table`` that are missing in ``index``, which was found below ``root``."""
     planner = _Planner(index, root)
     for cell in table.cells():
-        row = MODELS[cell.architecture]
-        alone = row.fusion == "in_network" and cell.column != BOTH  # a network of its own
-        streams = (cell.column,) if alone else row.streams
         for split in index.splits_missing(cell):
-            run = PlannedRun(cell.architecture, cell.dataset, split, cell.mode, cell.imagenet, streams)
-            planner.add(run).fills.append(cell)
+            planner.add(run_for(cell, split)).fills.append(cell)
     runs = sorted(planner.runs.values(), key=lambda job: job.dataset != "kinetics")
     return [*planner.preparations(), *runs]
+
+
+def run_for(cell: Cell, split: int) -> Cell:
+    """Return the run that gives a cell for one split, as the cell of all its networks."""
+    row = MODELS[cell.architecture]
+    column = cell.column if row.fusion == "in_network" or len(row.streams) == 1 else BOTH  # or each is a network
+    return cell._replace(column=column, splits=(split,), figure="top1")
+
+
+def _streams(run: Cell) -> tuple[str, ...]:
+    return MODELS[run.architecture].streams if run.column == BOTH else (run.column,)
+
+
+def _is_test(run: Cell) -> bool:
+    """Return whether it has been trained by the paper's authors, and is only to be tested."""
+    return run.architecture == "i3d" and run.dataset == "kinetics"
 
 
 class _Planner:
@@ -149,19 +135,22 @@ class _Planner:
 
     def __init__(self, index: RunIndex, root: Path) -> None:
         self._index, self._root = index, root
-        self.runs: dict[PlannedRun, Job] = {}
+        self.runs: dict[Cell, Job] = {}
         self._flow: dict[str, None] = {}  # datasets
         self._models: dict[str, None] = {}  # published ones that are needed
 
-    def add(self, run: PlannedRun) -> Job:
+    def add(self, run: Cell) -> Job:
         """Plan ``run`` and all before it."""
         if run not in self.runs:
-            folder = self._root / run.name
+            mode, split = run.mode if run.dataset != "kinetics" else "", run.splits[0]
+            words = [run.architecture, run.dataset, mode, "imagenet" if run.imagenet else ""]
+            words += [f"split{split}" if split != 1 else "", self._alone(run)]
+            folder = self._root / "-".join(filter(None, words))
             command = (*self._begin(run), f"-o {shlex.quote(str(folder))}")
             if (folder / RUN_NAME).exists():  # and no metrics that count: it was interrupted
                 command += ("--resume",)
             flops, num_bytes = estimate(run)
-            self.runs[run] = Job(run.name, command, flops, 0.0, num_bytes, run.dataset)
+            self.runs[run] = Job(folder.name, command, flops, 0.0, num_bytes, run.dataset)
         return self.runs[run]
 
     def preparations(self) -> Iterator[Job]:
@@ -175,31 +164,32 @@ class _Planner:
             title, seconds = f"flow of {DATASET_TITLES[dataset]}", frames * FLOW_CORE_SECONDS
             yield Job(title, command, 0.0, seconds, frames * FLOW_BYTES, dataset)
 
-    def _begin(self, run: PlannedRun) -> list[str]:
+    def _begin(self, run: Cell) -> list[str]:
         """Return the command of a run up to its folder."""
-        row = MODELS[run.architecture]
-        if run.is_test:
+        if _is_test(run):
             words = [f"vadis evaluate --model {self._published(KINETICS_MODELS[run.imagenet])}"]
         elif run.mode == "original":
             start = self._published(IMAGENET_MODEL) and "imagenet" if run.imagenet else "scratch"
             words = ["vadis train", f"--arch {run.architecture}", f"--init {start}"]
         else:
             words = ["vadis finetune", f"--from {self._kinetics_model(run)}", f"--mode {run.mode}"]
-        if "flow" in run.streams and run.mode != "fixed" and not run.is_test:
+        if "flow" in _streams(run) and run.mode != "fixed" and not _is_test(run):
             self._flow[run.dataset] = None
             words.append(f"--flow-store {self._flow_store(run.dataset)}")
         words.append(f"--data {DATA[run.dataset]}")
-        words += [f"--split {run.split}"] if run.split != 1 else []
-        return words + ([f"--streams {run.streams[0]}"] if run.streams != row.streams else [])
+        words += [f"--split {run.splits[0]}"] if run.splits != (1,) else []
+        return words + ([f"--streams {self._alone(run)}"] if self._alone(run) else [])
 
-    def _kinetics_model(self, run: PlannedRun) -> str:
+    def _alone(self, run: Cell) -> str:
+        """Return the only stream of a run of an architecture that has several, else nothing."""
+        return run.column if _streams(run) != MODELS[run.architecture].streams else ""
+
+    def _kinetics_model(self, run: Cell) -> str:
         """Return the name or path of the Kinetics model to begin from; planned where there is none."""
-        before = run._replace(dataset="kinetics", split=1, mode="original")
-        if before.is_test:
+        before = run._replace(dataset="kinetics", splits=(1,), mode="original")
+        if _is_test(before):
             return self._published(KINETICS_MODELS[run.imagenet])
-        column = BOTH if len(run.streams) > 1 else run.streams[0]
-        cell = Cell(run.architecture, "kinetics", "original", run.imagenet, column)
-        there = (each.folder / MODEL_NAME for each in self._index.runs_of(cell, 1))
+        there = (each.folder / MODEL_NAME for each in self._index.runs_of(before, 1))
         path = next((path for path in there if path.exists()), None)
         return shlex.quote(str(path or self._root / self.add(before).title / MODEL_NAME))
 

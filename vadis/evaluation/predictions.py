@@ -74,17 +74,13 @@ class PredictionFile:
     """Predictions on the disk, by key; made by ``open_predictions``."""
 
     log: AppendLog
-    root: str | None
+    root: str
     predictions: dict[Key, Prediction] = field(default_factory=dict)
     num_appended: int = 0
 
     def append(self, prediction: Prediction) -> Prediction:
-        """Write one prediction, wholly or not at all; return it as it will be read again.
-
-        Raises:
-            VadisError: where the disk does not take it, or the file was removed or replaced.
-        """
-        record = replace(prediction, path=self._path_below(prediction.path)).to_json()
+        """Write one prediction, wholly or not at all, or raise VadisError; return it as it will be read again."""
+        record = replace(prediction, path=path_below(prediction.path, self.root)).to_json()
         self.log.append(_line(record))
         kept = Prediction.from_json(record)
         self.predictions[kept.key] = kept
@@ -93,15 +89,12 @@ class PredictionFile:
 
     def key(self, example: Example) -> Key:
         """Return what an example's prediction is found by."""
-        return printable(self._path_below(example.path)), example.start_seconds
-
-    def _path_below(self, path: str) -> str:
-        return path if self.root is None else path_below(path, self.root)
+        return printable(path_below(example.path, self.root)), example.start_seconds
 
 
 @contextmanager
 def open_predictions(
-    path: Path, settings: Mapping[str, Any], root: str | None = None, *, go_on: bool = True
+    path: Path, settings: Mapping[str, Any], root: str = "", *, go_on: bool = True
 ) -> Generator[PredictionFile, None, None]:
     """Open a file of predictions, made with its folder if need be, for this process alone.
 
@@ -109,8 +102,7 @@ def open_predictions(
         path: of the file.
         settings: what decides the predictions.
         go_on: a file made with other settings is refused; else it is begun anew.
-        root: the folder of the dataset; a video is known by its path below it, however that folder was named. None:
-            by its path as it is.
+        root: the folder of the dataset; a video is known by its path below it, however that folder was named.
 
     Raises:
         UsageError: for a file with other settings, with a damaged line, or of another kind, none of which is changed.
@@ -140,8 +132,7 @@ def open_predictions(
 def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction]]:
     """Return a file's settings and its predictions by key, of equal ones the last; a torn last line is left out.
 
-    Raises:
-        UsageError: for a file of another kind, and for a damaged line.
+    Raises UsageError for a file of another kind, and for a damaged line.
     """
     header, *lines = content[: content.rfind(b"\n") + 1].splitlines() or [b""]
     try:
@@ -175,9 +166,6 @@ def evaluate(
     """Yield a prediction for every example, in order; those that ``file`` lacks are made and written into it.
 
     A video that failed with one of ``RETRIED_ERRORS`` is tried again.
-
-    Raises:
-        VadisError: where the disk does not take a prediction.
     """
     missing: dict[Key, Example] = {}
     for example in examples:

@@ -68,11 +68,7 @@ class _NotCountedError(Exception):
 
 
 def find_runs(root: Path) -> RunIndex:
-    """Look for finished runs in ``root`` and everywhere below it; a folder that does not exist has none.
-
-    Raises:
-        UsageError: where ``root`` is not a folder.
-    """
+    """Look for finished runs in ``root`` and everywhere below it; a folder that does not exist has none."""
     if root.exists() and not root.is_dir():
         raise UsageError(f"{printable(str(root))} is not a folder", hint="name the folder that holds the runs")
     index, tested = RunIndex(), []
@@ -107,12 +103,8 @@ def _json(path: Path) -> Values:
 def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[str, str], bool]) -> FinishedRun | None:
     """Return the tested run in ``folder``; None for what the paper says nothing of.
 
-    Args:
-        folder: of the run.
-        metrics: its metrics.json.
-        run: its run.json, empty where a published model was tested.
-        trained: whether the Kinetics models that were trained here began with ImageNet, by architecture and SHA-256;
-            one more, where this is one.
+    ``run`` is empty where a published model was tested. ``trained`` says of the Kinetics models that were trained here,
+    by architecture and SHA-256, whether they began with ImageNet, and gets one more where this is one.
     """
     dataset, split = metrics["dataset"], metrics.get("split")
     columns = {name: metrics[name] for name in COLUMNS if name in metrics}

@@ -27,9 +27,8 @@ from vadis.inference.scores import softmax
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.preprocessing import CROP
 from vadis.results import printable
-from vadis.weights.cache import Notify, git_blob_id
+from vadis.weights.cache import DownloadProgress, Notify, ensure_downloaded, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
-from vadis.weights.download import DownloadProgress, ensure_downloaded
 from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
@@ -90,9 +89,7 @@ def fetch_sample(
 def read_array(path: Path, stream: str, min_frames: int) -> Array:
     """Read a preprocessed video (T, 224, 224, C) float32 in [-1, 1] from a ``.npy`` file, with a batch axis or without.
 
-    Raises:
-        WeightsError: if the file is no array of numbers.
-        UsageError: if the array has another shape or range, or too few frames.
+    Raises WeightsError if the file is no array of numbers, and UsageError for another shape or range.
     """
     with os_errors_as(UsageError, f"{path} cannot be read"):
         if path.stat().st_size > MAX_ARRAY_BYTES:
@@ -145,10 +142,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
     """Run a model on preprocessed arrays and compare the outputs with those published, where there are any.
 
     There are for the sample's own files, recognised by their content, and a published model with known outputs.
-
-    Raises:
-        UsageError: as ``read_array``, or for a model that does not see a video as one clip.
-        WeightsError: as ``read_array``.
+    Raises UsageError and WeightsError as ``read_array``, or for a model that does not see a video as one clip.
     """
     row = MODELS[model.card.architecture]
     if row.test_window is not None:

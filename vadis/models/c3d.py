@@ -4,27 +4,16 @@ References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 201
 "Learning spatiotemporal features with 3D convolutional networks", 2015, the paper's [31].
 
 A clip of 16 frames becomes 8, 4, 2 and 1: the paper's first pooling halves time too, where that of (2) does not. So
-nothing is left to pool in time at the end, and the last pooling shrinks space alone, from 7 to 4 (2 pads there as well;
-SAME puts the odd line at the end). The first fully connected layer sees 512·4·4 values, which gives table 1's 79 M.
-Axes: B batch, C channels, T time, H, W.
+the last pooling shrinks space alone, from 7 to 4. The first fully connected layer sees 512·4·4 values, which gives
+table 1's 79 M. Axes: B batch, C channels, T time, H, W.
 """
 
+from collections import OrderedDict
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vadis.models.i3d import (
-    BATCH_NORM_EPSILON,
-    BATCH_NORM_MOMENTUM,
-    Conv,
-    ConvUnit,
-    Pool,
-    PoolUnit,
-    channels_last,
-    check_clip,
-    initialise,
-    scaled,
-)
+from vadis.models.i3d import Conv, Pool, batch_norm, build_unit, channels_last, check_clip, initialise, scaled
 from vadis.models.inception import ClipNetwork
 
 CLIP_FRAMES = 16
@@ -49,54 +38,33 @@ ROWS: tuple[Conv | Pool, ...] = (
 )
 
 
-class DenseUnit(nn.Module):
-    """A fully connected layer (no bias), batch norm, ReLU, dropout.
-
-    Each value has its own place here, so unlike a convolution's its statistics come from the batch alone; what the
-    paper says of large batches is about these.
-    """
-
-    def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
-        super().__init__()
-        self.linear = nn.Linear(in_channels, channels, bias=False)
-        self.norm = nn.BatchNorm1d(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        self.norm.weight.requires_grad_(False)  # as in I3D
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels) → (B, channels)."""
-        y: Tensor = self.dropout(self.norm(self.linear(x)).relu())
-        return y
+def _dense(in_channels: int, channels: int) -> nn.Sequential:
+    """Return a fully connected layer (no bias), batch norm, ReLU, dropout: (B, in_channels) → (B, channels)."""
+    linear = nn.Linear(in_channels, channels, bias=False)
+    return nn.Sequential(OrderedDict(linear=linear, norm=batch_norm(channels, 1), relu=nn.ReLU(), dropout=nn.Dropout()))
 
 
 class C3D(ClipNetwork):
-    """Architecture (b), for RGB alone; one prediction per clip of 16 frames.
-
-    ``width`` multiplies the channels of the fully connected layers too; ``dropout`` follows both in training (2: 0.5).
-    """
+    """Architecture (b), for RGB alone; ``width`` multiplies the fully connected layers too, dropout follows them."""
 
     min_batch_size: ClassVar[int] = 2  # in training: batch norm of single values has no variance of one
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, *, width: float = 1.0) -> None:
         super().__init__()
-        self.in_channels, channels = in_channels, in_channels
-        self.body = nn.Sequential()
+        self.body, channels = nn.Sequential(), 3
         for row in ROWS:
-            if isinstance(row, Pool):
-                self.body.add_module(row.name, PoolUnit(row.kernel, row.stride))
-                continue
-            inputs, channels = channels, scaled(row.channels, width)
-            self.body.add_module(row.name, ConvUnit(inputs, channels, row.kernel, row.stride))
+            unit, channels = build_unit(row, channels, width)
+            self.body.add_module(row.name, unit)
         hidden = scaled(HIDDEN, width)
-        self.fc6 = DenseUnit(channels * GRID * GRID, hidden, dropout)
-        self.fc7 = DenseUnit(hidden, hidden, dropout)
+        self.fc6 = _dense(channels * GRID * GRID, hidden)
+        self.fc7 = _dense(hidden, hidden)
         self.dropout = nn.Identity()  # fc7 ends with one
         self.Logits = nn.Linear(hidden, num_classes)
         self.apply(initialise)
 
     def features(self, x: Tensor) -> Tensor:
         """A clip (B, 3, 16, 112, 112) in [-1, 1] → what the last layer sees, (B, 4096, 1), less dropout."""
-        check_clip("C3D", x, self.in_channels, CLIP_FRAMES, CLIP_SIZE)
+        check_clip("C3D", x, 3, CLIP_FRAMES, CLIP_SIZE)
         y = self.body(channels_last(x)).flatten(1)  # (B, 512·1·4·4)
         hidden: Tensor = self.fc7(self.fc6(y))
         return hidden.unsqueeze(2)  # (B, 4096, 1)

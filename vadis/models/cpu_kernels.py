@@ -1,9 +1,8 @@
 """PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
 
 **Winograd along time** (Winograd 1980; Lavin and Gray 2016 for networks). Four frames that a 3×3×3 convolution makes
-are twelve 3×3 convolutions of one frame each; six are enough, of sums of frames, whose results are summed again:
-F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along pairs of frames; for three frames again six are enough:
-F(3, 4). The error against float64 is a few times that of the plain sum, millionths of the largest value.
+are twelve 3×3 convolutions of one frame; six of sums of frames, summed again, are enough: F(4, 3). The first layer,
+7×7×7 of stride 2, is four taps along pairs of frames; for three frames again six are enough: F(3, 4).
 
 The kernels' arrays are flat float32: frames one after the other, each laid out H, W, C.
 """
@@ -103,7 +102,7 @@ class _Winograd:
         raise NotImplementedError
 
     def _inverse(self, transformed: Tensor, y: Tensor) -> None:
-        """Store the ReLU of what ``transformed`` (6, 1, groups, H, W, C) gives in ``y`` (T', H', W', channels)."""
+        """Convolve ``transformed`` (6, 1, groups, H, W, C), and store the ReLU in ``y`` (T', H', W', channels)."""
         products = [
             frames_of(product(frames.permute(0, 4, 1, 2, 3), self._padding))
             for product, frames in zip(self._products, transformed, strict=True)
@@ -217,8 +216,7 @@ def _transform_six(
 ) -> None:
     """Store in ``out``, from ``to`` on and ``plane`` apart, 16 numbers of each of the six sums that F(4, 3) multiplies.
 
-    They are of frames ``t``, ``t + step``, … of ``x``, which has ``frames``, and zeros before and after them. In
-    memory the first begins at ``at``, and they are ``pitch`` apart.
+    They are of frames ``t``, ``t + step``, … of ``x``, zeros beyond its ``frames``: at ``at``, and ``pitch`` apart.
     """
     zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
     four, five = broadcast(np.float32(4)), broadcast(np.float32(5))

@@ -3,10 +3,9 @@
 References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.3; (2) Feichtenhofer et
 al., "Convolutional two-stream network fusion for video action recognition", 2016, the paper's [8].
 
-(1) names the layers but not their strides and padding, and gives 39 M parameters in all. The two bodies have 11.2 M and
-the 3×3×3 convolution of 2·1024 → 512 channels 28.3 M, so little is left for the last layer: at 400 classes it must see
-512 values, 0.2 M (512·3·3 values already make 41 M). Two layers of 3×3×3 lead from the 5×7×7 grid to 1×1×1, all of it
-looked at and nothing padded, if the convolution moves by two places in space:
+(1) names the layers but not their strides and padding, and gives 39 M parameters in all: so the last layer sees 512
+values. Two layers of 3×3×3 lead from the 5×7×7 grid to 1×1×1, all of it looked at and nothing padded, if the
+convolution moves by two places in space:
 
     5×7×7  → convolution 3×3×3, stride 1×2×2, no padding →  3×3×3  → max pooling 3×3×3 →  1×1×1
 
@@ -18,7 +17,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from vadis.models.i3d import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
+from vadis.models.i3d import batch_norm, check_clip, initialise, scaled
 from vadis.models.inception import SNAPSHOT_FRAMES, ClipNetwork, InceptionBody, stacked
 from vadis.preprocessing import STREAMS
 
@@ -29,15 +28,9 @@ GAUSSIAN_STD = 0.01  # of the new layers' weights; (1) says Gaussian, not how wi
 
 
 class Fused(ClipNetwork):
-    """Architecture (d); one prediction per 5 snippets.
+    """Architecture (d); ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone too)."""
 
-    ``streams`` are "rgb" and "flow" in this order, or one of them (table 2 has both alone as well); the other arguments
-    are as in ``I3D``.
-    """
-
-    def __init__(
-        self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, num_classes: int, streams: tuple[str, ...] = ("rgb", "flow"), *, width: float = 1.0) -> None:
         super().__init__()
         self.streams, joined = streams, 0
         for stream in streams:
@@ -45,27 +38,22 @@ class Fused(ClipNetwork):
             self.add_module(stream, body)
             joined += body.channels
         fused = scaled(FUSED, width)
-        norm = nn.BatchNorm3d(fused, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        norm.weight.requires_grad_(False)  # as in I3D
         self.fusion = nn.Sequential(
             OrderedDict(
                 conv=nn.Conv3d(joined, fused, (3, 3, 3), FUSION_STRIDE, bias=False),  # (B, channels, 3, 3, 3)
-                norm=norm,
+                norm=batch_norm(fused, 3),
                 relu=nn.ReLU(inplace=True),
                 pool=nn.MaxPool3d((3, 3, 3)),  # (B, channels, 1, 1, 1)
             )
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
         self.Logits = nn.Linear(fused, num_classes)
         self.apply(initialise)
         nn.init.normal_(self.Logits.weight, std=GAUSSIAN_STD)
         nn.init.normal_(self.fusion.get_submodule("conv").weight, std=GAUSSIAN_STD)  # type: ignore[arg-type]
 
     def features(self, *clips: Tensor) -> Tensor:
-        """RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), both in [-1, 1] → (B, 512, 1).
-
-        RGB frame i goes with the flow of frames 10 i to 10 i + 9, as one grid.
-        """
+        """RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), ten frames for each of RGB's → (B, 512, 1)."""
         if len(clips) != len(self.streams):
             raise ValueError(f"one clip is needed for each of {', '.join(self.streams)}; got {len(clips)}")
         grids = [self._grids(stream, clip) for stream, clip in zip(self.streams, clips, strict=True)]

@@ -4,17 +4,10 @@ References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 201
 (2) google-deepmind/kinetics-i3d, ``i3d.py`` at 0667e88, whose names the endpoints keep.
 
 The network is ``ROWS``; everything below it only says what a row means. Axes: B batch, C channels, T time, H, W.
-
-SAME along time, for a clip of T frames (frames added in front and at the end):
-
-    T mod 4                               0      1      2      3
-    Conv3d_1a_7x7, stride 2, on T         2, 3   3, 3   2, 3   3, 3
-    MaxPool3d_4a_3x3, stride 2, on ⌈T/2⌉  0, 1   1, 1   1, 1   0, 1
-    MaxPool3d_5a_2x2, stride 2, on ⌈T/4⌉  0, 0, or 0, 1 where ⌈T/4⌉ is odd
-    3×3×3, stride 1                       1, 1
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -108,8 +101,8 @@ def _is_averaged(layer: str) -> bool:
 def step_centre(layer: str, step: int) -> Fraction:
     """Return where step ``step`` of a layer's output lies in the clip, in frames.
 
-    A layer of temporal stride s has a step for every s frames, ``[s·j, s·(j + 1))``, centred at s·j + s/2. What
-    follows the head's average over two steps of 8 frames lies between them, at 8·(j + 1).
+    A layer of temporal stride s has a step for every s frames, centred at s·j + s/2. What follows the head's average
+    over two steps of 8 frames lies between them, at 8·(j + 1).
     """
     return frames_per_step(layer) * (step + (Fraction(1) if _is_averaged(layer) else Fraction(1, 2)))
 
@@ -120,27 +113,23 @@ def num_steps(layer: str, num_frames: int) -> int:
 
 
 def check_clip(
-    name: str, x: Tensor, channels: int, frames: int | None, size: int = FRAME_SIZE, *, or_larger: bool = False
+    name: str, x: Tensor, channels: int, frames: int, size: int = FRAME_SIZE, *, or_larger: bool = False
 ) -> None:
-    """Raise ValueError unless ``x`` is (B, ``channels``, ``frames``, ``size``, ``size``), with one clip at least.
+    """Raise ValueError, which names the network, unless ``x`` is (B, channels, frames, size, size), B at least 1.
 
-    ``frames`` None stands for any number from 1 on; with ``or_larger``, frames and size are the least. ``name`` is the
-    network's, for the message.
+    With ``or_larger``, frames and size are the least.
     """
-    batch, found, length, *sizes = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
-    is_size = min(sizes) >= size if or_larger else sizes == [size, size]
-    is_length = length >= (frames or 1) if or_larger or frames is None else length == frames
-    if batch < 1 or found != channels or not is_length or not is_size:
-        shape = f"(B, {channels}, {'T' if or_larger else frames or 'T'}, {size}, {size})"
+    batch, found, *rest = x.shape if x.ndim == 5 else (0, 0, 0, 0, 0)
+    wanted = [frames, size, size]
+    fits = all(map(operator.ge, rest, wanted)) if or_larger else rest == wanted
+    if batch < 1 or found != channels or not fits:
+        shape = f"(B, {channels}, {'T' if or_larger else frames}, {size}, {size})"
         least = f" with at least {frames} frames" if or_larger else ""
         raise ValueError(f"{name} takes clips of shape {shape}{least}, got one of {tuple(x.shape)}")
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return TensorFlow's SAME padding of one axis, ``(front, back)``: the output has ceil(size / stride) elements.
-
-    The odd element goes to the back, so it depends on the size of the input, in time as well as in space (2).
-    """
+    """Return TensorFlow's SAME padding of one axis, ``(front, back)``: the odd element goes to the back (2)."""
     outputs = -(-size // stride)
     total = max((outputs - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -155,10 +144,17 @@ def pad_same(x: Tensor, kernel: Axes, stride: Axes) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """Return ``x`` (B, C, T, H, W), laid out as B, T, H, W, C.
 
-    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast. Layers
-    keep the layout, but PyTorch's own convolution, which it prefers to oneDNN's for few numbers, loses it.
+    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast.
     """
     return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def batch_norm(channels: int, dimensions: int) -> nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d:
+    """Return a batch norm whose gamma is not trained: DeepMind's has none; ImageNet's (inflated) is kept as it is."""
+    kind = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1]
+    norm = kind(channels, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class ConvUnit(nn.Module):
@@ -166,13 +162,12 @@ class ConvUnit(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, kernel: Axes, stride: Axes) -> None:
         super().__init__()
-        convolution, norm = (nn.Conv3d, nn.BatchNorm3d) if len(kernel) == 3 else (nn.Conv2d, nn.BatchNorm2d)
+        convolution = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
         # Padding that never depends on the size of the input is left to the convolution: no padded copy.
         self.is_padded = set(stride) == {1} and all(size % 2 for size in kernel)
         inner = tuple(size // 2 if self.is_padded else 0 for size in kernel)
         self.conv = convolution(in_channels, channels, kernel, stride, inner, bias=False)  # type: ignore[arg-type]
-        self.norm = norm(channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM)
-        self.norm.weight.requires_grad_(False)  # DeepMind's has no gamma; ImageNet's (inflated) is kept as is
+        self.norm = batch_norm(channels, len(kernel))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
@@ -212,9 +207,9 @@ class MixedUnit(nn.Module):
 class Head(nn.Module):
     """Average over 2 steps and the whole of a 224 crop, dropout, a linear layer at every step."""
 
-    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()  # of half (2), here and in all networks; a recipe sets another
         self.Conv3d_0c_1x1 = nn.ModuleDict({"conv": nn.Conv3d(in_channels, num_classes, (1, 1, 1))})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -227,20 +222,16 @@ class Head(nn.Module):
 class I3D(nn.Module):
     """The training form of I3D: one stream of architecture (e).
 
-    Args:
-        num_classes: size of the last layer.
-        in_channels: 3 for RGB, 2 for flow.
-        width: multiplies every channel count (rounded, at least 1); 1.0 is the paper's network.
-        dropout: of the features before the last layer, while training (2: 0.5).
+    ``in_channels`` is 3 for RGB, 2 for flow; ``width`` multiplies every channel count (rounded, at least 1).
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0) -> None:
         super().__init__()
         self.in_channels, channels = in_channels, in_channels
         for row in ROWS:
             unit, channels = build_unit(row, channels, width)
             self.add_module(row.name, unit)
-        self.Logits = Head(channels, num_classes, dropout)
+        self.Logits = Head(channels, num_classes)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:

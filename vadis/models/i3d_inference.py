@@ -46,7 +46,7 @@ class TemporalState:
         self._queued: dict[object, list[list[Tensor]]] = {}  # block → what its faster branches have ready
 
     def copy(self) -> "TemporalState":
-        """Return the same state; it shares the tensors, which nothing changes in place."""
+        """Return the same state, of the same tensors, which nothing changes in place."""
         copy = TemporalState()
         copy._held = dict(self._held)
         copy._queued = {block: [list(queue) for queue in queues] for block, queues in self._queued.items()}
@@ -66,10 +66,7 @@ class TemporalState:
     def join(
         self, operation: object, x: Tensor | None, kernel: int, stride: int = 1, front: int = 0, back: int = 0
     ) -> Tensor | None:
-        """Return held frames (at first ``front`` zeros), ``x`` and ``back`` zeros, cut to whole windows; hold the rest.
-
-        Return None where there is no whole window yet.
-        """
+        """Return held frames (at first ``front`` zeros), ``x`` and ``back`` zeros, cut to whole windows, if any."""
         held = self._held.pop(operation, None)
         if held is None:
             if x is None:
@@ -142,7 +139,7 @@ class FoldedConv:
 
 
 class FoldedPool:
-    """``PoolUnit``, without a padded copy: the odd element of SAME, at the end, is what ``ceil_mode`` allows for."""
+    """``PoolUnit``, without a padded copy."""
 
     def __init__(self, unit: PoolUnit, row: str) -> None:
         self.row, self.kernel, self.stride = row, unit.kernel, unit.stride
@@ -222,13 +219,10 @@ class FoldedHead:
 
 
 class FoldedI3D:
-    """``I3D`` in evaluation mode on one device, to 1e-5 of the largest logit.
+    """A copy of an ``I3D`` in evaluation mode on one device, to 1e-5 of the largest logit.
 
-    Args:
-        network: the training form; its parameters are copied.
-        device: where to compute.
-        precision: of the convolutions. bfloat16 changes the logits by about a hundredth of the largest and is slower,
-            on a CPU and on an H200, where cuDNN multiplies float32 in TF32 (tests/benchmarks/gpu.py).
+    ``precision`` is that of the convolutions. bfloat16 changes the logits by about a hundredth of the largest and is
+    slower, on a CPU and on an H200, where cuDNN multiplies float32 in TF32 (tests/benchmarks/gpu.py).
     """
 
     def __init__(self, network: I3D, device: torch.device, precision: torch.dtype = torch.float32) -> None:
@@ -252,18 +246,6 @@ class FoldedI3D:
         """Return a new clip to be fed in chunks, of ``num_frames`` frames: only the remainder by 4 counts."""
         return ChunkedI3D(self, layer, num_frames)
 
-    @torch.inference_mode()
-    def run(self, x: Tensor, state: TemporalState, layer: str) -> Tensor | None:
-        """Return the output of a layer for the next frames ``x``; None: none yet."""
-        if self.to[0].type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
-            x = x.pin_memory().to(self.to[0], non_blocking=True)
-        y: Tensor | None = x.to(*self.to).contiguous(memory_format=CHANNELS_LAST)
-        for name, operation in self.operations.items():
-            y = operation(y, state)
-            if name == layer:
-                break
-        return y.float().mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y
-
 
 class ChunkedI3D:
     """One clip on its way through a network, in chunks of any length, in constant memory; see ``FoldedI3D.open``."""
@@ -272,6 +254,7 @@ class ChunkedI3D:
         self._network, self._layer = network, layer
         self._state, self._frames, self._expected = TemporalState(), 0, num_frames
 
+    @torch.inference_mode()
     def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
         """Return the logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
 
@@ -281,8 +264,14 @@ class ChunkedI3D:
         frames, said = self._frames + x.shape[2], self._expected
         if last and ((frames - said) % PADDING_PERIOD or frames < MIN_FRAMES):
             raise ValueError(f"a clip opened for {said} frames, modulo {PADDING_PERIOD}, ended after {frames}")
-        state = self._state.copy()
+        state, (device, dtype) = self._state.copy(), self._network.to
         state.num_frames, state.is_last = frames if last else said, last
-        output = self._network.run(x, state, self._layer)
+        if device.type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
+            x = x.pin_memory().to(device, non_blocking=True)
+        y: Tensor | None = x.to(device, dtype).contiguous(memory_format=CHANNELS_LAST)
+        for name, operation in self._network.operations.items():
+            y = operation(y, state)
+            if name == self._layer:
+                break
         self._state, self._frames = state, frames
-        return output
+        return y.float().mean(dim=(3, 4)) if y is not None and y.ndim == 5 else y

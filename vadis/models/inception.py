@@ -48,7 +48,7 @@ class InceptionBody(nn.Module):
 class ClipNetwork(nn.Module):
     """A network that takes clips of one length and gives one prediction for each.
 
-    ``features`` is what its last layer sees, (B, channels, 1). The paper names no dropout before it; it is I3D's.
+    ``features`` is what its last layer sees, (B, channels, 1).
     """
 
     training_steps: ClassVar[str] = "mean"  # of one step
@@ -64,16 +64,13 @@ class ClipNetwork(nn.Module):
 
 
 class Inception(ClipNetwork):
-    """Inception-v1 that looks at the frames of a snapshot as one image: one stream of architecture (c).
+    """Inception-v1 that looks at the frames of a snapshot as one image: one stream of architecture (c)."""
 
-    ``stream`` is "rgb" or "flow"; the other arguments are as in ``I3D``.
-    """
-
-    def __init__(self, num_classes: int, stream: str = "rgb", *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, stream: str = "rgb", *, width: float = 1.0) -> None:
         super().__init__()
         self.in_channels, self.frames = STREAMS[stream].channels, SNAPSHOT_FRAMES[stream]
         self.body = InceptionBody(self.in_channels * self.frames, width=width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
         self.Logits = nn.Linear(self.body.channels, num_classes)
         self.apply(initialise)
 
@@ -85,18 +82,12 @@ class Inception(ClipNetwork):
 
 
 def stacked(x: Tensor) -> Tensor:
-    """Return frames as the channels of one image: (B, C, T, H, W) → (B, T·C, H, W).
-
-    The channels of a frame stay together: dx₁, dy₁, dx₂, dy₂, …, the order of (3), equation 1.
-    """
+    """Return frames as one image, dx₁, dy₁, dx₂, …, as in (3), equation 1: (B, C, T, H, W) → (B, T·C, H, W)."""
     return x.transpose(1, 2).flatten(1, 2)
 
 
 class Averaged(ClipNetwork):
-    """Networks of several streams as one: the average of their predictions; they stay usable alone.
-
-    Its parameters are named ``STREAM.KEY``, as in a model file; ``forward`` takes a clip for each in their order.
-    """
+    """Networks of several streams as one, by name: the average of their predictions; they stay usable alone."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -104,10 +95,7 @@ class Averaged(ClipNetwork):
             self.add_module(stream, network)
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Return the logarithm of the averaged probabilities, (B, classes, steps).
-
-        It serves as logits: its softmax is the average, its cross-entropy the average's.
-        """
+        """Return the logarithm of the averaged probabilities, (B, classes, steps), which serves as logits."""
         networks = dict(self.named_children())
         if len(clips) != len(networks):
             raise ValueError(f"one clip is needed for each of {', '.join(networks)}; got {len(clips)}")

@@ -106,21 +106,17 @@ class RecurrentLayer(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """Architecture (a), for RGB alone: a prediction after every frame of a clip.
-
-    ``width`` multiplies the LSTM's channels too; ``dropout``, of the hidden states in training, is I3D's.
-    """
+    """Architecture (a), for RGB alone: a prediction after every frame of a clip; ``width`` is the LSTM's too."""
 
     training_steps: ClassVar[str] = "each"  # cross-entropy at every step, averaged (1)
     test_steps: ClassVar[str] = "last"  # only the output on the last frame counts (1)
     min_batch_size: ClassVar[int] = 2  # in training: batch norm of single values has no variance of one
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, *, width: float = 1.0) -> None:
         super().__init__()
-        self.in_channels = in_channels
-        self.body = InceptionBody(in_channels, width=width)
+        self.body = InceptionBody(width=width)
         self.lstm = RecurrentLayer(self.body.channels, scaled(HIDDEN, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout()
         self.Logits = nn.Linear(self.lstm.channels, num_classes)
         self.apply(initialise)
         self.lstm.initialise()
@@ -128,8 +124,8 @@ class ConvLSTM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, classes, T), one for every frame of ``x`` (B, 3, T, 224, 224) in [-1, 1].
 
-        The frames are the sampled ones, every fifth of 25 per second; T is 25 in the paper's training, 50 in its test.
-        Raise ValueError for a clip of another shape, and in training for a batch of one: it has no variance.
+        The frames are every fifth of 25 per second; T is 25 in the paper's training, 50 in its test. Raise ValueError
+        for a clip of another shape, and in training for a batch of one: it has no variance.
         """
         hidden = self.features(x).transpose(1, 2)  # (B, T, 512)
         logits: Tensor = self.Logits(self.dropout(hidden))  # (B, T, classes)
@@ -137,7 +133,7 @@ class ConvLSTM(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the last layer sees of such a clip: the hidden states, (B, 512, T)."""
-        check_clip("ConvNet+LSTM", x, self.in_channels, None)
+        check_clip("ConvNet+LSTM", x, 3, frames=1, or_larger=True)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
         pooled = self.body(frames).mean(dim=(2, 3)).view(len(x), x.shape[2], -1)  # (B, T, 1024)
         hidden: Tensor = self.lstm(pooled)

@@ -128,11 +128,11 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     loss_axes.plot(steps, smoothed, color=BLUE, linewidth=1.6, label=f"training, mean of {window:,} steps")
     accuracy_axes.plot(steps, run.steps["smoothed_accuracy"], color=BLUE, linewidth=1.6)
     rate_axes.step(steps, run.steps["learning_rate"], where="post", color=INK, linewidth=1.2)
-    for axes, name in ((loss_axes, "loss"), (accuracy_axes, "accuracy")) if len(tests["step"]) else ():
-        look: dict[str, Any] = (
-            {"marker": "o", "markersize": 4, "clip_on": False} if len(tests["step"]) <= MAX_DOTS else {}
-        )
-        axes.plot(tests["step"], tests[name], color=ORANGE, linewidth=1.4, zorder=3, label="validation", **look)
+    if len(tests["step"]):
+        look: dict[str, Any] = {"color": ORANGE, "linewidth": 1.4, "marker": "o", "clip_on": False, "zorder": 3}
+        look["markersize"] = 4 if len(tests["step"]) <= MAX_DOTS else 0
+        loss_axes.plot(tests["step"], tests["loss"], label="validation", **look)
+        accuracy_axes.plot(tests["step"], tests["accuracy"], label="validation", **look)
     loss_axes.set_title(stream, loc="left", weight="bold")
     for best in np.flatnonzero(tests["is_best"] > 0)[-1:]:
         words = f"best validation {tests['accuracy'][best]:.1%}, step {tests['step'][best]:,.0f}"
@@ -145,7 +145,8 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     rate_axes.set_xlim(0, max([1.0, *steps[-1:], *tests["step"][-1:]]))
     rate_axes.locator_params(axis="x", nbins=5, integer=True)
     rate_axes.xaxis.set_major_formatter("{x:,.0f}")
-    return float(max([0.0, *smoothed[np.isfinite(smoothed)], *tests["loss"][np.isfinite(tests["loss"])]]))
+    drawn = np.concatenate([smoothed, tests["loss"], np.sort(loss)[: ceil(0.99 * len(loss))]])
+    return float(np.max(drawn[np.isfinite(drawn)], initial=0.0))
 
 
 def _smooth(loss: Values, window: int) -> Values:

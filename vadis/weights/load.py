@@ -14,10 +14,9 @@ from vadis.errors import UsageError, WeightsError
 from vadis.files import write_atomic
 from vadis.models import Model, ModelCard
 from vadis.weights import cache
-from vadis.weights.cache import Notify, cache_errors
+from vadis.weights.cache import DownloadProgress, Notify, cache_errors, ensure_downloaded, is_offline
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, unknown_model
 from vadis.weights.convert import convert
-from vadis.weights.download import DownloadProgress, ensure_downloaded, is_offline
 from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file, read_header
 from vadis.weights.tf_checkpoint import crc32c
@@ -53,7 +52,7 @@ def load_model(
         offline = is_offline() if offline is None else offline
         model = _load_published(str(name_or_path), target, offline, progress or _silent, notify or _silent)
     else:
-        path = SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
+        path = _file_of(name_or_path)
         if not path.exists():
             unknown = unknown_model(str(name_or_path))
             hint = f"{unknown.hint}; or give the path of a vadis model file"
@@ -65,13 +64,15 @@ def load_model(
 
 def card_here(name_or_path: str) -> ModelCard | None:
     """Return the card of the model that ``load_model`` would load; None where its file is not here, or damaged."""
-    if name_or_path in WEIGHTS:
-        path = cache.model_path(name_or_path)
-    else:
-        path = SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
     with suppress(WeightsError):
-        return read_header(path)[0]
+        return read_header(_file_of(name_or_path))[0]
     return None
+
+
+def _file_of(name_or_path: str | Path) -> Path:
+    if name_or_path in WEIGHTS:
+        return cache.model_path(str(name_or_path))
+    return SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
 
 
 def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
@@ -89,12 +90,11 @@ def verify_model(name: str) -> str:
 
     Raise WeightsError if it is not there, damaged, or another model.
     """
-    if name in SHIPPED:
-        return load_model_file(SHIPPED[name].path).sha256 or ""
-    path = cache.model_path(name)
+    path = _file_of(name)
     if not cache.is_file(path):
         raise WeightsError(f"{name} is not in the cache ({path})", hint=f"`vadis weights download {name}` fetches it")
-    return _load_verified(name, path, torch.device("cpu")).sha256 or ""
+    model = load_model_file(path) if name in SHIPPED else _load_verified(name, path, torch.device("cpu"))
+    return model.sha256 or ""
 
 
 def _load_published(

@@ -1,10 +1,9 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors are all float32, or all float16, of half the bytes (and float32 once they are loaded). They are named
-``NETWORK.KEY``, for example ``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a network that takes both streams is
-called ``both``. The metadata has one entry, ``vadis_model``, which marks the format. Its JSON text is the model's card,
-with the ``format_version``, and ``sha256``: the hash of the card and of all that follows the header. It tells a damaged
-file, and identifies the model. A safetensors file cannot hold code, and its tensors cannot overlap.
+Tensors are all float32, or all float16 (and float32 once they are loaded). They are named ``NETWORK.KEY``, for example
+``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a network that takes both streams is called ``both``. The metadata
+has one entry, ``vadis_model``, which marks the format. Its JSON text is the model's card, and ``sha256``: the hash of
+the card and of all that follows the header, which tells a damaged file, and identifies the model.
 """
 
 import copy
@@ -30,7 +29,6 @@ from vadis.weights.labels import label_fault
 
 METADATA_KEY = "vadis_model"
 MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architecture of the paper (79 M) 316 MB
-LAST_BIASES = ("Logits.bias", "Logits.Conv3d_0c_1x1.conv.bias")  # keys of the last layers of all architectures
 MAX_WIDTH = 16.0  # multiplier of the channel counts; refuses a card before its networks are laid out
 MAX_THRESHOLD = 0.5  # below which more speaks against every label than for it
 NAMES_SHOWN = 5  # in a message, of each kind of difference
@@ -42,14 +40,9 @@ StateDicts = Mapping[str, Mapping[str, Tensor]]  # by network
 
 
 def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
-    """Write a model file and return the SHA-256 in it, in hexadecimal.
+    """Write a model file whole, and return the SHA-256 in it; the same card and tensors always give the same bytes.
 
-    The file appears under its name only when it is complete and on the disk; the same card and tensors always give the
-    same bytes.
-
-    Raises:
-        WeightsError: if the card is not valid, the tensors are not those of its networks, or the file cannot be
-            written.
+    Raise WeightsError if the card is not valid, the tensors are not those of its networks, or the disk refuses.
     """
     _checked_card(path, card.to_json())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state_dicts).items()}
@@ -75,8 +68,8 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
     """Return the model in a model file, in evaluation mode on ``device``.
 
     Raises:
-        WeightsError: if the file is not a vadis model file of a known version and architecture, is damaged, or its
-            tensors are not exactly those that its card asks for.
+        WeightsError: if the file is no vadis model file of a known version and architecture, is damaged, or its tensors
+            are not exactly those that its card asks for.
         DeviceError: if the device cannot be used.
     """
     target = resolve_device(device) if isinstance(device, str) else device
@@ -241,13 +234,9 @@ def _card_fault(card: ModelCard) -> str | None:
 
 def _check_tensors(path: Path, card: ModelCard, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Raise WeightsError unless ``found`` is exactly what the card asks for."""
-    for key, bias in found.items():
-        name, _, own = key.partition(".")
-        if own in LAST_BIASES and tuple(bias.shape) != (len(card.labels),):
-            message = f"{path} has {bias.numel()} outputs in its {name} network, its label list has {len(card.labels)}"
-            raise WeightsError(message, _REMAKE)
     if difference := describe_difference(expected, found):
-        raise WeightsError(f"the tensors in {path} are not those of its architecture: {difference}", _REMAKE)
+        what = f"{MODELS[card.architecture].title} with {len(card.labels)} labels"
+        raise WeightsError(f"the tensors in {path} are not those of {what}: {difference}", _REMAKE)
     kinds = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
     if kinds not in (["float32"], ["float16"]):
         message = f"the tensors in {path} are {', '.join(kinds)}, not all float32, nor all float16"

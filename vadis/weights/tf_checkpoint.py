@@ -56,55 +56,54 @@ class Variable(NamedTuple):
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
-    shard: int
-    offset: int  # bytes from the beginning of the shard
+    offset: int  # bytes from the beginning of the data file
     size: int  # bytes
     crc32c: int
 
 
 class TensorFlowCheckpoint(NamedTuple):
-    """An index that has been read: the variables by name, and their number of data files."""
+    """An index that has been read: the variables by name."""
 
     prefix: Path
-    num_shards: int
     variables: dict[str, Variable]
+
+    @property
+    def files(self) -> list[Path]:
+        """The index and the data file."""
+        return [self.prefix.with_name(f"{self.prefix.name}.{end}") for end in ("index", "data-00000-of-00001")]
 
     def read(self, name: str) -> npt.NDArray[np.generic]:
         """Return the value of one variable; raise WeightsError if its data are missing, cut short or damaged."""
         variable = self.variables[name]
-        path = self.shard_path(variable.shard)
-        with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as shard:
-            if variable.offset + variable.size > shard.seek(0, 2):
+        path = self.files[1]
+        with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
+            if variable.offset + variable.size > stream.seek(0, 2):
                 message = f"{path} is cut short: {name} ends at byte {variable.offset + variable.size}"
                 raise WeightsError(message, _AGAIN)
-            shard.seek(variable.offset)
-            content = shard.read(variable.size)
+            stream.seek(variable.offset)
+            content = stream.read(variable.size)
         if len(content) != variable.size or crc32c(content) != variable.crc32c:
             raise WeightsError(f"{path} is damaged: the checksum of {name} does not agree", _AGAIN)
         return np.frombuffer(content, variable.dtype).reshape(variable.shape)
-
-    def shard_path(self, shard: int) -> Path:
-        """Return the data file of a shard."""
-        return self.prefix.with_name(f"{self.prefix.name}.data-{shard:05d}-of-{self.num_shards:05d}")
 
 
 def open_checkpoint(prefix: Path) -> TensorFlowCheckpoint:
     """Return the checkpoint whose index is ``prefix`` + ``.index``.
 
     Raise WeightsError if it is missing, not an index, damaged, or of a kind that is not supported (compressed blocks,
-    big-endian or partitioned tensors, dtypes other than plain numbers).
+    big-endian or partitioned tensors, several data files, dtypes other than plain numbers).
     """
     path = prefix.with_name(prefix.name + ".index")
     with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
         content = stream.read(MAX_INDEX_BYTES + 1)
     try:
         entries = list(_table_entries(content))
-        num_shards = _parse_header(entries)
-        variables = dict(_parse_entry(key, value, num_shards) for key, value in entries[1:])
+        _check_header(entries)
+        variables = dict(_parse_entry(key, value) for key, value in entries[1:])
     except ValueError as damage:
         message = f"{path} is not a TensorFlow checkpoint index, or is damaged: {damage}"
         raise WeightsError(message, _AGAIN) from damage
-    return TensorFlowCheckpoint(prefix, num_shards, variables)
+    return TensorFlowCheckpoint(prefix, variables)
 
 
 def _require(condition: bool, damage: str) -> None:
@@ -206,16 +205,15 @@ def _numbers(message: bytes, *wanted: int) -> list[int]:
     return values
 
 
-def _parse_header(entries: list[tuple[bytes, bytes]]) -> int:
-    """Return the number of data files, from the BundleHeaderProto under the empty key."""
+def _check_header(entries: list[tuple[bytes, bytes]]) -> None:
+    """Check the BundleHeaderProto under the empty key."""
     _require(bool(entries) and entries[0][0] == b"", "it has no header")
     num_shards, endianness = _numbers(entries[0][1], 1, 2)
     _require(endianness == 0, "its tensors are big-endian, which is not supported")
-    _require(1 <= num_shards <= 99_999, f"it has {num_shards} data files")
-    return num_shards
+    _require(num_shards == 1, f"it has {num_shards} data files, and one is supported")
 
 
-def _parse_entry(key: bytes, value: bytes, num_shards: int) -> tuple[str, Variable]:
+def _parse_entry(key: bytes, value: bytes) -> tuple[str, Variable]:
     """Return the variable of a BundleEntryProto, held against itself: its size must be that of its shape."""
     name, fields = key.decode("utf-8"), dict(_fields(value))
     kind, shard, offset, size, crc = _numbers(value, 1, 3, 4, 5, 6)
@@ -223,10 +221,10 @@ def _parse_entry(key: bytes, value: bytes, num_shards: int) -> tuple[str, Variab
     _require(7 not in fields, f"{name!r} is partitioned, which is not supported")
     dtype, shape = np.dtype(DTYPES[kind]), _parse_shape(fields.get(2, b""))
     _require(
-        math.prod(shape) * dtype.itemsize == size and shard < num_shards,
+        math.prod(shape) * dtype.itemsize == size and shard == 0,
         f"{name!r} has {size} bytes in data file {shard}, its shape is {shape}",
     )
-    return name, Variable(dtype, shape, shard, offset, size, unmask(crc))
+    return name, Variable(dtype, shape, offset, size, unmask(crc))
 
 
 def _parse_shape(message: int | bytes) -> tuple[int, ...]:
