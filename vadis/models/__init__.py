@@ -1,10 +1,4 @@
-"""The five architectures of the paper, one file each, and the table of them all: ``MODELS``.
-
-card           what a model file says of itself, and the fields of a row of the table
-i3d            (e), the training form           i3d_inference  (e), the inference form: whole videos in chunks
-inception      Inception-v1 in 2D, (c), and the inflation of ImageNet's weights
-lstm (a), c3d (b), fused (d)                    cpu_kernels    fast convolution (Winograd) and pooling on the CPU
-"""
+"""The five architectures of the paper, one file each, and the table of them all: ``MODELS``."""
 
 from typing import cast
 

@@ -1,11 +1,8 @@
 """The 3D-ConvNet, architecture (b): C3D with batch norm, trained from scratch.
 
-References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.2; (2) Tran et al.,
-"Learning spatiotemporal features with 3D convolutional networks", 2015, the paper's [31].
-
-A clip of 16 frames becomes 8, 4, 2 and 1: the paper's first pooling halves time too, where that of (2) does not. So
-the last pooling shrinks space alone, from 7 to 4. The first fully connected layer sees 512·4·4 values, which gives
-table 1's 79 M. Axes: B batch, C channels, T time, H, W.
+References: (1) Carreira & Zisserman, CVPR 2017, section 2.2; (2) Tran et al., "Learning spatiotemporal features with 3D
+convolutional networks", 2015. The first pooling of (1) halves time too, where that of (2) does not, so the last shrinks
+space alone, from 7 to 4. Axes: B batch, C channels, T time, H, W.
 """
 
 from collections import OrderedDict

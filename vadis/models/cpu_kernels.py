@@ -1,10 +1,8 @@
 """PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
 
-**Winograd along time** (Winograd 1980; Lavin and Gray 2016 for networks). Four frames that a 3×3×3 convolution makes
-are twelve 3×3 convolutions of one frame; six of sums of frames, summed again, are enough: F(4, 3). The first layer,
-7×7×7 of stride 2, is four taps along pairs of frames; for three frames again six are enough: F(3, 4).
-
-The kernels' arrays are flat float32: frames one after the other, each laid out H, W, C.
+Winograd along time (Lavin and Gray 2016): four frames that a 3×3×3 convolution makes are twelve 3×3 convolutions of one
+frame; six of sums of frames, summed again, are enough: F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along
+pairs of frames: F(3, 4). The kernels' arrays are flat: frames one after the other, each laid out H, W, C.
 """
 
 import math
@@ -249,11 +247,10 @@ def _input_transform(x: Flat, frames: int, first: int, out: Flat, groups: int, s
 
 @compiled
 def _input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, out: Flat, begin: int, end: int) -> None:
-    """Store the six sums of six pairs of frames, from frame ``first`` on; the rows of a pair take turns.
+    """Fill rows ``begin`` to ``end`` of ``out`` (6, rows, 2, columns, C) with the six sums of six pairs of frames.
 
-    ``shape``: T, H, W, C of ``x``, W · C at least 16, then the rows of a frame of ``out`` (6, rows, 2, columns, C),
-    its columns, and the row and the column at which the picture begins; around it are zeros. Rows ``begin`` to ``end``
-    are filled.
+    ``shape``: T, H, W, C of ``x``, W · C at least 16, then rows, columns, and the row and the column at which the
+    picture begins; around it are zeros.
     """
     frames, height, width, channels, rows, columns, top, left = shape
     length, pitch, plane = width * channels, columns * channels, rows * 2 * columns * channels

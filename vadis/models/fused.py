@@ -1,15 +1,10 @@
 """3D-Fused Two-Stream, architecture (d): two Inception-v1 whose grids meet in a 3D convolution.
 
-References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.3; (2) Feichtenhofer et
-al., "Convolutional two-stream network fusion for video action recognition", 2016, the paper's [8].
+Reference: (1) Carreira & Zisserman, CVPR 2017, section 2.3, after Feichtenhofer et al., 2016. It does not give strides
+and padding, but 39 M parameters in all, so the last layer sees 512 values; these lead there, with nothing padded (axes:
+B batch, C channels, T time, H, W):
 
-(1) names the layers but not their strides and padding, and gives 39 M parameters in all: so the last layer sees 512
-values. Two layers of 3×3×3 lead from the 5×7×7 grid to 1×1×1, all of it looked at and nothing padded, if the
-convolution moves by two places in space:
-
-    5×7×7  → convolution 3×3×3, stride 1×2×2, no padding →  3×3×3  → max pooling 3×3×3 →  1×1×1
-
-Axes: B batch, C channels, T time, H, W.
+    5×7×7  → convolution 3×3×3, stride 1×2×2 →  3×3×3  → max pooling 3×3×3 →  1×1×1
 """
 
 from collections import OrderedDict

@@ -1,13 +1,10 @@
 """``i3d.I3D`` for inference: batch norm folded into convolutions, and a clip of any length taken in chunks.
 
-I3D is fully convolutional in time and the paper tests it on whole videos (section 2.5). Here every operation along
-time is one VALID operation on what it has been given so far: it holds back the few frames that its next window still
-needs, begins with the front padding and ends with the back padding of TensorFlow's SAME. So the logits of a clip fed
-in chunks equal those of one pass over it, in constant memory. The four branches of an Inception block lag
-differently; their outputs queue up and the common length goes on. How SAME pads in front depends on the length modulo
-4 (``i3d.PADDING_PERIOD``), known before the first chunk. What is pooled comes out of a ReLU, so zeros around it are as
-good as what TensorFlow does, which leaves them out. Tensors are channels-last (B, T, H, W, C in memory).
-Axes: B batch, C channels, T time, H, W.
+Every operation along time is one VALID operation on what it has been given so far: it holds back the few frames that
+its next window still needs, begins with the front padding and ends with the back padding of TensorFlow's SAME. So the
+logits of a clip fed in chunks equal those of one pass over it, in constant memory. How SAME pads in front depends on
+the length modulo 4, known before the first chunk. What is pooled comes out of a ReLU, so zeros around it are as good
+as what TensorFlow does, which leaves them out. Axes: B batch, C channels, T time, H, W; in memory C comes last.
 """
 
 from collections.abc import Callable

@@ -1,16 +1,10 @@
-"""Inception-v1 with batch norm, in 2D: the base network of the paper's architectures (a), (c), (d), and of (e) before
-inflation; and Two-Stream, architecture (c).
+"""Inception-v1 with batch norm, in 2D: ``i3d.ROWS`` without time; and Two-Stream, architecture (c).
 
-References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, sections 2.3 and 2.4; (2) Ioffe &
-Szegedy, "Batch normalization", 2015, the paper's [13]; (3) Simonyan & Zisserman, "Two-stream convolutional networks for
-action recognition in videos", 2014, the paper's [27].
-
-The network is I3D's table ``ROWS`` without its time axis, and its parts are named as I3D's, with "2d" for "3d". As in
-I3D, batch norm's gamma is kept as it comes (1, or ImageNet's) and not trained: a positive factor passes through the
-ReLU, and the weights of the next layer can take its place. Axes: B batch, C channels, T time, H, W.
+References: (1) Carreira & Zisserman, CVPR 2017, sections 2.3 and 2.4; (2) Ioffe & Szegedy, "Batch normalization", 2015;
+(3) Simonyan & Zisserman, "Two-stream convolutional networks for action recognition in videos", 2014.
 
 The two networks of (c) are trained through the average of their predictions (1): of probabilities, as in (3), while
-(1) adds the logits of (e). With probabilities, a stream that is sure outweighs one that is not.
+(1) adds the logits of (e). Axes: B batch, C channels, T time, H, W.
 """
 
 import math

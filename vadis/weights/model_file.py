@@ -1,9 +1,8 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors are all float32, or all float16 (and float32 once they are loaded). They are named ``NETWORK.KEY``, for example
-``rgb.Mixed_3b.Branch_1.Conv3d_0b_3x3.conv.weight``; a network that takes both streams is called ``both``. The metadata
-has one entry, ``vadis_model``, which marks the format. Its JSON text is the model's card, and ``sha256``: the hash of
-the card and of all that follows the header, which tells a damaged file, and identifies the model.
+Tensors, all float32 or all float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. The metadata has
+one entry, ``vadis_model``. Its JSON text is the model's card, and ``sha256``: the hash of the card and of all that
+follows the header, which tells a damaged file, and identifies the model.
 """
 
 import copy

@@ -1,9 +1,7 @@
-"""TensorFlow V2 checkpoints ("tensor bundles"), read without TensorFlow.
+"""TensorFlow V2 checkpoints, read without TensorFlow; nothing in them is believed before it was checked.
 
-``PREFIX.index`` is a LevelDB table from variable name to a protobuf message with dtype, shape, place and CRC-32C;
-``PREFIX.data-00000-of-00001`` holds the tensors one after another. Formats: leveldb ``doc/table_format.md``,
-tensorflow ``core/protobuf/tensor_bundle.proto`` and ``core/lib/io/table_format.txt``. Every length is held against
-what is there before anything is allocated, and every block and tensor against its checksum.
+``PREFIX.index`` is a LevelDB table (its ``doc/table_format.md``) from name to a protobuf message with dtype, shape,
+place and CRC-32C (tensorflow ``core/protobuf/tensor_bundle.proto``); the data file holds one tensor after another.
 """
 
 import math

@@ -139,7 +139,7 @@ class _Filter(ctypes.Structure):
 
 
 def _filter_calls() -> bool:
-    """Let the kernel refuse the calls of ``_RULES`` in this thread and all that it starts; return whether it does."""
+    """Let the kernel refuse these calls in this thread and all that it starts; return whether it does."""
     machine = platform.machine()
     if machine not in _MACHINES or struct.calcsize("P") != 8:
         return False
