@@ -106,9 +106,9 @@ def test_ours_stands_below_the_papers(run_vadis, runs):
     lines = [line.split() for line in ended.out.splitlines()]
     (lstm,) = (at for at, words in enumerate(lines) if words[:2] == ["(a)", "ConvNet+LSTM"])
     assert lines[lstm][2:] == ["paper", "81.0", "88.1", "91.0", "36.0", "50.8", "53.4"]
-    assert lines[lstm + 1] == ["ours", "·", "·", "·", "36.1*", "·", "·"]
+    assert lines[lstm + 1] == ["ours", "·", "·", "·", "*36.1", "·", "·"]
     (i3d,) = (at for at, words in enumerate(lines) if words[:3] == ["(e)", "Two-Stream", "I3D"])
-    assert lines[i3d + 1] == ["ours", "·", "·", "97.9*", "·", "·", "·"]
+    assert lines[i3d + 1] == ["ours", "·", "·", "*97.9", "·", "·", "·"]
 
 
 def test_the_newest_of_several_runs_counts_and_that_is_said(run_vadis, runs):
@@ -119,7 +119,7 @@ def test_the_newest_of_several_runs_counts_and_that_is_said(run_vadis, runs):
 
 def test_a_mean_that_is_not_complete_is_no_figure_but_said(run_vadis, runs):
     out = run_vadis("reproduce", "table", 5, "--runs", "runs").out
-    assert [line.split() for line in out.splitlines() if "*" in line][:3] == [["ours", "·*", "·"]] * 3
+    assert [line.split() for line in out.splitlines() if "*" in line][:3] == [["ours", "*·", "·"]] * 3
     assert "* ucf101, ImageNet+Kinetics: there is no run yet of split 2, 3" in out.splitlines()
 
 

@@ -1,8 +1,8 @@
 """``vadis reproduce``: the published numbers beside ours, and the commands for those that are missing."""
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TFLOPS = 10.0  # what a GPU is taken to sustain; a guess in the middle of what there is, so it is always named
 LINE_WIDTH = 78  # columns, of a command
-FIGURE_WIDTH = 5  # of a figure: 98.0, and a blank or REMARK after it
+FIGURE_WIDTH = 5  # of a figure: 98.0, and a blank or REMARK before it
 MISSING, NO_FIGURE, REMARK = "·", "–", "*"
 
 app = typer.Typer(help="Hold models against published numbers.", no_args_is_help=True)
@@ -129,14 +129,12 @@ def _lines(wanted: "Table", index: "RunIndex") -> Iterator[str]:
     titles = max(len(row.title) for row in wanted.rows)
     width = 1 + max(FIGURE_WIDTH, *(len(column) for columns in wanted.groups.values() for column in columns))
 
-    def line(title: str, which: str, texts: Sequence[str]) -> str:
-        figures = iter(f"{text:>{width - 1}}{' ' * (not text.endswith(REMARK))}" for text in texts)
-        parts = ["".join(islice(figures, len(columns))) for columns in wanted.groups.values()]
-        return f"{title:<{titles}}{which:>6} {' '.join(parts)}".rstrip()
+    def line(title: str, which: str, texts: Iterable[str]) -> str:
+        return f"{title:<{titles}}{which:>6}{''.join(f'{text:>{width}}' for text in texts)}"
 
-    heads = " ".join(f"{title:^{width * len(columns)}}" for title, columns in wanted.groups.items())
-    yield " " * (titles + 7) + heads.rstrip()
-    yield line("", "", [*chain.from_iterable(wanted.groups.values())])
+    heads = (f"{title:^{width * len(columns)}}" for title, columns in wanted.groups.items())
+    yield f"{'':{titles + 6}}{''.join(heads)}".rstrip()
+    yield line("", "", chain.from_iterable(wanted.groups.values()))
     for row in wanted.rows:
         yield line(row.title, "paper", row.printed.split())
         yield line("", "ours", [_ours(cell, index, footnotes) for cell in row.cells])
@@ -158,7 +156,7 @@ def _ours(cell: "Cell", index: "RunIndex", footnotes: dict[str, None]) -> str:
         notes = [f"{data}: there is no run yet of split {', '.join(map(str, missing))}"]
     footnotes |= dict.fromkeys(notes)
     none = MISSING if cell.paper is not None else NO_FIGURE
-    return (none if value is None else f"{value:.1%}"[:-1]) + (REMARK if notes else "")
+    return REMARK * bool(notes) + (none if value is None else f"{value:.1%}"[:-1])
 
 
 def _script(jobs: "list[Job]", tflops: float | None) -> Iterator[str]:

@@ -56,8 +56,8 @@ class Progress:
 class Sliding:
     """How the network moves over a video: in windows of so many frames every ``stride`` frames, by default end to end.
 
-    Without ``window`` as the paper tests it, I3D the whole video as one clip, the other architectures in windows of
-    their own length; or in windows of the length that the model's card names.
+    Without ``window`` as the model's card says, or the paper: I3D sees the whole video as one clip, the other
+    architectures windows of their own length.
     """
 
     segment_seconds: float = SEGMENT_SECONDS  # the step of the timeline
@@ -208,13 +208,8 @@ def over_whole_video(
 ) -> Iterator[Output]:
     """Yield what I3D says of a video as one clip, in constant memory; no other architecture can do that.
 
-    Args:
-        clips: its chunks in order.
-        model: whose streams the clips have.
-        expected: how many frames they promise to have; None: nobody knows.
-        least: a video with fewer frames is looped to so many.
-        layer: as for ``predict``.
-        to_input: a chunk of a stream → (B, C, T, 224, 224).
+    ``clips`` are its chunks in order, with the streams of the model, and ``expected`` frames in all, if that is known;
+    a video with fewer frames than ``least`` is looped. ``to_input`` makes (B, C, T, 224, 224) of a chunk of a stream.
     """
     begin = partial(_begin_pass, model, layer, to_input)
     for step, rows in enumerate(_steps(clips, expected, least, layer, begin)):

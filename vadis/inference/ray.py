@@ -218,16 +218,16 @@ class _Labeller:
     """The networks, in an actor: a batch of paths → a batch of records."""
 
     def __init__(self, options: ClassifyOptions, jobs: int, share_bytes: int | None, folder: str, is_gpu: bool) -> None:
-        device, model = torch.device("cuda" if is_gpu else "cpu"), options.model
-        networks = {name: network.to(device) for name, network in model.networks.items()}
-        self._options = replace(options, model=replace(model, networks=networks, device=device, may_leave_device=False))
-        self._jobs, self._share_bytes, self._folder = jobs, share_bytes, folder
+        device = torch.device("cuda" if is_gpu else "cpu")
+        networks = {name: network.to(device) for name, network in options.model.networks.items()}
+        model = replace(options.model, networks=networks, device=device, may_leave_device=False)
+        begin = partial(_VideoElsewhere, model=model, folder=folder, share_bytes=share_bytes)
+        label = replace(options, model=model).label
+        self._outcomes = partial(map_videos, begin=begin, work=label, model=model, jobs=jobs)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``path`` in bytes → ``record``, a line of JSON."""
-        model, paths = self._options.model, [os.fsdecode(path) for path in batch["path"]]
-        begin = partial(_VideoElsewhere, model=model, folder=self._folder, share_bytes=self._share_bytes)
-        outcomes = map_videos(paths, begin, self._options.label, model, jobs=self._jobs)
+        outcomes = self._outcomes([os.fsdecode(path) for path in batch["path"]])
         return {"record": [record_of(video, outcome).to_json_line() for _, video, outcome in outcomes]}
 
 

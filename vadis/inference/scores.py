@@ -6,7 +6,7 @@ centred in it. What is averaged are logits in I3D's case, and probabilities othe
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -52,30 +52,26 @@ def best(labels: Sequence[str], scores: Scores, top_k: int) -> list[int]:
     return [int(index) for index in np.argsort(-scores, kind="stable")[: min(top_k, len(labels))]]
 
 
+@dataclass
 class Scoreboard:
     """Takes the predictions of one video in order of time, gives its labels and segments at the end.
 
-    Args:
-        labels, segment_seconds, top_k: as in a record; the last segment ends with the video.
-        averages: "logits" or "probabilities": what is given to it, and averaged.
-        threshold, otherwise: where no label has this probability (of 0.5 at most), ``otherwise`` comes first, with one
-            minus the best score; None to name the best whatever it is.
+    ``averages`` says what is given to it, and averaged: "logits" or "probabilities". Where no label has the probability
+    ``threshold`` (0.5 at most), ``otherwise`` comes first, with one minus the best score.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[str],
-        segment_seconds: float,
-        top_k: int,
-        averages: str = "logits",
-        threshold: float | None = None,
-        otherwise: str | None = None,
-    ) -> None:
-        self._labels, self._top_k = (*labels, *([otherwise] if otherwise else [])), top_k
-        self._threshold, self._averages_logits = threshold if otherwise else None, averages == "logits"
-        self._segment_seconds = Fraction(str(segment_seconds))  # 2.56 is 64/25, not its binary neighbour
-        self._total, self._count = np.zeros(len(labels)), 0  # of all predictions
-        self._open, self._open_count = np.zeros(len(labels)), 0  # of those in the segment now open
+    labels: Sequence[str]
+    segment_seconds: float
+    top_k: int
+    averages: str = "logits"
+    threshold: float | None = None
+    otherwise: str | None = None
+
+    def __post_init__(self) -> None:
+        self._labels = (*self.labels, *([self.otherwise] if self.otherwise else []))
+        self._length = Fraction(str(self.segment_seconds))  # 2.56 is 64/25, not its binary neighbour
+        self._total, self._count = np.zeros(len(self.labels)), 0  # of all predictions
+        self._open, self._open_count = np.zeros(len(self.labels)), 0  # of those in the segment now open
         self._latest: TimedOutput | None = None
         self._peak, self._lead = np.zeros(len(self._labels)), np.zeros(len(self._labels))  # score; seconds
         self._segments: list[Segment] = []
@@ -88,7 +84,7 @@ class Scoreboard:
         """
         if not np.isfinite(logits).all():
             raise VideoError("not_finite", f"the network gave a score that is not a number at {float(seconds):.2f} s")
-        while (len(self._segments) + 1) * self._segment_seconds <= seconds:
+        while (len(self._segments) + 1) * self._length <= seconds:
             self._close(nearest=(seconds, logits))
         self._total += logits
         self._open += logits
@@ -101,29 +97,29 @@ class Scoreboard:
         ``first``: when its first frame is shown, from where ``end`` and the predictions count, but not the segments.
         """
         assert self._latest is not None
-        for _ in range(math.ceil(end / self._segment_seconds) - len(self._segments)):
+        for _ in range(math.ceil(end / self._length) - len(self._segments)):
             self._close(nearest=self._latest, end=end)
         scores = self._scores(self._total / self._count)
         labels = tuple(
             Label(self._labels[index], *(float(of[index]) for of in (scores, self._peak, self._lead)))
-            for index in best(self._labels, scores, self._top_k)
+            for index in best(self._labels, scores, self.top_k)
         )
         return labels, tuple(replace(each, start=first + each.start, end=first + each.end) for each in self._segments)
 
     def _scores(self, mean: NDArray[np.floating]) -> Scores:
         """Return the scores of all labels, and of ``otherwise``, from a mean of what was averaged."""
-        scores = softmax(mean) if self._averages_logits else np.asarray(mean)
-        if self._threshold is None:
+        scores = softmax(mean) if self.averages == "logits" else np.asarray(mean)
+        if not self.otherwise:
             return scores
-        return np.append(scores, 1 - scores.max() if scores.max() < self._threshold else 0.0)
+        return np.append(scores, 1 - scores.max() if scores.max() < (self.threshold or 0.0) else 0.0)
 
     def _close(self, nearest: TimedOutput, end: Fraction | None = None) -> None:
         """End the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""
-        start = len(self._segments) * self._segment_seconds
-        stop = start + self._segment_seconds if end is None else min(start + self._segment_seconds, end)
+        start = len(self._segments) * self._length
+        stop = start + self._length if end is None else min(start + self._length, end)
         neighbour = min((self._latest or nearest, nearest), key=lambda each: abs(each[0] - (start + stop) / 2))[1]
         scores = self._scores(self._open / self._open_count if self._open_count else neighbour)
-        chosen = best(self._labels, scores, self._top_k)
+        chosen = best(self._labels, scores, self.top_k)
         labels = tuple(Label(self._labels[index], float(scores[index])) for index in chosen)
         self._segments.append(Segment(float(start), float(stop), labels))
         np.maximum(self._peak, scores, out=self._peak)
