@@ -73,7 +73,7 @@ class Clock:
         with (
             patch.object(loop, "clip_losses", self.around(PASSES[0], loop.clip_losses)),
             patch.object(Tensor, "backward", self.around(PASSES[1], Tensor.backward)),
-            patch.object(loop, "stream_clips", self.waiting_for_clips),
+            patch.object(loop.loader, "stream_clips", self.waiting_for_clips),
             patch.object(loop.Trainer, "take_step", self.around(STEP, loop.Trainer.take_step)),
         ):
             yield

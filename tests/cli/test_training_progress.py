@@ -71,7 +71,7 @@ def test_quiet_leaves_only_problems(capsys, monkeypatch):
     with training_progress("rgb") as report:
         report(step_done(1))
         report(Validated(1, 1.5, 0.25, 0.001, is_best=False))
-        report(Saved(1, "x", 1))
+        report(Saved(1, "x"))
         report(MemoryShort(1, 4, 8, 16))
     (said,) = capsys.readouterr().err.splitlines()
     assert re.search(containing("rgb", 4), said)

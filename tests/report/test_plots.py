@@ -37,7 +37,7 @@ def write_log(folder: Path, losses, rates=(0.1,), validate_every=0) -> Path:
             rate = rates[(step - 1) * len(rates) // count]
             log(StepDone(step, count, step / 7, loss, loss, 1 - step / 2 / count, rate, 2.0, 12.5, 60.0))
             if validate_every and step % validate_every == 0:
-                log(Saved(step, "somewhere", 12))
+                log(Saved(step, "somewhere"))
                 log(Validated(step, loss + 0.25, 0.5, rate, is_best=step < count))
     (folder / "log.jsonl").touch()  # one without a line is removed
     return folder / "log.jsonl"

@@ -47,7 +47,7 @@ def scalars(folder: Path, name: str) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_everything_of_a_step_and_a_validation(tmp_path):
-    run(tmp_path / "rgb", [step_done(1, 4.0), step_done(2, 3.0), Saved(2, "x", 1), validated(2, 3.5)])
+    run(tmp_path / "rgb", [step_done(1, 4.0), step_done(2, 3.0), Saved(2, "x"), validated(2, 3.5)])
     assert scalars(tmp_path / "rgb", "training") == {
         "loss": [(1, 4.0), (2, 3.0)],
         "accuracy": [(1, 0.5), (2, 0.5)],

@@ -442,7 +442,6 @@ def test_checkpoints_come_as_often_as_asked_for(tmp_path):
     assert [event.step for event in events if isinstance(event, Saved)] == [1, 2, 3, 4, 4]
     _, _, events = run_tiny(tmp_path / "seldom", steps=4)
     assert [event.step for event in events if isinstance(event, Saved)] == [4, 4]
-    assert events[-1].num_bytes > 1000
 
 
 def test_a_batch_lies_as_networks_take_it_on_the_cpu():

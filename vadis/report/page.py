@@ -190,13 +190,15 @@ def _rounded(number: SupportsFloat | None) -> float | None:
 
 def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
     """Return neighbouring segments as one: each label's mean, weighted by their lengths (absent: 0)."""
-    total, sums = sum(segment.end - segment.start for segment in segments) or 1.0, defaultdict[str, float](float)
-    for segment in segments:
+    widths, sums = [segment.end - segment.start or 1.0 for segment in segments], defaultdict[str, float](float)
+    for segment, width in zip(segments, widths, strict=True):
         for label in segment.labels:
-            sums[label.label] += label.score * (segment.end - segment.start)
-    best = sorted(sums, key=lambda name: -sums[name])[:MAX_LABELS]
+            sums[label.label] += label.score * width / sum(widths)
+    best = sorted(sums, key=lambda name: -sums[name]) if len(segments) > 1 else list(sums)  # the record's own order
     scores = [
-        number for name in best for number in (labels.setdefault(name, len(labels)), round(1000 * sums[name] / total))
+        number
+        for name in best[:MAX_LABELS]
+        for number in (labels.setdefault(name, len(labels)), round(1000 * sums[name]))
     ]
     return [_rounded(segments[0].start), _rounded(segments[-1].end), *scores]
 

@@ -2,11 +2,10 @@
 
     RUN/checkpoints/step-000000123.000-SHA256.safetensors    (….001-… if that step is saved once more)
 
-A checkpoint has the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's
-momentum (``momentum.…``) as tensors, and the rest as JSON: progress, and what the run was made with. Its name has the
-SHA-256 of its content. It is written under a temporary name, flushed, renamed and read back, and only then are older
-ones removed; loading takes the newest whose every byte is as written. Nothing in it is pickled, so nothing in it can
-run, and it has no states of random generators: all randomness follows from the seed and the position.
+Tensors are the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's momentum
+(``momentum.…``); the rest is JSON. The name has the SHA-256 of the content. A file is written under a temporary name,
+flushed, renamed and read back, and only then are older ones removed; loading takes the newest whose every byte is as
+written. There are no states of random generators: all randomness follows from the seed and the position.
 """
 
 import hashlib
@@ -149,8 +148,8 @@ def find_resumable(
 ) -> tuple[Checkpoint, Resumed] | None:
     """Return the newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
 
-    Damaged ones that are newer are renamed, so that they are not found again. With other classes than ``now`` a run
-    never goes on, with other differences (see ``made_with``) only if ``allow_inexact``: UsageError.
+    Newer ones, which are damaged, are renamed. With other classes than ``now`` a run never goes on, with other
+    differences (see ``made_with``) only if ``allow_inexact``: UsageError.
     """
     newest = load_newest(folder / CHECKPOINTS_NAME) if process.is_main else None
     path = process.gather(newest and newest[1])[0]
@@ -219,10 +218,9 @@ class TrainingProgress:
 
 
 class State:
-    """A network with its optimiser and its progress, and a copy of the network as it was at its best validation.
+    """All that a checkpoint holds: a network, its optimiser, its progress, and the network at its best validation.
 
-    Sets the dropout and the batch norms' decay of ``network`` as the recipe says. Parameters that need no gradient stay
-    as they are.
+    Sets the dropout and the batch norms' decay of ``network`` as the recipe says.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, micro_batch: int) -> None:
@@ -233,7 +231,7 @@ class State:
                 module.momentum = 1 - recipe.batch_norm_decay
         self.network, self._recipe = network, recipe
         self.progress = TrainingProgress(micro_batch)
-        self._best: dict[str, Tensor] = {}  # on the CPU
+        self.best: dict[str, Tensor] = {}  # of the network at its best validation, on the CPU
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         values, decay = self.parameters.values(), recipe.weight_decay
         self.optimizer = torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=decay)
@@ -248,32 +246,10 @@ class State:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
 
-    def keep_if_best(self, loss: float, accuracy: float) -> bool:
-        """Keep the network as it is now where no validation before gave so low a loss; return whether that is so."""
-        now = self.progress
-        if not loss < (now.best[1] if now.best else math.inf):
-            return False
-        now.best = (now.step, loss, accuracy)
-        self._best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
-        return True
-
-    def forget_best(self) -> None:
-        """Let the next validation be the best so far: those before were on other clips."""
-        self.progress.best, self._best = None, {}
-        self.progress.plateau = replace(self.progress.plateau, best=None, stale=0)
-
-    def restore_best(self) -> None:
-        """Make the network what it was at its best validation, if there was one."""
-        if self._best:
-            self.network.load_state_dict(self._best)
-
     def to_checkpoint(self, made_with: dict[str, Any], averages: Mapping[str, Tensor]) -> Checkpoint:
-        """Return all of it, with a note of what the run was made with.
-
-        ``averages`` has tensors of the network, by key, that are taken instead of those that it has now.
-        """
+        """Return all of it; ``averages`` has tensors by key that are taken instead of the network's own."""
         tensors = {f"network.{key}": value for key, value in {**self.network.state_dict(), **averages}.items()}
-        tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        tensors |= {f"best.{key}": value for key, value in self.best.items()}
         for name, parameter in self.parameters.items():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
@@ -290,7 +266,7 @@ class State:
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict(parts["network"])
-        self._best = parts["best"]
+        self.best = parts["best"]
         for name, momentum in parts["momentum"].items():
             parameter = self.parameters[name]
             self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
@@ -302,8 +278,7 @@ class RunningAverages:
     """The running means and variances of a network's batch norms over the micro-batches of a step.
 
     Each micro-batch is normalised by its own statistics, as on each of the paper's replicas. The running averages,
-    which serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics. So
-    one device with 64 micro-batches does what 64 devices do with one each.
+    which serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -316,9 +291,7 @@ class RunningAverages:
     def begin(self) -> None:
         """Begin a step."""
         self.before = {key: buffer.clone() for key, buffer in self._buffers.items()}
-        self._means = {
-            key: torch.zeros_like(buffer) for key, buffer in self._buffers.items() if buffer.is_floating_point()
-        }
+        self._means = {key: torch.zeros_like(each) for key, each in self.before.items() if each.is_floating_point()}
 
     def restore(self) -> None:
         """Go back to where the step began: before each micro-batch, and where a step is given up."""
@@ -326,10 +299,7 @@ class RunningAverages:
             self._buffers[key].copy_(before)
 
     def add(self, share: float) -> None:
-        """Add a micro-batch that has passed in training mode, which is a ``share`` of this process's part of the step.
-
-        Leaves the buffers alone, because the backward pass may be yet to come and wants them as they were.
-        """
+        """Add a micro-batch that has passed in training mode, a ``share`` of this process's part of the step."""
         for key, mean in self._means.items():
             mean.add_(self._buffers[key], alpha=share)
 

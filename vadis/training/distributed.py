@@ -42,8 +42,8 @@ STORE_TIMEOUT = timedelta(seconds=20)  # for a message to or from torchrun, on t
 HEARTBEAT_SECONDS = 2.0
 POLL_SECONDS = 0.05  # between two looks whether the others are there
 MISSED_HEARTBEATS = 10  # 20 s; torchrun kills a stopped process 30 s after its neighbour ended: all within a minute
+# On one machine nothing may listen to the network: whoever reaches these ports can run code.
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""On one machine nothing may listen to the network: whoever reaches these ports can run code."""
 
 UNWATCHED_SECONDS = 1.0  # work that is done by then does not look at signals: its caller does
 SIGNAL_POLL_SECONDS = 0.2
@@ -174,7 +174,7 @@ def _connect(timeout: timedelta) -> TCPStore:
 
 
 def _agree_on_name(store: TCPStore, rank: int, world_size: int) -> str:
-    """Return a name, for a prefix of the store, that only the processes know which were started together."""
+    """Return a prefix for the store that only the processes know which were started together."""
     # torchrun (with --max-restarts) keeps the store when it restarts its processes, with the addresses of those that
     # have ended; and on several machines it counts restarts differently on each (one that learns of it from another
     # does not count it), so that its number names nothing. So every process brings a random token; process 0 proposes
@@ -226,16 +226,17 @@ def _watch_neighbour(store: PrefixStore, rank: int, neighbour: int, received: in
     # The neighbour is silent for so many heartbeats of this process, not seconds: where all are stopped, by Ctrl-Z or a
     # machine that sleeps, all go on together. One that never began may still be on its way; the group's own timeout is
     # for that.
-    before, missed, is_stopping = 0, 0, False
+    before, missed, is_stopping, due = 0, 0, False, time.monotonic() + HEARTBEAT_SECONDS
     while missed < MISSED_HEARTBEATS:
         try:
-            if select.select([received], [], [], HEARTBEAT_SECONDS)[0]:
+            if select.select([received], [], [], max(0.0, due - time.monotonic()))[0]:
                 numbers = os.read(received, 64)
                 if not numbers:
                     return
                 if not is_stopping and {signal.SIGINT, signal.SIGTERM} & set(numbers):
                     is_stopping = store.add("stop", 1) > 0
                 continue
+            due = time.monotonic() + HEARTBEAT_SECONDS
             store.add(f"heartbeat-{rank}", 1)
             count = store.add(f"heartbeat-{neighbour}", 0)
             if not is_stopping and store.add("stop", 0):

@@ -4,8 +4,7 @@
     RUN/rgb/, RUN/flow/          a training run each, as for all other training
 
 A video's features are what the last layer sees of it in the paper's test (for I3D: first 250 frames, centre crop,
-whole), averaged over the steps in time. That layer is linear, so of their mean it makes the mean of the logits: it
-learns from what it will be tested on (of the architectures that average probabilities, from something very near). No
+whole), averaged over the steps in time. That layer is linear, so of their mean it makes the mean of the logits. No
 random crops, no mirror images: the features never change. Each network learns apart.
 """
 
@@ -27,7 +26,7 @@ from torch.nn import functional
 
 from vadis.datasets import Example
 from vadis.datasets.dataset import counted, path_below, some, tested_part
-from vadis.errors import UsageError, VadisError, VideoError
+from vadis.errors import VadisError, VideoError
 from vadis.files import locked, os_errors_as
 from vadis.inference.classify import record_fields
 from vadis.inference.features import Features, save_features, saved_settings, settings_of
@@ -53,7 +52,8 @@ _log = logging.getLogger(__name__)
 class FeatureStore:
     """The features of the run in ``folder``, whose model is ``plan.start``, for the streams that are to be trained.
 
-    A video is known by its path below the dataset's folder and its seconds. Of a damaged file the video is done again.
+    A video is known by its path below the dataset's folder and its seconds. Where its file is damaged, or made by
+    another model or in another way, it is done again.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
@@ -69,16 +69,11 @@ class FeatureStore:
         self._loaded: dict[Path, dict[str, FeatureRow]] = {}
 
     def features(self, example: Example) -> dict[str, FeatureRow] | None:
-        """Return the features of this example, (channels,) by network; None where they are not there, or damaged."""
+        """Return the features of this example, (channels,) by network; None where they are to be computed."""
         path = self._path(example)
-        if path in self._loaded or (there := saved_settings(path)) is None:
-            return self._loaded.get(path)
-        if there != self.settings:
-            changed = [f"{k} was {there.get(k)}, is {v}" for k, v in self.settings.items() if there.get(k) != v]
-            message = f"{printable(str(self.folder))} holds features made otherwise: {'; '.join(changed)}"
-            raise UsageError(message, hint="choose another folder")
-        with suppress(OSError, ValueError, LookupError, zipfile.BadZipFile), np.load(path) as arrays:
-            self._loaded[path] = {name: arrays[name][0] for name in self._networks}
+        if path not in self._loaded and saved_settings(path) == self.settings:
+            with suppress(OSError, ValueError, LookupError, zipfile.BadZipFile), np.load(path) as arrays:
+                self._loaded[path] = {name: arrays[name][0] for name in self._networks}
         return self._loaded.get(path)
 
     def save(self, example: Example, features: Features) -> None:
@@ -178,20 +173,12 @@ class LastLayer(nn.Module):
         return functional.linear(self.dropout(x), weight, self.layer.bias).unsqueeze(2)
 
 
-class FeatureClips:
-    """Features, (channels,) of each of ``examples``, as a ``ClipDataset``: every epoch shows the same ones."""
-
-    def __init__(self, features: Sequence[FeatureRow], examples: Sequence[Example], classes: Sequence[str]) -> None:
-        numbers = {name: number for number, name in enumerate(classes)}
-        rows = zip(features, examples, strict=True)
-        self._clips = [((torch.from_numpy(row),), numbers[each.label], each.path) for row, each in rows]
-
-    def __len__(self) -> int:
-        return len(self._clips)
+class FeatureClips(list[Loaded]):
+    """A ``ClipDataset`` of features (channels,), the class and the video of each; every epoch shows the same ones."""
 
     def clip(self, epoch: int, index: int) -> Loaded:
-        """Return features float32 (channels,), the number of the class, and the video."""
-        return self._clips[index]
+        """Return those of one video."""
+        return self[index]
 
 
 def train_last_layer(
@@ -220,19 +207,23 @@ def train_last_layer(
         with torch.no_grad():  # it was learnt on features as they are
             weight.mul_(scale)
 
-    def clips_of(part: Sequence[Example]) -> FeatureClips:
-        return FeatureClips([features[example] / scale for example in part], part, classes)
+    numbers = {label: number for number, label in enumerate(classes)}
 
-    validate = partial(validate_clips, context=replace(context, workers=0), batch_size=recipe.micro_batch)
+    def clips_of(part: Sequence[Example]) -> FeatureClips:
+        rows = ((torch.from_numpy(features[example] / scale), example) for example in part)
+        return FeatureClips(((row,), numbers[example.label], example.path) for row, example in rows)
+
+    context = replace(context, workers=0)
+    validate = partial(validate_clips, clips=clips_of(val), context=context, batch_size=recipe.micro_batch)
     trainer = Trainer(
         LastLayer(network),
         clips_of(train),
-        partial(validate, clips=clips_of(val)) if val else None,
+        validate if val else None,
         recipe,
         folder / name,
         labels=classes,
         data_sha256=list_sha256(plan.dataset, (*train, *val)),
-        context=replace(context, workers=0),
+        context=context,
     )
     kept = trainer.train()
     with torch.no_grad():

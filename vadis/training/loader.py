@@ -7,9 +7,8 @@ One endless row of positions is cut into steps, and shared out to processes and 
     step       position // batch_size         so a batch may span two epochs, and no clip is ever left out
     process    an equal share of each step, in order; micro-batches divide the share
 
-Everything random in a clip follows from (seed, epoch, index). So a run goes on at any step without replaying the ones
-before, and neither the number of loader workers nor that of processes changes what a step learns from. A video that
-cannot be read is replaced by the next in the list that can.
+Everything random in a clip follows from (seed, epoch, index): a run goes on at any step without replaying those before,
+and the numbers of workers and processes do not matter. A broken video is replaced by the next that can be read.
 """
 
 import hashlib
@@ -54,10 +53,7 @@ _log = logging.getLogger(__name__)
 
 
 class ClipDataset(Protocol):
-    """Clips by number. All that is random in a clip depends on (seed, epoch, index) and nothing else.
-
-    It must be picklable: loader workers are new processes.
-    """
+    """Clips by number; it is sent to loader workers, so it must be picklable."""
 
     def __len__(self) -> int:
         """Return the number of clips in an epoch."""
@@ -91,10 +87,8 @@ def permutation(seed: int, epoch: int, size: int) -> list[int]:
 def share_of_step(recipe: Recipe, step: int, rank: int, world_size: int) -> range:
     """Return the positions that process ``rank`` of ``world_size`` takes in the step after ``step`` others."""
     if recipe.batch_size % world_size:
-        raise UsageError(
-            f"a batch of {recipe.batch_size} clips cannot be shared equally among {world_size} processes",
-            hint="choose a batch_size that is a multiple of the number of processes",
-        )
+        message = f"a batch of {recipe.batch_size} clips cannot be shared equally among {world_size} processes"
+        raise UsageError(message, hint="choose a batch_size that is a multiple of the number of processes")
     size = recipe.batch_size // world_size
     start = step * recipe.batch_size + rank * size
     return range(start, start + size)
@@ -308,10 +302,7 @@ class VideoClips:
         return len(self.examples)
 
     def clip(self, epoch: int, index: int) -> Loaded:
-        """Return by stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``; its class's number; its video.
-
-        It is uint8, or float32 in [-1, 1] where pictures shrink or colours shift.
-        """
+        """Return the clip by stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``; its class; its video."""
         draw = draw_augmentation(self.seed, epoch, index) if self.train else None
         for place in range(index, index + len(self)):
             number = place % len(self)
@@ -343,11 +334,7 @@ class VideoClips:
             raise VadisError(message, hint="repair its videos, or take the class out")
 
     def _load(self, number: int, draw: Augmentation | None) -> tuple[Tensor, ...]:
-        """Return the clip of one example, (C, T, 224, 224) by stream, as drawn or, without a draw, for testing.
-
-        Its place follows from one length, so that all streams show the same moment. Where the file ends before that
-        length, the place is chosen again, for all of them, by the number of frames that there are.
-        """
+        """Return the clip of one example by stream, all of the same moment; without a draw, for testing."""
         example, num_frames = self.examples[number], self._num_frames(number)
         for _ in range(2):
             place = place_of_clip(example, num_frames, self.frames, draw)

@@ -60,7 +60,6 @@ class Saved:
 
     step: int
     path: str
-    num_bytes: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,19 +23,8 @@ from vadis.datasets.dataset import some
 from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
-from vadis.training import checkpoint
-from vadis.training.checkpoint import CHECKPOINTS_NAME, RunningAverages, State, TrainingProgress
+from vadis.training import checkpoint, loader
 from vadis.training.distributed import Process, run_unless_stopped
-from vadis.training.loader import (
-    ClipDataset,
-    TrainingClip,
-    derived_seed,
-    micro_batches,
-    sample_keys,
-    share_of_step,
-    stream_clips,
-    unpack,
-)
 from vadis.training.log import Event, Failed, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
 from vadis.training.recipes import Recipe
 
@@ -95,7 +84,7 @@ class Trainer:
     """
 
     network: nn.Module  # takes (B, C, T, H, W), gives logits (B, classes, steps)
-    clips: ClipDataset  # the training set
+    clips: loader.ClipDataset  # the training set
     validator: Callable[[nn.Module], Validation] | None  # gets the network in evaluation mode, on all processes
     recipe: Recipe
     folder: Path  # for log and checkpoints
@@ -107,17 +96,17 @@ class Trainer:
         if not len(self.clips):
             raise UsageError("there are no clips to learn from", hint="give examples of the split train")
         self.process = self.context.process
-        self.share = len(share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
+        self.share = len(loader.share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
         self.min_batch_size: int = getattr(self.network, "min_batch_size", 1)  # that it can learn from at once
         if self._smallest_piece(self.recipe.micro_batch) < self.min_batch_size:
             message = f"this architecture learns from {self.min_batch_size} clips at once, at least"
             raise UsageError(message, hint="choose a batch_size that is a multiple of micro_batch")
         self.made_with = checkpoint.made_with(self.recipe, tuple(self.labels), self.data_sha256, self.process)
         self.network.to(self.process.device)
-        self.state = State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
-        self.averages = RunningAverages(self.network)
+        self.state = checkpoint.State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
+        self.averages = checkpoint.RunningAverages(self.network)
         self.log: Callable[[Event], None] | None = None  # of the main process
-        self.stream: Generator[TrainingClip, None, None] | None = None
+        self.stream: Generator[loader.TrainingClip, None, None] | None = None
         self.step_seconds: float | None = None  # smoothed
         self.has_abandoned_pass = False  # a pass goes on although the run has been stopped
         self.saved: tuple[int, int] | None = None  # (step, validated_at) of the last checkpoint
@@ -162,7 +151,7 @@ class Trainer:
             return self.keep_best()
 
     @property
-    def progress(self) -> TrainingProgress:
+    def progress(self) -> checkpoint.TrainingProgress:
         """How far the run is."""
         return self.state.progress
 
@@ -170,16 +159,16 @@ class Trainer:
         """Begin, or take everything from the newest undamaged checkpoint; all processes then agree."""
         resumed, context = None, self.context
         if not context.resume:
-            if self.process.is_main and checkpoint.list_checkpoints(self.folder / CHECKPOINTS_NAME):
+            if self.process.is_main and checkpoint.list_checkpoints(self.folder / checkpoint.CHECKPOINTS_NAME):
                 hint = "go on with it by `resume=True`, or choose another folder"
                 raise UsageError(f"{self.folder} holds a training run already", hint)
         elif found := checkpoint.find_resumable(self.folder, self.made_with, self.process, context.allow_inexact):
             loaded, resumed = found
             before = loaded.state["made_with"]
             self.state.load(loaded)
-            if before["clips"] != self.made_with["clips"]:
-                self.state.forget_best()
             now = self.progress
+            if before["clips"] != self.made_with["clips"]:  # the validations before were on other clips
+                now.best, now.plateau = None, replace(now.plateau, best=None, stale=0)
             self.saved = (now.step, now.validated_at)
             is_same = before["micro_batch"] == self.recipe.micro_batch
             now.micro_batch = min(now.micro_batch if is_same else self.recipe.micro_batch, self.share)
@@ -190,10 +179,10 @@ class Trainer:
     def _start_clips(self) -> None:
         """Load clips from the next step on."""
         process = self.process
-        order = sample_keys(len(self.clips), self.recipe, self.progress.step, process.rank, process.world_size)
+        order = loader.sample_keys(len(self.clips), self.recipe, self.progress.step, process.rank, process.world_size)
         self.close()
         on_cuda = process.device.type == "cuda"
-        self.stream = stream_clips(self.clips, order, self.context.workers, pin_memory=on_cuda)
+        self.stream = loader.stream_clips(self.clips, order, self.context.workers, pin_memory=on_cuda)
 
     def close(self) -> None:
         """End the processes that load clips."""
@@ -213,18 +202,20 @@ class Trainer:
         """Measure how good the network is, and let the schedule know."""
         self.network.eval()
         found, now = self.process.gather(validator(self.network))[0], self.progress
-        now.plateau = checkpoint.after_validation(self.recipe, now.plateau, found.loss)
-        now.validated_at = now.step
-        is_best = self.state.keep_if_best(found.loss, found.accuracy)
+        now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
+        if is_best := found.loss < (now.best[1] if now.best else math.inf):
+            now.best = (now.step, found.loss, found.accuracy)
+            self.state.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
         self.emit(Validated(now.step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
 
     def keep_best(self) -> KeptState:
         """Make the network what it was at its best validation, or leave it as it is where there was none."""
-        self.state.restore_best()
-        if self.progress.best is None:
-            return KeptState(self.progress.step, self.progress.step, None)
-        step, loss, accuracy = self.progress.best
-        return KeptState(step, self.progress.step, Validation(loss, accuracy))
+        now = self.progress
+        if now.best is None:
+            return KeptState(now.step, now.step, None)
+        self.network.load_state_dict(self.state.best)
+        step, loss, accuracy = now.best
+        return KeptState(step, now.step, Validation(loss, accuracy))
 
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
@@ -260,8 +251,8 @@ class Trainer:
 
     def _pass_clips(self, passed: list[Passed]) -> None:
         """Forward and backward, micro-batch by micro-batch: the gradients of this process's share of the step."""
-        share = share_of_step(self.recipe, self.progress.step, self.process.rank, self.process.world_size)
-        for piece in micro_batches(share, self.progress.micro_batch):
+        share = loader.share_of_step(self.recipe, self.progress.step, self.process.rank, self.process.world_size)
+        for piece in loader.micro_batches(share, self.progress.micro_batch):
             if self.context.stop_requested():
                 return
             work = partial(self._pass_piece, piece, len(share))
@@ -278,13 +269,13 @@ class Trainer:
         clips = [next(self.stream) for _ in piece]
         assert [clip.position for clip in clips] == list(piece)
         self.averages.restore()
-        torch.manual_seed(derived_seed(self.recipe.seed, "dropout", piece.start))
+        torch.manual_seed(loader.derived_seed(self.recipe.seed, "dropout", piece.start))
         losses, correct = clip_losses(self.network, *stack_clips(clips, self.process.device))
         (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
         return [clip.name for clip in clips], losses.detach(), correct
 
     def _smallest_piece(self, micro_batch: int) -> int:
-        return min(len(piece) for piece in micro_batches(range(self.share), micro_batch))
+        return min(len(piece) for piece in loader.micro_batches(range(self.share), micro_batch))
 
     def _halve_micro_batch(self) -> None:
         before = self.progress.micro_batch
@@ -327,9 +318,9 @@ class Trainer:
         # An abandoned pass may change the running averages while they are written; nothing else.
         before = self.averages.before if self.has_abandoned_pass else {}
         state = self.state.to_checkpoint(self.made_with, before)
-        path = checkpoint.save_checkpoint(self.folder / CHECKPOINTS_NAME, state)
+        path = checkpoint.save_checkpoint(self.folder / checkpoint.CHECKPOINTS_NAME, state)
         self.saved, self.saved_seconds = now, time.monotonic()
-        self.emit(Saved(self.progress.step, str(path), path.stat().st_size))
+        self.emit(Saved(self.progress.step, str(path)))
 
     def emit(self, event: Event) -> None:
         """Write ``event`` into the log, and pass it on; in the main process."""
@@ -345,14 +336,14 @@ def _smooth(before: float | None, value: float, count: int) -> float:
     return value if before is None else kept * before + (1 - kept) * value
 
 
-def stack_clips(clips: list[TrainingClip], device: torch.device) -> tuple[list[Tensor], Tensor]:
+def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple[list[Tensor], Tensor]:
     """Clips (C, T, H, W) → batches (B, C, T, H, W), one per stream, unpacked, and their classes (B,), int64.
 
     They are laid out as 3D networks take them, which then need not copy them once more.
     """
 
     def stack(clips: tuple[Tensor, ...]) -> Tensor:
-        moved = [unpack(clip.to(device, non_blocking=True)) for clip in clips]
+        moved = [loader.unpack(clip.to(device, non_blocking=True)) for clip in clips]
         if clips[0].ndim != 4:
             return torch.stack(moved)
         shape, layout = (len(clips), *clips[0].shape), torch.channels_last_3d
@@ -386,7 +377,7 @@ def clip_losses(
 
 
 @torch.no_grad()
-def validate_clips(network: nn.Module, clips: ClipDataset, context: Context, batch_size: int) -> Validation:
+def validate_clips(network: nn.Module, clips: loader.ClipDataset, context: Context, batch_size: int) -> Validation:
     """Return the mean loss and accuracy over every clip of ``clips`` (their epoch 0), shared out to the processes.
 
     Raises StopRequested on all processes where a stop is requested on one.
@@ -395,7 +386,7 @@ def validate_clips(network: nn.Module, clips: ClipDataset, context: Context, bat
     process = context.process
     each = -(-len(clips) // process.world_size)
     own = range(each * process.rank, min(each * (process.rank + 1), len(clips)))
-    stream = stream_clips(clips, [(index, 0, index) for index in own], context.workers)
+    stream = loader.stream_clips(clips, [(index, 0, index) for index in own], context.workers)
     totals = torch.zeros(2, dtype=torch.float64)
 
     def add_batch() -> None:

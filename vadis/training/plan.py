@@ -119,9 +119,8 @@ class Plan:
     def card(self) -> ModelCard:
         """The card of the model to be, without its metrics.
 
-        What the model to begin from does with its labels (``threshold``, ``otherwise``), what its recipe chose
-        (``test_window``) and how it makes flow faster (``crop_first``) were found for its own classes or training, and
-        say nothing about this one.
+        Of ``start`` it has name and width; ``threshold``, ``otherwise``, ``test_window`` and ``crop_first`` were found
+        for the classes and the training of that model.
         """
         row, begun, data, recipe = self.row, self.start or self.imagenet, self.dataset, self.first_recipe
         name, place = self.start.card.name if self.start else self.architecture, f"-{data.name}-split{data.split}"
@@ -167,10 +166,7 @@ class Plan:
 
 
 def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
-    """Make ``folder`` the folder of this run, or go on with it, also for more steps than before.
-
-    Raises UsageError where it holds another run, or anything else.
-    """
+    """Make ``folder`` the folder of this run, or go on with it; raise UsageError where it holds anything else."""
     path, name = folder / RUN_NAME, printable(str(folder))
     text = json.dumps(plan.to_json(), indent=1) + "\n"
     wanted = parse_json(text)

@@ -180,7 +180,7 @@ MIN_PATIENCE_STEPS = 60  # (ours) before the rate falls; 3 validations of 23 cli
 def scale_recipe(recipe: Recipe, num_clips: int, num_processes: int = 1) -> Recipe:
     """Return a recipe that ``scales`` for so many training clips: what UCF-101 has in epochs, with smaller batches.
 
-    Its own numbers are the upper limits. A last layer alone is trained in batches of all clips, for as many steps.
+    A last layer alone is trained in batches of all clips, for as many steps.
     """
     if not recipe.scales:
         return recipe
@@ -263,13 +263,10 @@ def choose_recipes(
     num_clips: int | None = None,
     num_processes: int = 1,
 ) -> dict[str, Recipe]:
-    """Return the recipe of each run.
+    """Return the recipe of each run, of ``defaults``, which has the name of the one that it takes by itself.
 
-    Args:
-        defaults: by run, the name of the recipe that it has if nothing else is asked for.
-        name: of another recipe, or the path of a TOML file (it ends with ``.toml``).
-        changes: by field name, for all runs, on top of a file's.
-        num_clips: of the training set; with ``num_processes`` it scales the recipes that say so, before any changes.
+    ``name`` is that of another, or the path of a TOML file (it ends with ``.toml``); ``changes``, by field, come last.
+    Recipes that say so are scaled before, to ``num_clips`` of the training set and ``num_processes``.
     """
     content: dict[str, Any] = {"recipe": name} if name else {}
     if name and name.endswith(".toml"):

@@ -152,9 +152,7 @@ def not_a_model_file(path: Path, head: bytes) -> WeightsError:
         return WeightsError(f"{what}: it contains objects that are not weights (a pickle)", hint)
     if head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return WeightsError(f"{what} but a web page", hint="download the file itself")
-    if not head:
-        return WeightsError(f"{what}: it is empty", _AGAIN)
-    return WeightsError(f"{what}, or it is damaged", hint=f"TensorFlow and PyTorch checkpoints {hint}")
+    return WeightsError(f"{what}, or it is empty or damaged", hint=f"TensorFlow and PyTorch checkpoints {hint}")
 
 
 def _split(content: bytes) -> tuple[bytes, memoryview]:
