@@ -23,7 +23,7 @@ from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
 from vadis import cli
 from vadis.models import ModelCard, build_networks
-from vadis.weights.labels import published_labels
+from vadis.weights.catalog import published_labels
 from vadis.weights.model_file import save_model
 
 pytestmark = pytest.mark.usefixtures("quick_tvl1")

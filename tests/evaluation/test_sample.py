@@ -76,7 +76,7 @@ def test_the_published_outputs_are_unchanged():
 
 
 def test_the_published_labels_are_in_the_label_list():
-    from vadis.weights.labels import published_labels
+    from vadis.weights.catalog import published_labels
 
     for family in FAMILIES:
         assert {line.label for line in published_outputs(family, "both").top} <= set(published_labels("kinetics400"))
