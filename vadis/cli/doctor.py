@@ -14,9 +14,10 @@ import typer
 
 import vadis
 from vadis.cli.terminal import show, stdout_console
-from vadis.device import cpu_count
+from vadis.device import cpu_count, cudnn_version, resolve_device
 from vadis.errors import VadisError
 from vadis.formats import visible
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -82,13 +83,10 @@ def _text(finding: Finding, width: int) -> "Text":
     from rich.text import Text
 
     indent = " " * 11
-    said = (f"{finding.what}: {visible(finding.detail)}", finding.remedy)
-    lines = (
-        textwrap.fill(each, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-        for each in said
-        if each
-    )
-    return Text.assemble("  ", (f"{finding.state:<7}", _STYLES[finding.state]), "\n".join(lines)[9:])
+    wrapper = textwrap.TextWrapper(width, indent, indent, break_on_hyphens=False)
+    said = filter(None, (f"{finding.what}: {visible(finding.detail)}", finding.remedy))
+    lines = "\n".join(map(wrapper.fill, said))
+    return Text.assemble("  ", (f"{finding.state:<7}", _STYLES[finding.state]), lines[9:])
 
 
 def packages() -> Iterator[Finding]:
@@ -126,10 +124,8 @@ def _agreement(name: str) -> Finding:
     """Return whether a GPU gives what the CPU gives, for one clip through a network that comes with vadis."""
     import torch
 
-    from vadis.device import cudnn_version, resolve_device
     from vadis.models.i3d import I3D
     from vadis.models.i3d_inference import FoldedI3D
-    from vadis.weights.catalog import STAND_IN
     from vadis.weights.load import load_model
 
     try:
@@ -150,7 +146,6 @@ def _agreement(name: str) -> Finding:
 def models() -> Iterator[Finding]:
     """Yield the cache, which models are in it, and which of them the next ``vadis classify`` uses."""
     from vadis.weights.cache import cache_folder, model_path
-    from vadis.weights.catalog import SHIPPED, WEIGHTS
 
     yield _cache_state(cache_folder())
     paths = {name: model_path(name) for name in WEIGHTS} | {name: shipped.path for name, shipped in SHIPPED.items()}
@@ -179,7 +174,6 @@ def _cache_state(folder: Path) -> Finding:
 def _next_model() -> Finding:
     """Return which model labels where none is named: a cache without the default model needs a host that gives it."""
     from vadis.weights.cache import is_file, model_path, why_unreachable
-    from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
 
     what = "the next classify"
     if is_file(model_path(DEFAULT_MODEL)):

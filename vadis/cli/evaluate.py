@@ -43,28 +43,24 @@ From what `vadis classify` wrote, without a model:
 RESULTS = "Results there are already"
 Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
 _PART = "By default test, or val where there is none."
-Part = Annotated[str | None, option(DATA, _PART, metavar="train|val|test")]
 _MISSING = "Go on with less than this share of the files missing."
 AllowMissing = Annotated[float, option(DATA, _MISSING, metavar="SHARE", min=0.0, max=1.0)]
 _RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
-Results = Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")]
 _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
-RunDir = Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")]
-AsJson = Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")]
 
 
 def evaluate(
     data: options.DataIfAny = None,
-    output: RunDir = None,
+    output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
     dataset: options.DatasetName = None,
     split: Split = 1,
-    part: Part = None,
+    part: Annotated[str | None, option(DATA, _PART, metavar="train|val|test")] = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
     streams: options.Streams = None,
     flip: options.Flip = False,
-    results: Results = None,
-    as_json: AsJson = False,
+    results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")] = None,
+    as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
     debug: options.Debug = False,

@@ -11,13 +11,14 @@ from vadis.cli.outputs import check_file, check_folder_name
 from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
+from vadis.device import resolve_device
 from vadis.errors import UsageError
+from vadis.video.metadata import VideoFacts
 
 if TYPE_CHECKING:
     import torch
 
     from vadis.flow.store import FlowStore
-    from vadis.video.metadata import VideoFacts
 
 EPILOG = """
 **Examples**
@@ -33,19 +34,17 @@ Once more after new videos came, or after an interruption; only what is missing 
 
 VIDEO_NAMES = (".mp4", ".mov", ".mkv")
 _STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input."
-Store = Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="STORE | FILE")]
 _SPLIT = "The official split; by default 1."
-Split = Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)]
 
 
 def flow(
-    store: Store,
+    store: Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="STORE | FILE")],
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
     data: options.DataIfAny = None,
     dataset: options.DatasetName = None,
-    split: Split = None,
+    split: Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)] = None,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
     debug: options.Debug = False,
@@ -91,9 +90,7 @@ def flow(
 
 
 def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
-    """Write the flow of one video in colours, beside its picture."""
     check_file(output, overwrite, video)
-    from vadis.device import resolve_device
     from vadis.report.annotate import write_flow_video
 
     with frame_progress(f"optical flow: {show(Path(video).name)}") as report:
@@ -105,7 +102,6 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
 
 def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
     """Compute the flow that a store lacks of ``videos``; a new store in which nothing has come to lie is removed."""
-    from vadis.device import resolve_device
     from vadis.flow.build_store import without_flow
     from vadis.flow.store import SETTINGS_NAME, FlowStore
 
@@ -136,7 +132,7 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
     with video_progress() as bar:
         task = bar.add_task("", total=expected.num_frames)
 
-        def report(video: str, num_frames: int, partial_facts: "VideoFacts | None") -> None:
+        def report(video: str, num_frames: int, partial_facts: VideoFacts | None) -> None:
             nonlocal frames_now
             frames_now = num_frames
             bar.update(task, description=show(Path(video).name), completed=frames_before + frames_now)

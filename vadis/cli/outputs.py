@@ -14,23 +14,18 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import vadis
-from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
+from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, Summary, open_journal
 from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as, write_all, write_atomic
 from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
-from vadis.video.sources import VIDEO_EXTENSIONS
+from vadis.video.sources import VIDEO_EXTENSIONS, Source, Stamp
 
-if TYPE_CHECKING:
-    from vadis.batch.journal import Summary
-    from vadis.video.sources import Source, Stamp
-
-FOLDER_JOURNAL = "vadis-results.jsonl"  # of an --output-dir, beside the documents
 _OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png")
 _MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
@@ -46,7 +41,7 @@ class OutputOptions:
     threshold: float  # below it, labels are left out
     overwrite: bool
     retry_failed: bool
-    stamp: "Callable[[str], Stamp]"  # by which a file is known again
+    stamp: Callable[[str], Stamp]  # by which a file is known again
     in_parts: bool = False  # ``output`` is a folder of journals
 
     def own(self, path: Path) -> Path:
@@ -95,11 +90,11 @@ class Destination:
     journal: Journal | Parts | None = None
     folder: DocumentFolder | None = None  # of a document for each record of the journal
 
-    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
+    def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the inputs without a record that counts; count the others, and write their documents that lack."""
         if self.journal is None:
             return list(sources)
-        versions = {"vadis": vadis.__version__, **{name: version(name) for name in ("torch", "av")}}
+        versions = {"vadis": vadis.__version__, "torch": version("torch"), "av": version("av")}
         versions["python"] = platform.python_version()
         before = self.journal.begin(settings, versions, overwrite=self.options.overwrite)
         if before != versions:
@@ -161,15 +156,14 @@ def open_destination(options: OutputOptions, inputs: list[str], videos: list[str
         elif output_dir:
             stack.enter_context(new_folder(output_dir))
             folder = DocumentFolder(output_dir, tree_root(inputs, videos), form)
-            journal = _journal(stack, options, options.own(output_dir / FOLDER_JOURNAL))
+            journal = _journal(stack, options, options.own(output_dir / "vadis-results.jsonl"))
             if journal.is_empty:
                 own = (video for video in videos if options.shard is None or options.shard.has(video))
                 folder.check(own, options.overwrite)
             yield Destination(options, journal, folder)
+        elif output is None:
+            yield Destination(options)
         else:
-            if output is None:
-                yield Destination(options)
-                return
             path = options.own(output)
             is_special = path.exists() and not path.is_file()
             is_journal = form.name == "jsonl" and not is_special

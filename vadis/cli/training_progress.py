@@ -17,7 +17,6 @@ from vadis.cli.terminal import clock, debug, info, settings, show, stderr_consol
 from vadis.training.log import Event, MemoryShort, Resumed, Saved, StepDone, Validated
 
 QUIET_SECONDS = 10.0  # between lines where there is no terminal
-DRAWN_PER_SECOND = 5
 
 
 @contextmanager
@@ -49,13 +48,10 @@ def training_progress(run: str) -> Iterator[Callable[[Event], None]]:
             for path in event.damaged:
                 warn(f"{run}: the checkpoint {show(path)} is damaged, and was passed over")
         elif isinstance(event, MemoryShort):
-            warn(
-                f"{run}: memory ran out; {event.micro_batch} clips at a time from here on, not "
-                f"{event.micro_batch_before}; still {event.batch_size} to a step"
-            )
+            clips = f"{event.micro_batch} clips at a time from here on, not {event.micro_batch_before}"
+            warn(f"{run}: memory ran out; {clips}; still {event.batch_size} to a step")
 
-    lines = Group(bars, figures)
-    live = Live(lines, console=console, transient=True, refresh_per_second=DRAWN_PER_SECOND)
+    live = Live(Group(bars, figures), console=console, transient=True, refresh_per_second=5)
     try:
         with live if is_drawn else nullcontext():
             yield report
@@ -67,9 +63,5 @@ def training_progress(run: str) -> Iterator[Callable[[Event], None]]:
 
 
 def _figures(event: StepDone) -> list[str]:
-    return [
-        f"loss {event.smoothed_loss:.3f}",
-        f"accuracy {event.smoothed_accuracy:.1%}",
-        f"rate {event.learning_rate:.2g}",
-        f"{event.clips_per_second:.1f} clips/s",
-    ]
+    loss, accuracy = f"loss {event.smoothed_loss:.3f}", f"accuracy {event.smoothed_accuracy:.1%}"
+    return [loss, accuracy, f"rate {event.learning_rate:.2g}", f"{event.clips_per_second:.1f} clips/s"]

@@ -13,7 +13,7 @@ from vadis.cli.flow import fill
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.run import load_for_command
 from vadis.cli.signals import Interrupted
-from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
+from vadis.cli.terminal import clock, frame_progress, info, num_videos, settings, show, video_progress, warn_of
 from vadis.cli.train import TrainOptions
 from vadis.cli.training_progress import training_progress
 from vadis.datasets import Dataset, find_dataset
@@ -98,40 +98,28 @@ def _make_data(options: TrainOptions) -> Path:
     training.refuse_foreign(options.output)
     root = options.output / training.VIDEOS_NAME
     info(f"{recipe.dataset}: makes its videos in {show(root)}")
-    with video_progress() as bars:
-        bar = bars.add_task("videos", total=None)
-
-        def show_progress(done: int, total: int) -> None:
-            bars.update(bar, completed=done, total=total)
-
-        write_dataset(root, recipe.videos, recipe.seed, show_progress)
+    with frame_progress("videos") as report_progress:
+        write_dataset(root, recipe.videos, recipe.seed, report_progress)
     return root
 
 
 def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
-    """Return what is to be done, once the model to begin from is there."""
     begins_anew = options.start in (SCRATCH, IMAGENET)
     load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
     start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
     architecture = start.card.architecture if start else options.arch or "i3d"
     if options.arch not in (None, architecture):
-        raise UsageError(
-            f"{show(options.start)} is a model of {architecture}, not of {options.arch}",
-            hint=f"leave --arch out, or name a model of {options.arch} by --from",
-        )
+        hint = f"leave --arch out, or name a model of {options.arch} by --from"
+        raise UsageError(f"{show(options.start)} is a model of {architecture}, not of {options.arch}", hint)
     row = MODELS[architecture]
     streams = row.streams if options.streams == "both" else (options.streams,)
     if not set(streams) <= set(row.streams):
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
     runs = row.networks(streams) if options.mode == "fixed" else row.training_groups(streams)
     mode = "scratch" if begins_anew else options.mode
-    recipes = choose_recipes(
-        {run: default_recipe(architecture, dataset.name, run, mode) for run in runs},
-        options.recipe,
-        _changes(options),
-        num_clips=len(dataset.examples("train")),
-        num_processes=num_processes,
-    )
+    defaults = {run: default_recipe(architecture, dataset.name, run, mode) for run in runs}
+    sizes = {"num_clips": len(dataset.examples("train")), "num_processes": num_processes}
+    recipes = choose_recipes(defaults, options.recipe, _changes(options), **sizes)
     imagenet = load(IMAGENET_MODEL, None) if options.start == IMAGENET else None
     width = options.width or next(iter(recipes.values())).width
     plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
@@ -153,7 +141,6 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 
 
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
-    """Train every network, one run after the other."""
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
     store: FlowStore | None = None
@@ -163,8 +150,7 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         if "flow" in plan.streams:
             store = _fill_flow_store(options, plan.dataset, process)
         work = partial(training.train_run, store=store)
-    networks: Networks = {}
-    states: States = {}
+    networks, states = Networks(), States()
     for run in plan.recipes:
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
@@ -187,9 +173,8 @@ def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -
     process, recipe, division = context.process, plan.recipes[run], plan.division(run)
     with signals.deferred():
         network = joined_for_training(training.new_networks(plan, run))
-        pace = training.measure_pace(
-            network, training.clips_of(plan, run, division.train, train=True, store=store), context
-        )
+        clips = training.clips_of(plan, run, division.train, train=True, store=store)
+        pace = training.measure_pace(network, clips, context)
     if pace is None:
         return
     step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
@@ -242,10 +227,8 @@ def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) 
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     missing = without_flow(dict.fromkeys(wanted), store)
     if missing and process.world_size > 1:
-        raise UsageError(
-            f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it",
-            hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}",
-        )
+        message = f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it"
+        raise UsageError(message, hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}")
     if missing:
         fill(missing, store, process.device)
     return store
