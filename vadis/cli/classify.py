@@ -101,8 +101,7 @@ def classify(
         place = OutputOptions(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         destination = stack.enter_context(open_destination(place, inputs or [], [source.path for source in found]))
         in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
-        share_bytes = fetched.share_bytes if fetched else None
-        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": share_bytes}
+        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": fetched and fetched.share_bytes}
         prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
         load = partial(load_for_command, streams=streams, device=where, offline=offline, window=window, stride=stride)
@@ -159,7 +158,6 @@ class WithAddress(TyperCommand):
     """The command, whose ``--ray`` may stand without an address: it takes the next word only if that is one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``auto`` after a ``--ray`` that stands alone."""
         end = args.index("--") if "--" in args else len(args)
         for at in reversed(range(end)):
             if args[at] == "--ray" and not _ADDRESS.fullmatch(args[at + 1] if at + 1 < end else ""):

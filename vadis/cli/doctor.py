@@ -33,21 +33,12 @@ EPILOG = """
 OK, NOTE, LESS, MISSING = "ok", "note", "less", "missing"  # LESS: it works, but not as it should
 _STYLES = {OK: "green", NOTE: "yellow", LESS: "bold yellow", MISSING: "bold red"}
 
-PACKAGES = ("torch", "av", "numba", "numpy", "platformdirs", "safetensors")
-"""What classify imports, by the names of modules, which are those of the packages too."""
-
 _CODECS = (
     "H.264=h264, H.265=hevc, VP8=vp8, VP9=vp9, AV1=libdav1d libaom-av1, MPEG-4=mpeg4, MPEG-2=mpeg2video, "
     "MPEG-1=mpeg1video, H.263=h263, Windows Media=wmv3 vc1, Motion JPEG=mjpeg, ProRes=prores, Theora=theora, GIF=gif"
 )  # without FFmpeg's own "av1", which works with a graphics card only
 CODECS = {name: decoders.split() for name, decoders in (codec.split("=") for codec in _CODECS.split(", "))}
 """The codecs that videos come in, each with the decoders of which one will do."""
-
-LARGEST_DIFFERENCE = 0.01
-"""Of the largest logit, between GPU and CPU: TF32 makes some 0.001, a wrong convolution a tenth and more."""
-
-_ANSWER_SECONDS = 4.0  # for a host of weights to answer; somebody waits
-_LOW_SPACE_BYTES = 1e9  # a model needs 0.1 GB to be fetched and as much again to be converted
 
 
 class Finding(NamedTuple):
@@ -91,7 +82,7 @@ def _text(finding: Finding, width: int) -> "Text":
 
 def packages() -> Iterator[Finding]:
     """Yield what classify imports, and OpenCV, which only draws."""
-    for name in PACKAGES:
+    for name in ("torch", "av", "numba", "numpy", "platformdirs", "safetensors"):  # modules and packages alike
         try:
             module = import_module(name)
         except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is reported here)
@@ -138,7 +129,7 @@ def _agreement(name: str) -> Finding:
         return Finding(MISSING, name, f"cannot compute: {_reason(error)}", "--device cpu does without it")
     share = float((here - there).abs().max() / here.abs().max())
     detail = f"differs from the CPU by {share:.1e} of the largest logit (cuDNN {cudnn_version(device)})"
-    if share < LARGEST_DIFFERENCE:  # else also where it is not a number
+    if share < 0.01:  # TF32 makes some 0.001; a wrong convolution a tenth and more, or NaN
         return Finding(OK, name, detail)
     return Finding(MISSING, name, detail, "its results are wrong: update PyTorch and the driver, or take --device cpu")
 
@@ -166,7 +157,7 @@ def _cache_state(folder: Path) -> Finding:
     detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
     if not os.access(there, os.W_OK):
         return Finding(NOTE, "cache", f"{detail}, cannot be written to", "set VADIS_CACHE to a folder that can")
-    if free < _LOW_SPACE_BYTES:
+    if free < 1e9:  # a model needs 0.1 GB to be fetched and as much again to be converted
         return Finding(NOTE, "cache", detail, "free some space, or set VADIS_CACHE to a folder on another disk")
     return Finding(OK, "cache", detail)
 
@@ -179,7 +170,7 @@ def _next_model() -> Finding:
     if is_file(model_path(DEFAULT_MODEL)):
         return Finding(OK, what, f"uses {DEFAULT_MODEL}")
     try:
-        reason = why_unreachable(WEIGHTS[DEFAULT_MODEL].files, _ANSWER_SECONDS)
+        reason = why_unreachable(WEIGHTS[DEFAULT_MODEL].files, 4.0)  # seconds: somebody waits
     except VadisError as error:
         reason = error.message
     if reason is None:

@@ -32,7 +32,6 @@ Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --spl
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
 """
 
-VIDEO_NAMES = (".mp4", ".mov", ".mkv")
 _STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input."
 _SPLIT = "The official split; by default 1."
 
@@ -58,7 +57,7 @@ def flow(
         raise UsageError("no input given", hint="name videos or folders, or a dataset by --data")
     if data is None and (dataset is not None or split is not None):
         raise UsageError("--dataset and --split go with --data", hint="name the dataset's folder by --data")
-    if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
+    if store.suffix.lower() in (".mp4", ".mov", ".mkv") and not store.is_dir():
         if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
             hint = "name one video; a flow store is a folder, whose name does not end with that"
             raise UsageError(f"{show(store)} has room for the flow of one video", hint=hint)

@@ -27,7 +27,6 @@ from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS, Source, Stamp
 
 _OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png")
-_MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ class DocumentFolder:
         """Write the documents of ``results``, each whole."""
         for result in results:
             if self.has_document(result.status):
-                target = self.target(result.path)
-                with writing(show(target)):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                write_document(target, self.form, [result])
+                write_document(self.target(result.path), self.form, [result])
 
 
 @dataclass
@@ -191,13 +187,6 @@ def refuse_combination(form: Format, output: Path | None, folder: Path | None, n
         raise UsageError(f"a {form.name} document has room for one video, and there are {num_videos}", hint=hint)
 
 
-def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
-    """Raise UsageError where ``path`` has an extension, and it promises something else than what is written."""
-    if path.suffix and path.suffix.lower() not in extensions:
-        hint = f"let it end with {' or '.join(extensions)}"
-        raise UsageError(f"{show(path)} has the wrong extension for what is written here", hint)
-
-
 def check_folder_name(folder: Path) -> None:
     """Raise UsageError where a new folder would have the name of a file: whoever types that expects one."""
     is_file_name = folder.suffix.lower() in (*(f".{name}" for name in FORMATS), *VIDEO_EXTENSIONS, *_OTHER_FILES)
@@ -206,8 +195,11 @@ def check_folder_name(folder: Path) -> None:
         raise UsageError(f"{show(folder)} is the name of a file, and a folder is written here", hint)
 
 
-def check_file(path: Path, overwrite: bool, source: str | None = None) -> None:
-    """Raise UsageError where ``path`` cannot become the output, or may not because it exists or is the source."""
+def check_file(path: Path, overwrite: bool, source: str | None = None, extensions: tuple[str, ...] = ()) -> None:
+    """Raise UsageError where ``path`` cannot become the output, or may not: it exists, is the source, or misleads."""
+    if extensions and path.suffix and path.suffix.lower() not in extensions:
+        hint = f"let it end with {' or '.join(extensions)}"
+        raise UsageError(f"{show(path)} has the wrong extension for what is written here", hint)
     if path.is_dir():
         raise UsageError(f"{show(path)} is a folder", hint="name a file, or use --output-dir for one file per video")
     if path.is_file() and not overwrite:
@@ -292,7 +284,7 @@ def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     """
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)
-    if len(name) + 1 + len(extension) > _MAX_NAME_BYTES:
+    if len(name) + 1 + len(extension) > 200:  # file systems take 255; a temporary file's name needs some of them
         relative = relative.with_name(f"{name[:150].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:12]}")
     target = folder / relative.with_name(f"{relative.name}.{extension}")
     if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):

@@ -114,10 +114,8 @@ def report(
     first, others = inputs[0], len(inputs) - 1
     of_run = not others and first.is_dir() and is_run(first)
     page = output or (first if of_run else Path()) / "report.html"
-    outputs.check_extension(page, (".html", ".htm"))
-    outputs.check_file(
-        page, overwrite or (of_run and output is None)
-    )  # a run's own page may be replaced, because runs go on
+    runs_own = of_run and output is None  # which may be replaced, because runs go on
+    outputs.check_file(page, overwrite or runs_own, extensions=(".html", ".htm"))
     name = first.resolve().name if first.is_dir() else first.stem
     title = title or (f"{name} and {others} more" if others else name)
     if of_run:

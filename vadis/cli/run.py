@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
 
-SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
-LOST_DISK_ERRORS = ("io_error", "disappeared")
-MOST_UNREADABLE = 20  # videos in a row with one of these: no accident any more
+MOST_UNREADABLE = 20  # videos in a row: no accident any more
 
 
 def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> Found:
@@ -59,7 +57,8 @@ def fetching(
     from vadis.video.remote import FetchingDecoders
 
     places = num_jobs(jobs, resolve_device(device))
-    return FetchingDecoders(int((scratch_gb or SCRATCH_GB_EACH * places) * 1e9), places)
+    # By default 4 GB for each video that is open at once: an evening's film.
+    return FetchingDecoders(int((scratch_gb or 4 * places) * 1e9), places)
 
 
 @contextmanager
@@ -186,7 +185,7 @@ class Run:
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
-            is_lost = source.error is None and record.error_code in LOST_DISK_ERRORS
+            is_lost = source.error is None and record.error_code in ("io_error", "disappeared")
             self._unreadable = self._unreadable + 1 if is_lost else 0
             if record.status == "partial" and self.strict:
                 record = _as_failed(record)

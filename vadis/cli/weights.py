@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vadis.cli.outputs import check_extension, check_file
+from vadis.cli.outputs import check_file
 from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
 from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS, unknown_model
@@ -74,7 +74,7 @@ def to_fp16(
     from vadis.weights.load import load_model
     from vadis.weights.model_file import save_fp16
 
-    _check_output(out, overwrite)
+    check_file(out, overwrite, extensions=(".safetensors",))
     with download_progress() as progress:
         model = load_model(source, "cpu", progress=progress, notify=info)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
@@ -131,7 +131,7 @@ def convert_checkpoints(
     """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch and JAX ports."""
     from vadis.weights.convert import convert
 
-    _check_output(out, overwrite)
+    check_file(out, overwrite, extensions=(".safetensors",))
     card = convert(sources, out, labels=labels, name=name)
     info(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
     typer.echo(show(out))
@@ -148,11 +148,6 @@ def remove(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_N
         for file in files:
             file.unlink()
         info(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
-
-
-def _check_output(path: Path, overwrite: bool) -> None:
-    check_extension(path, (".safetensors",))
-    check_file(path, overwrite)
 
 
 def _known(name: str) -> str:
