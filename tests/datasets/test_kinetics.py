@@ -9,7 +9,7 @@ from vadis.datasets import find_dataset
 from vadis.datasets.published import clip_lists
 from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
-from vadis.weights.labels import published_labels
+from vadis.weights.catalog import published_labels
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
 ROWS = "arm wrestling,-abcdefghi_,17,27,train,0\nyoga,ABCDEFGHIJK,0,10,train,0\nyoga,abcdefghijk,5,15,val,1\n"

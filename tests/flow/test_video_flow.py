@@ -14,9 +14,8 @@ from vadis.errors import VideoError
 from vadis.flow import tvl1, video_flow
 from vadis.flow.video_flow import FirstFlow, with_flow
 from vadis.video.isolated.pool import Decoders
-from vadis.video.readahead import Stopped
+from vadis.video.readahead import Stopped, chunks
 from vadis.video.reader import open_video
-from vadis.video.windows import chunks
 
 CPU = torch.device("cpu")
 SIZE = (48, 32)

@@ -20,9 +20,9 @@ from vadis.inference.prefetch import LocalVideo
 from vadis.models import i3d_inference, inference_form
 from vadis.models.i3d import num_steps
 from vadis.models.i3d_inference import FEATURES, LOGITS
+from vadis.preprocessing import cut_clip
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.windows import cut_clip
 from vadis.weights.model_file import load_model_file
 
 TOLERANCE = 1e-6  # of the largest output, beside a run of one frame or window at a time

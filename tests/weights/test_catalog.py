@@ -5,8 +5,7 @@ import pytest
 
 from tests.weights.conftest import blob_id
 from vadis.models import STREAM_CHANNELS
-from vadis.weights.catalog import DEFAULT_MODEL, SAMPLE, WEIGHTS
-from vadis.weights.labels import PUBLISHED_LISTS
+from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SAMPLE, WEIGHTS
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared, with the published facts, is not here")
@@ -70,6 +69,6 @@ def test_accuracies_are_those_of_the_paper():
 @needs_shared
 @pytest.mark.parametrize("name", ["kinetics400", "kinetics600"])
 def test_label_lists_are_the_published_ones(name):
-    from vadis.weights.labels import published_labels
+    from vadis.weights.catalog import published_labels
 
     assert published_labels(name) == tuple((SHARED / f"facts/kinetics/{name}_labels.txt").read_text().splitlines())

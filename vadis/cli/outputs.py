@@ -27,7 +27,7 @@ from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS
 
 if TYPE_CHECKING:
-    from vadis.batch.summary import Summary
+    from vadis.batch.journal import Summary
     from vadis.video.sources import Source, Stamp
 
 FOLDER_JOURNAL = "vadis-results.jsonl"  # of an --output-dir, beside the documents

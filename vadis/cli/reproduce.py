@@ -1,10 +1,10 @@
 """``vadis reproduce``: the published numbers beside ours, and the commands for those that are missing."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vadis.evaluation.paper_plan import Job
     from vadis.evaluation.paper_tables import Cell, Table
     from vadis.evaluation.run_index import RunIndex
-    from vadis.evaluation.sample import Comparison, Line
 
 DEFAULT_TFLOPS = 10.0  # what a GPU is taken to sustain; a guess in the middle of what there is, so it is always named
 LINE_WIDTH = 78  # columns, of a command
@@ -50,7 +49,7 @@ def sample(
     Exit code 1 if they differ. With --rgb and --flow, any preprocessed arrays; there is nothing published to
     compare those with, unless they are the sample's.
     """
-    from vadis.evaluation.sample import fetch_sample, reproduce, to_json
+    from vadis.evaluation.sample import fetch_sample, reproduce
     from vadis.weights.cache import is_offline
 
     loaded = load_for_command(model, None, device, offline, announce=False)
@@ -59,33 +58,33 @@ def sample(
         offline = offline or is_offline()
         with download_progress() as progress:
             paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
-    outcome = to_json(loaded, comparisons := reproduce(loaded, paths))
+    outcome = reproduce(loaded, paths)
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
     else:
-        for stream, comparison in comparisons.items():
-            _print_comparison(comparison, f"{stream}: {show(paths[stream]) if stream in paths else 'the sum of both'}")
+        for stream, values in outcome["streams"].items():
+            _print_comparison(values, f"{stream}: {show(paths[stream]) if stream in paths else 'the sum of both'}")
     if outcome["passed"] is False:
         raise typer.Exit(1)
 
 
-def _print_comparison(comparison: "Comparison", title: str) -> None:
+def _print_comparison(values: Mapping[str, Any], title: str) -> None:
     def line(name: str, ours: str, published: str) -> None:
         typer.echo(f"  {name:<30} {ours:>19}   {published:>19}")
 
-    def logit(of: "Line | None") -> str:
-        return f"{of.probability:.5g} {of.logit:8.4f}" if of else NO_FIGURE  # the digits that DeepMind prints
+    def logit(of: Mapping[str, Any] | None) -> str:  # with the digits that DeepMind prints
+        return f"{of['probability']:.5g} {of['logit']:8.4f}" if of else NO_FIGURE
 
-    ours, published = comparison.ours, comparison.published
+    published = values["published"] or {"top": []}
+    theirs = {each["label"]: each for each in published["top"]}
     typer.echo(title)
     line("", "vadis", "published")
-    line("norm of the logits", f"{ours.norm:.6f}", f"{published.norm:.6f}" if published else NO_FIGURE)
-    theirs = {each.label: each for each in published.top} if published else {}
-    for each in ours.top:
-        line(visible(each.label)[:30], logit(each), logit(theirs.get(each.label)))
+    line("norm of the logits", f"{values['norm']:.6f}", f"{published['norm']:.6f}" if theirs else NO_FIGURE)
+    for each in values["top"]:
+        line(visible(each["label"])[:30], logit(each), logit(theirs.get(each["label"])))
     verdict = "nothing is published for this model and input"
-    if comparison.passed is not None:
-        verdict = f"{'PASS' if comparison.passed else 'FAIL'}: largest difference {comparison.largest_error:.6f}"
+    if theirs:
+        verdict = f"{'PASS' if values['passed'] else 'FAIL'}: largest difference {values['largest_error']:.6f}"
     typer.echo(f"  {verdict}\n")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vadis.batch.summary import Summary
+from vadis.batch.journal import Summary
 from vadis.cli import signals
 from vadis.cli.outputs import writing
 from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of

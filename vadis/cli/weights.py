@@ -22,8 +22,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it
 def list_models() -> None:
     """Show the published models, how good they are, and which of them are here."""
     from vadis.weights.cache import cache_folder, is_file, model_path
-    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
-    from vadis.weights.labels import PUBLISHED_LISTS
+    from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS
     from vadis.weights.model_file import read_header
 
     typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")

@@ -13,7 +13,7 @@ from vadis.datasets.lists import Listed, Rows, read_lines
 from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
-from vadis.weights.labels import PUBLISHED_LISTS, published_labels
+from vadis.weights.catalog import PUBLISHED_LISTS, published_labels
 
 
 def _stem_key(path: str) -> str:

@@ -57,16 +57,6 @@ class Outputs:
     logits: list[float] = field(default_factory=list)  # by label; empty where only the best were published
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Ours beside the published, for one stream or "both"; ``largest_error`` (logits) is over the published classes."""
-
-    ours: Outputs
-    published: Outputs | None = None
-    largest_error: float | None = None
-    passed: bool | None = None  # None: nothing was published for this model and input
-
-
 def published_outputs(family: str, stream: str) -> Outputs:
     """Read the published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
     name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
@@ -138,10 +128,10 @@ def run_sample(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
     return {stream: _outputs(values, model.card.labels) for stream, values in logits.items()}
 
 
-def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
-    """Run a model on preprocessed arrays and compare the outputs with those published, where there are any.
+def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
+    """Run a model on preprocessed arrays; return the outcome as plain JSON values, with a ``compare`` for each stream.
 
-    There are for the sample's own files, recognised by their content, and a published model with known outputs.
+    Outputs are published for the sample's own files, recognised by their content, and for some published models.
     Raises UsageError and WeightsError as ``read_array``, or for a model that does not see a video as one clip.
     """
     row = MODELS[model.card.architecture]
@@ -152,36 +142,32 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Comparison]:
     is_sample = all(git_blob_id(path) == SAMPLE[stream].git_blob for stream, path in paths.items())
     name = published_name(model) or model.card.name
     family = WEIGHTS[name].sample_outputs if is_sample and name in WEIGHTS else None
-    return {
+    streams = {
         stream: compare(ours, published_outputs(family, stream) if family else None, model.card.labels)
         for stream, ours in outputs.items()
     }
+    verdicts = [values["passed"] for values in streams.values()]
+    passed = None if None in verdicts else all(verdicts)
+    about = {"model": model.card.name, "model_sha256": model.sha256, "passed": passed, "tolerance": TOLERANCE}
+    return about | {"streams": streams}
 
 
-def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> Comparison:
-    """Compare outputs: the norm and all published classes' logits agree, and no other class belongs among these."""
+def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return ours beside the published, as plain JSON values; "passed" is None where nothing was published.
+
+    It passes where the norm and all published classes' logits agree, and no other class belongs among these.
+    """
+    values = {**asdict(ours), "published": published and asdict(published), "largest_error": None, "passed": None}
     if published is None:
-        return Comparison(ours)
+        return values
     logits = dict(zip(labels, ours.logits, strict=True))
     largest_error = float(max(abs(logits.get(line.label, -np.inf) - line.logit) for line in published.top))
     tolerance, names = TOLERANCE * published.top[0].logit, {line.label for line in published.top}
     best_other = max((line.logit for line in ours.top if line.label not in names), default=-np.inf)
     norm_agrees = abs(ours.norm - published.norm) <= TOLERANCE * published.norm
     others_agree = best_other <= published.top[-1].logit + tolerance
-    return Comparison(ours, published, largest_error, largest_error <= tolerance and norm_agrees and others_agree)
-
-
-def to_json(model: Model, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    """Return the outcome as plain JSON values, all logits included; "passed" is None where nothing was published."""
-    verdicts = [comparison.passed for comparison in comparisons.values()]
-    streams = {stream: asdict(comparison) for stream, comparison in comparisons.items()}
-    return {
-        "model": model.card.name,
-        "model_sha256": model.sha256,
-        "passed": None if None in verdicts else all(verdicts),
-        "tolerance": TOLERANCE,
-        "streams": {stream: {**values.pop("ours"), **values} for stream, values in streams.items()},
-    }
+    passed = largest_error <= tolerance and norm_agrees and others_agree
+    return values | {"largest_error": largest_error, "passed": passed}
 
 
 def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:

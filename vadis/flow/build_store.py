@@ -18,9 +18,8 @@ from vadis.flow.store import FlowStore, Levels, quantize, write_mjpeg
 from vadis.flow.video_flow import with_flow
 from vadis.video.isolated.pool import ChildVideo, Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.readahead import Prefetcher, prefetch
+from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.reader import open_gray
-from vadis.video.windows import CHUNK_FRAMES, chunks
 
 CUDA_CHUNK_FRAMES = 128  # the more pairs, the better a card shares them out
 NUM_PROBED = 64  # videos whose headers are read for the estimate

@@ -14,8 +14,7 @@ from vadis.errors import VadisError
 from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
 from vadis.video.isolated.pool import Decoders
-from vadis.video.readahead import Prefetcher
-from vadis.video.windows import CHUNK_FRAMES, chunks
+from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
 

@@ -29,9 +29,17 @@ from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.models.i3d_inference import LOGITS, FoldedI3D
-from vadis.preprocessing import network_input, shrinking
+from vadis.preprocessing import (
+    Clip,
+    join_clips,
+    loop_clip,
+    network_input,
+    num_frames,
+    pad_clip,
+    shrinking,
+    sliding_windows,
+)
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
-from vadis.video.windows import Clip, join_clips, loop_clip, num_frames, pad_clip, sliding_windows
 
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is given
 

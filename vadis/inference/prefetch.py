@@ -21,13 +21,12 @@ from vadis.device import NoMemoryError, cpu_count
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, with_flow
 from vadis.models import BOTH, Model
-from vadis.preprocessing import centre_crop, shrinking
+from vadis.preprocessing import Clip, centre_crop, shrinking
 from vadis.video.isolated.pool import Decoders
 from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import VideoFacts
-from vadis.video.readahead import Prefetcher, prefetch
+from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
-from vadis.video.windows import CHUNK_FRAMES, Clip, chunks
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 

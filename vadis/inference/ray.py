@@ -31,12 +31,12 @@ from vadis.inference.classify import ClassifyOptions, record_of
 from vadis.inference.prefetch import LocalVideo, map_videos
 from vadis.models import MODELS, Model, ModelCard
 from vadis.parsing import parse_json
+from vadis.preprocessing import Clip
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.metadata import VideoFacts
 from vadis.video.sources import Stamp
-from vadis.video.windows import Clip
 
 _log = logging.getLogger(__name__)
 

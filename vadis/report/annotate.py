@@ -203,7 +203,7 @@ def write_flow_video(
     """
     from vadis.flow.video_flow import with_flow
     from vadis.video.colour import BT709
-    from vadis.video.windows import chunks
+    from vadis.video.readahead import chunks
 
     done, (wheel, is_wheel) = 0, legend()
     with Decoders() as decoders, decoders.open(video) as opened:

@@ -38,7 +38,7 @@ from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
-from vadis.weights.labels import label_fault
+from vadis.weights.catalog import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
 

@@ -183,6 +183,6 @@ def load_opencv() -> ModuleType:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         hint = "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace "
         hint += "opencv-python by opencv-python-headless"
-        raise VadisError(f"OpenCV, which draws into videos, cannot be loaded: {reason}", hint) from error
+        raise VadisError(f"OpenCV, which draws training videos, cannot be loaded: {reason}", hint) from error
     module: ModuleType = cv2
     return module

@@ -1,14 +1,21 @@
-"""Work that runs ahead of its consumer, in a thread of its own, and never far."""
+"""Frames on their way: work that runs ahead of its consumer, in a thread of its own and never far, and chunks."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 Item = TypeVar("Item")
 Made = TypeVar("Made", bound=Any)  # with ``close``
+
+# Of a processor; 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
+CHUNK_FRAMES = 32
 
 
 class Stopped(Exception):
@@ -110,3 +117,10 @@ def prefetch(
     finally:
         for _, made in waiting:
             made.close()
+
+
+def chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield consecutive frames (H, W, 3) stacked into arrays (T, H, W, 3), T = ``size`` but for the last."""
+    coming = iter(frames)
+    while gathered := list(islice(coming, size)):
+        yield np.stack(gathered)

@@ -25,8 +25,7 @@ from vadis.files import os_errors_as
 from vadis.models import MODELS, STREAM_CHANNELS, ModelCard
 from vadis.results import printable
 from vadis.weights.cache import git_blob_id
-from vadis.weights.catalog import WEIGHTS, provenance_of
-from vadis.weights.labels import published_labels, read_labels
+from vadis.weights.catalog import WEIGHTS, provenance_of, published_labels, read_labels
 from vadis.weights.model_file import (
     MAX_MODEL_BYTES,
     MAX_WIDTH,

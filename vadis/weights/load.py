@@ -15,9 +15,8 @@ from vadis.files import write_atomic
 from vadis.models import Model, ModelCard
 from vadis.weights import cache
 from vadis.weights.cache import DownloadProgress, Notify, cache_errors, ensure_downloaded, is_offline
-from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, unknown_model
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, published_labels, unknown_model
 from vadis.weights.convert import convert
-from vadis.weights.labels import published_labels
 from vadis.weights.model_file import load_model_file, read_header
 from vadis.weights.tf_checkpoint import crc32c
 

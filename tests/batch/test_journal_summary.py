@@ -3,8 +3,7 @@
 import pytest
 
 from tests.fake_road import result
-from vadis.batch.journal import Entry
-from vadis.batch.summary import Summary
+from vadis.batch.journal import Entry, Summary
 
 
 def of(*names, num_inputs=None, seconds=0.0):

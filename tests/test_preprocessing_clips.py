@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vadis.video.windows import Clip, chunks, loop_clip, num_frames, pad_clip, sliding_windows
+from vadis.preprocessing import Clip, loop_clip, num_frames, pad_clip, sliding_windows
+from vadis.video.readahead import chunks
 
 
 def numbered(start: int, stop: int) -> Clip:

@@ -2,7 +2,7 @@ import pytest
 
 from tests.matching import containing
 from vadis.errors import WeightsError
-from vadis.weights.labels import MAX_LABELS_BYTES, PUBLISHED_LISTS, published_labels, read_labels
+from vadis.weights.catalog import MAX_LABELS_BYTES, PUBLISHED_LISTS, published_labels, read_labels
 
 
 @pytest.mark.parametrize(("name", "count"), PUBLISHED_LISTS.items())
