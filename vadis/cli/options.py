@@ -12,7 +12,6 @@ from vadis.cli.terminal import settings
 from vadis.formats import FORMATS
 from vadis.results import FINEST_SEGMENT_SECONDS
 
-FORMAT_CHOICES = ("auto", "table", *FORMATS)
 STREAM_CHOICES = ("both", "rgb", "flow")
 
 VIDEOS, MODEL, TIME, OUTPUT, MACHINE = "Which videos", "Model", "Time and labels", "Output", "Machine"
@@ -71,7 +70,7 @@ _THRESHOLD = "Leave out labels that score below P, between 0 and 1."
 Threshold = Annotated[float, option(TIME, _THRESHOLD, metavar="P", min=0.0, max=1.0)]
 
 _FORMAT = "auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else."
-FormatName = Annotated[str, choice(OUTPUT, _FORMAT, FORMAT_CHOICES, "--format", "-f")]
+FormatName = Annotated[str, choice(OUTPUT, _FORMAT, ("auto", "table", *FORMATS), "--format", "-f")]
 Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", metavar="FILE")]
 _OUTPUT_DIR = "Write one file per video into DIR, in the same tree as the inputs."
 OutputDir = Annotated[Path | None, option(OUTPUT, _OUTPUT_DIR, metavar="DIR")]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import vadis
-from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, Summary, open_journal
+from vadis.batch.journal import PASSING_ERRORS, Journal, Summary, open_journal
 from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
@@ -100,8 +100,12 @@ class Destination:
             warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
         pending, lacking, folder = [], set[str](), self.folder
         for source in sources:
-            entry = self._entry_that_counts(source.path)
-            if entry is None:
+            entry = self.journal.entries.get(source.path)
+            if (
+                entry is None
+                or (entry.source_bytes, entry.source_mtime) != self.options.stamp(source.path)
+                or (entry.status == "error" and (self.options.retry_failed or entry.error_code in PASSING_ERRORS))
+            ):
                 pending.append(source)
                 continue
             summary.add(entry)
@@ -110,15 +114,6 @@ class Destination:
         if folder and lacking:
             folder.write(self.journal.results(lacking))
         return pending
-
-    def _entry_that_counts(self, path: str) -> Entry | None:
-        assert self.journal is not None
-        entry = self.journal.entries.get(path)
-        if entry is None or (entry.source_bytes, entry.source_mtime) != self.options.stamp(path):
-            return None
-        if entry.status != "error":
-            return entry
-        return None if self.options.retry_failed or entry.error_code in PASSING_ERRORS else entry
 
     def write(self, records: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
         """Write records as they come; ``is_whole`` tells at their end whether every input has its record."""

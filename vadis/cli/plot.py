@@ -20,13 +20,12 @@ IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 app = typer.Typer(help="Draw pictures of models.", no_args_is_help=True)
 
 
-_MODEL = "A name that 'vadis weights list' shows, or a file."
 _IMAGENET = f"The original's model file; by default {IMAGENET_MODEL}, if it is here."
 
 
 @app.command()
 def filters(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that 'vadis weights list' shows, or a file.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture.")],
     imagenet: Annotated[str | None, typer.Option(metavar="PATH", help=_IMAGENET)] = None,
     overwrite: options.Replace = False,

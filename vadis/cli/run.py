@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,20 +62,6 @@ def fetching(
     return FetchingDecoders(int((scratch_gb or 4 * places) * 1e9), places)
 
 
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Load PyTorch and more, a million objects that stay, without a search for garbage now (0.2 s) or later (0.5 s)."""
-    if "torch" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def load_for_command(
     name: str | None,
     streams: str | None,
@@ -91,9 +78,13 @@ def load_for_command(
     Windows that it cannot take are refused before it is loaded, where its file is here. ``option`` is the command's own
     for a model, which the hint names where this one cannot be reached. ``announce``: say what was loaded, and where.
     """
-    with _without_garbage_collection():
-        from vadis.inference.predict import Sliding
-        from vadis.weights import load
+    if "torch" not in sys.modules:  # a million objects that stay: no search for garbage now (0.2 s) or later (0.5 s)
+        gc.disable()
+        import_module("vadis.weights.load")
+        gc.freeze()
+        gc.enable()
+    from vadis.inference.predict import Sliding
+    from vadis.weights import load
 
     name = name or DEFAULT_MODEL
     if window is not None and (card := load.card_here(name)):
@@ -230,17 +221,14 @@ class _Bars:
         self._all = self._progress.add_task("", total=total, visible=total > 1)
         self._one = self._progress.add_task("", total=None)
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Show the bars in this block, and remove them after it, so that records can be written there."""
+    def shown(self) -> AbstractContextManager[object]:
+        """Return what shows the bars in a block, and removes them after it, so that records can be written there."""
         from rich.live import Live
 
         if self._progress.disable:
-            yield
-            return
+            return nullcontext()
         # Progress.start() after a stop() would erase what was written in between; a new Live begins below it.
-        with Live(get_renderable=self._progress.get_renderable, console=self._progress.console, transient=True):
-            yield
+        return Live(get_renderable=self._progress.get_renderable, console=self._progress.console, transient=True)
 
     def update(self, now: "Progress", done: int) -> None:
         if now.path != self._path:

@@ -20,7 +20,6 @@ from vadis.errors import VadisError
 SAME_SIGNAL_SECONDS = 0.5  # `timeout` and wrappers signal the process and its group: two deliveries of one wish
 AGAIN_SECONDS = 0.02  # until it is looked again whether the import is over
 END_SECONDS = 3.0  # from a signal that need not wait to the end of the process at the latest; 5 s are promised
-_SHOW_CURSOR = b"\x1b[?25h"  # a progress bar may have hidden it
 
 
 class Interrupted(BaseException):
@@ -131,7 +130,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 def _exit_now(signum: int) -> NoReturn:
     if sys.stderr is not None and sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), _SHOW_CURSOR)
+        os.write(sys.stderr.fileno(), b"\x1b[?25h")  # show the cursor, which a progress bar may have hidden
     os._exit(128 + signum)
 
 

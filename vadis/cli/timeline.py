@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 MAX_STRETCHES = 12  # lines in the list; fits a screen of 24 lines together with the rest
 _LABEL_CELLS = 36  # the longest of Kinetics' names is cut, the common ones are not
-_BAR_CELLS = 20
 _MARGIN = " " * 7  # before the strip
-_MAX_STRIP_CELLS = 120
 _TICK_CELLS = 10  # at least so far apart
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 _ASCII = str.maketrans({"×": "x", "–": "-", "█": "#", **dict.fromkeys("▏▎▍▌▋▊▉")})  # for a terminal without UTF-8
@@ -53,7 +51,7 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
 
     ``all_stretches`` lists every stretch instead of the MAX_STRETCHES longest.
     """
-    cells = max(min(console.width - len(_MARGIN) - 1, _MAX_STRIP_CELLS), _TICK_CELLS)
+    cells = max(min(console.width - len(_MARGIN) - 1, 120), _TICK_CELLS)
     is_utf = console.encoding.lower().startswith("utf")
     for result in results:
         with console.capture() as captured:
@@ -75,7 +73,7 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
     marks = _marks(own, runs)
     yield Text()
     for label in result.labels:
-        whole, eighths = divmod(round(label.score * _BAR_CELLS * 8), 8)
+        whole, eighths = divmod(round(label.score * 20 * 8), 8)
         bar = "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
         yield Text.assemble("  ", *_named(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
     if not result.labels:
