@@ -81,7 +81,7 @@ def classify(
     ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
-    scratch_gb: options.ScratchGigabytes = None,
+    scratch_gb: options.ScratchSize = None,
     offline: options.Offline = False,
     debug: options.Debug = False,
 ) -> None:

@@ -50,7 +50,7 @@ _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed.
 
 
 def evaluate(
-    data: options.DataIfAny = None,
+    data: options.Data = None,
     output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
     dataset: options.DatasetName = None,
     split: Split = 1,

@@ -41,7 +41,7 @@ def flow(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
-    data: options.DataIfAny = None,
+    data: options.Data = None,
     dataset: options.DatasetName = None,
     split: Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)] = None,
     overwrite: options.Replace = False,

@@ -45,8 +45,7 @@ FromFile = Annotated[str | None, option(VIDEOS, "Read inputs from FILE, one per 
 Null = Annotated[bool, flag(VIDEOS, "In lists, names end with a NUL byte (find -print0).", "--null", "-0")]
 
 DATA = "Dataset"
-Data = Annotated[Path, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
-DataIfAny = Annotated[Path | None, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
+Data = Annotated[Path | None, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
 _DATASET = "ucf101, hmdb51, kinetics or folder; found out if not given."
 DatasetName = Annotated[str | None, option(DATA, _DATASET, "--dataset", metavar="NAME")]
 
@@ -59,9 +58,7 @@ Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_def
 Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
 
 _SEGMENT = "Length of the segments of the timeline; by default the model's own, mostly 2.56."
-SegmentSeconds = Annotated[
-    float | None, option(TIME, _SEGMENT, "--segment", metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)
-]
+SegmentSeconds = Annotated[float | None, option(TIME, _SEGMENT, metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)]
 _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the video as a whole."
 Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
@@ -83,9 +80,7 @@ _JOBS = "Read up to N videos at once, ahead of the network; 0: one per processor
 Jobs = Annotated[int, option(MACHINE, _JOBS, metavar="N", min=0)]
 BatchSize = Annotated[int, option(MACHINE, "Separate windows in one pass; 0: 1, or 8 on a GPU.", metavar="N", min=0)]
 _SCRATCH = "Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR)."
-ScratchGigabytes = Annotated[
-    float | None, option(MACHINE, _SCRATCH, "--scratch-gb", metavar="GB", min=0.001, show_default="4 for each")
-]
+ScratchSize = Annotated[float | None, option(MACHINE, _SCRATCH, metavar="GB", min=0.001, show_default="4 for each")]
 Offline = Annotated[bool, flag(MACHINE, "Never use the network.", "--offline")]
 
 
@@ -94,6 +89,5 @@ def _set_debug(value: bool) -> bool:
     return value
 
 
-Debug = Annotated[
-    bool, option(MACHINE, "Show the traceback when something fails.", "--debug", metavar="", callback=_set_debug)
-]
+_DEBUG = "Show the traceback when something fails."
+Debug = Annotated[bool, option(MACHINE, _DEBUG, "--debug", metavar="", callback=_set_debug)]

@@ -130,15 +130,13 @@ def report(
     found = read_results(files)
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
-        made = write_page(
-            page,
-            found,
-            title=title,
-            bases=[root] if root else [Path(), *dict.fromkeys(file.parent for file in files)],
-            num_thumbnails=thumbnails,
-            max_thumbnail_bytes=thumbnail_mb * 1_000_000,
-            progress=lambda path: bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1),
-        )
+        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
+        limits = {"num_thumbnails": thumbnails, "max_thumbnail_bytes": thumbnail_mb * 1_000_000}
+
+        def report_progress(path: str) -> None:
+            bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1)
+
+        made = write_page(page, found, title=title, bases=bases, **limits, progress=report_progress)
     if made.not_found:
         info(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
     if made.fewer_pictures:

@@ -126,9 +126,8 @@ def _marks(own: list[str], runs: list[Stretch]) -> dict[str, _Mark]:
     others = sorted(milliseconds.keys() - own, key=lambda name: (-milliseconds[name], name))
     names = [name for name in own if name in milliseconds] + others
     colours = chain(_COLOURS, repeat(_OTHER[1:]))  # beyond Z: drawn as "other"
-    return {
-        name: _Mark(letter, *pair) for name, letter, pair in zip(names, string.ascii_uppercase, colours, strict=False)
-    }
+    marked = zip(names, string.ascii_uppercase, colours, strict=False)
+    return {name: _Mark(letter, *pair) for name, letter, pair in marked}
 
 
 def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], all_stretches: bool) -> Iterator[Text]:

@@ -55,6 +55,9 @@ Start = Annotated[str, option(MODEL, _START, "--from", "--init", metavar="NAME|P
 _WIDTH = "From scratch: multiplies every channel count; 1 is the paper's network."
 _MODE = "full: train the whole network; fixed: compute its features once, then train only the last layer."
 _STREAMS = "Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other."
+_RECIPE = "By default that of the dataset; or a TOML file."
+_CHANGES = "Change a number of the recipe; repeatable."
+_FLOW_STORE = "By default flow-store in the run's folder."
 _MIRROR = "Show half of the clips mirrored; not where classes tell left from right."
 _INEXACT = "Go on although the machine or PyTorch is another: no longer the same to the bit."
 
@@ -63,7 +66,7 @@ _INEXACT = "Go on although the machine or PyTorch is another: no longer the same
 class TrainOptions:
     """What ``vadis train`` was asked for."""
 
-    data: options.DataIfAny = None  # None: what the recipe makes itself
+    data: options.Data = None  # None: what the recipe makes itself
     output: Annotated[Path, option(OUTPUT, "The folder of the run.", "--output", "-o", metavar="DIR")]
     dataset: options.DatasetName = None
     split: Split = 1
@@ -73,16 +76,10 @@ class TrainOptions:
     width: Annotated[float | None, option(MODEL, _WIDTH, metavar="W", min=1 / 64, max=4.0)] = None
     mode: Annotated[str, choice(TRAINING, _MODE, ("full", "fixed"))] = "full"
     streams: Annotated[str, choice(TRAINING, _STREAMS, options.STREAM_CHOICES)] = "both"
-    recipe: Annotated[
-        str | None, option(TRAINING, "By default that of the dataset; or a TOML file.", metavar="NAME|FILE")
-    ] = None
-    changes: Annotated[
-        list[str] | None, option(TRAINING, "Change a number of the recipe; repeatable.", "--set", metavar="KEY=VALUE")
-    ] = None
+    recipe: Annotated[str | None, option(TRAINING, _RECIPE, metavar="NAME|FILE")] = None
+    changes: Annotated[list[str] | None, option(TRAINING, _CHANGES, "--set", metavar="KEY=VALUE")] = None
     mirror: Annotated[bool, option(TRAINING, _MIRROR, "--mirror/--no-mirror")] = True
-    flow_store: Annotated[
-        Path | None, option(TRAINING, "By default flow-store in the run's folder.", metavar="DIR")
-    ] = None
+    flow_store: Annotated[Path | None, option(TRAINING, _FLOW_STORE, metavar="DIR")] = None
     resume: Annotated[bool, flag(OUTPUT, "Go on where it stopped.", "--resume")] = False
     allow_inexact: Annotated[bool, flag(OUTPUT, _INEXACT, "--allow-inexact-resume")] = False
     tensorboard: Annotated[bool, flag(OUTPUT, "Write events for TensorBoard into the run.", "--tensorboard")] = False
