@@ -44,8 +44,7 @@ def tvl1(
     Args:
         gray: uint8 (N, H, W), N ≥ 2, of any size; ValueError for anything else.
         device: where to compute it; None and "cpu" mean numba on the processor.
-        threads: on the processor, how many pairs at once; by default as many as there are processors, and then one
-            such call waits for another. It does not change the result.
+        threads: there, how many pairs at once; by default one per processor, and such calls wait for each other.
         check: is called before every pair, there, and may raise to stop the work.
     """
     gray = np.asarray(gray)

@@ -28,7 +28,7 @@ from vadis.errors import UsageError
 from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
-from vadis.models.i3d_inference import LOGITS, FoldedI3D
+from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D
 from vadis.preprocessing import (
     Clip,
     join_clips,
@@ -134,9 +134,7 @@ def predict(
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
         progress: called whenever the stage changes.
 
-    Raises:
-        VideoError: the video cannot be read; ``code`` says why.
-        NoMemoryError: memory does not suffice for one frame, or one window, at a time.
+    Raise VideoError if the video cannot be read, NoMemoryError if memory does not suffice for one frame or window.
     """
     frames_done = 0
 
@@ -201,8 +199,7 @@ def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start:
 
 def _steps_of(x: Tensor) -> NDArray[np.float32]:
     """(B, channels, steps), averaged over a clip and its mirror image → (steps, channels)."""
-    steps: NDArray[np.float32] = x.mean(dim=0).T.cpu().numpy()
-    return steps
+    return np.asarray(x.mean(dim=0).T.cpu())
 
 
 def over_whole_video(
@@ -256,7 +253,7 @@ def _steps(
 def _begin_pass(model: Model, layer: str, to_input: Callable[[NDArray[Any], str], Tensor], length: int) -> Feed:
     """Return what feeds the chunks of a clip to all networks; its length modulo 4 is that of ``length``."""
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
-    passes = {stream: form.open(layer, num_frames=length) for stream, form in forms.items()}
+    passes = {stream: ChunkedI3D(form, layer, length) for stream, form in forms.items()}
     limit = model.batch_limits.setdefault("frames", BatchLimit(sys.maxsize))
 
     def feed(clip: Clip, is_last: bool) -> list[Outputs]:

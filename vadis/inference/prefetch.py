@@ -69,8 +69,7 @@ class PendingVideo(Protocol):
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. ``streams`` are those of its
-    clips, once the first is there.
+    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class LocalVideo:
         first: FirstFlow | None = None,
     ) -> None:
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
-        self.streams: tuple[str, ...] = ()
+        self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
         self._model, self._first, self._part = model, first, (start_frame, max_frames)
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
@@ -169,7 +168,7 @@ def _try(
     begin: Callable[[], PendingVideo], video: PendingVideo, work: Callable[[PendingVideo], Result], model: Model
 ) -> tuple[PendingVideo, Result | VideoError]:
     """Return what ``work`` makes of a video, begun again where that helps, with the video of the last attempt."""
-    waits = iter(RETRY_SECONDS)
+    waits = list(RETRY_SECONDS)
     while True:
         wait = 0.0
         with closing(video):
@@ -181,18 +180,15 @@ def _try(
                 _log.warning("%s: on the CPU from now on", shortage.message)
                 model.to_cpu()
             except VideoError as error:
-                wait = next(waits, -1.0) if error.code == "io_error" else -1.0
-                if wait < 0:
+                if error.code != "io_error" or not waits:
                     return video, error
+                wait = waits.pop(0)
         time.sleep(wait)
         video = begin()
 
 
 def num_jobs(jobs: int | None, device: torch.device) -> int:
-    """Return how many videos are read at once, with that at the network; raise UsageError for less than none.
-
-    None and 0 mean one per processor, up to 4 where the processors do everything and to 16 for a GPU.
-    """
+    """Return how many videos are read at once: if not ``jobs``, one per processor, up to 4, or to 16 for a GPU."""
     if (jobs or 0) < 0:
         raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
     return jobs or min(prefetch_config(device).max_jobs, cpu_count())

@@ -82,7 +82,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 def _remove_surplus(folder: Path) -> None:
     for path in list_checkpoints(folder)[:-KEPT]:
-        with suppress(OSError):  # one that stays does not stop the run
+        with suppress(OSError):
             path.unlink()
 
 
@@ -103,7 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
     """Return the newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it, or None."""
-    damaged: list[Path] = []
+    damaged = list[Path]()
     for path in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(path), path, damaged
@@ -148,8 +148,7 @@ def find_resumable(
 ) -> tuple[Checkpoint, Resumed] | None:
     """Return the newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
 
-    Newer ones, which are damaged, are renamed. With other classes than ``now`` a run never goes on, with other
-    differences (see ``made_with``) only if ``allow_inexact``: UsageError.
+    Newer ones are renamed. With other classes than ``now``, or unless ``allow_inexact`` other differences: UsageError.
     """
     newest = load_newest(folder / CHECKPOINTS_NAME) if process.is_main else None
     path = process.gather(newest and newest[1])[0]
@@ -178,10 +177,7 @@ class Plateau:
 
 
 def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
-    """Return the rate of the step that follows ``step`` steps already done.
-
-    The paper (section 2.5) divides it by 10 when the validation loss saturates; the code changed it at fixed steps.
-    """
+    """Return the rate of the step that follows ``step`` others."""
     if recipe.schedule == "plateau":
         return recipe.learning_rate / recipe.plateau_factor**plateau.drops
     return [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]

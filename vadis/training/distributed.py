@@ -86,7 +86,7 @@ class Process:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and talks to the user."""
+        """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
     @_exchange()
@@ -135,11 +135,10 @@ def is_torchrun() -> bool:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Process]:
-    """Give this process as a member of the group that torchrun started, or alone.
+    """Give this process as a member of the group that torchrun started, or alone; VadisError where others do not come.
 
     ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. After an
     error the way out is ``exit_now``: to dissolve the group would wait for the others, who may wait for this process.
-    Raises VadisError where another process does not come, or not to the end.
     """
     if not is_torchrun():
         yield Process(resolve_device(device))
@@ -169,8 +168,8 @@ def joined(device: str = "auto") -> Iterator[Process]:
 
 def _connect(timeout: timedelta) -> TCPStore:
     """Return a connection of its own to torchrun's store."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(host, port, timeout=timeout, wait_for_workers=False)
+    environ = os.environ
+    return TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), timeout=timeout, wait_for_workers=False)
 
 
 def _agree_on_name(store: TCPStore, rank: int, world_size: int) -> str:
@@ -275,10 +274,7 @@ def report_once(report: Callable[[], object]) -> None:
 def run_unless_stopped(
     work: Callable[[], T], stop_requested: Callable[[], int], device: torch.device = CPU
 ) -> T | None:
-    """Return what ``work`` returns; None where a stop is requested meanwhile.
-
-    The work is then abandoned: its thread goes on until the process ends, which has to be by ``exit_now``.
-    """
+    """Return what ``work`` returns; None where a stop is requested meanwhile: then the way out is ``exit_now``."""
     # On a CPU one pass takes many seconds within a single call, and Python looks at signals between its own
     # instructions. So the work runs in a thread, which cannot be ended from outside, while this one waits and listens.
     # Other devices compute by themselves, and passes are short.
@@ -298,11 +294,10 @@ def run_unless_stopped(
     thread.start()
     thread.join(UNWATCHED_SECONDS)
     while thread.is_alive():
-        if stop_requested():
-            thread.join(GRACE_SECONDS)
-            if thread.is_alive():
-                return None
-        thread.join(SIGNAL_POLL_SECONDS)
+        is_stopping = stop_requested()
+        thread.join(GRACE_SECONDS if is_stopping else SIGNAL_POLL_SECONDS)
+        if is_stopping and thread.is_alive():
+            return None
     return outcome.result()
 
 

@@ -114,11 +114,8 @@ def compute_features(
 ) -> Iterator[tuple[Example, VideoError | None]]:
     """Compute what is missing in ``store``, and yield each of ``examples_to_probe``, with the error where there is one.
 
-    What has been yielded is on the disk: between two of them it may be left for good, and the next call goes on.
-
-    Raises:
-        OutputLockedError: where another process is at it.
-        VadisError: more than 1 % of the videos (and more than one) are broken, or the disk refuses.
+    What has been yielded is on the disk, and the next call goes on. Raise OutputLockedError where another process is at
+    it, VadisError where more than 1 % of the videos (and more than one) are broken, or the disk refuses.
     """
     model, examples = model_to_probe(plan, device), examples_to_probe(plan)
     broken: list[tuple[str, str]] = []
@@ -177,7 +174,6 @@ class FeatureClips(list[Loaded]):
     """A ``ClipDataset`` of features (channels,), the class and the video of each; every epoch shows the same ones."""
 
     def clip(self, epoch: int, index: int) -> Loaded:
-        """Return those of one video."""
         return self[index]
 
 
@@ -192,8 +188,7 @@ def train_last_layer(
     recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
     examples = examples_to_probe(plan)
     features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
-    missing = sum(example not in features for example in examples)
-    if missing > allowed_broken(len(examples)):
+    if (missing := sum(example not in features for example in examples)) > allowed_broken(len(examples)):
         message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
         raise VadisError(message, hint="going on with `resume=True` computes them")
     train, val = ([example for example in part if example in features] for part in (division.train, division.val))

@@ -53,13 +53,10 @@ _log = logging.getLogger(__name__)
 
 
 class ClipDataset(Protocol):
-    """Clips by number; it is sent to loader workers, so it must be picklable."""
+    """So many clips in an epoch, each without the axis B; it is sent to loader workers, so it must be picklable."""
 
-    def __len__(self) -> int:
-        """Return the number of clips in an epoch."""
-
-    def clip(self, epoch: int, index: int) -> Loaded:
-        """Return what the network takes, without the axis B."""
+    def __len__(self) -> int: ...
+    def clip(self, epoch: int, index: int) -> Loaded: ...
 
 
 class TrainingClip(NamedTuple):

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +26,7 @@ FLUSH_SECONDS = 30  # so old is, at most, what TensorBoard shows of a run in pro
 RESUME = "go on with `resume=True`"  # what to do once the disk has room
 
 
-@dataclass(frozen=True)
-class StepDone:
+class StepDone(NamedTuple):
     """After each step. The smoothed values are means over recent steps."""
 
     step: int  # done so far
@@ -43,8 +41,7 @@ class StepDone:
     seconds_left: float
 
 
-@dataclass(frozen=True)
-class Validated:
+class Validated(NamedTuple):
     """After each validation."""
 
     step: int
@@ -54,16 +51,14 @@ class Validated:
     is_best: bool
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """After each checkpoint."""
 
     step: int
     path: str
 
 
-@dataclass(frozen=True)
-class Resumed:
+class Resumed(NamedTuple):
     """Once, where a run goes on."""
 
     step: int
@@ -72,8 +67,7 @@ class Resumed:
     differences: tuple[str, ...]  # from the run as it was: with any, it does not go on exactly
 
 
-@dataclass(frozen=True)
-class MemoryShort:
+class MemoryShort(NamedTuple):
     """Memory ran out: the step is done again in smaller pieces. The batch, and so the learning, stays as it was."""
 
     step: int
@@ -82,8 +76,7 @@ class MemoryShort:
     batch_size: int
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """The loss or a gradient was not finite: the run ends before the update."""
 
     step: int
@@ -108,7 +101,7 @@ def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[E
             write_file(path, b"".join(lines))
 
     def write(event: Event) -> None:
-        values = {"event": type(event).__name__, **asdict(event), "time": round(time.time(), 3)}
+        values = {"event": type(event).__name__, **event._asdict(), "time": round(time.time(), 3)}
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         log.append(json.dumps(values).encode("ascii") + b"\n")
 
@@ -176,12 +169,10 @@ def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
     def open_writers(first: Event) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        steps, validations = 0, [0.0]
-        if isinstance(
-            first, Resumed
-        ):  # the log now ends where the run goes on: what was written of later steps is void
-            steps, validations = first.step, [0.0, *read_log(folder / LOG_NAME).validations["step"]]
-        for kind, name, done in ("StepDone", "training", steps), ("Validated", "validation", int(max(validations))):
+        steps = validated_at = 0
+        if isinstance(first, Resumed):  # the log ends where the run goes on: what was written of later steps is void
+            steps, validated_at = first.step, int(max(read_log(folder / LOG_NAME).validations["step"], default=0))
+        for kind, name, done in ("StepDone", "training", steps), ("Validated", "validation", validated_at):
             writers[kind] = SummaryWriter(path / name, purge_step=done + 1, flush_secs=FLUSH_SECONDS)
 
     def write(event: Event) -> None:

@@ -202,8 +202,8 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
-    Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
-    Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
+    Of a model with the same classes the last layers are kept too. Changes PyTorch's global generator; the random
+    parameters depend on the recipe's seed and the run alone.
     """
     torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
@@ -240,10 +240,7 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
 
 
 def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tuple[float, float] | None:
-    """Return the seconds that one clip takes to load, and to learn from, by a copy of ``network``.
-
-    None where memory runs out or a stop is requested. A GPU's first pass is not counted: it chooses its algorithms.
-    """
+    """Return the seconds to load a clip, and to learn from it; None where memory runs out or a stop is requested."""
     device, paces = context.process.device, list[tuple[float, float]]()
 
     def measure() -> None:
@@ -252,7 +249,7 @@ def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tu
         loaded = time.perf_counter() - began
         learner = copy.deepcopy(network).to(device).train()
         number = getattr(network, "min_batch_size", 1)
-        for _ in range(2 if device.type == "cuda" else 1):
+        for _ in range(2 if device.type == "cuda" else 1):  # a GPU's first pass chooses its algorithms
             began = time.perf_counter()
             losses, _ = clip_losses(learner, *stack_clips([clip] * number, device))
             losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -326,9 +323,8 @@ def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, 
 
 def tensors_of(networks: Mapping[str, nn.Module]) -> Networks:
     """Return all tensors of networks, on the CPU."""
-    return {
-        name: {key: value.detach().cpu() for key, value in each.state_dict().items()} for name, each in networks.items()
-    }
+    states = {name: network.state_dict() for name, network in networks.items()}
+    return {name: {key: value.cpu() for key, value in state.items()} for name, state in states.items()}
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:
