@@ -3,9 +3,8 @@
     STORE/settings.json        what the flow is and how it is kept; a store made otherwise is refused
     STORE/3f/3f0a….mp4         the flow of one video, named after its content
 
-Frame i is the flow from grid frame i to i + 1, and the last repeats the one before it: as many frames as the video has
-on the 25 fps grid. A component in pixels per frame, truncated to ±20, becomes one of 255 levels: 128 is exactly 0, 1 is
-−20, 255 is +20. The two components of a frame are one grey picture, dx above dy, and these are Motion JPEG in MP4.
+Frame i is the flow from grid frame i to i + 1; the last repeats the one before it. A component in pixels per frame,
+truncated to ±20, is one of 255 levels: 128 is exactly 0. The two of a frame are a grey picture, dx above dy.
 """
 
 import hashlib

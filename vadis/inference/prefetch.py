@@ -21,10 +21,10 @@ from vadis.device import NoMemoryError, cpu_count
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, with_flow
 from vadis.models import BOTH, Model
-from vadis.preprocessing import Clip, centre_crop, shrinking
+from vadis.preprocessing import Clip, centre_crop
 from vadis.video.isolated.pool import Decoders
 from vadis.video.isolated.process import DecoderKilled
-from vadis.video.metadata import VideoFacts
+from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
 
@@ -105,8 +105,7 @@ class LocalVideo:
     def clips(self, report: Callable[[str], None] = lambda stage: None) -> Iterator[Clip]:
         """Wait for the first clip, and return all: chunks of frames (T, 224, 224, 3) and flow (T, 2, 224, 224).
 
-        ``report`` gets the stages that begin. One frame has no flow: a two-stream model sees it through RGB alone, if
-        its streams have networks of their own. Raises VideoError, ``too_short`` where that leaves nothing.
+        ``report`` gets the stages that begin. One frame has no flow: RGB alone, or VideoError ``too_short``.
         """
         prepared = self._ahead.walk(report)
         first, wanted = next(prepared, None), self._model.card.streams
@@ -121,7 +120,7 @@ class LocalVideo:
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
-        size, has_rgb, has_flow = card.crop * shrinking(card.short_side), "rgb" in card.streams, "flow" in card.streams
+        size, has_flow = card.crop * (SHORT_SIDE // card.short_side), "flow" in card.streams
 
         def frames() -> Iterator[Frames]:
             ahead.note("decoding")
@@ -134,7 +133,7 @@ class LocalVideo:
         alone = ((chunk, None) for chunk in frames())
         with self._opened:
             for chunk, flow in with_flow(frames(), device, ahead.check, self._first) if has_flow else alone:
-                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if has_rgb else {}
+                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in card.streams else {}
                 if flow is not None:
                     clip["flow"] = centre_crop(flow, "flow", size)
                 yield clip
@@ -151,8 +150,7 @@ def map_videos(
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
     At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
-    Where memory does not suffice and nobody asked for the device, the model leaves it for the CPU, and the video is
-    begun again; so it is, a few times, where its disk failed.
+    A video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
     for item, first in prefetch(begin, items, lambda: limits[-1]):

@@ -4,9 +4,8 @@
                              ↑ clips, two of them on their way at most
                         tasks on any processor: decode, flow, crop (``_prepared``)
 
-A task stops while two clips wait: so memory is bounded by the number of videos that are open, and clips of one video
-stay in order. An actor that is lost is started again by the engine with the videos whose records have not arrived; of a
-task that is lost its actor begins another. Every machine sees the videos under the same path.
+A task stops while two clips wait: so memory is bounded. An actor that is lost is started again by the engine with the
+videos whose records have not arrived; of a task that is lost its actor begins another.
 """
 
 import logging

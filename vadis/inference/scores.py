@@ -1,7 +1,6 @@
-"""Logits → labels: the scores of a video and of its segments, gathered while the video runs.
+"""Logits → labels: the scores of a video, of the mean over all predictions (paper, section 2.5), and of its segments.
 
-The video's scores are those of the mean over all predictions (paper, section 2.5), a segment's those of the predictions
-centred in it. What is averaged are logits in I3D's case, and probabilities otherwise.
+What is averaged are logits in I3D's case, and probabilities otherwise.
 """
 
 import math

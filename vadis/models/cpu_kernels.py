@@ -48,8 +48,7 @@ def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolutio
 class DirectConv3d:
     """One call of oneDNN, by the operator that torch.compile's freezing emits.
 
-    Deep layers are three to four times faster than ``conv3d``, which lays their weights out anew at every call. Which
-    layout is best depends on the input: that of the first decides.
+    ``conv3d`` lays weights out anew at every call. Which layout is best depends on the input: the first decides.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> None:
@@ -184,10 +183,9 @@ _pool_lock = threading.Lock()
 
 
 def empty_from_pool(*shape: int) -> Tensor:
-    """Return an empty float32 tensor, in memory that an earlier one has left where that is large enough.
+    """Return an empty float32 tensor, in memory that an earlier one and its views have left, if that is large enough.
 
-    The system gives tens of megabytes page by page, which takes ten times as long as writing them. A tensor and all its
-    views keep the array alive that they were made of: when that is gone, the memory is free.
+    The system gives tens of megabytes page by page, which takes ten times as long as writing them.
     """
     length = math.prod(shape)
     if not POOL_MIN <= length <= POOL_MAX:

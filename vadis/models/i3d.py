@@ -228,10 +228,9 @@ class I3D(nn.Module):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
+        """Return logits (B, classes, ceil(T / 8) - 1) of a clip (B, in_channels, T, 224, 224), or larger, in [-1, 1].
 
-        ``steps`` is ceil(T / 8) - 1, one prediction per two steps of Mixed_5c; DeepMind's logits are their mean.
-        Raise ValueError for fewer than 9 frames, or a clip of another shape; frames may be larger.
+        DeepMind's logits are their mean over time. Raise ValueError for fewer than 9 frames, or another shape.
         """
         check_clip("I3D", x, self.in_channels, MIN_FRAMES, or_larger=True)
         x = channels_last(x)

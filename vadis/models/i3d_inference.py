@@ -1,10 +1,9 @@
 """``i3d.I3D`` for inference: batch norm folded into convolutions, and a clip of any length taken in chunks.
 
-Every operation along time is one VALID operation on what it has been given so far: it holds back the few frames that
-its next window still needs, begins with the front padding and ends with the back padding of TensorFlow's SAME. So the
-logits of a clip fed in chunks equal those of one pass over it, in constant memory. How SAME pads in front depends on
-the length modulo 4, known before the first chunk. What is pooled comes out of a ReLU, so zeros around it are as good
-as what TensorFlow does, which leaves them out. Axes: B batch, C channels, T time, H, W; in memory C comes last.
+Every operation along time is VALID: it holds back the few frames that its next window still needs, begins with the
+front padding and ends with the back padding of TensorFlow's SAME. So chunks give the logits of one pass, in constant
+memory. How SAME pads in front depends on the length modulo 4. What is pooled comes out of a ReLU, so zeros around it
+change nothing. Axes: B batch, C channels, T time, H, W; in memory C comes last.
 """
 
 from collections.abc import Callable
@@ -250,8 +249,8 @@ class ChunkedI3D:
     def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
         """Return the logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
 
-        With the ``last`` chunk the clip must have 9 frames at least, and as many modulo 4 as was said beforehand, else
-        ValueError. A chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
+        Raise ValueError if the clip ends with too few frames, or another length modulo 4 than was said beforehand. A
+        chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
         """
         frames, said = self._frames + x.shape[2], self._expected
         if last and ((frames - said) % PADDING_PERIOD or frames < MIN_FRAMES):

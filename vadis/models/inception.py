@@ -101,11 +101,10 @@ _FIRST_KERNEL = f"{flat_name(ROWS[0].name)}.conv.weight"
 
 
 def from_imagenet(network: nn.Module, imagenet: Mapping[str, Tensor]) -> None:
-    """Start ``network`` from ImageNet: every Inception-v1 and I3D in it, whatever it is called; the rest is left alone.
+    """Start ``network`` from ImageNet: every Inception-v1 and I3D in it, but for last layers; the rest is left alone.
 
-    A 2D kernel is repeated N times along time and divided by N, so that a video that repeats one image gives what the
-    2D network gives for the image: the boring-video fixed point (1). The first layer's kernels are averaged over colour
-    for flow, and repeated for each of its channels. Batch norm is taken over, gamma included; last layers are not.
+    Kernels are inflated, so that a video that repeats one image gives what the 2D network gives for the image: the
+    boring-video fixed point (1). For flow those of the first layer are averaged over colour.
 
     ``imagenet`` is the state dict of an ``Inception`` for RGB, of the same width. Raise ValueError, with ``network``
     unchanged, where nothing in it starts from ImageNet, or names or shapes are not exactly those that are needed.

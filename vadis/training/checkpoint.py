@@ -3,9 +3,8 @@
     RUN/checkpoints/step-000000123.000-SHA256.safetensors    (….001-… if that step is saved once more)
 
 Tensors are the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's momentum
-(``momentum.…``); the rest is JSON. The name has the SHA-256 of the content. A file is written under a temporary name,
-flushed, renamed and read back, and only then are older ones removed; loading takes the newest whose every byte is as
-written. There are no states of random generators: all randomness follows from the seed and the position.
+(``momentum.…``); the rest is JSON. Older files are removed when a new one has been read back; loading takes the newest
+whose every byte is as written. All randomness follows from the seed and the position: generators have no state here.
 """
 
 import hashlib
@@ -271,10 +270,9 @@ class State:
 
 
 class RunningAverages:
-    """The running means and variances of a network's batch norms over the micro-batches of a step.
+    """The running means and variances of a network's batch norms, which move once per step.
 
-    Each micro-batch is normalised by its own statistics, as on each of the paper's replicas. The running averages,
-    which serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics.
+    They go by ``1 - decay`` towards the mean of all micro-batches' statistics, by which each is normalised alone.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,10 +1,8 @@
 """Several processes, one run: what torchrun says of them, what they exchange, and how a process stops and ends.
 
 Every process holds the whole network and an equal share of each step's clips; the gradients are averaged once per
-step, by nccl between GPUs, by gloo between CPUs. Without an error all meet at a barrier at the end, then the group is
-dissolved. A process that fails exits at once, which closes its connections, so that the others do not wait for it;
-torchrun ends the rest. One that hangs (stopped, or its machine gone) is missed by its neighbour after 20 s. One that
-receives a signal tells the others.
+step, by nccl between GPUs, by gloo between CPUs. A process that fails exits at once, and torchrun ends the rest. One
+that hangs is missed by its neighbour after 20 s. One that receives a signal tells the others.
 """
 
 import multiprocessing

@@ -1,8 +1,7 @@
 """What a run reports while it lasts: events, for whoever shows them, for ``log.jsonl`` and for TensorBoard.
 
-``log.jsonl`` has one JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970). A
-continued run removes what an interrupted one wrote after the checkpoint, so that no step appears twice. TensorBoard's
-files are in ``tensorboard/`` beside it, those of training and of validation apart: it draws both in one diagram.
+``log.jsonl`` has one JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970).
+TensorBoard's files are in ``tensorboard/`` beside it, those of training and of validation apart.
 """
 
 import json
@@ -91,8 +90,7 @@ Event = StepDone | Validated | Saved | Resumed | MemoryShort | Failed
 def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[Event], None]]:
     """Give a function that appends an event to the log of the run in ``folder``; numbers not finite become null.
 
-    The log is continued after ``step`` steps, the last validation after ``validated_at``: lines about what is done
-    again are removed, and a torn last one.
+    It goes on after ``step`` steps, the last validation after ``validated_at``: later lines and a torn one are removed.
     """
     path, last = folder / LOG_NAME, {"Validated": validated_at}
     if path.exists():
@@ -158,10 +156,7 @@ _CURVES = {  # of the events that TensorBoard draws
 
 @contextmanager
 def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
-    """Give a function that writes the events of the run in ``folder``, which has its log, for TensorBoard.
-
-    What an earlier, interrupted run wrote of steps that are done again does not show twice.
-    """
+    """Give a function that writes the events of the run in ``folder`` for TensorBoard, no step of them twice."""
     require_tensorboard()
     path = folder.absolute() / TENSORBOARD_NAME
     writers: dict[str, Any] = {}  # by the kind of event

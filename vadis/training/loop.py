@@ -1,7 +1,6 @@
-"""The training loop, in the order in which things happen: ``Trainer.train``; below it, how clips pass and validate.
+"""The training loop: SGD with momentum, synchronous over all processes (paper, section 2.5).
 
-Go on or begin, then step after step, validate and save when it is time. SGD with momentum, synchronous over all
-processes (paper, section 2.5); what the numbers are is in ``recipes``, which clip comes when in ``loader``.
+What the numbers are is in ``recipes``, which clip comes when in ``loader``.
 """
 
 import math

@@ -31,13 +31,13 @@ from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
-from vadis.preprocessing import shrinking
 from vadis.results import printable
 from vadis.training.checkpoint import differences
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
+from vadis.video.metadata import SHORT_SIDE
 from vadis.weights.catalog import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
@@ -285,20 +285,14 @@ def train_run(
 ) -> tuple[KeptState, Networks]:
     """Train the networks of one run in ``folder/run``, or take them from there; raise as ``Trainer.train`` does.
 
-    ``store`` has the flow of all videos, where flow is needed. Returns the state kept, and its tensors on the CPU.
+    ``store`` has the flow, where that is needed. Returns the state kept, and its tensors on the CPU.
     """
     recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
+    train = clips_of(plan, run, division.train, train=True, store=store)
     val = clips_of(plan, run, division.val, train=False, store=store) if division.val else None
-    trainer = Trainer(
-        joined_for_training(networks),
-        clips_of(plan, run, division.train, train=True, store=store),
-        partial(validate_clips, clips=val, context=context, batch_size=recipe.micro_batch) if val else None,
-        recipe,
-        folder / run,
-        labels=plan.dataset.classes,
-        data_sha256=list_sha256(plan.dataset, (*division.train, *division.val)),
-        context=context,
-    )
+    validator = partial(validate_clips, clips=val, context=context, batch_size=recipe.micro_batch) if val else None
+    data = plan.dataset.classes, list_sha256(plan.dataset, (*division.train, *division.val))
+    trainer = Trainer(joined_for_training(networks), train, validator, recipe, folder / run, *data, context)
     return trainer.train(), tensors_of(networks)
 
 
@@ -317,7 +311,7 @@ def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, 
         flip=plan.mirrors,
         jitter=jitter if any(jitter) else None,
         sampling=row.sampling,
-        shrink=shrinking(row.short_side),
+        shrink=SHORT_SIDE // row.short_side,
     )
 
 

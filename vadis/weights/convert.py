@@ -207,10 +207,7 @@ _RULES = (
 
 
 def state_key(name: str) -> str | None:
-    """Return the key of a checkpoint's entry in the state dict of ``I3D`` or ``Inception``; None for what is ignored.
-
-    Unknown names give other names that are unknown, so whoever compares them with the network's notices.
-    """
+    """Return the key of a checkpoint's entry in the state dict of ``I3D`` or ``Inception``; None if it is ignored."""
     if _IGNORED.search(name):
         return None
     for pattern, replacement in _RULES:

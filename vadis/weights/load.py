@@ -31,8 +31,7 @@ def load_model(
 ) -> Model:
     """Return a published model by its name, or the model in a vadis model file, in evaluation mode.
 
-    A published model is downloaded and converted the first time, and verified every time. The checkpoints it was made
-    from stay in the cache's ``downloads`` folder, for the day the model file is damaged; they can be deleted.
+    A published model is downloaded and converted the first time, and verified every time.
 
     Args:
         name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.

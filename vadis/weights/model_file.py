@@ -1,8 +1,7 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors, all float32 or all float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. The metadata has
-one entry, ``vadis_model``. Its JSON text is the model's card, and ``sha256``: the hash of the card and of all that
-follows the header, which tells a damaged file, and identifies the model.
+Tensors, all float32 or all float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. ``vadis_model`` in
+the metadata is the model's card in JSON, with ``sha256``: the hash of the card and of all that follows the header.
 """
 
 import copy
