@@ -563,7 +563,7 @@ def test_packed_videos_are_named_with_what_unpacks_them(tree, name, dataset):
     with pytest.raises(UsageError) as caught:
         find_dataset(root, dataset)
     assert PACKED_FILES[name][0] in caught.value.message
-    assert ("unpack" in caught.value.hint) == bool(PACKED[name].command)
+    assert ("unpack" in caught.value.hint) == bool(PACKED[name][1])
 
 
 def test_archives_beside_videos_are_told(tree):

@@ -68,17 +68,12 @@ def find_dataset(
     lists: str | os.PathLike[str] | None = None,
     allow_missing: float = ALLOWED_MISSING,
 ) -> Dataset:
-    """Return the dataset that lies in a folder, or that a single list names.
+    """Return the dataset that lies in the folder ``root``, or that a single list names.
 
-    Each folder is listed once, and no file is opened but lists. Raises UsageError where nothing or several datasets are
-    recognised, where there is no such split, and for what would falsify a result (``checks``).
-
-    Args:
-        root: the folder, or the list.
-        name: a key of ``DATASETS``, or None to go by what is there.
-        split: the number of the official split.
-        lists: a folder with the official lists, if they are not under ``root``.
-        allow_missing: the share of a split's files in [0, 1] from which on it is an error that they are missing.
+    ``name`` is a key of ``DATASETS``, or None to go by what is there; ``split`` the number of the official split;
+    ``lists`` a folder with the official lists, if they are not under ``root``. Each folder is listed once, and no file
+    is opened but lists. Raises UsageError where nothing or several datasets are recognised, where there is no such
+    split, where a share ``allow_missing`` of its files is missing, and for all else that would falsify a result.
     """
     if not 0 <= allow_missing <= 1:
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"

@@ -38,10 +38,9 @@ def read_folder(tree: Tree, request: Request) -> Dataset:
         message = f"{counted(unknown, 'class')} of val or test without an example in train: {some(unknown)}"
         raise UsageError(message, f"give it examples in train, or none elsewhere{did_you_mean(unknown[0], trained)}")
     first: dict[str, str] = {}
-    spellings = [each for each in sorted(classes) if first.setdefault(class_key(each), each) != each]
+    alike = [(first[key], each) for each in sorted(classes) if first.setdefault(key := class_key(each), each) != each]
     notes = note_of("not read as lists of videos", unread_lists(tree, forms), "file")
-    spellings = [f"{first[class_key(each)]} and {each}" for each in spellings]
-    notes += note_of("differ only in spelling", spellings, "class")
+    notes += note_of("differ only in spelling", [" and ".join(pair) for pair in alike], "class")
     if "train" in splits and "val" not in splits:
         division = hold_out(splits.pop("train"), VALIDATION_SHARE, dataset.root)
         splits = {"train": division.train, "val": division.val, **splits}

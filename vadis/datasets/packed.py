@@ -2,21 +2,12 @@
 
 import re
 import shlex
-from typing import NamedTuple
 
 from vadis.datasets.dataset import counted
 from vadis.datasets.scan import Tree, folder_of, name_of, split_of
 from vadis.results import printable
 
-
-class Packing(NamedTuple):
-    """One form that is not read: the endings of its files' names, and the command that unpacks them."""
-
-    endings: tuple[str, ...]
-    command: str  # in the folder of the first such file, with its name for NAME, and PREFIX what is before its number
-
-
-# name | endings, and the command
+# name | endings, and the command in the folder of the first such file: NAME, and PREFIX what is before its number
 _PACKED = r"""
 rar | .rar
     for f in *.rar; do unrar x -o- "$f"; done
@@ -42,11 +33,11 @@ frames | .jpg .jpeg .png .bmp .webp
 other | .h5 .hdf5 .arrow .tfrecord .mdb
 """
 
-PACKED: dict[str, Packing] = {
-    name: Packing(tuple(endings.split()), " ".join(command.split()))
+PACKED: dict[str, tuple[tuple[str, ...], str]] = {
+    name: (tuple(endings.split()), " ".join(command.split()))
     for name, endings, command in re.findall(r"(.+) \| (.+)\n((?: .+\n)*)", _PACKED)
 }
-"""The forms that are not read, by name; the first that fits counts."""
+"""The forms that are not read: the endings of their files' names, and what unpacks them; the first that fits counts."""
 
 _NUMBERED = re.compile(r"(?P<prefix>.*?)\d+(\.[a-z0-9]+)+", re.IGNORECASE)
 
@@ -57,7 +48,7 @@ def packed_videos(tree: Tree) -> tuple[str, str] | None:
     if not paths:
         return None
     names, first = list(map(_form_of, paths)), paths[0]
-    name, command = names[0], PACKED[names[0]].command
+    name, (_, command) = names[0], PACKED[names[0]]
     what = counted([each for each in names if each == name], "picture folder" if name == "frames" else "file")
     shown = f"{what} like {printable(tree.relative(first))}"
     if not command:
@@ -74,4 +65,5 @@ def _form_of(path: str) -> str:
     is_numbered = _NUMBERED.fullmatch(name_of(path)) is not None
     is_in_split = split_of(name_of(folder_of(path))) is not None
     excluded = {"class archive" if is_numbered or not is_in_split else "", "" if is_numbered else "shards"}
-    return next(name for name, row in PACKED.items() if path.lower().endswith(row.endings) and name not in excluded)
+    forms = ((name, endings) for name, (endings, _) in PACKED.items() if name not in excluded)
+    return next(name for name, endings in forms if path.lower().endswith(endings))

@@ -121,7 +121,6 @@ def _base(written: str, real: str) -> Base:
 
 
 def _tails(path: str) -> list[str]:
-    """Return the last two parts of a path, and the last alone."""
     parts = path.split("/")
     return list(dict.fromkeys(("/".join(parts[-2:]), parts[-1])))
 
