@@ -9,7 +9,7 @@ import pytest
 from tests.matching import containing
 from vadis.datasets import DATASETS, find_dataset
 from vadis.datasets.lists import LIST_FORMS
-from vadis.datasets.packed import PACKED
+from vadis.datasets.scan import PACKED
 from vadis.errors import UsageError
 
 K400 = [

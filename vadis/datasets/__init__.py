@@ -1,7 +1,7 @@
 """UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; no video is opened.
 
-``scan`` lists what lies on disk; ``lists`` reads lists of paths and labels, ``places`` finds their videos; ``checks``
-makes a ``dataset`` of both, as ``published`` and ``folder`` ask for it.
+``scan`` lists what lies on disk, ``lists`` reads lists of paths and labels, ``checks`` makes a ``dataset`` of both, as
+``published`` and ``folder`` ask for it.
 """
 
 import os
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from vadis.datasets import folder, published
 from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Request, note_of
-from vadis.datasets.packed import packed_videos
-from vadis.datasets.scan import Tree, scan_tree
+from vadis.datasets.scan import Tree, packed_videos, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
 
