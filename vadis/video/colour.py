@@ -54,8 +54,6 @@ _CHROMATICITIES = {
 }
 """x and y of red, green and blue by the number of the primaries (ITU-T H.273, table 2); white is D65."""
 
-_D65 = (0.3127, 0.3290)
-
 _REFERENCE_WHITE = 203.0  # cd/m² (ITU-R BT.2408)
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m² of the nominal display, and the system gamma that belongs to it (BT.2100)
 _DISPLAY_GAMMA = 2.4  # ITU-R BT.1886
@@ -224,6 +222,6 @@ def _to_xyz(primaries: int) -> NDArray[np.float64]:
     """Return the matrix (3, 3) from R, G, B to X, Y, Z (SMPTE RP 177)."""
     points = np.array(_CHROMATICITIES[primaries]).reshape(3, 2)
     columns = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)]) / points[:, 1]  # of luminance 1
-    x, y = _D65
+    x, y = 0.3127, 0.3290  # D65
     weights = np.linalg.solve(columns, np.array([x, y, 1 - x - y]) / y)
     return np.asarray(columns * weights)

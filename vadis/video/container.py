@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -20,12 +21,9 @@ numbered pictures or texts."""
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
 _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
-_WEBP_ANIMATED = 0x02  # the flag in the first byte of a WebP's VP8X chunk
 _STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"\x8aMNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
 _CONTAINERS = {b"\x1a\x45\xdf\xa3": "Matroska or WebM", b"\x30\x26\xb2\x75": "Windows Media"}
 _CONTAINERS |= {b"FLV": "Flash video", b"OggS": "Ogg", b"GIF8": "GIF"}
-_MP4_NAME = "MP4 or QuickTime"
-_OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
 
 HEAD_BYTES = 4096
@@ -109,7 +107,7 @@ def refusal(path: str, error: Exception) -> VideoError:
     if name is None:
         return VideoError("not_a_video", "this is not a video in a format that vadis reads")
     message = f"the file begins like {name} but is cut short or damaged"
-    if name == _MP4_NAME and is_cut_short(path, MP4):
+    if head[4:8] in _BOXES and is_cut_short(path, MP4):
         message = "the file has no index (moov atom): the recording or copy was cut short"
     return VideoError("truncated_or_incomplete", message)
 
@@ -122,7 +120,7 @@ def is_container(head: bytes) -> bool:
 
 def _container_name(head: bytes) -> str | None:
     if head[4:8] in _BOXES:
-        return _MP4_NAME
+        return "MP4 or QuickTime"
     if _riff_kind(head) == b"AVI ":
         return "AVI"
     return next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), None)
@@ -130,7 +128,7 @@ def _container_name(head: bytes) -> str | None:
 
 def is_ogg_without_video(head: bytes) -> bool:
     """Return whether an Ogg file that begins with ``head`` has sound only: its streams are named at its beginning."""
-    return head.startswith(b"OggS") and not any(name in head for name in _OGG_VIDEO)
+    return head.startswith(b"OggS") and not re.search(rb"\x80theora|\x01video|OVP80|BBCD", head)
 
 
 def _riff_kind(head: bytes) -> bytes | None:
@@ -145,7 +143,7 @@ def _is_playlist(head: bytes) -> bool:
 
 def _animation(start: bytes) -> str | None:
     """Return the kind of an animated image that looks like a still one, None for anything else."""
-    if _riff_kind(start) == b"WEBP" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & _WEBP_ANIMATED:
+    if _riff_kind(start) == b"WEBP" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & 0x02:  # its flag
         return "animated WebP"
     is_png = start.startswith(b"\x89PNG") and b"acTL" in start.partition(b"IDAT")[0]  # the chunks before the pictures
     return "animated PNG (APNG)" if is_png else None
@@ -210,7 +208,7 @@ def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
         head = file.read(12)
         element, _, middle = matroska_number(head, 0)
         _, length, end = matroska_number(head, middle)
-        is_segment, is_live = element == _MATROSKA_SEGMENT, length == (1 << 7 * (end - middle)) - 1
+        is_segment, is_live = element == 0x18538067, length == (1 << 7 * (end - middle)) - 1
         if len(head) <= middle or not head[0] or not head[middle] or (is_segment and is_live):
             return False
         at += end + length
@@ -273,7 +271,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
 def _is_asf_cut(file: BinaryIO, size: int) -> bool:
     """The file properties object states the size of the file, unless it was broadcast."""
     head = file.read(_BLOCK_BYTES)
-    at = head.find(_ASF_FILE_PROPERTIES)
+    at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
     if at < 0 or len(head) < at + 92 or head[at + 88] & 1:  # the flag of a broadcast
         return False
     return int.from_bytes(head[at + 40 : at + 48], "little") > size
@@ -283,8 +281,6 @@ MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
 """Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
 G stands in them."""
 
-_MATROSKA_SEGMENT = 0x18538067
-_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 _CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "avi": _is_avi_cut,

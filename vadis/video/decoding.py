@@ -70,29 +70,23 @@ class Header:
         self._file_duration = container.duration * _MICROSECOND if container.duration else None
         # Seconds from the first frame to the end of the last; and when that is, by the file's own clock.
         self.duration, self.end = self._extent(stream)
-        self.num_frames: int | None = stream.frames or None  # coded ones
+        # Coded ones. GIF states nothing: FFmpeg counted what is there.
+        self.num_frames: int | None = None if name == "gif" else stream.frames or None
         if name == MP4 and self.num_frames:  # without those that an edit list leaves out
             self.num_frames = min(self.num_frames, len(stream.index_entries) or self.num_frames)
-        if name == "gif":  # states nothing: FFmpeg counted what is there
-            self.num_frames = None
         # What a file of this size can have. FFmpeg measures transport streams, maybe by two different clocks.
-        is_measured, most_seconds = name == "mpegts", Fraction(max(_DAY_SECONDS, container.size))
-        if is_measured:
-            most_seconds = container.size * self.interval / min(MPEGTS_PACKETS)  # of which a frame takes one
-        if (self.num_frames or 0) > container.size:
+        is_measured, size = name == "mpegts", container.size  # a frame takes a packet
+        most_seconds = size * self.interval / min(MPEGTS_PACKETS) if is_measured else Fraction(max(_DAY_SECONDS, size))
+        if (self.num_frames or 0) > size:
             self.num_frames, most_seconds = None, Fraction(-1)
         can_last = (self.duration or 0) <= most_seconds
         self.ignores_length = not can_last and not is_measured
         if not can_last:
             self.duration = self.end = None
-
-    def clock(self) -> Clock:
-        """Return a clock for the times of this stream's frames."""
-        latest = None if self.duration is None else self.duration + _GAP_SLACK_SECONDS
         # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
-        if self._clock_may_restart or self.format_name == MP4:
-            latest = None
-        return Clock(self._time_base, self.interval, sequential=self.is_sequential, latest=latest)
+        has_latest = self.duration is not None and not self._clock_may_restart and name != MP4
+        latest = (self.duration or 0) + _GAP_SLACK_SECONDS if has_latest else None
+        self.clock = Clock(self._time_base, self.interval, sequential=self.is_sequential, latest=latest)
 
     def first_seconds(self, first: Fraction | None) -> Fraction:
         """Return when the first frame, at ``first`` seconds by the file's own clock, is shown after the file's start.
@@ -126,8 +120,7 @@ class Header:
 
 
 def _video_streams(container: InputContainer) -> list[av.VideoStream]:
-    """Return the container's video streams without cover art and thumbnails."""
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art and previews
     return [stream for stream in container.streams.video if not stream.disposition & pictures]
 
 
@@ -163,7 +156,7 @@ class Decoder:
 
     def __init__(self, path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
         self.header = header = Header(path, container, stream, limits)
-        self.clock = header.clock()
+        self.clock = header.clock
         self.continuity = Continuity(path, header.format_name, stream, header.interval)
         self.num_frames = self.num_discarded = self.num_failed = 0  # frames decoded, packets not to be shown, and lost
         self.is_patched = False  # whether the decoder marked a frame as damaged
@@ -188,13 +181,6 @@ class Decoder:
             self._limits.check_length(time, self.num_frames)
             yield frame, time
 
-    def seek(self, ticks: int) -> None:
-        """Go on at a key frame near a timestamp; frames shown before it may come first, damaged."""
-        self.jumped = True
-        self._container.seek(ticks, stream=self._stream)
-        self.clock.jump()
-        self.continuity.jump()
-
     def seek_ticks(self, seconds: Fraction) -> int | None:
         """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
         header, reorders = self.header, self._stream.codec_context.has_b_frames
@@ -214,9 +200,12 @@ class Decoder:
         follows: the clip lies behind the end, or in a recording that was appended.
         """
         try:
-            self.seek(ticks)
+            self._container.seek(ticks, stream=self._stream)
         except Exception:  # noqa: BLE001 (FFmpeg cannot seek)
             return None
+        self.jumped = True
+        self.clock.jump()
+        self.continuity.jump()
         held: tuple[av.VideoFrame, Fraction] | None = None
         for frame, time in (frames := self.frames()):
             if self.clock.has_guessed:
@@ -225,7 +214,7 @@ class Decoder:
                 return None if held is None else chain([held, (frame, time)], frames)
             if held is None and frame.key_frame and frame.is_corrupt:
                 return None
-            if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read
+            if held is not None or frame.key_frame:  # those before it may come first, damaged
                 held = frame, time
         return None
 
@@ -345,7 +334,6 @@ class Decoder:
 
 
 def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """Return the frames sorted by timestamp, where all have one."""
     if any(frame.pts is None for frame in frames):
         return frames
     return sorted(frames, key=lambda frame: frame.pts or 0)

@@ -59,9 +59,8 @@ class Clock:
         self.start_seconds: Fraction | None = None  # of the first frame, by the file's own clock, as that of its sound
         self.synthetic = False  # a timestamp was missing or out of order, or a time was guessed
         self.has_guessed = False  # a time was not taken from a timestamp alone, since the last ``jump``
-        self.stored: deque[int | None] = deque(
-            maxlen=_MAX_DELAY
-        )  # timestamps of frames that were stored, not yet shown
+        # Timestamps of frames that were stored and not yet shown.
+        self.stored: deque[int | None] = deque(maxlen=_MAX_DELAY)
         self.restarts: set[int] = set()  # timestamps with which another recording begins
         self._time_base, self._interval, self._latest = time_base, interval, latest
         self._is_sequential = sequential
@@ -93,11 +92,11 @@ class Clock:
         while waiting or (waiting := deque(islice(coming, 1))):
             frame, ticks = waiting.popleft()
             seconds = None if ticks is None else self._seconds(ticks)
-            if not self._is_expected(seconds):
+            self._last_is_guessed, longest = False, _EXPECTED_STEPS * max(self._step, self._interval)
+            if seconds is None or (self._last is not None and not 0 < seconds - self._last <= longest):
                 waiting.extend(islice(coming, _LOOK_AHEAD - len(waiting)))
                 following = [None if each is None else self._seconds(each) for _, each in waiting]
                 seconds = self._judge(ticks, seconds, following)
-            assert seconds is not None
             if self._last is not None and not self._last_is_guessed:
                 self._step = seconds - self._last
             self._last = seconds
@@ -128,17 +127,9 @@ class Clock:
             yield frame, pts
 
     def _seconds(self, ticks: int) -> Fraction:
-        """Return the time of a timestamp by the clock as it runs."""
         if self._zero is None:
             self.start_seconds, self._zero = ticks * self._time_base, Fraction(ticks)
         return (ticks - self._zero) * self._time_base
-
-    def _is_expected(self, seconds: Fraction | None) -> bool:
-        """Return whether a timestamp needs no other to confirm it."""
-        self._last_is_guessed = False
-        if seconds is None or self._last is None:
-            return seconds is not None
-        return 0 < seconds - self._last <= _EXPECTED_STEPS * max(self._step, self._interval)
 
     def _judge(self, ticks: int | None, seconds: Fraction | None, following: Sequence[Fraction | None]) -> Fraction:
         """Return the time of a frame whose timestamp, which stands for ``seconds``, is in doubt."""
@@ -158,14 +149,10 @@ class Clock:
             self._last_is_guessed = False
             self._zero = ticks - restart / self._time_base
             return restart
-        return seconds if seconds is not None and is_right else self._guess(last + self._spread(last, following))
-
-    def _spread(self, last: Fraction, following: Sequence[Fraction | None]) -> Fraction:
-        """Return how long after the frame before one is shown whose own timestamp says nothing."""
-        for count, each in enumerate(following, 2):
-            if each is not None and each > last:
-                return min((each - last) / count, self._step)
-        return self._step
+        if seconds is not None and is_right:
+            return seconds
+        spread = ((each - last) / n for n, each in enumerate(following, 2) if each is not None and each > last)
+        return self._guess(last + min(next(spread, self._step), self._step))
 
     def _guess(self, seconds: Fraction) -> Fraction:
         self.synthetic = self.has_guessed = self._last_is_guessed = True
