@@ -38,10 +38,7 @@ class UnreachableError(WeightsError):
 
 
 class VideoError(VadisError):
-    """One input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, is the ``error.code`` of its record.
-
-    A hint of its own is kept as ``own_hint``; by default it is that of the code.
-    """
+    """An input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, gives the hint where none is given."""
 
     exit_code = 3
 
@@ -131,7 +128,6 @@ def advice(code: str) -> str:
 
 _ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
 _OPTIONS = {  # of arguments that have another name on the command line
-    "segment_seconds": "segment",
     "address": "ray",
     "start": "from",
     "allow_inexact": "allow-inexact-resume",

@@ -89,9 +89,8 @@ def write_all(descriptor: int, content: bytes) -> None:
 class AppendLog:
     """A file that grows by whole lines, each of them on the disk at most ``sync_seconds`` after it was appended.
 
-    A line is written whole or not at all. What a killed process left behind the last whole line is cut off before the
-    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing. Every
-    method raises VadisError where the disk refuses.
+    A line is written whole or not at all; what a killed process left behind the last whole one is cut off by the next.
+    A file that has stayed empty is removed on closing. Every method raises VadisError where the disk refuses.
 
     Args:
         path: is made if need be; the file itself is held, whatever links lead to it.

@@ -4,11 +4,7 @@ Most frames take one step of swscale. High dynamic range (PQ and HLG) is convert
 signal → light, by SMPTE ST 2084 or ARIB STD-B67 → the tone curve → primaries of BT.709 (ITU-R BT.2087) → signal, by the
 inverse of BT.1886 (gamma 2.4). The tone curve is the identity up to reference white (203 cd/m², ITU-R BT.2408), which
 becomes (255, 255, 255); brighter light is white, and colours outside BT.709 lie on its border. HLG is taken for a
-display of 1,000 cd/m², with its system gamma of 1.2 applied to each component, as zimg does it. (ITU-R BT.2100 derives
-it from the luminance, which gives paler colours.)
-
-Grey of limited range is stretched (swscale takes all grey as full range), and matrices that swscale does not know are
-replaced by the nearest that it knows.
+display of 1,000 cd/m², with its system gamma of 1.2 applied to each component, as zimg does it.
 """
 
 from functools import lru_cache

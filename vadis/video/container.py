@@ -28,8 +28,7 @@ _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot"
 
 HEAD_BYTES = 4096
 CHECKED_BYTES = 32 << 20
-"""Read again at each of three places of a file that cannot be read: 96 MB take a disk of 3 MB a second 30 s, half of
-what a decoder may be silent (``Limits.max_wait_seconds``)."""
+"""Read again at each of three places of a file that cannot be read, well within ``Limits.max_wait_seconds``."""
 
 MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
 _BLOCK_BYTES = 1 << 20
@@ -81,8 +80,7 @@ def read_part(path: str, start: int, size: int) -> bytes:
 def check_disk(path: str, error: Exception, position: int = 0) -> None:
     """Raise VideoError where it is for the disk that FFmpeg raised ``error``, having read up to ``position``.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the file is read again
-    from there on, and at its two ends, where headers and indices lie; not many gigabytes.
+    FFmpeg reports some damage as errors of input and output. So the file is read again there and at its two ends.
     """
     if isinstance(error, OSError):
         size = regular_file(path, listed=True).st_size
@@ -294,8 +292,7 @@ _CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
 
 
 _MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
-"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
-Containers with an index are not here: what it names and cannot be read is missed anyway."""
+"""Bytes that may lie between two packets of containers without an index; FFmpeg skips silently what is damaged."""
 
 _NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
 _FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
@@ -309,9 +306,8 @@ _SYNC = 0x47  # G, the first byte of a transport packet
 class Continuity:
     """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
 
-    Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
-    of transport packets, in the containers of ``_MOST_OVERHEAD`` their number. In MPEG streams, which have a constant
-    rate, time alone tells too. Other formats are not judged.
+    Where two packets are further apart in time than usual, the bytes between them tell why: in MPEG-TS the headers of
+    transport packets, in the containers of ``_MOST_OVERHEAD`` their number. In MPEG streams time alone tells too.
 
     ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
     """
@@ -353,7 +349,6 @@ class Continuity:
         return last is not None and self._steps_to_restart(last, seconds, packet.pos)
 
     def _steps_to_restart(self, last: tuple[Fraction, int | None], seconds: Fraction, position: int | None) -> bool:
-        """Judge the step from the last packet of the stream to the next."""
         before, position_before = last
         step, usual = seconds - before, max(self._usual, self._interval)
         self._num_steps += 1
@@ -396,8 +391,7 @@ class Continuity:
 def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
     """Return whether, between the packets at ``start`` and ``end``, contents are missing, and the stream began anew.
 
-    It did where a packet says so, or where the program table, whose last one is looked for in ``lead`` bytes before, is
-    counted from 0 again.
+    It did where a packet says so, or the program table, also looked for ``lead`` bytes before, counts from 0 again.
     """
     first = max(0, start - lead, end - _MOST_BYTES)
     counters: dict[int, int] = {}

@@ -1,8 +1,4 @@
-"""The video stream of a file: what its header promises, and from its packets to frames in display order, past damage.
-
-A packet that cannot be decoded is skipped and counted. A seek leads to a key frame at or before a clip; where the times
-of that and of every later frame do not follow from their timestamps alone, the file is read from its start.
-"""
+"""The video stream of a file: what its header promises, and from packets to frames in display order, past damage."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -32,8 +28,7 @@ _ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the 
 _DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
-"""Of a video in which nothing can be decoded, before the rest is given up: more than between two key frames of any live
-stream, and some seconds of work (20 µs to 0.2 ms for a packet of H.264)."""
+"""Of a video in which nothing can be decoded, before the rest is given up: some seconds of work."""
 
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
@@ -196,8 +191,7 @@ class Decoder:
     def frames_at(self, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
         """Seek, and return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
 
-        Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
-        follows: the clip lies behind the end, or in a recording that was appended.
+        Then the file has to be opened again. (Without a frame after it, the clip may lie in an appended recording.)
         """
         try:
             self._container.seek(ticks, stream=self._stream)
@@ -231,8 +225,7 @@ class Decoder:
     def ends_early(self, seconds: Fraction | None = None) -> bool:
         """Return whether the packets stop before the header's end; the frames last ``seconds``, None: unknown.
 
-        Where the header counts frames, one missing at the end is one too many. A header that states only a time may
-        round it or mean its sound. Where the clock started again, the time at the end is not how long the frames last.
+        Where the header counts frames, none may be missing; one that states only a time may round it or mean its sound.
         """
         header = self.header
         if header.num_frames and self._num_packets >= header.num_frames:
@@ -318,7 +311,6 @@ class Decoder:
         return is_ours and (packet.size > 0 or start is None)
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
-        """Return the frames that come out when ``packet`` goes in, None where it cannot be decoded."""
         try:
             frames = self._stream.decode(packet)
         except Exception as error:  # damaged files raise nearly anything

@@ -42,12 +42,11 @@ def video_file(
 ) -> Iterator[Callable[..., None]]:
     """Give ``write(pixels, seconds, duration, zero=None)``, which adds a picture uint8 RGB (H, W, 3), of any size.
 
-    ``zero`` is what is time 0 by the clock of the sound from there on. The file is there whole, when the body is done,
-    or not at all. Raises UsageError for sound that this kind of file cannot hold, VadisError where the disk does not
-    take it or FFmpeg cannot encode H.264.
+    ``zero`` is what is time 0 by the clock of the sound from there on. Raises UsageError for sound that this kind of
+    file cannot hold, VadisError where the disk does not take it or FFmpeg cannot encode H.264.
 
     Args:
-        path, size: with an extension of ``CONTAINERS``; (width, height) of the pictures.
+        path, size: with an extension of ``CONTAINERS``, there whole or not at all; (width, height) of the pictures.
         fps: what the file says of its rate; the pictures' times decide.
         pixel_aspect: width of a pixel by its height.
         colours: in which the pictures are written, and what the file says of them; None: by BT.601, and nothing.

@@ -1,8 +1,5 @@
-"""From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg.
-
-FFmpeg by itself would follow playlists to other files or hosts, take a name with ``%d`` for numbered pictures, read
-text as a video, decode pictures of any size, run as many threads as the machine has.
-"""
+"""From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg, which by
+itself would follow playlists to other files or hosts, and take a name with ``%d`` for numbered pictures."""
 
 import io
 import os
@@ -22,8 +19,8 @@ from vadis.video.picture import FullSize, GrayPlane, Scaler
 from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
-_UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
-"""How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
+# How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
+_UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
 
 
 class Video:
@@ -148,15 +145,12 @@ def open_video(
     listed: bool = False,
     scaler: type[Scaler | GrayPlane] = Scaler,
 ) -> Iterator[Video]:
-    """Open one video file for reading, once, from its start or from a clip on.
-
-    Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
-    (marked as default, then of the highest bit rate); attached pictures are not videos.
+    """Open one video file for reading, once, from its start or from a clip on; of several streams, the best by FFmpeg.
 
     Args:
         path: a file; any other string, a URL too, is taken as the path of a file as well.
-        start_frame: the first grid frame wanted. What comes before is not decoded where the file allows that; the
-            frames are the same in any case. (Only a broken timestamp in the part that is not read goes unnoticed.)
+        start_frame: the first grid frame wanted. What comes before is not decoded where the file allows that; only a
+            broken timestamp there goes unnoticed.
         limits: what to refuse as ``too_large``.
         listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
         scaler: what makes pictures of the frames.

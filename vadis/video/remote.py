@@ -1,8 +1,4 @@
-"""Videos in object stores and on web servers: fetched by fsspec to a bounded scratch space, decoded there, removed.
-
-FFmpeg never sees an address: what is fetched is a local file like any other. Only who asks for it
-(``find_videos(remote=expand_url)``, ``FetchingDecoders``) opens a connection.
-"""
+"""Videos in object stores and on web servers: fetched by fsspec to a bounded scratch space, decoded there, removed."""
 
 import asyncio
 import concurrent.futures

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -37,8 +36,7 @@ REMOTE_SCHEMES = ("s3", "gs", "https")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One input: its path as given (bytes that are not UTF-8 as surrogates), and why it cannot be read, if known."""
 
     path: str

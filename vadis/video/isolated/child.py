@@ -1,7 +1,4 @@
-"""The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``).
-
-It imports FFmpeg and NumPy, nothing heavier, and gives up all rights that decoding does not need (``sandbox``).
-"""
+"""The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``)."""
 
 import io
 import os
@@ -105,17 +102,14 @@ def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
 def _strip_adts(content: bytes, codec: str) -> bytes:
     """Return a packet of AAC without the header that transport streams put before it (ISO/IEC 13818-7, 6.2).
 
-    The sample holds the same. FFmpeg's muxer of Matroska strips it too, but may spoil its own header then.
+    FFmpeg's muxer of Matroska strips it too, but may spoil its own header then.
     """
     is_adts = codec == "aac" and len(content) > 9 and content[0] == 0xFF and content[1] & 0xF0 == 0xF0
     return content[7 if content[1] & 1 else 9 :] if is_adts else content
 
 
 def _write_sample(streams: "Sequence[av.AudioStream]", packets: "Sequence[av.Packet[Any]]") -> bytes:
-    """Return a Matroska file of ``streams`` with ``packets``; raise ValueError or FFmpegError if it cannot hold them.
-
-    It carries the parameters of the codecs to the parent; times travel in messages, so that none is rounded.
-    """
+    """Return a Matroska file, which carries the parameters of codecs; raise ValueError or FFmpegError if it cannot."""
     written = io.BytesIO()
     with av.open(written, "w", format="matroska") as container:
         copies = {stream.index: container.add_stream_from_template(stream) for stream in streams}

@@ -1,7 +1,6 @@
 """The reader in child processes, with limits and a watchdog: whatever a file does to FFmpeg, it costs one record.
 
-Each child (``child``) decodes one file after another, only as fast as its pipe is emptied, to the very frames that
-``vadis.video.reader`` gives. After a file that crashes it, hangs it or fills its memory, the next has another child.
+Each child (``child``) decodes one file after another; what crashes, hangs or fills it serves no other.
 """
 
 import os
@@ -248,11 +247,7 @@ class Decoders:
     def open(
         self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
     ) -> ChildVideo:
-        """Return a video, to be opened by entering its context; see ``reader.open_video``.
-
-        At most ``max_frames`` are decoded. A child that can end a video goes on to the next; one whose video is left
-        early is ended.
-        """
+        """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
         return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:

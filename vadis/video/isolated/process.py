@@ -1,7 +1,4 @@
-"""One process that decodes, as its parent sees it: started, asked, read from, ended.
-
-It is waited for no longer than a ``Watchdog`` allows, and believed no further than ``protocol`` allows.
-"""
+"""One process that decodes, as its parent sees it: started, asked, read from, ended."""
 
 import fcntl
 import json
@@ -45,11 +42,8 @@ class DecoderKilled(VideoError):
 
 
 class Watchdog:
-    """The time for which a child may be waited for. It runs only then, not while its frames are worked on.
-
-    It ends after ``quiet_seconds`` without a byte; or, in all, after more than that and more than ten times the
-    duration, which is that of the header or of the frames so far, whichever is longer.
-    """
+    """The time for which a child may be waited for: ``quiet_seconds`` for a byte, and in all that or ten times the
+    duration of the video, by its header or of the frames so far, whichever is longer."""
 
     def __init__(self, quiet_seconds: float) -> None:
         self.quiet_seconds = quiet_seconds

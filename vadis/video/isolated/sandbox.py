@@ -1,7 +1,6 @@
 """What a process that decodes gives up before it sees a file: unlimited memory, writing, the network, other programs.
 
-One day FFmpeg will do what hostile bytes tell it. The operating system's limits (``setrlimit``) and a filter of system
-calls (Linux: seccomp) then leave it no more than to read, compute and use its pipes.
+It is done by the system's limits (``setrlimit``) and a filter of system calls (Linux: seccomp).
 """
 
 import ctypes
@@ -68,10 +67,7 @@ def has_used_much_memory() -> bool:
 
 
 def memory_refusal(error: Exception) -> VideoError | None:
-    """Return the refusal of a file for which memory ran out, None where ``error`` means something else.
-
-    FFmpeg raises the same for a damaged header that asks for an absurd amount, without ever having held much.
-    """
+    """Return the refusal of a file for which memory ran out, None for others: absurd amounts that damage asks for."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     return too_much_memory(most >> 20) if isinstance(error, MemoryError) and has_used_much_memory() else None
 
@@ -102,13 +98,11 @@ _REFUSED = (
     "request_key 249 218; keyctl 250 219"
 )
 """System calls that are always refused, each with its number on x86-64 and on arm64, or - (Linux:
-arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h). A list of what is refused rather than of
-what is allowed: the C library, Python and FFmpeg come in many versions, and what they need is not known beforehand."""
-
+arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h). What the C
+library, Python and FFmpeg of other versions need is not known, so there is no list of what is allowed."""
 
 _UNKNOWN = "io_uring_setup 425 425; clone3 435 435; openat2 437 437"
-"""Calls that could do all of these in ways that a filter cannot see. They are answered as by an older kernel that lacks
-them, so that the caller takes another."""
+"""Calls that could do these unseen by a filter: answered as by an older kernel, so that the caller takes another."""
 
 _MACHINES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 """AUDIT_ARCH of each (include/uapi/linux/audit.h): a call made for another machine (32 bits) has other numbers."""
