@@ -57,10 +57,8 @@ def by_count(folder: Path, command: list[str]) -> list[dict[str, float]]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+    with drawing() as new_figure:
+        figure = new_figure(figsize=(5.6, 3.0), layout="constrained")
         for column, (key, name, unit) in enumerate((("lengths", "minutes of video", 60), ("files", "files", 1))):
             sizes = [point["size"] / unit for point in found[key]]
             for row, (field, label, colour) in enumerate(

@@ -56,10 +56,8 @@ def draw(seen: Watched, path: Path) -> None:
     times = np.array([t1 for _, t1, _ in steps])
     parts = np.array([used for _, _, used in steps]).T  # (kinds + waited, steps)
     smooth = [np.convolve(part, kernel, mode="same") for part in parts]
-    with drawing():
-        from matplotlib.figure import Figure
-
-        axes = Figure(figsize=(6.4, 2.8), layout="constrained").subplots()
+    with drawing() as new_figure:
+        axes = new_figure(figsize=(6.4, 2.8), layout="constrained").subplots()
         labels = [*KINDS, "ready, but another program ran"]
         axes.stackplot(times, smooth, labels=labels, colors=[BLUE, ORANGE, GREY, PALE])
         axes.axhline(cpu_count(), color=GREY, linewidth=0.8)

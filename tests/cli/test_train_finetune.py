@@ -166,7 +166,7 @@ def test_wrong_use_is_said_before_any_work(run_vadis, inputs, changed, code, sai
 def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0
     for changed, what in (
-        (("--set", "steps=1"), "recipes"),
+        (("--set", "steps=1"), "steps was 2 and is 1"),
         (("--no-mirror",), "mirror"),
         (("--width", "0.03125"), "width"),
     ):

@@ -44,11 +44,8 @@ class Entry(NamedTuple):
 class Journal:
     """A results file that this run alone writes; made by ``open_journal``.
 
-    Attributes:
-        entries: what is remembered of every input, by path, in the order of their first records.
-        num_damaged: lines that hold no whole record; their inputs are done again.
-        is_empty: nothing whole stands in the file.
-        is_foreign: the file is no journal: it begins with no header, whole or cut short.
+    ``entries`` are by path, in the order of their first records. ``num_damaged`` lines hold no whole record; their
+    inputs are done again. A file that ``is_empty`` has no whole line, one ``is_foreign`` begins with no header.
     """
 
     def __init__(self, log: AppendLog) -> None:
@@ -155,24 +152,17 @@ def open_journal(path: Path) -> Iterator[Journal]:
 
 
 _STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}
-_SPEED_FROM_SECONDS = 10.0  # a shorter run says nothing of the speed of a long one
 
 
 @dataclass
 class Summary:
-    """Counts of the records of a run, and of those that an earlier run had left, out of ``num_inputs``.
-
-    Attributes:
-        statuses, errors: records by status, and of failed ones by error code.
-        num_before: of them, how many were there already.
-        video_seconds, video_seconds_before: length of the videos that were labelled in this run, and before.
-    """
+    """Counts of the records of a run, and of those that an earlier run had left, out of ``num_inputs``."""
 
     num_inputs: int
     statuses: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    num_before: int = 0
-    video_seconds: float = 0.0
+    errors: Counter[str] = field(default_factory=Counter)  # by code
+    num_before: int = 0  # records that were there already
+    video_seconds: float = 0.0  # of what was labelled in this run
     video_seconds_before: float = 0.0
     began: float = field(default_factory=time.monotonic)
 
@@ -193,13 +183,13 @@ class Summary:
             self.video_seconds += record.duration_seconds or 0.0
 
     def line(self) -> str:
-        """Return the whole in one line."""
+        """Return all in one line."""
         counts = {word: self.statuses[status] for status, word in _STATUS_WORDS.items()} | {"not done": self.num_left}
         parts = [", ".join(f"{count:,} {word}" for word, count in counts.items() if count or word == "ok")]
         seconds = time.monotonic() - self.began
         if self.num_before:
             parts.append(f"{self.num_before:,} of them done before")
-        if self.video_seconds and seconds >= _SPEED_FROM_SECONDS:
+        if self.video_seconds and seconds >= 10:  # a shorter run says nothing of the speed of a long one
             speed = self.video_seconds / seconds
             parts.append(f"{_length(self.video_seconds)} of video at {speed:.1f} times the speed of playing")
         return "; ".join(parts)
@@ -223,7 +213,6 @@ class Summary:
 
 
 def _length(seconds: float) -> str:
-    """A length in the unit that suits it."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"

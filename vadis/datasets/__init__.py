@@ -1,8 +1,7 @@
-"""UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; decoding is video's.
+"""UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; no video is opened.
 
 ``scan`` lists what lies on disk; ``lists`` reads lists of paths and labels, ``places`` finds their videos; ``checks``
-makes a ``dataset`` of lines and files. ``published`` and ``folder`` have the datasets of ``DATASETS``, ``camera`` makes
-one; ``packed`` says what has to be unpacked, ``holdout`` divides training clips where there is no validation split.
+makes a ``dataset`` of both, as ``published`` and ``folder`` ask for it.
 """
 
 import os
@@ -27,9 +26,7 @@ class DatasetKind:
     detect: Callable[[Tree], object]  # whether a tree looks like this dataset
     read: Callable[[Tree, Request], Dataset]
     looked_for: str  # what ``detect`` goes by, in words
-    counts: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # "train", "test" → files of each official split
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by part: files of each official split
 
 
 DATASETS: dict[str, DatasetKind] = {
@@ -113,7 +110,6 @@ def find_dataset(
 
 
 def _detect(tree: Tree) -> str:
-    """Return the name of the kind of dataset in a tree."""
     names = [name for name, kind in DATASETS.items() if name != "folder" and kind.detect(tree)]
     if len(names) > 1:
         message = f"{printable(tree.root)} looks like {' and like '.join(names)}"

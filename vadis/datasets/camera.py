@@ -43,7 +43,6 @@ Pixels = NDArray[np.uint8]  # (H, W, 3) or (H, W)
 
 RADIUS = 128.0  # px
 RATE = 25.0  # a speed is per 1 / RATE seconds
-WINDOW_SECONDS = 32 / RATE  # what a label must be true of
 FASTEST = 12.0
 _STEPS = 8  # of the integration, per 1 / RATE seconds
 
@@ -80,7 +79,7 @@ def _shake(times: Numbers, random: Generator) -> Numbers:
     speed = _log_uniform(random, 0.9, 6.0)
     drafts = [_trembling(times, 1.0, random, low=1.2, high=4.0) for _ in range(60)]
     best = next((each for each in drafts if _drift(each) <= 0.15), min(drafts, key=_drift))
-    speeds = _norm(best)
+    speeds = np.linalg.norm(best, axis=0)
     return np.asarray(best * min(speed / _windows(speeds).min(), FASTEST / speeds.max()))
 
 
@@ -129,24 +128,20 @@ def _trembling(times: Numbers, speed: float, random: Generator, low: float = 1.0
         hertz, phases = random.uniform(low, high, (5, 1)), random.uniform(0, 2 * np.pi, (5, 1))
         waves = random.uniform(0.3, 1, (5, 1)) * np.sin(2 * np.pi * hertz * times + phases)
         velocities[axis] = share * waves.sum(axis=0)
-    return np.asarray(velocities * (speed / np.sqrt(np.mean(_norm(velocities) ** 2))))
-
-
-def _norm(velocities: Numbers) -> Numbers:
-    """Return the speed (N,) of velocities (4, N)."""
-    return np.asarray(np.sqrt((velocities**2).sum(axis=0)))
+    return np.asarray(velocities * (speed / np.sqrt(np.mean(np.linalg.norm(velocities, axis=0) ** 2))))
 
 
 def _windows(values: Numbers) -> Numbers:
     """Return the mean of ``values`` (…, N) over each window that a label must be true of."""
-    length = min(round(WINDOW_SECONDS * RATE * _STEPS), values.shape[-1] - 1)
+    length = min(32 * _STEPS, values.shape[-1] - 1)
     sums = np.cumsum(values, axis=-1)
     return np.asarray((sums[..., length:] - sums[..., :-length]) / length)
 
 
 def _drift(velocities: Numbers) -> float:
     """Return the way that is left at the end of a window, by the way that was gone; the worst window's."""
-    return float((_norm(_windows(velocities)) / _windows(_norm(velocities))).max())
+    ways = _windows(np.linalg.norm(velocities, axis=0))
+    return float((np.linalg.norm(_windows(velocities), axis=0) / ways).max())
 
 
 def _log_uniform(random: Generator, low: float, high: float) -> float:
@@ -223,7 +218,6 @@ def _texture(random: Generator) -> Pixels:
 
 
 def _draw_shape(colours: Pixels, random: Generator) -> None:
-    """Draw a blob, a disc, a frame or a line in one colour."""
     cv2 = load_opencv()
     colour = random.integers(0, 256, 3).tolist()
     a, b = (random.integers(0, TILE, 2).tolist() for _ in range(2))
@@ -409,8 +403,7 @@ def write_dataset(root: Path, videos: int, seed: int, progress: Callable[[int, i
 
 
 def _begin_worker() -> None:
-    """Take one thread each; an interruption is the main process's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is the main process's affair
     load_opencv().setNumThreads(1)
 
 

@@ -1,8 +1,4 @@
-"""Lists against files: which file each line means, and what is wrong with the lists, the files or the folders.
-
-What would falsify a result is an error: two labels for one file, a file that trains and tests, too many files missing.
-The rest goes into the summary.
-"""
+"""Lists against files: which file each line means, and what is wrong with the lists, the files or the folders."""
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,8 +8,6 @@ from vadis.datasets.lists import Listed
 from vadis.datasets.scan import SPLITS, Tree, folder_of, is_replacement, name_of
 from vadis.errors import UsageError
 from vadis.results import printable
-
-CLOSE = 0.75  # difflib's ratio from which on one class name is taken for a slip in another ("Archry", "Archery": 0.92)
 
 
 def assemble(
@@ -127,5 +121,5 @@ def _check_folders(classes: Iterable[str], tree: Tree, splits: Mapping[str, Iter
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return "; did you mean NAME?" for the one of ``names`` that ``name`` is most like; "" if it is like none."""
     by_key = {class_key(each): each for each in names}
-    close = difflib.get_close_matches(class_key(name), by_key, n=1, cutoff=CLOSE)
+    close = difflib.get_close_matches(class_key(name), by_key, n=1, cutoff=0.75)  # "Archry", "Archery": 0.92
     return f"; did you mean {printable(by_key[close[0]])}?" if close else ""

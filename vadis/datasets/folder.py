@@ -1,8 +1,4 @@
-"""Anybody's videos: class folders in one of ``FOLDER_LAYOUTS``, or lists in one of ``LIST_FORMS``, which decide.
-
-Where there is a training split and no validation split, ``VALIDATION_SHARE`` of the training examples of each class
-become one (see ``holdout``).
-"""
+"""Anybody's videos: class folders, or lists in one of ``LIST_FORMS``, which decide (docs/datasets.md)."""
 
 import os
 import re
@@ -10,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import NamedTuple
 
 from vadis.datasets import scan
 from vadis.datasets.checks import assemble, did_you_mean
@@ -24,23 +19,6 @@ from vadis.results import printable
 
 VALIDATION_SHARE = Fraction(1, 5)  # a small dataset needs some files of each class on both sides
 _NUMBER = re.compile(r"[+-]?\d+(\.0+)?")  # a class as a number; with .0 where a spreadsheet has saved it
-
-
-class FolderLayout(NamedTuple):
-    """One arrangement of folders: as a person draws it, and whose habit it is."""
-
-    shape: str
-    used_by: str
-
-
-FOLDER_LAYOUTS = {
-    "split/class": FolderLayout(
-        "train/<class>/a.mp4, val/<class>/b.mp4, test/<class>/c.mp4",
-        "torchvision, VideoFolder; videos_train/ (mmaction2, OpenDataLab), train_256/ (non-local)",
-    ),
-    "class": FolderLayout("<class>/a.mp4", "UCF-101, HMDB-51 without lists"),
-}
-"""The arrangements of folders that are read, by name."""
 
 
 def is_folder(tree: Tree) -> bool:
@@ -101,7 +79,7 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
 
 
 def _places(tree: Tree) -> dict[str, tuple[str, str] | None]:
-    """Return every folder → the split and class of what lies in it, by a row of ``FOLDER_LAYOUTS``, if it has one.
+    """Return every folder → the split and class of what lies in it, if it is in train/<class>/ or <class>/.
 
     What can be read in more than one way is refused, and a class that is named after a split or a container.
     """
@@ -229,9 +207,8 @@ def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[s
         place, count = printable(class_list.path), counted(unknown_names, "class")
         message = f"{count} in the lists, and not in {place}: {some(unknown_names)}"
         raise UsageError(message, f"add what is missing to it{did_you_mean(unknown_names[0], order)}")
-    notes += note_of(
-        "of the class list without a video, left out", [each for each in order if each not in present], "class"
-    )
+    absent = [name for name in order if name not in present]
+    notes += note_of("of the class list without a video, left out", absent, "class")
     return tuple(name for name in order if name in present), labels, notes
 
 

@@ -1,8 +1,4 @@
-"""Lists of videos and labels as people have them: ``LIST_FORMS`` has one row for each form of line that is read.
-
-A list is of a form if all its lines are. ``find_class_list`` says what numbers mean; where the videos lie is found
-elsewhere (``places``).
-"""
+"""Lists of videos and labels as people have them, and the lists of classes that say what numbers in them mean."""
 
 import csv
 import os
@@ -123,15 +119,6 @@ class Listed(NamedTuple):
     is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
 
 
-class ListForm(NamedTuple):
-    """One form of lists: a line of it, whose habit it is, and what reads a list."""
-
-    shape: str
-    used_by: str
-    rows: Callable[[str], Rows]  # raises ValueError at the first line of another form
-    needs_split: bool = False  # only lists that are named after a split are of it
-
-
 def _has_columns(columns: Iterable[str]) -> bool:
     return not set(PATH_COLUMNS).isdisjoint(columns) and not set(LABEL_COLUMNS).isdisjoint(columns)
 
@@ -163,32 +150,15 @@ def _labelled_lines(path: str) -> Rows:
         yield place, cells
 
 
-LIST_FORMS = {
-    "header": ListForm(
-        "path,label[,split] (also file_name, video, video_path, clip_path; class, tag; tabs or semicolons)",
-        "VideoFolder's metadata.csv, Kaggle's copies of UCF-101",
-        partial(read_table, is_header=_has_columns),
-    ),
-    "jsonl": ListForm('{"file_name": "a.mp4", "label": "run"}', "VideoFolder's metadata.jsonl", _json_lines),
-    "line": ListForm(
-        "<class>/a.mp4 12 (also a comma, a semicolon or a tab between)",
-        "mmaction2, PySlowFast, TimeSformer, VideoMAE, V-JEPA, UniFormer",
-        _labelled_lines,
-    ),
-    "no ending": ListForm(
-        "<class>/a 12, in a list that is named after a split",
-        "TimeSformer",
-        partial(lines_like, _TWO_WORDS),
-        needs_split=True,
-    ),
-    "path alone": ListForm(
-        "<class>/a.mp4, in a list that is named after a split",
-        "UCF-101's test lists",
-        partial(lines_like, _PATH_ALONE),
-        needs_split=True,
-    ),
+LIST_FORMS: dict[str, Callable[[str], Rows]] = {
+    "header": partial(read_table, is_header=_has_columns),
+    "jsonl": _json_lines,
+    "line": _labelled_lines,
+    "no ending": partial(lines_like, _TWO_WORDS),
+    "path alone": partial(lines_like, _PATH_ALONE),
 }
-"""The forms of lists that are read, by name, in the order in which they are tried."""
+"""The forms of lists (docs/datasets.md) in the order in which they are tried; ValueError: a line is of another form."""
+_NEED_SPLIT = {"no ending", "path alone"}  # only lists that are named after a split are of these forms
 
 
 def first_form(path: str, forms: Mapping[str, Callable[[str], Rows]]) -> str | None:
@@ -251,8 +221,8 @@ def _may_be_list(tree: Tree, path: str) -> bool:
 def _form_of(path: str) -> str | None:
     """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
     is_json, split = path.lower().endswith(".jsonl"), split_of(stem_of(path))
-    forms = {name: form for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")}
-    name = first_form(path, {name: form.rows for name, form in forms.items() if split or not form.needs_split})
+    names = [name for name in LIST_FORMS if is_json == (name == "jsonl") and (split or name not in _NEED_SPLIT)]
+    name = first_form(path, {name: LIST_FORMS[name] for name in names})
     if name is None and split and not is_json:
         lines = list(islice(read_lines(path), HEAD_LINES))
         odd = [f"{place} {printable(line)}" for place, line in lines if not re.match(_LABELLED, line, re.IGNORECASE)]
@@ -266,7 +236,7 @@ def read_list(path: str, form: str, root: str) -> list[Listed]:
 
     The splits are as the rows say, else as the names of the list, its folder, or the folders in paths say.
     """
-    rows = [_row(place, cells) for place, cells in rows_alike(path, LIST_FORMS[form].rows)]
+    rows = [_row(place, cells) for place, cells in rows_alike(path, LIST_FORMS[form])]
     if not rows:
         raise UsageError(f"the list {printable(path)} names no video", "complete it, or remove it")
     folder, stem = folder_of(path), stem_of(path)

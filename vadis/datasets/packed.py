@@ -10,43 +10,41 @@ from vadis.results import printable
 
 
 class Packing(NamedTuple):
-    """One form that is not read: the endings of its files' names, as a person draws it, and whose habit it is."""
+    """One form that is not read: the endings of its files' names, and the command that unpacks them."""
 
     endings: tuple[str, ...]
-    shape: str
-    used_by: str
     command: str  # in the folder of the first such file, with its name for NAME, and PREFIX what is before its number
 
 
-# name | endings | shape | used by, and the command
+# name | endings, and the command
 _PACKED = r"""
-rar | .rar | hmdb51_org.rar, and the 51 <class>.rar in it | HMDB-51, UCF-101
+rar | .rar
     for f in *.rar; do unrar x -o- "$f"; done
-zip | .zip | UCF-101.zip | copies on Hugging Face
+zip | .zip
     for f in *.zip; do unzip -n "$f"; done
-7z | .7z | <any>.7z |
+7z | .7z
     for f in *.7z; do 7z x -aos "$f"; done
-parquet | .parquet | train-00000-of-00008.parquet, with columns video and label | Hugging Face
+parquet | .parquet
     python -c "import glob, os, pyarrow.parquet as q; [(os.makedirs(d, exist_ok=True),
     open(f'{d}/{f[:-8]}-{i:06}.mp4', 'wb').write(r['video']['bytes'])) for f in glob.glob('*.parquet')
     for i, r in enumerate(q.read_table(f).to_pylist()) for d in [f.split('-')[0] + '/' + str(r['label'])]]"
-class archive | .tar.gz .tgz .tar | train/<class>.tar.gz | Kinetics-600 and -700 of CVDF
+class archive | .tar.gz .tgz .tar
     for f in *.tar* *.tgz; do if [ -f "$f" ]; then mkdir -p "${f%%.t*}" && tar -xf "$f" -C "${f%%.t*}"; fi; done
-shards | .tar | train-000000.tar, with 0001.mp4 and 0001.cls in it | WebDataset
+shards | .tar
     for f in *.tar; do d="${f%%[-_.0-9]*}"; d="${d:-shards}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done;
     for c in */*.cls; do m="${c%/*}/metadata.csv"; [ -e "$m" ] || echo file_name,label > "$m"; b="${c##*/}";
     echo "${b%.cls}.mp4,$(cat "$c")" >> "$m"; done
-tar | .tar .tar.gz .tgz .tar.bz2 .tar.xz .tar.zst | k400_targz/train/part_0.tar.gz | Kinetics-400 of CVDF
+tar | .tar .tar.gz .tgz .tar.bz2 .tar.xz .tar.zst
     for f in *.tar* *.tgz; do if [ -f "$f" ]; then tar -xf "$f"; fi; done
-frames | .jpg .jpeg .png .bmp .webp | <class>/<clip>/img_00001.jpg, … | rawframes of mmaction2 and TSN; UCF-101 as JPEGs
+frames | .jpg .jpeg .png .bmp .webp
     find . -name NAME -printf '%h\n' | while read -r d; do ffmpeg -nostdin -f image2 -framerate 25 -pattern_type
     glob -i "$d/PREFIX*" -vf 'pad=ceil(iw/2)*2:ceil(ih/2)*2' -crf 18 -pix_fmt yuv420p "$d.mp4"; done
-other | .h5 .hdf5 .arrow .tfrecord .mdb | *.h5, *.hdf5, *.arrow, *.tfrecord, data.mdb | HDF5, Arrow, TensorFlow, LMDB
+other | .h5 .hdf5 .arrow .tfrecord .mdb
 """
 
 PACKED: dict[str, Packing] = {
-    name: Packing(tuple(endings.split()), shape, used_by, " ".join(command.split()))
-    for name, endings, shape, used_by, command in re.findall(r"(.+) \| (.+) \| (.+) \| ?(.*)\n((?: .+\n)*)", _PACKED)
+    name: Packing(tuple(endings.split()), " ".join(command.split()))
+    for name, endings, command in re.findall(r"(.+) \| (.+)\n((?: .+\n)*)", _PACKED)
 }
 """The forms that are not read, by name; the first that fits counts."""
 

@@ -60,7 +60,7 @@ def read_ucf101(tree: Tree, request: Request) -> Dataset:
 def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> tuple[list[Listed], tuple[str, ...]]:
     """Return the lines of both lists, and the classes of ``classInd.txt`` in its order, if it is there."""
     numbers: dict[str, str] = {}
-    lines: list[Listed] = []
+    lines = list[Listed]()
     for path in tree.lists_named("classind.txt")[:1]:
         for place, line in read_lines(path):
             number, _, label = line.partition(" ")
@@ -80,7 +80,6 @@ def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> tuple[list[Listed]
 
 
 def _ucf101_names(tree: Tree, request: Request) -> list[Listed]:
-    """Divide the files into train and test by the groups in their names."""
     matches = {path: match for path in tree.videos if (match := _UCF101_NAME.fullmatch(stem_of(path)))}
     if not matches:
         message = f"no file under {printable(tree.root)} is named v_<Class>_g<group>_c<clip>, as in UCF-101"
@@ -211,9 +210,7 @@ CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
     "header": partial(lists.read_table, is_header=_COLUMNS.issubset),
     "label, times": partial(_lines_like, rf"{_LABEL}[\s,;]+{_TIMES}{_SPLIT}"),  # abseiling,0wR5jVB-WPk,417,427,val
     "times, label": partial(_lines_like, rf"{_TIMES}[\s,;]+{_LABEL}{_SPLIT}"),
-    "label/name": partial(
-        _lines_like, rf"(?:.*/)?{_LABEL}/{_NAME}(?:\.\w+)?"
-    ),  # abseiling/0wR5jVB-WPk_000417_000427.mp4
+    "label/name": partial(_lines_like, rf"(?:.*/)?{_LABEL}/{_NAME}(?:\.\w+)?"),
     "name, label": partial(_lines_like, rf"(?:.*/)?{_NAME}(?:\.\w+)?[\s,;]+{_LABEL}"),
 }
 """The forms of lists that are read, by name, in the order in which they are tried."""
@@ -233,9 +230,7 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
         raise UsageError(f"{place} is not a clip: it needs an id, and a start before its end", _KINETICS_HINT)
     label, video = cells.get("label", ""), cells["youtube_id"]
     key = f"{video}_{int(start):06d}_{int(end):06d}"
-    return Listed(
-        f"{label}/{key}.mp4", label, split if label else "", key, whole=video, start_seconds=start, end_seconds=end
-    )
+    return Listed(f"{label}/{key}.mp4", label, split if label else "", key, place, None, video, start, end)
 
 
 def _split_in(path: str) -> str | None:

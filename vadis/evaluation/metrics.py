@@ -29,24 +29,19 @@ SETTINGS = ("dataset", "split", "part", "model", "architecture", "streams", "net
 
 @dataclass(frozen=True)
 class Metrics:
-    """How often one column (rgb, flow, or both) was right. Shares are in [0, 1].
-
-    ``confusion`` (classes, classes) counts examples by true class (row) and predicted class (column); ``totals``
-    (classes,) counts all examples of a class, those without a prediction too.
-    """
+    """How often one column (rgb, flow, or both) was right. Shares are in [0, 1]."""
 
     num_examples: int
     top1: float
     top5: float
     mean_class: float  # accuracy averaged over classes, each counting alike
-    confusion: NDArray[np.int64]
-    totals: NDArray[np.int64]
+    confusion: NDArray[np.int64]  # (classes, classes): examples by true class (row) and predicted class (column)
+    totals: NDArray[np.int64]  # (classes,): all examples of a class, those without a prediction too
 
     def accuracies(self) -> NDArray[np.float64]:
         """Return them by class, (classes,); NaN for those without an example."""
         shares = np.full(self.totals.shape, np.nan)
-        np.divide(np.diag(self.confusion), self.totals, out=shares, where=self.totals > 0)
-        return shares
+        return np.asarray(np.divide(np.diag(self.confusion), self.totals, out=shares, where=self.totals > 0))
 
     def classes_met(self) -> NDArray[np.intp]:
         """Return the indices of the classes that have an example or were predicted."""
@@ -95,8 +90,8 @@ def _measure(
 
 def confusion_csv(column: Metrics, classes: Sequence[str]) -> str:
     """Return the confusion matrix with its names: a row per true class, a column per predicted class."""
-    rows = ([name, *row] for name, row in zip(classes, column.confusion.tolist(), strict=True))
-    return _csv(["true class", *classes], rows)
+    rows = zip(classes, column.confusion.tolist(), strict=True)
+    return _csv(["true class", *classes], ([name, *row] for name, row in rows))
 
 
 def per_class_csv(column: Metrics, classes: Sequence[str]) -> str:
@@ -178,8 +173,8 @@ def read_evaluation(folder: Path) -> Evaluation:
     path = folder / PREDICTIONS_NAME
     with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
         settings, predictions = parse_predictions(path, path.read_bytes())
-    is_of_its_classes = {each.label for each in predictions.values()} <= set(settings.get("classes", ()))
-    if not is_of_its_classes or any(key not in settings for key in SETTINGS):
+    labels = {each.label for each in predictions.values()}
+    if not settings.keys() >= set(SETTINGS) or not labels.issubset(settings["classes"]):
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
     try:
@@ -189,11 +184,9 @@ def read_evaluation(folder: Path) -> Evaluation:
     except (OSError, ValueError, LookupError, TypeError):
         wanted = "an unknown number"
     if wanted != len(predictions):
-        raise UsageError(
-            f"the evaluation in {_shown(folder)} is not finished: {len(predictions):,} videos have predictions, "
-            f"{METRICS_NAME} is of {wanted}",
-            hint="run the same vadis evaluate again, which goes on there",
-        )
+        found = f"{len(predictions):,} videos have predictions, {METRICS_NAME} is of {wanted}"
+        message = f"the evaluation in {_shown(folder)} is not finished: {found}"
+        raise UsageError(message, "run the same vadis evaluate again, which goes on there")
     return Evaluation(folder, settings, list(predictions.values()))
 
 
@@ -206,10 +199,9 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
     for run in runs[1:]:
         for key in sorted({*first.settings, *run.settings} - {"model", "model_sha256", "published", "split"}):
             if run.settings.get(key) != first.settings.get(key):
-                raise UsageError(
-                    f"{_shown(first.folder)} and {_shown(run.folder)} differ in their {key}: there is no mean of them",
-                    hint="evaluate both in the same way, or give one of them alone",
-                )
+                both = f"{_shown(first.folder)} and {_shown(run.folder)}"
+                message = f"{both} differ in their {key}: there is no mean of them"
+                raise UsageError(message, "evaluate both in the same way, or give one of them alone")
     splits = tuple(run.split for run in runs)
     if twice := [split for split in splits if splits.count(split) > 1]:
         folders = " and ".join(_shown(run.folder) for run in runs if run.split == twice[0])

@@ -1,8 +1,4 @@
-"""The commands for the cells of a table that no run has filled yet, in an order in which they can be run.
-
-A missing cell needs a run; that needs the Kinetics model it begins from, if that is neither there nor published, the
-flow of its dataset, and ImageNet's parameters. What each of them takes is estimated by rule of thumb.
-"""
+"""The commands for the cells of a table that no run has filled yet, in an order in which they can be run."""
 
 import shlex
 from collections.abc import Iterable, Iterator
@@ -16,6 +12,7 @@ from vadis.models import BOTH, MODELS
 from vadis.training.checkpoint import KEPT
 from vadis.training.plan import MODEL_NAME, RUN_NAME
 from vadis.training.recipes import default_recipe, find_recipe
+from vadis.video.timegrid import GRID_FPS
 from vadis.weights.cache import is_file, model_path
 from vadis.weights.catalog import WEIGHTS
 
@@ -25,18 +22,16 @@ DATA = {"ucf101": "ucf101/", "hmdb51": "hmdb51/", "kinetics": "kinetics400/"}
 
 FLOW_BYTES = 5_000  # of a frame in the flow store (docs/flow-store.md)
 FLOW_CORE_SECONDS = 0.037  # of one frame of 340×256: 0.0185 s on two cores (docs/performance.md)
-FRAME_RATE = 25
-TRAINING_PASSES = 3  # one forward; a backward pass for the gradients of inputs and weights takes twice as much
 GIGA = 1e9
 
 
 class DatasetSize(NamedTuple):
-    """How large a dataset is: videos of split 1, all videos, and their mean length."""
+    """How large a dataset is."""
 
-    train: int
+    train: int  # videos of split 1
     test: int
     videos: int
-    seconds: float
+    seconds: float  # of a video, in the mean
     num_bytes: float  # as published, about
 
 
@@ -95,7 +90,7 @@ def estimate(run: Cell) -> tuple[float, float]:
     for group, trained in row.training_groups(streams).items():
         recipe = find_recipe(default_recipe(run.architecture, run.dataset, group, mode))
         clip = GIGA * sum(GFLOPS[run.architecture, each][0] for each in row.networks(trained).values())
-        flops += TRAINING_PASSES * clip * recipe.batch_size * recipe.steps
+        flops += 3 * clip * recipe.batch_size * recipe.steps  # the backward pass takes twice the forward one
     return flops, num_bytes * (1 + 2 * KEPT)  # checkpoints, each with its momentum
 
 
@@ -126,13 +121,10 @@ def _streams(run: Cell) -> tuple[str, ...]:
 
 
 def _is_test(run: Cell) -> bool:
-    """Return whether it has been trained by the paper's authors, and is only to be tested."""
-    return run.architecture == "i3d" and run.dataset == "kinetics"
+    return run.architecture == "i3d" and run.dataset == "kinetics"  # which the paper's authors have trained
 
 
 class _Planner:
-    """Gathers jobs, each once, with all that they need."""
-
     def __init__(self, index: RunIndex, root: Path) -> None:
         self._index, self._root = index, root
         self.runs: dict[Cell, Job] = {}
@@ -140,7 +132,6 @@ class _Planner:
         self._models: dict[str, None] = {}  # published ones that are needed
 
     def add(self, run: Cell) -> Job:
-        """Plan ``run`` and all before it."""
         if run not in self.runs:
             mode, split = run.mode if run.dataset != "kinetics" else "", run.splits[0]
             words = [run.architecture, run.dataset, mode, "imagenet" if run.imagenet else ""]
@@ -160,12 +151,11 @@ class _Planner:
             yield Job("the published models", ("vadis weights download", *missing), num_bytes=num_bytes)
         for dataset in self._flow:
             command = ("vadis flow", DATA[dataset], f"-o {self._flow_store(dataset)}")
-            frames = SIZES[dataset].videos * SIZES[dataset].seconds * FRAME_RATE
+            frames = SIZES[dataset].videos * SIZES[dataset].seconds * GRID_FPS
             title, seconds = f"flow of {DATASET_TITLES[dataset]}", frames * FLOW_CORE_SECONDS
             yield Job(title, command, 0.0, seconds, frames * FLOW_BYTES, dataset)
 
     def _begin(self, run: Cell) -> list[str]:
-        """Return the command of a run up to its folder."""
         if _is_test(run):
             words = [f"vadis evaluate --model {self._published(KINETICS_MODELS[run.imagenet])}"]
         elif run.mode == "original":
@@ -194,7 +184,6 @@ class _Planner:
         return shlex.quote(str(path or self._root / self.add(before).title / MODEL_NAME))
 
     def _published(self, name: str) -> str:
-        """Return ``name``, of a model that has to be there."""
         self._models[name] = None
         return name
 

@@ -1,8 +1,7 @@
-"""The paper's tables 2 to 5: their figures as printed there, in percent, and what each of them was measured on.
+"""Tables 2 to 5 of Carreira & Zisserman, CVPR 2017: their figures as printed, in percent, and what each measures.
 
-Source: Carreira & Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017. Figures
-are top-1 unless a row says top-5. Three modes lead to a model: ``original`` trains on the dataset alone, ``fixed``
-gives the Kinetics network a new last layer, ``full`` trains that network end to end.
+Three modes lead to a model: ``original`` trains on the dataset alone, ``fixed`` gives the Kinetics network a new last
+layer, ``full`` trains that network end to end.
 """
 
 from collections.abc import Iterable, Mapping

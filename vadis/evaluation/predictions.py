@@ -1,8 +1,6 @@
-"""The paper's test of every video of a split, and what the networks predict there.
+"""The paper's test of every video of a split (sections 2 and 2.5, table 1), and what the networks predict there.
 
-Of every video the first 250 frames at 25 fps (10 s; the 3D-ConvNet: 240), centre crop, by I3D whole, by others in their
-windows; the predictions over time are averaged, then those of the streams (paper, sections 2 and 2.5, table 1). They
-are kept in a log, a header with the settings and a line for each video, so that an interrupted evaluation goes on.
+Predictions are kept in a log, a header with the settings and a line per video, so that an interrupted test goes on.
 """
 
 import json
@@ -98,16 +96,11 @@ def open_predictions(
 ) -> Generator[PredictionFile, None, None]:
     """Open a file of predictions, made with its folder if need be, for this process alone.
 
-    Args:
-        path: of the file.
-        settings: what decides the predictions.
-        go_on: a file made with other settings is refused; else it is begun anew.
-        root: the folder of the dataset; a video is known by its path below it, however that folder was named.
+    A file made with other ``settings`` is refused, or with ``go_on=False`` begun anew. Videos are known by their paths
+    below ``root``, the folder of the dataset, however that was named.
 
-    Raises:
-        UsageError: for a file with other settings, with a damaged line, or of another kind, none of which is changed.
-        OutputLockedError: where another process has it.
-        VadisError, OSError: where it cannot be written.
+    Raises UsageError for a file with other settings, with a damaged line, or of another kind, none of which is changed;
+    OutputLockedError where another process has it; VadisError and OSError where it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path), AppendLog(path) as log:
@@ -135,13 +128,12 @@ def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[
     Raises UsageError for a file of another kind, and for a damaged line.
     """
     header, *lines = content[: content.rfind(b"\n") + 1].splitlines() or [b""]
+    shown = printable(str(path))
     try:
         settings = parse_json(header)["settings"]
         num_classes = len(settings["classes"]) if "classes" in settings else None
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{printable(str(path))} is not a file of predictions", hint="choose another folder"
-        ) from error
+        raise UsageError(f"{shown} is not a file of predictions", "choose another folder") from error
     predictions = {}
     for number, line in enumerate(lines, 2):
         try:
@@ -151,7 +143,7 @@ def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[
                     raise ValueError("not a finite number for each class")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             hint = "delete this line and evaluate again: its video is then tried once more"
-            raise UsageError(f"{printable(str(path))}, line {number}, is damaged", hint=hint) from error
+            raise UsageError(f"{shown}, line {number}, is damaged", hint) from error
         predictions[found.key] = found
     return settings, predictions
 
@@ -181,10 +173,7 @@ def evaluate(
 def predict_all(
     examples: Iterable[Example], model: Model, *, flip: bool = False, jobs: int | None = None
 ) -> Generator[Prediction, None, None]:
-    """Yield the prediction for every example, in order; ``jobs`` as for ``classify_many``.
-
-    Of a video that cannot be read it gives the reason.
-    """
+    """Yield the prediction for every example, in order, or why there is none; ``jobs`` as for ``classify_many``."""
     row, rate = MODELS[model.card.architecture], model.card.frame_rate
 
     def begin(example: Example) -> LocalVideo:

@@ -1,8 +1,4 @@
-"""Records of ``vadis classify`` as an evaluation: each is matched by its path with a video of a dataset's split.
-
-Classify looks at whole videos, the paper's test at their first 10 s; for clips of UCF-101, HMDB-51 and Kinetics, which
-are mostly shorter, that is nearly the same.
-"""
+"""Records of ``vadis classify`` as an evaluation: each is matched by its path with a video of a dataset's split."""
 
 import logging
 import os
@@ -71,9 +67,8 @@ def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, V
     for path in paths:
         files = files_below(path, (".jsonl", ".json")) if path.is_dir() else [path]
         if not files:
-            raise UsageError(
-                f"{printable(str(path))} holds no results", "name what vadis classify wrote as jsonl or json"
-            )
+            hint = "name what vadis classify wrote as jsonl or json"
+            raise UsageError(f"{printable(str(path))} holds no results", hint)
         for result in chain.from_iterable(results_in(file, torn) for file in files):
             below = os.path.join(root, result.path)  # noqa: PTH118
             place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
@@ -94,7 +89,6 @@ def _prediction(example: Example, record: VideoResult, classes: Sequence[str], c
 
 
 def _refuse(paths: Sequence[str], message: str, hint: str) -> None:
-    """Raise UsageError where any video of the split is wrong."""
     if paths:
         raise UsageError(f"{counted(paths, 'video')} of the split {message}: {some(paths)}", hint)
 

@@ -1,7 +1,6 @@
 """Finished runs below a folder: what was trained how, by run.json, and how good it is, by metrics.json.
 
-Tests of a published model on Kinetics, which ``vadis evaluate`` leaves without a run.json, count too: that training has
-been done, by the paper's authors. What does not count is noted, with the reason.
+Tests of a published model on Kinetics count too, without a run.json: the paper's authors have done that training.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,6 @@ IMAGENET_MODEL = "inception-v1-imagenet"
 PUBLISHED = {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}
 """The published Kinetics models of I3D, as their tensors are known: whether they began with ImageNet."""
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400}
-NOT_RUNS = {STORE_NAME, FEATURES_NAME, "checkpoints"}  # folders with many files and no run in them
 
 Values = Mapping[str, Any]
 
@@ -73,7 +71,7 @@ def find_runs(root: Path) -> RunIndex:
         raise UsageError(f"{printable(str(root))} is not a folder", hint="name the folder that holds the runs")
     index, tested = RunIndex(), []
     for place, folders, files in folders_below(root):
-        folders[:] = set(folders) - NOT_RUNS
+        folders[:] = set(folders) - {STORE_NAME, FEATURES_NAME, "checkpoints"}  # of many files, and no run in them
         if METRICS_NAME in files:
             tested.append((place, _json(place / METRICS_NAME), _json(place / RUN_NAME)))
     trained: dict[tuple[str, str], bool] = {}
@@ -92,7 +90,6 @@ def find_runs(root: Path) -> RunIndex:
 
 
 def _json(path: Path) -> Values:
-    """Return the object in a file; an empty one where there is none."""
     try:
         values = parse_json(path.read_bytes())
     except (OSError, ValueError):

@@ -1,10 +1,8 @@
-"""DeepMind's published sample: a preprocessed video, and what their own networks say of it.
+"""DeepMind's published sample: a preprocessed video of UCF-101, and what their own networks say of it.
 
-kinetics-i3d publishes one video of UCF-101 as arrays (``catalog.SAMPLE``) and, in ``out/``, the norm of the logits and
-the twenty best classes of each of its models. A copy of those texts is in ``sample_outputs/``: imagenet_* from the
-commit that the catalog pins, no_imagenet_* from the repository's first commit, 6da69a3 (later ones repeat imagenet_*
-under that name, an error there). A model that agrees with them is the published one, run as published: the arrays go
-through the networks as the clips of ``vadis classify`` do, in chunks of the inference form.
+``sample_outputs/`` has copies of the texts in ``out/`` of kinetics-i3d, the norm of the logits and the twenty best
+classes of each model: imagenet_* from the commit that the catalog pins, no_imagenet_* from the repository's first one,
+6da69a3 (later ones repeat imagenet_* under that name, an error there).
 """
 
 import io
@@ -34,7 +32,6 @@ from vadis.weights.load import published_name
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
 MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
-INPUT_SLACK = 1e-3  # beyond [-1, 1]: rounding of float16
 
 Array = npt.NDArray[np.float32]
 
@@ -102,7 +99,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
             f"{', '.join(map(str, frame))}) with at least {min_frames} frames",
             hint=f"crop {CROP} × {CROP} out of each frame; the channels stand last",
         )
-    if not np.abs(array).max() <= 1 + INPUT_SLACK:  # also refuses NaN
+    if not np.abs(array).max() <= 1 + 1e-3:  # room for the rounding of float16; also refuses NaN
         hint = "divide pixels by 127.5 and subtract 1; clip flow to 20 pixels and divide by 20"
         raise UsageError(f"the values in {path} are not all in [-1, 1]", hint)
     return np.ascontiguousarray(array, np.float32)

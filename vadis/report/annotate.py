@@ -1,8 +1,4 @@
-"""Videos to look at: one with its labels drawn in, and one with its optical flow beside it.
-
-Flow is shown in the usual colour wheel (Baker et al. 2007): the colour says where a pixel moves to, its strength how
-far. White stands still, the full colour is FULL_PIXELS per frame, and beyond it colours are darker.
-"""
+"""Videos to look at: one with its labels drawn in, and one with its optical flow beside it."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -33,9 +29,6 @@ Colour = tuple[int, int, int]
 
 MAX_LABELS = 3
 FONT_SHARE, FONT_PIXELS = 24, (10, 44)  # a letter's height: this part of the shorter side, within these bounds
-PANEL_LETTERS = 22  # the panel's width in letters' heights
-STRIP_LETTERS = 0.55  # the timeline's height
-BACKGROUND = (12, 12, 14, 178)  # of the panel, with its opacity
 WHITE, BAR_TRACK, NOTHING = (255, 255, 255), (70, 70, 76), (58, 58, 62)
 
 # Okabe and Ito's colours, told apart by nearly everyone; labels beyond them share the last.
@@ -85,8 +78,8 @@ class Overlay:
 
         letter, labels = self._letter, segment.labels[:MAX_LABELS]
         line, pad, thick = int(letter * 1.75), letter // 2, max(2, letter // 6)
-        width = min(PANEL_LETTERS * letter, max(1, self._width - letter))
-        panel = Image.new("RGBA", (width, line * len(labels) + pad), BACKGROUND)
+        width = min(22 * letter, max(1, self._width - letter))
+        panel = Image.new("RGBA", (width, line * len(labels) + pad), (12, 12, 14, 178))
         draw = ImageDraw.Draw(panel)
         for number, label in enumerate(labels):
             base = number * line + int(letter * 1.15)
@@ -106,7 +99,7 @@ class Overlay:
         """Return the timeline: every column in the colour of the label that leads at its time."""
         from PIL import Image
 
-        height = min(self._height, max(4, int(self._letter * STRIP_LETTERS)))
+        height = min(self._height, max(4, int(self._letter * 0.55)))
         strip = Image.new("RGB", (self._width, height), NOTHING)
         for segment in self._segments:
             if segment.labels:
@@ -137,24 +130,21 @@ def annotate(
     Frames keep their times, and sound is copied bit by bit. ``progress`` is called after each frame with how many are
     done, and how many the header declares. Returns what is known of the video now that all is read.
 
-    Raises:
-        VideoError: the video cannot be read.
-        UsageError: this kind of file cannot hold the sound.
-        VadisError: an encoder is missing, or the disk is full.
+    Raises VideoError where the video cannot be read, UsageError where this kind of file cannot hold the sound, and
+    VadisError where an encoder is missing, or the disk is full.
     """
     with ExitStack() as stack:
         decoders = stack.enter_context(Decoders())
         source = stack.enter_context(SourceVideo(decoders, video))
         sound = stack.enter_context(ChildSound(decoders, video)) if with_sound else None
-        overlay, facts = Overlay(result, source.size), source.facts
-        first, copied = source.first_seconds, sound if sound and sound.streams else None
+        overlay, facts, first = Overlay(result, source.size), source.facts, source.first_seconds
         with video_file(
             path,
             source.size,
             facts.source_fps,
             pixel_aspect=source.pixel_aspect,
             colours=source.colours,
-            sound=copied,
+            sound=sound if sound and sound.streams else None,
             zero_seconds=(source.start_seconds or Fraction(0)) - first,
         ) as write:
             for number, frame in enumerate(source.source_frames(), 1):
@@ -165,14 +155,13 @@ def annotate(
     return source.facts
 
 
-FULL_PIXELS = 6.0  # per frame; most actions move by less
-BEYOND = 0.75  # of the full colour, for what moves further
+# The usual colour wheel (Baker et al., 2007): the colour says where a pixel moves to, its strength how far.
+FULL_PIXELS = 6.0  # per frame, in the full colour, beyond which colours are darker; most actions move by less
 WHEEL_STEPS = (0, 15, 21, 25, 36, 49, 54)  # where the colours below stand on the wheel,
 WHEEL = np.array(  # red, yellow, green, cyan, blue, magenta, and one step before red
     [(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 0, 1 / 6)]
 )
 WHEEL_PIXELS = 49  # side of the one in the corner
-CHUNK_FRAMES = 8
 
 
 def in_colours(flow: NDArray[np.float32], full_pixels: float = FULL_PIXELS) -> Pixels:
@@ -181,13 +170,13 @@ def in_colours(flow: NDArray[np.float32], full_pixels: float = FULL_PIXELS) -> P
     strength = np.hypot(dx, dy)[..., None] / full_pixels  # (H, W, 1)
     steps = (np.arctan2(-dy, -dx) / np.pi + 1) / 2 * WHEEL_STEPS[-1]  # (H, W)
     colour = np.stack([np.interp(steps, WHEEL_STEPS, channel) for channel in WHEEL.T], axis=-1)  # (H, W, 3)
-    shown = np.where(strength <= 1, 1 - strength * (1 - colour), colour * BEYOND)
+    shown = np.where(strength <= 1, 1 - strength * (1 - colour), colour * 0.75)
     return np.asarray(255 * shown, np.uint8)
 
 
-def legend(side: int = WHEEL_PIXELS) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Return the wheel itself, uint8 (side, side, 3), and where it is, (side, side)."""
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+def legend() -> tuple[Pixels, NDArray[np.bool_]]:
+    """Return the wheel itself, uint8 (WHEEL_PIXELS, WHEEL_PIXELS, 3), and where it is in this square."""
+    y, x = np.mgrid[-1 : 1 : WHEEL_PIXELS * 1j, -1 : 1 : WHEEL_PIXELS * 1j]
     return in_colours(np.stack([x, y]).astype(np.float32), 1.0), np.hypot(x, y) <= 1
 
 
@@ -209,7 +198,7 @@ def write_flow_video(
     with Decoders() as decoders, decoders.open(video) as opened:
         width, height = opened.size
         with video_file(path, (2 * width, height), Fraction(GRID_FPS), colours=BT709) as write:
-            pairs = with_flow(chunks((frame.pixels for frame in opened), CHUNK_FRAMES), device)
+            pairs = with_flow(chunks((frame.pixels for frame in opened), 8), device)
             for frames, flows in pairs:  # (T, H, W, 3), (T, 2, H, W)
                 if flows is None:
                     raise VideoError("too_short", "it has one frame only, and flow takes two")

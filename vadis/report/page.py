@@ -1,7 +1,7 @@
 """Pages of an archive and of a training run: HTML files with all that they need, nothing fetched from anywhere.
 
-Nothing that a record says can become markup or script: names are data in a JSON block, which the script puts on the
-page as text, and the page's policy lets only this one script run, and nothing be loaded but local videos.
+Nothing that a record says can become markup or script: it is data in a JSON block, which the page's only script shows
+as text; the page's policy lets no other one run, and nothing be loaded but local videos.
 """
 
 import base64
@@ -35,19 +35,11 @@ from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import FLAGS
 from vadis.video.timegrid import GRID_FPS
 
-STYLES = ("colours.css", "report.css")
-SCRIPTS = ("data.js", "timeline.js", "player.js", "cards.js", "report.js")
-"""Files of the folder ``assets``, in the order in which they stand in the page."""
-
 MAX_LABELS = 5  # of a video and of a piece of its timeline; records may have more
 MAX_PIECES = 1_000  # of a timeline: a screen has hardly more pixels for it
-MIN_PIECES = 80  # of a timeline, however many videos there are
-PIECES_OF_A_PAGE = 400_000  # shared by all its videos; about 20 MB
 
 HEIGHT = 108  # pixels of a picture; shown at about two thirds of that, so that it is sharp on dense screens too
 WIDTHS = (32, 2 * HEIGHT)  # what is wider loses its sides
-JPEG_QUALITY = 65  # a picture takes about 3 kB
-MIN_GAP_SECONDS = 1.0  # between pictures, else it is the same one again
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
@@ -83,7 +75,8 @@ def write_page(
     """
     written, bytes_left, num_videos = Written(), max_thumbnail_bytes, len(results.paths)
     labels, models, max_pieces = Numbers(), Numbers(), pieces_for(num_videos)
-    style, script = read(*STYLES), '"use strict";\n(() => {\n' + read(*SCRIPTS) + "})();\n"
+    scripts = read("data.js", "timeline.js", "player.js", "cards.js", "report.js")
+    style, script = read("colours.css", "report.css"), '"use strict";\n(() => {\n' + scripts + "})();\n"
     with write_atomic(path) as file, Decoders() as decoders:
 
         def write(text: str) -> None:
@@ -205,7 +198,7 @@ def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
 
 def pieces_for(num_videos: int) -> int:
     """Return how many pieces each timeline may have in a page of so many videos."""
-    return min(MAX_PIECES, max(MIN_PIECES, PIECES_OF_A_PAGE // max(1, num_videos)))
+    return min(MAX_PIECES, max(80, 400_000 // max(1, num_videos)))  # in a page 400,000 are about 20 MB
 
 
 def place_of(path: str, bases: Iterable[Path]) -> str | None:
@@ -256,7 +249,7 @@ def moments(result: VideoResult, count: int) -> list[float]:
     found = [(run.start + run.end) / 2 for run in best[:count]]
     while end > 0 and len(found) < count:
         width, before = max((after - before, before) for before, after in pairwise([first, *sorted(found), end]))
-        if width < MIN_GAP_SECONDS:
+        if width < 1:  # second: it would be the same picture again
             break
         found.append(before + width / 2)
     return [round(seconds, 2) for seconds in found]
@@ -268,7 +261,7 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
 
     image, encoded = Image.fromarray(picture), io.BytesIO()
     width = int(np.clip(round(image.width * HEIGHT / image.height), *WIDTHS))
-    ImageOps.fit(image, (width, HEIGHT)).save(encoded, "JPEG", quality=JPEG_QUALITY)
+    ImageOps.fit(image, (width, HEIGHT)).save(encoded, "JPEG", quality=65)  # about 3 kB
     return encoded.getvalue()
 
 
@@ -278,7 +271,6 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
 RUN_NAME, METRICS_NAME, LOG_NAME, CURVES_NAME = "run.json", "metrics.json", "log.jsonl", "curves.png"
 NETWORKS = ("rgb", "flow", "both")  # the folders of a run, and the columns of a test
 FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}
-SHOWN_ELSEWHERE = {"labels", "recipes", "dataset", "from", "schema"}  # of run.json: shown otherwise, or not at all
 
 
 def is_run(folder: Path) -> bool:
@@ -289,15 +281,13 @@ def is_run(folder: Path) -> bool:
 def write_run_page(folder: Path, path: Path, title: str) -> None:
     """Write the page of the run in ``folder``; of a run that is still training, what there is by now.
 
-    Raises:
-        UsageError: where a file of the run is damaged.
-        OSError: where the page, or the picture of the curves, cannot be written.
+    Raises UsageError where a file of the run is damaged, OSError where the page or the curves cannot be written.
     """
     run, metrics = _json(folder / RUN_NAME), _json(folder / METRICS_NAME)
     if logs := _logs(folder):
         plot_curves(logs, folder / CURVES_NAME)
-    page = "".join([head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics)])
-    write_file(path, page + "</body>\n</html>\n")
+    page = [head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics), "</body>\n</html>\n"]
+    write_file(path, "".join(page))
 
 
 def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -322,7 +312,6 @@ def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str
 
 
 def _headline(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """Return the run in a line."""
     data = run.get("dataset") or {}
     dataset = metrics.get("dataset") or data.get("name")
     parts = [
@@ -353,7 +342,8 @@ def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any
 def _settings(run: Mapping[str, Any]) -> str:
     """Return the settings as a table, and the numbers of each network's recipe side by side."""
     start = run.get("from")
-    settings = {key: value for key, value in run.items() if key not in SHOWN_ELSEWHERE}
+    elsewhere = ("labels", "recipes", "dataset", "from", "schema")  # shown otherwise, or not at all
+    settings = {key: value for key, value in run.items() if key not in elsewhere}
     settings |= {"classes": len(run.get("labels", ()))}
     settings |= {f"dataset, {key}": value for key, value in (run.get("dataset") or {}).items()}
     settings |= {"from": start.get("model") if isinstance(start, dict) else "nothing"}
@@ -387,7 +377,6 @@ def _logs(folder: Path) -> dict[str, Path]:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    """Return an object from a file of the run; empty where there is none."""
     try:
         values = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -402,7 +391,6 @@ def _percent(share: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a person writes it."""
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     if isinstance(value, dict):
@@ -411,5 +399,4 @@ def _shown(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return any value as text in HTML."""
     return escape(visible(str(value)))

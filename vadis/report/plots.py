@@ -41,18 +41,19 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def drawing() -> Iterator["type[Figure]"]:
     """Give Matplotlib the style above in this block, and let it not speak of a home folder that cannot be written."""
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         import matplotlib
+        from matplotlib.figure import Figure
 
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(STYLE)
-            yield
+            yield Figure
     finally:
         logger.setLevel(level)
 
@@ -90,20 +91,14 @@ def _draw_title(axes: "Axes", title: str, above: float = 6.0) -> None:
     axes.annotate(drawable(rest), (0, 1), (0, above), xycoords="axes fraction", textcoords="offset points", color=GREY)
 
 
-MAX_DOTS = 25  # of a curve: with more, they hide it
-MAX_RATES = 6  # that get a tick each
-
-
 def plot_curves(logs: Mapping[str, Path], path: Path) -> None:
     """Draw loss, accuracy and learning rate against steps, a column for each stream, from its log. Raises OSError.
 
     The loss is smoothed by a centred mean, which does not lag behind; the accuracy is smoothed as the log has it.
     """
     runs = {stream: read_log(log) for stream, log in logs.items()}
-    with drawing():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6.4 if len(runs) < 2 else 4.6 * len(runs), 6.6), layout="constrained")
+    with drawing() as new_figure:
+        figure = new_figure(figsize=(6.4 if len(runs) < 2 else 4.6 * len(runs), 6.6), layout="constrained")
         rows = figure.subplots(3, len(runs), sharex="col", sharey="row", squeeze=False, height_ratios=(5, 5, 2))
         highest = [_draw_run(column, stream, run) for column, (stream, run) in zip(rows.T, runs.items(), strict=True)]
         for axes, name in zip(rows[:, 0], ("loss (nats)", "accuracy", "learning rate"), strict=True):
@@ -130,7 +125,7 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     rate_axes.step(steps, run.steps["learning_rate"], where="post", color=INK, linewidth=1.2)
     if len(tests["step"]):
         look: dict[str, Any] = {"color": ORANGE, "linewidth": 1.4, "marker": "o", "clip_on": False, "zorder": 3}
-        look["markersize"] = 4 if len(tests["step"]) <= MAX_DOTS else 0
+        look["markersize"] = 4 if len(tests["step"]) <= 25 else 0  # more dots would hide the line
         loss_axes.plot(tests["step"], tests["loss"], label="validation", **look)
         accuracy_axes.plot(tests["step"], tests["accuracy"], label="validation", **look)
     loss_axes.set_title(stream, loc="left", weight="bold")
@@ -163,15 +158,11 @@ def _set_rate_axis(axes: "Axes", rates: Sequence[float]) -> None:
         axes.set_yscale("log")
         axes.set_ylim(rates[0] / 2, rates[-1] * 2)
         axes.minorticks_off()
-    if 0 < len(rates) <= MAX_RATES:
+    if 0 < len(rates) <= 6:
         axes.set_yticks(rates)
     axes.yaxis.set_major_formatter("{x:g}")
 
 
-MAX_MATRIX_INCHES = 21.3  # side of a confusion matrix; 8 pixels for each of 400 classes
-MIN_CELL_INCHES, MAX_CELL_INCHES = 0.13, 0.9  # unless that bound is reached; room for a line of small letters
-NUMBERS_UP_TO = 20  # classes; with more, the pairs most often confused are listed instead,
-MAX_PAIRS = 40  # at most so many
 LETTER_INCHES = 0.085  # the width of one, of ordinary size
 
 
@@ -182,15 +173,14 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
     goes by square roots, so that what is rare can be seen. What follows a newline in ``title`` is drawn in grey.
     """
     count = len(classes)
-    cell = min(MAX_CELL_INCHES, max(MIN_CELL_INCHES, 4.2 / count), MAX_MATRIX_INCHES / count)
+    cell = min(0.9, max(0.13, 4.2 / count), 21.3 / count)  # inches: a line of small letters; 8 pixels for 400 classes
     side, totals = cell * count, confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
-    with drawing():
+    with drawing() as new_figure:
         from matplotlib.colors import PowerNorm
-        from matplotlib.figure import Figure
 
         names = [shortened(drawable(name)) for name in classes]
-        figure = Figure(figsize=(side, side))
+        figure = new_figure(figsize=(side, side))
         axes = figure.add_axes((0, 0, 1, 1))
         picture = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest", aspect="auto")
         axes.set_facecolor(PALE)
@@ -201,7 +191,7 @@ def plot_confusion(confusion: NDArray[np.int64], classes: Sequence[str], path: P
         bar = figure.colorbar(picture, cax=place, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format="{x:.0%}")
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
-        if count <= NUMBERS_UP_TO:
+        if count <= 20:  # classes; with more, the pairs most often confused are listed instead
             for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
                 share = float(shares[row, column])
                 colour = "white" if share > 0.4 else INK
@@ -230,19 +220,14 @@ def _name_cells(axes: "Axes", names: Sequence[str], cell: float) -> None:
 
 
 def _list_confusions(axes: "Axes", confusion: NDArray[np.int64], names: Sequence[str], side: float) -> None:
-    """List the pairs that were confused most often, below the scale."""
     wrong, totals = confusion - np.diag(np.diag(confusion)), confusion.sum(axis=1)
     lines = ["most often confused"]
-    for place in np.argsort(-wrong, axis=None, kind="stable")[: min(MAX_PAIRS, int((side - 2.75) / 0.18))].tolist():
+    for place in np.argsort(-wrong, axis=None, kind="stable")[: min(40, int((side - 2.75) / 0.18))].tolist():
         truth, answer = divmod(place, len(names))
         if wrong[truth, answer]:
             lines.append(f"{wrong[truth, answer]} of {totals[truth]}: {names[truth]} → {names[answer]}")
     place = (1 + 0.2 / side, 1 - 2.5 / side)
     axes.text(*place, "\n".join(lines), transform=axes.transAxes, va="top", linespacing=1.3)
-
-
-BARS_IN_COLUMN = 34  # as long as that gives at most 4 columns
-BAR_INCHES = 0.165  # from bar to bar
 
 
 def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path: Path, title: str) -> None:
@@ -251,15 +236,13 @@ def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path
     ``accuracies`` (classes,) are in [0, 1], NaN for a class without examples; the rest as for ``plot_confusion``.
     """
     order = np.argsort(-accuracies, kind="stable")  # NaN come last
-    columns = min(4, ceil(len(order) / BARS_IN_COLUMN))
+    columns = min(4, ceil(len(order) / 34))
     rows = ceil(len(order) / columns)
-    with drawing():
-        from matplotlib.figure import Figure
-
+    with drawing() as new_figure:
         names = [shortened(drawable(name)) for name in classes]
-        bar, between, height = 2.0, 0.75 + max(map(len, names)) * LETTER_INCHES, rows * BAR_INCHES
+        bar, between, height = 2.0, 0.75 + max(map(len, names)) * LETTER_INCHES, rows * 0.165
         width = columns * bar + (columns - 1) * between
-        figure = Figure(figsize=(width, height))
+        figure = new_figure(figsize=(width, height))
         for column in range(columns):
             axes = figure.add_axes((column * (bar + between) / width, 0, bar / width, 1))
             taken = order[column * rows : (column + 1) * rows]
@@ -274,7 +257,6 @@ def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path
 
 
 def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int) -> None:
-    """Draw one column of bars, from the top, with their values to the right."""
     places = np.arange(len(names))
     axes.barh(places, np.nan_to_num(accuracies), height=0.7, color=BLUE)
     for place, accuracy in enumerate(accuracies):
@@ -292,12 +274,10 @@ def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int
 Filters = NDArray[np.float32]  # (filters, C, T, H, W); C is 3 (RGB) or 2 (flow)
 Colours = NDArray[np.float64]  # (…, 3) in [0, 1]
 
-WEIGHT_PIXELS = 4  # of the picture for each weight; more where there are few filters,
-MIN_WIDTH = 1_800  # pixels, so that titles have room
+WEIGHT_PIXELS = 4  # of the picture for each weight; more where there are few filters
 GAP = 1  # weights' width, between filters
 BLOCK_GAP = 4  # between blocks, always white
 BAND_GAP_INCHES = 0.46  # room for a title above each band
-TITLE_INCHES = 0.07  # from a band to its title
 
 
 def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> None:
@@ -306,22 +286,20 @@ def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> Non
     A band has a block for each slice in time, the first to the left, in which every filter keeps its place. Each
     network has one scale: zero is grey (RGB) or white (flow), the largest weight of either sign is its end.
     """
-    with drawing():
-        from matplotlib.figure import Figure
-
+    with drawing() as new_figure:
         bands = list(_bands(networks))
         widest = max(picture.shape[1] for _, picture in bands)
-        inches = max(WEIGHT_PIXELS, MIN_WIDTH // widest) / DOTS_PER_INCH  # for each weight
+        inches = max(WEIGHT_PIXELS, 1_800 // widest) / DOTS_PER_INCH  # for each weight; titles need 1,800 pixels
         width = widest * inches
         height = sum(BAND_GAP_INCHES + picture.shape[0] * inches for _, picture in bands)
-        figure, bottom = Figure(figsize=(width, height)), height
+        figure, bottom = new_figure(figsize=(width, height)), height
         for words, picture in bands:
             tall, wide = (size * inches for size in picture.shape[:2])
             bottom -= BAND_GAP_INCHES + tall
             axes = figure.add_axes((0, bottom / height, wide / width, tall / height))
             axes.imshow(picture, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
-            figure.text(0, (bottom + tall + TITLE_INCHES) / height, words, va="bottom")
+            figure.text(0, (bottom + tall + 0.07) / height, words, va="bottom")
         figure.text(0, 1, drawable(title), va="bottom", color=GREY)
         save_png(figure, path)
 
@@ -344,10 +322,8 @@ def _bands(networks: Mapping[str, Filters]) -> Iterator[tuple[str, Colours]]:
                 yield f"Flow network, {axis}: {scale}", _side_by_side(colours, 0.8)
         else:
             scale = f"black −{end:.2g}, grey 0, white +{end:.2g}, by colour channel"
-            words = (
-                "RGB network: 7 slices in time, left to right" if name == "rgb" else "Inception-v1 on ImageNet, in 2D"
-            )
-            yield f"{words}; {scale}", _side_by_side(np.moveaxis(shares, 1, -1), 1.0)
+            of_rgb, of_imagenet = "RGB network: 7 slices in time, left to right", "Inception-v1 on ImageNet, in 2D"
+            yield f"{of_rgb if name == 'rgb' else of_imagenet}; {scale}", _side_by_side(np.moveaxis(shares, 1, -1), 1.0)
 
 
 def _side_by_side(filters: Colours, line: float) -> Colours:

@@ -174,13 +174,14 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
         try:
             with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
                 there = parse_json(path.read_bytes())
-            changed = [key for key in {**wanted, **there} if key != "recipes" and there.get(key) != wanted.get(key)]
+            others = [key for key in {**wanted, **there} if key != "recipes" and there.get(key) != wanted.get(key)]
+            changed = [f"its {key} differ" for key in others]
             for run, recipe in wanted["recipes"].items() if not changed else ():
                 changed += differences(there["recipes"][run], recipe)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
         if changed:
-            raise UsageError(f"{name} holds another run, with other {', '.join(changed)}", "choose another folder")
+            raise UsageError(f"{name} holds another run: {', '.join(changed)}", "choose another folder")
         if not resume and any((folder / run).exists() for run in plan.recipes):
             raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
     refuse_foreign(folder)
