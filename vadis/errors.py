@@ -38,7 +38,7 @@ class UnreachableError(WeightsError):
 
 
 class VideoError(VadisError):
-    """An input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, gives the hint where none is given."""
+    """An input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, gives the hint if none is given."""
 
     exit_code = 3
 

@@ -176,6 +176,13 @@ class Decoder:
             self._limits.check_length(time, self.num_frames)
             yield frame, time
 
+    def seek(self, ticks: int) -> None:
+        """Go on at a key frame near a timestamp."""
+        self.jumped = True
+        self._container.seek(ticks, stream=self._stream)
+        self.clock.jump()
+        self.continuity.jump()
+
     def seek_ticks(self, seconds: Fraction) -> int | None:
         """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
         header, reorders = self.header, self._stream.codec_context.has_b_frames
@@ -194,12 +201,9 @@ class Decoder:
         Then the file has to be opened again. (Without a frame after it, the clip may lie in an appended recording.)
         """
         try:
-            self._container.seek(ticks, stream=self._stream)
+            self.seek(ticks)
         except Exception:  # noqa: BLE001 (FFmpeg cannot seek)
             return None
-        self.jumped = True
-        self.clock.jump()
-        self.continuity.jump()
         held: tuple[av.VideoFrame, Fraction] | None = None
         for frame, time in (frames := self.frames()):
             if self.clock.has_guessed:
