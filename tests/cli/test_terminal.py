@@ -199,7 +199,7 @@ def test_arguments_of_python_are_shown_as_options(capsys):
     calls = (
         (lambda: Sliding(window=3).check(CARD), "--window"),
         (lambda: Sliding(segment_seconds=0.1).check(CARD), "--segment"),
-        (lambda: Sliding(stride=3).check(CARD), "--window 64 and --stride 16"),
+        (lambda: Sliding(stride=3).check(CARD), "--window 64, --stride 16"),
         (lambda: find_videos([]), "--from-file"),
     )
     for call, option in calls:

@@ -2,14 +2,14 @@
 
 import re
 import sys
+import time
 
 import pytest
 
 from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from vadis.cli import terminal
-from vadis.cli import training_progress as live
-from vadis.cli.training_progress import training_progress
+from vadis.cli.training_run import training_progress
 from vadis.training.log import MemoryShort, Resumed, Saved, StepDone, Validated
 
 
@@ -23,7 +23,7 @@ def step_done(step: int, steps: int = 5_000, **changes) -> StepDone:
 def clock(monkeypatch) -> list[float]:
     """What time it is: its only value can be set."""
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
@@ -79,7 +79,7 @@ def test_quiet_leaves_only_problems(capsys, monkeypatch):
 
 ON_A_TERMINAL = """
 import time
-from vadis.cli.training_progress import training_progress
+from vadis.cli.training_run import training_progress
 from vadis.training.log import StepDone, Validated
 with training_progress("rgb") as report:
     for step in (1, 2):

@@ -11,19 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import vadis
-from vadis.cli import (
-    classify,
-    doctor,
-    evaluate,
-    features,
-    flow,
-    plot,
-    reproduce,
-    results,
-    signals,
-    train,
-    weights,
-)
+from vadis.cli import classify, doctor, evaluate, features, flow, plot, reproduce, results, signals, train, weights
 from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
@@ -40,7 +28,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # report_error() decides what is shown
-    pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=classify.WithAddress, epilog=classify.EPILOG)(classify.classify)

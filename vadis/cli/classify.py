@@ -2,35 +2,40 @@
 
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer.core import TyperCommand
 
 from vadis.batch.journal import Summary
 from vadis.batch.shards import parse_shard
 from vadis.cli import options
+from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import OutputOptions, open_destination
 from vadis.cli.run import Run, fetching, find_inputs, load_for_command, load_or_stand_in
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError
 from vadis.formats import FORMATS, Format
-from vadis.results import VideoResult
-from vadis.video.sources import stamp
+from vadis.video.sources import Source, stamp
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
 if TYPE_CHECKING:
-    from vadis.inference.classify import ClassifyOptions
     from vadis.inference.predict import Sliding
     from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
-    from vadis.video.sources import Source
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
+
+_ALLOW_REMOTE = "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'."
+_SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
+_RETRY_FAILED = "Going on with results that are there, try those again that failed."
+_SUMMARY = "Write the counts at the end as JSON."
+_RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
 
 EPILOG = """
 **Examples**
@@ -55,25 +60,25 @@ def classify(
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
-    allow_remote: options.AllowRemote = False,
+    allow_remote: Annotated[bool, flag(VIDEOS, _ALLOW_REMOTE, "--allow-remote")] = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
     flip: options.Flip = False,
     segment: options.SegmentSeconds = None,
     window: options.Window = None,
     stride: options.Stride = None,
-    top_k: options.TopK = 5,
+    top_k: Annotated[int, option(TIME, "Labels per video and per segment.", "--top-k", "-k", metavar="K", min=1)] = 5,
     threshold: options.Threshold = 0.0,
     format_name: options.FormatName = "auto",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
-    retry_failed: options.RetryFailed = False,
-    strict: options.Strict = False,
-    shard: options.Shard = None,
-    summary_file: options.SummaryFile = None,
+    retry_failed: Annotated[bool, flag(OUTPUT, _RETRY_FAILED, "--retry-failed")] = False,
+    strict: Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")] = False,
+    shard: Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")] = None,
+    summary_file: Annotated[Path | None, option(OUTPUT, _SUMMARY, "--summary", metavar="FILE")] = None,
     device: options.Device = "auto",
-    ray: options.Ray = None,
+    ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
     scratch_gb: options.ScratchGigabytes = None,
@@ -96,8 +101,7 @@ def classify(
         place = OutputOptions(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         destination = stack.enter_context(open_destination(place, inputs or [], [source.path for source in found]))
         in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
-        share_bytes = fetched.share_bytes if fetched else None
-        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": share_bytes}
+        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": fetched and fetched.share_bytes}
         prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
         load = partial(load_for_command, streams=streams, device=where, offline=offline, window=window, stride=stride)
@@ -106,15 +110,15 @@ def classify(
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
-        pending = destination.begin(_settings(loaded, sliding, top_k, flip, threshold, strict), sources, summary)
+        look = _settings(loaded, sliding, top_k=top_k, flip=flip, threshold=threshold, strict=strict)
+        pending = destination.begin(look, sources, summary)
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
-        run = Run(pending, names, summary, goes_on=destination.journal is not None, strict=strict)
+        run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
         run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
 def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
-    """Raise UsageError for options that exclude each other."""
     if stride_alone:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
     if remote_offline:
@@ -138,10 +142,9 @@ def _prepare(stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in
     return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders))}
 
 
-def _needs_flow_now(sources: "list[Source]", model: str | None, streams: str | None, device: str) -> bool:
+def _needs_flow_now(sources: list[Source], model: str | None, streams: str | None, device: str) -> bool:
     """Return whether there is one video, which somebody waits for, and its flow is a processor's work."""
     from vadis.weights.cache import is_file, model_path
-    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
     named = model or DEFAULT_MODEL
     has_gpu = Path("/dev/nvidiactl").exists()  # PyTorch would know, and is not there yet; of no harm where it is wrong
@@ -155,7 +158,6 @@ class WithAddress(TyperCommand):
     """The command, whose ``--ray`` may stand without an address: it takes the next word only if that is one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``auto`` after a ``--ray`` that stands alone."""
         end = args.index("--") if "--" in args else len(args)
         for at in reversed(range(end)):
             if args[at] == "--ray" and not _ADDRESS.fullmatch(args[at + 1] if at + 1 < end else ""):
@@ -163,9 +165,7 @@ class WithAddress(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def _labelled(
-    paths: Iterator[str], wanted: "ClassifyOptions", prepared: dict[str, Any]
-) -> Generator[VideoResult, None, None]:
+def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> Any:
     if "address" in prepared:
         from vadis.inference.ray import classify_on_ray
 
@@ -175,13 +175,10 @@ def _labelled(
     return label_videos(paths, wanted, listed=True, **prepared)
 
 
-def _settings(
-    model: "Model", sliding: "Sliding", top_k: int, flip: bool, threshold: float, strict: bool
-) -> dict[str, Any]:
+def _settings(model: "Model", sliding: "Sliding", **more: Any) -> dict[str, Any]:
     """Return what decides the records of given videos, as JSON values: a run goes on only with the same."""
     maker = {"model": model.card.name, "model_sha256": model.sha256, "streams": list(model.card.streams)}
-    look = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip}
-    return {**maker, **look, "threshold": threshold, "strict": strict}
+    return {**maker, "sliding": sliding.to_json(), **more}
 
 
 def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Format:

@@ -14,9 +14,10 @@ import typer
 
 import vadis
 from vadis.cli.terminal import show, stdout_console
-from vadis.device import cpu_count
+from vadis.device import cpu_count, cudnn_version, resolve_device
 from vadis.errors import VadisError
 from vadis.formats import visible
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -32,21 +33,12 @@ EPILOG = """
 OK, NOTE, LESS, MISSING = "ok", "note", "less", "missing"  # LESS: it works, but not as it should
 _STYLES = {OK: "green", NOTE: "yellow", LESS: "bold yellow", MISSING: "bold red"}
 
-PACKAGES = ("torch", "av", "numba", "numpy", "platformdirs", "safetensors")
-"""What classify imports, by the names of modules, which are those of the packages too."""
-
 _CODECS = (
     "H.264=h264, H.265=hevc, VP8=vp8, VP9=vp9, AV1=libdav1d libaom-av1, MPEG-4=mpeg4, MPEG-2=mpeg2video, "
     "MPEG-1=mpeg1video, H.263=h263, Windows Media=wmv3 vc1, Motion JPEG=mjpeg, ProRes=prores, Theora=theora, GIF=gif"
 )  # without FFmpeg's own "av1", which works with a graphics card only
 CODECS = {name: decoders.split() for name, decoders in (codec.split("=") for codec in _CODECS.split(", "))}
 """The codecs that videos come in, each with the decoders of which one will do."""
-
-LARGEST_DIFFERENCE = 0.01
-"""Of the largest logit, between GPU and CPU: TF32 makes some 0.001, a wrong convolution a tenth and more."""
-
-_ANSWER_SECONDS = 4.0  # for a host of weights to answer; somebody waits
-_LOW_SPACE_BYTES = 1e9  # a model needs 0.1 GB to be fetched and as much again to be converted
 
 
 class Finding(NamedTuple):
@@ -82,18 +74,15 @@ def _text(finding: Finding, width: int) -> "Text":
     from rich.text import Text
 
     indent = " " * 11
-    said = (f"{finding.what}: {visible(finding.detail)}", finding.remedy)
-    lines = (
-        textwrap.fill(each, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
-        for each in said
-        if each
-    )
-    return Text.assemble("  ", (f"{finding.state:<7}", _STYLES[finding.state]), "\n".join(lines)[9:])
+    wrapper = textwrap.TextWrapper(width, indent, indent, break_on_hyphens=False)
+    said = filter(None, (f"{finding.what}: {visible(finding.detail)}", finding.remedy))
+    lines = "\n".join(map(wrapper.fill, said))
+    return Text.assemble("  ", (f"{finding.state:<7}", _STYLES[finding.state]), lines[9:])
 
 
 def packages() -> Iterator[Finding]:
     """Yield what classify imports, and OpenCV, which only draws."""
-    for name in PACKAGES:
+    for name in ("torch", "av", "numba", "numpy", "platformdirs", "safetensors"):  # modules and packages alike
         try:
             module = import_module(name)
         except Exception as error:  # noqa: BLE001 (whatever a broken installation raises is what is reported here)
@@ -126,10 +115,8 @@ def _agreement(name: str) -> Finding:
     """Return whether a GPU gives what the CPU gives, for one clip through a network that comes with vadis."""
     import torch
 
-    from vadis.device import cudnn_version, resolve_device
     from vadis.models.i3d import I3D
     from vadis.models.i3d_inference import FoldedI3D
-    from vadis.weights.catalog import STAND_IN
     from vadis.weights.load import load_model
 
     try:
@@ -142,7 +129,7 @@ def _agreement(name: str) -> Finding:
         return Finding(MISSING, name, f"cannot compute: {_reason(error)}", "--device cpu does without it")
     share = float((here - there).abs().max() / here.abs().max())
     detail = f"differs from the CPU by {share:.1e} of the largest logit (cuDNN {cudnn_version(device)})"
-    if share < LARGEST_DIFFERENCE:  # else also where it is not a number
+    if share < 0.01:  # TF32 makes some 0.001; a wrong convolution a tenth and more, or NaN
         return Finding(OK, name, detail)
     return Finding(MISSING, name, detail, "its results are wrong: update PyTorch and the driver, or take --device cpu")
 
@@ -150,7 +137,6 @@ def _agreement(name: str) -> Finding:
 def models() -> Iterator[Finding]:
     """Yield the cache, which models are in it, and which of them the next ``vadis classify`` uses."""
     from vadis.weights.cache import cache_folder, model_path
-    from vadis.weights.catalog import SHIPPED, WEIGHTS
 
     yield _cache_state(cache_folder())
     paths = {name: model_path(name) for name in WEIGHTS} | {name: shipped.path for name, shipped in SHIPPED.items()}
@@ -171,7 +157,7 @@ def _cache_state(folder: Path) -> Finding:
     detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
     if not os.access(there, os.W_OK):
         return Finding(NOTE, "cache", f"{detail}, cannot be written to", "set VADIS_CACHE to a folder that can")
-    if free < _LOW_SPACE_BYTES:
+    if free < 1e9:  # a model needs 0.1 GB to be fetched and as much again to be converted
         return Finding(NOTE, "cache", detail, "free some space, or set VADIS_CACHE to a folder on another disk")
     return Finding(OK, "cache", detail)
 
@@ -179,13 +165,12 @@ def _cache_state(folder: Path) -> Finding:
 def _next_model() -> Finding:
     """Return which model labels where none is named: a cache without the default model needs a host that gives it."""
     from vadis.weights.cache import is_file, model_path, why_unreachable
-    from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, WEIGHTS
 
     what = "the next classify"
     if is_file(model_path(DEFAULT_MODEL)):
         return Finding(OK, what, f"uses {DEFAULT_MODEL}")
     try:
-        reason = why_unreachable(WEIGHTS[DEFAULT_MODEL].files, _ANSWER_SECONDS)
+        reason = why_unreachable(WEIGHTS[DEFAULT_MODEL].files, 4.0)  # seconds: somebody waits
     except VadisError as error:
         reason = error.message
     if reason is None:

@@ -43,28 +43,24 @@ From what `vadis classify` wrote, without a model:
 RESULTS = "Results there are already"
 Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
 _PART = "By default test, or val where there is none."
-Part = Annotated[str | None, option(DATA, _PART, metavar="train|val|test")]
 _MISSING = "Go on with less than this share of the files missing."
 AllowMissing = Annotated[float, option(DATA, _MISSING, metavar="SHARE", min=0.0, max=1.0)]
 _RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
-Results = Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")]
 _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
-RunDir = Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")]
-AsJson = Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")]
 
 
 def evaluate(
     data: options.DataIfAny = None,
-    output: RunDir = None,
+    output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
     dataset: options.DatasetName = None,
     split: Split = 1,
-    part: Part = None,
+    part: Annotated[str | None, option(DATA, _PART, metavar="train|val|test")] = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
     streams: options.Streams = None,
     flip: options.Flip = False,
-    results: Results = None,
-    as_json: AsJson = False,
+    results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")] = None,
+    as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
     debug: options.Debug = False,
@@ -196,7 +192,6 @@ def report(shown: str, failed: int) -> None:
 
 
 def _show(runs: "list[Evaluation]", output: Path | None, as_json: bool) -> None:
-    """Write and show the metrics of evaluations, and their mean where there are several."""
     from vadis.evaluation.metrics import summarize_splits, write_summary
 
     if len(runs) == 1:
@@ -216,6 +211,7 @@ def _show(runs: "list[Evaluation]", output: Path | None, as_json: bool) -> None:
 
 def _read_results(paths: "list[Path]", found: "Dataset | None", part: str | None) -> "list[Evaluation]":
     """Return earlier evaluations by their splits; or with a dataset the records of classify, as one."""
+    from vadis.datasets import DATASETS
     from vadis.evaluation.metrics import read_evaluation
     from vadis.evaluation.records import read_records
 
@@ -224,20 +220,13 @@ def _read_results(paths: "list[Path]", found: "Dataset | None", part: str | None
     else:
         runs = sorted(map(read_evaluation, paths), key=lambda run: run.split)
     for run in runs:
-        _say_run(run)
+        settings, number = run.settings, len(run.predictions)
+        dataset, tested, by = settings["dataset"], settings["part"], show(settings["model"])
+        streams = " and ".join(settings["streams"])
+        info(f"{show(run.folder)}: {dataset}, split {run.split}, {tested}: {num_videos(number)}, by {by} ({streams})")
+        _warn_of_failed(run.predictions)
+        counts = DATASETS[dataset].counts.get(tested, ()) if dataset in DATASETS else ()
+        published = dict(enumerate(counts, 1)).get(run.split, number)
+        if number != published:
+            warn(f"{show(run.folder)}: {number:,} of the {published:,} videos of the official split")
     return runs
-
-
-def _say_run(run: "Evaluation") -> None:
-    """Say what was tested, which videos failed, and how many videos the split should have."""
-    from vadis.datasets import DATASETS
-
-    settings, number = run.settings, len(run.predictions)
-    dataset, part, by = settings["dataset"], settings["part"], show(settings["model"])
-    streams = " and ".join(settings["streams"])
-    info(f"{show(run.folder)}: {dataset}, split {run.split}, {part}: {num_videos(number)}, by {by} ({streams})")
-    _warn_of_failed(run.predictions)
-    counts = DATASETS[dataset].counts.get(part, ()) if dataset in DATASETS else ()
-    published = dict(enumerate(counts, 1)).get(run.split, number)
-    if number != published:
-        warn(f"{show(run.folder)}: {number:,} of the {published:,} videos of the official split")

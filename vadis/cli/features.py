@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from vadis.batch.journal import Summary
 from vadis.cli import options
 from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
 from vadis.cli.run import Run, find_inputs, load_for_command
@@ -27,19 +28,17 @@ An earlier layer, by DeepMind's name:  `vadis features holiday.mp4 -o early/ --l
 """
 
 _OUTPUT = "One .npz per video, in the same tree as the inputs."
-FeaturesDir = Annotated[Path, options.option(options.OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")]
 _LAYER = "An endpoint of DeepMind's network, or Pooled."
-Layer = Annotated[str, options.option(options.MODEL, _LAYER, metavar="NAME")]
 
 
 def features(
-    output: FeaturesDir,
+    output: Annotated[Path, options.option(options.OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")],
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
-    layer: Layer = "Pooled",
+    layer: Annotated[str, options.option(options.MODEL, _LAYER, metavar="NAME")] = "Pooled",
     flip: options.Flip = False,
     window: options.Window = None,
     stride: options.Stride = None,
@@ -60,19 +59,12 @@ def features(
         from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding
 
-        run, sliding = Run(found, name_problems=True), Sliding(window=window, stride=stride)
-        settings = settings_of(loaded, layer, sliding, flip)
+        run, sliding = Run(found, Summary(len(found))), Sliding(window=window, stride=stride)
+        look: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip}
+        settings = settings_of(loaded, **look)
         missing = paths if overwrite else [path for path in paths if not _is_done(target_of(path), settings)]
         extracted = features_of_videos(
-            missing,
-            loaded,
-            layer=layer,
-            sliding=sliding,
-            flip=flip,
-            batch_size=batch_size,
-            jobs=jobs,
-            listed=True,
-            progress=run.report,
+            missing, loaded, **look, batch_size=batch_size, jobs=jobs, listed=True, progress=run.report
         )
         saved = _saved(paths, set(missing), extracted, target_of, settings)
         run.complete(saved, lambda records, is_whole: deque(records, 0))

@@ -11,13 +11,14 @@ from vadis.cli.outputs import check_file, check_folder_name
 from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
+from vadis.device import resolve_device
 from vadis.errors import UsageError
+from vadis.video.metadata import VideoFacts
 
 if TYPE_CHECKING:
     import torch
 
     from vadis.flow.store import FlowStore
-    from vadis.video.metadata import VideoFacts
 
 EPILOG = """
 **Examples**
@@ -31,21 +32,18 @@ Of the videos of a dataset that a split uses:  `vadis flow --data ./hmdb51 --spl
 Once more after new videos came, or after an interruption; only what is missing is computed:  the same command
 """
 
-VIDEO_NAMES = (".mp4", ".mov", ".mkv")
 _STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input."
-Store = Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="STORE | FILE")]
 _SPLIT = "The official split; by default 1."
-Split = Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)]
 
 
 def flow(
-    store: Store,
+    store: Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="STORE | FILE")],
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
     data: options.DataIfAny = None,
     dataset: options.DatasetName = None,
-    split: Split = None,
+    split: Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)] = None,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
     debug: options.Debug = False,
@@ -59,7 +57,7 @@ def flow(
         raise UsageError("no input given", hint="name videos or folders, or a dataset by --data")
     if data is None and (dataset is not None or split is not None):
         raise UsageError("--dataset and --split go with --data", hint="name the dataset's folder by --data")
-    if store.suffix.lower() in VIDEO_NAMES and not store.is_dir():
+    if store.suffix.lower() in (".mp4", ".mov", ".mkv") and not store.is_dir():
         if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
             hint = "name one video; a flow store is a folder, whose name does not end with that"
             raise UsageError(f"{show(store)} has room for the flow of one video", hint=hint)
@@ -91,9 +89,7 @@ def flow(
 
 
 def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
-    """Write the flow of one video in colours, beside its picture."""
     check_file(output, overwrite, video)
-    from vadis.device import resolve_device
     from vadis.report.annotate import write_flow_video
 
     with frame_progress(f"optical flow: {show(Path(video).name)}") as report:
@@ -105,7 +101,6 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
 
 def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
     """Compute the flow that a store lacks of ``videos``; a new store in which nothing has come to lie is removed."""
-    from vadis.device import resolve_device
     from vadis.flow.build_store import without_flow
     from vadis.flow.store import SETTINGS_NAME, FlowStore
 
@@ -136,7 +131,7 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
     with video_progress() as bar:
         task = bar.add_task("", total=expected.num_frames)
 
-        def report(video: str, num_frames: int, partial_facts: "VideoFacts | None") -> None:
+        def report(video: str, num_frames: int, partial_facts: VideoFacts | None) -> None:
             nonlocal frames_now
             frames_now = num_frames
             bar.update(task, description=show(Path(video).name), completed=frames_before + frames_now)

@@ -44,10 +44,6 @@ _INPUTS = "Videos, folders (with everything below them) or globs; - reads a list
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="INPUTS", help=_INPUTS, show_default=False)]
 FromFile = Annotated[str | None, option(VIDEOS, "Read inputs from FILE, one per line.", metavar="FILE")]
 Null = Annotated[bool, flag(VIDEOS, "In lists, names end with a NUL byte (find -print0).", "--null", "-0")]
-_ALLOW_REMOTE = "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'."
-AllowRemote = Annotated[bool, flag(VIDEOS, _ALLOW_REMOTE, "--allow-remote")]
-_SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
-Shard = Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")]
 
 DATA = "Dataset"
 Data = Annotated[Path, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
@@ -71,7 +67,6 @@ _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the vid
 Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
 Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
-TopK = Annotated[int, option(TIME, "Labels per video and per segment.", "--top-k", "-k", metavar="K", min=1)]
 _THRESHOLD = "Leave out labels that score below P, between 0 and 1."
 Threshold = Annotated[float, option(TIME, _THRESHOLD, metavar="P", min=0.0, max=1.0)]
 
@@ -83,15 +78,8 @@ OutputDir = Annotated[Path | None, option(OUTPUT, _OUTPUT_DIR, metavar="DIR")]
 Replace = Annotated[bool, flag(OUTPUT, "Replace FILE if it exists already.", "--overwrite")]
 _OVERWRITE = "Replace outputs that exist already, instead of going on with them."
 Overwrite = Annotated[bool, flag(OUTPUT, _OVERWRITE, "--overwrite")]
-_RETRY_FAILED = "Going on with results that are there, try those again that failed."
-RetryFailed = Annotated[bool, flag(OUTPUT, _RETRY_FAILED, "--retry-failed")]
-Strict = Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")]
-_SUMMARY = "Write the counts at the end as JSON."
-SummaryFile = Annotated[Path | None, option(OUTPUT, _SUMMARY, "--summary", metavar="FILE")]
 
 Device = Annotated[str, option(MACHINE, "Where to compute; auto takes a GPU if any.", metavar="auto|cpu|cuda[:N]")]
-_RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
-Ray = Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")]
 _JOBS = "Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU."
 Jobs = Annotated[int, option(MACHINE, _JOBS, metavar="N", min=0)]
 BatchSize = Annotated[int, option(MACHINE, "Separate windows in one pass; 0: 1, or 8 on a GPU.", metavar="N", min=0)]

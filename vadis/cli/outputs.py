@@ -14,25 +14,19 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import vadis
-from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, open_journal
+from vadis.batch.journal import PASSING_ERRORS, Entry, Journal, Summary, open_journal
 from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as, write_all, write_atomic
 from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
-from vadis.video.sources import VIDEO_EXTENSIONS
+from vadis.video.sources import VIDEO_EXTENSIONS, Source, Stamp
 
-if TYPE_CHECKING:
-    from vadis.batch.journal import Summary
-    from vadis.video.sources import Source, Stamp
-
-FOLDER_JOURNAL = "vadis-results.jsonl"  # of an --output-dir, beside the documents
 _OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safetensors", ".zip", ".png")
-_MAX_NAME_BYTES = 200  # file systems take 255; the name of the temporary file needs some of them
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class OutputOptions:
     threshold: float  # below it, labels are left out
     overwrite: bool
     retry_failed: bool
-    stamp: "Callable[[str], Stamp]"  # by which a file is known again
+    stamp: Callable[[str], Stamp]  # by which a file is known again
     in_parts: bool = False  # ``output`` is a folder of journals
 
     def own(self, path: Path) -> Path:
@@ -81,10 +75,7 @@ class DocumentFolder:
         """Write the documents of ``results``, each whole."""
         for result in results:
             if self.has_document(result.status):
-                target = self.target(result.path)
-                with writing(show(target)):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                write_document(target, self.form, [result])
+                write_document(self.target(result.path), self.form, [result])
 
 
 @dataclass
@@ -95,11 +86,11 @@ class Destination:
     journal: Journal | Parts | None = None
     folder: DocumentFolder | None = None  # of a document for each record of the journal
 
-    def begin(self, settings: dict[str, Any], sources: Sequence["Source"], summary: "Summary") -> list["Source"]:
+    def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the inputs without a record that counts; count the others, and write their documents that lack."""
         if self.journal is None:
             return list(sources)
-        versions = {"vadis": vadis.__version__, **{name: version(name) for name in ("torch", "av")}}
+        versions = {"vadis": vadis.__version__, "torch": version("torch"), "av": version("av")}
         versions["python"] = platform.python_version()
         before = self.journal.begin(settings, versions, overwrite=self.options.overwrite)
         if before != versions:
@@ -161,15 +152,14 @@ def open_destination(options: OutputOptions, inputs: list[str], videos: list[str
         elif output_dir:
             stack.enter_context(new_folder(output_dir))
             folder = DocumentFolder(output_dir, tree_root(inputs, videos), form)
-            journal = _journal(stack, options, options.own(output_dir / FOLDER_JOURNAL))
+            journal = _journal(stack, options, options.own(output_dir / "vadis-results.jsonl"))
             if journal.is_empty:
                 own = (video for video in videos if options.shard is None or options.shard.has(video))
                 folder.check(own, options.overwrite)
             yield Destination(options, journal, folder)
+        elif output is None:
+            yield Destination(options)
         else:
-            if output is None:
-                yield Destination(options)
-                return
             path = options.own(output)
             is_special = path.exists() and not path.is_file()
             is_journal = form.name == "jsonl" and not is_special
@@ -197,13 +187,6 @@ def refuse_combination(form: Format, output: Path | None, folder: Path | None, n
         raise UsageError(f"a {form.name} document has room for one video, and there are {num_videos}", hint=hint)
 
 
-def check_extension(path: Path, extensions: tuple[str, ...]) -> None:
-    """Raise UsageError where ``path`` has an extension, and it promises something else than what is written."""
-    if path.suffix and path.suffix.lower() not in extensions:
-        hint = f"let it end with {' or '.join(extensions)}"
-        raise UsageError(f"{show(path)} has the wrong extension for what is written here", hint)
-
-
 def check_folder_name(folder: Path) -> None:
     """Raise UsageError where a new folder would have the name of a file: whoever types that expects one."""
     is_file_name = folder.suffix.lower() in (*(f".{name}" for name in FORMATS), *VIDEO_EXTENSIONS, *_OTHER_FILES)
@@ -212,8 +195,11 @@ def check_folder_name(folder: Path) -> None:
         raise UsageError(f"{show(folder)} is the name of a file, and a folder is written here", hint)
 
 
-def check_file(path: Path, overwrite: bool, source: str | None = None) -> None:
-    """Raise UsageError where ``path`` cannot become the output, or may not because it exists or is the source."""
+def check_file(path: Path, overwrite: bool, source: str | None = None, extensions: tuple[str, ...] = ()) -> None:
+    """Raise UsageError where ``path`` cannot become the output, or may not: it exists, is the source, or misleads."""
+    if extensions and path.suffix and path.suffix.lower() not in extensions:
+        hint = f"let it end with {' or '.join(extensions)}"
+        raise UsageError(f"{show(path)} has the wrong extension for what is written here", hint)
     if path.is_dir():
         raise UsageError(f"{show(path)} is a folder", hint="name a file, or use --output-dir for one file per video")
     if path.is_file() and not overwrite:
@@ -298,7 +284,7 @@ def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     """
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)
-    if len(name) + 1 + len(extension) > _MAX_NAME_BYTES:
+    if len(name) + 1 + len(extension) > 200:  # file systems take 255; a temporary file's name needs some of them
         relative = relative.with_name(f"{name[:150].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:12]}")
     target = folder / relative.with_name(f"{relative.name}.{extension}")
     if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):

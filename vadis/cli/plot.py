@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.outputs import check_extension, check_file, writing
+from vadis.cli.outputs import check_file, writing
 from vadis.cli.run import load_for_command
 from vadis.cli.terminal import info, show
 from vadis.errors import UsageError
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
-app = typer.Typer(no_args_is_help=True)
-
-
-@app.callback()
-def plot() -> None:
-    """Draw pictures of models."""
+app = typer.Typer(help="Draw pictures of models.", no_args_is_help=True)
 
 
 _MODEL = "A name that 'vadis weights list' shows, or a file."
@@ -42,8 +37,7 @@ def filters(
 
     The flow network's, the RGB network's, and those of the Inception-v1 that learnt ImageNet, if it is in the cache.
     """
-    check_extension(output, (".png",))
-    check_file(output, overwrite)
+    check_file(output, overwrite, extensions=(".png",))
     loaded = load_for_command(model, None, "cpu", offline, announce=False)
     from vadis.models.i3d import ROWS
     from vadis.report.plots import plot_filters

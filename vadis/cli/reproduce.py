@@ -19,16 +19,10 @@ if TYPE_CHECKING:
     from vadis.evaluation.run_index import RunIndex
 
 DEFAULT_TFLOPS = 10.0  # what a GPU is taken to sustain; a guess in the middle of what there is, so it is always named
-LINE_WIDTH = 78  # columns, of a command
 FIGURE_WIDTH = 5  # of a figure: 98.0, and a blank or REMARK before it
 MISSING, NO_FIGURE, REMARK = "·", "–", "*"
 
 app = typer.Typer(help="Hold models against published numbers.", no_args_is_help=True)
-
-
-@app.callback()
-def reproduce() -> None:
-    """Hold models against published numbers."""
 
 
 _RGB_HELP = "Preprocessed frames (1, T, 224, 224, 3) in [-1, 1] instead of the sample."
@@ -123,7 +117,6 @@ def table(
 
 
 def _lines(wanted: "Table", index: "RunIndex") -> Iterator[str]:
-    """Yield the table: of every row a line of the paper's figures and below it one of ours."""
     footnotes: dict[str, None] = {}
     titles = max(len(row.title) for row in wanted.rows)
     width = 1 + max(FIGURE_WIDTH, *(len(column) for columns in wanted.groups.values() for column in columns))
@@ -171,7 +164,7 @@ def _script(jobs: "list[Job]", tflops: float | None) -> Iterator[str]:
         taken = f", {costs(job.flops, job.core_seconds, job.num_bytes)}" if tflops else ""
         yield f"\n# {number}. {visible(job.title)}{fills}{taken}"
         line = " ".join(job.command)
-        yield visible(line) if len(line) <= LINE_WIDTH else " \\\n    ".join(map(visible, job.command))
+        yield visible(line) if len(line) <= 78 else " \\\n    ".join(map(visible, job.command))
     yield "\n# on N GPUs: torchrun --standalone --nproc-per-node N -m vadis … (not fixed)"
     if tflops:
         num_bytes = videos_bytes(jobs) + sum(job.num_bytes for job in jobs)

@@ -9,19 +9,9 @@ from typing import Annotated
 import typer
 
 from vadis.batch.results_file import LastResults, files_below
-from vadis.cli import options
+from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import OUTPUT, flag, option
-from vadis.cli.outputs import (
-    DocumentFolder,
-    check_extension,
-    check_file,
-    new_folder,
-    refuse_combination,
-    tree_root,
-    write_document,
-    writing,
-)
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
 from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
@@ -40,11 +30,10 @@ Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir su
 """
 
 _RESULTS = "What classify wrote as jsonl or json; several are taken together."
-Results = Annotated[list[Path], typer.Argument(metavar="RESULTS", help=_RESULTS)]
 
 
 def export(
-    results: Results,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help=_RESULTS)],
     format_name: options.FormatName = "auto",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
@@ -56,7 +45,7 @@ def export(
     output = None if output == Path("-") else output
     form = choose_format(format_name, output, output_dir)
     found = read_results(results)
-    refuse_combination(form, output, output_dir, len(found.paths))
+    outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
 
     def wanted() -> Iterator[VideoResult]:
@@ -65,14 +54,14 @@ def export(
             yield above(result, threshold)
 
     if output_dir:
-        with new_folder(output_dir):
-            folder = DocumentFolder(output_dir, tree_root([], found.paths), form)
+        with outputs.new_folder(output_dir):
+            folder = outputs.DocumentFolder(output_dir, outputs.tree_root([], found.paths), form)
             folder.check(found.paths, overwrite)
             folder.write(wanted())
     else:
         if output is not None:
-            check_file(output, overwrite)
-        write_document(output, form, wanted())
+            outputs.check_file(output, overwrite)
+        outputs.write_document(output, form, wanted())
     info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
@@ -101,25 +90,19 @@ A page on a training run or an evaluation:  `vadis report ucf101-run/`
 RESULTS = "Results of vadis classify"
 
 _REPORTED = "Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run."
-Reported = Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_REPORTED, show_default=False)]
 _PAGE = "The page; by default report.html, here or in the folder of the run."
-Page = Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE.html")]
-Title = Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")]
-Thumbnails = Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)]
 _MEGABYTES = "What all pictures may take; many share it."
-ThumbnailMegabytes = Annotated[int, option(RESULTS, _MEGABYTES, metavar="MB", min=0)]
 _ROOT = "Where relative paths in RESULTS begin; by default the current folder, else that of RESULTS."
-Root = Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")]
 
 
 def report(
-    inputs: Reported,
-    output: Page = None,
+    inputs: Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_REPORTED, show_default=False)],
+    output: Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE.html")] = None,
     overwrite: options.Replace = False,
-    title: Title = None,
-    thumbnails: Thumbnails = 4,
-    thumbnail_mb: ThumbnailMegabytes = 32,
-    root: Root = None,
+    title: Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")] = None,
+    thumbnails: Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
+    thumbnail_mb: Annotated[int, option(RESULTS, _MEGABYTES, metavar="MB", min=0)] = 32,
+    root: Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")] = None,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page to look at: an archive's labels over time, or how a training run went.
@@ -131,12 +114,12 @@ def report(
     first, others = inputs[0], len(inputs) - 1
     of_run = not others and first.is_dir() and is_run(first)
     page = output or (first if of_run else Path()) / "report.html"
-    check_extension(page, (".html", ".htm"))
-    check_file(page, overwrite or (of_run and output is None))  # a run's own page may be replaced, because runs go on
+    runs_own = of_run and output is None  # which may be replaced, because runs go on
+    outputs.check_file(page, overwrite or runs_own, extensions=(".html", ".htm"))
     name = first.resolve().name if first.is_dir() else first.stem
     title = title or (f"{name} and {others} more" if others else name)
     if of_run:
-        with writing(show(page)):
+        with outputs.writing(show(page)):
             write_run_page(first, page, title)
         typer.echo(show(page))
         return
@@ -145,7 +128,7 @@ def report(
     given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
     files = [file for some in given for file in some]
     found = read_results(files)
-    with video_progress() as bar, writing(show(page)):
+    with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         made = write_page(
             page,
@@ -172,18 +155,14 @@ See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 """
 
-Video = Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)]
-NewVideo = Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")]
 _LABELS = "Take the labels from here instead of looking at the video."
-Labels = Annotated[Path | None, typer.Option(metavar="FILE", help=_LABELS)]
-NoSound = Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")]
 
 
 def annotate(
-    video: Video,
-    output: NewVideo,
-    results: Labels = None,
-    no_sound: NoSound = False,
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
+    output: Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")],
+    results: Annotated[Path | None, typer.Option(metavar="FILE", help=_LABELS)] = None,
+    no_sound: Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")] = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
@@ -198,7 +177,7 @@ def annotate(
 
     check_name(output)
     name = os.fspath(video)
-    check_file(output, overwrite, name)
+    outputs.check_file(output, overwrite, name)
     if results is None:
         regular_file(name, listed=False)
         loaded = load_for_command(model, streams, device, offline)

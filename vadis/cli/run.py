@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,25 +18,24 @@ from vadis.cli import signals
 from vadis.cli.outputs import writing
 from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
+from vadis.device import resolve_device
 from vadis.errors import UnreachableError, VadisError
 from vadis.files import write_file
 from vadis.results import VideoResult
-from vadis.video.sources import Source, find_videos, stamp
+from vadis.video.metadata import VideoFacts
+from vadis.video.sources import Found, Source, find_videos, stamp
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, TAKE_STAND_IN, WEIGHTS
 
 if TYPE_CHECKING:
     from vadis.inference.predict import Progress
     from vadis.models.card import Model
-    from vadis.video.metadata import VideoFacts
     from vadis.video.remote import FetchingDecoders
-    from vadis.video.sources import Found
 
-SCRATCH_GB_EACH = 4  # of the videos that are open at once: an evening's film
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
-LOST_DISK_ERRORS = ("io_error", "disappeared")
-MOST_UNREADABLE = 20  # videos in a row with one of these: no accident any more
+MOST_UNREADABLE = 20  # videos in a row: no accident any more
 
 
-def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> "Found":
+def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> Found:
     """Return every input once, and say what was left out."""
     if allow_remote:
         from vadis.video.remote import expand_url
@@ -54,12 +53,12 @@ def fetching(
     """Return what opens videos that have to be fetched, where that is allowed."""
     if not allow_remote:
         return nullcontext()
-    from vadis.device import resolve_device
     from vadis.inference.prefetch import num_jobs
     from vadis.video.remote import FetchingDecoders
 
     places = num_jobs(jobs, resolve_device(device))
-    return FetchingDecoders(int((scratch_gb or SCRATCH_GB_EACH * places) * 1e9), places)
+    # By default 4 GB for each video that is open at once: an evening's film.
+    return FetchingDecoders(int((scratch_gb or 4 * places) * 1e9), places)
 
 
 @contextmanager
@@ -95,15 +94,13 @@ def load_for_command(
     with _without_garbage_collection():
         from vadis.inference.predict import Sliding
         from vadis.weights import load
-        from vadis.weights.catalog import DEFAULT_MODEL, STAND_IN, TAKE_STAND_IN
 
-    if window is not None and (card := load.card_here(name or DEFAULT_MODEL)):
+    name = name or DEFAULT_MODEL
+    if window is not None and (card := load.card_here(name)):
         Sliding(window=window, stride=stride).check(card)
     try:
         with download_progress() as progress:
-            model = load.load_model(
-                name or DEFAULT_MODEL, device, offline=offline or None, progress=progress, notify=info
-            )
+            model = load.load_model(name, device, offline=offline or None, progress=progress, notify=info)
     except UnreachableError as error:
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
@@ -116,8 +113,6 @@ def load_for_command(
 
 def load_or_stand_in(load: "Callable[[str | None], Model]", name: str | None, allowed: bool) -> "Model":
     """Return what ``load`` makes of ``name``; if allowed, one that comes with vadis where the default is not here."""
-    from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, WEIGHTS
-
     try:
         return load(name)
     except UnreachableError as unreachable:
@@ -132,31 +127,20 @@ def load_or_stand_in(load: "Callable[[str | None], Model]", name: str | None, al
         return load(STAND_IN)
 
 
+@dataclass
 class Run:
-    """Counts records as they pass, and keeps what stopped the run until everything found has been written.
+    """Counts records as they pass, and keeps what stopped the run until everything found has been written."""
 
-    Args:
-        inputs: what is to be done.
-        name_problems: on stderr, because the output itself does not show them to a person.
-        summary: of all inputs, also of those that an earlier run has done.
-        goes_on: the same command goes on after an interruption.
-        strict: a partial video counts as failed.
-    """
+    inputs: Sequence[Source]
+    summary: Summary  # of all inputs, also of those that an earlier run has done
+    name_problems: bool = True  # on stderr, because the output itself does not show them to a person
+    goes_on: bool = False  # the same command goes on after an interruption
+    strict: bool = False  # a partial video counts as failed
 
-    def __init__(
-        self,
-        inputs: "Sequence[Source]",
-        name_problems: bool,
-        summary: Summary | None = None,
-        *,
-        goes_on: bool = False,
-        strict: bool = False,
-    ) -> None:
-        self.summary = summary or Summary(len(inputs))
-        self._inputs, self._name_problems, self._goes_on, self._strict = inputs, name_problems, goes_on, strict
+    def __post_init__(self) -> None:
         self._unreadable = 0  # videos in a row
         self._stop: BaseException | None = None
-        self._bars = _Bars(len(inputs))
+        self._bars = _Bars(len(self.inputs))
 
     def report(self, progress: "Progress") -> None:
         """Show how far the library is; it calls this while it works."""
@@ -164,7 +148,7 @@ class Run:
 
     def paths(self) -> Iterator[str]:
         """Return the inputs that can be tried."""
-        return (source.path for source in self._inputs if source.error is None)
+        return (source.path for source in self.inputs if source.error is None)
 
     def complete(
         self,
@@ -185,7 +169,7 @@ class Run:
             self._finish(summary_file)
 
     def _records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
-        for source in self._inputs:
+        for source in self.inputs:
             began = time.monotonic()
             try:
                 with signals.interruptible(), self._bars.shown():
@@ -195,23 +179,21 @@ class Run:
                     if (error := source.error) is None:
                         record = next(labelled)
                     else:
-                        found = stamp(source.path)
-                        record = VideoResult(
-                            source.path, "error", *found, error_code=error.code, error_message=error.in_full
-                        )
+                        found, code, message = stamp(source.path), error.code, error.in_full
+                        record = VideoResult(source.path, "error", *found, error_code=code, error_message=message)
             except BaseException as stop:  # noqa: BLE001 (kept, and explained in _finish)
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
-            is_lost = source.error is None and record.error_code in LOST_DISK_ERRORS
+            is_lost = source.error is None and record.error_code in ("io_error", "disappeared")
             self._unreadable = self._unreadable + 1 if is_lost else 0
-            if record.status == "partial" and self._strict:
+            if record.status == "partial" and self.strict:
                 record = _as_failed(record)
             yield record
             self.summary.add(record)  # it has been written
-            if record.status == "error" and self._name_problems:
+            if record.status == "error" and self.name_problems:
                 warn_of(record.path, record.error_code, record.error_message)
-            elif record.status == "partial" and self._name_problems:
+            elif record.status == "partial" and self.name_problems:
                 warn(f"{show(record.path)}: partial, {missing_part(record)}")
             elif record.duration_seconds is not None:
                 debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
@@ -221,27 +203,19 @@ class Run:
         if summary_file is not None:
             with writing(show(summary_file)):
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-        again = "; the same command goes on" if self.summary.num_left and self._goes_on else ""
+        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
         (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
 
 
 def _as_failed(partial: VideoResult) -> VideoResult:
-    """Return what ``--strict`` makes of a partial record."""
-    return replace(
-        partial,
-        status="error",
-        error_code="truncated_or_incomplete",
-        error_message=f"{missing_part(partial)} (--strict takes no part for the whole)",
-        source_fps=None,
-        source_size=None,
-        labels=(),
-        segments=(),
-    )
+    message = f"{missing_part(partial)} (--strict takes no part for the whole)"
+    nothing: dict[str, Any] = {"source_fps": None, "source_size": None, "labels": (), "segments": ()}
+    return replace(partial, status="error", error_code="truncated_or_incomplete", error_message=message, **nothing)
 
 
-def fail_if_partial(path: str, facts: "VideoFacts") -> None:
+def fail_if_partial(path: str, facts: VideoFacts) -> None:
     """Say which part of a video is missing in what was made of it, and leave with the code of a failed input."""
     if facts.status == "partial":
         warn(f"{show(path)}: partial, {missing_part(facts)}")

@@ -95,20 +95,19 @@ def _receive(signum: int, frame: FrameType | None) -> None:
         if time.monotonic() - _State.pending_since >= SAME_SIGNAL_SECONDS:
             _exit_now(signum)
         return
-    _State.pending_since = time.monotonic()
-    _State.pending = signum
+    _State.pending_since, _State.pending = time.monotonic(), signum
     _thread.start_new_thread(_exit_late, (signum, _State.pending_since))  # without the locks of threading.Thread
     _raise_if_allowed(signum, frame)
 
 
 def _raise_if_allowed(signum: int, frame: FrameType | None) -> None:
     """Raise what waits, if it need not wait on."""
-    if _State.pending is None or _State.deferred:
+    if _State.deferred or _State.pending is None:
         return
     if _is_importing(frame):
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-        return
-    _raise_pending()
+    else:
+        _raise_pending()
 
 
 def _exit_late(signum: int, since: float) -> None:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 @dataclass
 class Settings:
-    """What the global options ask for."""
-
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
@@ -91,7 +89,6 @@ class LogHandler(logging.Handler):
     """Writes what the library logs: a warning as a problem, the rest as a notice."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one entry."""
         (warn if record.levelno >= logging.WARNING else info)(record.getMessage())
 
 

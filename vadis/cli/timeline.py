@@ -16,11 +16,10 @@ from vadis.cli.terminal import clock, show
 from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
 from vadis.formats import Stretch, percent, stretches, visible
 from vadis.results import VideoResult
+from vadis.video.metadata import FLAGS, VideoFacts
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from vadis.video.metadata import VideoFacts
 
 MAX_STRETCHES = 12  # lines in the list; fits a screen of 24 lines together with the rest
 _LABEL_CELLS = 36  # the longest of Kinetics' names is cut, the common ones are not
@@ -109,12 +108,11 @@ def _notes(result: VideoResult) -> Iterator[Text]:
         yield Text.assemble(("partial: ", "bold yellow"), missing_part(result))
     for flag in result.flags:
         from vadis.inference.classify import INFERENCE_FLAGS
-        from vadis.video.metadata import FLAGS
 
         yield Text(f"note: {(FLAGS | INFERENCE_FLAGS).get(flag, visible(flag).replace('_', ' '))}")
 
 
-def missing_part(result: "VideoResult | VideoFacts") -> str:
+def missing_part(result: VideoResult | VideoFacts) -> str:
     """Return what a ``partial`` video leaves out, as far as the file tells."""
     decoded, declared = result.frames_decoded, result.frames_declared
     if decoded is not None and declared is not None and decoded < declared:

@@ -94,8 +94,6 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainOptions):
-    """What ``vadis finetune`` was asked for."""
-
     start: Start = "i3d-kinetics400"
 
 

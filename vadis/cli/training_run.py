@@ -1,21 +1,27 @@
 """From the options of ``vadis train`` to a tested model file, as the terminal shows it."""
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vadis.cli import signals
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress
+from rich.text import Text
+
+from vadis.cli import signals, terminal
 from vadis.cli.evaluate import choose_part, evaluate_model, report, table, write_evaluation
 from vadis.cli.flow import fill
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.run import load_for_command
 from vadis.cli.signals import Interrupted
-from vadis.cli.terminal import clock, info, num_videos, settings, show, video_progress, warn_of
+from vadis.cli.terminal import clock, debug, info, show, warn, warn_of
 from vadis.cli.train import TrainOptions
-from vadis.cli.training_progress import training_progress
 from vadis.datasets import Dataset, find_dataset
 from vadis.datasets.holdout import without_untrained
 from vadis.device import resolve_device
@@ -25,18 +31,18 @@ from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.build_store import without_flow
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, joined_for_training
+from vadis.training import log
 from vadis.training import plan as training
 from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
-from vadis.training.log import LOG_NAME, Event, Validated, require_tensorboard, tensorboard_writer
 from vadis.training.loop import Context, StopRequested
 from vadis.training.plan import Networks, Plan, States
 from vadis.training.recipes import choose_recipes, default_recipe
 from vadis.weights.model_file import load_model_file
 
 SCRATCH, IMAGENET = "scratch", "imagenet"  # beginnings that are no model of videos
-LONG_SECONDS = 600.0  # of a run on a CPU, from which on another mode is recommended
+QUIET_SECONDS = 10.0  # between lines where there is no terminal
 
 
 def run(options: TrainOptions) -> None:
@@ -46,7 +52,7 @@ def run(options: TrainOptions) -> None:
     dataset = _find_data(options)
     part = choose_part(dataset)
     with joined(options.device) as process:
-        settings.quiet |= not process.is_main
+        terminal.settings.quiet |= not process.is_main
         info(dataset.summary())
         plan = _plan(options, dataset, process.world_size)
         if process.is_main:
@@ -76,7 +82,7 @@ def _find_data(options: TrainOptions) -> Dataset:
     if options.mode == "fixed" and begins_anew:
         raise UsageError("--mode fixed needs a model whose features it can use", hint="name one with --from")
     if options.tensorboard:
-        require_tensorboard()
+        log.require_tensorboard()
     data = options.data or _make_data(options)
     dataset = without_untrained(find_dataset(data, options.dataset, options.split, allow_missing=options.allow_missing))
     if not {"test", "val"} & dataset.splits.keys():
@@ -98,40 +104,28 @@ def _make_data(options: TrainOptions) -> Path:
     training.refuse_foreign(options.output)
     root = options.output / training.VIDEOS_NAME
     info(f"{recipe.dataset}: makes its videos in {show(root)}")
-    with video_progress() as bars:
-        bar = bars.add_task("videos", total=None)
-
-        def show_progress(done: int, total: int) -> None:
-            bars.update(bar, completed=done, total=total)
-
-        write_dataset(root, recipe.videos, recipe.seed, show_progress)
+    with terminal.frame_progress("videos") as report_progress:
+        write_dataset(root, recipe.videos, recipe.seed, report_progress)
     return root
 
 
 def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
-    """Return what is to be done, once the model to begin from is there."""
     begins_anew = options.start in (SCRATCH, IMAGENET)
     load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
     start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
     architecture = start.card.architecture if start else options.arch or "i3d"
     if options.arch not in (None, architecture):
-        raise UsageError(
-            f"{show(options.start)} is a model of {architecture}, not of {options.arch}",
-            hint=f"leave --arch out, or name a model of {options.arch} by --from",
-        )
+        hint = f"leave --arch out, or name a model of {options.arch} by --from"
+        raise UsageError(f"{show(options.start)} is a model of {architecture}, not of {options.arch}", hint)
     row = MODELS[architecture]
     streams = row.streams if options.streams == "both" else (options.streams,)
     if not set(streams) <= set(row.streams):
         raise UsageError(f"{row.title} has no {streams[0]} stream", hint=f"it has {' and '.join(row.streams)}")
     runs = row.networks(streams) if options.mode == "fixed" else row.training_groups(streams)
     mode = "scratch" if begins_anew else options.mode
-    recipes = choose_recipes(
-        {run: default_recipe(architecture, dataset.name, run, mode) for run in runs},
-        options.recipe,
-        _changes(options),
-        num_clips=len(dataset.examples("train")),
-        num_processes=num_processes,
-    )
+    defaults = {run: default_recipe(architecture, dataset.name, run, mode) for run in runs}
+    sizes = {"num_clips": len(dataset.examples("train")), "num_processes": num_processes}
+    recipes = choose_recipes(defaults, options.recipe, _changes(options), **sizes)
     imagenet = load(IMAGENET_MODEL, None) if options.start == IMAGENET else None
     width = options.width or next(iter(recipes.values())).width
     plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
@@ -142,7 +136,6 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
 
 
 def _changes(options: TrainOptions) -> dict[str, str]:
-    """Return what ``--set`` says, by field."""
     changes = {}
     for change in options.changes or ():
         key, equals, value = change.partition("=")
@@ -153,7 +146,6 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 
 
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
-    """Train every network, one run after the other."""
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
     store: FlowStore | None = None
@@ -163,8 +155,7 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         if "flow" in plan.streams:
             store = _fill_flow_store(options, plan.dataset, process)
         work = partial(training.train_run, store=store)
-    networks: Networks = {}
-    states: States = {}
+    networks, states = Networks(), States()
     for run in plan.recipes:
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
@@ -183,28 +174,25 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
 
 
 def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -> None:
-    """Say, before the first step of a run, what a step and all of them will take."""
     process, recipe, division = context.process, plan.recipes[run], plan.division(run)
     with signals.deferred():
         network = joined_for_training(training.new_networks(plan, run))
-        pace = training.measure_pace(
-            network, training.clips_of(plan, run, division.train, train=True, store=store), context
-        )
+        clips = training.clips_of(plan, run, division.train, train=True, store=store)
+        pace = training.measure_pace(network, clips, context)
     if pace is None:
         return
     step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
-    info(
-        f"{run}: about {clock(step) if step >= 10 else f'{step:.2g} s'} for a step of {recipe.batch_size} clips, "
-        f"{clock(whole)} for {recipe.steps:,} steps{early}"
-    )
-    if process.device.type == "cpu" and plan.start is not None and whole >= LONG_SECONDS:
-        num = num_videos(len(plan.dataset.examples("train")))
+    one = clock(step) if step >= 10 else f"{step:.2g} s"
+    every = f"{clock(whole)} for {recipe.steps:,} steps{early}"
+    info(f"{run}: about {one} for a step of {recipe.batch_size} clips, {every}")
+    if process.device.type == "cpu" and plan.start is not None and whole >= 600:
+        num = terminal.num_videos(len(plan.dataset.examples("train")))
         info(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 
 
 @contextmanager
-def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[Event], None]]:
+def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[log.Event], None]]:
     """Yield what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
 
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
@@ -213,8 +201,8 @@ def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> 
     def draw_curves() -> None:
         from vadis.report.plots import plot_curves
 
-        logs = {run: options.output / run / LOG_NAME for run in plan.recipes}
-        plot_curves({run: log for run, log in logs.items() if log.exists()}, options.output / "curves.png")
+        logs = {run: options.output / run / log.LOG_NAME for run in plan.recipes}
+        plot_curves({run: path for run, path in logs.items() if path.exists()}, options.output / "curves.png")
 
     with signals.deferred(), ExitStack() as stack:
         if not process.is_main:
@@ -222,12 +210,12 @@ def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> 
             return
         watchers = [stack.enter_context(training_progress(run))]
         if options.tensorboard:
-            watchers.append(stack.enter_context(tensorboard_writer(options.output / run)))
+            watchers.append(stack.enter_context(log.tensorboard_writer(options.output / run)))
 
-        def watch(event: Event) -> None:
+        def watch(event: log.Event) -> None:
             for each in watchers:
                 each(event)
-            if isinstance(event, Validated):
+            if isinstance(event, log.Validated):
                 run_unless_stopped(draw_curves, signals.pending)
 
         yield watch
@@ -242,10 +230,8 @@ def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) 
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     missing = without_flow(dict.fromkeys(wanted), store)
     if missing and process.world_size > 1:
-        raise UsageError(
-            f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it",
-            hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}",
-        )
+        message = f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it"
+        raise UsageError(message, hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}")
     if missing:
         fill(missing, store, process.device)
     return store
@@ -258,7 +244,7 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
     store, examples = FeatureStore(folder, plan), examples_to_probe(plan)
     missing = sum(store.features(example) is None for example in examples)
     info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {process.device}")
-    with signals.deferred(), video_progress() as bars:
+    with signals.deferred(), terminal.video_progress() as bars:
         bar = bars.add_task("features", total=len(examples))
         computed = compute_features(plan, store, process.device)
         for _ in examples:
@@ -278,3 +264,54 @@ def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, str]:
     row = Cell(plan.card.architecture, plan.dataset.name, plan.mode if plan.start else "original", imagenet, "")
     cells = {name: row._replace(column=name, splits=(plan.dataset.split,)) for name in columns}
     return {name: f"{cell.paper:.1%}" for name, cell in cells.items() if cell.paper is not None}
+
+
+@contextmanager
+def training_progress(run: str) -> Iterator[Callable[[log.Event], None]]:
+    """Yield a function that takes the events of the training loop, and shows them on stderr.
+
+    Two lines change on a terminal; elsewhere comes a line now and then. Every validation stays, and how far it came.
+    """
+    console = terminal.stderr_console()
+    is_drawn = console.is_terminal and not console.is_dumb_terminal and not terminal.settings.quiet
+    bars = Progress("{task.description}", BarColumn(None), "{task.fields[left]}", console=console, expand=True)
+    bar, figures = bars.add_task(run, total=None, left="the first step"), Text(style="dim", overflow="ellipsis")
+    began, shown, last = time.monotonic(), -math.inf, list[log.StepDone]()
+
+    def report(event: log.Event) -> None:
+        nonlocal shown
+        if isinstance(event, log.StepDone):
+            last[:] = [event]
+            count, left = f"{event.step:,}/{event.steps:,}", f"{clock(event.seconds_left)} left"
+            figures.plain = "  ".join(_figures(event))
+            bars.update(bar, total=event.steps, completed=event.step, left=f"{count}  {left}")
+            if not is_drawn and time.monotonic() - shown >= QUIET_SECONDS:
+                shown = time.monotonic()
+                info(f"{run} step {count}  {figures.plain}  {left}")
+        elif isinstance(event, log.Validated):
+            what = f"validation loss {event.loss:.3f}, accuracy {event.accuracy:.1%}"
+            info(f"{run} after step {event.step:,}: {what}{', the best so far' if event.is_best else ''}")
+        elif isinstance(event, log.Saved):
+            debug(f"{run} after step {event.step:,}: checkpoint in {show(event.path)}")
+        elif isinstance(event, log.Resumed):
+            info(f"{run}: goes on after step {event.step:,}")
+            for path in event.damaged:
+                warn(f"{run}: the checkpoint {show(path)} is damaged, and was passed over")
+        elif isinstance(event, log.MemoryShort):
+            clips = f"{event.micro_batch} clips at a time from here on, not {event.micro_batch_before}"
+            warn(f"{run}: memory ran out; {clips}; still {event.batch_size} to a step")
+
+    live = Live(Group(bars, figures), console=console, transient=True, refresh_per_second=5)
+    try:
+        with live if is_drawn else nullcontext():
+            yield report
+    finally:
+        for step in last:
+            loss, accuracy, *_ = _figures(step)
+            seconds = clock(time.monotonic() - began)
+            info(f"{run}: {step.step:,} of {step.steps:,} steps done after {seconds}, {loss}, {accuracy}")
+
+
+def _figures(event: log.StepDone) -> list[str]:
+    loss, accuracy = f"loss {event.smoothed_loss:.3f}", f"accuracy {event.smoothed_accuracy:.1%}"
+    return [loss, accuracy, f"rate {event.learning_rate:.2g}", f"{event.clips_per_second:.1f} clips/s"]

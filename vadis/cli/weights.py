@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from vadis.cli.outputs import check_extension, check_file
+from vadis.cli.outputs import check_file
 from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
+from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS, unknown_model
 
 app = typer.Typer(help="See, fetch, check, convert and remove models.", no_args_is_help=True)
 
@@ -22,7 +23,6 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it
 def list_models() -> None:
     """Show the published models, how good they are, and which of them are here."""
     from vadis.weights.cache import cache_folder, is_file, model_path
-    from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS
     from vadis.weights.model_file import read_header
 
     typer.echo(f"{'name':<24} {'streams':<8} {'classes':>7} {'top-1':>5} {'top-5':>5} {'size':>8} {'here':>5}")
@@ -48,7 +48,6 @@ def list_models() -> None:
 def download(names: Names = None) -> None:
     """Fetch models into the cache, so that later runs need no network. Without NAME, the default model."""
     from vadis.weights.cache import model_path
-    from vadis.weights.catalog import DEFAULT_MODEL
     from vadis.weights.load import load_model
 
     for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
@@ -75,7 +74,7 @@ def to_fp16(
     from vadis.weights.load import load_model
     from vadis.weights.model_file import save_fp16
 
-    _check_output(out, overwrite)
+    check_file(out, overwrite, extensions=(".safetensors",))
     with download_progress() as progress:
         model = load_model(source, "cpu", progress=progress, notify=info)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
@@ -91,7 +90,6 @@ def to_fp16(
 def path(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES)] = None) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache
-    from vadis.weights.catalog import SHIPPED
 
     place = cache.cache_folder()
     if name is not None:
@@ -105,7 +103,6 @@ def path(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAME
 def verify(names: Names = None) -> None:
     """Read models as a whole and hold them against their checksums. Without NAME, all that are in the cache."""
     from vadis.weights import cache
-    from vadis.weights.catalog import SHIPPED, WEIGHTS
     from vadis.weights.load import verify_model
 
     here = (name for name in WEIGHTS if cache.is_file(cache.model_path(name)))
@@ -134,7 +131,7 @@ def convert_checkpoints(
     """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch and JAX ports."""
     from vadis.weights.convert import convert
 
-    _check_output(out, overwrite)
+    check_file(out, overwrite, extensions=(".safetensors",))
     card = convert(sources, out, labels=labels, name=name)
     info(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
     typer.echo(show(out))
@@ -153,14 +150,7 @@ def remove(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_N
         info(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
 
 
-def _check_output(path: Path, overwrite: bool) -> None:
-    check_extension(path, (".safetensors",))
-    check_file(path, overwrite)
-
-
 def _known(name: str) -> str:
-    from vadis.weights.catalog import SHIPPED, WEIGHTS, unknown_model
-
     if name in SHIPPED:
         message = f"{name} comes with vadis: there is nothing to download or remove"
         raise UsageError(message, hint=f"--model {name} takes it")

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -129,7 +129,12 @@ class Process:
 
 
 def is_torchrun() -> bool:
-    """Return whether torchrun started this process, and holds a key-value store for all of the run."""
+    """Return whether torchrun started this process."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys()
+
+
+def _has_store() -> bool:
+    """Return whether torchrun holds a key-value store for its processes: it does, unless told not to, or by etcd."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
@@ -151,15 +156,15 @@ def joined(device: str = "auto") -> Iterator[Process]:
     if target.type == "cuda":
         target = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(target)
-    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
+    if os.environ.get("LOCAL_WORLD_SIZE", str(world_size)) == str(world_size):
         for name, value in LOOPBACK.items():
             os.environ.setdefault(name, value)
     process = Process(target, rank, world_size)
     with _exchange():
-        group = _agree_on_name(_connect(GROUP_TIMEOUT), rank, world_size)
-    with _heartbeat(group, rank, world_size):
+        group = _agree_on_name(_connect(GROUP_TIMEOUT), rank, world_size) if _has_store() else None
+    with _heartbeat(group, rank, world_size) if group else nullcontext():
         with _exchange():
-            store = PrefixStore(group, _connect(GROUP_TIMEOUT))
+            store = PrefixStore(group, _connect(GROUP_TIMEOUT)) if group else None
             backend = "nccl" if target.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=GROUP_TIMEOUT, rank=rank, world_size=world_size, store=store)
         yield process
@@ -254,7 +259,7 @@ def _watch_neighbour(store: PrefixStore, rank: int, neighbour: int, received: in
 
 def report_once(report: Callable[[], object]) -> None:
     """Call ``report``, of an error, in the first process that has one; the others return when that is done."""
-    if not is_torchrun():
+    if not _has_store():
         report()
         return
     is_first = False

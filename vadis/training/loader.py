@@ -395,6 +395,6 @@ def allowed_broken(num_videos: int) -> int:
 def refuse_many_broken(broken: Sequence[tuple[str, str]], num_videos: int, last: VideoError) -> None:
     """Raise VadisError where more videos are ``broken``, (path, code) each, than may be."""
     if len(broken) > allowed_broken(num_videos):
-        videos = some(f"{path} ({code})" for path, code in broken)
+        videos = some((f"{path} ({code})" for path, code in broken), 20)
         message = f"{len(broken):,} of {num_videos:,} videos cannot be read: {videos}"
         raise VadisError(message, hint=last.own_hint or "repair or remove them; up to 1 % may be broken")
