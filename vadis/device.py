@@ -65,11 +65,7 @@ def cpu_count() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does.
-
-    In a container the place may be seen from outside, and the root that is mounted is the container's: so all on the
-    way are looked at.
-    """
+    """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does."""
     try:
         lines = PROCESS_CGROUPS.read_text().splitlines()
     except OSError:
@@ -79,7 +75,7 @@ def _quotas() -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         for root in (CGROUPS / controllers, CGROUPS / ("cpu" if controllers else "unified")):
-            folder = root / place.lstrip("/")
+            folder = root / place.lstrip("/")  # in a container it may not exist: its root is the one mounted
             for each in (folder, *folder.parents):
                 for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
                     with suppress(OSError, ValueError):  # not there; "max"
@@ -138,11 +134,10 @@ def runs_out_of_memory(work: Callable[[], object]) -> bool:
     """Do ``work``, and return whether memory ran out on the way."""
     try:
         work()
+        return False
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not re.search("out of memory|_STATUS_ALLOC_FAILED|DefaultCPUAllocator", str(error)):
             raise
-    else:
-        return False
     return True  # outside of `except`, whose traceback would keep the tensors
 
 

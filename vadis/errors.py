@@ -38,10 +38,7 @@ class UnreachableError(WeightsError):
 
 
 class VideoError(VadisError):
-    """One input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, is the ``error.code`` of its record.
-
-    A hint of its own is kept as ``own_hint``; by default it is that of the code.
-    """
+    """An input that cannot be labelled; ``code``, a key of ``VIDEO_ERROR_CODES``, gives the hint if none is given."""
 
     exit_code = 3
 
@@ -131,7 +128,6 @@ def advice(code: str) -> str:
 
 _ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
 _OPTIONS = {  # of arguments that have another name on the command line
-    "segment_seconds": "segment",
     "address": "ray",
     "start": "from",
     "allow_inexact": "allow-inexact-resume",
@@ -167,6 +163,7 @@ def what_next(number: int | None, again: str = AGAIN) -> str:
 
 _OTHERWISE = "see that its disk is there and works, then {again}"
 _RIGHTS = "get the right to it and to its folders (ls -ld shows whose they are), or choose another place"
+_CROWDED = "close other programs, or take fewer `jobs` or `workers`"
 _NETWORK_DISK = "see that the network disk is mounted and answers, then {again}"
 
 _BY_ERRNO = {
@@ -184,8 +181,6 @@ _BY_ERRNO = {
     errno.ELOOP: "look at the symbolic links of the path (namei -l): one leads back to itself",
     errno.EIO: "the disk fails (dmesg tells more): use another one, then {again}",
     errno.EMFILE: "allow more open files (ulimit -n), or take fewer `jobs` or `workers`",
-    **dict.fromkeys(
-        (errno.ENFILE, errno.EAGAIN, errno.ENOMEM), "close other programs, or take fewer `jobs` or `workers`"
-    ),
+    **dict.fromkeys((errno.ENFILE, errno.EAGAIN, errno.ENOMEM), _CROWDED),
     **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN), _NETWORK_DISK),
 }

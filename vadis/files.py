@@ -37,9 +37,6 @@ def os_errors_as(kind: type[VadisError], what: str, again: str = AGAIN) -> Itera
         raise kind(f"{what}: {error.strerror or error}", what_next(error.errno, again)) from error
 
 
-STALE_SECONDS = 24 * 3600  # a temporary file this old belongs to a process that was killed
-
-
 @contextmanager
 def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> Iterator[BinaryIO]:
     """Yield a temporary file beside ``path`` that takes its name, complete and on the disk, when the block ends.
@@ -51,7 +48,7 @@ def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+            if time.time() - leftover.stat().st_mtime > 24 * 3600:  # its process was killed
                 leftover.unlink()
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
@@ -89,23 +86,18 @@ def write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-SYNC_SECONDS = 1.0  # at most this much work is lost when the power goes
-
-
 class AppendLog:
     """A file that grows by whole lines, each of them on the disk at most ``sync_seconds`` after it was appended.
 
-    A line is written whole or not at all. What a killed process left behind the last whole line is cut off before the
-    next one is appended; until then the file is not changed. A file that has stayed empty is removed on closing. Every
-    method raises VadisError where the disk refuses.
+    A line is written whole or not at all; what a killed process left behind the last whole one is cut off by the next.
+    A file that has stayed empty is removed on closing. Every method raises VadisError where the disk refuses.
 
     Args:
         path: is made if need be; the file itself is held, whatever links lead to it.
-        sync_seconds: may pass between a line and its flush, which a thread does.
         again: what to do once a full disk has room again, for the hint.
     """
 
-    def __init__(self, path: Path, sync_seconds: float = SYNC_SECONDS, again: str = AGAIN) -> None:
+    def __init__(self, path: Path, sync_seconds: float = 1.0, again: str = AGAIN) -> None:
         self.path, self.shown = Path(os.path.realpath(path)), printable(str(path))
         self._sync_seconds, self._again = sync_seconds, again
         with self._errors():
@@ -190,7 +182,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system that has none
-_MAX_LOCK_BYTES = 4096
 
 
 @contextmanager
@@ -219,7 +210,6 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
 
 
 def _take(descriptor: int, place: Path, task: str) -> None:
-    """Lock the open file; raise OutputLockedError where another process holds it."""
     hint = "wait for it, or choose another output"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,7 +219,7 @@ def _take(descriptor: int, place: Path, task: str) -> None:
         if has_locks and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise
     # It is empty where its process was killed before it could sign, or is about to.
-    holder = os.pread(descriptor, _MAX_LOCK_BYTES, 0).decode("utf-8", "replace").strip()
+    holder = os.pread(descriptor, 4096, 0).decode("utf-8", "replace").strip()
     if not has_locks:
         hint = f"if that run is over, remove {printable(str(place))}"
         if not holder:

@@ -1,8 +1,5 @@
-"""JSON and TOML that come from a file, with one limit on nesting, and text files as people have them.
-
-How deep Python's own parsers go depends on its version, on the recursion limit and on how deep the caller is. Text is
-UTF-8 with or without a byte order mark, or UTF-16 as Windows writes.
-"""
+"""JSON and TOML with one limit on nesting (Python's own depends on its version and on the caller), and text in UTF-8 or
+UTF-16, with or without a byte order mark."""
 
 import codecs
 import json
@@ -34,8 +31,7 @@ def parse_json(content: str | bytes, parse_constant: Callable[[str], Any] | None
 
 def parse_toml(content: str) -> dict[str, Any]:
     """Return the table of a TOML text; raise ValueError as ``parse_json`` does."""
-    table: dict[str, Any] = _limited(partial(tomllib.loads, content))
-    return table
+    return dict(_limited(partial(tomllib.loads, content)))
 
 
 def _limited(parse: Callable[[], Any]) -> Any:
@@ -57,12 +53,11 @@ def is_too_deep(value: Any) -> bool:
     return True
 
 
-_HEAD_BYTES = 4096
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _CONTROLS = frozenset(map(chr, {*range(32), 127} - set(b"\t\n\v\f\r\x1b")))  # in no text
 
 
-def encoding_of(head: bytes) -> tuple[str, int]:
+def _encoding_of(head: bytes) -> tuple[str, int]:
     """Return the encoding of a text by its first bytes, and the length of its byte order mark."""
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
@@ -73,14 +68,14 @@ def encoding_of(head: bytes) -> tuple[str, int]:
 
 def decode(content: bytes) -> str:
     """Return the text of ``content``; bytes that are not UTF-8 become surrogates, as in the names of files."""
-    encoding, start = encoding_of(content)
+    encoding, start = _encoding_of(content)
     return content[start:].decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
 
 
 def open_text(path: str | os.PathLike[str]) -> TextIO:
     """Open a text file in the encoding of its first bytes, as ``decode`` has it; line ends are left as they are."""
     with open(path, "rb") as file:
-        encoding, start = encoding_of(file.read(_HEAD_BYTES))
+        encoding, start = _encoding_of(file.read(4))
     errors = "surrogateescape" if encoding == "utf-8" else "replace"
     text = open(path, encoding=encoding, errors=errors, newline="")  # noqa: SIM115 (whoever asked for it closes it)
     text.seek(start)
@@ -89,7 +84,7 @@ def open_text(path: str | os.PathLike[str]) -> TextIO:
 
 def is_text(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` is text: in any encoding of ASCII's letters, or UTF-16."""
-    encoding, start = encoding_of(head)
+    encoding, start = _encoding_of(head)
     decoder = codecs.getincrementaldecoder("latin-1" if encoding == "utf-8" else encoding)()  # the last may be cut
     try:
         return not any(character in _CONTROLS for character in decoder.decode(head[start:]))

@@ -10,6 +10,7 @@ from threading import Thread
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed import TCPStore
 
@@ -286,14 +287,25 @@ def test_alone_nothing_is_exchanged():
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
-    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
     with joined("cpu") as process:
         assert process == Process(torch.device("cpu"))
     with joined() as process:
         assert process.device == resolve_device()
 
 
+def test_processes_without_a_store_of_torchruns_are_a_group_too(monkeypatch):
+    """As with etcd: otherwise each would train by itself."""
+    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 0}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    with joined("cpu") as process:
+        assert dist.is_initialized() and process == Process(torch.device("cpu"), rank=0, world_size=1)
+
+
 def test_under_torchrun_no_process_chooses_its_gpu(monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
     with pytest.raises(UsageError, match=containing("torchrun", "cuda:0")), joined("cuda:0"):
         pass

@@ -77,11 +77,11 @@ def path_below(path: str, root: str) -> str:
     return os.path.relpath(path, root)
 
 
-def some(names: Iterable[str]) -> str:
+def some(names: Iterable[str], most: int = MOST_NAMED) -> str:
     """Return the first few of ``names`` as text, and how many more there are."""
     every = list(names)
-    more = f" and {len(every) - MOST_NAMED:,} more" if len(every) > MOST_NAMED else ""
-    return ", ".join(map(printable, every[:MOST_NAMED])) + more
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(map(printable, every[:most])) + more
 
 
 def counted(things: Collection[object], noun: str) -> str:

@@ -148,7 +148,6 @@ def _origin(metrics: Values, run: Values, trained: Mapping[tuple[str, str], bool
 
 
 def _remarks(metrics: Values, run: Values) -> Iterator[str]:
-    """Yield what differs from the paper's way of doing it."""
     if metrics["part"] != "test":
         yield f"tested on {metrics['part']}"
     if metrics.get("failed"):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from string import Template
 from typing import Any, SupportsFloat
@@ -153,15 +153,11 @@ def _entry(result: VideoResult, labels: Numbers, models: Numbers, max_pieces: in
     segments, size = result.segments, result.source_size
     joined = -(-len(segments) // max_pieces) or 1
     model = f"{result.model} ({' + '.join(result.streams)})"
-    video_labels = [
-        [
-            labels.setdefault(label.label, len(labels)),
-            round(1000 * label.score),
-            round(1000 * (label.score if label.peak is None else label.peak)),
-            _rounded(label.seconds),
-        ]
-        for label in result.labels[:MAX_LABELS]
-    ]
+    video_labels = []
+    for label in result.labels[:MAX_LABELS]:
+        scores = (label.score, label.score if label.peak is None else label.peak)
+        rounded = [*(round(1000 * score) for score in scores), _rounded(label.seconds)]
+        video_labels.append([labels.setdefault(label.label, len(labels)), *rounded])
     return {
         "path": visible(result.path),
         "status": result.status,
@@ -188,12 +184,8 @@ def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
         for label in segment.labels:
             sums[label.label] += label.score * width / sum(widths)
     best = sorted(sums, key=lambda name: -sums[name]) if len(segments) > 1 else list(sums)  # the record's own order
-    scores = [
-        number
-        for name in best[:MAX_LABELS]
-        for number in (labels.setdefault(name, len(labels)), round(1000 * sums[name]))
-    ]
-    return [_rounded(segments[0].start), _rounded(segments[-1].end), *scores]
+    scores = ((labels.setdefault(name, len(labels)), round(1000 * sums[name])) for name in best[:MAX_LABELS])
+    return [_rounded(segments[0].start), _rounded(segments[-1].end), *chain.from_iterable(scores)]
 
 
 def pieces_for(num_videos: int) -> int:
@@ -340,7 +332,6 @@ def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any
 
 
 def _settings(run: Mapping[str, Any]) -> str:
-    """Return the settings as a table, and the numbers of each network's recipe side by side."""
     start = run.get("from")
     elsewhere = ("labels", "recipes", "dataset", "from", "schema")  # shown otherwise, or not at all
     settings = {key: value for key, value in run.items() if key not in elsewhere}
@@ -355,7 +346,6 @@ def _settings(run: Mapping[str, Any]) -> str:
 
 
 def _picture(path: Path, title: str) -> str:
-    """Return a section with a PNG; nothing where there is none."""
     if not path.is_file():
         return ""
     content = base64.b64encode(path.read_bytes()).decode("ascii")

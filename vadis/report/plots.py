@@ -153,7 +153,6 @@ def _smooth(loss: Values, window: int) -> Values:
 
 
 def _set_rate_axis(axes: "Axes", rates: Sequence[float]) -> None:
-    """Make the axis of these learning rates logarithmic; where they are few, each has a tick."""
     if rates:
         axes.set_yscale("log")
         axes.set_ylim(rates[0] / 2, rates[-1] * 2)

@@ -4,11 +4,7 @@ Most frames take one step of swscale. High dynamic range (PQ and HLG) is convert
 signal → light, by SMPTE ST 2084 or ARIB STD-B67 → the tone curve → primaries of BT.709 (ITU-R BT.2087) → signal, by the
 inverse of BT.1886 (gamma 2.4). The tone curve is the identity up to reference white (203 cd/m², ITU-R BT.2408), which
 becomes (255, 255, 255); brighter light is white, and colours outside BT.709 lie on its border. HLG is taken for a
-display of 1,000 cd/m², with its system gamma of 1.2 applied to each component, as zimg does it. (ITU-R BT.2100 derives
-it from the luminance, which gives paler colours.)
-
-Grey of limited range is stretched (swscale takes all grey as full range), and matrices that swscale does not know are
-replaced by the nearest that it knows.
+display of 1,000 cd/m², with its system gamma of 1.2 applied to each component, as zimg does it.
 """
 
 from functools import lru_cache
@@ -53,8 +49,6 @@ _CHROMATICITIES = {
     **dict.fromkeys((11, 12), (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
 }
 """x and y of red, green and blue by the number of the primaries (ITU-T H.273, table 2); white is D65."""
-
-_D65 = (0.3127, 0.3290)
 
 _REFERENCE_WHITE = 203.0  # cd/m² (ITU-R BT.2408)
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m² of the nominal display, and the system gamma that belongs to it (BT.2100)
@@ -224,6 +218,6 @@ def _to_xyz(primaries: int) -> NDArray[np.float64]:
     """Return the matrix (3, 3) from R, G, B to X, Y, Z (SMPTE RP 177)."""
     points = np.array(_CHROMATICITIES[primaries]).reshape(3, 2)
     columns = np.stack([points[:, 0], points[:, 1], 1 - points.sum(axis=1)]) / points[:, 1]  # of luminance 1
-    x, y = _D65
+    x, y = 0.3127, 0.3290  # D65
     weights = np.linalg.solve(columns, np.array([x, y, 1 - x - y]) / y)
     return np.asarray(columns * weights)

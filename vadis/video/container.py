@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -20,18 +21,14 @@ numbered pictures or texts."""
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
 _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
-_WEBP_ANIMATED = 0x02  # the flag in the first byte of a WebP's VP8X chunk
 _STILLS = (b"\xff\xd8\xff", b"\x89PNG", b"\x8aMNG", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0", b"8BPS", b"qoif")
 _CONTAINERS = {b"\x1a\x45\xdf\xa3": "Matroska or WebM", b"\x30\x26\xb2\x75": "Windows Media"}
 _CONTAINERS |= {b"FLV": "Flash video", b"OggS": "Ogg", b"GIF8": "GIF"}
-_MP4_NAME = "MP4 or QuickTime"
-_OGG_VIDEO = (b"\x80theora", b"\x01video", b"OVP80", b"BBCD")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx")
 
 HEAD_BYTES = 4096
 CHECKED_BYTES = 32 << 20
-"""Read again at each of three places of a file that cannot be read: 96 MB take a disk of 3 MB a second 30 s, half of
-what a decoder may be silent (``Limits.max_wait_seconds``)."""
+"""Read again at each of three places of a file that cannot be read, well within ``Limits.max_wait_seconds``."""
 
 MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
 _BLOCK_BYTES = 1 << 20
@@ -83,8 +80,7 @@ def read_part(path: str, start: int, size: int) -> bytes:
 def check_disk(path: str, error: Exception, position: int = 0) -> None:
     """Raise VideoError where it is for the disk that FFmpeg raised ``error``, having read up to ``position``.
 
-    FFmpeg reports damage of some containers as errors of input and output, or as forbidden. So the file is read again
-    from there on, and at its two ends, where headers and indices lie; not many gigabytes.
+    FFmpeg reports some damage as errors of input and output. So the file is read again there and at its two ends.
     """
     if isinstance(error, OSError):
         size = regular_file(path, listed=True).st_size
@@ -109,7 +105,7 @@ def refusal(path: str, error: Exception) -> VideoError:
     if name is None:
         return VideoError("not_a_video", "this is not a video in a format that vadis reads")
     message = f"the file begins like {name} but is cut short or damaged"
-    if name == _MP4_NAME and is_cut_short(path, MP4):
+    if head[4:8] in _BOXES and is_cut_short(path, MP4):
         message = "the file has no index (moov atom): the recording or copy was cut short"
     return VideoError("truncated_or_incomplete", message)
 
@@ -122,7 +118,7 @@ def is_container(head: bytes) -> bool:
 
 def _container_name(head: bytes) -> str | None:
     if head[4:8] in _BOXES:
-        return _MP4_NAME
+        return "MP4 or QuickTime"
     if _riff_kind(head) == b"AVI ":
         return "AVI"
     return next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), None)
@@ -130,7 +126,7 @@ def _container_name(head: bytes) -> str | None:
 
 def is_ogg_without_video(head: bytes) -> bool:
     """Return whether an Ogg file that begins with ``head`` has sound only: its streams are named at its beginning."""
-    return head.startswith(b"OggS") and not any(name in head for name in _OGG_VIDEO)
+    return head.startswith(b"OggS") and not re.search(rb"\x80theora|\x01video|OVP80|BBCD", head)
 
 
 def _riff_kind(head: bytes) -> bytes | None:
@@ -145,7 +141,7 @@ def _is_playlist(head: bytes) -> bool:
 
 def _animation(start: bytes) -> str | None:
     """Return the kind of an animated image that looks like a still one, None for anything else."""
-    if _riff_kind(start) == b"WEBP" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & _WEBP_ANIMATED:
+    if _riff_kind(start) == b"WEBP" and start[12:16] == b"VP8X" and len(start) > 20 and start[20] & 0x02:  # its flag
         return "animated WebP"
     is_png = start.startswith(b"\x89PNG") and b"acTL" in start.partition(b"IDAT")[0]  # the chunks before the pictures
     return "animated PNG (APNG)" if is_png else None
@@ -210,7 +206,7 @@ def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
         head = file.read(12)
         element, _, middle = matroska_number(head, 0)
         _, length, end = matroska_number(head, middle)
-        is_segment, is_live = element == _MATROSKA_SEGMENT, length == (1 << 7 * (end - middle)) - 1
+        is_segment, is_live = element == 0x18538067, length == (1 << 7 * (end - middle)) - 1
         if len(head) <= middle or not head[0] or not head[middle] or (is_segment and is_live):
             return False
         at += end + length
@@ -273,7 +269,7 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
 def _is_asf_cut(file: BinaryIO, size: int) -> bool:
     """The file properties object states the size of the file, unless it was broadcast."""
     head = file.read(_BLOCK_BYTES)
-    at = head.find(_ASF_FILE_PROPERTIES)
+    at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
     if at < 0 or len(head) < at + 92 or head[at + 88] & 1:  # the flag of a broadcast
         return False
     return int.from_bytes(head[at + 40 : at + 48], "little") > size
@@ -283,8 +279,6 @@ MPEGTS_PACKETS = {188: 0, 192: 4, 204: 0}
 """Lengths in bytes (plain; with a time code in front, as camcorders write; with error correction behind) and where the
 G stands in them."""
 
-_MATROSKA_SEGMENT = 0x18538067
-_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 _CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
     "avi": _is_avi_cut,
@@ -298,8 +292,7 @@ _CHECKS: dict[str, Callable[[BinaryIO, int], bool]] = {
 
 
 _MOST_OVERHEAD = {"matroska,webm": 512, "flv": 512, "ogg": 512, "asf": 4096}
-"""Bytes between two packets of a container that need not be packets themselves; FFmpeg skips silently what is damaged.
-Containers with an index are not here: what it names and cannot be read is missed anyway."""
+"""Bytes that may lie between two packets of containers without an index; FFmpeg skips silently what is damaged."""
 
 _NEARBY = 16  # packets; Ogg and ASF tell times, and skip bytes, a little before or behind the place
 _FEWEST_STEPS = 10  # that make a usual distance, before a longer one is a loss
@@ -313,9 +306,8 @@ _SYNC = 0x47  # G, the first byte of a transport packet
 class Continuity:
     """Watches the packets of a file, in their order there, for losses and restarts that FFmpeg does not report.
 
-    Where the times of two packets are further apart than usual, the bytes between them tell why: in MPEG-TS the headers
-    of transport packets, in the containers of ``_MOST_OVERHEAD`` their number. In MPEG streams, which have a constant
-    rate, time alone tells too. Other formats are not judged.
+    Where two packets are further apart in time than usual, the bytes between them tell why: in MPEG-TS the headers of
+    transport packets, in the containers of ``_MOST_OVERHEAD`` their number. In MPEG streams time alone tells too.
 
     ``is_broken``: pictures were lost on the way. ``changes_stream``: for a stretch, only another video stream had some.
     """
@@ -357,7 +349,6 @@ class Continuity:
         return last is not None and self._steps_to_restart(last, seconds, packet.pos)
 
     def _steps_to_restart(self, last: tuple[Fraction, int | None], seconds: Fraction, position: int | None) -> bool:
-        """Judge the step from the last packet of the stream to the next."""
         before, position_before = last
         step, usual = seconds - before, max(self._usual, self._interval)
         self._num_steps += 1
@@ -400,8 +391,7 @@ class Continuity:
 def _find_traces(path: str, pid: int, start: int, end: int, lead: int) -> tuple[bool, bool]:
     """Return whether, between the packets at ``start`` and ``end``, contents are missing, and the stream began anew.
 
-    It did where a packet says so, or where the program table, whose last one is looked for in ``lead`` bytes before, is
-    counted from 0 again.
+    It did where a packet says so, or the program table, also looked for ``lead`` bytes before, counts from 0 again.
     """
     first = max(0, start - lead, end - _MOST_BYTES)
     counters: dict[int, int] = {}

@@ -1,8 +1,4 @@
-"""The video stream of a file: what its header promises, and from its packets to frames in display order, past damage.
-
-A packet that cannot be decoded is skipped and counted. A seek leads to a key frame at or before a clip; where the times
-of that and of every later frame do not follow from their timestamps alone, the file is read from its start.
-"""
+"""The video stream of a file: what its header promises, and from packets to frames in display order, past damage."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -32,8 +28,7 @@ _ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the 
 _DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
-"""Of a video in which nothing can be decoded, before the rest is given up: more than between two key frames of any live
-stream, and some seconds of work (20 µs to 0.2 ms for a packet of H.264)."""
+"""Of a video in which nothing can be decoded, before the rest is given up: some seconds of work."""
 
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
@@ -70,29 +65,23 @@ class Header:
         self._file_duration = container.duration * _MICROSECOND if container.duration else None
         # Seconds from the first frame to the end of the last; and when that is, by the file's own clock.
         self.duration, self.end = self._extent(stream)
-        self.num_frames: int | None = stream.frames or None  # coded ones
+        # Coded ones. GIF states nothing: FFmpeg counted what is there.
+        self.num_frames: int | None = None if name == "gif" else stream.frames or None
         if name == MP4 and self.num_frames:  # without those that an edit list leaves out
             self.num_frames = min(self.num_frames, len(stream.index_entries) or self.num_frames)
-        if name == "gif":  # states nothing: FFmpeg counted what is there
-            self.num_frames = None
         # What a file of this size can have. FFmpeg measures transport streams, maybe by two different clocks.
-        is_measured, most_seconds = name == "mpegts", Fraction(max(_DAY_SECONDS, container.size))
-        if is_measured:
-            most_seconds = container.size * self.interval / min(MPEGTS_PACKETS)  # of which a frame takes one
-        if (self.num_frames or 0) > container.size:
+        is_measured, size = name == "mpegts", container.size  # a frame takes a packet
+        most_seconds = size * self.interval / min(MPEGTS_PACKETS) if is_measured else Fraction(max(_DAY_SECONDS, size))
+        if (self.num_frames or 0) > size:
             self.num_frames, most_seconds = None, Fraction(-1)
         can_last = (self.duration or 0) <= most_seconds
         self.ignores_length = not can_last and not is_measured
         if not can_last:
             self.duration = self.end = None
-
-    def clock(self) -> Clock:
-        """Return a clock for the times of this stream's frames."""
-        latest = None if self.duration is None else self.duration + _GAP_SLACK_SECONDS
         # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
-        if self._clock_may_restart or self.format_name == MP4:
-            latest = None
-        return Clock(self._time_base, self.interval, sequential=self.is_sequential, latest=latest)
+        has_latest = self.duration is not None and not self._clock_may_restart and name != MP4
+        latest = (self.duration or 0) + _GAP_SLACK_SECONDS if has_latest else None
+        self.clock = Clock(self._time_base, self.interval, sequential=self.is_sequential, latest=latest)
 
     def first_seconds(self, first: Fraction | None) -> Fraction:
         """Return when the first frame, at ``first`` seconds by the file's own clock, is shown after the file's start.
@@ -126,8 +115,7 @@ class Header:
 
 
 def _video_streams(container: InputContainer) -> list[av.VideoStream]:
-    """Return the container's video streams without cover art and thumbnails."""
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art and previews
     return [stream for stream in container.streams.video if not stream.disposition & pictures]
 
 
@@ -163,7 +151,7 @@ class Decoder:
 
     def __init__(self, path: str, container: InputContainer, stream: av.VideoStream, limits: Limits) -> None:
         self.header = header = Header(path, container, stream, limits)
-        self.clock = header.clock()
+        self.clock = header.clock
         self.continuity = Continuity(path, header.format_name, stream, header.interval)
         self.num_frames = self.num_discarded = self.num_failed = 0  # frames decoded, packets not to be shown, and lost
         self.is_patched = False  # whether the decoder marked a frame as damaged
@@ -189,7 +177,7 @@ class Decoder:
             yield frame, time
 
     def seek(self, ticks: int) -> None:
-        """Go on at a key frame near a timestamp; frames shown before it may come first, damaged."""
+        """Go on at a key frame near a timestamp."""
         self.jumped = True
         self._container.seek(ticks, stream=self._stream)
         self.clock.jump()
@@ -210,8 +198,7 @@ class Decoder:
     def frames_at(self, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
         """Seek, and return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
 
-        Then the decoder has lost its place, and the file has to be opened again. It is not sure either where no frame
-        follows: the clip lies behind the end, or in a recording that was appended.
+        Then the file has to be opened again. (Without a frame after it, the clip may lie in an appended recording.)
         """
         try:
             self.seek(ticks)
@@ -225,7 +212,7 @@ class Decoder:
                 return None if held is None else chain([held, (frame, time)], frames)
             if held is None and frame.key_frame and frame.is_corrupt:
                 return None
-            if held is not None or frame.key_frame:  # those before a key frame lean on frames that were not read
+            if held is not None or frame.key_frame:  # those before it may come first, damaged
                 held = frame, time
         return None
 
@@ -242,8 +229,7 @@ class Decoder:
     def ends_early(self, seconds: Fraction | None = None) -> bool:
         """Return whether the packets stop before the header's end; the frames last ``seconds``, None: unknown.
 
-        Where the header counts frames, one missing at the end is one too many. A header that states only a time may
-        round it or mean its sound. Where the clock started again, the time at the end is not how long the frames last.
+        Where the header counts frames, none may be missing; one that states only a time may round it or mean its sound.
         """
         header = self.header
         if header.num_frames and self._num_packets >= header.num_frames:
@@ -329,7 +315,6 @@ class Decoder:
         return is_ours and (packet.size > 0 or start is None)
 
     def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
-        """Return the frames that come out when ``packet`` goes in, None where it cannot be decoded."""
         try:
             frames = self._stream.decode(packet)
         except Exception as error:  # damaged files raise nearly anything
@@ -345,7 +330,6 @@ class Decoder:
 
 
 def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """Return the frames sorted by timestamp, where all have one."""
     if any(frame.pts is None for frame in frames):
         return frames
     return sorted(frames, key=lambda frame: frame.pts or 0)

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +25,7 @@ CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TICKS = 90_000  # in a second: 1/24, 1/25, 1/30, 1001/30000 s are whole numbers of them
 _ENCODING = {"crf": "20", "preset": "veryfast"}
 
-SOUND_SLACK_SECONDS = Fraction(1)
-"""By which sound may step back before its clock is taken to have started again; pictures and sound are stored less far
-apart."""
+_SOUND_SLACK_SECONDS = Fraction(1)  # sound that steps back by more has a clock that started again
 
 
 @contextmanager
@@ -40,16 +38,15 @@ def video_file(
     colours: "Colours | None" = None,
     sound: Any = None,
     zero_seconds: Fraction = Fraction(0),
-    encoding: Mapping[str, str] = MappingProxyType({}),
+    encoding: dict[str, str] | None = None,
 ) -> Iterator[Callable[..., None]]:
     """Give ``write(pixels, seconds, duration, zero=None)``, which adds a picture uint8 RGB (H, W, 3), of any size.
 
-    ``zero`` is what is time 0 by the clock of the sound from there on. The file is there whole, when the body is done,
-    or not at all. Raises UsageError for sound that this kind of file cannot hold, VadisError where the disk does not
-    take it or FFmpeg cannot encode H.264.
+    ``zero`` is what is time 0 by the clock of the sound from there on. Raises UsageError for sound that this kind of
+    file cannot hold, VadisError where the disk does not take it or FFmpeg cannot encode H.264.
 
     Args:
-        path, size: with an extension of ``CONTAINERS``; (width, height) of the pictures.
+        path, size: with an extension of ``CONTAINERS``, there whole or not at all; (width, height) of the pictures.
         fps: what the file says of its rate; the pictures' times decide.
         pixel_aspect: width of a pixel by its height.
         colours: in which the pictures are written, and what the file says of them; None: by BT.601, and nothing.
@@ -65,7 +62,7 @@ def video_file(
             av.open(f"file:{Path(file.name).absolute()}", "w", format=CONTAINERS[path.suffix.lower()]) as container,
         ):
             try:
-                stream = container.add_stream("libx264", rate=fps or 25, options=_ENCODING | dict(encoding))
+                stream = container.add_stream("libx264", rate=fps or 25, options=_ENCODING | (encoding or {}))
             except ValueError as error:
                 message = "this build of FFmpeg cannot encode H.264"
                 raise VadisError(message, hint="install the wheel of PyAV: av") from error
@@ -147,7 +144,7 @@ class _Writer:
         while (packet := self._waiting) is not None:
             seconds, index = self._sound_seconds(packet), packet.stream.index
             before = self._last_sound.get(index, seconds - 1)
-            if until is not None and (seconds > until or seconds < before - SOUND_SLACK_SECONDS):
+            if until is not None and (seconds > until or seconds < before - _SOUND_SLACK_SECONDS):
                 return  # in the latter case until pictures tell how its clock has started again
             if seconds > before:  # else it cannot be written: recordings overlap, or its time is wrong
                 shift = round(seconds / packet.time_base) - packet.dts
@@ -184,5 +181,4 @@ def load_opencv() -> ModuleType:
         hint = "install the system's libGL and libxcb (Debian, Ubuntu: apt-get install libgl1), or replace "
         hint += "opencv-python by opencv-python-headless"
         raise VadisError(f"OpenCV, which draws training videos, cannot be loaded: {reason}", hint) from error
-    module: ModuleType = cv2
-    return module
+    return cv2

@@ -88,7 +88,6 @@ def network_patience() -> float:
 
 
 def _positive(variable: str, default: float) -> Any:
-    """Return the number in an environment variable; raise UsageError where it is not a positive one."""
     text = os.environ.get(variable) or str(default)
     with suppress(ValueError):
         if 0 < (value := type(default)(text)) < math.inf:
@@ -123,8 +122,7 @@ MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 SHORT_SIDE = 256
 """Pixels (paper, section 2.5: the smaller side is resized to 256)."""
 
-LONGEST_SIDE = 16 * SHORT_SIDE
-"""Pixels; a picture more than 16 times as long as it is wide is no picture of an action."""
+LONGEST_SIDE = 16 * SHORT_SIDE  # more than 16 times as long as it is wide, it is no picture of an action
 
 
 class GridFrame(NamedTuple):

@@ -1,7 +1,6 @@
 """From a decoded frame to an upright RGB picture whose short side has 256 pixels: cropped, scaled, and turned.
 
-What H.264, HEVC and their like crop, the decoders crop. What Matroska (PixelCrop), QuickTime and MP4 (clean aperture)
-crop off, FFmpeg reads and leaves to its caller, and PyAV does not hand the numbers on.
+What codecs crop, decoders crop; what Matroska (PixelCrop) and MP4 (clean aperture) crop, FFmpeg leaves to its caller.
 """
 
 import io
@@ -120,21 +119,15 @@ def scaled_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
 
 
 class Scaler:
-    """Turns decoded frames into pictures, all of the size that suits the first.
+    """Turns decoded frames into pictures, all of the size that suits the first, whose display matrix turns all of them.
 
     A later frame of other proportions keeps them: it is scaled as if it were the first, and then cut or padded with
-    black around its centre. Alpha is dropped, and interlaced frames are taken as they are.
-
-    Args:
-        first: the first frame; its display matrix turns all of them.
-        aspect: width of a pixel by its height, None where unknown.
-        crop: what the container crops off, see ``container_crop``.
+    black around its centre. ``aspect`` is the width of a coded pixel by its height, None where unknown.
 
     Attributes:
         size, source_size: (width, height) of the pictures, and as coded, cropped and upright.
         rotation: degrees counter-clockwise from the coded to the upright picture.
-        pixel_aspect: width of a coded pixel by its height; 1 where it is unknown or not plausible.
-        colours: see ``written_colours``.
+        pixel_aspect: as ``aspect``; 1 where that is unknown or not plausible.
         flags: those of ``metadata.FLAGS`` that concern pictures.
     """
 

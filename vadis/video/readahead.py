@@ -93,10 +93,7 @@ class Prefetcher(Generic[Item]):
 def prefetch(
     begin: Callable[[Item], Made], items: Iterable[Item], num: Callable[[], int]
 ) -> Iterator[tuple[Item, Made]]:
-    """Yield every item with what ``begin`` makes of it, in order; at most ``num()`` of them are open at a time.
-
-    Whoever takes one is done with it when he asks for the next.
-    """
+    """Yield every item with what ``begin`` makes of it, closed when the next is taken; at most ``num()`` are open."""
     waiting: deque[tuple[Item, Made]] = deque()
     source, end = iter(items), None
     try:

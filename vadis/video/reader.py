@@ -1,8 +1,5 @@
-"""From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg.
-
-FFmpeg by itself would follow playlists to other files or hosts, take a name with ``%d`` for numbered pictures, read
-text as a video, decode pictures of any size, run as many threads as the machine has.
-"""
+"""From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg, which by
+itself would follow playlists to other files or hosts, and take a name with ``%d`` for numbered pictures."""
 
 import io
 import os
@@ -22,8 +19,8 @@ from vadis.video.picture import FullSize, GrayPlane, Scaler
 from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
-_UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}  # 10 minutes in microseconds, and bytes
-"""How far FFmpeg looks for what no header says of sound that begins late: as far as a disk reads in a second or so."""
+# How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
+_UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
 
 
 class Video:
@@ -45,35 +42,41 @@ class Video:
         self._scaler = scaler(self._held, self._header.sample_aspect_ratio, self._header.crop)
         self._duration: Fraction | None = None
         self._length: int | None = None
-        self._grid = self._walk()
         self.size, self.colours = self._scaler.size, self._scaler.colours
         aspect = self._scaler.pixel_aspect  # of a coded pixel
         self.pixel_aspect = 1 / aspect if self._scaler.rotation % 180 else aspect
-        seconds = self._header.duration
-        self.expected_num_frames = None if seconds is None else grid_length(seconds)
+        self.expected_num_frames = None if self._header.duration is None else grid_length(self._header.duration)
 
     @property
     def facts(self) -> VideoFacts:
         """What is known by now; final once the frames have all been read."""
-        flags = self._flags()
-        seconds = self._header.duration if self._duration is None else self._duration
-        declared = self._header.num_frames
+        header, decoder = self._header, self._decoder
+        seconds = header.duration if self._duration is None else self._duration
+        is_whole = self._length is not None and not decoder.jumped and not decoder.gave_up
+        found = {
+            "synthetic_timestamps": self._clock.synthetic,
+            "damaged_packets": decoder.num_failed > 0 or decoder.broke_off,
+            "damaged_frames": decoder.is_patched,
+            "stream_gaps": decoder.continuity.is_broken,
+            "stream_changes": decoder.continuity.changes_stream,
+            "ends_early": is_whole and decoder.ends_early(self._duration),
+            "length_ignored": header.ignores_length,
+            "frames_missing": is_whole and decoder.frames_are_missing(),
+            "several_video_streams": header.num_video_streams > 1,
+        }
+        flags = tuple(flag for flag in FLAGS if flag in self._scaler.flags or found.get(flag))
         return VideoFacts(
-            source_fps=self._header.fps,
+            source_fps=header.fps,
             source_size=self._scaler.source_size,
             rotation=self._scaler.rotation,
             duration_seconds=None if seconds is None else float(seconds),
-            frames_declared=None if declared is None else declared - self._decoder.num_discarded,
-            frames_decoded=self._decoder.num_frames,
+            frames_declared=None if header.num_frames is None else header.num_frames - decoder.num_discarded,
+            frames_decoded=decoder.num_frames,
             num_frames=self._length,
             status="partial" if PARTIAL_FLAGS.intersection(flags) else "ok",
             flags=flags,
             first_seconds=float(self.first_seconds),
         )
-
-    def __iter__(self) -> Iterator[GridFrame]:
-        """Return the frames of the grid, once, from the first that is wanted on; raises VideoError."""
-        return self._grid
 
     def source_frames(self) -> Iterator[SourceFrame]:
         """Yield the frames that the file has, at its own times, instead of those of the grid; raise as iterating."""
@@ -99,16 +102,16 @@ class Video:
         """Begin at this grid frame, by a seek where that is exact; False: the file has to be opened again, without."""
         self._start_frame = start_frame
         seconds = Fraction(start_frame, GRID_FPS)
-        ticks = self._decoder.seek_ticks(seconds) if by_seek else None
-        if ticks is None:
+        if not by_seek or (ticks := self._decoder.seek_ticks(seconds)) is None:
             return True
         frames = self._decoder.frames_at(ticks, seconds)
         if frames is not None:
             (self._held, self._held_seconds), self._frames = next(frames), frames
         return frames is not None
 
-    def _walk(self) -> Iterator[GridFrame]:
-        """Hold each frame until the next shows where the middle between them lies."""
+    def __iter__(self) -> Iterator[GridFrame]:
+        """Yield the frames of the grid, once, from the first that is wanted on; raises VideoError."""
+        # Each frame is held until the next shows where the middle between them lies.
         held, seconds, first = self._held, self._held_seconds, 0  # the first grid point that is still to come
         for frame, time in self._frames:
             stop = max(first, next_point(seconds, time))
@@ -132,22 +135,6 @@ class Video:
         self._limits.check_length(end)
         return end
 
-    def _flags(self) -> tuple[str, ...]:
-        header, decoder = self._header, self._decoder
-        is_whole = self._length is not None and not decoder.jumped and not decoder.gave_up
-        found = {
-            "synthetic_timestamps": self._clock.synthetic,
-            "damaged_packets": decoder.num_failed > 0 or decoder.broke_off,
-            "damaged_frames": decoder.is_patched,
-            "stream_gaps": decoder.continuity.is_broken,
-            "stream_changes": decoder.continuity.changes_stream,
-            "ends_early": is_whole and decoder.ends_early(self._duration),
-            "length_ignored": header.ignores_length,
-            "frames_missing": is_whole and decoder.frames_are_missing(),
-            "several_video_streams": header.num_video_streams > 1,
-        }
-        return tuple(flag for flag in FLAGS if flag in self._scaler.flags or found.get(flag))
-
 
 @contextmanager
 def open_video(
@@ -158,15 +145,12 @@ def open_video(
     listed: bool = False,
     scaler: type[Scaler | GrayPlane] = Scaler,
 ) -> Iterator[Video]:
-    """Open one video file for reading, once, from its start or from a clip on.
-
-    Memory does not grow with the length of the video. Of several video streams the one that FFmpeg calls best is read
-    (marked as default, then of the highest bit rate); attached pictures are not videos.
+    """Open one video file for reading, once, from its start or from a clip on; of several streams, the best by FFmpeg.
 
     Args:
         path: a file; any other string, a URL too, is taken as the path of a file as well.
-        start_frame: the first grid frame wanted. What comes before is not decoded where the file allows that; the
-            frames are the same in any case. (Only a broken timestamp in the part that is not read goes unnoticed.)
+        start_frame: the first grid frame wanted. What comes before is not decoded where the file allows that; only a
+            broken timestamp there goes unnoticed.
         limits: what to refuse as ``too_large``.
         listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
         scaler: what makes pictures of the frames.
@@ -227,7 +211,6 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
 def _first_look(
     path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
 ) -> Video:
-    """Return the video in a container, its first frame decoded."""
     stream = best_stream(path, container)
     if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
         with _open(path, limits, codec_whitelist="none") as undecoded:

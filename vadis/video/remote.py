@@ -1,8 +1,4 @@
-"""Videos in object stores and on web servers: fetched by fsspec to a bounded scratch space, decoded there, removed.
-
-FFmpeg never sees an address: what is fetched is a local file like any other. Only who asks for it
-(``find_videos(remote=expand_url)``, ``FetchingDecoders``) opens a connection.
-"""
+"""Videos in object stores and on web servers: fetched by fsspec to a bounded scratch space, decoded there, removed."""
 
 import asyncio
 import concurrent.futures
@@ -28,7 +24,6 @@ from vadis.video.metadata import Limits, network_patience
 from vadis.video.sources import VIDEO_EXTENSIONS, Stamp, remote_scheme
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 60  # in which a server must answer, and send the next byte
-_POLL_SECONDS = 0.1  # between looks whether anybody still wants the file
 _SCRATCH = "vadis-scratch-"
 
 
@@ -151,8 +146,7 @@ class FetchingDecoders(Decoders):
             yield path
             return
         extension = os.path.splitext(re.sub(r"[?#].*", "", path))[1].lower()  # noqa: PTH122
-        known = extension if extension in VIDEO_EXTENSIONS else ""
-        place = self._scratch / f"{next(self._numbers):08}{known}"
+        place = self._scratch / f"{next(self._numbers):08}{extension if extension in VIDEO_EXTENSIONS else ''}"
         try:
             _fetch(path, place, self.share_bytes, is_cancelled)
             yield str(place)
@@ -177,7 +171,7 @@ def _fetch(url: str, place: Path, max_bytes: int, is_cancelled: Callable[[], boo
     fetching = filesystem._get_file(filesystem._strip_protocol(url), str(place), callback=transfer)
     done = asyncio.run_coroutine_threadsafe(fetching, filesystem.loop)
     try:
-        while not concurrent.futures.wait([done], _POLL_SECONDS).done:
+        while not concurrent.futures.wait([done], 0.1).done:
             if is_cancelled():
                 raise VideoError("decoder_crash", "the video was given up before it was fetched")
         done.result()

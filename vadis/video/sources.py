@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.files import os_errors_as
 from vadis.parsing import decode, is_text
 from vadis.results import printable
-from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, regular_file
+from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, read_part, regular_file
 from vadis.video.metadata import AnyPath
 
 VIDEO_EXTENSIONS = (
@@ -28,22 +27,16 @@ VIDEO_EXTENSIONS = (
 )
 """What a walk through a folder picks up, whatever the case of its letters."""
 
-_IS_SOMETHING_ELSE: dict[str, Callable[[bytes], bool]] = {
-    ".ts": is_text,  # TypeScript, and Qt's translations
-    ".mts": is_text,  # TypeScript
-    ".ogg": is_ogg_without_video,  # mostly sound
-}
-"""Extensions that videos share with other files, and what the first bytes of such a file fulfil."""
+# Extensions that videos share with TypeScript, Qt's translations and sound, and what the first bytes of those fulfil
+_IS_SOMETHING_ELSE = {".ts": is_text, ".mts": is_text, ".ogg": is_ogg_without_video}
 
 REMOTE_SCHEMES = ("s3", "gs", "https")
 """Where videos can be fetched from, if that is asked for."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_MOST_NAMED = 5  # paths in one message
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One input: its path as given (bytes that are not UTF-8 as surrogates), and why it cannot be read, if known."""
 
     path: str
@@ -111,8 +104,6 @@ def find_videos(
 
 
 class _Search:
-    """Collects sources, each once."""
-
     def __init__(self, remote: Callable[[str], list[str]] | None) -> None:
         self._remote = remote
         self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
@@ -208,31 +199,27 @@ class _Search:
                 is_wanted = False
                 with suppress(OSError):
                     is_shown = not entry.name.startswith(".")
-                    is_wanted = is_shown and (entry.is_dir() or (entry.is_file() and is_video_by_name(entry.path)))
+                    is_wanted = is_shown and (entry.is_dir() or (entry.is_file() and _is_video_by_name(entry.path)))
                 if is_wanted:
                     yield entry.path
                 else:
                     self._num_ignored += 1
 
 
-def is_video_by_name(path: str) -> bool:
+def _is_video_by_name(path: str) -> bool:
     """Return whether a file has one of ``VIDEO_EXTENSIONS``, and does not begin like something else that has it too."""
     extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 (keeps any bytes)
     if extension not in _IS_SOMETHING_ELSE:
         return extension in VIDEO_EXTENSIONS
     try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError:
+        head = read_part(path, 0, HEAD_BYTES)
+    except VideoError:
         return True  # its record will tell
     return not head or not _IS_SOMETHING_ELSE[extension](head)
 
 
 def _read_list(path: str, nul: bool) -> list[str]:
-    """Return the entries of a list of paths, up to the next LF, CR LF or NUL; raise UsageError where it is none.
-
-    They are the bytes of the file system's names, unless the list begins as UTF-16.
-    """
+    """Return the entries of a list of paths, as bytes of the file system's names unless it begins as UTF-16."""
     shown = "the standard input" if path == "-" else printable(path)
     hint = "name the video itself; save to a file what comes through a pipe"
     with os_errors_as(UsageError, f"the list {shown} cannot be read"), ExitStack() as stack:
@@ -253,5 +240,5 @@ def _read_list(path: str, nul: bool) -> list[str]:
 
 
 def _enumerate(paths: Sequence[str]) -> str:
-    named = ", ".join(printable(path) for path in paths[:_MOST_NAMED])
-    return named if len(paths) <= _MOST_NAMED else f"{named} and {len(paths) - _MOST_NAMED} more"
+    named = ", ".join(map(printable, paths[:5]))
+    return named if len(paths) <= 5 else f"{named} and {len(paths) - 5} more"

@@ -1,9 +1,8 @@
 """From the display times of decoded frames to the 25 fps grid, in exact arithmetic.
 
-Grid point ``i`` lies ``i / 25`` s after the first frame; its frame is the decoded frame whose display time is nearest
-(of two equally near ones the earlier). A video that lasts ``D`` seconds, to the end of its last frame, has ``25 D``
-points, rounded half up and at least one. (Above 75 frames per second it may have one more: the frames before the last
-can reach into the last half of an interval.) A file of a single frame is a still: one point.
+Grid point ``i`` lies ``i / 25`` s after the first frame and shows the frame whose time is nearest (of two the earlier).
+A video that lasts ``D`` seconds has ``25 D`` points, rounded half up and at least one (above 75 frames per second maybe
+one more: the frames before the last can reach into the last half of an interval); one of a single frame has one.
 """
 
 from collections import deque
@@ -38,12 +37,11 @@ def grid_length(duration: Fraction) -> int:
 class Clock:
     """Gives each decoded frame its display time in seconds after the first frame.
 
-    A frame's time is its timestamp. One that is missing, not later than that of the frame before, or far ahead of it is
-    judged by the frames that follow. Where these continue as before, only this timestamp is wrong, and its frame is
-    shown between its neighbours. Where they stay with it, time has passed without pictures, or the clock has started
-    again: if it went back, forward by more than ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at one of
-    ``restarts``. It then continues at the usual distance from the frame before. Without any usable timestamp, frames
-    follow one another at the nominal rate. In all these cases except a gap without pictures, ``synthetic`` is True.
+    A timestamp that is missing, not later than the one before, or far ahead of it is judged by the frames that follow.
+    Where these continue as before, only it is wrong, and its frame is shown between its neighbours. Where they stay
+    with it, time has passed without pictures, or the clock has started again: if it went back, forward by more than
+    ``LARGEST_GAP_SECONDS`` or beyond ``latest``, or at one of ``restarts``. It then goes on at the usual distance.
+    Without timestamps, frames follow at the nominal rate. But for a gap without pictures, ``synthetic`` is then True.
 
     Args:
         time_base: seconds per tick of the stream's timestamps.
@@ -58,24 +56,21 @@ class Clock:
     ) -> None:
         self.start_seconds: Fraction | None = None  # of the first frame, by the file's own clock, as that of its sound
         self.synthetic = False  # a timestamp was missing or out of order, or a time was guessed
-        self.has_guessed = False  # a time was not taken from a timestamp alone, since the last ``jump``
-        self.stored: deque[int | None] = deque(
-            maxlen=_MAX_DELAY
-        )  # timestamps of frames that were stored, not yet shown
+        # Timestamps of frames that were stored and not yet shown.
+        self.stored: deque[int | None] = deque(maxlen=_MAX_DELAY)
         self.restarts: set[int] = set()  # timestamps with which another recording begins
         self._time_base, self._interval, self._latest = time_base, interval, latest
         self._is_sequential = sequential
         self._zero: Fraction | None = None  # ticks that now stand for time 0
-        self._last_pts: int | None = None
-        self._last: Fraction | None = None
         self._last_is_guessed = False
-        self._step = interval  # from the last frame but one to the last
+        self.jump()
 
     def jump(self) -> None:
         """Go on elsewhere in the file: the next frame's time follows from its timestamp alone."""
-        self._last = self._last_pts = None
-        self._step = self._interval
-        self.has_guessed = False
+        self._last_pts: int | None = None
+        self._last: Fraction | None = None
+        self._step = self._interval  # from the last frame but one to the last
+        self.has_guessed = False  # a time was not taken from a timestamp alone
         self.stored.clear()
 
     def ticks(self, seconds: Fraction) -> int | None:
@@ -93,11 +88,11 @@ class Clock:
         while waiting or (waiting := deque(islice(coming, 1))):
             frame, ticks = waiting.popleft()
             seconds = None if ticks is None else self._seconds(ticks)
-            if not self._is_expected(seconds):
+            self._last_is_guessed, longest = False, _EXPECTED_STEPS * max(self._step, self._interval)
+            if seconds is None or (self._last is not None and not 0 < seconds - self._last <= longest):
                 waiting.extend(islice(coming, _LOOK_AHEAD - len(waiting)))
                 following = [None if each is None else self._seconds(each) for _, each in waiting]
                 seconds = self._judge(ticks, seconds, following)
-            assert seconds is not None
             if self._last is not None and not self._last_is_guessed:
                 self._step = seconds - self._last
             self._last = seconds
@@ -118,7 +113,6 @@ class Clock:
         return seconds - last <= LARGEST_GAP_SECONDS
 
     def _with_ticks(self, frames: "Iterable[av.VideoFrame]") -> "Iterator[tuple[av.VideoFrame, int | None]]":
-        """Yield each frame with the ticks that its time follows from."""
         for frame in frames:
             pts = frame.pts
             self.synthetic |= pts is None or (self._last_pts is not None and pts <= self._last_pts)
@@ -128,17 +122,9 @@ class Clock:
             yield frame, pts
 
     def _seconds(self, ticks: int) -> Fraction:
-        """Return the time of a timestamp by the clock as it runs."""
         if self._zero is None:
             self.start_seconds, self._zero = ticks * self._time_base, Fraction(ticks)
         return (ticks - self._zero) * self._time_base
-
-    def _is_expected(self, seconds: Fraction | None) -> bool:
-        """Return whether a timestamp needs no other to confirm it."""
-        self._last_is_guessed = False
-        if seconds is None or self._last is None:
-            return seconds is not None
-        return 0 < seconds - self._last <= _EXPECTED_STEPS * max(self._step, self._interval)
 
     def _judge(self, ticks: int | None, seconds: Fraction | None, following: Sequence[Fraction | None]) -> Fraction:
         """Return the time of a frame whose timestamp, which stands for ``seconds``, is in doubt."""
@@ -158,14 +144,10 @@ class Clock:
             self._last_is_guessed = False
             self._zero = ticks - restart / self._time_base
             return restart
-        return seconds if seconds is not None and is_right else self._guess(last + self._spread(last, following))
-
-    def _spread(self, last: Fraction, following: Sequence[Fraction | None]) -> Fraction:
-        """Return how long after the frame before one is shown whose own timestamp says nothing."""
-        for count, each in enumerate(following, 2):
-            if each is not None and each > last:
-                return min((each - last) / count, self._step)
-        return self._step
+        if seconds is not None and is_right:
+            return seconds
+        spread = ((each - last) / n for n, each in enumerate(following, 2) if each is not None and each > last)
+        return self._guess(last + min(next(spread, self._step), self._step))
 
     def _guess(self, seconds: Fraction) -> Fraction:
         self.synthetic = self.has_guessed = self._last_is_guessed = True

@@ -1,7 +1,4 @@
-"""The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``).
-
-It imports FFmpeg and NumPy, nothing heavier, and gives up all rights that decoding does not need (``sandbox``).
-"""
+"""The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``)."""
 
 import io
 import os
@@ -17,7 +14,6 @@ import numpy as np
 from vadis.errors import VideoError
 from vadis.parsing import parse_json
 from vadis.video.isolated import protocol, sandbox
-from vadis.video.isolated.protocol import pack_message
 from vadis.video.metadata import Limits
 from vadis.video.reader import Video, open_sound, open_source, open_video
 from vadis.video.timegrid import GRID_FPS
@@ -34,7 +30,7 @@ def main(parent: int, limits: dict[str, Any]) -> None:
     output = open(os.dup(1), "wb")  # noqa: SIM115
     os.dup2(2, 1)  # whatever prints does not disturb the messages
     os.set_blocking(2, False)  # and is not held up: the parent reads it at the end
-    output.write(pack_message({"ready": sandbox.enter_sandbox(limits["max_memory_mb"])}))
+    output.write(protocol.pack_message({"ready": sandbox.enter_sandbox(limits["max_memory_mb"])}))
     try:
         output.flush()
         for request in sys.stdin.buffer:
@@ -56,7 +52,7 @@ def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
         last["error"] = protocol.error_to_json(sandbox.too_much_memory(limits.max_memory_mb))
     if sandbox.has_used_much_memory():  # this process serves no other file
         last["worn"] = True
-    yield [pack_message(last)]
+    yield [protocol.pack_message(last)]
 
 
 def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
@@ -67,7 +63,7 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
         for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
             pixels, seconds = next(group)
             count = 1 + sum(1 for _ in group)  # noqa: B031 (the rest of it)
-            yield [pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
+            yield [protocol.pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
     return vars(video.facts)
 
 
@@ -75,13 +71,13 @@ def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
     with open_source(request["path"], limits=limits) as video:
         yield _about(video)
         for pixels, *times in video.source_frames():
-            yield [pack_message({"times": times}), np.ascontiguousarray(pixels).data]
+            yield [protocol.pack_message({"times": times}), np.ascontiguousarray(pixels).data]
     return vars(video.facts)
 
 
 def _about(video: Video) -> Answer:
     names = ("size", "expected_num_frames", "start_seconds", "first_seconds", "pixel_aspect", "colours")
-    return [pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
+    return [protocol.pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
 
 
 def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
@@ -92,31 +88,28 @@ def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
             sample = _write_sample(streams, first) if streams else b""
         except (ValueError, av.FFmpegError):  # Matroska has no place for a codec: hardly any program plays it
             not_copied = [stream.codec_context.name for stream in streams]
-        yield [pack_message({"sample_bytes": len(sample), "not_copied": not_copied}), sample]
+        yield [protocol.pack_message({"sample_bytes": len(sample), "not_copied": not_copied}), sample]
         places = {stream.index: place for place, stream in enumerate(streams)}
         for packet in () if not_copied else chain(first, packets):
             content = _strip_adts(bytes(packet), packet.stream.codec_context.name)
             about = {"times": [packet.pts, packet.dts, packet.duration or 0], "time_base": packet.time_base}
             about |= {"stream": places[packet.stream.index], "num_bytes": len(content)}
             if len(content) <= protocol.MAX_PACKET_BYTES:
-                yield [pack_message(about), content]
+                yield [protocol.pack_message(about), content]
     return None
 
 
 def _strip_adts(content: bytes, codec: str) -> bytes:
     """Return a packet of AAC without the header that transport streams put before it (ISO/IEC 13818-7, 6.2).
 
-    The sample holds the same. FFmpeg's muxer of Matroska strips it too, but may spoil its own header then.
+    FFmpeg's muxer of Matroska strips it too, but may spoil its own header then.
     """
     is_adts = codec == "aac" and len(content) > 9 and content[0] == 0xFF and content[1] & 0xF0 == 0xF0
     return content[7 if content[1] & 1 else 9 :] if is_adts else content
 
 
 def _write_sample(streams: "Sequence[av.AudioStream]", packets: "Sequence[av.Packet[Any]]") -> bytes:
-    """Return a Matroska file of ``streams`` with ``packets``; raise ValueError or FFmpegError if it cannot hold them.
-
-    It carries the parameters of the codecs to the parent; times travel in messages, so that none is rounded.
-    """
+    """Return a Matroska file, which carries the parameters of codecs; raise ValueError or FFmpegError if it cannot."""
     written = io.BytesIO()
     with av.open(written, "w", format="matroska") as container:
         copies = {stream.index: container.add_stream_from_template(stream) for stream in streams}

@@ -1,7 +1,6 @@
 """The reader in child processes, with limits and a watchdog: whatever a file does to FFmpeg, it costs one record.
 
-Each child (``child``) decodes one file after another, only as fast as its pipe is emptied, to the very frames that
-``vadis.video.reader`` gives. After a file that crashes it, hangs it or fills its memory, the next has another child.
+Each child (``child``) decodes one file after another; what crashes, hangs or fills it serves no other.
 """
 
 import os
@@ -30,9 +29,6 @@ from vadis.video.timegrid import GRID_FPS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_LAST_MESSAGE_SECONDS = 0.5  # for a child to send its last message about a video
-_MAX_SAMPLE_BYTES = protocol.SAMPLE_PACKETS * protocol.MAX_PACKET_BYTES + (1 << 20)
 
 
 class ChildVideo:
@@ -81,7 +77,7 @@ class ChildVideo:
     def __exit__(self, *_: object) -> None:
         if self._request.get("max_frames") is not None and not (self._done or self._failed):
             with suppress(VideoError), self._watched() as child:  # all that was asked for may have come
-                child.watchdog = Watchdog(_LAST_MESSAGE_SECONDS)
+                child.watchdog = Watchdog(0.5)
                 self._done = "end" in self._receive(child)
         with self._held:
             held, self._child = self._child, None
@@ -100,7 +96,6 @@ class ChildVideo:
             yield from (GridFrame(picture, i / GRID_FPS) for i in indices)
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
-        """Take the first message about the video."""
         self.size, self.expected_num_frames = fields(message, size=tuple[int, int], expected_num_frames=int | None)
         kinds = {"start_seconds": Fraction | None, "first_seconds": Fraction, "pixel_aspect": Fraction}
         self.start_seconds, self.first_seconds, self.pixel_aspect = fields(message, **kinds)
@@ -128,7 +123,6 @@ class ChildVideo:
             yield content
 
     def _read(self, child: Child, message: dict[str, Any]) -> Any:
-        """Return where a picture is shown on the grid, and the picture."""
         first, count = fields(message, first=int, count=int)
         indices = range(first, first + count)
         most = self._request["start_frame"] + 1 + ceil(self._limits.max_seconds * GRID_FPS)
@@ -151,12 +145,10 @@ class ChildVideo:
         require(is_part if length is None else length == self._next or is_behind_end, "length")
 
     def _receive(self, child: Child) -> dict[str, Any]:
-        """Return the next message, or raise the error in it."""
         message = child.receive()
         self._failed |= bool(message.get("worn"))
         if "error" in message:
-            error = protocol.error_from_json(message["error"])
-            self._done = True
+            error, self._done = protocol.error_from_json(message["error"]), True
             raise error
         return message
 
@@ -208,7 +200,8 @@ class ChildSound(ChildVideo):
         if names:
             hint = "leave the sound out with `with_sound=False`: not even .mkv takes it"
             raise UsageError(f"sound of the kind {', '.join(names)[:200]} cannot be copied", hint)
-        require(0 <= num_bytes <= _MAX_SAMPLE_BYTES, "sample_bytes")
+        most = protocol.SAMPLE_PACKETS * protocol.MAX_PACKET_BYTES + (1 << 20)
+        require(0 <= num_bytes <= most, "sample_bytes")
         self.streams = sample_streams(child.read(num_bytes)) if num_bytes else ()
         self.packets = self._contents()
         self._watchdog.video_seconds = self._limits.max_seconds
@@ -254,11 +247,7 @@ class Decoders:
     def open(
         self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
     ) -> ChildVideo:
-        """Return a video, to be opened by entering its context; see ``reader.open_video``.
-
-        At most ``max_frames`` are decoded. A child that can end a video goes on to the next; one whose video is left
-        early is ended.
-        """
+        """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
         return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:

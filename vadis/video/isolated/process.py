@@ -1,7 +1,4 @@
-"""One process that decodes, as its parent sees it: started, asked, read from, ended.
-
-It is waited for no longer than a ``Watchdog`` allows, and believed no further than ``protocol`` allows.
-"""
+"""One process that decodes, as its parent sees it: started, asked, read from, ended."""
 
 import fcntl
 import json
@@ -19,7 +16,6 @@ from vadis.errors import VadisError, VideoError
 from vadis.files import os_errors_as, write_all
 from vadis.parsing import parse_json
 from vadis.video.isolated import protocol
-from vadis.video.isolated.protocol import LENGTH_BYTES, MAX_JSON_BYTES, ProtocolError
 from vadis.video.isolated.sandbox import too_much_memory
 from vadis.video.metadata import Limits, more
 
@@ -34,13 +30,10 @@ caller's ``__main__``, and unpickle what the child sends."""
 MAX_WAIT_FACTOR = 10  # seconds of waiting for each second of video
 START_SECONDS = 60.0  # in which a child must be ready
 
-_PIPE_BYTES = 1 << 20  # requested from the kernel; its default of 64 KiB makes 4 times as many switches
-_STDERR_TAIL_BYTES = 4096
 _KEPT_VARIABLES = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "TZ")
 _NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")  # on stderr: C++ aborts then
-_REAP_TIMEOUT_SECONDS = 1.0  # a process that has been killed may be stuck in a dead disk
 
-FAILURES = (ProtocolError, EOFError, TimeoutError, BrokenPipeError)
+FAILURES = (protocol.ProtocolError, EOFError, TimeoutError, BrokenPipeError)
 """What the methods of ``Child`` raise where it fails: an invalid message, its end, or silence."""
 
 
@@ -49,11 +42,8 @@ class DecoderKilled(VideoError):
 
 
 class Watchdog:
-    """The time for which a child may be waited for. It runs only then, not while its frames are worked on.
-
-    It ends after ``quiet_seconds`` without a byte; or, in all, after more than that and more than ten times the
-    duration, which is that of the header or of the frames so far, whichever is longer.
-    """
+    """The time for which a child may be waited for: ``quiet_seconds`` for a byte, and in all that or ten times the
+    duration of the video, by its header or of the frames so far, whichever is longer."""
 
     def __init__(self, quiet_seconds: float) -> None:
         self.quiet_seconds = quiet_seconds
@@ -92,7 +82,7 @@ class Child:
         self._stderr, self._poll = self._process.stderr, select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         with suppress(AttributeError, OSError):  # where the system has no such setting
-            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, 1 << 20)  # its 64 KiB make 4 times as many switches
 
     def wait_until_ready(self) -> tuple[str, ...]:
         """Wait until it serves; return what it could not give up, or raise VadisError where it does not start."""
@@ -114,12 +104,12 @@ class Child:
 
     def receive(self) -> dict[str, Any]:
         """Return the next message."""
-        length = int.from_bytes(self.read(LENGTH_BYTES), "big")
-        protocol.require(length <= MAX_JSON_BYTES, "length")
+        length = int.from_bytes(self.read(protocol.LENGTH_BYTES), "big")
+        protocol.require(length <= protocol.MAX_JSON_BYTES, "length")
         try:
             message = parse_json(self.read(length))
         except ValueError as error:
-            raise ProtocolError("no JSON") from error
+            raise protocol.ProtocolError("no JSON") from error
         protocol.require(isinstance(message, dict), "no object")
         return message  # type: ignore[no-any-return]
 
@@ -158,13 +148,13 @@ class Child:
         self.kill()
         self._wait()
         os.set_blocking(self._stderr.fileno(), False)
-        self._stderr_tail = (self._stderr.read() or b"")[-_STDERR_TAIL_BYTES:].decode("utf-8", "replace")
+        self._stderr_tail = (self._stderr.read() or b"")[-4096:].decode("utf-8", "replace")
         for pipe in (self._stdin, self._stdout, self._stderr):
             pipe.close()
 
     def error_of(self, failure: Exception) -> VideoError:
         """Return what one of ``FAILURES`` means for the file that the child is at; it can serve no other."""
-        if isinstance(failure, ProtocolError):
+        if isinstance(failure, protocol.ProtocolError):
             return VideoError("decoder_crash", f"the process that decodes it sent an invalid message ({failure})")
         if isinstance(failure, TimeoutError):
             dog = self.watchdog
@@ -183,7 +173,7 @@ class Child:
     def _wait(self) -> None:
         """Wait a moment for its end: a process that has closed its pipe ends by itself, and then its exit is known."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_REAP_TIMEOUT_SECONDS)
+            self._process.wait(1.0)  # one that has been killed may be stuck in a dead disk
 
     def _exit_reason(self) -> str:
         """Return how it ended, as the end of a sentence: the signal, or else the last line on its stderr."""
@@ -198,8 +188,7 @@ class Child:
 def _import_path() -> list[str]:
     """Return where a child looks for modules: in the standard library, then wherever this process does.
 
-    Folders that stand before the standard library here must not stand in for modules of it there: the current folder,
-    or what another package has put in front (OpenCV, whose folder holds a ``typing``, where it cannot be loaded).
+    So the current folder, or a folder put in front here (OpenCV's holds a ``typing``), hides no standard module there.
     """
     library = os.path.dirname(os.__file__)  # noqa: PTH120
     path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)

@@ -25,7 +25,6 @@ SAMPLE_PACKETS = 16  # of sound: enough for parsers to find what no header says
 MAX_PACKET_BYTES = 16 << 20  # a second of uncompressed sound with 64 channels of 32 bits at 48 kHz has 12 MB
 
 _MAX_TEXT = 500  # characters
-_MAX_SECONDS = 1e9
 
 
 class ProtocolError(Exception):
@@ -68,7 +67,7 @@ def checked(value: Any, kind: Any, name: str = "error") -> Any:
         require(len(value) == len(kinds), name)
         return tuple(checked(each, its_kind, name) for each, its_kind in zip(value, kinds, strict=True))
     if kind is float:
-        require(type(value) in (int, float) and 0 <= value < _MAX_SECONDS, name)
+        require(type(value) in (int, float) and 0 <= value < 1e9, name)
         return float(value)
     require(type(value) is kind, name)
     in_range = -(1 << 63) <= value < 1 << 63 if kind is int else len(value) <= _MAX_TEXT and value.isprintable()

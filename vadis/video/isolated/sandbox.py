@@ -1,7 +1,6 @@
 """What a process that decodes gives up before it sees a file: unlimited memory, writing, the network, other programs.
 
-One day FFmpeg will do what hostile bytes tell it. The operating system's limits (``setrlimit``) and a filter of system
-calls (Linux: seccomp) then leave it no more than to read, compute and use its pipes.
+It is done by the system's limits (``setrlimit``) and a filter of system calls (Linux: seccomp).
 """
 
 import ctypes
@@ -17,8 +16,6 @@ from pathlib import Path
 
 from vadis.errors import VideoError
 from vadis.video.metadata import more
-
-MAX_OPEN_FILES = 32  # the video, three pipes, and what the C library reads
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38  # Linux, include/uapi/linux/prctl.h
 _FILTER_MODE = 2  # include/uapi/linux/seccomp.h, as the two return values below
@@ -40,7 +37,7 @@ def enter_sandbox(max_memory_mb: int) -> tuple[str, ...]:
     limits = {
         "memory is not limited": (resource.RLIMIT_AS, max_memory_mb << 20),
         "core dumps are written": (resource.RLIMIT_CORE, 0),
-        "open files are not limited": (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        "open files are not limited": (resource.RLIMIT_NOFILE, 32),  # the video, three pipes, what the C library reads
         "files can be written": (resource.RLIMIT_FSIZE, 0),
     }
     left = [what for what, (number, value) in limits.items() if not _set_limit(number, value)]
@@ -70,10 +67,7 @@ def has_used_much_memory() -> bool:
 
 
 def memory_refusal(error: Exception) -> VideoError | None:
-    """Return the refusal of a file for which memory ran out, None where ``error`` means something else.
-
-    FFmpeg raises the same for a damaged header that asks for an absurd amount, without ever having held much.
-    """
+    """Return the refusal of a file for which memory ran out, None for others: absurd amounts that damage asks for."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     return too_much_memory(most >> 20) if isinstance(error, MemoryError) and has_used_much_memory() else None
 
@@ -104,18 +98,14 @@ _REFUSED = (
     "request_key 249 218; keyctl 250 219"
 )
 """System calls that are always refused, each with its number on x86-64 and on arm64, or - (Linux:
-arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h). A list of what is refused rather than of
-what is allowed: the C library, Python and FFmpeg come in many versions, and what they need is not known beforehand."""
-
+arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h). What the C
+library, Python and FFmpeg of other versions need is not known, so there is no list of what is allowed."""
 
 _UNKNOWN = "io_uring_setup 425 425; clone3 435 435; openat2 437 437"
-"""Calls that could do all of these in ways that a filter cannot see. They are answered as by an older kernel that lacks
-them, so that the caller takes another."""
+"""Calls that could do these unseen by a filter: answered as by an older kernel, so that the caller takes another."""
 
 _MACHINES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 """AUDIT_ARCH of each (include/uapi/linux/audit.h): a call made for another machine (32 bits) has other numbers."""
-
-_FIRST_X32 = 0x4000_0000  # x86-64 has a second set of numbers from here on, which vadis does not need
 
 # Operations of the kernel's packet filter (include/uapi/linux/bpf_common.h) on the record of a call: number at 0,
 # machine at 4, arguments of 8 bytes each from 16 on, the low half first.
@@ -123,11 +113,10 @@ _LOAD, _IF_EQUAL, _IF_FROM, _IF_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_CLONE_THREAD = 0x0001_0000
 _CONDITIONAL = {
     "open 2 -": (1, _IF_BITS, _WRITES, 0),
     "openat 257 56": (2, _IF_BITS, _WRITES, 0),
-    "clone 56 220": (0, _IF_BITS, _CLONE_THREAD, 1),  # threads may be made
+    "clone 56 220": (0, _IF_BITS, 0x0001_0000, 1),  # CLONE_THREAD: threads may be made
     "tgkill 234 131": (0, _IF_EQUAL, os.getpid(), 1),  # abort() sends a signal to the process itself
     "prlimit64 302 261": (2, _IF_BITS, 0xFFFF_FFFF, 0),  # new limits; without them it only reads the old
 }
@@ -158,7 +147,8 @@ def _operations(machine: str) -> list[bytes]:
         rules[call] = (load, decide, refused, allowed)
     operations = [
         *(_operation(_LOAD, 4), _operation(_IF_EQUAL, _MACHINES[machine], 1, 0), refused),
-        *(_operation(_LOAD, 0), _operation(_IF_FROM, _FIRST_X32, 0, 1), refused),
+        # x86-64 has a second set of numbers from there on, which vadis does not need.
+        *(_operation(_LOAD, 0), _operation(_IF_FROM, 0x4000_0000, 0, 1), refused),
     ]
     for call, decision in rules.items():
         number = call.split()[1 if machine == "x86_64" else 2]
