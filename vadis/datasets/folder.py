@@ -80,10 +80,7 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
 
 
 def _places(tree: Tree) -> dict[str, tuple[str, str] | None]:
-    """Return every folder → the split and class of what lies in it, if it is in train/<class>/ or <class>/.
-
-    What can be read in more than one way is refused, and a class that is named after a split or a container.
-    """
+    """Return every folder → the split and class of what lies in it, if any; refuse what can be read in several ways."""
     folders = list(tree.video_folders().values())
     depth = _shared_depth(folders)
     below = [names[depth:] for names in folders if len(names) > depth]

@@ -145,11 +145,7 @@ def read(*names: str) -> str:
 
 
 def _entry(result: VideoResult, labels: Numbers, models: Numbers, max_pieces: int) -> dict[str, Any]:
-    """Return a record as the page has it, in JSON values; scores are in thousandths.
-
-    A timeline is a list of pieces ``[start, end, label, score, label, score, …]``: seconds, and numbers of ``labels``,
-    the best first; each piece stands for ``joined`` segments.
-    """
+    """Return a record as the page has it, in JSON values; labels are numbers of ``labels``, scores in thousandths."""
     segments, size = result.segments, result.source_size
     joined = -(-len(segments) // max_pieces) or 1
     model = f"{result.model} ({' + '.join(result.streams)})"
@@ -178,7 +174,7 @@ def _rounded(number: SupportsFloat | None) -> float | None:
 
 
 def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
-    """Return neighbouring segments as one: each label's mean, weighted by their lengths (absent: 0)."""
+    """Return segments as one, [start, end, label, score, label, score, …]: means by length, the best first."""
     widths, sums = [segment.end - segment.start or 1.0 for segment in segments], defaultdict[str, float](float)
     for segment, width in zip(segments, widths, strict=True):
         for label in segment.labels:

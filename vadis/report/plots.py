@@ -270,17 +270,14 @@ def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int
     axes.spines[:].set_visible(False)
 
 
-Filters = NDArray[np.float32]  # (filters, C, T, H, W); C is 3 (RGB) or 2 (flow)
-Colours = NDArray[np.float64]  # (…, 3) in [0, 1]
-
 WEIGHT_PIXELS = 4  # of the picture for each weight; more where there are few filters
 GAP = 1  # weights' width, between filters
 BLOCK_GAP = 4  # between blocks, always white
 BAND_GAP_INCHES = 0.46  # room for a title above each band
 
 
-def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> None:
-    """Draw the filters of the first layer of "flow", "rgb" and "imagenet" networks: figure 4 of the paper.
+def plot_filters(networks: Mapping[str, NDArray[np.float32]], path: Path, title: str) -> None:
+    """Draw the filters (filters, C, T, H, W) of the first layer of "flow", "rgb" and "imagenet": figure 4 of the paper.
 
     A band has a block for each slice in time, the first to the left, in which every filter keeps its place. Each
     network has one scale: zero is grey (RGB) or white (flow), the largest weight of either sign is its end.
@@ -303,8 +300,8 @@ def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> Non
         save_png(figure, path)
 
 
-def _bands(networks: Mapping[str, Filters]) -> Iterator[tuple[str, Colours]]:
-    """Yield the title and the picture (H, W, 3) of each band, from the top."""
+def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, Values]]:
+    """Yield the title and the picture (H, W, 3) in [0, 1] of each band, from the top."""
     from matplotlib import colormaps
 
     diverging = colormaps["RdBu_r"]  # blue, white, red: minus, zero, plus
@@ -325,7 +322,7 @@ def _bands(networks: Mapping[str, Filters]) -> Iterator[tuple[str, Colours]]:
             yield f"{of_rgb if name == 'rgb' else of_imagenet}; {scale}", _side_by_side(np.moveaxis(shares, 1, -1), 1.0)
 
 
-def _side_by_side(filters: Colours, line: float) -> Colours:
+def _side_by_side(filters: Values, line: float) -> Values:
     """Colours (filters, T, H, W, 3) → T squares of filters in a row, with lines of a grey between the filters."""
     number, times, height, width, _ = filters.shape
     columns = ceil(number**0.5)
