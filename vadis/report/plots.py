@@ -136,8 +136,7 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
         axes.grid(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=0)
-    rate_axes.set_xlabel("step")
-    rate_axes.set_xlim(0, max([1.0, *steps[-1:], *tests["step"][-1:]]))
+    rate_axes.set(xlabel="step", xlim=(0, max([1.0, *steps[-1:], *tests["step"][-1:]])))
     rate_axes.locator_params(axis="x", nbins=5, integer=True)
     rate_axes.xaxis.set_major_formatter("{x:,.0f}")
     drawn = np.concatenate([smoothed, tests["loss"], np.sort(loss)[: ceil(0.99 * len(loss))]])
@@ -154,8 +153,7 @@ def _smooth(loss: Values, window: int) -> Values:
 
 def _set_rate_axis(axes: "Axes", rates: Sequence[float]) -> None:
     if rates:
-        axes.set_yscale("log")
-        axes.set_ylim(rates[0] / 2, rates[-1] * 2)
+        axes.set(yscale="log", ylim=(rates[0] / 2, rates[-1] * 2))
         axes.minorticks_off()
     if 0 < len(rates) <= 6:
         axes.set_yticks(rates)
@@ -208,8 +206,7 @@ def _name_cells(axes: "Axes", names: Sequence[str], cell: float) -> None:
     is_level = max(map(len, names)) * LETTER_INCHES < cell
     axes.set_xticks(places, names[::every], rotation=0 if is_level else 90, fontsize=size)
     axes.set_yticks(places, names[::every], fontsize=size)
-    axes.set_xlabel("first answer")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="first answer", ylabel="true class")
     axes.tick_params(length=2)
     borders = np.arange(0, len(names) + 1, 1 if every == 1 else 10) - 0.5
     axes.set_xticks(borders, minor=True)
@@ -261,8 +258,7 @@ def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int
     for place, accuracy in enumerate(accuracies):
         shown = "–" if np.isnan(accuracy) else f"{accuracy:.0%}"
         axes.text(1.2, place, shown, ha="right", va="center", fontsize=8.0)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set(xlim=(0, 1), ylim=(rows - 0.5, -0.5))
     axes.set_yticks(places, names, fontsize=8.0)
     axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"], fontsize=7.0)
     axes.tick_params(length=0)
