@@ -1,6 +1,4 @@
-"""Clips, looped, padded or cut into windows, → the input of a network: cropped, mirrored and scaled, per stream.
-
-A clip is one array per stream, with time along axis 0 and as many frames in each, so that the streams stay in step.
+"""Clips, one array per stream with time along axis 0, looped, padded or cut into windows → the input of a network.
 
 As published (google-deepmind/kinetics-i3d; paper, section 2.5): frames with a short side of 256 px, of which a network
 sees the 224×224 centre, RGB in [-1, 1], flow truncated to ±20 px and divided by 20. Axes: T time, H, W.
@@ -17,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from vadis.flow.store import FLOW_BOUND
-from vadis.video.metadata import SHORT_SIDE
 
 CROP = 224  # px, height and width of what the network sees
 
@@ -75,11 +72,6 @@ def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
     return np.ascontiguousarray(array[tuple(cut)])
 
 
-def shrinking(short_side: int) -> int:
-    """Return by how much frames of a 256 px short side must shrink to have ``short_side``, a divisor of 256."""
-    return SHORT_SIDE // short_side
-
-
 def shrunk(x: Tensor, factor: int) -> Tensor:
     """(B, C, T, H, W) with every ``factor`` × ``factor`` pixels averaged: (B, C, T, H / factor, W / factor)."""
     return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
@@ -123,8 +115,7 @@ def pad_clip(clip: Clip, extra: int) -> Clip:
 def sliding_windows(clips: Iterable[Clip], window: int, stride: int) -> Iterator[tuple[int, Clip]]:
     """Yield windows of ``window`` frames every ``stride`` frames, each with the index of its first frame.
 
-    The last one is moved back to end at the last frame, so that no frame is left out; a video shorter than a window
-    is looped. Holds at most a window, a stride and a chunk.
+    The last one is moved back to end at the last frame; a video shorter than a window is looped.
     """
     # 10 frames, window = 4, stride = 4 → 0, 4, 6
     buffer: Clip = {}

@@ -116,7 +116,9 @@ def training_rows(device: torch.device, sizes: Sizes) -> dict[str, str]:
 
         def passes(precision: torch.dtype = precision) -> None:
             network.zero_grad(set_to_none=True)
-            clip_losses(network, [x], labels, precision)[0].mean().backward()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
+                losses, _ = clip_losses(network, [x], labels)
+            losses.mean().backward()
 
         rates[name] = sizes.clips / seconds(passes)
         rows[f"forward and backward, {name}"] = f"{rates[name]:.1f} clips/s"

@@ -24,7 +24,7 @@ from tests.benchmarks.plain_network import plainly_written
 from vadis.device import cpu_count
 from vadis.models.cpu_kernels import DirectConv3d
 from vadis.models.i3d import I3D
-from vadis.models.i3d_inference import CHANNELS_LAST, FoldedI3D
+from vadis.models.i3d_inference import CHANNELS_LAST, ChunkedI3D, FoldedI3D
 
 
 def seconds_in_turn(calls: list[Callable[[], object]], repeats: int) -> list[list[float]]:
@@ -63,7 +63,7 @@ def large_convolution() -> tuple[Callable[[], object], float]:
 
 
 def in_chunks(network: FoldedI3D, x: torch.Tensor, size: int) -> None:
-    clip = network.open()
+    clip = ChunkedI3D(network)
     for start in range(0, x.shape[2], size):
         clip.feed(x[:, :, start : start + size], last=start + size >= x.shape[2])
 

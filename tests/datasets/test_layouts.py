@@ -9,7 +9,7 @@ import pytest
 from tests.matching import containing
 from vadis.datasets import DATASETS, find_dataset
 from vadis.datasets.lists import LIST_FORMS
-from vadis.datasets.packed import PACKED
+from vadis.datasets.scan import PACKED
 from vadis.errors import UsageError
 
 K400 = [
@@ -563,7 +563,7 @@ def test_packed_videos_are_named_with_what_unpacks_them(tree, name, dataset):
     with pytest.raises(UsageError) as caught:
         find_dataset(root, dataset)
     assert PACKED_FILES[name][0] in caught.value.message
-    assert ("unpack" in caught.value.hint) == bool(PACKED[name].command)
+    assert ("unpack" in caught.value.hint) == bool(PACKED[name][1])
 
 
 def test_archives_beside_videos_are_told(tree):

@@ -11,8 +11,7 @@ from tests.matching import containing
 from vadis import formats
 from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError
-from vadis.evaluation.metrics import Evaluation
-from vadis.evaluation.records import read_records
+from vadis.evaluation.metrics import Evaluation, read_records
 from vadis.results import Label, VideoResult
 
 CLASSES = ("run", "jump", "sit", "walk", "swim", "climb")

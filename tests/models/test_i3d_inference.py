@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.matching import containing
 from vadis.models.i3d import I3D, num_steps
-from vadis.models.i3d_inference import LOGITS, FoldedI3D, fold_batch_norm
+from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D, fold_batch_norm
 
 CPU = torch.device("cpu")
 FORM_TOLERANCE = 1e-5  # of the largest logit: folding changes the order of float32 products and sums
@@ -43,7 +43,7 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 
 def in_chunks(network: FoldedI3D, clip: Tensor, sizes: list[int], layer: str = LOGITS) -> Tensor:
     """The outputs of ``clip`` fed in chunks of the given sizes, over and over."""
-    passage, logits, start, turn = network.open(layer, num_frames=clip.shape[2]), [], 0, 0
+    passage, logits, start, turn = ChunkedI3D(network, layer, clip.shape[2]), [], 0, 0
     while start < clip.shape[2]:
         stop = min(start + sizes[turn % len(sizes)], clip.shape[2])
         given = passage.feed(clip[:, :, start:stop], last=stop == clip.shape[2])
@@ -139,7 +139,7 @@ def test_full_width_network_in_chunks() -> None:
 
 def test_what_is_held_back_does_not_grow_with_the_clip() -> None:
     network, chunk = FoldedI3D(narrow_network("rgb"), CPU), random_clip("rgb", 16, seed=6)
-    passage, held = network.open(), []
+    passage, held = ChunkedI3D(network), []
     for _ in range(12):
         passage.feed(chunk)
         held.append(sum(each.numel() for each in gc.get_objects() if type(each) is Tensor))
@@ -149,7 +149,7 @@ def test_what_is_held_back_does_not_grow_with_the_clip() -> None:
 
 @pytest.mark.parametrize(("said", "frames"), [(8, 8), (20, 18), (0, 19), (5, 5)])
 def test_a_chunked_clip_ends_as_was_said_and_after_nine_frames_at_least(said: int, frames: int) -> None:
-    passage = FoldedI3D(narrow_network("rgb", width=1 / 32), CPU).open(num_frames=said)
+    passage = ChunkedI3D(FoldedI3D(narrow_network("rgb", width=1 / 32), CPU), num_frames=said)
     with pytest.raises(ValueError, match=containing(4)):
         passage.feed(random_clip("rgb", frames, seed=0), last=True)
 

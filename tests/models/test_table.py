@@ -15,7 +15,8 @@ from vadis.inference.classify import classify
 from vadis.inference.features import extract_features
 from vadis.models import BOTH, MODELS, ModelCard, build_networks, inference_form
 from vadis.models.i3d_inference import FEATURES
-from vadis.preprocessing import STREAMS, centre_crop, network_input, shrinking
+from vadis.preprocessing import STREAMS, centre_crop, network_input
+from vadis.video.metadata import SHORT_SIDE
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file, save_model
 
@@ -138,7 +139,7 @@ def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
 
 
 def test_c3d_sees_the_crop_shrunk_to_half():
-    assert shrinking(MODELS["c3d"].short_side) == 2
+    assert MODELS["c3d"].short_side * 2 == SHORT_SIDE
     frames = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8).numpy()
     x = network_input(frames, "rgb", shrink=2)
     assert x.shape == (1, 3, 2, 112, 112)

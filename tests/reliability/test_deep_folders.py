@@ -12,7 +12,7 @@ from vadis.batch.results_file import files_below
 from vadis.datasets import Dataset, Example
 from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
-from vadis.evaluation.records import read_records
+from vadis.evaluation.metrics import read_records
 from vadis.evaluation.run_index import find_runs
 from vadis.video.sources import find_videos
 

@@ -212,8 +212,7 @@ def _show(runs: "list[Evaluation]", output: Path | None, as_json: bool) -> None:
 def _read_results(paths: "list[Path]", found: "Dataset | None", part: str | None) -> "list[Evaluation]":
     """Return earlier evaluations by their splits; or with a dataset the records of classify, as one."""
     from vadis.datasets import DATASETS
-    from vadis.evaluation.metrics import read_evaluation
-    from vadis.evaluation.records import read_records
+    from vadis.evaluation.metrics import read_evaluation, read_records
 
     if found is not None and part is not None:
         runs = [read_records(paths, found, part)]

@@ -1,7 +1,7 @@
 """UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; no video is opened.
 
-``scan`` lists what lies on disk; ``lists`` reads lists of paths and labels, ``places`` finds their videos; ``checks``
-makes a ``dataset`` of both, as ``published`` and ``folder`` ask for it.
+``scan`` lists what lies on disk, ``lists`` reads lists of paths and labels, ``checks`` makes a ``dataset`` of both, as
+``published`` and ``folder`` ask for it.
 """
 
 import os
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from vadis.datasets import folder, published
 from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Request, note_of
-from vadis.datasets.packed import packed_videos
-from vadis.datasets.scan import Tree, scan_tree
+from vadis.datasets.scan import Tree, packed_videos, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
 
@@ -68,17 +67,12 @@ def find_dataset(
     lists: str | os.PathLike[str] | None = None,
     allow_missing: float = ALLOWED_MISSING,
 ) -> Dataset:
-    """Return the dataset that lies in a folder, or that a single list names.
+    """Return the dataset that lies in the folder ``root``, or that a single list names.
 
-    Each folder is listed once, and no file is opened but lists. Raises UsageError where nothing or several datasets are
-    recognised, where there is no such split, and for what would falsify a result (``checks``).
-
-    Args:
-        root: the folder, or the list.
-        name: a key of ``DATASETS``, or None to go by what is there.
-        split: the number of the official split.
-        lists: a folder with the official lists, if they are not under ``root``.
-        allow_missing: the share of a split's files in [0, 1] from which on it is an error that they are missing.
+    ``name`` is a key of ``DATASETS``, or None to go by what is there; ``split`` the number of the official split;
+    ``lists`` a folder with the official lists, if they are not under ``root``. Each folder is listed once, and no file
+    is opened but lists. Raises UsageError where nothing or several datasets are recognised, where there is no such
+    split, where a share ``allow_missing`` of its files is missing, and for all else that would falsify a result.
     """
     if not 0 <= allow_missing <= 1:
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"

@@ -1,8 +1,7 @@
 """Videos made here, whose class is how the camera moves: labels that are right by construction, from a seed alone.
 
-A label names the motion of the camera, not of the picture: in a ``pan left`` the view travels left over the scene, so
-what is seen moves right; in a ``tilt up`` it moves down; in a ``zoom in`` it grows; when the camera rolls clockwise,
-the picture turns counter-clockwise.
+A label names the motion of the camera, not of the picture: in a ``pan left`` what is seen moves right, in a ``tilt up``
+down, in a ``zoom in`` it grows; when the camera rolls clockwise, the picture turns counter-clockwise.
 """
 
 import hashlib
@@ -235,7 +234,6 @@ def _draw_shape(colours: Pixels, random: Generator) -> None:
 
 
 def _draw_writing(colours: Pixels, random: Generator) -> None:
-    """Draw rows of small marks, as far as a camera can tell letters from afar."""
     left, top = random.integers(0, TILE - 130, 2).tolist()
     colour, size = random.integers(0, 256, 3).astype(np.uint8), int(random.integers(2, 7))
     for row in range(random.integers(1, 6)):

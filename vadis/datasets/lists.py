@@ -333,7 +333,6 @@ def find_class_list(tree: Tree) -> ClassList | None:
 
 
 def _pairs_of_text(path: str) -> list[tuple[int, str]]:
-    """Return the numbers and names in a text; none where it is no list of classes."""
     lines = [line for _, line in read_lines(path)]
     if path.lower().endswith(".jsonl") or len(lines) < 2:
         return []

@@ -17,8 +17,7 @@ from vadis.weights.catalog import PUBLISHED_LISTS, published_labels
 
 
 def _stem_key(path: str) -> str:
-    """Return what a file of UCF-101 or HMDB-51 is found by: its name, whatever its folder, ending and case."""
-    return stem_of(path).casefold()
+    return stem_of(path).casefold()  # whatever the folder, ending and case
 
 
 # UCF-101: Soomro, Zamir & Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild",

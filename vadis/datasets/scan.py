@@ -6,24 +6,56 @@ disk. So a video is a video by its name; whether it can be read is found out by 
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vadis.datasets.dataset import counted
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
 
 MAX_LIST_DEPTH = 2  # folders below the root: lists lie above the videos (Kinetics: k400/annotations/train.csv)
+
+# name | endings, and the command in the folder of the first such file: NAME, and PREFIX what is before its number
+_PACKED = r"""
+rar | .rar
+    for f in *.rar; do unrar x -o- "$f"; done
+zip | .zip
+    for f in *.zip; do unzip -n "$f"; done
+7z | .7z
+    for f in *.7z; do 7z x -aos "$f"; done
+parquet | .parquet
+    python -c "import glob, os, pyarrow.parquet as q; [(os.makedirs(d, exist_ok=True),
+    open(f'{d}/{f[:-8]}-{i:06}.mp4', 'wb').write(r['video']['bytes'])) for f in glob.glob('*.parquet')
+    for i, r in enumerate(q.read_table(f).to_pylist()) for d in [f.split('-')[0] + '/' + str(r['label'])]]"
+class archive | .tar.gz .tgz .tar
+    for f in *.tar* *.tgz; do if [ -f "$f" ]; then mkdir -p "${f%%.t*}" && tar -xf "$f" -C "${f%%.t*}"; fi; done
+shards | .tar
+    for f in *.tar; do d="${f%%[-_.0-9]*}"; d="${d:-shards}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done;
+    for c in */*.cls; do m="${c%/*}/metadata.csv"; [ -e "$m" ] || echo file_name,label > "$m"; b="${c##*/}";
+    echo "${b%.cls}.mp4,$(cat "$c")" >> "$m"; done
+tar | .tar .tar.gz .tgz .tar.bz2 .tar.xz .tar.zst
+    for f in *.tar* *.tgz; do if [ -f "$f" ]; then tar -xf "$f"; fi; done
+frames | .jpg .jpeg .png .bmp .webp
+    find . -name NAME -printf '%h\n' | while read -r d; do ffmpeg -nostdin -f image2 -framerate 25 -pattern_type
+    glob -i "$d/PREFIX*" -vf 'pad=ceil(iw/2)*2:ceil(ih/2)*2' -crf 18 -pix_fmt yuv420p "$d.mp4"; done
+other | .h5 .hdf5 .arrow .tfrecord .mdb
+"""
+
+PACKED: dict[str, tuple[tuple[str, ...], str]] = {
+    name: (tuple(endings.split()), " ".join(command.split()))
+    for name, endings, command in re.findall(r"(.+) \| (.+)\n((?: .+\n)*)", _PACKED)
+}
+"""The forms that are not read: the endings of their files' names, and what unpacks them; the first that fits counts."""
+
 _ENDINGS = {
     "videos": VIDEO_EXTENSIONS,
     "lists": (".txt", ".csv", ".tsv", ".jsonl", ".lst", ".list", ".json"),
-    "packed": (
-        *(".rar", ".zip", ".7z", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"),
-        *(".parquet", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb"),
-    ),
-    "pictures": (".jpg", ".jpeg", ".png", ".bmp", ".webp"),
+    "packed": tuple(ending for name, (endings, _) in PACKED.items() if name != "frames" for ending in endings),
+    "pictures": PACKED["frames"][0],
 }
 _FLOW_NAMES = ("flow", "x_", "y_", "u_", "v_")
 
@@ -36,7 +68,7 @@ class Tree:
     videos: tuple[str, ...] = ()  # files named as videos, at any depth
     folders: tuple[str, ...] = ()  # all below the root
     lists: tuple[str, ...] = ()  # files named as lists at most MAX_LIST_DEPTH folders below the root, the highest first
-    packed: tuple[str, ...] = ()  # files that may hold videos in a form that is not read as it lies (see packed.py)
+    packed: tuple[str, ...] = ()  # files that may hold videos in a form of ``PACKED``
     pictures: tuple[str, ...] = ()  # one of each folder that holds pictures
     unreadable: tuple[str, ...] = ()  # folders that could not be listed, each with the reason
     beside: tuple[str, ...] = ()  # for a single list, the lists that lie beside it
@@ -213,3 +245,35 @@ def is_no_class(name: str) -> bool:
 def is_replacement(path: str) -> bool:
     """Return whether a file lies in a folder of replacements for broken ones, as Kinetics-400 of CVDF has it."""
     return f"{os.sep}replacement" in folder_of(f"{os.sep}{path}")
+
+
+# Videos that have to be unpacked
+
+_NUMBERED = re.compile(r"(?P<prefix>.*?)\d+(\.[a-z0-9]+)+", re.IGNORECASE)
+
+
+def packed_videos(tree: Tree) -> tuple[str, str] | None:
+    """Return the files of a tree in which videos are packed, in words, and how to unpack them; None without any."""
+    paths = tree.packed or (() if tree.videos else tree.pictures)  # beside videos pictures are previews
+    if not paths:
+        return None
+    names, first = list(map(_form_of, paths)), paths[0]
+    name, (_, command) = names[0], PACKED[names[0]]
+    what = counted([each for each in names if each == name], "picture folder" if name == "frames" else "file")
+    shown = f"{what} like {printable(tree.relative(first))}"
+    if not command:
+        return shown, "write the videos out with the program that packed them: one file for each clip"
+    match = _NUMBERED.fullmatch(name_of(first))
+    command = command.replace("NAME", shlex.quote(name_of(first))).replace("PREFIX", match["prefix"] if match else "")
+    folder = shlex.quote(printable(tree.root if name == "frames" else folder_of(first)))
+    again = "; again, where that gives archives" if name in ("rar", "zip", "tar") else ""
+    return shown, f"unpack them: cd {folder} && {command}{again}"
+
+
+def _form_of(path: str) -> str:
+    """Return the key of ``PACKED`` for a file; archives are told apart by numbers in their names, and their folders."""
+    is_numbered = _NUMBERED.fullmatch(name_of(path)) is not None
+    is_in_split = split_of(name_of(folder_of(path))) is not None
+    excluded = {"class archive" if is_numbered or not is_in_split else "", "" if is_numbered else "shards"}
+    forms = ((name, endings) for name, (endings, _) in PACKED.items() if name not in excluded)
+    return next(name for name, endings in forms if path.lower().endswith(endings))

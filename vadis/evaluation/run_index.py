@@ -74,7 +74,7 @@ def find_runs(root: Path) -> RunIndex:
         folders[:] = set(folders) - {STORE_NAME, FEATURES_NAME, "checkpoints"}  # of many files, and no run in them
         if METRICS_NAME in files:
             tested.append((place, _json(place / METRICS_NAME), _json(place / RUN_NAME)))
-    trained: dict[tuple[str, str], bool] = {}
+    trained: dict[tuple[str, str], bool] = {}  # Kinetics models, by architecture and SHA-256: whether after ImageNet
     # Runs on Kinetics come first: others begin from their models.
     for folder, metrics, run in sorted(tested, key=lambda each: each[1].get("dataset") != "kinetics"):
         try:
@@ -98,11 +98,7 @@ def _json(path: Path) -> Values:
 
 
 def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[str, str], bool]) -> FinishedRun | None:
-    """Return the tested run in ``folder``; None for what the paper says nothing of.
-
-    ``run`` is empty where a published model was tested. ``trained`` says of the Kinetics models that were trained here,
-    by architecture and SHA-256, whether they began with ImageNet, and gets one more where this is one.
-    """
+    """Return the tested run in ``folder``, ``run`` empty for a published model; None for what the paper has not."""
     dataset, split = metrics["dataset"], metrics.get("split")
     columns = {name: metrics[name] for name in COLUMNS if name in metrics}
     if dataset not in NUM_CLASSES or not columns:
@@ -148,7 +144,6 @@ def _origin(metrics: Values, run: Values, trained: Mapping[tuple[str, str], bool
 
 
 def _remarks(metrics: Values, run: Values) -> Iterator[str]:
-    """Yield what differs from the paper's way of doing it."""
     if metrics["part"] != "test":
         yield f"tested on {metrics['part']}"
     if metrics.get("failed"):

@@ -3,8 +3,7 @@
 The published flow weights were trained on OpenCV's flow with default parameters. One sum in another order moves whole
 regions by tenths of a pixel, because a scale then stops one iteration earlier; so every rounding here is OpenCV's.
 
-There is one implementation per kind of device: ``tvl1_cpu`` (numba, one pair of frames per thread) and
-``tvl1_torch`` (any device of PyTorch, a batch of pairs at a time; on CUDA with the kernels of ``tvl1_triton``).
+``tvl1_cpu`` is for processors, ``tvl1_torch`` for any device of PyTorch, on CUDA with the kernels of ``tvl1_triton``.
 """
 
 import threading
@@ -44,8 +43,7 @@ def tvl1(
     Args:
         gray: uint8 (N, H, W), N ≥ 2, of any size; ValueError for anything else.
         device: where to compute it; None and "cpu" mean numba on the processor.
-        threads: on the processor, how many pairs at once; by default as many as there are processors, and then one
-            such call waits for another. It does not change the result.
+        threads: there, how many pairs at once; by default one per processor, and such calls wait for each other.
         check: is called before every pair, there, and may raise to stop the work.
     """
     gray = np.asarray(gray)

@@ -5,9 +5,9 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -29,8 +29,7 @@ READ_AHEAD = 2  # videos begun on the CPU: while one's flow is computed, another
 Done = tuple[int, VideoFacts | None]  # frames that are written; at the end of a video that is partial, its facts
 
 
-@dataclass(frozen=True)
-class FlowEstimate:
+class FlowEstimate(NamedTuple):
     """What filling a store will take, by headers and by the first flow of a few videos."""
 
     num_videos: int
@@ -42,11 +41,9 @@ class FlowEstimate:
         """Raise VadisError where the disk has too little room for it."""
         free_bytes = shutil.disk_usage(store.root).free
         if self.num_bytes > free_bytes:
-            raise VadisError(
-                f"the flow of {self.num_videos:,} videos takes about {self.num_bytes / 1e6:,.1f} MB, "
-                f"and {store.root} has room for {free_bytes / 1e6:,.1f} MB",
-                hint="free some space, or choose a folder on another disk",
-            )
+            need, room = (f"{size / 1e6:,.1f} MB" for size in (self.num_bytes, free_bytes))
+            message = f"the flow of {self.num_videos:,} videos takes about {need}, and {store.root} has room for {room}"
+            raise VadisError(message, hint="free some space, or choose a folder on another disk")
 
 
 def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
@@ -81,10 +78,7 @@ def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> F
 def _trial(
     video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool
 ) -> tuple[float, ...]:
-    """Write the first flow of a video, as often as there are processors for it, or a chunk on a GPU.
-
-    Return the frames, seconds and bytes that it took.
-    """
+    """Write the first flow of a video, for every processor or a chunk on a GPU; return frames, seconds and bytes."""
     chunk = CUDA_CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
 
     def levels(limit: int) -> Iterator[Levels]:
@@ -109,10 +103,8 @@ def compute_flow(
 ) -> Iterator[tuple[str, VideoError | None]]:
     """Compute what is missing, and yield each video when its flow is there, with the error where it cannot be had.
 
-    ``progress`` gets the video, how many frames of it are written, and its facts when it ends and is partial.
-
-    Raises:
-        VadisError: where the disk does not take it.
+    ``progress`` gets the video, how many frames of it are written, and its facts when it ends and is partial. Raise
+    VadisError where the disk does not take it.
     """
     # A GPU computes flow faster than one processor decodes and writes it, so there all processors do.
     at_once = READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
@@ -153,7 +145,6 @@ def _fill(
 def _levels(
     opened: ChildVideo, chunk: int, device: torch.device, check: Callable[[], None] = lambda: None
 ) -> Iterator[Levels]:
-    """Yield the flow of an open video in chunks (T, 2 H, W)."""
     for _, flow in with_flow(chunks((frame.pixels for frame in opened), chunk), device, check):
         if flow is None:
             raise VideoError("too_short", "the video has one frame, and optical flow needs two")

@@ -96,7 +96,7 @@ def _interpolate(a: np.float32, b: np.float32, weight: np.float32) -> Any:
 
 @inlined
 def _neighbours(index: int, step: float, size: int, beyond: float) -> tuple[int, int, np.float32]:
-    """Return the two source pixels around a target pixel, and the weight of the second."""
+    """Return the two source pixels around a target pixel, and the second's weight."""
     position = (index + 0.5) * step - 0.5
     first = int(np.floor(position))
     if first < 0:

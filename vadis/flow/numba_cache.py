@@ -22,24 +22,16 @@ _log = logging.getLogger(__name__)
 
 
 def cache_directory() -> Path:
-    """Return where machine code is kept: below ``$NUMBA_CACHE_DIR``, or ``compiled`` in vadis's own cache.
-
-    numba looks only at the file of the function it compiles, not at the ones it calls; so the folder is named after the
-    text of all of them.
-    """
+    """Return where machine code is kept: below ``$NUMBA_CACHE_DIR``, or ``compiled`` in vadis's own cache."""
     vadis = Path(os.environ.get("VADIS_CACHE") or platformdirs.user_cache_path("vadis", appauthor=False))
     own = vadis.expanduser().absolute() / "compiled"
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return Path(os.environ.get("NUMBA_CACHE_DIR") or own) / digest.hexdigest()[:16]
+    # numba looks only at the file of the function it compiles, not at the ones it calls: the folder names all of them.
+    sources = b"".join(source.read_bytes() for source in sorted(Path(__file__).parent.glob("*.py")))
+    return Path(os.environ.get("NUMBA_CACHE_DIR") or own) / hashlib.sha256(sources).hexdigest()[:16]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function``, to be called from Python, compiled at its first call and loaded from disk ever after.
-
-    Where the cache cannot be written it is compiled anew in every process, and the log says so.
-    """
+    """Return ``function`` for Python, compiled at its first call and kept on disk, where that can be written."""
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_directory())
     try:
         machine = numba.njit(nogil=True, cache=True, error_model="numpy")(function)

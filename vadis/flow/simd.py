@@ -1,11 +1,8 @@
 """Sixteen float32 numbers at once, as a type that numba can compile.
 
-numba leaves vectorising to LLVM, which gives up on loops over many arrays (it would have to prove that none overlaps
-another). Here the vectors are written down instead: ``load`` and ``store`` touch 16 neighbours of a flat float32
-array, ``+ - * /`` and the functions below work on all 16. LLVM maps them on whatever the processor has (one AVX-512
-register, two of AVX, four of SSE or NEON) with the same results: a product and a sum are fused only in ``fma``.
-
-Nothing here checks a bound: arrays are padded by whoever calls.
+LLVM alone gives up on loops over many arrays, which might overlap. Here the vectors are written down: ``load`` and
+``store`` touch 16 neighbours of a flat float32 array, unchecked, ``+ - * /`` and the functions below work on all 16.
+LLVM maps them on whatever the processor has with the same results: a product and a sum are fused only in ``fma``.
 """
 
 import functools

@@ -3,9 +3,8 @@
     STORE/settings.json        what the flow is and how it is kept; a store made otherwise is refused
     STORE/3f/3f0a….mp4         the flow of one video, named after its content
 
-Frame i is the flow from grid frame i to i + 1, and the last repeats the one before it: as many frames as the video has
-on the 25 fps grid. A component in pixels per frame, truncated to ±20, becomes one of 255 levels: 128 is exactly 0, 1 is
-−20, 255 is +20. The two components of a frame are one grey picture, dx above dy, and these are Motion JPEG in MP4.
+Frame i is the flow from grid frame i to i + 1; the last repeats the one before it. A component in pixels per frame,
+truncated to ±20, is one of 255 levels: 128 is exactly 0. The two of a frame are a grey picture, dx above dy.
 """
 
 import hashlib
@@ -63,8 +62,7 @@ def quantize(flow: NDArray[np.float32]) -> Levels:
     """Float32 (T, 2, H, W) in pixels per frame → levels, uint8 (T, 2 H, W)."""
     length, _, height, width = flow.shape
     rounded = np.rint(np.clip(flow, -FLOW_BOUND, FLOW_BOUND) * np.float32(STEPS / FLOW_BOUND)) + np.float32(ZERO)
-    levels: Levels = rounded.astype(np.uint8).reshape(length, 2 * height, width)  # (T, 2, H, W) → (T, 2 H, W)
-    return levels
+    return np.reshape(rounded.astype(np.uint8), (length, 2 * height, width))
 
 
 def dequantize(levels: Levels) -> NDArray[np.float32]:
@@ -73,10 +71,7 @@ def dequantize(levels: Levels) -> NDArray[np.float32]:
 
 
 def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
-    """Write pictures uint8 (T, H, W) as a video of 25 frames per second; yield their number after every chunk.
-
-    Raises OSError where the disk refuses.
-    """
+    """Write pictures uint8 (T, H, W) as a video of 25 fps; yield their number after every chunk. Raise OSError."""
     num_frames = 0
     try:
         with av.open(f"file:{path.absolute()}", "w", format="mp4") as container:
@@ -95,7 +90,6 @@ def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
 
 
 def _frame(picture: Levels, index: int) -> av.VideoFrame:
-    """Return a grey picture (H, W) as a frame without colour."""
     frame = av.VideoFrame(picture.shape[1], picture.shape[0], _FORMAT)
     for number, plane in enumerate(frame.planes):
         rows = np.full((plane.height, plane.line_size), _NEUTRAL, np.uint8)
@@ -109,9 +103,8 @@ def _frame(picture: Levels, index: int) -> av.VideoFrame:
 class FlowStore:
     """The store in the folder ``root``, made with ``create`` where that does not exist, or is empty.
 
-    Raises:
-        UsageError: there is no store and ``create`` is False, the folder holds something else, or the store was made
-            with other settings.
+    Raise UsageError where there is no store and ``create`` is False, the folder holds something else, or the store was
+    made with other settings.
     """
 
     def __init__(self, root: AnyPath, *, create: bool = False) -> None:
@@ -152,10 +145,8 @@ class FlowStore:
     def read_levels(self, video: AnyPath, start_frame: int = 0, num_frames: int | None = None) -> Levels:
         """Return the levels of some frames, uint8 (T, 2, H, W), axis 1 = (dx, dy); no others are decoded.
 
-        ``num_frames`` None: all to the end; fewer come back where the video ends before.
-
-        Raises:
-            VideoError: ``not_found`` where there is none, and whatever can be wrong with a file.
+        Fewer than ``num_frames`` (None: all) come back where the video ends before. Raise VideoError: ``not_found``
+        where there is none, and whatever can be wrong with a file.
         """
         with self._open(video, start_frame) as flow:
             pictures = [frame.pixels for frame in islice(flow, num_frames)]

@@ -90,8 +90,7 @@ def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, s
     Row by row down the image: u of a row needs the old p of that row and of the one above; then p of the row above
     needs the new u of both, which are still in the cache.
     """
-    change = broadcast(np.float32(0))
-    change = _update_u(state, 0, padded, edge, squares, change)
+    change = _update_u(state, 0, padded, edge, squares, broadcast(np.float32(0)))
     for y in range(1, height):
         change = _update_u(state, y, padded, edge, squares, change)
         _update_p(state, y - 1, padded, edge, inside)
@@ -171,9 +170,8 @@ def _length_between(x: Any, y: Any) -> Any:
     half, doubt = np.float32(0.5), np.float32(2.0**-20)  # 16 times the error of all that is rounded below
     xx, yy = x * x, y * y
     square = xx + yy
-    rest = (minimum(xx, yy) - (square - maximum(xx, yy))) + (
-        square_residual(x, xx) + square_residual(y, yy)
-    )  # what rounding took from the square
+    lost = square_residual(x, xx) + square_residual(y, yy)
+    rest = (minimum(xx, yy) - (square - maximum(xx, yy))) + lost  # what rounding took from the square
     estimate = rsqrt_estimate(maximum(square, broadcast(LEAST_SQUARE)))
     root = square * estimate
     more = rest - square_residual(root, square)
@@ -215,10 +213,7 @@ def _linearize(state: Image, image: Image, height: int, width: int, taps: Image,
 
 
 def working_memory(height: int, width: int) -> Memory:
-    """Return what ``flow_of_pair`` works in; who keeps it from pair to pair saves the system from clearing its pages.
-
-    Vectors are whole lines of the cache, which takes 6 % less time.
-    """
+    """Return what ``flow_of_pair`` works in; who keeps it for the next pair saves the system from clearing pages."""
     padded = (width // LANES + 1) * LANES
     sizes = (
         (height + 2) * FIELDS * padded + 2 * LANES,  # state
@@ -228,7 +223,7 @@ def working_memory(height: int, width: int) -> Memory:
         height * padded,  # squared changes
     )
     arrays = (np.empty(size + LANES, np.float32) for size in sizes)
-    return tuple(array[-(array.ctypes.data // array.itemsize) % LANES :] for array in arrays)
+    return tuple(array[-(array.ctypes.data // array.itemsize) % LANES :] for array in arrays)  # whole cache lines
 
 
 @inlined
@@ -276,7 +271,6 @@ def _solve_scale(first: Image, second: Image, u: Image, memory: Memory) -> int:
 
 @inlined
 def _pyramid(image: npt.NDArray[np.uint8], shapes: npt.NDArray[np.int64]) -> list[Image]:
-    """Return a frame at all scales."""
     levels = [image.astype(np.float32)]
     for s in range(1, len(shapes)):
         levels.append(np.empty((shapes[s, 0], shapes[s, 1]), np.float32))

@@ -1,8 +1,7 @@
 """TV-L1 optical flow on any device of PyTorch with float64: many pairs of frames at once.
 
 The same equations as ``tvl1_cpu`` with the same roundings, so that both give the same flow. On CUDA a scale is one
-kernel of ``tvl1_triton``, which moves a tenth of the bytes; the plain steps here are for any other device, for old
-cards, for a PyTorch without Triton (Windows), and what that kernel is compared with.
+kernel of ``tvl1_triton``, which is compared with the plain steps here; they serve any other device.
 """
 
 from functools import cache

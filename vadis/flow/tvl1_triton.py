@@ -1,10 +1,9 @@
 """``tvl1_torch``'s steps of one scale as a single kernel of Triton, for CUDA: warping, medians and iterations.
 
-PyTorch's own operations read and write a field some hundred times per iteration. Here a group of programs takes a pair
-of frames and keeps it from the first warp to the last; its programs share the pixels and wait for each other where one
-reads what another has written, and a pair that converges early makes room for the next one. Waiting needs all programs
-of the grid on the device at once, so there is at most one for each multiprocessor, and the launch is a cooperative one,
-which fails rather than hangs.
+A group of programs keeps a pair of frames from the first warp to the last; its programs share the pixels and wait for
+each other where one reads what another has written, and a pair that converges early makes room for the next one.
+Waiting needs all programs of the grid on the device at once, so there is at most one for each multiprocessor, and the
+launch is a cooperative one, which fails rather than hangs.
 
 The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the compiler from fusing what is not fused
 there, and ``div_rn`` divides exactly.

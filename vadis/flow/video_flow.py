@@ -23,8 +23,7 @@ class FirstFlow:
     """The flow of the first chunk of ``path``, a listed input, computed while the networks are loaded.
 
     That saves a quarter of the time until a short video has its labels. The video is opened and read once more by who
-    labels it, and gets this flow only where its frames are the very ones. Where TV-L1 has yet to be compiled, nothing
-    is computed: that takes ten seconds, and cannot be stopped.
+    labels it, and gets this flow only where its frames are the very ones.
     """
 
     def __init__(self, path: str, decoders: Decoders) -> None:
@@ -54,13 +53,11 @@ class FirstFlow:
         return None
 
     def _compute(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
-        """Yield the frames in grey, then their flow."""
-
         def check() -> None:
             ahead.check()
             self._check()
 
-        if not cache_directory().is_dir():
+        if not cache_directory().is_dir():  # compiling takes ten seconds, and cannot be stopped
             return
         with self._opened as video:
             frames = next(chunks((frame.pixels for frame in video), CHUNK_FRAMES + 1), None)  # (N, H, W, 3)
@@ -84,7 +81,6 @@ def with_flow(
     limit = BatchLimit(sys.maxsize, "pairs of frames", is_logged=True)  # less where memory is short
 
     def flow_of(frames: Frames) -> NDArray[np.float32]:
-        """Return the flow (N - 1, 2, H, W) of frames (N, H, W, 3)."""
         nonlocal first
         gray, given, first = to_gray(frames), first, None
         ready = given.of(gray, check) if given is not None and device.type == "cpu" else None
@@ -94,8 +90,7 @@ def with_flow(
         def part(start: int, stop: int) -> NDArray[np.float32]:
             return tvl1(gray[start : stop + 1], device=device, check=check)
 
-        parts = list(run_in_batches(part, len(gray) - 1, limit, device))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate(list(run_in_batches(part, len(gray) - 1, limit, device)))
 
     frames: Frames | None = None
     flow = None

@@ -41,10 +41,10 @@ def classify(
     flip: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> VideoResult:
-    """Return what happens in one video.
+    """Return what happens in one video, a local file.
 
     Args:
-        path: a local file.
+        path: of the file.
         model: from ``load_model``; or what that takes, a name or a path: then it is loaded for this call.
         segment: the step of the timeline in seconds, 0.32 at least; by default that of the model, 2.56 mostly.
         window: frames (25 per second) of separate windows; by default the whole video is seen as the model was made
@@ -138,10 +138,9 @@ def label_videos(
     first: FirstFlow | None = None,
     listed: bool = False,
 ) -> Generator[VideoResult, None, None]:
-    """Yield the records of ``classify_many``, with what the command line has at hand.
+    """Yield the records of ``classify_many``; ``decoders`` may open more than local files, ``first`` has a first flow.
 
-    ``decoders`` may open more than local files, and ``first`` has begun with the flow of one of them. ``listed``: the
-    files were there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
+    ``listed``: files were there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
     """
     with nullcontext(decoders) if decoders else Decoders() as opened:
         begin = partial(LocalVideo, model=options.model, decoders=opened, listed=listed, first=first)

@@ -53,11 +53,8 @@ def extract_features(
 
     The outputs are float32 (steps, channels) by network, 1024 channels of I3D's pooled layer. ``layer`` is one of the
     architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before the pooling are averaged
-    over space. The rest is as for ``classify``; with ``window`` there is one step for each window, at its centre.
-
-    Raises:
-        VideoError: the file cannot be read; ``code`` says why.
-        UsageError: for a layer, window, stride or mirror image that cannot be.
+    over space. The rest is as for ``classify``; with ``window`` there is one step for each window, at its centre. Raise
+    VideoError if the file cannot be read, UsageError for a layer, window, stride or mirror image that cannot be.
     """
     model, sliding = given_or_loaded(model), Sliding(window=window, stride=stride)
     how: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "progress": progress}
@@ -112,10 +109,7 @@ def settings_of(model: Model, layer: str, sliding: Sliding, flip: bool) -> dict[
 
 
 def save_features(features: Features, path: Path, settings: dict[str, Any]) -> None:
-    """Write an .npz with an array per stream, ``seconds``, and ``record`` and ``settings`` as JSON text.
-
-    The file appears when it is complete. Raises OSError where the disk refuses.
-    """
+    """Write an .npz, whole: an array per stream, ``seconds``, ``record`` and ``settings`` in JSON; raise OSError."""
     texts = {"record": features.record.to_json_line(), "settings": json.dumps(settings, sort_keys=True)}
     with write_atomic(path) as file:
         np.savez(file, allow_pickle=False, **features.arrays, seconds=features.seconds, **texts)

@@ -1,12 +1,8 @@
 """Run networks over one video: its clips in, their outputs in order of time out.
 
-Where memory runs out, the frames or windows at hand go through again, fewer at once; what a network holds of the frames
-before them stays as it was.
-
 A video that is one clip gives what the training form gives for exactly its frames. That depends on its length from the
 first frame on (``vadis.models.i3d_inference``), and headers only promise a length. So a short video is kept until its
-end: where it has another length than promised it goes through again, and where nothing is promised it waits for its
-end. A long one is completed to what was promised, by its last frame.
+end, and goes through again if it has another; a long one is completed to what was promised, by its last frame.
 """
 
 import sys
@@ -28,18 +24,10 @@ from vadis.errors import UsageError
 from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
-from vadis.models.i3d_inference import LOGITS, FoldedI3D
-from vadis.preprocessing import (
-    Clip,
-    join_clips,
-    loop_clip,
-    network_input,
-    num_frames,
-    pad_clip,
-    shrinking,
-    sliding_windows,
-)
+from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D
+from vadis.preprocessing import Clip, join_clips, loop_clip, network_input, num_frames, pad_clip, sliding_windows
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
+from vadis.video.metadata import SHORT_SIDE
 
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is given
 
@@ -134,9 +122,7 @@ def predict(
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
         progress: called whenever the stage changes.
 
-    Raises:
-        VideoError: the video cannot be read; ``code`` says why.
-        NoMemoryError: memory does not suffice for one frame, or one window, at a time.
+    Raise VideoError if the video cannot be read, NoMemoryError if memory does not suffice for one frame or window.
     """
     frames_done = 0
 
@@ -186,7 +172,7 @@ def _over_windows(
 def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start: int, stop: int) -> list[Outputs]:
     """Return the outputs of windows ``[start, stop)``, which are of one length, in one pass."""
     architecture, forms, clips = MODELS[model.card.architecture], inference_form(model), clips[start:stop]
-    to_input = partial(network_input, flip=flip, shrink=shrinking(model.card.short_side))
+    to_input = partial(network_input, flip=flip, shrink=SHORT_SIDE // model.card.short_side)
     inputs = {
         stream: torch.cat([to_input(clip[stream][architecture.sampling[stream]], stream) for clip in clips])
         for stream in model.card.streams
@@ -201,8 +187,7 @@ def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start:
 
 def _steps_of(x: Tensor) -> NDArray[np.float32]:
     """(B, channels, steps), averaged over a clip and its mirror image → (steps, channels)."""
-    steps: NDArray[np.float32] = x.mean(dim=0).T.cpu().numpy()
-    return steps
+    return np.asarray(x.mean(dim=0).T.cpu())
 
 
 def over_whole_video(
@@ -216,8 +201,8 @@ def over_whole_video(
 ) -> Iterator[Output]:
     """Yield what I3D says of a video as one clip, in constant memory; no other architecture can do that.
 
-    ``clips`` are its chunks in order, with the streams of the model, and ``expected`` frames in all, if that is known;
-    a video with fewer frames than ``least`` is looped. ``to_input`` makes (B, C, T, 224, 224) of a chunk of a stream.
+    ``clips`` are its chunks in order, of ``expected`` frames in all, if that is known; with fewer than ``least`` it is
+    looped. ``to_input`` makes (B, C, T, 224, 224) of a chunk of a stream.
     """
     begin = partial(_begin_pass, model, layer, to_input)
     for step, rows in enumerate(_steps(clips, expected, least, layer, begin)):
@@ -256,7 +241,7 @@ def _steps(
 def _begin_pass(model: Model, layer: str, to_input: Callable[[NDArray[Any], str], Tensor], length: int) -> Feed:
     """Return what feeds the chunks of a clip to all networks; its length modulo 4 is that of ``length``."""
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
-    passes = {stream: form.open(layer, num_frames=length) for stream, form in forms.items()}
+    passes = {stream: ChunkedI3D(form, layer, length) for stream, form in forms.items()}
     limit = model.batch_limits.setdefault("frames", BatchLimit(sys.maxsize))
 
     def feed(clip: Clip, is_last: bool) -> list[Outputs]:

@@ -21,10 +21,10 @@ from vadis.device import NoMemoryError, cpu_count
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, with_flow
 from vadis.models import BOTH, Model
-from vadis.preprocessing import Clip, centre_crop, shrinking
+from vadis.preprocessing import Clip, centre_crop
 from vadis.video.isolated.pool import Decoders
 from vadis.video.isolated.process import DecoderKilled
-from vadis.video.metadata import VideoFacts
+from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
 
@@ -69,8 +69,7 @@ class PendingVideo(Protocol):
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. ``streams`` are those of its
-    clips, once the first is there.
+    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class LocalVideo:
         first: FirstFlow | None = None,
     ) -> None:
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
-        self.streams: tuple[str, ...] = ()
+        self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
         self._model, self._first, self._part = model, first, (start_frame, max_frames)
         self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
         self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
@@ -106,8 +105,7 @@ class LocalVideo:
     def clips(self, report: Callable[[str], None] = lambda stage: None) -> Iterator[Clip]:
         """Wait for the first clip, and return all: chunks of frames (T, 224, 224, 3) and flow (T, 2, 224, 224).
 
-        ``report`` gets the stages that begin. One frame has no flow: a two-stream model sees it through RGB alone, if
-        its streams have networks of their own. Raises VideoError, ``too_short`` where that leaves nothing.
+        ``report`` gets the stages that begin. One frame has no flow: RGB alone, or VideoError ``too_short``.
         """
         prepared = self._ahead.walk(report)
         first, wanted = next(prepared, None), self._model.card.streams
@@ -122,7 +120,7 @@ class LocalVideo:
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
-        size, has_rgb, has_flow = card.crop * shrinking(card.short_side), "rgb" in card.streams, "flow" in card.streams
+        size, has_flow = card.crop * (SHORT_SIDE // card.short_side), "flow" in card.streams
 
         def frames() -> Iterator[Frames]:
             ahead.note("decoding")
@@ -135,7 +133,7 @@ class LocalVideo:
         alone = ((chunk, None) for chunk in frames())
         with self._opened:
             for chunk, flow in with_flow(frames(), device, ahead.check, self._first) if has_flow else alone:
-                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if has_rgb else {}
+                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in card.streams else {}
                 if flow is not None:
                     clip["flow"] = centre_crop(flow, "flow", size)
                 yield clip
@@ -152,8 +150,7 @@ def map_videos(
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
     At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
-    Where memory does not suffice and nobody asked for the device, the model leaves it for the CPU, and the video is
-    begun again; so it is, a few times, where its disk failed.
+    A video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
     for item, first in prefetch(begin, items, lambda: limits[-1]):
@@ -169,7 +166,7 @@ def _try(
     begin: Callable[[], PendingVideo], video: PendingVideo, work: Callable[[PendingVideo], Result], model: Model
 ) -> tuple[PendingVideo, Result | VideoError]:
     """Return what ``work`` makes of a video, begun again where that helps, with the video of the last attempt."""
-    waits = iter(RETRY_SECONDS)
+    waits = list(RETRY_SECONDS)
     while True:
         wait = 0.0
         with closing(video):
@@ -181,18 +178,15 @@ def _try(
                 _log.warning("%s: on the CPU from now on", shortage.message)
                 model.to_cpu()
             except VideoError as error:
-                wait = next(waits, -1.0) if error.code == "io_error" else -1.0
-                if wait < 0:
+                if error.code != "io_error" or not waits:
                     return video, error
+                wait = waits.pop(0)
         time.sleep(wait)
         video = begin()
 
 
 def num_jobs(jobs: int | None, device: torch.device) -> int:
-    """Return how many videos are read at once, with that at the network; raise UsageError for less than none.
-
-    None and 0 mean one per processor, up to 4 where the processors do everything and to 16 for a GPU.
-    """
+    """Return how many videos are read at once: if not ``jobs``, one per processor, up to 4, or to 16 for a GPU."""
     if (jobs or 0) < 0:
         raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
     return jobs or min(prefetch_config(device).max_jobs, cpu_count())

@@ -4,9 +4,8 @@
                              ↑ clips, two of them on their way at most
                         tasks on any processor: decode, flow, crop (``_prepared``)
 
-A task stops while two clips wait: so memory is bounded by the number of videos that are open, and clips of one video
-stay in order. An actor that is lost is started again by the engine with the videos whose records have not arrived; of a
-task that is lost its actor begins another. Every machine sees the videos under the same path.
+A task stops while two clips wait: so memory is bounded. An actor that is lost is started again by the engine with the
+videos whose records have not arrived; of a task that is lost its actor begins another.
 """
 
 import logging
@@ -19,7 +18,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
-from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -70,8 +68,7 @@ def classify_on_ray(
         on_gpus: the networks get a GPU each, where the cluster has any.
         share_bytes: of the scratch space for each URL that is fetched; None: none is.
 
-    Raises:
-        VadisError: Ray is not installed, there is no cluster at the address, or a machine of it cannot go on.
+    Raise VadisError if Ray is not installed, there is no cluster at the address, or a machine of it cannot go on.
     """
     if not paths:
         return
@@ -119,10 +116,9 @@ def _as_they_come(
     look_seconds: float = LOOK_SECONDS,
     lost_seconds: float = LOST_SECONDS,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows as they come, and raise what ends them.
+    """Yield the rows as they come, and raise what ends them, or a VadisError after ``lost_seconds`` without a machine.
 
-    That is also a VadisError where none came for ``lost_seconds`` while a machine was missing: an actor that Ray cannot
-    start again keeps its videos, and Ray would wait for ever.
+    An actor that Ray cannot start again keeps its videos, and Ray would wait for ever.
     """
     arrived: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
 
@@ -255,20 +251,22 @@ class _VideoElsewhere:
         """See ``LocalVideo.clips``; the stages of a task are not reported."""
         self.stamp = self._next()
         self.expected_num_frames, self.facts = self._next()
-        clips = self._clips()
-        first = next(clips)
+        first = self._next()
         self.streams = tuple(stream for stream in self._wanted if stream in first)
-        return chain([first], clips)
+
+        def clips() -> Iterator[Clip]:
+            item = first
+            while not isinstance(item, VideoFacts):
+                yield item
+                item = self._next()
+            self.facts = item
+
+        return clips()
 
     def close(self) -> None:
         """End what is still going on."""
         with suppress(self._ray.exceptions.RayError, ValueError):
             self._ray.cancel(self._messages)
-
-    def _clips(self) -> Iterator[Clip]:
-        while not isinstance(item := self._next(), VideoFacts):
-            yield item
-        self.facts = item
 
     def _next(self) -> Any:
         try:

@@ -1,7 +1,6 @@
-"""Logits → labels: the scores of a video and of its segments, gathered while the video runs.
+"""Logits → labels: the scores of a video, of the mean over all predictions (paper, section 2.5), and of its segments.
 
-The video's scores are those of the mean over all predictions (paper, section 2.5), a segment's those of the predictions
-centred in it. What is averaged are logits in I3D's case, and probabilities otherwise.
+What is averaged are logits in I3D's case, and probabilities otherwise.
 """
 
 import math
@@ -42,7 +41,7 @@ def average_scores(logits: Sequence[Logits], averages: str) -> Logits:
     if averages == "logits":
         return np.asarray(np.mean(logits, axis=0))
     shifted = [each - each.max() for each in logits]
-    each_log = np.stack([each - np.log(np.exp(each).sum()) for each in shifted])  # log of the probabilities
+    each_log = np.stack([each - np.log(np.exp(each).sum()) for each in shifted])
     greatest = each_log.max(axis=0)
     return np.asarray(greatest + np.log(np.exp(each_log - greatest).mean(axis=0)), np.float32)
 
@@ -77,11 +76,7 @@ class Scoreboard:
         self._segments: list[Segment] = []
 
     def add(self, seconds: Fraction, logits: NDArray[np.floating]) -> None:
-        """Add a prediction (from ``fused``) centred at ``seconds``, not before the one added last.
-
-        Raises:
-            VideoError: ``not_finite`` for logits that no score can be made of.
-        """
+        """Add a prediction (from ``fused``) centred at ``seconds``, not before the last; VideoError if not finite."""
         if not np.isfinite(logits).all():
             raise VideoError("not_finite", f"the network gave a score that is not a number at {float(seconds):.2f} s")
         while (len(self._segments) + 1) * self._length <= seconds:

@@ -110,9 +110,5 @@ def inference_form(model: Model) -> dict[str, InferenceForm]:
 
 
 def i3d(num_classes: int = 400, in_channels: int = 3, *, width: float = 1.0) -> I3D:
-    """Return a new I3D of random parameters, in training mode; ``width`` multiplies every channel count.
-
-    It maps (B, in_channels, T, H, W) to logits (B, num_classes, steps); ``endpoints`` gives every layer by DeepMind's
-    name.
-    """
+    """Return a new I3D of random parameters, in training mode, see there; ``width`` multiplies every channel count."""
     return I3D(num_classes, in_channels, width=width)

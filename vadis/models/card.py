@@ -26,18 +26,17 @@ InferenceForm = Callable[..., Tensor]
 to the layer's outputs (B, channels, steps)."""
 
 
-class SeparateClips:
-    """The inference form of a network that takes clips of one length: the network itself, in evaluation mode."""
-
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._network, self._device = network.eval(), device
+def separate_clips(network: nn.Module, device: torch.device) -> InferenceForm:
+    """Return the inference form of a network that takes clips of one length: the network itself, in evaluation mode."""
+    network.eval()
 
     @torch.inference_mode()
-    def __call__(self, *clips: Tensor, layer: str = LOGITS) -> Tensor:
-        """Return logits (B, classes, steps) or features (B, channels, steps); the last step where only that counts."""
-        on_device = [clip.to(self._device) for clip in clips]
-        y: Tensor = self._network(*on_device) if layer == LOGITS else self._network.features(*on_device)  # type: ignore[operator]
-        return y[:, :, -1:] if getattr(self._network, "test_steps", "mean") == "last" else y
+    def run(*clips: Tensor, layer: str = LOGITS) -> Tensor:
+        on_device = [clip.to(device) for clip in clips]
+        y: Tensor = network(*on_device) if layer == LOGITS else network.features(*on_device)  # type: ignore[operator]
+        return y[:, :, -1:] if getattr(network, "test_steps", "mean") == "last" else y  # where only the last counts
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Architecture:
     crop: int = CROP  # px, of what a network sees
     short_side: int = SHORT_SIDE  # px, of the frames that this is cut from
     layers: tuple[str, ...] = (FEATURES, LOGITS)  # whose outputs can be had
-    fold: Callable[[nn.Module, torch.device], InferenceForm] = SeparateClips
+    fold: Callable[[nn.Module, torch.device], InferenceForm] = separate_clips
 
     def networks(self, streams: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """Return the streams that each network takes, by the network's name: that of its stream, or ``BOTH``."""
@@ -118,15 +117,12 @@ class ModelCard:
 
 @dataclass
 class Model:
-    """A card with its networks, by name (see ``Architecture.networks``), on one device, in evaluation mode.
-
-    ``sha256`` is the one in the model file, None for a model made in memory.
-    """
+    """A card with its networks, by name (see ``Architecture.networks``), on one device, in evaluation mode."""
 
     card: ModelCard
     networks: dict[str, nn.Module]
     device: torch.device
-    sha256: str | None = None
+    sha256: str | None = None  # in the model file; None for a model made in memory
     folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
     batch_limits: dict[str, BatchLimit] = field(default_factory=dict, repr=False)  # what fits into memory
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
@@ -136,8 +132,8 @@ class Model:
         if streams == self.card.streams:
             return self
         if lacking := [stream for stream in streams if stream not in self.card.streams]:
-            has = " and ".join(self.card.streams)
-            raise UsageError(f"the model {self.card.name} has no {lacking[0]} stream", hint=f"it has {has}")
+            message = f"the model {self.card.name} has no {lacking[0]} stream"
+            raise UsageError(message, hint=f"it has {' and '.join(self.card.streams)}")
         if BOTH in self.networks:
             message = f"the streams of {self.card.name} are one network, which needs all of them"
             raise UsageError(message, hint="leave `streams` out, or use a model with a network for each")
@@ -145,10 +141,7 @@ class Model:
         return replace(self, card=replace(self.card, streams=streams), networks=kept)
 
     def module(self, name: str) -> nn.Module:
-        """Return a copy of one network in its training form: in evaluation mode until ``train()``, all of it trainable.
-
-        ``name`` is "rgb", "flow", or "both" where one network takes both streams; UsageError for any other.
-        """
+        """Return a trainable copy of the network ``name``, in evaluation mode until ``train()``; UsageError if none."""
         if name not in self.networks:
             message = f"the model {self.card.name} has no network {name!r}"
             raise UsageError(message, hint=f"it has {' and '.join(self.networks)}")

@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -49,8 +48,7 @@ def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolutio
 class DirectConv3d:
     """One call of oneDNN, by the operator that torch.compile's freezing emits.
 
-    Deep layers are three to four times faster than ``conv3d``, which lays their weights out anew at every call. Which
-    layout is best depends on the input: that of the first decides.
+    ``conv3d`` lays weights out anew at every call. Which layout is best depends on the input: the first decides.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> None:
@@ -58,7 +56,6 @@ class DirectConv3d:
         self._weight, self._packing = weight.contiguous(), threading.Lock()
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
-        """(B, C, T, H, W) → (B, channels, T', H', W')."""
         with self._packing:
             if not self._weight.is_mkldnn:
                 self._weight = torch.ops.aten.mkldnn_reorder_conv3d_weight(
@@ -71,13 +68,10 @@ class DirectConv3d:
 
 
 class _Winograd:
-    """The six convolutions of one frame each, and the frames they are summed to; subclasses transform their input.
-
-    ``taps`` are (channels, C, 3 or 4, kh, kw); stride and padding in space those of the convolution.
-    """
+    """The six convolutions of one frame each, and the frames they are summed to; subclasses transform their input."""
 
     def __init__(self, taps: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> None:
-        count = taps.shape[2]
+        count = taps.shape[2]  # 3 or 4, of (channels, C, count, kh, kw)
         matrix = [[scale * point**power for power in range(count)] for point, scale in FINITE_POINTS]
         matrix.append([0.0] * (count - 1) + [1.0])
         transformed = torch.einsum("kt,octhw->kochw", torch.tensor(matrix, dtype=torch.float64), taps.double()).float()
@@ -96,7 +90,6 @@ class _Winograd:
         return y.permute(0, 4, 1, 2, 3)
 
     def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
-        """(1, C, T, H, W) → ``y`` (T', H', W', channels)."""
         raise NotImplementedError
 
     def _inverse(self, transformed: Tensor, y: Tensor) -> None:
@@ -165,16 +158,14 @@ class WinogradStem(_Winograd):
 # --- kernels ---------------------------------------------------------------------------------------------------------
 
 
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="kernel")
+_threads = ThreadPoolExecutor(thread_name_prefix="kernel")
 
 
 def parallel_for(kernel: Callable[..., object], length: int, numbers: int, *arguments: Any) -> None:
     """Call ``kernel(*arguments, begin, end)`` for parts of ``[0, length)``, of ``numbers`` each, in threads."""
     shares = max(1, min(torch.get_num_threads(), length, length * numbers // MIN_SHARE))
     cuts = [length * index // shares for index in range(shares + 1)]
-    waiting = [_threads().submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
+    waiting = [_threads.submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
     try:
         kernel(*arguments, cuts[0], cuts[1])
     finally:
@@ -192,10 +183,9 @@ _pool_lock = threading.Lock()
 
 
 def empty_from_pool(*shape: int) -> Tensor:
-    """Return an empty float32 tensor, in memory that an earlier one has left where that is large enough.
+    """Return an empty float32 tensor, in memory that an earlier one and its views have left, if that is large enough.
 
-    The system gives tens of megabytes page by page, which takes ten times as long as writing them. A tensor and all its
-    views keep the array alive that they were made of: when that is gone, the memory is free.
+    The system gives tens of megabytes page by page, which takes ten times as long as writing them.
     """
     length = math.prod(shape)
     if not POOL_MIN <= length <= POOL_MAX:

@@ -99,10 +99,9 @@ def _is_averaged(layer: str) -> bool:
 
 
 def step_centre(layer: str, step: int) -> Fraction:
-    """Return where step ``step`` of a layer's output lies in the clip, in frames.
+    """Return where step j of a layer's output is centred in the clip, in frames: s·j + s/2, s being the layer's stride.
 
-    A layer of temporal stride s has a step for every s frames, centred at s·j + s/2. What follows the head's average
-    over two steps of 8 frames lies between them, at 8·(j + 1).
+    What follows the head's average over two steps of 8 frames lies between them, at 8·(j + 1).
     """
     return frames_per_step(layer) * (step + (Fraction(1) if _is_averaged(layer) else Fraction(1, 2)))
 
@@ -142,10 +141,7 @@ def pad_same(x: Tensor, kernel: Axes, stride: Axes) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return ``x`` (B, C, T, H, W), laid out as B, T, H, W, C.
-
-    On the CPU max pooling is up to 15 times as fast so, and training on an H200 one and a half times as fast.
-    """
+    """Return ``x`` (B, C, T, H, W) laid out as B, T, H, W, C, for which pooling and training are many times faster."""
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -220,10 +216,7 @@ class Head(nn.Module):
 
 
 class I3D(nn.Module):
-    """The training form of I3D: one stream of architecture (e).
-
-    ``in_channels`` is 3 for RGB, 2 for flow; ``width`` multiplies every channel count (rounded, at least 1).
-    """
+    """The training form of I3D, one stream of architecture (e): ``in_channels`` is 3 for RGB, 2 for flow."""
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, width: float = 1.0) -> None:
         super().__init__()
@@ -235,10 +228,9 @@ class I3D(nn.Module):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes, steps) of a clip ``x`` (B, in_channels, T, 224, 224) in [-1, 1].
+        """Return logits (B, classes, ceil(T / 8) - 1) of a clip (B, in_channels, T, 224, 224), or larger, in [-1, 1].
 
-        ``steps`` is ceil(T / 8) - 1, one prediction per two steps of Mixed_5c; DeepMind's logits are their mean.
-        Raise ValueError for fewer than 9 frames, or a clip of another shape; frames may be larger.
+        DeepMind's logits are their mean over time. Raise ValueError for fewer than 9 frames, or another shape.
         """
         check_clip("I3D", x, self.in_channels, MIN_FRAMES, or_larger=True)
         x = channels_last(x)

@@ -1,10 +1,9 @@
 """``i3d.I3D`` for inference: batch norm folded into convolutions, and a clip of any length taken in chunks.
 
-Every operation along time is one VALID operation on what it has been given so far: it holds back the few frames that
-its next window still needs, begins with the front padding and ends with the back padding of TensorFlow's SAME. So the
-logits of a clip fed in chunks equal those of one pass over it, in constant memory. How SAME pads in front depends on
-the length modulo 4, known before the first chunk. What is pooled comes out of a ReLU, so zeros around it are as good
-as what TensorFlow does, which leaves them out. Axes: B batch, C channels, T time, H, W; in memory C comes last.
+Every operation along time is VALID: it holds back the few frames that its next window still needs, begins with the
+front padding and ends with the back padding of TensorFlow's SAME. So chunks give the logits of one pass, in constant
+memory. How SAME pads in front depends on the length modulo 4. What is pooled comes out of a ReLU, so zeros around it
+change nothing. Axes: B batch, C channels, T time, H, W; in memory C comes last.
 """
 
 from collections.abc import Callable
@@ -91,7 +90,6 @@ class TemporalState:
 
 
 def _concatenate(parts: list[Tensor], dim: int) -> Tensor:
-    """Return ``parts`` (B, C, T, H, W), end to end along ``dim``."""
     if len(parts) == 1:
         return parts[0]
     if parts[0].device.type != "cpu" or parts[0].dtype != torch.float32:
@@ -124,7 +122,6 @@ class FoldedConv:
         self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, WinogradStem)
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        """(B, C, T, H, W) → (B, channels, T', H', W'), as ``ConvUnit``."""
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
             height, width = map(same_padding, x.shape[3:], self.kernel[1:], self.stride[1:])
             x = functional.pad(x, (*width, *height)).contiguous(memory_format=CHANNELS_LAST)
@@ -142,7 +139,6 @@ class FoldedPool:
         self.row, self.kernel, self.stride = row, unit.kernel, unit.stride
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        """(B, C, T, H, W) → (B, C, T', H', W'), as ``PoolUnit``."""
         ready = state.windows(self, x)
         if ready is None:
             return None
@@ -161,7 +157,6 @@ class FoldedMixed:
         self.branches = [[_fold(inner, to, row) for inner in branch.children()] for branch in unit.children()]
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        """(B, C, T, H, W) → (B, b0 + b1 + b2 + b3, T', H, W), as ``MixedUnit``."""
         outputs = []
         for branch in self.branches:
             y = x
@@ -235,19 +230,18 @@ class FoldedI3D:
         """
         (x,) = clips
         check_clip("I3D", x, self.in_channels, MIN_FRAMES, or_larger=True)
-        output = self.open(layer, num_frames=x.shape[2]).feed(x, last=True)
+        output = ChunkedI3D(self, layer, x.shape[2]).feed(x, last=True)
         assert output is not None
         return output
 
-    def open(self, layer: str = LOGITS, *, num_frames: int = 0) -> "ChunkedI3D":
-        """Return a new clip to be fed in chunks, of ``num_frames`` frames: only the remainder by 4 counts."""
-        return ChunkedI3D(self, layer, num_frames)
-
 
 class ChunkedI3D:
-    """One clip on its way through a network, in chunks of any length, in constant memory; see ``FoldedI3D.open``."""
+    """One clip on its way through a network, in chunks of any length, in constant memory.
 
-    def __init__(self, network: FoldedI3D, layer: str, num_frames: int) -> None:
+    Of its ``num_frames`` only the remainder by 4 counts.
+    """
+
+    def __init__(self, network: FoldedI3D, layer: str = LOGITS, num_frames: int = 0) -> None:
         self._network, self._layer = network, layer
         self._state, self._frames, self._expected = TemporalState(), 0, num_frames
 
@@ -255,8 +249,8 @@ class ChunkedI3D:
     def feed(self, x: Tensor, *, last: bool = False) -> Tensor | None:
         """Return the logits (B, classes, steps) that the chunk ``x`` (B, C, T, 224, 224) completes; None: none yet.
 
-        With the ``last`` chunk the clip must have 9 frames at least, and as many modulo 4 as was said beforehand, else
-        ValueError. A chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
+        Raise ValueError if the clip ends with too few frames, or another length modulo 4 than was said beforehand. A
+        chunk on which anything is raised has not been fed: it can be fed again, or in smaller ones.
         """
         frames, said = self._frames + x.shape[2], self._expected
         if last and ((frames - said) % PADDING_PERIOD or frames < MIN_FRAMES):

@@ -9,7 +9,6 @@ The two networks of (c) are trained through the average of their predictions (1)
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 from vadis.models.i3d import I3D, ROWS, build_unit, check_clip, flat_name, initialise
 from vadis.preprocessing import STREAMS
 
-SNAPSHOT_FRAMES = {"rgb": 1, "flow": 10}
-"""How many frames of a stream make one prediction (table 1: 0.4 s)."""
+SNAPSHOT_FRAMES = {"rgb": 1, "flow": 10}  # of a stream, that make one prediction (table 1: 0.4 s)
 
 
 class InceptionBody(nn.Module):
@@ -40,21 +38,16 @@ class InceptionBody(nn.Module):
 
 
 class ClipNetwork(nn.Module):
-    """A network that takes clips of one length and gives one prediction for each.
+    """A network with a linear last layer, which sees the ``features`` of clips, (B, channels, steps)."""
 
-    ``features`` is what its last layer sees, (B, channels, 1).
-    """
-
-    training_steps: ClassVar[str] = "mean"  # of one step
-    test_steps: ClassVar[str] = "mean"
     features: Callable[..., Tensor]
     dropout: nn.Module
     Logits: nn.Linear
 
     def forward(self, *clips: Tensor) -> Tensor:
-        """Return logits (B, classes, 1); raise ValueError for clips of another number or shape than ``features``."""
-        logits: Tensor = self.Logits(self.dropout(self.features(*clips).squeeze(2)))  # (B, classes)
-        return logits.unsqueeze(2)  # (B, classes, 1)
+        """Return logits (B, classes, steps); raise ValueError for clips that ``features`` does not take."""
+        logits: Tensor = self.Logits(self.dropout(self.features(*clips).transpose(1, 2)))  # (B, steps, classes)
+        return logits.transpose(1, 2)  # (B, classes, steps)
 
 
 class Inception(ClipNetwork):
@@ -80,7 +73,7 @@ def stacked(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(1, 2)
 
 
-class Averaged(ClipNetwork):
+class Averaged(nn.Module):
     """Networks of several streams as one, by name: the average of their predictions; they stay usable alone."""
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
@@ -108,11 +101,10 @@ _FIRST_KERNEL = f"{flat_name(ROWS[0].name)}.conv.weight"
 
 
 def from_imagenet(network: nn.Module, imagenet: Mapping[str, Tensor]) -> None:
-    """Start ``network`` from ImageNet: every Inception-v1 and I3D in it, whatever it is called; the rest is left alone.
+    """Start ``network`` from ImageNet: every Inception-v1 and I3D in it, but for last layers; the rest is left alone.
 
-    A 2D kernel is repeated N times along time and divided by N, so that a video that repeats one image gives what the
-    2D network gives for the image: the boring-video fixed point (1). The first layer's kernels are averaged over colour
-    for flow, and repeated for each of its channels. Batch norm is taken over, gamma included; last layers are not.
+    Kernels are inflated, so that a video that repeats one image gives what the 2D network gives for the image: the
+    boring-video fixed point (1). For flow those of the first layer are averaged over colour.
 
     ``imagenet`` is the state dict of an ``Inception`` for RGB, of the same width. Raise ValueError, with ``network``
     unchanged, where nothing in it starts from ImageNet, or names or shapes are not exactly those that are needed.
@@ -161,8 +153,7 @@ def _adapted(target: I3D | InceptionBody, body: Mapping[str, Tensor]) -> dict[st
 
 def inflate(kernel: Tensor) -> Tensor:
     """Return a 2D kernel (out, in, N, N) as a cube (out, in, N, N, N), repeated along time and divided by N (1)."""
-    size = kernel.shape[-1]
-    return kernel.unsqueeze(2).repeat(1, 1, size, 1, 1) / size
+    return kernel.unsqueeze(2).repeat(1, 1, kernel.shape[-1], 1, 1) / kernel.shape[-1]
 
 
 def _is_counter(key: str) -> bool:

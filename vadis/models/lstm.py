@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vadis.models.i3d import BATCH_NORM_MOMENTUM, check_clip, initialise, scaled
-from vadis.models.inception import InceptionBody
+from vadis.models.inception import ClipNetwork, InceptionBody
 
 HIDDEN = 512  # units of the LSTM, at width 1 (1)
 GAMMA = 0.1  # at the start, of every recurrent batch norm: with 1 the gradient of tanh vanishes over time (2)
@@ -32,8 +32,7 @@ MAX_STEPS = 25
 class StepNorm(_BatchNorm):
     """Batch norm of one step of a sequence: gamma and beta are common to all steps, the running averages are not.
 
-    ``shift``: whether there is a beta; (2) has none where a bias is added anyway. A sequence that ends before
-    ``MAX_STEPS`` counts its last step for all steps after it too.
+    A sequence that ends before ``MAX_STEPS`` counts its last step for all steps after it too.
     """
 
     running_mean: Tensor  # (MAX_STEPS, channels)
@@ -44,7 +43,7 @@ class StepNorm(_BatchNorm):
         self.register_buffer("running_mean", torch.zeros(MAX_STEPS, channels))
         self.register_buffer("running_var", torch.ones(MAX_STEPS, channels))
         nn.init.constant_(self.weight, GAMMA)
-        if not shift:
+        if not shift:  # (2) has no beta where a bias is added anyway
             self.register_parameter("bias", None)
 
     def forward(self, x: Tensor, step: int = 0, *, is_last: bool = False) -> Tensor:
@@ -65,8 +64,6 @@ class StepNorm(_BatchNorm):
 
 
 class RecurrentLayer(nn.Module):
-    """The LSTM with batch norm."""
-
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.channels = channels
@@ -103,8 +100,11 @@ class RecurrentLayer(nn.Module):
         return torch.stack(outputs, dim=1)
 
 
-class ConvLSTM(nn.Module):
-    """Architecture (a), for RGB alone: a prediction after every frame of a clip; ``width`` is the LSTM's too."""
+class ConvLSTM(ClipNetwork):
+    """Architecture (a), for RGB alone: a prediction after every frame of a clip; ``width`` is the LSTM's too.
+
+    The frames are every fifth of 25 per second, 25 in the paper's training, 50 in its test.
+    """
 
     training_steps: ClassVar[str] = "each"  # cross-entropy at every step, averaged (1)
     test_steps: ClassVar[str] = "last"  # only the output on the last frame counts (1)
@@ -119,18 +119,8 @@ class ConvLSTM(nn.Module):
         self.apply(initialise)
         self.lstm.initialise()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes, T), one for every frame of ``x`` (B, 3, T, 224, 224) in [-1, 1].
-
-        The frames are every fifth of 25 per second; T is 25 in the paper's training, 50 in its test. Raise ValueError
-        for a clip of another shape, and in training for a batch of one: it has no variance.
-        """
-        hidden = self.features(x).transpose(1, 2)  # (B, T, 512)
-        logits: Tensor = self.Logits(self.dropout(hidden))  # (B, T, classes)
-        return logits.transpose(1, 2)  # (B, classes, T)
-
     def features(self, x: Tensor) -> Tensor:
-        """Return what the last layer sees of such a clip: the hidden states, (B, 512, T)."""
+        """A clip (B, 3, T, 224, 224) in [-1, 1] → the hidden state after every frame, (B, 512, T)."""
         check_clip("ConvNet+LSTM", x, 3, frames=1, or_larger=True)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B·T, 3, H, W)
         pooled = self.body(frames).mean(dim=(2, 3)).view(len(x), x.shape[2], -1)  # (B, T, 1024)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 Colour = tuple[int, int, int]
+Progress = Callable[[int, int | None], None]  # how many frames are done, and how many the header declares
 
 MAX_LABELS = 3
 FONT_SHARE, FONT_PIXELS = 24, (10, 44)  # a letter's height: this part of the shorter side, within these bounds
@@ -118,17 +119,11 @@ def _colours(result: VideoResult) -> dict[str, Colour]:
 
 
 def annotate(
-    video: str,
-    result: VideoResult,
-    path: Path,
-    *,
-    with_sound: bool = True,
-    progress: Callable[[int, int | None], None] = lambda done, total: None,
+    video: str, result: VideoResult, path: Path, *, with_sound: bool = True, progress: Progress = lambda *_: None
 ) -> VideoFacts:
     """Write ``video`` with the labels of the moment, their scores and the timeline of ``result`` drawn in to ``path``.
 
-    Frames keep their times, and sound is copied bit by bit. ``progress`` is called after each frame with how many are
-    done, and how many the header declares. Returns what is known of the video now that all is read.
+    Frames keep their times, and sound is copied bit by bit. Returns what is known of the video now that all is read.
 
     Raises VideoError where the video cannot be read, UsageError where this kind of file cannot hold the sound, and
     VadisError where an encoder is missing, or the disk is full.
@@ -181,10 +176,7 @@ def legend() -> tuple[Pixels, NDArray[np.bool_]]:
 
 
 def write_flow_video(
-    video: str,
-    path: Path,
-    device: "torch.device",
-    progress: Callable[[int, int | None], None] = lambda done, total: None,
+    video: str, path: Path, device: "torch.device", progress: Progress = lambda *_: None
 ) -> VideoFacts:
     """Write the 25 fps grid of ``video`` with its TV-L1 flow, computed on ``device``, to the right of it.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from string import Template
 from typing import Any, SupportsFloat
@@ -145,23 +145,15 @@ def read(*names: str) -> str:
 
 
 def _entry(result: VideoResult, labels: Numbers, models: Numbers, max_pieces: int) -> dict[str, Any]:
-    """Return a record as the page has it, in JSON values; scores are in thousandths.
-
-    A timeline is a list of pieces ``[start, end, label, score, label, score, …]``: seconds, and numbers of ``labels``,
-    the best first; each piece stands for ``joined`` segments.
-    """
+    """Return a record as the page has it, in JSON values; labels are numbers of ``labels``, scores in thousandths."""
     segments, size = result.segments, result.source_size
     joined = -(-len(segments) // max_pieces) or 1
     model = f"{result.model} ({' + '.join(result.streams)})"
-    video_labels = [
-        [
-            labels.setdefault(label.label, len(labels)),
-            round(1000 * label.score),
-            round(1000 * (label.score if label.peak is None else label.peak)),
-            _rounded(label.seconds),
-        ]
-        for label in result.labels[:MAX_LABELS]
-    ]
+    video_labels = []
+    for label in result.labels[:MAX_LABELS]:
+        scores = (label.score, label.score if label.peak is None else label.peak)
+        rounded = [*(round(1000 * score) for score in scores), _rounded(label.seconds)]
+        video_labels.append([labels.setdefault(label.label, len(labels)), *rounded])
     return {
         "path": visible(result.path),
         "status": result.status,
@@ -182,18 +174,14 @@ def _rounded(number: SupportsFloat | None) -> float | None:
 
 
 def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
-    """Return neighbouring segments as one: each label's mean, weighted by their lengths (absent: 0)."""
+    """Return segments as one, [start, end, label, score, label, score, …]: means by length, the best first."""
     widths, sums = [segment.end - segment.start or 1.0 for segment in segments], defaultdict[str, float](float)
     for segment, width in zip(segments, widths, strict=True):
         for label in segment.labels:
             sums[label.label] += label.score * width / sum(widths)
     best = sorted(sums, key=lambda name: -sums[name]) if len(segments) > 1 else list(sums)  # the record's own order
-    scores = [
-        number
-        for name in best[:MAX_LABELS]
-        for number in (labels.setdefault(name, len(labels)), round(1000 * sums[name]))
-    ]
-    return [_rounded(segments[0].start), _rounded(segments[-1].end), *scores]
+    scores = ((labels.setdefault(name, len(labels)), round(1000 * sums[name])) for name in best[:MAX_LABELS])
+    return [_rounded(segments[0].start), _rounded(segments[-1].end), *chain.from_iterable(scores)]
 
 
 def pieces_for(num_videos: int) -> int:
@@ -340,7 +328,6 @@ def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any
 
 
 def _settings(run: Mapping[str, Any]) -> str:
-    """Return the settings as a table, and the numbers of each network's recipe side by side."""
     start = run.get("from")
     elsewhere = ("labels", "recipes", "dataset", "from", "schema")  # shown otherwise, or not at all
     settings = {key: value for key, value in run.items() if key not in elsewhere}
@@ -355,7 +342,6 @@ def _settings(run: Mapping[str, Any]) -> str:
 
 
 def _picture(path: Path, title: str) -> str:
-    """Return a section with a PNG; nothing where there is none."""
     if not path.is_file():
         return ""
     content = base64.b64encode(path.read_bytes()).decode("ascii")

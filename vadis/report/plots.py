@@ -136,8 +136,7 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
         axes.grid(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(length=0)
-    rate_axes.set_xlabel("step")
-    rate_axes.set_xlim(0, max([1.0, *steps[-1:], *tests["step"][-1:]]))
+    rate_axes.set(xlabel="step", xlim=(0, max([1.0, *steps[-1:], *tests["step"][-1:]])))
     rate_axes.locator_params(axis="x", nbins=5, integer=True)
     rate_axes.xaxis.set_major_formatter("{x:,.0f}")
     drawn = np.concatenate([smoothed, tests["loss"], np.sort(loss)[: ceil(0.99 * len(loss))]])
@@ -153,10 +152,8 @@ def _smooth(loss: Values, window: int) -> Values:
 
 
 def _set_rate_axis(axes: "Axes", rates: Sequence[float]) -> None:
-    """Make the axis of these learning rates logarithmic; where they are few, each has a tick."""
     if rates:
-        axes.set_yscale("log")
-        axes.set_ylim(rates[0] / 2, rates[-1] * 2)
+        axes.set(yscale="log", ylim=(rates[0] / 2, rates[-1] * 2))
         axes.minorticks_off()
     if 0 < len(rates) <= 6:
         axes.set_yticks(rates)
@@ -209,8 +206,7 @@ def _name_cells(axes: "Axes", names: Sequence[str], cell: float) -> None:
     is_level = max(map(len, names)) * LETTER_INCHES < cell
     axes.set_xticks(places, names[::every], rotation=0 if is_level else 90, fontsize=size)
     axes.set_yticks(places, names[::every], fontsize=size)
-    axes.set_xlabel("first answer")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="first answer", ylabel="true class")
     axes.tick_params(length=2)
     borders = np.arange(0, len(names) + 1, 1 if every == 1 else 10) - 0.5
     axes.set_xticks(borders, minor=True)
@@ -262,8 +258,7 @@ def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int
     for place, accuracy in enumerate(accuracies):
         shown = "–" if np.isnan(accuracy) else f"{accuracy:.0%}"
         axes.text(1.2, place, shown, ha="right", va="center", fontsize=8.0)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set(xlim=(0, 1), ylim=(rows - 0.5, -0.5))
     axes.set_yticks(places, names, fontsize=8.0)
     axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"], fontsize=7.0)
     axes.tick_params(length=0)
@@ -271,17 +266,14 @@ def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int
     axes.spines[:].set_visible(False)
 
 
-Filters = NDArray[np.float32]  # (filters, C, T, H, W); C is 3 (RGB) or 2 (flow)
-Colours = NDArray[np.float64]  # (…, 3) in [0, 1]
-
 WEIGHT_PIXELS = 4  # of the picture for each weight; more where there are few filters
 GAP = 1  # weights' width, between filters
 BLOCK_GAP = 4  # between blocks, always white
 BAND_GAP_INCHES = 0.46  # room for a title above each band
 
 
-def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> None:
-    """Draw the filters of the first layer of "flow", "rgb" and "imagenet" networks: figure 4 of the paper.
+def plot_filters(networks: Mapping[str, NDArray[np.float32]], path: Path, title: str) -> None:
+    """Draw the filters (filters, C, T, H, W) of the first layer of "flow", "rgb" and "imagenet": figure 4 of the paper.
 
     A band has a block for each slice in time, the first to the left, in which every filter keeps its place. Each
     network has one scale: zero is grey (RGB) or white (flow), the largest weight of either sign is its end.
@@ -304,8 +296,8 @@ def plot_filters(networks: Mapping[str, Filters], path: Path, title: str) -> Non
         save_png(figure, path)
 
 
-def _bands(networks: Mapping[str, Filters]) -> Iterator[tuple[str, Colours]]:
-    """Yield the title and the picture (H, W, 3) of each band, from the top."""
+def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, Values]]:
+    """Yield the title and the picture (H, W, 3) in [0, 1] of each band, from the top."""
     from matplotlib import colormaps
 
     diverging = colormaps["RdBu_r"]  # blue, white, red: minus, zero, plus
@@ -326,7 +318,7 @@ def _bands(networks: Mapping[str, Filters]) -> Iterator[tuple[str, Colours]]:
             yield f"{of_rgb if name == 'rgb' else of_imagenet}; {scale}", _side_by_side(np.moveaxis(shares, 1, -1), 1.0)
 
 
-def _side_by_side(filters: Colours, line: float) -> Colours:
+def _side_by_side(filters: Values, line: float) -> Values:
     """Colours (filters, T, H, W, 3) → T squares of filters in a row, with lines of a grey between the filters."""
     number, times, height, width, _ = filters.shape
     columns = ceil(number**0.5)

@@ -3,9 +3,8 @@
     RUN/checkpoints/step-000000123.000-SHA256.safetensors    (….001-… if that step is saved once more)
 
 Tensors are the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's momentum
-(``momentum.…``); the rest is JSON. The name has the SHA-256 of the content. A file is written under a temporary name,
-flushed, renamed and read back, and only then are older ones removed; loading takes the newest whose every byte is as
-written. There are no states of random generators: all randomness follows from the seed and the position.
+(``momentum.…``); the rest is JSON. Older files are removed when a new one has been read back; loading takes the newest
+whose every byte is as written. All randomness follows from the seed and the position: generators have no state here.
 """
 
 import hashlib
@@ -82,7 +81,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 def _remove_surplus(folder: Path) -> None:
     for path in list_checkpoints(folder)[:-KEPT]:
-        with suppress(OSError):  # one that stays does not stop the run
+        with suppress(OSError):
             path.unlink()
 
 
@@ -103,7 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def load_newest(folder: Path) -> tuple[Checkpoint, Path, list[Path]] | None:
     """Return the newest undamaged checkpoint in ``folder``, its path, and the damaged ones newer than it, or None."""
-    damaged: list[Path] = []
+    damaged = list[Path]()
     for path in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(path), path, damaged
@@ -148,8 +147,7 @@ def find_resumable(
 ) -> tuple[Checkpoint, Resumed] | None:
     """Return the newest undamaged checkpoint of the run in ``folder``, the same on all processes; None without any.
 
-    Newer ones, which are damaged, are renamed. With other classes than ``now`` a run never goes on, with other
-    differences (see ``made_with``) only if ``allow_inexact``: UsageError.
+    Newer ones are renamed. With other classes than ``now``, or unless ``allow_inexact`` other differences: UsageError.
     """
     newest = load_newest(folder / CHECKPOINTS_NAME) if process.is_main else None
     path = process.gather(newest and newest[1])[0]
@@ -178,10 +176,7 @@ class Plateau:
 
 
 def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
-    """Return the rate of the step that follows ``step`` steps already done.
-
-    The paper (section 2.5) divides it by 10 when the validation loss saturates; the code changed it at fixed steps.
-    """
+    """Return the rate of the step that follows ``step`` others."""
     if recipe.schedule == "plateau":
         return recipe.learning_rate / recipe.plateau_factor**plateau.drops
     return [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
@@ -275,10 +270,9 @@ class State:
 
 
 class RunningAverages:
-    """The running means and variances of a network's batch norms over the micro-batches of a step.
+    """The running means and variances of a network's batch norms, which move once per step.
 
-    Each micro-batch is normalised by its own statistics, as on each of the paper's replicas. The running averages,
-    which serve at test time, move once per step by ``1 - decay`` towards the mean of all micro-batches' statistics.
+    They go by ``1 - decay`` towards the mean of all micro-batches' statistics, by which each is normalised alone.
     """
 
     def __init__(self, network: nn.Module) -> None:

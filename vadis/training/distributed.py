@@ -1,10 +1,8 @@
 """Several processes, one run: what torchrun says of them, what they exchange, and how a process stops and ends.
 
 Every process holds the whole network and an equal share of each step's clips; the gradients are averaged once per
-step, by nccl between GPUs, by gloo between CPUs. Without an error all meet at a barrier at the end, then the group is
-dissolved. A process that fails exits at once, which closes its connections, so that the others do not wait for it;
-torchrun ends the rest. One that hangs (stopped, or its machine gone) is missed by its neighbour after 20 s. One that
-receives a signal tells the others.
+step, by nccl between GPUs, by gloo between CPUs. A process that fails exits at once, and torchrun ends the rest. One
+that hangs is missed by its neighbour after 20 s. One that receives a signal tells the others.
 """
 
 import multiprocessing
@@ -86,7 +84,7 @@ class Process:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and talks to the user."""
+        """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
     @_exchange()
@@ -140,11 +138,10 @@ def _has_store() -> bool:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Process]:
-    """Give this process as a member of the group that torchrun started, or alone.
+    """Give this process as a member of the group that torchrun started, or alone; VadisError where others do not come.
 
     ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. After an
     error the way out is ``exit_now``: to dissolve the group would wait for the others, who may wait for this process.
-    Raises VadisError where another process does not come, or not to the end.
     """
     if not is_torchrun():
         yield Process(resolve_device(device))
@@ -174,8 +171,8 @@ def joined(device: str = "auto") -> Iterator[Process]:
 
 def _connect(timeout: timedelta) -> TCPStore:
     """Return a connection of its own to torchrun's store."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(host, port, timeout=timeout, wait_for_workers=False)
+    environ = os.environ
+    return TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), timeout=timeout, wait_for_workers=False)
 
 
 def _agree_on_name(store: TCPStore, rank: int, world_size: int) -> str:
@@ -280,10 +277,7 @@ def report_once(report: Callable[[], object]) -> None:
 def run_unless_stopped(
     work: Callable[[], T], stop_requested: Callable[[], int], device: torch.device = CPU
 ) -> T | None:
-    """Return what ``work`` returns; None where a stop is requested meanwhile.
-
-    The work is then abandoned: its thread goes on until the process ends, which has to be by ``exit_now``.
-    """
+    """Return what ``work`` returns; None where a stop is requested meanwhile: then the way out is ``exit_now``."""
     # On a CPU one pass takes many seconds within a single call, and Python looks at signals between its own
     # instructions. So the work runs in a thread, which cannot be ended from outside, while this one waits and listens.
     # Other devices compute by themselves, and passes are short.
@@ -303,11 +297,10 @@ def run_unless_stopped(
     thread.start()
     thread.join(UNWATCHED_SECONDS)
     while thread.is_alive():
-        if stop_requested():
-            thread.join(GRACE_SECONDS)
-            if thread.is_alive():
-                return None
-        thread.join(SIGNAL_POLL_SECONDS)
+        is_stopping = stop_requested()
+        thread.join(GRACE_SECONDS if is_stopping else SIGNAL_POLL_SECONDS)
+        if is_stopping and thread.is_alive():
+            return None
     return outcome.result()
 
 

@@ -1,11 +1,7 @@
 """Train only the last layer, in seconds: the features of every video are computed once (paper, table 4: "Fixed").
 
-    RUN/features/ab/ab….npz      the features of a video, as ``vadis features`` writes them, averaged into one step
-    RUN/rgb/, RUN/flow/          a training run each, as for all other training
-
-A video's features are what the last layer sees of it in the paper's test (for I3D: first 250 frames, centre crop,
-whole), averaged over the steps in time. That layer is linear, so of their mean it makes the mean of the logits. No
-random crops, no mirror images: the features never change. Each network learns apart.
+They are what the last layer sees of a video in the paper's test, averaged over time, in RUN/features/ab/ab….npz. That
+layer is linear, so of their mean it makes the mean of the logits. Each network learns apart, in RUN/rgb/ or RUN/flow/.
 """
 
 import hashlib
@@ -114,11 +110,8 @@ def compute_features(
 ) -> Iterator[tuple[Example, VideoError | None]]:
     """Compute what is missing in ``store``, and yield each of ``examples_to_probe``, with the error where there is one.
 
-    What has been yielded is on the disk: between two of them it may be left for good, and the next call goes on.
-
-    Raises:
-        OutputLockedError: where another process is at it.
-        VadisError: more than 1 % of the videos (and more than one) are broken, or the disk refuses.
+    What has been yielded is on the disk, and the next call goes on. Raise OutputLockedError where another process is at
+    it, VadisError where more than 1 % of the videos (and more than one) are broken, or the disk refuses.
     """
     model, examples = model_to_probe(plan, device), examples_to_probe(plan)
     broken: list[tuple[str, str]] = []
@@ -177,7 +170,6 @@ class FeatureClips(list[Loaded]):
     """A ``ClipDataset`` of features (channels,), the class and the video of each; every epoch shows the same ones."""
 
     def clip(self, epoch: int, index: int) -> Loaded:
-        """Return those of one video."""
         return self[index]
 
 
@@ -186,14 +178,13 @@ def train_last_layer(
 ) -> tuple[KeptState, Networks]:
     """Train the last layer of one network in ``folder/name``, or take it from there; as ``train_run``.
 
-    ``store`` has the features of all videos that can be read. They are divided by their root mean square over the
-    training videos, so that a learning rate means the same for every model; the trained weights take the divisor in.
+    The features in ``store`` are divided by their root mean square over the training videos, so that a learning rate
+    means the same for every model; the trained weights take the divisor in.
     """
     recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
     examples = examples_to_probe(plan)
     features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
-    missing = sum(example not in features for example in examples)
-    if missing > allowed_broken(len(examples)):
+    if (missing := sum(example not in features for example in examples)) > allowed_broken(len(examples)):
         message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
         raise VadisError(message, hint="going on with `resume=True` computes them")
     train, val = ([example for example in part if example in features] for part in (division.train, division.val))
@@ -215,17 +206,9 @@ def train_last_layer(
 
     context = replace(context, workers=0)
     validate = partial(validate_clips, clips=clips_of(val), context=context, batch_size=recipe.micro_batch)
-    trainer = Trainer(
-        LastLayer(network),
-        clips_of(train),
-        validate if val else None,
-        recipe,
-        folder / name,
-        labels=classes,
-        data_sha256=list_sha256(plan.dataset, (*train, *val)),
-        context=context,
-    )
-    kept = trainer.train()
+    validator, sha256 = validate if val else None, list_sha256(plan.dataset, (*train, *val))
+    layer, clips = LastLayer(network), clips_of(train)
+    kept = Trainer(layer, clips, validator, recipe, folder / name, classes, sha256, context).train()
     with torch.no_grad():
         weight.div_(scale)
     return kept, tensors_of({name: network})

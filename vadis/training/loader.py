@@ -2,10 +2,8 @@
 
 One endless row of positions is cut into steps, and shared out to processes and micro-batches:
 
-    position   0 1 2 3 4 5 6 7 8 …            counted from the beginning of training
-    epoch      position // len(dataset)       each epoch is a permutation of its own, drawn from (seed, epoch)
-    step       position // batch_size         so a batch may span two epochs, and no clip is ever left out
-    process    an equal share of each step, in order; micro-batches divide the share
+    epoch   position // len(dataset)    each is a permutation of its own, drawn from (seed, epoch)
+    step    position // batch_size      so a batch may span two epochs; processes have equal shares of it
 
 Everything random in a clip follows from (seed, epoch, index): a run goes on at any step without replaying those before,
 and the numbers of workers and processes do not matter. A broken video is replaced by the next that can be read.
@@ -53,13 +51,10 @@ _log = logging.getLogger(__name__)
 
 
 class ClipDataset(Protocol):
-    """Clips by number; it is sent to loader workers, so it must be picklable."""
+    """So many clips in an epoch, each without the axis B; it is sent to loader workers, so it must be picklable."""
 
-    def __len__(self) -> int:
-        """Return the number of clips in an epoch."""
-
-    def clip(self, epoch: int, index: int) -> Loaded:
-        """Return what the network takes, without the axis B."""
+    def __len__(self) -> int: ...
+    def clip(self, epoch: int, index: int) -> Loaded: ...
 
 
 class TrainingClip(NamedTuple):

@@ -1,8 +1,7 @@
 """What a run reports while it lasts: events, for whoever shows them, for ``log.jsonl`` and for TensorBoard.
 
-``log.jsonl`` has one JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970). A
-continued run removes what an interrupted one wrote after the checkpoint, so that no step appears twice. TensorBoard's
-files are in ``tensorboard/`` beside it, those of training and of validation apart: it draws both in one diagram.
+``log.jsonl`` has one JSON object per line: ``event``, the fields of that event, and ``time`` (seconds since 1970).
+TensorBoard's files are in ``tensorboard/`` beside it, those of training and of validation apart.
 """
 
 import json
@@ -10,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +25,7 @@ FLUSH_SECONDS = 30  # so old is, at most, what TensorBoard shows of a run in pro
 RESUME = "go on with `resume=True`"  # what to do once the disk has room
 
 
-@dataclass(frozen=True)
-class StepDone:
+class StepDone(NamedTuple):
     """After each step. The smoothed values are means over recent steps."""
 
     step: int  # done so far
@@ -43,8 +40,7 @@ class StepDone:
     seconds_left: float
 
 
-@dataclass(frozen=True)
-class Validated:
+class Validated(NamedTuple):
     """After each validation."""
 
     step: int
@@ -54,16 +50,14 @@ class Validated:
     is_best: bool
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """After each checkpoint."""
 
     step: int
     path: str
 
 
-@dataclass(frozen=True)
-class Resumed:
+class Resumed(NamedTuple):
     """Once, where a run goes on."""
 
     step: int
@@ -72,8 +66,7 @@ class Resumed:
     differences: tuple[str, ...]  # from the run as it was: with any, it does not go on exactly
 
 
-@dataclass(frozen=True)
-class MemoryShort:
+class MemoryShort(NamedTuple):
     """Memory ran out: the step is done again in smaller pieces. The batch, and so the learning, stays as it was."""
 
     step: int
@@ -82,8 +75,7 @@ class MemoryShort:
     batch_size: int
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(NamedTuple):
     """The loss or a gradient was not finite: the run ends before the update."""
 
     step: int
@@ -98,8 +90,7 @@ Event = StepDone | Validated | Saved | Resumed | MemoryShort | Failed
 def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[Event], None]]:
     """Give a function that appends an event to the log of the run in ``folder``; numbers not finite become null.
 
-    The log is continued after ``step`` steps, the last validation after ``validated_at``: lines about what is done
-    again are removed, and a torn last one.
+    It goes on after ``step`` steps, the last validation after ``validated_at``: later lines and a torn one are removed.
     """
     path, last = folder / LOG_NAME, {"Validated": validated_at}
     if path.exists():
@@ -108,7 +99,7 @@ def open_log(folder: Path, step: int, validated_at: int) -> Iterator[Callable[[E
             write_file(path, b"".join(lines))
 
     def write(event: Event) -> None:
-        values = {"event": type(event).__name__, **asdict(event), "time": round(time.time(), 3)}
+        values = {"event": type(event).__name__, **event._asdict(), "time": round(time.time(), 3)}
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         log.append(json.dumps(values).encode("ascii") + b"\n")
 
@@ -165,10 +156,7 @@ _CURVES = {  # of the events that TensorBoard draws
 
 @contextmanager
 def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
-    """Give a function that writes the events of the run in ``folder``, which has its log, for TensorBoard.
-
-    What an earlier, interrupted run wrote of steps that are done again does not show twice.
-    """
+    """Give a function that writes the events of the run in ``folder`` for TensorBoard, no step of them twice."""
     require_tensorboard()
     path = folder.absolute() / TENSORBOARD_NAME
     writers: dict[str, Any] = {}  # by the kind of event
@@ -176,12 +164,10 @@ def tensorboard_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
     def open_writers(first: Event) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        steps, validations = 0, [0.0]
-        if isinstance(
-            first, Resumed
-        ):  # the log now ends where the run goes on: what was written of later steps is void
-            steps, validations = first.step, [0.0, *read_log(folder / LOG_NAME).validations["step"]]
-        for kind, name, done in ("StepDone", "training", steps), ("Validated", "validation", int(max(validations))):
+        steps = validated_at = 0
+        if isinstance(first, Resumed):  # the log ends where the run goes on: what was written of later steps is void
+            steps, validated_at = first.step, int(max(read_log(folder / LOG_NAME).validations["step"], default=0))
+        for kind, name, done in ("StepDone", "training", steps), ("Validated", "validation", validated_at):
             writers[kind] = SummaryWriter(path / name, purge_step=done + 1, flush_secs=FLUSH_SECONDS)
 
     def write(event: Event) -> None:

@@ -1,7 +1,6 @@
-"""The training loop, in the order in which things happen: ``Trainer.train``; below it, how clips pass and validate.
+"""The training loop: SGD with momentum, synchronous over all processes (paper, section 2.5).
 
-Go on or begin, then step after step, validate and save when it is time. SGD with momentum, synchronous over all
-processes (paper, section 2.5); what the numbers are is in ``recipes``, which clip comes when in ``loader``.
+What the numbers are is in ``recipes``, which clip comes when in ``loader``.
 """
 
 import math
@@ -118,12 +117,11 @@ class Trainer:
         Without any validation it is as after the last step.
 
         Raises:
-            StopRequested: after a checkpoint. A step in progress is dropped, and done again by the run that goes on. On
-                a CPU it may still be busy in a thread (``has_abandoned_work``): end the process by ``exit_now`` then.
+            StopRequested: after a checkpoint; a step in progress is dropped. On a CPU it may still be busy in a thread
+                (``has_abandoned_work``): end the process by ``exit_now`` then.
             UsageError: where the folder holds another run, or this one cannot go on exactly.
             OutputLockedError: where another process is training there.
-            VadisError: where the loss is not finite, memory or disk run out, or clips cannot be loaded; the last
-                checkpoint is intact.
+            VadisError: where the loss is not finite, memory or disk run out, or clips cannot be loaded.
         """
         with ExitStack() as stack:
             if self.process.is_main:
@@ -152,7 +150,6 @@ class Trainer:
 
     @property
     def progress(self) -> checkpoint.TrainingProgress:
-        """How far the run is."""
         return self.state.progress
 
     def begin(self) -> Resumed | None:
@@ -177,7 +174,6 @@ class Trainer:
         return resumed
 
     def _start_clips(self) -> None:
-        """Load clips from the next step on."""
         process = self.process
         order = loader.sample_keys(len(self.clips), self.recipe, self.progress.step, process.rank, process.world_size)
         self.close()
@@ -292,10 +288,8 @@ class Trainer:
         """End the run before the update, on all processes, naming the clips of all."""
         names, step = [name for part in self.process.gather(suspects) for name in part], self.progress.step + 1
         self.emit(Failed(step, what, tuple(names)))
-        raise VadisError(
-            f"the {what} of step {step} is not finite, with the clips {some(names)}",
-            hint="look at these clips, or lower the learning rate; the last checkpoint is from before",
-        )
+        hint = "look at these clips, or lower the learning rate; the last checkpoint is from before"
+        raise VadisError(f"the {what} of step {step} is not finite, with the clips {some(names)}", hint)
 
     def _emit_step(self, passed: list[Passed], rate: float, norm: float, seconds: float) -> None:
         _, losses, correct = zip(*passed, strict=True)
@@ -307,8 +301,8 @@ class Trainer:
         now.smoothed_accuracy = _smooth(now.smoothed_accuracy, accuracy, now.step)
         self.step_seconds = _smooth(self.step_seconds, seconds, now.step)
         epoch, left = now.step * size / len(self.clips), (steps - now.step) * self.step_seconds
-        smoothed = (now.smoothed_loss, now.smoothed_accuracy)
-        self.emit(StepDone(now.step, steps, epoch, loss, *smoothed, rate, norm, size / seconds, left))
+        values = (loss, now.smoothed_loss, now.smoothed_accuracy, rate, norm, size / seconds, left)
+        self.emit(StepDone(now.step, steps, epoch, *values))
 
     def save(self) -> None:
         """Write a checkpoint, unless this very state has one; the main process decides, and no other waits for it."""
@@ -337,10 +331,7 @@ def _smooth(before: float | None, value: float, count: int) -> float:
 
 
 def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple[list[Tensor], Tensor]:
-    """Clips (C, T, H, W) → batches (B, C, T, H, W), one per stream, unpacked, and their classes (B,), int64.
-
-    They are laid out as 3D networks take them, which then need not copy them once more.
-    """
+    """Clips (C, T, H, W) → batches (B, C, T, H, W), channels last, one per stream, unpacked; and their classes (B,)."""
 
     def stack(clips: tuple[Tensor, ...]) -> Tensor:
         moved = [loader.unpack(clip.to(device, non_blocking=True)) for clip in clips]
@@ -353,19 +344,14 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
     return [stack(each) for each in streams], torch.tensor([clip.label for clip in clips], device=device)
 
 
-def clip_losses(
-    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, precision: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
+def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
     What counts of the logits is what ``network`` says of itself: ``training_steps`` while it learns, else
     ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
-    step's). With ``precision`` bfloat16 the network computes in it where that is safe (autocast), which takes less
-    memory but more time for 3D convolutions (docs/performance.md); the loss is always in float32.
+    step's).
     """
-    with torch.autocast(labels.device.type, dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
-        logits = network(*batches)  # (B, classes, steps)
-    logits = logits.float()
+    logits = network(*batches).float()  # (B, classes, steps)
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
     answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)
     if counts == "each":
@@ -378,10 +364,7 @@ def clip_losses(
 
 @torch.no_grad()
 def validate_clips(network: nn.Module, clips: loader.ClipDataset, context: Context, batch_size: int) -> Validation:
-    """Return the mean loss and accuracy over every clip of ``clips`` (their epoch 0), shared out to the processes.
-
-    Raises StopRequested on all processes where a stop is requested on one.
-    """
+    """Return loss and accuracy over ``clips``, shared out to processes; StopRequested on all where one is to stop."""
     network.eval()
     process = context.process
     each = -(-len(clips) // process.world_size)

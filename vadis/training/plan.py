@@ -31,13 +31,13 @@ from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
-from vadis.preprocessing import shrinking
 from vadis.results import printable
 from vadis.training.checkpoint import differences
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
+from vadis.video.metadata import SHORT_SIDE
 from vadis.weights.catalog import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
@@ -202,8 +202,8 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
-    Of a model with the same classes the last layers are kept too, their outputs in the order of the dataset's classes.
-    Changes PyTorch's global generator; the random parameters depend on the recipe's seed and the run alone.
+    Of a model with the same classes the last layers are kept too. Changes PyTorch's global generator; the random
+    parameters depend on the recipe's seed and the run alone.
     """
     torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
@@ -240,10 +240,7 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
 
 
 def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tuple[float, float] | None:
-    """Return the seconds that one clip takes to load, and to learn from, by a copy of ``network``.
-
-    None where memory runs out or a stop is requested. A GPU's first pass is not counted: it chooses its algorithms.
-    """
+    """Return the seconds to load a clip, and to learn from it; None where memory runs out or a stop is requested."""
     device, paces = context.process.device, list[tuple[float, float]]()
 
     def measure() -> None:
@@ -252,7 +249,7 @@ def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tu
         loaded = time.perf_counter() - began
         learner = copy.deepcopy(network).to(device).train()
         number = getattr(network, "min_batch_size", 1)
-        for _ in range(2 if device.type == "cuda" else 1):
+        for _ in range(2 if device.type == "cuda" else 1):  # a GPU's first pass chooses its algorithms
             began = time.perf_counter()
             losses, _ = clip_losses(learner, *stack_clips([clip] * number, device))
             losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -288,20 +285,14 @@ def train_run(
 ) -> tuple[KeptState, Networks]:
     """Train the networks of one run in ``folder/run``, or take them from there; raise as ``Trainer.train`` does.
 
-    ``store`` has the flow of all videos, where flow is needed. Returns the state kept, and its tensors on the CPU.
+    ``store`` has the flow, where that is needed. Returns the state kept, and its tensors on the CPU.
     """
     recipe, division, networks = plan.recipes[run], plan.division(run), new_networks(plan, run)
+    train = clips_of(plan, run, division.train, train=True, store=store)
     val = clips_of(plan, run, division.val, train=False, store=store) if division.val else None
-    trainer = Trainer(
-        joined_for_training(networks),
-        clips_of(plan, run, division.train, train=True, store=store),
-        partial(validate_clips, clips=val, context=context, batch_size=recipe.micro_batch) if val else None,
-        recipe,
-        folder / run,
-        labels=plan.dataset.classes,
-        data_sha256=list_sha256(plan.dataset, (*division.train, *division.val)),
-        context=context,
-    )
+    validator = partial(validate_clips, clips=val, context=context, batch_size=recipe.micro_batch) if val else None
+    data = plan.dataset.classes, list_sha256(plan.dataset, (*division.train, *division.val))
+    trainer = Trainer(joined_for_training(networks), train, validator, recipe, folder / run, *data, context)
     return trainer.train(), tensors_of(networks)
 
 
@@ -320,15 +311,14 @@ def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, 
         flip=plan.mirrors,
         jitter=jitter if any(jitter) else None,
         sampling=row.sampling,
-        shrink=shrinking(row.short_side),
+        shrink=SHORT_SIDE // row.short_side,
     )
 
 
 def tensors_of(networks: Mapping[str, nn.Module]) -> Networks:
     """Return all tensors of networks, on the CPU."""
-    return {
-        name: {key: value.detach().cpu() for key, value in each.state_dict().items()} for name, each in networks.items()
-    }
+    states = {name: network.state_dict() for name, network in networks.items()}
+    return {name: {key: value.cpu() for key, value in state.items()} for name, state in states.items()}
 
 
 def list_sha256(dataset: Dataset, examples: Sequence[Example]) -> str:

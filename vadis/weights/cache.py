@@ -77,10 +77,7 @@ def set_aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def download_lock(name: str, notify: Notify) -> Iterator[None]:
-    """Wait for other processes that are fetching ``name``, so that only one does.
-
-    Correctness does not rest on it: where locks do not work, every process fetches, and all end with the right file.
-    """
+    """Wait for other processes that fetch ``name``; where locks do not work, all do, and end with the right file."""
     import filelock  # not needed to look into the cache
 
     path = cache_folder() / "locks" / f"{name}.lock"
@@ -105,10 +102,7 @@ def cache_errors(path: Path, num_bytes: int | None = None) -> contextlib.Abstrac
 
 
 def git_blob_id(path: Path) -> str:
-    """Return git's name for the content of a file: the only checksum that DeepMind's files were published with.
-
-    SHA-1 is weak where an attacker makes both files; here one is given, and every tensor's CRC-32C must agree too.
-    """
+    """Return git's name (by SHA-1) for the content of a file: the only checksum that DeepMind's were published with."""
     content = path.read_bytes()  # 103 MB at most
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
@@ -133,7 +127,7 @@ class UnavailableError(Exception):
 
 
 class Patience(NamedTuple):
-    """How long to wait for what, in seconds."""
+    """How long to wait, in seconds."""
 
     answer: float = 5.0  # one host, from name resolution to the first line of its answer
     first_answer: float = 9.0  # all hosts and tries, while none has ever answered: the net is not there
@@ -165,11 +159,8 @@ def ensure_downloaded(
     """Return the paths of all ``files`` in the cache, verified; download those that are not there.
 
     ``name`` says what they are for; ``progress`` gets the bytes of the missing files together; ``fallback_hint`` says
-    what else a user without a connection can do.
-
-    Raises:
-        UnreachableError: if one of them cannot be had; the hint says where to put it by hand.
-        WeightsError: if one cannot be read or written.
+    what else a user without a connection can do. Raise UnreachableError if one cannot be had, with a hint where to put
+    it by hand, WeightsError if one cannot be read or written.
     """
     missing = [file for file in files if not _is_there(file, offline, notify)]
     if missing and offline:
@@ -209,7 +200,7 @@ def why_unreachable(files: Sequence[RemoteFile], seconds: float) -> str | None:
 
 
 def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
-    """Return whether the cache holds ``file``; rename a wrong one under its name, and say so."""
+    """Return whether the cache holds ``file``; rename a wrong one, and say so."""
     if not is_file(path := download_path(file)):
         return False
     with os_errors_as(WeightsError, f"{path} in the cache (VADIS_CACHE) cannot be read or renamed"):
@@ -322,7 +313,6 @@ def _hint_by_hand(files: Sequence[RemoteFile], fallback_hint: str) -> str:
 
 
 def _chunks(response: http.client.HTTPResponse, stall_seconds: float) -> Iterator[bytes]:
-    """Yield the body as it comes; raise TransferError when it stops coming."""
     since, received = time.monotonic(), 0
     while True:
         try:
@@ -345,10 +335,8 @@ def _chunks(response: http.client.HTTPResponse, stall_seconds: float) -> Iterato
 def get(url: str, headers: Mapping[str, str], answer_seconds: float, stall_seconds: float) -> http.client.HTTPResponse:
     """Ask for ``url``; redirects are followed, from https only to https.
 
-    Raises:
-        NoAnswerError: if the host's headers are not there after ``answer_seconds``, name resolution included.
-        TransferError: for a status that may pass, like 503.
-        HTTPError: for any other status that is not success, and for a redirect to a plain connection.
+    Raise NoAnswerError if the host's headers are not there after ``answer_seconds``, name resolution included,
+    TransferError for a status that may pass, like 503, HTTPError for any other, and a redirect to a plain connection.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "vadis", **headers})
     outcome: Future[http.client.HTTPResponse] = Future()
@@ -366,9 +354,9 @@ def get(url: str, headers: Mapping[str, str], answer_seconds: float, stall_secon
         return outcome.result(max(0.0, answer_seconds))
     except urllib.error.HTTPError as error:
         with error:
-            error_class = TransferError if error.code in MAY_PASS else HTTPError
+            kind = TransferError if error.code in MAY_PASS else HTTPError
             words = http.client.responses.get(error.code, "")
-            raise error_class(f"the host answered {error.code} {words}".rstrip()) from error
+            raise kind(f"the host answered {error.code} {words}".rstrip()) from error
     except (OSError, http.client.HTTPException, ValueError, FutureTimeoutError) as error:
         raise NoAnswerError(f"no answer from {urlsplit(url).hostname}: {_reason(error)}") from error
 

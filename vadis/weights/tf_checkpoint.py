@@ -60,7 +60,7 @@ class Variable(NamedTuple):
 
 
 class TensorFlowCheckpoint(NamedTuple):
-    """An index that has been read: the variables by name."""
+    """A checkpoint whose index has been read."""
 
     prefix: Path
     variables: dict[str, Variable]
@@ -72,15 +72,13 @@ class TensorFlowCheckpoint(NamedTuple):
 
     def read(self, name: str) -> npt.NDArray[np.generic]:
         """Return the value of one variable; raise WeightsError if its data are missing, cut short or damaged."""
-        variable = self.variables[name]
-        path = self.files[1]
+        variable, path = self.variables[name], self.files[1]
         with os_errors_as(WeightsError, f"{path} cannot be read"), path.open("rb") as stream:
-            if variable.offset + variable.size > stream.seek(0, 2):
-                message = f"{path} is cut short: {name} ends at byte {variable.offset + variable.size}"
-                raise WeightsError(message, _AGAIN)
+            if (end := variable.offset + variable.size) > stream.seek(0, 2):
+                raise WeightsError(f"{path} is cut short: {name} ends at byte {end}", _AGAIN)
             stream.seek(variable.offset)
             content = stream.read(variable.size)
-        if len(content) != variable.size or crc32c(content) != variable.crc32c:
+        if crc32c(content) != variable.crc32c:
             raise WeightsError(f"{path} is damaged: the checksum of {name} does not agree", _AGAIN)
         return np.frombuffer(content, variable.dtype).reshape(variable.shape)
 
@@ -96,7 +94,10 @@ def open_checkpoint(prefix: Path) -> TensorFlowCheckpoint:
         content = stream.read(MAX_INDEX_BYTES + 1)
     try:
         entries = list(_table_entries(content))
-        _check_header(entries)
+        _require(bool(entries) and entries[0][0] == b"", "it has no header")
+        num_shards, endianness = _numbers(entries[0][1], 1, 2)  # of the BundleHeaderProto
+        _require(endianness == 0, "its tensors are big-endian, which is not supported")
+        _require(num_shards == 1, f"it has {num_shards} data files, and one is supported")
         variables = dict(_parse_entry(key, value) for key, value in entries[1:])
     except ValueError as damage:
         message = f"{path} is not a TensorFlow checkpoint index, or is damaged: {damage}"
@@ -105,7 +106,6 @@ def open_checkpoint(prefix: Path) -> TensorFlowCheckpoint:
 
 
 def _require(condition: bool, damage: str) -> None:
-    """Raise ValueError, which becomes a WeightsError that names the file, unless ``condition`` holds."""
     if not condition:
         raise ValueError(damage)
 
@@ -201,14 +201,6 @@ def _numbers(message: bytes, *wanted: int) -> list[int]:
     values = [value for number in wanted if isinstance(value := fields.get(number, 0), int)]
     _require(len(values) == len(wanted), "a field is not a number")
     return values
-
-
-def _check_header(entries: list[tuple[bytes, bytes]]) -> None:
-    """Check the BundleHeaderProto under the empty key."""
-    _require(bool(entries) and entries[0][0] == b"", "it has no header")
-    num_shards, endianness = _numbers(entries[0][1], 1, 2)
-    _require(endianness == 0, "its tensors are big-endian, which is not supported")
-    _require(num_shards == 1, f"it has {num_shards} data files, and one is supported")
 
 
 def _parse_entry(key: bytes, value: bytes) -> tuple[str, Variable]:
