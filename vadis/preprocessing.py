@@ -89,12 +89,10 @@ def num_frames(clip: Clip) -> int:
 
 
 def cut_clip(clip: Clip, start: int, stop: int) -> Clip:
-    """Return the frames ``[start, stop)``."""
     return {stream: array[start:stop] for stream, array in clip.items()}
 
 
 def join_clips(clips: Sequence[Clip]) -> Clip:
-    """Return clips one after another."""
     return {stream: np.concatenate([clip[stream] for clip in clips]) for stream in clips[0]} if clips[1:] else clips[0]
 
 

@@ -126,7 +126,6 @@ def compute_flow(
 def _fill(
     video: str, opened: ChildVideo, store: FlowStore, device: torch.device, ahead: Prefetcher[Done]
 ) -> Generator[Done, None, None]:
-    """Put the flow of a whole video into the store, in a thread of its own."""
     if store.has(video):
         return
     path, num_frames = store.path(video), 0

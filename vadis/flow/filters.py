@@ -144,7 +144,6 @@ def _in_order(builder: Any, bits: Any) -> Any:
 
 
 def _offset(builder: Any, start: Any, step: Any, times: int, more: int = 0) -> Any:
-    """Return start + times · step + more."""
     start = builder.add(start, builder.mul(step, step.type(times)))
     return builder.add(start, start.type(more))
 

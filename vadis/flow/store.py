@@ -168,7 +168,6 @@ class FlowStore:
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
-    """Return the settings of a store, None where there is none."""
     name = printable(str(path))
     with os_errors_as(UsageError, f"{name} cannot be read"):
         if not path.exists():

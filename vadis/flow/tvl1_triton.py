@@ -276,11 +276,10 @@ def _scale_kernel(
 def solve_scale(
     u: Tensor, first: Tensor, channels: Tensor, threshold: float, grid: tuple[int, int] | None = None
 ) -> Tensor:
-    """Run all warps of one scale on u (B, 2, H, W); return the new u.
+    """Run all warps of one scale on u (B, 2, H, W), for the frames ``first`` (B, H, W); return the new u.
 
-    ``first`` (B, H, W) are the first frames; ``channels`` (B, 3, H + 8, W + 8) the second ones with their gradients,
-    zeros around them; ``threshold`` is the sum of squared changes of u above which a pair goes on. ``grid``: how many
-    groups of how many programs, by default as many as the card has room for.
+    ``channels`` (B, 3, H + 8, W + 8) are the second frames with their gradients; a pair goes on above a ``threshold``
+    of squared changes of u. ``grid``: how many groups of how many programs, by default as many as there is room for.
     """
     num_pairs, height, width = first.shape
     if grid is None:

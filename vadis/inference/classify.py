@@ -47,17 +47,14 @@ def classify(
         path: of the file.
         model: from ``load_model``; or what that takes, a name or a path: then it is loaded for this call.
         segment: the step of the timeline in seconds, 0.32 at least; by default that of the model, 2.56 mostly.
-        window: frames (25 per second) of separate windows; by default the whole video is seen as the model was made
-            for.
+        window: frames (25 per second) of separate windows; by default as the model was made for.
         stride: frames between the starts of two windows; by default they follow one another.
         top_k: how many labels to give, for the video and for each segment.
         flip: average every prediction with that of the mirror image (costs twice the network).
         progress: called whenever the stage changes.
 
-    Raises:
-        VideoError: the file cannot be labelled; ``code`` says why.
-        UsageError: for a segment, window, stride or top_k that cannot be.
-        DeviceError: memory does not suffice, not even for the least that can go through at once.
+    Raise VideoError if the file cannot be labelled (``code`` says why), UsageError for a segment, window, stride or
+    top_k that cannot be, DeviceError if memory does not suffice.
     """
     options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress)
     with Decoders() as decoders:

@@ -15,11 +15,10 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vadis.device import NoMemoryError, cpu_count
 from vadis.errors import UsageError, VideoError
-from vadis.flow.video_flow import FirstFlow, with_flow
+from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import Clip, centre_crop
 from vadis.video.isolated.pool import Decoders
@@ -48,7 +47,6 @@ _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
 
 class PendingVideo(Protocol):
@@ -115,7 +113,6 @@ class LocalVideo:
         return chain([first], prepared)
 
     def close(self) -> None:
-        """End what is still going on."""
         self._ahead.close()
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:

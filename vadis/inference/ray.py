@@ -264,7 +264,6 @@ class _VideoElsewhere:
         return clips()
 
     def close(self) -> None:
-        """End what is still going on."""
         with suppress(self._ray.exceptions.RayError, ValueError):
             self._ray.cancel(self._messages)
 
@@ -298,7 +297,6 @@ def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[A
 
 @cache
 def _decoders(share_bytes: int | None) -> Decoders:
-    """Return those of this worker process, which prepares one video after another."""
     if share_bytes is None:
         return Decoders()
     from vadis.video.remote import FetchingDecoders

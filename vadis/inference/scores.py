@@ -87,10 +87,7 @@ class Scoreboard:
         self._latest = (seconds, logits)
 
     def finish(self, end: Fraction, first: float = 0.0) -> tuple[tuple[Label, ...], tuple[Segment, ...]]:
-        """Return the labels and segments of a video that ends at ``end`` seconds; at least one prediction was added.
-
-        ``first``: when its first frame is shown, from where ``end`` and the predictions count, but not the segments.
-        """
+        """Return the labels and segments of a video that ends ``end`` seconds after its ``first`` frame is shown."""
         assert self._latest is not None
         for _ in range(math.ceil(end / self._length) - len(self._segments)):
             self._close(nearest=self._latest, end=end)

@@ -39,8 +39,6 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A max pooling."""
-
     name: str
     kernel: Triple
     stride: Triple
@@ -94,7 +92,6 @@ def frames_per_step(layer: str) -> int:
 
 
 def _is_averaged(layer: str) -> bool:
-    """Return whether a layer comes after the head's average over two steps."""
     return all(row.name != layer for row in ROWS)
 
 

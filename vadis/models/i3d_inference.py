@@ -42,7 +42,6 @@ class TemporalState:
         self._queued: dict[object, list[list[Tensor]]] = {}  # block → what its faster branches have ready
 
     def copy(self) -> "TemporalState":
-        """Return the same state, of the same tensors, which nothing changes in place."""
         copy = TemporalState()
         copy._held = dict(self._held)
         copy._queued = {block: [list(queue) for queue in queues] for block, queues in self._queued.items()}
@@ -182,7 +181,6 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
 
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
-    """Return the convolution, with ReLU, for any other device or precision."""
     weight = weight.contiguous(memory_format=CHANNELS_LAST)
     return lambda x, padding: functional.conv3d(x, weight, bias, stride, padding).relu_()
 

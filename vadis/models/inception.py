@@ -133,7 +133,6 @@ def imagenet_body(imagenet: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _adapted(target: I3D | InceptionBody, body: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state of ``target`` with what it takes from ImageNet."""
     state, wrong = target.state_dict(), []
     for key, own in state.items():
         if key.startswith("Logits.") or _is_counter(key):

@@ -75,7 +75,6 @@ class RecurrentLayer(nn.Module):
         self.cell_norm = StepNorm(channels, shift=True)
 
     def initialise(self) -> None:
-        """Make each gate's matrices orthogonal, the bias 0 but that of the forget gate."""
         with torch.no_grad():
             for weight in (self.input.weight, self.hidden.weight):
                 for gate in weight.chunk(4):

@@ -201,8 +201,6 @@ def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
 
 @dataclass
 class TrainingProgress:
-    """How far a run is."""
-
     micro_batch: int  # the recipe's, or less where memory was short
     step: int = 0  # done
     validated_at: int = 0  # step of the last validation
@@ -232,7 +230,6 @@ class State:
         self.optimizer = torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=decay)
 
     def learning_rate(self) -> float:
-        """Return the rate of the next step."""
         return learning_rate(self._recipe, self.progress.step, self.progress.plateau)
 
     def update(self) -> None:
@@ -283,7 +280,6 @@ class RunningAverages:
         self._means: dict[str, Tensor] = {}
 
     def begin(self) -> None:
-        """Begin a step."""
         self.before = {key: buffer.clone() for key, buffer in self._buffers.items()}
         self._means = {key: torch.zeros_like(each) for key, each in self.before.items() if each.is_floating_point()}
 

@@ -170,7 +170,6 @@ def joined(device: str = "auto") -> Iterator[Process]:
 
 
 def _connect(timeout: timedelta) -> TCPStore:
-    """Return a connection of its own to torchrun's store."""
     environ = os.environ
     return TCPStore(environ["MASTER_ADDR"], int(environ["MASTER_PORT"]), timeout=timeout, wait_for_workers=False)
 

@@ -48,8 +48,7 @@ _log = logging.getLogger(__name__)
 class FeatureStore:
     """The features of the run in ``folder``, whose model is ``plan.start``, for the streams that are to be trained.
 
-    A video is known by its path below the dataset's folder and its seconds. Where its file is damaged, or made by
-    another model or in another way, it is done again.
+    A video is known by its path below the dataset's folder and its seconds; one of another model is done again.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:

@@ -345,8 +345,7 @@ class VideoClips:
         """Return the grid frames of a video: the store's count, which was made by decoding, or else the header's."""
         if self._lengths[number] == 0:
             path = self.examples[number].path
-            if "flow" in self.streams:
-                assert self.store is not None
+            if self.store is not None and "flow" in self.streams:
                 self._lengths[number] = self.store.num_frames(path)
             else:
                 with open_video(path) as video:  # where the header promises no number, its frames are counted

@@ -117,8 +117,7 @@ class Trainer:
         Without any validation it is as after the last step.
 
         Raises:
-            StopRequested: after a checkpoint; a step in progress is dropped. On a CPU it may still be busy in a thread
-                (``has_abandoned_work``): end the process by ``exit_now`` then.
+            StopRequested: after a checkpoint; a step in progress is dropped. End the process by ``exit_now`` then.
             UsageError: where the folder holds another run, or this one cannot go on exactly.
             OutputLockedError: where another process is training there.
             VadisError: where the loss is not finite, memory or disk run out, or clips cannot be loaded.
@@ -181,7 +180,6 @@ class Trainer:
         self.stream = loader.stream_clips(self.clips, order, self.context.workers, pin_memory=on_cuda)
 
     def close(self) -> None:
-        """End the processes that load clips."""
         if self.stream is not None and not self.has_abandoned_pass:  # else it is busy, and ends with the process
             self.stream.close()
 
@@ -260,7 +258,6 @@ class Trainer:
             passed.append(result)
 
     def _pass_piece(self, piece: range, num_clips: int) -> Passed:
-        """Load one micro-batch of a step of ``num_clips``, forward and backward."""
         assert self.stream is not None
         clips = [next(self.stream) for _ in piece]
         assert [clip.position for clip in clips] == list(piece)

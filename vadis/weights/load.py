@@ -40,10 +40,8 @@ def load_model(
         progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
         notify: called with sentences for the user (waiting for another process, fetching again, …).
 
-    Raises:
-        UsageError: if there is neither a model nor a file of that name.
-        WeightsError: if the parameters cannot be had, or are damaged, or are not those of the model.
-        DeviceError: if the device cannot be used.
+    Raise UsageError if there is neither a model nor a file of that name, WeightsError if the parameters cannot be had,
+    are damaged, or are not those of the model, DeviceError if the device cannot be used.
     """
     target = resolve_device(device) if isinstance(device, str) else device
     if name_or_path in WEIGHTS:
@@ -114,7 +112,6 @@ def _load_published(
 
 
 def _ensure_made(name: str, offline: bool, progress: DownloadProgress, notify: Notify) -> Path:
-    """Return the path of a published model's file in the cache, downloaded and converted if it is not there yet."""
     path, published = cache.model_path(name), WEIGHTS[name]
     if cache.is_file(path):
         return path

@@ -156,7 +156,6 @@ def _sha256(card: ModelCard, body: memoryview) -> str:
 
 
 def _canonical(values: dict[str, Any]) -> str:
-    """Return one JSON text for equal values."""
     return json.dumps(values, ensure_ascii=True, allow_nan=False, sort_keys=True)
 
 
@@ -176,7 +175,6 @@ def _parse_header(path: Path, content: bytes) -> tuple[ModelCard, str]:
 
 
 def _checked_card(path: Path, values: dict[str, Any]) -> ModelCard:
-    """Return the card that ``to_json`` gave; raise WeightsError if it is not valid."""
     try:
         card = ModelCard.from_json(values)
         fault = _card_fault(card)
@@ -218,7 +216,6 @@ def _card_fault(card: ModelCard) -> str | None:
 
 
 def _check_tensors(path: Path, card: ModelCard, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError unless ``found`` is exactly what the card asks for."""
     if difference := describe_difference(expected, found):
         what = f"{MODELS[card.architecture].title} with {len(card.labels)} labels"
         raise WeightsError(f"the tensors in {path} are not those of {what}: {difference}", _REMAKE)

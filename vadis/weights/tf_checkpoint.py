@@ -114,7 +114,6 @@ def _require(condition: bool, damage: str) -> None:
 
 
 def _table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield all keys and values of a LevelDB table, in ascending order of keys."""
     footer = content[-FOOTER_BYTES:]
     _require(len(content) <= MAX_INDEX_BYTES, f"it has more than {MAX_INDEX_BYTES} bytes")
     _require(len(footer) == FOOTER_BYTES and footer.endswith(MAGIC), "it does not end with the magic number of a table")
