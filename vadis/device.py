@@ -24,9 +24,8 @@ FIRST_RIGHT_CUDNN = 91600  # older ones compute 3D convolutions wrongly in TF32 
 def resolve_device(name: str = "auto") -> "torch.device":
     """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine; auto: CUDA if there is.
 
-    PyTorch then computes with no more threads than ``cpu_count``, unless OMP_NUM_THREADS is set: it knows of the
-    affinity but not of quotas, and threads beyond a quota make all of them wait. Raises UsageError for other names,
-    DeviceError where CUDA is asked for by name and cannot be used.
+    PyTorch, which knows no quotas, then computes with at most ``cpu_count`` threads, unless OMP_NUM_THREADS is set.
+    Raises UsageError for other names, DeviceError where CUDA is asked for by name and cannot be used.
     """
     import torch
 

@@ -90,11 +90,8 @@ class AppendLog:
     """A file that grows by whole lines, each of them on the disk at most ``sync_seconds`` after it was appended.
 
     A line is written whole or not at all; what a killed process left behind the last whole one is cut off by the next.
-    A file that has stayed empty is removed on closing. Every method raises VadisError where the disk refuses.
-
-    Args:
-        path: is made if need be; the file itself is held, whatever links lead to it.
-        again: what to do once a full disk has room again, for the hint.
+    A file that has stayed empty is removed on closing. Every method raises VadisError where the disk refuses; ``again``
+    is what its hint says to do once there is room.
     """
 
     def __init__(self, path: Path, sync_seconds: float = 1.0, again: str = AGAIN) -> None:

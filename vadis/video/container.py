@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import av
 
 FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc"
-"""FFmpeg's names of the containers that vadis opens: one file with everything inside. No playlists, scripts, devices,
-numbered pictures or texts."""
+"""FFmpeg's names of the containers that vadis opens: files with everything inside, no playlists, devices or texts."""
 
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"<asx", b"v=0", b"[playlist]", b"[reference]", b"rtsptext")
 _AUDIO = (b"ID3", b"fLaC", b"#!AMR", b"caff", b".snd", b"MAC ", b"wvpk", b"MThd", b"\xff\xf1", b"\xff\xf9", b"\x0b\x77")
@@ -35,10 +34,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def regular_file(path: str, *, listed: bool) -> os.stat_result:
-    """Return the status of a regular, non-empty file; raise VideoError for anything else, without opening it.
-
-    ``listed``: the file was there when inputs were listed, so that a missing one has disappeared.
-    """
+    """Return the status of a regular, non-empty file; raise VideoError for others, ``disappeared`` if ``listed``."""
     try:
         status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:

@@ -22,10 +22,7 @@ _SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames ma
 _SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
 _LARGEST_DELAY_SECONDS = Fraction(10)  # of a first frame where clocks may restart: a longer one is of another clock
 _STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
-_CLOCK_MAY_RESTART = 0x0200  # AVFMT_TS_DISCONT in FFmpeg's libavformat/avformat.h
-_GAP_SLACK_SECONDS = Fraction(1)  # by which frames behind a gap may exceed the duration that a header states
 _ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
-_DAY_SECONDS = 86_400  # a longer video has at least one byte for each second
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
 """Of a video in which nothing can be decoded, before the rest is given up: some seconds of work."""
@@ -33,7 +30,6 @@ MAX_LOST_SECONDS = Fraction(20 * 60)
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
 _DISORDER = 3  # places by which one of them may be late; more than was seen
-_FEWEST_FRAMES = Fraction(95, 100)  # of the stored frames; below, frames are missing rather than delayed or packed
 _LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
 _WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
 
@@ -54,7 +50,7 @@ class Header:
         self.num_video_streams = len(_video_streams(container))
         self.is_sequential = name == "avi"  # frames at a constant rate, and no timestamps
         self.crop = container_crop(name, stream)
-        self._clock_may_restart = bool(container.format.flags & _CLOCK_MAY_RESTART)
+        self._clock_may_restart = bool(container.format.flags & 0x0200)  # AVFMT_TS_DISCONT in FFmpeg's avformat.h
         self.is_cut_short = is_cut_short(path, name)
         self._time_base = stream.time_base or 1 / _DEFAULT_FPS  # seconds per tick of the timestamps
         rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate)
@@ -69,18 +65,20 @@ class Header:
         self.num_frames: int | None = None if name == "gif" else stream.frames or None
         if name == MP4 and self.num_frames:  # without those that an edit list leaves out
             self.num_frames = min(self.num_frames, len(stream.index_entries) or self.num_frames)
-        # What a file of this size can have. FFmpeg measures transport streams, maybe by two different clocks.
-        is_measured, size = name == "mpegts", container.size  # a frame takes a packet
-        most_seconds = size * self.interval / min(MPEGTS_PACKETS) if is_measured else Fraction(max(_DAY_SECONDS, size))
+        # What a file of this size can have: beyond a day, a byte for each second. Transport streams, which FFmpeg
+        # measures, maybe by two different clocks: a packet for each frame.
+        is_measured, size = name == "mpegts", container.size
+        most_seconds = size * self.interval / min(MPEGTS_PACKETS) if is_measured else Fraction(max(86_400, size))
         if (self.num_frames or 0) > size:
             self.num_frames, most_seconds = None, Fraction(-1)
         can_last = (self.duration or 0) <= most_seconds
         self.ignores_length = not can_last and not is_measured
         if not can_last:
             self.duration = self.end = None
-        # The length of MP4 follows from the very numbers that timestamps do; fragments state that of a part.
+        # Frames behind a gap may exceed the stated length by a second. That of MP4 follows from the very numbers that
+        # timestamps do, and fragments state that of a part.
         has_latest = self.duration is not None and not self._clock_may_restart and name != MP4
-        latest = (self.duration or 0) + _GAP_SLACK_SECONDS if has_latest else None
+        latest = (self.duration or 0) + Fraction(1) if has_latest else None
         self.clock = Clock(self._time_base, self.interval, sequential=self.is_sequential, latest=latest)
 
     def first_seconds(self, first: Fraction | None) -> Fraction:
@@ -245,7 +243,7 @@ class Decoder:
     def frames_are_missing(self) -> bool:
         """Return whether noticeably fewer frames came out than went in, without the decoder saying so."""
         expected = self._num_packets - self.num_discarded - self.num_failed
-        return not self._hides_frames and self.num_frames < expected * _FEWEST_FRAMES
+        return not self._hides_frames and 100 * self.num_frames < 95 * expected  # above, delayed or packed
 
     def _in_order(self) -> Iterator[av.VideoFrame]:
         """Yield decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""

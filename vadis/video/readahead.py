@@ -25,10 +25,7 @@ class Stopped(Exception):
 class Prefetcher(Generic[Item]):
     """Runs an iterator in a thread of its own, at most ``size`` items ahead of ``walk``.
 
-    Args:
-        make: gives the iterator, in the thread, where it is closed too. May ``note`` and ``check``.
-        size: items that may wait.
-        cancel: ends what the thread may be waiting for; from another thread.
+    ``make`` gives it, in the thread, and may ``note`` and ``check``; ``cancel`` ends what it may be waiting for.
     """
 
     def __init__(

@@ -26,9 +26,8 @@ _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
 class Video:
     """A video of at least one frame, open for reading, once.
 
-    ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many of them the header
-    promises, ``colours`` are those of ``picture.Scaler``, and ``pixel_aspect`` is the width of an upright pixel by its
-    height, 1 where that is unknown or not plausible.
+    ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many the header promises,
+    ``pixel_aspect`` the width of an upright pixel by its height, 1 where that is unknown or not plausible.
     """
 
     def __init__(self, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:

@@ -50,10 +50,9 @@ def filesystem_of(url: str) -> Any:
 
 
 def expand_url(url: str) -> list[str]:
-    """Return what a URL stands for: itself, or all videos below where it ends with a slash, in an object store.
+    """Return a URL, or the videos below one in an object store that ends with a slash, without hidden ones, in order.
 
-    They come in the order of their names' bytes, without hidden ones. Raises UsageError for other URLs, VideoError
-    where the folder cannot be listed.
+    Raises UsageError for other URLs, VideoError where the folder cannot be listed.
     """
     scheme = remote_scheme(url)
     if scheme is None:
@@ -112,10 +111,7 @@ def _scratch_folder() -> Iterator[Path]:
 class FetchingDecoders(Decoders):
     """Decoders that also open what is at a URL: it is fetched when the context of the video is entered.
 
-    Args:
-        scratch_bytes: what all fetched files may take together.
-        places: videos that are open at once, at most; each may take its share of the scratch space, so that none
-            ever waits for room that others hold while they wait for it.
+    At most ``places`` videos are open at once, each with its share of ``scratch_bytes``: so none waits for another's.
     """
 
     def __init__(self, scratch_bytes: int, places: int, limits: Limits | None = None) -> None:

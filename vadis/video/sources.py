@@ -1,7 +1,7 @@
-"""From what was typed to files: paths, folders, patterns and lists → one ``Source`` each, in a stable order.
+"""From what was typed to files: paths, folders, patterns and lists → one ``Source`` each, in their order.
 
-Inputs keep their order. A folder is walked depth first, its entries in the order of their names' bytes, without hidden
-ones and files that lack one of ``VIDEO_EXTENSIONS``. A file that was named is tried whatever its name.
+A folder is walked depth first, by the bytes of names, without hidden entries and others than ``VIDEO_EXTENSIONS``. A
+file that was named is tried whatever its name.
 """
 
 import glob
@@ -84,8 +84,7 @@ def find_videos(
     """Return all that the inputs stand for; raise UsageError where one cannot be, NothingToDoError where there is none.
 
     Args:
-        inputs: files, folders (taken with all below them), patterns with ``*``, ``?``, ``[...]`` or ``**`` (expanded
-            only where no file of that very name exists), or ``-`` for a list on the standard input.
+        inputs: files, folders with all below them, patterns of ``glob`` that name no file, ``-`` for a list on stdin.
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
         remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.

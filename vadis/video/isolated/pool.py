@@ -225,8 +225,7 @@ class ChildSound(ChildVideo):
 class Decoders:
     """The children of this process that decode videos; started as they are needed, ended with this context.
 
-    Any number of videos may be open at once, each in a child of its own. Any thread may open them. The limits are by
-    default those of the environment; ``program``, for tests, is what a child runs instead of ``process.PROGRAM``.
+    Any number of videos may be open at once, by any thread, each in a child of its own, which runs ``program``.
     """
 
     def __init__(self, limits: Limits | None = None, *, program: str | None = None) -> None:

@@ -23,9 +23,8 @@ PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start.pop('path')\n"
     "from vadis.video.isolated.child import main; main(**start)"
 )
-"""What a child runs. Python is started isolated (-I), so that neither the current folder nor the user's site-packages
-can put modules in the way; it finds ours where this process does. Not ``multiprocessing``: that would import the
-caller's ``__main__``, and unpickle what the child sends."""
+"""What a child runs, with Python isolated (-I) from modules in the current folder and the user's site-packages. Not
+``multiprocessing``, which would import the caller's ``__main__``, and unpickle what the child sends."""
 
 MAX_WAIT_FACTOR = 10  # seconds of waiting for each second of video
 START_SECONDS = 60.0  # in which a child must be ready
