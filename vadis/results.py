@@ -71,7 +71,7 @@ class VideoResult:
     """One record: all that vadis says of one input."""
 
     path: str  # as given; bytes that are not UTF-8 are kept as surrogates (``os.fsencode`` gives them back)
-    status: str  # one of STATUSES; "partial": fewer frames decoded than the file declares
+    status: str  # one of STATUSES; "partial": a part of the video is missing (``PARTIAL_FLAGS``)
     source_bytes: int | None = None  # the size of the file when it was opened
     source_mtime: str | None = None  # when it had been changed: seconds since 1970, to the nanosecond
     duration_seconds: float | None = None

@@ -381,3 +381,22 @@ def test_slides_have_long_steps(tmp_path):
         video, frames = read(path)
         assert len(frames) == promised(path) > 240 * 25
         assert video.facts.status == "ok"
+
+
+def test_fragments_whose_first_ones_are_all_that_the_header_counts(tmp_path):
+    """Cut within the header of a later fragment, where FFmpeg sees an orderly end."""
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "2", "bf": "0"})
+        stream.width, stream.height = 64, 48
+        for picture in numbered_frames(range(40)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    at = -1
+    for _ in range(4):
+        at = data.index(b"moof", at + 1)
+    path.write_bytes(data[: at + 8])
+    video, frames = read(path)
+    assert 0 < len(frames) < 40
+    assert (video.facts.status, "ends_early" in video.facts.flags) == ("partial", True)

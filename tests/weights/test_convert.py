@@ -366,3 +366,9 @@ def test_a_zip_that_unpacks_to_more_than_any_checkpoint_is_refused_unread(tmp_pa
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=containing("none.pt")):
         read_state_dict(tmp_path / "none.pt")
+
+
+def test_a_first_kernel_without_axes_is_no_network(tmp_path):
+    torch.save({"Conv3d_1a_7x7.conv3d.weight": torch.tensor(1.0)}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError):
+        convert([tmp_path / "a.pt"], tmp_path / "out.safetensors")

@@ -75,7 +75,7 @@ class Tree:
 
     def relative(self, path: str) -> str:
         """Return ``path`` without the root before it."""
-        return path.removeprefix(self.root + os.sep)
+        return path.removeprefix(self.root.rstrip(os.sep) + os.sep)
 
     def parts(self, path: str) -> tuple[str, ...]:
         """Return the names on the way to ``path`` from the root, and its own; none for the root."""
@@ -104,7 +104,7 @@ def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None
         beside = list[str]()
         with suppress(OSError):
             beside = [str(each) for each in sorted(Path(top).parent.iterdir()) if each.name.lower().endswith(endings)]
-        return Tree(folder_of(top) or ".", lists=(top,), beside=tuple(beside))
+        return Tree(str(Path(top).parent), lists=(top,), beside=tuple(beside))
     tree = _scan_folder(top, "dataset")
     extra = () if lists is None else _scan_folder(os.fspath(lists), "folder of lists").lists
     return replace(tree, lists=extra + tree.lists)

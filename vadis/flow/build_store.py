@@ -58,7 +58,7 @@ def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
 
 
 def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> FlowEstimate:
-    """Return what it will take to compute the flow of ``videos``; videos that cannot be read count nothing."""
+    """Return what the flow of ``videos`` will take; one that cannot be read counts as the mean of the others."""
     lengths: list[int] = []
     trials: list[tuple[float, ...]] = []
     with Decoders() as decoders:

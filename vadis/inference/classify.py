@@ -107,13 +107,14 @@ class ClassifyOptions:
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
         model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].score_fusion
-        sliding = replace(self.sliding, window=self.sliding.window or card.test_window)  # as the record says it
-        board = Scoreboard(card.labels, sliding.segment_seconds, self.top_k, averages, card.threshold, card.otherwise)
+        board = Scoreboard(
+            card.labels, self.sliding.segment_seconds, self.top_k, averages, card.threshold, card.otherwise
+        )
         how: dict[str, Any] = {"flip": self.flip, "batch_size": self.batch_size, "progress": self.progress}
-        for seconds, logits in predict(video, model, sliding, **how):
+        for seconds, logits in predict(video, model, self.sliding, **how):
             board.add(seconds, fused(logits, averages))
         labels, segments = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
-        fields = record_fields(video, model, sliding)
+        fields = record_fields(video, model, self.sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime}
         return VideoResult(**fields, labels=labels, segments=segments)
 
@@ -155,11 +156,11 @@ def record_of(video: PendingVideo, outcome: VideoResult | VideoError) -> VideoRe
 def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[str, Any]:
     """Return the fields of a record that do not depend on the outputs; the video has been read to its end."""
     facts, num_frames = video.facts, video.facts.num_frames or 0
-    is_one_clip = window_of(model, sliding) is None
+    sliding = replace(sliding, window=window_of(model, sliding))
     present = {
         "rotated": facts.rotation % 360 != 0,
         "looped": num_frames < shortest(model, sliding),
-        "completed": is_one_clip and completion(num_frames, video.expected_num_frames) > 0,
+        "completed": sliding.window is None and completion(num_frames, video.expected_num_frames) > 0,
         "no_flow": video.streams != model.card.streams,
     }
     return {name: getattr(facts, name) for name in FACTS} | {

@@ -230,6 +230,8 @@ class Decoder:
         Where the header counts frames, none may be missing; one that states only a time may round it or mean its sound.
         """
         header = self.header
+        if header.is_cut_short and header.format_name == MP4:  # in fragments: the header counts those of the first
+            return True
         if header.num_frames and self._num_packets >= header.num_frames:
             return False
         if header.is_cut_short or header.end is None or header.duration is None:
@@ -320,7 +322,7 @@ class Decoder:
                 raise failure from error
             self.num_failed += 1
             self._since_failure = 0
-            if self.clock.stored:
+            if packet is not None and packet.size and self.clock.stored:
                 self.clock.stored.pop()
             return None
         self._pixel_aspect.mark(frames, packet)

@@ -127,7 +127,7 @@ def _describe(source: Path, state: StateDict) -> ModelCard:
     first, last = FIRST_AND_LAST[architecture]
     kernel, bias = state.get(first, torch.empty(0)), state.get(last, torch.empty(0))
     streams = tuple(name for name, channels in STREAM_CHANNELS.items() if kernel.shape[1:2] == (channels,))
-    width = len(kernel) / 64  # the first layer has 64 channels at width 1
+    width = kernel.shape[:1].numel() / 64  # the first layer has 64 channels at width 1
     if not streams or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
         message = (
             f"{source} is no network that is known: it would have a first kernel {first} of {64 * MAX_WIDTH:g} "
