@@ -386,12 +386,12 @@ def test_slides_have_long_steps(tmp_path):
 def test_fragments_whose_first_ones_are_all_that_the_header_counts(tmp_path):
     """Cut within the header of a later fragment, where FFmpeg sees an orderly end."""
     path = tmp_path / "a.mp4"
-    with av.open(str(path), "w", options={"movflags": "frag_keyframe"}) as container:
-        stream = container.add_stream("libx264", rate=25, options={"g": "2", "bf": "0"})
-        stream.width, stream.height = 64, 48
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe"}) as file:
+        stream = file.add_stream("libx264", rate=25, options={"g": "2", "bf": "0"})
+        stream.width, stream.height = 160, 96
         for picture in numbered_frames(range(40)):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode())
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        file.mux(stream.encode())
     data = path.read_bytes()
     at = -1
     for _ in range(4):

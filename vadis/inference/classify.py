@@ -106,15 +106,14 @@ class ClassifyOptions:
 
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
-        model, card, averages = self.model, self.model.card, MODELS[self.model.card.architecture].score_fusion
-        board = Scoreboard(
-            card.labels, self.sliding.segment_seconds, self.top_k, averages, card.threshold, card.otherwise
-        )
+        model, card, sliding = self.model, self.model.card, self.sliding
+        averages, seconds = MODELS[card.architecture].score_fusion, sliding.segment_seconds
+        board = Scoreboard(card.labels, seconds, self.top_k, averages, card.threshold, card.otherwise)
         how: dict[str, Any] = {"flip": self.flip, "batch_size": self.batch_size, "progress": self.progress}
-        for seconds, logits in predict(video, model, self.sliding, **how):
-            board.add(seconds, fused(logits, averages))
+        for centre, logits in predict(video, model, sliding, **how):
+            board.add(centre, fused(logits, averages))
         labels, segments = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
-        fields = record_fields(video, model, self.sliding)
+        fields = record_fields(video, model, sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime}
         return VideoResult(**fields, labels=labels, segments=segments)
 

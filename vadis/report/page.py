@@ -368,10 +368,7 @@ def _json(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UsageError(
-            f"{visible(str(path))} is damaged: no JSON",
-            hint="take it out, and make it again by the command that wrote it",
-        ) from error
+        raise UsageError(f"{visible(str(path))} is damaged: no JSON", "run the command again that wrote it") from error
     return values if isinstance(values, dict) else {}
 
 
