@@ -9,7 +9,7 @@ import pytest
 from tests.flow.conftest import cheap_flow
 from tests.matching import containing
 from tests.synthetic import write_video
-from vadis.flow.store import SETTINGS, FlowStore
+from vadis.flow.store import FLOW_SETTINGS, FlowStore
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_wrong_use(run_vadis, clips, tmp_path):
         assert run_vadis("flow", "clips", "-o", name).code == 2
         assert not (tmp_path / name).exists()
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "settings.json").write_text(json.dumps({**SETTINGS, "bound": 15.0}))
+    (tmp_path / "other" / "settings.json").write_text(json.dumps({**FLOW_SETTINGS, "bound": 15.0}))
     ended = run_vadis("flow", "clips", "-o", "other")
     assert ended.code == 2
     assert re.search(containing("bound", 15.0, 20.0), ended.err)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from tests.trained_run import begun, write_model, write_tested, write_trained
-from vadis.evaluation.paper_plan import GFLOPS, SIZES, Job, estimate, plan, videos_bytes
+from vadis.evaluation.paper_plan import GFLOPS, SIZES, Job, estimate_run, plan, videos_bytes
 from vadis.evaluation.paper_tables import TABLES, Cell
 from vadis.evaluation.run_index import find_runs
 from vadis.models import MODELS, STREAM_CHANNELS
@@ -181,26 +181,26 @@ def test_operations_are_those_of_the_networks(architecture: str, streams: tuple[
 
 def test_training_is_three_passes_for_every_clip_of_every_step() -> None:
     clip, video = GFLOPS["c3d", RGB]
-    flops, num_bytes = estimate(Cell("c3d", "ucf101", "full", False, "rgb"))
+    flops, num_bytes = estimate_run(Cell("c3d", "ucf101", "full", False, "rgb"))
     assert flops == pytest.approx(GIGA * (3 * clip * 16 * 15 * 5_000 + 3_783 * video))  # 16 GPUs of 15 clips (paper)
     assert num_bytes == 79e6 * 4 * 5  # the model, and two checkpoints with their momentum
 
 
 def test_each_stream_of_a_late_fusion_has_a_recipe_of_its_own() -> None:
     """And streams that are trained as one have one run."""
-    flops, _ = estimate(Cell("two-stream", "kinetics", "original", False, "both"))
+    flops, _ = estimate_run(Cell("two-stream", "kinetics", "original", False, "both"))
     training, test = (sum(GFLOPS["two-stream", (stream,)][place] for stream in STREAMS) for place in (0, 1))
     assert flops == pytest.approx(GIGA * (3 * training * 384 * 110_000 + 40_000 * test))
 
 
 def test_a_last_layer_costs_its_features() -> None:
-    flops, num_bytes = estimate(Cell("i3d", "hmdb51", "fixed", True, "both"))
+    flops, num_bytes = estimate_run(Cell("i3d", "hmdb51", "fixed", True, "both"))
     assert flops == pytest.approx(5_100 * GIGA * sum(GFLOPS["i3d", (each,)][1] for each in STREAMS))
     assert num_bytes == 25e6 * 4
 
 
 def test_a_test_of_a_published_model_leaves_no_model() -> None:
-    assert estimate(Cell("i3d", "kinetics", "original", True, "both"))[1] == 0
+    assert estimate_run(Cell("i3d", "kinetics", "original", True, "both"))[1] == 0
 
 
 def test_flow_is_what_its_page_says(tmp_path: Path) -> None:

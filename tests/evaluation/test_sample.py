@@ -14,7 +14,7 @@ from vadis.errors import UsageError, WeightsError
 from vadis.evaluation import sample
 from vadis.evaluation.sample import (
     Line,
-    Outputs,
+    SampleOutputs,
     compare,
     fetch_sample,
     published_outputs,
@@ -133,12 +133,12 @@ def test_the_outputs_are_those_of_deepminds_own_code(tmp_path):
     assert np.abs(np.array(logits) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def outputs(*logits: float, labels=LABELS) -> Outputs:
+def outputs(*logits: float, labels=LABELS) -> SampleOutputs:
     ranked = sorted(zip(labels, logits, strict=True), key=lambda pair: -pair[1])
-    return Outputs(float(np.linalg.norm(logits)), [Line(label, 0.0, value) for label, value in ranked], [*logits])
+    return SampleOutputs(float(np.linalg.norm(logits)), [Line(label, 0.0, value) for label, value in ranked], [*logits])
 
 
-PUBLISHED = Outputs(outputs(10, 5, 1, 0).norm, outputs(10, 5, 1, 0).top[:2])
+PUBLISHED = SampleOutputs(outputs(10, 5, 1, 0).norm, outputs(10, 5, 1, 0).top[:2])
 
 
 def test_equal_outputs_pass():

@@ -16,8 +16,8 @@ from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.flow import build_store
-from vadis.flow.build_store import compute_flow, estimate, without_flow
-from vadis.flow.store import FLOW_BOUND, SETTINGS, STEPS, FlowStore, dequantize, quantize
+from vadis.flow.build_store import compute_flow, estimate_flow, without_flow
+from vadis.flow.store import FLOW_BOUND, FLOW_SETTINGS, STEPS, FlowStore, dequantize, quantize
 from vadis.video.reader import open_video
 
 CPU = torch.device("cpu")
@@ -143,8 +143,8 @@ def test_a_damaged_file_of_the_store_is_named(store, video, instant_flow):
 @pytest.mark.parametrize(("key", "value"), [("bound", 15.0), ("codec", "ffv1"), ("short_side", 128), ("format", 2)])
 def test_a_store_made_with_other_settings_is_refused(store, key, value):
     path = store.root / "settings.json"
-    path.write_text(json.dumps({**SETTINGS, key: value}))
-    with pytest.raises(UsageError, match=containing(key, repr(value), repr(SETTINGS[key]))):
+    path.write_text(json.dumps({**FLOW_SETTINGS, key: value}))
+    with pytest.raises(UsageError, match=containing(key, repr(value), repr(FLOW_SETTINGS[key]))):
         FlowStore(store.root, create=True)
 
 
@@ -174,7 +174,7 @@ def test_a_store_is_made_only_when_asked_for(tmp_path):
 def test_the_estimate_is_near(store, tmp_path, instant_flow):
     videos = [str(write_video(tmp_path / f"{seed}.mp4", num_frames=40 + 10 * seed, seed=seed)) for seed in range(1, 5)]
     (tmp_path / "empty.mp4").write_bytes(b"")
-    expected = estimate([*videos, str(tmp_path / "empty.mp4")], store, CPU)
+    expected = estimate_flow([*videos, str(tmp_path / "empty.mp4")], store, CPU)
     assert expected.num_videos == 5
     assert expected.num_frames == 5 * 65  # the mean of 50, 60, 70, 80
     assert expected.seconds > 0
@@ -188,12 +188,12 @@ def test_too_little_room_is_said_before_the_work(store, video, instant_flow, mon
     usage = shutil.disk_usage(store.root)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(VadisError, match=containing("0.0 MB")):
-        estimate([video], store, CPU).check_space(store)
+        estimate_flow([video], store, CPU).check_space(store)
 
 
 def test_nothing_readable_takes_nothing(store, tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
-    expected = estimate([str(tmp_path / "empty.mp4")], store, CPU)
+    expected = estimate_flow([str(tmp_path / "empty.mp4")], store, CPU)
     assert (expected.num_frames, expected.num_bytes, expected.seconds) == (0, 0, 0)
 
 

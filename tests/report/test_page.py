@@ -13,11 +13,11 @@ from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
 from vadis.errors import advice
 from vadis.report import page as page_module
-from vadis.report.page import Written, pieces_for, place_of, safe_json, url_of, write_page
+from vadis.report.page import PageSummary, pieces_for, place_of, safe_json, url_of, write_page
 from vadis.results import Label, Segment, VideoResult
 
 
-def page_of(folder: Path, *results: VideoResult, **options: Any) -> tuple[str, Written]:
+def page_of(folder: Path, *results: VideoResult, **options: Any) -> tuple[str, PageSummary]:
     found = LastResults([write_results(folder / "results.jsonl", *results)])
     made = write_page(folder / "report.html", found, title="t", **options)
     return (folder / "report.html").read_text(), made

@@ -119,10 +119,10 @@ def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
     """Compute the flow of ``videos`` after saying what it will take; return how many are ok, partial and failed."""
-    from vadis.flow.build_store import compute_flow, estimate
+    from vadis.flow.build_store import compute_flow, estimate_flow
 
     info(f"looking at {num_videos(len(videos))}, on {device}")
-    expected = estimate(videos, store, device)
+    expected = estimate_flow(videos, store, device)
     info(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)
     counts = Counter[str]()

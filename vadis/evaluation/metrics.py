@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 TOP_K = 5
 FIGURES = ("top1", "top5", "mean_class")
 METRICS_NAME = "metrics.json"
-SETTINGS = ("dataset", "split", "part", "model", "architecture", "streams", "networks", "averages", "classes")
+TEST_SETTINGS = ("dataset", "split", "part", "model", "architecture", "streams", "networks", "averages", "classes")
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
         settings, predictions = parse_predictions(path, path.read_bytes())
     labels = {each.label for each in predictions.values()}
-    if not settings.keys() >= set(SETTINGS) or not labels.issubset(settings["classes"]):
+    if not settings.keys() >= set(TEST_SETTINGS) or not labels.issubset(settings["classes"]):
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
     try:

@@ -17,7 +17,7 @@ from vadis.weights.cache import is_file, model_path
 from vadis.weights.catalog import WEIGHTS
 
 KINETICS_MODELS = {imagenet: name for name, imagenet in PUBLISHED.items()}
-DATA = {"ucf101": "ucf101/", "hmdb51": "hmdb51/", "kinetics": "kinetics400/"}
+DATA_FOLDERS = {"ucf101": "ucf101/", "hmdb51": "hmdb51/", "kinetics": "kinetics400/"}
 """Placeholders for the folders of the datasets."""
 
 FLOW_BYTES = 5_000  # of a frame in the flow store (docs/flow-store.md)
@@ -74,7 +74,7 @@ class Job:
     fills: list[Cell] = field(default_factory=list)  # that it gives a number, or one of those whose mean they are
 
 
-def estimate(run: Cell) -> tuple[float, float]:
+def estimate_run(run: Cell) -> tuple[float, float]:
     """Return the operations that a run and its test take, and the bytes that it leaves on the disk.
 
     An upper bound where a recipe stops early or videos are short, without validations (about 1 %), flow and decoding.
@@ -140,7 +140,7 @@ class _Planner:
             command = (*self._begin(run), f"-o {shlex.quote(str(folder))}")
             if (folder / RUN_NAME).exists():  # and no metrics that count: it was interrupted
                 command += ("--resume",)
-            flops, num_bytes = estimate(run)
+            flops, num_bytes = estimate_run(run)
             self.runs[run] = Job(folder.name, command, flops, 0.0, num_bytes, run.dataset)
         return self.runs[run]
 
@@ -150,7 +150,7 @@ class _Planner:
             num_bytes = sum(2 * WEIGHTS[name].num_bytes for name in missing)  # as downloaded, and as a model
             yield Job("the published models", ("vadis weights download", *missing), num_bytes=num_bytes)
         for dataset in self._flow:
-            command = ("vadis flow", DATA[dataset], f"-o {self._flow_store(dataset)}")
+            command = ("vadis flow", DATA_FOLDERS[dataset], f"-o {self._flow_store(dataset)}")
             frames = SIZES[dataset].videos * SIZES[dataset].seconds * GRID_FPS
             title, seconds = f"flow of {DATASET_TITLES[dataset]}", frames * FLOW_CORE_SECONDS
             yield Job(title, command, 0.0, seconds, frames * FLOW_BYTES, dataset)
@@ -166,7 +166,7 @@ class _Planner:
         if "flow" in _streams(run) and run.mode != "fixed" and not _is_test(run):
             self._flow[run.dataset] = None
             words.append(f"--flow-store {self._flow_store(run.dataset)}")
-        words.append(f"--data {DATA[run.dataset]}")
+        words.append(f"--data {DATA_FOLDERS[run.dataset]}")
         words += [f"--split {run.splits[0]}"] if run.splits != (1,) else []
         return words + ([f"--streams {self._alone(run)}"] if self._alone(run) else [])
 

@@ -30,7 +30,7 @@ from vadis.weights.load import published_name
 PREDICTIONS_NAME = "answers.jsonl"
 
 Logits = NDArray[np.float32]  # (classes,)
-Key = tuple[str, float | None]  # path and start: several examples can be parts of one file
+VideoPart = tuple[str, float | None]  # path and start: several examples can be parts of one file
 
 RETRIED_ERRORS = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
 """Codes of errors that lie in the machine, its load or its limits; the next evaluation tries such a video again."""
@@ -47,7 +47,7 @@ class Prediction:
     start_seconds: float | None = None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> VideoPart:
         """The key of its example."""
         return printable(self.path), self.start_seconds
 
@@ -73,7 +73,7 @@ class PredictionFile:
 
     log: AppendLog
     root: str
-    predictions: dict[Key, Prediction] = field(default_factory=dict)
+    predictions: dict[VideoPart, Prediction] = field(default_factory=dict)
     num_appended: int = 0
 
     def append(self, prediction: Prediction) -> Prediction:
@@ -85,7 +85,7 @@ class PredictionFile:
         self.num_appended += 1
         return kept
 
-    def key(self, example: Example) -> Key:
+    def key(self, example: Example) -> VideoPart:
         """Return what an example's prediction is found by."""
         return printable(path_below(example.path, self.root)), example.start_seconds
 
@@ -122,7 +122,7 @@ def open_predictions(
         yield file
 
 
-def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[Key, Prediction]]:
+def parse_predictions(path: Path, content: bytes) -> tuple[dict[str, Any], dict[VideoPart, Prediction]]:
     """Return a file's settings and its predictions by key, of equal ones the last; a torn last line is left out.
 
     Raises UsageError for a file of another kind, and for a damaged line.
@@ -159,7 +159,7 @@ def evaluate(
 
     A video that failed with one of ``RETRIED_ERRORS`` is tried again.
     """
-    missing: dict[Key, Example] = {}
+    missing: dict[VideoPart, Example] = {}
     for example in examples:
         known = file.predictions.get(file.key(example))
         if known is None or (known.error or "").partition(":")[0] in RETRIED_ERRORS:

@@ -25,7 +25,7 @@ PUBLISHED = {"i3d-kinetics400": True, "i3d-kinetics400-scratch": False}
 """The published Kinetics models of I3D, as their tensors are known: whether they began with ImageNet."""
 NUM_CLASSES = {"ucf101": 101, "hmdb51": 51, "kinetics": 400}
 
-Values = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def find_runs(root: Path) -> RunIndex:
     return index
 
 
-def _json(path: Path) -> Values:
+def _json(path: Path) -> Metrics:
     try:
         values = parse_json(path.read_bytes())
     except (OSError, ValueError):
@@ -97,7 +97,7 @@ def _json(path: Path) -> Values:
     return values if isinstance(values, dict) else {}
 
 
-def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[str, str], bool]) -> FinishedRun | None:
+def _read_run(folder: Path, metrics: Metrics, run: Metrics, trained: dict[tuple[str, str], bool]) -> FinishedRun | None:
     """Return the tested run in ``folder``, ``run`` empty for a published model; None for what the paper has not."""
     dataset, split = metrics["dataset"], metrics.get("split")
     columns = {name: metrics[name] for name in COLUMNS if name in metrics}
@@ -123,7 +123,7 @@ def _read_run(folder: Path, metrics: Values, run: Values, trained: dict[tuple[st
     return FinishedRun(folder, figures, (folder / METRICS_NAME).stat().st_mtime, tuple(_remarks(metrics, run)))
 
 
-def _origin(metrics: Values, run: Values, trained: Mapping[tuple[str, str], bool]) -> tuple[str, str, bool]:
+def _origin(metrics: Metrics, run: Metrics, trained: Mapping[tuple[str, str], bool]) -> tuple[str, str, bool]:
     """Return architecture, mode, and whether it began with ImageNet."""
     if not run:
         published = metrics.get("published")
@@ -143,7 +143,7 @@ def _origin(metrics: Values, run: Values, trained: Mapping[tuple[str, str], bool
     return architecture, mode, trained[architecture, begun["sha256"]]
 
 
-def _remarks(metrics: Values, run: Values) -> Iterator[str]:
+def _remarks(metrics: Metrics, run: Metrics) -> Iterator[str]:
     if metrics["part"] != "test":
         yield f"tested on {metrics['part']}"
     if metrics.get("failed"):

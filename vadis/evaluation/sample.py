@@ -33,7 +33,7 @@ TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
 MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
 
-Array = npt.NDArray[np.float32]
+SampleArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class SampleOutputs:
     """What a model says of an input: its logits, averaged over time."""
 
     norm: float
@@ -54,14 +54,14 @@ class Outputs:
     logits: list[float] = field(default_factory=list)  # by label; empty where only the best were published
 
 
-def published_outputs(family: str, stream: str) -> Outputs:
+def published_outputs(family: str, stream: str) -> SampleOutputs:
     """Read the published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
     name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
     text = (resources.files("vadis.evaluation") / "sample_outputs" / name).read_text(encoding="utf-8")
     head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
     fields = (line.split(" ", 2) for line in lines)
     top = [Line(label, float(probability), float(logit)) for probability, logit, label in fields]
-    return Outputs(float(head.removeprefix("Norm of logits: ")), top)
+    return SampleOutputs(float(head.removeprefix("Norm of logits: ")), top)
 
 
 def fetch_sample(
@@ -73,7 +73,7 @@ def fetch_sample(
     return {stream: ensure_downloaded("the sample", [SAMPLE[stream]], **more)[0] for stream in streams}
 
 
-def read_array(path: Path, stream: str, min_frames: int) -> Array:
+def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
     """Read a preprocessed video (T, 224, 224, C) float32 in [-1, 1] from a ``.npy`` file, with a batch axis or without.
 
     Raises WeightsError if the file is no array of numbers, and UsageError for another shape or range.
@@ -105,11 +105,11 @@ def read_array(path: Path, stream: str, min_frames: int) -> Array:
     return np.ascontiguousarray(array, np.float32)
 
 
-def run_sample(model: Model, arrays: Mapping[str, Array]) -> dict[str, Outputs]:
+def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, SampleOutputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
     least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
 
-    def to_input(array: Array, stream: str) -> Tensor:  # (T, 224, 224, C) → (1, C, T, 224, 224)
+    def to_input(array: SampleArray, stream: str) -> Tensor:  # (T, 224, 224, C) → (1, C, T, 224, 224)
         return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
 
     logits = {}
@@ -149,7 +149,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     return about | {"streams": streams}
 
 
-def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
+def compare(ours: SampleOutputs, published: SampleOutputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
     """Return ours beside the published, as plain JSON values; "passed" is None where nothing was published.
 
     It passes where the norm and all published classes' logits agree, and no other class belongs among these.
@@ -167,8 +167,8 @@ def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -
     return values | {"largest_error": largest_error, "passed": passed}
 
 
-def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:
+def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> SampleOutputs:
     probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:TOP]
     top = [Line(labels[index], float(probabilities[index]), float(logits[index])) for index in best]
-    return Outputs(float(np.linalg.norm(logits)), top, logits.tolist())
+    return SampleOutputs(float(np.linalg.norm(logits)), top, logits.tolist())

@@ -57,7 +57,7 @@ def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
     return [video for video in videos if not is_there(video)]
 
 
-def estimate(videos: Sequence[str], store: FlowStore, device: torch.device) -> FlowEstimate:
+def estimate_flow(videos: Sequence[str], store: FlowStore, device: torch.device) -> FlowEstimate:
     """Return what the flow of ``videos`` will take; one that cannot be read counts as the mean of the others."""
     lengths: list[int] = []
     trials: list[tuple[float, ...]] = []

@@ -38,7 +38,7 @@ STEPS = 127  # on either side of zero, of FLOW_BOUND / STEPS = 0.157 px each; ro
 _PIXELS: NDArray[np.float32] = ((np.maximum(np.arange(256), 1) - ZERO) * (FLOW_BOUND / STEPS)).astype(np.float32)
 """Pixels per frame of each level; level 0 counts as 1, which a lossy codec may turn into it."""
 
-SETTINGS: dict[str, Any] = {
+FLOW_SETTINGS: dict[str, Any] = {
     "format": 1,
     "frames_per_second": GRID_FPS,
     "short_side": SHORT_SIDE,
@@ -119,10 +119,10 @@ class FlowStore:
                 others = [entry for entry in self.root.iterdir() if not entry.name.startswith(SETTINGS_NAME)]
                 if others and not path.exists():  # else another process was faster
                     raise UsageError(f"{name} is not a flow store, and not empty", hint="name a new folder")
-                write_file(path, json.dumps(SETTINGS, indent=2) + "\n")
-        elif settings != SETTINGS:
-            names = [name for name in {**SETTINGS, **settings} if settings.get(name) != SETTINGS.get(name)]
-            changed = "; ".join(f"{name}: {settings.get(name)!r}, now {SETTINGS.get(name)!r}" for name in names)
+                write_file(path, json.dumps(FLOW_SETTINGS, indent=2) + "\n")
+        elif settings != FLOW_SETTINGS:
+            names = [name for name in {**FLOW_SETTINGS, **settings} if settings.get(name) != FLOW_SETTINGS.get(name)]
+            changed = "; ".join(f"{name}: {settings.get(name)!r}, now {FLOW_SETTINGS.get(name)!r}" for name in names)
             message = f"the flow store {name} was made with other settings ({changed})"
             raise UsageError(message, hint="compute the flow again into a new folder")
 

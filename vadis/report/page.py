@@ -43,12 +43,12 @@ WIDTHS = (32, 2 * HEIGHT)  # what is wider loses its sides
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
-Numbers = dict[str, int]  # of texts in the order in which they are first met, so that each is in the page once
+TextIndex = dict[str, int]  # of texts in the order in which they are first met, so that each is in the page once
 Thumbnail = tuple[float, str]  # a moment of a video, in seconds, and its picture as a JPEG in base64
 
 
 @dataclass
-class Written:
+class PageSummary:
     """What a page holds: videos, and how many of them were not found, or have fewer pictures than there could be."""
 
     num_videos: int = 0
@@ -66,23 +66,23 @@ def write_page(
     num_thumbnails: int = 4,
     max_thumbnail_bytes: int = 32_000_000,
     progress: Callable[[str], None] = lambda path: None,
-) -> Written:
+) -> PageSummary:
     """Write the page of ``results``, whole or not at all; raise UsageError for what is no record, and OSError.
 
     Relative paths of records begin in one of ``bases``. Each video has ``num_thumbnails`` pictures at most; each may
     take an equal share of ``max_thumbnail_bytes``, and what those before it left over. ``progress`` is called with the
     path of each video before its pictures are taken.
     """
-    written, bytes_left, num_videos = Written(), max_thumbnail_bytes, len(results.paths)
-    labels, models, max_pieces = Numbers(), Numbers(), pieces_for(num_videos)
-    scripts = read("data.js", "timeline.js", "player.js", "cards.js", "report.js")
-    style, script = read("colours.css", "report.css"), '"use strict";\n(() => {\n' + scripts + "})();\n"
+    written, bytes_left, num_videos = PageSummary(), max_thumbnail_bytes, len(results.paths)
+    labels, models, max_pieces = TextIndex(), TextIndex(), pieces_for(num_videos)
+    scripts = read_assets("data.js", "timeline.js", "player.js", "cards.js", "report.js")
+    style, script = read_assets("colours.css", "report.css"), '"use strict";\n(() => {\n' + scripts + "})();\n"
     with write_atomic(path) as file, Decoders() as decoders:
 
         def write(text: str) -> None:
             written.num_bytes += file.write(text.encode("utf-8"))
 
-        write(head(title, style, script) + read("report.html"))
+        write(head(title, style, script) + read_assets("report.html"))
         write('<script type="application/json" id="data">{"videos":[')
         for result in results:
             progress(result.path)
@@ -104,7 +104,7 @@ def write_page(
     return written
 
 
-def _words(labels: Numbers, models: Numbers) -> dict[str, Any]:
+def _words(labels: TextIndex, models: TextIndex) -> dict[str, Any]:
     from vadis.inference.classify import INFERENCE_FLAGS  # PyTorch comes with it
 
     return {
@@ -129,7 +129,7 @@ def head(title: str, style: str, script: str = "") -> str:
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")
         return f"'sha256-{digest}'" if content else "'none'"
 
-    return Template(read("head.html")).substitute(
+    return Template(read_assets("head.html")).substitute(
         title=escape(visible(title)),
         version=vadis.__version__,
         style=style,
@@ -138,13 +138,13 @@ def head(title: str, style: str, script: str = "") -> str:
     )
 
 
-def read(*names: str) -> str:
+def read_assets(*names: str) -> str:
     """Return files of the folder ``assets``, one after the other."""
     folder = files("vadis.report") / "assets"
     return "".join((folder / name).read_text("utf-8") for name in names)
 
 
-def _entry(result: VideoResult, labels: Numbers, models: Numbers, max_pieces: int) -> dict[str, Any]:
+def _entry(result: VideoResult, labels: TextIndex, models: TextIndex, max_pieces: int) -> dict[str, Any]:
     """Return a record as the page has it, in JSON values; labels are numbers of ``labels``, scores in thousandths."""
     segments, size = result.segments, result.source_size
     joined = -(-len(segments) // max_pieces) or 1
@@ -173,7 +173,7 @@ def _rounded(number: SupportsFloat | None) -> float | None:
     return None if number is None else round(float(number), 2)
 
 
-def _piece(segments: Sequence[Segment], labels: Numbers) -> list[Any]:
+def _piece(segments: Sequence[Segment], labels: TextIndex) -> list[Any]:
     """Return segments as one, [start, end, label, score, label, score, …]: means by length, the best first."""
     widths, sums = [segment.end - segment.start or 1.0 for segment in segments], defaultdict[str, float](float)
     for segment, width in zip(segments, widths, strict=True):
@@ -258,7 +258,7 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
 
 RUN_NAME, METRICS_NAME, LOG_NAME, CURVES_NAME = "run.json", "metrics.json", "log.jsonl", "curves.png"
 NETWORKS = ("rgb", "flow", "both")  # the folders of a run, and the columns of a test
-FIGURES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}
+FIGURE_TITLES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}
 
 
 def is_run(folder: Path) -> bool:
@@ -274,7 +274,12 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
     run, metrics = _json(folder / RUN_NAME), _json(folder / METRICS_NAME)
     if logs := _logs(folder):
         plot_curves(logs, folder / CURVES_NAME)
-    page = [head(title, read("colours.css", "run.css")), *_body(folder, title, run, metrics), "</body>\n</html>\n"]
+    start = head(title, read_assets("colours.css", "run.css"))
+    page = [start, *_body(folder, title, run, metrics), "</body>\n</html>\n"]
+        head(title, read_assets("colours.css", "run.css")),
+        *_body(folder, title, run, metrics),
+        "</body>\n</html>\n",
+    ]
     write_file(path, "".join(page))
 
 
@@ -314,10 +319,10 @@ def _headline(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield the table of the test, and which state of each training run the model file holds."""
     rows = [
-        [name, *(_percent(column.get(figure)) for figure in FIGURES), column.get("num_examples", "")]
+        [name, *(_percent(column.get(figure)) for figure in FIGURE_TITLES), column.get("num_examples", "")]
         for name, column in columns.items()
     ]
-    yield _table(["", *FIGURES.values(), "videos"], rows)
+    yield _table(["", *FIGURE_TITLES.values(), "videos"], rows)
     if metrics.get("failed"):
         yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
     for run, state in (metrics.get("states") or {}).items():

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.files import write_file
-from vadis.training.log import RunLog, Values, read_log
+from vadis.training.log import Curve, RunLog, read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +143,7 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     return float(np.max(drawn[np.isfinite(drawn)], initial=0.0))
 
 
-def _smooth(loss: Values, window: int) -> Values:
+def _smooth(loss: Curve, window: int) -> Curve:
     """Return the mean of ``window`` values around each one, or of those of them that there are."""
     if not len(loss):
         return loss
@@ -252,7 +252,7 @@ def plot_per_class(accuracies: NDArray[np.float64], classes: Sequence[str], path
         save_png(figure, path)
 
 
-def _draw_bars(axes: "Axes", accuracies: Values, names: Sequence[str], rows: int) -> None:
+def _draw_bars(axes: "Axes", accuracies: Curve, names: Sequence[str], rows: int) -> None:
     places = np.arange(len(names))
     axes.barh(places, np.nan_to_num(accuracies), height=0.7, color=BLUE)
     for place, accuracy in enumerate(accuracies):
@@ -296,7 +296,7 @@ def plot_filters(networks: Mapping[str, NDArray[np.float32]], path: Path, title:
         save_png(figure, path)
 
 
-def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, Values]]:
+def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, Curve]]:
     """Yield the title and the picture (H, W, 3) in [0, 1] of each band, from the top."""
     from matplotlib import colormaps
 
@@ -318,7 +318,7 @@ def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, V
             yield f"{of_rgb if name == 'rgb' else of_imagenet}; {scale}", _side_by_side(np.moveaxis(shares, 1, -1), 1.0)
 
 
-def _side_by_side(filters: Values, line: float) -> Values:
+def _side_by_side(filters: Curve, line: float) -> Curve:
     """Colours (filters, T, H, W, 3) → T squares of filters in a row, with lines of a grey between the filters."""
     number, times, height, width, _ = filters.shape
     columns = ceil(number**0.5)

@@ -44,7 +44,7 @@ CLIPS_AHEAD = 4  # per worker, loaded before they are asked for; an RGB clip of 
 GRACE_SECONDS = 30  # from SIGTERM to the end of a worker; a checkpoint takes a few
 MAX_BROKEN = 0.01  # share of the videos; one is allowed however few there are
 
-Key = tuple[int, int, int]  # position, epoch, index
+ClipKey = tuple[int, int, int]  # position, epoch, index
 Loaded = tuple[tuple[Tensor, ...], int, str]  # by stream (C, T, H, W), number of the class, name for messages
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def micro_batches(share: range, size: int) -> list[range]:
     return [share[start : start + size] for start in range(0, len(share), size)]
 
 
-def sample_keys(size: int, recipe: Recipe, step: int, rank: int = 0, world_size: int = 1) -> Iterator[Key]:
+def sample_keys(size: int, recipe: Recipe, step: int, rank: int = 0, world_size: int = 1) -> Iterator[ClipKey]:
     """Yield (position, epoch, index) of every clip for one process, of ``size`` clips, from a step on, without end."""
     drawn, order = -1, []
     for each in count(step):
@@ -111,7 +111,7 @@ class _ByKey(Dataset[TrainingClip | VadisError]):
     def __init__(self, clips: ClipDataset) -> None:
         self._clips = clips
 
-    def __getitem__(self, key: Key) -> TrainingClip | VadisError:
+    def __getitem__(self, key: ClipKey) -> TrainingClip | VadisError:
         position, epoch, index = key
         try:
             return TrainingClip(position, *self._clips.clip(epoch, index))
@@ -120,7 +120,7 @@ class _ByKey(Dataset[TrainingClip | VadisError]):
 
 
 def stream_clips(
-    clips: ClipDataset, order: Iterable[Key], workers: int, *, pin_memory: bool = False
+    clips: ClipDataset, order: Iterable[ClipKey], workers: int, *, pin_memory: bool = False
 ) -> Generator[TrainingClip, None, None]:
     """Yield the clips in ``order``, loaded by ``workers`` processes (0: in this one), each on one thread."""
     by_key = _ByKey(clips)
@@ -133,7 +133,7 @@ def stream_clips(
 
 
 def _load_in_workers(
-    by_key: _ByKey, order: Iterable[Key], workers: int, pin_memory: bool
+    by_key: _ByKey, order: Iterable[ClipKey], workers: int, pin_memory: bool
 ) -> Generator[TrainingClip | VadisError, None, None]:
     loader = DataLoader(
         by_key,

@@ -118,21 +118,21 @@ def _read_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             yield line, event
 
 
-Values = NDArray[np.float64]
+Curve = NDArray[np.float64]
 
 
 class RunLog(NamedTuple):
     """A log as numbers to draw. Losses in nats, accuracies in [0, 1]; what was not finite is NaN."""
 
-    steps: Mapping[str, Values]  # step, loss, smoothed_accuracy and learning_rate: (steps,) each
-    validations: Mapping[str, Values]  # step, loss, accuracy and is_best: (validations,) each
+    steps: Mapping[str, Curve]  # step, loss, smoothed_accuracy and learning_rate: (steps,) each
+    validations: Mapping[str, Curve]  # step, loss, accuracy and is_best: (validations,) each
 
 
 def read_log(path: Path) -> RunLog:
     """Read a log that may still be written to: a torn line is left out."""
     events = [event for _, event in _read_lines(path)]
 
-    def columns(kind: str, *names: str) -> dict[str, Values]:
+    def columns(kind: str, *names: str) -> dict[str, Curve]:
         rows = [event for event in events if event["event"] == kind]
         return {name: np.array([row.get(name) for row in rows], np.float64) for name in names}  # None becomes NaN
 

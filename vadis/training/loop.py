@@ -72,7 +72,10 @@ class Context:
     stop_requested: Callable[[], int] = lambda: 0  # called often: the number of a signal that asks to stop, or 0
 
 
-Passed = tuple[list[str], Tensor, Tensor]  # of a micro-batch: the clips' names, losses (B,), if each was right (B,)
+# Of a micro-batch: the names of its clips, losses (B,), and whether each clip was right (B,)
+MicroBatchResult = tuple[list[str], Tensor, Tensor]
+    list[str], Tensor, Tensor
+]  # of a micro-batch: the clips' names, losses (B,), if each was right (B,)
 
 
 @dataclass
@@ -213,7 +216,7 @@ class Trainer:
 
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
-        began, passed = time.monotonic(), list[Passed]()
+        began, passed = time.monotonic(), list[MicroBatchResult]()
         self.network.train()
         self.state.optimizer.zero_grad(set_to_none=True)
         self.averages.begin()
@@ -243,7 +246,7 @@ class Trainer:
         self.progress.step += 1
         self._emit_step(passed, rate, norm, time.monotonic() - began)
 
-    def _pass_clips(self, passed: list[Passed]) -> None:
+    def _pass_clips(self, passed: list[MicroBatchResult]) -> None:
         """Forward and backward, micro-batch by micro-batch: the gradients of this process's share of the step."""
         share = loader.share_of_step(self.recipe, self.progress.step, self.process.rank, self.process.world_size)
         for piece in loader.micro_batches(share, self.progress.micro_batch):
@@ -257,7 +260,7 @@ class Trainer:
             self.averages.add(len(piece) / len(share))
             passed.append(result)
 
-    def _pass_piece(self, piece: range, num_clips: int) -> Passed:
+    def _pass_piece(self, piece: range, num_clips: int) -> MicroBatchResult:
         assert self.stream is not None
         clips = [next(self.stream) for _ in piece]
         assert [clip.position for clip in clips] == list(piece)
@@ -288,7 +291,7 @@ class Trainer:
         hint = "look at these clips, or lower the learning rate; the last checkpoint is from before"
         raise VadisError(f"the {what} of step {step} is not finite, with the clips {some(names)}", hint)
 
-    def _emit_step(self, passed: list[Passed], rate: float, norm: float, seconds: float) -> None:
+    def _emit_step(self, passed: list[MicroBatchResult], rate: float, norm: float, seconds: float) -> None:
         _, losses, correct = zip(*passed, strict=True)
         means = torch.stack([torch.cat(losses).mean(), torch.cat(correct).float().mean()])
         self.process.average([means])
