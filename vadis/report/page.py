@@ -276,10 +276,6 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
         plot_curves(logs, folder / CURVES_NAME)
     start = head(title, read_assets("colours.css", "run.css"))
     page = [start, *_body(folder, title, run, metrics), "</body>\n</html>\n"]
-        head(title, read_assets("colours.css", "run.css")),
-        *_body(folder, title, run, metrics),
-        "</body>\n</html>\n",
-    ]
     write_file(path, "".join(page))
 
 

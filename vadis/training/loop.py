@@ -74,8 +74,6 @@ class Context:
 
 # Of a micro-batch: the names of its clips, losses (B,), and whether each clip was right (B,)
 MicroBatchResult = tuple[list[str], Tensor, Tensor]
-    list[str], Tensor, Tensor
-]  # of a micro-batch: the clips' names, losses (B,), if each was right (B,)
 
 
 @dataclass
