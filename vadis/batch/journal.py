@@ -191,7 +191,10 @@ class Summary:
             parts.append(f"{self.num_before:,} of them done before")
         if self.video_seconds and seconds >= 10:  # a shorter run says nothing of the speed of a long one
             speed = self.video_seconds / seconds
-            parts.append(f"{_length(self.video_seconds)} of video at {speed:.1f} times the speed of playing")
+            minutes = self.video_seconds / 60
+            length = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
+            length = f"{self.video_seconds:.0f} s" if self.video_seconds < 100 else length
+            parts.append(f"{length} of video at {speed:.1f} times the speed of playing")
         return "; ".join(parts)
 
     def to_json(self, exit_code: int) -> dict[str, Any]:
@@ -210,9 +213,3 @@ class Summary:
             "times_playing_speed": round(self.video_seconds / seconds, 3) if seconds else 0.0,
             "exit_code": exit_code,
         }
-
-
-def _length(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"

@@ -24,8 +24,6 @@ from vadis.video.sources import Source, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
 if TYPE_CHECKING:
-    from vadis.inference.predict import Sliding
-    from vadis.models.card import Model
     from vadis.video.remote import FetchingDecoders
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
@@ -110,7 +108,11 @@ def classify(
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
-        look = _settings(loaded, sliding, top_k=top_k, flip=flip, threshold=threshold, strict=strict)
+        card = loaded.card
+        look: dict[str, Any] = {  # what decides the records of given videos: a run goes on only with the same
+            **{"model": card.name, "model_sha256": loaded.sha256, "streams": list(card.streams)},
+            **{"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict},
+        }
         pending = destination.begin(look, sources, summary)
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
         run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
@@ -173,12 +175,6 @@ def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> An
     from vadis.inference.classify import label_videos
 
     return label_videos(paths, wanted, listed=True, **prepared)
-
-
-def _settings(model: "Model", sliding: "Sliding", **more: Any) -> dict[str, Any]:
-    """Return what decides the records of given videos, as JSON values: a run goes on only with the same."""
-    maker = {"model": model.card.name, "model_sha256": model.sha256, "streams": list(model.card.streams)}
-    return {**maker, "sliding": sliding.to_json(), **more}
 
 
 def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Format:

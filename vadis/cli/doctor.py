@@ -59,7 +59,12 @@ def doctor() -> None:
     states = set()
     for title, examine in SECTIONS.items():
         console.print(f"\n{title}", style="bold")
-        for finding in _examined(examine):
+        findings = list[Finding]()
+        try:
+            findings.extend(examine())
+        except ImportError as error:  # of a package that the section needs
+            findings.append(Finding(MISSING, "not examined", _reason(error), "install it again, as said above"))
+        for finding in findings:
             console.print(_text(finding, width), soft_wrap=True)
             states.add(finding.state)
     verdict = "works, but not with all that it should have" if LESS in states else "has all it needs"
@@ -213,14 +218,6 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "Video codecs": codecs,
     "Protection from files": sandbox,
 }
-
-
-def _examined(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield what a section finds; where a package that it needs cannot be imported, that."""
-    try:
-        yield from examine()
-    except ImportError as error:
-        yield Finding(MISSING, "not examined", _reason(error), "install it again, as said above")
 
 
 def _reason(error: Exception) -> str:

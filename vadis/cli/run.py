@@ -179,7 +179,10 @@ class Run:
             is_lost = source.error is None and record.error_code in ("io_error", "disappeared")
             self._unreadable = self._unreadable + 1 if is_lost else 0
             if record.status == "partial" and self.strict:
-                record = _as_failed(record)
+                message = f"{missing_part(record)} (--strict treats partial videos as failed)"
+                nothing: dict[str, Any] = {"source_fps": None, "source_size": None, "labels": (), "segments": ()}
+                nothing |= {"error_code": "truncated_or_incomplete", "error_message": message}
+                record = replace(record, status="error", **nothing)
             yield record
             self.summary.add(record)  # it has been written
             if record.status == "error" and self.name_problems:
@@ -198,12 +201,6 @@ class Run:
         (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
-
-
-def _as_failed(partial: VideoResult) -> VideoResult:
-    message = f"{missing_part(partial)} (--strict takes no part for the whole)"
-    nothing: dict[str, Any] = {"source_fps": None, "source_size": None, "labels": (), "segments": ()}
-    return replace(partial, status="error", error_code="truncated_or_incomplete", error_message=message, **nothing)
 
 
 def fail_if_partial(path: str, facts: VideoFacts) -> None:

@@ -134,7 +134,11 @@ def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], all_stretches: 
     longest = sorted(runs, key=lambda run: run.start - run.end)
     listed = runs if all_stretches else sorted(longest[:MAX_STRETCHES], key=lambda run: run.start)
     tenths = any(run.end - run.start < 2 for run in listed)
-    spans = ["–".join(_time(seconds, tenths) for seconds in (run.start, run.end)) for run in listed]
+
+    def time(seconds: float) -> str:
+        return f"{clock(int(seconds + 0.05))}.{int((seconds + 0.05) * 10) % 10}" if tenths else clock(seconds)
+
+    spans = [f"{time(run.start)}–{time(run.end)}" for run in listed]
     widest = max(map(len, spans), default=0)
     for run, span in zip(listed, spans, strict=True):
         yield Text.assemble(f"  {span:>{widest}}  ", *_named(run.label, run.score, marks.get(run.label, _OTHER)))
@@ -174,10 +178,6 @@ def _leaders(runs: list[Stretch], end_seconds: float, cells: int) -> Iterator[st
     for seconds in led:
         seconds[None] = wide - sum(seconds.values())
         yield max(seconds, key=seconds.__getitem__)
-
-
-def _time(seconds: float, tenths: bool) -> str:
-    return f"{clock(int(seconds + 0.05))}.{int((seconds + 0.05) * 10) % 10}" if tenths else clock(seconds)
 
 
 def _named(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str] | str, str, Text, str]:

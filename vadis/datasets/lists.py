@@ -241,7 +241,8 @@ def read_list(path: str, form: str, root: str) -> list[Listed]:
         raise UsageError(f"the list {printable(path)} names no video", "complete it, or remove it")
     folder, stem = folder_of(path), stem_of(path)
     of_list = scan.split_of_list(stem) or (split_of(name_of(folder)) if folder != root else None)
-    splits = [row.split or of_list or _split_in(row.name) for row in rows]
+    by_folders = [filter(None, map(split_of, row.name.replace("\\", "/").split("/")[:-1])) for row in rows]
+    splits = [row.split or of_list or next(names, None) for row, names in zip(rows, by_folders, strict=True)]
     if any(splits) and not all(splits):
         place = rows[splits.index(None)].place
         raise UsageError(f"{place} is in no split, and others of the list are", "give the list a column split")
@@ -249,11 +250,6 @@ def read_list(path: str, form: str, root: str) -> list[Listed]:
         message = f"the name of {printable(path)} says more than one split, or one that is not known"
         raise UsageError(message, "name it train, val or test, or give it a column split")
     return [row._replace(split=split or "train") for row, split in zip(rows, splits, strict=True)]
-
-
-def _split_in(path: str) -> str | None:
-    """Return the split that the first folder in a path says that is named after one."""
-    return next(filter(None, map(split_of, path.replace("\\", "/").split("/")[:-1])), None)
 
 
 def _row(place: str, cells: dict[str, str]) -> Listed:

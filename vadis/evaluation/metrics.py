@@ -295,19 +295,19 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
             cells = [Cell("i3d", first.settings["dataset"], "full", start, name, ALL_SPLITS) for start in (True, False)]
             if cells[0].paper is not None:
                 paper[name] = {"imagenet": cells[0].paper, "scratch": cells[1].paper}
+
+    def mean(columns: Sequence[Metrics]) -> dict[str, float]:
+        figures = {name: round(float(np.mean([getattr(each, name) for each in columns])), 6) for name in FIGURES}
+        return {"num_examples": sum(each.num_examples for each in columns), **figures}
+
     return {
         "dataset": first.settings["dataset"],
         "part": first.settings["part"],
         "failed": sum(run.num_failed for run in runs),
         "splits": {str(run.split): run.summary() for run in runs},
-        "mean": {name: _mean([run.columns[name] for run in runs]) for name in first.columns},
+        "mean": {name: mean([run.columns[name] for run in runs]) for name in first.columns},
         "paper_mean_top1": paper,
     }
-
-
-def _mean(columns: Sequence[Metrics]) -> dict[str, float]:
-    figures = {name: round(float(np.mean([getattr(each, name) for each in columns])), 6) for name in FIGURES}
-    return {"num_examples": sum(each.num_examples for each in columns), **figures}
 
 
 def _shown(path: Path) -> str:
