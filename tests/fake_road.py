@@ -42,6 +42,10 @@ class FakeModel:
     device: str = "cpu"
     sha256: str = "fa" * 32
 
+    @property
+    def settings(self):
+        return {"model": self.card.name, "model_sha256": self.sha256, "streams": list(self.card.streams)}
+
     def check_flip(self, flip):
         pass
 

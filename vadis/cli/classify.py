@@ -108,12 +108,9 @@ def classify(
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
-        card = loaded.card
-        look: dict[str, Any] = {  # what decides the records of given videos: a run goes on only with the same
-            **{"model": card.name, "model_sha256": loaded.sha256, "streams": list(card.streams)},
-            **{"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict},
-        }
-        pending = destination.begin(look, sources, summary)
+        how = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict}
+        settings = {**loaded.settings, **how}  # a run goes on only with the same
+        pending = destination.begin(settings, sources, summary)
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
         run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)

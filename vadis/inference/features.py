@@ -98,14 +98,7 @@ def features_of_videos(
 
 def settings_of(model: Model, layer: str, sliding: Sliding, flip: bool) -> dict[str, Any]:
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    return {
-        "model": model.card.name,
-        "model_sha256": model.sha256,
-        "streams": list(model.card.streams),
-        "layer": layer,
-        "sliding": sliding.to_json(),
-        "flip": flip,
-    }
+    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip}
 
 
 def save_features(features: Features, path: Path, settings: dict[str, Any]) -> None:

@@ -127,6 +127,11 @@ class Model:
     batch_limits: dict[str, BatchLimit] = field(default_factory=dict, repr=False)  # what fits into memory
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a file says of the model that made it: its name, hash and streams, as JSON values."""
+        return {"model": self.card.name, "model_sha256": self.sha256, "streams": list(self.card.streams)}
+
     def only(self, streams: tuple[str, ...]) -> "Model":
         """Return the same model with some of its streams; UsageError if it lacks one, or one network takes several."""
         if streams == self.card.streams:
