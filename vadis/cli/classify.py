@@ -109,8 +109,7 @@ def classify(
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
         how = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict}
-        settings = {**loaded.settings, **how}  # a run goes on only with the same
-        pending = destination.begin(settings, sources, summary)
+        pending = destination.begin({**loaded.settings, **how}, sources, summary)  # a run goes on only with the same
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
         run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
