@@ -44,7 +44,7 @@ def test_classes_that_signatures_name_are_public():
     for function in functions:
         for hint in get_type_hints(function, localns={"torch": torch}).values():
             named |= {each for each in classes_in(hint) if each.__module__.startswith("vadis.")}
-    assert named == {vadis.Model, vadis.Progress, vadis.VideoResult}
+    assert named == {vadis.FrechetStatistics, vadis.Model, vadis.Progress, vadis.VideoResult}
 
 
 def classes_in(hint):

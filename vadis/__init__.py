@@ -12,6 +12,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from vadis import models as models
     from vadis.errors import DeviceError, UsageError, VadisError, VideoError, WeightsError
+    from vadis.evaluation.frechet import FrechetStatistics, frechet_distance
     from vadis.flow import to_gray, tvl1
     from vadis.inference.classify import classify, classify_many
     from vadis.inference.features import extract_features
@@ -22,12 +23,14 @@ if _typing.TYPE_CHECKING:
     from vadis.weights.load import available_models, load_model
 
 __version__ = "0.1.0"
-__all__ = ["DeviceError", "Label", "Model", "ModelCard", "Progress", "Segment", "UsageError", "VadisError"]
-__all__ += ["VideoError", "VideoResult", "WeightsError", "__version__", "available_models", "classify"]
-__all__ += ["classify_many", "extract_features", "load_model", "models", "read_frames", "to_gray", "tvl1"]
+__all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Progress", "Segment", "UsageError"]
+__all__ += ["VadisError", "VideoError", "VideoResult", "WeightsError", "__version__", "available_models", "classify"]
+__all__ += ["classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames", "to_gray"]
+__all__ += ["tvl1"]
 
 _HOMES = {
     "errors": {"DeviceError", "UsageError", "VadisError", "VideoError", "WeightsError"},
+    "evaluation.frechet": {"FrechetStatistics", "frechet_distance"},
     "flow": {"to_gray", "tvl1"},
     "inference.classify": {"classify", "classify_many"},
     "inference.features": {"extract_features"},

