@@ -141,4 +141,5 @@ def _interpolate(x: NDArray[np.float32], axis: int, size: int) -> NDArray[np.flo
     low = position.astype(np.int64)
     weight = (position - low).reshape([-1 if each == axis else 1 for each in range(x.ndim)])
     first, second = x.take(low, axis), x.take(np.minimum(low + 1, length - 1), axis)
-    return first + (second - first) * weight
+    between: NDArray[np.float32] = first + (second - first) * weight
+    return between
