@@ -132,7 +132,7 @@ def uniform_videos(seed: int) -> Iterator[np.ndarray]:
     return (rng.rand(16, 224, 224, 3).astype(np.float32) for _ in range(128))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_random_sets_have_the_published_distance(full_model):
     assert frechet_distance(uniform_videos(1), uniform_videos(2), full_model) == pytest.approx(RANDOM, abs=1e-5)
 
