@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vadis.video.remote import FetchingDecoders
 
 SOME_FAILED = 3  # the exit code of a run that finished although some inputs failed
-MOST_UNREADABLE = 20  # videos in a row: no accident any more
+MOST_UNREADABLE = 20  # videos in a row that the disk does not give, after which the run ends
 
 
 def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> Found:
@@ -51,7 +51,7 @@ def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_r
 def fetching(
     allow_remote: bool, scratch_gb: float | None, jobs: int, device: str
 ) -> "AbstractContextManager[FetchingDecoders | None]":
-    """Return what opens videos that have to be fetched, where that is allowed."""
+    """Return a context that gives the decoders of remote videos, or None where these are not allowed."""
     if not allow_remote:
         return nullcontext()
     from vadis.inference.prefetch import num_jobs

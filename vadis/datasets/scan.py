@@ -110,11 +110,11 @@ def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None
     return replace(tree, lists=extra + tree.lists)
 
 
-def _scan_folder(top: str, called: str) -> Tree:
-    """List every folder once: a link in a circle, or a second link to the same folder, is not followed."""
+def _scan_folder(top: str, description: str) -> Tree:
+    """List every folder once: circular and repeated links are not followed."""
     if not Path(top).is_dir():
         what = "is not a folder" if Path(top).exists() else "does not exist"
-        raise UsageError(f"the {called} {printable(top)} {what}", "name the folder that holds it")
+        raise UsageError(f"the {description} {printable(top)} {what}", "name the folder that holds it")
     top = top.rstrip(os.sep) or os.sep
     found: dict[str, list[str]] = {kind: [] for kind in (*_ENDINGS, "folders", "unreadable")}
     pending, visited, refusal = [(top, os.path.realpath(top), 0)], set[str](), None  # some disks repeat inode numbers
@@ -133,7 +133,7 @@ def _scan_folder(top: str, called: str) -> Tree:
             found["unreadable"].append(f"{printable(folder)} cannot be listed: {error.strerror}")
             refusal = refusal or error.errno
     if found["unreadable"] and not found["folders"] and not found["videos"]:
-        raise UsageError(f"the {called} {found['unreadable'][0]}", what_next(refusal))
+        raise UsageError(f"the {description} {found['unreadable'][0]}", what_next(refusal))
     ordered = {kind: sorted(paths, key=os.fsencode) for kind, paths in found.items()}
     ordered["lists"].sort(key=lambda path: path.count(os.sep))
     return Tree(top, **{kind: tuple(paths) for kind, paths in ordered.items()})

@@ -82,7 +82,7 @@ def estimate_run(run: Cell) -> tuple[float, float]:
     row, size, streams = MODELS[run.architecture], SIZES[run.dataset], _streams(run)
     video = GIGA * sum(GFLOPS[run.architecture, each][1] for each in row.networks(streams).values())
     flops, num_bytes = size.test * video, 4e6 * row.params_millions
-    if _is_test(run):
+    if _uses_published_model(run):
         return flops, 0.0
     if run.mode == "fixed":  # the features of all training videos; to train the last layer costs nothing
         return flops + size.train * video, num_bytes
@@ -120,7 +120,7 @@ def _streams(run: Cell) -> tuple[str, ...]:
     return MODELS[run.architecture].streams if run.column == BOTH else (run.column,)
 
 
-def _is_test(run: Cell) -> bool:
+def _uses_published_model(run: Cell) -> bool:
     return run.architecture == "i3d" and run.dataset == "kinetics"  # which the paper's authors have trained
 
 
@@ -156,14 +156,14 @@ class _Planner:
             yield Job(title, command, 0.0, seconds, frames * FLOW_BYTES, dataset)
 
     def _begin(self, run: Cell) -> list[str]:
-        if _is_test(run):
+        if _uses_published_model(run):
             words = [f"vadis evaluate --model {self._published(KINETICS_MODELS[run.imagenet])}"]
         elif run.mode == "original":
             start = self._published(IMAGENET_MODEL) and "imagenet" if run.imagenet else "scratch"
             words = ["vadis train", f"--arch {run.architecture}", f"--init {start}"]
         else:
             words = ["vadis finetune", f"--from {self._kinetics_model(run)}", f"--mode {run.mode}"]
-        if "flow" in _streams(run) and run.mode != "fixed" and not _is_test(run):
+        if "flow" in _streams(run) and run.mode != "fixed" and not _uses_published_model(run):
             self._flow[run.dataset] = None
             words.append(f"--flow-store {self._flow_store(run.dataset)}")
         words.append(f"--data {DATA_FOLDERS[run.dataset]}")
@@ -177,7 +177,7 @@ class _Planner:
     def _kinetics_model(self, run: Cell) -> str:
         """Return the name or path of the Kinetics model to begin from; planned where there is none."""
         before = run._replace(dataset="kinetics", splits=(1,), mode="original")
-        if _is_test(before):
+        if _uses_published_model(before):
             return self._published(KINETICS_MODELS[run.imagenet])
         there = (each.folder / MODEL_NAME for each in self._index.runs_of(before, 1))
         path = next((path for path in there if path.exists()), None)

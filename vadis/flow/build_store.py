@@ -78,7 +78,7 @@ def estimate_flow(videos: Sequence[str], store: FlowStore, device: torch.device)
 def _trial(
     video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool
 ) -> tuple[float, ...]:
-    """Write the first flow of a video, for every processor or a chunk on a GPU; return frames, seconds and bytes."""
+    """Write the flow of the first frames, two for each processor or a GPU's chunk; return frames, seconds and bytes."""
     chunk = CUDA_CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
 
     def levels(limit: int) -> Iterator[Levels]:

@@ -2,7 +2,8 @@
 
 A video that is one clip gives what the training form gives for exactly its frames. That depends on its length from the
 first frame on (``vadis.models.i3d_inference``), and headers only promise a length. So a short video is kept until its
-end, and goes through again if it has another; a long one is completed to what was promised, by its last frame.
+end, and goes through again if it has another; the last frame of a long one is repeated until its length modulo 4 is
+that of the promised one.
 """
 
 import sys
@@ -40,7 +41,7 @@ Feed = Callable[[Clip, bool], list[Outputs]]  # a chunk, whether it is the last 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a video is: the stage that has begun, and the frames of the 25 fps grid that the network has seen."""
+    """Progress of one video: the stage that has begun, and the frames of the 25 fps grid that the network has seen."""
 
     path: str
     stage: str  # "decoding", "flow" or "network"
@@ -146,14 +147,14 @@ def predict(
     else:
         windows = sliding_windows(clips, window, sliding.stride or window)
         outputs = _over_windows(windows, model, layer, flip, batch_size)
-    folded: list[Output] = []  # into a video that was looped
+    wrapped: list[Output] = []  # of a video that was looped: times modulo its length
     for seconds, rows in outputs:
         frames = video.facts.num_frames  # known by now where the video was looped
         if frames is None or frames >= least:
             yield seconds, rows
         else:
-            folded.append((seconds % Fraction(frames, model.card.frame_rate), rows))
-    yield from sorted(folded, key=itemgetter(0))
+            wrapped.append((seconds % Fraction(frames, model.card.frame_rate), rows))
+    yield from sorted(wrapped, key=itemgetter(0))
 
 
 def _over_windows(
@@ -199,7 +200,7 @@ def over_whole_video(
     layer: str = LOGITS,
     to_input: Callable[[NDArray[Any], str], Tensor] = network_input,
 ) -> Iterator[Output]:
-    """Yield what I3D says of a video as one clip, in constant memory; no other architecture can do that.
+    """Yield I3D's outputs for a video as one clip, in constant memory; no other architecture can do that.
 
     ``clips`` are its chunks in order, of ``expected`` frames in all, if that is known; with fewer than ``least`` it is
     looped. ``to_input`` makes (B, C, T, 224, 224) of a chunk of a stream.
@@ -234,7 +235,7 @@ def _steps(
     extra = completion(frames, expected)
     steps += [rows for clip in earlier_clips for rows in feed(clip, False)]
     steps += feed(pad_clip(last, extra), True)
-    surplus = num_steps(layer, frames + extra) - num_steps(layer, frames)  # of which no frame is the video's
+    surplus = num_steps(layer, frames + extra) - num_steps(layer, frames)  # steps that cover only padding
     yield from steps[: len(steps) - surplus]
 
 

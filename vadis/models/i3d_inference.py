@@ -29,7 +29,7 @@ from vadis.models.i3d import (
 )
 
 CHANNELS_LAST = torch.channels_last_3d
-FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: what the last layer sees, and what it says
+FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: the input and the output of the last layer
 LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
 
 
@@ -48,7 +48,7 @@ class TemporalState:
         return copy
 
     def windows(self, operation: "FoldedConv | FoldedPool", x: Tensor | None) -> tuple[Tensor, int] | None:
-        """Return the frames that ``join`` gives, and how many of zeros the operation has yet to add at both ends."""
+        """Return the frames that ``join`` gives, and how many zero frames the operation adds at both ends."""
         kernel, stride = operation.kernel[0], operation.stride[0]
         if kernel == 1:
             return None if x is None else (x, 0)

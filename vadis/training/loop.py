@@ -345,7 +345,7 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
 def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
-    What counts of the logits is what ``network`` says of itself: ``training_steps`` while it learns, else
+    Which steps of the logits count is set by the network's ``training_steps`` while it learns, else by its
     ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
     step's).
     """
@@ -365,8 +365,8 @@ def validate_clips(network: nn.Module, clips: loader.ClipDataset, context: Conte
     """Return loss and accuracy over ``clips``, shared out to processes; StopRequested on all where one is to stop."""
     network.eval()
     process = context.process
-    each = -(-len(clips) // process.world_size)
-    own = range(each * process.rank, min(each * (process.rank + 1), len(clips)))
+    share = -(-len(clips) // process.world_size)
+    own = range(share * process.rank, min(share * (process.rank + 1), len(clips)))
     stream = loader.stream_clips(clips, [(index, 0, index) for index in own], context.workers)
     totals = torch.zeros(2, dtype=torch.float64)
 
@@ -375,7 +375,7 @@ def validate_clips(network: nn.Module, clips: loader.ClipDataset, context: Conte
             losses, correct = clip_losses(network, *stack_clips(batch, process.device))
             totals.add_(torch.stack([losses.double().sum(), correct.double().sum()]).cpu())
 
-    for _ in range(0, each, batch_size):  # as many rounds on every process
+    for _ in range(0, share, batch_size):  # as many rounds on every process
         run_unless_stopped(add_batch, context.stop_requested, process.device)
         (signum,) = process.maximum(context.stop_requested())
         if signum:

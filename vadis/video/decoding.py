@@ -20,18 +20,18 @@ _MICROSECOND = Fraction(1, 1_000_000)  # FFmpeg's unit for the times of a whole 
 _DEFAULT_FPS = Fraction(25)  # where a file states no frame rate: what FFmpeg assumes of bare streams
 _SLACK_SECONDS = Fraction(1, 2)  # by which a video without a count of frames may end before its header says,
 _SLACK_SHARE = Fraction(5, 100)  # and the share of its duration that this may not exceed
-_LARGEST_DELAY_SECONDS = Fraction(10)  # of a first frame where clocks may restart: a longer one is of another clock
+_LARGEST_DELAY_SECONDS = Fraction(10)  # a first frame later than this is timed by another clock
 _STILL_BRANDS = ("avif", "heic", "heix", "heim", "heis", "mif1")  # images in an MP4 container; sequences have others
 _ENDS_STATED = ("matroska,webm", "asf")  # formats whose "duration" is when the last frame ends, by the file's clock
 
 MAX_LOST_SECONDS = Fraction(20 * 60)
-"""Of a video in which nothing can be decoded, before the rest is given up: some seconds of work."""
+"""Of video that cannot be decoded, after which the rest is given up: some seconds of work."""
 
 _LONGEST_LOSS_SECONDS = Fraction(1)  # that one lost packet adds; else a few of a time lapse would reach the limit
 _DISORDERED_FRAMES = 32  # after a failure; two groups of the 16 frames that H.264 may hold back
 _DISORDER = 3  # places by which one of them may be late; more than was seen
 _LEAD_SECONDS = Fraction(1, 2)  # B-frames: files index a frame by when it is decoded, before it is shown
-_WORTH_SECONDS = Fraction(1, 2)  # from the start; nearer, it is quicker to read on
+_MIN_SEEK_SECONDS = Fraction(1, 2)  # from the start; to a nearer frame it is quicker to read on
 
 _HIDDEN_FRAMES = ("vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9", "libaom-av1")
 """Decoders whose packets may hold frames that are never shown, so that packets and frames cannot be compared."""
@@ -154,7 +154,7 @@ class Decoder:
         self.num_frames = self.num_discarded = self.num_failed = 0  # frames decoded, packets not to be shown, and lost
         self.is_patched = False  # whether the decoder marked a frame as damaged
         self.gave_up = False  # after nothing but failures for a long time
-        self.broke_off = False  # the container, by an error of its own
+        self.demuxing_failed = False
         self.jumped = False  # not all was read, so that counts say nothing of what is missing
         self._num_packets = 0
         self._position = 0  # of the last packet
@@ -184,7 +184,7 @@ class Decoder:
     def seek_ticks(self, seconds: Fraction) -> int | None:
         """Return the timestamp to seek to for a clip that starts at ``seconds``, None where it is better to read on."""
         header, reorders = self.header, self._stream.codec_context.has_b_frames
-        if header.format_name not in _INDEXED or seconds < _WORTH_SECONDS:
+        if header.format_name not in _INDEXED or seconds < _MIN_SEEK_SECONDS:
             return None
         # Beyond the end lies a recording that was appended. (Fragments of MP4 state the length of a part.)
         if header.format_name != MP4 and header.duration is not None and seconds > header.duration:
@@ -220,7 +220,7 @@ class Decoder:
         self._limits.check_length(num_frames=self._stream.frames)  # FFmpeg drops an index for which there is no memory
         if self.gave_up or (self.num_failed and not is_cut):
             return VideoError("decode_failed", "none of its frames could be decoded: damaged, encrypted or too large")
-        if self.broke_off or is_cut:
+        if self.demuxing_failed or is_cut:
             return VideoError("truncated_or_incomplete", "the file is cut short or damaged before its first frame")
         return VideoError("no_frames", "its video stream holds no frame that can be shown")
 
@@ -290,7 +290,7 @@ class Decoder:
                 check_disk(self._path, error, self._position)
                 if failure := memory_refusal(error):
                     raise failure from error
-                self.broke_off = True
+                self.demuxing_failed = True
                 yield None
                 return
             if packet is None:

@@ -54,7 +54,7 @@ class Video:
         is_whole = self._length is not None and not decoder.jumped and not decoder.gave_up
         found = {
             "synthetic_timestamps": self._clock.synthetic,
-            "damaged_packets": decoder.num_failed > 0 or decoder.broke_off,
+            "damaged_packets": decoder.num_failed > 0 or decoder.demuxing_failed,
             "damaged_frames": decoder.is_patched,
             "stream_gaps": decoder.continuity.is_broken,
             "stream_changes": decoder.continuity.changes_stream,

