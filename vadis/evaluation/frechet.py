@@ -58,7 +58,8 @@ class FrechetStatistics:
     def covariance(self) -> NDArray[np.float64]:
         """(D, D), over n - 1; raises UsageError below two videos."""
         if self.count < 2:
-            raise UsageError(f"a distance takes two videos at least on either side, got {self.count}")
+            message = f"a distance takes two videos at least on either side, got {self.count}"
+            raise UsageError(message, "give more videos")
         return self._scatter / (self.count - 1)
 
     def distance(self, other: "FrechetStatistics") -> float:
