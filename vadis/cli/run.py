@@ -91,7 +91,7 @@ def load_for_command(
         Sliding(window=window, stride=stride).check(card)
     try:
         with download_progress() as progress:
-            model = load.load_model(name, device, offline=offline or None, progress=progress, notify=info)
+            model = load.load_model(name, device, offline=offline or None, progress=progress)
     except UnreachableError as error:
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error

@@ -170,10 +170,8 @@ def evaluate(
             yield file.predictions[key] if missing.pop(key, None) is None else file.append(next(made))
 
 
-def predict_all(
-    examples: Iterable[Example], model: Model, *, flip: bool = False, jobs: int | None = None
-) -> Generator[Prediction, None, None]:
-    """Yield the prediction for every example, in order, or why there is none; ``jobs`` as for ``classify_many``."""
+def predict_all(examples: Iterable[Example], model: Model, *, flip: bool = False) -> Generator[Prediction, None, None]:
+    """Yield the prediction for every example, in order, or why there is none."""
     row, rate = MODELS[model.card.architecture], model.card.frame_rate
 
     def begin(example: Example) -> LocalVideo:
@@ -188,7 +186,7 @@ def predict_all(
         return logits
 
     with Decoders() as decoders:
-        for example, _, found in map_videos(examples, begin, average, model, jobs=jobs):
+        for example, _, found in map_videos(examples, begin, average, model):
             error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
             logits = {} if isinstance(found, VideoError) else found
             yield Prediction(example.path, example.label, logits, error, example.start_seconds)
