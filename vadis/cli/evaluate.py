@@ -63,7 +63,6 @@ def evaluate(
     as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """How often is a model right? The paper's test; run again to go on where it stopped."""
     for is_wrong, message in (

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vadis.cli.terminal import settings
 from vadis.formats import FORMATS
 from vadis.results import FINEST_SEGMENT_SECONDS
 
@@ -82,12 +81,3 @@ BatchSize = Annotated[int, option(MACHINE, "Separate windows in one pass; 0: 1, 
 _SCRATCH = "Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR)."
 ScratchSize = Annotated[float | None, option(MACHINE, _SCRATCH, metavar="GB", min=0.001, show_default="4 for each")]
 Offline = Annotated[bool, flag(MACHINE, "Never use the network.", "--offline")]
-
-
-def _set_debug(value: bool) -> bool:
-    settings.debug |= value
-    return value
-
-
-_DEBUG = "Show the traceback when something fails."
-Debug = Annotated[bool, option(MACHINE, _DEBUG, "--debug", metavar="", callback=_set_debug)]

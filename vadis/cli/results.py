@@ -39,7 +39,6 @@ def export(
     output_dir: options.OutputDir = None,
     threshold: options.Threshold = 0.0,
     overwrite: options.Overwrite = False,
-    debug: options.Debug = False,
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
@@ -103,7 +102,6 @@ def report(
     thumbnails: Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
     thumbnail_mb: Annotated[int, option(RESULTS, _MEGABYTES, metavar="MB", min=0)] = 32,
     root: Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")] = None,
-    debug: options.Debug = False,
 ) -> None:
     """Make one HTML page to look at: an archive's labels over time, or how a training run went.
 
@@ -167,7 +165,6 @@ def annotate(
     segment: options.SegmentSeconds = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """Draw the labels into a video, with a bar for each score and the timeline below. The sound is copied as it is."""
     from vadis.report.annotate import annotate as annotated

@@ -86,7 +86,6 @@ class TrainOptions:
     workers: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
     device: options.Device = "auto"
     offline: options.Offline = False
-    debug: options.Debug = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,12 +228,11 @@ def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) 
     root = options.flow_store or options.output / training.STORE_NAME
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
-    missing = without_flow(dict.fromkeys(wanted), store)
-    if missing and process.world_size > 1:
+    wanted = list(dict.fromkeys(wanted))
+    if process.world_size > 1 and (missing := without_flow(wanted, store)):
         message = f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it"
         raise UsageError(message, hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}")
-    if missing:
-        fill(missing, store, process.device)
+    fill(wanted, store, process.device)
     return store
 
 
