@@ -71,14 +71,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-_VERSION = "Show the version and leave."
 _DEBUG = "Show the traceback when something fails."
 
 
 @app.callback()
 def set_up(
     version: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help=_VERSION)
+        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but what went wrong.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Say more.")] = False,

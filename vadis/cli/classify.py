@@ -27,8 +27,6 @@ _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so tha
 
 _ALLOW_REMOTE = "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'."
 _SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
-_RETRY_FAILED = "Going on with results that are there, try those again that failed."
-_SUMMARY = "Write the counts at the end as JSON."
 _RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
 
 EPILOG = """
@@ -67,10 +65,10 @@ def classify(
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
-    retry_failed: Annotated[bool, flag(OUTPUT, _RETRY_FAILED, "--retry-failed")] = False,
+    retry_failed: Annotated[bool, flag(OUTPUT, "Going on, try those again that failed.", "--retry-failed")] = False,
     strict: Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")] = False,
     shard: Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")] = None,
-    summary_file: Annotated[Path | None, option(OUTPUT, _SUMMARY, "--summary", metavar="FILE")] = None,
+    summary_file: Annotated[Path | None, option(OUTPUT, "The counts, as JSON.", "--summary", metavar="FILE")] = None,
     device: options.Device = "auto",
     ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,

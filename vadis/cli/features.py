@@ -28,7 +28,6 @@ An earlier layer, by DeepMind's name:  `vadis features holiday.mp4 -o early/ --l
 """
 
 _OUTPUT = "One .npz per video, in the same tree as the inputs."
-_LAYER = "An endpoint of DeepMind's network, or Pooled."
 
 
 def features(
@@ -38,7 +37,7 @@ def features(
     null: options.Null = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
-    layer: Annotated[str, options.option(options.MODEL, _LAYER, metavar="NAME")] = "Pooled",
+    layer: Annotated[str, options.option(options.MODEL, "DeepMind's endpoint, or Pooled.", metavar="NAME")] = "Pooled",
     flip: options.Flip = False,
     window: options.Window = None,
     stride: options.Stride = None,

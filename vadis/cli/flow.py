@@ -33,7 +33,6 @@ Once more after new videos came, or after an interruption; only what is missing 
 """
 
 _STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input."
-_SPLIT = "The official split; by default 1."
 
 
 def flow(
@@ -43,7 +42,7 @@ def flow(
     null: options.Null = False,
     data: options.Data = None,
     dataset: options.DatasetName = None,
-    split: Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)] = None,
+    split: Annotated[int | None, options.option(options.DATA, "Official split; default 1.", metavar="N", min=1)] = None,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
 ) -> None:
