@@ -86,7 +86,6 @@ def write(folder, *results, overwrite=False) -> None:
         parts.begin(SETTINGS, VERSIONS, overwrite=overwrite)
         for result in results:
             parts.append(result)
-        parts.finish()
 
 
 def names(folder) -> list[str]:

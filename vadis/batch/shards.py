@@ -85,7 +85,7 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard
 
 
 class Parts:
-    """What ``Journal`` is, over a folder of them; made by ``open_parts``, whose ``stack`` holds the part at hand."""
+    """A journal in parts, which stay as they were written; made by ``open_parts``, whose ``stack`` holds the last."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.entries, self.num_damaged = dict[str, Entry](), 0
@@ -117,15 +117,6 @@ class Parts:
             self._journal = self._stack.enter_context(open_journal(self._folder / f"part-{self._number:05}.jsonl"))
             self._journal.begin(*self._header, overwrite=False)
         self._journal.append(result)
-
-    def results(self, paths: set[str]) -> Iterator[VideoResult]:
-        """Yield nothing: there are no documents beside the parts that could want records again."""
-        return iter(())
-
-    def finish(self) -> None:
-        """See ``Journal.finish``; earlier parts stay as they are."""
-        if self._journal is not None:
-            self._journal.finish()
 
 
 @contextmanager

@@ -142,7 +142,7 @@ class Destination:
             summary.add(entry)
             if folder and folder.has_document(entry.status) and not folder.target(source.path).is_file():
                 lacking.add(source.path)
-        if folder and lacking:
+        if folder and isinstance(self.journal, Journal):
             folder.write(self.journal.results(lacking))
         return pending
 
@@ -154,7 +154,7 @@ class Destination:
                 if self.folder:  # before the record: what has a record is whole
                     self.folder.write([result])
                 self.journal.append(result)
-            if is_whole():
+            if is_whole() and isinstance(self.journal, Journal):
                 self.journal.finish()
         else:
             write_document(self.output and self._own(self.output), self.form, results, is_whole)
