@@ -36,8 +36,7 @@ Three splits and their mean, as in the paper's table 5:
 From what `vadis classify` wrote, without a model:
 `vadis evaluate --data ./ucf101 --split 1 --results ucf101.jsonl -o metrics/`
 
-**Exit codes**: 0 every video was tested; 1 could not go on; 2 wrong use; 3 tested, but some videos could not be read;
-5 another run evaluates into this folder; 130 and 143 interrupted.
+**Exit codes** are those of `vadis classify`.
 """
 
 RESULTS = "Results there are already"

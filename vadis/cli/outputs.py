@@ -87,11 +87,12 @@ class Destination:
                 if self.output is None or self.form.name != "jsonl" or self.output.is_file():
                     raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
                 stack.enter_context(new_folder(self.output))
-                self.journal = stack.enter_context(open_parts(self.output))
+                self.journal = stack.enter_context(open_parts(self.output, overwrite=self.overwrite))
             elif self.output_dir:
                 stack.enter_context(new_folder(self.output_dir))
                 self.folder = DocumentFolder(self.output_dir, tree_root(inputs, videos), self.form)
-                journal = self._open_journal(stack, self._own(self.output_dir / "vadis-results.jsonl"))
+                path = self._own(self.output_dir / "vadis-results.jsonl")
+                self.journal = journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
                 if journal.is_empty:
                     own = (video for video in videos if self.shard is None or self.shard.has(video))
                     self.folder.check(own, self.overwrite)
@@ -101,7 +102,7 @@ class Destination:
                 is_journal = self.form.name == "jsonl" and not is_special
                 check_file(path, self.overwrite or is_journal)
                 if is_journal:
-                    self._open_journal(stack, path)
+                    self.journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
                 elif not is_special:
                     stack.enter_context(locked(path))
             yield
@@ -110,20 +111,13 @@ class Destination:
         """Return the file of this shard."""
         return path if self.shard is None else self.shard.own(path)
 
-    def _open_journal(self, stack: ExitStack, path: Path) -> Journal:
-        self.journal = journal = stack.enter_context(open_journal(path))
-        if journal.is_foreign and not self.overwrite:
-            message = f"{show(path)} exists already, and is not a results file that a run can continue"
-            raise UsageError(message, hint="add --overwrite to replace it, or choose another name")
-        return journal
-
     def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the inputs without a record that counts; count the others, and write their documents that lack."""
         if self.journal is None:
             return list(sources)
         versions = {"vadis": vadis.__version__, "torch": version("torch"), "av": version("av")}
         versions["python"] = platform.python_version()
-        before = self.journal.begin(settings, versions, overwrite=self.overwrite)
+        before = self.journal.begin(settings, versions)
         if before != versions:
             changed = [f"{name} {before.get(name)}" for name, number in versions.items() if before.get(name) != number]
             info(f"goes on with results of other versions: {', '.join(changed)}")

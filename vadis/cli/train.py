@@ -29,7 +29,7 @@ Go on after an interruption:  the same command with `--resume`
 
 Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`, then `--flow-store k400-flow/`
 
-**Exit codes** are those of `vadis finetune`.
+**Exit codes** are those of `vadis classify`; an interrupted run has its checkpoint.
 """
 FINETUNE_EPILOG = """
 **Examples**
@@ -44,8 +44,7 @@ Go on after an interruption:  the same command with `--resume`
 
 The model it makes:  `vadis classify holiday.mp4 --model run/model.safetensors`
 
-**Exit codes**: 0 the model is there; 1 could not go on; 2 wrong use; 3 the model is there, but some test videos could
-not be read; 5 another run trains there; 130 and 143 interrupted, after a checkpoint.
+**Exit codes** are those of `vadis classify`; an interrupted run has its checkpoint.
 """
 
 
