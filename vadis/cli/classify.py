@@ -1,6 +1,7 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -91,10 +92,11 @@ def classify(
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
         in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
-        prepared = {} if ray else _prepare(stack, fetched, jobs, in_need)
+        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": fetched and fetched.share_bytes}
+        prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
         loaded = load_for_command(model, streams, where, offline, may_stand_in=any_model)
-        from vadis.inference.classify import ClassifyOptions, label_videos
+        from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
@@ -103,14 +105,7 @@ def classify(
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
         run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
-        if ray:
-            from vadis.inference.ray import classify_on_ray
-
-            paths, share = list(run.paths()), fetched.share_bytes if fetched else None
-            labelled = classify_on_ray(paths, wanted, address=ray, on_gpus=device != "cpu", share_bytes=share)
-        else:
-            labelled = label_videos(run.paths(), wanted, listed=True, **prepared)
-        run.complete(labelled, destination.write, summary_file)
+        run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
 def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
@@ -147,6 +142,16 @@ def _needs_flow_now(sources: list[Source], model: str | None, streams: str | Non
     # Shipped models see no flow, or that of cropped frames; one that is not here yet may not come.
     sees_flow = streams != "rgb" and named not in SHIPPED and (named not in WEIGHTS or is_file(model_path(named)))
     return len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow
+
+
+def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> Any:
+    if "address" in prepared:
+        from vadis.inference.ray import classify_on_ray
+
+        return classify_on_ray(list(paths), wanted, **prepared)
+    from vadis.inference.classify import label_videos
+
+    return label_videos(paths, wanted, listed=True, **prepared)
 
 
 def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Format:
