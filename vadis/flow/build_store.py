@@ -48,13 +48,7 @@ class FlowEstimate(NamedTuple):
 
 def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
     """Return those of ``videos`` that are not in the store yet, with those that cannot be read."""
-
-    def is_there(video: str) -> bool:
-        with suppress(VideoError):  # to be reported when its flow is computed
-            return store.has(video)
-        return False
-
-    return [video for video in videos if not is_there(video)]
+    return [video for video in videos if not store.has(video)]
 
 
 def estimate_flow(videos: Sequence[str], store: FlowStore, device: torch.device) -> FlowEstimate:

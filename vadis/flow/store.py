@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -132,8 +132,10 @@ class FlowStore:
         return self.root / digest[:2] / f"{digest}.mp4"
 
     def has(self, video: AnyPath) -> bool:
-        """Return whether the flow of this video is there; raise VideoError as ``path``."""
-        return self.path(video).is_file()
+        """Return whether the flow of this video is there; not that of one that cannot be read."""
+        with suppress(VideoError):
+            return self.path(video).is_file()
+        return False
 
     def num_frames(self, video: AnyPath) -> int:
         """Return how many frames of flow there are, one for each grid frame; raise VideoError as ``read_levels``."""
