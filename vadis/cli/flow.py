@@ -102,7 +102,7 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
     """Compute the flow that a store lacks of ``videos``, after saying what that takes; return the counts."""
-    from vadis.flow.build_store import compute_flow, estimate_flow, without_flow
+    from vadis.flow.store import compute_flow, estimate_flow, without_flow
 
     missing = without_flow(videos, store)
     counts = Counter(skipped=len(videos) - len(missing))
