@@ -182,9 +182,9 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         wanted = parse_json((folder / METRICS_NAME).read_bytes())[settings["networks"][0]]["num_examples"]
     except (OSError, ValueError, LookupError, TypeError):
-        wanted = None
+        wanted = "an unknown number"
     if wanted != len(predictions):
-        found = f"{len(predictions):,} videos have predictions, and {METRICS_NAME} does not say so many"
+        found = f"{len(predictions):,} videos have predictions, {METRICS_NAME} is of {wanted}"
         message = f"the evaluation in {_shown(folder)} is not finished: {found}"
         raise UsageError(message, "run the same vadis evaluate again, which goes on there")
     return Evaluation(folder, settings, list(predictions.values()))
