@@ -101,8 +101,7 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
 
 def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
     """Compute the flow that a store lacks of ``videos``; a new store in which nothing has come to lie is removed."""
-    from vadis.flow.build_store import without_flow
-    from vadis.flow.store import SETTINGS_NAME, FlowStore
+    from vadis.flow.store import SETTINGS_NAME, FlowStore, without_flow
 
     where, is_new = resolve_device(device), not folder.exists()
     store = FlowStore(folder, create=True)
@@ -119,7 +118,7 @@ def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
 
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
     """Compute the flow of ``videos`` after saying what it will take; return how many are ok, partial and failed."""
-    from vadis.flow.build_store import compute_flow, estimate_flow
+    from vadis.flow.store import compute_flow, estimate_flow
 
     info(f"looking at {num_videos(len(videos))}, on {device}")
     expected = estimate_flow(videos, store, device)

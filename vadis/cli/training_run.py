@@ -28,8 +28,7 @@ from vadis.device import resolve_device
 from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import Cell
 from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
-from vadis.flow.build_store import without_flow
-from vadis.flow.store import FlowStore
+from vadis.flow.store import FlowStore, without_flow
 from vadis.models import MODELS, joined_for_training
 from vadis.training import log
 from vadis.training import plan as training

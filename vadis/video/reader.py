@@ -161,7 +161,12 @@ def open_video(
     before = stamp(name)
     for by_seek in (True, False):
         with _open(name, limits) as container:
-            video = _first_look(name, container, limits, scaler)
+            stream = best_stream(name, container)
+            if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
+                with _open(name, limits, codec_whitelist="none") as undecoded:
+                    context = best_stream(name, undecoded).codec_context
+                    limits.check_pixels(context.width, context.height)
+            video = Video(Decoder(name, container, stream, limits), limits, scaler)
             if video.skip_to(start_frame, by_seek=by_seek):
                 yield video
                 if video.facts.num_frames is not None and stamp(name) != before:
@@ -205,17 +210,6 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
     except Exception as error:  # whatever a child sends that a file has taken over
         raise VideoError("decoder_crash", "the process that reads its sound sent an invalid message") from error
     return tuple(container.streams.audio)
-
-
-def _first_look(
-    path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
-) -> Video:
-    stream = best_stream(path, container)
-    if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
-        with _open(path, limits, codec_whitelist="none") as undecoded:
-            context = best_stream(path, undecoded).codec_context
-            limits.check_pixels(context.width, context.height)
-    return Video(Decoder(path, container, stream, limits), limits, scaler)
 
 
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
