@@ -205,7 +205,7 @@ def test_another_number_of_threads_goes_on_only_if_allowed(run_vadis, inputs):
 def test_no_room_for_the_flow_is_said_before_it_is_computed(run_vadis, inputs, monkeypatch):
     full = type(shutil.disk_usage("."))(10**9, 10**9, 0)
     with monkeypatch.context() as patched:
-        patched.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: full)
+        patched.setattr("vadis.flow.store.shutil.disk_usage", lambda path: full)
         ended = run_vadis(*FINETUNE)
     assert ended.code == 1
     assert "0.0 MB" in ended.err

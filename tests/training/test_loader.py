@@ -14,8 +14,7 @@ from tests.matching import containing
 from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import VadisError, VideoError
-from vadis.flow.build_store import compute_flow
-from vadis.flow.store import FlowStore, dequantize
+from vadis.flow.store import FlowStore, compute_flow, dequantize
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
 from vadis.training.loader import (
@@ -55,7 +54,7 @@ def textures(tmp_path_factory):
 def cheap_store(tmp_path, monkeypatch):
     """An empty store, which is filled with ``cheap_flow``."""
     monkeypatch.setattr(
-        "vadis.flow.build_store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.flow.store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     return FlowStore(tmp_path / "store", create=True)
 

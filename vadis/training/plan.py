@@ -30,13 +30,12 @@ from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
-from vadis.results import printable
+from vadis.results import label_fault, printable
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
 from vadis.video.metadata import SHORT_SIDE
-from vadis.weights.catalog import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
 
