@@ -30,13 +30,12 @@ from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
-from vadis.results import printable
+from vadis.results import label_fault, printable
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
 from vadis.video.metadata import SHORT_SIDE
-from vadis.weights.catalog import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
 
@@ -191,8 +190,7 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
-    Of a model with the same classes the last layers are kept too. Changes PyTorch's global generator; the random
-    parameters depend on the recipe's seed and the run alone.
+    Of a model with the same classes the last layers are kept too. Random parameters depend on seed and run alone.
     """
     torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))

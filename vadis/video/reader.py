@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import FFMPEG_FORMATS, refusal, regular_file
+from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_file
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
@@ -224,10 +224,3 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
         return av.open("file:" + from_root(path), "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
         raise memory_refusal(error) or refusal(path, error) from error
-
-
-def from_root(path: str) -> str:
-    """Return ``path`` from the root, never shortened as by abspath: the link in "link/.." may lead elsewhere."""
-    with suppress(OSError):  # the current folder may be gone
-        return os.path.join(os.getcwd(), path) if path else path  # noqa: PTH109, PTH118
-    return path
