@@ -11,6 +11,7 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from vadis import models as models
+    from vadis.batch.results_file import read_results
     from vadis.errors import DeviceError, UsageError, VadisError, VideoError, WeightsError
     from vadis.evaluation.frechet import FrechetStatistics, frechet_distance
     from vadis.flow import to_gray, tvl1
@@ -25,10 +26,11 @@ if _typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Progress", "Segment", "UsageError"]
 __all__ += ["VadisError", "VideoError", "VideoResult", "WeightsError", "__version__", "available_models", "classify"]
-__all__ += ["classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames", "to_gray"]
-__all__ += ["tvl1"]
+__all__ += ["classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames"]
+__all__ += ["read_results", "to_gray", "tvl1"]
 
 _HOMES = {
+    "batch.results_file": {"read_results"},
     "errors": {"DeviceError", "UsageError", "VadisError", "VideoError", "WeightsError"},
     "evaluation.frechet": {"FrechetStatistics", "frechet_distance"},
     "flow": {"to_gray", "tvl1"},
