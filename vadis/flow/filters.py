@@ -22,11 +22,11 @@ from vadis.flow.simd import (
     read,
     splat,
     store,
-    types,
     write,
 )
 
 Image = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
 
 # --- grey and scales -------------------------------------------------------------------------------------------------
 
@@ -69,15 +69,17 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 @inlined
-def resize(source: Image, target: Image, step_y: float, step_x: float, beyond: float) -> None:
+def resize(
+    source: Image, target: Image, step_y: float, step_x: float, beyond: float, places: Places, weight: Image
+) -> None:
     """Sample ``source`` (H, W) bilinearly on the grid of ``target``; borders are replicated.
 
     Steps are in source pixels per target pixel; pixel centres lie at halves. ``beyond`` is the weight with which a
     position beyond the last pixel takes the difference to its left neighbour: OpenCV's is 0 when it enlarges, else 1.
+    ``places`` has room for two numbers, ``weight`` for one, for each column of ``target``.
     """
     height, width = source.shape
-    left, right = np.empty(target.shape[1], np.intp), np.empty(target.shape[1], np.intp)
-    weight = np.empty(target.shape[1], np.float32)
+    left, right = places[: target.shape[1]], places[target.shape[1] :]
     for x in range(target.shape[1]):
         left[x], right[x], weight[x] = _neighbours(x, step_x, width, beyond)
     for y in range(target.shape[0]):
@@ -148,13 +150,13 @@ def _offset(builder: Any, start: Any, step: Any, times: int, more: int = 0) -> A
     return builder.add(start, start.type(more))
 
 
-@instruction(types.void)
+@instruction("void")
 def _copy_in_order(builder: Any, source: Any, index: Any, target: Any, target_index: Any) -> None:
     """Copy 16 numbers from ``source[index]`` to ``target[target_index]``, as the whole numbers that are compared."""
     write(builder, target, target_index, _in_order(builder, read(builder, source, index, BITS)))
 
 
-@instruction(types.void)
+@instruction("void")
 def _sort_columns(builder: Any, source: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> None:
     """Sort 16 columns of five: ``source[index + r·pitch]`` to ``target[target_index + r·pitch]`` for r = 0…4."""
     values = [read(builder, source, _offset(builder, index, pitch, row), BITS) for row in range(SIZE)]
@@ -163,7 +165,7 @@ def _sort_columns(builder: Any, source: Any, index: Any, pitch: Any, target: Any
         write(builder, target, _offset(builder, target_index, pitch, row), value)
 
 
-@instruction(types.void)
+@instruction("void")
 def _median_of_columns(builder: Any, columns: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> None:
     """Store the medians of ``columns[index + r·pitch + c]``, r and c = 0…4, sorted along r, at ``target_index``."""
     places = [_offset(builder, index, pitch, row, column) for column in range(SIZE) for row in range(SIZE)]
@@ -208,31 +210,31 @@ _QUAD = ir.VectorType(FLOAT, CHANNELS)
 
 
 @inlined
-def row_work(padded: int) -> Image:
-    """Return memory for ``sample_row``: for x and y where the taps begin and 4 weights; then the columns' numbers."""
-    work = np.zeros(11 * padded, np.float32)
-    work[10 * padded :] = np.arange(padded)
-    return work
+def number_columns(work: Image) -> None:
+    """Prepare memory for ``sample_row``: for x and y where the taps begin and 4 weights; then the columns' numbers."""
+    padded = len(work) // 11
+    for x in range(padded):
+        work[10 * padded + x] = x
 
 
 @inlined
-def sample_row(taps: Image, state: Image, u1: int, u2: int, y: int, work: Image, row: Image) -> None:
-    """Sample ``taps`` at (x + u1, y + u2) for every x of one image row into ``row`` (4 numbers per pixel).
+def sample_row(
+    taps: Image, height: int, width: int, state: Image, u1: int, u2: int, y: int, work: Image, row: Image
+) -> None:
+    """Sample ``taps`` (H + 8, W + 8, 4) at (x + u1, y + u2) for every x of one image row into ``row`` (4 per pixel).
 
-    ``u1`` and ``u2`` are where that row of the flow begins in ``state``; ``work`` comes from ``row_work``.
+    ``u1`` and ``u2`` are where that row of the flow begins in ``state``; ``work`` has been through ``number_columns``.
     """
-    padded_height, padded_width = taps.shape[0], taps.shape[1]
-    width = padded_width - 2 * BORDER
+    padded_height, padded_width = height + 2 * BORDER, width + 2 * BORDER
     stride = np.uint64(len(work) // 11)
     for x in range(0, width, LANES):
         _place_taps(load(state, u1 + x) + load(work, 10 * stride + x), padded_width - TAPS, work, x, stride)
         down = load(state, u2 + x) + broadcast(np.float32(y))
         _place_taps(down, padded_height - TAPS, work, x + (1 + TAPS) * stride, stride)
-    flat = taps.reshape(-1)
     for x in range(np.uint64(width)):
         left, top = np.int64(work[x]), np.int64(work[(1 + TAPS) * stride + x])
         corner = (top * padded_width + left) * CHANNELS
-        _sample(flat, corner, padded_width * CHANNELS, work, stride + x, stride, row, CHANNELS * x)
+        _sample(taps, corner, padded_width * CHANNELS, work, stride + x, stride, row, CHANNELS * x)
 
 
 @inlined
@@ -253,7 +255,7 @@ def _place_taps(position: Any, last_start: int, work: Image, at: int, stride: in
     store(work, at + 4 * stride, last)
 
 
-@instruction(types.void)
+@instruction("void")
 def _sample(
     builder: Any, taps: Any, corner: Any, pitch: Any, weights: Any, at: Any, stride: Any, target: Any, index: Any
 ) -> None:
