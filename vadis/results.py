@@ -70,11 +70,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the timeline: ``label`` holds in ``[start, end)``, in seconds; ``score`` is its mean probability."""
+    """A piece of the timeline: ``label`` holds in ``[start, end)``, in seconds, with a ``score`` like a probability."""
 
     start: float
     end: float
-    label: str  # or NO_CLEAR_LABEL, whose score is one minus that of the best label
+    label: str  # or NO_CLEAR_LABEL, whose score is what speaks against the best label
     score: float
 
     def to_json(self) -> dict[str, Any]:

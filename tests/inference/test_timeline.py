@@ -34,11 +34,16 @@ def test_a_flicker_is_no_change() -> None:
 
 
 def test_what_fits_no_class_is_unclear() -> None:
-    unclear = [(number % 10, 0.1) for number in range(20)]
-    first, second = pieces_of([(0, 0.95)] * 20 + unclear, classes=10)
-    assert (first[2], second[2]) == (0, 10)
-    assert second[3] == pytest.approx(0.9), "one minus the best probability"
-    assert pieces_of(unclear, classes=10) == [(0.0, pytest.approx(6.4), 10, pytest.approx(0.9))]
+    unclear = [(number % 20, 0.05) for number in range(20)]
+    first, second = pieces_of([(0, 0.95)] * 20 + unclear, classes=20)
+    assert (first[2], second[2]) == (0, 20)
+    assert second[3] == pytest.approx(0.95), "one minus the best probability"
+    assert pieces_of(unclear, classes=20) == [(0.0, pytest.approx(6.4), 20, pytest.approx(0.95))]
+
+
+def test_a_label_that_comes_and_goes_has_a_lower_score_than_its_mean() -> None:
+    ((*_, score),) = pieces_of([(0, 0.9), (0, 0.3)] * 10)
+    assert 0.3 < score < 0.6
 
 
 def test_a_few_classes_are_named_as_soon_as_they_are_likely() -> None:
@@ -66,7 +71,7 @@ def test_pieces_tile_the_time_change_at_every_border_and_are_long_enough(
 def test_no_other_path_earns_more(rows: list[list[float]]) -> None:
     """Every path of up to six predictions, by brute force."""
     path = MostLikelyPath(2)
-    rates = np.array([[*np.log(np.maximum(row, FLOOR)), np.log(CLEAR)] for row in rows])  # (predictions, states)
+    rates = np.log(FLOOR + (1 - FLOOR) * np.array([[*row, CLEAR] for row in rows]))  # (predictions, states)
     for number, row in enumerate(rows, 1):
         path.add(number * 1.0, np.array(row))
 

@@ -57,7 +57,7 @@ def download(names: Names = None) -> None:
         typer.echo(show(model_path(name)))
 
 
-_THRESHOLD = "Below this probability a label of this model is not clear; 0.15 by default."
+_THRESHOLD = "Below this probability a label of this model is not clear; 0.1 by default."
 _CROP_FIRST = "Cut frames before their flow is computed: faster, nearly the same."
 
 
