@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores_of(result: VideoResult, model: Model) -> list[float]:
     """The scores of a record in the order of the model's labels."""
-    scores = {label.label: label.score for label in result.labels}
+    scores = {label.label: label.score for label in result.clip_score}
     return [scores[name] for name in model.card.labels]
 
 
@@ -172,7 +172,7 @@ def test_one_stream_alone(folder: Path, model: Model, streams: tuple[str, ...]) 
 
 def log_scores(result: VideoResult, model: Model) -> np.ndarray:
     """The video's logits, up to a constant."""
-    scores = {label.label: label.score for label in result.labels}
+    scores = {label.label: label.score for label in result.clip_score}
     values = np.log([scores[name] for name in model.card.labels])
     return values - values.mean()
 
@@ -213,7 +213,7 @@ def test_separate_windows(folder: Path, model: Model) -> None:
     for start in (0, 16, 32, 48, 64, 68):  # the last one moved back to end at frame 100
         with torch.inference_mode():
             logits.append(model.networks["rgb"](network_input(frames[start : start + 32], "rgb")).mean(dim=2)[0])
-    scores = {label.label: label.score for label in result.labels}
+    scores = {label.label: label.score for label in result.clip_score}
     expected = softmax(torch.stack(logits).mean(dim=0).numpy())
     np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
 

@@ -16,7 +16,7 @@ CHANGE = 1.5
 CLEAR = 0.1
 """The constant probability that "no clear label" has: a label that has less is not clear."""
 SHORTEST_SECONDS = 0.6
-"""No piece is shorter: none earns more than log(1 / FLOOR) per second, and in less time not the change that it costs."""
+"""No piece is shorter: it earns log(1 / FLOOR) per second at most, and in less time not the change that it costs."""
 FLOOR = math.exp(-CHANGE / SHORTEST_SECONDS)  # 0.08: how often the network may be wrong however sure it is
 
 
