@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult
+from vadis.results import NO_CLEAR_LABEL, VideoResult
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
@@ -52,7 +53,7 @@ class Overlay:
         self._end = result.timeline[-1].end if result.timeline else 1.0
         self._colours = _colours(result)
         self._strip = self._make_strip()
-        self._panel: tuple[int, Image] | None = None  # of the piece drawn last
+        self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
 
     def draw(self, pixels: Pixels, seconds: Fraction) -> Pixels:
         """Return the frame (H, W, 3) shown at ``seconds``, with everything drawn in; ``pixels`` stay as they are."""
@@ -66,16 +67,15 @@ class Overlay:
         ImageDraw.Draw(image).rectangle((at - half, bottom, at + half - 1, self._height), WHITE)
         index = bisect_right(self._pieces, float(seconds) + 1e-6, key=lambda piece: piece.start) - 1
         if index >= 0:  # the last one reaches to the end of the file
-            if self._panel is None or self._panel[0] != index:
-                self._panel = index, self._make_panel(self._pieces[index])
-            panel, margin = self._panel[1], self._letter // 2
+            panel, margin = self._panel(index), self._letter // 2
             image.paste(panel, (margin, max(0, bottom - margin - panel.height)), panel)
         return np.array(image)
 
-    def _make_panel(self, piece: Piece) -> "Image":
+    def _make_panel(self, index: int) -> "Image":
         """Return the label of a piece: name, percentage, and a bar below; of no clear label the words alone."""
         from PIL import Image, ImageDraw
 
+        piece = self._pieces[index]
         letter, is_clear = self._letter, piece.label != NO_CLEAR_LABEL
         pad, thick, base = letter // 2, max(2, letter // 6), int(letter * 1.15)
         width = min(22 * letter, max(1, self._width - letter))
