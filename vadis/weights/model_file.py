@@ -188,7 +188,7 @@ def _card_fault(card: ModelCard) -> str | None:
         _canonical(card.provenance)
     except (ValueError, TypeError):
         return "its provenance is not plain JSON"
-    window, says_otherwise = card.test_window, card.threshold is not None or card.otherwise is not None
+    window, clear = card.test_window, card.threshold
     fixed = {"frame_rate": GRID_FPS, "flow_bound": FLOW_BOUND, "short_side": row.short_side, "crop": row.crop}
     is_valid = {
         "name": not label_fault(card.name),
@@ -198,8 +198,7 @@ def _card_fault(card: ModelCard) -> str | None:
         "width": type(card.width) in (int, float) and 0 < card.width <= MAX_WIDTH,
         "test_window": window is None or (type(window) is int and window >= row.min_frames and not row.test_window),
         "crop_first": type(card.crop_first) is bool,
-        "threshold": not says_otherwise or (type(card.threshold) is float and 0 < card.threshold <= MAX_THRESHOLD),
-        "otherwise": not says_otherwise or not (label_fault(card.otherwise) or card.otherwise in card.labels),
+        "threshold": clear is None or (type(clear) is float and 0 < clear <= MAX_THRESHOLD),
         **{name: repr(getattr(card, name)) == repr(only) for name, only in fixed.items()},
     }
     return next((f"{name} is {getattr(card, name)!r:.100}" for name, valid in is_valid.items() if not valid), None)
