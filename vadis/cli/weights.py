@@ -65,7 +65,7 @@ def download(names: Names = None) -> None:
         typer.echo(show(model_path(name)))
 
 
-_CLEAR = "Below this probability the model names no label."
+_CLEAR = "Below this probability a label of this model is not clear; 0.1 by default."
 _CROP_FIRST = "Cut frames before their flow is computed: faster, nearly the same."
 
 
@@ -74,7 +74,6 @@ def to_fp16(
     source: options.ModelArgument,
     output: ModelOutput,
     clear: Annotated[float | None, option(MODEL, _CLEAR, "--clear", metavar="P", min=0.01, max=0.5)] = None,
-    fallback_label: Annotated[str, option(MODEL, "What it says then.", metavar="TEXT")] = "no clear label",
     crop_first: Annotated[bool, flag(MODEL, _CROP_FIRST, "--crop-first")] = False,
     overwrite: options.Replace = False,
 ) -> None:
@@ -88,7 +87,7 @@ def to_fp16(
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if clear is not None:
-        card = replace(card, threshold=clear, otherwise=fallback_label)
+        card = replace(card, threshold=clear)
     sha256 = save_fp16(model, output, card)
     info(f"{show(card.name)}: {output.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
     typer.echo(show(output))
