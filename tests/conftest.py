@@ -45,7 +45,7 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def records_fit_their_schema() -> Iterator[None]:
-    """Whatever record a test makes is held against docs/record.schema.json; of those that differ in paths alone, one."""
+    """Whatever record a test makes is held against docs/record.schema.json; of those that differ in paths alone one."""
     from jsonschema import Draft202012Validator
 
     schema, to_json, seen = json.loads(RECORD_SCHEMA.read_text()), VideoResult.to_json, set[str]()

@@ -174,9 +174,10 @@ class Run:
             self._unreadable = self._unreadable + 1 if is_lost else 0
             if record.status == "partial" and self.strict:
                 message = f"{missing_part(record)} (--strict treats partial videos as failed)"
-                nothing: dict[str, Any] = {"source_fps": None, "source_size": None, "labels": (), "segments": ()}
-                nothing |= {"error_code": "truncated_or_incomplete", "error_message": message}
-                record = replace(record, status="error", **nothing)
+                nothing = dict.fromkeys(("labels", "clip_score", "timeline", "segments"), ())
+                facts: dict[str, Any] = {"source_fps": None, "source_size": None, **nothing}
+                facts |= {"error_code": "truncated_or_incomplete", "error_message": message}
+                record = replace(record, status="error", **facts)
             yield record
             self.summary.add(record)  # it has been written
             if record.status == "error" and self.name_problems:
