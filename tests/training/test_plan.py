@@ -50,12 +50,11 @@ def test_everything_but_the_last_layer_is_the_models(start, stream):
 
 
 def test_a_new_model_has_nothing_of_what_the_old_one_does_with_its_labels(start):
-    """A card as camera-motion's: with a threshold, words for no label, windows of its own, and flow made faster."""
-    words = {"threshold": 0.4, "otherwise": "none of them"}
-    found = replace(start.card, **words, crop_first=True, test_window=32, window_frames=32)
+    """A card as camera-motion's: with a threshold, windows of its own, and flow made faster."""
+    found = replace(start.card, threshold=0.4, crop_first=True, test_window=32, window_frames=32)
     old = replace(start, card=replace(found, provenance={"mirror": False}))
     card = plan(start=old).card
-    assert (card.threshold, card.otherwise, card.crop_first, card.test_window) == (None, None, False, None)
+    assert (card.threshold, card.crop_first, card.test_window) == (None, False, None)
     assert card.window_frames == 64
     assert (card.architecture, card.width, card.labels) == (start.card.architecture, start.card.width, CLASSES)
     assert card.provenance["mirror"] is True

@@ -201,6 +201,6 @@ def _read_record(video: Path, results: Path) -> VideoResult:
     (found,) = same
     if found.error_code is not None:
         raise VideoError(found.error_code, f"{show(video)} has no labels: {found.error_message}")
-    if not found.segments:
+    if not found.timeline:
         raise UsageError(f"the record of {show(video)} has no timeline", hint="label it again: vadis classify")
     return found

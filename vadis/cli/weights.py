@@ -52,12 +52,12 @@ def download(names: Names = None) -> None:
 
     for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
         with download_progress() as progress:
-            load_model(name, "cpu", progress=progress, notify=info)  # which also verifies it
+            load_model(name, "cpu", progress=progress)  # which also verifies it
         info(f"{name} is ready")
         typer.echo(show(model_path(name)))
 
 
-_THRESHOLD = "Below this probability the model names no label."
+_THRESHOLD = "Below this probability a label of this model is not clear; 0.1 by default."
 _CROP_FIRST = "Cut frames before their flow is computed: faster, nearly the same."
 
 
@@ -66,7 +66,6 @@ def to_fp16(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a name.")],
     out: ModelOutput,
     threshold: Annotated[float | None, typer.Option(metavar="P", min=0.01, max=0.5, help=_THRESHOLD)] = None,
-    fallback_label: Annotated[str, typer.Option(metavar="TEXT", help="What it says then.")] = "no clear label",
     crop_first: Annotated[bool, typer.Option("--crop-first", help=_CROP_FIRST)] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -76,11 +75,11 @@ def to_fp16(
 
     check_file(out, overwrite, extensions=(".safetensors",))
     with download_progress() as progress:
-        model = load_model(source, "cpu", progress=progress, notify=info)
+        model = load_model(source, "cpu", progress=progress)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if threshold is not None:
-        card = replace(card, threshold=threshold, otherwise=fallback_label)
+        card = replace(card, threshold=threshold)
     sha256 = save_fp16(model, out, card)
     info(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
     typer.echo(show(out))
