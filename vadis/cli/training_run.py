@@ -146,7 +146,7 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
     resume, inexact = options.resume, options.allow_inexact
-    context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
+    context = Context(process, options.jobs, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
     store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
