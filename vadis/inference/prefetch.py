@@ -64,6 +64,37 @@ class PendingVideo(Protocol):
     def close(self) -> None: ...
 
 
+def seen_size(model: Model) -> int:
+    """Return how many pixels of a frame's height and width a network sees, before they are shrunk for it."""
+    return model.card.crop * (SHORT_SIDE // model.card.short_side)
+
+
+class Sampling(NamedTuple):
+    """Which frames of a video are seen, and in which size: by default those of the 25 fps grid, 256 pixels high."""
+
+    fps: int | None = GRID_FPS  # None: every frame of the file, at its own time
+    resize: str = "short256"  # a key of ``reader.SCALERS``
+    crops: int = 1  # of ``preprocessing.CROPS``
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the grid of the reader has these frames."""
+        return self.fps == GRID_FPS and self.resize == "short256"
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot be."""
+        if self.fps is not None and self.fps < 1:
+            raise UsageError(f"there is no rate of {self.fps} frames per second", "such as 25, or None for the file's")
+        if self.resize not in SCALERS or self.crops not in CROPS:
+            message = f"frames are resized to {' or '.join(SCALERS)}, and have 1, 3 or 10 crops"
+            raise UsageError(f"{message}, not {self.resize} and {self.crops}", "leave them out for short256 and 1")
+        if self.crops > 1 and self.resize == "square224":
+            raise UsageError("square224 leaves nothing to crop", "take short256 with several crops")
+
+
+GRID = Sampling()
+
+
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
@@ -117,14 +148,15 @@ class LocalVideo:
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
-        size, has_flow = card.crop * (SHORT_SIDE // card.short_side), "flow" in card.streams
+        size, has_flow = None if self._is_whole else seen_size(self._model), "flow" in card.streams
 
         def frames() -> Iterator[Frames]:
             ahead.note("decoding")
-            for chunk in chunks((frame.pixels for frame in self._opened), prefetch_config(device).chunk_frames):
+            for chunk in chunks(self._pixels(), prefetch_config(device).chunk_frames):
                 if has_flow:
                     ahead.note("flow")
-                yield centre_crop(chunk, "rgb", size).astype(np.uint8, copy=False) if card.crop_first else chunk
+                is_cut = card.crop_first and size is not None
+                yield centre_crop(chunk, "rgb", size).astype(np.uint8, copy=False) if is_cut else chunk
                 ahead.note("decoding")
 
         alone = ((chunk, None) for chunk in frames())

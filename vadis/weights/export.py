@@ -43,7 +43,7 @@ class _Networks(nn.Module):
             outputs = dict(network.endpoints(clip))
             logits.append(outputs["Logits"])
             pooled = functional.avg_pool3d(outputs[_LAST_ROW], HEAD_POOL, stride=1)  # (B, 1024, steps, 1, 1)
-            features.append(pooled.flatten(2))
+            features.append(pooled.mean(dim=(3, 4)))
         return torch.stack(logits).sum(dim=0), *features
 
 
