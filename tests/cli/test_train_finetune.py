@@ -38,7 +38,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_model(tmp_path / "start.safetensors", width=1 / 16, classes=3)
+    make_model(tmp_path / "start.safetensors", width=1 / 64, classes=3)
     for seed, place in enumerate(["train/one", "train/two", "val/one", "val/two", "test/one", "test/two"]):
         (tmp_path / "data" / place).mkdir(parents=True)
         write_video(tmp_path / "data" / place / f"{seed}.mp4", num_frames=12, seed=seed)
