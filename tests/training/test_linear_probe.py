@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tests.make_model import make_model
 from tests.matching import containing
@@ -345,6 +346,12 @@ def test_workers_are_not_started_for_what_is_in_memory(
     plan = learnable(start, steps=2)
     store = FeatureStore(tmp_path, plan)
     separable(store, plan)
-    monkeypatch.setattr("vadis.training.loader.DataLoader", None)
+
+    class WithoutWorkers(DataLoader):
+        def __init__(self, *arguments, num_workers, **options) -> None:
+            assert num_workers == 0
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("vadis.training.loader.DataLoader", WithoutWorkers)
     train_last_layer("rgb", plan, tmp_path, Context(ALONE, workers=2), store)
     assert json.loads((tmp_path / "rgb" / "log.jsonl").read_text().splitlines()[0])["event"] == "StepDone"

@@ -12,12 +12,12 @@ from torch import nn
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError
 from vadis.files import write_atomic
-from vadis.models import Model, ModelCard
+from vadis.models import Model
 from vadis.weights import cache
 from vadis.weights.cache import DownloadProgress, Notify, cache_errors, ensure_downloaded, is_offline
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, published_labels, unknown_model
 from vadis.weights.convert import convert
-from vadis.weights.model_file import load_model_file, read_header
+from vadis.weights.model_file import load_model_file
 from vadis.weights.tf_checkpoint import crc32c
 
 
@@ -56,13 +56,6 @@ def load_model(
         model = load_model_file(path, target)
     model.may_leave_device = device == "auto"
     return model
-
-
-def card_here(name_or_path: str) -> ModelCard | None:
-    """Return the card of the model that ``load_model`` would load; None where its file is not here, or damaged."""
-    with suppress(WeightsError):
-        return read_header(_file_of(name_or_path))[0]
-    return None
 
 
 def _file_of(name_or_path: str | Path) -> Path:

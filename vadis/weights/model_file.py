@@ -21,8 +21,8 @@ from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FLOW_BOUND
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
+from vadis.results import label_fault
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.catalog import label_fault
 
 METADATA_KEY = "vadis_model"
 MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architecture of the paper (79 M) 316 MB
