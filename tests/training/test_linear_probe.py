@@ -94,7 +94,7 @@ def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path
         plan = plan_of([example], start, str(tmp_path), model.card.streams)
         store = FeatureStore(tmp_path / str(number), plan)
         assert [error for _, error in compute_features(plan, store, CPU)] == [None]
-        expected = next(predict_all([example], model, jobs=1)).logits
+        expected = next(predict_all([example], model)).logits
         for stream in model.card.streams:
             last = start.networks[stream].get_submodule("Logits.Conv3d_0c_1x1.conv")
             features = torch.from_numpy(rows_of(store, stream, [example])).view(1, -1, 1, 1, 1)

@@ -58,7 +58,7 @@ def sample(
     if not paths:
         offline = offline or is_offline()
         with download_progress() as progress:
-            paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
+            paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress)
     outcome = reproduce(loaded, paths)
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, allow_nan=False))

@@ -87,7 +87,7 @@ def load_for_command(
     try:
         with download_progress() as progress:
             wanted, is_offline = name or DEFAULT_MODEL, offline or None
-            model = load.load_model(wanted, device, offline=is_offline, progress=progress, notify=info)
+            model = load.load_model(wanted, device, offline=is_offline, progress=progress)
     except UnreachableError as error:
         if name is None and may_stand_in:
             own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1

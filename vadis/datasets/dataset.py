@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_NAMED = 5  # files or classes named in one message or line
 ALLOWED_MISSING = 0.1  # a tenth of a split's files missing changes its accuracy by more than papers argue about
 
 
@@ -98,7 +97,7 @@ def path_below(path: str, root: str) -> str:
     return os.path.relpath(path, root)
 
 
-def some(names: Iterable[str], most: int = MOST_NAMED) -> str:
+def some(names: Iterable[str], most: int = 5) -> str:
     """Return the first few of ``names`` as text, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""

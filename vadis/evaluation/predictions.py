@@ -169,10 +169,8 @@ def evaluate(
             yield file.predictions[key] if missing.pop(key, None) is None else file.append(next(made))
 
 
-def predict_all(
-    examples: Iterable[Example], model: Model, *, flip: bool = False, jobs: int | None = None
-) -> Generator[Prediction, None, None]:
-    """Yield the prediction for every example, in order, or why there is none; ``jobs`` as for ``classify_many``."""
+def predict_all(examples: Iterable[Example], model: Model, *, flip: bool = False) -> Generator[Prediction, None, None]:
+    """Yield the prediction for every example, in order, or why there is none."""
     row = MODELS[model.card.architecture]
 
     def average(video: PendingVideo) -> dict[str, Logits]:
@@ -182,7 +180,7 @@ def predict_all(
             raise VideoError("not_finite", "the network gave a score that is not a number")
         return logits
 
-    for example, found in map_examples(examples, model, average, jobs):
+    for example, found in map_examples(examples, model, average):
         error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
         logits = {} if isinstance(found, VideoError) else found
         yield Prediction(example.path, example.label, logits, error, example.start_seconds)

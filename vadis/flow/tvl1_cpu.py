@@ -1,4 +1,4 @@
-"""``tvl1_torch``'s equations on the processor, by numba: one pair of frames on one core, 16 pixels at a time.
+"""TV-L1 on the processor, by numba: one pair of frames on one core, 16 pixels at a time.
 
 The state of a scale lies in one flat array, row by row, each row with its nine fields one after the other: what an
 iteration touches is then one stream through memory. A field's row is padded with zeros to a multiple of 16 with at

@@ -340,9 +340,8 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
 def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
-    Which steps of the logits count is set by the network's ``training_steps`` while it learns, else by its
-    ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
-    step's).
+    What counts is set by the network's ``training_steps`` while it learns, else its ``test_steps``: the mean over the
+    steps in time, the last step, or each (the losses' mean; the answer is the last step's).
     """
     logits = network(*batches).float()  # (B, classes, steps)
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")

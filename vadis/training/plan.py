@@ -190,8 +190,7 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
-    Of a model with the same classes the last layers are kept too. Changes PyTorch's global generator; the random
-    parameters depend on the recipe's seed and the run alone.
+    Of a model with the same classes the last layers are kept too. Random parameters depend on seed and run alone.
     """
     torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
