@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner
 
 from tests.needs import require_modules, require_opencv
@@ -69,6 +70,18 @@ def quick_tvl1() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vadis.flow.video_flow.tvl1", differences)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_plots() -> Iterator[None]:
+    """For tests of commands that also draw, which (see tests/report) takes a quarter of their time; in this process."""
+
+    def dot(figure: object, path: Path) -> None:
+        Image.new("L", (1, 1)).save(path, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vadis.report.plots.save_png", dot)
         yield
 
 

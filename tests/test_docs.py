@@ -26,7 +26,7 @@ from vadis.models import ModelCard, build_networks
 from vadis.weights.catalog import published_labels
 from vadis.weights.model_file import save_model
 
-pytestmark = pytest.mark.usefixtures("quick_tvl1")
+pytestmark = pytest.mark.usefixtures("quick_tvl1", "quick_plots")
 
 README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here

@@ -19,7 +19,7 @@ from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 
-pytestmark = pytest.mark.usefixtures("quick_tvl1")
+pytestmark = pytest.mark.usefixtures("quick_tvl1", "quick_plots")
 
 ROOT = Path(__file__).parents[2]
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")

@@ -47,7 +47,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learnt")
     write_dataset(folder / "data", AXES, {"train": TRAIN, "test": TEST})
     began, used = time.monotonic(), time.process_time()
-    narrow = from_scratch("c3d", *numbers(60, 0.01), "--width", "0.0625")
+    narrow = from_scratch("c3d", *numbers(72, 0.01), "--width", "0.0625")
     vadis(*narrow, "--data", folder / "data", "-o", folder / "run")
     took = f"{time.monotonic() - began:.0f} s, {time.process_time() - used:.0f} s of processors"
     print(f"\nfrom scratch, test included: {took}: {right_answers(folder / 'run')}")
