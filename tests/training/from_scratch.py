@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import sys
 from contextlib import redirect_stdout
 from math import comb
@@ -41,9 +40,9 @@ def from_scratch(architecture: str, *words: object) -> tuple[object, ...]:
 
 
 def vadis(*words: object) -> str:
-    """A command in this process, on all processors that no other process of the tests keeps busy: its stdout."""
+    """A command in this process, on all processors: its stdout."""
     threads, out = torch.get_num_threads(), io.StringIO()
-    torch.set_num_threads(max(1, cpu_count() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+    torch.set_num_threads(cpu_count())
     try:
         asked = patch.object(sys, "argv", ["vadis", *map(str, words)])
         with asked, redirect_stdout(out), pytest.raises(SystemExit) as ended:
