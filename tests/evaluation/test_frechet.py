@@ -118,6 +118,15 @@ def full_model(full_precision):
     return load_model(full_precision, "cpu")
 
 
+@pytest.fixture
+def double_model(full_precision):
+    """In 32 bits the distance of black and white changes by 3e-6 with the number of threads: that is rounding."""
+    model = load_model(full_precision, "cpu")
+    network = model.networks["rgb"].double()
+    network.register_forward_pre_hook(lambda module, clips: tuple(clip.double() for clip in clips))
+    return model
+
+
 def uniform_videos(seed: int) -> Iterator[np.ndarray]:
     """Yield the videos of ``RandomState(seed).rand(128, 16, 224, 224, 3)`` as float32, one by one."""
     rng = np.random.RandomState(seed)
@@ -130,9 +139,9 @@ def test_two_random_sets_have_the_published_distance(full_model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "tolerance"), [("full", 1e-6), ("half", 1e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("double", 1e-6), ("half", 1e-3)])
 def test_black_against_white_gives_the_published_figure(precision, tolerance, request):
     """Published of eight videos on either side; as they are all the same, two have their mean and no covariance too."""
-    model = load_model("i3d-kinetics400-rgb", "cpu") if precision == "half" else request.getfixturevalue("full_model")
+    model = load_model("i3d-kinetics400-rgb", "cpu") if precision == "half" else request.getfixturevalue("double_model")
     black = np.zeros((2, 30, 64, 64, 3), np.uint8)
     assert frechet_distance(black, black + 255, model) == pytest.approx(BLACK_TO_WHITE, rel=tolerance)
