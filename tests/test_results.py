@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.matching import containing
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
-from vadis.results import SCHEMA, STATUSES, Label, Segment, VideoResult, printable
+from vadis.results import SCHEMA, STATUSES, Label, Piece, Segment, VideoResult, printable
 
 
 def test_a_labelled_video_has_the_documented_fields():
@@ -29,26 +29,40 @@ def test_a_labelled_video_has_the_documented_fields():
         streams=("rgb", "flow"),
         sliding={"mode": "whole", "segment_seconds": 2.56},
         labels=(Label("arm wrestling", 0.97, 0.99, 7.68),),
+        clip_score=(Label("arm wrestling", 0.96),),
+        timeline=(Piece(0.0, 2.5600001, "arm wrestling", 0.94),),
         segments=(Segment(0.0, 2.56, (Label("arm wrestling", 0.95),)),),
     )
-    assert result.to_json() == {
-        "schema": SCHEMA,
-        "path": "clips/a.mp4",
-        "status": "ok",
-        "duration_seconds": 10.0,
-        "source_fps": "28/1",
-        "source_size": [340, 256],
-        "num_frames": 250,
-        "frames_decoded": 280,
-        "frames_declared": 280,
-        "flags": [],
-        "model": "i3d-kinetics400",
-        "model_sha256": "ab" * 32,
-        "streams": ["rgb", "flow"],
-        "sliding": {"mode": "whole", "segment_seconds": 2.56},
-        "labels": [{"label": "arm wrestling", "score": 0.97, "peak": 0.99, "seconds": 7.68}],
-        "segments": [{"start": 0.0, "end": 2.56, "labels": [{"label": "arm wrestling", "score": 0.95}]}],
-    }
+    assert (
+        VideoResult.from_json(result.to_json()).to_json()
+        == result.to_json()
+        == {
+            "schema": SCHEMA,
+            "path": "clips/a.mp4",
+            "status": "ok",
+            "duration_seconds": 10.0,
+            "source_fps": "28/1",
+            "source_size": [340, 256],
+            "num_frames": 250,
+            "frames_decoded": 280,
+            "frames_declared": 280,
+            "flags": [],
+            "model": "i3d-kinetics400",
+            "model_sha256": "ab" * 32,
+            "streams": ["rgb", "flow"],
+            "sliding": {"mode": "whole", "segment_seconds": 2.56},
+            "labels": [{"label": "arm wrestling", "score": 0.97, "peak": 0.99, "seconds": 7.68}],
+            "clip_score": [{"label": "arm wrestling", "score": 0.96}],
+            "timeline": [{"start": 0.0, "end": 2.56, "label": "arm wrestling", "score": 0.94}],
+            "segments": [{"start": 0.0, "end": 2.56, "labels": [{"label": "arm wrestling", "score": 0.95}]}],
+        }
+    )
+
+
+@pytest.mark.parametrize("record", [{"path": "a.mp4", "status": "ok"}, {"schema": 1, "path": "a.mp4", "status": "ok"}])
+def test_a_record_of_another_schema_is_refused(record):
+    with pytest.raises(ValueError):
+        VideoResult.from_json(record)
 
 
 def test_a_failed_video_has_its_error_and_only_what_was_found_out():

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 
-from vadis.results import Label, Segment, VideoResult, printable
+from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult, printable
 
 CSV_COLUMNS = ("path", "start", "end", "rank", "label", "score", "status", "error")
 """The head of the csv: times in seconds, rank 1 is the leading label, ``error`` is a code and a message."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula (OWASP ASVS 1.2.10)
-_SAME_TIME_SECONDS = 1e-6  # neighbouring segments share their border but for rounding
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,6 @@ class Format:
     name: str
     write: Callable[[Iterable[VideoResult]], Iterator[str]]
     one_video: bool = False
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Neighbouring segments under one leading label, ``[start, end)`` in seconds; ``score`` is its mean over time."""
-
-    start: float
-    end: float
-    label: str
-    score: float
 
 
 def jsonl(results: Iterable[VideoResult]) -> Iterator[str]:
@@ -78,7 +67,7 @@ def csv_line(cells: Iterable[object]) -> str:
 
 
 def srt(results: Iterable[VideoResult]) -> Iterator[str]:
-    """SubRip: numbered cues, neighbours with the same leading label merged; a failed video has none."""
+    """SubRip: a numbered cue for each piece of the timeline; a failed video has none."""
     for result in results:
         for number, (times, text) in enumerate(_cues(result), 1):
             yield f"{number}\n{times.replace('.', ',')}\n{text}\n\n"
@@ -93,9 +82,9 @@ def vtt(results: Iterable[VideoResult]) -> Iterator[str]:
 
 
 def _cues(result: VideoResult) -> Iterator[tuple[str, str]]:
-    for stretch in stretches(result.segments):
-        text = f"{visible(stretch.label)} ({percent(stretch.score)}%)"
-        yield f"{_clock(stretch.start)} --> {_clock(stretch.end)}", text
+    for piece in result.timeline:
+        score = "" if piece.label == NO_CLEAR_LABEL else f" ({percent(piece.score)}%)"
+        yield f"{_clock(piece.start)} --> {_clock(piece.end)}", visible(piece.label) + score
 
 
 def _clock(seconds: float) -> str:
@@ -117,30 +106,27 @@ FORMATS = {
 """Every output format, by the name that ``--format`` takes and that files get as extension."""
 
 
-def stretches(segments: Iterable[Segment]) -> list[Stretch]:
-    """Return segments merged where neighbours have the same leading label, without those that have none."""
-    merged: list[Stretch] = []
-    for segment in segments:
-        if not segment.labels:
-            continue
-        best, end = segment.labels[0], segment.end
-        last = merged[-1] if merged else None
-        if last and last.label == best.label and abs(last.end - segment.start) < _SAME_TIME_SECONDS:
-            area = last.score * (last.end - last.start) + best.score * (end - last.end)
-            merged[-1] = replace(last, end=end, score=area / (end - last.start))
-        else:
-            merged.append(Stretch(segment.start, end, best.label, best.score))
-    return merged
-
-
 def above(result: VideoResult, threshold: float) -> VideoResult:
-    """Return ``result`` without the labels whose score is below ``threshold``; its segments stay, even when empty."""
+    """Return ``result`` without the labels whose score is below ``threshold``.
+
+    Its segments stay, even when empty; in its timeline such a label becomes "no clear label".
+    """
 
     def kept(labels: tuple[Label, ...]) -> tuple[Label, ...]:
         return tuple(label for label in labels if label.score >= threshold)
 
     segments = tuple(replace(segment, labels=kept(segment.labels)) for segment in result.segments)
-    return replace(result, labels=kept(result.labels), segments=segments)
+    timeline: list[Piece] = []
+    for piece in result.timeline:
+        if piece.score < threshold and piece.label != NO_CLEAR_LABEL:
+            piece = replace(piece, label=NO_CLEAR_LABEL, score=1 - piece.score)
+        if timeline and timeline[-1].label == piece.label:
+            last, seconds = timeline.pop(), piece.end - piece.start
+            mean = (last.score * (last.end - last.start) + piece.score * seconds) / (piece.end - last.start)
+            piece = replace(piece, start=last.start, score=mean)
+        timeline.append(piece)
+    labels, clip_score = kept(result.labels), kept(result.clip_score)
+    return replace(result, labels=labels, clip_score=clip_score, timeline=tuple(timeline), segments=segments)
 
 
 def visible(text: str) -> str:

@@ -57,7 +57,7 @@ def test_the_same_command_again_does_nothing_again(clips, asked, run_vadis):
 def test_only_what_is_missing_new_or_changed_is_done(clips, asked, run_vadis):
     run_vadis("classify", "clips", "-o", "out.jsonl")
     out = clips.parent / "out.jsonl"
-    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:-1]) + b'{"schema": 1, "pa')
+    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:-1]) + b'{"schema": 2, "pa')
     (clips / "a.mp4").write_bytes(b"another film altogether")
     (clips / "new.mp4").write_bytes(b"x")
     run_vadis("classify", "clips", "-o", "out.jsonl")

@@ -75,7 +75,7 @@ def test_a_model_file_of_it_labels_a_video_and_answers_the_papers_test(tmp_path,
     assert list(model.networks) == list(row.networks(row.streams))
     result = classify(video, model)
     assert result.streams == row.streams
-    assert sum(label.score for label in result.labels) == pytest.approx(1, abs=1e-5)
+    assert sum(label.score for label in result.clip_score) == pytest.approx(1, abs=1e-5)
     assert result.segments[-1].end == pytest.approx(2.8)
     found = next(predict_all([Example(str(video), "a")], model))
     assert found.error is None
@@ -133,7 +133,7 @@ def test_probabilities_are_averaged_over_streams_and_snapshots(tmp_path, video):
         steps = [output for _, output in predict(pending, model)]
     each = [torch.softmax(torch.from_numpy(step[stream]), 0) for step in steps for stream in given]
     expected = torch.stack(each).mean(dim=0)
-    scores = {label.label: label.score for label in classify(video, model).labels}
+    scores = {label.label: label.score for label in classify(video, model).clip_score}
     assert [scores[label] for label in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
     assert BOTH not in given
 

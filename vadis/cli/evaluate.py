@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, signals
-from vadis.cli.options import DATA, OUTPUT, flag, option
+from vadis.cli.options import DATA, OUTPUT, option
 from vadis.cli.outputs import new_folder, writing
 from vadis.cli.run import SOME_FAILED, load_for_command
 from vadis.cli.terminal import info, num_videos, show, video_progress, warn, warn_of
@@ -40,7 +40,6 @@ From what `vadis classify` wrote, without a model:
 """
 
 RESULTS = "Results there are already"
-Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
 AllowMissing = Annotated[float, option(DATA, "Share of files that may be missing.", metavar="SHARE", min=0.0, max=1.0)]
 _RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
 _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
@@ -50,14 +49,14 @@ def evaluate(
     data: options.Data = None,
     output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
     dataset: options.DatasetName = None,
-    split: Split = 1,
+    split: options.Split = 1,
     part: Annotated[str | None, option(DATA, "By default test, or else val.", metavar="train|val|test")] = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
     streams: options.Streams = None,
     flip: options.Flip = False,
-    results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")] = None,
-    as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
+    results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="RESULTS")] = None,
+    as_json: options.AsJson = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
 ) -> None:

@@ -11,7 +11,7 @@ import typer
 from vadis.batch.results_file import LastResults, files_below
 from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
-from vadis.cli.options import OUTPUT, flag, option
+from vadis.cli.options import MODEL, OUTPUT, flag, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
 from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
@@ -31,7 +31,7 @@ Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir su
 
 
 def export(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="What classify wrote as jsonl or json.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="What classify wrote as jsonl or json.")],
     format_name: options.FormatName = "auto",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
@@ -92,8 +92,8 @@ _ROOT = "Where relative paths in RESULTS begin; by default the current folder, e
 
 
 def report(
-    inputs: Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_REPORTED, show_default=False)],
-    output: Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE.html")] = None,
+    inputs: Annotated[list[Path], typer.Argument(metavar="RESULTS…|RUN", help=_REPORTED, show_default=False)],
+    output: Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE")] = None,
     overwrite: options.Replace = False,
     title: Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")] = None,
     thumbnails: Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
@@ -152,7 +152,7 @@ From results there are already, without a model:  `vadis annotate holiday.mp4 --
 def annotate(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
     output: Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")],
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the labels from these results.")] = None,
+    results: Annotated[Path | None, option(MODEL, "Take the labels from these.", metavar="RESULTS")] = None,
     no_sound: Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")] = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
@@ -201,6 +201,6 @@ def _read_record(video: Path, results: Path) -> VideoResult:
     (found,) = same
     if found.error_code is not None:
         raise VideoError(found.error_code, f"{show(video)} has no labels: {found.error_message}")
-    if not found.segments:
+    if not found.timeline:
         raise UsageError(f"the record of {show(video)} has no timeline", hint="label it again: vadis classify")
     return found

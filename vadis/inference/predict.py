@@ -139,6 +139,7 @@ def predict(
             yield clip
             report("network", num_frames(clip))
 
+    inference_form(model)  # while the decoder is at the first frames
     clips = reported(video.clips(report))
     model, least, window = model.only(video.streams), shortest(model, sliding), window_of(model, sliding)
     if window is None:

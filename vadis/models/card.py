@@ -74,7 +74,7 @@ def _grouped(streams: tuple[str, ...], is_together: bool) -> dict[str, tuple[str
 
 
 FORMAT_VERSION = 1
-_OPTIONAL = ("test_window", "threshold", "otherwise", "crop_first")  # only where they say something
+_OPTIONAL = ("test_window", "threshold", "crop_first")  # only where they say something
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,13 @@ class ModelCard:
     provenance: dict[str, Any] = field(default_factory=dict)  # sources and hashes, or the recipe and metrics
     format_version: int = FORMAT_VERSION
     test_window: int | None = None  # frames of the separate windows to look through; None: as the architecture does
-    # Where no label has a probability of ``threshold`` at least, what the model says is ``otherwise``.
-    threshold: float | None = None
-    otherwise: str | None = None
+    threshold: float | None = None  # the probability below which a label is not clear; None: ``CLEAR``
     # Cut frames before their flow is computed, not after it as in the paper: half as much to compute at 16:9.
     crop_first: bool = False
 
     @property
     def segment_seconds(self) -> float:
-        """The step of the timeline by default: that of the model's windows."""
+        """The step of a record's segments by default: that of the model's windows."""
         return SEGMENT_SECONDS if self.test_window is None else self.test_window / self.frame_rate
 
     def to_json(self) -> dict[str, Any]:
