@@ -87,7 +87,7 @@ def load_for_command(
     try:
         with download_progress() as progress:
             wanted, is_offline = name or DEFAULT_MODEL, offline or None
-            model = load.load_model(wanted, device, offline=is_offline, progress=progress)
+            model = load.load_model(wanted, device, streams=streams, offline=is_offline, progress=progress)
     except UnreachableError as error:
         if name is None and may_stand_in:
             own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
@@ -99,8 +99,6 @@ def load_for_command(
             return load_for_command(STAND_IN, streams, device, offline)
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
-    if streams is not None:
-        model = model.only(("rgb", "flow") if streams == "both" else (streams,))
     if announce:
         info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
     return model

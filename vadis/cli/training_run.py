@@ -55,7 +55,7 @@ def run(options: TrainOptions) -> None:
         info(dataset.summary())
         plan = _plan(options, dataset, process.world_size)
         if process.is_main:
-            training.begin(options.output, plan, resume=options.resume)
+            training.begin(options.output, plan, resume=options.resume, allow_inexact=options.allow_inexact)
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         networks, states = _train(plan, options, process)

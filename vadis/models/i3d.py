@@ -235,6 +235,11 @@ class I3D(nn.Module):
             x = unit(x)
         return x
 
+    def new_head(self, num_classes: int) -> None:
+        """Exchange the last layer for a new one, which gives so many classes."""
+        old = self.get_parameter("Logits.Conv3d_0c_1x1.conv.weight")  # (classes, channels, 1, 1, 1)
+        self.Logits = Head(old.shape[1], num_classes).to(old).train(self.training).apply(initialise)
+
     def endpoints(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the output of every endpoint in turn, with its name in DeepMind's graph."""
         for name, unit in self.named_children():
