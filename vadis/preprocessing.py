@@ -6,6 +6,7 @@ sees the 224×224 centre, RGB in [-1, 1], flow truncated to ±20 px and divided 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,11 @@ def shrunk(x: Tensor, factor: int) -> Tensor:
     return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
 
 
-CROPS = (1, 3, 10)  # how many views of a clip there can be: the centre; with both ends; centre and corners, mirrored too
+CROPS = (
+    1,
+    3,
+    10,
+)  # how many views of a clip there can be: the centre; with both ends; centre and corners, mirrored too
 
 
 def cut_views(array: Array, stream: str, count: int, size: int) -> list[Array]:
@@ -92,7 +97,8 @@ def cut_views(array: Array, stream: str, count: int, size: int) -> list[Array]:
     corners = [(0, 0), (0, right), middle, (down, 0), (down, right)]
     places = {1: [middle], 3: [ends[0], middle, ends[1]], 10: corners}[count]
     before = (slice(None),) * rows
-    return [array[(*before, slice(y, y + size), slice(x, x + size))] for y, x in places]
+    cuts = [(*before, slice(y, y + size), slice(x, x + size)) for y, x in places]
+    return [array[cut] for cut in cuts]
 
 
 def network_input(
@@ -157,3 +163,19 @@ def sliding_windows(
         yield 0, loop_clip(buffer, window)
     elif start - stride + window < end and not regular:
         yield end - window, cut_clip(buffer, end - window - offset, end - offset)
+
+
+def spread_windows(clips: Iterable[Clip], window: int, count: int) -> Iterator[tuple[int, Clip]]:
+    """Yield windows as ``sliding_windows`` end to end, or where fewer than ``count`` fit, so many, spread evenly."""
+    # 10 frames, window = 4, count = 4 → 0, 2, 4, 6
+    kept, rest, frames = list[Clip](), iter(clips), 0
+    for clip in rest:
+        kept.append(clip)
+        frames += num_frames(clip)
+        if frames > window * count:
+            yield from sliding_windows(chain(kept, rest), window, window)
+            return
+    whole = loop_clip(join_clips(kept), max(frames, window))
+    for number in range(count):
+        start = round(number * (num_frames(whole) - window) / max(count - 1, 1))
+        yield start, cut_clip(whole, start, start + window)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, flow, reproduce, results, signals, train, weights
+from vadis.cli import classify, doctor, evaluate, features, find, flow, reproduce, results, signals, train, weights
 from vadis.cli.options import App, Group
 from vadis.cli.terminal import LogHandler, report_error, settings, show, tame_streams
 from vadis.errors import UsageError
@@ -68,6 +68,7 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add("classify", classify.EPILOG)(classify.classify)
+app.add("find", find.EPILOG)(find.find)
 app.add("export", results.EXPORT_EPILOG)(results.export)
 app.add("report", results.REPORT_EPILOG)(results.report)
 app.add("annotate", results.ANNOTATE_EPILOG)(results.annotate)
@@ -76,6 +77,7 @@ app.add("flow", flow.EPILOG)(flow.flow)
 app.add("train", train.EPILOG)(train.train)
 app.add("finetune", train.FINETUNE_EPILOG)(train.finetune)
 app.add("evaluate", evaluate.EPILOG)(evaluate.evaluate)
+app.add("labels", find.LABELS_EPILOG)(find.labels)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(reproduce.plot_app, name="plot")

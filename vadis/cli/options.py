@@ -4,7 +4,7 @@ A command takes them as types of its arguments: ``def classify(inputs: options.I
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from vadis.formats import FORMATS
 from vadis.results import FINEST_SEGMENT_SECONDS
-from vadis.weights.catalog import SHIPPED, WEIGHTS
+from vadis.weights.catalog import PUBLISHED_LISTS, SHIPPED, WEIGHTS, published_labels
 
 STREAM_CHOICES = ("both", "rgb", "flow")
 
@@ -111,6 +111,12 @@ def models() -> list[str]:
     return [*WEIGHTS, *SHIPPED, *map(str, Path().glob("*.safetensors"))]
 
 
+def known_labels() -> Iterator[str]:
+    """Yield the labels of the published models."""
+    for name in PUBLISHED_LISTS:
+        yield from published_labels(name)
+
+
 _MODEL, NAME_OR_FILE = "A name that 'vadis weights list' shows, or a model file.", "NAME|FILE"
 _OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": offer(models)}
 ModelName = Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **_OF_MODEL, show_default="i3d-kinetics400")]
@@ -126,7 +132,11 @@ Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
 Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
 Threshold = Annotated[float, option(TIME, "Leave out labels that score below P.", metavar="P", min=0.0, max=1.0)]
+_LABELS = "Show only labels like this, in any case, with * for any letters: 'playing *'."
+Labels = Annotated[str | None, option(TIME, _LABELS, "--labels", metavar="LABEL", autocompletion=offer(known_labels))]
 
+_PER = "Rows of a csv: one for each label of a segment, or one for a video."
+Per = Annotated[str, choice(OUTPUT, _PER, ("video", "segment"))]
 _FORMAT = "auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else."
 FormatName = Annotated[str, choice(OUTPUT, _FORMAT, ("auto", "table", *FORMATS), "--format", "-f")]
 Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", metavar="FILE")]

@@ -35,6 +35,7 @@ from vadis.preprocessing import (
     num_frames,
     pad_clip,
     sliding_windows,
+    spread_windows,
 )
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
 from vadis.video.metadata import SHORT_SIDE
@@ -125,6 +126,7 @@ def predict(
     flip: bool = False,
     crops: int = 1,
     batch_size: int = 0,
+    snapshots: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Output]:
     """Yield the outputs over one video, in order of time: the centre in seconds, and by network float32 (channels,).
@@ -137,6 +139,7 @@ def predict(
         flip: averaged with the outputs of the mirror image.
         crops: views of every frame (``CROPS``), whose outputs stay apart; ``video`` then has whole frames.
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
+        snapshots: in separate windows, so many at least, spread evenly; 0 for those that fit.
         progress: called whenever the stage changes.
 
     Raise VideoError if the video cannot be read, NoMemoryError if memory does not suffice for one frame or window.
@@ -164,7 +167,8 @@ def predict(
     if window is None:
         outputs = over_whole_video(clips, model, video.expected_num_frames, least=least, layer=layer, to_input=to_input)
     else:
-        windows = sliding_windows(clips, window, sliding.stride or window, regular=sliding.regular)
+        fitting = sliding_windows(clips, window, sliding.stride or window, regular=sliding.regular)
+        windows = spread_windows(clips, window, snapshots) if snapshots else fitting
         outputs = _over_windows(windows, model, layer, to_input, batch_size)
     wrapped: list[Output] = []  # of a video that was looped: times modulo its length
     for seconds, rows in outputs:
