@@ -96,7 +96,13 @@ def features(
     offline: options.Offline = False,
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
-    own = {"streams": streams, "window": window, "stride": stride, "whole_windows": whole_windows, "fps": fps}
+    own: dict[str, Any] = {
+        "streams": streams,
+        "window": window,
+        "stride": stride,
+        "whole_windows": whole_windows,
+        "fps": fps,
+    }
     own |= {"resize": resize, "crops": crops, "form": form, "join": join, "dtype": dtype}
     base = PRESETS[preset] if preset else NO_PRESET
     chosen = base._replace(**{name: value for name, value in own.items() if value})

@@ -104,7 +104,8 @@ def _onnx(program: torch.export.ExportedProgram, model: Model, frames: int | Non
     assert graph is not None
     graph.model.metadata_props[METADATA_KEY] = _card(model)
     proto = graph.model_proto
-    if frames is None:  # which the exporter names as of the clip that was traced
+    if frames is None:  # lengths in time are written down as of the clip that was traced
+        del proto.graph.value_info[:]
         for values, name in ((proto.graph.input, "frames"), (proto.graph.output, "steps")):
             for value in values:
                 value.type.tensor_type.shape.dim[2].dim_param = name
