@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options
-from vadis.cli.options import MODEL, NAME_OR_FILE, OUTPUT, VIDEOS, App, flag, option
+from vadis.cli.options import MODEL, NAME_OR_FILE, OUTPUT, VIDEOS, App, choice, flag, option
 from vadis.cli.outputs import check_file, writing
 from vadis.cli.run import load_for_command
 from vadis.cli.terminal import download_progress, info, show, warn
@@ -189,6 +189,23 @@ def _script(jobs: "list[Job]", tflops: float | None) -> Iterator[str]:
         yield "# --dry-run says what time and disk space they take"
 
 
+@app.add("fields", "Figure 3 of the paper:  `vadis reproduce fields`")
+def fields() -> None:
+    """Show of how many frames and pixels each layer of I3D sees something: figure 3 of the paper."""
+    from vadis.evaluation.paper_tables import FIGURE_3
+    from vadis.models.i3d import receptive_field
+    from vadis.models.i3d_inference import LAYERS
+    from vadis.video.timegrid import GRID_FPS
+
+    typer.echo(f"{'':18}{'frames':>8}{'seconds':>9}{'pixels':>10}   paper (time,x,y)")
+    for layer in LAYERS:
+        frames, height, width = receptive_field(layer)
+        paper = ",".join(map(str, FIGURE_3.get(layer, ())))
+        typer.echo(f"{layer:18}{frames:8}{frames / GRID_FPS:9.2f}{f'{width}×{height}':>10}   {paper}".rstrip())
+    typer.echo("the paper's last two are those of four blocks between MaxPool3d_4a and MaxPool3d_5a; there are five")
+
+
+_SCALE = "What has one scale of colours: each network, or each filter, which shows the faint ones too."
 _IMAGENET = f"The original; by default {IMAGENET_MODEL}, if it is here."
 
 
@@ -197,6 +214,7 @@ def filters(
     model: options.ModelArgument,
     output: Annotated[Path, option(OUTPUT, "The picture, a .png.", "--output", "-o", metavar="FILE")],
     imagenet: Annotated[str | None, option(MODEL, _IMAGENET, metavar=NAME_OR_FILE)] = None,
+    scale: Annotated[str, choice(OUTPUT, _SCALE, ("network", "filter"))] = "network",
     overwrite: options.Replace = False,
     offline: options.Offline = False,
 ) -> None:
@@ -215,7 +233,8 @@ def filters(
     key = f"{ROWS[0].name}.conv.weight"  # (64, C, 7, 7, 7)
     found = {stream: network.state_dict()[key].numpy() for stream, network in loaded.networks.items()}
     with writing(show(output)):
-        plot_filters(found | _of_imagenet(imagenet, offline), output, f"First layer of {show(model)}")
+        networks, title = found | _of_imagenet(imagenet, offline), f"First layer of {show(model)}"
+        plot_filters(networks, output, title, per_filter=scale == "filter")
     typer.echo(show(output))
 
 
