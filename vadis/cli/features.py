@@ -96,20 +96,10 @@ def features(
     offline: options.Offline = False,
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
-    own: dict[str, Any] = {
-        "streams": streams,
-        "window": window,
-        "stride": stride,
-        "whole_windows": whole_windows,
-        "fps": fps,
-    }
-    own |= {"resize": resize, "crops": crops, "form": form, "join": join, "dtype": dtype}
-    base = PRESETS[preset] if preset else NO_PRESET
-    chosen = base._replace(**{name: value for name, value in own.items() if value})
-    if chosen.fps != "native" and not (chosen.fps.isdecimal() and 1 <= int(chosen.fps) <= _MOST_FPS):
-        raise UsageError(
-            f"--fps is a number from 1 to {_MOST_FPS}, or native, not {chosen.fps!r}", "leave it out for 25"
-        )
+    own = Preset(
+        streams, window, stride, whole_windows, fps or "", resize or "", crops or "", form or "", join, dtype or ""
+    )
+    chosen = _chosen(preset, own)
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
     target_of = _targets(output, tree_root(inputs or [], paths), chosen.form)
@@ -122,10 +112,11 @@ def features(
         from vadis.inference.prefetch import Sampling
 
         run = Run(found, Summary(len(found)))
-        sliding = Sliding(window=chosen.window, stride=chosen.stride, regular=chosen.whole_windows)
-        sampling = Sampling(None if chosen.fps == "native" else int(chosen.fps), chosen.resize, int(chosen.crops))
+        look: dict[str, Any] = {"layer": layer, "flip": flip}
+        look["sliding"] = Sliding(window=chosen.window, stride=chosen.stride, regular=chosen.whole_windows)
+        rate = None if chosen.fps == "native" else int(chosen.fps)
+        look["sampling"] = Sampling(rate, chosen.resize, int(chosen.crops))
         layout = Layout(chosen.form, chosen.join, chosen.dtype)
-        look: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "sampling": sampling}
         settings = settings_of(loaded, **look, layout=layout)
         missing = paths if overwrite else [path for path in paths if not _is_done(target_of(path), settings)]
         extracted = features_of_videos(
@@ -133,6 +124,16 @@ def features(
         )
         saved = _saved(paths, set(missing), extracted, target_of, settings, layout)
         run.complete(saved, lambda records, is_whole: deque(records, 0))
+
+
+def _chosen(preset: str | None, own: Preset) -> Preset:
+    """Return a preset, or what is so by default, with the options that were given; raise UsageError for no rate."""
+    base = PRESETS[preset] if preset else NO_PRESET
+    chosen = base._replace(**{name: value for name, value in own._asdict().items() if value})
+    if chosen.fps != "native" and not (chosen.fps.isdecimal() and 1 <= int(chosen.fps) <= _MOST_FPS):
+        message = f"--fps is a number from 1 to {_MOST_FPS}, or native, not {chosen.fps!r}"
+        raise UsageError(message, "leave it out for 25")
+    return chosen
 
 
 def _targets(output: Path, root: str, form: str) -> Callable[[str], Path]:

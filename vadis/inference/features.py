@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vadis.errors import UsageError, VideoError
 from vadis.files import write_atomic
 from vadis.inference.classify import record_fields
-from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict
+from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict, window_of
 from vadis.inference.prefetch import GRID, LocalVideo, PendingVideo, Sampling, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import frames_per_step, receptive_field
@@ -39,6 +39,7 @@ class Features:
     arrays: dict[str, NDArray[np.float32]]  # (steps, channels), or (steps, crops, channels)
     seconds: NDArray[np.float64]  # (steps,), the centre of each step, counted as in the segments of a record
     record: VideoResult  # what ``classify`` would say of the video, without labels
+    timing: dict[str, Any] = field(default_factory=dict)  # see ``_timing``
 
 
 class Layout(NamedTuple):
@@ -113,7 +114,8 @@ def features_of_videos(
         frames = np.array([float(time * model.card.frame_rate) for time in times])  # the centres
         assert isinstance(video, LocalVideo)
         seconds = video.facts.first_seconds + video.seconds_of(frames)
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)))
+        timing = _timing(video, model, layer, sliding, sampling)
+        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)), timing)
 
     with Decoders() as decoders:
         begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling)
@@ -146,7 +148,7 @@ def array_files(target: Path, streams: Iterable[str], layout: Layout) -> dict[st
 def save_features(features: Features, target: Path, settings: dict[str, Any], layout: Layout = NPZ) -> None:
     """Write features, each file whole; raise OSError, and VideoError for numbers that the type does not hold.
 
-    An .npz has an array for each stream, or ``joined``, ``seconds``, ``timing`` (see below), ``record`` and
+    An .npz has an array for each stream, or ``joined``, ``seconds``, ``timing``, ``record`` and
     ``settings``, the last three as JSON text. An .npy has one array; beside them lies the rest as JSON, written last.
     Not joined, they are named as video_features names them, with ``fps``, and ``timestamps_ms`` where windows end.
     """
@@ -154,7 +156,7 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     if layout.join:
         arrays = {"joined": np.concatenate(list(arrays.values()), axis=-1)}
     texts = {"record": features.record.to_json_line(), "settings": json.dumps(settings, sort_keys=True)}
-    timing = timing_of(features, settings)
+    timing = features.timing
     if layout.form == "npz":
         with write_atomic(target) as file:
             content: dict[str, Any] = {**arrays, "seconds": features.seconds, "timing": json.dumps(timing)}
@@ -176,15 +178,13 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
         file.write((json.dumps(described, allow_nan=False) + "\n").encode())
 
 
-def timing_of(features: Features, settings: dict[str, Any]) -> dict[str, Any]:
+def _timing(video: LocalVideo, model: Model, layer: str, sliding: Sliding, sampling: Sampling) -> dict[str, Any]:
     """Return the frames per second, and in frames the distance of steps and how many a step depends on."""
-    fps, sliding, layer = settings.get("fps", GRID_FPS), settings["sliding"], settings["layer"]
-    if fps == "native":
-        record = features.record
-        fps = float(record.source_fps or (record.num_frames or 1) / (record.duration_seconds or 1))
-    if sliding["mode"] == "windows":
-        return {"frame_rate": fps, "stride": sliding["stride"], "receptive_field": sliding["window"]}
-    return {"frame_rate": fps, "stride": frames_per_step(layer), "receptive_field": receptive_field(layer)[0]}
+    facts, fps, window = video.facts, sampling.fps, window_of(model, sliding)
+    rate = float(fps or facts.source_fps or (facts.num_frames or 1) / (facts.duration_seconds or 1))
+    if window is not None:
+        return {"frame_rate": rate, "stride": sliding.stride or window, "receptive_field": window}
+    return {"frame_rate": rate, "stride": frames_per_step(layer), "receptive_field": receptive_field(layer)[0]}
 
 
 def _as_type(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:

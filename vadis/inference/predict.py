@@ -170,13 +170,18 @@ def predict(
         fitting = sliding_windows(clips, window, sliding.stride or window, regular=sliding.regular)
         windows = spread_windows(clips, window, snapshots) if snapshots else fitting
         outputs = _over_windows(windows, model, layer, to_input, batch_size)
-    wrapped: list[Output] = []  # of a video that was looped: times modulo its length
+    yield from _in_order(outputs, video, least, model.card.frame_rate)
+
+
+def _in_order(outputs: Iterator[Output], video: PendingVideo, least: int, frame_rate: int) -> Iterator[Output]:
+    """Yield outputs; those of a video that was looped, for it has fewer than ``least`` frames, folded back into it."""
+    wrapped: list[Output] = []
     for seconds, rows in outputs:
         frames = video.facts.num_frames  # known by now where the video was looped
         if frames is None or frames >= least:
             yield seconds, rows
         else:
-            wrapped.append((seconds % Fraction(frames, model.card.frame_rate), rows))
+            wrapped.append((seconds % Fraction(frames, frame_rate), rows))
     yield from sorted(wrapped, key=itemgetter(0))
 
 
