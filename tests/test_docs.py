@@ -191,7 +191,9 @@ def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
             continue
         in_process = program == "vadis" and not SHELL_SYNTAX.search(re.sub("'[^']*'", "", command))
         done = run_here(command, sandbox) if in_process else run(command, sandbox)
-        if command.startswith(NEEDS_A_CONNECTION):
+        if command.startswith("vadis cut"):
+            assert done.returncode in (0, 4), "a model of random parameters may be sure of nothing\n" + done.stderr
+        elif command.startswith(NEEDS_A_CONNECTION):
             assert done.returncode == 1
             assert "https://" in done.stderr, "the message names what would be fetched"
         else:
