@@ -121,7 +121,7 @@ def test_a_file_holds_features_times_record_and_settings(model: Model, video: Pa
     path = tmp_path / "clip.npz"
     save_features(found, path, settings)
     with np.load(path, allow_pickle=False) as arrays:
-        assert set(arrays) == {"rgb", "flow", "seconds", "record", "settings"}
+        assert set(arrays) == {"rgb", "flow", "seconds", "timing", "record", "settings"}
         np.testing.assert_array_equal(arrays["flow"], found.arrays["flow"])
         assert '"status": "ok"' in str(arrays["record"])
     assert saved_settings(path) == settings
