@@ -84,7 +84,9 @@ def features(
         str | None, choice(MODEL, _RESIZE, ("short256", "square224"), "--resize", show_default="short256")
     ] = None,
     crops: Annotated[str | None, choice(MODEL, _CROPS, ("1", "3", "10"), "--crops", show_default="1")] = None,
-    form: Annotated[str | None, choice(OUTPUT, _FORM, ("npz", "npy"), "--format", "-f", show_default="npz")] = None,
+    format_name: Annotated[
+        str | None, choice(OUTPUT, _FORM, ("npz", "npy"), "--format", "-f", show_default="npz")
+    ] = None,
     join: Annotated[bool, flag(OUTPUT, _JOIN, "--join")] = False,
     dtype: Annotated[
         str | None, choice(OUTPUT, "The numbers.", ("float32", "float16"), "--dtype", show_default="float32")
@@ -97,7 +99,16 @@ def features(
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
     own = Preset(
-        streams, window, stride, whole_windows, fps or "", resize or "", crops or "", form or "", join, dtype or ""
+        streams,
+        window,
+        stride,
+        whole_windows,
+        fps or "",
+        resize or "",
+        crops or "",
+        format_name or "",
+        join,
+        dtype or "",
     )
     chosen = _chosen(preset, own)
     found = find_inputs(inputs or [], from_file, null)
