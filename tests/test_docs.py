@@ -307,7 +307,7 @@ def test_the_python_that_needs_other_packages_runs(tmp_path: Path) -> None:
 
     page = (ROOT / "docs" / "python.md").read_text()
     (exporting,) = (each for each in commands(ROOT / "docs" / "python.md", "sh") if each.startswith("vadis"))
-    done = run_here(f"{exporting} --frames 9", tmp_path)
+    done = run_here(f"{exporting} --clip-frames 9", tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "results.jsonl").write_text(VideoResult("a.mp4", "ok").to_json_line())
     clip = np.random.default_rng(0).uniform(-1, 1, (1, 3, 9, 224, 224)).astype(np.float32)

@@ -65,6 +65,8 @@ _CROPS = "Views of each frame, kept apart: the centre; three along the longer si
 _FORM = "One .npz with times and record, or arrays alone, and the rest beside them as JSON."
 _JOIN = "RGB and flow as one array, one after the other along the channels."
 
+FormatName = Annotated[str | None, choice(OUTPUT, _FORM, ("npz", "npy"), "--format", "-f", show_default="npz")]
+
 
 def features(
     output: Annotated[Path, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")],
@@ -84,7 +86,7 @@ def features(
         str | None, choice(MODEL, _RESIZE, ("short256", "square224"), "--resize", show_default="short256")
     ] = None,
     crops: Annotated[str | None, choice(MODEL, _CROPS, ("1", "3", "10"), "--crops", show_default="1")] = None,
-    form: Annotated[str | None, choice(OUTPUT, _FORM, ("npz", "npy"), "--format", "-f", show_default="npz")] = None,
+    format_name: FormatName = None,
     join: Annotated[bool, flag(OUTPUT, _JOIN, "--join")] = False,
     dtype: Annotated[
         str | None, choice(OUTPUT, "The numbers.", ("float32", "float16"), "--dtype", show_default="float32")
@@ -96,9 +98,8 @@ def features(
     offline: options.Offline = False,
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
-    own = Preset(
-        streams, window, stride, whole_windows, fps or "", resize or "", crops or "", form or "", join, dtype or ""
-    )
+    how = (whole_windows, fps or "", resize or "", crops or "", format_name or "", join, dtype or "")
+    own = Preset(streams, window, stride, *how)
     chosen = _chosen(preset, own)
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]

@@ -104,19 +104,19 @@ def export(
     output: Annotated[Path, option(OUTPUT, "The file to write.", "--output", "-o", metavar="FILE")],
     to: Annotated[str, choice(OUTPUT, _TO, tuple(_EXTENSIONS), "--to")] = "onnx",
     streams: options.Streams = None,
-    frames: Annotated[str, option(MODEL, _FRAMES, "--frames", metavar="N|any")] = "64",
+    clip_frames: Annotated[str, option(MODEL, _FRAMES, "--clip-frames", metavar="N|any")] = "64",
     overwrite: options.Replace = False,
 ) -> None:
     """Write a model for other programs: from clips to logits and features."""
     from vadis.cli.run import load_for_command
     from vadis.weights.export import export
 
-    if frames != "any" and not frames.isdecimal():
-        raise UsageError(f"--frames is a number or any, not {frames!r}", hint="leave it out for 64")
+    if clip_frames != "any" and not clip_frames.isdecimal():
+        raise UsageError(f"--clip-frames is a number or any, not {clip_frames!r}", hint="leave it out for 64")
     check_file(output, overwrite, extensions=(_EXTENSIONS[to],))
     model = load_for_command(source, streams, "cpu", offline=False)
     info("this takes a minute")
-    export(model, to, output, None if frames == "any" else int(frames))
+    export(model, to, output, None if clip_frames == "any" else int(clip_frames))
     info(f"{output.stat().st_size / 1e6:.1f} MB")
     typer.echo(show(output))
 
