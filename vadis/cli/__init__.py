@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, flow, plot, reproduce, results, signals, train, weights
+from vadis.cli import classify, doctor, evaluate, features, flow, fvd, plot, reproduce, results, signals, train, weights
 from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
@@ -39,6 +39,7 @@ app.command(epilog=flow.EPILOG)(flow.flow)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=train.FINETUNE_EPILOG)(train.finetune)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=fvd.EPILOG)(fvd.fvd)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(plot.app, name="plot")

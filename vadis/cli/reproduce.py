@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options
+from vadis.cli.fvd import load_fvd_model
 from vadis.cli.run import load_for_command
-from vadis.cli.terminal import download_progress, info, show, warn
+from vadis.cli.terminal import download_progress, info, show, video_progress, warn
 from vadis.formats import visible
 
 if TYPE_CHECKING:
@@ -80,6 +81,37 @@ def _print_comparison(values: Mapping[str, Any], title: str) -> None:
     if theirs:
         verdict = f"{'PASS' if values['passed'] else 'FAIL'}: largest difference {values['largest_error']:.6f}"
     typer.echo(f"  {verdict}\n")
+
+
+@app.command()
+def fvd(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME|PATH", help="By default as for vadis fvd.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Compute Fréchet video distances that were published for the TensorFlow code, and show them beside ours.
+
+    Exit code 1 if they differ. Some minutes on a processor: 272 videos.
+    """
+    from vadis.evaluation.video_sets import PUBLISHED_DISTANCES, reproduce
+
+    loaded = load_fvd_model(model, "rgb", device, offline)
+    with video_progress() as bars:
+        bar = bars.add_task("videos", total=sum(each.num_videos for each in PUBLISHED_DISTANCES))
+        outcome = reproduce(loaded, lambda done: bars.update(bar, completed=done))
+    if as_json:
+        typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
+    else:
+        for row in outcome["values"]:
+            typer.echo(f"{row['input']} ({row['source']})")
+            typer.echo(f"  published {row['published']:.8f}   vadis {row['ours']:.8f}   {row['difference']:+.8f}")
+        other = "nothing is published for weights of 16 bits, or of another model"
+        typer.echo({True: "PASS", False: "FAIL", None: other}[outcome["passed"]])
+    if outcome["passed"] is False:
+        raise typer.Exit(1)
 
 
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where finished runs are looked for, and new ones are to lie.")]
