@@ -13,7 +13,7 @@ from vadis.errors import VIDEO_ERROR_CODES, what_next
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden/sentences.txt"
-NOTICES = {"info", "warn", "debug", "notify"}
+NOTICES = {"info", "warn", "debug"}
 """The functions that print a sentence to standard error."""
 
 

@@ -61,12 +61,3 @@ def test_a_value_is_as_deep_as_its_deepest_part() -> None:
     assert not is_too_deep(value)
     assert is_too_deep({"a": value})
     assert not is_too_deep(3)
-
-
-@pytest.mark.parametrize("refused", ["NaN", "Infinity"])
-def test_constants_that_json_does_not_have(refused: str) -> None:
-    def refuse(name: str) -> None:
-        raise ValueError(name)
-
-    with pytest.raises(ValueError, match=refused):
-        parse_json(f"[{refused}]", parse_constant=refuse)

@@ -59,18 +59,19 @@ def csv(results: Iterable[VideoResult]) -> Iterator[str]:
 
     Text that a spreadsheet would run as a formula gets a leading apostrophe; control characters become escapes.
     """
-    yield _csv_line(CSV_COLUMNS)
+    yield csv_line(CSV_COLUMNS)
     for result in results:
         path, error = _cell(result.path), f"{result.error_code}: {result.error_message}" if result.error_code else ""
         for segment in result.segments:
             for rank, label in enumerate(segment.labels, 1):
                 times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
-                yield _csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
+                yield csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
         if not any(segment.labels for segment in result.segments):
-            yield _csv_line((path, "", "", "", "", "", result.status, _cell(error)))
+            yield csv_line((path, "", "", "", "", "", result.status, _cell(error)))
 
 
-def _csv_line(cells: Iterable[object]) -> str:
+def csv_line(cells: Iterable[object]) -> str:
+    """Return a row of a CSV file, its line feed included."""
     line = io.StringIO()
     csv_lines.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue()

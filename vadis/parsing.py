@@ -19,13 +19,10 @@ else:
 MAX_DEPTH = 64  # levels of objects and lists; what vadis writes has up to 8, and every Python parses and copies 64
 
 
-def parse_json(content: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
-    """Return the value of a JSON text, or its bytes in UTF-8; raise ValueError for others and those nested too deep.
-
-    ``parse_constant`` is called for NaN and the infinities, which JSON does not have; by default they are taken.
-    """
+def parse_json(content: str | bytes) -> Any:
+    """Return the value of a JSON text, or its bytes in UTF-8; raise ValueError for others and those nested too deep."""
     opening = content.count("[") + content.count("{") if isinstance(content, str) else sum(map(content.count, b"[{"))
-    parse = partial(json.loads, content, parse_constant=parse_constant)
+    parse = partial(json.loads, content)
     return parse() if opening <= MAX_DEPTH else _limited(parse)  # most texts need no look at every value
 
 

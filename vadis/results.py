@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +20,7 @@ SCHEMA = 1
 STATUSES = ("ok", "partial", "error", "skipped")
 SEGMENT_SECONDS = 2.56  # 64 frames at 25 fps, the length of a training clip (paper, table 1)
 FINEST_SEGMENT_SECONDS = 0.32  # 8 frames at 25 fps, the temporal stride of I3D
+MAX_LABEL_LENGTH = 200  # characters
 MAX_BARS = 400  # of the timeline in a notebook; of more segments, only some are drawn
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
 
@@ -213,3 +215,17 @@ def _finite(score: float) -> float:
 def _html(text: str) -> str:
     """Return text for HTML; a name that turns the direction of writing turns nothing but itself."""
     return f"<bdi>{escape(printable(text))}</bdi>"
+
+
+def label_fault(label: object) -> str | None:
+    """Return what keeps ``label`` from being one ("is empty", …), or None if it is one."""
+    if not isinstance(label, str):
+        return "is not text"
+    if not label.strip():
+        return "is empty"
+    if len(label) > MAX_LABEL_LENGTH:
+        return f"has more than {MAX_LABEL_LENGTH} characters"
+    # Cc: control characters; Cs: surrogates, which bytes become that are no text; Zl, Zp: line and paragraph separators
+    if "\ufffd" in label or any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label):
+        return "has a control character, or is not UTF-8"
+    return None

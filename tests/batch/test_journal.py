@@ -23,8 +23,8 @@ def stamped(path, size=3, mtime="1700000000.000000001"):
 
 def written(path, *results, settings=SETTINGS, overwrite=False):
     """A run that appends ``results`` to the journal and is complete."""
-    with open_journal(path) as journal:
-        journal.begin(settings, VERSIONS, overwrite=overwrite)
+    with open_journal(path, overwrite=overwrite) as journal:
+        journal.begin(settings, VERSIONS)
         for each in results:
             journal.append(each)
         journal.finish()
@@ -81,8 +81,7 @@ def test_a_cut_at_any_byte_costs_at_most_the_record_it_hits(tmp_path):
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
         with open_journal(path) as journal:
-            assert not journal.is_foreign
-            journal.begin(SETTINGS, VERSIONS, overwrite=False)
+            journal.begin(SETTINGS, VERSIONS)
             kept = list(journal.entries)
             assert len(kept) == max(0, whole[:cut].count(b"\n") - 1)
             for number in range(len(kept), 3):
@@ -96,7 +95,7 @@ def test_lines_that_a_power_cut_left_as_zeros_are_done_again(tmp_path):
     damaged = whole[2][:40] + bytes(len(whole[2]) - 41) + b"\n"
     path.write_bytes(b"".join([*whole[:2], damaged, whole[3]]))
     with open_journal(path) as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        journal.begin(SETTINGS, VERSIONS)
         assert journal.num_damaged == 1
         assert "1.mp4" not in journal.entries
         journal.append(stamped("1.mp4"))
@@ -107,7 +106,7 @@ def test_lines_that_a_power_cut_left_as_zeros_are_done_again(tmp_path):
 def test_the_last_record_of_an_input_takes_the_place_of_its_first(tmp_path):
     path = written(tmp_path / "out.jsonl", *(stamped(f"{number}.mp4") for number in range(3)))
     with open_journal(path) as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        journal.begin(SETTINGS, VERSIONS)
         journal.append(stamped("0.mp4", size=9))
         assert [line["source_bytes"] for line in lines(path)[1:] if line["path"] == "0.mp4"] == [3, 9]
         assert [found.source_bytes for found in journal.results({"0.mp4"})] == [9]
@@ -122,18 +121,18 @@ def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
     content = path.read_bytes()
     path.write_bytes(content[:-2] + b', "more": ' + fault + b"}\n")
     with open_journal(path) as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        journal.begin(SETTINGS, VERSIONS)
         assert journal.entries["a.mp4"].status == "ok"
         with pytest.raises(UsageError, match=containing("out.jsonl")):
             list(journal.results({"a.mp4"}))
 
 
 @pytest.mark.parametrize("content", ["mine\n", '{"path": "a.mp4"}\n', "a letter without an end", '{"schema": 2}'])
-def test_a_file_of_others_is_foreign_and_stays(tmp_path, content):
+def test_a_file_of_others_is_refused_and_stays(tmp_path, content):
     path = tmp_path / "out.jsonl"
     path.write_text(content)
-    with open_journal(path) as journal:
-        assert journal.is_foreign
+    with pytest.raises(UsageError, match=containing("out.jsonl")), open_journal(path):
+        pass
     assert path.read_text() == content
 
 
@@ -155,7 +154,7 @@ def test_a_link_stays_a_link(tmp_path):
 def test_a_results_file_that_was_removed_ends_the_run(tmp_path):
     path = tmp_path / "out.jsonl"
     with open_journal(path) as journal:
-        journal.begin(SETTINGS, VERSIONS, overwrite=False)
+        journal.begin(SETTINGS, VERSIONS)
         path.unlink()
         with pytest.raises(VadisError, match=containing("out.jsonl")):
             journal.append(stamped("a.mp4"))

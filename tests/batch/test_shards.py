@@ -82,11 +82,10 @@ def small_parts(monkeypatch):
 
 
 def write(folder, *results, overwrite=False) -> None:
-    with open_parts(folder) as parts:
-        parts.begin(SETTINGS, VERSIONS, overwrite=overwrite)
+    with open_parts(folder, overwrite=overwrite) as parts:
+        parts.begin(SETTINGS, VERSIONS)
         for result in results:
             parts.append(result)
-        parts.finish()
 
 
 def names(folder) -> list[str]:
@@ -106,7 +105,7 @@ def test_a_part_holds_so_many_records_and_the_next_run_goes_on_in_it(tmp_path):
 def test_what_is_there_is_known_and_the_last_counts(tmp_path):
     write(tmp_path, *(failed(f"{number}.mp4") for number in range(3)), failed("0.mp4", size=2))
     with open_parts(tmp_path) as parts:
-        assert parts.begin(SETTINGS, {"vadis": "2"}, overwrite=False) == VERSIONS
+        assert parts.begin(SETTINGS, {"vadis": "2"}) == VERSIONS
         assert "1.mp4" in parts.entries and "9.mp4" not in parts.entries
         assert parts.entries["0.mp4"][:2] == (2, "1.5")
     last = {result.path: result.source_bytes for result in LastResults(sorted(tmp_path.iterdir()))}
@@ -125,7 +124,7 @@ def test_other_settings_other_files_and_other_runs_are_refused(tmp_path):
     write(tmp_path, failed("a.mp4"))
     with open_parts(tmp_path) as parts:
         with pytest.raises(UsageError, match=containing("top_k", 5, 6)):
-            parts.begin({"top_k": 6}, VERSIONS, overwrite=False)
+            parts.begin({"top_k": 6}, VERSIONS)
         with pytest.raises(OutputLockedError), open_parts(tmp_path):
             pass
     write(tmp_path, failed("b.mp4"), overwrite=True)

@@ -34,6 +34,7 @@ from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FoldedI3D
 from vadis.training.loader import CLIP_FRAMES, CLIPS_AHEAD, VideoClips, stream_clips
 from vadis.training.loop import clip_losses
+from vadis.training.recipes import RECIPES
 from vadis.video.isolated.pool import Decoders
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -130,7 +131,7 @@ def training_rows(device: torch.device, sizes: Sizes) -> dict[str, str]:
 def loading_rate(workers: int, clips_each: int, *, pin_memory: bool) -> float:
     """Clips per second that reach the training process, once all workers are at work."""
     with tempfile.TemporaryDirectory() as folder:
-        clips = VideoClips([Example(str(made(Path(folder))), "a")], ["a"], ("rgb",), train=True)
+        clips = VideoClips([Example(str(made(Path(folder))), "a")], ["a"], ("rgb",), RECIPES["ucf101"], train=True)
         order = ((position, position, 0) for position in count())  # another part and crop of it in every epoch
         with closing(stream_clips(clips, order, workers, pin_memory=pin_memory)) as loaded:
             for _ in islice(loaded, 2 * CLIPS_AHEAD * workers):  # what was made ahead is gone

@@ -36,14 +36,14 @@ def measure(options: Options, count: int = 100_000) -> dict[str, Any]:
         path = Path(folder) / "out.jsonl"
         began = time.perf_counter()
         with open_journal(path) as journal:
-            journal.begin({}, {}, overwrite=False)
+            journal.begin({}, {})
             for number in range(count):
                 journal.append(record(number))
         wrote = time.perf_counter() - began
         # Not ru_maxrss: that of the process that started this one counts as the least of ours.
         before, began = memory_mb(os.getpid(), own=True), time.perf_counter()
         with open_journal(path) as journal:
-            journal.begin({}, {}, overwrite=False)
+            journal.begin({}, {})
             known = sum(
                 journal.entries[f"/archive/2019/{number:07}.mp4"].source_bytes == 1_000_000 + number
                 for number in range(count)

@@ -85,7 +85,7 @@ def train(folder: Path) -> None:
     examples = [Example(str(made(folder)), label) for label in LABELS]
     loop.Trainer(
         I3D(len(LABELS), STREAMS["rgb"].channels),
-        VideoClips(examples, LABELS, ("rgb",), frames=FRAMES, train=True),
+        VideoClips(examples, LABELS, ("rgb",), recipe, train=True),
         None,
         recipe,
         folder / "run",

@@ -104,7 +104,6 @@ def test_a_missing_input_among_others_is_a_record(clips, road, run_vadis):
         (["clips", "--threshold", "1.5"], 2, "--threshold"),
         (["clips", "-k", "0"], 2, "--top-k"),
         (["clips", "--stride", "8"], 2, "--window"),
-        (["clips", "--model", "i3d-kinetics400-rgb", "--window", "3"], 2, "--window"),
         (["clips", "-f", "srt"], 2, "--output-dir"),
         (["clips", "-o", "a.jsonl", "--output-dir", "out"], 2, "exclude"),
         (["clips", "-o", "nowhere/a.jsonl"], 2, "does not exist"),

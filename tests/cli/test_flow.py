@@ -16,7 +16,7 @@ from vadis.flow.store import FLOW_SETTINGS, FlowStore
 def clips(tmp_path, monkeypatch):
     """A folder with two videos to stand beside."""
     monkeypatch.setattr(
-        "vadis.flow.build_store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.flow.store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     (tmp_path / "clips" / "deep").mkdir(parents=True)
     write_video(tmp_path / "clips" / "a.mp4", num_frames=20, seed=1)
@@ -53,12 +53,6 @@ def test_some_failed(run_vadis, clips):
     assert ended.err.splitlines()[-1] == "2 ok, 2 failed"
 
 
-def test_a_store_into_which_nothing_came_is_not_left_behind(run_vadis, clips):
-    (clips / "empty.mp4").write_bytes(b"")
-    assert run_vadis("flow", "clips/empty.mp4", "-o", "store", "--device", "cpu").code == 3
-    assert not (clips.parent / "store").exists()
-
-
 def test_wrong_use(run_vadis, clips, tmp_path):
     assert run_vadis("flow", "clips").code == 2
     assert run_vadis("flow", "clips", "-o", "clips").code == 2
@@ -80,7 +74,7 @@ def test_no_video(run_vadis, tmp_path):
 
 
 def test_no_room(run_vadis, clips, monkeypatch):
-    monkeypatch.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
+    monkeypatch.setattr("vadis.flow.store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
     ended = run_vadis("flow", "clips", "-o", "store", "--device", "cpu")
     assert ended.code == 1
     assert "MB" in ended.err
@@ -143,18 +137,18 @@ def test_one_of_dataset_and_inputs(run_vadis, dataset, words, said):
     assert not (dataset.parent / "store").exists()
 
 
-def test_no_room_leaves_nothing_behind(run_vadis, dataset, monkeypatch):
-    monkeypatch.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
+def test_no_room_is_said_before_anything_is_computed(run_vadis, dataset, monkeypatch):
+    monkeypatch.setattr("vadis.flow.store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
     ended = run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu")
     assert ended.code == 1
     assert re.search(containing(5, "MB"), ended.err)
-    assert not (dataset.parent / "store").exists()
+    assert [path.suffix for path in (dataset.parent / "store").iterdir()] == [".json"], "its settings alone"
 
 
 def test_no_room_in_a_store_that_was_there_leaves_what_is_in_it(run_vadis, dataset, monkeypatch):
     assert run_vadis("flow", "clips", "-o", "store", "--device", "cpu").code == 0
     before = sorted((dataset.parent / "store").rglob("*"))
-    monkeypatch.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
+    monkeypatch.setattr("vadis.flow.store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 5})())
     assert run_vadis("flow", "--data", "data", "-o", "store", "--device", "cpu").code == 1
     assert sorted((dataset.parent / "store").rglob("*")) == before
 

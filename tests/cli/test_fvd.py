@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tests.make_model import make_model
-from tests.matching import containing
 from tests.synthetic import moving_texture, write_video
 from vadis import frechet_distance, load_model
 from vadis.evaluation import video_sets
@@ -109,17 +108,17 @@ def test_a_broken_file_is_a_record_and_exit_code_3_also_when_it_goes_on(fvd, set
     assert result(again)["fvd"] == pytest.approx(result(first)["fvd"], rel=1e-9)
     assert result(fvd("real.npy", "list.txt", "--json", code=3))["generated"]["n"] == 3
     refused = fvd("real.npy", "videos", "-o", "run", "--frames", 9, code=2)
-    assert refused.err == containing("other settings")
+    assert "frames" in refused.err and "run/real.jsonl" in refused.err
 
 
 def test_saved_statistics_stand_for_their_videos_and_for_no_other_settings(fvd, sets):
     plain = result(fvd("real.npy", "generated.npy", "--json", "--bootstrap", 0))
     fvd("real.npy", "--save", "real.npz")
-    saved = result(fvd("real.npz", "generated.npy", "--json", "--unbiased"))
+    saved = result(fvd("real.npz", "generated.npy", "--json", "--bootstrap", 2))
     assert saved["fvd"] == pytest.approx(plain["fvd"], rel=1e-9)
     assert saved["real"] == plain["real"] | {"given": "real.npz"}
-    assert fvd("real.npz", "generated.npy", "--frames", 9, code=2).err == containing("other settings")
-    assert fvd("real.npz", "generated.npy", "--protocol", "tats", code=2).err == containing("other settings")
+    assert "frames" in fvd("real.npz", "generated.npy", "--frames", 9, code=2).err
+    assert "protocol" in fvd("real.npz", "generated.npy", "--protocol", "tats", code=2).err
     fvd("real.npz", "generated.npy", "--kernel", code=2)
     fvd("real.npy", "--save", "real.npz", code=2)  # there already
     Path("real.npz").write_bytes(Path("real.npz").read_bytes()[:1000])

@@ -79,3 +79,11 @@ def test_wrong_use_is_2_without_a_traceback(run_vadis, arguments):
 
 def test_codecs_of_the_doctor_are_words():
     assert all(re.fullmatch(r"[A-Za-z0-9. -]+", name) and decoders for name, decoders in CODECS.items())
+
+
+def test_global_flags_may_stand_anywhere(run_vadis, tmp_path):
+    missing = tmp_path / "gone.mp4"
+    for words in (["--debug", "classify", missing], ["classify", missing, "--debug"], ["classify", "--debug", missing]):
+        assert "Traceback" in run_vadis(*words).err
+    assert run_vadis("-q", "doctor", "-v").code == 2
+    assert "Traceback" not in run_vadis("classify", "--", "--debug", missing).err

@@ -62,7 +62,7 @@ def test_one_stream_is_shown_as_a_table_of_80_columns(files):
 def test_the_verdict_is_the_exit_code(files, monkeypatch, shift, code, word):
     def itself(model, arrays):
         found = run_sample(model, arrays)
-        published = [sample.SampleOutputs(ours.norm + shift * ours.norm, ours.top) for ours in found.values()]
+        published = [{"norm": ours["norm"] + shift * ours["norm"], "top": ours["top"]} for ours in found.values()]
         monkeypatch.setattr(sample, "published_outputs", lambda family, stream: published[0])
         return found
 

@@ -145,9 +145,9 @@ def test_on_a_terminal_one_line_changes_and_leaves(inputs):
         (("-o", "data"), 2, "is not empty and holds no run"),
         (("--device", "cuda:99"), 1, "cuda"),
         (("--set", "steps"), 2, "does not say KEY=VALUE"),
-        (("--set", "step=3"), 2, "did you mean 'steps'"),
+        (("--set", "step=3"), 2, "did you mean steps?"),
         (("--set", "clip_frames=8"), 2, "clip_frames must be at least 9"),
-        (("--recipe", "ucf-101"), 2, "did you mean 'ucf101'"),
+        (("--recipe", "ucf-101"), 2, "did you mean ucf101?"),
         (("--from", "nothing.safetensors"), 2, "nothing.safetensors"),
         (("--width", "0.5"), 2, "--width"),
         (("--recipe", "none.toml"), 2, "cannot be read"),
@@ -205,7 +205,7 @@ def test_another_number_of_threads_goes_on_only_if_allowed(run_vadis, inputs):
 def test_no_room_for_the_flow_is_said_before_it_is_computed(run_vadis, inputs, monkeypatch):
     full = type(shutil.disk_usage("."))(10**9, 10**9, 0)
     with monkeypatch.context() as patched:
-        patched.setattr("vadis.flow.build_store.shutil.disk_usage", lambda path: full)
+        patched.setattr("vadis.flow.store.shutil.disk_usage", lambda path: full)
         ended = run_vadis(*FINETUNE)
     assert ended.code == 1
     assert "0.0 MB" in ended.err

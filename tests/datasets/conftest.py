@@ -40,6 +40,22 @@ def tree(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def with_lists(tmp_path: Path) -> Callable[[Path, Path], Path]:
+    """``with_lists(root, lists)`` → a folder that holds, as links, what both hold."""
+
+    def make(root: Path, lists: Path) -> Path:
+        folder = tmp_path / "linked"
+        folder.mkdir(exist_ok=True)
+        for path in (*root.iterdir(), lists):
+            link = folder / path.name
+            if not link.is_symlink():
+                link.symlink_to(path)
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def facts() -> Path:
     """The official lists; a test that needs them skips where they are absent."""

@@ -53,8 +53,8 @@ def files(**classes):
 
 
 @pytest.mark.parametrize("split", (1, 2, 3))
-def test_all_files_in_the_official_splits(everything, facts, split):
-    dataset = find_dataset(everything, split=split, lists=facts / "hmdb51")
+def test_all_files_in_the_official_splits(everything, facts, split, with_lists):
+    dataset = find_dataset(with_lists(everything, facts / "hmdb51"), split=split)
     names, classes = official(facts, split)
     assert dataset.name == "hmdb51"
     assert listed(dataset) == {"train": sorted(names["1"]), "test": sorted(names["2"])}

@@ -35,9 +35,9 @@ def everything(facts, big_tree):
 
 
 @pytest.mark.slow
-def test_all_rows_of_the_validation_list(everything, facts):
+def test_all_rows_of_the_validation_list(everything, facts, with_lists):
     start = time.process_time()
-    dataset = find_dataset(everything, "kinetics", lists=facts / "kinetics")
+    dataset = find_dataset(with_lists(everything, facts / "kinetics"), "kinetics")
     seconds = time.process_time() - start
     examples = dataset.splits["val"]
     assert len(examples) == 19_906

@@ -42,8 +42,8 @@ def names_of(*classes, groups=range(1, 26), clips=(1,)):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_all_files_with_the_official_lists(everything, facts, split):
-    dataset = find_dataset(everything, split=split, lists=facts / "ucf101")
+def test_all_files_with_the_official_lists(everything, facts, split, with_lists):
+    dataset = find_dataset(with_lists(everything, facts / "ucf101"), split=split)
     assert dataset.name == "ucf101" and dataset.split == split
     assert listed(dataset) == official(facts, split)
     assert {part: len(dataset.splits[part]) for part in dataset.splits} == {
@@ -63,17 +63,17 @@ def test_all_files_without_lists_fall_into_the_same_splits(everything, facts, sp
     assert len(dataset.notes) == 1
 
 
-def test_classes_are_in_the_official_order_with_and_without_lists(everything, facts):
+def test_classes_are_in_the_official_order_with_and_without_lists(everything, facts, with_lists):
     lines = (facts / "ucf101" / "classInd.txt").read_text().splitlines()
     official_classes = tuple(line.split()[1] for line in lines)
     assert len(official_classes) == published.UCF101_CLASSES
-    assert find_dataset(everything, lists=facts / "ucf101").classes == official_classes
+    assert find_dataset(with_lists(everything, facts / "ucf101")).classes == official_classes
     assert find_dataset(everything).classes == official_classes
 
 
-def test_labels_are_the_folders_of_the_lists(everything, facts):
-    for options in ({"lists": facts / "ucf101"}, {}):
-        dataset = find_dataset(everything, **options)
+def test_labels_are_the_folders_of_the_lists(everything, facts, with_lists):
+    for root in (with_lists(everything, facts / "ucf101"), everything):
+        dataset = find_dataset(root)
         assert all(Path(e.path).parent.name == e.label for examples in dataset.splits.values() for e in examples)
         assert all(e.start_seconds is None and e.end_seconds is None for e in dataset.splits["test"])
 
@@ -89,8 +89,8 @@ def test_the_real_lists_on_a_flat_folder_of_other_extensions(facts):
     assert {e.path: e.label for e in with_lists.splits["test"]} == {e.path: e.label for e in without.splits["test"]}
 
 
-def test_the_summary_counts_the_examples(everything, facts):
-    dataset = find_dataset(everything, lists=facts / "ucf101")
+def test_the_summary_counts_the_examples(everything, facts, with_lists):
+    dataset = find_dataset(with_lists(everything, facts / "ucf101"))
     assert "101 classes; examples: train 9,537, test 3,783" in dataset.summary()
 
 
@@ -228,11 +228,6 @@ def test_groups_decide_without_lists(tree, split, groups):
     dataset = find_dataset(tree(*names_of("Left", "Right")), split=split)
     assert {int(Path(example.path).name[-10:-8]) for example in dataset.splits["test"]} == set(groups)
     assert len(dataset.splits["test"]) + len(dataset.splits["train"]) == 50
-
-
-def test_without_lists_a_class_is_spelt_as_its_folder(tree):
-    dataset = find_dataset(tree("Handstandpushups/v_HandStandPushups_g01_c01.avi", "v_Swim_g09_c01.avi"))
-    assert dataset.classes == ("Handstandpushups", "Swim")
 
 
 def test_without_lists_and_folders_classes_are_spelt_and_sorted_as_in_the_official_list(tree):

@@ -9,6 +9,7 @@ import pytest
 
 from tests.make_model import make_model
 from vadis import FrechetStatistics, UsageError, frechet_distance, load_model
+from vadis.evaluation import video_sets
 from vadis.evaluation.frechet import embed, kernel_distance, spread, unbiased
 from vadis.weights.convert import convert
 
@@ -187,6 +188,8 @@ def uniform_videos(seed: int) -> Iterator[np.ndarray]:
 @pytest.mark.exhaustive
 def test_two_random_sets_have_the_published_distance(full_model):
     assert frechet_distance(uniform_videos(1), uniform_videos(2), full_model) == pytest.approx(RANDOM, abs=1e-5)
+    assert [each.value for each in video_sets.PUBLISHED_DISTANCES] == [RANDOM, BLACK_TO_WHITE]
+    assert video_sets.weights_of(full_model) == (32, True)
 
 
 @pytest.mark.slow

@@ -198,7 +198,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def predicted(example: Example, model: Model) -> Prediction:
-    (found,) = predict_all([example], model, jobs=1)
+    (found,) = predict_all([example], model)
     return found
 
 

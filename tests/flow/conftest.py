@@ -19,5 +19,5 @@ def instant_flow(monkeypatch):
         begun.append(1)
         return ((frames, cheap_flow(frames)) for frames in chunks)
 
-    monkeypatch.setattr("vadis.flow.build_store.with_flow", with_flow)
+    monkeypatch.setattr("vadis.flow.store.with_flow", with_flow)
     return begun

@@ -7,18 +7,8 @@ import numpy as np
 import pytest
 
 from vadis.flow import to_gray
-from vadis.flow.filters import (
-    BORDER,
-    CHANNELS,
-    MEDIAN,
-    MEDIAN_PLACE,
-    level_shapes,
-    median_5x5,
-    resize,
-    row_work,
-    sample_row,
-)
-from vadis.flow.tvl1_cpu import with_gradients
+from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, level_shapes, resize
+from vadis.flow.tvl1_cpu import CHANNELS, median_5x5, row_work, sample_row, with_gradients
 
 
 def test_level_shapes():

@@ -15,9 +15,18 @@ from tests.flow.conftest import cheap_flow
 from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.errors import UsageError, VadisError, VideoError
-from vadis.flow import build_store
-from vadis.flow.build_store import compute_flow, estimate_flow, without_flow
-from vadis.flow.store import FLOW_BOUND, FLOW_SETTINGS, STEPS, FlowStore, dequantize, quantize
+from vadis.flow import store as flow_store
+from vadis.flow.store import (
+    FLOW_BOUND,
+    FLOW_SETTINGS,
+    STEPS,
+    FlowStore,
+    compute_flow,
+    dequantize,
+    estimate_flow,
+    quantize,
+    without_flow,
+)
 from vadis.video.reader import open_video
 
 CPU = torch.device("cpu")
@@ -208,12 +217,12 @@ import os, resource, signal, sys, time
 import torch
 from tests.flow.conftest import cheap_flow
 from vadis.errors import VadisError
-from vadis.flow import build_store
+from vadis.flow import store as flow_store
 from vadis.flow.store import FlowStore
-build_store.with_flow = lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+flow_store.with_flow = lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
 root, *videos = sys.argv[1:]
 compute = lambda report: list(
-    build_store.compute_flow(videos, FlowStore(root), device=torch.device("cpu"), progress=report)
+    flow_store.compute_flow(videos, FlowStore(root), device=torch.device("cpu"), progress=report)
 )
 """
 
@@ -249,7 +258,7 @@ def test_a_run_that_was_killed_goes_on(store, video, tmp_path, instant_flow):
     """Killed in the middle of the second video."""
     other = str(write_video(tmp_path / "b.mp4", num_frames=90, seed=2))
     code = """
-store, record = FlowStore(root), build_store.write_mjpeg
+store, record = FlowStore(root), flow_store.write_mjpeg
 def killed_in_the_second(path, chunks):
     for num_frames in record(path, chunks):
         yield num_frames
@@ -257,7 +266,7 @@ def killed_in_the_second(path, chunks):
             while not store.has(videos[0]):
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
-build_store.write_mjpeg = killed_in_the_second
+flow_store.write_mjpeg = killed_in_the_second
 compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
@@ -269,8 +278,8 @@ compute(print)
 
 
 def test_a_record_that_does_not_read_back_gets_no_name(store, video, instant_flow, monkeypatch):
-    record = build_store.write_mjpeg
-    monkeypatch.setattr(build_store, "write_mjpeg", lambda path, chunks: (count + 1 for count in record(path, chunks)))
+    record = flow_store.write_mjpeg
+    monkeypatch.setattr(flow_store, "write_mjpeg", lambda path, chunks: (count + 1 for count in record(path, chunks)))
     with pytest.raises(VadisError, match=containing(store.root)):
         fill(store, video)
     assert not store.has(video)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tests.matching import containing
 from vadis.models import BOTH, MODELS
 from vadis.models.c3d import C3D
 from vadis.models.fused import Fused
@@ -170,7 +169,7 @@ def shapes(network):
 @pytest.mark.parametrize("name", ["two-stream", "fused"])
 def test_a_missing_stream_is_refused(name):
     network, clips = make(name)
-    with pytest.raises(ValueError, match=containing("rgb, flow", 1)):
+    with pytest.raises(ValueError, match="shorter"):
         network(clips[0])
 
 

@@ -77,7 +77,7 @@ def test_a_model_file_of_it_labels_a_video_and_answers_the_papers_test(tmp_path,
     assert result.streams == row.streams
     assert sum(label.score for label in result.labels) == pytest.approx(1, abs=1e-5)
     assert result.segments[-1].end == pytest.approx(2.8)
-    found = next(predict_all([Example(str(video), "a")], model, jobs=1))
+    found = next(predict_all([Example(str(video), "a")], model))
     assert found.error is None
     assert list(found.logits) == list(model.networks)
     arrays, _ = extract_features(video, model, layer=FEATURES)
@@ -103,7 +103,7 @@ def test_the_lstm_is_tested_on_every_fifth_frame_also_of_a_looped_video(tmp_path
         return torch.zeros(1, len(LABELS), 1)
 
     model.folded["rgb"] = form
-    assert next(predict_all([Example(str(short), "a")], model, jobs=1)).error is None
+    assert next(predict_all([Example(str(short), "a")], model)).error is None
     with open_video(short) as opened:
         frames = centre_crop(np.stack([frame.pixels for frame in opened]), "rgb")
     (clip,) = seen

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tests.make_model import make_model
 from tests.matching import containing
@@ -93,7 +94,7 @@ def test_the_features_are_what_the_papers_test_sees(start: Model, tmp_path: Path
         plan = plan_of([example], start, str(tmp_path), model.card.streams)
         store = FeatureStore(tmp_path / str(number), plan)
         assert [error for _, error in compute_features(plan, store, CPU)] == [None]
-        expected = next(predict_all([example], model, jobs=1)).logits
+        expected = next(predict_all([example], model)).logits
         for stream in model.card.streams:
             last = start.networks[stream].get_submodule("Logits.Conv3d_0c_1x1.conv")
             features = torch.from_numpy(rows_of(store, stream, [example])).view(1, -1, 1, 1, 1)
@@ -345,6 +346,12 @@ def test_workers_are_not_started_for_what_is_in_memory(
     plan = learnable(start, steps=2)
     store = FeatureStore(tmp_path, plan)
     separable(store, plan)
-    monkeypatch.setattr("vadis.training.loader.DataLoader", None)
+
+    class WithoutWorkers(DataLoader):
+        def __init__(self, *arguments, num_workers, **options) -> None:
+            assert num_workers == 0
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("vadis.training.loader.DataLoader", WithoutWorkers)
     train_last_layer("rgb", plan, tmp_path, Context(ALONE, workers=2), store)
     assert json.loads((tmp_path / "rgb" / "log.jsonl").read_text().splitlines()[0])["event"] == "StepDone"

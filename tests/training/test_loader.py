@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,11 @@ from tests.matching import containing
 from tests.synthetic import numbered_frames, write_video
 from vadis.datasets import Example
 from vadis.errors import VadisError, VideoError
-from vadis.flow.build_store import compute_flow
-from vadis.flow.store import FlowStore, dequantize
+from vadis.flow.store import FlowStore, compute_flow, dequantize
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
 from vadis.training.loader import (
     ClipPlace,
-    Jitter,
     VideoClips,
     draw_augmentation,
     pack,
@@ -28,10 +27,11 @@ from vadis.training.loader import (
     stream_clips,
     unpack,
 )
-from vadis.training.recipes import find_recipe, override
+from vadis.training.recipes import RECIPES, Recipe, find_recipe, override
 from vadis.video.reader import open_video
 
 CLASSES = ("walk", "run")
+RECIPE = replace(RECIPES["ucf101"], seed=7)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def textures(tmp_path_factory):
 def cheap_store(tmp_path, monkeypatch):
     """An empty store, which is filled with ``cheap_flow``."""
     monkeypatch.setattr(
-        "vadis.flow.build_store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
+        "vadis.flow.store.with_flow", lambda chunks, *rest: ((frames, cheap_flow(frames)) for frames in chunks)
     )
     return FlowStore(tmp_path / "store", create=True)
 
@@ -78,12 +78,18 @@ class Single(VideoClips):
         return tensor, label, name
 
 
-def for_training(videos, stream="rgb", **more):
-    return Single(examples(videos), CLASSES, (stream,), **{"train": True, "seed": 7, "frames": 16, **more})
+def clips_of(videos, stream, train, **changes):
+    """``changes`` are fields of the recipe, or of the clips."""
+    numbers = {name: changes.pop(name) for name in list(changes) if name in Recipe.__dataclass_fields__}
+    return Single(examples(videos), CLASSES, (stream,), replace(RECIPE, **numbers), train=train, **changes)
 
 
-def for_testing(videos, stream="rgb", **more):
-    return Single(examples(videos), CLASSES, (stream,), **{"train": False, **more})
+def for_training(videos, stream="rgb", **changes):
+    return clips_of(videos, stream, True, **{"clip_frames": 16, **changes})
+
+
+def for_testing(videos, stream="rgb", **changes):
+    return clips_of(videos, stream, False, **changes)
 
 
 def whole(path):
@@ -111,18 +117,18 @@ def test_a_training_clip_is_what_was_drawn(textures):
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_a_test_clip_is_what_inference_sees(textures, store, stream):
-    x, label, _ = for_testing(textures, stream, frames=70, store=store).clip(0, 2)
+    x, label, _ = for_testing(textures, stream, clip_frames=70, store=store).clip(0, 2)
     array = whole(textures[2])[:70] if stream == "rgb" else dequantize(store.read_levels(textures[2]))[:70]
     assert torch.equal(x, network_input(centre_crop(array, stream), stream)[0])
     assert label == 0
-    assert torch.equal(x, for_testing(textures, stream, frames=70, store=store, seed=5).clip(9, 2)[0])
+    assert torch.equal(x, for_testing(textures, stream, clip_frames=70, store=store, seed=5).clip(9, 2)[0])
 
 
 def test_short_videos_are_looped_from_their_start(videos):
-    x, _, _ = for_testing(videos, frames=64).clip(0, 4)
+    x, _, _ = for_testing(videos, clip_frames=64).clip(0, 4)
     assert torch.equal(x[:, 30:60], x[:, :30])
     assert torch.equal(x[:, 60:], x[:, :4])
-    x, _, _ = for_training(videos, frames=64, flip=False).clip(0, 4)
+    x, _, _ = for_training(videos, clip_frames=64, flip=False).clip(0, 4)
     assert torch.equal(x[:, 30:60], x[:, :30])
 
 
@@ -130,17 +136,11 @@ def test_every_fifth_frame_of_a_looped_video_goes_on_from_where_the_loop_is(tmp_
     """ConvNet+LSTM's 25 of 125 frames, of 33: … 25 30 2 7 …, not the same ones again."""
     path = str(write_video(tmp_path / "a.avi", num_frames=33, seed=6))
     sampling = MODELS["lstm"].sampling
-    x, _, _ = for_testing([path], frames=125, sampling=sampling).clip(0, 0)
+    x, _, _ = for_testing([path], clip_frames=125, sampling=sampling).clip(0, 0)
     places = [0, 5, 10, 15, 20, 25, 30, 2, 7, 12, 17, 22, 27, 32, 4, 9, 14, 19, 24, 29, 1, 6, 11, 16, 21]
     assert torch.equal(x, network_input(centre_crop(whole(path)[places], "rgb"), "rgb")[0])
-    y, _, _ = for_training([path], frames=125, sampling=sampling, flip=False).clip(0, 0)
+    y, _, _ = for_training([path], clip_frames=125, sampling=sampling, flip=False).clip(0, 0)
     assert y.shape == x.shape and not torch.equal(y[:, 6], y[:, 7])
-
-
-def test_the_whole_video(videos):
-    clips = for_testing(videos, frames=None)
-    assert clips.clip(0, 0)[0].shape[1] == 100
-    assert clips.clip(0, 4)[0].shape[1] == 64  # looped, as in inference
 
 
 @pytest.mark.slow
@@ -162,20 +162,18 @@ def test_flips_can_be_turned_off(textures):
 
 @pytest.mark.slow
 def test_jitter_is_for_the_colours_of_training_clips(textures, store):
-    jitter = Jitter(0.3, 0.3, 0.3)
-    assert not torch.equal(for_training(textures, jitter=jitter).clip(0, 0)[0], for_training(textures).clip(0, 0)[0])
-    assert torch.equal(
-        for_training(textures, jitter=jitter).clip(0, 0)[0], for_training(textures, jitter=jitter).clip(0, 0)[0]
-    )
-    assert torch.equal(for_testing(textures, jitter=jitter).clip(0, 0)[0], for_testing(textures).clip(0, 0)[0])
-    flow = for_training(textures, "flow", store=store, jitter=jitter).clip(0, 0)[0]
+    jitter = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
+    assert not torch.equal(for_training(textures, **jitter).clip(0, 0)[0], for_training(textures).clip(0, 0)[0])
+    assert torch.equal(for_training(textures, **jitter).clip(0, 0)[0], for_training(textures, **jitter).clip(0, 0)[0])
+    assert torch.equal(for_testing(textures, **jitter).clip(0, 0)[0], for_testing(textures).clip(0, 0)[0])
+    flow = for_training(textures, "flow", store=store, **jitter).clip(0, 0)[0]
     assert torch.equal(flow, for_training(textures, "flow", store=store).clip(0, 0)[0])
 
 
 def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
     """``cheap_flow`` has the red of its frame as dx, so both clips show the same pixels."""
-    red = for_training(textures, frames=8).clip(3, 1)[0][0]
-    dx = for_training(textures, "flow", frames=8, store=store).clip(3, 1)[0][0]
+    red = for_training(textures, clip_frames=8).clip(3, 1)[0][0]
+    dx = for_training(textures, "flow", clip_frames=8, store=store).clip(3, 1)[0][0]
     sign = -1 if draw_augmentation(7, 3, 1).mirror else 1
     assert (sign * dx - (red * 25 / 20).clamp(-1, 1)).abs().mean() < 0.02
 
@@ -188,11 +186,9 @@ def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
     [
         ((None, None), 250, 64, ClipPlace(0, 64, 64)),
         ((None, None), 30, 64, ClipPlace(0, 30, 64)),
-        ((None, None), 250, None, ClipPlace(0, 250, 250)),
-        ((None, None), 30, None, ClipPlace(0, 30, 64)),
         ((2.0, 4.0), 250, 64, ClipPlace(50, 50, 64)),
         ((2.0, None), 250, 64, ClipPlace(50, 64, 64)),
-        ((2.0, 40.0), 70, None, ClipPlace(50, 20, 64)),
+        ((2.0, 40.0), 70, 64, ClipPlace(50, 20, 64)),
     ],
 )
 def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
@@ -230,7 +226,7 @@ def test_a_header_that_states_no_length(tmp_path):
     path = write_video(tmp_path / "a.gif", frames=numbered_frames(range(40)), codec="gif", fps=20)
     video = whole(path)
     assert len(video) == 50
-    x, _, _ = for_testing([path], frames=64).clip(0, 0)
+    x, _, _ = for_testing([path], clip_frames=64).clip(0, 0)
     assert torch.equal(x[:, :50], network_input(centre_crop(video, "rgb"), "rgb")[0])
     assert torch.equal(x[:, 50:], x[:, :14])
 
@@ -265,7 +261,9 @@ def test_all_streams_of_a_joint_clip_show_the_same_moment_whatever_the_header_sa
     """The file's sound is longer than its pictures, so that header and store know different lengths."""
     path = long_by_sound(tmp_path / "a.mkv", seed=3)
     assert not [error for _, error in compute_flow([path], cheap_store, device=torch.device("cpu")) if error]
-    clips = VideoClips(examples([path]), CLASSES, ("rgb", "flow"), frames=8, seed=7, train=True, store=cheap_store)
+    clips = VideoClips(
+        examples([path]), CLASSES, ("rgb", "flow"), replace(RECIPE, clip_frames=8), train=True, store=cheap_store
+    )
     for epoch in range(6):
         rgb, flow = (unpack(tensor) for tensor in clips.clip(epoch, 0)[0])
         sign = -1 if draw_augmentation(7, epoch, 0).mirror else 1
@@ -289,7 +287,7 @@ def test_the_number_of_workers_changes_nothing(textures):
 
     def first(workers):
         order = list(zip(range(10), sample_keys(4, recipe, 0), strict=False))
-        stream = stream_clips(for_training(textures, frames=4), [key for _, key in order], workers)
+        stream = stream_clips(for_training(textures, clip_frames=4), [key for _, key in order], workers)
         return [(clip.position, clip.name, clip.label, clip.tensors.sum().item()) for clip in stream]
 
     assert first(2) == first(0)
@@ -337,7 +335,7 @@ def test_the_last_is_replaced_by_the_first(textures, broken):
 def test_a_video_whose_flow_is_missing_is_broken(textures, store, videos):
     labels = {textures[0]: "walk", videos[0]: "run", textures[1]: "run"}
     examples = [Example(path, label) for path, label in labels.items()]
-    clips = VideoClips(examples, CLASSES, ("flow",), frames=16, train=True, store=store)
+    clips = VideoClips(examples, CLASSES, ("flow",), replace(RECIPE, clip_frames=16), train=True, store=store)
     assert clips.clip(0, 1)[2] == textures[1]
     assert clips.broken() == [(videos[0], "not_found")]
 
@@ -347,7 +345,7 @@ def test_more_than_one_percent_stops_with_the_list(textures, broken):
     paths = [textures[0]] * 200
     for number in (3, 50, 120):
         paths[number] = broken
-    clips = for_training(paths, frames=2)
+    clips = for_training(paths, clip_frames=2)
     clips.clip(0, 3)
     clips.clip(0, 50)
     with pytest.raises(VadisError, match=containing(3, 200, "broken.mp4 (truncated_or_incomplete")) as error:
@@ -358,18 +356,20 @@ def test_more_than_one_percent_stops_with_the_list(textures, broken):
 def test_a_class_without_a_readable_training_video_stops_the_run(textures, broken):
     """Among 1,000 one broken video may be replaced; but nobody learns a class of which it was the only one."""
     others = [Example(textures[0], "walk")] * 1000
-    clips = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), frames=2, train=True)
+    clips = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), replace(RECIPE, clip_frames=2), train=True)
     with pytest.raises(VadisError, match=containing("run", broken)) as error:
         clips.clip(0, 1000)
     assert broken in str(error.value)
-    tested = VideoClips([*others, Example(broken, "run")], CLASSES, ("rgb",), frames=2, train=False)
+    tested = VideoClips(
+        [*others, Example(broken, "run")], CLASSES, ("rgb",), replace(RECIPE, clip_frames=2), train=False
+    )
     assert tested.clip(0, 1000)[1] == 0
 
 
 @pytest.mark.slow
 def test_workers_count_together(textures, broken):
     """Each of two workers meets one broken video; the main process knows of both."""
-    clips = for_training([textures[0], broken, broken, *[textures[1]] * 200], frames=2)
+    clips = for_training([textures[0], broken, broken, *[textures[1]] * 200], clip_frames=2)
     list(stream_clips(clips, [(position, 0, index) for position, index in enumerate((1, 2, 0, 3))], 2))
     assert [code for _, code in clips.broken()] == ["truncated_or_incomplete"] * 2
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from vadis.training.loader import Augmentation, Jitter, crop_window, draw_augmentation, shift_colours
+from vadis.training.loader import Augmentation, crop_window, draw_augmentation, shift_colours
+from vadis.training.recipes import RECIPES, Recipe
 
 MANY = [draw_augmentation(0, epoch, index) for epoch in range(10) for index in range(100)]
 
@@ -55,18 +58,24 @@ def clip(seed=0):
     return torch.rand((3, 4, 8, 8), generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def jitter(**shifts: float) -> Recipe:
+    return replace(RECIPES["ucf101"], **shifts)
+
+
 def test_no_shift_changes_nothing():
-    assert torch.allclose(shift_colours(clip(), Jitter(), draw()), clip(), atol=1e-6)
+    assert torch.allclose(
+        shift_colours(clip(), jitter(brightness=0.1, contrast=0.2, saturation=0.2), draw()), clip(), atol=1e-6
+    )
 
 
 def test_brightness_is_a_share_of_the_range():
     x = clip() / 2
-    y = shift_colours(x.clone(), Jitter(brightness=0.1), draw(brightness=-1.0))
+    y = shift_colours(x.clone(), jitter(brightness=0.1), draw(brightness=-1.0))
     assert torch.allclose(y, x - 0.2, atol=1e-6)
 
 
 def test_no_saturation_is_grey():
-    y = shift_colours(clip(), Jitter(saturation=1.0), draw(saturation=-1.0))
+    y = shift_colours(clip(), jitter(saturation=0.9999999), draw(saturation=-1.0))
     assert torch.allclose(y[0], y[1], atol=1e-6)
     assert torch.allclose(y[0], y[2], atol=1e-6)
     assert torch.allclose(y[0], torch.einsum("c,cthw->thw", torch.tensor([0.299, 0.587, 0.114]), clip()), atol=1e-6)
@@ -74,12 +83,12 @@ def test_no_saturation_is_grey():
 
 def test_contrast_moves_away_from_the_mean():
     x = clip() / 4
-    y = shift_colours(x.clone(), Jitter(contrast=0.5), draw(contrast=1.0))
+    y = shift_colours(x.clone(), jitter(contrast=0.5), draw(contrast=1.0))
     assert y.std() / x.std() == pytest.approx(1.5, rel=1e-3)
     assert y.mean() == pytest.approx(float(x.mean()), abs=0.01)
 
 
 def test_the_result_stays_within_the_range():
     for seed, each in enumerate(MANY[:20]):
-        y = shift_colours(clip(seed), Jitter(1.0, 1.0, 1.0), each)
+        y = shift_colours(clip(seed), jitter(brightness=0.999, contrast=0.999, saturation=0.999), each)
         assert y.abs().max() <= 1

@@ -19,7 +19,7 @@ from vadis.files import locked
 from vadis.training.checkpoint import CHECKPOINTS_NAME, TrainingProgress, load_newest
 from vadis.training.distributed import has_abandoned_work
 from vadis.training.loader import TrainingClip, permutation
-from vadis.training.log import Failed, MemoryShort, Resumed, Saved, StepDone, Validated
+from vadis.training.log import MemoryShort, Resumed, Saved, StepDone, Validated
 from vadis.training.loop import Context, KeptState, StopRequested, Validation, stack_clips, validate_clips
 
 
@@ -244,16 +244,12 @@ class BrokenClips(TinyClips):
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(tmp_path):
     network = tiny_network()
-    events = []
     with pytest.raises(VadisError, match=containing("loss", "clip-7.avi")) as stop:
-        run_tiny(tmp_path, network=network, clips=BrokenClips(), report=events.append, checkpoint_seconds=0)
+        run_tiny(tmp_path, network=network, clips=BrokenClips(), checkpoint_seconds=0)
     assert stop.value.exit_code == 1
-    failed = events[-1]
-    assert isinstance(failed, Failed) and "clip-7.avi" in failed.clips and len(failed.clips) == RECIPE.micro_batch
-    assert read_log(tmp_path)[-1]["what"] == "loss"
     assert all(value.isfinite().all() for value in network.parameters())
     loaded = checkpoint_of(tmp_path)
-    assert loaded.step == failed.step - 1
+    assert f"step {loaded.step + 1} " in stop.value.message
     assert all(value.isfinite().all() for value in loaded.tensors.values())
 
 

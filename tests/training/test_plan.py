@@ -145,8 +145,8 @@ def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
     (tmp_path / "run" / "rgb").mkdir()
     with pytest.raises(UsageError, match=containing(tmp_path / "run")):
         begin(tmp_path / "run", plan(), resume=False)
-    with pytest.raises(UsageError, match=containing("seed", 0, 1)):
-        begin(tmp_path / "run", plan(seed=1), resume=True)
+    with pytest.raises(UsageError, match="mirror"):
+        begin(tmp_path / "run", plan(mirror=False), resume=True)
 
 
 def test_a_folder_with_other_things_is_refused_but_a_flow_store_may_be_there(tmp_path):

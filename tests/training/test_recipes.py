@@ -48,7 +48,7 @@ def test_every_field_can_be_overridden_by_its_own_value_and_by_text():
 def test_an_unknown_field_names_the_nearest():
     with pytest.raises(UsageError, match=containing("'learning-rat'")) as error:
         override(RECIPES["ucf101"], {"learning-rat": 1})
-    assert re.search(containing("'learning_rate'", "name, "), str(error.value.hint))
+    assert re.search(containing("name, ", "did you mean learning_rate?"), str(error.value.hint))
     with pytest.raises(UsageError, match=containing("'zzz'")) as error:
         override(RECIPES["ucf101"], {"zzz": 1})
     assert "name, " in str(error.value.hint)
@@ -57,7 +57,7 @@ def test_an_unknown_field_names_the_nearest():
 def test_an_unknown_recipe_names_the_nearest_and_all():
     with pytest.raises(UsageError, match=containing("'ucf-101'")) as error:
         find_recipe("ucf-101")
-    assert "'ucf101'" in str(error.value.hint) and "kinetics-flow" in str(error.value.hint)
+    assert re.search(containing("kinetics-flow", "did you mean ucf101?"), str(error.value.hint))
 
 
 @pytest.mark.parametrize(

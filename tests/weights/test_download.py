@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from urllib.request import Request
 
@@ -26,19 +27,24 @@ CONTENT = os.urandom(300_000)
 
 
 class Log:
-    """What ``ensure_downloaded`` told its caller."""
+    """What ``ensure_downloaded`` told its caller, and the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.progress: list[tuple[str, int, int | None]] = []
-        self.notices: list[str] = []
+        self.caplog = caplog
+
+    @property
+    def notices(self) -> list[str]:
+        return self.caplog.messages
 
     def report(self, *step) -> None:
         self.progress.append(step)
 
 
 @pytest.fixture
-def log():
-    return Log()
+def log(caplog):
+    caplog.set_level("INFO", "vadis")
+    return Log(caplog)
 
 
 def fetch(files, log, *, offline=False):
@@ -47,7 +53,6 @@ def fetch(files, log, *, offline=False):
         files,
         offline=offline,
         progress=log.report,
-        notify=log.notices.append,
         fallback_hint="use --model PATH",
     )
 
@@ -142,17 +147,13 @@ def test_a_size_that_cannot_be_right_is_refused_before_the_transfer(server, file
     assert log.progress == []
 
 
-def test_bytes_that_prove_wrong_after_a_resume_are_fetched_anew(server, file, log):
+def test_bytes_that_prove_wrong_after_a_resume_are_fetched_anew(server, file, log, monkeypatch):
     """The first half came from another version of the file: nobody can know before the end."""
     server.files["/net/data.bin"] = CONTENT[::-1]
     server.faults["/net/data.bin"].append("cut")
-    swapped = []
-
-    def swap(message: str) -> None:
-        server.files["/net/data.bin"] = CONTENT
-        swapped.append(message)
-
-    (path,) = ensure_downloaded("model", [file], offline=False, progress=log.report, notify=swap, fallback_hint="")
+    swap = partial(server.files.__setitem__, "/net/data.bin", CONTENT)
+    monkeypatch.setattr(cache_room._log, "info", lambda *_: swap())
+    (path,) = fetch([file], log)
     assert path.read_bytes() == CONTENT
     assert [wanted for _, wanted in server.requests] == [None, "bytes=150000-", None]
 
@@ -383,7 +384,7 @@ def test_a_full_disk_is_named_with_the_path_and_the_size(file, log, cache):
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 CHILD = """
-import fcntl, json, sys
+import fcntl, json, logging, sys
 from vadis.weights.catalog import RemoteFile
 from vadis.weights.cache import download_lock
 from vadis.weights import cache
@@ -392,9 +393,9 @@ cache.DEFAULT_PATIENCE = Patience(stall=0.5)
 if sys.argv[2] == "no_locks":
     fcntl.flock = lambda *_: None
 files = [RemoteFile(local, tuple(urls), blob, size) for local, urls, blob, size in json.loads(sys.argv[1])]
-say = lambda text: print(text, flush=True)
-with download_lock("model", say):
-    ensure_downloaded("model", files, offline=False, progress=lambda *_: None, notify=say, fallback_hint="")
+logging.basicConfig(level="INFO")
+with download_lock("model"):
+    ensure_downloaded("model", files, offline=False, progress=lambda *_: None, fallback_hint="")
 print("right")
 """
 

@@ -117,16 +117,16 @@ def test_a_name_like_no_other_gets_no_guess():
     assert "?" not in failure.value.hint
 
 
-def test_a_damaged_model_is_set_aside_and_made_again(ready):
+def test_a_damaged_model_is_set_aside_and_made_again(ready, caplog):
+    caplog.set_level("INFO", "vadis")
     flip_a_bit(ready)
-    notices = []
-    model = load_model(NAME, "cpu", notify=notices.append)
-    assert len(notices) == 1
-    assert f"{NAME}.safetensors.corrupt" in notices[0]
+    model = load_model(NAME, "cpu")
+    assert len(caplog.messages) == 1
+    assert f"{NAME}.safetensors.corrupt" in caplog.messages[0]
     assert ready.with_name(f"{ready.name}.corrupt").is_file()
     assert verify_model(NAME) == model.sha256
-    assert load_model(NAME, "cpu", notify=notices.append).sha256 == model.sha256
-    assert len(notices) == 1
+    assert load_model(NAME, "cpu").sha256 == model.sha256
+    assert len(caplog.messages) == 1
 
 
 def test_a_damaged_model_is_named_when_offline(ready):
@@ -186,15 +186,16 @@ def test_offline_with_a_read_only_cache_opens_no_socket(ready, cache):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("locks", [True, False])
-def test_eight_at_once_make_one_model(published, server, cache, monkeypatch, locks):
+def test_eight_at_once_make_one_model(published, server, cache, monkeypatch, caplog, locks):
     """Threads stand for processes: a lock belongs to an open file, not to a process."""
     if not locks:
         monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     monkeypatch.setattr(cache_room, "LOCK_POLL_SECONDS", 0.02)
-    notices, hashes = [], []
+    caplog.set_level("INFO", "vadis")
+    hashes = []
 
     def work() -> None:
-        hashes.append(load_model(NAME, "cpu", notify=notices.append).sha256)
+        hashes.append(load_model(NAME, "cpu").sha256)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -205,7 +206,7 @@ def test_eight_at_once_make_one_model(published, server, cache, monkeypatch, loc
     assert not [name for name in files_in(cache) if name.endswith((".part", ".corrupt"))]
     if locks:
         assert len(server.requests) == 4
-        assert len(notices) == 7 and all(NAME in notice for notice in notices)
+        assert len(caplog.messages) == 7 and all(NAME in notice for notice in caplog.messages)
 
 
 @pytest.fixture(scope="module")

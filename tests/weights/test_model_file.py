@@ -125,7 +125,6 @@ KERNEL = "flow.Conv3d_1a_7x7.conv.weight"
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra"),
         (lambda tensors: tensors.update({f"x{n}": torch.zeros(1) for n in range(9)}), 9),
         (lambda tensors: tensors.update({KERNEL: torch.zeros(1, 3, 7, 7, 7)}), (1, 3, 7, 7, 7)),
-        (lambda tensors: tensors.update({KERNEL: tensors[KERNEL].half()}), "float16, float32"),
         (
             lambda tensors: tensors.update({BIAS: torch.zeros(101)}),
             101,

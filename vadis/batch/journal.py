@@ -45,11 +45,11 @@ class Journal:
     """A results file that this run alone writes; made by ``open_journal``.
 
     ``entries`` are by path, in the order of their first records. ``num_damaged`` lines hold no whole record; their
-    inputs are done again. A file that ``is_empty`` has no whole line, one ``is_foreign`` begins with no header.
+    inputs are done again. A file that ``is_empty`` has no whole line.
     """
 
-    def __init__(self, log: AppendLog) -> None:
-        self._log, self._header = log, dict[str, Any]()
+    def __init__(self, log: AppendLog, overwrite: bool) -> None:
+        self._log, self._header, self._overwrite = log, dict[str, Any](), overwrite
         self.entries = dict[str, Entry]()
         self._num_records = self.num_damaged = start = 0
         with log.path.open("rb") as file:
@@ -67,15 +67,17 @@ class Journal:
             file.seek(0)
             begins_as_header = _HEADER_START.startswith(file.read(len(_HEADER_START)))
         self.is_empty = log.end == 0
-        self.is_foreign = not self._header and not (self.is_empty and begins_as_header)
+        if not (overwrite or self._header or (self.is_empty and begins_as_header)):
+            message = f"{log.shown} exists already, and is not a results file that a run can continue"
+            raise UsageError(message, hint="give `overwrite=True` to replace it, or choose another name")
 
-    def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
+    def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
         """Write the header, or compare it with the one that is there.
 
         Returns the versions that the file was begun with; raises UsageError where it was made with other settings.
         """
         run = {"settings": dict(settings), "versions": dict(versions)}
-        if overwrite or not self._header:
+        if self._overwrite or not self._header:
             self.entries.clear()
             self._num_records = self._log.end = self.num_damaged = 0
             self._log.append(json.dumps({"schema": SCHEMA, HEADER_KEY: run}).encode() + b"\n")
@@ -142,13 +144,14 @@ def _read(line: bytes, start: int) -> tuple[str, Entry] | dict[str, Any] | None:
 
 
 @contextmanager
-def open_journal(path: Path) -> Iterator[Journal]:
+def open_journal(path: Path, *, overwrite: bool = False) -> Iterator[Journal]:
     """Open the results file ``path``, made if need be, for this run alone; a new one that stays empty is removed again.
 
-    Raises OutputLockedError where another run writes it, VadisError where it cannot be written.
+    Raises OutputLockedError where another run writes it, VadisError where it cannot be written, and UsageError where it
+    is none, unless ``overwrite`` lets ``begin`` replace it.
     """
     with locked(Path(os.path.realpath(path))), AppendLog(path) as log:
-        yield Journal(log)
+        yield Journal(log, overwrite)
 
 
 _STATUS_WORDS = {"ok": "ok", "partial": "partial", "skipped": "skipped", "error": "failed"}

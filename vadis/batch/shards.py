@@ -16,7 +16,7 @@ from typing import Any
 from vadis.batch.journal import Entry, Journal, open_journal
 from vadis.errors import UsageError
 from vadis.files import locked
-from vadis.results import VideoResult, printable
+from vadis.results import VideoResult
 
 COUNT_VARIABLE = "VADIS_SHARDS"  # how many there are, where Kubernetes tells each process only its own number
 PART_RECORDS = 10_000
@@ -85,25 +85,23 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard
 
 
 class Parts:
-    """What ``Journal`` is, over a folder of them; made by ``open_parts``, whose ``stack`` holds the part at hand."""
+    """A journal in parts, which stay as they were written; made by ``open_parts``, whose ``stack`` holds the last."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.entries, self.num_damaged = dict[str, Entry](), 0
+    def __init__(self, folder: Path, stack: ExitStack, overwrite: bool) -> None:
+        self.entries, self.num_damaged, self._overwrite = dict[str, Entry](), 0, overwrite
         self._folder, self._stack, self._number = folder, stack, 1
         self._header: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
         self._journal: Journal | None = None
 
-    def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str], *, overwrite: bool) -> dict[str, str]:
+    def begin(self, settings: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, str]:
         """See ``Journal.begin``; every part must have been made with the same settings."""
         self._header, begun_with = (settings, versions), dict(versions)
         for path in sorted(self._folder.glob("part-*.jsonl")):
-            if overwrite:
+            if self._overwrite:
                 path.unlink()
                 continue
             with open_journal(path) as part:
-                if part.is_foreign:
-                    raise UsageError(f"{printable(str(path))} is no results file", hint="choose another folder")
-                begun_with = part.begin(settings, versions, overwrite=False)
+                begun_with = part.begin(settings, versions)
                 self.num_damaged += part.num_damaged
                 self.entries |= part.entries
                 self._number = int(path.stem.removeprefix("part-"))
@@ -115,21 +113,12 @@ class Parts:
             self._stack.close()
             self._number += self._journal is not None
             self._journal = self._stack.enter_context(open_journal(self._folder / f"part-{self._number:05}.jsonl"))
-            self._journal.begin(*self._header, overwrite=False)
+            self._journal.begin(*self._header)
         self._journal.append(result)
-
-    def results(self, paths: set[str]) -> Iterator[VideoResult]:
-        """Yield nothing: there are no documents beside the parts that could want records again."""
-        return iter(())
-
-    def finish(self) -> None:
-        """See ``Journal.finish``; earlier parts stay as they are."""
-        if self._journal is not None:
-            self._journal.finish()
 
 
 @contextmanager
-def open_parts(folder: Path) -> Iterator[Parts]:
+def open_parts(folder: Path, *, overwrite: bool = False) -> Iterator[Parts]:
     """Open the parts in ``folder``, for this run alone; raise OutputLockedError and VadisError as ``open_journal``."""
     with locked(folder / "parts"), ExitStack() as stack:
-        yield Parts(folder, stack)
+        yield Parts(folder, stack, overwrite)

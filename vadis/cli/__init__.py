@@ -5,13 +5,15 @@ What is heavy is imported where it is used, so that ``vadis --help`` answers at 
 
 import logging
 import os
+import re
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, flow, fvd, plot, reproduce, results, signals, train, weights
+from vadis.cli import classify, doctor, evaluate, features, flow, fvd, reproduce, results, signals, train, weights
 from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
@@ -21,8 +23,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 logging.getLogger("vadis").addHandler(LogHandler())
 logging.getLogger("vadis").setLevel(logging.INFO)
 
+_GLOBAL_FLAGS = ("--quiet", "-q", "--verbose", "-v", "--debug")
+_ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
+
+
+class Commands(TyperGroup):
+    """All commands; global flags may stand anywhere, and ``--ray`` without an address: it takes one that follows."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        words = [word for word in args[:end] if word not in _GLOBAL_FLAGS]
+        flags = [word for word in args[:end] if word in _GLOBAL_FLAGS]
+        for at in reversed(range(len(words))):
+            if words[at] == "--ray" and not _ADDRESS.fullmatch("".join(words[at + 1 : at + 2])):
+                words.insert(at + 1, "auto")
+        return super().parse_args(ctx, flags + words + args[end:])
+
+
 app = typer.Typer(
     name="vadis",
+    cls=Commands,
     help="Find out what happens in your videos: two-stream I3D action recognition (Carreira & Zisserman, 2017).",
     epilog="Start with:  `vadis classify holiday.mp4`",
     no_args_is_help=True,
@@ -30,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # report_error() decides what is shown
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=classify.WithAddress, epilog=classify.EPILOG)(classify.classify)
+app.command(epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=results.EXPORT_EPILOG)(results.export)
 app.command(epilog=results.REPORT_EPILOG)(results.report)
 app.command(epilog=results.ANNOTATE_EPILOG)(results.annotate)
@@ -42,7 +62,7 @@ app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=fvd.EPILOG)(fvd.fvd)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
-app.add_typer(plot.app, name="plot")
+app.add_typer(reproduce.plot_app, name="plot")
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 
@@ -52,14 +72,13 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-_VERSION = "Show the version and leave."
 _DEBUG = "Show the traceback when something fails."
 
 
 @app.callback()
 def set_up(
     version: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help=_VERSION)
+        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but what went wrong.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Say more.")] = False,

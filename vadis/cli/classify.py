@@ -1,6 +1,5 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,14 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer.core import TyperCommand
-
 from vadis.batch.journal import Summary
 from vadis.batch.shards import parse_shard
 from vadis.cli import options
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
-from vadis.cli.outputs import OutputOptions, open_destination
-from vadis.cli.run import Run, fetching, find_inputs, load_for_command, load_or_stand_in
+from vadis.cli.outputs import Destination
+from vadis.cli.run import Run, fetching, find_inputs, load_for_command
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError
@@ -27,12 +24,9 @@ if TYPE_CHECKING:
     from vadis.video.remote import FetchingDecoders
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
-_ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
 
 _ALLOW_REMOTE = "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'."
 _SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
-_RETRY_FAILED = "Going on with results that are there, try those again that failed."
-_SUMMARY = "Write the counts at the end as JSON."
 _RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
 
 EPILOG = """
@@ -71,17 +65,16 @@ def classify(
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
-    retry_failed: Annotated[bool, flag(OUTPUT, _RETRY_FAILED, "--retry-failed")] = False,
+    retry_failed: Annotated[bool, flag(OUTPUT, "Going on, try those again that failed.", "--retry-failed")] = False,
     strict: Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")] = False,
     shard: Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")] = None,
-    summary_file: Annotated[Path | None, option(OUTPUT, _SUMMARY, "--summary", metavar="FILE")] = None,
+    summary_file: Annotated[Path | None, option(OUTPUT, "The counts, as JSON.", "--summary", metavar="FILE")] = None,
     device: options.Device = "auto",
     ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
     scratch_gb: options.ScratchSize = None,
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
     output = None if output == Path("-") else output
@@ -96,14 +89,13 @@ def classify(
     with ExitStack() as stack:
         fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
         known = fetched.stamp if fetched else stamp
-        place = OutputOptions(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
-        destination = stack.enter_context(open_destination(place, inputs or [], [source.path for source in found]))
+        destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
+        stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
         in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
         cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": fetched and fetched.share_bytes}
         prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
-        load = partial(load_for_command, streams=streams, device=where, offline=offline, window=window, stride=stride)
-        loaded = load_or_stand_in(load, model, any_model)
+        loaded = load_for_command(model, streams, where, offline, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
@@ -150,17 +142,6 @@ def _needs_flow_now(sources: list[Source], model: str | None, streams: str | Non
     # Shipped models see no flow, or that of cropped frames; one that is not here yet may not come.
     sees_flow = streams != "rgb" and named not in SHIPPED and (named not in WEIGHTS or is_file(model_path(named)))
     return len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow
-
-
-class WithAddress(TyperCommand):
-    """The command, whose ``--ray`` may stand without an address: it takes the next word only if that is one."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        end = args.index("--") if "--" in args else len(args)
-        for at in reversed(range(end)):
-            if args[at] == "--ray" and not _ADDRESS.fullmatch(args[at + 1] if at + 1 < end else ""):
-                args.insert(at + 1, "auto")
-        return super().parse_args(ctx, args)
 
 
 def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> Any:

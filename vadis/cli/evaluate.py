@@ -36,15 +36,12 @@ Three splits and their mean, as in the paper's table 5:
 From what `vadis classify` wrote, without a model:
 `vadis evaluate --data ./ucf101 --split 1 --results ucf101.jsonl -o metrics/`
 
-**Exit codes**: 0 every video was tested; 1 could not go on; 2 wrong use; 3 tested, but some videos could not be read;
-5 another run evaluates into this folder; 130 and 143 interrupted.
+**Exit codes** are those of `vadis classify`.
 """
 
 RESULTS = "Results there are already"
 Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
-_PART = "By default test, or val where there is none."
-_MISSING = "Go on with less than this share of the files missing."
-AllowMissing = Annotated[float, option(DATA, _MISSING, metavar="SHARE", min=0.0, max=1.0)]
+AllowMissing = Annotated[float, option(DATA, "Share of files that may be missing.", metavar="SHARE", min=0.0, max=1.0)]
 _RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
 _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
 
@@ -54,7 +51,7 @@ def evaluate(
     output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
     dataset: options.DatasetName = None,
     split: Split = 1,
-    part: Annotated[str | None, option(DATA, _PART, metavar="train|val|test")] = None,
+    part: Annotated[str | None, option(DATA, "By default test, or else val.", metavar="train|val|test")] = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
     streams: options.Streams = None,
@@ -63,7 +60,6 @@ def evaluate(
     as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """How often is a model right? The paper's test; run again to go on where it stopped."""
     for is_wrong, message in (

@@ -28,7 +28,6 @@ An earlier layer, by DeepMind's name:  `vadis features holiday.mp4 -o early/ --l
 """
 
 _OUTPUT = "One .npz per video, in the same tree as the inputs."
-_LAYER = "An endpoint of DeepMind's network, or Pooled."
 
 
 def features(
@@ -38,7 +37,7 @@ def features(
     null: options.Null = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
-    layer: Annotated[str, options.option(options.MODEL, _LAYER, metavar="NAME")] = "Pooled",
+    layer: Annotated[str, options.option(options.MODEL, "DeepMind's endpoint, or Pooled.", metavar="NAME")] = "Pooled",
     flip: options.Flip = False,
     window: options.Window = None,
     stride: options.Stride = None,
@@ -47,14 +46,13 @@ def features(
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
     target_of = partial(mirrored, output, tree_root(inputs or [], paths), "npz")
     with new_folder(output):
-        loaded = load_for_command(model, streams, device, offline, window=window, stride=stride)
+        loaded = load_for_command(model, streams, device, offline)
 
         from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding

@@ -33,7 +33,6 @@ Once more after new videos came, or after an interruption; only what is missing 
 """
 
 _STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .mkv), of one input."
-_SPLIT = "The official split; by default 1."
 
 
 def flow(
@@ -43,10 +42,9 @@ def flow(
     null: options.Null = False,
     data: options.Data = None,
     dataset: options.DatasetName = None,
-    split: Annotated[int | None, options.option(options.DATA, _SPLIT, metavar="N", min=1)] = None,
+    split: Annotated[int | None, options.option(options.DATA, "Official split; default 1.", metavar="N", min=1)] = None,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
-    debug: options.Debug = False,
 ) -> None:
     """Compute the optical flow of videos or a dataset once, for training; or of one video, to look at."""
     inputs = inputs or []
@@ -79,7 +77,10 @@ def flow(
         examples = find_dataset(data, dataset, split or 1, allow_missing=1.0)  # what is missing is no obstacle
         info(examples.summary())
         readable = list(dict.fromkeys(each.path for part in examples.splits.values() for each in part))
-    counts = _fill_new(readable, store, device)
+    from vadis.flow.store import FlowStore
+
+    where = resolve_device(device)
+    counts = fill(readable, FlowStore(store, create=True), where)
     counts["failed"] += num_unreadable
     is_whole = not counts["partial"] + counts["failed"]
     words = ("ok", "partial", "skipped", "failed")
@@ -99,33 +100,18 @@ def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
     fail_if_partial(video, facts)
 
 
-def _fill_new(videos: list[str], folder: Path, device: str) -> Counter[str]:
-    """Compute the flow that a store lacks of ``videos``; a new store in which nothing has come to lie is removed."""
-    from vadis.flow.build_store import without_flow
-    from vadis.flow.store import SETTINGS_NAME, FlowStore
-
-    where, is_new = resolve_device(device), not folder.exists()
-    store = FlowStore(folder, create=True)
-    missing = without_flow(videos, store)
-    try:
-        counts = fill(missing, store, where) if missing else Counter[str]()
-    finally:
-        if is_new and [entry.name for entry in folder.iterdir()] == [SETTINGS_NAME]:
-            (folder / SETTINGS_NAME).unlink()
-            folder.rmdir()
-    counts["skipped"] = len(videos) - len(missing)
-    return counts
-
-
 def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
-    """Compute the flow of ``videos`` after saying what it will take; return how many are ok, partial and failed."""
-    from vadis.flow.build_store import compute_flow, estimate_flow
+    """Compute the flow that a store lacks of ``videos``, after saying what that takes; return the counts."""
+    from vadis.flow.store import compute_flow, estimate_flow, without_flow
 
-    info(f"looking at {num_videos(len(videos))}, on {device}")
-    expected = estimate_flow(videos, store, device)
+    missing = without_flow(videos, store)
+    counts = Counter(skipped=len(videos) - len(missing))
+    if not missing:
+        return counts
+    info(f"looking at {num_videos(len(missing))}, on {device}")
+    expected = estimate_flow(missing, store, device)
     info(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
     expected.check_space(store)
-    counts = Counter[str]()
     frames_before = frames_now = 0
     partial: set[str] = set()
     with video_progress() as bar:
@@ -139,7 +125,7 @@ def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Count
                 partial.add(video)
                 warn(f"{show(video)}: partial, {missing_part(partial_facts)}")
 
-        for video, error in compute_flow(videos, store, device=device, progress=report):
+        for video, error in compute_flow(missing, store, device=device, progress=report):
             frames_before, frames_now = frames_before + frames_now, 0
             debug(f"{show(video)}: {'failed' if error else 'done'}")
             counts["failed" if error else "partial" if video in partial else "ok"] += 1

@@ -14,7 +14,7 @@ import typer
 from vadis.batch.journal import Journal, Summary
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, STREAM_CHOICES, choice, flag, option
-from vadis.cli.outputs import OutputOptions, check_file, new_folder, open_destination, writing
+from vadis.cli.outputs import Destination, check_file, new_folder, writing
 from vadis.cli.run import SOME_FAILED, Run, find_inputs, load_for_command
 from vadis.cli.terminal import info, num_videos, show, warn
 from vadis.errors import UsageError
@@ -80,7 +80,6 @@ def fvd(
     device: options.Device = "auto",
     jobs: options.Jobs = 0,
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """How far are generated videos from real ones? The Fréchet video distance (FVD), exactly."""
     if generated is None and save is None:
@@ -170,8 +169,8 @@ def embed(
     sources, summary = videos.sources, Summary(len(videos.sources))
     info(f"{videos.name}: {num_videos(len(sources))} in {show(videos.given)}")
     place = folder / f"{videos.name}.jsonl"
-    form = OutputOptions(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, decoders.stamp)
-    with open_destination(form, [], [source.path for source in sources]) as destination:
+    destination = Destination(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, decoders.stamp)
+    with destination.opened([], [source.path for source in sources]):
         run = Run(destination.begin(embedding.settings, sources, summary), summary, goes_on=goes_on, strict=True)
         records = embedding.embed(run.paths(), decoders, jobs=jobs, progress=run.report)
         try:

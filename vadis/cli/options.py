@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vadis.cli.terminal import settings
 from vadis.formats import FORMATS
 from vadis.results import FINEST_SEGMENT_SECONDS
 
@@ -46,8 +45,7 @@ Null = Annotated[bool, flag(VIDEOS, "In lists, names end with a NUL byte (find -
 
 DATA = "Dataset"
 Data = Annotated[Path | None, option(DATA, "The dataset's folder, or a list.", "--data", metavar="DIR")]
-_DATASET = "ucf101, hmdb51, kinetics or folder; found out if not given."
-DatasetName = Annotated[str | None, option(DATA, _DATASET, "--dataset", metavar="NAME")]
+DatasetName = Annotated[str | None, option(DATA, "ucf101, hmdb51, kinetics or folder.", "--dataset", metavar="NAME")]
 
 _MODEL = "A name that 'vadis weights list' shows, or a model file."
 ModelName = Annotated[
@@ -63,17 +61,14 @@ _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the vid
 Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
 Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
-_THRESHOLD = "Leave out labels that score below P, between 0 and 1."
-Threshold = Annotated[float, option(TIME, _THRESHOLD, metavar="P", min=0.0, max=1.0)]
+Threshold = Annotated[float, option(TIME, "Leave out labels that score below P.", metavar="P", min=0.0, max=1.0)]
 
 _FORMAT = "auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else."
 FormatName = Annotated[str, choice(OUTPUT, _FORMAT, ("auto", "table", *FORMATS), "--format", "-f")]
 Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", metavar="FILE")]
-_OUTPUT_DIR = "Write one file per video into DIR, in the same tree as the inputs."
-OutputDir = Annotated[Path | None, option(OUTPUT, _OUTPUT_DIR, metavar="DIR")]
+OutputDir = Annotated[Path | None, option(OUTPUT, "One file per video in DIR, in the inputs' tree.", metavar="DIR")]
 Replace = Annotated[bool, flag(OUTPUT, "Replace FILE if it exists already.", "--overwrite")]
-_OVERWRITE = "Replace outputs that exist already, instead of going on with them."
-Overwrite = Annotated[bool, flag(OUTPUT, _OVERWRITE, "--overwrite")]
+Overwrite = Annotated[bool, flag(OUTPUT, "Replace existing outputs instead of going on with them.", "--overwrite")]
 
 Device = Annotated[str, option(MACHINE, "Where to compute; auto takes a GPU if any.", metavar="auto|cpu|cuda[:N]")]
 _JOBS = "Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU."
@@ -82,12 +77,3 @@ BatchSize = Annotated[int, option(MACHINE, "Separate windows in one pass; 0: 1, 
 _SCRATCH = "Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR)."
 ScratchSize = Annotated[float | None, option(MACHINE, _SCRATCH, metavar="GB", min=0.001, show_default="4 for each")]
 Offline = Annotated[bool, flag(MACHINE, "Never use the network.", "--offline")]
-
-
-def _set_debug(value: bool) -> bool:
-    settings.debug |= value
-    return value
-
-
-_DEBUG = "Show the traceback when something fails."
-Debug = Annotated[bool, option(MACHINE, _DEBUG, "--debug", metavar="", callback=_set_debug)]

@@ -30,25 +30,6 @@ _OTHER_FILES = (".txt", ".xlsx", ".html", ".npz", ".npy", ".h5", ".pt", ".safete
 
 
 @dataclass(frozen=True)
-class OutputOptions:
-    """What the options say of where records go, and how."""
-
-    output: Path | None
-    output_dir: Path | None
-    form: Format
-    shard: Shard | None
-    threshold: float  # below it, labels are left out
-    overwrite: bool
-    retry_failed: bool
-    stamp: Callable[[str], Stamp]  # by which a file is known again
-    in_parts: bool = False  # ``output`` is a folder of journals
-
-    def own(self, path: Path) -> Path:
-        """Return the file of this shard."""
-        return path if self.shard is None else self.shard.own(path)
-
-
-@dataclass(frozen=True)
 class DocumentFolder:
     """A folder with a document for each video, in the tree of the inputs."""
 
@@ -82,9 +63,53 @@ class DocumentFolder:
 class Destination:
     """What a run of ``classify`` writes to: one document, or a journal, with which the same command goes on."""
 
-    options: OutputOptions
+    output: Path | None
+    output_dir: Path | None
+    form: Format
+    shard: Shard | None
+    threshold: float  # below it, labels are left out
+    overwrite: bool
+    retry_failed: bool
+    stamp: Callable[[str], Stamp]  # by which a file is known again
+    in_parts: bool = False  # ``output`` is a folder of journals
     journal: Journal | Parts | None = None
     folder: DocumentFolder | None = None  # of a document for each record of the journal
+
+    @contextmanager
+    def opened(self, inputs: list[str], videos: list[str]) -> Iterator[None]:
+        """Open all of it, for this run alone; raise UsageError where it cannot be written, or replaced.
+
+        ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
+        """
+        refuse_combination(self.form, self.output, self.output_dir, len(videos))
+        with ExitStack() as stack:
+            if self.in_parts:
+                if self.output is None or self.form.name != "jsonl" or self.output.is_file():
+                    raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
+                stack.enter_context(new_folder(self.output))
+                self.journal = stack.enter_context(open_parts(self.output, overwrite=self.overwrite))
+            elif self.output_dir:
+                stack.enter_context(new_folder(self.output_dir))
+                self.folder = DocumentFolder(self.output_dir, tree_root(inputs, videos), self.form)
+                path = self._own(self.output_dir / "vadis-results.jsonl")
+                self.journal = journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
+                if journal.is_empty:
+                    own = (video for video in videos if self.shard is None or self.shard.has(video))
+                    self.folder.check(own, self.overwrite)
+            elif self.output is not None:
+                path = self._own(self.output)
+                is_special = path.exists() and not path.is_file()
+                is_journal = self.form.name == "jsonl" and not is_special
+                check_file(path, self.overwrite or is_journal)
+                if is_journal:
+                    self.journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
+                elif not is_special:
+                    stack.enter_context(locked(path))
+            yield
+
+    def _own(self, path: Path) -> Path:
+        """Return the file of this shard."""
+        return path if self.shard is None else self.shard.own(path)
 
     def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the inputs without a record that counts; count the others, and write their documents that lack."""
@@ -92,7 +117,7 @@ class Destination:
             return list(sources)
         versions = {"vadis": vadis.__version__, "torch": version("torch"), "av": version("av")}
         versions["python"] = platform.python_version()
-        before = self.journal.begin(settings, versions, overwrite=self.options.overwrite)
+        before = self.journal.begin(settings, versions)
         if before != versions:
             changed = [f"{name} {before.get(name)}" for name, number in versions.items() if before.get(name) != number]
             info(f"goes on with results of other versions: {', '.join(changed)}")
@@ -103,73 +128,30 @@ class Destination:
             entry = self.journal.entries.get(source.path)
             if (
                 entry is None
-                or (entry.source_bytes, entry.source_mtime) != self.options.stamp(source.path)
-                or (entry.status == "error" and (self.options.retry_failed or entry.error_code in PASSING_ERRORS))
+                or (entry.source_bytes, entry.source_mtime) != self.stamp(source.path)
+                or (entry.status == "error" and (self.retry_failed or entry.error_code in PASSING_ERRORS))
             ):
                 pending.append(source)
                 continue
             summary.add(entry)
             if folder and folder.has_document(entry.status) and not folder.target(source.path).is_file():
                 lacking.add(source.path)
-        if folder and lacking:
+        if folder and isinstance(self.journal, Journal):
             folder.write(self.journal.results(lacking))
         return pending
 
     def write(self, records: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
         """Write records as they come; ``is_whole`` tells at their end whether every input has its record."""
-        results = (above(record, self.options.threshold) for record in records)
+        results = (above(record, self.threshold) for record in records)
         if self.journal is not None:
             for result in results:
                 if self.folder:  # before the record: what has a record is whole
                     self.folder.write([result])
                 self.journal.append(result)
-            if is_whole():
+            if is_whole() and isinstance(self.journal, Journal):
                 self.journal.finish()
         else:
-            output = self.options.output
-            write_document(output and self.options.own(output), self.options.form, results, is_whole)
-
-
-@contextmanager
-def open_destination(options: OutputOptions, inputs: list[str], videos: list[str]) -> Iterator[Destination]:
-    """Open the destination of a run for it alone; raise UsageError where it cannot be written, or replaced.
-
-    ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
-    """
-    output, output_dir, form = options.output, options.output_dir, options.form
-    refuse_combination(form, output, output_dir, len(videos))
-    with ExitStack() as stack:
-        if options.in_parts:
-            if output is None or form.name != "jsonl" or output.is_file():
-                raise UsageError("--ray writes jsonl into a folder", hint="name one: -o results/")
-            stack.enter_context(new_folder(output))
-            yield Destination(options, stack.enter_context(open_parts(output)))
-        elif output_dir:
-            stack.enter_context(new_folder(output_dir))
-            folder = DocumentFolder(output_dir, tree_root(inputs, videos), form)
-            journal = _journal(stack, options, options.own(output_dir / "vadis-results.jsonl"))
-            if journal.is_empty:
-                own = (video for video in videos if options.shard is None or options.shard.has(video))
-                folder.check(own, options.overwrite)
-            yield Destination(options, journal, folder)
-        elif output is None:
-            yield Destination(options)
-        else:
-            path = options.own(output)
-            is_special = path.exists() and not path.is_file()
-            is_journal = form.name == "jsonl" and not is_special
-            check_file(path, options.overwrite or is_journal)
-            if not is_special and not is_journal:
-                stack.enter_context(locked(path))
-            yield Destination(options, _journal(stack, options, path) if is_journal else None)
-
-
-def _journal(stack: ExitStack, options: OutputOptions, path: Path) -> Journal:
-    journal = stack.enter_context(open_journal(path))
-    if journal.is_foreign and not options.overwrite:
-        message = f"{show(path)} exists already, and is not a results file that a run can continue"
-        raise UsageError(message, hint="add --overwrite to replace it, or choose another name")
-    return journal
+            write_document(self.output and self._own(self.output), self.form, results, is_whole)
 
 
 def refuse_combination(form: Format, output: Path | None, folder: Path | None, num_videos: int) -> None:

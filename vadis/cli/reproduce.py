@@ -1,4 +1,4 @@
-"""``vadis reproduce``: the published numbers beside ours, and the commands for those that are missing."""
+"""``vadis reproduce`` and ``vadis plot``: published numbers beside ours, commands for those missing, and figure 4."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,11 +10,16 @@ import typer
 
 from vadis.cli import options
 from vadis.cli.fvd import load_fvd_model
+from vadis.cli.outputs import check_file, writing
 from vadis.cli.run import load_for_command
 from vadis.cli.terminal import download_progress, info, show, video_progress, warn
+from vadis.errors import UsageError
 from vadis.formats import visible
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vadis.evaluation.paper_plan import Job
     from vadis.evaluation.paper_tables import Cell, Table
     from vadis.evaluation.run_index import RunIndex
@@ -22,8 +27,10 @@ if TYPE_CHECKING:
 DEFAULT_TFLOPS = 10.0  # what a GPU is taken to sustain; a guess in the middle of what there is, so it is always named
 FIGURE_WIDTH = 5  # of a figure: 98.0, and a blank or REMARK before it
 MISSING, NO_FIGURE, REMARK = "·", "–", "*"
+IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
 app = typer.Typer(help="Hold models against published numbers.", no_args_is_help=True)
+plot_app = typer.Typer(help="Draw pictures of models.", no_args_is_help=True)
 
 
 _RGB_HELP = "Preprocessed frames (1, T, 224, 224, 3) in [-1, 1] instead of the sample."
@@ -52,7 +59,7 @@ def sample(
     if not paths:
         offline = offline or is_offline()
         with download_progress() as progress:
-            paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress, notify=info)
+            paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress)
     outcome = reproduce(loaded, paths)
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
@@ -205,3 +212,51 @@ def _script(jobs: "list[Job]", tflops: float | None) -> Iterator[str]:
         yield f"# if a GPU sustains {tflops:g} TFLOP/s (--tflops)"
     else:
         yield "# --dry-run says what time and disk space they take"
+
+
+_IMAGENET = f"The original's model file; by default {IMAGENET_MODEL}, if it is here."
+
+
+@plot_app.command()
+def filters(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that 'vadis weights list' shows, or a file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture.")],
+    imagenet: Annotated[str | None, typer.Option(metavar="PATH", help=_IMAGENET)] = None,
+    overwrite: options.Replace = False,
+    offline: options.Offline = False,
+) -> None:
+    """Draw the filters of I3D's first layer over time: figure 4 of the paper.
+
+    The flow network's, the RGB network's, and those of the Inception-v1 that learnt ImageNet, if it is in the cache.
+    """
+    check_file(output, overwrite, extensions=(".png",))
+    loaded = load_for_command(model, None, "cpu", offline, announce=False)
+    from vadis.models.i3d import ROWS
+    from vadis.report.plots import plot_filters
+
+    if loaded.card.architecture != "i3d":
+        message = f"{show(loaded.card.name)} is a model of {loaded.card.architecture}; only i3d has these filters"
+        raise UsageError(message, hint="name an I3D model: `vadis weights list` shows the published ones")
+    key = f"{ROWS[0].name}.conv.weight"  # (64, C, 7, 7, 7)
+    found = {stream: network.state_dict()[key].numpy() for stream, network in loaded.networks.items()}
+    with writing(show(output)):
+        plot_filters(found | _of_imagenet(imagenet, offline), output, f"First layer of {show(model)}")
+    typer.echo(show(output))
+
+
+def _of_imagenet(path: str | None, offline: bool) -> "dict[str, NDArray[np.float32]]":
+    """Return the filters of the original, (64, 3, 1, 7, 7); nothing where it is neither given nor here."""
+    from vadis.models.inception import imagenet_body
+    from vadis.weights.cache import is_file, model_path
+
+    if path is None and not is_file(model_path(IMAGENET_MODEL)):
+        info(f"without the original's filters: `vadis weights download {IMAGENET_MODEL}` fetches them")
+        return {}
+    original = load_for_command(path or IMAGENET_MODEL, None, "cpu", offline, announce=False)
+    try:
+        body = imagenet_body(original.networks["rgb"].state_dict())
+    except (KeyError, ValueError) as error:
+        hint = f"leave --imagenet out, or give the file of {IMAGENET_MODEL}"
+        raise UsageError(f"{show(original.card.name)} is no Inception-v1 for RGB", hint) from error
+    (kernel,) = (value for key, value in body.items() if key.startswith("Conv2d_1a") and key.endswith("conv.weight"))
+    return {"imagenet": kernel.unsqueeze(2).numpy()}

@@ -29,17 +29,14 @@ The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o la
 Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir subtitles/`
 """
 
-_RESULTS = "What classify wrote as jsonl or json; several are taken together."
-
 
 def export(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help=_RESULTS)],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="What classify wrote as jsonl or json.")],
     format_name: options.FormatName = "auto",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     threshold: options.Threshold = 0.0,
     overwrite: options.Overwrite = False,
-    debug: options.Debug = False,
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
@@ -91,7 +88,6 @@ RESULTS = "Results of vadis classify"
 
 _REPORTED = "Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run."
 _PAGE = "The page; by default report.html, here or in the folder of the run."
-_MEGABYTES = "What all pictures may take; many share it."
 _ROOT = "Where relative paths in RESULTS begin; by default the current folder, else that of RESULTS."
 
 
@@ -101,9 +97,8 @@ def report(
     overwrite: options.Replace = False,
     title: Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")] = None,
     thumbnails: Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
-    thumbnail_mb: Annotated[int, option(RESULTS, _MEGABYTES, metavar="MB", min=0)] = 32,
+    thumbnail_mb: Annotated[int, option(RESULTS, "What all pictures may take together.", metavar="MB", min=0)] = 32,
     root: Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")] = None,
-    debug: options.Debug = False,
 ) -> None:
     """Make one HTML page to look at: an archive's labels over time, or how a training run went.
 
@@ -153,13 +148,11 @@ See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 """
 
-_LABELS = "Take the labels from here instead of looking at the video."
-
 
 def annotate(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
     output: Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")],
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help=_LABELS)] = None,
+    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the labels from these results.")] = None,
     no_sound: Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")] = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
@@ -167,7 +160,6 @@ def annotate(
     segment: options.SegmentSeconds = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
-    debug: options.Debug = False,
 ) -> None:
     """Draw the labels into a video, with a bar for each score and the timeline below. The sound is copied as it is."""
     from vadis.report.annotate import annotate as annotated

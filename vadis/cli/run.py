@@ -71,31 +71,35 @@ def load_for_command(
     device: str,
     offline: bool,
     *,
-    window: int | None = None,
-    stride: int | None = None,
     option: str = "--model",
     announce: bool = True,
+    may_stand_in: bool = False,
 ) -> "Model":
     """Return the model of this name or file, or the default, with the streams asked for; downloads show their progress.
 
-    Windows that it cannot take are refused before it is loaded, where its file is here. ``option`` is the command's own
-    for a model, which the hint names where this one cannot be reached. ``announce``: say what was loaded, and where.
+    ``option`` is the command's own for a model, which the hint names where this one cannot be reached. ``announce``:
+    say what was loaded, and where. ``may_stand_in``: one that comes with vadis, where the default cannot be reached.
     """
     if "torch" not in sys.modules:  # a million objects that stay: no search for garbage now (0.2 s) or later (0.5 s)
         gc.disable()
         import_module("vadis.weights.load")
         gc.freeze()
         gc.enable()
-    from vadis.inference.predict import Sliding
     from vadis.weights import load
 
-    name = name or DEFAULT_MODEL
-    if window is not None and (card := load.card_here(name)):
-        Sliding(window=window, stride=stride).check(card)
     try:
         with download_progress() as progress:
-            model = load.load_model(name, device, offline=offline or None, progress=progress, notify=info)
+            wanted, is_offline = name or DEFAULT_MODEL, offline or None
+            model = load.load_model(wanted, device, offline=is_offline, progress=progress)
     except UnreachableError as error:
+        if name is None and may_stand_in:
+            own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+            warn(
+                f"{error.message}\nso {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for "
+                f"{own} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
+                "or says how else to get it"
+            )
+            return load_for_command(STAND_IN, streams, device, offline)
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
     if streams is not None:
@@ -103,22 +107,6 @@ def load_for_command(
     if announce:
         info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
     return model
-
-
-def load_or_stand_in(load: "Callable[[str | None], Model]", name: str | None, allowed: bool) -> "Model":
-    """Return what ``load`` makes of ``name``; if allowed, one that comes with vadis where the default is not here."""
-    try:
-        return load(name)
-    except UnreachableError as unreachable:
-        if name is not None or not allowed:
-            raise
-        ours, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
-        warn(
-            f"{unreachable.message}\nso {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for "
-            f"{ours} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
-            "or says how else to get it"
-        )
-        return load(STAND_IN)
 
 
 @dataclass
@@ -134,11 +122,17 @@ class Run:
     def __post_init__(self) -> None:
         self._unreadable = 0  # videos in a row
         self._stop: BaseException | None = None
-        self._bars = _Bars(len(self.inputs))
+        self._bar = video_progress()
+        self._task = self._bar.add_task("", total=len(self.inputs))
 
-    def report(self, progress: "Progress") -> None:
+    def report(self, now: "Progress") -> None:
         """Show how far the library is; it calls this while it works."""
-        self._bars.update(progress, self.summary.statuses.total() - self.summary.num_before)
+        num_done = self.summary.statuses.total() - self.summary.num_before
+        share = min(1.0, now.frames_done / now.frames_total) if now.frames_total else 0.0
+        which = f"{num_done + 1} of {len(self.inputs)}, " if len(self.inputs) > 1 else ""
+        stage = "optical flow" if now.stage == "flow" else now.stage
+        name = show(os.path.basename(now.path))  # noqa: PTH119 (keeps any bytes)
+        self._bar.update(self._task, description=f"{which}{stage}: {name}", completed=num_done + share)
 
     def paths(self) -> Iterator[str]:
         """Return the inputs that can be tried."""
@@ -166,7 +160,7 @@ class Run:
         for source in self.inputs:
             began = time.monotonic()
             try:
-                with signals.interruptible(), self._bars.shown():
+                with signals.interruptible(), self._shown_bar():
                     if self._unreadable >= MOST_UNREADABLE:
                         message = f"the disk seems gone: the last {self._unreadable} videos could not be read"
                         raise VadisError(message, hint="see that it is there, and give the same command again")
@@ -195,6 +189,14 @@ class Run:
             elif record.duration_seconds is not None:
                 debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
 
+    def _shown_bar(self) -> AbstractContextManager[object]:
+        """Return what shows the bar in a block, and removes it after it, so that records can be written there."""
+        from rich.live import Live
+
+        # Progress.start() after a stop() would erase what was written in between; a new Live begins below it.
+        live = Live(get_renderable=self._bar.get_renderable, console=self._bar.console, transient=True)
+        return nullcontext() if self._bar.disable else live
+
     def _finish(self, summary_file: Path | None) -> None:
         code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
         if summary_file is not None:
@@ -211,31 +213,3 @@ def fail_if_partial(path: str, facts: VideoFacts) -> None:
     if facts.status == "partial":
         warn(f"{show(path)}: partial, {missing_part(facts)}")
         raise typer.Exit(SOME_FAILED)
-
-
-class _Bars:
-    """One bar for the video at hand and, where there are several, one for all."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._path, self._progress = total, "", video_progress()
-        self._all = self._progress.add_task("", total=total, visible=total > 1)
-        self._one = self._progress.add_task("", total=None)
-
-    def shown(self) -> AbstractContextManager[object]:
-        """Return what shows the bars in a block, and removes them after it, so that records can be written there."""
-        from rich.live import Live
-
-        if self._progress.disable:
-            return nullcontext()
-        # Progress.start() after a stop() would erase what was written in between; a new Live begins below it.
-        return Live(get_renderable=self._progress.get_renderable, console=self._progress.console, transient=True)
-
-    def update(self, now: "Progress", done: int) -> None:
-        if now.path != self._path:
-            self._path = now.path
-            self._progress.reset(self._one, total=now.frames_total)
-        stage = "optical flow" if now.stage == "flow" else now.stage
-        name = f"{stage}: {show(os.path.basename(now.path))}"  # noqa: PTH119 (keeps any bytes)
-        self._progress.update(self._one, description=name, completed=now.frames_done, total=now.frames_total)
-        share = min(1, now.frames_done / now.frames_total) if now.frames_total else 0
-        self._progress.update(self._all, description=f"video {done + 1} of {self._total}", completed=done + share)

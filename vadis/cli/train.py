@@ -29,7 +29,7 @@ Go on after an interruption:  the same command with `--resume`
 
 Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`, then `--flow-store k400-flow/`
 
-**Exit codes** are those of `vadis finetune`.
+**Exit codes** are those of `vadis classify`; an interrupted run has its checkpoint.
 """
 FINETUNE_EPILOG = """
 **Examples**
@@ -44,8 +44,7 @@ Go on after an interruption:  the same command with `--resume`
 
 The model it makes:  `vadis classify holiday.mp4 --model run/model.safetensors`
 
-**Exit codes**: 0 the model is there; 1 could not go on; 2 wrong use; 3 the model is there, but some test videos could
-not be read; 5 another run trains there; 130 and 143 interrupted, after a checkpoint.
+**Exit codes** are those of `vadis classify`; an interrupted run has its checkpoint.
 """
 
 
@@ -55,9 +54,7 @@ Start = Annotated[str, option(MODEL, _START, "--from", "--init", metavar="NAME|P
 _WIDTH = "From scratch: multiplies every channel count; 1 is the paper's network."
 _MODE = "full: train the whole network; fixed: compute its features once, then train only the last layer."
 _STREAMS = "Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other."
-_RECIPE = "By default that of the dataset; or a TOML file."
 _CHANGES = "Change a number of the recipe; repeatable."
-_FLOW_STORE = "By default flow-store in the run's folder."
 _MIRROR = "Show half of the clips mirrored; not where classes tell left from right."
 _INEXACT = "Go on although the machine or PyTorch is another: no longer the same to the bit."
 
@@ -76,17 +73,16 @@ class TrainOptions:
     width: Annotated[float | None, option(MODEL, _WIDTH, metavar="W", min=1 / 64, max=4.0)] = None
     mode: Annotated[str, choice(TRAINING, _MODE, ("full", "fixed"))] = "full"
     streams: Annotated[str, choice(TRAINING, _STREAMS, options.STREAM_CHOICES)] = "both"
-    recipe: Annotated[str | None, option(TRAINING, _RECIPE, metavar="NAME|FILE")] = None
+    recipe: Annotated[str | None, option(TRAINING, "By default the dataset's; or a file.", metavar="NAME|FILE")] = None
     changes: Annotated[list[str] | None, option(TRAINING, _CHANGES, "--set", metavar="KEY=VALUE")] = None
     mirror: Annotated[bool, option(TRAINING, _MIRROR, "--mirror/--no-mirror")] = True
-    flow_store: Annotated[Path | None, option(TRAINING, _FLOW_STORE, metavar="DIR")] = None
+    flow_store: Annotated[Path | None, option(TRAINING, "By default flow-store in the run.", metavar="DIR")] = None
     resume: Annotated[bool, flag(OUTPUT, "Go on where it stopped.", "--resume")] = False
     allow_inexact: Annotated[bool, flag(OUTPUT, _INEXACT, "--allow-inexact-resume")] = False
     tensorboard: Annotated[bool, flag(OUTPUT, "Write events for TensorBoard into the run.", "--tensorboard")] = False
     workers: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
     device: options.Device = "auto"
     offline: options.Offline = False
-    debug: options.Debug = False
 
 
 @dataclass(frozen=True, kw_only=True)

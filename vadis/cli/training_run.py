@@ -28,8 +28,7 @@ from vadis.device import resolve_device
 from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import Cell
 from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
-from vadis.flow.build_store import without_flow
-from vadis.flow.store import FlowStore
+from vadis.flow.store import FlowStore, without_flow
 from vadis.models import MODELS, joined_for_training
 from vadis.training import log
 from vadis.training import plan as training
@@ -228,12 +227,11 @@ def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) 
     root = options.flow_store or options.output / training.STORE_NAME
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
-    missing = without_flow(dict.fromkeys(wanted), store)
-    if missing and process.world_size > 1:
+    wanted = list(dict.fromkeys(wanted))
+    if process.world_size > 1 and (missing := without_flow(wanted, store)):
         message = f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it"
         raise UsageError(message, hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}")
-    if missing:
-        fill(missing, store, process.device)
+    fill(wanted, store, process.device)
     return store
 
 

@@ -52,7 +52,7 @@ def download(names: Names = None) -> None:
 
     for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
         with download_progress() as progress:
-            load_model(name, "cpu", progress=progress, notify=info)  # which also verifies it
+            load_model(name, "cpu", progress=progress)  # which also verifies it
         info(f"{name} is ready")
         typer.echo(show(model_path(name)))
 
@@ -76,7 +76,7 @@ def to_fp16(
 
     check_file(out, overwrite, extensions=(".safetensors",))
     with download_progress() as progress:
-        model = load_model(source, "cpu", progress=progress, notify=info)
+        model = load_model(source, "cpu", progress=progress)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
     if threshold is not None:

@@ -1,7 +1,7 @@
 """UCF-101, HMDB-51, Kinetics, plain folders: lists of examples only; no video is opened.
 
-``scan`` lists what lies on disk, ``lists`` reads lists of paths and labels, ``checks`` makes a ``dataset`` of both, as
-``published`` and ``folder`` ask for it.
+``scan`` lists what lies on disk, ``lists`` reads lists of paths and labels, ``dataset`` joins both, as ``published``
+and ``folder`` ask for it.
 """
 
 import os
@@ -64,22 +64,20 @@ def find_dataset(
     name: str | None = None,
     split: int = 1,
     *,
-    lists: str | os.PathLike[str] | None = None,
     allow_missing: float = ALLOWED_MISSING,
 ) -> Dataset:
     """Return the dataset that lies in the folder ``root``, or that a single list names.
 
-    ``name`` is a key of ``DATASETS``, or None to go by what is there; ``split`` the number of the official split;
-    ``lists`` a folder with the official lists, if they are not under ``root``. Each folder is listed once, and no file
-    is opened but lists. Raises UsageError where nothing or several datasets are recognised, where there is no such
-    split, where a share ``allow_missing`` of its files is missing, and for all else that would falsify a result.
+    ``name`` is a key of ``DATASETS``, or None to go by what is there; ``split`` the number of the official split. Raise
+    UsageError where nothing or several datasets are recognised, where there is no such split, where a share
+    ``allow_missing`` of its files is missing, and for all else that would falsify a result.
     """
     if not 0 <= allow_missing <= 1:
         message = f"the share of files that may be missing is between 0 and 1, not {allow_missing:g}"
         raise UsageError(message, "0.1, as by default, stops where a tenth of a split is missing")
     if name is not None and name not in DATASETS:
         raise UsageError(f"unknown dataset {printable(name)!r}", f"there are {', '.join(DATASETS)}")
-    tree = scan_tree(root, lists)
+    tree = scan_tree(root)
     packed = packed_videos(tree)
     try:
         name = name or _detect(tree)

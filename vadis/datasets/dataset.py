@@ -1,19 +1,24 @@
-"""What every dataset becomes: ``Example`` → ``Dataset``, with notes on what was found on the way."""
+"""What every dataset becomes, and how: lines of lists and files → ``Example`` → ``Dataset``, with notes on the way."""
 
+import difflib
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from vadis.datasets.scan import SPLITS, Tree, folder_of, is_replacement, name_of
 from vadis.errors import UsageError, VideoError
 from vadis.results import printable
 
 if TYPE_CHECKING:
+    from vadis.inference.prefetch import PendingVideo
+    from vadis.models import Model
     from vadis.video.isolated.pool import Decoders
 
-MOST_NAMED = 5  # files or classes named in one message or line
+T = TypeVar("T")
+
 ALLOWED_MISSING = 0.1  # a tenth of a split's files missing changes its accuracy by more than papers argue about
 
 
@@ -38,6 +43,21 @@ class Example:
             return start, end
         is_trimmed = seconds <= start or abs(seconds - (end - start)) <= end - seconds
         return (0.0, None) if is_trimmed else (start, end)
+
+
+class Listed(NamedTuple):
+    """A line of a list: the file as it is written, its class and split, and the key by which the file is found."""
+
+    name: str
+    label: str
+    split: str  # "" where the line does not say it
+    key: str = ""
+    place: str = ""  # of the line
+    file: str | None = None  # that a path means, once it is found
+    whole: str = ""  # the key of a longer file that may lie in its place: the clip is [start, end) in it
+    start_seconds: float = 0.0
+    end_seconds: float = 0.0
+    is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
 
 
 class Request(NamedTuple):
@@ -77,7 +97,7 @@ def path_below(path: str, root: str) -> str:
     return os.path.relpath(path, root)
 
 
-def some(names: Iterable[str], most: int = MOST_NAMED) -> str:
+def some(names: Iterable[str], most: int = 5) -> str:
     """Return the first few of ``names`` as text, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""
@@ -100,14 +120,149 @@ def class_key(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def tested_part(example: Example, decoders: "Decoders", frame_rate: int, max_frames: int) -> tuple[int, int]:
-    """Return the first frame of an example in its file, and how many are tested from there on, at most ``max_frames``.
+# Lists against files: which file each line means, and what is wrong with the lists, the files or the folders
 
-    Only where the file may be a clip that is cut already is its length read before.
+
+def assemble(
+    tree: Tree,
+    request: Request,
+    name: str,  # a key of DATASETS
+    classes: tuple[str, ...],  # in the order of a model's outputs
+    lines: Sequence[Listed],  # of all splits; "" for those that the lists know and that no split uses
+    key: Callable[[str], str],  # a path → what its file is found by
+    *,
+    files: Iterable[str] | None = None,  # by default the tree's videos
+    notes: Iterable[str] = (),
+    are_folders_classes: bool = True,  # whether a folder with the name of a class holds that class
+) -> Dataset:
+    """Return the dataset that lists describe, as far as it is on disk.
+
+    Two labels for one file, a file in two splits or in the folder of another class, and too many missing are refused.
     """
-    start, end = example.span(_duration(example.path, decoders) if example.may_be_trimmed else None)
-    first = round(start * frame_rate)
-    return first, max_frames if end is None else min(max_frames, max(1, round(end * frame_rate) - first))
+    kept, repeated = _without_repetitions(line for line in lines if line.split)
+    paths: dict[str, list[str]] = {}
+    for path in tree.videos if files is None else files:
+        paths.setdefault(key(path), []).append(path)
+    found: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    missing: dict[str, list[str]] = {split: [] for split in SPLITS}
+    copies: dict[str, None] = {}  # an ordered set
+    for line in kept:
+        candidates = _best_first(paths.get(line.key) or paths.get(line.whole) or [], line.label)
+        copies.update(dict.fromkeys(candidates[1:]))
+        if candidates:
+            part = () if line.key in paths else (line.start_seconds, line.end_seconds, line.is_only)
+            found[line.split].append(Example(candidates[0], line.label, *part))
+        else:
+            missing[line.split].append(line.name)
+    splits = {split: tuple(examples) for split, examples in found.items() if examples}
+    if not splits:
+        nowhere = f"is under {printable(tree.root)}: {some(line.name for line in kept)}"
+        message = f"none of the {len(kept):,} files that {name} lists {nowhere}"
+        raise UsageError(message, "name the folder that holds the videos")
+    told = list(notes)
+    for split, names in missing.items():
+        if split in splits:
+            total = len(names) + len(found[split])
+            told += check_missing(f"{name}'s {split} split", len(names), total, request, names)
+        elif names:  # on purpose: no reason to stop
+            told.append(f"the {split} split is left out: none of its {counted(names, 'file')} is here")
+    known = {key for line in lines for key in (line.key, line.whole)}
+    of_no_split = [tree.relative(path) for key, each in paths.items() if key not in known for path in each]
+    told += note_of("in no split", of_no_split, "file")
+    told += note_of("more than once, used once", (*repeated, *map(tree.relative, copies)), "file")
+    if are_folders_classes:
+        told += _check_folders(classes, tree, splits)
+    return Dataset(name, tree.root, classes, request.split, splits, (*told, *tree.unreadable))
+
+
+def _best_first(paths: list[str], label: str) -> list[str]:
+    """Return copies of one file: first one that replaces a broken one, then that in the folder of the class."""
+    if len(paths) < 2:
+        return paths
+    own = class_key(label)
+    return sorted(paths, key=lambda path: (not is_replacement(path), class_key(name_of(folder_of(path))) != own))
+
+
+def _without_repetitions(lines: Iterable[Listed]) -> tuple[list[Listed], list[str]]:
+    """Return the lines without those that say the same again, and the names of these; refuse contradictions."""
+    first: dict[str, Listed] = {}
+    repeated, wrong = list[str](), list[str]()
+    for line in sorted(lines, key=lambda line: SPLITS.index(line.split)):
+        other = first.setdefault(line.key, line)
+        if other.label != line.label:
+            wrong.append(f"{line.name} ({other.label}, {line.label})")
+        elif other.split != line.split:
+            wrong.append(f"{line.name} ({other.split}, {line.split})")
+        elif other is not line:
+            repeated.append(line.name)
+    if wrong:
+        message = f"the lists give two labels or two splits to {counted(wrong, 'file')}: {some(wrong)}"
+        raise UsageError(message, "take out the lines that are wrong; a test on what was learnt proves nothing")
+    return list(first.values()), repeated
+
+
+def check_missing(place: str, number: int, total: int, request: Request, names: Collection[str] = ()) -> list[str]:
+    """Return a note on missing files, if any; refuse so many that a result would not be what it says."""
+    if not number:
+        return []
+    message = f"{number:,} of the {total:,} files of {place} are missing ({number / total:.1%})"
+    message += f": {some(names)}" if names else ""
+    if number / total >= request.allow_missing:
+        hint = "complete the dataset, or accept results that cannot be compared with others' by raising the share of "
+        raise UsageError(message, f"{hint}files that may be missing (now {request.allow_missing:g})")
+    return [message]
+
+
+def _check_folders(classes: Iterable[str], tree: Tree, splits: Mapping[str, Iterable[Example]]) -> list[str]:
+    """Refuse files in the folder of another class; return notes on folders that lie beside those of classes."""
+    by_key = {class_key(label): label for label in classes}
+    folders = {each: by_key.get(class_key(name_of(each))) for each in tree.video_folders() if each != tree.root}
+    wrong = [
+        f"{tree.relative(example.path)} (listed as {example.label})"
+        for examples in splits.values()
+        for example in examples
+        if (folders.get(folder_of(example.path)) or example.label) != example.label
+    ]
+    if wrong:
+        message = f"{counted(wrong, 'file')} with two labels, in the folder of another class: {some(wrong)}"
+        raise UsageError(message, "move each file to the folder of its class")
+    beside = {folder_of(folder) for folder, label in folders.items() if label is not None}
+    strange = [folder for folder, label in folders.items() if label is None and folder_of(folder) in beside]
+    return [f"folder {tree.relative(each)}: no such class{did_you_mean(name_of(each), classes)}" for each in strange]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" for the one of ``names`` that ``name`` is most like; "" if it is like none."""
+    by_key = {class_key(each): each for each in names}
+    close = difflib.get_close_matches(class_key(name), by_key, n=1, cutoff=0.75)  # "Archry", "Archery": 0.92
+    return f"; did you mean {printable(by_key[close[0]])}?" if close else ""
+
+
+# What the networks make of examples
+
+
+def map_examples(
+    examples: Iterable[Example], model: "Model", work: "Callable[[PendingVideo], T]", jobs: int | None = None
+) -> Generator[tuple[Example, T | VideoError], None, None]:
+    """Yield what ``work`` makes of each example, of the part that the paper's test sees, in order; or why it fails.
+
+    ``jobs`` as for ``classify_many``.
+    """
+    from vadis.inference.prefetch import LocalVideo, map_videos
+    from vadis.models import MODELS
+    from vadis.video.isolated.pool import Decoders
+
+    rate, most = model.card.frame_rate, MODELS[model.card.architecture].test_frames
+
+    def begin(example: Example) -> LocalVideo:
+        start, end = example.span(_duration(example.path, decoders) if example.may_be_trimmed else None)
+        first = round(start * rate)
+        count = most if end is None else min(most, max(1, round(end * rate) - first))
+        return LocalVideo(example.path, model, decoders, listed=True, start_frame=first, max_frames=count)
+
+    with Decoders() as decoders:
+        for example, _, outcome in map_videos(examples, begin, work, model, jobs=jobs):
+            yield example, outcome
 
 
 def _duration(path: str, decoders: "Decoders") -> float | None:

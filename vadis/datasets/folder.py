@@ -10,11 +10,10 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from vadis.datasets import scan
-from vadis.datasets.checks import assemble, did_you_mean
-from vadis.datasets.dataset import Dataset, Request, class_key, counted, note_of, some
+from vadis.datasets.dataset import Dataset, Listed, Request, assemble, class_key, counted, did_you_mean, note_of, some
 from vadis.datasets.holdout import hold_out
-from vadis.datasets.lists import ClassList, Listed, find_class_list, is_video_name, read_list, unread_lists, video_lists
-from vadis.datasets.scan import Tree, folder_of, is_no_class, name_of, split_of, stem_of
+from vadis.datasets.lists import find_class_list, is_video_name, read_list, unread_lists, video_lists
+from vadis.datasets.scan import Tree, folder_of, is_no_class, split_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -69,13 +68,6 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
     _refuse_few_classes(classes, tree)
     others = dict.fromkeys(at[1] for at in places.values() if at and at[1] not in classes and not is_no_class(at[1]))
     notes = note_of("no video", others, "class")
-    # Files with the same class and name in two splits are probably the same clips, unless these are little but digits.
-    splits: dict[str, set[str]] = {}
-    for line in lines:
-        if sum(map(str.isalpha, stem_of(line.name))) > 2:
-            splits.setdefault(f"{line.label}/{name_of(line.name)}", set()).add(line.split)
-    twice = [name for name, of_name in splits.items() if len(of_name) > 1]
-    notes += note_of("in two splits, as of the same clips", twice, "name")
     return assemble(tree, request, "folder", classes, lines, str, notes=notes, are_folders_classes=False)
 
 
@@ -185,7 +177,10 @@ def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[s
     class_list, notes = find_class_list(tree), list[str]()
     labels = [row.label for row in rows]
     if all(map(_NUMBER.fullmatch, labels)):
-        class_list = class_list or _names_of_folders(rows)
+        if class_list is None:
+            message = f"{rows[0].place} has a number for its class, as all lines have, and nothing says what it means"
+            hint = "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name"
+            raise UsageError(message, hint)
         path, names, numbers = printable(class_list.path), class_list.names, [int(float(label)) for label in labels]
         if unknown := [at for at, number in enumerate(numbers) if number not in names]:
             message = f"{rows[unknown[0]].place} has the class {numbers[unknown[0]]}"
@@ -208,18 +203,6 @@ def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[s
     absent = [name for name in order if name not in present]
     notes += note_of("of the class list without a video, left out", absent, "class")
     return tuple(name for name in order if name in present), labels, notes
-
-
-def _names_of_folders(rows: Sequence[Listed]) -> ClassList:
-    """Return what numbers mean where no class list says it: the folders of the videos, if each has one of its own."""
-    pairs = {(int(float(row.label)), name_of(folder_of(row.file))) for row in rows if row.file and row.label[0] != "-"}
-    names = dict(sorted(pairs))
-    is_clear = 1 < len(names) == len(pairs) == len(set(names.values()))
-    if not is_clear or any(map(is_no_class, names.values())):
-        message = f"{rows[0].place} has a number for its class, as all lines have, and nothing says what it means"
-        hint = "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name"
-        raise UsageError(message, hint)
-    return ClassList("the names of the folders", names)
 
 
 # Where the videos of a list lie, whatever its paths are relative to: lists are made on one machine, used on another.

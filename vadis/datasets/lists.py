@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from vadis.datasets import scan
-from vadis.datasets.dataset import counted, some
+from vadis.datasets.dataset import Listed, counted, some
 from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.files import os_errors_as
@@ -54,22 +54,16 @@ def read_rows(path: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
             yield place, cells
 
 
-def header_of(path: str, is_header: Callable[[set[str]], bool]) -> tuple[str, list[str]] | None:
-    """Return the delimiter with which the first line of a list is a header, and its columns, in lower case; or None."""
-    for delimiter in ",\t; ":
-        with suppress(UsageError):
-            columns = [name.lower() for name in next(read_rows(path, delimiter), ("", []))[1]]
-            if is_header(set(columns)):
-                return delimiter, columns
-    return None
-
-
 def read_table(path: str, is_header: Callable[[set[str]], bool]) -> Rows:
     """Yield the rows of a list with a header, which must all have as many cells; raise ValueError without a header."""
-    if (header := header_of(path, is_header)) is None:
+    for delimiter in ",\t; ":
+        rows = read_rows(path, delimiter)
+        columns = [name.lower() for name in next(rows, ("", []))[1]]
+        if is_header(set(columns)):
+            break
+    else:
         raise ValueError
-    delimiter, columns = header
-    for place, cells in islice(read_rows(path, delimiter), 1, None):
+    for place, cells in rows:
         if len(cells) < len(columns) or any(cells[len(columns) :]):
             hint = printable(f"write all of {','.join(columns)}; a cell may be empty; quote one with a comma in it")
             raise UsageError(f"{place} has {len(cells)} cells instead of {len(columns)}", hint)
@@ -83,17 +77,16 @@ PATH_COLUMNS = (  # those that name the video, the best first: of clip_name and 
     *("file", "video", "clip", "video_name", "clip_name", "filenames", "videos"),
 )
 LABEL_COLUMNS = (  # those that name the class, the best first: a name counts before a number
-    *("label_name", "class_name", "label_text", "label_str"),
-    *("label", "class", "category", "action", "tag", "target", "activity", "label_id", "class_id"),
+    *("label_name", "class_name", "label_text", "label_str", "label"),
+    *("class", "category", "action", "tag", "target", "activity", "label_id", "class_id"),  # of two, any may be it
 )
-_LESSER_LABELS = {"class", "category", "action", "tag", "target", "activity"}
 SPLIT_COLUMNS = ("split", "subset", "partition")  # the best first
 _LESSER_SPLITS = {"set", "phase", "mode", "usage", "type", "dataset_split", "group", "fold"}  # if they hold splits
-_PART_COLUMNS = {  # those that bound a part of a video
+_OTHER_COLUMNS = {  # those of parts of videos, and of what a model said
     *("start", "end", "start_time", "end_time", "time_start", "time_end", "start_frame", "end_frame"),
     *("start_sec", "end_sec", "start_seconds", "end_seconds", "stop", "begin"),
+    *("score", "confidence", "probability", "prediction", "predicted", "rank"),
 }
-_SCORE_COLUMNS = {"score", "confidence", "probability", "prediction", "predicted", "rank"}
 
 # Of UCF-101 and HMDB-51: three splits in one folder.
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt|.+_test_split[123]\.txt")
@@ -104,33 +97,8 @@ _PATH_ALONE = rf"(?P<path>(?:.*[\\/])?(?P<label>[^\\/]+)[\\/][^\\/]+(?:{_ENDING}
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
 
 
-class Listed(NamedTuple):
-    """A line of a list: the file as it is written, its class and split, and the key by which the file is found."""
-
-    name: str
-    label: str
-    split: str  # "" where the line does not say it
-    key: str = ""
-    place: str = ""  # of the line
-    file: str | None = None  # that a path means, once it is found
-    whole: str = ""  # the key of a longer file that may lie in its place: the clip is [start, end) in it
-    start_seconds: float = 0.0
-    end_seconds: float = 0.0
-    is_only: bool = True  # no other clip is listed of the longer file, so that may be this clip alone
-
-
 def _has_columns(columns: Iterable[str]) -> bool:
     return not set(PATH_COLUMNS).isdisjoint(columns) and not set(LABEL_COLUMNS).isdisjoint(columns)
-
-
-def _json_lines(path: str) -> Rows:
-    for place, line in read_lines(path):
-        value = parse_json(line)
-        pairs = value.items() if isinstance(value, dict) else ()
-        cells = {str(key).lower(): str(each) for key, each in pairs if isinstance(each, str | int | float)}
-        if not _has_columns(cells):
-            raise ValueError
-        yield place, cells
 
 
 def lines_like(pattern: str, path: str) -> Rows:
@@ -152,7 +120,6 @@ def _labelled_lines(path: str) -> Rows:
 
 LIST_FORMS: dict[str, Callable[[str], Rows]] = {
     "header": partial(read_table, is_header=_has_columns),
-    "jsonl": _json_lines,
     "line": _labelled_lines,
     "no ending": partial(lines_like, _TWO_WORDS),
     "path alone": partial(lines_like, _PATH_ALONE),
@@ -185,7 +152,7 @@ def video_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of videos in a tree: path → key of ``LIST_FORMS``; of each only the first lines are read."""
     # A list that was named itself is one in any case.
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
-    paths = [path for path in tree.lists if not path.lower().endswith(".json")]
+    paths = [path for path in tree.lists if not path.lower().endswith((".json", ".jsonl"))]
     paths = [path for path in paths if (is_alone or _may_be_list(tree, path)) and is_list_text(path)]
     return {path: form for path in paths if (form := _form_of(path)) is not None}
 
@@ -212,18 +179,17 @@ def _may_be_list(tree: Tree, path: str) -> bool:
     is_metadata = stem.lower() == "metadata" and len(above) == 1
     if _OFFICIAL.fullmatch(name) or not (all(map(scan.is_usual_name, above)) or is_metadata):
         return False
-    if scan.is_usual_name(stem) or scan.split_of_list(stem) or (not above and name.endswith(".jsonl")):
+    if scan.is_usual_name(stem) or scan.split_of_list(stem):
         return True
     is_table = not above and name.endswith((".csv", ".tsv")) and not is_class_list_name(path)
-    return is_table and header_of(path, _has_columns) is not None
+    return is_table and first_form(path, {"header": LIST_FORMS["header"]}) is not None
 
 
 def _form_of(path: str) -> str | None:
     """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
-    is_json, split = path.lower().endswith(".jsonl"), split_of(stem_of(path))
-    names = [name for name in LIST_FORMS if is_json == (name == "jsonl") and (split or name not in _NEED_SPLIT)]
-    name = first_form(path, {name: LIST_FORMS[name] for name in names})
-    if name is None and split and not is_json:
+    split = split_of(stem_of(path))
+    name = first_form(path, {name: form for name, form in LIST_FORMS.items() if split or name not in _NEED_SPLIT})
+    if name is None and split:
         lines = list(islice(read_lines(path), HEAD_LINES))
         odd = [f"{place} {printable(line)}" for place, line in lines if not re.match(_LABELLED, line, re.IGNORECASE)]
         if 2 * len(odd) < len(lines):
@@ -261,12 +227,10 @@ def _row(place: str, cells: dict[str, str]) -> Listed:
     lesser = [cells[name] for name in cells if name in _LESSER_SPLITS and cells[name].lower() in SPLIT_NAMES]
     split = SPLIT_NAMES.get((written or "".join(lesser[:1])).lower(), "")
     labels, fault = [name for name in LABEL_COLUMNS if name in cells], ""
-    if scores := _SCORE_COLUMNS.intersection(cells):
-        fault = f"has what a model said (column {some(sorted(scores))}), and no label"
-    elif len(labels) > 1 and labels[0] in _LESSER_LABELS:
+    if others := _OTHER_COLUMNS.intersection(cells):
+        fault = f"is of a part of a video, or what a model said ({counted(others, 'column')}: {some(sorted(others))})"
+    elif len(labels) > 1 and labels[0] in LABEL_COLUMNS[LABEL_COLUMNS.index("class") :]:
         fault = f"has the columns {some(labels)}: any may be the label"
-    elif parts := _PART_COLUMNS.intersection(cells):
-        fault = f"is of a part of a video (column {some(sorted(parts))})"
     elif _NUMBERS.fullmatch(label):
         fault = f"has more than one number behind the path: {printable(label)}"
     elif not path or not label or (written and not split):
@@ -285,16 +249,11 @@ def is_video_name(path: str) -> bool:
 # Class lists say which class a number in a list of videos means: classes.txt and its kin have one name in a line,
 # counted from 0, or a number and a name in any order; JSON has a list of names, or names and numbers.
 
-_CLASS_LIST_WORDS = {  # classes.txt, label_map_k400.txt, class_ids.json
-    *("class", "classes", "classname", "classnames", "classind", "classid", "classids", "label", "labels"),
-    *("labelmap", "labelmaps", "labelname", "labelnames", "category", "categories", "idtolabel", "labeltoid"),
-}
+# classes.txt, label_map_k400.txt, class_ids.json
+_CLASS_LIST_WORD = re.compile(r"class(es|names?|ids?|ind)?|labels?|label(maps?|names?|toid)|idtolabel|categor(y|ies)")
 _NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,;:]+(?P<name>\S.*)")
 _NAME_FIRST = re.compile(r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)")
-_HEADERS = {  # of names without numbers
-    *("name", "names", "class", "class_name", "classes", "label", "label_name", "labels", "category", "categories"),
-    "action",
-}
+_HEADERS = {*LABEL_COLUMNS, "name", "names", "classes", "labels", "categories"}  # of names without numbers
 
 
 class ClassList(NamedTuple):
@@ -307,14 +266,14 @@ class ClassList(NamedTuple):
 def is_class_list_name(path: str) -> bool:
     """Return whether a file is named as lists of classes are, and not after a split."""
     words = set(re.findall(r"[a-z]+", stem_of(path).lower()))
-    return not words.isdisjoint(_CLASS_LIST_WORDS) and words.isdisjoint(SPLIT_NAMES)
+    return any(map(_CLASS_LIST_WORD.fullmatch, words)) and words.isdisjoint(SPLIT_NAMES)
 
 
 def find_class_list(tree: Tree) -> ClassList | None:
     """Return the class list of a dataset, or None; two that contradict each other are refused."""
     found = list[ClassList]()
     for path in filter(is_class_list_name, (*tree.lists, *tree.beside)):
-        pairs = _pairs_of_json(path) if path.lower().endswith(".json") else _pairs_of_text(path)
+        pairs = _pairs_of_json(path) if path.lower().endswith((".json", ".jsonl")) else _pairs_of_text(path)
         names = {number: name.strip().strip('"').strip() for number, name in sorted(pairs)}  # Kinetics has quotes, too
         if not pairs or len(names) != len(pairs):  # many things of one number: rather a list of labels
             continue
@@ -330,9 +289,7 @@ def find_class_list(tree: Tree) -> ClassList | None:
 
 def _pairs_of_text(path: str) -> list[tuple[int, str]]:
     lines = [line for _, line in read_lines(path)]
-    if path.lower().endswith(".jsonl") or len(lines) < 2:
-        return []
-    if any(is_video_name(cell) for line in lines for cell in re.split(r"[\s,;]+", line)):
+    if len(lines) < 2 or any(is_video_name(cell) for line in lines for cell in re.split(r"[\s,;]+", line)):
         return []
     lines = lines[1:] if lines[0].lower() in _HEADERS else lines
     is_table = path.lower().endswith((".csv", ".tsv"))

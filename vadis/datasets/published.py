@@ -7,10 +7,9 @@ from contextlib import suppress
 from functools import partial
 
 from vadis.datasets import lists, scan
-from vadis.datasets.checks import assemble, check_missing
-from vadis.datasets.dataset import Dataset, Request, class_key
-from vadis.datasets.lists import Listed, Rows, read_lines
-from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, stem_of
+from vadis.datasets.dataset import Dataset, Listed, Request, assemble, check_missing, class_key
+from vadis.datasets.lists import Rows, read_lines
+from vadis.datasets.scan import SPLIT_NAMES, Tree, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.catalog import PUBLISHED_LISTS, published_labels
@@ -83,16 +82,13 @@ def _ucf101_names(tree: Tree, request: Request) -> list[Listed]:
     if not matches:
         message = f"no file under {printable(tree.root)} is named v_<Class>_g<group>_c<clip>, as in UCF-101"
         raise UsageError(message, f"add {UCF101_SOURCE}; or read class folders of your own as the dataset 'folder'")
-    spellings: dict[str, str] = {}  # the key of each class → the class, as its folder spells it where it has one
-    for path, match in matches.items():
-        label, folder = match["label"], name_of(folder_of(path))
-        if class_key(folder) == class_key(label):
-            spellings[class_key(label)] = folder
-        spellings.setdefault(class_key(label), _SPELLINGS.get(label, label))
+    spellings: dict[str, str] = {}  # by the key of each class
     lines: dict[str, Listed] = {}
     for path, match in matches.items():
+        label = match["label"]
+        label = spellings.setdefault(class_key(label), _SPELLINGS.get(label, label))
         split = "test" if int(match["group"]) in _TEST_GROUPS[request.split] else "train"
-        lines[_stem_key(path)] = Listed(match[0], spellings[class_key(match["label"])], split, _stem_key(path))
+        lines[_stem_key(path)] = Listed(match[0], label, split, _stem_key(path))
     return list(lines.values())
 
 

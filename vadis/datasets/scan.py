@@ -9,10 +9,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from vadis.datasets.dataset import counted
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -25,8 +24,6 @@ rar | .rar
     for f in *.rar; do unrar x -o- "$f"; done
 zip | .zip
     for f in *.zip; do unzip -n "$f"; done
-7z | .7z
-    for f in *.7z; do 7z x -aos "$f"; done
 parquet | .parquet
     python -c "import glob, os, pyarrow.parquet as q; [(os.makedirs(d, exist_ok=True),
     open(f'{d}/{f[:-8]}-{i:06}.mp4', 'wb').write(r['video']['bytes'])) for f in glob.glob('*.parquet')
@@ -94,10 +91,10 @@ class Tree:
         return any(split_of(name) for names in self.video_folders().values() for name in names)
 
 
-def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None = None) -> Tree:
-    """Return what lies under ``root``, a folder or a single list, with the lists in the folder ``lists`` before others.
+def scan_tree(root: str | os.PathLike[str]) -> Tree:
+    """Return what lies under ``root``, a folder, or a single list: beside that, other lists may name its classes.
 
-    Hidden entries are passed over. Beside a single list only other lists are looked at: one may name its classes.
+    Hidden entries are passed over; every folder is listed once, so circular and repeated links are not followed.
     """
     top, endings = os.fspath(root), _ENDINGS["lists"]
     if top.lower().endswith(endings) and Path(top).is_file():
@@ -105,42 +102,35 @@ def scan_tree(root: str | os.PathLike[str], lists: str | os.PathLike[str] | None
         with suppress(OSError):
             beside = [str(each) for each in sorted(Path(top).parent.iterdir()) if each.name.lower().endswith(endings)]
         return Tree(str(Path(top).parent), lists=(top,), beside=tuple(beside))
-    tree = _scan_folder(top, "dataset")
-    extra = () if lists is None else _scan_folder(os.fspath(lists), "folder of lists").lists
-    return replace(tree, lists=extra + tree.lists)
-
-
-def _scan_folder(top: str, description: str) -> Tree:
-    """List every folder once: circular and repeated links are not followed."""
     if not Path(top).is_dir():
         what = "is not a folder" if Path(top).exists() else "does not exist"
-        raise UsageError(f"the {description} {printable(top)} {what}", "name the folder that holds it")
+        raise UsageError(f"the dataset {printable(top)} {what}", "name the folder that holds it")
     top = top.rstrip(os.sep) or os.sep
     found: dict[str, list[str]] = {kind: [] for kind in (*_ENDINGS, "folders", "unreadable")}
-    pending, visited, refusal = [(top, os.path.realpath(top), 0)], set[str](), None  # some disks repeat inode numbers
+    pending, visited, refusal = [(top, 0)], set[str](), None
     while pending:
-        folder, real, depth = pending.pop()
-        if real in visited:
+        folder, depth = pending.pop()
+        if (real := os.path.realpath(folder)) in visited:  # not by inode numbers, which some disks repeat
             continue
         visited.add(real)
         try:
-            for kind, path, real_path in _list_folder(folder, real):
+            for kind, path in _list_folder(folder):
                 if kind != "lists" or depth <= MAX_LIST_DEPTH:
                     found[kind].append(path)
                 if kind == "folders":
-                    pending.append((path, real_path, depth + 1))
+                    pending.append((path, depth + 1))
         except OSError as error:
             found["unreadable"].append(f"{printable(folder)} cannot be listed: {error.strerror}")
             refusal = refusal or error.errno
     if found["unreadable"] and not found["folders"] and not found["videos"]:
-        raise UsageError(f"the {description} {found['unreadable'][0]}", what_next(refusal))
+        raise UsageError(f"the dataset {found['unreadable'][0]}", what_next(refusal))
     ordered = {kind: sorted(paths, key=os.fsencode) for kind, paths in found.items()}
     ordered["lists"].sort(key=lambda path: path.count(os.sep))
     return Tree(top, **{kind: tuple(paths) for kind, paths in ordered.items()})
 
 
-def _list_folder(folder: str, real: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the kind and path of the files and folders in one folder, with the real paths of these folders."""
+def _list_folder(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield the kind and path of what is in one folder; of its pictures only one."""
     pictures = list[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -148,16 +138,14 @@ def _list_folder(folder: str, real: str) -> Iterator[tuple[str, str, str]]:
             kind = next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), None)
             if name.startswith("."):
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                yield "folders", entry.path, f"{real.rstrip(os.sep)}{os.sep}{entry.name}"
+            if entry.is_dir(follow_symlinks=kind is None):  # a link that is named as a file is not looked at
+                yield "folders", entry.path
             elif kind == "pictures":
                 pictures.append(entry.path)
             elif kind is not None:
-                yield kind, entry.path, ""
-            elif entry.is_symlink() and entry.is_dir():
-                yield "folders", entry.path, os.path.realpath(entry.path)
+                yield kind, entry.path
     if pictures:  # the frames themselves before pictures of optical flow: flow_x_00001.jpg, x_00001.jpg
-        yield "pictures", min(pictures, key=lambda path: (name_of(path).lower().startswith(_FLOW_NAMES), path)), ""
+        yield "pictures", min(pictures, key=lambda path: (name_of(path).lower().startswith(_FLOW_NAMES), path))
 
 
 def name_of(path: str) -> str:
@@ -259,8 +247,8 @@ def packed_videos(tree: Tree) -> tuple[str, str] | None:
         return None
     names, first = list(map(_form_of, paths)), paths[0]
     name, (_, command) = names[0], PACKED[names[0]]
-    what = counted([each for each in names if each == name], "picture folder" if name == "frames" else "file")
-    shown = f"{what} like {printable(tree.relative(first))}"
+    number, what = names.count(name), "picture folder" if name == "frames" else "file"
+    shown = f"{number:,} {what}{'s' if number > 1 else ''} like {printable(tree.relative(first))}"
     if not command:
         return shown, "write the videos out with the program that packed them: one file for each clip"
     match = _NUMBERED.fullmatch(name_of(first))

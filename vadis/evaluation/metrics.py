@@ -1,11 +1,9 @@
 """How often predictions are right: over all, by class, and what is taken for what; metrics.json and its tables."""
 
-import csv
-import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -22,6 +20,7 @@ from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.evaluation.predictions import PREDICTIONS_NAME, Prediction, parse_predictions
 from vadis.files import os_errors_as, write_file
+from vadis.formats import csv_line
 from vadis.inference.scores import fused
 from vadis.models import BOTH
 from vadis.parsing import parse_json
@@ -99,7 +98,7 @@ def _measure(
 def confusion_csv(column: Metrics, classes: Sequence[str]) -> str:
     """Return the confusion matrix with its names: a row per true class, a column per predicted class."""
     rows = zip(classes, column.confusion.tolist(), strict=True)
-    return _csv(["true class", *classes], ([name, *row] for name, row in rows))
+    return "".join(map(csv_line, [["true class", *classes], *([name, *row] for name, row in rows)]))
 
 
 def per_class_csv(column: Metrics, classes: Sequence[str]) -> str:
@@ -113,13 +112,8 @@ def per_class_csv(column: Metrics, classes: Sequence[str]) -> str:
         [label, videos, hits, f"{hits / videos:.6f}" if videos else "", classes[row.argmax()] if row.any() else ""]
         for label, videos, hits, row in zip(classes, column.totals.tolist(), right, wrong, strict=True)
     )
-    return _csv(["class", "videos", "right", "accuracy", "most frequent wrong answer"], rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()
+    head = ["class", "videos", "right", "accuracy", "most frequent wrong answer"]
+    return "".join(map(csv_line, [head, *rows]))
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -187,8 +181,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
     try:
         wanted = parse_json((folder / METRICS_NAME).read_bytes())[settings["networks"][0]]["num_examples"]
-    except FileNotFoundError:
-        wanted = "none"
     except (OSError, ValueError, LookupError, TypeError):
         wanted = "an unknown number"
     if wanted != len(predictions):

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 
 from vadis.batch.journal import PASSING_ERRORS
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import path_below, some, tested_part
+from vadis.datasets.dataset import map_examples, path_below, some
 from vadis.errors import UsageError, VideoError
 from vadis.files import AppendLog, locked
 from vadis.inference.predict import predict
-from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
+from vadis.inference.prefetch import PendingVideo
 from vadis.inference.scores import average_scores
 from vadis.models import MODELS, Model
 from vadis.parsing import parse_json
 from vadis.results import printable
-from vadis.video.isolated.pool import Decoders
 from vadis.weights.load import published_name
 
 PREDICTIONS_NAME = "answers.jsonl"
@@ -170,15 +169,9 @@ def evaluate(
             yield file.predictions[key] if missing.pop(key, None) is None else file.append(next(made))
 
 
-def predict_all(
-    examples: Iterable[Example], model: Model, *, flip: bool = False, jobs: int | None = None
-) -> Generator[Prediction, None, None]:
-    """Yield the prediction for every example, in order, or why there is none; ``jobs`` as for ``classify_many``."""
-    row, rate = MODELS[model.card.architecture], model.card.frame_rate
-
-    def begin(example: Example) -> LocalVideo:
-        start, count = tested_part(example, decoders, rate, row.test_frames)
-        return LocalVideo(example.path, model, decoders, listed=True, start_frame=start, max_frames=count)
+def predict_all(examples: Iterable[Example], model: Model, *, flip: bool = False) -> Generator[Prediction, None, None]:
+    """Yield the prediction for every example, in order, or why there is none."""
+    row = MODELS[model.card.architecture]
 
     def average(video: PendingVideo) -> dict[str, Logits]:
         found = [outputs for _, outputs in predict(video, model, flip=flip)]
@@ -187,11 +180,10 @@ def predict_all(
             raise VideoError("not_finite", "the network gave a score that is not a number")
         return logits
 
-    with Decoders() as decoders:
-        for example, _, found in map_videos(examples, begin, average, model, jobs=jobs):
-            error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
-            logits = {} if isinstance(found, VideoError) else found
-            yield Prediction(example.path, example.label, logits, error, example.start_seconds)
+    for example, found in map_examples(examples, model, average):
+        error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
+        logits = {} if isinstance(found, VideoError) else found
+        yield Prediction(example.path, example.label, logits, error, example.start_seconds)
 
 
 def check_classes(examples: Iterable[Example], model: Model) -> None:

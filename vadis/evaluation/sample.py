@@ -5,9 +5,7 @@ classes of each model: imagenet_* from the commit that the catalog pins, no_imag
 6da69a3 (later ones repeat imagenet_* under that name, an error there).
 """
 
-import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from vadis.inference.scores import softmax
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.preprocessing import CROP
 from vadis.results import printable
-from vadis.weights.cache import DownloadProgress, Notify, ensure_downloaded, git_blob_id
+from vadis.weights.cache import DownloadProgress, ensure_downloaded, git_blob_id
 from vadis.weights.catalog import SAMPLE, WEIGHTS
 from vadis.weights.load import published_name
 
@@ -36,41 +34,27 @@ MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed cl
 SampleArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Line:
-    """A class in a list of the best."""
-
-    label: str
-    probability: float
-    logit: float
+Outputs = dict[str, Any]
+"""What a model says of an input, averaged over time, as JSON values: the ``norm`` of its logits, the ``top`` classes
+(``label``, ``probability``, ``logit``), and all ``logits`` by label, which are not published."""
 
 
-@dataclass(frozen=True)
-class SampleOutputs:
-    """What a model says of an input: its logits, averaged over time."""
-
-    norm: float
-    top: list[Line]  # the best first
-    logits: list[float] = field(default_factory=list)  # by label; empty where only the best were published
-
-
-def published_outputs(family: str, stream: str) -> SampleOutputs:
+def published_outputs(family: str, stream: str) -> Outputs:
     """Read the published text for ``imagenet`` or ``no_imagenet`` and "rgb", "flow" or "both"."""
     name = f"{family}_{'joint' if stream == 'both' else stream}.txt"
     text = (resources.files("vadis.evaluation") / "sample_outputs" / name).read_text(encoding="utf-8")
     head, _, _, *lines = text.rstrip("\n").split("\n")  # "Norm of logits: 138.468643", "", "Top classes and …"
     fields = (line.split(" ", 2) for line in lines)
-    top = [Line(label, float(probability), float(logit)) for probability, logit, label in fields]
-    return SampleOutputs(float(head.removeprefix("Norm of logits: ")), top)
+    top = [_line(label, probability, logit) for probability, logit, label in fields]
+    return {"norm": float(head.removeprefix("Norm of logits: ")), "top": top}
 
 
-def fetch_sample(
-    streams: tuple[str, ...], *, offline: bool, progress: DownloadProgress, notify: Notify
-) -> dict[str, Path]:
+def fetch_sample(streams: tuple[str, ...], *, offline: bool, progress: DownloadProgress) -> dict[str, Path]:
     """Return the sample's arrays in the cache, by stream; raises WeightsError if they cannot be had."""
-    more: dict[str, Any] = {"offline": offline, "progress": progress, "notify": notify}
-    more["fallback_hint"] = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
-    return {stream: ensure_downloaded("the sample", [SAMPLE[stream]], **more)[0] for stream in streams}
+    hint = 'give the arrays by `rgb="FILE.npy"` and `flow="FILE.npy"`'
+    files = [SAMPLE[stream] for stream in streams]
+    paths = ensure_downloaded("the sample", files, offline=offline, progress=progress, fallback_hint=hint)
+    return dict(zip(streams, paths, strict=True))
 
 
 def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
@@ -78,25 +62,22 @@ def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
 
     Raises WeightsError if the file is no array of numbers, and UsageError for another shape or range.
     """
-    with os_errors_as(UsageError, f"{path} cannot be read"):
+    with os_errors_as(UsageError, f"{path} cannot be read"), path.open("rb") as file:
         if path.stat().st_size > MAX_ARRAY_BYTES:
             hint = "give a clip of seconds, not a whole video"
             raise UsageError(f"{path} is too large (more than {MAX_ARRAY_BYTES >> 30} GiB)", hint)
-        content = path.read_bytes()
-    try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        hint = "give an .npy file that numpy.save wrote, of an array of floating-point numbers"
-        raise WeightsError(f"{path} is not a NumPy array of numbers, or is damaged", hint) from error
-    if isinstance(array, np.ndarray) and array.ndim == 5 and len(array) == 1:
+        try:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, MemoryError) as error:
+            hint = "give an .npy file that numpy.save wrote, of an array of floating-point numbers"
+            raise WeightsError(f"{path} is not a NumPy array of numbers, or is damaged", hint) from error
+    if array.ndim == 5 and len(array) == 1:
         array = array[0]
     frame = (CROP, CROP, STREAM_CHANNELS[stream])
-    is_float = isinstance(array, np.ndarray) and array.dtype.kind == "f"
-    if not is_float or array.shape[1:] != frame or len(array) < min_frames:
-        found = f"{array.dtype} of the shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+    if array.dtype.kind != "f" or array.shape[1:] != frame or len(array) < min_frames:
         raise UsageError(
-            f"{path} has {found}; the {stream} network needs floating-point numbers of the shape (1, T, "
-            f"{', '.join(map(str, frame))}) with at least {min_frames} frames",
+            f"{path} has {array.dtype} of the shape {array.shape}; the {stream} network needs floating-point numbers "
+            f"of the shape (1, T, {', '.join(map(str, frame))}) with at least {min_frames} frames",
             hint=f"crop {CROP} × {CROP} out of each frame; the channels stand last",
         )
     if not np.abs(array).max() <= 1 + 1e-3:  # room for the rounding of float16; also refuses NaN
@@ -105,7 +86,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
     return np.ascontiguousarray(array, np.float32)
 
 
-def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, SampleOutputs]:
+def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
     least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
 
@@ -149,26 +130,30 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     return about | {"streams": streams}
 
 
-def compare(ours: SampleOutputs, published: SampleOutputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
+def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
     """Return ours beside the published, as plain JSON values; "passed" is None where nothing was published.
 
     It passes where the norm and all published classes' logits agree, and no other class belongs among these.
     """
-    values = {**asdict(ours), "published": published and asdict(published), "largest_error": None, "passed": None}
+    values = {**ours, "published": published, "largest_error": None, "passed": None}
     if published is None:
         return values
-    logits = dict(zip(labels, ours.logits, strict=True))
-    largest_error = float(max(abs(logits.get(line.label, -np.inf) - line.logit) for line in published.top))
-    tolerance, names = TOLERANCE * published.top[0].logit, {line.label for line in published.top}
-    best_other = max((line.logit for line in ours.top if line.label not in names), default=-np.inf)
-    norm_agrees = abs(ours.norm - published.norm) <= TOLERANCE * published.norm
-    others_agree = best_other <= published.top[-1].logit + tolerance
+    logits = dict(zip(labels, ours["logits"], strict=True))
+    largest_error = float(max(abs(logits.get(line["label"], -np.inf) - line["logit"]) for line in published["top"]))
+    tolerance, names = TOLERANCE * published["top"][0]["logit"], {line["label"] for line in published["top"]}
+    best_other = max((line["logit"] for line in ours["top"] if line["label"] not in names), default=-np.inf)
+    norm_agrees = abs(ours["norm"] - published["norm"]) <= TOLERANCE * published["norm"]
+    others_agree = best_other <= published["top"][-1]["logit"] + tolerance
     passed = largest_error <= tolerance and norm_agrees and others_agree
     return values | {"largest_error": largest_error, "passed": passed}
 
 
-def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> SampleOutputs:
+def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:
     probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:TOP]
-    top = [Line(labels[index], float(probabilities[index]), float(logits[index])) for index in best]
-    return SampleOutputs(float(np.linalg.norm(logits)), top, logits.tolist())
+    top = [_line(labels[index], probabilities[index], logits[index]) for index in best]
+    return {"norm": float(np.linalg.norm(logits)), "top": top, "logits": logits.tolist()}
+
+
+def _line(label: str, probability: Any, logit: Any) -> dict[str, Any]:
+    return {"label": label, "probability": float(probability), "logit": float(logit)}

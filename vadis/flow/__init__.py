@@ -3,7 +3,7 @@
 The published flow weights were trained on OpenCV's flow with default parameters. One sum in another order moves whole
 regions by tenths of a pixel, because a scale then stops one iteration earlier; so every rounding here is OpenCV's.
 
-``tvl1_cpu`` is for processors, ``tvl1_torch`` for any device of PyTorch, on CUDA with the kernels of ``tvl1_triton``.
+``tvl1_cpu`` is for processors, ``tvl1_cuda`` for NVIDIA's, with the kernel of ``tvl1_triton``.
 """
 
 import threading
@@ -42,7 +42,7 @@ def tvl1(
 
     Args:
         gray: uint8 (N, H, W), N ≥ 2, of any size; ValueError for anything else.
-        device: where to compute it; None and "cpu" mean numba on the processor.
+        device: where to compute it: NVIDIA's of compute capability 8.0 on, with Triton; others mean the processor, too.
         threads: there, how many pairs at once; by default one per processor, and such calls wait for each other.
         check: is called before every pair, there, and may raise to stop the work.
     """
@@ -52,12 +52,13 @@ def tvl1(
     if threads is not None and threads < 1:
         raise ValueError(f"{threads = } is not positive")
     gray = np.require(gray, requirements=["C", "W"])  # one memory layout, compiled once
-    if device is None or str(device).partition(":")[0] == "cpu":
-        with _PROCESSORS if threads is None else nullcontext():
-            return _on_processors(gray, threads or cpu_count(), check)
-    from vadis.flow.tvl1_torch import tvl1_torch
+    if device is not None and str(device).partition(":")[0] != "cpu":
+        from vadis.flow.tvl1_cuda import has_kernel, tvl1_cuda
 
-    return tvl1_torch(gray, device)
+        if has_kernel(device):
+            return tvl1_cuda(gray, device)
+    with _PROCESSORS if threads is None else nullcontext():
+        return _on_processors(gray, threads or cpu_count(), check)
 
 
 def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[], None]) -> npt.NDArray[np.float32]:

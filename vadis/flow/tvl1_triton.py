@@ -1,11 +1,11 @@
-"""``tvl1_torch``'s steps of one scale as a single kernel of Triton, for CUDA: warping, medians and iterations.
+"""One scale of TV-L1 as a single kernel of Triton, for CUDA: warping, medians and iterations, as ``tvl1_cpu``'s.
 
 A group of programs keeps a pair of frames from the first warp to the last; its programs share the pixels and wait for
 each other where one reads what another has written, and a pair that converges early makes room for the next one.
 Waiting needs all programs of the grid on the device at once, so there is at most one for each multiprocessor, and the
 launch is a cooperative one, which fails rather than hangs.
 
-The roundings are those of ``tvl1_torch``: ``enable_fp_fusion=False`` keeps the compiler from fusing what is not fused
+The roundings are those of ``tvl1_cpu``: ``enable_fp_fusion=False`` keeps the compiler from fusing what is not fused
 there, and ``div_rn`` divides exactly.
 """
 
@@ -31,7 +31,7 @@ _RANKS, _PLANES, _BLOCK = tl.constexpr(MAX_RANKS), tl.constexpr(PLANES), tl.cons
 
 @triton.jit
 def _first_tap(position, last_start):
-    """Where the four taps of a position begin in the padded image, as ``tvl1_torch._place_taps``."""
+    """Where the four taps of a position begin in the padded image."""
     start = tl.floor(position).to(tl.int32)
     start = tl.minimum(tl.maximum(start, -_BORDER), last_start) + (_BORDER - 1)
     return tl.minimum(tl.maximum(start, 0), last_start)

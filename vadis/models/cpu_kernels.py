@@ -199,21 +199,10 @@ def empty_from_pool(*shape: int) -> Tensor:
 
 
 @inlined
-def _transform_six(
-    x: Flat, t: int, step: int, frames: int, at: int, pitch: int, out: Flat, to: int, plane: int
-) -> None:
-    """Store in ``out``, from ``to`` on and ``plane`` apart, 16 numbers of each of the six sums that F(4, 3) multiplies.
-
-    They are of frames ``t``, ``t + step``, … of ``x``, zeros beyond its ``frames``: at ``at``, and ``pitch`` apart.
-    """
-    zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
-    four, five = broadcast(np.float32(4)), broadcast(np.float32(5))
-    a = load(x, at) if 0 <= t < frames else zero
-    b = load(x, at + pitch) if 0 <= t + step < frames else zero
-    c = load(x, at + 2 * pitch) if 0 <= t + 2 * step < frames else zero
-    d = load(x, at + 3 * pitch) if 0 <= t + 3 * step < frames else zero
-    e = load(x, at + 4 * pitch) if 0 <= t + 4 * step < frames else zero
-    f = load(x, at + 5 * pitch) if 0 <= t + 5 * step < frames else zero
+def _store_six(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, out: Flat, to: int, plane: int) -> None:
+    """Store in ``out``, from ``to`` on and ``plane`` apart, the six sums of six frames that F(4, 3) multiplies."""
+    # No branches: with one, numba counts references to ``out`` at every call, which takes twice as long.
+    two, four, five = broadcast(np.float32(2)), broadcast(np.float32(4)), broadcast(np.float32(5))
     even1, odd1, even2, odd2 = e - four * c, d - four * b, e - c, two * (d - b)
     store(out, to, (four * a - five * c) + e)
     store(out, to + plane, even1 + odd1)
@@ -227,12 +216,20 @@ def _transform_six(
 def _input_transform(x: Flat, frames: int, first: int, out: Flat, groups: int, size: int, begin: int, end: int) -> None:
     """Store the six sums of ``groups`` groups of six frames, every four from frame ``first`` on.
 
-    ``out`` is (6, groups, size), of which blocks of 16 from ``begin`` to ``end`` are filled.
+    ``x`` has zeros before and after its ``frames``; ``out`` is (6, groups, size), of which blocks of 16 from ``begin``
+    to ``end`` are filled.
     """
+    zero = broadcast(np.float32(0))
     for group in range(groups):
         t = first + (POINTS - 2) * group
         for i in range(begin * LANES, end * LANES, LANES):
-            _transform_six(x, t, 1, frames, t * size + i, size, out, group * size + i, groups * size)
+            a = load(x, t * size + i) if 0 <= t < frames else zero
+            b = load(x, (t + 1) * size + i) if 0 <= t + 1 < frames else zero
+            c = load(x, (t + 2) * size + i) if 0 <= t + 2 < frames else zero
+            d = load(x, (t + 3) * size + i) if 0 <= t + 3 < frames else zero
+            e = load(x, (t + 4) * size + i) if 0 <= t + 4 < frames else zero
+            f = load(x, (t + 5) * size + i) if 0 <= t + 5 < frames else zero
+            _store_six(a, b, c, d, e, f, out, group * size + i, groups * size)
 
 
 @compiled
@@ -244,6 +241,7 @@ def _input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, ou
     """
     frames, height, width, channels, rows, columns, top, left = shape
     length, pitch, plane = width * channels, columns * channels, rows * 2 * columns * channels
+    zero = broadcast(np.float32(0))
     for line in range(2 * begin, 2 * end):
         t, h, at = first + line % 2, line // 2 - top, line * pitch + left * channels
         is_inside = 0 <= h < height
@@ -253,9 +251,16 @@ def _input_transform_pairs(x: Flat, shape: npt.NDArray[np.int64], first: int, ou
             out[start + left * channels + length : start + pitch] = 0
         if not is_inside:
             continue
+        row, pair = (t * height + h) * length, 2 * height * length
         for i in range(0, length, LANES):
             i = min(i, length - LANES)  # the last may take up some of the one before
-            _transform_six(x, t, 2, frames, (t * height + h) * length + i, 2 * height * length, out, at + i, plane)
+            a = load(x, row + i) if 0 <= t < frames else zero
+            b = load(x, row + pair + i) if 0 <= t + 2 < frames else zero
+            c = load(x, row + 2 * pair + i) if 0 <= t + 4 < frames else zero
+            d = load(x, row + 3 * pair + i) if 0 <= t + 6 < frames else zero
+            e = load(x, row + 4 * pair + i) if 0 <= t + 8 < frames else zero
+            f = load(x, row + 5 * pair + i) if 0 <= t + 10 < frames else zero
+            _store_six(a, b, c, d, e, f, out, at + i, plane)
 
 
 @compiled

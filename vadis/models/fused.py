@@ -49,8 +49,6 @@ class Fused(ClipNetwork):
 
     def features(self, *clips: Tensor) -> Tensor:
         """RGB (B, 3, 5, 224, 224) and flow (B, 2, 50, 224, 224), ten frames for each of RGB's → (B, 512, 1)."""
-        if len(clips) != len(self.streams):
-            raise ValueError(f"one clip is needed for each of {', '.join(self.streams)}; got {len(clips)}")
         grids = [self._grids(stream, clip) for stream, clip in zip(self.streams, clips, strict=True)]
         pooled: Tensor = self.fusion(torch.cat(grids, dim=1))  # (B, 512, 1, 1, 1)
         return pooled.flatten(2)  # (B, 512, 1)

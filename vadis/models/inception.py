@@ -83,10 +83,7 @@ class Averaged(nn.Module):
 
     def forward(self, *clips: Tensor) -> Tensor:
         """Return the logarithm of the averaged probabilities, (B, classes, steps), which serves as logits."""
-        networks = dict(self.named_children())
-        if len(clips) != len(networks):
-            raise ValueError(f"one clip is needed for each of {', '.join(networks)}; got {len(clips)}")
-        each = [network(clip) for network, clip in zip(networks.values(), clips, strict=True)]
+        each = [network(clip) for network, clip in zip(self.children(), clips, strict=True)]
         return mean_log_probabilities(torch.stack(each))
 
 
@@ -125,7 +122,8 @@ def imagenet_body(imagenet: Mapping[str, Tensor]) -> dict[str, Tensor]:
     body = {key.removeprefix("body."): value for key, value in imagenet.items() if key.startswith("body.")}
     body = {key: value for key, value in body.items() if not _is_counter(key)}
     if wrong := sorted(expected ^ body.keys()):
-        raise ValueError(f"these are not the weights of an Inception-v1: {_some(wrong)} missing or unexpected")
+        differences = f"{len(wrong)} tensors missing or unexpected, such as {', '.join(wrong[:3])}"
+        raise ValueError(f"these are not the weights of an Inception-v1: {differences}")
     shape = tuple(body[_FIRST_KERNEL].shape)
     if len(shape) != 4 or shape[1] != 3:
         raise ValueError(f"the Inception-v1 to start from is not for RGB: its first kernel has the shape {shape}")
@@ -133,7 +131,7 @@ def imagenet_body(imagenet: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _adapted(target: I3D | InceptionBody, body: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state, wrong = target.state_dict(), []
+    state = target.state_dict()
     for key, own in state.items():
         if key.startswith("Logits.") or _is_counter(key):
             continue
@@ -143,10 +141,9 @@ def _adapted(target: I3D | InceptionBody, body: Mapping[str, Tensor]) -> dict[st
         if own.ndim == 5:
             value = inflate(value)
         if value.shape != own.shape:
-            wrong.append(f"{key} {tuple(value.shape)} for {tuple(own.shape)}")
+            shapes = f"{key} {tuple(value.shape)} for {tuple(own.shape)}"
+            raise ValueError(f"ImageNet's weights are not of this network's size: {shapes}")
         state[key] = value
-    if wrong:
-        raise ValueError(f"ImageNet's weights are not of this network's size: {_some(wrong)}")
     return state
 
 
@@ -157,7 +154,3 @@ def inflate(kernel: Tensor) -> Tensor:
 
 def _is_counter(key: str) -> bool:
     return key.endswith(".num_batches_tracked")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and more, {len(names)} in all," if len(names) > 3 else "")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import Segment, VideoResult
+from vadis.results import VideoResult
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
@@ -53,7 +54,7 @@ class Overlay:
         self._end = result.segments[-1].end if result.segments else 1.0
         self._colours = _colours(result)
         self._strip = self._make_strip()
-        self._panel: tuple[int, Image] | None = None  # of the segment drawn last
+        self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the segment drawn last
 
     def draw(self, pixels: Pixels, seconds: Fraction) -> Pixels:
         """Return the frame (H, W, 3) shown at ``seconds``, with everything drawn in; ``pixels`` stay as they are."""
@@ -67,17 +68,15 @@ class Overlay:
         ImageDraw.Draw(image).rectangle((at - half, bottom, at + half - 1, self._height), WHITE)
         index = bisect_right(self._segments, float(seconds) + 1e-6, key=lambda segment: segment.start) - 1
         if index >= 0 and self._segments[index].labels:  # the last one reaches to the end of the file
-            if self._panel is None or self._panel[0] != index:
-                self._panel = index, self._make_panel(self._segments[index])
-            panel, margin = self._panel[1], self._letter // 2
+            panel, margin = self._panel(index), self._letter // 2
             image.paste(panel, (margin, max(0, bottom - margin - panel.height)), panel)
         return np.array(image)
 
-    def _make_panel(self, segment: Segment) -> "Image":
+    def _make_panel(self, index: int) -> "Image":
         """Return the labels of a segment, one to a line: name, percentage, and a bar below."""
         from PIL import Image, ImageDraw
 
-        letter, labels = self._letter, segment.labels[:MAX_LABELS]
+        letter, labels = self._letter, self._segments[index].labels[:MAX_LABELS]
         line, pad, thick = int(letter * 1.75), letter // 2, max(2, letter // 6)
         width = min(22 * letter, max(1, self._width - letter))
         panel = Image.new("RGBA", (width, line * len(labels) + pad), (12, 12, 14, 178))

@@ -194,11 +194,8 @@ def place_of(path: str, bases: Iterable[Path]) -> str | None:
 
     A relative one begins in the first of ``bases`` in which there is such a file.
     """
-    for base in bases:
-        place = os.path.join(os.path.abspath(base), path)  # noqa: PTH118, PTH100 (keeps "link/.." as it is)
-        if os.path.isfile(place):  # noqa: PTH113
-            return place
-    return None
+    places = (os.path.join(os.path.abspath(base), path) for base in bases)  # noqa: PTH118, PTH100 (keeps "link/..")
+    return next(filter(os.path.isfile, places), None)
 
 
 def url_of(place: str, page: Path) -> str:

@@ -47,12 +47,10 @@ def drawing() -> Iterator["type[Figure]"]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        import matplotlib
+        from matplotlib import style
         from matplotlib.figure import Figure
 
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(STYLE)
+        with style.context(["default", STYLE]):
             yield Figure
     finally:
         logger.setLevel(level)
@@ -107,7 +105,12 @@ def plot_curves(logs: Mapping[str, Path], path: Path) -> None:
         rows[1, 0].set_ylim(0, 1.02)
         rows[1, 0].yaxis.set_major_formatter("{x:.0%}")
         rates = np.unique(np.concatenate([run.steps["learning_rate"] for run in runs.values()]))
-        _set_rate_axis(rows[2, 0], rates[rates > 0].tolist())
+        if len(rates := rates[rates > 0]):
+            rows[2, 0].set(yscale="log", ylim=(rates[0] / 2, rates[-1] * 2))
+            rows[2, 0].minorticks_off()
+            if len(rates) <= 6:
+                rows[2, 0].set_yticks(rates.tolist())
+        rows[2, 0].yaxis.set_major_formatter("{x:g}")
         rows[0, 0].legend()
         figure.align_ylabels()
         save_png(figure, path)
@@ -118,7 +121,8 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     loss_axes, accuracy_axes, rate_axes = column
     steps, loss, tests = run.steps["step"], run.steps["loss"], run.validations
     window = max(min(9, len(loss)), len(loss) // 100)
-    smoothed = _smooth(loss, window)
+    ones = np.ones(window)  # of the values around each one, or of those of them that there are
+    smoothed = np.convolve(loss, ones, "same") / np.convolve(np.ones(len(loss)), ones, "same") if len(loss) else loss
     loss_axes.plot(steps, loss, color=BLUE, alpha=0.3, linewidth=0.8, label="training, each step")
     loss_axes.plot(steps, smoothed, color=BLUE, linewidth=1.6, label=f"training, mean of {window:,} steps")
     accuracy_axes.plot(steps, run.steps["smoothed_accuracy"], color=BLUE, linewidth=1.6)
@@ -141,23 +145,6 @@ def _draw_run(column: "Sequence[Axes]", stream: str, run: RunLog) -> float:
     rate_axes.xaxis.set_major_formatter("{x:,.0f}")
     drawn = np.concatenate([smoothed, tests["loss"], np.sort(loss)[: ceil(0.99 * len(loss))]])
     return float(np.max(drawn[np.isfinite(drawn)], initial=0.0))
-
-
-def _smooth(loss: Curve, window: int) -> Curve:
-    """Return the mean of ``window`` values around each one, or of those of them that there are."""
-    if not len(loss):
-        return loss
-    ones = np.ones(window)
-    return np.asarray(np.convolve(loss, ones, "same") / np.convolve(np.ones(len(loss)), ones, "same"), np.float64)
-
-
-def _set_rate_axis(axes: "Axes", rates: Sequence[float]) -> None:
-    if rates:
-        axes.set(yscale="log", ylim=(rates[0] / 2, rates[-1] * 2))
-        axes.minorticks_off()
-    if 0 < len(rates) <= 6:
-        axes.set_yticks(rates)
-    axes.yaxis.set_major_formatter("{x:g}")
 
 
 LETTER_INCHES = 0.085  # the width of one, of ordinary size

@@ -203,7 +203,8 @@ def _agree_on_name(store: TCPStore, rank: int, world_size: int) -> str:
 @contextmanager
 def _heartbeat(group: str, rank: int, world_size: int) -> Iterator[None]:
     """Within this block, show that this process lives, and watch its neighbour in the group of this name."""
-    received, wake = os.pipe()  # a signal's number comes here at once, also where the main thread waits for others
+    # A signal's number comes here at once, also where the main thread waits for others; nothing comes when all is over.
+    received, wake = os.pipe()
     os.set_blocking(wake, False)
     before = signal.set_wakeup_fd(wake)
     arguments = (PrefixStore(group, _connect(STORE_TIMEOUT)), rank, (rank + 1) % world_size, received)
@@ -221,8 +222,7 @@ def _heartbeat(group: str, rank: int, world_size: int) -> Iterator[None]:
 def _watch_neighbour(store: PrefixStore, rank: int, neighbour: int, received: int) -> None:
     """Count up every ``HEARTBEAT_SECONDS``; end this process where its neighbour's count stands still.
 
-    Where torchrun itself is gone, or another process got a signal, this one gets SIGTERM too. The numbers of this
-    process's signals come from ``received``, whose other end is closed when all is over.
+    Where torchrun itself is gone, or another process got a signal, this one gets SIGTERM too.
     """
     # The neighbour is silent for so many heartbeats of this process, not seconds: where all are stopped, by Ctrl-Z or a
     # machine that sleeps, all go on together. One that never began may still be on its way; the group's own timeout is

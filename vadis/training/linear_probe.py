@@ -9,7 +9,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vadis.datasets import Example
-from vadis.datasets.dataset import counted, path_below, some, tested_part
+from vadis.datasets.dataset import counted, map_examples, path_below, some
 from vadis.errors import VadisError, VideoError
 from vadis.files import locked, os_errors_as
 from vadis.inference.classify import record_fields
 from vadis.inference.features import Features, save_features, saved_settings, settings_of
 from vadis.inference.predict import WHOLE_VIDEO, predict
-from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
+from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
@@ -36,7 +36,6 @@ from vadis.training.loader import Loaded, allowed_broken, refuse_many_broken
 from vadis.training.log import RESUME
 from vadis.training.loop import Context, KeptState, Trainer, validate_clips
 from vadis.training.plan import Networks, Plan, list_sha256, new_networks, tensors_of
-from vadis.video.isolated.pool import Decoders
 
 FOLDER_NAME = "features"
 
@@ -113,43 +112,32 @@ def compute_features(
     it, VadisError where more than 1 % of the videos (and more than one) are broken, or the disk refuses.
     """
     model, examples = model_to_probe(plan, device), examples_to_probe(plan)
+    missing = dict.fromkeys(example for example in examples if store.features(example) is None)
     broken: list[tuple[str, str]] = []
     with os_errors_as(VadisError, f"{printable(str(store.folder))} cannot be made", RESUME):
         store.folder.mkdir(parents=True, exist_ok=True)
-    with locked(store.folder), Decoders() as decoders:
+    with locked(store.folder), closing(map_examples(missing, model, partial(_mean_features, model))) as computed:
         for example in examples:
-            failure = None
-            if store.features(example) is None:
-                try:
-                    store.save(example, _mean_features(example, model, decoders))
-                except VideoError as error:
-                    failure = error
-                    broken.append((example.path, error.code))
-                    _log.warning("%s: %s; it is left out", printable(example.path), error)
-                    refuse_many_broken(broken, len(examples), error)
-            yield example, failure
+            _, found = next(computed) if example in missing else (example, None)
+            if isinstance(found, VideoError):
+                broken.append((example.path, found.code))
+                _log.warning("%s: %s; it is left out", printable(example.path), found)
+                refuse_many_broken(broken, len(examples), found)
+            elif found is not None:
+                store.save(example, found)
+            yield example, found if isinstance(found, VideoError) else None
 
 
-def _mean_features(example: Example, model: Model, decoders: Decoders) -> Features:
-    """Return what the paper's test sees of one example, just before the last layer, averaged into one step."""
-    rate, frames = model.card.frame_rate, MODELS[model.card.architecture].test_frames
-    start, frames = tested_part(example, decoders, rate, frames)
-
-    def average(video: PendingVideo) -> Features:
-        times, steps = zip(*predict(video, model, layer=FEATURES), strict=True)
-        arrays = {name: np.mean([step[name] for step in steps], axis=0)[None] for name in steps[0]}
-        seconds = video.facts.first_seconds + float(sum(times) / len(times))
-        return Features(arrays, np.array([seconds]), VideoResult(**record_fields(video, model, WHOLE_VIDEO)))
-
-    part = partial(LocalVideo, decoders=decoders, listed=True, start_frame=start, max_frames=frames)
-    ((_, _, features),) = map_videos([example.path], partial(part, model=model), average, model, jobs=1)
-    if isinstance(features, VideoError):
-        raise features
-    if len(features.arrays) < len(model.networks):
+def _mean_features(model: Model, video: PendingVideo) -> Features:
+    """Return what comes just before the last layer, averaged into one step."""
+    times, steps = zip(*predict(video, model, layer=FEATURES), strict=True)
+    arrays = {name: np.mean([step[name] for step in steps], axis=0)[None] for name in steps[0]}
+    if len(arrays) < len(model.networks):
         raise VideoError("too_short", "the video has one frame, and optical flow needs two")
-    if not all(np.isfinite(rows).all() for rows in features.arrays.values()):
+    if not all(np.isfinite(rows).all() for rows in arrays.values()):
         raise VideoError("not_finite", "the network gave a feature that is not a number")
-    return features
+    seconds = video.facts.first_seconds + float(sum(times) / len(times))
+    return Features(arrays, np.array([seconds]), VideoResult(**record_fields(video, model, WHOLE_VIDEO)))
 
 
 class LastLayer(nn.Module):

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import count, islice
 from math import floor
@@ -123,39 +122,31 @@ def stream_clips(
     clips: ClipDataset, order: Iterable[ClipKey], workers: int, *, pin_memory: bool = False
 ) -> Generator[TrainingClip, None, None]:
     """Yield the clips in ``order``, loaded by ``workers`` processes (0: in this one), each on one thread."""
-    by_key = _ByKey(clips)
-    loaded = _load_in_workers(by_key, order, workers, pin_memory) if workers else (by_key[key] for key in order)
-    with closing(loaded):
-        for clip in loaded:
-            if isinstance(clip, VadisError):
-                raise clip
-            yield clip
-
-
-def _load_in_workers(
-    by_key: _ByKey, order: Iterable[ClipKey], workers: int, pin_memory: bool
-) -> Generator[TrainingClip | VadisError, None, None]:
     loader = DataLoader(
-        by_key,
+        _ByKey(clips),
         batch_size=None,  # single clips: a micro-batch may become smaller on the way
         sampler=order,
         num_workers=workers,
-        prefetch_factor=CLIPS_AHEAD,
-        multiprocessing_context="spawn",  # a fork would copy threads' locks, but not the threads
+        prefetch_factor=CLIPS_AHEAD if workers else None,
+        multiprocessing_context="spawn" if workers else None,  # a fork would copy threads' locks, but not the threads
         worker_init_fn=_prepare_worker,
         generator=torch.Generator(),  # its own, or every start would draw from that of dropout
         pin_memory=pin_memory,
     )
     received = iter(loader)
     try:
-        yield from received
+        for clip in received:
+            if isinstance(clip, VadisError):
+                raise clip
+            yield clip
     except RuntimeError as error:
         if "DataLoader worker (pid" not in str(error):
             raise
         hint = "often memory or shared memory ran out: use fewer `workers`, or give a container more by --shm-size"
         raise VadisError("a process that loads clips was killed", hint) from error
     finally:  # now, and not whenever nothing refers to it any more: a traceback would hold it
-        received._shutdown_workers()  # type: ignore[attr-defined]
+        if workers:
+            received._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _prepare_worker(worker: int) -> None:
@@ -198,14 +189,6 @@ def unpack(x: Tensor) -> Tensor:
     return _FLOW_INPUT.to(x.device)[x.int()]
 
 
-class Jitter(NamedTuple):
-    """The largest photometric changes, one draw per clip; (paper) promising and untried."""
-
-    brightness: float = 0.1  # added, as a share of the whole range
-    contrast: float = 0.2  # the factor around the clip's mean lies in [1 - contrast, 1 + contrast]
-    saturation: float = 0.2  # the factor around grey, likewise
-
-
 class Augmentation(NamedTuple):
     """What was drawn for one clip."""
 
@@ -213,7 +196,7 @@ class Augmentation(NamedTuple):
     top: float
     left: float
     mirror: bool  # left and right are exchanged
-    brightness: float  # in [-1, 1), like contrast and saturation: shares of what a Jitter allows
+    brightness: float  # in [-1, 1), like contrast and saturation: shares of what the recipe allows
     contrast: float
     saturation: float
 
@@ -235,13 +218,13 @@ def crop_window(size: tuple[int, int], draw: Augmentation | None) -> tuple[slice
     return slice(top, top + CROP), slice(left, left + CROP)
 
 
-def shift_colours(x: Tensor, jitter: Jitter, draw: Augmentation) -> Tensor:
+def shift_colours(x: Tensor, recipe: Recipe, draw: Augmentation) -> Tensor:
     """Return an RGB clip (3, T, H, W) in [-1, 1] with other saturation, contrast and brightness, in [-1, 1] again."""
     luma = x.new_tensor((0.299, 0.587, 0.114))  # Rec. 601, of red, green and blue
     gray = torch.einsum("c,cthw->thw", luma, x)  # (T, H, W)
-    x = torch.lerp(gray, x, 1 + jitter.saturation * draw.saturation)  # (3, T, H, W)
-    x = torch.lerp(gray.mean(), x, 1 + jitter.contrast * draw.contrast)
-    return x.add_(2 * jitter.brightness * draw.brightness).clamp_(-1, 1)
+    x = torch.lerp(gray, x, 1 + recipe.saturation * draw.saturation)  # (3, T, H, W)
+    x = torch.lerp(gray.mean(), x, 1 + recipe.contrast * draw.contrast)
+    return x.add_(2 * recipe.brightness * draw.brightness).clamp_(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -253,8 +236,8 @@ class ClipPlace:
     length: int
 
 
-def place_of_clip(example: Example, num_frames: int, length: int | None, draw: Augmentation | None) -> ClipPlace:
-    """Return the place of a clip of ``length`` frames (None: of all, 64 at least) in a video of ``num_frames``."""
+def place_of_clip(example: Example, num_frames: int, length: int, draw: Augmentation | None) -> ClipPlace:
+    """Return the place of a clip of ``length`` frames in a video of ``num_frames``; without a draw its first ones."""
     # 10 frames, length = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, length = 4 → 0 1 2 0
     start_seconds, end_seconds = example.span(num_frames / GRID_FPS)
     first = round(start_seconds * GRID_FPS)
@@ -262,7 +245,6 @@ def place_of_clip(example: Example, num_frames: int, length: int | None, draw: A
     room = end - first
     if room <= 0:
         raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
-    length = length or max(room, CLIP_FRAMES)
     count = min(room, length)
     return ClipPlace(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, length)
 
@@ -274,13 +256,11 @@ class VideoClips:
     examples: Sequence[Example]  # videos, or parts of videos, with their classes
     classes: Sequence[str]  # in the order of the network's outputs
     streams: tuple[str, ...]  # what the clips show: "rgb", "flow", or both, of the same frames
+    recipe: Recipe  # says their length, what is random, and how far colours change
     _: KW_ONLY
-    train: bool  # random clips; False: the first ``frames`` frames of each video, their centre, no change
-    frames: int | None = CLIP_FRAMES  # length of a clip; None, in testing only, for all there are (64 at least)
-    seed: int = 0  # of everything random
+    train: bool  # random clips; False: the first frames of each video, their centre, no change
     store: FlowStore | None = None  # where the flow comes from
     flip: bool = True  # mirror half of the training clips; off for classes that tell left from right
-    jitter: Jitter | None = None  # photometric changes of training clips, for "rgb"; None (as in the paper) for none
     sampling: Mapping[str, slice] = field(default_factory=dict)  # by stream, which frames of a clip are shown, or all
     shrink: int = 1  # by how much pictures shrink, each side
 
@@ -298,7 +278,7 @@ class VideoClips:
 
     def clip(self, epoch: int, index: int) -> Loaded:
         """Return the clip by stream (C, T, 224, 224), C = 3 (rgb) or 2 (flow), for ``unpack``; its class; its video."""
-        draw = draw_augmentation(self.seed, epoch, index) if self.train else None
+        draw = draw_augmentation(self.recipe.seed, epoch, index) if self.train else None
         for place in range(index, index + len(self)):
             number = place % len(self)
             try:
@@ -332,7 +312,7 @@ class VideoClips:
         """Return the clip of one example by stream, all of the same moment; without a draw, for testing."""
         example, num_frames = self.examples[number], self._num_frames(number)
         for _ in range(2):
-            place = place_of_clip(example, num_frames, self.frames, draw)
+            place = place_of_clip(example, num_frames, self.recipe.clip_frames, draw)
             read = [self._read(example.path, stream, place, draw) for stream in self.streams]
             ends = [end for frames, end in read if len(frames) < place.count]
             if not ends:
@@ -360,7 +340,8 @@ class VideoClips:
         clip = pack(frames, stream, mirror=draw is not None and draw.mirror and self.flip)  # (C, T, 224, 224)
         if self.shrink != 1:
             clip = shrunk(unpack(clip)[None], self.shrink)[0]
-        return shift_colours(unpack(clip), self.jitter, draw) if draw and self.jitter and stream == "rgb" else clip
+        shifts = self.recipe.brightness or self.recipe.contrast or self.recipe.saturation
+        return shift_colours(unpack(clip), self.recipe, draw) if draw and shifts and stream == "rgb" else clip
 
     def _read(
         self, path: str, stream: str, place: ClipPlace, draw: Augmentation | None

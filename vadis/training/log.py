@@ -75,15 +75,7 @@ class MemoryShort(NamedTuple):
     batch_size: int
 
 
-class Failed(NamedTuple):
-    """The loss or a gradient was not finite: the run ends before the update."""
-
-    step: int
-    what: str
-    clips: tuple[str, ...]  # all that may be the cause
-
-
-Event = StepDone | Validated | Saved | Resumed | MemoryShort | Failed
+Event = StepDone | Validated | Saved | Resumed | MemoryShort
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
 from vadis.training import checkpoint, loader
 from vadis.training.distributed import Process, run_unless_stopped
-from vadis.training.log import Event, Failed, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
+from vadis.training.log import Event, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
 from vadis.training.recipes import Recipe
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
@@ -113,15 +113,11 @@ class Trainer:
         self.saved_seconds = time.monotonic()
 
     def train(self) -> KeptState:
-        """Train until all is done, and leave the network as it was at the validation with the lowest loss.
+        """Train until all is done; leave the network as it was at the validation with the lowest loss, or at the end.
 
-        Without any validation it is as after the last step.
-
-        Raises:
-            StopRequested: after a checkpoint; a step in progress is dropped. End the process by ``exit_now`` then.
-            UsageError: where the folder holds another run, or this one cannot go on exactly.
-            OutputLockedError: where another process is training there.
-            VadisError: where the loss is not finite, memory or disk run out, or clips cannot be loaded.
+        Raise StopRequested after a checkpoint; a step in progress is dropped, and the process is to end by
+        ``exit_now``. Raise UsageError where the folder holds another run, or this one cannot go on exactly, and
+        VadisError where another process trains there, or loss, memory, disk or clips fail.
         """
         with ExitStack() as stack:
             if self.process.is_main:
@@ -285,7 +281,6 @@ class Trainer:
     def _fail(self, what: str, suspects: list[str]) -> NoReturn:
         """End the run before the update, on all processes, naming the clips of all."""
         names, step = [name for part in self.process.gather(suspects) for name in part], self.progress.step + 1
-        self.emit(Failed(step, what, tuple(names)))
         hint = "look at these clips, or lower the learning rate; the last checkpoint is from before"
         raise VadisError(f"the {what} of step {step} is not finite, with the clips {some(names)}", hint)
 
@@ -345,9 +340,8 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
 def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
-    Which steps of the logits count is set by the network's ``training_steps`` while it learns, else by its
-    ``test_steps``: their mean over the steps in time, the last step, or each (the losses' mean; the answer is the last
-    step's).
+    What counts is set by the network's ``training_steps`` while it learns, else its ``test_steps``: the mean over the
+    steps in time, the last step, or each (the losses' mean; the answer is the last step's).
     """
     logits = network(*batches).float()  # (B, classes, steps)
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")

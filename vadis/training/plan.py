@@ -7,7 +7,6 @@ RUN/curves.png           how they went
 RUN/model.safetensors    all networks, with the labels, the recipes and, once known, the metrics
 """
 
-import copy
 import hashlib
 import json
 import time
@@ -31,14 +30,12 @@ from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
-from vadis.results import printable
-from vadis.training.checkpoint import differences
+from vadis.results import label_fault, printable
 from vadis.training.distributed import run_unless_stopped
-from vadis.training.loader import ClipDataset, Jitter, TrainingClip, VideoClips, derived_seed
+from vadis.training.loader import ClipDataset, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
 from vadis.training.recipes import Recipe
 from vadis.video.metadata import SHORT_SIDE
-from vadis.weights.catalog import label_fault
 from vadis.weights.load import published_name
 from vadis.weights.model_file import describe_difference, save_model
 
@@ -163,19 +160,16 @@ def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
     """Make ``folder`` the folder of this run, or go on with it; raise UsageError where it holds anything else."""
     path, name = folder / RUN_NAME, printable(str(folder))
     text = json.dumps(plan.to_json(), indent=1) + "\n"
-    wanted = parse_json(text)
     if path.exists():
         try:
             with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
-                there = parse_json(path.read_bytes())
-            others = [key for key in {**wanted, **there} if key != "recipes" and there.get(key) != wanted.get(key)]
-            changed = [f"its {key} differ" for key in others]
-            for run, recipe in wanted["recipes"].items() if not changed else ():
-                changed += differences(there["recipes"][run], recipe)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
+                there, wanted = dict(parse_json(path.read_bytes())), parse_json(text)
+        except (ValueError, TypeError) as error:
             raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
-        if changed:
-            raise UsageError(f"{name} holds another run: {', '.join(changed)}", "choose another folder")
+        # Whether a run can go on with another recipe is seen when its checkpoint is read.
+        others = [key for key in {**wanted, **there} if key != "recipes" and there.get(key) != wanted.get(key)]
+        if others:
+            raise UsageError(f"{name} holds another run: its {', '.join(others)} differ", "choose another folder")
         if not resume and any((folder / run).exists() for run in plan.recipes):
             raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
     refuse_foreign(folder)
@@ -196,8 +190,7 @@ def refuse_foreign(folder: Path) -> None:
 def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     """Return the networks of one run, by name, as training begins: the model's, with new last layers; or all new.
 
-    Of a model with the same classes the last layers are kept too. Changes PyTorch's global generator; the random
-    parameters depend on the recipe's seed and the run alone.
+    Of a model with the same classes the last layers are kept too. Random parameters depend on seed and run alone.
     """
     torch.manual_seed(derived_seed(plan.recipes[run].seed, "parameters", run))
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
@@ -234,26 +227,27 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
 
 
 def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tuple[float, float] | None:
-    """Return the seconds to load a clip, and to learn from it; None where memory runs out or a stop is requested."""
+    """Return the seconds to load a clip, and to learn from it; None where memory runs out or a stop is requested.
+
+    The network is of no use afterwards.
+    """
     device, paces = context.process.device, list[tuple[float, float]]()
 
     def measure() -> None:
         began = time.perf_counter()
         clip = TrainingClip(0, *clips.clip(0, 0))
         loaded = time.perf_counter() - began
-        learner = copy.deepcopy(network).to(device).train()
+        network.to(device).train()
         number = getattr(network, "min_batch_size", 1)
         for _ in range(2 if device.type == "cuda" else 1):  # a GPU's first pass chooses its algorithms
             began = time.perf_counter()
-            losses, _ = clip_losses(learner, *stack_clips([clip] * number, device))
+            losses, _ = clip_losses(network, *stack_clips([clip] * number, device))
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         paces.append((loaded, (time.perf_counter() - began) / number))
 
-    state = torch.random.get_rng_state()
     is_short = run_unless_stopped(partial(runs_out_of_memory, measure), context.stop_requested, device)
-    torch.random.set_rng_state(state)
     if is_short:
         release(device)
     return paces[0] if is_short is False else None
@@ -292,20 +286,16 @@ def train_run(
 
 def clips_of(plan: Plan, run: str, examples: Sequence[Example], *, train: bool, store: FlowStore | None) -> VideoClips:
     """Return the clips of one run: random ones for training, or those for validation."""
-    recipe, row = plan.recipes[run], plan.row
-    jitter = Jitter(recipe.brightness, recipe.contrast, recipe.saturation)
     return VideoClips(
         examples,
         plan.dataset.classes,
         plan.runs[run],
-        frames=recipe.clip_frames,
-        seed=recipe.seed,
+        plan.recipes[run],
         train=train,
         store=store,
         flip=plan.mirrors,
-        jitter=jitter if any(jitter) else None,
-        sampling=row.sampling,
-        shrink=SHORT_SIDE // row.short_side,
+        sampling=plan.row.sampling,
+        shrink=SHORT_SIDE // plan.row.short_side,
     )
 
 

@@ -5,7 +5,6 @@ published with google-deepmind/kinetics-i3d, its README and the first author's a
 says anything. A recipe holds what decides the result; where and how fast it is computed is not in it.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from vadis.datasets.dataset import did_you_mean
 from vadis.errors import UsageError
 from vadis.files import os_errors_as
 from vadis.parsing import decode, parse_json, parse_toml
@@ -40,9 +40,9 @@ class Recipe:
     dropout: float = 0.5  # share of the features dropped before the last layer; (code)
     batch_norm_decay: float = 0.999  # share of the running averages that one step keeps; (code)
     clip_frames: int = 64  # of a training clip, at 25 frames per second; (paper) 2.56 s
-    brightness: float = 0.0  # the largest photometric changes of RGB clips (see Jitter);
-    contrast: float = 0.0  # (paper) left to future work, so off
-    saturation: float = 0.0
+    brightness: float = 0.0  # of RGB clips, added, as a share of the whole range, at most; (paper) left to future work
+    contrast: float = 0.0  # the factor around the clip's mean lies in [1 - contrast, 1 + contrast]
+    saturation: float = 0.0  # the factor around grey, likewise
     seed: int = 0  # of everything random: order of clips, augmentation, dropout, and videos that are made
     mirror: bool = True  # show half of the clips mirrored; off where classes tell left from right; (paper)
     width: float = 1.0  # multiplies the channel counts of a network made anew, where nothing else is asked for; (paper)
@@ -200,9 +200,9 @@ def scale_recipe(recipe: Recipe, num_clips: int, num_processes: int = 1) -> Reci
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of this name; raise UsageError, naming the nearest, where there is none."""
+    """Return the recipe of this name; raise UsageError where there is none."""
     if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}", hint=_nearest(name, RECIPES))
+        raise UsageError(f"there is no recipe {name!r}", f"there are {', '.join(RECIPES)}{did_you_mean(name, RECIPES)}")
     return RECIPES[name]
 
 
@@ -214,14 +214,8 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     types = {field.name: field.type for field in fields(Recipe)}
     for name in values:
         if name not in types:
-            raise UsageError(f"a recipe has no field {name!r}", hint=_nearest(name, types))
+            raise UsageError(f"a recipe has no field {name!r}", f"it has {', '.join(types)}{did_you_mean(name, types)}")
     return replace(recipe, **{name: _parse(name, types[name], value) for name, value in values.items()})
-
-
-def _nearest(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    guess = f"did you mean {close[0]!r}? It is " if close else ""
-    return f"{guess}one of {', '.join(known)}"
 
 
 _WANTED: dict[object, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,6 +32,13 @@ CHECKED_BYTES = 32 << 20
 
 MAX_BOXES = 10_000  # top-level boxes of an MP4 file looked at; fragmented recordings have two per second
 _BLOCK_BYTES = 1 << 20
+
+
+def from_root(path: str) -> str:
+    """Return ``path`` from the root, never shortened as by abspath: the link in "link/.." may lead elsewhere."""
+    with suppress(OSError):  # the current folder may be gone
+        return os.path.join(os.getcwd(), path) if path else path  # noqa: PTH109, PTH118
+    return path
 
 
 def regular_file(path: str, *, listed: bool) -> os.stat_result:

@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from vadis.errors import VideoError
-from vadis.video.container import FFMPEG_FORMATS, refusal, regular_file
+from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_file
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
@@ -164,7 +164,12 @@ def open_video(
     before = stamp(name)
     for by_seek in (True, False):
         with _open(name, limits) as container:
-            video = _first_look(name, container, limits, scaler)
+            stream = best_stream(name, container)
+            if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
+                with _open(name, limits, codec_whitelist="none") as undecoded:
+                    context = best_stream(name, undecoded).codec_context
+                    limits.check_pixels(context.width, context.height)
+            video = Video(Decoder(name, container, stream, limits), limits, scaler)
             if video.skip_to(start_frame, by_seek=by_seek):
                 yield video
                 if video.facts.num_frames is not None and stamp(name) != before:
@@ -214,17 +219,6 @@ def sample_streams(content: bytes) -> tuple[av.AudioStream, ...]:
     return tuple(container.streams.audio)
 
 
-def _first_look(
-    path: str, container: av.container.InputContainer, limits: Limits, scaler: type[Scaler | GrayPlane]
-) -> Video:
-    stream = best_stream(path, container)
-    if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
-        with _open(path, limits, codec_whitelist="none") as undecoded:
-            context = best_stream(path, undecoded).codec_context
-            limits.check_pixels(context.width, context.height)
-    return Video(Decoder(path, container, stream, limits), limits, scaler)
-
-
 def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer:
     """Open the container, by an address that can only mean this one file; decodes its first frames on the way."""
     options = {
@@ -237,10 +231,3 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
         return av.open("file:" + from_root(path), "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
         raise memory_refusal(error) or refusal(path, error) from error
-
-
-def from_root(path: str) -> str:
-    """Return ``path`` from the root, never shortened as by abspath: the link in "link/.." may lead elsewhere."""
-    with suppress(OSError):  # the current folder may be gone
-        return os.path.join(os.getcwd(), path) if path else path  # noqa: PTH109, PTH118
-    return path

@@ -124,10 +124,9 @@ class FetchingDecoders(Decoders):
         """Return the stamp of a file, local or remote, as it is now; None in it where its server cannot be asked."""
         if remote_scheme(path) is None:
             return super().stamp(path)
+        filesystem = filesystem_of(path)
         try:
-            info = filesystem_of(path).info(path)
-        except VadisError:
-            raise
+            info = filesystem.info(path)
         except Exception:  # noqa: BLE001 (every store has its own errors)
             return Stamp(None, None)
         return Stamp(info.get("size"), _mtime(info))

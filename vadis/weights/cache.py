@@ -7,6 +7,7 @@ after its size and published hash agree, so what lies under a final name is righ
 import contextlib
 import hashlib
 import http.client
+import logging
 import math
 import os
 import threading
@@ -37,7 +38,8 @@ SIZE_CAP = 256 << 20  # bytes, of a file whose size was not published: a sample 
 CHUNK_BYTES = 1 << 18
 MIN_BYTES_PER_SECOND = 1024  # slower than an early modem is a stalled transfer
 MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses after which asking again may help
-Notify = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -64,10 +66,7 @@ def cached_files(name: str) -> list[Path]:
 
 def is_file(path: Path) -> bool:
     """Return whether there is a file at ``path``; in a folder that may not be entered there is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return os.path.isfile(path)  # noqa: PTH113 (``Path.is_file`` raises there)
 
 
 def set_aside(path: Path) -> Path:
@@ -76,7 +75,7 @@ def set_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def download_lock(name: str, notify: Notify) -> Iterator[None]:
+def download_lock(name: str) -> Iterator[None]:
     """Wait for other processes that fetch ``name``; where locks do not work, all do, and end with the right file."""
     import filelock  # not needed to look into the cache
 
@@ -87,7 +86,7 @@ def download_lock(name: str, notify: Notify) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            notify(f"another vadis is fetching {name}; waiting for it")
+            _log.info("another vadis is fetching %s; waiting for it", name)
             lock.acquire(LOCK_TIMEOUT_SECONDS, LOCK_POLL_SECONDS)
     try:
         yield
@@ -122,10 +121,6 @@ class HTTPError(Exception):
     """A host answered, and asking again would give the same."""
 
 
-class UnavailableError(Exception):
-    """No host gives a file."""
-
-
 class Patience(NamedTuple):
     """How long to wait, in seconds."""
 
@@ -153,7 +148,6 @@ def ensure_downloaded(
     *,
     offline: bool,
     progress: DownloadProgress,
-    notify: Notify,
     fallback_hint: str,
 ) -> list[Path]:
     """Return the paths of all ``files`` in the cache, verified; download those that are not there.
@@ -162,7 +156,7 @@ def ensure_downloaded(
     what else a user without a connection can do. Raise UnreachableError if one cannot be had, with a hint where to put
     it by hand, WeightsError if one cannot be read or written.
     """
-    missing = [file for file in files if not _is_there(file, offline, notify)]
+    missing = [file for file in files if not _is_there(file, offline)]
     if missing and offline:
         message = f"{name} needs {missing[0].local}, which is not in the cache, and vadis is offline"
         raise UnreachableError(message, _hint_by_hand(missing, fallback_hint))
@@ -174,13 +168,11 @@ def ensure_downloaded(
             progress(name, before + bytes_done, bytes_total if total is None else total)
 
         path = download_path(file)
-        try:
-            with cache_errors(path, file.size), write_atomic(path) as stream:
-                _fetch(file, stream, report, notify)
-                done += stream.tell()
-        except UnavailableError as error:
-            message = f"{file.local} (for {name}) could not be downloaded from {error}"
-            raise UnreachableError(message, _hint_by_hand(missing[number:], fallback_hint)) from error
+        with cache_errors(path, file.size), write_atomic(path) as stream:
+            if reasons := _fetch(file, stream, report):
+                message = f"{file.local} (for {name}) could not be downloaded from {reasons}"
+                raise UnreachableError(message, _hint_by_hand(missing[number:], fallback_hint))
+            done += stream.tell()
     return [download_path(file) for file in files]
 
 
@@ -199,7 +191,7 @@ def why_unreachable(files: Sequence[RemoteFile], seconds: float) -> str | None:
     return "; ".join(dict.fromkeys(reasons)) or None
 
 
-def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
+def _is_there(file: RemoteFile, offline: bool) -> bool:
     """Return whether the cache holds ``file``; rename a wrong one, and say so."""
     if not is_file(path := download_path(file)):
         return False
@@ -209,7 +201,7 @@ def _is_there(file: RemoteFile, offline: bool, notify: Notify) -> bool:
         damage = f"{path} is not the published file, or is damaged"
         if offline:
             raise WeightsError(damage, f"it should be {_urls(file)[0]}; delete it")
-        notify(f"{damage}: renamed to {set_aside(path).name}, fetched again")
+        _log.info("%s: renamed to %s, fetched again", damage, set_aside(path).name)
     return False
 
 
@@ -220,8 +212,8 @@ def _has_published_content(path: Path, file: RemoteFile) -> bool:
     return bool(file.sha256_prefix) and hashlib.sha256(path.read_bytes()).hexdigest().startswith(file.sha256_prefix)
 
 
-def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress, notify: Notify) -> None:
-    """Fill ``stream`` with the published content, in up to five rounds over all hosts."""
+def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress) -> str | None:
+    """Fill ``stream`` with the published content, in up to five rounds over all hosts; or return why no host has it."""
     patience = DEFAULT_PATIENCE.times(network_patience())
     urls, reasons = _urls(file), dict[str, str]()
     give_up = time.monotonic() + patience.first_answer  # unless a host has answered
@@ -232,7 +224,8 @@ def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress, notify: Not
         for url in list(urls):
             seconds = min(patience.answer, give_up - time.monotonic())
             try:
-                return _receive(file, url, stream, seconds, patience.stall, report)
+                _receive(file, url, stream, seconds, patience.stall, report)
+                return None
             except NoAnswerError as error:
                 reasons.setdefault(url, str(error))
             except (TransferError, HTTPError) as error:
@@ -240,11 +233,11 @@ def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress, notify: Not
                 if isinstance(error, HTTPError):
                     urls.remove(url)
                 else:
-                    notify(f"{urlsplit(url).hostname}: {error}; trying again")
+                    _log.info("%s: %s; trying again", urlsplit(url).hostname, error)
     shown: dict[str, str] = {}  # the first address with what went wrong there, others where something else did
     for url, reason in reasons.items():
         shown.setdefault(reason, url)
-    raise UnavailableError("; ".join(f"{url}: {reason}" for reason, url in shown.items()))
+    return "; ".join(f"{url}: {reason}" for reason, url in shown.items())
 
 
 def _receive(

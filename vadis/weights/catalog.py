@@ -5,7 +5,6 @@ repository's README), on Kinetics' held-out test set, in percent.
 """
 
 import difflib
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,9 +14,9 @@ from typing import Any, NamedTuple
 from vadis.errors import UsageError, WeightsError
 from vadis.files import os_errors_as
 from vadis.parsing import decode
+from vadis.results import label_fault
 
 MAX_LABELS_BYTES = 4 << 20  # Kinetics-600's list has 9,209
-MAX_LABEL_LENGTH = 200  # characters
 PUBLISHED_LISTS = {"kinetics400": 400, "kinetics600": 600, "imagenet": 1000}
 """The lists in this package, DeepMind's (``data/label_map*.txt``) and torchvision's, with their numbers of classes."""
 
@@ -41,20 +40,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
             hint = "write one label in a line, in the order of the outputs, in UTF-8, and nothing else"
             raise WeightsError(f"line {number} of the label list {path} {fault}", hint)
     return tuple(lines)
-
-
-def label_fault(label: object) -> str | None:
-    """Return what keeps ``label`` from being one ("is empty", …), or None if it is one."""
-    if not isinstance(label, str):
-        return "is not text"
-    if not label.strip():
-        return "is empty"
-    if len(label) > MAX_LABEL_LENGTH:
-        return f"has more than {MAX_LABEL_LENGTH} characters"
-    # Cc: control characters; Cs: surrogates, which bytes become that are no text; Zl, Zp: line and paragraph separators
-    if "\ufffd" in label or any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in label):
-        return "has a control character, or is not UTF-8"
-    return None
 
 
 HOST = "https://raw.githubusercontent.com"

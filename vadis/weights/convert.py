@@ -31,7 +31,6 @@ from vadis.weights.model_file import (
     MAX_WIDTH,
     describe_difference,
     expected_tensors,
-    not_a_model_file,
     save_model,
 )
 from vadis.weights.tf_checkpoint import open_checkpoint
@@ -129,10 +128,8 @@ def _describe(source: Path, state: StateDict) -> ModelCard:
     streams = tuple(name for name, channels in STREAM_CHANNELS.items() if kernel.shape[1:2] == (channels,))
     width = kernel.shape[:1].numel() / 64  # the first layer has 64 channels at width 1
     if not streams or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
-        message = (
-            f"{source} is no network that is known: it would have a first kernel {first} of {64 * MAX_WIDTH:g} "
-            f"channels at most, for 3 or 2, and a last bias {last}; it has {', '.join(list(state)[:5])[:300]}"
-        )
+        found = ", ".join(list(state)[:5])[:300]
+        message = f"{source} is no network that is known: {first} or {last} is missing or of another shape ({found})"
         raise WeightsError(message, _KNOWN)
     window_frames = MODELS[architecture].window_frames
     return ModelCard("", architecture, streams, ("",) * len(bias), width=width, window_frames=window_frames)
@@ -306,12 +303,12 @@ def _load_pickled_tensors(source: Path) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise WeightsError(f"{source} does not hold a state dict", _STATE_DICT)
     for key, value in loaded.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-            raise WeightsError(f"{source} contains objects that are not weights ({key[:80]!r})", _STATE_DICT)
-        is_whole = value.is_contiguous() and value.numel() * value.element_size() <= size  # a stride may be 0
+        is_plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        is_whole = is_plain and value.is_contiguous() and value.nbytes <= size  # a stride may be 0
         if not is_whole or not (value.is_floating_point() or key.endswith("num_batches_tracked")):
-            fault = f"not weights, or larger than the file ({key[:80]!r}, {value.dtype} {tuple(value.shape)})"
-            raise WeightsError(f"{source} has a tensor that is {fault}", _STATE_DICT)
+            kind = getattr(value, "dtype", type(value).__name__)
+            message = f"{source} contains what is not weights, or larger than the file ({key[:80]!r}, {kind})"
+            raise WeightsError(message, _STATE_DICT)
     return {key: value.float() for key, value in loaded.items()}
 
 
@@ -325,7 +322,7 @@ def _pickle_bytes(source: Path) -> int:
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise _unreadable_pickle(source) from error
     elif not head.startswith(TORCH_MAGIC):
-        raise not_a_model_file(source, head) if head.startswith(b"<") else _unreadable_pickle(source)
+        raise _unreadable_pickle(source)
     if size > MAX_MODEL_BYTES:
         message = f"{source} is too large for a checkpoint (more than {MAX_MODEL_BYTES >> 30} GiB)"
         raise WeightsError(message, _STATE_DICT)

@@ -1,6 +1,7 @@
 """A name or a path → a model, ready to run; and a model → the name under which it was published."""
 
 import hashlib
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,15 @@ from torch import nn
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError
 from vadis.files import write_atomic
-from vadis.models import Model, ModelCard
+from vadis.models import Model
 from vadis.weights import cache
-from vadis.weights.cache import DownloadProgress, Notify, cache_errors, ensure_downloaded, is_offline
+from vadis.weights.cache import DownloadProgress, cache_errors, ensure_downloaded, is_offline
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, published_labels, unknown_model
 from vadis.weights.convert import convert
-from vadis.weights.model_file import load_model_file, read_header
+from vadis.weights.model_file import load_model_file
 from vadis.weights.tf_checkpoint import crc32c
+
+_log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -27,7 +30,6 @@ def load_model(
     *,
     offline: bool | None = None,
     progress: DownloadProgress = lambda what, done, total: None,
-    notify: Notify = lambda sentence: None,
 ) -> Model:
     """Return a published model by its name, or the model in a vadis model file, in evaluation mode.
 
@@ -38,7 +40,6 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
         offline: open no connection; by default what ``VADIS_OFFLINE`` says.
         progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
-        notify: called with sentences for the user (waiting for another process, fetching again, …).
 
     Raise UsageError if there is neither a model nor a file of that name, WeightsError if the parameters cannot be had,
     are damaged, or are not those of the model, DeviceError if the device cannot be used.
@@ -46,7 +47,7 @@ def load_model(
     target = resolve_device(device) if isinstance(device, str) else device
     if name_or_path in WEIGHTS:
         offline = is_offline() if offline is None else offline
-        model = _load_published(str(name_or_path), target, offline, progress, notify)
+        model = _load_published(str(name_or_path), target, offline, progress)
     else:
         path = _file_of(name_or_path)
         if not path.exists():
@@ -58,13 +59,6 @@ def load_model(
     return model
 
 
-def card_here(name_or_path: str) -> ModelCard | None:
-    """Return the card of the model that ``load_model`` would load; None where its file is not here, or damaged."""
-    with suppress(WeightsError):
-        return read_header(_file_of(name_or_path))[0]
-    return None
-
-
 def _file_of(name_or_path: str | Path) -> Path:
     if name_or_path in WEIGHTS:
         return cache.model_path(str(name_or_path))
@@ -72,13 +66,10 @@ def _file_of(name_or_path: str | Path) -> Path:
 
 
 def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
-    """Return ``model``, loaded first where it is a name or a path; raise UsageError for anything else."""
+    """Return ``model``, loaded first where it is a name or a path."""
     if isinstance(model, Model):
         return model
-    if isinstance(model, str | os.PathLike):
-        return load_model(model if isinstance(model, str) else Path(model))
-    message = f"a model is wanted, not an object of type {type(model).__name__}"
-    raise UsageError(message, hint="vadis.load_model(name_or_path) gives one")
+    return load_model(model if isinstance(model, str) else Path(model))
 
 
 def verify_model(name: str) -> str:
@@ -90,41 +81,35 @@ def verify_model(name: str) -> str:
     return model.sha256 or ""
 
 
-def _load_published(
-    name: str, device: torch.device, offline: bool, progress: DownloadProgress, notify: Notify
-) -> Model:
-    path = _ensure_made(name, offline, progress, notify)
-    try:
-        return _load_verified(name, path, device)
-    except WeightsError as damage:
-        if not os.access(path, os.R_OK):
-            raise
-        if offline:
-            hint = f"`vadis weights download {name}` makes it again, on line"
-            raise WeightsError(damage.message, hint=hint) from damage
-        with cache.download_lock(name, notify):
-            with suppress(WeightsError):
-                return _load_verified(name, path, device)  # another process has replaced it
-            with cache_errors(path):
-                aside = cache.set_aside(path)
-            notify(f"{damage.message}; it was renamed to {aside.name}, and the model is fetched again")
-    return _load_verified(name, _ensure_made(name, offline, progress, notify), device)
-
-
-def _ensure_made(name: str, offline: bool, progress: DownloadProgress, notify: Notify) -> Path:
-    path, published = cache.model_path(name), WEIGHTS[name]
+def _load_published(name: str, device: torch.device, offline: bool, progress: DownloadProgress) -> Model:
+    path = cache.model_path(name)
     if cache.is_file(path):
-        return path
-    hint = f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}"
-    with cache.download_lock(name, notify):
+        with suppress(WeightsError):  # damaged: see below
+            return _load_verified(name, path, device)
+    with cache.download_lock(name):
         if cache.is_file(path):
-            return path
-        ensure_downloaded(name, published.files, offline=offline, progress=progress, notify=notify, fallback_hint=hint)
-        sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
-        with cache_errors(path, published.num_bytes), write_atomic(path) as file:
-            convert(sources, Path(file.name), name=name, provenance=published.provenance(published.files))
-            load_model_file(Path(file.name))
-    return path
+            try:
+                return _load_verified(name, path, device)  # made by another process, meanwhile
+            except WeightsError as damage:
+                if not os.access(path, os.R_OK):
+                    raise
+                if offline:
+                    hint = f"`vadis weights download {name}` makes it again, on line"
+                    raise WeightsError(damage.message, hint=hint) from damage
+                with cache_errors(path):
+                    aside = cache.set_aside(path)
+                _log.info("%s; it was renamed to %s, and the model is fetched again", damage.message, aside.name)
+        _make(name, path, offline, progress)
+    return _load_verified(name, path, device)
+
+
+def _make(name: str, path: Path, offline: bool, progress: DownloadProgress) -> None:
+    published, hint = WEIGHTS[name], f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}"
+    ensure_downloaded(name, published.files, offline=offline, progress=progress, fallback_hint=hint)
+    sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]
+    with cache_errors(path, published.num_bytes), write_atomic(path) as file:
+        convert(sources, Path(file.name), name=name, provenance=published.provenance(published.files))
+        load_model_file(Path(file.name))
 
 
 def _load_verified(name: str, path: Path, device: torch.device) -> Model:

@@ -1,6 +1,6 @@
 """A vadis model file: one ``.safetensors`` file that holds everything needed to run a model.
 
-Tensors, all float32 or all float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. ``vadis_model`` in
+Tensors, of float32 or float16, are named ``NETWORK.KEY``, as ``rgb.Conv3d_1a_7x7.conv.weight``. ``vadis_model`` in
 the metadata is the model's card in JSON, with ``sha256``: the hash of the card and of all that follows the header.
 """
 
@@ -21,8 +21,8 @@ from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FLOW_BOUND
 from vadis.models import FORMAT_VERSION, MODELS, Model, ModelCard, build_networks
 from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json
+from vadis.results import label_fault
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.catalog import label_fault
 
 METADATA_KEY = "vadis_model"
 MAX_MODEL_BYTES = 4 << 30  # the default model has 102 MB, the largest architecture of the paper (79 M) 316 MB
@@ -72,7 +72,7 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
     try:
         tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise not_a_model_file(path, content) from error
+        raise _not_a_model_file(path) from error
     card, sha256 = _parse_header(path, content)
     if sha256 != _sha256(card, _split(content)[1]):
         raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content", _AGAIN)
@@ -115,32 +115,19 @@ def expected_tensors(card: ModelCard) -> dict[str, Tensor]:
 
 
 def describe_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
-    """Describe what is missing, unexpected or of another shape, with at most five names of each; None if nothing is."""
-    differences = {
-        "missing": [key for key in expected if key not in found],
-        "unexpected": sorted(key for key in found if key not in expected),
-        "of another shape": [
-            f"{key} {tuple(found[key].shape)} instead of {tuple(value.shape)}"
-            for key, value in expected.items()
-            if key in found and found[key].shape != value.shape
-        ],
-    }
-    parts = []
-    for kind, names in differences.items():
-        if names:
-            parts.append(f"{len(names)} {kind} ({', '.join(names[:5])}{', …' if names[5:] else ''})")
-    return "; ".join(parts) or None
+    """Describe which tensors are missing, unexpected or of another shape, the first five by name; None if none is."""
+    wanted, there = ({key: str(tuple(value.shape)) for key, value in each.items()} for each in (expected, found))
+    differences = [
+        f"{key} is {there.get(key, 'missing')} instead of {wanted.get(key, 'missing')}"
+        for key in dict.fromkeys([*wanted, *there])
+        if wanted.get(key) != there.get(key)
+    ]
+    return f"{len(differences)} differ: {', '.join(differences[:5])}" if differences else None
 
 
-def not_a_model_file(path: Path, head: bytes) -> WeightsError:
-    """Return the error for a file that is no safetensors file, by the bytes that it begins with."""
-    what, hint = f"{path} is not a vadis model file", "become model files by `vadis weights convert FILE… -o OUT`"
-    if head.startswith((b"PK\x03\x04", b"\x80")):
-        hint = f"checkpoints of the PyTorch port of I3D {hint}"
-        return WeightsError(f"{what}: it contains objects that are not weights (a pickle)", hint)
-    if head[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return WeightsError(f"{what} but a web page", hint="download the file itself")
-    return WeightsError(f"{what}, or it is empty or damaged", hint=f"TensorFlow and PyTorch checkpoints {hint}")
+def _not_a_model_file(path: Path) -> WeightsError:
+    hint = "checkpoints become model files by `vadis weights convert FILE… -o OUT`; a web page about a file is none"
+    return WeightsError(f"{path} is not a vadis model file, or is damaged", hint)
 
 
 def _split(content: bytes) -> tuple[bytes, memoryview]:
@@ -165,7 +152,7 @@ def _parse_header(path: Path, content: bytes) -> tuple[ModelCard, str]:
         header = parse_json(_split(content)[0])
         values = parse_json(header["__metadata__"][METADATA_KEY])
     except (ValueError, KeyError, TypeError) as error:
-        raise not_a_model_file(path, content) from error
+        raise _not_a_model_file(path) from error
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         message = f"{path} has the model file format {version!r}, this vadis reads format {FORMAT_VERSION}"
@@ -219,7 +206,3 @@ def _check_tensors(path: Path, card: ModelCard, expected: Mapping[str, Tensor], 
     if difference := describe_difference(expected, found):
         what = f"{MODELS[card.architecture].title} with {len(card.labels)} labels"
         raise WeightsError(f"the tensors in {path} are not those of {what}: {difference}", _REMAKE)
-    kinds = sorted({str(value.dtype).removeprefix("torch.") for value in found.values()})
-    if kinds not in (["float32"], ["float16"]):
-        message = f"the tensors in {path} are {', '.join(kinds)}, not all float32, nor all float16"
-        raise WeightsError(message, _REMAKE)

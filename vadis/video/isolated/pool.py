@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from vadis.errors import UsageError, VideoError
 from vadis.video import metadata
 from vadis.video.colour import Colours
+from vadis.video.container import from_root
 from vadis.video.isolated import process, protocol
 from vadis.video.isolated.process import FAILURES, Child, Watchdog
 from vadis.video.isolated.protocol import fields, require
 from vadis.video.metadata import AnyPath, GridFrame, Limits, Picture, SourceFrame, VideoFacts
-from vadis.video.reader import from_root, sample_streams
+from vadis.video.reader import sample_streams
 from vadis.video.sources import Stamp, stamp
 from vadis.video.timegrid import GRID_FPS
 
