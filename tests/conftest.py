@@ -1,6 +1,7 @@
 """What all tests share: where the project's own reference material lies, and what the markers mean."""
 
 import gc
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.needs import require_modules, require_opencv
+from vadis.results import VideoResult
 
 Gray, Flow = NDArray[np.uint8], NDArray[np.float32]  # (N, H, W) and (N - 1, 2, H, W)
 
@@ -21,6 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
 
 GOLDEN = Path(__file__).parent / "golden"
+RECORD_SCHEMA = Path(__file__).parents[1] / "docs" / "record.schema.json"
 SHARED = Path(__file__).parents[2] / "shared"  # clips and facts beside the checkout; not part of the repository
 
 
@@ -38,6 +41,30 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "vadis-cache"))
     for name in ("VADIS_MIRROR", "VADIS_OFFLINE", "VADIS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def records_fit_their_schema() -> Iterator[None]:
+    """Whatever record a test makes is held against docs/record.schema.json; of those that differ in paths alone one."""
+    from jsonschema import Draft202012Validator
+
+    schema, to_json, seen = json.loads(RECORD_SCHEMA.read_text()), VideoResult.to_json, set[str]()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+
+    def checked(result: VideoResult) -> dict[str, object]:
+        record = to_json(result)
+        rest = json.dumps(
+            {**record, "path": "path_b64" in record, "path_b64": "", "source_bytes": 0, "source_mtime": ""}
+        )
+        if rest not in seen:
+            validator.validate(record)
+            seen.add(rest)
+        return record
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VideoResult, "to_json", checked)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from types import ModuleType
 import vadis
 from vadis import cli
 from vadis.errors import UsageError
-from vadis.results import Label, Segment, VideoResult
+from vadis.results import Label, Piece, Segment, VideoResult
 from vadis.video.sources import stamp
 
 SECONDS = float(os.environ.get("FAKE_SECONDS", "0"))  # of a video, in 15 steps
@@ -87,6 +87,7 @@ class FakeOptions:
     flip: bool
     batch_size: int
     progress: object
+    labels: str | None = None
 
 
 def labelled(paths, progress=None):
@@ -125,6 +126,7 @@ def result(path):
         streams=("rgb", "flow"),
         sliding={"mode": "whole", "segment_seconds": 2.56},
         labels=(Label("arm wrestling", 0.61, 0.9, 2.56), Label("hurling", 0.05, 0.4, 2.56)),
+        timeline=tuple(Piece(*half) for half in halves),
         segments=tuple(Segment(start, end, (Label(name, score),)) for start, end, name, score in halves),
     )
 

@@ -69,7 +69,7 @@ def made_small(command: str) -> str:
     width = " --width 0.03125" if " train " in command else ""
     if "camera-motion" in command:  # flow takes long without a GPU
         numbers, command = (*numbers, "videos=3"), f"{command} --streams rgb"
-    return f"{command}{''.join(f' --set {number}' for number in numbers)}{width} --workers 0 --device cpu"
+    return f"{command}{''.join(f' --set {number}' for number in numbers)}{width} --jobs 0 --device cpu"
 
 
 LAB_COMMANDS = {

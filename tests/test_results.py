@@ -8,10 +8,12 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from tests.conftest import RECORD_SCHEMA
 from tests.matching import containing
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
-from vadis.results import SCHEMA, STATUSES, Label, Segment, VideoResult, printable
+from vadis.results import SCHEMA, STATUSES, Label, Piece, Segment, VideoResult, printable
 
 
 def test_a_labelled_video_has_the_documented_fields():
@@ -29,26 +31,40 @@ def test_a_labelled_video_has_the_documented_fields():
         streams=("rgb", "flow"),
         sliding={"mode": "whole", "segment_seconds": 2.56},
         labels=(Label("arm wrestling", 0.97, 0.99, 7.68),),
+        clip_score=(Label("arm wrestling", 0.96),),
+        timeline=(Piece(0.0, 2.5600001, "arm wrestling", 0.94),),
         segments=(Segment(0.0, 2.56, (Label("arm wrestling", 0.95),)),),
     )
-    assert result.to_json() == {
-        "schema": SCHEMA,
-        "path": "clips/a.mp4",
-        "status": "ok",
-        "duration_seconds": 10.0,
-        "source_fps": "28/1",
-        "source_size": [340, 256],
-        "num_frames": 250,
-        "frames_decoded": 280,
-        "frames_declared": 280,
-        "flags": [],
-        "model": "i3d-kinetics400",
-        "model_sha256": "ab" * 32,
-        "streams": ["rgb", "flow"],
-        "sliding": {"mode": "whole", "segment_seconds": 2.56},
-        "labels": [{"label": "arm wrestling", "score": 0.97, "peak": 0.99, "seconds": 7.68}],
-        "segments": [{"start": 0.0, "end": 2.56, "labels": [{"label": "arm wrestling", "score": 0.95}]}],
-    }
+    assert (
+        VideoResult.from_json(result.to_json()).to_json()
+        == result.to_json()
+        == {
+            "schema": SCHEMA,
+            "path": "clips/a.mp4",
+            "status": "ok",
+            "duration_seconds": 10.0,
+            "source_fps": "28/1",
+            "source_size": [340, 256],
+            "num_frames": 250,
+            "frames_decoded": 280,
+            "frames_declared": 280,
+            "flags": [],
+            "model": "i3d-kinetics400",
+            "model_sha256": "ab" * 32,
+            "streams": ["rgb", "flow"],
+            "sliding": {"mode": "whole", "segment_seconds": 2.56},
+            "labels": [{"label": "arm wrestling", "score": 0.97, "peak": 0.99, "seconds": 7.68}],
+            "clip_score": [{"label": "arm wrestling", "score": 0.96}],
+            "timeline": [{"start": 0.0, "end": 2.56, "label": "arm wrestling", "score": 0.94}],
+            "segments": [{"start": 0.0, "end": 2.56, "labels": [{"label": "arm wrestling", "score": 0.95}]}],
+        }
+    )
+
+
+@pytest.mark.parametrize("record", [{"path": "a.mp4", "status": "ok"}, {"schema": 1, "path": "a.mp4", "status": "ok"}])
+def test_a_record_of_another_schema_is_refused(record):
+    with pytest.raises(ValueError):
+        VideoResult.from_json(record)
 
 
 def test_a_failed_video_has_its_error_and_only_what_was_found_out():
@@ -100,3 +116,30 @@ def test_a_record_of_a_gpu_names_its_cudnn():
     of_gpu = VideoResult("a.mp4", "ok", model="m", cudnn="9.16.0")
     assert of_gpu.to_json()["cudnn"] == "9.16.0" and VideoResult.from_json(of_gpu.to_json()) == of_gpu
     assert "cudnn" not in VideoResult("a.mp4", "ok", model="m").to_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": SCHEMA + 1},
+        {"path": None},
+        {"status": "good"},
+        {"status": "error"},
+        {"error": {"code": "no_frames", "message": ""}},
+        {"source_fps": "25"},
+        {"source_size": [340]},
+        {"num_frames": -1},
+        {"model": 1},
+        {"labels": [{"label": "hurling", "score": 1.5}]},
+        {"timeline": [{"start": 0.0, "end": 1.0, "label": "hurling"}]},
+        {"segments": [{"start": 0.0, "labels": []}]},
+        {"sliding": {"mode": "all"}},
+        {"surprise": 1},
+    ],
+)
+def test_the_schema_refuses_what_is_no_record(change):
+    """That it takes every record is seen wherever a test makes one (tests/conftest.py)."""
+    record = VideoResult("a.mp4", "ok", sliding={"mode": "whole"}).to_json()
+    validator = Draft202012Validator(json.loads(RECORD_SCHEMA.read_text()))
+    assert validator.is_valid(record)
+    assert not validator.is_valid(record | change)

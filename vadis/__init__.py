@@ -11,6 +11,7 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from vadis import models as models
+    from vadis.batch.results_file import read_results
     from vadis.errors import DeviceError, UsageError, VadisError, VideoError, WeightsError
     from vadis.evaluation.frechet import FrechetStatistics, frechet_distance
     from vadis.flow import to_gray, tvl1
@@ -18,17 +19,18 @@ if _typing.TYPE_CHECKING:
     from vadis.inference.features import extract_features
     from vadis.inference.predict import Progress
     from vadis.models import Model, ModelCard
-    from vadis.results import Label, Segment, VideoResult
+    from vadis.results import Label, Piece, Segment, VideoResult
     from vadis.video.isolated.pool import read_frames
     from vadis.weights.load import available_models, load_model
 
 __version__ = "0.1.0"
-__all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Progress", "Segment", "UsageError"]
-__all__ += ["VadisError", "VideoError", "VideoResult", "WeightsError", "__version__", "available_models", "classify"]
-__all__ += ["classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames", "to_gray"]
-__all__ += ["tvl1"]
+__all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Piece", "Progress", "Segment"]
+__all__ += ["UsageError", "VadisError", "VideoError", "VideoResult", "WeightsError", "__version__", "available_models"]
+__all__ += ["classify", "classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames"]
+__all__ += ["read_results", "to_gray", "tvl1"]
 
 _HOMES = {
+    "batch.results_file": {"read_results"},
     "errors": {"DeviceError", "UsageError", "VadisError", "VideoError", "WeightsError"},
     "evaluation.frechet": {"FrechetStatistics", "frechet_distance"},
     "flow": {"to_gray", "tvl1"},
@@ -36,7 +38,7 @@ _HOMES = {
     "inference.features": {"extract_features"},
     "inference.predict": {"Progress"},
     "models": {"Model", "ModelCard"},
-    "results": {"Label", "Segment", "VideoResult"},
+    "results": {"Label", "Piece", "Segment", "VideoResult"},
     "video.isolated.pool": {"read_frames"},
     "weights.load": {"available_models", "load_model"},
 }

@@ -6,18 +6,22 @@ results end early the document still ends well-formed.
 
 import csv as csv_lines
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
+from typing import Any
 
-from vadis.results import Label, Segment, VideoResult, printable
+from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult, is_like, printable
 
 CSV_COLUMNS = ("path", "start", "end", "rank", "label", "score", "status", "error")
 """The head of the csv: times in seconds, rank 1 is the leading label, ``error`` is a code and a message."""
 
+VIDEO_COLUMNS = ("path", "duration", "label", "score", "seconds", "status", "error")
+"""The head of the csv with a row per video: ``seconds`` is for how long its first label leads."""
+
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula (OWASP ASVS 1.2.10)
-_SAME_TIME_SECONDS = 1e-6  # neighbouring segments share their border but for rounding
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,6 @@ class Format:
     name: str
     write: Callable[[Iterable[VideoResult]], Iterator[str]]
     one_video: bool = False
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Neighbouring segments under one leading label, ``[start, end)`` in seconds; ``score`` is its mean over time."""
-
-    start: float
-    end: float
-    label: str
-    score: float
 
 
 def jsonl(results: Iterable[VideoResult]) -> Iterator[str]:
@@ -61,13 +55,30 @@ def csv(results: Iterable[VideoResult]) -> Iterator[str]:
     """
     yield csv_line(CSV_COLUMNS)
     for result in results:
-        path, error = _cell(result.path), f"{result.error_code}: {result.error_message}" if result.error_code else ""
+        path, error = spreadsheet_cell(result.path), _error(result)
         for segment in result.segments:
             for rank, label in enumerate(segment.labels, 1):
                 times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
-                yield csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
+                yield csv_line((path, *times, rank, spreadsheet_cell(label.label), score, result.status, ""))
         if not any(segment.labels for segment in result.segments):
-            yield csv_line((path, "", "", "", "", "", result.status, _cell(error)))
+            yield csv_line((path, "", "", "", "", "", result.status, spreadsheet_cell(error)))
+
+
+def csv_of_videos(results: Iterable[VideoResult]) -> Iterator[str]:
+    """A row per video under VIDEO_COLUMNS, with its first label."""
+    yield csv_line(VIDEO_COLUMNS)
+    for result in results:
+        duration = "" if result.duration_seconds is None else f"{result.duration_seconds:.3f}"
+        label = [
+            (spreadsheet_cell(best.label), f"{best.score:.6f}", f"{best.seconds or 0:.3f}")
+            for best in result.labels[:1]
+        ]
+        found = (spreadsheet_cell(result.path), duration, *(label or [("", "", "")])[0])
+        yield csv_line((*found, result.status, spreadsheet_cell(_error(result))))
+
+
+def _error(result: VideoResult) -> str:
+    return f"{result.error_code}: {result.error_message}" if result.error_code else ""
 
 
 def csv_line(cells: Iterable[object]) -> str:
@@ -78,7 +89,7 @@ def csv_line(cells: Iterable[object]) -> str:
 
 
 def srt(results: Iterable[VideoResult]) -> Iterator[str]:
-    """SubRip: numbered cues, neighbours with the same leading label merged; a failed video has none."""
+    """SubRip: a numbered cue for each piece of the timeline; a failed video has none."""
     for result in results:
         for number, (times, text) in enumerate(_cues(result), 1):
             yield f"{number}\n{times.replace('.', ',')}\n{text}\n\n"
@@ -92,10 +103,20 @@ def vtt(results: Iterable[VideoResult]) -> Iterator[str]:
             yield f"{times}\n{escape(text, quote=False)}\n\n"
 
 
+def ffmetadata(results: Iterable[VideoResult]) -> Iterator[str]:
+    """Chapters as FFmpeg reads them: a chapter for each piece of the timeline."""
+    yield ";FFMETADATA1\n"
+    for result in results:
+        for piece in result.timeline:
+            start, end = (round(1000 * seconds) for seconds in (piece.start, piece.end))
+            title = re.sub(r"([=;#\\])", r"\\\1", visible(piece.label))
+            yield f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\ntitle={title}\n"
+
+
 def _cues(result: VideoResult) -> Iterator[tuple[str, str]]:
-    for stretch in stretches(result.segments):
-        text = f"{visible(stretch.label)} ({percent(stretch.score)}%)"
-        yield f"{_clock(stretch.start)} --> {_clock(stretch.end)}", text
+    for piece in result.timeline:
+        score = "" if piece.label == NO_CLEAR_LABEL else f" ({percent(piece.score)}%)"
+        yield f"{_clock(piece.start)} --> {_clock(piece.end)}", visible(piece.label) + score
 
 
 def _clock(seconds: float) -> str:
@@ -103,7 +124,8 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
 
 
-def _cell(text: str) -> str:
+def spreadsheet_cell(text: str) -> str:
+    """Return text for a cell: nothing in it is run as a formula, or hidden."""
     return ("'" if text.startswith(_FORMULA_STARTS) else "") + visible(text)
 
 
@@ -113,34 +135,45 @@ FORMATS = {
     "csv": Format("csv", csv),
     "srt": Format("srt", srt, one_video=True),
     "vtt": Format("vtt", vtt, one_video=True),
+    "ffmetadata": Format("ffmetadata", ffmetadata, one_video=True),
 }
 """Every output format, by the name that ``--format`` takes and that files get as extension."""
 
 
-def stretches(segments: Iterable[Segment]) -> list[Stretch]:
-    """Return segments merged where neighbours have the same leading label, without those that have none."""
-    merged: list[Stretch] = []
-    for segment in segments:
-        if not segment.labels:
-            continue
-        best, end = segment.labels[0], segment.end
-        last = merged[-1] if merged else None
-        if last and last.label == best.label and abs(last.end - segment.start) < _SAME_TIME_SECONDS:
-            area = last.score * (last.end - last.start) + best.score * (end - last.end)
-            merged[-1] = replace(last, end=end, score=area / (end - last.start))
-        else:
-            merged.append(Stretch(segment.start, end, best.label, best.score))
-    return merged
-
-
 def above(result: VideoResult, threshold: float) -> VideoResult:
-    """Return ``result`` without the labels whose score is below ``threshold``; its segments stay, even when empty."""
+    """Return ``result`` without the labels whose score is below ``threshold``.
+
+    Its segments stay, even when empty; in its timeline such a label becomes "no clear label".
+    """
 
     def kept(labels: tuple[Label, ...]) -> tuple[Label, ...]:
         return tuple(label for label in labels if label.score >= threshold)
 
     segments = tuple(replace(segment, labels=kept(segment.labels)) for segment in result.segments)
-    return replace(result, labels=kept(result.labels), segments=segments)
+    timeline: list[Piece] = []
+    for piece in result.timeline:
+        if piece.score < threshold and piece.label != NO_CLEAR_LABEL:
+            piece = replace(piece, label=NO_CLEAR_LABEL, score=1 - piece.score)
+        if timeline and timeline[-1].label == piece.label:
+            last, seconds = timeline.pop(), piece.end - piece.start
+            mean = (last.score * (last.end - last.start) + piece.score * seconds) / (piece.end - last.start)
+            piece = replace(piece, start=last.start, score=mean)
+        timeline.append(piece)
+    labels, clip_score = kept(result.labels), kept(result.clip_score)
+    return replace(result, labels=labels, clip_score=clip_score, timeline=tuple(timeline), segments=segments)
+
+
+def only(result: VideoResult, pattern: str) -> VideoResult:
+    """Return ``result`` with the labels like ``pattern`` alone; what of the timeline has another is left out."""
+    kept: dict[str, Any] = {
+        name: tuple(each for each in getattr(result, name) if is_like(each.label, pattern))
+        for name in ("labels", "clip_score", "timeline")
+    }
+    segments = tuple(
+        replace(segment, labels=tuple(each for each in segment.labels if is_like(each.label, pattern)))
+        for segment in result.segments
+    )
+    return replace(result, **kept, segments=segments)
 
 
 def visible(text: str) -> str:

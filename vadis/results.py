@@ -1,4 +1,4 @@
-"""What vadis says of a video: ``VideoResult``, ``Segment``, ``Label``, and their JSON (docs/command-line.md).
+"""What vadis says of a video, a ``VideoResult``, and its JSON (docs/command-line.md).
 
 Intervals are half-open ``[start, end)``, in seconds from the start of the file. Scores are finite, in [0, 1].
 """
@@ -10,18 +10,21 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from html import escape
 from typing import Any
 
 from vadis.errors import VadisError
 
-SCHEMA = 1
+SCHEMA = 2
 STATUSES = ("ok", "partial", "error", "skipped")
 SEGMENT_SECONDS = 2.56  # 64 frames at 25 fps, the length of a training clip (paper, table 1)
 FINEST_SEGMENT_SECONDS = 0.32  # 8 frames at 25 fps, the temporal stride of I3D
 MAX_LABEL_LENGTH = 200  # characters
-MAX_BARS = 400  # of the timeline in a notebook; of more segments, only some are drawn
+NO_CLEAR_LABEL = "no clear label"
+"""Stands for a label where none is clear (``vadis.inference.timeline``)."""
+MAX_BARS = 400  # of the timeline in a notebook, which shows its longest pieces
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
 
 
@@ -31,8 +34,8 @@ class Label:
 
     label: str
     score: float
-    peak: float | None = None  # the highest score in any segment
-    seconds: float | None = None  # for how long the label leads
+    peak: float | None = None  # the highest probability in any prediction
+    seconds: float | None = None  # for how long the label leads the timeline
 
     def to_json(self) -> dict[str, Any]:
         """Return the label as in the record; what is None is left out."""
@@ -69,6 +72,26 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A piece of the timeline: ``label`` holds in ``[start, end)``, in seconds, with a ``score`` like a probability."""
+
+    start: float
+    end: float
+    label: str  # or NO_CLEAR_LABEL, whose score is what speaks against the best label
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the piece as in the record, its times to the millisecond."""
+        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
+        return {**times, "label": self.label, "score": _finite(self.score)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Piece":
+        """Return the piece that ``to_json`` gave; raise KeyError or TypeError for anything else."""
+        return cls(float(record["start"]), float(record["end"]), str(record["label"]), float(record["score"]))
+
+
+@dataclass(frozen=True)
 class VideoResult:
     """One record: all that vadis says of one input."""
 
@@ -88,8 +111,10 @@ class VideoResult:
     cudnn: str | None = None  # the version that computed it, None for the CPU
     streams: tuple[str, ...] = ()
     sliding: dict[str, Any] = field(default_factory=dict)
-    labels: tuple[Label, ...] = ()
-    segments: tuple[Segment, ...] = ()
+    labels: tuple[Label, ...] = ()  # by the mean of their probabilities over time
+    clip_score: tuple[Label, ...] = ()  # by the paper's score of a trimmed clip, which an evaluation uses
+    timeline: tuple[Piece, ...] = ()  # what people read
+    segments: tuple[Segment, ...] = ()  # the same time in equal steps, for machines
     error_code: str | None = None  # a key of ``vadis.errors.VIDEO_ERROR_CODES``
     error_message: str | None = None
 
@@ -101,10 +126,8 @@ class VideoResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; raise ValueError rather than write a score that is not finite."""
-        text, is_error, fps = printable(self.path), self.status == "error", self.source_fps
-        record: dict[str, Any] = {"schema": SCHEMA, "path": text}
-        if text != self.path:  # from which it comes back exactly
-            record["path_b64"] = base64.b64encode(os.fsencode(self.path)).decode("ascii")
+        is_error, fps = self.status == "error", self.source_fps
+        record: dict[str, Any] = {"schema": SCHEMA, **path_fields(self.path)}
         if self.source_bytes is not None:
             record |= {"source_bytes": self.source_bytes, "source_mtime": self.source_mtime}
         record["status"] = self.status
@@ -122,7 +145,7 @@ class VideoResult:
             record |= {"model": self.model, "model_sha256": self.model_sha256}
             record |= {} if self.cudnn is None else {"cudnn": self.cudnn}
             record |= {"streams": list(self.streams), "sliding": self.sliding}
-            record |= {name: [each.to_json() for each in getattr(self, name)] for name in ("labels", "segments")}
+            record |= {name: [each.to_json() for each in getattr(self, name)] for name in _PARTS}
         return record
 
     def to_json_line(self) -> str:
@@ -133,18 +156,20 @@ class VideoResult:
     def from_json(cls, record: Mapping[str, Any]) -> "VideoResult":
         """Return the result that ``to_json`` gave, as exactly as it was written; raise ValueError for anything else."""
         try:
+            if record["schema"] != SCHEMA:
+                raise KeyError("schema")
             error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
+            same: dict[str, Any] = {name: record.get(name) for name in _SAME_IN_JSON}
+            same |= {name: tuple(map(kind.from_json, record.get(name, ()))) for name, kind in _PARTS.items()}
             return cls(
                 path=path_of(record),
                 status=str(record["status"]),
-                **{name: record.get(name) for name in _SAME_IN_JSON},
                 source_fps=None if fps is None else Fraction(fps),
                 source_size=None if size is None else (int(size[0]), int(size[1])),
                 flags=tuple(record.get("flags", ())),
                 streams=tuple(record.get("streams", ())),
                 sliding=dict(record.get("sliding", {})),
-                labels=tuple(map(Label.from_json, record.get("labels", ()))),
-                segments=tuple(map(Segment.from_json, record.get("segments", ()))),
+                **same,
                 error_code=None if error is None else str(error["code"]),
                 error_message=None if error is None else str(error["message"]),
             )
@@ -166,17 +191,15 @@ class VideoResult:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: labels, and a timeline with scores on hover; every name in it is text."""
-        leaders = dict.fromkeys(segment.labels[0].label for segment in self.segments if segment.labels)
-        colours, bars = dict(zip(leaders, _COLOURS, strict=False)), []
-        end, step = self.segments[-1].end or 1.0 if self.segments else 1.0, -(-len(self.segments) // MAX_BARS) or 1
-        for segment in self.segments[::step]:
-            if segment.labels:
-                best, stop = segment.labels[0], min(end, segment.start + step * (segment.end - segment.start))
-                scores = ", ".join(f"{label.label} {label.score:.0%}" for label in segment.labels)
-                title = f"<title>{segment.start:.1f}–{stop:.1f} s: {_html(scores)}</title>"
-                place = f'x="{segment.start / end:.2%}" width="{(stop - segment.start) / end:.2%}"'
-                colour = colours.get(best.label, "#8a8a8a")
-                bars.append(f'<rect {place} y="{1 - best.score:.0%}" height="100%" fill="{colour}">{title}</rect>')
+        names = dict.fromkeys(piece.label for piece in self.timeline if piece.label != NO_CLEAR_LABEL)
+        colours, bars = dict(zip(names, _COLOURS, strict=False)), []
+        end = self.timeline[-1].end or 1.0 if self.timeline else 1.0
+        for piece in sorted(self.timeline, key=lambda piece: piece.start - piece.end)[:MAX_BARS]:
+            what = f"{piece.start:.1f}–{piece.end:.1f} s: {_html(f'{piece.label} {piece.score:.0%}')}"
+            place = f'x="{piece.start / end:.2%}" width="{(piece.end - piece.start) / end:.2%}"'
+            colour, height = colours.get(piece.label, "#8a8a8a"), piece.score if piece.label in names else 0.1
+            bar = f'y="{1 - height:.0%}" height="100%" fill="{colour}"'
+            bars.append(f"<rect {place} {bar}><title>{what}</title></rect>")
         timeline = f'<svg width="720" height="44" style="display:block">{"".join(bars)}</svg>' if bars else ""
         rows = [(_html(label.label), f"{label.score:.1%}", f"{label.seconds or 0:.1f} s") for label in self.labels]
         table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
@@ -193,10 +216,28 @@ def printable(text: str) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
+def is_like(label: str, pattern: str) -> bool:
+    """Return whether a label is what ``pattern`` describes, in any case, with ``*`` for any letters.
+
+    "No clear label" is no label: it is what only its whole name describes.
+    """
+    if label == NO_CLEAR_LABEL:
+        return pattern.lower() == label
+    return fnmatchcase(label.lower(), pattern.lower())
+
+
 _SAME_IN_JSON = (
     *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
     *("model", "model_sha256", "cudnn"),
 )
+_PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
+
+
+def path_fields(path: str) -> dict[str, Any]:
+    """Return a path as it stands in a record: as text, and where that is not all of it, exactly."""
+    text = printable(path)
+    exact = {"path_b64": base64.b64encode(os.fsencode(path)).decode("ascii")} if text != path else {}
+    return {"path": text, **exact}
 
 
 def path_of(record: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from tests.fake_road import result
 from tests.matching import containing
 from vadis.batch.journal import Entry, open_journal
 from vadis.errors import OutputLockedError, UsageError, VadisError
-from vadis.results import VideoResult
+from vadis.results import SCHEMA, VideoResult
 
 SETTINGS = {"model": "fake", "top_k": 5}
 VERSIONS = {"vadis": "0.1.0"}
@@ -44,7 +44,7 @@ def lines(path):
 def test_a_header_then_a_record_per_line(tmp_path):
     path = written(tmp_path / "out.jsonl", stamped("a.mp4"), stamped("bad.mp4"))
     header, first, second = lines(path)
-    assert header == {"schema": 1, "run": {"settings": SETTINGS, "versions": VERSIONS}}
+    assert header == {"schema": SCHEMA, "run": {"settings": SETTINGS, "versions": VERSIONS}}
     assert [first["path"], second["path"]] == ["a.mp4", "bad.mp4"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"], "no lock is left"
 
@@ -71,7 +71,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
         written(path, settings={"model": "fake", "top_k": 3, "flip": True})
     assert path.read_bytes() == before
     written(path, settings={"model": "other"}, overwrite=True)
-    assert lines(path) == [{"schema": 1, "run": {"settings": {"model": "other"}, "versions": VERSIONS}}]
+    assert lines(path) == [{"schema": SCHEMA, "run": {"settings": {"model": "other"}, "versions": VERSIONS}}]
 
 
 @pytest.mark.slow
@@ -127,7 +127,10 @@ def test_a_record_that_is_damaged_behind_its_beginning_is_told(tmp_path, fault):
             list(journal.results({"a.mp4"}))
 
 
-@pytest.mark.parametrize("content", ["mine\n", '{"path": "a.mp4"}\n', "a letter without an end", '{"schema": 2}'])
+FOREIGN = ["mine\n", '{"path": "a.mp4"}\n', "a letter without an end", '{"schema": 3}', '{"schema": 1, "run": {}}\n']
+
+
+@pytest.mark.parametrize("content", FOREIGN)
 def test_a_file_of_others_is_refused_and_stays(tmp_path, content):
     path = tmp_path / "out.jsonl"
     path.write_text(content)

@@ -115,7 +115,7 @@ def test_what_is_there_is_known_and_the_last_counts(tmp_path):
 def test_a_torn_last_line_is_cut_off(tmp_path):
     write(tmp_path, failed("a.mp4"))
     with (tmp_path / "part-00001.jsonl").open("a") as file:
-        file.write('{"schema": 1, "pa')
+        file.write('{"schema": 2, "pa')
     write(tmp_path, failed("b.mp4"))
     assert LastResults([tmp_path / "part-00001.jsonl"]).paths == ("a.mp4", "b.mp4")
 

@@ -61,7 +61,7 @@ def test_it_is_small_and_says_what_it_was_made_for(model: Model) -> None:
     assert SHIPPED[model.card.name].path.stat().st_size <= 4_000_000
     assert model.card.labels == CLASSES
     assert model.card.streams == ("rgb", "flow") and model.card.test_window == 32
-    assert model.card.otherwise is not None
+    assert model.card.threshold == 0.5
 
 
 @pytest.mark.slow
@@ -81,5 +81,9 @@ def test_a_still_under_a_moving_camera(label: str, seed: int, model: Model, tmp_
 def test_one_motion_after_another_is_a_timeline(model: Model, tmp_path: Path) -> None:
     pan, rest = film(101, (-3.0, 0), length=64), film(101, (0, 0), length=64)
     path = write_video(tmp_path / "two.mp4", frames=np.concatenate([pan, rest]), codec="libx264")
-    leads = [segment.labels[0].label for segment in classify(path, model).segments]
-    assert leads == ["pan left", "pan left", "static", "static"]
+    result = classify(path, model)
+    assert [segment.labels[0].label for segment in result.segments] == ["pan left", "pan left", "static", "static"]
+    assert [(piece.label, piece.start, piece.end) for piece in result.timeline] == [
+        ("pan left", 0, pytest.approx(2.56)),
+        ("static", pytest.approx(2.56), pytest.approx(5.12)),
+    ]

@@ -3,6 +3,7 @@
 import io
 import re
 from fractions import Fraction
+from itertools import groupby
 
 import pytest
 from rich.cells import cell_len
@@ -11,22 +12,23 @@ from rich.console import Console
 from vadis.cli.terminal import file_console
 from vadis.cli.timeline import MAX_STRETCHES, table
 from vadis.errors import advice
-from vadis.results import Label, Segment, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult
 
 
 def video(leaders, segment_seconds=2.56, **changes):
-    """A video whose segments are led by ``leaders``; None is a segment without a label above the threshold."""
-    segments = tuple(
-        Segment(i * segment_seconds, (i + 1) * segment_seconds, (Label(leader, 0.9),) if leader else ())
-        for i, leader in enumerate(leaders)
-    )
+    """A video of equal steps in each of which one of ``leaders`` holds; None: no label is clear."""
+    timeline, steps = [], enumerate(leaders)
+    for leader, run in groupby(steps, key=lambda step: step[1]):
+        numbers = [number for number, _ in run]
+        start, end = numbers[0] * segment_seconds, (numbers[-1] + 1) * segment_seconds
+        timeline.append(Piece(start, end, leader or NO_CLEAR_LABEL, 0.9))
     values = {
         "status": "ok",
         "duration_seconds": segment_seconds * len(leaders),
         "source_fps": Fraction(30000, 1001),
         "source_size": (340, 256),
         "labels": (Label("arm wrestling", 0.61), Label("hurling", 0.22), Label("waving", 0.001)),
-        "segments": segments,
+        "timeline": tuple(timeline),
     }
     return VideoResult("clips/a.mp4", **{**values, **changes})
 
@@ -110,14 +112,23 @@ def seconds(clock):
 def test_time_under_no_label_stays_empty():
     text = drawn(video(["arm wrestling", None, "arm wrestling", None]))
     assert "A" * 18 + "." * 18 + "A" * 18 + "." * 18 in text
-    assert text.count("–") == 2
+    assert [line.split()[1:] for line in text.splitlines() if "–" in line and "no clear" in line] == [
+        ["no", "clear", "label"]
+    ] * 2
+    assert text.count("%") == 5
+
+
+def test_no_clear_label_is_a_headline_without_a_percentage():
+    lines = drawn(video([None], labels=(Label(NO_CLEAR_LABEL, 1.0), Label("waving", 0.1)))).splitlines()
+    assert lines[3].strip() == "no clear label"
+    assert "10 %" in lines[4]
 
 
 def test_short_stretches_show_tenths():
     assert "0:00.3–0:00.6   B   hurling" in drawn(video(["arm wrestling", "hurling"], segment_seconds=0.32))
 
 
-def test_one_segment_needs_no_timeline():
+def test_one_label_throughout_needs_no_timeline():
     assert "–" not in drawn(video(["arm wrestling"]))
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_tvl1")
 
 ROOT = Path(__file__).parents[2]
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")
-FAST = (*(word for change in TINY for word in ("--set", change)), "--workers", "0", "--device", "cpu")
+FAST = (*(word for change in TINY for word in ("--set", change)), "--jobs", "0", "--device", "cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -254,7 +254,7 @@ def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
 
 @pytest.mark.slow
 def test_what_it_will_take_is_told_before_the_first_step_and_a_quicker_way_on_a_cpu(run_vadis, inputs):
-    few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--workers", "0")
+    few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--jobs", "0")
     sizes = ("--set", "clip_frames=9", "--set", "micro_batch=2", "--set", "batch_size=2", "--set", "schedule=steps")
     quick = run_vadis(*few, *sizes, "--device", "cpu", "--set", "steps=2", "-o", "quick")
     assert quick.code == 0, quick.err

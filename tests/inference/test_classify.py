@@ -21,7 +21,7 @@ from vadis.inference.predict import Progress, Sliding
 from vadis.inference.scores import softmax
 from vadis.models import Model
 from vadis.preprocessing import centre_crop, network_input
-from vadis.results import VideoResult
+from vadis.results import NO_CLEAR_LABEL, VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores_of(result: VideoResult, model: Model) -> list[float]:
     """The scores of a record in the order of the model's labels."""
-    scores = {label.label: label.score for label in result.labels}
+    scores = {label.label: label.score for label in result.clip_score}
     return [scores[name] for name in model.card.labels]
 
 
@@ -172,7 +172,7 @@ def test_one_stream_alone(folder: Path, model: Model, streams: tuple[str, ...]) 
 
 def log_scores(result: VideoResult, model: Model) -> np.ndarray:
     """The video's logits, up to a constant."""
-    scores = {label.label: label.score for label in result.labels}
+    scores = {label.label: label.score for label in result.clip_score}
     values = np.log([scores[name] for name in model.card.labels])
     return values - values.mean()
 
@@ -213,7 +213,7 @@ def test_separate_windows(folder: Path, model: Model) -> None:
     for start in (0, 16, 32, 48, 64, 68):  # the last one moved back to end at frame 100
         with torch.inference_mode():
             logits.append(model.networks["rgb"](network_input(frames[start : start + 32], "rgb")).mean(dim=2)[0])
-    scores = {label.label: label.score for label in result.labels}
+    scores = {label.label: label.score for label in result.clip_score}
     expected = softmax(torch.stack(logits).mean(dim=0).numpy())
     np.testing.assert_allclose([scores[name] for name in model.card.labels], expected, atol=LOGITS_TOLERANCE)
 
@@ -304,17 +304,14 @@ def test_labelling_never_imports_opencv(folder: Path, model_path: Path) -> None:
 @pytest.mark.slow
 def test_a_model_with_windows_of_its_own_is_shown_those(folder: Path, model: Model) -> None:
     path = write_video(folder / "own-windows.mp4", num_frames=70, size=(96, 64), seed=5)
-    own = replace(model, card=replace(model.card, test_window=32, threshold=0.5, otherwise="unclear"))
+    own = replace(model, card=replace(model.card, test_window=32, threshold=0.5))
     result = classify(path, own)
     assert result.sliding == {"mode": "windows", "window": 32, "stride": 32, "segment_seconds": 1.28}
     plain = classify(path, model, segment=1.28, window=32)
     assert [segment.start for segment in result.segments] == [0, 1.28, 2.56]
-    for segment, other in zip(result.segments, plain.segments, strict=True):
-        (best, second, *_) = segment.labels
-        if other.labels[0].score < 0.5:
-            assert best.label == "unclear" and best.score == pytest.approx(1 - other.labels[0].score)
-            best = second
-        assert best == other.labels[0]
+    assert result.segments == plain.segments
+    named = (piece for piece in result.timeline if piece.label != NO_CLEAR_LABEL)
+    assert all(piece.score >= 0.5 for piece in named)
 
 
 def test_a_model_that_tells_left_from_right_takes_no_mirror_images(folder: Path, model: Model) -> None:

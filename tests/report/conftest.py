@@ -8,7 +8,7 @@ import pytest
 from tests.browser import Browser, opened
 from tests.synthetic import write_video
 from vadis import formats
-from vadis.results import Label, Segment, VideoResult
+from vadis.results import Label, Piece, Segment, VideoResult
 
 SEGMENT_SECONDS = 2.0
 
@@ -20,7 +20,10 @@ def browser() -> Iterator[Browser]:
 
 
 def labelled(path: str, leaders: Sequence[tuple[str, float]], status: str = "ok") -> VideoResult:
-    """A result whose segments of two seconds are led by these labels with these scores, "other" coming second."""
+    """A result whose segments of two seconds are led by these labels with these scores, "other" coming second.
+
+    Every segment is a piece of the timeline.
+    """
     segments = [
         Segment(i * SEGMENT_SECONDS, (i + 1) * SEGMENT_SECONDS, (Label(name, score), Label("other", 1 - score)))
         for i, (name, score) in enumerate(leaders)
@@ -44,6 +47,7 @@ def labelled(path: str, leaders: Sequence[tuple[str, float]], status: str = "ok"
         model_sha256="0" * 64,
         streams=("rgb", "flow"),
         labels=tuple(sorted(labels, key=lambda label: -label.score)),
+        timeline=tuple(Piece(each.start, each.end, each.labels[0].label, each.labels[0].score) for each in segments),
         segments=tuple(segments),
     )
 

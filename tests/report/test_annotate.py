@@ -15,7 +15,7 @@ from tests.synthetic import numbered_frames, read_number, write_video
 from tests.video import faulty_child
 from vadis.errors import UsageError, VideoError
 from vadis.report.annotate import COLOURS, WHITE, Overlay, annotate, write_flow_video
-from vadis.results import Label, Segment, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult
 from vadis.video.isolated import process
 from vadis.video.reader import open_source
 
@@ -121,8 +121,8 @@ def test_labels_are_drawn_with_bars_as_long_as_their_scores() -> None:
 
 @pytest.mark.parametrize("size", [(2, 2), (16, 16), (1000, 8), (8, 1000), (96, 64)])
 def test_any_size_can_be_drawn_into(size: tuple[int, int]) -> None:
-    hostile = Label("<b>打\u202e\n" + "long " * 50, 1.0)
-    result = VideoResult("a", "ok", segments=(Segment(0, 1, (hostile,)), Segment(1, 2, ())))
+    hostile = "<b>打\u202e\n" + "long " * 50
+    result = VideoResult("a", "ok", timeline=(Piece(0, 1, hostile, 1.0), Piece(1, 2, NO_CLEAR_LABEL, 0.9)))
     for seconds in (0, 1, 5):
         drawn = Overlay(result, size).draw(np.zeros((size[1], size[0], 3), np.uint8), Fraction(seconds))
         assert drawn.shape == (size[1], size[0], 3)
@@ -151,7 +151,7 @@ def test_sound_that_does_not_fit_is_refused_with_what_to_do(tmp_path: Path) -> N
 def test_a_picture_that_begins_late_does_so_in_the_annotated_video(tmp_path: Path, name: str) -> None:
     times = [2 + i / 25 for i in range(50)]
     source = write_video(tmp_path / "a.mp4", num_frames=50, pts_seconds=times, audio=True)
-    late = VideoResult("a.mp4", "ok", segments=(Segment(2, 3, (Label("a", 0.9),)), Segment(3, 4, (Label("b", 0.9),))))
+    late = VideoResult("a.mp4", "ok", timeline=(Piece(2, 3, "a", 0.9), Piece(3, 4, "b", 0.9)))
     annotate(str(source), late, tmp_path / name)
     before, after = sound_of(source), sound_of(tmp_path / name)
     assert after[0][1] == pytest.approx(before[0][1], abs=0.03)

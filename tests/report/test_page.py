@@ -12,9 +12,8 @@ import pytest
 from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
 from vadis.errors import advice
-from vadis.report import page as page_module
-from vadis.report.page import PageSummary, pieces_for, place_of, safe_json, url_of, write_page
-from vadis.results import Label, Segment, VideoResult
+from vadis.report.page import PageSummary, place_of, safe_json, url_of, write_page
+from vadis.results import VideoResult
 
 
 def page_of(folder: Path, *results: VideoResult, **options: Any) -> tuple[str, PageSummary]:
@@ -34,10 +33,10 @@ def test_the_data_says_what_the_records_say(tmp_path: Path) -> None:
     broken = VideoResult("b.mp4", "error", error_code="empty_file", error_message="nothing in it")
     page, made = page_of(tmp_path, result, broken)
     data = data_of(page)
-    assert data["labels"] == ["archery", "bowling", "other"]
+    assert data["labels"] == ["archery", "bowling"]
     first, second = data["videos"]
-    assert first["pieces"] == [[0.0, 2.0, 0, 900, 2, 100], [2.0, 4.0, 1, 600, 2, 400]]
-    assert first["labels"] == [[0, 450, 900, 2.0], [1, 300, 600, 2.0]]
+    assert first["pieces"] == [[0.0, 2.0, 0, 0.9], [2.0, 4.0, 1, 0.6]]
+    assert first["labels"] == [[0, 0.45, 2.0], [1, 0.3, 2.0]]
     assert second == {"path": "b.mp4", "status": "error", "error": ["empty_file", "nothing in it"]}
     assert data["next"]["empty_file"] == advice("empty_file")
     assert data["reasons"]["empty_file"] == "zero bytes" and "looped" in data["flags"] and "ends_early" in data["flags"]
@@ -81,19 +80,6 @@ def test_json_in_a_page_is_ascii_without_markup(text: str) -> None:
 )
 def test_addresses_are_relative_and_can_mean_nothing_but_a_file(tmp_path: Path, name: str, url: str) -> None:
     assert url_of(f"{tmp_path}/pages/{name}", tmp_path / "pages" / "report.html") == url
-
-
-def test_long_timelines_are_joined_by_their_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_module, "MAX_PIECES", 2)
-    segments = tuple(Segment(i, i + 1, (Label("a", 0.1 * i), Label("b", 0.2))) for i in range(4))
-    page, _ = page_of(tmp_path, VideoResult("a.mp4", "ok", segments=segments))
-    (video,) = data_of(page)["videos"]
-    assert video["pieces"] == [[0, 2, 0, 200, 1, 50], [2, 4, 1, 250, 0, 200]]
-    assert video["joined"] == 2
-
-
-def test_pieces_are_fewer_where_videos_are_many() -> None:
-    assert [pieces_for(count) for count in (0, 1, 400, 1000, 5000, 10**6)] == [1000, 1000, 1000, 400, 80, 80]
 
 
 def test_pictures_keep_to_the_budget_of_the_page(archive: Path, tmp_path: Path) -> None:

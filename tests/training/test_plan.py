@@ -50,12 +50,11 @@ def test_everything_but_the_last_layer_is_the_models(start, stream):
 
 
 def test_a_new_model_has_nothing_of_what_the_old_one_does_with_its_labels(start):
-    """A card as camera-motion's: with a threshold, words for no label, windows of its own, and flow made faster."""
-    words = {"threshold": 0.4, "otherwise": "none of them"}
-    found = replace(start.card, **words, crop_first=True, test_window=32, window_frames=32)
+    """A card as camera-motion's: with a threshold, windows of its own, and flow made faster."""
+    found = replace(start.card, threshold=0.4, crop_first=True, test_window=32, window_frames=32)
     old = replace(start, card=replace(found, provenance={"mirror": False}))
     card = plan(start=old).card
-    assert (card.threshold, card.otherwise, card.crop_first, card.test_window) == (None, None, False, None)
+    assert (card.threshold, card.crop_first, card.test_window) == (None, False, None)
     assert card.window_frames == 64
     assert (card.architecture, card.width, card.labels) == (start.card.architecture, start.card.width, CLASSES)
     assert card.provenance["mirror"] is True
@@ -147,6 +146,20 @@ def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
         begin(tmp_path / "run", plan(), resume=False)
     with pytest.raises(UsageError, match="mirror"):
         begin(tmp_path / "run", plan(mirror=False), resume=True)
+
+
+def test_a_refused_recipe_leaves_the_record_of_the_run_as_it_was(tmp_path):
+    begin(tmp_path, plan(), resume=False)
+    (tmp_path / "rgb").mkdir()
+    record = tmp_path / "run.json"
+    before = record.read_bytes()
+    for changes in ({"learning_rate": 0.5}, {"steps": 3}):
+        with pytest.raises(UsageError, match=containing(*changes)):
+            begin(tmp_path, plan(**changes), resume=True)
+        assert record.read_bytes() == before
+    begin(tmp_path, plan(learning_rate=0.5), resume=True, allow_inexact=True)
+    begin(tmp_path, plan(learning_rate=0.5, steps=9999), resume=True)
+    assert b"9999" in record.read_bytes()
 
 
 def test_a_folder_with_other_things_is_refused_but_a_flow_store_may_be_there(tmp_path):

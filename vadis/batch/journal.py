@@ -1,7 +1,7 @@
 """The results file of a run is its journal: a header, then one record per input, appended and never changed.
 
-    {"schema": 1, "run": {"settings": {…}, "versions": {…}}}
-    {"schema": 1, "path": "a.mp4", "source_bytes": 1234, "source_mtime": "1700000000.5", "status": "ok", …}
+    {"schema": 2, "run": {"settings": {…}, "versions": {…}}}
+    {"schema": 2, "path": "a.mp4", "source_bytes": 1234, "source_mtime": "1700000000.5", "status": "ok", …}
 
 There is no second file that could disagree. Whatever ends a run costs a second of work: the next one cuts off a torn
 last line and passes over the inputs, known by path, size and time of change, whose records are there. Of several
@@ -132,6 +132,8 @@ def _read(line: bytes, start: int) -> tuple[str, Entry] | dict[str, Any] | None:
     at = line.find(b', "source_fps": ')  # from where on a record that vadis has written is long, and of no concern here
     try:
         values = parse_json(line[:at] + b"}" if at > 0 and line.endswith(b"}\n") else line)
+        if values["schema"] != SCHEMA:
+            return None
         if isinstance(values.get(HEADER_KEY), dict):
             return dict(values)
         path, status, error = path_of(values), values["status"], values.get("error") or {}

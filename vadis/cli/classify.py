@@ -16,7 +16,7 @@ from vadis.cli.run import Run, fetching, find_inputs, load_for_command
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
 from vadis.cli.timeline import table
 from vadis.errors import UsageError
-from vadis.formats import FORMATS, Format
+from vadis.formats import FORMATS, Format, csv_of_videos
 from vadis.video.sources import Source, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
@@ -61,7 +61,9 @@ def classify(
     stride: options.Stride = None,
     top_k: Annotated[int, option(TIME, "Labels per video and per segment.", "--top-k", "-k", metavar="K", min=1)] = 5,
     threshold: options.Threshold = 0.0,
+    label_pattern: options.Labels = None,
     format_name: options.FormatName = "auto",
+    per: options.Per = "segment",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
@@ -84,7 +86,7 @@ def classify(
     sources = [source for source in found if own is None or own.has(source.path)]
     if own is not None:
         info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    form = choose_format(format_name, None if ray else output, output_dir)
+    form = choose_format(format_name, None if ray else output, output_dir, per)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
         fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
@@ -101,10 +103,11 @@ def classify(
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
         how = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict}
+        how |= {} if label_pattern is None else {"labels": label_pattern}
         pending = destination.begin({**loaded.settings, **how}, sources, summary)  # a run goes on only with the same
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
         run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
-        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
+        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report, label_pattern)
         run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
@@ -154,7 +157,7 @@ def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> An
     return label_videos(paths, wanted, listed=True, **prepared)
 
 
-def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Format:
+def choose_format(name: str, output: Path | None, output_dir: Path | None, per: str = "segment") -> Format:
     """Return the format of this name; ``auto`` goes by ``output``. A table is drawn for this terminal, or for a file.
 
     Raises:
@@ -168,7 +171,9 @@ def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Fo
             raise UsageError(f"{show(output)} has the extension of no format ({known})", hint)
     elif name == "auto":
         name = "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
+    if per == "video" and name != "csv":
+        raise UsageError("--per video is for csv", hint="add -f csv, or let the name after -o end with .csv")
     if name != "table":
-        return FORMATS[name]
+        return Format(name, csv_of_videos) if per == "video" else FORMATS[name]
     console = file_console() if output or output_dir else stdout_console()
     return Format(name, partial(table, console=console, all_stretches=settings.verbose))

@@ -65,17 +65,17 @@ def fvd(
     real: Annotated[str, typer.Argument(metavar="REAL", help=_SET, show_default=False)],
     generated: Annotated[str | None, typer.Argument(metavar="[GENERATED]", help=_SET, show_default=False)] = None,
     protocol: Annotated[str, choice(HOW, _PROTOCOL, PROTOCOL_NAMES)] = "reference",
-    frames: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
+    clip_frames: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
     seed: Annotated[int, option(HOW, _SEED, metavar="N")] = 0,
-    model: Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", metavar="NAME|PATH")] = None,
+    model: Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **options.OF_MODEL)] = None,
     streams: Annotated[str, choice(MODEL, _STREAMS, STREAM_CHOICES)] = "rgb",
     bootstrap: Annotated[int, option(HOW, _BOOTSTRAP, metavar="N", min=0)] = 100,
     unbiased: Annotated[bool, flag(HOW, _UNBIASED, "--unbiased")] = False,
     kernel: Annotated[bool, flag(HOW, _KERNEL, "--kernel")] = False,
     per_class: Annotated[bool, flag(HOW, _PER_CLASS, "--per-class")] = False,
     output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
-    save: Annotated[Path | None, option(OUTPUT, _SAVE, metavar="FILE.npz")] = None,
-    as_json: Annotated[bool, flag(OUTPUT, "Write JSON, with all settings.", "--json")] = False,
+    save: Annotated[Path | None, option(OUTPUT, _SAVE, metavar="FILE")] = None,
+    as_json: options.AsJson = False,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     jobs: options.Jobs = 0,
@@ -96,7 +96,7 @@ def fvd(
         from vadis.evaluation.embedding import PROTOCOLS, ArrayDecoders, Embedding, check_model
 
         rules = PROTOCOLS[protocol]
-        embedding = Embedding(check_model(loaded), protocol, frames or rules.frames, seed=seed)
+        embedding = Embedding(check_model(loaded), protocol, clip_frames or rules.frames, seed=seed)
         decoders = stack.enter_context(ArrayDecoders())
         for each in sets:
             own = replace(embedding, random_start=rules.random_start and each.name == "real")

@@ -90,7 +90,7 @@ def load_for_command(
     try:
         with download_progress() as progress:
             wanted, is_offline = name or DEFAULT_MODEL, offline or None
-            model = load.load_model(wanted, device, offline=is_offline, progress=progress)
+            model = load.load_model(wanted, device, streams=streams, offline=is_offline, progress=progress)
     except UnreachableError as error:
         if name is None and may_stand_in:
             own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
@@ -102,8 +102,6 @@ def load_for_command(
             return load_for_command(STAND_IN, streams, device, offline)
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
-    if streams is not None:
-        model = model.only(("rgb", "flow") if streams == "both" else (streams,))
     if announce:
         info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
     return model
@@ -177,9 +175,10 @@ class Run:
             self._unreadable = self._unreadable + 1 if is_lost else 0
             if record.status == "partial" and self.strict:
                 message = f"{missing_part(record)} (--strict treats partial videos as failed)"
-                nothing: dict[str, Any] = {"source_fps": None, "source_size": None, "labels": (), "segments": ()}
-                nothing |= {"error_code": "truncated_or_incomplete", "error_message": message}
-                record = replace(record, status="error", **nothing)
+                nothing = dict.fromkeys(("labels", "clip_score", "timeline", "segments"), ())
+                facts: dict[str, Any] = {"source_fps": None, "source_size": None, **nothing}
+                facts |= {"error_code": "truncated_or_incomplete", "error_message": message}
+                record = replace(record, status="error", **facts)
             yield record
             self.summary.add(record)  # it has been written
             if record.status == "error" and self.name_problems:

@@ -1,12 +1,13 @@
-"""The table for people: labels, a strip of the whole video in letters or colours, and its stretches, in 80 columns.
+"""The table for people: labels, a strip of the whole video in letters or colours, and its timeline, in 80 columns.
 
-Letters tell the labels apart where there is no colour; with colour the first one of a block is seen.
+Letters tell the labels apart where there is no colour; with colour the first one of a block is seen. A dot
+stands for no clear label.
 """
 
 import string
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +15,8 @@ from rich.text import Text
 
 from vadis.cli.terminal import clock, show
 from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
-from vadis.formats import Stretch, percent, stretches, visible
-from vadis.results import VideoResult
+from vadis.formats import percent, visible
+from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult
 from vadis.video.metadata import FLAGS, VideoFacts
 
 if TYPE_CHECKING:
@@ -69,18 +70,18 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
         yield Text()
         return
     yield from _notes(result)
-    own, runs = [label.label for label in result.labels], stretches(result.segments)
+    own, runs = [label.label for label in result.labels], result.timeline
     marks = _marks(own, runs)
     yield Text()
     for label in result.labels:
         whole, eighths = divmod(round(label.score * 20 * 8), 8)
-        bar = "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
+        bar = "" if label.label == NO_CLEAR_LABEL else "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
         yield Text.assemble("  ", *_named(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
     if not result.labels:
         yield Text("  no label is above the threshold")
-    if len(result.segments) > 1:
+    if len(runs) > 1:
         yield Text()
-        yield from _strip(runs, marks, result.segments[-1].end, cells)
+        yield from _strip(runs, marks, runs[-1].end, cells)
         others = "   ".join(f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
         for line in textwrap.wrap(others, cells, break_long_words=False):
             yield Text(_MARGIN + line)
@@ -118,11 +119,12 @@ def missing_part(result: VideoResult | VideoFacts) -> str:
     return "part of the file could not be read"
 
 
-def _marks(own: list[str], runs: list[Stretch]) -> dict[str, _Mark]:
+def _marks(own: list[str], runs: Sequence[Piece]) -> dict[str, _Mark]:
     """Return letters for the labels that lead: first the video's own in their order, then the others by their time."""
     milliseconds = Counter[str]()
     for run in runs:
-        milliseconds[run.label] += round(1000 * (run.end - run.start))
+        if run.label != NO_CLEAR_LABEL:
+            milliseconds[run.label] += round(1000 * (run.end - run.start))
     others = sorted(milliseconds.keys() - own, key=lambda name: (-milliseconds[name], name))
     names = [name for name in own if name in milliseconds] + others
     colours = chain(_COLOURS, repeat(_OTHER[1:]))  # beyond Z: drawn as "other"
@@ -130,7 +132,7 @@ def _marks(own: list[str], runs: list[Stretch]) -> dict[str, _Mark]:
     return {name: _Mark(letter, *pair) for name, letter, pair in marked}
 
 
-def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], all_stretches: bool) -> Iterator[Text]:
+def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches: bool) -> Iterator[Text]:
     longest = sorted(runs, key=lambda run: run.start - run.end)
     listed = runs if all_stretches else sorted(longest[:MAX_STRETCHES], key=lambda run: run.start)
     tenths = any(run.end - run.start < 2 for run in listed)
@@ -141,13 +143,14 @@ def _stretch_lines(runs: list[Stretch], marks: dict[str, _Mark], all_stretches: 
     spans = [f"{time(run.start)}–{time(run.end)}" for run in listed]
     widest = max(map(len, spans), default=0)
     for run, span in zip(listed, spans, strict=True):
-        yield Text.assemble(f"  {span:>{widest}}  ", *_named(run.label, run.score, marks.get(run.label, _OTHER)))
+        mark = marks.get(run.label, None if run.label == NO_CLEAR_LABEL else _OTHER)
+        yield Text.assemble(f"  {span:>{widest}}  ", *_named(run.label, run.score, mark))
     if len(listed) < len(runs):
         more = len(runs) - len(listed)
         yield Text(f"  and {more} shorter; `vadis -v classify` shows them all", style="dim")
 
 
-def _strip(runs: list[Stretch], marks: dict[str, _Mark], end_seconds: float, cells: int) -> Iterator[Text]:
+def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], end_seconds: float, cells: int) -> Iterator[Text]:
     """Yield the whole video as one line of blocks, and its time axis below, with times at round numbers."""
     strip = Text(_MARGIN)
     for label, block in groupby(_leaders(runs, end_seconds, cells)):
@@ -168,15 +171,16 @@ def _strip(runs: list[Stretch], marks: dict[str, _Mark], end_seconds: float, cel
     yield Text(_MARGIN + axis, style="dim")
 
 
-def _leaders(runs: list[Stretch], end_seconds: float, cells: int) -> Iterator[str | None]:
+def _leaders(runs: Sequence[Piece], end_seconds: float, cells: int) -> Iterator[str | None]:
     """Yield for each cell of the strip the label that leads in most of its time; None where no label does."""
     wide = end_seconds / cells
     led = [defaultdict[str | None, float](float) for _ in range(cells)]
     for run in runs:
         for cell in range(int(run.start / wide), min(int(run.end / wide) + 1, cells)):
-            led[cell][run.label] += min(run.end, (cell + 1) * wide) - max(run.start, cell * wide)
+            label = None if run.label == NO_CLEAR_LABEL else run.label
+            led[cell][label] += min(run.end, (cell + 1) * wide) - max(run.start, cell * wide)
     for seconds in led:
-        seconds[None] = wide - sum(seconds.values())
+        seconds[None] += wide - sum(seconds.values())
         yield max(seconds, key=seconds.__getitem__)
 
 
@@ -185,4 +189,4 @@ def _named(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str
     name = Text(visible(label))
     name.truncate(_LABEL_CELLS, overflow="ellipsis", pad=True)
     chip = (f" {mark.letter} ", f"bold {mark.ink} on {mark.colour}") if mark else "   "
-    return chip, "  ", name, f"{percent(score):>3} %"
+    return chip, "  ", name, "     " if label == NO_CLEAR_LABEL else f"{percent(score):>3} %"

@@ -157,6 +157,8 @@ class Evaluation:
     def summary(self, **more: Any) -> dict[str, Any]:
         """Return the content of metrics.json, with ``more`` of what was tested."""
         head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
+        if unlike := self.settings.get("unlike_the_paper"):
+            head["unlike_the_paper"] = unlike
         return head | {"failed": self.num_failed, "published": self.settings.get("published")} | more | self.figures
 
     def write_tables(self, folder: Path) -> None:
@@ -207,7 +209,7 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     least = min(TOP_K, len(dataset.classes))
     cut = [example.path for example, record in labelled if example.span(record.duration_seconds) != (0.0, None)]
     _refuse(cut, "are parts of files, and records are of whole files", "evaluate the videos themselves, by `model`")
-    short = [example.path for example, record in labelled if len(record.labels) < least]
+    short = [example.path for example, record in labelled if len(record.clip_score) < least]
     _refuse(short, f"have records with fewer than {least} labels", "label them with `top_k=5` and no threshold")
 
     whole = [record for _, record in labelled if "no_flow" not in record.flags]  # else a frame, judged by RGB alone
@@ -217,7 +219,7 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
         message = f"the records were made by different models or streams: {named}"
         raise UsageError(message, hint="give the records of one model only")
     model, _, streams = next(iter(makers), ("", None, ("rgb",)))
-    names = {label.label for _, record in labelled for label in record.labels}
+    names = {label.label for _, record in labelled for label in record.clip_score}
     if labelled and names.isdisjoint(dataset.classes):
         message = f"none of the records' labels is a class of {dataset.name}: {some(names)}"
         raise UsageError(message, hint=f"its classes are such as {some(dataset.classes[:3])}")
@@ -251,7 +253,7 @@ def _prediction(example: Example, record: VideoResult, classes: Sequence[str], c
     if record.status == "error":
         return Prediction(example.path, example.label, {}, f"{record.error_code}: {record.error_message}")
     scores = np.full(len(classes), -np.inf, np.float32)
-    for label in record.labels:
+    for label in record.clip_score:
         scores[classes.index(label.label)] = label.score
     return Prediction(example.path, example.label, {column: scores})
 

@@ -13,8 +13,9 @@ from vadis.flow.video_flow import FirstFlow
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, completion, predict, shortest, window_of
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import Scoreboard, fused
+from vadis.inference.timeline import CLEAR
 from vadis.models import MODELS, Model
-from vadis.results import VideoResult
+from vadis.results import VideoResult, is_like
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath, VideoFacts
 from vadis.weights.load import given_or_loaded
@@ -46,7 +47,7 @@ def classify(
     Args:
         path: of the file.
         model: from ``load_model``; or what that takes, a name or a path: then it is loaded for this call.
-        segment: the step of the timeline in seconds, 0.32 at least; by default that of the model, 2.56 mostly.
+        segment: the step of ``segments`` in seconds, 0.32 at least; by default that of the model, 2.56 mostly.
         window: frames (25 per second) of separate windows; by default as the model was made for.
         stride: frames between the starts of two windows; by default they follow one another.
         top_k: how many labels to give, for the video and for each segment.
@@ -97,25 +98,32 @@ class ClassifyOptions:
     flip: bool = False
     batch_size: int = 0
     progress: Callable[[Progress], None] | None = None
+    labels: str | None = None  # only those like this are told (``vadis.results.is_like``)
 
     def __post_init__(self) -> None:
         self.sliding.check(self.model.card, self.batch_size)
         self.model.check_flip(self.flip)
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
+        if self.labels is not None and not any(self._told()):
+            message = f"{self.model.card.name} has no label like {self.labels!r}"
+            raise UsageError(message, hint="`vadis labels` shows what a model can name")
+
+    def _told(self) -> list[bool]:
+        return [self.labels is None or is_like(label, self.labels) for label in self.model.card.labels]
 
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
         model, card, sliding = self.model, self.model.card, self.sliding
         averages, seconds = MODELS[card.architecture].score_fusion, sliding.segment_seconds
-        board = Scoreboard(card.labels, seconds, self.top_k, averages, card.threshold, card.otherwise)
+        board = Scoreboard(card.labels, seconds, self.top_k, averages, card.threshold or CLEAR, self._told())
         how: dict[str, Any] = {"flip": self.flip, "batch_size": self.batch_size, "progress": self.progress}
         for centre, logits in predict(video, model, sliding, **how):
             board.add(centre, fused(logits, averages))
-        labels, segments = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
+        said = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
         fields = record_fields(video, model, sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime}
-        return VideoResult(**fields, labels=labels, segments=segments)
+        return VideoResult(**fields, **said)
 
 
 def _options(
@@ -179,4 +187,4 @@ def _end(facts: VideoFacts, frame_rate: int) -> Fraction:
     end = Fraction(facts.num_frames, frame_rate)
     if facts.num_frames == 1 and facts.duration_seconds:
         return Fraction(facts.duration_seconds)
-    return end if facts.duration_seconds is None else min(end, Fraction(facts.duration_seconds))
+    return min(end, Fraction(facts.duration_seconds)) if facts.duration_seconds else end

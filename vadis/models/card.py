@@ -51,6 +51,7 @@ class Architecture:
     sampling: Mapping[str, slice]  # by stream, which frames of a window a network sees
     params_millions: int  # at 400 classes, by table 1
     build: Callable[[tuple[str, ...], int, float], nn.Module]  # (streams, num_classes, width) → the training form
+    snapshots: int = 0  # windows that the paper's test takes of a shorter video too, spread evenly; 0: those that fit
     test_frames: int = 250  # of a video, that the paper's test looks at: 10 s (table 1)
     fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
     score_fusion: str = "probabilities"  # what is averaged over streams and predictions; or "logits"
@@ -74,7 +75,7 @@ def _grouped(streams: tuple[str, ...], is_together: bool) -> dict[str, tuple[str
 
 
 FORMAT_VERSION = 1
-_OPTIONAL = ("test_window", "threshold", "otherwise", "crop_first")  # only where they say something
+_OPTIONAL = ("test_window", "threshold", "crop_first")  # only where they say something
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,13 @@ class ModelCard:
     provenance: dict[str, Any] = field(default_factory=dict)  # sources and hashes, or the recipe and metrics
     format_version: int = FORMAT_VERSION
     test_window: int | None = None  # frames of the separate windows to look through; None: as the architecture does
-    # Where no label has a probability of ``threshold`` at least, what the model says is ``otherwise``.
-    threshold: float | None = None
-    otherwise: str | None = None
+    threshold: float | None = None  # the probability below which a label is not clear; None: ``CLEAR``
     # Cut frames before their flow is computed, not after it as in the paper: half as much to compute at 16:9.
     crop_first: bool = False
 
     @property
     def segment_seconds(self) -> float:
-        """The step of the timeline by default: that of the model's windows."""
+        """The step of a record's segments by default: that of the model's windows."""
         return SEGMENT_SECONDS if self.test_window is None else self.test_window / self.frame_rate
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import VideoResult
+from vadis.results import NO_CLEAR_LABEL, VideoResult
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
@@ -29,7 +29,6 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 Colour = tuple[int, int, int]
 Progress = Callable[[int, int | None], None]  # how many frames are done, and how many the header declares
 
-MAX_LABELS = 3
 FONT_SHARE, FONT_PIXELS = 24, (10, 44)  # a letter's height: this part of the shorter side, within these bounds
 WHITE, BAR_TRACK, NOTHING = (255, 255, 255), (70, 70, 76), (58, 58, 62)
 
@@ -41,7 +40,7 @@ COLOURS: tuple[Colour, ...] = (
 
 
 class Overlay:
-    """Draws one result, with segments, into the frames of its video, (width, height) in ``size``."""
+    """Draws the timeline of a result into the frames of its video, (width, height) in ``size``."""
 
     def __init__(self, result: VideoResult, size: tuple[int, int]) -> None:
         from matplotlib.font_manager import findfont
@@ -50,11 +49,11 @@ class Overlay:
         self._width, self._height = size
         self._letter = int(np.clip(min(size) / FONT_SHARE, *FONT_PIXELS))
         self._font = ImageFont.truetype(findfont(FONT), self._letter)
-        self._segments = result.segments
-        self._end = result.segments[-1].end if result.segments else 1.0
+        self._pieces = result.timeline
+        self._end = result.timeline[-1].end if result.timeline else 1.0
         self._colours = _colours(result)
         self._strip = self._make_strip()
-        self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the segment drawn last
+        self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
 
     def draw(self, pixels: Pixels, seconds: Fraction) -> Pixels:
         """Return the frame (H, W, 3) shown at ``seconds``, with everything drawn in; ``pixels`` stay as they are."""
@@ -66,33 +65,33 @@ class Overlay:
         at = min(self._width - 1, int(float(seconds) / self._end * self._width))
         half = max(1, self._letter // 10)
         ImageDraw.Draw(image).rectangle((at - half, bottom, at + half - 1, self._height), WHITE)
-        index = bisect_right(self._segments, float(seconds) + 1e-6, key=lambda segment: segment.start) - 1
-        if index >= 0 and self._segments[index].labels:  # the last one reaches to the end of the file
+        index = bisect_right(self._pieces, float(seconds) + 1e-6, key=lambda piece: piece.start) - 1
+        if index >= 0:  # the last one reaches to the end of the file
             panel, margin = self._panel(index), self._letter // 2
             image.paste(panel, (margin, max(0, bottom - margin - panel.height)), panel)
         return np.array(image)
 
     def _make_panel(self, index: int) -> "Image":
-        """Return the labels of a segment, one to a line: name, percentage, and a bar below."""
+        """Return the label of a piece: name, percentage, and a bar below; of no clear label the words alone."""
         from PIL import Image, ImageDraw
 
-        letter, labels = self._letter, self._segments[index].labels[:MAX_LABELS]
-        line, pad, thick = int(letter * 1.75), letter // 2, max(2, letter // 6)
+        piece = self._pieces[index]
+        letter, is_clear = self._letter, piece.label != NO_CLEAR_LABEL
+        pad, thick, base = letter // 2, max(2, letter // 6), int(letter * 1.15)
         width = min(22 * letter, max(1, self._width - letter))
-        panel = Image.new("RGBA", (width, line * len(labels) + pad), (12, 12, 14, 178))
+        panel = Image.new("RGBA", (width, int(letter * 1.75) + pad), (12, 12, 14, 178))
         draw = ImageDraw.Draw(panel)
-        for number, label in enumerate(labels):
-            base = number * line + int(letter * 1.15)
-            score, name = f"{percent(label.score)} %", drawable(label.label)
-            room = width - 3 * pad - draw.textlength(score, self._font)
-            longest = len(name)
-            while longest > 1 and draw.textlength(shortened(name, longest), self._font) > room:
-                longest -= 1
-            draw.text((pad, base), shortened(name, longest), WHITE, self._font, "ls")
-            draw.text((width - pad, base), score, WHITE, self._font, "rs")
-            top, length = base + max(2, letter // 4), max(0, width - 2 * pad)
-            for share, colour in ((1.0, BAR_TRACK), (label.score, self._colours.get(label.label, COLOURS[-1]))):
-                panel.paste(colour, (pad, top, pad + round(length * share), top + thick))
+        score, name = f"{percent(piece.score)} %" if is_clear else "", drawable(piece.label)
+        room = width - 3 * pad - draw.textlength(score, self._font)
+        longest = len(name)
+        while longest > 1 and draw.textlength(shortened(name, longest), self._font) > room:
+            longest -= 1
+        draw.text((pad, base), shortened(name, longest), WHITE, self._font, "ls")
+        draw.text((width - pad, base), score, WHITE, self._font, "rs")
+        top, length = base + max(2, letter // 4), max(0, width - 2 * pad)
+        bars = ((1.0, BAR_TRACK), (piece.score, self._colours.get(piece.label, COLOURS[-1])))
+        for share, colour in bars if is_clear else ():
+            panel.paste(colour, (pad, top, pad + round(length * share), top + thick))
         return panel
 
     def _make_strip(self) -> "Image":
@@ -101,26 +100,26 @@ class Overlay:
 
         height = min(self._height, max(4, int(self._letter * 0.55)))
         strip = Image.new("RGB", (self._width, height), NOTHING)
-        for segment in self._segments:
-            if segment.labels:
-                first, last = (round(time / self._end * self._width) for time in (segment.start, segment.end))
-                strip.paste(self._colours.get(segment.labels[0].label, COLOURS[-1]), (first, 0, last, height))
+        for piece in self._pieces:
+            if piece.label != NO_CLEAR_LABEL:
+                first, last = (round(time / self._end * self._width) for time in (piece.start, piece.end))
+                strip.paste(self._colours.get(piece.label, COLOURS[-1]), (first, 0, last, height))
         return strip
 
 
 def _colours(result: VideoResult) -> dict[str, Colour]:
     """Return a colour for each label that leads, those that lead longest first."""
     milliseconds = Counter[str]()
-    for segment in result.segments:
-        for leader in segment.labels[:1]:
-            milliseconds[leader.label] += round(1000 * (segment.end - segment.start))
+    for piece in result.timeline:
+        if piece.label != NO_CLEAR_LABEL:
+            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
     return dict(zip((name for name, _ in milliseconds.most_common()), COLOURS, strict=False))
 
 
 def annotate(
     video: str, result: VideoResult, path: Path, *, with_sound: bool = True, progress: Progress = lambda *_: None
 ) -> VideoFacts:
-    """Write ``video`` with the labels of the moment, their scores and the timeline of ``result`` drawn in to ``path``.
+    """Write ``video`` with the label of the moment, its score and the timeline of ``result`` drawn in to ``path``.
 
     Frames keep their times, and sound is copied bit by bit. Returns what is known of the video now that all is read.
 

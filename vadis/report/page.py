@@ -9,12 +9,11 @@ import hashlib
 import io
 import json
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import Any, SupportsFloat
@@ -27,16 +26,15 @@ import vadis
 from vadis.batch.results_file import LastResults
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VideoError, advice
 from vadis.files import write_atomic, write_file
-from vadis.formats import stretches, visible
+from vadis.formats import visible
 from vadis.parsing import parse_json
 from vadis.report.plots import plot_curves
-from vadis.results import Segment, VideoResult
+from vadis.results import NO_CLEAR_LABEL, VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import FLAGS
 from vadis.video.timegrid import GRID_FPS
 
-MAX_LABELS = 5  # of a video and of a piece of its timeline; records may have more
-MAX_PIECES = 1_000  # of a timeline: a screen has hardly more pixels for it
+MAX_LABELS = 5  # of a video; records may have more
 
 HEIGHT = 108  # pixels of a picture; shown at about two thirds of that, so that it is sharp on dense screens too
 WIDTHS = (32, 2 * HEIGHT)  # what is wider loses its sides
@@ -74,7 +72,7 @@ def write_page(
     path of each video before its pictures are taken.
     """
     written, bytes_left, num_videos = PageSummary(), max_thumbnail_bytes, len(results.paths)
-    labels, models, max_pieces = TextIndex(), TextIndex(), pieces_for(num_videos)
+    labels, models = TextIndex(), TextIndex()
     scripts = read_assets("data.js", "timeline.js", "player.js", "cards.js", "report.js")
     style, script = read_assets("colours.css", "report.css"), '"use strict";\n(() => {\n' + scripts + "})();\n"
     with write_atomic(path) as file, Decoders() as decoders:
@@ -95,7 +93,7 @@ def write_page(
                 bytes_left -= sum(len(jpeg) for _, jpeg in pictures)
                 written.fewer_pictures += is_cut
                 added = {"url": url_of(place, path), "pictures": pictures}
-            values = {**_entry(result, labels, models, max_pieces), **added}
+            values = {**_entry(result, labels, models), **added}
             kept = {name: value for name, value in values.items() if value not in (None, [], ())}
             write((",\n" if written.num_videos else "") + safe_json(kept))
             written.num_videos += 1
@@ -109,6 +107,7 @@ def _words(labels: TextIndex, models: TextIndex) -> dict[str, Any]:
 
     return {
         "labels": list(map(visible, labels)),
+        "unclear": NO_CLEAR_LABEL,
         "models": list(map(visible, models)),
         "reasons": {code: each.meaning for code, each in VIDEO_ERROR_CODES.items()},
         "next": {code: advice(code) for code in VIDEO_ERROR_CODES},
@@ -144,16 +143,13 @@ def read_assets(*names: str) -> str:
     return "".join((folder / name).read_text("utf-8") for name in names)
 
 
-def _entry(result: VideoResult, labels: TextIndex, models: TextIndex, max_pieces: int) -> dict[str, Any]:
-    """Return a record as the page has it, in JSON values; labels are numbers of ``labels``, scores in thousandths."""
-    segments, size = result.segments, result.source_size
-    joined = -(-len(segments) // max_pieces) or 1
-    model = f"{result.model} ({' + '.join(result.streams)})"
-    video_labels = []
-    for label in result.labels[:MAX_LABELS]:
-        scores = (label.score, label.score if label.peak is None else label.peak)
-        rounded = [*(round(1000 * score) for score in scores), _rounded(label.seconds)]
-        video_labels.append([labels.setdefault(label.label, len(labels)), *rounded])
+def _entry(result: VideoResult, labels: TextIndex, models: TextIndex) -> dict[str, Any]:
+    """Return a record as the page has it, in JSON values; labels are numbers of ``labels``."""
+
+    def number(label: str) -> int:
+        return labels.setdefault(label, len(labels))
+
+    size, model = result.source_size, f"{result.model} ({' + '.join(result.streams)})"
     return {
         "path": visible(result.path),
         "status": result.status,
@@ -163,30 +159,13 @@ def _entry(result: VideoResult, labels: TextIndex, models: TextIndex, max_pieces
         "flags": result.flags,
         "error": None if result.error_code is None else [result.error_code, visible(result.error_message or "")],
         "model": None if result.model is None else models.setdefault(model, len(models)),
-        "labels": video_labels,
-        "pieces": [_piece(segments[at : at + joined], labels) for at in range(0, len(segments), joined)],
-        "joined": joined if joined > 1 else None,
+        "labels": [[number(each.label), each.score, _rounded(each.seconds)] for each in result.labels[:MAX_LABELS]],
+        "pieces": [[_rounded(p.start), _rounded(p.end), number(p.label), p.score] for p in result.timeline],
     }
 
 
 def _rounded(number: SupportsFloat | None) -> float | None:
     return None if number is None else round(float(number), 2)
-
-
-def _piece(segments: Sequence[Segment], labels: TextIndex) -> list[Any]:
-    """Return segments as one, [start, end, label, score, label, score, …]: means by length, the best first."""
-    widths, sums = [segment.end - segment.start or 1.0 for segment in segments], defaultdict[str, float](float)
-    for segment, width in zip(segments, widths, strict=True):
-        for label in segment.labels:
-            sums[label.label] += label.score * width / sum(widths)
-    best = sorted(sums, key=lambda name: -sums[name]) if len(segments) > 1 else list(sums)  # the record's own order
-    scores = ((labels.setdefault(name, len(labels)), round(1000 * sums[name])) for name in best[:MAX_LABELS])
-    return [_rounded(segments[0].start), _rounded(segments[-1].end), *chain.from_iterable(scores)]
-
-
-def pieces_for(num_videos: int) -> int:
-    """Return how many pieces each timeline may have in a page of so many videos."""
-    return min(MAX_PIECES, max(80, 400_000 // max(1, num_videos)))  # in a page 400,000 are about 20 MB
 
 
 def place_of(path: str, bases: Iterable[Path]) -> str | None:
@@ -209,7 +188,7 @@ def thumbnails(
 ) -> tuple[list[Thumbnail], bool]:
     """Return pictures of a labelled video's moments, and whether ``max_bytes`` were too few for all of them."""
     taken: list[Thumbnail] = []
-    first = result.segments[0].start if result.segments else 0.0
+    first = result.timeline[0].start if result.timeline else 0.0
     for seconds in moments(result, count):
         start = max(0, int((seconds - first) * GRID_FPS))
         try:
@@ -225,13 +204,14 @@ def thumbnails(
 
 
 def moments(result: VideoResult, count: int) -> list[float]:
-    """Return at most ``count`` times in seconds, the most telling first: the middles of the longest, surest stretches.
+    """Return at most ``count`` times in seconds, the most telling first: the middles of the longest, surest pieces.
 
-    Where there are fewer stretches than that, the widest gaps between these times are halved.
+    Where there are fewer pieces with a label than that, the widest gaps between these times are halved.
     """
-    first, end = (result.segments[0].start, result.segments[-1].end) if result.segments else (0.0, 0.0)
-    best = sorted(stretches(result.segments), key=lambda run: -(run.end - run.start) * run.score)
-    found = [(run.start + run.end) / 2 for run in best[:count]]
+    first, end = (result.timeline[0].start, result.timeline[-1].end) if result.timeline else (0.0, 0.0)
+    clear = (piece for piece in result.timeline if piece.label != NO_CLEAR_LABEL)
+    best = sorted(clear, key=lambda piece: -(piece.end - piece.start) * piece.score)
+    found = [(piece.start + piece.end) / 2 for piece in best[:count]]
     while end > 0 and len(found) < count:
         width, before = max((after - before, before) for before, after in pairwise([first, *sorted(found), end]))
         if width < 1:  # second: it would be the same picture again

@@ -6,8 +6,6 @@ import stat
 from collections.abc import Iterator
 from fractions import Fraction
 
-import numpy as np
-
 from vadis.errors import VideoError
 from vadis.video.container import os_refusal
 from vadis.video.metadata import Limits, Picture, SourceFrame, VideoFacts
@@ -65,6 +63,7 @@ class PictureFolder:
             yield SourceFrame(pixels, Fraction(number, GRID_FPS), Fraction(1, GRID_FPS), None)
 
     def _read(self, name: str) -> Picture:
+        import numpy as np
         from PIL import Image, UnidentifiedImageError
 
         path = os.path.join(self._folder, name)  # noqa: PTH118

@@ -11,7 +11,7 @@ function card(video, meant) {
   if (video.pieces) element.append(timeline(video, (time) => play(video, time), meant));
   if (video.labels) element.append(labels(video));
   else if (!video.error && video.status !== "skipped") element.append(make("p", "quiet", "no label is above the threshold"));
-  if (video.pieces) element.append(spoken(video));
+  if (video.pieces) element.append(legend(video), spoken(video));
   return element;
 }
 
@@ -62,20 +62,30 @@ function bar(share, colour) {
 
 function labels(video) {
   const list = make("ul", "found-labels");
-  for (const [label, score, , led] of video.labels) {
-    const line = make("li"), name = make("span", "name", DATA.labels[label]);
-    name.title = DATA.labels[label];
-    line.append(chip(label), name, bar(score / 1000, COLOURS[label]), make("span", "number", percent(score)));
-    line.append(make("span", "number quiet", led ? `leads ${length(led)}` : ""));
+  for (const [label, score, led] of video.labels) {
+    const line = make("li"), share = label === UNCLEAR ? [make("span"), make("span")] : [bar(score, COLOURS[label]), make("span", "number", percent(score))];
+    line.append(chip(label), make("span", "name", DATA.labels[label]), ...share, make("span", "number quiet", led ? `for ${length(led)}` : ""));
     list.append(line);
   }
   return list;
 }
 
+// Every other label of the timeline, in the order of time, with the seconds that it leads.
+function legend(video) {
+  const seconds = new Map(), listed = new Set((video.labels ?? []).map(([label]) => label)), line = make("p", "legend");
+  for (const [start, end, label] of video.pieces) if (!listed.has(label)) seconds.set(label, (seconds.get(label) ?? 0) + end - start);
+  for (const [label, led] of seconds) {
+    const entry = make("span");
+    entry.append(chip(label), ` ${DATA.labels[label]} `, make("span", "quiet", length(led)));
+    line.append(entry);
+  }
+  return line;
+}
+
 // The timeline in words, for paper.
 function spoken(video) {
-  const longest = stretches(video).sort((a, b) => b[1] - b[0] - (a[1] - a[0])).slice(0, MOST_STRETCHES);
-  const told = longest.sort((a, b) => a[0] - b[0]).map(([start, end, label, score]) => `${clock(start)}–${clock(end)} ${DATA.labels[label]} ${percent(score)}`);
+  const longest = [...video.pieces].sort((a, b) => b[END] - b[START] - (a[END] - a[START])).slice(0, MOST_STRETCHES);
+  const told = longest.sort((a, b) => a[START] - b[START]).map(([start, end, label, score]) => `${clock(start)}–${clock(end)} ${named(label, score)}`);
   const paragraph = make("p", "stretches", told.join("; "));
   paragraph.setAttribute("aria-hidden", "true");
   return paragraph;

@@ -2,7 +2,8 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const STATUSES = [["ok", "labelled"], ["partial", "partial"], ["error", "not labelled"], ["skipped", "skipped"]];
-const START = 0, END = 1, FIRST = 2; // of a piece: [start, end, label, score, label, score, ...]
+const START = 0, END = 1, LABEL = 2, SCORE = 3; // of a piece of a timeline
+const UNCLEAR = DATA.labels.indexOf(DATA.unclear); // the label that says that none is clear
 
 const byId = (id) => document.getElementById(id);
 
@@ -36,25 +37,25 @@ function duration(total) {
   return total >= 90 ? `${Math.round(total / 60)} minutes` : `${Math.round(total)} seconds`;
 }
 
-const percent = (thousandths) => (thousandths < 5 ? "<1 %" : `${Math.round(thousandths / 10)} %`);
+// As in the terminal: a half goes to the even neighbour.
+function percent(score) {
+  const exact = 100 * score, whole = Math.round(exact);
+  return score > 0 && score < 0.005 ? "<1 %" : `${whole - exact === 0.5 && whole % 2 ? whole - 1 : whole} %`;
+}
+
+const named = (label, score) => (label === UNCLEAR ? DATA.labels[label] : `${DATA.labels[label]} ${percent(score)}`);
 const counted = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
 
-// Sums over all videos: for how long and in how many each label leads, and its highest score in every video.
+// Sums over all videos: for how long and in how many each label leads the timeline, and its highest score in every video.
 const LEADS = DATA.labels.map(() => ({ seconds: 0, videos: 0 }));
 for (const video of DATA.videos) {
   video.best = new Map();
-  const raise = (label, score) => { if (score > (video.best.get(label) ?? -1)) video.best.set(label, score); };
-  const led = new Set();
-  for (const piece of video.pieces ?? []) {
-    for (let i = FIRST; i < piece.length; i += 2) raise(piece[i], piece[i + 1]);
-    if (piece.length > FIRST) {
-      LEADS[piece[FIRST]].seconds += piece[END] - piece[START];
-      led.add(piece[FIRST]);
-    }
+  for (const [start, end, label, score] of video.pieces ?? []) {
+    video.best.set(label, Math.max(score, video.best.get(label) ?? 0));
+    LEADS[label].seconds += end - start;
   }
-  for (const [label, score, peak] of video.labels ?? []) raise(label, Math.max(score, peak));
-  for (const label of led) LEADS[label].videos += 1;
-  video.text = `${video.path} ${(video.labels ?? []).map(([label]) => DATA.labels[label]).join(" ")}`.toLowerCase();
+  for (const label of video.best.keys()) LEADS[label].videos += 1;
+  video.text = `${video.path} ${[...(video.labels ?? []).map(([label]) => label), ...video.best.keys()].map((label) => DATA.labels[label]).join(" ")}`.toLowerCase();
 }
 
 const RANKED = DATA.labels.map((_, label) => label).sort((a, b) => LEADS[b].seconds - LEADS[a].seconds || a - b);
@@ -62,10 +63,12 @@ const RANKED = DATA.labels.map((_, label) => label).sort((a, b) => LEADS[b].seco
 // Okabe and Ito's colours for the labels that lead longest, then hues a golden angle apart.
 const FEW = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200"];
 const COLOURS = [];
-RANKED.forEach((label, rank) => {
+RANKED.filter((label) => label !== UNCLEAR).forEach((label, rank) => {
   const turn = rank - FEW.length;
   COLOURS[label] = FEW[rank] ?? `hsl(${Math.round(turn * 137.508 + 20) % 360} ${45 + (turn % 3) * 12}% ${[52, 64, 42][turn % 3]}%)`;
 });
+
+if (UNCLEAR >= 0) COLOURS[UNCLEAR] = "var(--unclear)";
 
 const lower = DATA.labels.map((name) => name.toLowerCase());
 
@@ -77,11 +80,10 @@ function labelsMeant(text) {
   return new Set(exact >= 0 ? [exact] : lower.flatMap((name, label) => (name.includes(wanted) ? [label] : [])));
 }
 
-// How sure the page is of what a video was looked at for: the highest score of the labels meant, or of its first.
+// The highest score that one of the labels meant has in the video's timeline; of any label, if none is meant.
 function scoreOf(video, meant) {
-  if (!meant) return video.labels ? Math.max(...video.labels.slice(0, 1).map(([, score, peak]) => Math.max(score, peak))) : -1;
   let best = -1;
-  for (const label of meant) best = Math.max(best, video.best.get(label) ?? -1);
+  for (const [label, score] of video.best) if (meant?.has(label) ?? label !== UNCLEAR) best = Math.max(best, score);
   return best;
 }
 

@@ -30,14 +30,19 @@ function seek(time) {
 function tell(why) {
   FILM.hidden = true;
   PROBLEM.hidden = false;
-  PROBLEM.textContent = `Cannot be played here: ${why}. The moment is ${clock(startAt, true)} in ${playing.path}`;
+  byId("player-why").textContent = `Cannot be played here: ${why}. The moment is ${clock(startAt, true)} in`;
+  byId("player-path").value = playing.path;
 }
+
+byId("player-copy").addEventListener("click", () => {
+  byId("player-path").select();
+  document.execCommand("copy"); // what the newer interface may refuse to a page from the disk
+});
 
 function follow(time) {
   if (!playing?.pieces) { byId("player-now").replaceChildren(); return; }
   const piece = playing.pieces[pieceAt(playing, time)];
-  const now = piece.length > FIRST ? [chip(piece[FIRST]), inWords(piece)] : [inWords(piece)];
-  byId("player-now").replaceChildren(...now);
+  byId("player-now").replaceChildren(chip(piece[LABEL]), inWords(piece));
   playerLine?.follow(time);
 }
 

@@ -9,7 +9,7 @@ function totals() {
   const hours = DATA.videos.reduce((sum, video) => sum + (video.seconds ?? 0), 0), line = byId("totals");
   byId("title").textContent = document.title;
   line.append(make("b", "", counted(DATA.videos.length, "video")), `, ${duration(hours)}, `);
-  line.append(make("b", "", counted(LEADS.filter((lead) => lead.videos).length, "label")), " that lead somewhere");
+  line.append(make("b", "", counted(LEADS.filter((lead, label) => lead.videos && label !== UNCLEAR).length, "label")));
   for (const [status, word, kind] of [["partial", "partial", "warn"], ["error", "not labelled", "bad"], ["skipped", "skipped", ""]]) {
     if (count(status)) line.append(", ", make("b", kind, count(status).toLocaleString("en")), ` ${word}`);
   }
@@ -17,11 +17,10 @@ function totals() {
 }
 
 function total(name, amount, share, colour, pressed, choose) {
-  const item = make("li"), button = make("button"), label = make("span", "name", name);
-  label.title = name;
+  const item = make("li"), button = make("button");
   button.type = "button";
   button.setAttribute("aria-pressed", String(pressed));
-  button.append(label, make("span", "amount", amount), bar(share, colour));
+  button.append(make("span", "name", name), make("span", "amount", amount), bar(share, colour));
   button.addEventListener("click", choose);
   item.append(button);
   return item;
@@ -39,8 +38,8 @@ function showTotals() {
   const chosen = byId("label").value;
   refilled(byId("label-totals"), leading.slice(0, allLabels ? undefined : SHOWN_TOTALS).map((label) => {
     const name = DATA.labels[label], lead = LEADS[label], pressed = chosen === name;
-    const amount = `${clock(lead.seconds)} in ${lead.videos.toLocaleString("en")}`;
-    return total(name, amount, lead.seconds / longest, COLOURS[label], pressed, () => chooseLabel(pressed ? "" : name));
+    const amount = `${clock(lead.seconds)} · ${counted(lead.videos, "video")}`;
+    return total(name, amount, lead.seconds / longest, COLOURS[label], pressed, () => choose(pressed ? "" : name, null));
   }));
   byId("all-labels").hidden = leading.length <= SHOWN_TOTALS;
   byId("all-labels").textContent = allLabels ? "Fewer labels" : `All ${leading.length.toLocaleString("en")} labels`;
@@ -49,20 +48,25 @@ function showTotals() {
   const most = Math.max(...reasons.values());
   byId("failures").hidden = !reasons.size;
   refilled(byId("reasons"), [...reasons].sort((a, b) => b[1] - a[1]).map(([code, count]) => {
-    const pressed = wish.reason === code, choose = () => { wish.reason = pressed ? null : code; changed(); };
-    return total(DATA.reasons[code] ?? code, count.toLocaleString("en"), count / most, "", pressed, choose);
+    const pressed = wish.reason === code;
+    return total(DATA.reasons[code] ?? code, counted(count, "video"), count / most, "", pressed, () => choose("", pressed ? null : code));
   }));
 }
 
-function chooseLabel(name) {
-  byId("label").value = name;
+// Show the videos of a total, all of them: nothing else is asked for any more.
+function choose(label, reason) {
+  const order = byId("order").value;
+  byId("filters").reset();
+  Object.assign(byId("order"), { value: order });
+  byId("label").value = label;
+  wish.reason = reason;
   changed();
 }
 
 function readFilters() {
   wish.words = byId("words").value;
   wish.meant = labelsMeant(byId("label").value);
-  wish.score = Number(byId("score").value) * 10;
+  wish.score = Number(byId("score").value) / 100;
   for (const name of ["shortest", "longest"]) {
     wish[name] = seconds(byId(name).value);
     byId(name).setCustomValidity(Number.isNaN(wish[name]) ? "minutes and seconds, such as 1:30" : "");
@@ -79,7 +83,7 @@ function changed() {
   const isAll = found.length === DATA.videos.length;
   const hours = found.reduce((sum, video) => sum + (video.seconds ?? 0), 0);
   const reason = wish.reason ? `; ${DATA.reasons[wish.reason] ?? wish.reason}. What to do: ${DATA.next[wish.reason] ?? "look at each"}` : "";
-  const nothing = wish.meant && !wish.meant.size ? "; no label is called so" : "";
+  const nothing = wish.meant && !wish.meant.size ? "; no label has this name" : "";
   byId("found").textContent = (isAll ? `All ${counted(found.length, "video")}` : `${found.length.toLocaleString("en")} of ${counted(DATA.videos.length, "video")}, ${duration(hours)}`) + reason + nothing;
   showTotals();
   showPage();
@@ -90,7 +94,7 @@ function showPage() {
   page = Math.max(0, Math.min(page, pages - 1));
   hideTip();
   const cards = found.slice(page * size, (page + 1) * size).map((video) => card(video, wish.meant));
-  byId("videos").replaceChildren(...(cards.length ? cards : [make("p", "none", "No video is like that. Clear shows all again.")]));
+  byId("videos").replaceChildren(...(cards.length ? cards : [make("p", "none", "No video matches. Clear shows all again.")]));
   byId("page-shown").textContent = `Page ${page + 1} of ${pages}`;
   byId("previous").disabled = page === 0;
   byId("next").disabled = page === pages - 1;
@@ -115,7 +119,7 @@ function setUp() {
   let waiting = 0; // typing is not held up by drawing
   byId("filters").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(changed, 120); });
   byId("filters").addEventListener("submit", (event) => { event.preventDefault(); changed(); });
-  byId("filters").addEventListener("reset", () => setTimeout(() => { wish.reason = null; changed(); }));
+  byId("clear").addEventListener("click", () => setTimeout(() => { wish.reason = null; changed(); }));
   byId("page-size").addEventListener("change", () => { page = 0; showPage(); });
   byId("previous").addEventListener("click", () => turn(-1));
   byId("next").addEventListener("click", () => turn(1));

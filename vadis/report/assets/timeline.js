@@ -2,7 +2,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 1000, HEIGHT = 100; // of the drawing, stretched to the place it has
-const MOST_BARS = 300;
+const MOST_BARS = 1000; // the longest pieces: a screen has hardly more pixels
 const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200];
 
 const endOf = (video) => (video.pieces ? video.pieces[video.pieces.length - 1][END] : 0);
@@ -16,52 +16,20 @@ function pieceAt(video, time) {
   return low;
 }
 
-// Neighbours under one leading label, as [start, end, label, mean score].
-function stretches(video) {
-  const merged = [];
-  for (const piece of video.pieces ?? []) {
-    if (piece.length === FIRST) continue;
-    const last = merged[merged.length - 1], length = piece[END] - piece[START];
-    if (last && last[2] === piece[FIRST] && Math.abs(last[1] - piece[START]) < 0.02) {
-      const before = last[1] - last[0];
-      last[3] = (last[3] * before + piece[FIRST + 1] * length) / (before + length || 1);
-      last[1] = piece[END];
-    } else merged.push([piece[START], piece[END], piece[FIRST], piece[FIRST + 1]]);
-  }
-  return merged;
-}
-
-// The pieces as at most MOST_BARS bars: where several fall together, the one that leads longest stands for them.
-function bars(video) {
-  const pieces = video.pieces, count = Math.ceil(pieces.length / MOST_BARS);
-  if (count === 1) return pieces;
-  const joined = [];
-  for (let first = 0; first < pieces.length; first += count) {
-    const group = pieces.slice(first, first + count), led = new Map();
-    for (const piece of group) led.set(piece[FIRST], (led.get(piece[FIRST]) ?? 0) + piece[END] - piece[START]);
-    const label = [...led].sort((a, b) => b[1] - a[1])[0][0];
-    const ours = group.filter((piece) => piece[FIRST] === label);
-    const score = ours.reduce((sum, piece) => sum + (piece[FIRST + 1] ?? 0), 0) / ours.length;
-    joined.push([group[0][START], group[group.length - 1][END], ...(label === undefined ? [] : [label, score])]);
-  }
-  return joined;
-}
-
 function drawing(video, meant) {
   const end = endOf(video), svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
-  for (const bar of bars(video)) {
-    if (bar.length === FIRST) continue;
-    const left = (bar[START] / end) * WIDTH, right = (bar[END] / end) * WIDTH, height = 12 + 0.88 * bar[FIRST + 1] / 10;
+  for (const [from, to, label, score] of [...video.pieces].sort((a, b) => b[END] - b[START] - (a[END] - a[START])).slice(0, MOST_BARS)) {
+    const left = (from / end) * WIDTH, right = (to / end) * WIDTH, height = label === UNCLEAR ? 12 : 12 + 88 * score;
     const rect = document.createElementNS(SVG, "rect");
     rect.setAttribute("x", left.toFixed(2));
     rect.setAttribute("width", Math.max(0.5, right - left - Math.min(2, (right - left) / 6)).toFixed(2));
     rect.setAttribute("y", (HEIGHT - height).toFixed(2));
     rect.setAttribute("height", height.toFixed(2));
-    rect.setAttribute("fill", COLOURS[bar[FIRST]]);
-    if (meant && !meant.has(bar[FIRST])) rect.setAttribute("class", "faint");
+    rect.style.fill = COLOURS[label];
+    if (meant && !meant.has(label)) rect.setAttribute("class", "faint");
     svg.append(rect);
   }
   return svg;
@@ -80,11 +48,7 @@ function ticks(end) {
 
 const spanOf = (piece) => `${clock(piece[START], true)}–${clock(piece[END], true)}`;
 
-function inWords(piece) {
-  const named = [];
-  for (let i = FIRST; i < piece.length; i += 2) named.push(`${DATA.labels[piece[i]]} ${percent(piece[i + 1])}`);
-  return `${spanOf(piece)}: ${named.join(", ") || "no label"}`;
-}
+const inWords = (piece) => `${spanOf(piece)}: ${named(piece[LABEL], piece[SCORE])}`;
 
 function chip(label) {
   const square = make("span", "chip");
@@ -94,17 +58,10 @@ function chip(label) {
 
 const TIP = byId("tip");
 
-function showTip(video, piece, x, above) {
-  const table = make("table");
-  for (let i = FIRST; i < piece.length; i += 2) {
-    const row = table.insertRow(), name = row.insertCell();
-    name.append(chip(piece[i]), " ", make("bdi", "", DATA.labels[piece[i]]));
-    const number = row.insertCell();
-    number.className = "number";
-    number.textContent = percent(piece[i + 1]);
-  }
-  const joined = video.joined ? ` (mean of ${video.joined} segments)` : "";
-  TIP.replaceChildren(make("b", "", spanOf(piece) + joined), piece.length > FIRST ? table : make("div", "", "no label"));
+function showTip(piece, x, above) {
+  const name = make("div");
+  name.append(chip(piece[LABEL]), " ", make("bdi", "", named(piece[LABEL], piece[SCORE])));
+  TIP.replaceChildren(make("b", "", spanOf(piece)), name);
   TIP.hidden = false;
   const box = TIP.getBoundingClientRect();
   TIP.style.left = `${Math.max(4, Math.min(x - box.width / 2, innerWidth - box.width - 4))}px`;
@@ -137,7 +94,7 @@ function timeline(video, go, meant) {
     cursor.style.left = `${(time / end) * 100}%`;
     line.setAttribute("aria-valuenow", String(time));
     line.setAttribute("aria-valuetext", inWords(piece));
-    showTip(video, piece, box.left + (time / end) * box.width, box);
+    showTip(piece, box.left + (time / end) * box.width, box);
   };
   const leave = () => { cursor.hidden = true; hideTip(); };
   const middle = (index) => (video.pieces[index][START] + video.pieces[index][END]) / 2;
