@@ -73,7 +73,7 @@ def test_as_text_it_names_number_protocol_and_model(fvd, sets):
     first, *others = ended.out.splitlines()
     assert first.startswith("FVD ") and "interval" in first
     assert [line.split()[0] for line in others] == ["unbiased", "KVD", "real", "generated", "protocol", "model"]
-    assert "6 videos, frames 9" in ended.out and "tats" in ended.out
+    assert "6 videos of 9 frames" in ended.out and "tats" in ended.out
 
 
 def test_neither_order_nor_kind_of_input_matters_and_a_set_is_nothing_from_itself(fvd, sets):
@@ -151,11 +151,13 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(run_vadis, sets):
 
 @pytest.mark.parametrize(("fewest", "count"), [(400, 1), (401, 1), (2047, 1), (2048, 0)])
 def test_it_warns_of_few_videos(fewest, count):
-    sides = {"real": {"n": 5000}, "generated": {"n": fewest}}
+    sides = {"real": {"n": 5000, "clip_frames": [16, 16]}, "generated": {"n": fewest, "clip_frames": [16, 16]}}
     found = list(video_sets._warnings({**sides, "comparable": True, "weights": "32 bits"}))
     assert len(found) == count
     assert any("full rank" in each for each in found) == (fewest <= 400)
     assert len(list(video_sets._warnings({**sides, "comparable": True, "weights": "16 bits"}))) == count + 1
+    sides["real"]["clip_frames"] = [9, 16]
+    assert len(list(video_sets._warnings({**sides, "comparable": True, "weights": "32 bits"}))) == count + 1
 
 
 def test_the_shipped_model_is_deepmind_s_in_16_bits():

@@ -144,6 +144,13 @@ def test_an_array_that_is_no_video_is_a_record(tmp_path, small_model, decoders, 
     assert (found.status, found.error_code) == ("error", code)
 
 
+def test_a_video_of_which_a_part_is_missing_is_no_sample(tmp_path, small_model, decoders):
+    path = write_video(tmp_path / "a.avi", num_frames=60, size=(80, 60))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    (found,) = records(Embedding(check_model(small_model.only(("rgb",)))), [path], decoders)
+    assert (found.status, found.error_code) == ("error", "truncated_or_incomplete")
+
+
 def test_damaged_pictures_are_a_record(tmp_path, small_model, decoders):
     for folder, damage in (("cut", lambda content: content[:200]), ("other", lambda content: b"no picture")):
         (tmp_path / folder).mkdir()

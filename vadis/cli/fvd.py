@@ -140,9 +140,8 @@ def find_set(name: str, given: str) -> "VideoSet":
     from vadis.evaluation.video_sets import VideoSet, load_statistics
 
     is_there, extension = Path(given).is_file(), os.path.splitext(given)[1].lower()  # noqa: PTH122
-    if is_there and extension == ".npz" and (saved := load_statistics(given)):
-        statistics, settings, inputs = saved
-        return VideoSet(name, given, statistics=statistics, settings=settings, inputs_sha256=inputs)
+    if is_there and extension == ".npz" and (saved := load_statistics(name, given)):
+        return saved
     is_list = is_there and extension not in (*VIDEO_EXTENSIONS, *ARRAY_EXTENSIONS)
     is_list = is_list and is_text(read_part(given, 0, HEAD_BYTES))
     found = find_inputs([] if is_list else [given], given if is_list else None, False, arrays=True)
@@ -171,7 +170,7 @@ def embed(
     place = folder / f"{videos.name}.jsonl"
     destination = Destination(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, decoders.stamp)
     with destination.opened([], [source.path for source in sources]):
-        run = Run(destination.begin(embedding.settings, sources, summary), summary, goes_on=goes_on, strict=True)
+        run = Run(destination.begin(embedding.settings, sources, summary), summary, goes_on=goes_on)
         records = embedding.embed(run.paths(), decoders, jobs=jobs, progress=run.report)
         try:
             run.complete(records, destination.write)
@@ -195,7 +194,9 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
             yield f"{title:<10} {result[key]:.4f}"
     for side in ("real", "generated"):
         about = result[side]
-        seen = f"{num_videos(about['n'])}, frames {about['frames']} from {about['start']}"
+        least, most = about["clip_frames"]
+        frames = f"{least}" if least == most else f"{least} to {most}"
+        seen = f"{num_videos(about['n'])} of {frames} frames from {about['start']}"
         yield f"{side:<10} {seen}   {about['given']}   {about['inputs_sha256'][:12]}"
     about = result["generated"]
     rules = f"{about['protocol']}: resized by {about['resize']}, covariance over {result['covariance_over']}"

@@ -354,6 +354,8 @@ class Embedding:
         clips = list(video.clips(report))
         report("network")
         row, count = row_of(clips, self.model, max(self.frames or 0, MIN_FRAMES))
+        if video.facts.status == "partial":  # a clip with a hole in it is no sample of its set
+            raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(video.facts.flags)}")
         facts = {name: getattr(video.facts, name) for name in FACTS}
         return EmbeddedVideo(
             video.path,

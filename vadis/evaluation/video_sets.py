@@ -55,6 +55,7 @@ class VideoSet:
     settings: dict[str, Any] = field(default_factory=dict)
     inputs_sha256: str = ""
     rows: Rows | None = None
+    clip_frames: list[int] = field(default_factory=list)  # the fewest and the most that were seen of a video
     paths: list[str] = field(default_factory=list)
     failed: int = 0
 
@@ -71,23 +72,25 @@ class VideoSet:
     def to_json(self) -> dict[str, Any]:
         """Return what a result says of this side."""
         about = {"given": printable(self.given), "n": self.count, "failed": self.failed, **self.settings}
-        return about | {"inputs_sha256": self.inputs_sha256}
+        return about | {"clip_frames": self.clip_frames, "inputs_sha256": self.inputs_sha256}
 
     def read_rows(self, journal: Journal) -> None:
         """Take the rows out of a journal into a file without a name, which is mapped: 1.6 kB per video."""
-        digests = list[bytes]()
+        digests, lengths = list[bytes](), set[int]()
         with tempfile.TemporaryFile() as file:
             for record in journal.results({source.path for source in self.sources}, EmbeddedVideo):
                 assert isinstance(record, EmbeddedVideo)
                 if record.status == "ok":
                     file.write(record.numbers.tobytes())
                     self.paths.append(record.path)
+                    lengths.add(record.sliding["frames"])
                     digests.append(bytes.fromhex(record.frames_sha256))
             if len(digests) < 2:
                 message = f"{printable(self.given)} has {_videos(len(digests))} that can be seen"
                 raise UsageError(message, "a distance takes two at least on either side")
             file.flush()
             self.rows = np.memmap(file, np.float32, "r").reshape(len(digests), -1)
+        self.clip_frames = [min(lengths), max(lengths)]
         self.inputs_sha256 = sha256(b"".join(sorted(digests))).hexdigest()
 
 
@@ -95,29 +98,27 @@ def save(path: Path, videos: VideoSet) -> None:
     """Write an .npz, whole: count, mean, covariance over n - 1, settings in JSON, and the hash of the inputs."""
     found = statistics_of(videos.side)
     texts = {"settings": json.dumps(videos.settings), "inputs_sha256": videos.inputs_sha256}
+    texts["clip_frames"] = json.dumps(videos.clip_frames)
     with write_atomic(path) as file:
         arrays = {"count": np.int64(found.count), "mean": found.mean, "covariance": found.covariance}
         np.savez(file, allow_pickle=False, **arrays, **texts)
 
 
-def load_statistics(path: str) -> tuple[FrechetStatistics, dict[str, Any], str] | None:
-    """Return the statistics in a file, their settings and the hash of the inputs; None for an .npz of another kind.
-
-    Raises UsageError where they are damaged.
-    """
+def load_statistics(name: str, path: str) -> VideoSet | None:
+    """Return the set whose statistics are in a file; None for an .npz of another kind; raise UsageError for damage."""
     hint = "make the statistics again by `save`"
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "covariance" not in arrays:
                 return None
             found = FrechetStatistics.of(int(arrays["count"]), arrays["mean"], arrays["covariance"])
-            settings, inputs = parse_json(str(arrays["settings"])), str(arrays["inputs_sha256"])
+            settings, frames = (parse_json(str(arrays[key])) for key in ("settings", "clip_frames"))
+            inputs = str(arrays["inputs_sha256"])
+            if not np.isfinite(found.mean @ found.covariance).all():  # shapes that do not fit raise ValueError
+                raise ValueError("not finite")
     except Exception as error:  # of damaged files: ValueError, KeyError, BadZipFile, zlib.error, OSError, …
         raise UsageError(f"{printable(path)} is not a whole file of statistics or arrays", hint) from error
-    classes = found.mean.size
-    if found.mean.ndim != 1 or found.covariance.shape != (classes, classes) or not np.isfinite(found.covariance).all():
-        raise UsageError(f"{printable(path)} holds damaged statistics", hint)
-    return found, settings, inputs
+    return VideoSet(name, path, (), found, settings, inputs, None, frames)
 
 
 def compare(
@@ -176,6 +177,8 @@ def _warnings(result: dict[str, Any]) -> Iterator[str]:
         )
     elif fewest < USUAL_NUMBER:
         yield f"{_videos(fewest)} on one side, and papers take {USUAL_NUMBER:,}: fewer videos make a larger distance"
+    if result["real"]["clip_frames"] != result["generated"]["clip_frames"]:
+        yield "the clips of the two sides are not equally long, which makes a distance of its own"
     if not result["comparable"]:
         yield "not comparable with published FVD, which is of DeepMind's RGB network: this is of another, or of motion"
     elif result["weights"] == "16 bits":
