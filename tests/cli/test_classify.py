@@ -309,7 +309,11 @@ def test_a_full_disk_ends_the_run_with_its_reason(clips, road, run_vadis, argume
 def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis, monkeypatch):
     from tests.fake_road import FakeCard, FakeModel
 
-    monkeypatch.setattr("vadis.weights.load.load_model", lambda *args, **options: FakeModel(FakeCard(streams=("rgb",))))
+    def load_model(*args, streams=None, **options):
+        model = FakeModel(FakeCard(streams=("rgb",)))
+        return model if streams is None else model.only(("rgb", "flow") if streams == "both" else (streams,))
+
+    monkeypatch.setattr("vadis.weights.load.load_model", load_model)
     for streams in ("flow", "both"):
         ended = run_vadis("classify", "clips/a.mp4", "--streams", streams)
         assert (ended.code, "flow" in ended.err, ended.out) == (2, True, "")

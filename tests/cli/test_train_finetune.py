@@ -19,7 +19,7 @@ from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 
-pytestmark = pytest.mark.usefixtures("quick_tvl1")
+pytestmark = pytest.mark.usefixtures("quick_tvl1", "quick_plots")
 
 ROOT = Path(__file__).parents[2]
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")
@@ -38,7 +38,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_model(tmp_path / "start.safetensors", width=1 / 16, classes=3)
+    make_model(tmp_path / "start.safetensors", width=1 / 64, classes=3)
     for seed, place in enumerate(["train/one", "train/two", "val/one", "val/two", "test/one", "test/two"]):
         (tmp_path / "data" / place).mkdir(parents=True)
         write_video(tmp_path / "data" / place / f"{seed}.mp4", num_frames=12, seed=seed)

@@ -12,7 +12,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, find, flow, fvd, reproduce, results, signals, train, weights
+from vadis.cli import (
+    classify,
+    cut,
+    doctor,
+    evaluate,
+    features,
+    find,
+    flow,
+    fvd,
+    reproduce,
+    results,
+    signals,
+    train,
+    weights,
+)
 from vadis.cli.options import App, Group
 from vadis.cli.terminal import LogHandler, report_error, settings, show, tame_streams
 from vadis.errors import UsageError
@@ -69,6 +83,7 @@ app = App(
 )
 app.add("classify", classify.EPILOG)(classify.classify)
 app.add("find", find.EPILOG)(find.find)
+app.add("cut", cut.EPILOG)(cut.cut)
 app.add("export", results.EXPORT_EPILOG)(results.export)
 app.add("report", results.REPORT_EPILOG)(results.report)
 app.add("annotate", results.ANNOTATE_EPILOG)(results.annotate)

@@ -141,6 +141,7 @@ _FORMAT = "auto: what the extension of -o says, else a table on a terminal and j
 FormatName = Annotated[str, choice(OUTPUT, _FORMAT, ("auto", "table", *FORMATS), "--format", "-f")]
 Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", metavar="FILE")]
 OutputDir = Annotated[Path | None, option(OUTPUT, "One file per video in DIR, in the inputs' tree.", metavar="DIR")]
+NoSound = Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")]
 Replace = Annotated[bool, flag(OUTPUT, "Replace the output if it exists already.", "--overwrite")]
 Overwrite = Annotated[bool, flag(OUTPUT, "Replace existing outputs instead of going on with them.", "--overwrite")]
 

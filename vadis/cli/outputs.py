@@ -120,6 +120,15 @@ class Destination:
         """Return the file of this shard."""
         return path if self.shard is None else self.shard.own(path)
 
+    def written(self) -> str:
+        """Return what is said at the end of the file or folder, and what to do with it; "" for stdout."""
+        place = self.output_dir or (self.output and self._own(self.output))
+        if place is None:
+            return ""
+        is_readable = self.form.name in ("jsonl", "json") and not self.output_dir
+        then = f"; next: vadis report {show(place)}, or vadis find {show(place)} 'playing *'" if is_readable else ""
+        return f"written: {show(place)}{then}"
+
     def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the inputs without a record that counts; count the others, and write their documents that lack."""
         if self.journal is None:

@@ -11,7 +11,7 @@ import typer
 from vadis.batch.results_file import LastResults, files_below
 from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
-from vadis.cli.options import MODEL, OUTPUT, flag, option
+from vadis.cli.options import MODEL, OUTPUT, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
 from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
@@ -47,8 +47,8 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    form = choose_format(format_name, output, output_dir, per)
     found = read_results(files_of(results))
+    form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
 
@@ -165,7 +165,7 @@ def annotate(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
     output: Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")],
     results: Annotated[Path | None, option(MODEL, "Take the labels from these.", metavar="RESULTS")] = None,
-    no_sound: Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")] = False,
+    no_sound: options.NoSound = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
     streams: options.Streams = None,

@@ -17,7 +17,17 @@ import typer
 from vadis.batch.journal import Summary
 from vadis.cli import signals
 from vadis.cli.outputs import writing
-from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
+from vadis.cli.terminal import (
+    debug,
+    download_progress,
+    info,
+    passing,
+    report_error,
+    show,
+    video_progress,
+    warn,
+    warn_of,
+)
 from vadis.cli.timeline import missing_part
 from vadis.device import resolve_device
 from vadis.errors import UnreachableError, VadisError
@@ -82,7 +92,8 @@ def load_for_command(
     """
     if "torch" not in sys.modules:  # a million objects that stay: no search for garbage now (0.2 s) or later (0.5 s)
         gc.disable()
-        import_module("vadis.weights.load")
+        with passing("loading the model …"):
+            import_module("vadis.weights.load")
         gc.freeze()
         gc.enable()
     from vadis.weights import load
@@ -116,6 +127,7 @@ class Run:
     name_problems: bool = True  # on stderr, because the output itself does not show them to a person
     goes_on: bool = False  # the same command goes on after an interruption
     strict: bool = False  # a partial video counts as failed
+    written: str = ""  # what is said of the output, once it is there
 
     def __post_init__(self) -> None:
         self._unreadable = 0  # videos in a row
@@ -203,6 +215,8 @@ class Run:
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
         again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
         (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
+        if self.written and not self._stop:
+            info(self.written)
         if code:
             raise typer.Exit(code)
 
