@@ -49,6 +49,9 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "archive" / "1999").mkdir(parents=True)
     write_video(folder / "archive" / "a.mp4", num_frames=20, seed=2)
     write_video(folder / "archive" / "1999" / "b.mp4", num_frames=20, seed=3)
+    for seed, name in enumerate(("real/a", "real/b", "generated/a", "generated/b"), 4):
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_video(folder / f"{name}.mp4", num_frames=9, seed=seed)
     model = folder / "cache" / "models" / "i3d-kinetics400.safetensors"
     model.parent.mkdir(parents=True)
     make_model(model, width=1 / 64)

@@ -118,8 +118,8 @@ def known_labels() -> Iterator[str]:
 
 
 _MODEL, NAME_OR_FILE = "A name that 'vadis weights list' shows, or a model file.", "NAME|FILE"
-_OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": offer(models)}
-ModelName = Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **_OF_MODEL, show_default="i3d-kinetics400")]
+OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": offer(models)}
+ModelName = Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **OF_MODEL, show_default="i3d-kinetics400")]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=offer(models))]
 _STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flow), or by both."
 Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]

@@ -46,11 +46,14 @@ SOME_FAILED = 3  # the exit code of a run that finished although some inputs fai
 MOST_UNREADABLE = 20  # videos in a row that the disk does not give, after which the run ends
 
 
-def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> Found:
-    """Return every input once, and say what was left out."""
+def find_inputs(
+    inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False, arrays: bool = False
+) -> Found:
+    """Return every input once, and say what was left out; ``arrays`` as of ``find_videos``."""
     if allow_remote:
         from vadis.video.remote import expand_url
-    found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url if allow_remote else None)
+    remote = expand_url if allow_remote else None
+    found = find_videos(inputs, from_file=from_file, nul=null, remote=remote, arrays=arrays)
     if found.num_ignored:
         debug(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
     if found.num_duplicates:

@@ -124,21 +124,24 @@ class LocalVideo:
         self.times: list[float] = []
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
         self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
-        self._model, self._first, self._part = model, first, (start_frame, max_frames)
-        self._sampling = sampling
-        self._length: int | None = None  # known at the end
-        self._opened: ChildVideo
-        if sampling.is_grid:
-            self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
-        else:
-            self._opened = decoders.open_source(path, listed=listed, size=sampling.resize)
-        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
+        self._model, self._first, self._sampling = model, first, sampling
+        self._length: int | None = None  # of another sampling than the grid's, known at the end
+        self._open: Callable[..., ChildVideo] = partial(decoders.open, path, listed=listed)
+        if not sampling.is_grid:
+            self._open = partial(decoders.open_source, path, listed=listed, size=sampling.resize)
+        self._take(start_frame, max_frames)
+        cancel = lambda: self._opened.cancel()  # noqa: E731  # by then it may be opened anew
+        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, cancel)
+
+    def _take(self, start_frame: int, max_frames: int | None) -> None:
+        self._part = (start_frame, max_frames)
+        self._opened = self._open(start_frame=start_frame, max_frames=max_frames)
 
     @property
     def facts(self) -> VideoFacts:
         """What is known of the video; final after its last clip. Frames are counted at the rate of the sampling."""
         facts = self._opened.facts
-        return facts if self._sampling.is_grid else replace(facts, num_frames=self._length)
+        return facts if self._length is None else replace(facts, num_frames=self._length)
 
     @property
     def expected_num_frames(self) -> int | None:
@@ -207,6 +210,70 @@ class LocalVideo:
                 if flow is not None:
                     clip["flow"] = cropped(flow, "flow")
                 yield clip
+
+
+class NativeVideo(LocalVideo):
+    """A video of which every frame of the file is seen, at its own rate and whole: not on the 25 fps grid, not cropped.
+
+    Args:
+        to_input: makes what the network sees of a frame: (1, H, W, 3) → float32 (1, 224, 224, 3) in [-1, 1].
+        count: how many frames are taken; None: all.
+        place: of the first of them, from 0, the first of the video, to 1, the last that is possible.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Model,
+        decoders: Decoders,
+        to_input: Callable[[Frames], NDArray[np.float32]],
+        *,
+        listed: bool = False,
+        count: int | None = None,
+        place: float = 0.0,
+    ) -> None:
+        self._to_input, self._place = to_input, place
+        super().__init__(path, model, decoders, listed=listed, max_frames=count, sampling=Sampling(None, "full"))
+
+    @property
+    def start_frame(self) -> int:
+        """The number of the first frame that is taken; certain from the first clip on."""
+        return self._part[0]
+
+    @property
+    def expected_num_frames(self) -> int | None:
+        """How many frames the header promises of the part; None where it promises none."""
+        (start, most), promised = self._part, self._opened.facts.frames_declared
+        return None if promised is None else max(0, min(promised - start, most or promised))
+
+    def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
+        (_, count), device = self._part, self._model.device
+        if count and self._place:
+            self._take(max(0, int(self._place * (self._count_frames() - count + 1))), count)
+
+        def inputs() -> Iterator[NDArray[np.float32]]:
+            ahead.note("decoding")
+            seen = (self._to_input(frame.pixels[None])[0] for frame in self._opened)
+            for chunk in chunks(seen, prefetch_config(device).chunk_frames):
+                yield chunk
+                ahead.note("decoding")
+
+        with self._opened:
+            if "flow" not in self._model.card.streams:
+                yield from ({"rgb": x} for x in inputs())
+                return
+            pictures = (np.rint((x + 1) * 127.5).astype(np.uint8) for x in inputs())  # what flow is computed of
+            for frames, flow in with_flow(pictures, device, ahead.check):
+                clip: Clip = {"rgb": frames / np.float32(127.5) - 1} if "rgb" in self._model.card.streams else {}
+                yield clip if flow is None else clip | {"flow": flow}
+
+    def _count_frames(self) -> int:
+        """Return the number of frames by the header, or by decoding them all."""
+        with self._open(start_frame=0, max_frames=0) as video:
+            if video.facts.frames_declared is not None:
+                return video.facts.frames_declared
+        with self._open(start_frame=0, max_frames=None) as video:
+            return sum(1 for _ in video)
 
 
 def map_videos(
