@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vadis.device import BatchLimit, run_in_batches
@@ -15,6 +14,9 @@ from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
 from vadis.video.isolated.pool import Decoders
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks
+
+if TYPE_CHECKING:
+    import torch
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
@@ -69,7 +71,7 @@ class FirstFlow:
 
 def with_flow(
     chunks: Iterable[Frames],
-    device: torch.device,
+    device: "torch.device",
     check: Callable[[], None] = lambda: None,
     first: FirstFlow | None = None,
 ) -> Iterator[tuple[Frames, NDArray[np.float32] | None]]:

@@ -28,6 +28,7 @@ def load_model(
     name_or_path: str | Path = DEFAULT_MODEL,
     device: str | torch.device = "auto",
     *,
+    streams: str | None = None,
     offline: bool | None = None,
     progress: DownloadProgress = lambda what, done, total: None,
 ) -> Model:
@@ -38,11 +39,12 @@ def load_model(
     Args:
         name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+        streams: "rgb", "flow" or "both"; by default all that the model has.
         offline: open no connection; by default what ``VADIS_OFFLINE`` says.
         progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
 
-    Raise UsageError if there is neither a model nor a file of that name, WeightsError if the parameters cannot be had,
-    are damaged, or are not those of the model, DeviceError if the device cannot be used.
+    Raise UsageError if there is neither a model nor a file of that name, or it lacks a stream, WeightsError if the
+    parameters cannot be had, are damaged, or are not those of the model, DeviceError if the device cannot be used.
     """
     target = resolve_device(device) if isinstance(device, str) else device
     if name_or_path in WEIGHTS:
@@ -56,7 +58,7 @@ def load_model(
             raise UsageError(f"{unknown.message}, nor a file of that name", hint)
         model = load_model_file(path, target)
     model.may_leave_device = device == "auto"
-    return model
+    return model if streams is None else model.only(("rgb", "flow") if streams == "both" else (streams,))
 
 
 def _file_of(name_or_path: str | Path) -> Path:

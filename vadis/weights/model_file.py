@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,17 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
             message = f"{path} is too large for a model file (more than {MAX_MODEL_BYTES >> 30} GiB)"
             raise WeightsError(message, hint="vadis weights convert, finetune and train make model files")
         content = path.read_bytes()  # what is hashed is what is loaded, whatever happens to the file meanwhile
-    try:
-        tensors = safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise _not_a_model_file(path) from error
     card, sha256 = _parse_header(path, content)
-    if sha256 != _sha256(card, _split(content)[1]):
+    with ThreadPoolExecutor(1) as hasher:
+        found = hasher.submit(_sha256, card, _split(content)[1])  # meanwhile this thread copies the tensors
+        try:
+            tensors = safetensors.torch.load(content)
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise _not_a_model_file(path) from error
+        networks = _empty_networks(card)
+    if sha256 != found.result():
         raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content", _AGAIN)
     del content
-    networks = _empty_networks(card)
     _check_tensors(path, card, _tensors({name: each.state_dict() for name, each in networks.items()}), tensors)
     for name, network in networks.items():
         keys = [key for key in network.state_dict() if f"{name}.{key}" in tensors]

@@ -36,11 +36,11 @@ def crc32c(data: bytes | memoryview) -> int:
 
 
 @compiled
-def _update(table: npt.NDArray[np.uint32], data: npt.NDArray[np.uint8]) -> np.uint32:
+def _update(table: npt.NDArray[np.uint32], data: npt.NDArray[np.uint8]) -> int:
     state: np.uint32 = np.uint32(0xFFFFFFFF)
     for octet in data:
         state = np.uint32(table[(state ^ octet) & np.uint32(0xFF)] ^ (state >> np.uint32(8)))
-    return state
+    return np.int64(state)  # type: ignore[no-any-return]
 
 
 def unmask(stored: int) -> int:
