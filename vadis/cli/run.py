@@ -210,10 +210,10 @@ class Run:
         if summary_file is not None:
             with writing(show(summary_file)):
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
-        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if self.written and not self._stop:
             info(self.written)
+        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
+        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
 

@@ -15,7 +15,7 @@ from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_fi
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
-from vadis.video.picture import FullSize, GrayPlane, Scaler
+from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
@@ -188,9 +188,11 @@ def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[
     return open_video(path, start_frame=start_frame, scaler=GrayPlane)
 
 
-def open_source(path: AnyPath, *, limits: Limits | None = None) -> AbstractContextManager[Video]:
-    """Open a video for its ``source_frames``: pictures of the size that is coded."""
-    return open_video(path, limits=limits, scaler=FullSize)
+def open_source(
+    path: AnyPath, *, listed: bool = False, limits: Limits | None = None, size: str = "full"
+) -> AbstractContextManager[Video]:
+    """Open a video for its ``source_frames``, in a ``size`` of ``SCALERS``."""
+    return open_video(path, listed=listed, limits=limits, scaler=SCALERS[size])
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
 
 
 def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
-    with open_source(request["path"], limits=limits) as video:
+    size, listed = request.get("size", "full"), request.get("listed", False)
+    with open_source(request["path"], listed=listed, limits=limits, size=size) as video:
         yield _about(video)
         for pixels, *times in video.source_frames():
             yield [protocol.pack_message({"times": times}), np.ascontiguousarray(pixels).data]

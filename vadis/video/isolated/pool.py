@@ -274,6 +274,10 @@ class Decoders:
         """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
         return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
 
+    def open_source(self, path: AnyPath, *, listed: bool = False, size: str = "full") -> SourceVideo:
+        """Return a video for its own frames in a ``size`` of ``picture.SCALERS``, opened by entering its context."""
+        return SourceVideo(self, path, listed=listed, size=size)
+
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
         """Return the local file that ``path`` stands for, as a context."""
         return nullcontext(path)
