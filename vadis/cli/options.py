@@ -125,7 +125,7 @@ _STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flo
 Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]
 Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
 
-_SEGMENT = "Length of the segments of the timeline; by default the model's own, mostly 2.56."
+_SEGMENT = "Step of the raw segments in records; by default the model's own, mostly 2.56."
 SegmentSeconds = Annotated[float | None, option(TIME, _SEGMENT, metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)]
 _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the video as a whole."
 Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]

@@ -136,9 +136,10 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
     if len(runs) > 1:
         yield Text()
         yield from _strip(runs, marks, runs[-1].end, cells)
-        others = "   ".join(f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
-        for line in textwrap.wrap(others, cells, break_long_words=False):
-            yield Text(_MARGIN + line)
+        others = (f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
+        legend = "   ".join(other.replace(" ", "\xa0") for other in others)  # so that no line ends within a name
+        for line in textwrap.wrap(legend, cells, break_long_words=False):
+            yield Text(_MARGIN + line.replace("\xa0", " "))
         yield Text()
         yield from _stretch_lines(runs, marks, all_stretches)
     yield Text()
