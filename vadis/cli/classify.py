@@ -70,6 +70,7 @@ def classify(
     shard: Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")] = None,
     summary_file: Annotated[Path | None, option(OUTPUT, "The counts, as JSON.", "--summary", metavar="FILE")] = None,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
@@ -95,7 +96,7 @@ def classify(
         cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": fetched and fetched.share_bytes}
         prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
-        loaded = load_for_command(model, streams, where, offline, may_stand_in=any_model)
+        loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 

@@ -59,6 +59,7 @@ def evaluate(
     results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")] = None,
     as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     offline: options.Offline = False,
 ) -> None:
     """How often is a model right? The paper's test; run again to go on where it stopped."""
@@ -83,7 +84,7 @@ def evaluate(
             runs = _read_results(results, found, part)
         else:
             assert found is not None and part is not None and output is not None
-            loaded = load_for_command(model, streams, device, offline)
+            loaded = load_for_command(model, streams, device, offline, precision=precision)
             loaded.check_flip(flip)
             runs = [evaluate_model(loaded, found, part, output, flip=flip)]
         _show(runs, output, as_json)

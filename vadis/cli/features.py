@@ -43,6 +43,7 @@ def features(
     stride: options.Stride = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
     offline: options.Offline = False,
@@ -52,7 +53,7 @@ def features(
     paths = [source.path for source in found if source.error is None]
     target_of = partial(mirrored, output, tree_root(inputs or [], paths), "npz")
     with new_folder(output):
-        loaded = load_for_command(model, streams, device, offline)
+        loaded = load_for_command(model, streams, device, offline, precision=precision)
 
         from vadis.inference.features import features_of_videos, settings_of
         from vadis.inference.predict import Sliding

@@ -13,7 +13,8 @@ from torch import nn
 from vadis.device import resolve_device
 from vadis.errors import UsageError, WeightsError
 from vadis.files import write_atomic
-from vadis.models import Model
+from vadis.models import Model, check_precision
+from vadis.models.card import EXACT
 from vadis.weights import cache
 from vadis.weights.cache import DownloadProgress, cache_errors, ensure_downloaded, is_offline
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, TAKE_STAND_IN, WEIGHTS, published_labels, unknown_model
@@ -28,6 +29,7 @@ def load_model(
     name_or_path: str | Path = DEFAULT_MODEL,
     device: str | torch.device = "auto",
     *,
+    precision: str = EXACT,
     offline: bool | None = None,
     progress: DownloadProgress = lambda what, done, total: None,
 ) -> Model:
@@ -38,11 +40,12 @@ def load_model(
     Args:
         name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+        precision: ``fp32``, or ``bf16``, which is faster on processors that multiply bfloat16, and as good as exact.
         offline: open no connection; by default what ``VADIS_OFFLINE`` says.
         progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
 
     Raise UsageError if there is neither a model nor a file of that name, WeightsError if the parameters cannot be had,
-    are damaged, or are not those of the model, DeviceError if the device cannot be used.
+    are damaged, or are not those of the model, DeviceError if the device cannot be used, or would be slower in bf16.
     """
     target = resolve_device(device) if isinstance(device, str) else device
     if name_or_path in WEIGHTS:
@@ -55,7 +58,8 @@ def load_model(
             hint = f"{unknown.hint}; or give the path of a vadis model file"
             raise UsageError(f"{unknown.message}, nor a file of that name", hint)
         model = load_model_file(path, target)
-    model.may_leave_device = device == "auto"
+    check_precision(precision, model.card, target)
+    model.may_leave_device, model.precision = device == "auto", precision
     return model
 
 
