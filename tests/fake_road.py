@@ -87,6 +87,7 @@ class FakeOptions:
     flip: bool
     batch_size: int
     progress: object
+    labels: str | None = None
 
 
 def labelled(paths, progress=None):

@@ -9,6 +9,7 @@ The parameters go the way of the published ones: TensorFlow checkpoints with Dee
 import argparse
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,12 @@ def make_model(
     out: Path, *, width: float = 1.0, classes: int = 400, streams: tuple[str, ...] = ("rgb", "flow")
 ) -> Path:
     """Write a random model to ``out`` and return it; other than 400 or 600 classes are named "class 0", …"""
+    out.write_bytes(_content(out.stem, width, classes, streams))
+    return out
+
+
+@lru_cache(maxsize=4)  # many tests in a row take the same one, and making it takes half a second
+def _content(name: str, width: float, classes: int, streams: tuple[str, ...]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         prefixes = [Path(folder) / stream / "model.ckpt" for stream in streams]
         for stream, prefix in zip(streams, prefixes, strict=True):
@@ -30,8 +37,9 @@ def make_model(
         if classes not in (400, 600):
             labels = Path(folder) / "labels.txt"
             labels.write_text("".join(f"class {number}\n" for number in range(classes)))
+        out = Path(folder) / f"{name}.safetensors"
         convert(prefixes, out, labels=labels, provenance={"made_by": "tests/make_model.py, random parameters"})
-    return out
+        return out.read_bytes()
 
 
 def main() -> None:

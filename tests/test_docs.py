@@ -26,7 +26,7 @@ from vadis.models import ModelCard, build_networks
 from vadis.weights.catalog import published_labels
 from vadis.weights.model_file import save_model
 
-pytestmark = pytest.mark.usefixtures("quick_tvl1")
+pytestmark = pytest.mark.usefixtures("quick_tvl1", "quick_plots")
 
 README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
@@ -47,8 +47,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "archive" / "1999" / "b.mp4", num_frames=20, seed=3)
     model = folder / "cache" / "models" / "i3d-kinetics400.safetensors"
     model.parent.mkdir(parents=True)
-    make_model(model, width=1 / 16)
-    make_model(folder / "mine.safetensors", width=1 / 16, classes=3)
+    make_model(model, width=1 / 64)
+    make_model(folder / "mine.safetensors", width=1 / 64, classes=3)
     return folder
 
 
@@ -66,7 +66,7 @@ def made_small(command: str) -> str:
     width = " --width 0.03125" if " train " in command else ""
     if "camera-motion" in command:  # flow takes long without a GPU
         numbers, command = (*numbers, "videos=3"), f"{command} --streams rgb"
-    return f"{command}{''.join(f' --set {number}' for number in numbers)}{width} --workers 0 --device cpu"
+    return f"{command}{''.join(f' --set {number}' for number in numbers)}{width} --jobs 0 --device cpu"
 
 
 LAB_COMMANDS = {
@@ -191,7 +191,9 @@ def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
             continue
         in_process = program == "vadis" and not SHELL_SYNTAX.search(re.sub("'[^']*'", "", command))
         done = run_here(command, sandbox) if in_process else run(command, sandbox)
-        if command.startswith(NEEDS_A_CONNECTION):
+        if command.startswith("vadis cut"):
+            assert done.returncode in (0, 4), "a model of random parameters may be sure of nothing\n" + done.stderr
+        elif command.startswith(NEEDS_A_CONNECTION):
             assert done.returncode == 1
             assert "https://" in done.stderr, "the message names what would be fetched"
         else:
@@ -210,6 +212,7 @@ def test_the_first_example_of_the_readme_is_what_it_prints(sandbox: Path, shared
     assert done.returncode == 0, done.stderr
     assert "i3d-kinetics400-rgb" in done.stderr
     assert well_scored(done.stdout) == well_scored(shown)
+    assert re.search("A +arm wrestling +100 %", shown)  # as tests/test_real_clips.py records it
 
 
 def well_scored(table: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vadis.formats import CSV_COLUMNS, FORMATS, above, percent, visible
+from vadis.formats import CSV_COLUMNS, FORMATS, above, csv_of_videos, only, percent, visible
 from vadis.results import NO_CLEAR_LABEL, Label, Piece, Segment, VideoResult
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202egpj.\n<b>&-->,\"'\t\r\x7f\u200b\udcff.mp4"
@@ -160,3 +160,22 @@ def test_a_listed_label_never_has_nothing():
     assert told == ["100", "100", "50", "1", "<1", "<1"]
     faint = VideoResult("a.mp4", "ok", timeline=(Piece(0.0, 1.0, "waving", 0.003),))
     assert "waving (<1%)" in "".join(FORMATS["srt"].write([faint]))
+
+
+def test_chapters_of_ffmpeg_have_their_times_in_milliseconds():
+    lines = written("ffmetadata", video(timeline=(Piece(0.0, 5.0, "a=b;#\\", 0.8), Piece(5.0, 6.08, "hurling", 0.5))))
+    chapter = "[CHAPTER]\nTIMEBASE=1/1000\nSTART={}\nEND={}\ntitle={}\n"
+    title = "a\\=b\\;\\#\\\\"
+    assert lines == ";FFMETADATA1\n" + chapter.format(0, 5000, title) + chapter.format(5000, 6080, "hurling")
+
+
+def test_a_row_per_video_has_its_first_label():
+    rows = list(csv.DictReader(io.StringIO("".join(csv_of_videos([video(), failed(), video(labels=())])))))
+    assert [row["label"] for row in rows] == ["arm wrestling", "", ""]
+    assert rows[0]["seconds"] == "5.000" and rows[1]["error"].startswith("no_video_stream: ")
+
+
+def test_only_labels_like_a_pattern_are_kept():
+    kept = only(video(), "ARM *")
+    assert [piece.label for piece in kept.timeline] == ["arm wrestling"]
+    assert {label.label for segment in kept.segments for label in segment.labels} == {"arm wrestling"}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from vadis.preprocessing import Clip, loop_clip, num_frames, pad_clip, sliding_windows
+from vadis.preprocessing import Clip, loop_clip, num_frames, pad_clip, sliding_windows, spread_windows
 from vadis.video.readahead import chunks
 
 
@@ -46,6 +46,20 @@ def test_windows_reach_every_end(frames: int, window: int, stride: int, starts: 
     assert [start for start, _ in given] == starts
     for start, clip in given:
         assert numbers(clip) == list(range(start, start + window))
+
+
+@pytest.mark.parametrize(
+    ("frames", "starts"), [(10, [0, 2, 4, 6]), (4, [0, 0, 0, 0]), (16, [0, 4, 8, 12]), (18, [0, 4, 8, 12, 14])]
+)
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_windows_are_spread_where_too_few_fit(frames: int, starts: list[int], size: int) -> None:
+    given = list(spread_windows(in_chunks(frames, size), 4, 4))
+    assert [start for start, _ in given] == starts
+    assert all(numbers(clip) == list(range(start, start + 4)) for start, clip in given)
+
+
+def test_windows_of_a_looped_video_are_spread() -> None:
+    assert [numbers(clip) for _, clip in spread_windows(in_chunks(3, 2), 7, 2)] == [[0, 1, 2, 0, 1, 2, 0]] * 2
 
 
 def test_a_video_shorter_than_a_window_is_looped() -> None:

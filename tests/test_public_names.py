@@ -74,8 +74,17 @@ def test_a_network_by_itself():
     assert all(parameter.requires_grad for parameter in network.parameters())
     with pytest.raises(vadis.UsageError):
         model.module("both")
+    assert list(vadis.load_model("camera-motion", "cpu", streams="flow").networks) == ["flow"]
+    assert vadis.load_model("camera-motion", "cpu", streams="both").card.streams == ("rgb", "flow")
+    for name, streams in (("camera-motion", "sound"), ("i3d-kinetics400-rgb", "both")):
+        with pytest.raises(vadis.UsageError, match="stream"):
+            vadis.load_model(name, "cpu", streams=streams)
     fresh = vadis.models.i3d(num_classes=5, in_channels=2, width=1 / 32)
-    assert fresh(torch.zeros(1, 2, 16, 224, 224)).shape == (1, 5, 1) and fresh.training
+    clip = torch.zeros(1, 2, 16, 224, 224)
+    assert fresh(clip).shape == (1, 5, 1) and fresh.training
+    fresh.eval().new_head(num_classes=3)
+    assert dict(fresh.endpoints(clip))["Mixed_4f"].shape == (1, 26, 4, 14, 14)
+    assert fresh(clip).shape == (1, 3, 1) and not fresh.Logits.training
 
 
 def test_any_other_name_is_an_attribute_error():

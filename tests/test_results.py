@@ -8,7 +8,9 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from tests.conftest import RECORD_SCHEMA
 from tests.matching import containing
 from vadis.errors import VIDEO_ERROR_CODES, VideoError
 from vadis.results import SCHEMA, STATUSES, Label, Piece, Segment, VideoResult, printable
@@ -120,3 +122,30 @@ def test_a_record_of_a_gpu_names_its_cudnn():
     of_gpu = VideoResult("a.mp4", "ok", model="m", cudnn="9.16.0")
     assert of_gpu.to_json()["cudnn"] == "9.16.0" and VideoResult.from_json(of_gpu.to_json()) == of_gpu
     assert "cudnn" not in VideoResult("a.mp4", "ok", model="m").to_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": SCHEMA + 1},
+        {"path": None},
+        {"status": "good"},
+        {"status": "error"},
+        {"error": {"code": "no_frames", "message": ""}},
+        {"source_fps": "25"},
+        {"source_size": [340]},
+        {"num_frames": -1},
+        {"model": 1},
+        {"labels": [{"label": "hurling", "score": 1.5}]},
+        {"timeline": [{"start": 0.0, "end": 1.0, "label": "hurling"}]},
+        {"segments": [{"start": 0.0, "labels": []}]},
+        {"sliding": {"mode": "all"}},
+        {"surprise": 1},
+    ],
+)
+def test_the_schema_refuses_what_is_no_record(change):
+    """That it takes every record is seen wherever a test makes one (tests/conftest.py)."""
+    record = VideoResult("a.mp4", "ok", sliding={"mode": "whole"}).to_json()
+    validator = Draft202012Validator(json.loads(RECORD_SCHEMA.read_text()))
+    assert validator.is_valid(record)
+    assert not validator.is_valid(record | change)

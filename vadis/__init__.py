@@ -11,6 +11,7 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from vadis import models as models
+    from vadis.batch.results_file import read_results
     from vadis.errors import DeviceError, UsageError, VadisError, VideoError, WeightsError
     from vadis.evaluation.frechet import FrechetStatistics, frechet_distance
     from vadis.flow import to_gray, tvl1
@@ -26,9 +27,10 @@ __version__ = "0.1.0"
 __all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Piece", "Progress", "Segment"]
 __all__ += ["UsageError", "VadisError", "VideoError", "VideoResult", "WeightsError", "__version__", "available_models"]
 __all__ += ["classify", "classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames"]
-__all__ += ["to_gray", "tvl1"]
+__all__ += ["read_results", "to_gray", "tvl1"]
 
 _HOMES = {
+    "batch.results_file": {"read_results"},
     "errors": {"DeviceError", "UsageError", "VadisError", "VideoError", "WeightsError"},
     "evaluation.frechet": {"FrechetStatistics", "frechet_distance"},
     "flow": {"to_gray", "tvl1"},

@@ -6,15 +6,20 @@ results end early the document still ends well-formed.
 
 import csv as csv_lines
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
+from typing import Any
 
-from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult, printable
+from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult, is_like, printable
 
 CSV_COLUMNS = ("path", "start", "end", "rank", "label", "score", "status", "error")
 """The head of the csv: times in seconds, rank 1 is the leading label, ``error`` is a code and a message."""
+
+VIDEO_COLUMNS = ("path", "duration", "label", "score", "seconds", "status", "error")
+"""The head of the csv with a row per video: ``seconds`` is for how long its first label leads."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for a formula (OWASP ASVS 1.2.10)
 
@@ -50,13 +55,30 @@ def csv(results: Iterable[VideoResult]) -> Iterator[str]:
     """
     yield csv_line(CSV_COLUMNS)
     for result in results:
-        path, error = _cell(result.path), f"{result.error_code}: {result.error_message}" if result.error_code else ""
+        path, error = spreadsheet_cell(result.path), _error(result)
         for segment in result.segments:
             for rank, label in enumerate(segment.labels, 1):
                 times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
-                yield csv_line((path, *times, rank, _cell(label.label), score, result.status, ""))
+                yield csv_line((path, *times, rank, spreadsheet_cell(label.label), score, result.status, ""))
         if not any(segment.labels for segment in result.segments):
-            yield csv_line((path, "", "", "", "", "", result.status, _cell(error)))
+            yield csv_line((path, "", "", "", "", "", result.status, spreadsheet_cell(error)))
+
+
+def csv_of_videos(results: Iterable[VideoResult]) -> Iterator[str]:
+    """A row per video under VIDEO_COLUMNS, with its first label."""
+    yield csv_line(VIDEO_COLUMNS)
+    for result in results:
+        duration = "" if result.duration_seconds is None else f"{result.duration_seconds:.3f}"
+        label = [
+            (spreadsheet_cell(best.label), f"{best.score:.6f}", f"{best.seconds or 0:.3f}")
+            for best in result.labels[:1]
+        ]
+        found = (spreadsheet_cell(result.path), duration, *(label or [("", "", "")])[0])
+        yield csv_line((*found, result.status, spreadsheet_cell(_error(result))))
+
+
+def _error(result: VideoResult) -> str:
+    return f"{result.error_code}: {result.error_message}" if result.error_code else ""
 
 
 def csv_line(cells: Iterable[object]) -> str:
@@ -81,6 +103,16 @@ def vtt(results: Iterable[VideoResult]) -> Iterator[str]:
             yield f"{times}\n{escape(text, quote=False)}\n\n"
 
 
+def ffmetadata(results: Iterable[VideoResult]) -> Iterator[str]:
+    """Chapters as FFmpeg reads them: a chapter for each piece of the timeline."""
+    yield ";FFMETADATA1\n"
+    for result in results:
+        for piece in result.timeline:
+            start, end = (round(1000 * seconds) for seconds in (piece.start, piece.end))
+            title = re.sub(r"([=;#\\])", r"\\\1", visible(piece.label))
+            yield f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\ntitle={title}\n"
+
+
 def _cues(result: VideoResult) -> Iterator[tuple[str, str]]:
     for piece in result.timeline:
         score = "" if piece.label == NO_CLEAR_LABEL else f" ({percent(piece.score)}%)"
@@ -92,7 +124,8 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
 
 
-def _cell(text: str) -> str:
+def spreadsheet_cell(text: str) -> str:
+    """Return text for a cell: nothing in it is run as a formula, or hidden."""
     return ("'" if text.startswith(_FORMULA_STARTS) else "") + visible(text)
 
 
@@ -102,6 +135,7 @@ FORMATS = {
     "csv": Format("csv", csv),
     "srt": Format("srt", srt, one_video=True),
     "vtt": Format("vtt", vtt, one_video=True),
+    "ffmetadata": Format("ffmetadata", ffmetadata, one_video=True),
 }
 """Every output format, by the name that ``--format`` takes and that files get as extension."""
 
@@ -127,6 +161,19 @@ def above(result: VideoResult, threshold: float) -> VideoResult:
         timeline.append(piece)
     labels, clip_score = kept(result.labels), kept(result.clip_score)
     return replace(result, labels=labels, clip_score=clip_score, timeline=tuple(timeline), segments=segments)
+
+
+def only(result: VideoResult, pattern: str) -> VideoResult:
+    """Return ``result`` with the labels like ``pattern`` alone; what of the timeline has another is left out."""
+    kept: dict[str, Any] = {
+        name: tuple(each for each in getattr(result, name) if is_like(each.label, pattern))
+        for name in ("labels", "clip_score", "timeline")
+    }
+    segments = tuple(
+        replace(segment, labels=tuple(each for each in segment.labels if is_like(each.label, pattern)))
+        for segment in result.segments
+    )
+    return replace(result, **kept, segments=segments)
 
 
 def visible(text: str) -> str:

@@ -6,6 +6,7 @@ sees the 224×224 centre, RGB in [-1, 1], flow truncated to ±20 px and divided 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -131,3 +132,19 @@ def sliding_windows(clips: Iterable[Clip], window: int, stride: int) -> Iterator
         yield 0, loop_clip(buffer, window)
     elif start - stride + window < end:
         yield end - window, cut_clip(buffer, end - window - offset, end - offset)
+
+
+def spread_windows(clips: Iterable[Clip], window: int, count: int) -> Iterator[tuple[int, Clip]]:
+    """Yield windows as ``sliding_windows`` end to end, or where fewer than ``count`` fit, so many, spread evenly."""
+    # 10 frames, window = 4, count = 4 → 0, 2, 4, 6
+    kept, rest, frames = list[Clip](), iter(clips), 0
+    for clip in rest:
+        kept.append(clip)
+        frames += num_frames(clip)
+        if frames > window * count:
+            yield from sliding_windows(chain(kept, rest), window, window)
+            return
+    whole = loop_clip(join_clips(kept), max(frames, window))
+    for number in range(count):
+        start = round(number * (num_frames(whole) - window) / max(count - 1, 1))
+        yield start, cut_clip(whole, start, start + window)

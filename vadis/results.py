@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from html import escape
 from typing import Any
@@ -126,10 +127,8 @@ class VideoResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; raise ValueError rather than write a score that is not finite."""
-        text, is_error, fps = printable(self.path), self.status == "error", self.source_fps
-        record: dict[str, Any] = {"schema": SCHEMA, "path": text}
-        if text != self.path:  # from which it comes back exactly
-            record["path_b64"] = base64.b64encode(os.fsencode(self.path)).decode("ascii")
+        is_error, fps = self.status == "error", self.source_fps
+        record: dict[str, Any] = {"schema": SCHEMA, **path_fields(self.path)}
         if self.source_bytes is not None:
             record |= {"source_bytes": self.source_bytes, "source_mtime": self.source_mtime}
         record["status"] = self.status
@@ -219,11 +218,28 @@ def printable(text: str) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
+def is_like(label: str, pattern: str) -> bool:
+    """Return whether a label is what ``pattern`` describes, in any case, with ``*`` for any letters.
+
+    "No clear label" is no label: it is what only its whole name describes.
+    """
+    if label == NO_CLEAR_LABEL:
+        return pattern.lower() == label
+    return fnmatchcase(label.lower(), pattern.lower())
+
+
 _SAME_IN_JSON = (
     *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
     *("model", "model_sha256", "precision", "cudnn"),
 )
 _PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
+
+
+def path_fields(path: str) -> dict[str, Any]:
+    """Return a path as it stands in a record: as text, and where that is not all of it, exactly."""
+    text = printable(path)
+    exact = {"path_b64": base64.b64encode(os.fsencode(path)).decode("ascii")} if text != path else {}
+    return {"path": text, **exact}
 
 
 def path_of(record: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.batch.test_journal import stamped, written
 from tests.fake_road import result
 from tests.matching import containing
-from vadis.batch.results_file import LastResults, results_in
+from vadis.batch.results_file import LastResults, read_results, results_in
 from vadis.errors import UsageError
 from vadis.formats import FORMATS
 from vadis.results import VideoResult
@@ -83,3 +83,34 @@ def test_a_record_by_another_program_is_read_all_the_same(tmp_path):
     values = stamped("a.mp4").to_json()
     (tmp_path / "out.jsonl").write_text("\n" + json.dumps(values, indent=None, sort_keys=True) + "\n\n")
     assert list(LastResults([tmp_path / "out.jsonl"])) == [stamped("a.mp4")]
+
+
+def test_results_come_back_as_objects_from_files_and_folders(tmp_path, caplog):
+    (tmp_path / "parts").mkdir()
+    written(tmp_path / "parts" / "1.jsonl", stamped("a.mp4"), stamped("bad.mp4"))
+    written(tmp_path / "parts" / "2.jsonl", stamped("cut.mp4"))
+    more = tmp_path / "more.json"
+    more.write_text("".join(FORMATS["json"].write([result("b.mp4")])))
+    assert read_results(more) == [result("b.mp4")]
+    found = [stamped("a.mp4"), stamped("bad.mp4"), stamped("cut.mp4"), result("b.mp4")]
+    assert read_results(tmp_path / "parts", str(more)) == found
+    part = tmp_path / "parts" / "2.jsonl"
+    part.write_bytes(part.read_bytes()[:-9])
+    assert read_results(tmp_path / "parts") == found[:2]
+    assert [record.name for record in caplog.records] == ["vadis.batch.results_file"]
+
+
+@pytest.mark.parametrize("name", ["", "gone.jsonl"])
+def test_a_place_without_results_is_wrong_use(tmp_path, name):
+    with pytest.raises(UsageError, match=containing(str(tmp_path / name))):
+        read_results(tmp_path / name)
+
+
+@pytest.mark.integration("pandas")
+def test_a_table_of_several_videos_has_their_paths(tmp_path):
+    import pandas
+
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"), stamped("cut.mp4"), stamped("bad.mp4"))
+    table = pandas.concat({each.path: each.to_pandas() for each in read_results(path)}, names=["path"])
+    assert list(table.loc["cut.mp4"].columns) == ["start", "end", "rank", "label", "score"]
+    assert list(table.reset_index("path")["path"]) == ["a.mp4"] * 2 + ["cut.mp4"] * 2

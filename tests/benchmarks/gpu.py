@@ -49,9 +49,10 @@ class Sizes(NamedTuple):
     width: float = 1.0  # multiplier of the channels
     loaded: int = 25  # clips per core
     videos: int = 96
+    repeats: int = 5  # of which the shortest counts
 
 
-def seconds(work: Callable[[], object], repeats: int = 5) -> float:
+def seconds(work: Callable[[], object], repeats: int) -> float:
     """The shortest of several runs, each to its end on the device."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     work()
@@ -81,8 +82,8 @@ def flow_rows(device: torch.device, video: Path | None, sizes: Sizes) -> dict[st
     found, expected = tvl1(frames[:33], device=device), tvl1(frames[:33])
     error = np.linalg.norm(found - expected, axis=1).mean()
     few = min(prefetch_config(torch.device("cuda")).chunk_frames, sizes.pairs)
-    rate = sizes.pairs / seconds(lambda: tvl1(frames, device=device), repeats=3)
-    rate_of_few = few / seconds(lambda: tvl1(frames[: few + 1], device=device))
+    rate = sizes.pairs / seconds(lambda: tvl1(frames, device=device), min(3, sizes.repeats))
+    rate_of_few = few / seconds(lambda: tvl1(frames[: few + 1], device=device), sizes.repeats)
     size = f"{frames.shape[2]}×{frames.shape[1]}"
     return {
         f"TV-L1, {size}, {sizes.pairs} pairs": f"{rate:.0f} pairs/s",
@@ -104,7 +105,8 @@ def network_rows(device: torch.device, sizes: Sizes) -> dict[str, str]:
     for name, precision in TYPES.items():
         form = FoldedI3D(network, device, precision)
         logits[name] = form(x)
-        rows[f"I3D forward, {name}"] = f"{sizes.clips / seconds(lambda form=form: form(x)):.1f} clips/s"
+        rate = sizes.clips / seconds(lambda form=form: form(x), sizes.repeats)
+        rows[f"I3D forward, {name}"] = f"{rate:.1f} clips/s"
     change = ((logits["bf16"] - logits["fp32"]).abs().max() / logits["fp32"].abs().max()).item()
     return {**rows, "change of the logits by bf16": f"{change:.1%} of the largest"}
 
@@ -121,7 +123,7 @@ def training_rows(device: torch.device, sizes: Sizes) -> dict[str, str]:
                 losses, _ = clip_losses(network, [x], labels)
             losses.mean().backward()
 
-        rates[name] = sizes.clips / seconds(passes)
+        rates[name] = sizes.clips / seconds(passes, sizes.repeats)
         rows[f"forward and backward, {name}"] = f"{rates[name]:.1f} clips/s"
     loaded = loading_rate(cpu_count(), sizes.loaded, pin_memory=device.type == "cuda")
     rows[f"training clips (RGB) that {cpu_count()} cores load"] = f"{loaded:.1f} clips/s"

@@ -62,12 +62,13 @@ def road(monkeypatch) -> Iterator[Road]:
     """``label_videos`` answers by the names of the files (see tests/fake_road.py); models cost nothing."""
     asked = Road([], {})
 
-    def load_model(name, device="auto", **options):
+    def load_model(name, device="auto", streams=None, **options):
         asked.calls.append("load_model")
         asked.options |= {"model": name, "device": device, **options}
         if name == "nowhere":
             raise WeightsError("there is no network", hint="look here")
-        return FakeModel()
+        model = FakeModel()
+        return model if streams is None else model.only(("rgb", "flow") if streams == "both" else (streams,))
 
     def label_videos(paths, options, **more):
         asked.calls.append("label_videos")

@@ -200,18 +200,18 @@ def test_one_subtitle_file_per_video_in_the_tree_of_the_inputs(clips, road, run_
     out = clips.parent / "out"
     assert ended.code == 3
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert written == ["a.mp4.srt", "cut.mp4.srt", "deep/b.mkv.srt", "vadis-results.jsonl"]
-    assert (out / "a.mp4.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:02,560\narm wrestling (90%)\n")
+    assert written == ["a.srt", "cut.srt", "deep/b.srt", "vadis-results.jsonl"]
+    assert (out / "a.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:02,560\narm wrestling (90%)\n")
 
 
 def test_a_folder_with_documents_of_others_is_refused(clips, road, run_vadis):
     (clips.parent / "out" / "deep").mkdir(parents=True)
-    for name in ("a.mp4.srt", "deep/b.mkv.srt"):
+    for name in ("a.srt", "deep/b.srt"):
         (clips.parent / "out" / name).write_text("mine")
     ended = run_vadis("classify", "clips", "-f", "srt", "--output-dir", "out")
     assert ended.code == 2
-    assert "out/a.mp4.srt" in ended.err and "--overwrite" in ended.err
-    assert (clips.parent / "out" / "a.mp4.srt").read_text() == "mine"
+    assert "out/a.srt" in ended.err and "--overwrite" in ended.err
+    assert (clips.parent / "out" / "a.srt").read_text() == "mine"
 
 
 def test_a_failed_video_has_its_record_in_the_tree_too(clips, road, run_vadis):
@@ -309,7 +309,11 @@ def test_a_full_disk_ends_the_run_with_its_reason(clips, road, run_vadis, argume
 def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis, monkeypatch):
     from tests.fake_road import FakeCard, FakeModel
 
-    monkeypatch.setattr("vadis.weights.load.load_model", lambda *args, **options: FakeModel(FakeCard(streams=("rgb",))))
+    def load_model(*args, streams=None, **options):
+        model = FakeModel(FakeCard(streams=("rgb",)))
+        return model if streams is None else model.only(("rgb", "flow") if streams == "both" else (streams,))
+
+    monkeypatch.setattr("vadis.weights.load.load_model", load_model)
     for streams in ("flow", "both"):
         ended = run_vadis("classify", "clips/a.mp4", "--streams", streams)
         assert (ended.code, "flow" in ended.err, ended.out) == (2, True, "")

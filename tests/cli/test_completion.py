@@ -1,4 +1,4 @@
-"""The shell completes commands, subcommands and options."""
+"""The shell completes commands, options, and the names of models, formats and labels."""
 
 import os
 import subprocess
@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("vadis cla", "classify"), ("vadis weights ver", "verify"), ("vadis report --thumb", "--thumbnail-mb")],
+    [
+        ("vadis cla", "classify"),
+        ("vadis weights ver", "verify"),
+        ("vadis report --thumb", "--thumbnail-mb"),
+        ("vadis classify -m camera", "camera-motion"),
+        ("vadis export a.jsonl -f cs", "csv"),
+        ("vadis find a.jsonl yo", "yoga"),
+    ],
 )
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_what_is_begun_is_completed(shell: str, typed: str, offered: str) -> None:

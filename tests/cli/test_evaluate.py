@@ -77,6 +77,16 @@ def test_other_classes_are_wrong_use(run_vadis, inputs):
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
+def test_an_evaluation_unlike_the_papers_says_so_and_is_kept_apart(run_vadis, inputs, no_pictures):
+    ended = run_vadis(*EVALUATE, "--spatial", "full", "--frames", "all", "--json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["unlike_the_paper"] == ["on 256×256", "on all frames"]
+    refused = run_vadis(*EVALUATE)
+    assert refused.code == 2
+    assert re.search(containing("frames"), refused.err)
+
+
 def test_without_a_test_split_it_says_tested_on_val(run_vadis, inputs, no_pictures):
     Path("data/test").rename("data/val")
     ended = run_vadis("-q", *EVALUATE, "--json")
@@ -105,6 +115,9 @@ def test_another_evaluation_into_this_folder_is_kept_out(run_vadis, inputs):
         (("--results", "data", "--split", "2"), "--split"),
         (("--results", "data", "-m", "model.safetensors"), "--model"),
         (("--results", "data", "--data", "data", "--flip"), "--flip"),
+        (("--results", "data", "--data", "data", "--spatial", "full"), "--spatial"),
+        (("--results", "data", "--data", "data", "--frames", "all"), "--frames"),
+        ((*EVALUATE[1:], "--frames", "some"), "some"),
         (("--results", "nowhere.jsonl", "--data", "data"), "nowhere.jsonl"),
         (("--results", "data", "--data", "data"), "data holds no results"),
     ],

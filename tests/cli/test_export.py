@@ -27,7 +27,7 @@ def test_every_format_is_what_classify_would_write(results, run_vadis, name):
 def test_one_document_per_video(results, run_vadis):
     assert run_vadis("export", results, "-f", "srt", "--output-dir", "subtitles").code == 3
     written = sorted(str(path.relative_to(results.parent)) for path in results.parent.rglob("*.srt"))
-    assert written == ["subtitles/a.mp4.srt", "subtitles/deep/b.mkv.srt"]
+    assert written == ["subtitles/a.srt", "subtitles/deep/b.srt"]
 
 
 @pytest.mark.parametrize(

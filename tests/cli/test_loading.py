@@ -55,7 +55,7 @@ COMMANDS = {
     "annotate": ("clips/train/b/1.mp4", "-o", "out.mp4"),
     "evaluate": ("--data", "clips", "-o", "out"),
     "finetune": ("--data", "clips", "-o", "out"),
-    "train": ("--data", "clips", "-o", "out", "--init", "i3d-kinetics400"),
+    "train": ("--data", "clips", "-o", "out", "--from", "i3d-kinetics400"),
 }
 
 

@@ -62,11 +62,11 @@ def test_the_root_of_the_tree_holds_all_inputs(tmp_path, monkeypatch, inputs, vi
     assert all(target.resolve().is_relative_to(work / "out") for target in targets)
 
 
-def test_equal_stems_do_not_meet(tmp_path):
-    targets = [
-        outputs.mirrored(tmp_path, "/videos", "srt", f"/videos/{name}") for name in ("a.mp4", "a.mkv", "x/a.mp4")
-    ]
-    assert targets == [tmp_path / "a.mp4.srt", tmp_path / "a.mkv.srt", tmp_path / "x" / "a.mp4.srt"]
+def test_equal_stems_do_not_meet_and_others_stand_where_players_look(tmp_path):
+    videos = [f"/videos/{name}" for name in ("a.mp4", "a.mkv", "x/a.mp4")]
+    srt, json = (outputs.DocumentFolder(tmp_path, "/videos", FORMATS[name], videos) for name in ("srt", "json"))
+    assert list(map(srt.target, videos)) == [tmp_path / "a.mp4.srt", tmp_path / "a.mkv.srt", tmp_path / "x" / "a.srt"]
+    assert json.target(videos[2]) == tmp_path / "x" / "a.mp4.json"
 
 
 def test_nothing_is_written_outside_the_folder(tmp_path):
@@ -88,7 +88,7 @@ def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
 
 def test_a_disk_that_refuses_is_explained(tmp_path):
     (tmp_path / "file").write_text("")
-    folder = outputs.DocumentFolder(tmp_path / "file", "/", FORMATS["json"])
+    folder = outputs.DocumentFolder(tmp_path / "file", "/", FORMATS["json"], [])
     with pytest.raises(VadisError, match=containing("file/a.mp4.json")):
         folder.write([result("/a.mp4")])
 

@@ -145,7 +145,7 @@ def test_the_commands_are_a_script(run_vadis, tmp_path, monkeypatch):
     )
     calls = told.stdout.splitlines()
     assert len(calls) == 23
-    assert "train|--arch|c3d|--init|scratch|--data|kinetics400/|-o|my runs/c3d-kinetics|" in calls
+    assert "train|--arch|c3d|--from|scratch|--data|kinetics400/|-o|my runs/c3d-kinetics|" in calls
     assert told.stderr == ""
 
 

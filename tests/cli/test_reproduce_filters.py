@@ -25,9 +25,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     drawn = plots.plot_filters
 
-    def plot_filters(networks, path, title):
+    def plot_filters(networks, path, title, **how):
         shapes.update({name: weights.shape for name, weights in networks.items()})
-        drawn(networks, path, title)
+        drawn(networks, path, title, **how)
 
     monkeypatch.setattr(plots, "plot_filters", plot_filters)
     return shapes
@@ -53,6 +53,20 @@ def test_the_original_is_taken_from_a_file(run_vadis, model, asked):
     ended = run_vadis("plot", "filters", model, "-o", "filters.png", "--imagenet", original)
     assert (ended.code, ended.err) == (0, "")
     assert asked["imagenet"] == (4, 3, 1, 7, 7)
+
+
+def test_a_scale_for_each_filter_is_another_picture(run_vadis, model):
+    for scale in ("network", "filter"):
+        assert run_vadis("plot", "filters", model, "-o", f"{scale}.png", "--scale", scale).code == 0
+    assert Path("network.png").read_bytes() != Path("filter.png").read_bytes()
+
+
+def test_receptive_fields_are_shown_beside_the_papers(run_vadis):
+    ended = run_vadis("reproduce", "fields")
+    assert ended.code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in ended.out.splitlines()[1:-1]}
+    assert rows["MaxPool3d_4a_3x3"] == ["23", "0.92", "75×75", "23,75,75"]
+    assert rows["Pooled"] == ["107", "4.28", "571×571", "99,539,539"]
 
 
 def test_a_picture_that_is_there_is_not_replaced_unless_asked(run_vadis, model):

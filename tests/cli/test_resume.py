@@ -149,12 +149,12 @@ def test_a_second_run_on_the_same_output_is_5(clips, asked, run_vadis):
 def test_an_output_folder_goes_on_and_makes_documents_of_what_it_knows(clips, asked, run_vadis):
     out = clips.parent / "out"
     run_vadis("classify", "clips", "-f", "srt", "--output-dir", "out")
-    (out / "a.mp4.srt").unlink()
+    (out / "a.srt").unlink()
     (clips / "new.mp4").write_bytes(b"x")
     run_vadis("classify", "clips", "-f", "srt", "--output-dir", "out")
     run_vadis("classify", "clips", "-f", "csv", "--output-dir", "out")
     assert asked[1:] == [["new.mp4"], []]
-    assert (out / "a.mp4.srt").read_text().startswith("1\n00:00:00,000")
+    assert (out / "a.srt").read_text().startswith("1\n00:00:00,000")
     made = sorted(path.name for path in out.iterdir())
     assert [name for name in made if name.endswith("csv")] == [
         f"{name}.mp4.csv" for name in ("a", "bad", "c", "cut", "new")

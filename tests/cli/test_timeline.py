@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 
@@ -10,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from vadis.cli.terminal import file_console
-from vadis.cli.timeline import MAX_STRETCHES, table
+from vadis.cli.timeline import MAX_STRETCHES, lines, table
 from vadis.errors import advice
 from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult
 
@@ -51,7 +52,6 @@ def test_a_short_video_reads_like_this():
         "",
         "   A   arm wrestling                        61 %  ████████████▎",
         "   B   hurling                              22 %  ████▍",
-        "       waving                               <1 %  ",
         "",
         "       " + "A" * 36 + "B" * 27 + "C" * 9,
         "       0:00              0:05             0:10              0:15",
@@ -115,7 +115,7 @@ def test_time_under_no_label_stays_empty():
     assert [line.split()[1:] for line in text.splitlines() if "–" in line and "no clear" in line] == [
         ["no", "clear", "label"]
     ] * 2
-    assert text.count("%") == 5
+    assert text.count("%") == 4
 
 
 def test_no_clear_label_is_a_headline_without_a_percentage():
@@ -170,3 +170,22 @@ def test_a_failed_video_says_why_and_threshold_says_so():
 def test_the_model_is_named_and_a_single_frame_has_a_length():
     text = drawn(video(["waving"], segment_seconds=0.04, model="i3d-kinetics400-rgb"))
     assert text.splitlines()[1] == "0.04 s, 340×256, 29.97 fps, labelled by i3d-kinetics400-rgb"
+
+
+def test_a_folder_has_a_line_for_each_video():
+    films = [
+        video(["arm wrestling"] * 5 + [None] * 5),
+        replace(video(["arm wrestling"]), path="a" * 90 + "/b.mp4"),
+        VideoResult("c.mp4", "error", error_code="no_frames", error_message="no frame can be decoded"),
+    ]
+    for width in (80, 140):
+        text = "".join(lines(films, terminal(width, color_system=None)))
+        first, second, third = text.splitlines()
+        assert first.split()[:5] == ["clips/a.mp4", "0:26", "arm", "wrestling", "61"] and first.endswith("█████▁▁▁▁▁")
+        assert "/b.mp4" in second and len(second) <= width
+        assert "not labelled" in third
+
+
+def test_letters_come_in_the_order_of_time():
+    text = drawn(video(["riding a bike", "hurling", "arm wrestling", "arm wrestling"]))
+    assert [text.splitlines()[line].split()[0] for line in (3, 4)] == ["C", "B"]

@@ -73,7 +73,7 @@ def test_each_architecture_on_each_dataset(run_vadis, tmp_path: Path, architectu
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(root / name, num_frames=11, size=(64, 48), seed=seed)
     changes = [word for change in TINY for word in ("--set", change)]
-    machine = ("--width", 1 / 32, "--workers", 0, "--device", "cpu")
+    machine = ("--width", 1 / 32, "--jobs", 0, "--device", "cpu")
     ended = run_vadis("train", "--arch", architecture, "--data", root, *changes, *machine, "-o", tmp_path / "run")
     assert ended.code == 0, ended.err
     run = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -92,7 +92,7 @@ def test_each_architecture_on_each_dataset(run_vadis, tmp_path: Path, architectu
 def test_camera_motion_needs_no_data(run_vadis, tmp_path: Path) -> None:
     numbers = ("videos=3", "steps=1", "batch_size=2", "micro_batch=2", "clip_frames=9", "validate_every=0")
     changes = [word for number in numbers for word in ("--set", number)]
-    machine = ("--streams", "rgb", "--width", 1 / 32, "--workers", 0, "--device", "cpu")
+    machine = ("--streams", "rgb", "--width", 1 / 32, "--jobs", 0, "--device", "cpu")
     run = tmp_path / "run"
     ended = run_vadis("train", "--recipe", "camera-motion", *machine, *changes, "-o", run)
     assert ended.code == 0, ended.err

@@ -19,11 +19,11 @@ from tests.matching import containing
 from tests.pseudo_terminal import on_a_terminal
 from tests.synthetic import write_video
 
-pytestmark = pytest.mark.usefixtures("quick_tvl1")
+pytestmark = pytest.mark.usefixtures("quick_tvl1", "quick_plots")
 
 ROOT = Path(__file__).parents[2]
 TINY = ("steps=2", "batch_size=2", "micro_batch=2", "clip_frames=9", "schedule=steps")
-FAST = (*(word for change in TINY for word in ("--set", change)), "--workers", "0", "--device", "cpu")
+FAST = (*(word for change in TINY for word in ("--set", change)), "--jobs", "0", "--device", "cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_model(tmp_path / "start.safetensors", width=1 / 16, classes=3)
+    make_model(tmp_path / "start.safetensors", width=1 / 64, classes=3)
     for seed, place in enumerate(["train/one", "train/two", "val/one", "val/two", "test/one", "test/two"]):
         (tmp_path / "data" / place).mkdir(parents=True)
         write_video(tmp_path / "data" / place / f"{seed}.mp4", num_frames=12, seed=seed)
@@ -254,7 +254,7 @@ def test_a_run_goes_on_for_more_steps_and_is_tested_again(run_vadis, inputs):
 
 @pytest.mark.slow
 def test_what_it_will_take_is_told_before_the_first_step_and_a_quicker_way_on_a_cpu(run_vadis, inputs):
-    few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--workers", "0")
+    few = ("finetune", "--data", "data", "--from", "start.safetensors", "--streams", "rgb", "--jobs", "0")
     sizes = ("--set", "clip_frames=9", "--set", "micro_batch=2", "--set", "batch_size=2", "--set", "schedule=steps")
     quick = run_vadis(*few, *sizes, "--device", "cpu", "--set", "steps=2", "-o", "quick")
     assert quick.code == 0, quick.err

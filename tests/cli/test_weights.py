@@ -91,7 +91,7 @@ def test_convert_writes_a_model_file(tmp_path):
     write_bundle(tmp_path / "ckpt" / "model.ckpt", i3d_variables("flow", 3, 1 / 64))
     (tmp_path / "labels.txt").write_text("a\nb\nc\n")
     out = tmp_path / "mine.safetensors"
-    arguments = ("convert", tmp_path / "ckpt", "-o", out, "--labels", tmp_path / "labels.txt")
+    arguments = ("convert", tmp_path / "ckpt", "-o", out, "--label-list", tmp_path / "labels.txt")
     assert vadis(*arguments).stdout.strip() == str(out)
     assert (read_header(out)[0].name, read_header(out)[0].labels, read_header(out)[0].streams) == (
         "mine",
@@ -114,7 +114,7 @@ def test_help_of_every_command_fits_and_exits_0():
 def shipped(tmp_path, monkeypatch):
     """A small model, as if it came with vadis, written by ``to-fp16``."""
     made, path = make_model(tmp_path / "made.safetensors", width=1 / 64, classes=3), tmp_path / "a-model.safetensors"
-    done = vadis("to-fp16", made, "-o", path, "--threshold", "0.4")
+    done = vadis("to-fp16", made, "-o", path, "--clear", "0.4")
     assert done.stdout.strip() == str(path) and "SHA-256" in done.stderr
     assert path.stat().st_size < made.stat().st_size
     monkeypatch.setitem(catalog.SHIPPED, "a-model", ShippedModel(path, {}))

@@ -177,6 +177,19 @@ LISTS = {
             "val": {f"validation/{name}": name[:2] for name in FLAT},
         },
     ),
+    "jsonl": (
+        FLAT,
+        {"metadata.jsonl": "".join(f'{{"file_name": "{name}", "label": "{name[:2]}", "fps": 25}}\n' for name in FLAT)},
+        {"train": {name: name[:2] for name in FLAT}},
+    ),
+    "jsonl in the split's folder": (
+        [*under("train", FLAT), *under("test", FLAT)],
+        {
+            f"{split}/metadata.jsonl": "".join(f'{{"file_name": "{name}", "label": "{name[:2]}"}}\n' for name in FLAT)
+            for split in ("train", "test")
+        },
+        {split: {f"{split}/{name}": name[:2] for name in FLAT} for split in ("train", "test")},
+    ),
     "Kaggle's UCF-101": (
         [*TRAIN, *TEST],
         {
@@ -352,6 +365,11 @@ def test_classes_of_a_list_that_differ_only_in_spelling_are_told(tree):
     text = "".join(f"{name} {name[:3]}\n" for name in K400) + "x.mp4 ABS\n"
     notes = find_dataset(tree(*K400, "x.mp4", lists={"train.txt": text})).notes
     assert any("ABS and abs" in note or "abs and ABS" in note for note in notes)
+
+
+def test_one_name_in_two_splits(tree):
+    root = tree("train/run/clip.mp4", "train/walk/other.mp4", "test/walk/mine.mp4", "val/run/clip.mp4")
+    assert any("run/clip.mp4" in note for note in find_dataset(root).notes)
 
 
 @pytest.mark.parametrize("content", ["", "path\n1.mp4\n", "whatever\n"])

@@ -45,8 +45,9 @@ def test_what_a_command_needs_is_made_before_it(number: int, tmp_path: Path) -> 
         if words[:3] == ["vadis", "weights", "download"]:
             made |= set(words[3:])
             continue
-        needed = [option(command, "--from"), option(command, "--flow-store"), option(command, "--model")]
-        needed += ["inception-v1-imagenet"] if option(command, "--init") == "imagenet" else []
+        start = {"imagenet": "inception-v1-imagenet", "scratch": None}
+        begun = option(command, "--from")
+        needed = [start.get(begun, begun), option(command, "--flow-store"), option(command, "--model")]
         assert {name for name in needed if name} <= made, command
         folder = option(command, "-o")
         assert folder is not None
@@ -83,7 +84,7 @@ def test_a_finished_kinetics_model_is_used_where_it_lies(tmp_path: Path) -> None
     (run / "model.safetensors").write_bytes(b"a model")
     found = commands(4, tmp_path)
     assert not any("kinetics400/" in command and "c3d" in command for command in found)
-    starts = {option(command, "--from") for command in found if "c3d" in command} - {None}
+    starts = {option(command, "--from") for command in found if "c3d" in command} - {None, "scratch"}
     assert starts == {str(run / "model.safetensors")}
 
 
@@ -121,7 +122,11 @@ def test_a_folder_with_a_blank_in_its_name_is_quoted(tmp_path: Path) -> None:
     root = tmp_path / "my runs"
     run = write_trained(root / "k", "c3d", "kinetics", {"rgb": 1})
     (run / "model.safetensors").write_bytes(b"a model")
-    found = [command for command in commands(4, root) if "--from" in command and "c3d" in command]
+    found = [
+        command
+        for command in commands(4, root)
+        if option(command, "--from") not in (None, "scratch") and "c3d" in command
+    ]
     assert {option(command, "--from") for command in found} == {str(run / "model.safetensors")}
     assert all(
         option(

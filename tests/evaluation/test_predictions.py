@@ -25,6 +25,7 @@ from vadis.evaluation.predictions import (
     check_classes,
     evaluate,
     evaluation_settings,
+    on_whole_frames,
     open_predictions,
     overlap_warning,
     predict_all,
@@ -32,6 +33,8 @@ from vadis.evaluation.predictions import (
 from vadis.inference.features import extract_features
 from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.models.i3d_inference import LOGITS
+from vadis.preprocessing import centre_crop, network_input
+from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file
 
 SETTINGS = {"model": "a", "split": 1, "classes": ["run", "jump", "sit"]}
@@ -211,6 +214,32 @@ def test_the_prediction_is_the_mean_of_the_first_250_frames(model: Model, tmp_pa
     write_video(short, frames=_frames_of(long)[:250], codec="ffv1")
     expected = extract_features(short, rgb, layer=LOGITS)[0]["rgb"].mean(axis=0)
     np.testing.assert_allclose(found.logits["rgb"], expected, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_all_frames_and_whole_frames_are_seen_where_they_are_asked_for(model: Model, tmp_path: Path) -> None:
+    """270 frames of 256×320: what the plain network says of all of them, and of their 256×256 centre."""
+    rgb, path = model.only(("rgb",)), tmp_path / "long.mkv"
+    full = on_whole_frames(rgb)
+    write_video(path, num_frames=270, size=(320, 256), seed=3, codec="ffv1")
+    (found,) = predict_all([Example(str(path), "class 0")], full, whole=True)
+    with open_video(path) as opened:
+        frames = centre_crop(np.stack([frame.pixels for frame in opened]), "rgb", 256)
+    with torch.inference_mode():
+        expected = rgb.networks["rgb"](network_input(frames, "rgb")).mean(dim=2)[0].numpy()
+    np.testing.assert_allclose(found.logits["rgb"], expected, atol=1e-4 * np.abs(expected).max())
+    assert evaluation_settings(full, "folder", 1, False, whole=True)["unlike_the_paper"] == [
+        "on 256×256",
+        "on all frames",
+    ]
+    assert "unlike_the_paper" not in evaluation_settings(rgb, "folder", 1, False)
+
+
+def test_networks_of_one_size_see_no_whole_frames() -> None:
+    row = MODELS["c3d"]
+    card = ModelCard("tiny", "c3d", ("rgb",), ("a",), row.window_frames, short_side=row.short_side, crop=row.crop)
+    with pytest.raises(UsageError, match=containing("3D-ConvNet", 112)):
+        on_whole_frames(Model(card, {}, torch.device("cpu")))
 
 
 def _frames_of(path: Path) -> np.ndarray:

@@ -98,6 +98,13 @@ def test_a_published_model_that_was_tested_counts_without_a_run(tmp_path: Path) 
     assert found.runs[0].remarks == ("tested on val",)
 
 
+def test_a_test_unlike_the_papers_is_told(tmp_path: Path) -> None:
+    write_tested(tmp_path / "k", "i3d-kinetics400", "i3d", "kinetics", BOTH)
+    path = tmp_path / "k" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "unlike_the_paper": ["on 256×256", "on all frames"]}))
+    assert find_runs(tmp_path).runs[0].remarks == ("tested on 256×256", "tested on all frames")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -8,7 +8,8 @@ from torch.nn import functional
 from tests.conftest import GOLDEN
 from tests.golden import recipe
 from tests.matching import containing
-from vadis.models.i3d import I3D, MIN_FRAMES, ROWS, ConvUnit, Mixed, PoolUnit, pad_same, same_padding
+from vadis.evaluation.paper_tables import FIGURE_3
+from vadis.models.i3d import I3D, MIN_FRAMES, ROWS, ConvUnit, Mixed, PoolUnit, pad_same, receptive_field, same_padding
 from vadis.weights.convert import state_key
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by 1e-6, a wrong epsilon by 1e-1
@@ -146,3 +147,31 @@ def test_convolution_without_a_padded_copy_is_the_same(kernel, stride) -> None:
         found.append((y, x.grad))
     for own, plain in zip(*found, strict=True):
         torch.testing.assert_close(own, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_output_depends_on_its_receptive_field_and_on_nothing_else(axis: int, monkeypatch) -> None:
+    """By the gradient: mean instead of maximum, and no negative weights, so that no path is lost."""
+    monkeypatch.setattr(functional, "max_pool3d", functional.avg_pool3d)
+    network, size = I3D(2, width=1 / 64).eval(), [12, 48, 48]
+    size[axis] = (96, 352, 352)[axis]
+    for parameter in network.parameters():
+        parameter.data.abs_()
+    clip = torch.ones(1, 3, *size, requires_grad=True)
+    for layer, y in network.endpoints(clip):
+        if layer not in {"Conv3d_1a_7x7", "MaxPool3d_4a_3x3", "Mixed_4f"}:
+            continue
+        centre = y.movedim(2 + axis, 0)[y.shape[2 + axis] // 2].sum()
+        (gradient,) = torch.autograd.grad(centre, clip, retain_graph=True)
+        seen = gradient.movedim(2 + axis, 0).flatten(1).any(dim=1).nonzero()
+        assert int(seen[-1] - seen[0]) + 1 == len(seen) == receptive_field(layer)[axis], layer
+        if layer == "Mixed_4f":
+            break
+
+
+def test_receptive_fields_are_those_of_figure_3_but_for_a_fifth_block() -> None:
+    ours = {layer: receptive_field(layer) for layer in FIGURE_3}
+    fifth = {"MaxPool3d_5a_2x2": (8, 32, 32), "Pooled": (8, 32, 32)}  # 2 steps of 4 frames or 16 px
+    for layer, paper in FIGURE_3.items():
+        more = fifth.get(layer, (0, 0, 0))
+        assert ours[layer] == tuple(size + extra for size, extra in zip(paper, more, strict=True))

@@ -48,6 +48,7 @@ def test_footprints_are_those_of_table_1(name):
     for stream in row.streams:
         assert len(range(row.window_frames)[row.sampling[stream]]) == training[stream]
         assert row.test_frames // window * len(range(window)[row.sampling[stream]]) == test[stream]
+    assert row.snapshots in (0, row.test_frames // window)
 
 
 def card(name: str, **changes) -> ModelCard:
@@ -91,6 +92,21 @@ def test_windows_follow_one_another_and_the_last_ends_with_the_video(tmp_path, v
     starts = [round(centre * 25 - row.test_window / 2) for centre in seconds]
     expected = [*range(0, 70 - row.test_window + 1, row.test_window)]
     assert starts == expected + [70 - row.test_window] * (70 % row.test_window > 0)
+
+
+def test_two_stream_takes_25_snapshots_also_of_a_short_video(tmp_path, video):
+    model, seen = saved(tmp_path / "m.safetensors", "two-stream", streams=("rgb",)), []
+
+    def form(clip, layer):
+        seen.append(clip)
+        return torch.zeros(1, len(LABELS), 1)
+
+    model.folded["rgb"] = form
+    assert next(predict_all([Example(str(video), "a")], model)).error is None
+    with open_video(video) as opened:
+        frames = centre_crop(np.stack([frame.pixels for frame in opened]), "rgb")
+    starts = [round(number * 60 / 24) for number in range(25)]  # of 70 frames, in windows of 10
+    assert torch.equal(torch.cat(seen), torch.cat([network_input(frames[start + 5 :][:1], "rgb") for start in starts]))
 
 
 def test_the_lstm_is_tested_on_every_fifth_frame_also_of_a_looped_video(tmp_path):

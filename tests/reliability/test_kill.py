@@ -88,7 +88,7 @@ def test_an_output_folder_survives_kills_too(tmp_path):
         time.sleep(moments.uniform(0.1, batch.seconds))
         kill(process)
     assert batch.run(tmp_path / "out", "-f", "srt") == 3
-    labelled = {f"{video.name}.srt" for video in batch.videos.iterdir() if "bad" not in video.name}
+    labelled = {f"{video.stem}.srt" for video in batch.videos.iterdir() if "bad" not in video.name}
     left = {entry.name for entry in (tmp_path / "out").iterdir() if not entry.name.endswith(".part")}
     assert left == {*labelled, "vadis-results.jsonl"}
     assert len(records(tmp_path / "out" / "vadis-results.jsonl")) == 40

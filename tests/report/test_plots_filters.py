@@ -73,6 +73,14 @@ def test_each_network_has_a_scale_of_its_own_and_flow_is_on_top(tmp_path: Path) 
     assert np.ptp(columns) < PIXELS * SIDE, "a single block"
 
 
+def test_each_filter_may_have_a_scale_of_its_own(tmp_path: Path) -> None:
+    weights = zeros(3, filters=4)
+    weights[0, 0, 0, 0, 0], weights[3, 0, 0, 0, 0] = 100.0, 0.001
+    for per_filter, number in ((False, 1), (True, 2)):
+        plot_filters({"rgb": weights}, tmp_path / "a.png", "", per_filter=per_filter)
+        assert len(places(imread(tmp_path / "a.png")[..., :3], (1, 0.5, 0.5))) == number
+
+
 @pytest.mark.parametrize("filters", [1, 4, 6])
 def test_narrow_networks_have_fewer_filters(tmp_path: Path, filters: int) -> None:
     weights = zeros(3, filters=filters)

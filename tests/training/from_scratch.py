@@ -36,7 +36,7 @@ def numbers(steps: int, learning_rate: float, **others: object) -> list[str]:
 
 def from_scratch(architecture: str, *words: object) -> tuple[object, ...]:
     """``vadis train`` with a narrow network; left and right are told apart, so nothing is mirrored."""
-    return ("train", "--arch", architecture, "--width", "0.125", "--no-mirror", "--workers", "0", *words)
+    return ("train", "--arch", architecture, "--width", "0.125", "--no-mirror", "--jobs", "0", *words)
 
 
 def vadis(*words: object) -> str:

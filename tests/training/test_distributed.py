@@ -1,10 +1,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -26,13 +28,20 @@ TOLERANCE = 1e-4  # sums of gradients in another order, 12 steps long
 LISTENING, LOOPBACK = "0A", "0100007F"  # as /proc/net/tcp writes a state, and 127.0.0.1
 
 
-def start_two(folder: Path, **how) -> subprocess.Popen:
-    """Begin, or go on with, the tiny run in ``folder/run`` with two processes; see ``train_under_torchrun``."""
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.training.train_under_torchrun", str(folder), json.dumps(how)]
+def start(runs: dict[Path, dict[str, object]], processes: int = 2) -> subprocess.Popen:
+    """Begin, or go on with, the tiny runs of these folders, one after the other; see ``train_under_torchrun``."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "tests.training.train_under_torchrun"]
+    for folder, how in runs.items():
+        folder.mkdir(exist_ok=True)
+        command += [str(folder), json.dumps(how)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def start_two(folder: Path, **how) -> subprocess.Popen:
+    """Begin the tiny run in ``folder/run`` with two processes."""
+    return start({folder: how})
 
 
 def output_of(started: subprocess.Popen, seconds: float = 100) -> str:
@@ -41,8 +50,7 @@ def output_of(started: subprocess.Popen, seconds: float = 100) -> str:
     return output.decode()
 
 
-def run_two(folder: Path, **how) -> None:
-    started = start_two(folder, **how)
+def end_well(started: subprocess.Popen) -> None:
     output = output_of(started)
     assert started.returncode == 0, output
 
@@ -85,23 +93,48 @@ def addresses_listened_on(process: int) -> set[str]:
     return found
 
 
+SAME_BATCH = {"batch_size": 6, "micro_batch": 1, "validate_every": 3}  # 6 clips are shared by 1, 2 and 3 processes
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that a signal stopped after ``step``: what torchrun said of it, and how its processes ended."""
+
+    folder: Path
+    output: str
+    outcomes: list[tuple[int, int]]
+    step: int
+
+
 @pytest.fixture(scope="module")
-def shared_run(tmp_path_factory) -> Path:
-    """The folder of a whole run of two processes."""
+def stopped(tmp_path_factory) -> Stopped:
+    folder = tmp_path_factory.mktemp("stopped")
+    started = start_two(folder, seconds=0.1)
+    wait_for_step(folder / "run", 3, started)
+    os.kill(pid(folder, 1), signal.SIGTERM)  # one hears it, all must agree
+    output = output_of(started, 60)
+    outcomes = [tuple(json.loads((folder / f"outcome-{rank}").read_text())) for rank in (0, 1)]
+    return Stopped(folder, output, outcomes, newest(folder / "run").step)
+
+
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory, stopped) -> Path:
+    """The folder of runs of two processes, which have ended as the stopped one has: one start, of seconds, for all."""
     folder = tmp_path_factory.mktemp("two")
-    run_two(folder)
+    short, six = {"clips_in_memory": 1}, {"steps": 6, **SAME_BATCH}
+    end_well(start({folder / "whole": {}, stopped.folder: {}, folder / "short": short, folder / "six": six}))
     return folder
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(tmp_path, shared_run):
+def test_two_processes_follow_one(tmp_path, whole_runs):
     """Batch norm, dropout, running averages, validation, schedule: all as in one process with the same batch."""
-    one, two = tmp_path / "one", shared_run / "run"
+    one, two = tmp_path / "one", whole_runs / "whole" / "run"
     run_tiny(one)
-    alone, shared = newest(one), newest(two)
-    assert alone.tensors.keys() == shared.tensors.keys()
+    alone, both = newest(one), newest(two)
+    assert alone.tensors.keys() == both.tensors.keys()
     for key, value in alone.tensors.items():
-        assert torch.allclose(value.double(), shared.tensors[key].double(), atol=TOLERANCE), key
+        assert torch.allclose(value.double(), both.tensors[key].double(), atol=TOLERANCE), key
     lines = [line for line in log_of(two) if line["event"] in ("StepDone", "Validated")]
     reference = [line for line in log_of(one) if line["event"] in ("StepDone", "Validated")]
     assert len(lines) == len(reference) == 15  # one log, and nothing twice
@@ -109,34 +142,27 @@ def test_two_processes_follow_one(tmp_path, shared_run):
         assert (line["event"], line["step"]) == (expected["event"], expected["step"])
         for key in ("loss", "accuracy", "smoothed_accuracy", "learning_rate", "gradient_norm"):
             assert line.get(key) == pytest.approx(expected.get(key), abs=TOLERANCE)
-    assert shared.state["made_with"]["processes"] == 2
+    assert both.state["made_with"]["processes"] == 2
 
 
 @pytest.mark.slow
-def test_no_thread_of_the_group_outlives_it(shared_run):
+def test_no_thread_of_the_group_outlives_it(whole_runs):
     """One that did would now and then abort the process as it ends."""
     for rank in (0, 1):
-        threads = json.loads((shared_run / f"threads-{rank}").read_text())
+        threads = json.loads((whole_runs / "whole" / f"threads-{rank}").read_text())
         assert not [name for name in threads if "gloo" in name or "vadis" in name]
 
 
 @pytest.mark.slow
-def test_a_signal_stops_all_and_the_run_goes_on_exactly(tmp_path, shared_run):
-    started = start_two(tmp_path, seconds=0.1)
-    wait_for_step(tmp_path / "run", 3, started)
-    os.kill(pid(tmp_path, 1), signal.SIGTERM)  # one hears it, all must agree
-    output = output_of(started, 60)
-    assert "exitcode  : 143" in output and output.count("interrupted\n") == 1, output
-    outcomes = [json.loads((tmp_path / f"outcome-{rank}").read_text()) for rank in (0, 1)]
-    assert outcomes[0] == outcomes[1] and outcomes[0][1] == signal.SIGTERM
-    stopped_at = newest(tmp_path / "run").step
-    assert 3 <= stopped_at == outcomes[0][0] < 12
-    run_two(tmp_path)
-    before, after = newest(shared_run / "run"), newest(tmp_path / "run")
+def test_a_signal_stops_all_and_the_run_goes_on_exactly(stopped, whole_runs):
+    assert "exitcode  : 143" in stopped.output and stopped.output.count("interrupted\n") == 1, stopped.output
+    assert stopped.outcomes == [(stopped.step, signal.SIGTERM)] * 2
+    assert 3 <= stopped.step < 12
+    before, after = newest(whole_runs / "whole" / "run"), newest(stopped.folder / "run")
     assert after.state == before.state
     assert after.tensors.keys() == before.tensors.keys()
     assert all(torch.equal(value, after.tensors[key]) for key, value in before.tensors.items())
-    steps = [line["step"] for line in log_of(tmp_path / "run") if line["event"] == "StepDone"]
+    steps = [line["step"] for line in log_of(stopped.folder / "run") if line["event"] == "StepDone"]
     assert steps == list(range(1, 13))  # one log, of both runs
 
 
@@ -188,13 +214,31 @@ def test_an_error_of_one_process_is_told_once_and_ends_all(tmp_path):
 
 
 @pytest.mark.slow
-def test_where_memory_is_short_in_one_process_all_take_smaller_pieces(tmp_path):
+def test_where_memory_is_short_in_one_process_all_take_smaller_pieces(tmp_path, whole_runs):
     run_tiny(tmp_path / "one", micro_batch=1)
-    run_two(tmp_path / "two", clips_in_memory=1)
-    alone, shared = newest(tmp_path / "one"), newest(tmp_path / "two" / "run")
-    assert shared.state["progress"]["micro_batch"] == 1
+    alone, both = newest(tmp_path / "one"), newest(whole_runs / "short" / "run")
+    assert both.state["progress"]["micro_batch"] == 1
     for key, value in alone.tensors.items():
-        assert torch.allclose(value.double(), shared.tensors[key].double(), atol=TOLERANCE), key
+        assert torch.allclose(value.double(), both.tensors[key].double(), atol=TOLERANCE), key
+
+
+@pytest.mark.slow
+def test_what_two_processes_saved_one_and_three_go_on_with(tmp_path, whole_runs):
+    run_tiny(tmp_path / "whole", steps=9, **SAME_BATCH)
+    whole, going_on = newest(tmp_path / "whole"), {"steps": 9, "allow_inexact": True, **SAME_BATCH}
+    for processes in (1, 3):
+        folder = tmp_path / str(processes)
+        shutil.copytree(whole_runs / "six", folder)
+        if processes == 1:
+            run_tiny(folder / "run", resume=True, **going_on)
+        else:
+            end_well(start({folder: going_on}, processes))
+        last = newest(folder / "run")
+        assert last.step == 9 and last.state["made_with"]["processes"] == processes
+        for key, value in whole.tensors.items():
+            assert torch.allclose(value.double(), last.tensors[key].double(), atol=TOLERANCE), key
+        steps = [line["step"] for line in log_of(folder / "run") if line["event"] == "StepDone"]
+        assert steps == list(range(1, 10))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A run that goes on with another number of processes, or after a loss on one of two machines; exact validation."""
+"""A run that goes on after a loss on one of two machines; exact validation; the job for Slurm."""
 
 import contextlib
 import json
@@ -14,11 +14,9 @@ import pytest
 import torch
 
 from tests.training.stand_in import ALONE, TinyClips, run_tiny, tiny_network
-from tests.training.test_distributed import ROOT, TOLERANCE, log_of, newest, output_of
+from tests.training.test_distributed import ROOT, SAME_BATCH, TOLERANCE, log_of, newest
 from vadis.training.distributed import Process
 from vadis.training.loop import Context, validate_clips
-
-SAME_BATCH = {"batch_size": 6, "micro_batch": 1, "validate_every": 3}  # 6 clips are shared by 1, 2 and 3 processes
 
 
 @dataclass(frozen=True)
@@ -56,36 +54,6 @@ def test_validation_counts_every_clip_once_whatever_the_number_of_processes(proc
     assert clips.loaded == list(range(size))
     loss, accuracy = torch.stack(brought).sum(dim=0).tolist()
     assert (loss, accuracy) == pytest.approx((whole.loss, whole.accuracy), abs=1e-6)
-
-
-def start(folder, processes, **how):
-    """Begin, or go on with, the tiny run in ``folder/run``."""
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["-m", "tests.training.train_under_torchrun", str(folder), json.dumps(how)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-@pytest.mark.slow
-def test_what_two_processes_saved_one_and_three_go_on_with(tmp_path):
-    run_tiny(tmp_path / "whole", steps=9, **SAME_BATCH)
-    begun = start(tmp_path / "two", 2, steps=6, **SAME_BATCH)
-    output = output_of(begun)
-    assert begun.returncode == 0, output
-    whole = newest(tmp_path / "whole")
-    for processes in (1, 3):
-        folder = tmp_path / str(processes)
-        subprocess.run(["cp", "-r", tmp_path / "two", folder], check=True)
-        going_on = start(folder, processes, steps=9, allow_inexact=True, **SAME_BATCH)
-        output = output_of(going_on)
-        assert going_on.returncode == 0, output
-        last = newest(folder / "run")
-        assert last.step == 9 and last.state["made_with"]["processes"] == processes
-        for key, value in whole.tensors.items():
-            assert torch.allclose(value.double(), last.tensors[key].double(), atol=TOLERANCE), key
-        steps = [line["step"] for line in log_of(folder / "run") if line["event"] == "StepDone"]
-        assert steps == list(range(1, 10))
 
 
 STEPS = 12

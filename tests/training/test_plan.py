@@ -148,6 +148,20 @@ def test_a_run_goes_on_only_as_it_was_asked_for(tmp_path):
         begin(tmp_path / "run", plan(mirror=False), resume=True)
 
 
+def test_a_refused_recipe_leaves_the_record_of_the_run_as_it_was(tmp_path):
+    begin(tmp_path, plan(), resume=False)
+    (tmp_path / "rgb").mkdir()
+    record = tmp_path / "run.json"
+    before = record.read_bytes()
+    for changes in ({"learning_rate": 0.5}, {"steps": 3}):
+        with pytest.raises(UsageError, match=containing(*changes)):
+            begin(tmp_path, plan(**changes), resume=True)
+        assert record.read_bytes() == before
+    begin(tmp_path, plan(learning_rate=0.5), resume=True, allow_inexact=True)
+    begin(tmp_path, plan(learning_rate=0.5, steps=9999), resume=True)
+    assert b"9999" in record.read_bytes()
+
+
 def test_a_folder_with_other_things_is_refused_but_a_flow_store_may_be_there(tmp_path):
     (tmp_path / "flow-store").mkdir()
     begin(tmp_path, plan(), resume=True)

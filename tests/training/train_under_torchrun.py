@@ -1,4 +1,4 @@
-"""The tiny run as one of several processes; run by torchrun: FOLDER HOW (JSON).
+"""Tiny runs, one after the other, as one of several processes; run by torchrun: FOLDER HOW (JSON) [FOLDER HOW]…
 
 HOW: ``seconds`` per clip; ``clips_in_memory``, more at once than which are too many for process 1;
 ``clips_until_failure``, after which process 1 gets no other; ``clips_until_long``, after which process 0 waits for
@@ -36,27 +36,38 @@ class SlowClips(TinyClips):
 
 
 def main(prog_name: str) -> None:
-    folder, how = Path(sys.argv[1]), json.loads(sys.argv[2])
+    runs = [(Path(folder), json.loads(how)) for folder, how in zip(sys.argv[1::2], sys.argv[2::2], strict=True)]
     torch.set_num_threads(1)
-    distributed.HEARTBEAT_SECONDS = how.pop("heartbeat_seconds", distributed.HEARTBEAT_SECONDS)
+    distributed.HEARTBEAT_SECONDS = runs[0][1].pop("heartbeat_seconds", distributed.HEARTBEAT_SECONDS)
     with distributed.joined("cpu") as process, signals.deferred():
-        (folder / f"pid-{process.rank}").write_text(str(os.getpid()))
-        last_quick = how.pop("clips_until_long", None) if process.rank == 0 else None
-        how.pop("clips_until_long", None)
-        limit, last = how.pop("clips_in_memory", 99), how.pop("clips_until_failure", None)
-        network = tiny_network(seed=1 + process.rank)  # the main process's is to win
-        if process.rank == 1:
-            network = ForgetfulNetwork("forward", limit)
-        clips = SlowClips(how.pop("seconds", 0.0), last if process.rank == 1 else None, last_quick)
-        pending = signals.pending
-        _, outcome, _ = run_tiny(
-            folder / "run", network, clips=clips, process=process, resume=True, stop_requested=pending, **how
-        )
-        (folder / f"outcome-{process.rank}").write_text(json.dumps([outcome.step, outcome.stopped_by]))
-        if outcome.stopped_by:
-            raise signals.Interrupted(outcome.stopped_by)
+        for folder, how in runs:
+            train(folder, process, **how)
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    (folder / f"threads-{process.rank}").write_text(json.dumps(threads))
+    (runs[0][0] / f"threads-{process.rank}").write_text(json.dumps(threads))
+
+
+def train(
+    folder: Path,
+    process: distributed.Process,
+    *,
+    seconds: float = 0.0,
+    clips_in_memory: int = 99,
+    clips_until_failure: int | None = None,
+    clips_until_long: int | None = None,
+    **how: object,
+) -> None:
+    (folder / f"pid-{process.rank}").write_text(str(os.getpid()))
+    network = tiny_network(seed=1 + process.rank)  # the main process's is to win
+    if process.rank == 1:
+        network, clips_until_long = ForgetfulNetwork("forward", clips_in_memory), None
+    else:
+        clips_until_failure = None
+    clips = SlowClips(seconds, clips_until_failure, clips_until_long)
+    asked = {"clips": clips, "process": process, "resume": True, "stop_requested": signals.pending, **how}
+    _, outcome, _ = run_tiny(folder / "run", network, **asked)
+    (folder / f"outcome-{process.rank}").write_text(json.dumps([outcome.step, outcome.stopped_by]))
+    if outcome.stopped_by:
+        raise signals.Interrupted(outcome.stopped_by)
 
 
 if __name__ == "__main__":

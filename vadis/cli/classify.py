@@ -1,22 +1,22 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vadis.batch.journal import Summary
-from vadis.batch.shards import parse_shard
+from vadis.batch.shards import Shard, parse_shard
 from vadis.cli import options
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import Destination
 from vadis.cli.run import Run, fetching, find_inputs, load_for_command
 from vadis.cli.terminal import file_console, info, settings, show, stdout_console
-from vadis.cli.timeline import table
+from vadis.cli.timeline import lines, table
 from vadis.errors import UsageError
-from vadis.formats import FORMATS, Format
+from vadis.formats import FORMATS, Format, csv_of_videos
 from vadis.video.sources import Source, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
@@ -61,7 +61,9 @@ def classify(
     stride: options.Stride = None,
     top_k: Annotated[int, option(TIME, "Labels per video and per segment.", "--top-k", "-k", metavar="K", min=1)] = 5,
     threshold: options.Threshold = 0.0,
+    label_pattern: options.Labels = None,
     format_name: options.FormatName = "auto",
+    per: options.Per = "segment",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
@@ -80,12 +82,9 @@ def classify(
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
     output = None if output == Path("-") else output
     _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
-    own = parse_shard(shard) if shard is not None else None
     found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
-    sources = [source for source in found if own is None or own.has(source.path)]
-    if own is not None:
-        info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    form = choose_format(format_name, None if ray else output, output_dir)
+    own, sources = _own_share(found, shard)
+    form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
         fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
@@ -93,8 +92,7 @@ def classify(
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
         in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
-        cluster = {"address": ray, "on_gpus": device != "cpu", "share_bytes": fetched and fetched.share_bytes}
-        prepared = cluster if ray else _prepare(stack, fetched, jobs, in_need)
+        prepared = _prepare(stack, fetched, jobs, in_need, ray, device != "cpu")
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
         loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
@@ -102,10 +100,11 @@ def classify(
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
         how = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict}
+        how |= {} if label_pattern is None else {"labels": label_pattern}
         pending = destination.begin({**loaded.settings, **how}, sources, summary)  # a run goes on only with the same
         names = form.name != "table" or to_file  # else the output itself shows problems to a person
-        run = Run(pending, summary, names, goes_on=destination.journal is not None, strict=strict)
-        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report)
+        run = Run(pending, summary, names, destination.journal is not None, strict, destination.written())
+        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report, label_pattern)
         run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
@@ -118,8 +117,21 @@ def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bo
         raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
 
 
-def _prepare(stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in_need: str | None) -> dict[str, Any]:
+def _own_share(found: Sequence[Source], shard: str | None) -> tuple[Shard | None, list[Source]]:
+    """Return the shard, if any, and its part of the inputs."""
+    own = parse_shard(shard) if shard is not None else None
+    sources = [source for source in found if own is None or own.has(source.path)]
+    if own is not None:
+        info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
+    return own, sources
+
+
+def _prepare(
+    stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in_need: str | None, ray: str | None, on_gpus: bool
+) -> dict[str, Any]:
     """Return what decodes, whose program is loaded while the network is, and with it the flow of a video in need."""
+    if ray:
+        return {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
     if fetched:
         return {"jobs": fetched.places, "decoders": fetched}
     from vadis.video.isolated.pool import Decoders
@@ -155,8 +167,11 @@ def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> An
     return label_videos(paths, wanted, listed=True, **prepared)
 
 
-def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Format:
-    """Return the format of this name; ``auto`` goes by ``output``. A table is drawn for this terminal, or for a file.
+def choose_format(
+    name: str, output: Path | None, output_dir: Path | None, per: str = "segment", *, is_one: bool = True
+) -> Format:
+    """Return the format of this name; ``auto`` goes by ``output``. A table is drawn for this terminal, or for a file;
+    of several videos on the terminal it has a line for each, if not ``--verbose``.
 
     Raises:
         UsageError: the extension of ``output`` is that of no format.
@@ -169,7 +184,11 @@ def choose_format(name: str, output: Path | None, output_dir: Path | None) -> Fo
             raise UsageError(f"{show(output)} has the extension of no format ({known})", hint)
     elif name == "auto":
         name = "table" if output_dir is None and sys.stdout.isatty() else "jsonl"
+    if per == "video" and name != "csv":
+        raise UsageError("--per video is for csv", hint="add -f csv, or let the name after -o end with .csv")
     if name != "table":
-        return FORMATS[name]
+        return Format(name, csv_of_videos) if per == "video" else FORMATS[name]
+    if not (is_one or output or output_dir or settings.verbose):
+        return Format(name, partial(lines, console=stdout_console()))
     console = file_console() if output or output_dir else stdout_console()
     return Format(name, partial(table, console=console, all_stretches=settings.verbose))

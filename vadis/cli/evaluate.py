@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options, signals
-from vadis.cli.options import DATA, OUTPUT, flag, option
+from vadis.cli.options import DATA, MODEL, OUTPUT, choice, option
 from vadis.cli.outputs import new_folder, writing
 from vadis.cli.run import SOME_FAILED, load_for_command
 from vadis.cli.terminal import info, num_videos, show, video_progress, warn, warn_of
@@ -40,9 +40,10 @@ From what `vadis classify` wrote, without a model:
 """
 
 RESULTS = "Results there are already"
-Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
 AllowMissing = Annotated[float, option(DATA, "Share of files that may be missing.", metavar="SHARE", min=0.0, max=1.0)]
 _RESULTS = "Instead of a model: folders of earlier evaluations, one per split; or, with --data, records of classify."
+_SPATIAL = "Look at the 224×224 in the middle, as the paper, or fully convolutionally at 256×256 (I3D)."
+_FRAMES = "Look at the first 250 frames, as the paper, or at all of each video."
 _OUTPUT = "For answers, metrics, tables and pictures; with --results not needed."
 
 
@@ -50,14 +51,16 @@ def evaluate(
     data: options.Data = None,
     output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
     dataset: options.DatasetName = None,
-    split: Split = 1,
+    split: options.Split = 1,
     part: Annotated[str | None, option(DATA, "By default test, or else val.", metavar="train|val|test")] = None,
     allow_missing: AllowMissing = 0.1,
     model: options.ModelName = None,
     streams: options.Streams = None,
     flip: options.Flip = False,
-    results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="PATH")] = None,
-    as_json: Annotated[bool, flag(OUTPUT, "Metrics as JSON on stdout.", "--json")] = False,
+    spatial: Annotated[str, choice(MODEL, _SPATIAL, ("centre", "full"))] = "centre",
+    frames: Annotated[str, choice(MODEL, _FRAMES, ("paper", "all"))] = "paper",
+    results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="RESULTS")] = None,
+    as_json: options.AsJson = False,
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
     offline: options.Offline = False,
@@ -67,6 +70,7 @@ def evaluate(
         (not results and data is None, "--data is missing, or --results"),
         (not results and output is None, "-o is missing"),
         (results and (model or streams or flip), "--model, --streams and --flip do not go with --results"),
+        (results and (spatial, frames) != ("centre", "paper"), "--spatial and --frames do not go with --results"),
         (data is None and (dataset or part or split != 1), "--dataset, --split and --part are for --data"),
         (results and output and (output / "answers.jsonl").exists(), "the folder of -o holds an evaluation of its own"),
     ):
@@ -86,7 +90,11 @@ def evaluate(
             assert found is not None and part is not None and output is not None
             loaded = load_for_command(model, streams, device, offline, precision=precision)
             loaded.check_flip(flip)
-            runs = [evaluate_model(loaded, found, part, output, flip=flip)]
+            if spatial == "full":
+                from vadis.evaluation.predictions import on_whole_frames
+
+                loaded = on_whole_frames(loaded)
+            runs = [evaluate_model(loaded, found, part, output, flip=flip, whole=frames == "all")]
         _show(runs, output, as_json)
 
 
@@ -102,9 +110,19 @@ def choose_part(found: "Dataset", part: str | None = None) -> str:
 
 
 def evaluate_model(
-    model: "Model", found: "Dataset", part: str, output: Path, *, flip: bool = False, go_on: bool = True
+    model: "Model",
+    found: "Dataset",
+    part: str,
+    output: Path,
+    *,
+    flip: bool = False,
+    whole: bool = False,
+    go_on: bool = True,
 ) -> "Evaluation":
-    """Run the paper's test; predictions are kept in ``output``. ``go_on`` as in ``open_predictions``."""
+    """Run the paper's test; predictions are kept in ``output``.
+
+    ``flip`` and ``whole`` as for ``predict_all``, ``go_on`` as for ``open_predictions``.
+    """
     from vadis.evaluation import predictions
     from vadis.evaluation.metrics import Evaluation
 
@@ -112,7 +130,7 @@ def evaluate_model(
     predictions.check_classes(examples, model)
     if warning := predictions.overlap_warning(model, found):
         warn(warning)
-    settings = predictions.evaluation_settings(model, found.name, found.split, flip, part)
+    settings = predictions.evaluation_settings(model, found.name, found.split, flip, part, whole=whole)
     evaluation, began = Evaluation(output, settings, []), time.monotonic()
     with (
         writing(show(output)),
@@ -121,7 +139,7 @@ def evaluate_model(
         video_progress() as bars,
     ):
         bar = bars.add_task(num_videos(len(examples)), total=len(examples))
-        made = predictions.evaluate(examples, model, file, flip=flip)
+        made = predictions.evaluate(examples, model, file, flip=flip, whole=whole)
         for _ in examples:
             with signals.interruptible():
                 evaluation.predictions.append(next(made))

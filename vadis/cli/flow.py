@@ -36,13 +36,13 @@ _STORE = "The folder of the flow store; or a new video to look at (.mp4, .mov, .
 
 
 def flow(
-    store: Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="STORE | FILE")],
+    output: Annotated[Path, options.option(options.OUTPUT, _STORE, "--output", "-o", metavar="DIR|FILE")],
     inputs: options.Inputs = None,
     from_file: options.FromFile = None,
     null: options.Null = False,
     data: options.Data = None,
     dataset: options.DatasetName = None,
-    split: Annotated[int | None, options.option(options.DATA, "Official split; default 1.", metavar="N", min=1)] = None,
+    split: options.Split = 1,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
 ) -> None:
@@ -53,15 +53,15 @@ def flow(
         raise UsageError("--data and INPUTS exclude each other", hint="give a dataset, or videos and folders")
     if data is None and not has_inputs:
         raise UsageError("no input given", hint="name videos or folders, or a dataset by --data")
-    if data is None and (dataset is not None or split is not None):
+    if data is None and (dataset is not None or split != 1):
         raise UsageError("--dataset and --split go with --data", hint="name the dataset's folder by --data")
-    if store.suffix.lower() in (".mp4", ".mov", ".mkv") and not store.is_dir():
+    if output.suffix.lower() in (".mp4", ".mov", ".mkv") and not output.is_dir():
         if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
             hint = "name one video; a flow store is a folder, whose name does not end with that"
-            raise UsageError(f"{show(store)} has room for the flow of one video", hint=hint)
-        _to_look_at(inputs[0], store, overwrite, device)
+            raise UsageError(f"{show(output)} has room for the flow of one video", hint=hint)
+        _to_look_at(inputs[0], output, overwrite, device)
         return
-    check_folder_name(store)
+    check_folder_name(output)
     num_unreadable = 0
     if data is None:
         readable = []
@@ -74,13 +74,13 @@ def flow(
     else:
         from vadis.datasets import find_dataset
 
-        examples = find_dataset(data, dataset, split or 1, allow_missing=1.0)  # what is missing is no obstacle
+        examples = find_dataset(data, dataset, split, allow_missing=1.0)  # what is missing is no obstacle
         info(examples.summary())
         readable = list(dict.fromkeys(each.path for part in examples.splits.values() for each in part))
     from vadis.flow.store import FlowStore
 
     where = resolve_device(device)
-    counts = fill(readable, FlowStore(store, create=True), where)
+    counts = fill(readable, FlowStore(output, create=True), where)
     counts["failed"] += num_unreadable
     is_whole = not counts["partial"] + counts["failed"]
     words = ("ok", "partial", "skipped", "failed")

@@ -9,9 +9,11 @@ import hashlib
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,17 @@ class DocumentFolder:
     folder: Path
     root: str  # of that tree
     form: Format
+    videos: Sequence[str]  # that all have their document there
+
+    @cached_property
+    def _stems(self) -> Counter[str]:
+        return Counter(os.path.splitext(video)[0] for video in self.videos)  # noqa: PTH122
 
     def target(self, video: str) -> Path:
-        """Return the place of a video's document."""
-        return mirrored(self.folder, self.root, self.form.name.replace("table", "txt"), video)
+        """Return the place of a video's document; of subtitles the one where players look, if no other video's is."""
+        stem = os.path.splitext(video)[0]  # noqa: PTH122
+        name = self.form.name.replace("table", "txt")
+        return mirrored(self.folder, self.root, name, stem if self.form.one_video and self._stems[stem] == 1 else video)
 
     def check(self, videos: Iterable[str], overwrite: bool) -> None:
         """Raise UsageError where the document of a video exists and may not."""
@@ -90,7 +99,7 @@ class Destination:
                 self.journal = stack.enter_context(open_parts(self.output, overwrite=self.overwrite))
             elif self.output_dir:
                 stack.enter_context(new_folder(self.output_dir))
-                self.folder = DocumentFolder(self.output_dir, tree_root(inputs, videos), self.form)
+                self.folder = DocumentFolder(self.output_dir, tree_root(inputs, videos), self.form, videos)
                 path = self._own(self.output_dir / "vadis-results.jsonl")
                 self.journal = journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
                 if journal.is_empty:
@@ -110,6 +119,15 @@ class Destination:
     def _own(self, path: Path) -> Path:
         """Return the file of this shard."""
         return path if self.shard is None else self.shard.own(path)
+
+    def written(self) -> str:
+        """Return what is said at the end of the file or folder, and what to do with it; "" for stdout."""
+        place = self.output_dir or (self.output and self._own(self.output))
+        if place is None:
+            return ""
+        is_readable = self.form.name in ("jsonl", "json") and not self.output_dir
+        then = f"; next: vadis report {show(place)}, or vadis find {show(place)} 'playing *'" if is_readable else ""
+        return f"written: {show(place)}{then}"
 
     def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
         """Return the inputs without a record that counts; count the others, and write their documents that lack."""

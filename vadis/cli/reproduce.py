@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options
+from vadis.cli.options import MODEL, NAME_OR_FILE, OUTPUT, VIDEOS, App, choice, flag, option
 from vadis.cli.outputs import check_file, writing
 from vadis.cli.run import load_for_command
 from vadis.cli.terminal import download_progress, info, show, warn
@@ -28,20 +29,26 @@ FIGURE_WIDTH = 5  # of a figure: 98.0, and a blank or REMARK before it
 MISSING, NO_FIGURE, REMARK = "·", "–", "*"
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
-app = typer.Typer(help="Hold models against published numbers.", no_args_is_help=True)
-plot_app = typer.Typer(help="Draw pictures of models.", no_args_is_help=True)
+app = App(
+    help="Hold models against published numbers.",
+    epilog="Is this the published model?  `vadis reproduce sample`",
+)
+plot_app = App(
+    help="Draw pictures of models.",
+    epilog="Figure 4 of the paper:  `vadis plot filters i3d-kinetics400 -o filters.png`",
+)
 
 
-_RGB_HELP = "Preprocessed frames (1, T, 224, 224, 3) in [-1, 1] instead of the sample."
-_FLOW_HELP = "Preprocessed flow (1, T, 224, 224, 2) in [-1, 1] instead of the sample."
+_RGB_HELP = "An .npy: preprocessed frames (1, T, 224, 224, 3) in [-1, 1] instead of the sample."
+_FLOW_HELP = "An .npy: preprocessed flow (1, T, 224, 224, 2) in [-1, 1] instead of the sample."
 
 
-@app.command()
+@app.add("sample", "Is this the published model?  `vadis reproduce sample --model i3d-kinetics400-rgb`")
 def sample(
     model: options.ModelName = None,
-    rgb: Annotated[Path | None, typer.Option(metavar="FILE.npy", help=_RGB_HELP)] = None,
-    flow: Annotated[Path | None, typer.Option(metavar="FILE.npy", help=_FLOW_HELP)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, all logits included.")] = False,
+    rgb: Annotated[Path | None, option(VIDEOS, _RGB_HELP, metavar="FILE")] = None,
+    flow: Annotated[Path | None, option(VIDEOS, _FLOW_HELP, metavar="FILE")] = None,
+    as_json: options.AsJson = False,
     device: options.Device = "auto",
     offline: options.Offline = False,
 ) -> None:
@@ -89,17 +96,17 @@ def _print_comparison(values: Mapping[str, Any], title: str) -> None:
     typer.echo(f"  {verdict}\n")
 
 
-Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where finished runs are looked for, and new ones are to lie.")]
+_RUNS_HELP = "Where finished runs are looked for, and new ones are to lie."
 _DRY_RUN_HELP = "Only the commands, with the disk and the GPU-hours that they take."
 _TFLOPS_HELP = "For --dry-run: 10¹² operations per second that one GPU sustains."
 
 
-@app.command()
+@app.add("table", "What is there of table 5, and what it takes:  `vadis reproduce table 5 --runs runs/ --dry-run`")
 def table(
     number: Annotated[int, typer.Argument(metavar="2|3|4|5", min=2, max=5, help="The table's number in the paper.")],
-    runs: Runs,
-    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help=_DRY_RUN_HELP)] = False,
-    tflops: Annotated[float, typer.Option(metavar="T", min=0.001, help=_TFLOPS_HELP)] = DEFAULT_TFLOPS,
+    runs: Annotated[Path, option(VIDEOS, _RUNS_HELP, metavar="DIR")],
+    dry_run: Annotated[bool, flag(OUTPUT, _DRY_RUN_HELP, "--dry-run")] = False,
+    tflops: Annotated[float, option(OUTPUT, _TFLOPS_HELP, metavar="T", min=0.001)] = DEFAULT_TFLOPS,
 ) -> None:
     """Show a table of the paper with our results beside each number, and the commands for what is missing.
 
@@ -182,14 +189,32 @@ def _script(jobs: "list[Job]", tflops: float | None) -> Iterator[str]:
         yield "# --dry-run says what time and disk space they take"
 
 
-_IMAGENET = f"The original's model file; by default {IMAGENET_MODEL}, if it is here."
+@app.add("fields", "Figure 3 of the paper:  `vadis reproduce fields`")
+def fields() -> None:
+    """Show of how many frames and pixels each layer of I3D sees something: figure 3 of the paper."""
+    from vadis.evaluation.paper_tables import FIGURE_3
+    from vadis.models.i3d import receptive_field
+    from vadis.models.i3d_inference import LAYERS
+    from vadis.video.timegrid import GRID_FPS
+
+    typer.echo(f"{'':18}{'frames':>8}{'seconds':>9}{'pixels':>10}   paper (time,x,y)")
+    for layer in LAYERS:
+        frames, height, width = receptive_field(layer)
+        paper = ",".join(map(str, FIGURE_3.get(layer, ())))
+        typer.echo(f"{layer:18}{frames:8}{frames / GRID_FPS:9.2f}{f'{width}×{height}':>10}   {paper}".rstrip())
+    typer.echo("the paper's last two are those of four blocks between MaxPool3d_4a and MaxPool3d_5a; there are five")
 
 
-@plot_app.command()
+_SCALE = "What has one scale of colours: each network, or each filter, which shows the faint ones too."
+_IMAGENET = f"The original; by default {IMAGENET_MODEL}, if it is here."
+
+
+@plot_app.add("filters", "Figure 4 of the paper:  `vadis plot filters i3d-kinetics400 -o filters.png`")
 def filters(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that 'vadis weights list' shows, or a file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture.")],
-    imagenet: Annotated[str | None, typer.Option(metavar="PATH", help=_IMAGENET)] = None,
+    model: options.ModelArgument,
+    output: Annotated[Path, option(OUTPUT, "The picture, a .png.", "--output", "-o", metavar="FILE")],
+    imagenet: Annotated[str | None, option(MODEL, _IMAGENET, metavar=NAME_OR_FILE)] = None,
+    scale: Annotated[str, choice(OUTPUT, _SCALE, ("network", "filter"))] = "network",
     overwrite: options.Replace = False,
     offline: options.Offline = False,
 ) -> None:
@@ -208,7 +233,8 @@ def filters(
     key = f"{ROWS[0].name}.conv.weight"  # (64, C, 7, 7, 7)
     found = {stream: network.state_dict()[key].numpy() for stream, network in loaded.networks.items()}
     with writing(show(output)):
-        plot_filters(found | _of_imagenet(imagenet, offline), output, f"First layer of {show(model)}")
+        networks, title = found | _of_imagenet(imagenet, offline), f"First layer of {show(model)}"
+        plot_filters(networks, output, title, per_filter=scale == "filter")
     typer.echo(show(output))
 
 

@@ -11,11 +11,11 @@ import typer
 from vadis.batch.results_file import LastResults, files_below
 from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
-from vadis.cli.options import OUTPUT, flag, option
+from vadis.cli.options import MODEL, OUTPUT, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
 from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
-from vadis.formats import above
+from vadis.formats import above, only
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
 
@@ -26,33 +26,40 @@ A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o lab
 
 The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
 
+A row per video, of what is played:  `vadis export labels.jsonl --per video --labels 'playing *' -o played.csv`
+
 Subtitles beside one another:  `vadis export labels.jsonl -f srt --output-dir subtitles/`
+
+Chapters, which `ffmpeg -i holiday.mp4 -i holiday.ffmetadata -map_metadata 1 -c copy out.mp4` puts in:
+`vadis export holiday.jsonl -o holiday.ffmetadata`
 """
 
 
 def export(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS", help="What classify wrote as jsonl or json.")],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="What classify wrote as jsonl or json.")],
     format_name: options.FormatName = "auto",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
+    per: options.Per = "segment",
     threshold: options.Threshold = 0.0,
+    label_pattern: options.Labels = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    form = choose_format(format_name, output, output_dir)
-    found = read_results(results)
+    found = read_results(files_of(results))
+    form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
 
     def wanted() -> Iterator[VideoResult]:
         for result in found:
             counts[result.status] += 1
-            yield above(result, threshold)
+            yield above(result, threshold) if label_pattern is None else only(above(result, threshold), label_pattern)
 
     if output_dir:
         with outputs.new_folder(output_dir):
-            folder = outputs.DocumentFolder(output_dir, outputs.tree_root([], found.paths), form)
+            folder = outputs.DocumentFolder(output_dir, outputs.tree_root([], found.paths), form, found.paths)
             folder.check(found.paths, overwrite)
             folder.write(wanted())
     else:
@@ -62,6 +69,12 @@ def export(
     info(num_videos(counts.total()) + (f", of which {counts['error']:,} had failed" if counts["error"] else ""))
     if counts["error"]:
         raise typer.Exit(SOME_FAILED)
+
+
+def files_of(inputs: Sequence[Path]) -> list[Path]:
+    """Return files, and those of results below folders."""
+    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
+    return [file for some in given for file in some]
 
 
 def read_results(files: Sequence[Path]) -> LastResults:
@@ -92,8 +105,8 @@ _ROOT = "Where relative paths in RESULTS begin; by default the current folder, e
 
 
 def report(
-    inputs: Annotated[list[Path], typer.Argument(metavar="RESULTS|RUN", help=_REPORTED, show_default=False)],
-    output: Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE.html")] = None,
+    inputs: Annotated[list[Path], typer.Argument(metavar="RESULTS…|RUN", help=_REPORTED, show_default=False)],
+    output: Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE")] = None,
     overwrite: options.Replace = False,
     title: Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")] = None,
     thumbnails: Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
@@ -120,8 +133,7 @@ def report(
         return
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
-    files = [file for some in given for file in some]
+    files = files_of(inputs)
     found = read_results(files)
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
@@ -152,8 +164,8 @@ From results there are already, without a model:  `vadis annotate holiday.mp4 --
 def annotate(
     video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video.", show_default=False)],
     output: Annotated[Path, option(OUTPUT, "The new video: .mp4, .mov or .mkv.", "--output", "-o", metavar="FILE")],
-    results: Annotated[Path | None, typer.Option(metavar="FILE", help="Take the labels from these results.")] = None,
-    no_sound: Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")] = False,
+    results: Annotated[Path | None, option(MODEL, "Take the labels from these.", metavar="RESULTS")] = None,
+    no_sound: options.NoSound = False,
     overwrite: options.Replace = False,
     model: options.ModelName = None,
     streams: options.Streams = None,

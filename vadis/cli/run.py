@@ -17,7 +17,17 @@ import typer
 from vadis.batch.journal import Summary
 from vadis.cli import signals
 from vadis.cli.outputs import writing
-from vadis.cli.terminal import debug, download_progress, info, report_error, show, video_progress, warn, warn_of
+from vadis.cli.terminal import (
+    debug,
+    download_progress,
+    info,
+    passing,
+    report_error,
+    show,
+    video_progress,
+    warn,
+    warn_of,
+)
 from vadis.cli.timeline import missing_part
 from vadis.device import resolve_device
 from vadis.errors import UnreachableError, VadisError
@@ -80,15 +90,16 @@ def load_for_command(
     """
     if "torch" not in sys.modules:  # a million objects that stay: no search for garbage now (0.2 s) or later (0.5 s)
         gc.disable()
-        import_module("vadis.weights.load")
+        with passing("loading the model …"):
+            import_module("vadis.weights.load")
         gc.freeze()
         gc.enable()
     from vadis.weights import load
 
     try:
         with download_progress() as progress:
-            wanted, is_offline = name or DEFAULT_MODEL, offline or None
-            model = load.load_model(wanted, device, precision=precision, offline=is_offline, progress=progress)
+            how: dict[str, Any] = {"streams": streams, "precision": precision, "offline": offline or None}
+            model = load.load_model(name or DEFAULT_MODEL, device, **how, progress=progress)
     except UnreachableError as error:
         if name is None and may_stand_in:
             own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
@@ -100,8 +111,6 @@ def load_for_command(
             return load_for_command(STAND_IN, streams, device, offline, precision=precision)
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
-    if streams is not None:
-        model = model.only(("rgb", "flow") if streams == "both" else (streams,))
     if announce:
         info(f"{show(model.card.name)}, {' and '.join(model.card.streams)}, on {model.device}")
     return model
@@ -116,6 +125,7 @@ class Run:
     name_problems: bool = True  # on stderr, because the output itself does not show them to a person
     goes_on: bool = False  # the same command goes on after an interruption
     strict: bool = False  # a partial video counts as failed
+    written: str = ""  # what is said of the output, once it is there
 
     def __post_init__(self) -> None:
         self._unreadable = 0  # videos in a row
@@ -207,6 +217,8 @@ class Run:
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
         again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
         (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
+        if self.written and not self._stop:
+            info(self.written)
         if code:
             raise typer.Exit(code)
 

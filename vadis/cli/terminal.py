@@ -79,6 +79,22 @@ def info(message: str) -> None:
         warn(message)
 
 
+@contextmanager
+def passing(message: str) -> Iterator[None]:
+    """Show a notice on a terminal for as long as a block runs."""
+    console = stderr_console()
+    is_shown = console.is_terminal and not settings.quiet
+    if is_shown:
+        console.file.write(message)
+        console.file.flush()
+    try:
+        yield
+    finally:
+        if is_shown:
+            console.file.write("\r" + " " * len(message) + "\r")
+            console.file.flush()
+
+
 def debug(message: str) -> None:
     """Write what only ``--verbose`` wants to know."""
     if settings.verbose:

@@ -8,7 +8,7 @@ import string
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby, repeat
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
@@ -27,7 +27,19 @@ _LABEL_CELLS = 36  # the longest of Kinetics' names is cut, the common ones are 
 _MARGIN = " " * 7  # before the strip
 _TICK_CELLS = 10  # at least so far apart
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
-_ASCII = str.maketrans({"×": "x", "–": "-", "█": "#", **dict.fromkeys("▏▎▍▌▋▊▉")})  # for a terminal without UTF-8
+_BARS = "▁▂▃▄▅▆▇█"
+_LEAST_SHOWN = 0.01  # labels below it, which would be "<1 %", are left out, but for the first
+_ASCII = str.maketrans(
+    {
+        "×": "x",
+        "–": "-",
+        "█": "#",
+        "…": "~",
+        **dict.fromkeys("▏▎▍▌▋▊▉"),
+        **dict.fromkeys("▁▂▃▄", "."),
+        **dict.fromkeys("▅▆▇", "#"),
+    }
+)  # for a terminal without UTF-8
 
 
 class _Mark(NamedTuple):
@@ -61,6 +73,48 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
         yield captured.get() if is_utf else captured.get().translate(_ASCII)
 
 
+def lines(results: Iterable[VideoResult], console: "Console") -> Iterator[str]:
+    """Yield a line for each video: its name, length and first label, and when that holds, from its start to its end."""
+    cells = max(console.width - 60, 18)  # for the name
+    is_utf = console.encoding.lower().startswith("utf")
+    for result in results:
+        with console.capture() as captured:
+            console.print(_line(result, cells), soft_wrap=True)
+        yield captured.get() if is_utf else captured.get().translate(_ASCII)
+
+
+def _line(result: VideoResult, cells: int) -> Text:
+    path = show(result.path)
+    name = Text(path if len(path) <= cells else "…" + path[1 - cells :])
+    name.truncate(cells, pad=True)
+    if result.status == "error":
+        reason = visible(with_options(result.error_message or ""))
+        return Text.assemble((name.plain, "bold"), ("  not labelled: ", "bold red"), reason)
+    seconds, best = result.duration_seconds, next(iter(result.labels), None)
+    if best is None:
+        return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  no label is above the threshold")
+    label = Text(visible(best.label))
+    label.truncate(30, overflow="ellipsis", pad=True)
+    score = f"{percent(best.score):>3} %"
+    partial = ("  partial", "bold yellow") if result.status == "partial" else ""
+    held = (_held(result, best.label), "cyan")
+    return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  ", label, score, "  ", held, partial)
+
+
+def _held(result: VideoResult, label: str) -> str:
+    """Return for each tenth of a video how much of it a label holds, as bars."""
+    wide = (result.timeline[-1].end if result.timeline else 1.0) / 10
+    held = [
+        sum(
+            max(0.0, min(piece.end, (cell + 1) * wide) - max(piece.start, cell * wide))
+            for piece in result.timeline
+            if piece.label == label
+        )
+        for cell in range(10)
+    ]
+    return "".join(_BARS[min(round(seconds / wide * 7), 7)] for seconds in held)
+
+
 def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Text]:
     yield Text(show(result.path), style="bold")
     if result.status == "error":
@@ -71,9 +125,9 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
         return
     yield from _notes(result)
     own, runs = [label.label for label in result.labels], result.timeline
-    marks = _marks(own, runs)
+    marks = _marks(runs)
     yield Text()
-    for label in result.labels:
+    for label in [each for each in result.labels if each.score >= _LEAST_SHOWN or each is result.labels[0]]:
         whole, eighths = divmod(round(label.score * 20 * 8), 8)
         bar = "" if label.label == NO_CLEAR_LABEL else "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
         yield Text.assemble("  ", *_named(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
@@ -119,17 +173,15 @@ def missing_part(result: VideoResult | VideoFacts) -> str:
     return "part of the file could not be read"
 
 
-def _marks(own: list[str], runs: Sequence[Piece]) -> dict[str, _Mark]:
-    """Return letters for the labels that lead: first the video's own in their order, then the others by their time."""
+def _marks(runs: Sequence[Piece]) -> dict[str, _Mark]:
+    """Return letters for the labels that lead, in the order of time; colours for those that lead longest."""
     milliseconds = Counter[str]()
     for run in runs:
         if run.label != NO_CLEAR_LABEL:
             milliseconds[run.label] += round(1000 * (run.end - run.start))
-    others = sorted(milliseconds.keys() - own, key=lambda name: (-milliseconds[name], name))
-    names = [name for name in own if name in milliseconds] + others
-    colours = chain(_COLOURS, repeat(_OTHER[1:]))  # beyond Z: drawn as "other"
-    marked = zip(names, string.ascii_uppercase, colours, strict=False)
-    return {name: _Mark(letter, *pair) for name, letter, pair in marked}
+    longest, colours = dict(milliseconds.most_common(len(_COLOURS))), iter(_COLOURS)
+    lettered = zip(milliseconds, string.ascii_uppercase, strict=False)  # beyond Z: drawn as "other"
+    return {name: _Mark(letter, *(next(colours) if name in longest else _OTHER[1:])) for name, letter in lettered}
 
 
 def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches: bool) -> Iterator[Text]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vadis.cli import options
-from vadis.cli.evaluate import AllowMissing, Split
+from vadis.cli.evaluate import AllowMissing
 from vadis.cli.options import MACHINE, MODEL, OUTPUT, choice, flag, option
 
 ARCHITECTURES = ("lstm", "c3d", "two-stream", "fused", "i3d")  # the keys of vadis.models.MODELS, which is heavy
@@ -50,7 +50,7 @@ The model it makes:  `vadis classify holiday.mp4 --model run/model.safetensors`
 
 _ARCH = "The paper's architectures (a) to (e), in this order; of a model that training begins from, its own."
 _START = "What to begin from: a model, nothing, or Inception-v1 as it learnt ImageNet."
-Start = Annotated[str, option(MODEL, _START, "--from", "--init", metavar="NAME|PATH|scratch|imagenet")]
+Start = Annotated[str, option(MODEL, _START, "--from", metavar="NAME|FILE|scratch|imagenet")]
 _WIDTH = "From scratch: multiplies every channel count; 1 is the paper's network."
 _MODE = "full: train the whole network; fixed: compute its features once, then train only the last layer."
 _STREAMS = "Which networks to train: that of the pictures (rgb), of the motion (flow), or one after the other."
@@ -66,7 +66,7 @@ class TrainOptions:
     data: options.Data = None  # None: what the recipe makes itself
     output: Annotated[Path, option(OUTPUT, "The folder of the run.", "--output", "-o", metavar="DIR")]
     dataset: options.DatasetName = None
-    split: Split = 1
+    split: options.Split = 1
     allow_missing: AllowMissing = 0.1
     arch: Annotated[str | None, choice(MODEL, _ARCH, ARCHITECTURES, show_default="i3d")] = None
     start: Start = "scratch"
@@ -80,7 +80,7 @@ class TrainOptions:
     resume: Annotated[bool, flag(OUTPUT, "Go on where it stopped.", "--resume")] = False
     allow_inexact: Annotated[bool, flag(OUTPUT, _INEXACT, "--allow-inexact-resume")] = False
     tensorboard: Annotated[bool, flag(OUTPUT, "Write events for TensorBoard into the run.", "--tensorboard")] = False
-    workers: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
+    jobs: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
     device: options.Device = "auto"
     offline: options.Offline = False
 

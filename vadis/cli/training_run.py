@@ -55,7 +55,7 @@ def run(options: TrainOptions) -> None:
         info(dataset.summary())
         plan = _plan(options, dataset, process.world_size)
         if process.is_main:
-            training.begin(options.output, plan, resume=options.resume)
+            training.begin(options.output, plan, resume=options.resume, allow_inexact=options.allow_inexact)
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
         torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         networks, states = _train(plan, options, process)
@@ -146,7 +146,7 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
     resume, inexact = options.resume, options.allow_inexact
-    context = Context(process, options.workers, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
+    context = Context(process, options.jobs, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
     store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))

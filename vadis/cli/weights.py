@@ -6,20 +6,28 @@ from typing import Annotated
 
 import typer
 
+from vadis.cli import options
+from vadis.cli.options import MODEL, OUTPUT, App, flag, offer, option
 from vadis.cli.outputs import check_file
 from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
 from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS, unknown_model
 
-app = typer.Typer(help="See, fetch, check, convert and remove models.", no_args_is_help=True)
+app = App(
+    help="See, fetch, check, convert and remove models.",
+    epilog="Which there are:  `vadis weights list`",
+)
 
 _NAMES = "Names that 'vadis weights list' shows."
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False)]
-ModelOutput = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")]
+_completed = offer(lambda: [*WEIGHTS, *SHIPPED])
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False, autocompletion=_completed),
+]
+ModelOutput = Annotated[Path, option(OUTPUT, "The model file to write.", "--output", "-o", metavar="FILE")]
 
 
-@app.command("list")
+@app.add("list", "What can be given to `--model`:  `vadis weights list`")
 def list_models() -> None:
     """Show the published models, how good they are, and which of them are here."""
     from vadis.weights.cache import cache_folder, is_file, model_path
@@ -44,7 +52,7 @@ def list_models() -> None:
     info(f"The cache is {cache_folder()}.")
 
 
-@app.command()
+@app.add("download", "For machines that will have no network:  `vadis weights download i3d-kinetics400`")
 def download(names: Names = None) -> None:
     """Fetch models into the cache, so that later runs need no network. Without NAME, the default model."""
     from vadis.weights.cache import model_path
@@ -57,36 +65,38 @@ def download(names: Names = None) -> None:
         typer.echo(show(model_path(name)))
 
 
-_THRESHOLD = "Below this probability a label of this model is not clear; 0.1 by default."
+_CLEAR = "Below this probability a label of this model is not clear; 0.1 by default."
 _CROP_FIRST = "Cut frames before their flow is computed: faster, nearly the same."
 
 
-@app.command("to-fp16")
+@app.add("to-fp16", "A trained model for sending:  `vadis weights to-fp16 run/model.safetensors -o half.safetensors`")
 def to_fp16(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or a name.")],
-    out: ModelOutput,
-    threshold: Annotated[float | None, typer.Option(metavar="P", min=0.01, max=0.5, help=_THRESHOLD)] = None,
-    crop_first: Annotated[bool, typer.Option("--crop-first", help=_CROP_FIRST)] = False,
-    overwrite: Overwrite = False,
+    source: options.ModelArgument,
+    output: ModelOutput,
+    clear: Annotated[float | None, option(MODEL, _CLEAR, "--clear", metavar="P", min=0.01, max=0.5)] = None,
+    crop_first: Annotated[bool, flag(MODEL, _CROP_FIRST, "--crop-first")] = False,
+    overwrite: options.Replace = False,
 ) -> None:
     """Write a model with numbers of 16 bits: half the bytes. It is computed with 32 bits as before."""
     from vadis.weights.load import load_model
     from vadis.weights.model_file import save_fp16
 
-    check_file(out, overwrite, extensions=(".safetensors",))
+    check_file(output, overwrite, extensions=(".safetensors",))
     with download_progress() as progress:
         model = load_model(source, "cpu", progress=progress)
     made = {**model.card.provenance, "rounded_to_16_bits_from_sha256": model.sha256}
     card = replace(model.card, crop_first=crop_first or model.card.crop_first, provenance=made)
-    if threshold is not None:
-        card = replace(card, threshold=threshold)
-    sha256 = save_fp16(model, out, card)
-    info(f"{show(card.name)}: {out.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
-    typer.echo(show(out))
+    if clear is not None:
+        card = replace(card, threshold=clear)
+    sha256 = save_fp16(model, output, card)
+    info(f"{show(card.name)}: {output.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
+    typer.echo(show(output))
 
 
-@app.command()
-def path(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES)] = None) -> None:
+@app.add("path", "Where files go:  `vadis weights path`")
+def path(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES, autocompletion=_completed)] = None,
+) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache
 
@@ -98,7 +108,7 @@ def path(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAME
     typer.echo(show(place))
 
 
-@app.command()
+@app.add("verify", "All that are here:  `vadis weights verify`")
 def verify(names: Names = None) -> None:
     """Read models as a whole and hold them against their checksums. Without NAME, all that are in the cache."""
     from vadis.weights import cache
@@ -119,25 +129,27 @@ _SOURCES = (
 _LABELS = "The label list, one in a line; not needed for Kinetics-400 and -600."
 
 
-@app.command("convert")
+@app.add("convert", "DeepMind's two networks as one model:  `vadis weights convert rgb/ flow/ -o mine.safetensors`")
 def convert_checkpoints(
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE…", help=_SOURCES)],
-    out: ModelOutput,
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help=_LABELS)] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; by default that of FILE.")] = None,
-    overwrite: Overwrite = False,
+    output: ModelOutput,
+    label_list: Annotated[Path | None, option(MODEL, _LABELS, "--label-list", metavar="FILE")] = None,
+    name: Annotated[str | None, option(MODEL, "The model's name; by default that of FILE.", metavar="TEXT")] = None,
+    overwrite: options.Replace = False,
 ) -> None:
     """Make a vadis model file from checkpoints of I3D: DeepMind's, or those of its PyTorch and JAX ports."""
     from vadis.weights.convert import convert
 
-    check_file(out, overwrite, extensions=(".safetensors",))
-    card = convert(sources, out, labels=labels, name=name)
+    check_file(output, overwrite, extensions=(".safetensors",))
+    card = convert(sources, output, labels=label_list, name=name)
     info(f"{card.name}: {' and '.join(card.streams)}, {len(card.labels)} classes")
-    typer.echo(show(out))
+    typer.echo(show(output))
 
 
-@app.command()
-def remove(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_NAMES)]) -> None:
+@app.add("remove", "One that is no longer used:  `vadis weights remove i3d-kinetics600`")
+def remove(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help=_NAMES, autocompletion=_completed)],
+) -> None:
     """Remove models, and the checkpoints that they were made from, out of the cache."""
     from vadis.weights import cache
 

@@ -242,22 +242,28 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def map_examples(
-    examples: Iterable[Example], model: "Model", work: "Callable[[PendingVideo], T]", jobs: int | None = None
+    examples: Iterable[Example],
+    model: "Model",
+    work: "Callable[[PendingVideo], T]",
+    jobs: int | None = None,
+    *,
+    whole: bool = False,
 ) -> Generator[tuple[Example, T | VideoError], None, None]:
-    """Yield what ``work`` makes of each example, of the part that the paper's test sees, in order; or why it fails.
+    """Yield what ``work`` makes of each example, in order, or why it fails.
 
-    ``jobs`` as for ``classify_many``.
+    It gets the part that the paper's test sees, or with ``whole`` all of it. ``jobs`` as for ``classify_many``.
     """
     from vadis.inference.prefetch import LocalVideo, map_videos
     from vadis.models import MODELS
     from vadis.video.isolated.pool import Decoders
 
-    rate, most = model.card.frame_rate, MODELS[model.card.architecture].test_frames
+    rate, most = model.card.frame_rate, None if whole else MODELS[model.card.architecture].test_frames
 
     def begin(example: Example) -> LocalVideo:
         start, end = example.span(_duration(example.path, decoders) if example.may_be_trimmed else None)
         first = round(start * rate)
-        count = most if end is None else min(most, max(1, round(end * rate) - first))
+        limits = [most, None if end is None else max(1, round(end * rate) - first)]
+        count = min((each for each in limits if each is not None), default=None)
         return LocalVideo(example.path, model, decoders, listed=True, start_frame=first, max_frames=count)
 
     with Decoders() as decoders:

@@ -13,7 +13,7 @@ from vadis.datasets import scan
 from vadis.datasets.dataset import Dataset, Listed, Request, assemble, class_key, counted, did_you_mean, note_of, some
 from vadis.datasets.holdout import hold_out
 from vadis.datasets.lists import find_class_list, is_video_name, read_list, unread_lists, video_lists
-from vadis.datasets.scan import Tree, folder_of, is_no_class, split_of
+from vadis.datasets.scan import Tree, folder_of, is_no_class, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -68,6 +68,13 @@ def _from_folders(tree: Tree, request: Request) -> Dataset:
     _refuse_few_classes(classes, tree)
     others = dict.fromkeys(at[1] for at in places.values() if at and at[1] not in classes and not is_no_class(at[1]))
     notes = note_of("no video", others, "class")
+    # Files with the same class and name in two splits are probably the same clips, unless these are little but digits.
+    splits: dict[str, set[str]] = {}
+    for line in lines:
+        if sum(map(str.isalpha, stem_of(line.name))) > 2:
+            splits.setdefault(f"{line.label}/{name_of(line.name)}", set()).add(line.split)
+    twice = [name for name, of_name in splits.items() if len(of_name) > 1]
+    notes += note_of("in two splits, as of the same clips", twice, "name")
     return assemble(tree, request, "folder", classes, lines, str, notes=notes, are_folders_classes=False)
 
 

@@ -118,7 +118,18 @@ def _labelled_lines(path: str) -> Rows:
         yield place, cells
 
 
+def _json_lines(path: str) -> Rows:
+    for place, line in read_lines(path):
+        value = parse_json(line)
+        pairs = value.items() if isinstance(value, dict) else ()
+        cells = {str(key).lower(): str(each) for key, each in pairs if isinstance(each, str | int | float)}
+        if not _has_columns(cells):
+            raise ValueError
+        yield place, cells
+
+
 LIST_FORMS: dict[str, Callable[[str], Rows]] = {
+    "jsonl": _json_lines,
     "header": partial(read_table, is_header=_has_columns),
     "line": _labelled_lines,
     "no ending": partial(lines_like, _TWO_WORDS),
@@ -152,7 +163,7 @@ def video_lists(tree: Tree) -> dict[str, str]:
     """Return the lists of videos in a tree: path → key of ``LIST_FORMS``; of each only the first lines are read."""
     # A list that was named itself is one in any case.
     is_alone = bool(tree.lists) and not tree.videos and (folder_of(tree.lists[0]) or ".") == tree.root
-    paths = [path for path in tree.lists if not path.lower().endswith((".json", ".jsonl"))]
+    paths = [path for path in tree.lists if not path.lower().endswith(".json")]
     paths = [path for path in paths if (is_alone or _may_be_list(tree, path)) and is_list_text(path)]
     return {path: form for path in paths if (form := _form_of(path)) is not None}
 
@@ -187,9 +198,10 @@ def _may_be_list(tree: Tree, path: str) -> bool:
 
 def _form_of(path: str) -> str | None:
     """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
-    split = split_of(stem_of(path))
-    name = first_form(path, {name: form for name, form in LIST_FORMS.items() if split or name not in _NEED_SPLIT})
-    if name is None and split:
+    is_json, split = path.lower().endswith(".jsonl"), split_of(stem_of(path))
+    names = [name for name in LIST_FORMS if is_json == (name == "jsonl") and (split or name not in _NEED_SPLIT)]
+    name = first_form(path, {name: LIST_FORMS[name] for name in names})
+    if name is None and split and not is_json:
         lines = list(islice(read_lines(path), HEAD_LINES))
         odd = [f"{place} {printable(line)}" for place, line in lines if not re.match(_LABELLED, line, re.IGNORECASE)]
         if 2 * len(odd) < len(lines):

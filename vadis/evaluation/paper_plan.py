@@ -160,7 +160,7 @@ class _Planner:
             words = [f"vadis evaluate --model {self._published(KINETICS_MODELS[run.imagenet])}"]
         elif run.mode == "original":
             start = self._published(IMAGENET_MODEL) and "imagenet" if run.imagenet else "scratch"
-            words = ["vadis train", f"--arch {run.architecture}", f"--init {start}"]
+            words = ["vadis train", f"--arch {run.architecture}", f"--from {start}"]
         else:
             words = ["vadis finetune", f"--from {self._kinetics_model(run)}", f"--mode {run.mode}"]
         if "flow" in _streams(run) and run.mode != "fixed" and not _uses_published_model(run):

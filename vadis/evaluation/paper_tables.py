@@ -150,3 +150,11 @@ _FIGURES = {
     for cell, text in zip(row.cells, row.printed.split(), strict=True)
     if text != NO_FIGURE
 }
+
+FIGURE_3 = {  # receptive fields, by what is just above them: frames, pixels, pixels
+    "MaxPool3d_2a_3x3": (7, 11, 11),
+    "MaxPool3d_3a_3x3": (11, 27, 27),
+    "MaxPool3d_4a_3x3": (23, 75, 75),
+    "MaxPool3d_5a_2x2": (59, 219, 219),
+    "Pooled": (99, 539, 539),
+}

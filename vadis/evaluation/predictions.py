@@ -22,6 +22,7 @@ from vadis.inference.predict import predict
 from vadis.inference.prefetch import PendingVideo
 from vadis.inference.scores import average_scores
 from vadis.models import MODELS, Model
+from vadis.models.card import separate_clips
 from vadis.parsing import parse_json
 from vadis.results import printable
 from vadis.weights.load import published_name
@@ -152,38 +153,55 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def evaluate(
-    examples: Sequence[Example], model: Model, file: PredictionFile, *, flip: bool = False
+    examples: Sequence[Example], model: Model, file: PredictionFile, *, flip: bool = False, whole: bool = False
 ) -> Iterator[Prediction]:
     """Yield a prediction for every example, in order; those that ``file`` lacks are made and written into it.
 
-    A video that failed with one of ``RETRIED_ERRORS`` is tried again.
+    ``flip`` and ``whole`` as for ``predict_all``. A video that failed with one of ``RETRIED_ERRORS`` is tried again.
     """
     missing: dict[VideoPart, Example] = {}
     for example in examples:
         known = file.predictions.get(file.key(example))
         if known is None or (known.error or "").partition(":")[0] in RETRIED_ERRORS:
             missing.setdefault(file.key(example), example)
-    with closing(predict_all(tuple(missing.values()), model, flip=flip)) as made:
+    with closing(predict_all(tuple(missing.values()), model, flip=flip, whole=whole)) as made:
         for example in examples:
             key = file.key(example)
             yield file.predictions[key] if missing.pop(key, None) is None else file.append(next(made))
 
 
-def predict_all(examples: Iterable[Example], model: Model, *, flip: bool = False) -> Generator[Prediction, None, None]:
-    """Yield the prediction for every example, in order, or why there is none."""
+def predict_all(
+    examples: Iterable[Example], model: Model, *, flip: bool = False, whole: bool = False
+) -> Generator[Prediction, None, None]:
+    """Yield the prediction for every example, in order, or why there is none.
+
+    ``flip``: averaged with the mirror image; ``whole``: of all frames, not of those alone that the paper's test sees.
+    """
     row = MODELS[model.card.architecture]
 
     def average(video: PendingVideo) -> dict[str, Logits]:
-        found = [outputs for _, outputs in predict(video, model, flip=flip)]
+        found = [outputs for _, outputs in predict(video, model, flip=flip, snapshots=row.snapshots)]
         logits = {name: average_scores([each[name] for each in found], row.score_fusion) for name in found[0]}
         if not all(np.isfinite(scores).all() for scores in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")
         return logits
 
-    for example, found in map_examples(examples, model, average):
+    for example, found in map_examples(examples, model, average, whole=whole):
         error = f"{found.code}: {found.message}" if isinstance(found, VideoError) else None
         logits = {} if isinstance(found, VideoError) else found
         yield Prediction(example.path, example.label, logits, error, example.start_seconds)
+
+
+def on_whole_frames(model: Model) -> Model:
+    """Return the model as it sees frames up to their short side, 256×256 instead of 224×224, fully convolutionally.
+
+    Raise UsageError for what is no I3D: the other networks take one size.
+    """
+    row = MODELS[model.card.architecture]
+    if row.fold is separate_clips:
+        message = f"{row.title} sees {row.crop}×{row.crop} and nothing larger"
+        raise UsageError(message, "only I3D is convolutional to its end: leave `spatial` out")
+    return replace(model, card=replace(model.card, crop=model.card.short_side))
 
 
 def check_classes(examples: Iterable[Example], model: Model) -> None:
@@ -207,10 +225,16 @@ def overlap_warning(model: Model, dataset: Dataset) -> str | None:
     )
 
 
-def evaluation_settings(model: Model, dataset: str, split: int, flip: bool, part: str = "test") -> dict[str, Any]:
+def evaluation_settings(
+    model: Model, dataset: str, split: int, flip: bool, part: str = "test", *, whole: bool = False
+) -> dict[str, Any]:
     """Return what decides the predictions of an evaluation, apart from the videos."""
     architecture = MODELS[model.card.architecture]
+    size = model.card.crop
+    unlike = [f"on {size}×{size}"] * (size != architecture.crop) + ["on all frames"] * whole
     return {
+        **({"unlike_the_paper": unlike} if unlike else {}),
+        **({"snapshots": architecture.snapshots} if architecture.snapshots else {}),
         "schema": 2,  # 1 knew videos by their paths as they were typed
         "model": model.card.name,
         "model_sha256": model.sha256,
@@ -222,7 +246,7 @@ def evaluation_settings(model: Model, dataset: str, split: int, flip: bool, part
         "dataset": dataset,
         "split": split,
         "part": part,
-        "frames": architecture.test_frames,
+        "frames": None if whole else architecture.test_frames,
         "flip": flip,
         "classes": list(model.card.labels),
     }

@@ -146,6 +146,7 @@ def _origin(metrics: Metrics, run: Metrics, trained: Mapping[tuple[str, str], bo
 def _remarks(metrics: Metrics, run: Metrics) -> Iterator[str]:
     if metrics["part"] != "test":
         yield f"tested on {metrics['part']}"
+    yield from (f"tested {each}" for each in metrics.get("unlike_the_paper", ()))
     if metrics.get("failed"):
         yield f"{metrics['failed']:,} videos could not be read and count as wrong"
     if run and not run["mirror"]:

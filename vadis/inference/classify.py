@@ -15,7 +15,7 @@ from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import Scoreboard, fused
 from vadis.inference.timeline import CLEAR
 from vadis.models import MODELS, Model
-from vadis.results import VideoResult
+from vadis.results import VideoResult, is_like
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath, VideoFacts
 from vadis.weights.load import given_or_loaded
@@ -98,18 +98,25 @@ class ClassifyOptions:
     flip: bool = False
     batch_size: int = 0
     progress: Callable[[Progress], None] | None = None
+    labels: str | None = None  # only those like this are told (``vadis.results.is_like``)
 
     def __post_init__(self) -> None:
         self.sliding.check(self.model.card, self.batch_size)
         self.model.check_flip(self.flip)
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
+        if self.labels is not None and not any(self._told()):
+            message = f"{self.model.card.name} has no label like {self.labels!r}"
+            raise UsageError(message, hint="`vadis labels` shows what a model can name")
+
+    def _told(self) -> list[bool]:
+        return [self.labels is None or is_like(label, self.labels) for label in self.model.card.labels]
 
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
         model, card, sliding = self.model, self.model.card, self.sliding
         averages, seconds = MODELS[card.architecture].score_fusion, sliding.segment_seconds
-        board = Scoreboard(card.labels, seconds, self.top_k, averages, card.threshold or CLEAR)
+        board = Scoreboard(card.labels, seconds, self.top_k, averages, card.threshold or CLEAR, self._told())
         how: dict[str, Any] = {"flip": self.flip, "batch_size": self.batch_size, "progress": self.progress}
         for centre, logits in predict(video, model, sliding, **how):
             board.add(centre, fused(logits, averages))

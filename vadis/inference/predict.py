@@ -26,7 +26,16 @@ from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D
-from vadis.preprocessing import Clip, join_clips, loop_clip, network_input, num_frames, pad_clip, sliding_windows
+from vadis.preprocessing import (
+    Clip,
+    join_clips,
+    loop_clip,
+    network_input,
+    num_frames,
+    pad_clip,
+    sliding_windows,
+    spread_windows,
+)
 from vadis.results import FINEST_SEGMENT_SECONDS, SEGMENT_SECONDS
 from vadis.video.metadata import SHORT_SIDE
 
@@ -110,6 +119,7 @@ def predict(
     layer: str = LOGITS,
     flip: bool = False,
     batch_size: int = 0,
+    snapshots: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Output]:
     """Yield the outputs over one video, in order of time: the centre in seconds, and by network float32 (channels,).
@@ -121,6 +131,7 @@ def predict(
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
+        snapshots: in separate windows, so many at least, spread evenly; 0 for those that fit.
         progress: called whenever the stage changes.
 
     Raise VideoError if the video cannot be read, NoMemoryError if memory does not suffice for one frame or window.
@@ -147,7 +158,8 @@ def predict(
         to_input = partial(network_input, flip=flip)
         outputs = over_whole_video(clips, model, video.expected_num_frames, least=least, layer=layer, to_input=to_input)
     else:
-        windows = sliding_windows(clips, window, sliding.stride or window)
+        fitting = sliding_windows(clips, window, sliding.stride or window)
+        windows = spread_windows(clips, window, snapshots) if snapshots else fitting
         outputs = _over_windows(windows, model, layer, flip, batch_size)
     wrapped: list[Output] = []  # of a video that was looped: times modulo its length
     for seconds, rows in outputs:

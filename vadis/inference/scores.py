@@ -67,8 +67,10 @@ class Scoreboard:
     top_k: int
     averages: str = "logits"
     clear: float = CLEAR
+    told: Sequence[bool] = ()  # by label, whether the record may name it; empty for all
 
     def __post_init__(self) -> None:
+        self._told = np.array(self.told or [True] * len(self.labels))
         self._length = Fraction(str(self.segment_seconds))  # 2.56 is 64/25, not its binary neighbour
         self._total, self._count = np.zeros(len(self.labels)), 0  # of all predictions
         self._open, self._open_count = np.zeros(len(self.labels)), 0  # of those in the segment now open
@@ -97,10 +99,12 @@ class Scoreboard:
             self._close(nearest=self._latest, end=end)
         self._hold(end)
         path = self._path.pieces()
-        names = (*self.labels, NO_CLEAR_LABEL)
+        names, told = (*self.labels, NO_CLEAR_LABEL), (*self._told, self._told.all())
         return {
             "labels": self._headline(path),
-            "timeline": tuple(Piece(first + a, first + b, names[state], score) for a, b, state, score in path),
+            "timeline": tuple(
+                Piece(first + a, first + b, names[state], score) for a, b, state, score in path if told[state]
+            ),
             "clip_score": self._best(self._scores(self._total / self._count)),
             "segments": tuple(replace(each, start=first + each.start, end=first + each.end) for each in self._segments),
         }
@@ -125,9 +129,9 @@ class Scoreboard:
         share, means = seconds[-1] / seconds.sum(), self._integral / float(self._until)
         labels = [
             Label(self.labels[index], *(float(each[index]) for each in (means, self._peak, seconds)))
-            for index in best(means, self.top_k)
+            for index in self._top(means)
         ]
-        if share >= 0.5:
+        if share >= 0.5 and self._told.all():
             labels.append(Label(NO_CLEAR_LABEL, float(share), seconds=float(seconds[-1])))
         return tuple(sorted(labels, key=lambda label: -label.score)[: self.top_k])
 
@@ -136,7 +140,10 @@ class Scoreboard:
         return softmax(mean) if self.averages == "logits" else np.asarray(mean, np.float64)
 
     def _best(self, scores: Scores) -> tuple[Label, ...]:
-        return tuple(Label(self.labels[index], float(scores[index])) for index in best(scores, self.top_k))
+        return tuple(Label(self.labels[index], float(scores[index])) for index in self._top(scores))
+
+    def _top(self, scores: Scores) -> list[int]:
+        return best(np.where(self._told, scores, -1), min(self.top_k, int(self._told.sum())))
 
     def _close(self, nearest: TimedOutput, end: Fraction | None = None) -> None:
         """End the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""

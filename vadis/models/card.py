@@ -55,6 +55,7 @@ class Architecture:
     sampling: Mapping[str, slice]  # by stream, which frames of a window a network sees
     params_millions: int  # at 400 classes, by table 1
     build: Callable[[tuple[str, ...], int, float], nn.Module]  # (streams, num_classes, width) → the training form
+    snapshots: int = 0  # windows that the paper's test takes of a shorter video too, spread evenly; 0: those that fit
     test_frames: int = 250  # of a video, that the paper's test looks at: 10 s (table 1)
     fusion: str = "late"  # of streams; or "joint" (trained as one), or "in_network" (one network takes them all)
     score_fusion: str = "probabilities"  # what is averaged over streams and predictions; or "logits"

@@ -84,11 +84,29 @@ ROWS: tuple[Conv | Pool | Mixed, ...] = (
 )
 
 
+def _rows_to(layer: str) -> tuple[Conv | Pool | Mixed, ...]:
+    names = [row.name for row in ROWS]
+    return ROWS[: names.index(layer) + 1] if layer in names else ROWS
+
+
 def frames_per_step(layer: str) -> int:
     """Return the temporal stride from the clip to the output of a layer."""
-    names = [row.name for row in ROWS]
-    rows = ROWS[: names.index(layer) + 1] if layer in names else ROWS
-    return math.prod(row.stride[0] for row in rows if not isinstance(row, Mixed))
+    return math.prod(row.stride[0] for row in _rows_to(layer) if not isinstance(row, Mixed))
+
+
+def receptive_field(layer: str) -> Triple:
+    """Return of how many frames, rows and columns of a clip one output of a layer is made."""
+    windows = [
+        ((3, 3, 3), (1, 1, 1)) if isinstance(row, Mixed) else (row.kernel, row.stride) for row in _rows_to(layer)
+    ]
+    windows += [(HEAD_POOL, (1, 1, 1))] * _is_averaged(layer)
+    sizes = []
+    for axis in range(3):
+        size = step = 1  # of what the window before moves over, in frames or pixels
+        for kernel, stride in windows:
+            size, step = size + (kernel[axis] - 1) * step, step * stride[axis]
+        sizes.append(size)
+    return (sizes[0], sizes[1], sizes[2])
 
 
 def _is_averaged(layer: str) -> bool:
@@ -234,6 +252,11 @@ class I3D(nn.Module):
         for unit in self.children():
             x = unit(x)
         return x
+
+    def new_head(self, num_classes: int) -> None:
+        """Exchange the last layer for a new one, which gives so many classes."""
+        old = self.get_parameter("Logits.Conv3d_0c_1x1.conv.weight")  # (classes, channels, 1, 1, 1)
+        self.Logits = Head(old.shape[1], num_classes).to(old).train(self.training).apply(initialise)
 
     def endpoints(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the output of every endpoint in turn, with its name in DeepMind's graph."""

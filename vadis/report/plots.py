@@ -259,14 +259,16 @@ BLOCK_GAP = 4  # between blocks, always white
 BAND_GAP_INCHES = 0.46  # room for a title above each band
 
 
-def plot_filters(networks: Mapping[str, NDArray[np.float32]], path: Path, title: str) -> None:
+def plot_filters(
+    networks: Mapping[str, NDArray[np.float32]], path: Path, title: str, *, per_filter: bool = False
+) -> None:
     """Draw the filters (filters, C, T, H, W) of the first layer of "flow", "rgb" and "imagenet": figure 4 of the paper.
 
     A band has a block for each slice in time, the first to the left, in which every filter keeps its place. Each
-    network has one scale: zero is grey (RGB) or white (flow), the largest weight of either sign is its end.
+    network, or each filter, has one scale: zero is grey (RGB) or white (flow), the largest weight its end.
     """
     with drawing() as new_figure:
-        bands = list(_bands(networks))
+        bands = list(_bands(networks, per_filter))
         widest = max(picture.shape[1] for _, picture in bands)
         inches = max(WEIGHT_PIXELS, 1_800 // widest) / DOTS_PER_INCH  # for each weight; titles need 1,800 pixels
         width = widest * inches
@@ -283,7 +285,7 @@ def plot_filters(networks: Mapping[str, NDArray[np.float32]], path: Path, title:
         save_png(figure, path)
 
 
-def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, Curve]]:
+def _bands(networks: Mapping[str, NDArray[np.float32]], per_filter: bool) -> Iterator[tuple[str, Curve]]:
     """Yield the title and the picture (H, W, 3) in [0, 1] of each band, from the top."""
     from matplotlib import colormaps
 
@@ -292,15 +294,16 @@ def _bands(networks: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[str, C
         if name not in networks:
             continue
         weights = networks[name].astype(np.float64)
-        end = float(np.abs(weights).max()) or 1.0
-        shares = 0.5 + weights / end / 2  # (filters, C, T, H, W) in [0, 1]
+        ends = np.abs(weights).max(axis=(1, 2, 3, 4) if per_filter else None, keepdims=True)
+        shares = 0.5 + weights / np.where(ends, ends, 1) / 2  # (filters, C, T, H, W) in [0, 1]
+        end = "its filter's largest" if per_filter else f"{ends.max() or 1:.2g}"
         if name == "flow":
-            scale = f"7 slices in time, left to right; blue −{end:.2g}, white 0, red +{end:.2g}"
+            scale = f"7 slices in time, left to right; blue −{end}, white 0, red +{end}"
             for channel, axis in enumerate(("horizontal (dx)", "vertical (dy)")):
                 colours = diverging(shares[:, channel])[..., :3]
                 yield f"Flow network, {axis}: {scale}", _side_by_side(colours, 0.8)
         else:
-            scale = f"black −{end:.2g}, grey 0, white +{end:.2g}, by colour channel"
+            scale = f"black −{end}, grey 0, white +{end}, by colour channel"
             of_rgb, of_imagenet = "RGB network: 7 slices in time, left to right", "Inception-v1 on ImageNet, in 2D"
             yield f"{of_rgb if name == 'rgb' else of_imagenet}; {scale}", _side_by_side(np.moveaxis(shares, 1, -1), 1.0)
 

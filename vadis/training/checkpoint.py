@@ -2,9 +2,10 @@
 
     RUN/checkpoints/step-000000123.000-SHA256.safetensors    (….001-… if that step is saved once more)
 
-Tensors are the network (``network.…``), the network at its best validation (``best.…``) and the optimiser's momentum
-(``momentum.…``); the rest is JSON. Older files are removed when a new one has been read back; loading takes the newest
-whose every byte is as written. All randomness follows from the seed and the position: generators have no state here.
+Tensors are the network (``network.…``), its average over steps (``average.…``), the network at its best validation
+(``best.…``) and what the optimiser keeps (``_SLOTS``); the rest is JSON. Older files are removed when a new one has
+been read back; loading takes the newest whose every byte is as written. All randomness follows from the seed and the
+position: generators have no state here.
 """
 
 import hashlib
@@ -12,9 +13,9 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vadis.errors import UsageError, VadisError
 from vadis.files import FULL_DISK, os_errors_as, write_file
+from vadis.models.i3d_inference import LOGITS
 from vadis.parsing import parse_json
 from vadis.training.distributed import Process
 from vadis.training.log import RESUME, Resumed
@@ -134,11 +136,16 @@ def made_with(recipe: Recipe, labels: Sequence[str], data_sha256: str, process: 
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what has changed, a clause each; more steps are no change: those done were the same."""
+    """Return what has changed, a clause each; more steps are no change, unless the rate falls to zero over all of them.
+
+    What an earlier vadis did not know was off.
+    """
+    before = {**{each.name: each.default for each in fields(Recipe) if each.default is not MISSING}, **before}
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in {**before, **now}
-        if before.get(name) != now.get(name) and not (name == "steps" and before["steps"] < now["steps"])
+        if before.get(name) != now.get(name)
+        and not (name == "steps" and before["steps"] < now["steps"] and now["schedule"] != "cosine")
     ]
 
 
@@ -177,9 +184,14 @@ class Plateau:
 
 def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
     """Return the rate of the step that follows ``step`` others."""
+    warmup = recipe.warmup_steps
+    share = (step + 1) / warmup if step < warmup else 1.0  # of the rate that the schedule says
     if recipe.schedule == "plateau":
-        return recipe.learning_rate / recipe.plateau_factor**plateau.drops
-    return [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
+        return share * recipe.learning_rate / recipe.plateau_factor**plateau.drops
+    if recipe.schedule == "cosine":
+        done = max(step - warmup, 0) / max(recipe.steps - warmup, 1)
+        return share * recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    return share * [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
 
 
 def after_validation(recipe: Recipe, plateau: Plateau, loss: float) -> Plateau:
@@ -210,24 +222,49 @@ class TrainingProgress:
     smoothed_accuracy: float | None = None
 
 
+# What the optimisers keep for each parameter, by its name in a checkpoint.
+_SLOTS = {"momentum": "momentum_buffer", "mean": "exp_avg", "square": "exp_avg_sq", "count": "step"}
+
+
 class State:
     """All that a checkpoint holds: a network, its optimiser, its progress, and the network at its best validation.
 
-    Sets the dropout and the batch norms' decay of ``network`` as the recipe says.
+    Sets the dropout and the batch norms of ``network`` as the recipe says.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, micro_batch: int) -> None:
+        norms = [each for each in network.modules() if isinstance(each, _BatchNorm)]
+        for norm in norms:
+            norm.momentum = 1 - recipe.batch_norm_decay
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
-            elif isinstance(module, _BatchNorm):
-                module.momentum = 1 - recipe.batch_norm_decay
+        self.frozen = norms if recipe.freeze_batch_norm else []
+        for norm in self.frozen:
+            norm.requires_grad_(False)
         self.network, self._recipe = network, recipe
         self.progress = TrainingProgress(micro_batch)
         self.best: dict[str, Tensor] = {}  # of the network at its best validation, on the CPU
+        self.average: dict[str, Tensor] = {}  # of the network over the steps so far, where the recipe has one
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
-        values, decay = self.parameters.values(), recipe.weight_decay
-        self.optimizer = torch.optim.SGD(values, recipe.learning_rate, recipe.momentum, weight_decay=decay)
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for name, value in self.parameters.items():
+            parts[f".{LOGITS}." in f".{name}"].append(value)
+        factors = (1.0, recipe.last_layer_factor)
+        groups = [{"params": part, "factor": factor} for part, factor in zip(parts, factors, strict=True) if part]
+        rate, momentum, decay = recipe.learning_rate, recipe.momentum, recipe.weight_decay
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.AdamW(groups, rate, (momentum, 0.999), weight_decay=decay)
+            if recipe.optimizer == "adamw"
+            else torch.optim.SGD(groups, rate, momentum, weight_decay=decay)
+        )
+
+    def begin_step(self) -> None:
+        """Make the network learn, but for the batch norms that are frozen."""
+        self.network.train()
+        for norm in self.frozen:
+            norm.eval()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def learning_rate(self) -> float:
         return learning_rate(self._recipe, self.progress.step, self.progress.plateau)
@@ -235,33 +272,60 @@ class State:
     def update(self) -> None:
         """Do one step of the optimiser, from the gradients as they are."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * group["factor"]
         self.optimizer.step()
+
+    def move_average(self) -> None:
+        """Move the average over steps, if there is one, towards what the network is after this step."""
+        if not self._recipe.ema_decay:
+            return
+        step = self.progress.step
+        kept = min(self._recipe.ema_decay, (1 + step) / (10 + step))  # at first less: as TensorFlow's
+        for key, value in self.network.state_dict().items():
+            if key in self.average and value.is_floating_point():
+                self.average[key].lerp_(value, 1 - kept)
+            else:
+                self.average[key] = value.clone()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network be its average over steps, if there is one, in this block."""
+        now = {key: value.clone() for key, value in self.network.state_dict().items()}
+        self.network.load_state_dict({**now, **self.average})
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(now)
 
     def to_checkpoint(self, made_with: dict[str, Any], averages: Mapping[str, Tensor]) -> Checkpoint:
         """Return all of it; ``averages`` has tensors by key that are taken instead of the network's own."""
         tensors = {f"network.{key}": value for key, value in {**self.network.state_dict(), **averages}.items()}
         tensors |= {f"best.{key}": value for key, value in self.best.items()}
+        tensors |= {f"average.{key}": value for key, value in self.average.items()}
         for name, parameter in self.parameters.items():
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
+            kept = self.optimizer.state[parameter]
+            tensors |= {f"{slot}.{name}": kept[key] for slot, key in _SLOTS.items() if kept.get(key) is not None}
         return Checkpoint(self.progress.step, tensors, {"progress": asdict(self.progress), "made_with": made_with})
 
     def load(self, loaded: Checkpoint) -> None:
         """Take all of it from a checkpoint; raise UsageError where that is of another network."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "momentum": {}}
+        parts: dict[str, dict[str, Tensor]] = {each: {} for each in ("network", "best", "average", *_SLOTS)}
         for key, value in loaded.tensors.items():
             part, _, name = key.partition(".")
             parts[part][name] = value
-        if difference := describe_difference(self.network.state_dict(), parts["network"]):
+        own = self.network.state_dict()
+        if difference := describe_difference(own, parts["network"]):
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
         self.network.load_state_dict(parts["network"])
         self.best = parts["best"]
-        for name, momentum in parts["momentum"].items():
-            parameter = self.parameters[name]
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+        if self._recipe.ema_decay:
+            self.average = {key: value.to(own[key].device) for key, value in parts["average"].items()}
+        if loaded.state["made_with"].get("optimizer", "sgd") == self._recipe.optimizer:
+            for slot, key in _SLOTS.items():
+                for name in parts[slot].keys() & self.parameters.keys():
+                    parameter, value = self.parameters[name], parts[slot][name]
+                    self.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
         values = loaded.state["progress"]
         self.progress = TrainingProgress(**{**values, "plateau": Plateau(**values["plateau"])})
 
@@ -272,8 +336,9 @@ class RunningAverages:
     They go by ``1 - decay`` towards the mean of all micro-batches' statistics, by which each is normalised alone.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        norms = [(name, norm) for name, norm in network.named_modules() if isinstance(norm, _BatchNorm)]
+    def __init__(self, network: nn.Module, frozen: Sequence[nn.Module] = ()) -> None:
+        norms = [(name, each) for name, each in network.named_modules() if isinstance(each, _BatchNorm)]
+        norms = [(name, norm) for name, norm in norms if norm not in frozen]
         # num_batches_tracked, which is one of them, counts steps then.
         self._buffers = {f"{name}.{key}": value for name, norm in norms for key, value in norm.named_buffers()}
         self.before: dict[str, Tensor] = {}  # what they were when the step began, by the network's keys

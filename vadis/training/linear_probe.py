@@ -59,6 +59,8 @@ class FeatureStore:
             "window_frames": model.card.window_frames,
             "test_window": model.card.test_window,
         }
+        if snapshots := MODELS[model.card.architecture].snapshots:
+            self.settings["snapshots"] = snapshots
         self._networks = tuple(model.networks)
         self._loaded: dict[Path, dict[str, FeatureRow]] = {}
 
@@ -130,7 +132,8 @@ def compute_features(
 
 def _mean_features(model: Model, video: PendingVideo) -> Features:
     """Return what comes just before the last layer, averaged into one step."""
-    times, steps = zip(*predict(video, model, layer=FEATURES), strict=True)
+    snapshots = MODELS[model.card.architecture].snapshots
+    times, steps = zip(*predict(video, model, layer=FEATURES, snapshots=snapshots), strict=True)
     arrays = {name: np.mean([step[name] for step in steps], axis=0)[None] for name in steps[0]}
     if len(arrays) < len(model.networks):
         raise VideoError("too_short", "the video has one frame, and optical flow needs two")

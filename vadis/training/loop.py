@@ -16,7 +16,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vadis.datasets.dataset import some
 from vadis.device import NoMemoryError, release, runs_out_of_memory
@@ -104,7 +104,7 @@ class Trainer:
         self.made_with = checkpoint.made_with(self.recipe, tuple(self.labels), self.data_sha256, self.process)
         self.network.to(self.process.device)
         self.state = checkpoint.State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
-        self.averages = checkpoint.RunningAverages(self.network)
+        self.averages = checkpoint.RunningAverages(self.network, self.state.frozen)
         self.log: Callable[[Event], None] | None = None  # of the main process
         self.stream: Generator[loader.TrainingClip, None, None] | None = None
         self.step_seconds: float | None = None  # smoothed
@@ -191,18 +191,20 @@ class Trainer:
 
     def validate(self, validator: Callable[[nn.Module], Validation]) -> None:
         """Measure how good the network is, and let the schedule know."""
-        self.network.eval()
-        found, now = self.process.gather(validator(self.network))[0], self.progress
-        now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
-        if is_best := found.loss < (now.best[1] if now.best else math.inf):
-            now.best = (now.step, found.loss, found.accuracy)
-            self.state.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
+        with self.state.averaged():
+            self.network.eval()
+            found, now = self.process.gather(validator(self.network))[0], self.progress
+            now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
+            if is_best := found.loss < (now.best[1] if now.best else math.inf):
+                now.best = (now.step, found.loss, found.accuracy)
+                self.state.best = {key: value.cpu().clone() for key, value in self.network.state_dict().items()}
         self.emit(Validated(now.step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
 
     def keep_best(self) -> KeptState:
         """Make the network what it was at its best validation, or leave it as it is where there was none."""
         now = self.progress
         if now.best is None:
+            self.network.load_state_dict({**self.network.state_dict(), **self.state.average})
             return KeptState(now.step, now.step, None)
         self.network.load_state_dict(self.state.best)
         step, loss, accuracy = now.best
@@ -211,8 +213,7 @@ class Trainer:
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
         began, passed = time.monotonic(), list[MicroBatchResult]()
-        self.network.train()
-        self.state.optimizer.zero_grad(set_to_none=True)
+        self.state.begin_step()
         self.averages.begin()
         is_short = runs_out_of_memory(lambda: self._pass_clips(passed))
         losses = [pair for names, losses, _ in passed for pair in zip(names, losses.isfinite().tolist(), strict=True)]
@@ -229,16 +230,19 @@ class Trainer:
             self._fail("loss", suspects)
         gradients = [value.grad for value in self.state.parameters.values() if value.grad is not None]
         self.process.average(gradients)
-        norm = float(get_total_norm(gradients))
-        if not math.isfinite(norm):
+        norm = get_total_norm(gradients)
+        if not norm.isfinite():
             self._fail("gradient", [name for names, _, _ in passed for name in names])
+        if self.recipe.clip_norm:
+            clip_grads_with_norm_(self.state.parameters.values(), self.recipe.clip_norm, norm)
         rate = self.state.learning_rate()
         if runs_out_of_memory(self.state.update):  # in the first step the optimiser takes its own
             message = f"memory ran out on {self.process.device} in the update of the parameters"
             raise NoMemoryError(message, "use a device with more memory, or train one stream or a narrower network")
         self.averages.finish(self.process)
         self.progress.step += 1
-        self._emit_step(passed, rate, norm, time.monotonic() - began)
+        self.state.move_average()
+        self._emit_step(passed, rate, float(norm), time.monotonic() - began)
 
     def _pass_clips(self, passed: list[MicroBatchResult]) -> None:
         """Forward and backward, micro-batch by micro-batch: the gradients of this process's share of the step."""
@@ -260,7 +264,8 @@ class Trainer:
         assert [clip.position for clip in clips] == list(piece)
         self.averages.restore()
         torch.manual_seed(loader.derived_seed(self.recipe.seed, "dropout", piece.start))
-        losses, correct = clip_losses(self.network, *stack_clips(clips, self.process.device))
+        batch = stack_clips(clips, self.process.device)
+        losses, correct = clip_losses(self.network, *batch, label_smoothing=self.recipe.label_smoothing)
         (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
         return [clip.name for clip in clips], losses.detach(), correct
 
@@ -337,7 +342,9 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
     return [stack(each) for each in streams], torch.tensor([clip.label for clip in clips], device=device)
 
 
-def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+def clip_losses(
+    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
     What counts is set by the network's ``training_steps`` while it learns, else its ``test_steps``: the mean over the
@@ -345,12 +352,13 @@ def clip_losses(network: nn.Module, batches: Sequence[Tensor], labels: Tensor) -
     """
     logits = network(*batches).float()  # (B, classes, steps)
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
+    cross_entropy = partial(functional.cross_entropy, reduction="none", label_smoothing=label_smoothing)
     answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)
     if counts == "each":
         every = labels[:, None].expand(-1, logits.shape[2])  # (B, steps)
-        losses = functional.cross_entropy(logits, every, reduction="none").mean(dim=1)
+        losses = cross_entropy(logits, every).mean(dim=1)
     else:
-        losses = functional.cross_entropy(answer, labels, reduction="none")
+        losses = cross_entropy(answer, labels)
     return losses, answer.detach().argmax(dim=1) == labels
 
 

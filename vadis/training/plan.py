@@ -31,6 +31,7 @@ from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks,
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
 from vadis.results import label_fault, printable
+from vadis.training.checkpoint import differences
 from vadis.training.distributed import run_unless_stopped
 from vadis.training.loader import ClipDataset, TrainingClip, VideoClips, derived_seed
 from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
@@ -156,22 +157,29 @@ class Plan:
         return {**asked, "labels": list(card.labels), **card.provenance}
 
 
-def begin(folder: Path, plan: Plan, *, resume: bool) -> None:
-    """Make ``folder`` the folder of this run, or go on with it; raise UsageError where it holds anything else."""
+def begin(folder: Path, plan: Plan, *, resume: bool, allow_inexact: bool = False) -> None:
+    """Make ``folder`` the folder of this run, or go on with it; raise UsageError where it holds anything else.
+
+    Another recipe for what has been begun is refused before anything is written, unless ``allow_inexact``.
+    """
     path, name = folder / RUN_NAME, printable(str(folder))
     text = json.dumps(plan.to_json(), indent=1) + "\n"
     if path.exists():
         try:
             with os_errors_as(UsageError, f"{printable(str(path))} cannot be read"):
                 there, wanted = dict(parse_json(path.read_bytes())), parse_json(text)
-        except (ValueError, TypeError) as error:
+            begun = [run for run in plan.recipes if (folder / run).exists() and not allow_inexact]
+            changes = [each for run in begun for each in differences(*(of["recipes"][run] for of in (there, wanted)))]
+        except (ValueError, TypeError, LookupError) as error:
             raise UsageError(f"{printable(str(path))} is damaged", hint="choose another folder") from error
-        # Whether a run can go on with another recipe is seen when its checkpoint is read.
         others = [key for key in {**wanted, **there} if key != "recipes" and there.get(key) != wanted.get(key)]
         if others:
             raise UsageError(f"{name} holds another run: its {', '.join(others)} differ", "choose another folder")
         if not resume and any((folder / run).exists() for run in plan.recipes):
             raise UsageError(f"{name} holds this run already", hint="go on by `resume=True`, or choose another folder")
+        if changes:
+            hint = "change that back, or go on all the same by `allow_inexact=True`"
+            raise UsageError(f"{name} cannot go on exactly: its {'; '.join(dict.fromkeys(changes))}", hint)
     refuse_foreign(folder)
     with os_errors_as(UsageError, f"{name} cannot hold a training run"):
         write_file(path, text)

@@ -27,7 +27,7 @@ class Recipe:
     batch_size: int  # clips per step, over all devices and micro-batches
     micro_batch: int  # clips that pass through the network at once on one device; batch norm sees these and no others
     steps: int  # of the optimiser, at most
-    schedule: str  # "plateau" (divide when the validation loss saturates) or "steps" (milestones)
+    schedule: str  # "plateau" (divide when the validation loss saturates), "steps" (milestones), "cosine" (to zero)
     learning_rate: float  # at the start
     milestones: tuple[tuple[int, float], ...] = ()  # (step, learning rate from that step on), for "steps"
     plateau_factor: float = 10.0  # the divisor; (paper) "reduced by a factor of 10 when validation loss saturated"
@@ -35,8 +35,16 @@ class Recipe:
     plateau_improvement: float = 1e-3  # by how much the loss must fall below the best so far, in nats; (ours)
     plateau_drops: int = 2  # divisions; the next saturation ends the run; (ours) as many as a cycle of the code has
     validate_every: int = 0  # steps between validations; 0 for none but the last
-    momentum: float = 0.9  # as torch.optim.SGD means it; (paper)
+    optimizer: str = "sgd"  # (paper); or "adamw"
+    momentum: float = 0.9  # as torch.optim.SGD means it; (paper); of AdamW the first of its betas
     weight_decay: float = 1e-7  # likewise; (code)
+    # What others do who fine-tune; off, as the paper names none of it:
+    last_layer_factor: float = 1.0  # multiplies the learning rate of the last layer
+    freeze_batch_norm: bool = False  # normalise by the averages as they are, and learn nothing of batch norm
+    warmup_steps: int = 0  # over which the learning rate rises from zero, linearly
+    clip_norm: float = 0.0  # of all gradients together, at most; 0 for no limit
+    label_smoothing: float = 0.0  # share of a training clip's label that is spread over all classes
+    ema_decay: float = 0.0  # of the average over steps that is validated and kept instead of the network; 0: none
     dropout: float = 0.5  # share of the features dropped before the last layer; (code)
     batch_norm_decay: float = 0.999  # share of the running averages that one step keeps; (code)
     clip_frames: int = 64  # of a training clip, at 25 frames per second; (paper) 2.56 s
@@ -61,16 +69,20 @@ class Recipe:
         return {**asdict(self), "milestones": [list(pair) for pair in self.milestones]}
 
 
+_CHOICES = {"schedule": ("plateau", "steps", "cosine"), "optimizer": ("sgd", "adamw")}
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "at least 1": ("batch_size micro_batch steps plateau_patience clip_frames", lambda value: value >= 1),
     "not negative, and finite": (
-        "validate_every plateau_drops seed test_window videos plateau_improvement weight_decay",
+        "validate_every plateau_drops seed test_window videos plateau_improvement weight_decay warmup_steps clip_norm",
         lambda value: 0 <= value < math.inf,
     ),
-    "in [0, 1)": ("momentum dropout batch_norm_decay brightness contrast saturation", lambda value: 0 <= value < 1),
+    "in [0, 1)": (
+        "momentum dropout batch_norm_decay brightness contrast saturation label_smoothing ema_decay",
+        lambda value: 0 <= value < 1,
+    ),
     "between 1/64 and 4": ("width", lambda value: 1 / 64 <= value <= 4),
     "greater than 1": ("plateau_factor", lambda value: value > 1),
-    "positive and finite": ("learning_rate", lambda value: 0 < value < math.inf),
+    "positive and finite": ("learning_rate last_layer_factor", lambda value: 0 < value < math.inf),
 }
 
 
@@ -79,8 +91,9 @@ def _fault(recipe: Recipe) -> str | None:
         for name in names.split():
             if not is_allowed(getattr(recipe, name)):
                 return f"{name} must be {wanted}, not {getattr(recipe, name)}"
-    if recipe.schedule not in ("plateau", "steps"):
-        return f"schedule must be one of plateau, steps, not {recipe.schedule!r}"
+    for name, choices in _CHOICES.items():
+        if (chosen := getattr(recipe, name)) not in choices:
+            return f"{name} must be one of {', '.join(choices)}, not {chosen!r}"
     steps = [step for step, rate in recipe.milestones if step >= 0 and 0 < rate < math.inf]
     if steps != sorted(set(steps)) or len(steps) < len(recipe.milestones):
         return "milestones must be in rising order of their steps, with learning rates that are positive and finite"

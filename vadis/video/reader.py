@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 
@@ -21,6 +21,15 @@ from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
 # How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
+
+
+class Packets(NamedTuple):
+    """Coded packets of a stream of pictures and of sound; ``zero_seconds`` is the start of the file by their clock."""
+
+    pictures: av.VideoStream
+    sound: list[av.AudioStream]
+    packets: "Iterator[av.Packet[Any]]"
+    zero_seconds: Fraction
 
 
 class Video:
@@ -195,6 +204,23 @@ def open_sound(
         # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
         yield streams, _with_times(container.demux(*streams) if streams else iter(()))
+
+
+@contextmanager
+def open_packets(
+    path: AnyPath, start: float, *, limits: Limits | None = None, sound: bool = True
+) -> "Iterator[Packets]":
+    """Yield the best stream of pictures and the sound with their coded packets, from before ``start`` seconds on.
+
+    The first is of a picture that stands alone: the last before ``start`` that has a place in the file's index.
+    """
+    name = os.fspath(path)
+    regular_file(name, listed=False)
+    with _open(name, limits or Limits.of_environment()) as container:
+        pictures, zero = best_stream(name, container), container.start_time or 0  # in microseconds
+        heard = [stream for stream in container.streams.audio if stream.codec_context is not None] if sound else []
+        container.seek(zero + round(start * 1e6))
+        yield Packets(pictures, heard, _with_times(container.demux(pictures, *heard)), Fraction(zero, 1_000_000))
 
 
 def _with_times(packets: "Iterator[av.Packet[Any]]") -> "Iterator[av.Packet[Any]]":

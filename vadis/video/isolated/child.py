@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from fractions import Fraction
 from itertools import chain, groupby, islice
 from typing import Any
 
@@ -15,7 +16,7 @@ from vadis.errors import VideoError
 from vadis.parsing import parse_json
 from vadis.video.isolated import protocol, sandbox
 from vadis.video.metadata import Limits
-from vadis.video.reader import Video, open_sound, open_source, open_video
+from vadis.video.reader import Packets, Video, open_packets, open_sound, open_source, open_video
 from vadis.video.timegrid import GRID_FPS
 
 Answer = list[bytes | memoryview]  # a packed message, then the bytes that it announces
@@ -99,6 +100,46 @@ def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
     return None
 
 
+def _send_clip(request: dict[str, Any], limits: Limits) -> Answers:
+    start, end = request["stretch"]
+    with open_packets(request["path"], start, limits=limits, sound=request["sound"]) as opened:
+        try:
+            content, begins = _write_clip(opened, Fraction(start), Fraction(end), request["format"])
+        except (ValueError, av.FFmpegError):  # the format has no place for a codec, or packets lack their times
+            content, begins = b"", None
+    yield [protocol.pack_message({"begins": begins})]
+    for at in range(0, len(content), protocol.MAX_PACKET_BYTES):
+        piece = content[at : at + protocol.MAX_PACKET_BYTES]
+        yield [protocol.pack_message({"num_bytes": len(piece)}), piece]
+    return None
+
+
+def _write_clip(opened: Packets, start: Fraction, end: Fraction, form: str) -> tuple[bytes, float]:
+    """Return a file with the packets that ``[start, end)`` needs, and when its first picture is shown."""
+    written, begins = io.BytesIO(), None
+    with av.open(written, "w", format=form) as container:
+        streams = (opened.pictures, *opened.sound)
+        copies = {stream.index: container.add_stream_from_template(stream, opaque=True) for stream in streams}
+        container.start_encoding()
+        for packet in opened.packets:
+            is_picture = packet.stream.index == opened.pictures.index
+            dts, pts = packet.dts or 0, packet.pts or 0  # they are there
+            seconds = dts * packet.time_base - opened.zero_seconds
+            if begins is None and is_picture and packet.is_keyframe:
+                begins = max(Fraction(0), pts * packet.time_base - opened.zero_seconds)
+            if seconds >= end + 1:  # sound and pictures are not far from one another
+                break
+            if begins is None or seconds >= end or (not is_picture and seconds < begins):
+                continue
+            shift = round((opened.zero_seconds + begins) / packet.time_base)
+            packet.pts, packet.dts = pts - shift, dts - shift
+            packet.stream = copies[packet.stream.index]
+            container.mux(packet)
+    if begins is None or begins > start:
+        raise ValueError("no picture before the stretch stands alone")
+    return written.getvalue(), float(begins)
+
+
 def _strip_adts(content: bytes, codec: str) -> bytes:
     """Return a packet of AAC without the header that transport streams put before it (ISO/IEC 13818-7, 6.2).
 
@@ -122,4 +163,4 @@ def _write_sample(streams: "Sequence[av.AudioStream]", packets: "Sequence[av.Pac
     return written.getvalue()
 
 
-_ANSWERS = {"grid": _send_grid, "source": _send_source, "sound": _send_sound}
+_ANSWERS = {"grid": _send_grid, "source": _send_source, "sound": _send_sound, "clip": _send_clip}

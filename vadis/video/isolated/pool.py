@@ -223,6 +223,30 @@ class ChildSound(ChildVideo):
         """There is nothing to take."""
 
 
+class ChildClip(ChildVideo):
+    """A stretch of a file as a file of its own, whose packets are copies; ``begins`` is None where there is none."""
+
+    begins: float | None
+    _what = "clip"
+
+    def _open(self, child: Child, message: dict[str, Any]) -> None:
+        (self.begins,) = fields(message, begins=float | None)
+        self._left = os.stat(self._path).st_size + (1 << 20)  # what it may have at most  # noqa: PTH116
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the content, once; raises VideoError as iterating over a ``ChildVideo`` does."""
+        return self._contents()
+
+    def _read(self, child: Child, message: dict[str, Any]) -> bytes:
+        (num_bytes,) = fields(message, num_bytes=int)
+        require(0 <= num_bytes <= min(protocol.MAX_PACKET_BYTES, self._left), "num_bytes")
+        self._left -= num_bytes
+        return bytes(child.read(num_bytes))
+
+    def _end(self, message: Any) -> None:
+        """There is nothing to take."""
+
+
 class Decoders:
     """The children of this process that decode videos; started as they are needed, ended with this context.
 

@@ -3,7 +3,7 @@
 A request is a line of JSON. An answer is its length (4 bytes, big-endian), so many bytes of JSON, and the pixels or
 bytes that the JSON announces. There is no pickle: the decoder is not trusted, and all that it sends is checked.
 
-    to the child    {"path": …, "what": "grid", "source" or "sound", "listed": …, "start_frame": …, "max_frames": …}
+    to the child    {"path": …, "what": "grid", "source", "sound" or "clip", …}
     from the child  {"ready": [what could not be given up]}                 once, after its start
                     {"size": …, "facts": {…}, …}                            the file is open
                     {"first": index on the grid, "count": …}                the pixels of a picture follow
