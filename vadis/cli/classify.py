@@ -75,6 +75,7 @@ def classify(
     dry_run: Annotated[bool, flag(OUTPUT, _DRY_RUN, "--dry-run")] = False,
     summary_file: Annotated[Path | None, option(OUTPUT, "The counts, as JSON.", "--summary", metavar="FILE")] = None,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
@@ -99,7 +100,7 @@ def classify(
         in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
         prepared = _prepare(stack, fetched, jobs, in_need, ray, device != "cpu")
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
-        loaded = load_for_command(model, streams, where, offline, may_stand_in=any_model)
+        loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 

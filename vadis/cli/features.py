@@ -93,6 +93,7 @@ def features(
     ] = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
     offline: options.Offline = False,
@@ -106,7 +107,7 @@ def features(
     target_of = _targets(output, tree_root(inputs or [], paths), chosen.form)
     _check_names(paths, target_of)
     with new_folder(output):
-        loaded = load_for_command(model, chosen.streams, device, offline)
+        loaded = load_for_command(model, chosen.streams, device, offline, precision=precision)
 
         from vadis.inference.features import Layout, features_of_videos, settings_of
         from vadis.inference.predict import Sliding

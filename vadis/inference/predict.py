@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vadis.device import BatchLimit, run_in_batches
+from vadis.device import BatchLimit, run_in_batches, take_share
 from vadis.errors import UsageError
 from vadis.inference.prefetch import PendingVideo, seen_size
 from vadis.models import MODELS, Model, ModelCard, inference_form
@@ -155,6 +155,7 @@ def predict(
     def reported(clips: Iterator[Clip]) -> Iterator[Clip]:
         for clip in clips:
             report("network")
+            take_share()
             yield clip
             report("network", num_frames(clip))
 

@@ -2,24 +2,28 @@
 
 One thread per video reads, computes flow and crops, and stops when a clip waits; so the next clip, and the beginnings
 of the next videos, are prepared while the network works. No more than ``jobs`` videos are in memory, each in part.
+
+On processors several videos go through the networks at once (``map_videos``), each on a core of its own: the networks'
+small layers do not fill many. Their weights are in memory once. What comes out does not depend on the number of cores.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.device import NoMemoryError, cpu_count
+from vadis.device import Cores, NoMemoryError, cpu_count, memory_bytes
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
@@ -39,12 +43,11 @@ class PrefetchConfig(NamedTuple):
 
     chunk_frames: int
     clips_ahead: int  # that wait for the network, beside the one that is being prepared
-    max_jobs: int  # by default
 
 
 def prefetch_config(device: torch.device) -> PrefetchConfig:
     """Return how much is prepared ahead of a device; a card outpaces a processor's decoding."""
-    return PrefetchConfig(128, 2, 16) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1, 4)
+    return PrefetchConfig(128, 2) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1)
 
 
 _log = logging.getLogger(__name__)
@@ -287,43 +290,91 @@ def map_videos(
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
     At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
-    A video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
+    On processors each core takes a video, in a thread; while there are fewer videos than cores, they share them. A
+    video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
-    for item, first in prefetch(begin, items, lambda: limits[-1]):
-        video, outcome = _try(partial(begin, item), first, work, model)
-        if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
-            if len(limits) == 1:
-                _log.warning("a decoder process was killed, probably for lack of memory: fewer videos are read at once")
-            limits.append((limits[-1] + 1) // 2)
-        yield item, video, outcome
+    cores = torch.get_num_threads()
+    threads = min(cores, limits[0]) if model.device.type == "cpu" else 1
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="network") if threads > 1 else None
+    start = partial(_Job, begin=begin, work=work, model=model, pool=pool, cores=Cores(cores))
+    try:
+        with closing(prefetch(start, items, lambda: limits[-1])) as started:
+            for item, job in started:
+                video, outcome = job.result()
+                if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
+                    if len(limits) == 1:
+                        short = "a decoder process was killed, probably for lack of memory"
+                        _log.warning("%s: fewer videos are read at once", short)
+                    limits.append((limits[-1] + 1) // 2)
+                yield item, video, outcome
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # for threads that begin later, too
 
 
-def _try(
-    begin: Callable[[], PendingVideo], video: PendingVideo, work: Callable[[PendingVideo], Result], model: Model
-) -> tuple[PendingVideo, Result | VideoError]:
-    """Return what ``work`` makes of a video, begun again where that helps, with the video of the last attempt."""
-    waits = list(RETRY_SECONDS)
-    while True:
-        wait = 0.0
-        with closing(video):
-            try:
-                return video, work(video)
-            except NoMemoryError as shortage:
-                if not model.may_leave_device or model.device.type == "cpu":
-                    raise
-                _log.warning("%s: on the CPU from now on", shortage.message)
-                model.to_cpu()
-            except VideoError as error:
-                if error.code != "io_error" or not waits:
-                    return video, error
-                wait = waits.pop(0)
-        time.sleep(wait)
-        video = begin()
+class _Job(Generic[Item, Result]):
+    """A video and the work on it: in a thread of ``pool``, or without one in the thread that wants the result."""
+
+    def __init__(
+        self,
+        item: Item,
+        begin: Callable[[Item], PendingVideo],
+        work: Callable[[PendingVideo], Result],
+        model: Model,
+        pool: ThreadPoolExecutor | None,
+        cores: Cores,
+    ) -> None:
+        self._begin, self._work, self._model, self._cores = partial(begin, item), work, model, cores
+        self._video, self._is_closed = self._begin(), False
+        self._future = pool.submit(self._run_on_share) if pool is not None else None
+
+    def result(self) -> tuple[PendingVideo, Result | VideoError]:
+        """Return what the work makes of the video, begun again where that helps, and the video of the last attempt."""
+        return self._future.result() if self._future is not None else self._run()
+
+    def close(self) -> None:
+        """End the work as soon as that can be; its result is not wanted any more, or is there."""
+        self._is_closed = True
+        self._video.close()
+
+    def _run_on_share(self) -> tuple[PendingVideo, Result | VideoError]:
+        with self._cores.shared():
+            return self._run()
+
+    def _run(self) -> tuple[PendingVideo, Result | VideoError]:
+        waits, model = list(RETRY_SECONDS), self._model
+        while True:
+            wait = 0.0
+            with closing(self._video):
+                try:
+                    return self._video, self._work(self._video)
+                except NoMemoryError as shortage:
+                    if not model.may_leave_device or model.device.type == "cpu":
+                        raise
+                    _log.warning("%s: on the CPU from now on", shortage.message)
+                    model.to_cpu()
+                except VideoError as error:
+                    if error.code != "io_error" or not waits or self._is_closed:
+                        return self._video, error
+                    wait = waits.pop(0)
+            time.sleep(wait)
+            self._video = self._begin()
+            if self._is_closed:
+                self._video.close()
+
+
+VIDEO_BYTES = 500e6  # of memory that a video takes on a processor, on its way through both networks
 
 
 def num_jobs(jobs: int | None, device: torch.device) -> int:
-    """Return how many videos are read at once: if not ``jobs``, one per processor, up to 4, or to 16 for a GPU."""
+    """Return how many videos are open at once, if not ``jobs``: two for each processor as far as memory suffices.
+
+    While one is at the network the other is read. In front of a GPU it is one for each processor, 16 at most.
+    """
     if (jobs or 0) < 0:
         raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
-    return jobs or min(prefetch_config(device).max_jobs, cpu_count())
+    if device.type == "cuda":
+        return jobs or min(16, cpu_count())
+    return jobs or max(1, min(2 * cpu_count(), int(min(memory_bytes() / VIDEO_BYTES, 1e6))))
