@@ -97,8 +97,7 @@ def classify(
         known = fetched.stamp if fetched else stamp
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
-        in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
-        prepared = _prepare(stack, fetched, jobs, in_need, ray, device != "cpu")
+        prepared = _prepare(stack, fetched, jobs, _in_need(sources, model, streams, device), ray, device != "cpu")
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
         loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
@@ -150,8 +149,8 @@ def _prepare(
     return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders))}
 
 
-def _needs_flow_now(sources: list[Source], model: str | None, streams: str | None, device: str) -> bool:
-    """Return whether there is one video, which somebody waits for, and its flow is a processor's work."""
+def _in_need(sources: list[Source], model: str | None, streams: str | None, device: str) -> str | None:
+    """Return the video if it is the only one, so that somebody waits for it, and its flow is a processor's work."""
     from vadis.weights.cache import is_file, model_path
 
     named = model or DEFAULT_MODEL
@@ -159,7 +158,8 @@ def _needs_flow_now(sources: list[Source], model: str | None, streams: str | Non
     on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
     # Shipped models see no flow, or that of cropped frames; one that is not here yet may not come.
     sees_flow = streams != "rgb" and named not in SHIPPED and (named not in WEIGHTS or is_file(model_path(named)))
-    return len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow
+    is_waited_for = len(sources) == 1 and sources[0].error is None
+    return sources[0].path if is_waited_for and on_cpu and sees_flow else None
 
 
 def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> Any:
