@@ -136,7 +136,13 @@ def draw_picture(result: VideoResult, fine: VideoResult, scenes: Sequence[Scene]
         for height, bars in enumerate(rows.values()):
             spans = [(start, end - start) for start, end, _ in bars]
             shades = ["white" if name in ("", NO_CLEAR_LABEL) else colour.get(name, "#222222") for _, _, name in bars]
-            axes.broken_barh(spans, (-height - 0.4, 0.8), facecolors=shades, edgecolor="white", linewidth=0.3)
+            axes.broken_barh(
+                spans,
+                (-height - 0.4, 0.8),
+                facecolors=shades,
+                edgecolor="white",
+                linewidth=0.3 if len(bars) < 100 else 0,
+            )
         for scene in scenes[1:]:
             axes.axvline(scene.start, color=GREY, linewidth=0.4)
         axes.set(yticks=range(0, -len(rows), -1), yticklabels=list(rows), xlabel="seconds", xlim=(0, scenes[-1].end))
