@@ -7,7 +7,8 @@ import pytest
 
 from tests.make_model import make_model
 from vadis import FrechetStatistics, UsageError, frechet_distance, load_model
-from vadis.evaluation.frechet import embed, resize_as_tensorflow1
+from vadis.evaluation import video_sets
+from vadis.evaluation.frechet import embed, kernel_distance, spread, unbiased
 
 BLACK_TO_WHITE = 151.39244  # 8 videos of 30 frames of 64×64: README of common_metrics_on_video_quality, "videogpt" way
 RANDOM = 10.13808536529541  # of the TensorFlow reference for two sets of 128 random videos
@@ -102,15 +103,67 @@ def test_embeddings_that_are_not_finite_are_refused():
         FrechetStatistics(np.array([[0.0, np.nan], [1.0, 2.0]]))
 
 
-def test_resizing_is_that_of_tensorflow_1():
-    """Pixel i of the output lies at i · in / out; there is nothing beyond the last pixel to interpolate with."""
-    ramp = np.zeros((1, 2, 3, 3), np.uint8)
-    ramp[0, 0, :, 0], ramp[0, 1, :, 0] = (0, 30, 90), (100, 130, 190)
-    found = resize_as_tensorflow1(ramp, 6)[0, :, :, 0]
-    np.testing.assert_allclose(found[0], [0, 15, 30, 60, 90, 90], atol=1e-4)
-    np.testing.assert_allclose(found[:, 0], [0, 100 / 3, 200 / 3, 100, 100, 100], atol=1e-4)
-    large = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=3)  # smaller: no antialiasing
-    np.testing.assert_array_equal(resize_as_tensorflow1(large, 2)[0, :, :, 0], [[0, 2], [8, 10]])
+def test_other_numbers_than_the_network_takes_are_refused(small_model):
+    frames = random_videos(2, size=224).astype(np.float32)  # of 0 to 255: somebody forgot to scale them
+    with pytest.raises(UsageError):
+        frechet_distance(frames, frames, small_model)
+
+
+def test_covariances_over_n_are_smaller_by_one_part_in_n():
+    one, other = gaussian([0, 0], [1, 2]), gaussian([0, 0], [3, 5])  # 4 rows each
+    found = FrechetStatistics(one).distance(FrechetStatistics(other), over_n=True)
+    assert found == pytest.approx((2**2 + 3**2) * 3 / 4, rel=1e-12)
+
+
+def test_of_few_videos_rounding_is_far_below_the_distance():
+    """Square roots of eigenvalues that rounding alone makes would be some 1e-7 of the traces."""
+    statistics = FrechetStatistics(np.random.default_rng(2).normal(size=(8, 400)))
+    assert abs(statistics.distance(statistics)) <= 1e-12 * np.trace(statistics.covariance)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, np.ndarray, float]:
+    """Two samples of 300 from Gaussians in 40 dimensions, and the true distance of these."""
+    rng, scales = np.random.default_rng(5), np.linspace(1, 3, 40)
+    return (
+        rng.normal(size=(300, 40)) * scales,
+        rng.normal(size=(300, 40)) * scales[::-1] + 0.3,
+        float(40 * 0.3**2 + ((scales - scales[::-1]) ** 2).sum()),
+    )
+
+
+def test_the_interval_is_as_wide_as_distances_of_new_samples_scatter(drawn):
+    rng, scales = np.random.default_rng(6), np.linspace(1, 3, 40)
+    again = [
+        FrechetStatistics(rng.normal(size=(300, 40)) * scales).distance(
+            FrechetStatistics(rng.normal(size=(300, 40)) * scales[::-1] + 0.3)
+        )
+        for _ in range(60)
+    ]
+    found = spread(drawn[:2], FrechetStatistics.distance, 60)
+    assert found == pytest.approx(np.std(again, ddof=1), rel=0.4)
+    assert spread((FrechetStatistics(drawn[0]), drawn[1]), FrechetStatistics.distance, 60) < found
+
+
+def test_extrapolated_to_infinitely_many_videos_most_of_the_bias_is_gone(drawn):
+    real, generated, truth = drawn
+    plain = FrechetStatistics(real).distance(FrechetStatistics(generated))
+    assert plain > 1.05 * truth
+    assert abs(unbiased((real, generated), FrechetStatistics.distance) - truth) < 0.3 * (plain - truth)
+
+
+def test_kernel_distance_by_its_definition(drawn):
+    real, generated = drawn[0][:20], drawn[1][:30]
+
+    def mean(first: np.ndarray, second: np.ndarray, pairs: list[tuple[int, int]]) -> float:
+        return float(np.mean([(first[i] @ second[j] / 40 + 1) ** 3 for i, j in pairs]))
+
+    within = [
+        mean(rows, rows, [(i, j) for i in range(len(rows)) for j in range(len(rows)) if i != j])
+        for rows in (real, generated)
+    ]
+    between = mean(real, generated, [(i, j) for i in range(20) for j in range(30)])
+    assert kernel_distance(real, generated) == pytest.approx(sum(within) - 2 * between, rel=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +189,8 @@ def uniform_videos(seed: int) -> Iterator[np.ndarray]:
 @pytest.mark.exhaustive
 def test_two_random_sets_have_the_published_distance(full_model):
     assert frechet_distance(uniform_videos(1), uniform_videos(2), full_model) == pytest.approx(RANDOM, abs=1e-5)
+    assert [each.value for each in video_sets.PUBLISHED_DISTANCES] == [RANDOM, BLACK_TO_WHITE]
+    assert video_sets.weights_of(full_model) == (32, True)
 
 
 @pytest.mark.slow

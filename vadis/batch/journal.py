@@ -98,11 +98,11 @@ class Journal:
         size, mtime, seconds = result.source_bytes, result.source_mtime, result.duration_seconds
         self._remember(result.path, Entry(size, mtime, result.status, result.error_code, seconds, start))
 
-    def results(self, paths: set[str]) -> Iterator[VideoResult]:
+    def results(self, paths: set[str], kind: type[VideoResult] = VideoResult) -> Iterator[VideoResult]:
         """Yield the records of ``paths``, read again; raise UsageError for one that is damaged behind its beginning."""
         for line in self._lines(entry.start for path, entry in self.entries.items() if path in paths):
             try:
-                result = VideoResult.from_json(parse_json(line))
+                result = kind.from_json(parse_json(line))
             except ValueError as error:
                 hint = "`vadis export` names its line: take that out, and give the same command again"
                 raise UsageError(f"{self._log.shown} holds a damaged record", hint) from error

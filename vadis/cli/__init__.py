@@ -12,7 +12,21 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import vadis
-from vadis.cli import classify, cut, doctor, evaluate, features, find, flow, reproduce, results, signals, train, weights
+from vadis.cli import (
+    classify,
+    cut,
+    doctor,
+    evaluate,
+    features,
+    find,
+    flow,
+    fvd,
+    reproduce,
+    results,
+    signals,
+    train,
+    weights,
+)
 from vadis.cli.options import App, Group
 from vadis.cli.terminal import LogHandler, report_error, settings, show, tame_streams
 from vadis.errors import UsageError
@@ -78,6 +92,7 @@ app.add("flow", flow.EPILOG)(flow.flow)
 app.add("train", train.EPILOG)(train.train)
 app.add("finetune", train.FINETUNE_EPILOG)(train.finetune)
 app.add("evaluate", evaluate.EPILOG)(evaluate.evaluate)
+app.add("fvd", fvd.EPILOG)(fvd.fvd)
 app.add("labels", find.LABELS_EPILOG)(find.labels)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")

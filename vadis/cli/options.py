@@ -118,14 +118,14 @@ def known_labels() -> Iterator[str]:
 
 
 _MODEL, NAME_OR_FILE = "A name that 'vadis weights list' shows, or a model file.", "NAME|FILE"
-_OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": offer(models)}
-ModelName = Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **_OF_MODEL, show_default="i3d-kinetics400")]
+OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": offer(models)}
+ModelName = Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **OF_MODEL, show_default="i3d-kinetics400")]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=offer(models))]
 _STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flow), or by both."
 Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]
 Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
 
-_SEGMENT = "Length of the segments of the timeline; by default the model's own, mostly 2.56."
+_SEGMENT = "Step of the raw segments in records; by default the model's own, mostly 2.56."
 SegmentSeconds = Annotated[float | None, option(TIME, _SEGMENT, metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)]
 _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the video as a whole."
 Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vadis.cli import options
+from vadis.cli.fvd import load_fvd_model
 from vadis.cli.options import MODEL, NAME_OR_FILE, OUTPUT, VIDEOS, App, choice, flag, option
 from vadis.cli.outputs import check_file, writing
 from vadis.cli.run import load_for_command
-from vadis.cli.terminal import download_progress, info, show, warn
+from vadis.cli.terminal import download_progress, info, show, video_progress, warn
 from vadis.errors import UsageError
 from vadis.formats import visible
 
@@ -94,6 +95,38 @@ def _print_comparison(values: Mapping[str, Any], title: str) -> None:
     if theirs:
         verdict = f"{'PASS' if values['passed'] else 'FAIL'}: largest difference {values['largest_error']:.6f}"
     typer.echo(f"  {verdict}\n")
+
+
+_FVD_MODEL = "By default as for vadis fvd."
+
+
+@app.add("fvd", "Does vadis compute the published distances?  `vadis reproduce fvd`")
+def fvd(
+    model: Annotated[str | None, option(MODEL, _FVD_MODEL, "--model", "-m", **options.OF_MODEL)] = None,
+    as_json: options.AsJson = False,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Compute Fréchet video distances that were published for the TensorFlow code, and show them beside ours.
+
+    Exit code 1 if they differ. Some minutes on a processor: 272 videos.
+    """
+    from vadis.evaluation.video_sets import PUBLISHED_DISTANCES, reproduce
+
+    loaded = load_fvd_model(model, "rgb", device, offline)
+    with video_progress() as bars:
+        bar = bars.add_task("videos", total=sum(each.num_videos for each in PUBLISHED_DISTANCES))
+        outcome = reproduce(loaded, lambda done: bars.update(bar, completed=done))
+    if as_json:
+        typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
+    else:
+        for row in outcome["values"]:
+            typer.echo(f"{row['input']} ({row['source']})")
+            typer.echo(f"  published {row['published']:.8f}   vadis {row['ours']:.8f}   {row['difference']:+.8f}")
+        other = "nothing is published for weights of 16 bits, or of another model"
+        typer.echo({True: "PASS", False: "FAIL", None: other}[outcome["passed"]])
+    if outcome["passed"] is False:
+        raise typer.Exit(1)
 
 
 _RUNS_HELP = "Where finished runs are looked for, and new ones are to lie."

@@ -46,11 +46,14 @@ SOME_FAILED = 3  # the exit code of a run that finished although some inputs fai
 MOST_UNREADABLE = 20  # videos in a row that the disk does not give, after which the run ends
 
 
-def find_inputs(inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False) -> Found:
-    """Return every input once, and say what was left out."""
+def find_inputs(
+    inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False, arrays: bool = False
+) -> Found:
+    """Return every input once, and say what was left out; ``arrays`` as of ``find_videos``."""
     if allow_remote:
         from vadis.video.remote import expand_url
-    found = find_videos(inputs, from_file=from_file, nul=null, remote=expand_url if allow_remote else None)
+    remote = expand_url if allow_remote else None
+    found = find_videos(inputs, from_file=from_file, nul=null, remote=remote, arrays=arrays)
     if found.num_ignored:
         debug(f"{found.num_ignored} other entries of the folders are left out: hidden, or not a video by name")
     if found.num_duplicates:
@@ -215,10 +218,10 @@ class Run:
         if summary_file is not None:
             with writing(show(summary_file)):
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
-        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if self.written and not self._stop:
             info(self.written)
+        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
+        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
 

@@ -1,41 +1,50 @@
 """Fréchet video distance (Unterthiner et al., arXiv:1812.01717): how far two sets of videos are apart, seen by I3D.
 
-    videos → frames of 224×224 → I3D's logits, averaged over time → mean and covariance of each set → distance
+    videos → rows (``embedding``) → mean and covariance of each set → distance, and how far to trust it
 
 As the authors' TensorFlow code computes it (google-research, frechet_video_distance), whose network is DeepMind's
-``rgb_scratch``, the model ``i3d-kinetics400-rgb`` here.
+``rgb_scratch``, the model ``i3d-kinetics400-rgb`` here. Axes: N videos, D classes.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from vadis.errors import UsageError
+from vadis.errors import UsageError, VideoError
+from vadis.evaluation.embedding import check_model, network_frames, row_of
 from vadis.models import Model
-from vadis.models.i3d import MIN_FRAMES
-from vadis.preprocessing import CROP, rgb_input
 from vadis.weights.load import given_or_loaded
 
-Embeddings = NDArray[np.float64]  # (N, classes): a video each
+Rows = NDArray[Any]  # (N, D), a video each; perhaps mapped from the disk
 
 FVD_MODEL = "i3d-kinetics400-rgb"
+FULL_RANK = 400  # classes: with so few videos or fewer a covariance is singular
+USUAL_NUMBER = 2048  # of videos, on either side, in papers since StyleGAN-V
+_AT_ONCE = 4096  # rows that are held in 64 bits
+_SIZES = np.linspace(1, 2, 15)  # by which sets are thinned out for ``unbiased``: from all to half
 
 
 class FrechetStatistics:
     """Number, mean and covariance of embeddings, which may be added in parts and in any order."""
 
-    def __init__(self, rows: Embeddings | None = None) -> None:
+    def __init__(self, rows: Rows | None = None) -> None:
         self.count = 0
         self.mean: NDArray[np.float64] = np.zeros(0)  # (D,)
         self._scatter: NDArray[np.float64] = np.zeros((0, 0))  # (D, D), the sum of (x - mean) (x - mean)ᵀ
         if rows is not None:
             self.add(rows)
 
-    def add(self, rows: Embeddings) -> None:
+    @classmethod
+    def of(cls, count: int, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> "FrechetStatistics":
+        """Return statistics of this number, mean (D,) and covariance (D, D) over n - 1."""
+        found = cls()
+        found.count, found.mean, found._scatter = count, mean, covariance * (count - 1)
+        return found
+
+    def add(self, rows: Rows) -> None:
         """Add embeddings (N, D); raises UsageError if a number is not finite."""
         if not np.isfinite(rows).all():
             raise UsageError("an embedding has numbers that are not finite", "the model file may be damaged")
@@ -62,15 +71,16 @@ class FrechetStatistics:
             raise UsageError(message, "give more videos")
         return self._scatter / (self.count - 1)
 
-    def distance(self, other: "FrechetStatistics") -> float:
+    def distance(self, other: "FrechetStatistics", *, over_n: bool = False) -> float:
         """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 √(Σ₁ Σ₂)), which is never below 0 but for rounding.
 
-        The trace of the root is that of the symmetric √(√Σ₁ Σ₂ √Σ₁), whose eigenvalues are those of √(Σ₁ Σ₂).
+        The trace of the root is the sum of the singular values of √Σ₁ √Σ₂, whose squares are the eigenvalues of Σ₁ Σ₂.
+        Roots of the small eigenvalues themselves would be rounding errors: with few videos 1e-6 of the distance.
+        ``over_n``: of covariances over n, as some tools have them, instead of n - 1.
         """
-        root = _symmetric_root(self.covariance)
-        eigenvalues = np.linalg.eigvalsh(root @ other.covariance @ root)
-        trace_of_root = np.sqrt(eigenvalues.clip(min=0)).sum()
-        traces = np.trace(self.covariance) + np.trace(other.covariance)
+        first, second = (each.covariance * (1 - over_n / each.count) for each in (self, other))
+        trace_of_root = np.linalg.norm(_symmetric_root(first) @ _symmetric_root(second), "nuc")
+        traces = np.trace(first) + np.trace(second)
         return float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root)
 
 
@@ -103,45 +113,85 @@ def frechet_distance(
 
 def embed(videos: Iterable[NDArray[Any]], model: Model) -> FrechetStatistics:
     """Return the statistics of videos, of which one at a time is in memory; see ``frechet_distance``."""
-    # The training form: the inference form's logits are right to 1e-5 of the largest, and a distance is less than they.
-    network, statistics = model.module("rgb"), FrechetStatistics()
+    model, statistics = check_model(model.only(("rgb",))), FrechetStatistics()
     for video in videos:
-        with torch.inference_mode():
-            logits = network(_network_input(video).to(model.device))  # (1, 3, T, 224, 224) → (1, classes, steps)
-        statistics.add(logits.mean(dim=2).double().cpu().numpy())
+        try:
+            row, _ = row_of([{"rgb": network_frames(np.asarray(video))}], model)
+        except VideoError as error:
+            raise UsageError(error.message, error.own_hint or "give uint8 frames (T, H, W, 3)") from error
+        statistics.add(row[None])
     return statistics
 
 
-def _network_input(video: NDArray[Any]) -> torch.Tensor:
-    """Return a video (T, H, W, 3) as (1, 3, T, 224, 224); raises UsageError if it cannot be one."""
-    video = np.asarray(video)
-    if video.ndim != 4 or video.shape[-1] != 3 or len(video) < MIN_FRAMES or 0 in video.shape:
-        message = f"a video has the shape (T, H, W, 3) with at least {MIN_FRAMES} frames, got {video.shape}"
-        raise UsageError(message, "the channels stand last")
-    if video.dtype == np.uint8:
-        return rgb_input(resize_as_tensorflow1(video, CROP))
-    if video.dtype.kind != "f" or video.shape[1:3] != (CROP, CROP):
-        message = f"frames are uint8 of any size, or float of {CROP}×{CROP}, got {video.dtype} {video.shape}"
-        raise UsageError(message, "give uint8 frames of 0 to 255")
-    if not np.isfinite(video).all():
-        raise UsageError("a video has numbers that are not finite", "give uint8 frames of 0 to 255")
-    return torch.from_numpy(np.ascontiguousarray(video, np.float32)).permute(3, 0, 1, 2)[None]
+# --- how far to trust it ---------------------------------------------------------------------------------------------
+
+Side = Rows | FrechetStatistics  # a set of videos, or all that is known of it
+Distance = Callable[[FrechetStatistics, FrechetStatistics], float]
 
 
-def resize_as_tensorflow1(frames: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    """Return frames (T, H, W, 3) as float32 (T, size, size, 3), as ``tf.image.resize_bilinear`` of TensorFlow 1 does.
+def statistics_of(side: Side, chosen: NDArray[np.int64] | None = None) -> FrechetStatistics:
+    """Return the statistics of rows, or of those that are ``chosen``, with few of them in memory at once."""
+    if isinstance(side, FrechetStatistics):
+        return side
+    chosen, found = np.arange(len(side)) if chosen is None else np.sort(chosen), FrechetStatistics()
+    for start in range(0, len(chosen), _AT_ONCE):
+        found.add(side[chosen[start : start + _AT_ONCE]].astype(np.float64))
+    return found
 
-    Pixel ``i`` lies at ``i * H / size``, without half-pixel centres and antialiasing; the aspect is not kept.
+
+def _reduced(sides: Sequence[Side]) -> Sequence[Side]:
+    """Return the same sets in the space that they span, where that is smaller: distances stay, and take less."""
+    rows = [each for each in sides if not isinstance(each, FrechetStatistics)]
+    if len(rows) < len(sides) or sum(map(len, rows)) >= rows[0].shape[1]:
+        return sides
+    basis, _ = np.linalg.qr(np.concatenate(rows).astype(np.float64).T)  # (D, N)
+    return [each @ basis for each in rows]
+
+
+def spread(sides: Sequence[Side], distance: Distance, repeats: int, seed: int = 0) -> float:
+    """Return the standard deviation of the distance over bootstrap samples: both sets drawn anew from themselves.
+
+    It is for an interval around the distance of the sets: a sample has videos twice, and so a larger distance.
     """
-    rows = _interpolate(frames.astype(np.float32), 2, size)  # (T, H, size, 3)
-    return _interpolate(rows, 1, size)
+    rng, sides = np.random.default_rng(seed), _reduced(sides)
+    found = [distance(*(statistics_of(each, _draw(rng, each)) for each in sides)) for _ in range(repeats)]
+    return float(np.std(found, ddof=1))
 
 
-def _interpolate(x: NDArray[np.float32], axis: int, size: int) -> NDArray[np.float32]:
-    length = x.shape[axis]
-    position = np.arange(size, dtype=np.float32) * np.float32(length / size)
-    low = position.astype(np.int64)
-    weight = (position - low).reshape([-1 if each == axis else 1 for each in range(x.ndim)])
-    first, second = x.take(low, axis), x.take(np.minimum(low + 1, length - 1), axis)
-    between: NDArray[np.float32] = first + (second - first) * weight
-    return between
+def _draw(rng: np.random.Generator, side: Side) -> NDArray[np.int64] | None:
+    return None if isinstance(side, FrechetStatistics) else rng.integers(len(side), size=len(side))
+
+
+def unbiased(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
+    """Return the distance extrapolated to infinitely many videos (Chong and Forsyth, arXiv:1911.07023).
+
+    The bias of a distance falls as 1 / n: it is computed of random parts of the sets, and continued in a straight line.
+    """
+    rng, sides, found = np.random.default_rng(seed), _reduced(sides), list[float]()
+    for factor in _SIZES:
+        parts = [
+            None if isinstance(each, FrechetStatistics) else rng.permutation(len(each))[: round(len(each) / factor)]
+            for each in sides
+        ]
+        found.append(distance(*(statistics_of(each, part) for each, part in zip(sides, parts, strict=True))))
+    slope, _ = np.polyfit(_SIZES, found, 1)
+    return float(distance(*map(statistics_of, sides)) - slope)
+
+
+def kernel_distance(real: Rows, generated: Rows) -> float:
+    """Return the squared maximum mean discrepancy by the kernel (x·y / D + 1)³, without bias."""
+
+    def total(first: Rows, second: Rows) -> float:
+        found = 0.0
+        for start in range(0, len(first), _AT_ONCE):
+            part = first[start : start + _AT_ONCE].astype(np.float64)
+            for begin in range(0, len(second), _AT_ONCE):
+                other = second[begin : begin + _AT_ONCE].astype(np.float64)
+                found += float(((part @ other.T / part.shape[1] + 1) ** 3).sum())
+        return found
+
+    def within(rows: Rows) -> float:
+        squares = np.einsum("nd,nd->n", rows, rows, dtype=np.float64) / rows.shape[1]
+        return (total(rows, rows) - float(((squares + 1) ** 3).sum())) / (len(rows) * (len(rows) - 1))
+
+    return within(real) + within(generated) - 2 * total(real, generated) / (len(real) * len(generated))

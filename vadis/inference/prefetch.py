@@ -13,23 +13,27 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from itertools import chain
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vadis.device import Cores, NoMemoryError, cpu_count, memory_bytes
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
-from vadis.preprocessing import Clip, centre_crop
-from vadis.video.isolated.pool import Decoders
+from vadis.preprocessing import CROPS, Clip, centre_crop
+from vadis.video.isolated.pool import ChildVideo, Decoders, SourceVideo
 from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
+from vadis.video.timegrid import GRID_FPS, at_rate, grid_length
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
@@ -67,10 +71,45 @@ class PendingVideo(Protocol):
     def close(self) -> None: ...
 
 
+def seen_size(model: Model) -> int:
+    """Return how many pixels of a frame's height and width a network sees, before they are shrunk for it."""
+    return model.card.crop * (SHORT_SIDE // model.card.short_side)
+
+
+RESIZES = ("short256", "square224")
+
+
+class Sampling(NamedTuple):
+    """Which frames of a video are seen, and in which size: by default those of the 25 fps grid, 256 pixels high."""
+
+    fps: int | None = GRID_FPS  # None: every frame of the file, at its own time
+    resize: str = "short256"  # or "square224", the whole picture
+    crops: int = 1  # of ``preprocessing.CROPS``
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the grid of the reader has these frames."""
+        return self.fps == GRID_FPS and self.resize == "short256"
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot be."""
+        if self.fps is not None and self.fps < 1:
+            raise UsageError(f"there is no rate of {self.fps} frames per second", "such as 25, or None for the file's")
+        if self.resize not in RESIZES or self.crops not in CROPS:
+            message = f"frames are resized to {' or '.join(RESIZES)}, and have 1, 3 or 10 crops"
+            raise UsageError(f"{message}, not {self.resize} and {self.crops}", "leave them out for short256 and 1")
+        if self.crops > 1 and self.resize == "square224":
+            raise UsageError("square224 leaves nothing to crop", "take short256 with several crops")
+
+
+GRID = Sampling()
+
+
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now.
+    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other
+    than ``GRID`` all of its frames are seen; ``times`` then are when each begins, and when the last ends, in seconds.
     """
 
     def __init__(
@@ -83,22 +122,39 @@ class LocalVideo:
         start_frame: int = 0,
         max_frames: int | None = None,
         first: FirstFlow | None = None,
+        sampling: Sampling = GRID,
     ) -> None:
+        self.times: list[float] = []
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
         self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
-        self._model, self._first, self._part = model, first, (start_frame, max_frames)
-        self._opened = decoders.open(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
-        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
+        self._model, self._first, self._sampling = model, first, sampling
+        self._length: int | None = None  # of another sampling than the grid's, known at the end
+        self._open: Callable[..., ChildVideo] = partial(decoders.open, path, listed=listed)
+        if not sampling.is_grid:
+            self._open = partial(decoders.open_source, path, listed=listed, size=sampling.resize)
+        self._take(start_frame, max_frames)
+        cancel = lambda: self._opened.cancel()  # noqa: E731  # by then it may be opened anew
+        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, cancel)
+
+    def _take(self, start_frame: int, max_frames: int | None) -> None:
+        self._part = (start_frame, max_frames)
+        self._opened = self._open(start_frame=start_frame, max_frames=max_frames)
 
     @property
     def facts(self) -> VideoFacts:
-        """What is known of the video; final after its last clip."""
-        return self._opened.facts
+        """What is known of the video; final after its last clip. Frames are counted at the rate of the sampling."""
+        facts = self._opened.facts
+        return facts if self._length is None else replace(facts, num_frames=self._length)
 
     @property
     def expected_num_frames(self) -> int | None:
         """How many frames of the part the header promises; None where it promises none."""
-        (start, most), promised = self._part, self._opened.expected_num_frames
+        (start, most), promised, fps = self._part, self._opened.expected_num_frames, self._sampling.fps
+        facts = self._opened.facts
+        if fps is None:
+            promised = facts.frames_declared
+        elif fps != GRID_FPS and facts.duration_seconds is not None:
+            promised = grid_length(Fraction(facts.duration_seconds), fps)
         if promised is None or promised <= start:
             return None
         return promised - start if most is None else min(promised - start, most)
@@ -115,28 +171,112 @@ class LocalVideo:
             raise VideoError("too_short", "the video has one frame, and optical flow needs two")
         return chain([first], prepared)
 
+    def seconds_of(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return when these frames begin, also between two, in seconds after the first; once all have been seen."""
+        if self._sampling.is_grid:
+            return frames / GRID_FPS
+        return np.interp(frames, np.arange(len(self.times)), self.times)
+
     def close(self) -> None:
         self._ahead.close()
 
+    def _pixels(self) -> Iterator[Frames]:
+        """Yield the frames that are seen (H, W, 3)."""
+        if not isinstance(self._opened, SourceVideo):
+            yield from (frame.pixels for frame in self._opened)
+            return
+        self.times = [0.0]
+        for pixels, start, end in at_rate(self._opened.source_frames(), self._sampling.fps):
+            self.times[-1:] = [float(start), float(end)]
+            yield pixels
+        self._length = len(self.times) - 1
+
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
-        size, has_flow = card.crop * (SHORT_SIDE // card.short_side), "flow" in card.streams
+        is_whole, size, has_flow = self._sampling.crops > 1, seen_size(self._model), "flow" in card.streams
+
+        def cropped(array: NDArray[Any], stream: str) -> NDArray[Any]:
+            return array if is_whole else centre_crop(array, stream, size)
 
         def frames() -> Iterator[Frames]:
             ahead.note("decoding")
-            for chunk in chunks((frame.pixels for frame in self._opened), prefetch_config(device).chunk_frames):
+            for chunk in chunks(self._pixels(), prefetch_config(device).chunk_frames):
                 if has_flow:
                     ahead.note("flow")
-                yield centre_crop(chunk, "rgb", size).astype(np.uint8, copy=False) if card.crop_first else chunk
+                yield cropped(chunk, "rgb").astype(np.uint8, copy=False) if card.crop_first else chunk
                 ahead.note("decoding")
 
         alone = ((chunk, None) for chunk in frames())
         with self._opened:
             for chunk, flow in with_flow(frames(), device, ahead.check, self._first) if has_flow else alone:
-                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in card.streams else {}
+                clip: Clip = {"rgb": cropped(chunk, "rgb")} if "rgb" in card.streams else {}
                 if flow is not None:
-                    clip["flow"] = centre_crop(flow, "flow", size)
+                    clip["flow"] = cropped(flow, "flow")
                 yield clip
+
+
+class NativeVideo(LocalVideo):
+    """A video of which every frame of the file is seen, at its own rate and whole: not on the 25 fps grid, not cropped.
+
+    Args:
+        to_input: makes what the network sees of a frame: (1, H, W, 3) → float32 (1, 224, 224, 3) in [-1, 1].
+        count: how many frames are taken; None: all.
+        place: of the first of them, from 0, the first of the video, to 1, the last that is possible.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Model,
+        decoders: Decoders,
+        to_input: Callable[[Frames], NDArray[np.float32]],
+        *,
+        listed: bool = False,
+        count: int | None = None,
+        place: float = 0.0,
+    ) -> None:
+        self._to_input, self._place = to_input, place
+        super().__init__(path, model, decoders, listed=listed, max_frames=count, sampling=Sampling(None, "full"))
+
+    @property
+    def start_frame(self) -> int:
+        """The number of the first frame that is taken; certain from the first clip on."""
+        return self._part[0]
+
+    @property
+    def expected_num_frames(self) -> int | None:
+        """How many frames the header promises of the part; None where it promises none."""
+        (start, most), promised = self._part, self._opened.facts.frames_declared
+        return None if promised is None else max(0, min(promised - start, most or promised))
+
+    def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
+        (_, count), device = self._part, self._model.device
+        if count and self._place:
+            self._take(max(0, int(self._place * (self._count_frames() - count + 1))), count)
+
+        def inputs() -> Iterator[NDArray[np.float32]]:
+            ahead.note("decoding")
+            seen = (self._to_input(frame.pixels[None])[0] for frame in self._opened)
+            for chunk in chunks(seen, prefetch_config(device).chunk_frames):
+                yield chunk
+                ahead.note("decoding")
+
+        with self._opened:
+            if "flow" not in self._model.card.streams:
+                yield from ({"rgb": x} for x in inputs())
+                return
+            pictures = (np.rint((x + 1) * 127.5).astype(np.uint8) for x in inputs())  # what flow is computed of
+            for frames, flow in with_flow(pictures, device, ahead.check):
+                clip: Clip = {"rgb": frames / np.float32(127.5) - 1} if "rgb" in self._model.card.streams else {}
+                yield clip if flow is None else clip | {"flow": flow}
+
+    def _count_frames(self) -> int:
+        """Return the number of frames by the header, or by decoding them all."""
+        with self._open(start_frame=0, max_frames=0) as video:
+            if video.facts.frames_declared is not None:
+                return video.facts.frames_declared
+        with self._open(start_frame=0, max_frames=None) as video:
+            return sum(1 for _ in video)
 
 
 def map_videos(

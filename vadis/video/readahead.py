@@ -113,7 +113,7 @@ def prefetch(
             made.close()
 
 
-def chunks(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+def chunks(frames: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
     """Yield consecutive frames (H, W, 3) stacked into arrays (T, H, W, 3), T = ``size`` but for the last."""
     coming = iter(frames)
     while gathered := list(islice(coming, size)):

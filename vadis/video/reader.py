@@ -4,7 +4,7 @@ itself would follow playlists to other files or hosts, and take a name with ``%d
 import io
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_fi
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
-from vadis.video.picture import FullSize, GrayPlane, Scaler
+from vadis.video.picture import SCALERS, GrayPlane, Scaler
+from vadis.video.pictures import PictureFolder
 from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
@@ -86,14 +87,16 @@ class Video:
             first_seconds=float(self.first_seconds),
         )
 
-    def source_frames(self) -> Iterator[SourceFrame]:
-        """Yield the frames that the file has, at its own times, instead of those of the grid; raise as iterating."""
-        held, seconds, zero = self._held, self._held_seconds, self._clock.zero_seconds
-        for frame, time in self._frames:
-            yield SourceFrame(self._scaler.picture(held), seconds, time - seconds, zero)
+    def source_frames(self, start: int = 0) -> Iterator[SourceFrame]:
+        """Yield the frames that the file has, at its own times, from number ``start`` on; raise as iterating."""
+        held, seconds, zero, number = self._held, self._held_seconds, self._clock.zero_seconds, 0
+        for number, (frame, time) in enumerate(self._frames, 1):
+            if number > start:
+                yield SourceFrame(self._scaler.picture(held), seconds, time - seconds, zero)
             held, seconds, zero = frame, time, self._clock.zero_seconds
         end = self._end(held)
-        yield SourceFrame(self._scaler.picture(held), seconds, end - seconds, zero)
+        if number >= start:
+            yield SourceFrame(self._scaler.picture(held), seconds, end - seconds, zero)
         self._duration, self._length = end, grid_length(end)
 
     @property
@@ -188,9 +191,13 @@ def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[
     return open_video(path, start_frame=start_frame, scaler=GrayPlane)
 
 
-def open_source(path: AnyPath, *, limits: Limits | None = None) -> AbstractContextManager[Video]:
-    """Open a video for its ``source_frames``: pictures of the size that is coded."""
-    return open_video(path, limits=limits, scaler=FullSize)
+def open_source(
+    path: AnyPath, *, listed: bool = False, limits: Limits | None = None, size: str = "full"
+) -> "AbstractContextManager[Video | PictureFolder]":
+    """Open a video for its ``source_frames``, in a ``size`` of ``SCALERS``; or a folder of pictures, as they are."""
+    if os.path.isdir(path):  # noqa: PTH112
+        return nullcontext(PictureFolder(os.fspath(path), limits or Limits.of_environment()))
+    return open_video(path, listed=listed, limits=limits, scaler=SCALERS[size])
 
 
 @contextmanager

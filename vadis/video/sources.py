@@ -19,6 +19,7 @@ from vadis.parsing import decode, is_text
 from vadis.results import printable
 from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, read_part, regular_file
 from vadis.video.metadata import AnyPath
+from vadis.video.pictures import picture_names
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
@@ -29,6 +30,8 @@ VIDEO_EXTENSIONS = (
 
 # Extensions that videos share with TypeScript, Qt's translations and sound, and what the first bytes of those fulfil
 _IS_SOMETHING_ELSE = {".ts": is_text, ".mts": is_text, ".ogg": is_ogg_without_video}
+
+ARRAY_EXTENSIONS = (".npy", ".npz")
 
 REMOTE_SCHEMES = ("s3", "gs", "https")
 """Where videos can be fetched from, if that is asked for."""
@@ -80,6 +83,7 @@ def find_videos(
     from_file: AnyPath | None = None,
     nul: bool = False,
     remote: Callable[[str], list[str]] | None = None,
+    arrays: bool = False,
 ) -> Found:
     """Return all that the inputs stand for; raise UsageError where one cannot be, NothingToDoError where there is none.
 
@@ -88,8 +92,9 @@ def find_videos(
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
         remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.
+        arrays: a folder also stands for the ``ARRAY_EXTENSIONS`` in it, and one of pictures for itself.
     """
-    search, given = _Search(remote), [os.fspath(each) for each in inputs]
+    search, given = _Search(remote, arrays), [os.fspath(each) for each in inputs]
     if not given and from_file is None:
         raise UsageError("no input given", "name videos, folders, or a list by `from_file`")
     for path in given:
@@ -103,8 +108,8 @@ def find_videos(
 
 
 class _Search:
-    def __init__(self, remote: Callable[[str], list[str]] | None) -> None:
-        self._remote = remote
+    def __init__(self, remote: Callable[[str], list[str]] | None, arrays: bool = False) -> None:
+        self._remote, self._arrays = remote, arrays
         self._sources: dict[str, Source] = {}  # by the real path of the folder and the name: links to files stay apart
         self._real_path = cache(os.path.realpath)
         self._folders: list[str] = []
@@ -187,6 +192,8 @@ class _Search:
                 place = os.path.realpath(path)
                 if place not in visited:
                     visited.add(place)
+                    if self._arrays and picture_names(path):
+                        self._keep(Source(path))
                     pending += sorted(self._wanted(path), key=os.fsencode, reverse=True)
             except OSError as error:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
@@ -198,7 +205,9 @@ class _Search:
                 is_wanted = False
                 with suppress(OSError):
                     is_shown = not entry.name.startswith(".")
-                    is_wanted = is_shown and (entry.is_dir() or (entry.is_file() and _is_video_by_name(entry.path)))
+                    is_array = self._arrays and entry.name.lower().endswith(ARRAY_EXTENSIONS)
+                    is_video = entry.is_file() and (is_array or _is_video_by_name(entry.path))
+                    is_wanted = is_shown and (entry.is_dir() or is_video)
                 if is_wanted:
                     yield entry.path
                 else:

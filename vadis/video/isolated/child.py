@@ -16,6 +16,7 @@ from vadis.errors import VideoError
 from vadis.parsing import parse_json
 from vadis.video.isolated import protocol, sandbox
 from vadis.video.metadata import Limits
+from vadis.video.pictures import PictureFolder
 from vadis.video.reader import Packets, Video, open_packets, open_sound, open_source, open_video
 from vadis.video.timegrid import GRID_FPS
 
@@ -69,14 +70,16 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
 
 
 def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
-    with open_source(request["path"], limits=limits) as video:
+    size, listed = request.get("size", "full"), request.get("listed", False)
+    start, most = request["start_frame"], request.get("max_frames")
+    with open_source(request["path"], listed=listed, limits=limits, size=size) as video:
         yield _about(video)
-        for pixels, *times in video.source_frames():
+        for pixels, *times in islice(video.source_frames(start), most):
             yield [protocol.pack_message({"times": times}), np.ascontiguousarray(pixels).data]
     return vars(video.facts)
 
 
-def _about(video: Video) -> Answer:
+def _about(video: Video | PictureFolder) -> Answer:
     names = ("size", "expected_num_frames", "start_seconds", "first_seconds", "pixel_aspect", "colours")
     return [protocol.pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
 

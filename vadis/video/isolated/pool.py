@@ -166,7 +166,7 @@ class ChildVideo:
 
 
 class SourceVideo(ChildVideo):
-    """A video whose frames are those of the file."""
+    """A video, or a folder of pictures, whose frames are those of the file."""
 
     _what = "source"
     _before = Fraction(0)
@@ -174,6 +174,8 @@ class SourceVideo(ChildVideo):
     def source_frames(self) -> Iterator[SourceFrame]:
         """Yield the frames of the file, once; raises VideoError as iterating over a ``ChildVideo`` does."""
         return self._contents()
+
+    __iter__ = source_frames  # type: ignore[assignment]
 
     def _is_possible(self, width: int, height: int) -> bool:
         return min(width, height) > 0 and width * height <= self._limits.max_pixels
@@ -273,6 +275,18 @@ class Decoders:
     ) -> ChildVideo:
         """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
         return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
+
+    def open_source(
+        self,
+        path: AnyPath,
+        *,
+        listed: bool = False,
+        start_frame: int = 0,
+        max_frames: int | None = None,
+        size: str = "full",
+    ) -> SourceVideo:
+        """Return the same for a video's own frames, counted so, in a ``size`` of ``picture.SCALERS``."""
+        return SourceVideo(self, path, start_frame, listed=listed, max_frames=max_frames, size=size)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
         """Return the local file that ``path`` stands for, as a context."""

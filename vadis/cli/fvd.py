@@ -1,0 +1,208 @@
+"""``vadis fvd``: how far generated videos are from real ones, as papers on video generation measure it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vadis.batch.journal import Journal, Summary
+from vadis.cli import options
+from vadis.cli.options import MODEL, OUTPUT, STREAM_CHOICES, choice, flag, option
+from vadis.cli.outputs import Destination, check_file, new_folder, writing
+from vadis.cli.run import SOME_FAILED, Run, find_inputs, load_for_command
+from vadis.cli.terminal import info, num_videos, show, warn
+from vadis.errors import UsageError
+from vadis.formats import FORMATS
+from vadis.parsing import is_text
+from vadis.video.container import HEAD_BYTES, read_part
+from vadis.video.sources import ARRAY_EXTENSIONS, VIDEO_EXTENSIONS
+from vadis.weights.catalog import STAND_IN
+
+if TYPE_CHECKING:
+    from vadis.evaluation.embedding import Embedding
+    from vadis.evaluation.video_sets import VideoSet
+    from vadis.models.card import Model
+    from vadis.video.isolated.pool import Decoders
+
+PROTOCOL_NAMES = ("reference", "stylegan-v", "tats", "common-metrics")
+
+EPILOG = """
+**Examples**
+
+How far are generated videos from real ones?  `vadis fvd real/ generated/`
+
+As the StyleGAN-V paper counts, to go on after an interruption:
+`vadis fvd real/ generated/ --protocol stylegan-v -o run/`
+
+The real side once, for many models:  `vadis fvd real/ --save real.npz`, then `vadis fvd real.npz generated/`
+
+**Exit codes**: 0 every video counted; 1 could not go on; 2 wrong use; 3 finished, but some videos failed;
+4 no video found; 5 another run writes this output; 130 and 143 interrupted.
+"""
+
+HOW = "What is compared"
+_SET = "A folder, glob, list (.txt), array (.npy, .npz), or saved statistics."
+_PROTOCOL = "Which frames, how they are resized, which covariance: as a paper has it."
+_FRAMES = "Frames of each video, 9 at least; by default as the protocol has it."
+_SEED = "For clips that begin anywhere, and for samples."
+_STREAMS = "What is compared; flow and both take a two-stream model, and compare with no published number."
+_MODEL = "A name or model file; by default DeepMind's RGB network, in full precision if it is here."
+_OUTPUT = "Keep what each video gave in DIR; the same command then goes on where it stopped."
+_SAVE = "Keep the statistics of REAL, to be given in its place."
+_BOOTSTRAP = "Samples for the interval; 0: none."
+_UNBIASED = "Also extrapolate to infinitely many videos."
+_KERNEL = "Also the kernel video distance."
+_PER_CLASS = "Also a distance for each class, a folder of the same name in REAL and GENERATED."
+
+
+def fvd(
+    real: Annotated[str, typer.Argument(metavar="REAL", help=_SET, show_default=False)],
+    generated: Annotated[str | None, typer.Argument(metavar="[GENERATED]", help=_SET, show_default=False)] = None,
+    protocol: Annotated[str, choice(HOW, _PROTOCOL, PROTOCOL_NAMES)] = "reference",
+    clip_frames: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
+    seed: Annotated[int, option(HOW, _SEED, metavar="N")] = 0,
+    model: Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **options.OF_MODEL)] = None,
+    streams: Annotated[str, choice(MODEL, _STREAMS, STREAM_CHOICES)] = "rgb",
+    bootstrap: Annotated[int, option(HOW, _BOOTSTRAP, metavar="N", min=0)] = 100,
+    unbiased: Annotated[bool, flag(HOW, _UNBIASED, "--unbiased")] = False,
+    kernel: Annotated[bool, flag(HOW, _KERNEL, "--kernel")] = False,
+    per_class: Annotated[bool, flag(HOW, _PER_CLASS, "--per-class")] = False,
+    output: Annotated[Path | None, option(OUTPUT, _OUTPUT, "--output", "-o", metavar="DIR")] = None,
+    save: Annotated[Path | None, option(OUTPUT, _SAVE, metavar="FILE")] = None,
+    as_json: options.AsJson = False,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    jobs: options.Jobs = 0,
+    offline: options.Offline = False,
+) -> None:
+    """How far are generated videos from real ones? The Fréchet video distance (FVD), exactly."""
+    if generated is None and save is None:
+        raise UsageError("GENERATED is missing", "name it, or keep the statistics of REAL with --save")
+    if save is not None:
+        check_file(save, overwrite, extensions=(".npz",))
+    sets = [find_set(name, given) for name, given in (("real", real), ("generated", generated)) if given is not None]
+    if (kernel or per_class) and any(each.statistics for each in sets):
+        raise UsageError("saved statistics have no videos for --kernel and --per-class", "give the videos themselves")
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(output))
+        loaded = load_fvd_model(model, streams, device, offline)
+        from vadis.evaluation import video_sets
+        from vadis.evaluation.embedding import PROTOCOLS, ArrayDecoders, Embedding, check_model
+
+        rules = PROTOCOLS[protocol]
+        embedding = Embedding(check_model(loaded), protocol, clip_frames or rules.frames, seed=seed)
+        decoders = stack.enter_context(ArrayDecoders())
+        for each in sets:
+            own = replace(embedding, random_start=rules.random_start and each.name == "real")
+            embed(each, own, folder, decoders, jobs, overwrite, goes_on=output is not None)
+        if save is not None:
+            with writing(show(save)):
+                video_sets.save(save, sets[0])
+            info(f"{show(save)}: the statistics of {num_videos(sets[0].count)}")
+        if len(sets) == 2:
+            result = video_sets.compare(sets, embedding, bootstrap, unbiased, kernel, per_class)
+            typer.echo(json.dumps(result, indent=1, allow_nan=False) if as_json else "\n".join(lines(result)))
+            for warning in result["warnings"]:
+                warn(warning)
+    if any(each.failed for each in sets):
+        raise typer.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[Path]:
+    """Yield the folder for what each video gives: the one that is named, or one for this run."""
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="vadis-fvd-") as folder:
+            yield Path(folder)
+    else:
+        with new_folder(output):
+            yield output
+
+
+def load_fvd_model(name: str | None, streams: str, device: str, offline: bool) -> "Model":
+    """Return the model of this name, or DeepMind's: in full precision where it is here, or has the streams wanted."""
+    from vadis.evaluation.video_sets import FULL_PRECISION
+    from vadis.weights.cache import is_file, model_path
+
+    full = streams != "rgb" or is_file(model_path(FULL_PRECISION))
+    return load_for_command(name or (FULL_PRECISION if full else STAND_IN), streams, device, offline)
+
+
+def find_set(name: str, given: str) -> "VideoSet":
+    """Return the videos that an argument stands for, or the statistics in a file."""
+    from vadis.evaluation.embedding import expand_array
+    from vadis.evaluation.video_sets import VideoSet, load_statistics
+
+    is_there, extension = Path(given).is_file(), os.path.splitext(given)[1].lower()  # noqa: PTH122
+    if is_there and extension == ".npz" and (saved := load_statistics(name, given)):
+        return saved
+    is_list = is_there and extension not in (*VIDEO_EXTENSIONS, *ARRAY_EXTENSIONS)
+    is_list = is_list and is_text(read_part(given, 0, HEAD_BYTES))
+    found = find_inputs([] if is_list else [given], given if is_list else None, False, arrays=True)
+    return VideoSet(name, given, [video for source in found for video in expand_array(source)])
+
+
+def embed(
+    videos: "VideoSet",
+    embedding: "Embedding",
+    folder: Path,
+    decoders: "Decoders",
+    jobs: int,
+    overwrite: bool,
+    goes_on: bool,
+) -> None:
+    """Fill in the rows of a set; raise UsageError where statistics were saved with other settings than these."""
+    if videos.statistics is not None:
+        wanted = embedding.settings
+        if others := [key for key in {**wanted, **videos.settings} if videos.settings.get(key) != wanted.get(key)]:
+            change = "; ".join(f"{key} was {videos.settings.get(key)}, is {wanted.get(key)}" for key in others)
+            hint = "give the same options as then, or the videos"
+            raise UsageError(f"{show(videos.given)} was saved with other settings: {change}", hint)
+        return
+    sources, summary = videos.sources, Summary(len(videos.sources))
+    info(f"{videos.name}: {num_videos(len(sources))} in {show(videos.given)}")
+    place = folder / f"{videos.name}.jsonl"
+    destination = Destination(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, decoders.stamp)
+    with destination.opened([], [source.path for source in sources]):
+        run = Run(destination.begin(embedding.settings, sources, summary), summary, goes_on=goes_on)
+        records = embedding.embed(run.paths(), decoders, jobs=jobs, progress=run.report)
+        try:
+            run.complete(records, destination.write)
+        except typer.Exit as ended:
+            if ended.exit_code != SOME_FAILED:
+                raise
+        assert isinstance(destination.journal, Journal)
+        videos.read_rows(destination.journal)
+    videos.settings, videos.failed = embedding.settings, summary.statuses["error"]
+
+
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the result for people."""
+    value = f"{result['fvd']:.4f}"
+    if "interval_95" in result:
+        low, high = result["interval_95"]
+        value += f"   (95 % interval {low:.4f} to {high:.4f}, {result['bootstrap_samples']} bootstrap samples)"
+    yield f"FVD        {value}"
+    for key, title in (("fvd_unbiased", "unbiased"), ("kvd", "KVD")):
+        if key in result:
+            yield f"{title:<10} {result[key]:.4f}"
+    for side in ("real", "generated"):
+        about = result[side]
+        least, most = about["clip_frames"]
+        frames = f"{least}" if least == most else f"{least} to {most}"
+        seen = f"{num_videos(about['n'])} of {frames} frames from {about['start']}"
+        yield f"{side:<10} {seen}   {about['given']}   {about['inputs_sha256'][:12]}"
+    about = result["generated"]
+    rules = f"{about['protocol']}: resized by {about['resize']}, covariance over {result['covariance_over']}"
+    yield f"protocol   {rules}   ({result['source']})"
+    seen_by = f"{about['model']}, {' and '.join(about['streams'])}, weights of {result['weights']}"
+    yield f"model      {seen_by}   {str(about['model_sha256'])[:12]}"
+    for name, found in result.get("per_class", {}).items():
+        value = "–" if found["fvd"] is None else f"{found['fvd']:.4f}"
+        yield f"  {value:>12}  {name} ({found['real']:,} and {found['generated']:,} videos)"
