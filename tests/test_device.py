@@ -115,3 +115,32 @@ def test_a_cudnn_that_is_wrong_in_tf32_computes_without(monkeypatch, number, sho
         assert cudnn_version(found) == shown and cudnn_version(torch.device("cpu")) is None
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 3 << 30),
+        ({"unified/app/memory.max": "max"}, 3 << 30),
+        ({"app/memory.max": "1000000000"}, 10**9),
+        ({"app/memory.max": "max", "memory.max": "2000000000"}, 2 * 10**9),
+        ({"memory/old/memory.limit_in_bytes": "500000000"}, 5 * 10**8),
+        ({"cpu/app/memory.max": "1000"}, 3 << 30),
+    ],
+)
+def test_memory_is_what_the_system_has_left_and_the_cgroups_allow(tmp_path, monkeypatch, files, expected):
+    (tmp_path / "self").write_text("0::/app\n4:memory:/old\n5:cpu:/app\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:  3145728 kB\n")
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(device, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(device, "PROCESS_CGROUPS", tmp_path / "self")
+    monkeypatch.setattr(device, "CGROUPS", tmp_path)
+    assert device.memory_bytes() == expected
+
+
+def test_memory_that_is_not_known_is_no_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "MEMORY", tmp_path / "not there")
+    monkeypatch.setattr(device, "PROCESS_CGROUPS", tmp_path / "not there")
+    assert device.memory_bytes() == float("inf")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import re
 import shlex
@@ -14,8 +15,10 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
+import vadis
 from tests.browser import NAMES as BROWSERS
 from tests.make_model import make_model
 from tests.needs import absent, require_opencv
@@ -23,6 +26,7 @@ from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
 from vadis import cli
 from vadis.models import ModelCard, build_networks
+from vadis.results import VideoResult
 from vadis.weights.catalog import published_labels
 from vadis.weights.model_file import save_model
 
@@ -279,6 +283,7 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
         "archives.md": "#!/bin/bash|#SBATCH|vadis classify",  # the scripts for schedulers, above
         "command-line.md": "pip download",  # .ci/run, with tests/weights/test_real_weights.py
         "i3d-kinetics400-rgb.md": "pip download|vadis weights (convert|to-fp16)",
+        "python.md": "vadis weights export",  # below
         "scale.md": "vadis classify s3:|vadis classify archive/ --ray|vadis export results/part",
     }
     for page in PAGES:
@@ -293,6 +298,29 @@ def test_the_python_of_a_page_runs(page: str, sandbox: Path) -> None:
     done = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}", sandbox)
     assert done.returncode == 0, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [["0.0", "2.56"], ["2.56", "2.8"]]
+
+
+@pytest.mark.slow
+@pytest.mark.integration("pandas", "onnx", "onnxscript", "onnxruntime", "openvino")
+def test_the_python_that_needs_other_packages_runs(tmp_path: Path) -> None:
+    """With 9 frames instead of 64, and the other values that the blocks take as given."""
+    import onnxruntime
+    import openvino
+    import pandas
+
+    page = (ROOT / "docs" / "python.md").read_text()
+    (exporting,) = (each for each in commands(ROOT / "docs" / "python.md", "sh") if each.startswith("vadis"))
+    done = run_here(f"{exporting} --clip-frames 9", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "results.jsonl").write_text(VideoResult("a.mp4", "ok").to_json_line())
+    clip = np.random.default_rng(0).uniform(-1, 1, (1, 3, 9, 224, 224)).astype(np.float32)
+    given = {"vadis": vadis, "json": json, "clip": clip} | {
+        module.__name__: module for module in (onnxruntime, openvino, pandas)
+    }
+    with chdir(tmp_path):
+        for block in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+            exec(block, given)
+    assert given["label"] == published_labels("kinetics400")[given["best"]]
 
 
 def test_the_readmes_two_set_up_commands_are_those_that_ci_runs() -> None:

@@ -9,7 +9,7 @@ from tests.needs import absent, require_modules
 
 NOT_EVERYWHERE = {
     *("aiohttp", "boto3", "cv2", "flask", "fsspec", "gcp_storage_emulator", "gcsfs", "moto", "pandas", "playwright"),
-    *("ray", "s3fs", "tensorboard", "yaml"),
+    *("onnx", "onnxruntime", "openvino", "ray", "s3fs", "tensorboard", "yaml"),
 }
 """Modules of the extra ``integration``, and the one that needs libraries of the system."""
 

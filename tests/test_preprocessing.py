@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.matching import containing
-from vadis.preprocessing import STREAMS, centre_crop, flow_input, network_input, rgb_input
+from vadis.preprocessing import STREAMS, centre_crop, cut_views, flow_input, network_input, rgb_input
 
 RNG = np.random.default_rng(0)
 FRAMES = RNG.integers(0, 256, (5, 256, 340, 3), dtype=np.uint8)
@@ -65,3 +65,22 @@ def test_a_crop_keeps_no_hold_of_the_whole_frames(stream: str) -> None:
 def test_a_frame_smaller_than_the_crop_is_refused() -> None:
     with pytest.raises(ValueError, match=containing(224)):
         centre_crop(np.zeros((1, 200, 300, 3), dtype=np.uint8), "rgb")
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_ten_crops_are_five_places_and_their_mirror_images(stream: str) -> None:
+    x = network_input(ARRAYS[stream], stream, crops=10)
+    assert x.shape == (10, STREAMS[stream].channels, 5, 224, 224)
+    torch.testing.assert_close(x[2:3], network_input(centre_crop(ARRAYS[stream], stream), stream))
+    torch.testing.assert_close(x[5:], STREAMS[stream].mirror(x[:5]))
+    whole = STREAMS[stream].to_input(ARRAYS[stream])[0]
+    corners = whole[..., :224, :224], whole[..., :224, -224:], whole[..., -224:, :224], whole[..., -224:, -224:]
+    torch.testing.assert_close(x[[0, 1, 3, 4]], torch.stack(corners))
+
+
+@pytest.mark.parametrize("shape", [(256, 340), (340, 256)])
+def test_three_crops_lie_along_the_longer_side(shape: tuple[int, int]) -> None:
+    rows, columns = (axis.ravel() for axis in np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij"))
+    places = np.stack([rows, columns, rows], axis=1).reshape(1, *shape, 3)
+    firsts = [tuple(view[0, 0, 0, :2]) for view in cut_views(places, "rgb", 3, 224)]
+    assert firsts == ([(16, 0), (16, 58), (16, 116)] if shape[0] < shape[1] else [(0, 16), (58, 16), (116, 16)])

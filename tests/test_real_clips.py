@@ -5,14 +5,21 @@ The clips are those of ``shared/videos/action`` whose manifest names a class of 
 """
 
 import csv
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
+from torch import Tensor
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.pages import ROOT
-from vadis import classify
+from vadis import classify, read_frames
+from vadis.errors import VideoError
 from vadis.models import Model
+from vadis.models.i3d_inference import FoldedI3D
+from vadis.preprocessing import centre_crop, loop_clip, network_input
 from vadis.weights.catalog import STAND_IN
 from vadis.weights.load import load_model
 
@@ -92,3 +99,48 @@ def test_enough_of_them_are_right() -> None:
     assert top5 / len(results) >= TOP5
     page = (ROOT / "docs" / "models" / f"{STAND_IN}.md").read_text()
     assert f"{top1} of {len(results)}" in page and f"{top5} of {len(results)}" in page
+
+
+CHANGE = 0.01  # of the largest logit, by bfloat16
+SURE = 0.5  # above which no first answer may change
+BF16_CLIPS = ("part_0.mp4", "test.avi")  # the quick share: one that is right, and sure
+
+
+def logits_of(path: Path, form: FoldedI3D) -> Tensor:
+    """Of the first 64 frames, or as many as there are, over and over: the mean over time, (classes,)."""
+    frames, _ = read_frames(path, max_frames=64)
+    clip = loop_clip({"rgb": centre_crop(frames, "rgb", 224)}, 64)
+    return form(network_input(clip["rgb"], "rgb")).mean(dim=(0, 2))
+
+
+def change_by_bfloat16(path: Path, model: Model) -> tuple[float, float, bool]:
+    """The change of a logit, in parts of the largest; the first score in float32; whether its label stays first.
+
+    Products and roundings are those of bfloat16, emulated where the processor does not multiply it.
+    """
+    network = model.networks["rgb"]
+    exact = logits_of(path, FoldedI3D(network, model.device))
+    with emulated_bfloat16():
+        rounded = logits_of(path, FoldedI3D(network, model.device, torch.bfloat16))
+    change = (exact - rounded).abs().max() / exact.abs().max()
+    return float(change), float(exact.softmax(0).max()), bool(exact.argmax() == rounded.argmax())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BF16_CLIPS)
+def test_bfloat16_changes_little(name: str, shared: Path, model: Model) -> None:
+    change, score, is_first = change_by_bfloat16(shared / "videos" / "action" / name, model)
+    assert 0 < change <= CHANGE
+    assert is_first or score <= SURE
+
+
+@pytest.mark.exhaustive
+def test_bfloat16_changes_little_on_every_clip(shared: Path, model: Model) -> None:
+    found = {}
+    for path in sorted(path for path in (shared / "videos").rglob("*") if path.is_file()):
+        with suppress(VideoError):
+            found[path.name] = change_by_bfloat16(path, model)
+            print(path.name, *found[path.name])
+    assert len(found) > 45
+    assert {name: each for name, each in found.items() if not 0 < each[0] <= CHANGE} == {}
+    assert [name for name, (_, score, is_first) in found.items() if score > SURE and not is_first] == []

@@ -112,6 +112,12 @@ def test_printable_shows_bytes_that_are_not_utf8():
     assert printable(os.fsdecode(b"caf\xe9 \xc3\xa9")) == "caf\\xe9 é"
 
 
+def test_a_record_says_in_which_precision_it_was_computed():
+    rounded = VideoResult("a.mp4", "ok", model="m", precision="bf16")
+    assert rounded.to_json()["precision"] == "bf16" and VideoResult.from_json(rounded.to_json()) == rounded
+    assert "precision" not in VideoResult("a.mp4", "ok", model="m").to_json()
+
+
 def test_a_record_of_a_gpu_names_its_cudnn():
     of_gpu = VideoResult("a.mp4", "ok", model="m", cudnn="9.16.0")
     assert of_gpu.to_json()["cudnn"] == "9.16.0" and VideoResult.from_json(of_gpu.to_json()) == of_gpu

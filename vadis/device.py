@@ -4,8 +4,9 @@ import gc
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 CGROUPS, PROCESS_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+MEMORY, CPU_FACTS = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 
 FIRST_RIGHT_CUDNN = 91600  # older ones compute 3D convolutions wrongly in TF32 and bfloat16 (pytorch #163539, #167024)
 
@@ -63,26 +65,89 @@ def cpu_count() -> int:
     return max(1, min(affinity, ceil(min(_quotas(), default=affinity))))
 
 
+def memory_bytes() -> float:
+    """Return how much memory there is for this process, by what the system has left and its cgroups allow."""
+    amounts = [float("inf")]
+    with suppress(OSError, ValueError, TypeError):
+        found = re.search(r"^MemAvailable: *(\d+) kB", MEMORY.read_text(), re.MULTILINE)
+        amounts.append(int(found[1]) << 10)  # type: ignore[index]
+    for folder in _cgroup_folders("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):  # not there; "max"
+                amounts.append(int((folder / name).read_text()))
+    return min(amounts)
+
+
 def _quotas() -> Iterator[float]:
     """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does."""
+    for folder in _cgroup_folders("cpu"):
+        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+            with suppress(OSError, ValueError):  # not there; "max"
+                quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
+                if quota > 0:  # -1: none
+                    yield quota / period
+
+
+def _cgroup_folders(controller: str) -> Iterator[Path]:
+    """Yield the folders of the cgroups around this process, in which the limits of ``controller`` may stand."""
     try:
         lines = PROCESS_CGROUPS.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, place = line.split(":", 2)  # version 2 has no controllers
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        for root in (CGROUPS / controllers, CGROUPS / ("cpu" if controllers else "unified")):
+        for root in (CGROUPS / controllers, CGROUPS / (controller if controllers else "unified")):
             folder = root / place.lstrip("/")  # in a container it may not exist: its root is the one mounted
             for each in (folder, *folder.parents):
-                for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-                    with suppress(OSError, ValueError):  # not there; "max"
-                        quota, period = map(int, " ".join((each / name).read_text() for name in names).split())
-                        if quota > 0:  # -1: none
-                            yield quota / period
+                yield each
                 if each == root:
                     break
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether this processor multiplies bfloat16 by itself (AVX-512 BF16 or AMX): elsewhere it is slower."""
+    with suppress(OSError):
+        return re.search(r"^flags\s*:.*\b(avx512_bf16|amx_bf16)\b", CPU_FACTS.read_text(), re.MULTILINE) is not None
+    return False
+
+
+class Cores:
+    """The processors on which several threads compute at once, each with an equal share of them, one at least."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._threads, self._lock = count, 0, threading.Lock()
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Within this block the thread has a share, which grows when others leave theirs (see ``take_share``)."""
+        with self._lock:
+            self._threads += 1
+        _of_thread.cores = self
+        try:
+            yield
+        finally:
+            _of_thread.cores = None
+            with self._lock:
+                self._threads -= 1
+
+    @property
+    def share(self) -> int:
+        """How many processors each thread has now."""
+        return max(1, self._count // max(1, self._threads))
+
+
+_of_thread = threading.local()
+
+
+def take_share() -> None:
+    """Let PyTorch compute with this thread's share of the processors from now on, if the thread shares any."""
+    cores: Cores | None = getattr(_of_thread, "cores", None)
+    if cores is not None:
+        import torch
+
+        torch.set_num_threads(cores.share)
 
 
 _log = logging.getLogger(__name__)

@@ -78,10 +78,39 @@ def shrunk(x: Tensor, factor: int) -> Tensor:
     return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
 
 
-def network_input(array: Array, stream: str, *, flip: bool = False, shrink: int = 1) -> Tensor:
-    """Return a cropped clip as a network input: float32 (B, C, T, H, W); B is 1, or 2 with the mirror image."""
-    x = shrunk(STREAMS[stream].to_input(array), shrink)
-    return torch.cat([x, STREAMS[stream].mirror(x)]) if flip else x
+CROPS = (
+    1,
+    3,
+    10,
+)  # how many views of a clip there can be: the centre; with both ends; centre and corners, mirrored too
+
+
+def cut_views(array: Array, stream: str, count: int, size: int) -> list[Array]:
+    """Return the places of ``size`` × ``size`` pixels that ``count`` views (``CROPS``) show, in their order.
+
+    Three lie along the longer side; of ten the first five are top left, top right, centre, bottom left, bottom right.
+    """
+    rows, columns = STREAMS[stream].spatial_axes
+    down, right = array.shape[rows] - size, array.shape[columns] - size  # how far a view can move
+    middle = (down // 2, right // 2)
+    ends = [(0, middle[1]), (down, middle[1])] if down > right else [(middle[0], 0), (middle[0], right)]
+    corners = [(0, 0), (0, right), middle, (down, 0), (down, right)]
+    places = {1: [middle], 3: [ends[0], middle, ends[1]], 10: corners}[count]
+    before = (slice(None),) * rows
+    cuts = [(*before, slice(y, y + size), slice(x, x + size)) for y, x in places]
+    return [array[cut] for cut in cuts]
+
+
+def network_input(
+    array: Array, stream: str, *, flip: bool = False, shrink: int = 1, crops: int = 1, size: int = CROP
+) -> Tensor:
+    """Return a clip as a network input: float32 (B, C, T, H, W); B is 1, 2 with the mirror image, or ``crops``.
+
+    ``array`` has been cropped already, unless it has several ``crops`` of ``size`` pixels (see ``cut_views``).
+    """
+    parts = [array] if crops == 1 else cut_views(array, stream, crops, size)
+    x = torch.cat([shrunk(STREAMS[stream].to_input(np.ascontiguousarray(part)), shrink) for part in parts])
+    return torch.cat([x, STREAMS[stream].mirror(x)]) if flip or crops == 10 else x
 
 
 def num_frames(clip: Clip) -> int:
@@ -111,10 +140,12 @@ def pad_clip(clip: Clip, extra: int) -> Clip:
     return {stream: array[index] for stream, array in clip.items()} if extra else clip
 
 
-def sliding_windows(clips: Iterable[Clip], window: int, stride: int) -> Iterator[tuple[int, Clip]]:
+def sliding_windows(
+    clips: Iterable[Clip], window: int, stride: int, *, regular: bool = False
+) -> Iterator[tuple[int, Clip]]:
     """Yield windows of ``window`` frames every ``stride`` frames, each with the index of its first frame.
 
-    The last one is moved back to end at the last frame; a video shorter than a window is looped.
+    The last one is moved back to end at the last frame, unless ``regular``; a video shorter than a window is looped.
     """
     # 10 frames, window = 4, stride = 4 → 0, 4, 6
     buffer: Clip = {}
@@ -130,7 +161,7 @@ def sliding_windows(clips: Iterable[Clip], window: int, stride: int) -> Iterator
     end = offset + num_frames(buffer)
     if end < window:
         yield 0, loop_clip(buffer, window)
-    elif start - stride + window < end:
+    elif start - stride + window < end and not regular:
         yield end - window, cut_clip(buffer, end - window - offset, end - offset)
 
 

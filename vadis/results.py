@@ -108,6 +108,7 @@ class VideoResult:
     flags: tuple[str, ...] = ()  # what was out of the ordinary
     model: str | None = None
     model_sha256: str | None = None
+    precision: str | None = None  # "fp32" or "bf16"; None in records of an older vadis
     cudnn: str | None = None  # the version that computed it, None for the CPU
     streams: tuple[str, ...] = ()
     sliding: dict[str, Any] = field(default_factory=dict)
@@ -143,7 +144,8 @@ class VideoResult:
         record |= {key: value for key, value in facts.items() if not is_error or value not in (None, [])}
         if self.status in ("ok", "partial"):
             record |= {"model": self.model, "model_sha256": self.model_sha256}
-            record |= {} if self.cudnn is None else {"cudnn": self.cudnn}
+            how = {"precision": self.precision, "cudnn": self.cudnn}
+            record |= {name: value for name, value in how.items() if value is not None}
             record |= {"streams": list(self.streams), "sliding": self.sliding}
             record |= {name: [each.to_json() for each in getattr(self, name)] for name in _PARTS}
         return record
@@ -228,7 +230,7 @@ def is_like(label: str, pattern: str) -> bool:
 
 _SAME_IN_JSON = (
     *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
-    *("model", "model_sha256", "cudnn"),
+    *("model", "model_sha256", "precision", "cudnn"),
 )
 _PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
 

@@ -55,7 +55,7 @@ def time_ratio(folder: Path, count: int, rounds: int) -> None:
     clips = []
     with Decoders() as decoders:
         for path in paths[:DIFFERENT]:
-            with decoders.open(path, native=True) as video:
+            with decoders.open_source(path) as video:
                 clips.append(network_frames(np.stack([frame.pixels for frame in video])))
 
     def network() -> None:

@@ -1,6 +1,6 @@
 """A peer of the network: OpenVINO or ONNX Runtime, in an environment of its own.
 
-    python network_peer.py openvino|onnxruntime MODEL.onnx CLIP.npy LOGITS.npy THREADS
+    python network_peer.py openvino|openvino-bf16|onnxruntime MODEL.onnx CLIP.npy LOGITS.npy THREADS
 
 Writes the logits, says its version, and then for every line on standard input runs the network once and says how many
 seconds that took: so it can take turns with others on the same processors.
@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 
-def openvino(model, threads):
+def openvino(model, threads, precision="f32"):
     """The latency form, in float32: left to itself OpenVINO computes in bfloat16 where the processor can."""
     import openvino as ov
 
@@ -20,10 +20,15 @@ def openvino(model, threads):
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
     return lambda clip: request.infer([clip])[0], ov.__version__
+
+
+def openvino_bf16(model, threads):
+    """The same, in bfloat16."""
+    return openvino(model, threads, "bf16")
 
 
 def onnxruntime(model, threads):
@@ -40,7 +45,8 @@ def onnxruntime(model, threads):
 
 
 def main(runtime, model, clip, logits, threads):
-    run, version = {"openvino": openvino, "onnxruntime": onnxruntime}[runtime](model, int(threads))
+    runtimes = {"openvino": openvino, "openvino-bf16": openvino_bf16, "onnxruntime": onnxruntime}
+    run, version = runtimes[runtime](model, int(threads))
     x = np.load(clip)
     np.save(logits, run(x))
     print(version.split("-")[0], flush=True)

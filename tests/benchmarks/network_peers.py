@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.plain_network import plainly_written
+from vadis.device import multiplies_bfloat16
 from vadis.models.i3d import I3D
 
 RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+ROUNDED = {"openvino-bf16": "OpenVINO, bf16"}  # where the processor multiplies bfloat16
 
 
 class Peer:
@@ -30,7 +32,7 @@ class Peer:
         self.version = self._process.stdout.readline().strip()
         if not self.version:
             raise SystemExit(f"{runtime} did not start in {python}")
-        self.name, self.logits = RUNTIMES[runtime], np.load(logits)  # (1, classes, steps)
+        self.name, self.logits = {**RUNTIMES, **ROUNDED}[runtime], np.load(logits)  # (1, classes, steps)
 
     def __call__(self) -> None:
         self._process.stdin.write("\n")
@@ -44,13 +46,14 @@ class Peer:
 
 @contextmanager
 def peers(python: str, network: I3D, x: Tensor, folder: Path, threads: int) -> Iterator[list[Peer]]:
-    """Both runtimes with ``network``, its weights and the clip ``x``."""
+    """All runtimes with ``network``, its weights and the clip ``x``."""
     np.save(folder / "clip.npy", x.numpy())
     with plainly_written(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(network, (x,), folder / "network.onnx", opset_version=17, dynamo=False)
     with ExitStack() as stack:
-        started = [Peer(python, runtime, folder, threads) for runtime in RUNTIMES]
+        names = (*RUNTIMES, *(ROUNDED if multiplies_bfloat16() else ()))
+        started = [Peer(python, runtime, folder, threads) for runtime in names]
         for peer in started:
             stack.callback(peer.close)
         yield started

@@ -5,7 +5,9 @@
 The plain version is ``vadis.models.i3d.I3D`` in evaluation mode under ``torch.inference_mode``, computed as one writes
 it first (``plain_network``): batch norm as a layer of its own, SAME padding written out by ``functional.pad``,
 contiguous tensors. It is also what the other two are given, as ONNX, to optimise as they like, in float32 and with as
-many threads. The floor is the multiply-adds of all convolutions at the rate that one large convolution, alone and in
+many threads. Where the processor multiplies bfloat16, vadis and OpenVINO take their turns in that too.
+
+The floor is the multiply-adds of all convolutions at the rate that one large convolution, alone and in
 the cache, reaches on this machine in the same run: what the network would take if every layer were as kind to the
 processor, and no multiplication were saved.
 """
@@ -21,7 +23,7 @@ import torch
 from tests.benchmarks.machine import Options
 from tests.benchmarks.network_peers import peers
 from tests.benchmarks.plain_network import plainly_written
-from vadis.device import cpu_count
+from vadis.device import cpu_count, multiplies_bfloat16
 from vadis.models.cpu_kernels import DirectConv3d
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import CHANNELS_LAST, ChunkedI3D, FoldedI3D
@@ -69,6 +71,7 @@ def in_chunks(network: FoldedI3D, x: torch.Tensor, size: int) -> None:
 
 
 FRAMES, CHUNK = 64, 32
+ROUNDED = "vadis, bf16, in chunks"
 PLAIN, WHOLE, CHUNKED = "plain eager PyTorch", "vadis, in one piece", f"vadis, chunks of {CHUNK}, as classify does it"
 
 
@@ -94,14 +97,19 @@ def _measured(plain: I3D, folded: FoldedI3D, x: torch.Tensor, others: list[Any],
             plain(x)
 
     large, large_flops = large_convolution()
+    rounded = FoldedI3D(plain, torch.device("cpu"), torch.bfloat16) if multiplies_bfloat16() else None
     ways: dict[str, Callable[[], object]] = {
         PLAIN: plainly,
         **{other.name: other for other in others},
         WHOLE: lambda: folded(x),
+        **({} if rounded is None else {ROUNDED: lambda: in_chunks(rounded, x, CHUNK)}),
         CHUNKED: lambda: in_chunks(folded, x, CHUNK),
         "floor": large,
     }
     flops, logits = convolution_flops(plain, x), folded(x).numpy()
+    answers = {other.name: other.logits for other in others}
+    if rounded is not None:
+        answers[ROUNDED] = rounded(x).numpy()
     times = dict(zip(ways, seconds_in_turn(list(ways.values()), repeats), strict=True))
     rate = large_flops / min(times.pop("floor"))
     return {
@@ -110,5 +118,5 @@ def _measured(plain: I3D, folded: FoldedI3D, x: torch.Tensor, others: list[Any],
         "gflop_per_second": rate / 1e9,
         "floor_seconds": flops / rate,
         "versions": {other.name: other.version for other in others},
-        "difference": {other.name: float(abs(other.logits - logits).max() / abs(logits).max()) for other in others},
+        "difference": {name: float(abs(found - logits).max() / abs(logits).max()) for name, found in answers.items()},
     }

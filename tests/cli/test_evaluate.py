@@ -196,7 +196,7 @@ def write_records(*labels: tuple[str, ...], folder: str = "data/test") -> None:
             model="m",
             model_sha256="0" * 64,
             streams=("rgb", "flow"),
-            labels=tuple(Label(name, 0.5) for name in names),
+            clip_score=tuple(Label(name, 0.5) for name in names),
         )
         for number, names in enumerate(labels)
     ]

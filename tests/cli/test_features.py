@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
@@ -88,3 +89,16 @@ def test_without_a_video_or_a_model_no_folder_is_left(run_vadis, inputs):
 def test_a_folder_is_not_named_like_a_file(run_vadis, inputs):
     assert run_vadis("features", "clips", "-o", "out.npz", "-m", "model.safetensors").code == 2
     assert not Path("out.npz").exists()
+
+
+def test_features_in_bf16_are_others(run_vadis, inputs, monkeypatch):
+    monkeypatch.setattr("vadis.models.multiplies_bfloat16", lambda: False)
+    refused = run_vadis(*FEATURES, "--precision", "bf16")
+    assert (refused.code, list(Path("out").rglob("*.npz"))) == (1, [])
+    assert "slower" in refused.err and "--precision" in refused.err
+    assert run_vadis(*FEATURES, "--precision", "fp16").code == 2
+    assert run_vadis(*FEATURES).code == 3
+    with emulated_bfloat16():
+        ended = run_vadis(*FEATURES, "--precision", "bf16")
+        assert ended.code == 2 and "precision was None, is bf16" in ended.err
+        assert run_vadis(*FEATURES, "--precision", "bf16", "--overwrite").code == 3

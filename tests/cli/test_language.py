@@ -13,7 +13,7 @@ from vadis.cli import app
 
 OTHER_WORDS = {
     "--model": {"weights", "checkpoint", "network", "net"},
-    "--output": {"out", "dest", "destination", "target", "to"},
+    "--output": {"out", "dest", "destination", "target"},
     "--json": {"as-json", "format-json"},
     "--jobs": {"workers", "num-workers", "threads", "processes", "parallel"},
     "--overwrite": {"force", "replace", "yes", "clobber"},

@@ -39,11 +39,12 @@ def test_no_search_for_garbage_among_modules_that_stay(tmp_path, is_there):
 
 @pytest.mark.parametrize(
     ("device", "jobs", "scratch_gb", "places", "share_gb"),
-    [("cuda", 0, None, 16, 4), ("cpu", 0, None, 4, 4), ("cuda", 2, None, 2, 4), ("cuda", 0, 16, 16, 1)],
+    [("cuda", 0, None, 16, 4), ("cpu", 0, None, 128, 4), ("cuda", 2, None, 2, 4), ("cuda", 0, 16, 16, 1)],
 )
 def test_fetched_videos_have_the_jobs_of_their_device(monkeypatch, device, jobs, scratch_gb, places, share_gb):
     monkeypatch.setattr("vadis.cli.run.resolve_device", torch.device)
     monkeypatch.setattr("vadis.inference.prefetch.cpu_count", lambda: 64)
+    monkeypatch.setattr("vadis.inference.prefetch.memory_bytes", lambda: 1e12)
     with fetching(True, scratch_gb, jobs, device) as decoders:
         assert decoders is not None
         assert (decoders.places, decoders.share_bytes) == (places, share_gb * 10**9)

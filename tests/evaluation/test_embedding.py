@@ -123,7 +123,7 @@ def test_a_random_clip_depends_on_seed_and_name_alone(tmp_path, small_model, dec
     assert len(set(several)) > 1 and all(0 <= start <= 51 for start in several)
     (webm,) = records(Embedding(model, frames=9, random_start=True), [tmp_path / "b.webm"], decoders)
     assert webm.status == "ok" and webm.sliding["frames"] == 9
-    with decoders.open(tmp_path / "a.avi", native=True, start_frame=several[0], max_frames=2) as video:
+    with decoders.open_source(tmp_path / "a.avi", start_frame=several[0], max_frames=2) as video:
         assert [read_number(frame.pixels) for frame in video] == [several[0], several[0] + 1]
 
 

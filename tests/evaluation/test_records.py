@@ -22,7 +22,9 @@ FIVE = ("run", "jump", "sit", "walk", "swim")
 
 def record(path: str, *labels: str, model: str = "m", streams: tuple[str, ...] = ("rgb", "flow")) -> VideoResult:
     scores = tuple(Label(label, 0.3 - number / 100) for number, label in enumerate(labels))
-    return VideoResult(path, "ok", model=model, model_sha256=f"{model}00", streams=streams, labels=scores)
+    return VideoResult(
+        path, "ok", model=model, model_sha256=model.encode().hex().zfill(64), streams=streams, clip_score=scores
+    )
 
 
 A, B = record("run/a.mp4", *FIVE), record("jump/b.mp4", *FIVE)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs
@@ -337,3 +338,13 @@ def test_a_lone_frame_lasts_as_long_as_the_record_says(folder: Path, model: Mode
     assert (result.segments[0].start, result.segments[-1].end) == (0, 60)
     (cue,) = "".join(srt([result])).strip().split("\n\n")
     assert "00:00:00,000 --> 00:01:00,000" in cue
+
+
+def test_bf16_stands_in_the_record_and_moves_scores_a_little(model, folder):
+    path = write_video(folder / "rounded.mp4", num_frames=20, seed=5)
+    exact = classify(path, model)
+    with emulated_bfloat16():
+        rounded = classify(path, replace(model, precision="bf16", folded={}))
+    assert (exact.precision, rounded.precision) == ("fp32", "bf16")
+    difference = np.abs(np.subtract(scores_of(exact, model), scores_of(rounded, model))).max()
+    assert 0 < difference < 0.02

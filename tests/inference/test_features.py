@@ -94,6 +94,26 @@ def test_one_set_per_window(model: Model, video: Path) -> None:
     np.testing.assert_allclose(seconds, [16 / 25, 48 / 25, (38 + 16) / 25])
 
 
+def test_crops_and_the_files_own_rate_change_nothing_else(model: Model, video: Path, tmp_path: Path) -> None:
+    rgb = model.only(("rgb",))
+    features, seconds = extract_features(video, rgb)
+    crops, times = extract_features(video, rgb, crops=3)
+    assert crops["rgb"].shape == (8, 3, 64)
+    np.testing.assert_allclose(crops["rgb"][:, 1], features["rgb"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(times, seconds)
+    own, times = extract_features(video, rgb, fps=None)  # which is 25
+    np.testing.assert_array_equal(own["rgb"], features["rgb"])
+    np.testing.assert_allclose(times, seconds)
+
+
+def test_a_short_video_is_looped_at_any_rate_and_its_times_stay_within(model: Model, tmp_path: Path) -> None:
+    short = write_video(tmp_path / "short.mp4", num_frames=20, fps=10, size=(96, 64), seed=1)
+    _, seconds = extract_features(short, model.only(("rgb",)), fps=None)
+    np.testing.assert_allclose(seconds, np.sort(0.8 * np.arange(1, 8) % 2), atol=1e-9)
+    _, seconds = extract_features(short, model.only(("rgb",)), fps=5, window=16)
+    np.testing.assert_allclose(seconds, [8 / 5])
+
+
 def test_a_model_that_tells_left_from_right_takes_no_mirror_images(model: Model, video: Path) -> None:
     own = replace(model, card=replace(model.card, provenance={"mirror": False}))
     with pytest.raises(UsageError, match=containing(own.card.name)):
@@ -121,7 +141,7 @@ def test_a_file_holds_features_times_record_and_settings(model: Model, video: Pa
     path = tmp_path / "clip.npz"
     save_features(found, path, settings)
     with np.load(path, allow_pickle=False) as arrays:
-        assert set(arrays) == {"rgb", "flow", "seconds", "record", "settings"}
+        assert set(arrays) == {"rgb", "flow", "seconds", "timing", "record", "settings"}
         np.testing.assert_array_equal(arrays["flow"], found.arrays["flow"])
         assert '"status": "ok"' in str(arrays["record"])
     assert saved_settings(path) == settings

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,12 +18,12 @@ from tests.matching import containing
 from tests.synthetic import write_video
 from tests.video import faulty_child
 from tests.video.isolated.test_pool import children_of
-from vadis.device import NoMemoryError
+from vadis.device import NoMemoryError, take_share
 from vadis.errors import DeviceError, UsageError, VideoError
 from vadis.flow import to_gray, tvl1
 from vadis.inference import prefetch
 from vadis.inference.classify import ClassifyOptions, classify_many, label_videos
-from vadis.inference.prefetch import LocalVideo, map_videos, num_jobs
+from vadis.inference.prefetch import VIDEO_BYTES, LocalVideo, map_videos, num_jobs
 from vadis.models import Model
 from vadis.preprocessing import centre_crop
 from vadis.video.isolated import process
@@ -33,9 +34,13 @@ from vadis.weights.model_file import load_model_file
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = make_model(tmp_path_factory.mktemp("m") / "tiny.safetensors", width=1 / 32, classes=3)
-    return load_model_file(path).only(("rgb",))
+def both_streams(tmp_path_factory):
+    return load_model_file(make_model(tmp_path_factory.mktemp("m") / "tiny.safetensors", width=1 / 32, classes=3))
+
+
+@pytest.fixture(scope="module")
+def model(both_streams):
+    return both_streams.only(("rgb",))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def videos(folder):
 def nothing_is_left():
     before = set(children_of(os.getpid()))
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decoders"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("ahead", "decoders", "network"))]
     assert not set(children_of(os.getpid())) - before
 
 
@@ -76,13 +81,59 @@ def test_no_more_inputs_are_taken_ahead_than_jobs(model, videos, jobs):
 
 
 def test_the_number_of_jobs(monkeypatch):
-    monkeypatch.setattr("vadis.inference.prefetch.cpu_count", lambda: 3)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [num_jobs(jobs, cpu) for jobs in (None, 0, 1, 7)] == [3, 3, 1, 7]
+    monkeypatch.setattr("vadis.inference.prefetch.cpu_count", lambda: 3)
+    monkeypatch.setattr("vadis.inference.prefetch.memory_bytes", lambda: float("inf"))
+    assert [num_jobs(jobs, cpu) for jobs in (None, 0, 1, 7)] == [6, 6, 1, 7]
     monkeypatch.setattr("vadis.inference.prefetch.cpu_count", lambda: 64)
-    assert (num_jobs(None, cpu), num_jobs(None, cuda), num_jobs(7, cuda)) == (4, 16, 7)
+    assert (num_jobs(None, cpu), num_jobs(None, cuda), num_jobs(7, cuda)) == (128, 16, 7)
+    for size, expected in ((20 * VIDEO_BYTES, 20), (1e6, 1)):
+        monkeypatch.setattr("vadis.inference.prefetch.memory_bytes", lambda size=size: size)
+        assert (num_jobs(None, cpu), num_jobs(7, cpu)) == (expected, 7)
     with pytest.raises(UsageError):
         num_jobs(-1, cpu)
+
+
+@pytest.fixture
+def cores(request):
+    """How many processors PyTorch computes on; 1 where a test does not say it."""
+    before, count = torch.get_num_threads(), getattr(request, "param", 1)
+    torch.set_num_threads(count)
+    yield count
+    assert torch.get_num_threads() == count
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4], indirect=True)
+def test_each_core_takes_a_video_and_the_last_one_has_them_all(begun, cores):
+    together = threading.Barrier(cores)
+
+    def work(video):
+        together.wait(10)
+        take_share()
+        at_first, end = torch.get_num_threads(), time.monotonic() + 10
+        together.wait(10)
+        while video.item == 0 and torch.get_num_threads() < cores and time.monotonic() < end:
+            take_share()
+        return at_first, torch.get_num_threads(), threading.get_ident()
+
+    found = [outcome for _, outcome in outcomes(range(cores), work, begun, jobs=cores)]
+    assert [at_first for at_first, _, _ in found] == [1] * cores
+    assert found[0][1] == cores
+    assert len({thread for _, _, thread in found}) == cores
+
+
+@pytest.mark.slow
+def test_records_do_not_depend_on_the_number_of_cores(videos, both_streams):
+    before, records = torch.get_num_threads(), []
+    try:
+        for count, jobs in ((1, 1), (1, 3), (2, 2), (2, 4), (3, 4), (4, 1)):
+            torch.set_num_threads(count)
+            both_streams.folded.clear()  # the first chunk decides how weights lie in memory
+            records.append([record.to_json_line() for record in classify_many(videos, both_streams, jobs=jobs)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(each == records[0] for each in records)
 
 
 class Signal(BaseException):
@@ -338,13 +389,13 @@ def killed_at(begun, *items):
     return work
 
 
-def test_fewer_videos_at_once_when_the_system_kills_decoders(begun, caplog):
+def test_fewer_videos_at_once_when_the_system_kills_decoders(begun, cores, caplog):
     found = dict(outcomes(range(20), killed_at(begun, 4, 10, 11, 15), begun, jobs=4))
     assert {item for item, outcome in found.items() if isinstance(outcome, DecoderKilled)} == {4, 10, 11, 15}
     assert [found[item] for item in (3, 5, 8, 12, 14, 16, 19)] == [4, 3, 2, 1, 1, 1, 1]
     assert len(caplog.messages) == 1
 
 
-def test_one_video_at_a_time_cannot_become_fewer(begun, caplog):
+def test_one_video_at_a_time_cannot_become_fewer(begun, cores, caplog):
     found = outcomes(range(3), killed_at(begun, 0), begun)
     assert [outcome for _, outcome in found[1:]] == [1, 1] and not caplog.messages

@@ -57,10 +57,11 @@ def lines(results) -> list[str]:
 
 
 def test_processors_are_shared_between_networks_and_what_goes_before_them():
-    assert _pool({"CPU": 2.0}, True) == (1, 2, False)
-    assert _pool({"CPU": 64.0}, True) == (32, 2, False)
-    assert _pool({"CPU": 64.0, "GPU": 4.0}, True) == (4, 16, True)
-    assert _pool({"CPU": 64.0, "GPU": 4.0}, False) == (32, 2, False)
+    assert _pool({"CPU": 1.0}, True) == (1, 2, 1)
+    assert _pool({"CPU": 2.0}, True) == (1, 4, 2)
+    assert _pool({"CPU": 64.0}, True) == (32, 4, 2)
+    assert _pool({"CPU": 64.0, "GPU": 4.0}, True) == (4, 16, 0)
+    assert _pool({"CPU": 64.0, "GPU": 4.0}, False) == (32, 4, 2)
 
 
 def test_an_error_from_far_away_is_told_as_it_was():

@@ -2,12 +2,16 @@
 
 import gc
 import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.matching import containing
+from vadis.device import multiplies_bfloat16
 from vadis.models.i3d import I3D, num_steps
 from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D, fold_batch_norm
 
@@ -163,15 +167,27 @@ def test_folding_keeps_gamma() -> None:
     torch.testing.assert_close(folded, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_is_near_and_float32_again_at_the_end() -> None:
-    """Chosen by nobody but the benchmark, and the same code."""
+@pytest.mark.parametrize("convolutions", [nullcontext, emulated_bfloat16], ids=["PyTorch's", "oneDNN's"])
+def test_bfloat16_is_near_and_float32_again_at_the_end(convolutions: Callable[[], AbstractContextManager]) -> None:
+    """By whichever convolutions: those of PyTorch, or those of a processor that multiplies it."""
     network, clip = narrow_network("rgb"), random_clip("rgb", 64, seed=8)
-    rounded, exact = FoldedI3D(network, CPU, torch.bfloat16), FoldedI3D(network, CPU)
-    logits = rounded(clip)
-    assert logits.dtype == torch.float32
-    assert 0 < relative_difference(logits, exact(clip)) < BFLOAT16_TOLERANCE
-    assert relative_difference(in_chunks(rounded, clip, [24]), logits) < BFLOAT16_TOLERANCE
-    assert rounded(clip, layer="Mixed_4f").dtype == torch.float32
+    exact = FoldedI3D(network, CPU)(clip)
+    with convolutions():
+        rounded = FoldedI3D(network, CPU, torch.bfloat16)
+        logits = rounded(clip)
+        assert logits.dtype == torch.float32
+        assert 0 < relative_difference(logits, exact) < BFLOAT16_TOLERANCE
+        assert relative_difference(in_chunks(rounded, clip, [24]), logits) < BFLOAT16_TOLERANCE
+        assert rounded(clip, layer="Mixed_4f").dtype == torch.float32
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="needs a processor with AVX-512 BF16 or AMX")
+def test_the_emulation_is_what_such_a_processor_computes() -> None:
+    network, clip = narrow_network("rgb", width=0.5), random_clip("rgb", 64, seed=8)
+    own = FoldedI3D(network, CPU, torch.bfloat16)(clip)
+    with emulated_bfloat16():
+        emulated = FoldedI3D(network, CPU, torch.bfloat16)(clip)
+    assert relative_difference(own, emulated) < relative_difference(own, FoldedI3D(network, CPU)(clip))
 
 
 @pytest.mark.cuda

@@ -1,5 +1,6 @@
 """The page of an archive as a person uses it, in a real browser: filters, hover, keyboard, player, hostile names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tests.browser import Browser
 from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
 from vadis.report.page import write_page
+from vadis.results import NO_CLEAR_LABEL, Piece
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration("playwright")]
 NAMES = "#videos h3"
@@ -36,11 +38,11 @@ def filtered(page: Browser, selector: str, value: str, count: int) -> list[str]:
 
 def test_totals_cards_and_pictures_are_there_and_nothing_is_fetched(page: Browser) -> None:
     assert page.texts("h1") == ["My archive"]
-    assert page.texts("#totals") == ["4 videos, 2 minutes, 3 labels that lead somewhere, 1 partial, 1 not labelled"]
+    assert page.texts("#totals") == ["4 videos, 2 minutes, 3 labels, 1 partial, 1 not labelled"]
     assert page.texts(NAMES) == ["a b#1.webm", "party.webm", "gone/lost.mp4", "broken.mp4"]
     totals = page.texts("#label-totals button")
-    assert totals == ["bowling1:22 in 2", "archery0:04 in 2", "dancing0:04 in 1"]
-    assert page.texts("#reasons button") == ["zero bytes1"]
+    assert totals == ["bowling1:22 · 2 videos", "archery0:04 · 2 videos", "dancing0:04 · 1 video"]
+    assert page.texts("#reasons button") == ["zero bytes1 video"]
     assert page.run("[...document.images].map((i) => i.naturalHeight)") == [108] * page.run("document.images.length")
     assert page.run("document.querySelectorAll('.video:first-child img').length") == 4
     assert page.problems == []
@@ -79,10 +81,48 @@ def test_a_total_chosen_by_the_keyboard_filters_and_keeps_the_keyboard(page: Bro
     assert page.texts("#found")[0].endswith("; zero bytes. What to do: copy it again from its source, or remove it")
 
 
+def test_a_total_finds_its_videos_whatever_was_asked_for_before(page: Browser) -> None:
+    filtered(page, "#words", "lost", 1)
+    filtered(page, "#score", "90", 0)
+    page.point("#label-totals li:nth-child(2) button", click=True)
+    page.wait_for(f"document.querySelectorAll('{NAMES}').length === 2")
+    assert page.texts(NAMES) == ["a b#1.webm", "party.webm"]
+
+
+LONG = [
+    "playing bass guitar",
+    "playing bass drum",
+    "presenting weather forecast",
+    "passing American football (in game)",
+]
+
+
+def test_names_are_never_cut_and_nothing_is_wider_than_a_phone(tmp_path: Path, browser: Browser) -> None:
+    names = [*LONG, *(f"a rather long name of a label, number {number}" for number in range(60))]
+    unclear = Piece(0.0, 9.0, NO_CLEAR_LABEL, 0.9)
+    results = [
+        labelled(f"{first}.mp4", [(name, 0.125) for name in names[first : first + 8]]) for first in range(0, 64, 8)
+    ]
+    path = write_results(tmp_path / "r.jsonl", *results, replace(results[0], path="c.mp4", timeline=(unclear,)))
+    write_page(tmp_path / "report.html", LastResults([path]), title="names")
+    for width in (320, 1280):
+        browser.open(tmp_path / "report.html", width=width)
+        browser.run("document.querySelector('#all-labels').click()")
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run("document.querySelector('#label-totals').scrollWidth") <= width
+        cut = "[...document.querySelectorAll('.name')].filter((name) => name.scrollWidth > name.clientWidth + 1).length"
+        assert browser.run(cut) == 0
+    card = "document.querySelector('.video:nth-child({})').textContent"
+    for name in names[:8]:
+        assert name in browser.run(card.format(1)), "each label of a timeline is named"
+    assert NO_CLEAR_LABEL in browser.run(card.format(9)) and "90 %" not in browser.run(card.format(9))
+    assert "12 %" in browser.run(card.format(1)), "a half goes to the even neighbour, as in the terminal"
+
+
 def test_hover_shows_time_and_scores(page: Browser) -> None:
     page.point(TIMELINE, 0.25)
     assert page.texts(f"{TIP} b") == ["0:00.0–0:02.0"]
-    assert page.texts(f"{TIP} tr") == [" archery90 %", " other10 %"]
+    assert page.texts(f"{TIP} div") == [" archery 90 %"]
     page.point(TIMELINE, 0.75)
     assert page.texts(f"{TIP} b") == ["0:02.0–0:04.0"]
     page.point("h1")
@@ -94,7 +134,7 @@ def test_arrows_walk_the_timeline_and_say_what_they_meet(page: Browser) -> None:
     page.key("ArrowRight")
     assert page.texts(f"{TIP} b") == ["0:02.0–0:04.0"]
     said = page.run(f"document.querySelector('{TIMELINE}').getAttribute('aria-valuetext')")
-    assert said == "0:02.0–0:04.0: bowling 60 %, other 40 %"
+    assert said == "0:02.0–0:04.0: bowling 60 %"
     page.key("ArrowLeft")
     assert page.texts(f"{TIP} b") == ["0:00.0–0:02.0"]
 
@@ -105,7 +145,7 @@ def test_a_click_plays_the_file_from_there(page: Browser) -> None:
     page.wait_for("document.querySelector('#player-video').readyState >= 2")
     assert page.run("document.querySelector('#player-video').error") is None
     assert page.run("document.querySelector('#player-video').videoWidth") == 96
-    assert page.texts("#player-now") == ["0:02.0–0:04.0: bowling 60 %, other 40 %"]
+    assert page.texts("#player-now") == ["0:02.0–0:04.0: bowling 60 %"]
     page.point("#player .timeline", 0.1, click=True)
     page.wait_for("document.querySelector('#player-now').textContent.includes('archery 90 %')")
     page.key("Escape")
@@ -117,8 +157,13 @@ def test_what_cannot_be_played_is_said_with_the_moment(page: Browser) -> None:
     page.point(".video:nth-child(3) .timeline", 0.5, click=True)
     page.wait_for("document.querySelector('#player').open")
     (said,) = page.texts("#player-problem:not([hidden])")
-    assert "0:40.0" in said and "gone/lost.mp4" in said
-    page.key("Escape")
+    assert "0:40.0" in said
+    assert page.run("document.querySelector('#player-path').value") == "gone/lost.mp4"
+    page.point("#player-copy", click=True)
+    page.page.set_content("<textarea></textarea>")
+    page.page.locator("textarea").focus()
+    page.key("Control+v")
+    assert page.run("document.querySelector('textarea').value") == "gone/lost.mp4"
 
 
 HOSTILE = (

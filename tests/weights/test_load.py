@@ -15,8 +15,8 @@ import vadis
 from tests.conftest import SHARED
 from tests.make_model import make_model
 from tests.matching import containing
-from vadis.errors import UsageError, WeightsError
-from vadis.models import I3D
+from vadis.errors import DeviceError, UsageError, WeightsError
+from vadis.models import I3D, ModelCard, check_precision
 from vadis.weights import cache as cache_room
 from vadis.weights.catalog import STAND_IN, WEIGHTS
 from vadis.weights.convert import state_key
@@ -87,6 +87,30 @@ def test_a_path_is_loaded_as_it_is(ready, tmp_path):
     own = tmp_path / "own model.safetensors"
     own.write_bytes(ready.read_bytes())
     assert load_model(own, "cpu").sha256 == load_model(str(own), "cpu").sha256
+
+
+@pytest.mark.parametrize("flags", ["fpu avx512_bf16 vmx", "amx_tile amx_bf16", "avx2 avx512f avx512_bf16x", None])
+def test_bf16_is_for_processors_that_multiply_it(ready, monkeypatch, tmp_path, flags):
+    """And refused where it would be slower, which is here if the last two say nothing of it."""
+    monkeypatch.setattr("vadis.device.CPU_FACTS", tmp_path / "cpuinfo")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\npower management:\n")
+    assert load_model(ready, "cpu").precision == "fp32"
+    if flags in ("fpu avx512_bf16 vmx", "amx_tile amx_bf16"):
+        assert load_model(ready, "cpu", precision="bf16").settings["precision"] == "bf16"
+        return
+    with pytest.raises(DeviceError, match=containing("slower")) as refused:
+        load_model(ready, "cpu", precision="bf16")
+    assert "`precision`" in refused.value.hint
+
+
+def test_other_precisions_are_wrong_use(ready, monkeypatch):
+    with pytest.raises(UsageError, match=containing("'fp64'")):
+        load_model(ready, "cpu", precision="fp64")
+    with pytest.raises(UsageError, match=containing("bf16")):
+        check_precision("bf16", ModelCard("m", "c3d", ("rgb",), ("a",)), torch.device("cpu"))
+    with pytest.raises(DeviceError, match=containing("cuda")):
+        check_precision("bf16", ModelCard("m", "i3d", ("rgb",), ("a",)), torch.device("cuda"))
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vadis.batch.journal import Summary
 from vadis.batch.shards import Shard, parse_shard
 from vadis.cli import options
+from vadis.cli.estimate import estimate
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import Destination
 from vadis.cli.run import Run, fetching, find_inputs, load_for_command
@@ -27,6 +28,7 @@ _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so tha
 
 _ALLOW_REMOTE = "Also fetch videos from s3://, gs:// and https://; needs pip install 'vadis[remote]'."
 _SHARD = "Do the I-th of N parts of the inputs, into a file of its own; auto asks SLURM, Kubernetes or torchrun."
+_DRY_RUN = "Only say how many videos there are, how long they are, and how long it takes, by a probe."
 _RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
 
 EPILOG = """
@@ -70,8 +72,10 @@ def classify(
     retry_failed: Annotated[bool, flag(OUTPUT, "Going on, try those again that failed.", "--retry-failed")] = False,
     strict: Annotated[bool, flag(OUTPUT, "Take a video that can only be read in part as failed.", "--strict")] = False,
     shard: Annotated[str | None, option(VIDEOS, _SHARD, metavar="I/N|auto")] = None,
+    dry_run: Annotated[bool, flag(OUTPUT, _DRY_RUN, "--dry-run")] = False,
     summary_file: Annotated[Path | None, option(OUTPUT, "The counts, as JSON.", "--summary", metavar="FILE")] = None,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     ray: Annotated[str | None, option(MACHINE, _RAY, metavar="[ADDRESS]")] = None,
     jobs: options.Jobs = 0,
     batch_size: options.BatchSize = 0,
@@ -83,6 +87,9 @@ def classify(
     _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
     found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
     own, sources = _own_share(found, shard)
+    if dry_run:
+        estimate(sources, model, streams, device, offline)
+        return
     form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
@@ -90,19 +97,17 @@ def classify(
         known = fetched.stamp if fetched else stamp
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
-        in_need = sources[0].path if _needs_flow_now(sources, model, streams, device) else None
-        prepared = _prepare(stack, fetched, jobs, in_need, ray, device != "cpu")
+        prepared = _prepare(stack, fetched, jobs, _in_need(sources, model, streams, device), ray, device != "cpu")
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
-        loaded = load_for_command(model, streams, where, offline, may_stand_in=any_model)
+        loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
         how = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict}
-        how |= {} if label_pattern is None else {"labels": label_pattern}
-        pending = destination.begin({**loaded.settings, **how}, sources, summary)  # a run goes on only with the same
-        names = form.name != "table" or to_file  # else the output itself shows problems to a person
-        run = Run(pending, summary, names, destination.journal is not None, strict, destination.written())
+        pending = destination.begin({**loaded.settings, **how, "labels": label_pattern}, sources, summary)
+        named = form.name != "table" or to_file  # else the output itself shows problems to a person
+        run = Run(pending, summary, named, destination.journal is not None, strict, destination.written())
         wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report, label_pattern)
         run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
@@ -144,8 +149,8 @@ def _prepare(
     return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders))}
 
 
-def _needs_flow_now(sources: list[Source], model: str | None, streams: str | None, device: str) -> bool:
-    """Return whether there is one video, which somebody waits for, and its flow is a processor's work."""
+def _in_need(sources: list[Source], model: str | None, streams: str | None, device: str) -> str | None:
+    """Return the video if it is the only one, so that somebody waits for it, and its flow is a processor's work."""
     from vadis.weights.cache import is_file, model_path
 
     named = model or DEFAULT_MODEL
@@ -153,7 +158,8 @@ def _needs_flow_now(sources: list[Source], model: str | None, streams: str | Non
     on_cpu = device == "cpu" or (device == "auto" and not has_gpu)
     # Shipped models see no flow, or that of cropped frames; one that is not here yet may not come.
     sees_flow = streams != "rgb" and named not in SHIPPED and (named not in WEIGHTS or is_file(model_path(named)))
-    return len(sources) == 1 and sources[0].error is None and on_cpu and sees_flow
+    is_waited_for = len(sources) == 1 and sources[0].error is None
+    return sources[0].path if is_waited_for and on_cpu and sees_flow else None
 
 
 def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> Any:

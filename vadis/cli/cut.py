@@ -74,7 +74,8 @@ def cut(
                 outputs.check_file(target, overwrite)
         failed = _cut_all(places, targets, exact, not no_sound)
     seconds = sum(piece.end - piece.start for path, piece in places if path not in failed)
-    info(f"{sum(path not in failed for path, _ in places):,} clips, {clock(seconds)} in all")
+    number = sum(path not in failed for path, _ in places)
+    info(f"{number:,} clip{'s' * (number != 1)}, {clock(seconds)} in all")
     if failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -62,6 +62,7 @@ def evaluate(
     results: Annotated[list[Path] | None, option(RESULTS, _RESULTS, "--results", metavar="RESULTS")] = None,
     as_json: options.AsJson = False,
     device: options.Device = "auto",
+    precision: options.Precision = "fp32",
     offline: options.Offline = False,
 ) -> None:
     """How often is a model right? The paper's test; run again to go on where it stopped."""
@@ -87,7 +88,7 @@ def evaluate(
             runs = _read_results(results, found, part)
         else:
             assert found is not None and part is not None and output is not None
-            loaded = load_for_command(model, streams, device, offline)
+            loaded = load_for_command(model, streams, device, offline, precision=precision)
             loaded.check_flip(flip)
             if spatial == "full":
                 from vadis.evaluation.predictions import on_whole_frames

@@ -104,7 +104,8 @@ def find(
         typer.echo(text, nl=False)
     seconds = clock(sum(piece.end - piece.start for _, piece in places))
     in_videos = f"in {len({path for path, _ in places}):,} of {num_videos(len(found.paths))}"
-    info(f"{len(places):,} places, {seconds} in all, {in_videos}" if places else f"found nowhere in {in_videos[8:]}")
+    number = f"{len(places):,} place{'s' * (len(places) != 1)}"
+    info(f"{number}, {seconds} in all, {in_videos}" if places else f"found nowhere in {in_videos[8:]}")
 
 
 LABELS_EPILOG = """

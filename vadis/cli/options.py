@@ -125,7 +125,7 @@ _STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flo
 Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]
 Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
 
-_SEGMENT = "Length of the segments of the timeline; by default the model's own, mostly 2.56."
+_SEGMENT = "Step of the raw segments in records; by default the model's own, mostly 2.56."
 SegmentSeconds = Annotated[float | None, option(TIME, _SEGMENT, metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)]
 _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the video as a whole."
 Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
@@ -148,7 +148,9 @@ Overwrite = Annotated[bool, flag(OUTPUT, "Replace existing outputs instead of go
 _DEVICES = offer(lambda: ("auto", "cpu", "cuda"))
 _DEVICE = "Where to compute; auto takes a GPU if any."
 Device = Annotated[str, option(MACHINE, _DEVICE, metavar="auto|cpu|cuda[:N]", autocompletion=_DEVICES)]
-_JOBS = "Read up to N videos at once, ahead of the network; 0: one per processor, 4 at most, 16 with a GPU."
+_PRECISION = "bf16 is faster on processors with AVX-512 BF16 or AMX, and refused on others; logits move by up to 1 %."
+Precision = Annotated[str, choice(MACHINE, _PRECISION, ("fp32", "bf16"), "--precision")]
+_JOBS = "Take up to N videos at once, each on a processor of its own, the others read ahead; 0: two per processor."
 Jobs = Annotated[int, option(MACHINE, _JOBS, metavar="N", min=0)]
 BatchSize = Annotated[int, option(MACHINE, "Separate windows in one pass; 0: 1, or 8 on a GPU.", metavar="N", min=0)]
 _SCRATCH = "Room for fetched videos, shared by the --jobs; in the system's folder for temporary files (TMPDIR)."

@@ -81,6 +81,7 @@ def load_for_command(
     device: str,
     offline: bool,
     *,
+    precision: str = "fp32",
     option: str = "--model",
     announce: bool = True,
     may_stand_in: bool = False,
@@ -100,8 +101,8 @@ def load_for_command(
 
     try:
         with download_progress() as progress:
-            wanted, is_offline = name or DEFAULT_MODEL, offline or None
-            model = load.load_model(wanted, device, streams=streams, offline=is_offline, progress=progress)
+            how: dict[str, Any] = {"streams": streams, "precision": precision, "offline": offline or None}
+            model = load.load_model(name or DEFAULT_MODEL, device, **how, progress=progress)
     except UnreachableError as error:
         if name is None and may_stand_in:
             own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
@@ -110,7 +111,7 @@ def load_for_command(
                 f"{own} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
                 "or says how else to get it"
             )
-            return load_for_command(STAND_IN, streams, device, offline)
+            return load_for_command(STAND_IN, streams, device, offline, precision=precision)
         ours = f"`{option} {STAND_IN} --streams rgb` works without a network"
         raise UnreachableError(error.message, (error.hint or "").replace(TAKE_STAND_IN, ours)) from error
     if announce:
@@ -132,17 +133,20 @@ class Run:
     def __post_init__(self) -> None:
         self._unreadable = 0  # videos in a row
         self._stop: BaseException | None = None
+        self._shares: dict[str, float] = {}  # done of every video at work, by its path; several threads report
         self._bar = video_progress()
         self._task = self._bar.add_task("", total=len(self.inputs))
 
     def report(self, now: "Progress") -> None:
-        """Show how far the library is; it calls this while it works."""
+        """Show how far the library is, and with which video: the first of those that it is at. It calls this."""
         num_done = self.summary.statuses.total() - self.summary.num_before
-        share = min(1.0, now.frames_done / now.frames_total) if now.frames_total else 0.0
-        which = f"{num_done + 1} of {len(self.inputs)}, " if len(self.inputs) > 1 else ""
-        stage = "optical flow" if now.stage == "flow" else now.stage
-        name = show(os.path.basename(now.path))  # noqa: PTH119 (keeps any bytes)
-        self._bar.update(self._task, description=f"{which}{stage}: {name}", completed=num_done + share)
+        self._shares[now.path] = min(1.0, now.frames_done / now.frames_total) if now.frames_total else 0.0
+        self._bar.update(self._task, completed=num_done + sum(list(self._shares.values())))
+        if now.path == next(iter(self._shares), None):
+            which = f"{num_done + 1} of {len(self.inputs)}, " if len(self.inputs) > 1 else ""
+            stage = "optical flow" if now.stage == "flow" else now.stage
+            name = show(os.path.basename(now.path))  # noqa: PTH119 (keeps any bytes)
+            self._bar.update(self._task, description=f"{which}{stage}: {name}")
 
     def paths(self) -> Iterator[str]:
         """Return the inputs that can be tried."""
@@ -176,6 +180,7 @@ class Run:
                         raise VadisError(message, hint="see that it is there, and give the same command again")
                     if (error := source.error) is None:
                         record = next(labelled)
+                        self._shares.pop(source.path, None)
                     else:
                         found, code, message = stamp(source.path), error.code, error.in_full
                         record = VideoResult(source.path, "error", *found, error_code=code, error_message=message)
@@ -213,10 +218,10 @@ class Run:
         if summary_file is not None:
             with writing(show(summary_file)):
                 write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
-        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if self.written and not self._stop:
             info(self.written)
+        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
+        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
         if code:
             raise typer.Exit(code)
 

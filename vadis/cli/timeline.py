@@ -75,7 +75,7 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
 
 def lines(results: Iterable[VideoResult], console: "Console") -> Iterator[str]:
     """Yield a line for each video: its name, length and first label, and when that holds, from its start to its end."""
-    cells = max(console.width - 60, 18)  # for the name
+    cells = max(console.width - 54, 18)  # for the name
     is_utf = console.encoding.lower().startswith("utf")
     for result in results:
         with console.capture() as captured:
@@ -94,7 +94,7 @@ def _line(result: VideoResult, cells: int) -> Text:
     if best is None:
         return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  no label is above the threshold")
     label = Text(visible(best.label))
-    label.truncate(30, overflow="ellipsis", pad=True)
+    label.truncate(24, overflow="ellipsis", pad=True)
     score = f"{percent(best.score):>3} %"
     partial = ("  partial", "bold yellow") if result.status == "partial" else ""
     held = (_held(result, best.label), "cyan")
@@ -136,9 +136,10 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
     if len(runs) > 1:
         yield Text()
         yield from _strip(runs, marks, runs[-1].end, cells)
-        others = "   ".join(f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
-        for line in textwrap.wrap(others, cells, break_long_words=False):
-            yield Text(_MARGIN + line)
+        others = (f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
+        legend = "   ".join(other.replace(" ", "\xa0") for other in others)  # so that no line ends within a name
+        for line in textwrap.wrap(legend, cells, break_long_words=False):
+            yield Text(_MARGIN + line.replace("\xa0", " "))
         yield Text()
         yield from _stretch_lines(runs, marks, all_stretches)
     yield Text()

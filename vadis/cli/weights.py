@@ -1,4 +1,4 @@
-"""``vadis weights``: see, fetch, check, convert and remove models."""
+"""``vadis weights``: see, fetch, check, convert, export and remove models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from vadis.cli import options
-from vadis.cli.options import MODEL, OUTPUT, App, flag, offer, option
+from vadis.cli.options import MODEL, OUTPUT, App, choice, flag, offer, option
 from vadis.cli.outputs import check_file
 from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
 from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS, unknown_model
 
 app = App(
-    help="See, fetch, check, convert and remove models.",
+    help="See, fetch, check, convert, export and remove models.",
     epilog="Which there are:  `vadis weights list`",
 )
 
@@ -90,6 +90,34 @@ def to_fp16(
         card = replace(card, threshold=clear)
     sha256 = save_fp16(model, output, card)
     info(f"{show(card.name)}: {output.stat().st_size / 1e6:.2f} MB, SHA-256 {sha256}")
+    typer.echo(show(output))
+
+
+_TO = "ONNX, which other programs run, or an exported program of PyTorch."
+_FRAMES = "The length of the clips; any: each multiple of 8 from 16 on."
+_EXTENSIONS = {"onnx": ".onnx", "torch-export": ".pt2"}
+
+
+@app.add("export", "For ONNX Runtime and OpenVINO:  `vadis weights export i3d-kinetics400-rgb --to onnx -o i3d.onnx`")
+def export(
+    source: options.ModelArgument,
+    output: Annotated[Path, option(OUTPUT, "The file to write.", "--output", "-o", metavar="FILE")],
+    to: Annotated[str, choice(OUTPUT, _TO, tuple(_EXTENSIONS), "--to")] = "onnx",
+    streams: options.Streams = None,
+    clip_frames: Annotated[str, option(MODEL, _FRAMES, "--clip-frames", metavar="N|any")] = "64",
+    overwrite: options.Replace = False,
+) -> None:
+    """Write a model for other programs: from clips to logits and features."""
+    from vadis.cli.run import load_for_command
+    from vadis.weights.export import export
+
+    if clip_frames != "any" and not clip_frames.isdecimal():
+        raise UsageError(f"--clip-frames is a number or any, not {clip_frames!r}", hint="leave it out for 64")
+    check_file(output, overwrite, extensions=(_EXTENSIONS[to],))
+    model = load_for_command(source, streams, "cpu", offline=False)
+    info("this takes a minute")
+    export(model, to, output, None if clip_frames == "any" else int(clip_frames))
+    info(f"{output.stat().st_size / 1e6:.1f} MB")
     typer.echo(show(output))
 
 

@@ -30,7 +30,7 @@ from vadis.models import Model
 from vadis.models.i3d import MIN_FRAMES
 from vadis.preprocessing import CROP, STREAMS, Clip, join_clips, num_frames
 from vadis.results import VideoResult
-from vadis.video.isolated.pool import ChildVideo, Decoders
+from vadis.video.isolated.pool import Decoders, SourceVideo
 from vadis.video.metadata import GridFrame, VideoFacts
 from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, stamp
 
@@ -221,7 +221,7 @@ def _load(path: str) -> Frames:
 
 
 class ArrayVideo:
-    """A video of an array, as a ``ChildVideo`` is one of a file."""
+    """A video of an array, as a ``SourceVideo`` is one of a file."""
 
     expected_num_frames: int | None = None
 
@@ -259,11 +259,11 @@ class ArrayDecoders(Decoders):
     def stamp(self, path: str) -> Stamp:
         return stamp(_file_of(path)[0])
 
-    def open(self, path: Any, **how: Any) -> ChildVideo:
-        """Return a video; see ``Decoders.open``."""
+    def open_source(self, path: Any, **how: Any) -> SourceVideo:
+        """Return a video; see ``Decoders.open_source``."""
         name, index = _file_of(os.fspath(path))
         if not name.lower().endswith(ARRAY_EXTENSIONS) or os.path.isdir(name):  # noqa: PTH112
-            return super().open(path, **how)
+            return super().open_source(path, **how)
 
         def load() -> Frames:
             loaded, array = self._loaded

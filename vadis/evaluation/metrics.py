@@ -159,6 +159,7 @@ class Evaluation:
         head = {key: self.settings.get(key) for key in ("dataset", "split", "part", "model", "architecture")}
         if unlike := self.settings.get("unlike_the_paper"):
             head["unlike_the_paper"] = unlike
+        head |= {key: value for key, value in self.settings.items() if key == "precision"}  # where it is not exact
         return head | {"failed": self.num_failed, "published": self.settings.get("published")} | more | self.figures
 
     def write_tables(self, folder: Path) -> None:

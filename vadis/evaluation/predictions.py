@@ -240,7 +240,7 @@ def evaluation_settings(
         "model_sha256": model.sha256,
         "published": published_name(model),
         "architecture": model.card.architecture,
-        "streams": list(model.card.streams),
+        **{key: value for key, value in model.settings.items() if key in ("streams", "precision")},
         "networks": list(architecture.networks(model.card.streams)),
         "averages": architecture.score_fusion,
         "dataset": dataset,

@@ -175,6 +175,7 @@ def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[s
         "flags": (*facts.flags, *(flag for flag in INFERENCE_FLAGS if present[flag])),
         "model": model.card.name,
         "model_sha256": model.sha256,
+        "precision": model.precision,
         "cudnn": cudnn_version(model.device),
         "streams": video.streams,
         "sliding": sliding.to_json(),

@@ -8,10 +8,10 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from vadis.errors import UsageError, VideoError
 from vadis.files import write_atomic
 from vadis.inference.classify import record_fields
-from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict
-from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
+from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict, window_of
+from vadis.inference.prefetch import GRID, LocalVideo, PendingVideo, Sampling, map_videos
 from vadis.models import MODELS, Model
+from vadis.models.i3d import frames_per_step, receptive_field
 from vadis.models.i3d_inference import FEATURES
 from vadis.parsing import parse_json
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath
+from vadis.video.timegrid import GRID_FPS
 from vadis.weights.load import given_or_loaded
 
 
@@ -34,9 +36,21 @@ from vadis.weights.load import given_or_loaded
 class Features:
     """A layer's outputs over a video, by network: "rgb", "flow", or "both" where one takes both streams."""
 
-    arrays: dict[str, NDArray[np.float32]]  # (steps, channels)
+    arrays: dict[str, NDArray[np.float32]]  # (steps, channels), or (steps, crops, channels)
     seconds: NDArray[np.float64]  # (steps,), the centre of each step, counted as in the segments of a record
     record: VideoResult  # what ``classify`` would say of the video, without labels
+    timing: dict[str, Any] = field(default_factory=dict)  # see ``_timing``
+
+
+class Layout(NamedTuple):
+    """How features are kept: the form of the files, and the numbers in them."""
+
+    form: str = "npz"  # one file with all of it, or "npy", arrays alone with a JSON file beside them
+    join: bool = False  # RGB and flow as one array, in this order along the channels
+    dtype: str = "float32"  # or "float16"
+
+
+NPZ = Layout()
 
 
 def extract_features(
@@ -47,17 +61,23 @@ def extract_features(
     window: int | None = None,
     stride: int | None = None,
     flip: bool = False,
+    fps: int | None = GRID_FPS,
+    resize: str = "short256",
+    crops: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
     """Return the outputs of one layer over one video, and their times in seconds, float64 (steps,).
 
     The outputs are float32 (steps, channels) by network, 1024 channels of I3D's pooled layer. ``layer`` is one of the
     architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before the pooling are averaged
-    over space. The rest is as for ``classify``; with ``window`` there is one step for each window, at its centre. Raise
-    VideoError if the file cannot be read, UsageError for a layer, window, stride or mirror image that cannot be.
+    over space. ``fps`` frames per second are seen, or with None those of the file; ``resize`` is "short256", or
+    "square224" for the whole picture; of 3 or 10 ``crops`` the outputs are (steps, crops, channels). The rest is as for
+    ``classify``; with ``window`` there is one step for each window, at its centre. Raise VideoError if the file cannot
+    be read, UsageError for a layer, window, stride, rate, size or view that cannot be.
     """
     model, sliding = given_or_loaded(model), Sliding(window=window, stride=stride)
     how: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "progress": progress}
+    how["sampling"] = Sampling(fps, resize, crops)
     ((_, outcome),) = features_of_videos([os.fspath(path)], model, jobs=1, **how)
     if isinstance(outcome, VideoError):
         raise outcome
@@ -71,6 +91,7 @@ def features_of_videos(
     layer: str = FEATURES,
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
+    sampling: Sampling = GRID,
     batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
@@ -81,39 +102,109 @@ def features_of_videos(
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
     sliding.check(model.card, batch_size)
-    model.check_flip(flip)
+    sampling.check()
+    model.check_flip(flip or sampling.crops == 10)
+    if flip and sampling.crops == 10:
+        raise UsageError("ten crops have the mirror images among them", "leave `flip` out")
+    how: dict[str, Any] = {"layer": layer, "flip": flip, "crops": sampling.crops, "batch_size": batch_size}
 
     def stack(video: PendingVideo) -> Features:
-        steps = predict(video, model, sliding, layer=layer, flip=flip, batch_size=batch_size, progress=progress)
-        times, outputs = zip(*steps, strict=True)
+        times, outputs = zip(*predict(video, model, sliding, **how, progress=progress), strict=True)
         arrays = {name: np.stack([each[name] for each in outputs]) for name in outputs[0]}  # (steps, channels)
-        seconds = video.facts.first_seconds + np.array([float(time) for time in times])
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)))
+        frames = np.array([float(time * model.card.frame_rate) for time in times])  # the centres
+        assert isinstance(video, LocalVideo)
+        seconds = video.facts.first_seconds + video.seconds_of(frames)
+        timing = _timing(video, model, layer, sliding, sampling)
+        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)), timing)
 
     with Decoders() as decoders:
-        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed)
+        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling)
         for path, _, outcome in map_videos(paths, begin, stack, model, jobs=jobs):
             yield path, outcome
 
 
-def settings_of(model: Model, layer: str, sliding: Sliding, flip: bool) -> dict[str, Any]:
+def settings_of(
+    model: Model, layer: str, sliding: Sliding, flip: bool, sampling: Sampling = GRID, layout: Layout = NPZ
+) -> dict[str, Any]:
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip}
+    other = {**_other(sampling), **_other(layout)}
+    if "fps" in other:
+        other["fps"] = other["fps"] or "native"
+    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **other}
 
 
-def save_features(features: Features, path: Path, settings: dict[str, Any]) -> None:
-    """Write an .npz, whole: an array per stream, ``seconds``, ``record`` and ``settings`` in JSON; raise OSError."""
+def _other(chosen: Sampling | Layout) -> dict[str, Any]:
+    """Return the fields that are not as by default."""
+    return {name: value for name, value in chosen._asdict().items() if value != chosen._field_defaults[name]}
+
+
+def array_files(target: Path, streams: Iterable[str], layout: Layout) -> dict[str, Path]:
+    """Return the .npy files beside ``target``, the JSON that describes them, by what is in them."""
+    if layout.join:
+        return {"joined": target.with_suffix(".npy")}
+    return {name: target.with_name(f"{target.stem}_{name}.npy") for name in (*streams, "fps", "timestamps_ms")}
+
+
+def save_features(features: Features, target: Path, settings: dict[str, Any], layout: Layout = NPZ) -> None:
+    """Write features, each file whole; raise OSError, and VideoError for numbers that the type does not hold.
+
+    An .npz has an array for each stream, or ``joined``, ``seconds``, ``timing``, ``record`` and
+    ``settings``, the last three as JSON text. An .npy has one array; beside them lies the rest as JSON, written last.
+    Not joined, they are named as video_features names them, with ``fps``, and ``timestamps_ms`` where windows end.
+    """
+    arrays = {name: _as_type(array, layout.dtype) for name, array in features.arrays.items()}
+    if layout.join:
+        arrays = {"joined": np.concatenate(list(arrays.values()), axis=-1)}
     texts = {"record": features.record.to_json_line(), "settings": json.dumps(settings, sort_keys=True)}
-    with write_atomic(path) as file:
-        np.savez(file, allow_pickle=False, **features.arrays, seconds=features.seconds, **texts)
+    timing = features.timing
+    if layout.form == "npz":
+        with write_atomic(target) as file:
+            content: dict[str, Any] = {**arrays, "seconds": features.seconds, "timing": json.dumps(timing)}
+            np.savez(file, allow_pickle=False, **content, **texts)
+        return
+    rate = timing["frame_rate"]
+    ends = features.seconds + timing["receptive_field"] / 2 / rate
+    arrays |= {"fps": np.array(rate), "timestamps_ms": 1000 * ends}
+    for name, path in array_files(target, features.arrays, layout).items():
+        with write_atomic(path) as file:
+            np.save(file, arrays[name], allow_pickle=False)
+    described = {
+        "seconds": features.seconds.tolist(),
+        **timing,
+        "record": features.record.to_json(),
+        "settings": settings,
+    }
+    with write_atomic(target) as file:
+        file.write((json.dumps(described, allow_nan=False) + "\n").encode())
+
+
+def _timing(video: LocalVideo, model: Model, layer: str, sliding: Sliding, sampling: Sampling) -> dict[str, Any]:
+    """Return the frames per second, and in frames the distance of steps and how many a step depends on."""
+    facts, fps, window = video.facts, sampling.fps, window_of(model, sliding)
+    rate = float(fps or facts.source_fps or (facts.num_frames or 1) / (facts.duration_seconds or 1))
+    if window is not None:
+        return {"frame_rate": rate, "stride": sliding.stride or window, "receptive_field": window}
+    return {"frame_rate": rate, "stride": frames_per_step(layer), "receptive_field": receptive_field(layer)[0]}
+
+
+def _as_type(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        found = array.astype(dtype)
+    if not np.isfinite(found).all():
+        raise VideoError("not_finite", f"its features have numbers that {dtype} does not hold", "take float32")
+    return found
 
 
 def saved_settings(path: Path) -> dict[str, Any] | None:
-    """Return the settings of a features file; None where ``path`` is no whole features file."""
+    """Return the settings of features, by their .npz, or the JSON beside an .npy; None where there are none, whole."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            settings = parse_json(str(arrays["settings"]))
-            complete = "seconds" in arrays and "record" in arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, cut off, or another .npz
+        if path.suffix == ".json":
+            described = parse_json(path.read_text(encoding="utf-8"))
+            settings, complete = described["settings"], "seconds" in described
+        else:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                settings = parse_json(str(arrays["settings"]))
+                complete = "seconds" in arrays and "record" in arrays
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):  # absent, cut off, another file
         return None
     return settings if complete and isinstance(settings, dict) else None

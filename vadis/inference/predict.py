@@ -20,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vadis.device import BatchLimit, run_in_batches
+from vadis.device import BatchLimit, run_in_batches, take_share
 from vadis.errors import UsageError
-from vadis.inference.prefetch import PendingVideo
+from vadis.inference.prefetch import PendingVideo, seen_size
 from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D
 from vadis.preprocessing import (
+    CROPS,
     Clip,
     join_clips,
     loop_clip,
@@ -43,8 +44,9 @@ WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 8}  # in a pass, where no batch size is giv
 
 SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics; so long a video is kept in memory, 0.55 MB a frame
 
-Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,)
+Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,), or (crops, channels)
 Output = tuple[Fraction, Outputs]  # centre in seconds; outputs
+ToInput = Callable[[NDArray[Any], str], Tensor]  # a clip of a stream → (B, C, T, H, W)
 Feed = Callable[[Clip, bool], list[Outputs]]  # a chunk, whether it is the last → the steps that it completes
 
 
@@ -69,13 +71,15 @@ class Sliding:
     segment_seconds: float = SEGMENT_SECONDS  # the step of the timeline
     window: int | None = None
     stride: int | None = None
+    regular: bool = False  # leave out the frames behind the last whole window; else a last window ends with the video
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``sliding`` field of a record."""
         segment = {"segment_seconds": self.segment_seconds}
         if self.window is None:
             return {"mode": "whole", **segment}
-        return {"mode": "windows", "window": self.window, "stride": self.stride or self.window, **segment}
+        regular = {"regular": True} if self.regular else {}
+        return {"mode": "windows", "window": self.window, "stride": self.stride or self.window, **regular, **segment}
 
     def check(self, card: ModelCard, batch_size: int = 0) -> None:
         """Raise UsageError for what cannot be done with a model of this card."""
@@ -89,6 +93,8 @@ class Sliding:
             raise UsageError(message, "leave `window` out to see all of each video")
         if self.stride is not None and (window is None or self.stride < 1):
             raise UsageError("a stride goes with a window, and is 1 frame at least", "such as `window=64`, `stride=16`")
+        if self.regular and window is None:
+            raise UsageError("only windows can be regular", "such as `window=16`, `stride=4`")
         if batch_size < 0:
             raise UsageError(f"batch_size is 1 at least, got {batch_size}", "0 chooses automatically")
 
@@ -118,6 +124,7 @@ def predict(
     *,
     layer: str = LOGITS,
     flip: bool = False,
+    crops: int = 1,
     batch_size: int = 0,
     snapshots: int = 0,
     progress: Callable[[Progress], None] | None = None,
@@ -130,6 +137,7 @@ def predict(
         sliding: over the whole video, or in separate windows.
         layer: one of the architecture's ``layers``; before the last two, averaged over space.
         flip: averaged with the outputs of the mirror image.
+        crops: views of every frame (``CROPS``), whose outputs stay apart; ``video`` then has whole frames.
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
         snapshots: in separate windows, so many at least, spread evenly; 0 for those that fit.
         progress: called whenever the stage changes.
@@ -147,61 +155,70 @@ def predict(
     def reported(clips: Iterator[Clip]) -> Iterator[Clip]:
         for clip in clips:
             report("network")
+            take_share()
             yield clip
             report("network", num_frames(clip))
 
     inference_form(model)  # while the decoder is at the first frames
     clips = reported(video.clips(report))
     model, least, window = model.only(video.streams), shortest(model, sliding), window_of(model, sliding)
+    to_input = partial(
+        network_input, flip=flip, crops=crops, shrink=SHORT_SIDE // model.card.short_side, size=seen_size(model)
+    )
     if window is None:
-        to_input = partial(network_input, flip=flip)
         outputs = over_whole_video(clips, model, video.expected_num_frames, least=least, layer=layer, to_input=to_input)
     else:
-        fitting = sliding_windows(clips, window, sliding.stride or window)
+        fitting = sliding_windows(clips, window, sliding.stride or window, regular=sliding.regular)
         windows = spread_windows(clips, window, snapshots) if snapshots else fitting
-        outputs = _over_windows(windows, model, layer, flip, batch_size)
-    wrapped: list[Output] = []  # of a video that was looped: times modulo its length
+        outputs = _over_windows(windows, model, layer, to_input, batch_size)
+    yield from _in_order(outputs, video, least, model.card.frame_rate)
+
+
+def _in_order(outputs: Iterator[Output], video: PendingVideo, least: int, frame_rate: int) -> Iterator[Output]:
+    """Yield outputs; those of a video that was looped, for it has fewer than ``least`` frames, folded back into it."""
+    wrapped: list[Output] = []
     for seconds, rows in outputs:
         frames = video.facts.num_frames  # known by now where the video was looped
         if frames is None or frames >= least:
             yield seconds, rows
         else:
-            wrapped.append((seconds % Fraction(frames, model.card.frame_rate), rows))
+            wrapped.append((seconds % Fraction(frames, frame_rate), rows))
     yield from sorted(wrapped, key=itemgetter(0))
 
 
 def _over_windows(
-    windows: Iterator[tuple[int, Clip]], model: Model, layer: str, flip: bool, batch_size: int
+    windows: Iterator[tuple[int, Clip]], model: Model, layer: str, to_input: ToInput, batch_size: int
 ) -> Iterator[Output]:
     """Yield an output for each window, at its centre: the mean of its steps, as DeepMind's code gives it."""
     limit = model.batch_limits.setdefault("windows", BatchLimit(sys.maxsize, "windows"))
     while batch := list(islice(windows, batch_size or WINDOWS_AT_ONCE.get(model.device.type, 1))):
         clips, length = [clip for _, clip in batch], num_frames(batch[0][1])
-        run = partial(_run_windows, clips, model, layer, flip)
+        run = partial(_run_windows, clips, model, layer, to_input)
         parts = run_in_batches(run, len(batch), limit, model.device)
         for (start, _), rows in zip(batch, chain.from_iterable(parts), strict=True):
             yield Fraction(2 * start + length, 2 * model.card.frame_rate), rows
 
 
-def _run_windows(clips: list[Clip], model: Model, layer: str, flip: bool, start: int, stop: int) -> list[Outputs]:
+def _run_windows(
+    clips: list[Clip], model: Model, layer: str, to_input: ToInput, start: int, stop: int
+) -> list[Outputs]:
     """Return the outputs of windows ``[start, stop)``, which are of one length, in one pass."""
     architecture, forms, clips = MODELS[model.card.architecture], inference_form(model), clips[start:stop]
-    to_input = partial(network_input, flip=flip, shrink=SHORT_SIDE // model.card.short_side)
     inputs = {
         stream: torch.cat([to_input(clip[stream][architecture.sampling[stream]], stream) for clip in clips])
         for stream in model.card.streams
     }
     outputs: list[Outputs] = [{} for _ in clips]
     for name, streams in architecture.networks(model.card.streams).items():
-        y = forms[name](*(inputs[stream] for stream in streams), layer=layer)  # (N or 2 N, channels, steps)
+        y = forms[name](*(inputs[stream] for stream in streams), layer=layer)  # (N × views, channels, steps)
         for rows, x in zip(outputs, y.chunk(len(clips)), strict=True):
             rows[name] = _steps_of(x).mean(axis=0)
     return outputs
 
 
 def _steps_of(x: Tensor) -> NDArray[np.float32]:
-    """(B, channels, steps), averaged over a clip and its mirror image → (steps, channels)."""
-    return np.asarray(x.mean(dim=0).T.cpu())
+    """(B, channels, steps) → (steps, channels), the mean over a clip and its mirror image; of B crops (steps, B, …)."""
+    return np.asarray((x.permute(2, 0, 1) if len(x) in CROPS[1:] else x.mean(dim=0).T).cpu())
 
 
 def over_whole_video(
@@ -211,7 +228,7 @@ def over_whole_video(
     *,
     least: int,
     layer: str = LOGITS,
-    to_input: Callable[[NDArray[Any], str], Tensor] = network_input,
+    to_input: ToInput = network_input,
 ) -> Iterator[Output]:
     """Yield I3D's outputs for a video as one clip, in constant memory; no other architecture can do that.
 
@@ -252,7 +269,7 @@ def _steps(
     yield from steps[: len(steps) - surplus]
 
 
-def _begin_pass(model: Model, layer: str, to_input: Callable[[NDArray[Any], str], Tensor], length: int) -> Feed:
+def _begin_pass(model: Model, layer: str, to_input: ToInput, length: int) -> Feed:
     """Return what feeds the chunks of a clip to all networks; its length modulo 4 is that of ``length``."""
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
     passes = {stream: ChunkedI3D(form, layer, length) for stream, form in forms.items()}

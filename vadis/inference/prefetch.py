@@ -2,31 +2,38 @@
 
 One thread per video reads, computes flow and crops, and stops when a clip waits; so the next clip, and the beginnings
 of the next videos, are prepared while the network works. No more than ``jobs`` videos are in memory, each in part.
+
+On processors several videos go through the networks at once (``map_videos``), each on a core of its own: the networks'
+small layers do not fill many. Their weights are in memory once. What comes out does not depend on the number of cores.
 """
 
 import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.device import NoMemoryError, cpu_count
+from vadis.device import Cores, NoMemoryError, cpu_count, memory_bytes
 from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
-from vadis.preprocessing import Clip, centre_crop
-from vadis.video.isolated.pool import Decoders
+from vadis.preprocessing import CROPS, Clip, centre_crop
+from vadis.video.isolated.pool import ChildVideo, Decoders, SourceVideo
 from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
+from vadis.video.timegrid import GRID_FPS, at_rate, grid_length
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
@@ -36,12 +43,11 @@ class PrefetchConfig(NamedTuple):
 
     chunk_frames: int
     clips_ahead: int  # that wait for the network, beside the one that is being prepared
-    max_jobs: int  # by default
 
 
 def prefetch_config(device: torch.device) -> PrefetchConfig:
     """Return how much is prepared ahead of a device; a card outpaces a processor's decoding."""
-    return PrefetchConfig(128, 2, 16) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1, 4)
+    return PrefetchConfig(128, 2) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1)
 
 
 _log = logging.getLogger(__name__)
@@ -65,10 +71,45 @@ class PendingVideo(Protocol):
     def close(self) -> None: ...
 
 
+def seen_size(model: Model) -> int:
+    """Return how many pixels of a frame's height and width a network sees, before they are shrunk for it."""
+    return model.card.crop * (SHORT_SIDE // model.card.short_side)
+
+
+RESIZES = ("short256", "square224")
+
+
+class Sampling(NamedTuple):
+    """Which frames of a video are seen, and in which size: by default those of the 25 fps grid, 256 pixels high."""
+
+    fps: int | None = GRID_FPS  # None: every frame of the file, at its own time
+    resize: str = "short256"  # or "square224", the whole picture
+    crops: int = 1  # of ``preprocessing.CROPS``
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the grid of the reader has these frames."""
+        return self.fps == GRID_FPS and self.resize == "short256"
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot be."""
+        if self.fps is not None and self.fps < 1:
+            raise UsageError(f"there is no rate of {self.fps} frames per second", "such as 25, or None for the file's")
+        if self.resize not in RESIZES or self.crops not in CROPS:
+            message = f"frames are resized to {' or '.join(RESIZES)}, and have 1, 3 or 10 crops"
+            raise UsageError(f"{message}, not {self.resize} and {self.crops}", "leave them out for short256 and 1")
+        if self.crops > 1 and self.resize == "square224":
+            raise UsageError("square224 leaves nothing to crop", "take short256 with several crops")
+
+
+GRID = Sampling()
+
+
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now.
+    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other
+    than ``GRID`` all of its frames are seen; ``times`` then are when each begins, and when the last ends, in seconds.
     """
 
     def __init__(
@@ -81,14 +122,18 @@ class LocalVideo:
         start_frame: int = 0,
         max_frames: int | None = None,
         first: FirstFlow | None = None,
-        native: bool = False,
+        sampling: Sampling = GRID,
     ) -> None:
+        self.times: list[float] = []
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
         self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
-        self._model, self._first = model, first
-        self._open = partial(decoders.open, path, listed=listed, native=native)
+        self._model, self._first, self._sampling = model, first, sampling
+        self._length: int | None = None  # of another sampling than the grid's, known at the end
+        self._open: Callable[..., ChildVideo] = partial(decoders.open, path, listed=listed)
+        if not sampling.is_grid:
+            self._open = partial(decoders.open_source, path, listed=listed, size=sampling.resize)
         self._take(start_frame, max_frames)
-        cancel = lambda: self._opened.cancel()  # noqa: E731
+        cancel = lambda: self._opened.cancel()  # noqa: E731  # by then it may be opened anew
         self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, cancel)
 
     def _take(self, start_frame: int, max_frames: int | None) -> None:
@@ -97,13 +142,19 @@ class LocalVideo:
 
     @property
     def facts(self) -> VideoFacts:
-        """What is known of the video; final after its last clip."""
-        return self._opened.facts
+        """What is known of the video; final after its last clip. Frames are counted at the rate of the sampling."""
+        facts = self._opened.facts
+        return facts if self._length is None else replace(facts, num_frames=self._length)
 
     @property
     def expected_num_frames(self) -> int | None:
         """How many frames of the part the header promises; None where it promises none."""
-        (start, most), promised = self._part, self._opened.expected_num_frames
+        (start, most), promised, fps = self._part, self._opened.expected_num_frames, self._sampling.fps
+        facts = self._opened.facts
+        if fps is None:
+            promised = facts.frames_declared
+        elif fps != GRID_FPS and facts.duration_seconds is not None:
+            promised = grid_length(Fraction(facts.duration_seconds), fps)
         if promised is None or promised <= start:
             return None
         return promised - start if most is None else min(promised - start, most)
@@ -120,27 +171,47 @@ class LocalVideo:
             raise VideoError("too_short", "the video has one frame, and optical flow needs two")
         return chain([first], prepared)
 
+    def seconds_of(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return when these frames begin, also between two, in seconds after the first; once all have been seen."""
+        if self._sampling.is_grid:
+            return frames / GRID_FPS
+        return np.interp(frames, np.arange(len(self.times)), self.times)
+
     def close(self) -> None:
         self._ahead.close()
 
+    def _pixels(self) -> Iterator[Frames]:
+        """Yield the frames that are seen (H, W, 3)."""
+        if not isinstance(self._opened, SourceVideo):
+            yield from (frame.pixels for frame in self._opened)
+            return
+        self.times = [0.0]
+        for pixels, start, end in at_rate(self._opened.source_frames(), self._sampling.fps):
+            self.times[-1:] = [float(start), float(end)]
+            yield pixels
+        self._length = len(self.times) - 1
+
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
-        size, has_flow = card.crop * (SHORT_SIDE // card.short_side), "flow" in card.streams
+        is_whole, size, has_flow = self._sampling.crops > 1, seen_size(self._model), "flow" in card.streams
+
+        def cropped(array: NDArray[Any], stream: str) -> NDArray[Any]:
+            return array if is_whole else centre_crop(array, stream, size)
 
         def frames() -> Iterator[Frames]:
             ahead.note("decoding")
-            for chunk in chunks((frame.pixels for frame in self._opened), prefetch_config(device).chunk_frames):
+            for chunk in chunks(self._pixels(), prefetch_config(device).chunk_frames):
                 if has_flow:
                     ahead.note("flow")
-                yield centre_crop(chunk, "rgb", size).astype(np.uint8, copy=False) if card.crop_first else chunk
+                yield cropped(chunk, "rgb").astype(np.uint8, copy=False) if card.crop_first else chunk
                 ahead.note("decoding")
 
         alone = ((chunk, None) for chunk in frames())
         with self._opened:
             for chunk, flow in with_flow(frames(), device, ahead.check, self._first) if has_flow else alone:
-                clip: Clip = {"rgb": centre_crop(chunk, "rgb", size)} if "rgb" in card.streams else {}
+                clip: Clip = {"rgb": cropped(chunk, "rgb")} if "rgb" in card.streams else {}
                 if flow is not None:
-                    clip["flow"] = centre_crop(flow, "flow", size)
+                    clip["flow"] = cropped(flow, "flow")
                 yield clip
 
 
@@ -165,7 +236,7 @@ class NativeVideo(LocalVideo):
         place: float = 0.0,
     ) -> None:
         self._to_input, self._place = to_input, place
-        super().__init__(path, model, decoders, listed=listed, max_frames=count, native=True)
+        super().__init__(path, model, decoders, listed=listed, max_frames=count, sampling=Sampling(None, "full"))
 
     @property
     def start_frame(self) -> int:
@@ -219,43 +290,91 @@ def map_videos(
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
     At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
-    A video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
+    On processors each core takes a video, in a thread; while there are fewer videos than cores, they share them. A
+    video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
     """
     limits = [num_jobs(jobs, model.device)]
-    for item, first in prefetch(begin, items, lambda: limits[-1]):
-        video, outcome = _try(partial(begin, item), first, work, model)
-        if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
-            if len(limits) == 1:
-                _log.warning("a decoder process was killed, probably for lack of memory: fewer videos are read at once")
-            limits.append((limits[-1] + 1) // 2)
-        yield item, video, outcome
+    cores = torch.get_num_threads()
+    threads = min(cores, limits[0]) if model.device.type == "cpu" else 1
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="network") if threads > 1 else None
+    start = partial(_Job, begin=begin, work=work, model=model, pool=pool, cores=Cores(cores))
+    try:
+        with closing(prefetch(start, items, lambda: limits[-1])) as started:
+            for item, job in started:
+                video, outcome = job.result()
+                if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
+                    if len(limits) == 1:
+                        short = "a decoder process was killed, probably for lack of memory"
+                        _log.warning("%s: fewer videos are read at once", short)
+                    limits.append((limits[-1] + 1) // 2)
+                yield item, video, outcome
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # for threads that begin later, too
 
 
-def _try(
-    begin: Callable[[], PendingVideo], video: PendingVideo, work: Callable[[PendingVideo], Result], model: Model
-) -> tuple[PendingVideo, Result | VideoError]:
-    """Return what ``work`` makes of a video, begun again where that helps, with the video of the last attempt."""
-    waits = list(RETRY_SECONDS)
-    while True:
-        wait = 0.0
-        with closing(video):
-            try:
-                return video, work(video)
-            except NoMemoryError as shortage:
-                if not model.may_leave_device or model.device.type == "cpu":
-                    raise
-                _log.warning("%s: on the CPU from now on", shortage.message)
-                model.to_cpu()
-            except VideoError as error:
-                if error.code != "io_error" or not waits:
-                    return video, error
-                wait = waits.pop(0)
-        time.sleep(wait)
-        video = begin()
+class _Job(Generic[Item, Result]):
+    """A video and the work on it: in a thread of ``pool``, or without one in the thread that wants the result."""
+
+    def __init__(
+        self,
+        item: Item,
+        begin: Callable[[Item], PendingVideo],
+        work: Callable[[PendingVideo], Result],
+        model: Model,
+        pool: ThreadPoolExecutor | None,
+        cores: Cores,
+    ) -> None:
+        self._begin, self._work, self._model, self._cores = partial(begin, item), work, model, cores
+        self._video, self._is_closed = self._begin(), False
+        self._future = pool.submit(self._run_on_share) if pool is not None else None
+
+    def result(self) -> tuple[PendingVideo, Result | VideoError]:
+        """Return what the work makes of the video, begun again where that helps, and the video of the last attempt."""
+        return self._future.result() if self._future is not None else self._run()
+
+    def close(self) -> None:
+        """End the work as soon as that can be; its result is not wanted any more, or is there."""
+        self._is_closed = True
+        self._video.close()
+
+    def _run_on_share(self) -> tuple[PendingVideo, Result | VideoError]:
+        with self._cores.shared():
+            return self._run()
+
+    def _run(self) -> tuple[PendingVideo, Result | VideoError]:
+        waits, model = list(RETRY_SECONDS), self._model
+        while True:
+            wait = 0.0
+            with closing(self._video):
+                try:
+                    return self._video, self._work(self._video)
+                except NoMemoryError as shortage:
+                    if not model.may_leave_device or model.device.type == "cpu":
+                        raise
+                    _log.warning("%s: on the CPU from now on", shortage.message)
+                    model.to_cpu()
+                except VideoError as error:
+                    if error.code != "io_error" or not waits or self._is_closed:
+                        return self._video, error
+                    wait = waits.pop(0)
+            time.sleep(wait)
+            self._video = self._begin()
+            if self._is_closed:
+                self._video.close()
+
+
+VIDEO_BYTES = 500e6  # of memory that a video takes on a processor, on its way through both networks
 
 
 def num_jobs(jobs: int | None, device: torch.device) -> int:
-    """Return how many videos are read at once: if not ``jobs``, one per processor, up to 4, or to 16 for a GPU."""
+    """Return how many videos are open at once, if not ``jobs``: two for each processor as far as memory suffices.
+
+    While one is at the network the other is read. In front of a GPU it is one for each processor, 16 at most.
+    """
     if (jobs or 0) < 0:
         raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
-    return jobs or min(prefetch_config(device).max_jobs, cpu_count())
+    if device.type == "cuda":
+        return jobs or min(16, cpu_count())
+    return jobs or max(1, min(2 * cpu_count(), int(min(memory_bytes() / VIDEO_BYTES, 1e6))))

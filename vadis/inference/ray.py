@@ -27,7 +27,7 @@ from torch import nn
 from vadis.errors import VadisError, VideoError
 from vadis.inference.classify import ClassifyOptions, record_of
 from vadis.inference.prefetch import LocalVideo, map_videos
-from vadis.models import MODELS, Model, ModelCard
+from vadis.models import MODELS, Model, ModelCard, check_precision
 from vadis.parsing import parse_json
 from vadis.preprocessing import Clip
 from vadis.results import VideoResult
@@ -73,7 +73,8 @@ def classify_on_ray(
     if not paths:
         return
     with _connected(address) as ray:
-        actors, jobs, is_gpu = _pool(ray.cluster_resources(), on_gpus)
+        actors, jobs, cores = _pool(ray.cluster_resources(), on_gpus)
+        is_gpu = cores == 0
         where = "GPUs" if is_gpu else "processors"
         _log.info("Ray: %d networks on %s, %d videos prepared ahead for each", actors, where, jobs)
         bare = replace(options.model, folded={}, batch_limits={})  # what is made of it for a processor does not travel
@@ -83,7 +84,7 @@ def classify_on_ray(
         items = [{"path": os.fsencode(path)} for path in paths]
         records = ray.data.from_items(items, override_num_blocks=num_blocks).map_batches(
             _Labeller,
-            fn_constructor_args=(options, jobs, share_bytes, os.getcwd(), is_gpu),  # noqa: PTH109
+            fn_constructor_args=(options, jobs, share_bytes, os.getcwd(), cores),  # noqa: PTH109
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=min(actors, num_blocks)),
             **({"num_gpus": 1} if is_gpu else {"num_cpus": NETWORK_CPUS}),
@@ -95,13 +96,14 @@ def classify_on_ray(
             raise _explained(error) from error
 
 
-def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, bool]:
-    """Return how many actors, how many videos each reads at once, and whether they have GPUs."""
-    # On processors alone a network takes about as long as decoding and flow, so they get one half each.
+def _pool(resources: dict[str, float], on_gpus: bool) -> tuple[int, int, int]:
+    """Return how many actors, how many videos each reads at once, and on how many processors it computes; 0: a GPU."""
     gpus, cpus = int(resources.get("GPU", 0)) if on_gpus else 0, int(resources.get("CPU", 1))
-    actors = gpus or max(1, cpus // 2)
-    free = cpus if gpus else cpus - actors
-    return actors, max(2, free // actors), gpus > 0
+    if gpus:
+        return gpus, max(2, cpus // gpus), 0
+    actors = max(1, cpus // 2)  # whose networks share their processors with the tasks, as on a machine by itself
+    each = ceil(cpus / actors)
+    return actors, 2 * each, each
 
 
 def _has_too_few(ray: Any, actors: int, is_gpu: bool) -> bool:
@@ -213,10 +215,13 @@ def _last_line(error: BaseException) -> str:
 class _Labeller:
     """The networks, in an actor: a batch of paths → a batch of records."""
 
-    def __init__(self, options: ClassifyOptions, jobs: int, share_bytes: int | None, folder: str, is_gpu: bool) -> None:
-        device = torch.device("cuda" if is_gpu else "cpu")
+    def __init__(self, options: ClassifyOptions, jobs: int, share_bytes: int | None, folder: str, cores: int) -> None:
+        device = torch.device("cpu" if cores else "cuda")
+        if cores:
+            torch.set_num_threads(cores)  # Ray lets it have one
         networks = {name: network.to(device) for name, network in options.model.networks.items()}
         model = replace(options.model, networks=networks, device=device, may_leave_device=False)
+        check_precision(model.precision, model.card, device)  # where the command was given it was no slower
         begin = partial(_VideoElsewhere, model=model, folder=folder, share_bytes=share_bytes)
         label = replace(options, model=model).label
         self._outcomes = partial(map_videos, begin=begin, work=label, model=model, jobs=jobs)

@@ -3,7 +3,7 @@
 A path says for every moment which label holds, or that none is clear. While a label holds that the network gives the
 probability p, the path earns log(FLOOR + (1 - FLOOR) p) per second; while none is clear, as much as for a label of the
 constant probability CLEAR; and every change costs CHANGE. The path that earns most is the timeline. CHANGE and CLEAR
-were chosen on single clips and on clips cut together at random; docs/timeline.md shows how little depends on them.
+were chosen on single clips and on clips cut together at random; docs/timeline.md shows how little depends on it.
 """
 
 import math

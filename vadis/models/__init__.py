@@ -1,11 +1,15 @@
 """The five architectures of the paper, one file each, and the table of them all: ``MODELS``."""
 
+import threading
 from typing import cast
 
+import torch
 from torch import nn
 
+from vadis.device import multiplies_bfloat16
+from vadis.errors import DeviceError, UsageError
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
-from vadis.models.card import ALL_FRAMES, InferenceForm
+from vadis.models.card import ALL_FRAMES, EXACT, PRECISIONS, InferenceForm
 from vadis.models.card import BOTH as BOTH
 from vadis.models.card import FORMAT_VERSION as FORMAT_VERSION
 from vadis.models.card import Architecture as Architecture
@@ -82,7 +86,8 @@ MODELS: dict[str, Architecture] = {
         build=lambda streams, num_classes, width: I3D(num_classes, STREAM_CHANNELS[streams[0]], width=width),
         min_frames=MIN_FRAMES,
         layers=LAYERS,
-        fold=lambda network, device: FoldedI3D(cast(I3D, network), device),
+        fold=lambda network, device, precision: FoldedI3D(cast(I3D, network), device, precision),
+        precisions=tuple(PRECISIONS),
     ),
 }
 """Every architecture by the name that ``--arch`` takes."""
@@ -102,12 +107,30 @@ def joined_for_training(networks: dict[str, nn.Module]) -> nn.Module:
     return next(iter(networks.values())) if len(networks) == 1 else Averaged(networks)
 
 
+_folding = threading.Lock()
+
+
 def inference_form(model: Model) -> dict[str, InferenceForm]:
     """Return the inference form of every network of ``model``, by name; made once and kept with the model."""
-    for name, network in model.networks.items():
-        if name not in model.folded:
-            model.folded[name] = MODELS[model.card.architecture].fold(network, model.device)
+    with _folding:  # videos on several cores share it
+        for name, network in model.networks.items():
+            if name not in model.folded:
+                precision = PRECISIONS[model.precision]
+                model.folded[name] = MODELS[model.card.architecture].fold(network, model.device, precision)
     return {name: model.folded[name] for name in model.networks}
+
+
+def check_precision(precision: str, card: ModelCard, device: torch.device) -> None:
+    """Raise UsageError for a precision that this model has not, DeviceError for one that would be slower there."""
+    row, without = MODELS[card.architecture], "leave `precision` out"
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}", hint=f"use {' or '.join(PRECISIONS)}")
+    if precision not in row.precisions:
+        raise UsageError(f"{row.title} is computed in {' or '.join(row.precisions)}, not in {precision}", without)
+    if precision != EXACT and device.type != "cpu":
+        raise DeviceError(f"{precision} is slower than {EXACT} on {device.type}: measured on an H200", without)
+    if precision != EXACT and not multiplies_bfloat16():
+        raise DeviceError(f"{precision} would be slower here: this processor has neither AVX-512 BF16 nor AMX", without)
 
 
 def i3d(num_classes: int = 400, in_channels: int = 3, *, width: float = 1.0) -> I3D:

@@ -19,6 +19,9 @@ from vadis.video.timegrid import GRID_FPS
 
 BOTH = "both"  # what belongs to several streams at once: a network, a training run, an answer
 ALL_FRAMES = slice(None)
+EXACT = "fp32"
+PRECISIONS = {EXACT: torch.float32, "bf16": torch.bfloat16}
+"""What the convolutions multiply; sums, averages and scores are float32 always."""
 
 
 InferenceForm = Callable[..., Tensor]
@@ -26,8 +29,9 @@ InferenceForm = Callable[..., Tensor]
 to the layer's outputs (B, channels, steps)."""
 
 
-def separate_clips(network: nn.Module, device: torch.device) -> InferenceForm:
+def separate_clips(network: nn.Module, device: torch.device, precision: torch.dtype) -> InferenceForm:
     """Return the inference form of a network that takes clips of one length: the network itself, in evaluation mode."""
+    assert precision == torch.float32
     network.eval()
 
     @torch.inference_mode()
@@ -59,7 +63,8 @@ class Architecture:
     crop: int = CROP  # px, of what a network sees
     short_side: int = SHORT_SIDE  # px, of the frames that this is cut from
     layers: tuple[str, ...] = (FEATURES, LOGITS)  # whose outputs can be had
-    fold: Callable[[nn.Module, torch.device], InferenceForm] = separate_clips
+    fold: Callable[[nn.Module, torch.device, torch.dtype], InferenceForm] = separate_clips
+    precisions: tuple[str, ...] = (EXACT,)  # of ``PRECISIONS``
 
     def networks(self, streams: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         """Return the streams that each network takes, by the network's name: that of its stream, or ``BOTH``."""
@@ -125,11 +130,14 @@ class Model:
     folded: dict[str, InferenceForm] = field(default_factory=dict, repr=False)  # filled by ``inference_form``
     batch_limits: dict[str, BatchLimit] = field(default_factory=dict, repr=False)  # what fits into memory
     may_leave_device: bool = False  # nobody asked for it: where its memory does not suffice, there is the CPU
+    precision: str = EXACT  # one of PRECISIONS
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a file says of the model that made it: its name, hash and streams, as JSON values."""
-        return {"model": self.card.name, "model_sha256": self.sha256, "streams": list(self.card.streams)}
+        """What a file says of the model that made it: its name, hash, streams, and precision if inexact."""
+        streams: dict[str, Any] = {"streams": list(self.card.streams)}
+        streams |= {} if self.precision == EXACT else {"precision": self.precision}
+        return {"model": self.card.name, "model_sha256": self.sha256, **streams}
 
     def only(self, streams: tuple[str, ...]) -> "Model":
         """Return the same model with some of its streams; UsageError if it lacks one, or one network takes several."""

@@ -36,8 +36,10 @@ MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
 def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
-    """Return the fastest convolution, with ReLU, for this ``weight`` (channels, C, kt, kh, kw)."""
+    """Return the fastest convolution, with ReLU, for this ``weight`` (channels, C, kt, kh, kw), float32 or bfloat16."""
     channels, in_channels, *kernel = weight.shape
+    if weight.dtype != torch.float32:  # Winograd's sums of frames would be rounded
+        return DirectConv3d(weight, bias, stride, "relu")
     if kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0:
         return WinogradConv3d(weight, bias)
     if kernel == [7, 7, 7] and stride == (2, 2, 2) and channels % LANES == 0:
@@ -183,8 +185,14 @@ def frames_of(x: Tensor) -> Flat:
     return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
 
 
-_pool: list[tuple[Flat, weakref.ref[Flat]]] = []  # arrays, and the view that a tensor was last made of
-_pool_lock = threading.Lock()
+class _Pool(threading.local):
+    """Of each thread that takes a video through a network: arrays, and the view that a tensor was last made of."""
+
+    def __init__(self) -> None:
+        self.arrays: list[tuple[Flat, weakref.ref[Flat]]] = []
+
+
+_pool = _Pool()
 
 
 def empty_from_pool(*shape: int) -> Tensor:
@@ -195,12 +203,12 @@ def empty_from_pool(*shape: int) -> Tensor:
     length = math.prod(shape)
     if not POOL_MIN <= length <= POOL_MAX:
         return torch.empty(shape)
-    with _pool_lock:
-        free = [index for index, (array, lent) in enumerate(_pool) if len(array) >= length and lent() is None]
-        array = _pool.pop(free[0])[0] if free else np.empty(length, np.float32)
-        view = array[:length]
-        _pool[:] = sorted([*_pool, (array, weakref.ref(view))], key=lambda entry: len(entry[0]))[-POOL_ARRAYS:]
-        return torch.from_numpy(view).view(shape)
+    arrays = _pool.arrays
+    free = [index for index, (array, lent) in enumerate(arrays) if len(array) >= length and lent() is None]
+    array = arrays.pop(free[0])[0] if free else np.empty(length, np.float32)
+    view = array[:length]
+    _pool.arrays = sorted([*arrays, (array, weakref.ref(view))], key=lambda entry: len(entry[0]))[-POOL_ARRAYS:]
+    return torch.from_numpy(view).view(shape)
 
 
 @inlined

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vadis.device import multiplies_bfloat16
 from vadis.flow.simd import LANES
 from vadis.models.cpu_kernels import Convolution, WinogradStem, empty_from_pool, max_pool, onednn_convolution
 from vadis.models.i3d import (
@@ -115,8 +116,8 @@ class FoldedConv:
         self.row, self.kernel, self.stride = row, unit.conv.kernel_size, unit.conv.stride
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        is_plain = to == (torch.device("cpu"), torch.float32) and has_onednn
-        convolution = onednn_convolution if is_plain else _torch_convolution
+        is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
+        convolution = onednn_convolution if is_fast else _torch_convolution
         self.convolve = convolution(weight.to(*to), bias.to(*to), self.stride)
         self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, WinogradStem)
 
@@ -211,8 +212,9 @@ class FoldedHead:
 class FoldedI3D:
     """A copy of an ``I3D`` in evaluation mode on one device, to 1e-5 of the largest logit.
 
-    ``precision`` is that of the convolutions. bfloat16 changes the logits by about a hundredth of the largest and is
-    slower, on a CPU and on an H200, where cuDNN multiplies float32 in TF32 (tests/benchmarks/gpu.py).
+    ``precision`` is that of what convolutions multiply and pass on; they add up in float32, and the head is float32.
+    bfloat16 changes the logits by less than a hundredth of the largest. It is faster where the processor multiplies it
+    (``vadis.device.multiplies_bfloat16``), and slower on others and on an H200, where cuDNN multiplies float32 in TF32.
     """
 
     def __init__(self, network: I3D, device: torch.device, precision: torch.dtype = torch.float32) -> None:

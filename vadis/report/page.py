@@ -150,6 +150,7 @@ def _entry(result: VideoResult, labels: TextIndex, models: TextIndex) -> dict[st
         return labels.setdefault(label, len(labels))
 
     size, model = result.source_size, f"{result.model} ({' + '.join(result.streams)})"
+    model += ", bf16" if result.precision == "bf16" else ""
     return {
         "path": visible(result.path),
         "status": result.status,

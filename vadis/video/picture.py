@@ -186,6 +186,20 @@ class FullSize(Scaler):
         return max(1, round(shown * scale)), max(1, round(height * scale))
 
 
+class Square(Scaler):
+    """As ``Scaler``, with whole pictures of 224×224, whatever their proportions."""
+
+    def _first_size(self) -> tuple[int, int]:
+        return 224, 224  # what the networks see (``vadis.preprocessing.CROP``)
+
+    def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+        return self._first_size()
+
+
+SCALERS = {"full": FullSize, "short256": Scaler, "square224": Square}
+"""What sizes pictures can have: as coded, the short side 256 pixels long, or 224×224."""
+
+
 def _centre(picture: Picture, width: int, height: int) -> Picture:
     """Return ``picture`` (H, W, 3) cut, or padded with black, around its centre to this size."""
     if picture.shape[:2] == (height, width):

@@ -89,7 +89,7 @@ class Prefetcher(Generic[Item]):
 
 def prefetch(
     begin: Callable[[Item], Made], items: Iterable[Item], num: Callable[[], int]
-) -> Iterator[tuple[Item, Made]]:
+) -> Generator[tuple[Item, Made], None, None]:
     """Yield every item with what ``begin`` makes of it, closed when the next is taken; at most ``num()`` are open."""
     waiting: deque[tuple[Item, Made]] = deque()
     source, end = iter(items), None

@@ -15,7 +15,7 @@ from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_fi
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
-from vadis.video.picture import FullSize, GrayPlane, Scaler
+from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.pictures import PictureFolder
 from vadis.video.sources import stamp
 from vadis.video.timegrid import GRID_FPS, grid_length, next_point
@@ -192,12 +192,12 @@ def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[
 
 
 def open_source(
-    path: AnyPath, *, listed: bool = False, limits: Limits | None = None
+    path: AnyPath, *, listed: bool = False, limits: Limits | None = None, size: str = "full"
 ) -> "AbstractContextManager[Video | PictureFolder]":
-    """Open a video, or a folder of pictures, for its ``source_frames``: pictures of the size that is coded."""
+    """Open a video for its ``source_frames``, in a ``size`` of ``SCALERS``; or a folder of pictures, as they are."""
     if os.path.isdir(path):  # noqa: PTH112
         return nullcontext(PictureFolder(os.fspath(path), limits or Limits.of_environment()))
-    return open_video(path, listed=listed, limits=limits, scaler=FullSize)
+    return open_video(path, listed=listed, limits=limits, scaler=SCALERS[size])
 
 
 @contextmanager

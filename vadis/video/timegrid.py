@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import av
 
+    from vadis.video.metadata import Picture, SourceFrame
+
 GRID_FPS = 25
 """The frame rate of the paper's videos (section 2.4: "the videos were sampled at 25 frames per second")."""
 
@@ -24,14 +26,35 @@ _LOOK_AHEAD = 3  # frames that judge a timestamp in doubt, so that two wrong one
 _EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a longer one is in doubt
 
 
-def next_point(before: Fraction, time: Fraction) -> int:
+def next_point(before: Fraction, time: Fraction, fps: int = GRID_FPS) -> int:
     """Return the first grid point that belongs to the frame shown at ``time`` rather than to the one ``before``."""
-    return floor((before + time) / 2 * GRID_FPS) + 1
+    return floor((before + time) / 2 * fps) + 1
 
 
-def grid_length(duration: Fraction) -> int:
+def grid_length(duration: Fraction, fps: int = GRID_FPS) -> int:
     """Return how many grid points a video of several frames has that lasts ``duration`` seconds."""
-    return max(1, floor(duration * GRID_FPS + Fraction(1, 2)))
+    return max(1, floor(duration * fps + Fraction(1, 2)))
+
+
+def at_rate(frames: "Iterable[SourceFrame]", fps: int | None) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
+    """Yield pictures from when until when, in seconds: of a grid of ``fps``, or without one the frames of the file."""
+    held: SourceFrame | None = None
+    first = 0  # the first grid point that is still to come
+
+    def points(frame: "SourceFrame", stop: int) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
+        return ((frame.pixels, Fraction(i, fps or 1), Fraction(i + 1, fps or 1)) for i in range(first, stop))
+
+    for frame in frames:
+        if fps is None:
+            yield frame.pixels, frame.seconds, frame.seconds + frame.duration_seconds
+        elif held is not None:
+            stop = max(first, next_point(held.seconds, frame.seconds, fps))
+            yield from points(held, stop)
+            first = stop
+        held = frame
+    if held is not None and fps is not None:
+        length = grid_length(held.seconds + held.duration_seconds, fps) if held.seconds else 1
+        yield from points(held, max(first, length))
 
 
 class Clock:

@@ -60,7 +60,7 @@ const TIP = byId("tip");
 
 function showTip(piece, x, above) {
   const name = make("div");
-  name.append(chip(piece[LABEL]), " ", make("bdi", "", named(piece[LABEL], piece[SCORE])));
+  name.append(chip(piece[LABEL]), " ", make("bdi", "", DATA.labels[piece[LABEL]]), piece[LABEL] === UNCLEAR ? "" : ` ${percent(piece[SCORE])}`);
   TIP.replaceChildren(make("b", "", spanOf(piece)), name);
   TIP.hidden = false;
   const box = TIP.getBoundingClientRect();

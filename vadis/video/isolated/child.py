@@ -70,8 +70,9 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
 
 
 def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
+    size, listed = request.get("size", "full"), request.get("listed", False)
     start, most = request["start_frame"], request.get("max_frames")
-    with open_source(request["path"], listed=request.get("listed", False), limits=limits) as video:
+    with open_source(request["path"], listed=listed, limits=limits, size=size) as video:
         yield _about(video)
         for pixels, *times in islice(video.source_frames(start), most):
             yield [protocol.pack_message({"times": times}), np.ascontiguousarray(pixels).data]

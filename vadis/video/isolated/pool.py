@@ -271,20 +271,22 @@ class Decoders:
         self.close()
 
     def open(
+        self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
+    ) -> ChildVideo:
+        """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
+        return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
+
+    def open_source(
         self,
         path: AnyPath,
         *,
         listed: bool = False,
         start_frame: int = 0,
         max_frames: int | None = None,
-        native: bool = False,
-    ) -> ChildVideo:
-        """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``.
-
-        ``native``: its frames are those of the file, in its size, instead of those of the grid.
-        """
-        kind = SourceVideo if native else ChildVideo
-        return kind(self, path, start_frame, listed=listed, max_frames=max_frames)
+        size: str = "full",
+    ) -> SourceVideo:
+        """Return the same for a video's own frames, counted so, in a ``size`` of ``picture.SCALERS``."""
+        return SourceVideo(self, path, start_frame, listed=listed, max_frames=max_frames, size=size)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
         """Return the local file that ``path`` stands for, as a context."""

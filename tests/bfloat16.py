@@ -1,0 +1,32 @@
+"""bfloat16 on processors that do not multiply it: what oneDNN computes there, by convolutions in float32.
+
+Weights, biases and what goes in and comes out are rounded to bfloat16. A product of two such numbers is exact in
+float32, in which oneDNN sums them too, in another order. So this shows the error of the numbers, not a speed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+from vadis.models.cpu_kernels import Convolution, DirectConv3d
+from vadis.models.i3d import Axes
+
+
+def _emulated(weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> Convolution:
+    convolve = DirectConv3d(weight.float(), bias.float(), stride, activation)
+    if weight.dtype == torch.float32:
+        return convolve
+    return lambda x, padding: convolve(x.float(), padding).to(weight.dtype)
+
+
+@contextmanager
+def emulated_bfloat16() -> Iterator[None]:
+    """Within this block networks are folded as for a processor that multiplies bfloat16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vadis.models.cpu_kernels.DirectConv3d", _emulated)
+        for module in ("vadis.models", "vadis.models.i3d_inference"):
+            patch.setattr(f"{module}.multiplies_bfloat16", lambda: True)
+        yield

@@ -1,0 +1,32 @@
+"""``vadis classify --dry-run``: counts, lengths, and a time that a probe gives; nothing is written."""
+
+import re
+
+import pytest
+
+from tests.make_model import make_model
+from tests.synthetic import write_video
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "archive").mkdir()
+    for name, frames in (("a.mp4", 50), ("b.mp4", 100)):
+        write_video(tmp_path / "archive" / name, num_frames=frames)
+    (tmp_path / "archive" / "bad.mp4").write_text("Dear Sir")
+    make_model(tmp_path / "m.safetensors", width=1 / 64, classes=3, streams=("rgb",))
+    return tmp_path / "archive"
+
+
+def test_an_estimate_is_printed_and_nothing_written(archive, run_vadis):
+    ended = run_vadis("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu", "-o", "labels.jsonl")
+    assert ended.code == 0, ended.err
+    assert re.match(r"[23] videos, 0:0[69] in all.*takes about 0:\d\d here", ended.out)
+    assert not (archive.parent / "labels.jsonl").exists()
+
+
+def test_where_nothing_can_be_read_there_is_no_estimate(archive, run_vadis):
+    (archive / "a.mp4").unlink()
+    (archive / "b.mp4").unlink()
+    assert run_vadis("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu").code == 4
