@@ -73,10 +73,13 @@ def _file_of(name_or_path: str | Path) -> Path:
 
 
 def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
-    """Return ``model``, loaded first where it is a name or a path."""
+    """Return ``model``, loaded first where it is a name or a path; raise UsageError for anything else."""
     if isinstance(model, Model):
         return model
-    return load_model(model if isinstance(model, str) else Path(model))
+    if isinstance(model, str | os.PathLike):
+        return load_model(model if isinstance(model, str) else Path(model))
+    message = f"a model is wanted, not an object of type {type(model).__name__}"
+    raise UsageError(message, hint="vadis.load_model(name_or_path) gives one")
 
 
 def verify_model(name: str) -> str:
