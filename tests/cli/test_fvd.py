@@ -69,7 +69,7 @@ def test_the_distance_is_that_of_the_library_with_all_that_it_depends_on(fvd, se
 
 
 def test_as_text_it_names_number_protocol_and_model(fvd, sets):
-    ended = fvd("real.npy", "generated.npy", "--kernel", "--unbiased", "--protocol", "tats", "--clip-frames", 9)
+    ended = fvd("real.npy", "generated.npy", "--kernel", "--unbiased", "--protocol", "tats", "--clip-length", 9)
     first, *others = ended.out.splitlines()
     assert first.startswith("FVD ") and "interval" in first
     assert [line.split()[0] for line in others] == ["unbiased", "KVD", "real", "generated", "protocol", "model"]
@@ -107,7 +107,7 @@ def test_a_broken_file_is_a_record_and_exit_code_3_also_when_it_goes_on(fvd, set
     assert "6 of them done before" in again.err and "1 of them done before" in again.err
     assert result(again)["fvd"] == pytest.approx(result(first)["fvd"], rel=1e-9)
     assert result(fvd("real.npy", "list.txt", "--json", code=3))["generated"]["n"] == 3
-    refused = fvd("real.npy", "videos", "-o", "run", "--clip-frames", 9, code=2)
+    refused = fvd("real.npy", "videos", "-o", "run", "--clip-length", 9, code=2)
     assert "frames" in refused.err and "run/real.jsonl" in refused.err
 
 
@@ -117,7 +117,7 @@ def test_saved_statistics_stand_for_their_videos_and_for_no_other_settings(fvd, 
     saved = result(fvd("real.npz", "generated.npy", "--json", "--bootstrap", 2))
     assert saved["fvd"] == pytest.approx(plain["fvd"], rel=1e-9)
     assert saved["real"] == plain["real"] | {"given": "real.npz"}
-    assert "frames" in fvd("real.npz", "generated.npy", "--clip-frames", 9, code=2).err
+    assert "frames" in fvd("real.npz", "generated.npy", "--clip-length", 9, code=2).err
     assert "protocol" in fvd("real.npz", "generated.npy", "--protocol", "tats", code=2).err
     fvd("real.npz", "generated.npy", "--kernel", code=2)
     fvd("real.npy", "--save", "real.npz", code=2)  # there already

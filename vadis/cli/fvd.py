@@ -65,7 +65,7 @@ def fvd(
     real: Annotated[str, typer.Argument(metavar="REAL", help=_SET, show_default=False)],
     generated: Annotated[str | None, typer.Argument(metavar="[GENERATED]", help=_SET, show_default=False)] = None,
     protocol: Annotated[str, choice(HOW, _PROTOCOL, PROTOCOL_NAMES)] = "reference",
-    clip_frames: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
+    clip_length: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
     seed: Annotated[int, option(HOW, _SEED, metavar="N")] = 0,
     model: Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **options.OF_MODEL)] = None,
     streams: Annotated[str, choice(MODEL, _STREAMS, STREAM_CHOICES)] = "rgb",
@@ -96,7 +96,7 @@ def fvd(
         from vadis.evaluation.embedding import PROTOCOLS, ArrayDecoders, Embedding, check_model
 
         rules = PROTOCOLS[protocol]
-        embedding = Embedding(check_model(loaded), protocol, clip_frames or rules.frames, seed=seed)
+        embedding = Embedding(check_model(loaded), protocol, clip_length or rules.frames, seed=seed)
         decoders = stack.enter_context(ArrayDecoders())
         for each in sets:
             own = replace(embedding, random_start=rules.random_start and each.name == "real")
