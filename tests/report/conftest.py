@@ -38,6 +38,7 @@ def labelled(path: str, leaders: Sequence[tuple[str, float]], status: str = "ok"
         )
         for name in names
     ]
+    ranked = tuple(sorted(labels, key=lambda label: -label.score))
     return VideoResult(
         path,
         status,
@@ -46,7 +47,8 @@ def labelled(path: str, leaders: Sequence[tuple[str, float]], status: str = "ok"
         model="i3d-kinetics400",
         model_sha256="0" * 64,
         streams=("rgb", "flow"),
-        labels=tuple(sorted(labels, key=lambda label: -label.score)),
+        labels=ranked,
+        clip_score=tuple(Label(each.label, each.score) for each in ranked),
         timeline=tuple(Piece(each.start, each.end, each.labels[0].label, each.labels[0].score) for each in segments),
         segments=tuple(segments),
     )

@@ -128,8 +128,10 @@ def _describe(source: Path, state: StateDict) -> ModelCard:
     streams = tuple(name for name, channels in STREAM_CHANNELS.items() if kernel.shape[1:2] == (channels,))
     width = kernel.shape[:1].numel() / 64  # the first layer has 64 channels at width 1
     if not streams or not 0 < width <= MAX_WIDTH or bias.ndim != 1 or not len(bias):
-        found = ", ".join(list(state)[:5])[:300]
-        message = f"{source} is no network that is known: {first} or {last} is missing or of another shape ({found})"
+        message = (
+            f"{source} is no network that is known: it would have a first kernel {first} of {64 * MAX_WIDTH:g} "
+            f"channels at most, for 3 or 2, and a last bias {last}; it has {', '.join(list(state)[:5])[:300]}"
+        )
         raise WeightsError(message, _KNOWN)
     window_frames = MODELS[architecture].window_frames
     return ModelCard("", architecture, streams, ("",) * len(bias), width=width, window_frames=window_frames)
