@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("vadis report --thumb", "--thumbnail-mb"),
         ("vadis classify -m camera", "camera-motion"),
         ("vadis export a.jsonl -f cs", "csv"),
-        ("vadis find a.jsonl yo", "yoga"),
+        ("vadis classify --labels yo", "yoga"),
     ],
 )
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -79,7 +79,7 @@ FOUND: dict[str, Callable[[Sequence[Place]], Iterator[str]]] = {
 
 _offered = offer(options.known_labels)
 _PATTERN = "A label, in any case, with * for any letters: 'playing *'."
-Pattern = Annotated[str, typer.Argument(metavar="LABEL", help=_PATTERN, autocompletion=_offered)]
+Pattern = Annotated[str, typer.Argument(metavar="LABEL", help=_PATTERN)]
 RESULTS = Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="What classify wrote as jsonl or json.")]
 MinScore = Annotated[float, option(TIME, "Leave out what scores below P.", metavar="P", min=0.0, max=1.0)]
 MinSeconds = Annotated[float, option(TIME, "Leave out what is shorter.", metavar="SECONDS", min=0.0)]
