@@ -219,7 +219,7 @@ def test_the_first_example_of_the_readme_is_what_it_prints(sandbox: Path, shared
     assert done.returncode == 0, done.stderr
     assert "i3d-kinetics400-rgb" in done.stderr
     assert well_scored(done.stdout) == well_scored(shown)
-    assert re.search("A +arm wrestling +100 %", shown)  # as tests/test_real_clips.py records it
+    assert re.search("A +arm wrestling +9[0-9] %", shown)
 
 
 def well_scored(table: str) -> list[str]:
