@@ -125,6 +125,12 @@ class VideoResult:
         if (self.status == "error") != (self.error_code is not None):
             raise ValueError(f"{self.status = } does not go with {self.error_code = }")
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """Where the video begins and ends, in seconds; the timeline may lack parts of that (``--labels``)."""
+        parts = self.segments or self.timeline
+        return (parts[0].start, parts[-1].end) if parts else (0.0, 0.0)
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; raise ValueError rather than write a score that is not finite."""
         is_error, fps = self.status == "error", self.source_fps
@@ -195,7 +201,7 @@ class VideoResult:
         """Return what a notebook shows: labels, and a timeline with scores on hover; every name in it is text."""
         names = dict.fromkeys(piece.label for piece in self.timeline if piece.label != NO_CLEAR_LABEL)
         colours, bars = dict(zip(names, _COLOURS, strict=False)), []
-        end = self.timeline[-1].end or 1.0 if self.timeline else 1.0
+        end = self.span[1] or 1.0
         for piece in sorted(self.timeline, key=lambda piece: piece.start - piece.end)[:MAX_BARS]:
             what = f"{piece.start:.1f}–{piece.end:.1f} s: {_html(f'{piece.label} {piece.score:.0%}')}"
             place = f'x="{piece.start / end:.2%}" width="{(piece.end - piece.start) / end:.2%}"'

@@ -13,7 +13,7 @@ from rich.console import Console
 from vadis.cli.terminal import file_console
 from vadis.cli.timeline import MAX_STRETCHES, lines, table
 from vadis.errors import advice
-from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Label, Piece, Segment, VideoResult
 
 
 def video(leaders, segment_seconds=2.56, **changes):
@@ -189,3 +189,9 @@ def test_a_folder_has_a_line_for_each_video():
 def test_letters_come_in_the_order_of_time():
     text = drawn(video(["riding a bike", "hurling", "arm wrestling", "arm wrestling"]))
     assert [text.splitlines()[line].split()[0] for line in (3, 4)] == ["C", "B"]
+
+
+def test_a_label_that_holds_for_a_part_is_shown_with_its_time():
+    part = video(["hurling"] * 8, segments=(Segment(0, 20.48, ()),), timeline=(Piece(10.24, 15.36, "hurling", 0.9),))
+    assert "." * 36 + "A" * 18 + "." * 18 in drawn(part)
+    assert "0:10–0:15   A   hurling" in drawn(part)

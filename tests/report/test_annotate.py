@@ -1,5 +1,6 @@
 """The annotated video: every frame at its own time, upright, with its sound; the labels where they belong."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -282,3 +283,11 @@ def samples(path: Path) -> tuple[int, ...]:
         frame = next(container.decode(video=0))
     rows = [np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size) for plane in frame.planes]
     return tuple(int(row[4, plane.width - 4]) for row, plane in zip(rows, frame.planes, strict=True))
+
+
+def test_where_no_label_is_told_nothing_is_drawn_but_the_strip() -> None:
+    gaps = replace(RESULT, timeline=(Piece(1, 2, "archery", 0.9),))
+    blank = np.zeros((100, 200, 3), np.uint8)
+    shown = [bool(Overlay(gaps, (200, 100)).draw(blank, Fraction(seconds))[:-20].any()) for seconds in (0.5, 1.5, 2.5)]
+    assert shown == [False, True, False]
+    assert tuple(Overlay(gaps, (200, 100)).draw(blank, Fraction(0))[-1][75]) == COLOURS[0], "of four seconds"

@@ -103,7 +103,7 @@ def _line(result: VideoResult, cells: int) -> Text:
 
 def _held(result: VideoResult, label: str) -> str:
     """Return for each tenth of a video how much of it a label holds, as bars."""
-    wide = (result.timeline[-1].end if result.timeline else 1.0) / 10
+    wide = (result.span[1] or 1.0) / 10
     held = [
         sum(
             max(0.0, min(piece.end, (cell + 1) * wide) - max(piece.start, cell * wide))
@@ -133,9 +133,9 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
         yield Text.assemble("  ", *_named(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
     if not result.labels:
         yield Text("  no label is above the threshold")
-    if len(runs) > 1:
+    if any((run.start, run.end) != result.span for run in runs):  # else one label holds throughout
         yield Text()
-        yield from _strip(runs, marks, runs[-1].end, cells)
+        yield from _strip(runs, marks, result.span[1], cells)
         others = (f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
         legend = "   ".join(other.replace(" ", "\xa0") for other in others)  # so that no line ends within a name
         for line in textwrap.wrap(legend, cells, break_long_words=False):

@@ -50,7 +50,7 @@ class Overlay:
         self._letter = int(np.clip(min(size) / FONT_SHARE, *FONT_PIXELS))
         self._font = ImageFont.truetype(findfont(FONT), self._letter)
         self._pieces = result.timeline
-        self._end = result.timeline[-1].end if result.timeline else 1.0
+        self._end = result.span[1] or 1.0
         self._colours = _colours(result)
         self._strip = self._make_strip()
         self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
@@ -66,7 +66,8 @@ class Overlay:
         half = max(1, self._letter // 10)
         ImageDraw.Draw(image).rectangle((at - half, bottom, at + half - 1, self._height), WHITE)
         index = bisect_right(self._pieces, float(seconds) + 1e-6, key=lambda piece: piece.start) - 1
-        if index >= 0:  # the last one reaches to the end of the file
+        # What ends where the video ends reaches to the end of the file; elsewhere there may be gaps (``--labels``).
+        if index >= 0 and (self._pieces[index].end == self._end or float(seconds) < self._pieces[index].end):
             panel, margin = self._panel(index), self._letter // 2
             image.paste(panel, (margin, max(0, bottom - margin - panel.height)), panel)
         return np.array(image)

@@ -161,6 +161,7 @@ def _entry(result: VideoResult, labels: TextIndex, models: TextIndex) -> dict[st
         "error": None if result.error_code is None else [result.error_code, visible(result.error_message or "")],
         "model": None if result.model is None else models.setdefault(model, len(models)),
         "labels": [[number(each.label), each.score, _rounded(each.seconds)] for each in result.labels[:MAX_LABELS]],
+        "end": _rounded(result.span[1] or None),
         "pieces": [[_rounded(p.start), _rounded(p.end), number(p.label), p.score] for p in result.timeline],
     }
 
@@ -189,7 +190,7 @@ def thumbnails(
 ) -> tuple[list[Thumbnail], bool]:
     """Return pictures of a labelled video's moments, and whether ``max_bytes`` were too few for all of them."""
     taken: list[Thumbnail] = []
-    first = result.timeline[0].start if result.timeline else 0.0
+    first, _ = result.span
     for seconds in moments(result, count):
         start = max(0, int((seconds - first) * GRID_FPS))
         try:
@@ -209,7 +210,7 @@ def moments(result: VideoResult, count: int) -> list[float]:
 
     Where there are fewer pieces with a label than that, the widest gaps between these times are halved.
     """
-    first, end = (result.timeline[0].start, result.timeline[-1].end) if result.timeline else (0.0, 0.0)
+    first, end = result.span
     clear = (piece for piece in result.timeline if piece.label != NO_CLEAR_LABEL)
     best = sorted(clear, key=lambda piece: -(piece.end - piece.start) * piece.score)
     found = [(piece.start + piece.end) / 2 for piece in best[:count]]

@@ -42,7 +42,7 @@ byId("player-copy").addEventListener("click", () => {
 function follow(time) {
   if (!playing?.pieces) { byId("player-now").replaceChildren(); return; }
   const piece = playing.pieces[pieceAt(playing, time)];
-  byId("player-now").replaceChildren(chip(piece[LABEL]), inWords(piece));
+  byId("player-now").replaceChildren(...(time >= piece[START] && time <= piece[END] ? [chip(piece[LABEL]), inWords(piece)] : []));
   playerLine?.follow(time);
 }
 

@@ -5,8 +5,7 @@ const WIDTH = 1000, HEIGHT = 100; // of the drawing, stretched to the place it h
 const MOST_BARS = 1000; // the longest pieces: a screen has hardly more pixels
 const TICKS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200];
 
-const endOf = (video) => (video.pieces ? video.pieces[video.pieces.length - 1][END] : 0);
-
+// The piece at a time, or the next one where no label is told there.
 function pieceAt(video, time) {
   let low = 0, high = video.pieces.length - 1;
   while (low < high) {
@@ -17,7 +16,7 @@ function pieceAt(video, time) {
 }
 
 function drawing(video, meant) {
-  const end = endOf(video), svg = document.createElementNS(SVG, "svg");
+  const end = video.end, svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
@@ -72,7 +71,7 @@ const hideTip = () => { TIP.hidden = true; };
 
 // The timeline of a video as an element; ``go(seconds)`` is what a click or Enter does.
 function timeline(video, go, meant) {
-  const end = endOf(video), whole = make("div"), line = make("div", "timeline"), cursor = make("div", "cursor");
+  const end = video.end, whole = make("div"), line = make("div", "timeline"), cursor = make("div", "cursor");
   cursor.hidden = true;
   line.tabIndex = 0;
   line.setAttribute("role", "slider");
@@ -85,11 +84,12 @@ function timeline(video, go, meant) {
 
   const timeAt = (event) => {
     const box = line.getBoundingClientRect();
-    return Math.max(video.pieces[0][START], Math.min(end - 0.01, ((event.clientX - box.left) / box.width) * end));
+    return Math.max(0, Math.min(end - 0.01, ((event.clientX - box.left) / box.width) * end));
   };
   const show = (time) => {
     at = pieceAt(video, time);
     const box = line.getBoundingClientRect(), piece = video.pieces[at];
+    if (time < piece[START] || time > piece[END]) { leave(); return; }
     cursor.hidden = false;
     cursor.style.left = `${(time / end) * 100}%`;
     line.setAttribute("aria-valuenow", String(time));
