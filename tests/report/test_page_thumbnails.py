@@ -78,9 +78,11 @@ def test_moments_of_a_picture_that_begins_late_are_those_of_the_player(tmp_path:
     times = [5 + i / 25 for i in range(100)]
     path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)), pts_seconds=times, audio=True)
     result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
-    moved = tuple(replace(each, start=each.start + 5, end=each.end + 5) for each in result.timeline)
+    segments = tuple(replace(each, start=each.start + 5, end=each.end + 5) for each in result.segments)
+    timeline = tuple(replace(each, start=each.start + 5, end=each.end + 5) for each in result.timeline)
     with Decoders() as decoders:
-        taken, _ = thumbnails(decoders, str(path), replace(result, timeline=moved), 3, 100_000)
+        moved = replace(result, segments=segments, timeline=timeline)
+        taken, _ = thumbnails(decoders, str(path), moved, 3, 100_000)
     assert [seconds for seconds, _ in taken] == sorted(5 + seconds for seconds in moments(result, 3))
     for seconds, picture in taken:
         assert read_number(imread(io.BytesIO(base64.b64decode(picture)), "jpeg")) == int((seconds - 5) * 25)
