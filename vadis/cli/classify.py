@@ -85,10 +85,14 @@ def classify(
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
     output = None if output == Path("-") else output
     _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
+    if dry_run and (allow_remote or ray):
+        raise UsageError("--dry-run tells of local files and of this machine", "leave out --allow-remote and --ray")
     found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
     own, sources = _own_share(found, shard)
     if dry_run:
-        estimate(sources, model, streams, device, offline)
+        may_stand_in = streams in (None, "rgb")
+        loaded = load_for_command(model, streams, device, offline, precision=precision, may_stand_in=may_stand_in)
+        estimate(sources, loaded, segment, window, stride, flip)
         return
     form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device

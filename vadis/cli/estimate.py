@@ -3,48 +3,65 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
 import typer
 
-from vadis.cli.run import load_for_command
 from vadis.cli.terminal import clock, num_videos
 from vadis.errors import NothingToDoError, VideoError
 from vadis.video.sources import Source
+
+if TYPE_CHECKING:
+    from vadis.models.card import Model
 
 SAMPLE = 200  # videos at most whose length is looked up; a header takes some hundredths of a second
 PROBE_FRAMES = 250  # of the longest of them, 10 s, which are labelled
 
 
-def estimate(sources: Sequence[Source], model: str | None, streams: str | None, device: str, offline: bool) -> None:
-    """Print the estimate; raise NothingToDoError where no video can be read."""
-    readable = [source.path for source in sources if source.error is None]
-    sample = readable[:: max(1, len(readable) // SAMPLE)]
-    loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
-    from vadis.inference.predict import Progress, predict
+def estimate(
+    sources: Sequence[Source],
+    model: "Model",
+    segment: float | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    flip: bool = False,
+) -> None:
+    """Print the estimate; raise NothingToDoError where no video can be read, UsageError as ``classify`` would."""
+    from vadis.inference.classify import ClassifyOptions
+    from vadis.inference.predict import Progress, Sliding, predict
     from vadis.inference.prefetch import LocalVideo
     from vadis.video.isolated.pool import Decoders
 
-    seconds_of, frames_done = dict[str, float](), 0
+    readable = [source.path for source in sources if source.error is None]
+    sample = readable[:: max(1, len(readable) // SAMPLE)]
+    seconds_of, frames_done = dict[str, float | None](), 0
 
     def report(now: Progress) -> None:
         nonlocal frames_done
         frames_done = now.frames_done
 
+    wanted = ClassifyOptions(model, Sliding(segment or model.card.segment_seconds, window, stride), flip=flip)
     with Decoders() as decoders:
         for path in sample:
             with suppress(VideoError), decoders.open(path, listed=True, max_frames=1) as video:
-                seconds_of[path] = video.facts.duration_seconds or 0.0
-        if not seconds_of:
+                seconds_of[path] = video.facts.duration_seconds
+        longest_first = sorted(seconds_of, key=lambda path: seconds_of[path] or 0.0, reverse=True)
+        for path in longest_first:
+            began = time.monotonic()
+            with suppress(VideoError), closing(LocalVideo(path, model, decoders, max_frames=PROBE_FRAMES)) as probe:
+                for _ in predict(probe, model, wanted.sliding, flip=flip, progress=report):
+                    pass
+                break
+        else:
             raise NothingToDoError("none of the videos can be read", "`vadis classify` says why of each")
-        longest = max(seconds_of, key=seconds_of.__getitem__)
-        began = time.monotonic()
-        with closing(LocalVideo(longest, loaded, decoders, max_frames=PROBE_FRAMES)) as probe:
-            for _ in predict(probe, loaded, progress=report):
-                pass
-    pace = frames_done / loaded.card.frame_rate / (time.monotonic() - began)  # seconds of video in one second
-    whole = sum(seconds_of.values()) / len(seconds_of) * len(readable)
-    about = "" if len(seconds_of) == len(readable) else f", by {len(seconds_of):,} of them"
+    probed = frames_done / model.card.frame_rate
+    pace = probed / (time.monotonic() - began)  # seconds of video in one second
+    known = [seconds for seconds in seconds_of.values() if seconds is not None]
+    if not known:
+        raise NothingToDoError("none of the videos says how long it is", "`vadis classify` finds out")
+    whole = sum(known) / len(known) * len(readable)
+    about = "" if len(known) == len(readable) else f", by {len(known):,} of them"
     typer.echo(
         f"{num_videos(len(readable))}, {clock(whole)} in all{about}; labelling takes about {clock(whole / pace)} here: "
-        f"{pace:.2g} times the speed of playing, by a probe of {frames_done / loaded.card.frame_rate:.0f} s"
+        f"{pace:.2g} times the speed of playing, by a probe of {probed:.0f} s"
     )

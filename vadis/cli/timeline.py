@@ -215,7 +215,7 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], end_seconds: float, c
             strip.append(letter, f"{ink} on {colour}")
             strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = cells / end_seconds, ""
+    cells_per_second, axis = cells / (end_seconds or 1), ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
     for tick in range(0, int(end_seconds) + 1, apart):
         column = round(tick * cells_per_second)
@@ -226,7 +226,7 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], end_seconds: float, c
 
 def _leaders(runs: Sequence[Piece], end_seconds: float, cells: int) -> Iterator[str | None]:
     """Yield for each cell of the strip the label that leads in most of its time; None where no label does."""
-    wide = end_seconds / cells
+    wide = (end_seconds or 1) / cells
     led = [defaultdict[str | None, float](float) for _ in range(cells)]
     for run in runs:
         for cell in range(int(run.start / wide), min(int(run.end / wide) + 1, cells)):

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vadis.errors import VideoError
+from vadis.errors import UsageError, VideoError
 from vadis.files import write_atomic
 from vadis.video.encoder import CONTAINERS, video_file
 from vadis.video.isolated.pool import ChildClip, ChildSound, Decoders, SourceVideo
@@ -35,7 +35,10 @@ def cut(
     if not exact and (begins := _copy(decoders, path, start, end, output, sound)) is not None:
         return begins
     first, last = (Fraction(round(1000 * seconds), 1000) for seconds in (start, end))
-    _encode(decoders, path, first, last, output, sound)
+    try:
+        _encode(decoders, path, first, last, output, sound)
+    except UsageError as error:
+        raise VideoError("unsupported_codec", error.message, "leave the sound out with `with_sound=False`") from error
     return start
 
 
