@@ -31,8 +31,7 @@ MISSING, NO_FIGURE, REMARK = "·", "–", "*"
 IMAGENET_MODEL = "inception-v1-imagenet"  # in the catalog
 
 app = App(
-    help="Hold models against published numbers.",
-    epilog="Is this the published model?  `vadis reproduce sample`",
+    help="Hold models against published numbers.", epilog="Is this the published model?  `vadis reproduce sample`"
 )
 plot_app = App(
     help="Draw pictures of models.",
