@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 EPILOG = """
-**Examples**
-
 `vadis doctor`
 
 **Exit codes**: 0 `vadis classify` works; 1 something is missing that it needs.
