@@ -10,7 +10,7 @@ import typer
 
 from vadis.cli import options
 from vadis.cli.options import OUTPUT, TIME, choice, offer, option
-from vadis.cli.results import files_of, load_results
+from vadis.cli.results import files_of, read_results
 from vadis.cli.terminal import clock, info, num_videos, show
 from vadis.errors import UsageError
 from vadis.formats import csv_line, percent, spreadsheet_cell, visible
@@ -91,7 +91,7 @@ def find(
     format_name: Annotated[str, choice(OUTPUT, "How it is written.", tuple(FOUND), "--format", "-f")] = "table",
 ) -> None:
     """Find where something happens: in which videos, from when to when. Opens nothing but the results."""
-    found = load_results(files_of(results))
+    found = read_results(files_of(results))
     places = [
         Place(result.path, piece)
         for result in found

@@ -13,7 +13,7 @@ from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
-from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress
+from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, only
 from vadis.results import VideoResult
@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    found = load_results(files_of(results))
+    found = read_results(files_of(results))
     form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
@@ -75,9 +75,11 @@ def files_of(inputs: Sequence[Path]) -> list[Path]:
     return [file for some in given for file in some]
 
 
-def load_results(files: Sequence[Path]) -> LastResults:
-    """Return the records of files, of which there must be one at least."""
+def read_results(files: Sequence[Path]) -> LastResults:
+    """Return the records of files, of which there must be one at least; say which end within one."""
     found = LastResults(files)
+    for path in found.torn:
+        warn(f"{show(path)} ends within a record, which is left out")
     if not found.paths:
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     return found
@@ -128,7 +130,7 @@ def report(
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
     files = files_of(inputs)
-    found = load_results(files)
+    found = read_results(files)
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
