@@ -155,7 +155,7 @@ def models() -> Iterator[Finding]:
 
 
 def _cache_state(folder: Path) -> Finding:
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110 (Path's may raise)
     free = shutil.disk_usage(there).free
     detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
     if not os.access(there, os.W_OK):
