@@ -139,12 +139,12 @@ def _agreement(name: str) -> Finding:
 
 def models() -> Iterator[Finding]:
     """Yield the cache, which models are in it, and which of them the next ``vadis classify`` uses."""
-    from vadis.weights.cache import cache_folder, model_path
+    from vadis.weights.cache import cache_folder, is_file, model_path
 
     yield _cache_state(cache_folder())
     paths = {name: model_path(name) for name in WEIGHTS} | {name: shipped.path for name, shipped in SHIPPED.items()}
     for name, path in paths.items():
-        if path.is_file():
+        if is_file(path):
             yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
         elif name in SHIPPED:
             yield Finding(MISSING, name, f"{show(path)} is not there", "install vadis again")
