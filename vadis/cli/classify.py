@@ -82,16 +82,12 @@ def classify(
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
     output = None if output == Path("-") else output
-    _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
-    if dry_run and (allow_remote or ray):
-        raise UsageError("--dry-run tells of local files and of this machine", "leave out --allow-remote and --ray")
+    _refuse_combinations(stride is not None and window is None, allow_remote, offline, ray, shard, dry_run)
     found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
     own, sources = _own_share(found, shard)
     if dry_run:
-        may_stand_in = streams in (None, "rgb")
-        loaded = load_for_command(model, streams, device, offline, precision=precision, may_stand_in=may_stand_in)
-        estimate(sources, loaded, segment, window, stride, flip)
-        return
+        by = {"streams": streams, "device": device, "offline": offline, "precision": precision}
+        return estimate(sources, model, by, segment, window, stride, flip)
     form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
@@ -114,13 +110,17 @@ def classify(
         run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
 
 
-def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
+def _refuse_combinations(
+    stride_alone: bool, allow_remote: bool, offline: bool, ray: str | None, shard: str | None, dry_run: bool
+) -> None:
     if stride_alone:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
-    if remote_offline:
+    if allow_remote and offline:
         raise UsageError("--allow-remote and --offline exclude each other", hint="give one of the two")
-    if ray_shard:
+    if ray and shard:
         raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
+    if dry_run and (allow_remote or ray):
+        raise UsageError("--dry-run tells of local files and of this machine", "leave out --allow-remote and --ray")
 
 
 def _own_share(found: Sequence[Source], shard: str | None) -> tuple[Shard | None, list[Source]]:

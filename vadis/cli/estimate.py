@@ -3,16 +3,14 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
+from vadis.cli.run import load_for_command
 from vadis.cli.terminal import clock, num_videos
 from vadis.errors import NothingToDoError, VideoError
 from vadis.video.sources import Source
-
-if TYPE_CHECKING:
-    from vadis.models.card import Model
 
 SAMPLE = 200  # videos at most whose length is looked up; a header takes some hundredths of a second
 PROBE_FRAMES = 250  # of the longest of them, 10 s, which are labelled
@@ -20,13 +18,15 @@ PROBE_FRAMES = 250  # of the longest of them, 10 s, which are labelled
 
 def estimate(
     sources: Sequence[Source],
-    model: "Model",
+    name: str | None,
+    how: dict[str, Any],
     segment: float | None = None,
     window: int | None = None,
     stride: int | None = None,
     flip: bool = False,
 ) -> None:
-    """Print the estimate; raise NothingToDoError where no video can be read, UsageError as ``classify`` would."""
+    """Print the estimate for the model ``name``, loaded by ``how``; raise NothingToDoError where nothing can be read."""
+    model = load_for_command(name, **how, may_stand_in=how["streams"] in (None, "rgb"))
     from vadis.inference.classify import ClassifyOptions
     from vadis.inference.predict import Progress, Sliding, predict
     from vadis.inference.prefetch import LocalVideo
