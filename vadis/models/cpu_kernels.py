@@ -233,14 +233,7 @@ def numbers_of(x: Tensor) -> Flat:
     return flat.numpy() if x.dtype == torch.float32 else flat.view(torch.int16).numpy()
 
 
-class _Pool(threading.local):
-    """Of each thread that takes a video through a network: arrays, and the view that a tensor was last made of."""
-
-    def __init__(self) -> None:
-        self.arrays: list[tuple[Flat, weakref.ref[Flat]]] = []
-
-
-_pool = _Pool()
+_pool = threading.local()  # of each thread: ``arrays``, each with the view that a tensor was last made of
 
 
 def empty_from_pool(*shape: int) -> Tensor:
@@ -251,7 +244,7 @@ def empty_from_pool(*shape: int) -> Tensor:
     length = math.prod(shape)
     if not POOL_MIN <= length <= POOL_MAX:
         return torch.empty(shape)
-    arrays = _pool.arrays
+    arrays: list[tuple[Flat, weakref.ref[Flat]]] = getattr(_pool, "arrays", [])
     free = [index for index, (array, lent) in enumerate(arrays) if len(array) >= length and lent() is None]
     array = arrays.pop(free[0])[0] if free else np.empty(length, np.float32)
     view = array[:length]
