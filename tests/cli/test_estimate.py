@@ -49,3 +49,11 @@ def test_videos_that_tell_no_length_are_not_0_seconds(archive, run_vadis):
     write_video(archive / "a.h264", num_frames=30, codec="libx264")
     ended = run_vadis("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu")
     assert ended.code == 4 or "0:00 in all" not in ended.out
+
+
+def test_of_a_part_only_that_is_counted(archive, run_vadis):
+    (archive / "bad.mp4").unlink()
+    command = ("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu", "--start")
+    assert re.match(r"2 videos, 0:04 in all", run_vadis(*command, "0:01").out)
+    assert re.match(r"2 videos, 0:02 in all", run_vadis(*command, "3", "--end", "5").out) is None
+    assert run_vadis(*command, "1:00").code == 4

@@ -10,6 +10,8 @@ import typer
 from vadis.cli.run import load_for_command
 from vadis.cli.terminal import clock, num_videos
 from vadis.errors import NothingToDoError, VideoError
+from vadis.results import Part
+from vadis.video.metadata import VideoFacts
 from vadis.video.sources import Source
 
 SAMPLE = 200  # videos at most whose length is looked up; a header takes some hundredths of a second
@@ -19,14 +21,18 @@ PROBE_FRAMES = 250  # of the longest of them, 10 s, which are labelled
 def estimate(
     sources: Sequence[Source],
     name: str | None,
-    how: dict[str, Any],
-    segment: float | None = None,
-    window: int | None = None,
-    stride: int | None = None,
-    flip: bool = False,
+    by: dict[str, Any],
+    part: Part | None,
+    segment: float | None,
+    window: int | None,
+    stride: int | None,
+    flip: bool,
 ) -> None:
-    """Print the estimate for the model ``name``, loaded by ``how``; raise NothingToDoError where nothing can be read."""
-    model = load_for_command(name, **how, may_stand_in=how["streams"] in (None, "rgb"))
+    """Print the estimate, by the model ``name``, loaded ``by``, of all videos or a part of each.
+
+    Raise NothingToDoError where there is nothing to read.
+    """
+    model = load_for_command(name, **by, may_stand_in=by["streams"] in (None, "rgb"))
     from vadis.inference.classify import ClassifyOptions
     from vadis.inference.predict import Progress, Sliding, predict
     from vadis.inference.prefetch import LocalVideo
@@ -44,11 +50,12 @@ def estimate(
     with Decoders() as decoders:
         for path in sample:
             with suppress(VideoError), decoders.open(path, listed=True, max_frames=1) as video:
-                seconds_of[path] = video.facts.duration_seconds
-        longest_first = sorted(seconds_of, key=lambda path: seconds_of[path] or 0.0, reverse=True)
-        for path in longest_first:
-            began = time.monotonic()
-            with suppress(VideoError), closing(LocalVideo(path, model, decoders, max_frames=PROBE_FRAMES)) as probe:
+                seconds_of[path] = _seconds_in(part or Part(), video.facts)
+        if seconds_of and part is not None and set(seconds_of.values()) == {0.0}:
+            raise NothingToDoError(f"all videos end before {clock(part.start)}", "give an earlier `start`")
+        for path in sorted(seconds_of, key=lambda path: seconds_of[path] or 0.0, reverse=True):
+            began, probe = time.monotonic(), LocalVideo(path, model, decoders, max_frames=PROBE_FRAMES, part=part)
+            with suppress(VideoError), closing(probe):
                 for _ in predict(probe, model, wanted.sliding, flip=flip, progress=report):
                     pass
                 break
@@ -65,3 +72,11 @@ def estimate(
         f"{num_videos(len(readable))}, {clock(whole)} in all{about}; labelling takes about {clock(whole / pace)} here: "
         f"{pace:.2g} times the speed of playing, by a probe of {probed:.0f} s"
     )
+
+
+def _seconds_in(part: Part, facts: VideoFacts) -> float | None:
+    """Return how much of a video is in a part, by its header; None where that does not say how long it is."""
+    if facts.duration_seconds is None:
+        return None
+    end = facts.first_seconds + facts.duration_seconds
+    return max(0.0, (end if part.end is None else min(part.end, end)) - max(part.start, facts.first_seconds))
