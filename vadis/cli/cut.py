@@ -20,8 +20,6 @@ from vadis.results import VideoResult, is_like, printable
 from vadis.video.container import regular_file
 
 EPILOG = """
-**Examples**
-
 What is yoga in a video, as files:  `vadis cut holiday.mp4 --label yoga -o clips/`
 
 In an archive that is labelled already, with a second more at each end:

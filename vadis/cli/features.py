@@ -14,14 +14,12 @@ from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
 from vadis.cli.run import Run, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
-from vadis.results import VideoResult
+from vadis.results import VideoResult, part_of
 
 if TYPE_CHECKING:
     from vadis.inference.features import Features, Layout
 
 EPILOG = """
-**Examples**
-
 1024 numbers per stream, every 0.32 s of every video:  `vadis features clips/ -o features/`
 
 One set per separate window of 64 frames:  `vadis features clips/ -o windows/ --window 64`
@@ -80,6 +78,8 @@ def features(
     preset: Annotated[str | None, choice(OUTPUT, _PRESET, tuple(PRESETS), "--preset")] = None,
     window: options.Window = None,
     stride: options.Stride = None,
+    start: options.Start = None,
+    end: options.End = None,
     whole_windows: Annotated[bool, flag(TIME, _WHOLE, "--whole-windows")] = False,
     fps: Annotated[str | None, option(TIME, _FPS, "--fps", metavar="N|native", show_default="25")] = None,
     resize: Annotated[
@@ -101,7 +101,7 @@ def features(
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
     how = (whole_windows, fps or "", resize or "", crops or "", format_name or "", join, dtype or "")
     own = Preset(streams, window, stride, *how)
-    chosen = _chosen(preset, own)
+    chosen, part = _chosen(preset, own), part_of(start, end)
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
     target_of = _targets(output, tree_root(inputs or [], paths), chosen.form)
@@ -114,7 +114,7 @@ def features(
         from vadis.inference.prefetch import Sampling
 
         run = Run(found, Summary(len(found)))
-        look: dict[str, Any] = {"layer": layer, "flip": flip}
+        look: dict[str, Any] = {"layer": layer, "flip": flip, "part": part}
         look["sliding"] = Sliding(window=chosen.window, stride=chosen.stride, regular=chosen.whole_windows)
         rate = None if chosen.fps == "native" else int(chosen.fps)
         look["sampling"] = Sampling(rate, chosen.resize, int(chosen.crops))
@@ -161,8 +161,8 @@ def _is_done(target: Path, settings: dict[str, Any]) -> bool:
 
     there = saved_settings(target)
     if there is not None and there != settings:
-        other = {key: value for key, value in settings.items() if there.get(key) != value}
-        difference = "; ".join(f"{key} was {there.get(key)}, is {value}" for key, value in other.items())
+        keys = [key for key in {**settings, **there} if there.get(key) != settings.get(key)]
+        difference = "; ".join(f"{key} was {there.get(key)}, is {settings.get(key)}" for key in keys)
         hint = "choose another folder, or add --overwrite"
         raise UsageError(f"{show(target)} has other settings: {difference}", hint)
     return there is not None

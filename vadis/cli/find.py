@@ -18,8 +18,6 @@ from vadis.results import Piece, is_like, path_fields
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, published_labels, unknown_model
 
 EPILOG = """
-**Examples**
-
 Where somebody plays something:  `vadis find labels.jsonl 'playing *'`
 
 For at least three seconds, as a spreadsheet:  `vadis find labels.jsonl yoga --min-seconds 3 -f csv > yoga.csv`
@@ -109,8 +107,6 @@ def find(
 
 
 LABELS_EPILOG = """
-**Examples**
-
 All that the default model can name:  `vadis labels`
 
 What there is to play:  `vadis labels i3d-kinetics400 'playing *'`

@@ -3,8 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,12 +17,10 @@ from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
 from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, only
-from vadis.results import VideoResult
+from vadis.results import VideoResult, part_of
 from vadis.video.container import regular_file
 
 EXPORT_EPILOG = """
-**Examples**
-
 A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o labels.csv`
 
 The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
@@ -88,8 +87,6 @@ def read_results(files: Sequence[Path]) -> LastResults:
 
 
 REPORT_EPILOG = """
-**Examples**
-
 A page on an archive:  `vadis classify archive/ -o results.jsonl`, then  `vadis report results.jsonl -o report.html`
 
 Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --thumbnails 0 -o week.html`
@@ -153,9 +150,9 @@ def report(
 
 
 ANNOTATE_EPILOG = """
-**Examples**
-
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
+
+Ten seconds of it:  `vadis annotate holiday.mp4 --start 1:00 --end 1:10 -o part.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 """
@@ -170,6 +167,8 @@ def annotate(
     model: options.ModelName = None,
     streams: options.Streams = None,
     segment: options.SegmentSeconds = None,
+    start: options.Start = None,
+    end: options.End = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
 ) -> None:
@@ -178,7 +177,7 @@ def annotate(
     from vadis.video.encoder import check_name
 
     check_name(output)
-    name = os.fspath(video)
+    name, part = os.fspath(video), part_of(start, end)
     outputs.check_file(output, overwrite, name)
     if results is None:
         regular_file(name, listed=False)
@@ -186,14 +185,15 @@ def annotate(
         from vadis.inference.classify import classify
 
         with frame_progress(f"labelling: {show(video.name)}") as report:
-            result = classify(
-                name, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total)
-            )
+            how: dict[str, Any] = {"segment": segment, "start": start, "end": end}
+            how["progress"] = lambda now: report(now.frames_done, now.frames_total)
+            result = classify(name, loaded, **how)
     else:
         if model or streams or segment or offline or device != "auto":
             message = "--model, --streams, --segment, --device and --offline do not go with --results"
             raise UsageError(message, hint="leave them out: the labels are there")
         result = _read_record(video, results)
+        result = result if part is None else replace(result, part=part)
     with frame_progress(f"drawing: {show(video.name)}") as report:
         facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
     info(f"{facts.frames_decoded:,} frames")

@@ -17,8 +17,6 @@ ARCHITECTURES = ("lstm", "c3d", "two-stream", "fused", "i3d")  # the keys of vad
 TRAINING = "Training"
 
 EPILOG = """
-**Examples**
-
 Both networks on Kinetics, on 8 GPUs:  `torchrun --standalone --nproc-per-node 8 -m vadis train --data k400/ -o run/`
 
 Another architecture, from ImageNet:  `vadis train --arch lstm --from imagenet --data ucf101/ -o run/`
@@ -32,8 +30,6 @@ Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`
 **Exit codes** are those of `vadis classify`; an interrupted run has its checkpoint.
 """
 FINETUNE_EPILOG = """
-**Examples**
-
 A UCF-101 model from the Kinetics one:  `vadis finetune --data ./ucf101 --split 1 -o ucf101-run/`
 
 Your own classes, one folder of videos each:  `vadis finetune --data ./mine --set steps=500 -o run/`
@@ -69,7 +65,7 @@ class TrainOptions:
     split: options.Split = 1
     allow_missing: AllowMissing = 0.1
     arch: Annotated[str | None, choice(MODEL, _ARCH, ARCHITECTURES, show_default="i3d")] = None
-    start: Start = "scratch"
+    from_model: Start = "scratch"
     width: Annotated[float | None, option(MODEL, _WIDTH, metavar="W", min=1 / 64, max=4.0)] = None
     mode: Annotated[str, choice(TRAINING, _MODE, ("full", "fixed"))] = "full"
     streams: Annotated[str, choice(TRAINING, _STREAMS, options.STREAM_CHOICES)] = "both"
@@ -87,7 +83,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainOptions):
-    start: Start = "i3d-kinetics400"
+    from_model: Start = "i3d-kinetics400"
 
 
 def _command(asked: type[TrainOptions], name: str, description: str) -> Callable[..., None]:

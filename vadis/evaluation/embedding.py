@@ -341,11 +341,7 @@ class Embedding:
                 )
             yield found
 
-    def _record(
-        self,
-        progress: Callable[[Progress], None],
-        video: PendingVideo,
-    ) -> VideoResult:
+    def _record(self, progress: Callable[[Progress], None], video: PendingVideo) -> VideoResult:
         assert isinstance(video, _ClipOfSet)
 
         def report(stage: str) -> None:

@@ -25,7 +25,7 @@ from vadis.models import MODELS, Model
 from vadis.models.i3d import frames_per_step, receptive_field
 from vadis.models.i3d_inference import FEATURES
 from vadis.parsing import parse_json
-from vadis.results import VideoResult
+from vadis.results import Part, VideoResult, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath
 from vadis.video.timegrid import GRID_FPS
@@ -64,6 +64,8 @@ def extract_features(
     fps: int | None = GRID_FPS,
     resize: str = "short256",
     crops: int = 1,
+    start: float | None = None,
+    end: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
     """Return the outputs of one layer over one video, and their times in seconds, float64 (steps,).
@@ -73,11 +75,11 @@ def extract_features(
     over space. ``fps`` frames per second are seen, or with None those of the file; ``resize`` is "short256", or
     "square224" for the whole picture; of 3 or 10 ``crops`` the outputs are (steps, crops, channels). The rest is as for
     ``classify``; with ``window`` there is one step for each window, at its centre. Raise VideoError if the file cannot
-    be read, UsageError for a layer, window, stride, rate, size or view that cannot be.
+    be read, UsageError for a layer, window, stride, rate, size, view or part that cannot be.
     """
     model, sliding = given_or_loaded(model), Sliding(window=window, stride=stride)
     how: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "progress": progress}
-    how["sampling"] = Sampling(fps, resize, crops)
+    how |= {"sampling": Sampling(fps, resize, crops), "part": part_of(start, end)}
     ((_, outcome),) = features_of_videos([os.fspath(path)], model, jobs=1, **how)
     if isinstance(outcome, VideoError):
         raise outcome
@@ -92,6 +94,7 @@ def features_of_videos(
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
     sampling: Sampling = GRID,
+    part: Part | None = None,
     batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
@@ -115,25 +118,31 @@ def features_of_videos(
         assert isinstance(video, LocalVideo)
         seconds = video.facts.first_seconds + video.seconds_of(frames)
         timing = _timing(video, model, layer, sliding, sampling)
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)), timing)
+        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding), part=part), timing)
 
     with Decoders() as decoders:
-        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling)
+        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling, part=part)
         for path, _, outcome in map_videos(paths, begin, stack, model, jobs=jobs):
             yield path, outcome
 
 
 def settings_of(
-    model: Model, layer: str, sliding: Sliding, flip: bool, sampling: Sampling = GRID, layout: Layout = NPZ
+    model: Model,
+    layer: str,
+    sliding: Sliding,
+    flip: bool,
+    sampling: Sampling = GRID,
+    layout: Layout = NPZ,
+    part: Part | None = None,
 ) -> dict[str, Any]:
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    other = {**_other(sampling), **_other(layout)}
+    other = {**_other(sampling), **_other(layout), **_other(part or Part())}
     if "fps" in other:
         other["fps"] = other["fps"] or "native"
     return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **other}
 
 
-def _other(chosen: Sampling | Layout) -> dict[str, Any]:
+def _other(chosen: Sampling | Layout | Part) -> dict[str, Any]:
     """Return the fields that are not as by default."""
     return {name: value for name, value in chosen._asdict().items() if value != chosen._field_defaults[name]}
 
