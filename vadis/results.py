@@ -8,7 +8,8 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -48,7 +49,6 @@ class Label:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Label":
-        """Return the label that ``to_json`` gave; raise KeyError or TypeError for anything else."""
         return cls(str(record["label"]), float(record["score"]), record.get("peak"), record.get("seconds"))
 
 
@@ -67,7 +67,6 @@ class Segment:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Segment":
-        """Return the segment that ``to_json`` gave; raise KeyError or TypeError for anything else."""
         return cls(float(record["start"]), float(record["end"]), tuple(map(Label.from_json, record["labels"])))
 
 
@@ -87,7 +86,6 @@ class Piece:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Piece":
-        """Return the piece that ``to_json`` gave; raise KeyError or TypeError for anything else."""
         return cls(float(record["start"]), float(record["end"]), str(record["label"]), float(record["score"]))
 
 
@@ -213,6 +211,15 @@ class VideoResult:
         table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         facts = _html(", ".join((self.error_message or self.status, *self.flags)))
         return f"<div><b>{_html(self.path)}</b> {facts}{timeline}<table>{table}</table></div>"
+
+
+def leading(timeline: Iterable[Piece]) -> Counter[str]:
+    """Return for how many milliseconds each label leads, in the order of time."""
+    milliseconds = Counter[str]()
+    for piece in timeline:
+        if piece.label != NO_CLEAR_LABEL:
+            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
+    return milliseconds
 
 
 def printable(text: str) -> str:

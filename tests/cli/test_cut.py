@@ -1,13 +1,14 @@
 """``vadis cut``: clips of the stretches that results name, and what is refused."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
 from tests.fake_road import result
 from tests.synthetic import write_video
 from vadis.formats import FORMATS
-from vadis.results import Piece
+from vadis.results import Piece, Segment
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def results(tmp_path, monkeypatch):
     pieces = tuple(
         Piece(start, start + 0.5, label, 0.9) for start, label in ((0, "yoga"), (0.5, "run/jump"), (1, "yoga"))
     )
-    records = [replace(result(name), timeline=pieces) for name in ("a.mp4", "deep/a.mp4", "gone.mp4")]
+    whole = {"timeline": pieces, "segments": (Segment(0.0, 1.5, ()),)}
+    records = [replace(result(name), **whole) for name in ("a.mp4", "deep/a.mp4", "gone.mp4")]
     (tmp_path / "results.jsonl").write_text("".join(FORMATS["jsonl"].write(records)))
     return tmp_path / "results.jsonl"
 
@@ -34,6 +36,21 @@ def test_each_stretch_is_a_file_whose_name_says_where_from(results, run_vadis):
     assert all((results.parent / name).stat().st_size for name in ended.out.splitlines())
     assert run_vadis("cut", results, "--label", "run*", "-o", "clips").code == 2, "the clips are there"
     assert run_vadis("cut", results, "--label", "run*", "-o", "clips", "--overwrite").code == 3
+
+
+def test_padding_reaches_beyond_the_labels_that_a_record_has(results, run_vadis):
+    record = replace(result("a.mp4"), timeline=(Piece(0.5, 1.0, "yoga", 0.9),), segments=(Segment(0.0, 2.0, ()),))
+    results.write_text("".join(FORMATS["jsonl"].write([record])))
+    ended = run_vadis("cut", results, "--label", "yoga", "--padding", 0.5, "--exact", "-o", "clips")
+    assert ended.out == "clips/a.mp4.0m00.0s-0m01.5s.yoga.mp4\n"
+
+
+def test_a_name_tells_hours(results, run_vadis):
+    write_video("long.mp4", num_frames=40, fps=Fraction(1, 100), codec="mpeg4")
+    record = replace(result("long.mp4"), timeline=(Piece(3600.0, 3660.5, "yoga", 0.9),), segments=())
+    results.write_text("".join(FORMATS["jsonl"].write([record])))
+    ended = run_vadis("cut", results, "--label", "yoga", "--exact", "-o", "clips")
+    assert ended.out == "clips/long.mp4.1h00m00.0s-1h01m00.5s.yoga.mp4\n"
 
 
 def test_stretches_that_meet_by_their_padding_are_one(results, run_vadis):
@@ -58,5 +75,5 @@ def test_wrong_use_is_said_and_leaves_no_folder(results, run_vadis, words, code)
 
 def test_a_video_is_labelled_first(results, run_vadis, monkeypatch):
     labelled = replace(result("a.mp4"), timeline=(Piece(0.0, 1.0, "yoga", 0.9),))
-    monkeypatch.setattr("vadis.cli.cut._labelled", lambda *_: labelled)
+    monkeypatch.setattr("vadis.cli.cut.label_one", lambda *_: labelled)
     assert run_vadis("cut", "a.mp4", "--label", "yoga", "-o", "clips").out.count("\n") == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.make_model import make_model
 from tests.synthetic import moving_texture, write_video
@@ -109,6 +110,18 @@ def test_a_broken_file_is_a_record_and_exit_code_3_also_when_it_goes_on(fvd, set
     assert result(fvd("real.npy", "list.txt", "--json", code=3))["generated"]["n"] == 3
     refused = fvd("real.npy", "videos", "-o", "run", "--clip-length", 9, code=2)
     assert "frames" in refused.err and "run/real.jsonl" in refused.err
+
+
+def test_pictures_that_were_made_anew_in_place_are_seen_anew(fvd, sets):
+    for number, video in enumerate(arrays(2, seed=1)):
+        Path("pictures", str(number)).mkdir(parents=True)
+        for index, frame in enumerate(video):
+            Image.fromarray(frame).save(f"pictures/{number}/{index}.png")
+    before = result(fvd("real.npy", "pictures", "-o", "run", "--json"))
+    Image.fromarray(arrays(1, seed=9)[0][4]).save("pictures/1/4.png")
+    again = fvd("real.npy", "pictures", "-o", "run", "--json")
+    assert "1 of them done before" in again.err
+    assert result(again)["generated"]["inputs_sha256"] != before["generated"]["inputs_sha256"]
 
 
 def test_saved_statistics_stand_for_their_videos_and_for_no_other_settings(fvd, sets):

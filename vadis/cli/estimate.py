@@ -18,18 +18,13 @@ PROBE_FRAMES = 250  # of the longest of them, 10 s, which are labelled
 def estimate(sources: Sequence[Source], model: str | None, streams: str | None, device: str, offline: bool) -> None:
     """Print the estimate; raise NothingToDoError where no video can be read."""
     readable = [source.path for source in sources if source.error is None]
-    sample = readable[:: max(1, len(readable) // SAMPLE)]
+    sample = readable[:: max(1, -(-len(readable) // SAMPLE))]
     loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
     from vadis.inference.predict import Progress, predict
     from vadis.inference.prefetch import LocalVideo
     from vadis.video.isolated.pool import Decoders
 
-    seconds_of, frames_done = dict[str, float](), 0
-
-    def report(now: Progress) -> None:
-        nonlocal frames_done
-        frames_done = now.frames_done
-
+    seconds_of, seen = dict[str, float](), list[Progress]()
     with Decoders() as decoders:
         for path in sample:
             with suppress(VideoError), decoders.open(path, listed=True, max_frames=1) as video:
@@ -39,12 +34,13 @@ def estimate(sources: Sequence[Source], model: str | None, streams: str | None, 
         longest = max(seconds_of, key=seconds_of.__getitem__)
         began = time.monotonic()
         with closing(LocalVideo(longest, loaded, decoders, max_frames=PROBE_FRAMES)) as probe:
-            for _ in predict(probe, loaded, progress=report):
+            for _ in predict(probe, loaded, progress=seen.append):
                 pass
-    pace = frames_done / loaded.card.frame_rate / (time.monotonic() - began)  # seconds of video in one second
+    probed = seen[-1].frames_done / loaded.card.frame_rate
+    pace = probed / (time.monotonic() - began)  # seconds of video in one second
     whole = sum(seconds_of.values()) / len(seconds_of) * len(readable)
     about = "" if len(seconds_of) == len(readable) else f", by {len(seconds_of):,} of them"
     typer.echo(
         f"{num_videos(len(readable))}, {clock(whole)} in all{about}; labelling takes about {clock(whole / pace)} here: "
-        f"{pace:.2g} times the speed of playing, by a probe of {frames_done / loaded.card.frame_rate:.0f} s"
+        f"{pace:.2g} times the speed of playing, by a probe of {probed:.0f} s"
     )

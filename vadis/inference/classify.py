@@ -18,6 +18,7 @@ from vadis.models import MODELS, Model
 from vadis.results import VideoResult, is_like
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath, VideoFacts
+from vadis.video.sources import Stamp
 from vadis.weights.load import given_or_loaded
 
 INFERENCE_FLAGS = {
@@ -150,14 +151,14 @@ def label_videos(
     with nullcontext(decoders) if decoders else Decoders() as opened:
         begin = partial(LocalVideo, model=options.model, decoders=opened, listed=listed, first=first)
         for _, video, outcome in map_videos(paths, begin, options.label, options.model, jobs=jobs):
-            yield record_of(video, outcome)
+            yield record_of(video.path, video.stamp, outcome)
 
 
-def record_of(video: PendingVideo, outcome: VideoResult | VideoError) -> VideoResult:
-    """Return the record of a video that ``ClassifyOptions.label`` labelled, or could not label."""
+def record_of(path: str, stamp: Stamp, outcome: VideoResult | VideoError) -> VideoResult:
+    """Return the record of a video: what was made of it, or why that could not be."""
     if isinstance(outcome, VideoResult):
         return outcome
-    return VideoResult(video.path, "error", *video.stamp, error_code=outcome.code, error_message=outcome.in_full)
+    return VideoResult(path, "error", *stamp, error_code=outcome.code, error_message=outcome.in_full)
 
 
 def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[str, Any]:

@@ -229,7 +229,8 @@ class _Labeller:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``path`` in bytes → ``record``, a line of JSON."""
         outcomes = self._outcomes([os.fsdecode(path) for path in batch["path"]])
-        return {"record": [record_of(video, outcome).to_json_line() for _, video, outcome in outcomes]}
+        records = (record_of(video.path, video.stamp, outcome) for _, video, outcome in outcomes)
+        return {"record": [record.to_json_line() for record in records]}
 
 
 class _VideoElsewhere:
