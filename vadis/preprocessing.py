@@ -78,11 +78,7 @@ def shrunk(x: Tensor, factor: int) -> Tensor:
     return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
 
 
-CROPS = (
-    1,
-    3,
-    10,
-)  # how many views of a clip there can be: the centre; with both ends; centre and corners, mirrored too
+CROPS = (1, 3, 10)  # views that a clip can have: the centre; with both ends; centre and corners, mirrored too
 
 
 def cut_views(array: Array, stream: str, count: int, size: int) -> list[Array]:

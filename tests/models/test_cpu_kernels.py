@@ -1,6 +1,7 @@
 """Fast convolution and pooling on the CPU against the plain operations, at random and odd sizes."""
 
 import random
+import threading
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_memory_in_use_is_never_given_twice() -> None:
 
 
 def test_memory_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "_pool", cpu_kernels._Pool())
+    monkeypatch.setattr(cpu_kernels, "_pool", threading.local())
     first = empty_from_pool(POOL_MIN + 2000)
     place = first.untyped_storage().data_ptr()
     del first

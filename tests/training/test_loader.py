@@ -18,7 +18,6 @@ from vadis.flow.store import FlowStore, compute_flow, dequantize
 from vadis.models import MODELS
 from vadis.preprocessing import STREAMS, centre_crop, network_input
 from vadis.training.loader import (
-    ClipPlace,
     VideoClips,
     draw_augmentation,
     pack,
@@ -184,11 +183,11 @@ def test_rgb_and_flow_of_a_clip_are_in_step(textures, store):
 @pytest.mark.parametrize(
     ("bounds", "length", "frames", "part"),
     [
-        ((None, None), 250, 64, ClipPlace(0, 64, 64)),
-        ((None, None), 30, 64, ClipPlace(0, 30, 64)),
-        ((2.0, 4.0), 250, 64, ClipPlace(50, 50, 64)),
-        ((2.0, None), 250, 64, ClipPlace(50, 64, 64)),
-        ((2.0, 40.0), 70, 64, ClipPlace(50, 20, 64)),
+        ((None, None), 250, 64, range(0, 64)),
+        ((None, None), 30, 64, range(0, 30)),
+        ((2.0, 4.0), 250, 64, range(50, 100)),
+        ((2.0, None), 250, 64, range(50, 114)),
+        ((2.0, 40.0), 70, 64, range(50, 70)),
     ],
 )
 def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
@@ -198,11 +197,11 @@ def test_the_part_of_a_video_that_is_tested(bounds, length, frames, part):
 @pytest.mark.parametrize(
     ("length", "part"),
     [
-        (75, ClipPlace(0, 64, 64)),  # 3 s, as listed: the clip itself
-        (70, ClipPlace(0, 64, 64)),
-        (20, ClipPlace(0, 20, 64)),  # ends before the clip would begin
-        (250, ClipPlace(50, 64, 64)),  # the whole video
-        (124, ClipPlace(50, 64, 64)),  # the whole video, rounded
+        (75, range(0, 64)),  # 3 s, as listed: the clip itself
+        (70, range(0, 64)),
+        (20, range(0, 20)),  # ends before the clip would begin
+        (250, range(50, 114)),  # the whole video
+        (124, range(50, 114)),  # the whole video, rounded
     ],
 )
 def test_the_part_of_a_clip_that_may_be_cut_already(length, part):

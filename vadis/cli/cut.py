@@ -19,8 +19,6 @@ from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.results import Piece, VideoResult, printable
 
 EPILOG = """
-**Examples**
-
 What is yoga in a video, as files:  `vadis cut holiday.mp4 --label yoga -o clips/`
 
 In an archive that is labelled already, with a second more at each end:

@@ -19,8 +19,6 @@ from vadis.video.sources import remote_scheme
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, published_labels, unknown_model
 
 EPILOG = """
-**Examples**
-
 Where somebody plays something:  `vadis find labels.jsonl 'playing *'`
 
 For at least three seconds, as a spreadsheet:  `vadis find labels.jsonl yoga --min-seconds 3 -f csv > yoga.csv`
@@ -100,8 +98,6 @@ def find(
 
 _MODEL = "A name that 'vadis weights list' shows, or a model file."
 LABELS_EPILOG = """
-**Examples**
-
 All that the default model can name:  `vadis labels`
 
 What there is to play:  `vadis labels i3d-kinetics400 'playing *'`

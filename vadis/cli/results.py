@@ -20,8 +20,6 @@ from vadis.results import VideoResult
 from vadis.video.container import regular_file
 
 EXPORT_EPILOG = """
-**Examples**
-
 A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o labels.csv`
 
 The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
@@ -81,8 +79,6 @@ def read_results(inputs: Sequence[Path]) -> LastResults:
 
 
 REPORT_EPILOG = """
-**Examples**
-
 A page on an archive:  `vadis classify archive/ -o results.jsonl`, then  `vadis report results.jsonl -o report.html`
 
 Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --thumbnails 0 -o week.html`
@@ -145,8 +141,6 @@ def report(
 
 
 ANNOTATE_EPILOG = """
-**Examples**
-
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`

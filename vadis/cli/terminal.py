@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TextIO
@@ -79,20 +79,10 @@ def info(message: str) -> None:
         warn(message)
 
 
-@contextmanager
-def passing(message: str) -> Iterator[None]:
-    """Show a notice on a terminal for as long as a block runs."""
+def passing(message: str) -> AbstractContextManager[object]:
+    """Return what shows a notice on a terminal for as long as a block runs."""
     console = stderr_console()
-    is_shown = console.is_terminal and not settings.quiet
-    if is_shown:
-        console.file.write(message)
-        console.file.flush()
-    try:
-        yield
-    finally:
-        if is_shown:
-            console.file.write("\r" + " " * len(message) + "\r")
-            console.file.flush()
+    return console.status(message) if console.is_terminal and not settings.quiet else nullcontext()
 
 
 def debug(message: str) -> None:

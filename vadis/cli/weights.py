@@ -13,16 +13,12 @@ from vadis.cli.terminal import download_progress, info, show
 from vadis.errors import NothingToDoError, UsageError
 from vadis.weights.catalog import DEFAULT_MODEL, PUBLISHED_LISTS, SHIPPED, WEIGHTS, unknown_model
 
-app = App(
-    help="See, fetch, check, convert, export and remove models.",
-    epilog="Which there are:  `vadis weights list`",
-)
+app = App(help="See, fetch, check, convert, export and remove models.", epilog="Which there are:  `vadis weights list`")
 
 _NAMES = "Names that 'vadis weights list' shows."
 _completed = offer(lambda: [*WEIGHTS, *SHIPPED])
 Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False, autocompletion=_completed),
+    list[str] | None, typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False, autocompletion=_completed)
 ]
 ModelOutput = Annotated[Path, option(OUTPUT, "The model file to write.", "--output", "-o", metavar="FILE")]
 

@@ -60,11 +60,7 @@ DATASETS: dict[str, DatasetKind] = {
 
 
 def find_dataset(
-    root: str | os.PathLike[str],
-    name: str | None = None,
-    split: int = 1,
-    *,
-    allow_missing: float = ALLOWED_MISSING,
+    root: str | os.PathLike[str], name: str | None = None, split: int = 1, *, allow_missing: float = ALLOWED_MISSING
 ) -> Dataset:
     """Return the dataset that lies in the folder ``root``, or that a single list names.
 

@@ -62,7 +62,6 @@ FLOW_SETTINGS: dict[str, Any] = {
 SETTINGS_NAME = "settings.json"
 _ENCODER = {"qmin": "1", "qmax": "1", "b": "1G"}  # FFmpeg's best quality; the bit rate must not stand in its way
 _FORMAT = "yuvj420p"  # the encoder knows no grey; a neutral colour costs 40 bytes per frame
-_NEUTRAL = 128
 _RECOMPUTE_HINT = "delete it and run vadis flow again"  # about what is damaged in a store
 _END_BYTES = 1 << 16  # of a video, at either end, by which it is known
 
@@ -95,23 +94,14 @@ def write_mjpeg(path: Path, chunks: Iterable[Levels]) -> Iterator[int]:
                 if num_frames == 0:
                     stream.height, stream.width = chunk.shape[1:]
                 for picture in chunk:
-                    container.mux(stream.encode(_frame(picture, num_frames)))
+                    frame = av.VideoFrame.from_ndarray(picture, format="gray")
+                    frame.pts, frame.time_base = num_frames, Fraction(1, GRID_FPS)
+                    container.mux(stream.encode(frame))
                     num_frames += 1
                 yield num_frames
             container.mux(stream.encode(None))
     except av.FFmpegError as error:  # not all of them are of the operating system
         raise OSError(error.errno, error.strerror) from error
-
-
-def _frame(picture: Levels, index: int) -> av.VideoFrame:
-    frame = av.VideoFrame(picture.shape[1], picture.shape[0], _FORMAT)
-    for number, plane in enumerate(frame.planes):
-        rows = np.full((plane.height, plane.line_size), _NEUTRAL, np.uint8)
-        if number == 0:
-            rows[:, : plane.width] = picture
-        plane.update(rows.tobytes())
-    frame.pts, frame.time_base = index, Fraction(1, GRID_FPS)
-    return frame
 
 
 class FlowStore:
@@ -185,15 +175,11 @@ class FlowStore:
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
     name = printable(str(path))
-    with os_errors_as(UsageError, f"{name} cannot be read"):
-        if not path.exists():
-            return None
-        content = path.read_bytes()
     try:
-        settings = parse_json(content)
-    except ValueError as error:
+        with os_errors_as(UsageError, f"{name} cannot be read"):
+            return dict(parse_json(path.read_bytes())) if path.exists() else None
+    except (ValueError, TypeError) as error:
         raise UsageError(f"{name} is damaged", hint="compute the flow into a new folder") from error
-    return settings if isinstance(settings, dict) else {}
 
 
 def _fingerprint(path: str) -> str:

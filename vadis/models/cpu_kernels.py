@@ -185,14 +185,7 @@ def frames_of(x: Tensor) -> Flat:
     return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
 
 
-class _Pool(threading.local):
-    """Of each thread that takes a video through a network: arrays, and the view that a tensor was last made of."""
-
-    def __init__(self) -> None:
-        self.arrays: list[tuple[Flat, weakref.ref[Flat]]] = []
-
-
-_pool = _Pool()
+_pool = threading.local()  # of each thread: ``arrays``, each with the view that a tensor was last made of
 
 
 def empty_from_pool(*shape: int) -> Tensor:
@@ -203,7 +196,7 @@ def empty_from_pool(*shape: int) -> Tensor:
     length = math.prod(shape)
     if not POOL_MIN <= length <= POOL_MAX:
         return torch.empty(shape)
-    arrays = _pool.arrays
+    arrays: list[tuple[Flat, weakref.ref[Flat]]] = getattr(_pool, "arrays", [])
     free = [index for index, (array, lent) in enumerate(arrays) if len(array) >= length and lent() is None]
     array = arrays.pop(free[0])[0] if free else np.empty(length, np.float32)
     view = array[:length]

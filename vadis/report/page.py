@@ -9,13 +9,11 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from string import Template
 from typing import Any, SupportsFloat
 from urllib.parse import quote
 
@@ -128,13 +126,8 @@ def head(title: str, style: str, script: str = "") -> str:
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")
         return f"'sha256-{digest}'" if content else "'none'"
 
-    return Template(read_assets("head.html")).substitute(
-        title=escape(visible(title)),
-        version=vadis.__version__,
-        style=style,
-        style_source=source(style),
-        script_source=source(script),
-    )
+    sources = {"style_source": source(style), "script_source": source(script)}
+    return fill_template("head.html", title=title, version=vadis.__version__, style=style, **sources)
 
 
 def read_assets(*names: str) -> str:
@@ -237,7 +230,6 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
 
 RUN_NAME, METRICS_NAME, LOG_NAME, CURVES_NAME = "run.json", "metrics.json", "log.jsonl", "curves.png"
 NETWORKS = ("rgb", "flow", "both")  # the folders of a run, and the columns of a test
-FIGURE_TITLES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}
 
 
 def is_run(folder: Path) -> bool:
@@ -253,89 +245,14 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
     run, metrics = _json(folder / RUN_NAME), _json(folder / METRICS_NAME)
     if logs := _logs(folder):
         plot_curves(logs, folder / CURVES_NAME)
-    start = head(title, read_assets("colours.css", "run.css"))
-    page = [start, *_body(folder, title, run, metrics), "</body>\n</html>\n"]
-    write_file(path, "".join(page))
-
-
-def _body(folder: Path, title: str, run: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[str]:
-    yield f"<header><h1>{_text(title)}</h1>\n"
-    yield f'<p class="quiet">{_text(_headline(run, metrics))}</p></header>\n<main>\n'
     columns = {name: metrics[name] for name in NETWORKS if isinstance(metrics.get(name), dict)}
-    if columns:
-        yield "<section><h2>How good it is</h2>\n" + "".join(_results(columns, metrics)) + "</section>\n"
-    elif run:
-        yield '<p class="warn">Not tested yet.</p>\n'
-    yield _picture(folder / CURVES_NAME, "Curves")
-    for name, column in columns.items():
-        yield _picture(folder / f"confusion-{name}.png", f"Confusion matrix: {name}")
-        yield _picture(folder / f"per-class-{name}.png", f"Accuracy by class: {name}")
-        known = [(label, share) for label, share in column.get("per_class", {}).items() if share is not None]
-        rows = [[label, _percent(share)] for label, share in sorted(known, key=lambda pair: (-pair[1], pair[0]))]
-        table = _table(["class", "right"], rows)
-        yield f"<details><summary>{_text(name)}: all classes as a table</summary>\n{table}</details>\n"
-    if run:
-        yield "<section><h2>Settings</h2>\n" + _settings(run) + "</section>\n"
-    yield "</main>\n"
-
-
-def _headline(run: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    data = run.get("dataset") or {}
-    dataset = metrics.get("dataset") or data.get("name")
-    parts = [
-        run.get("architecture") or metrics.get("architecture"),
-        dataset and f"{dataset}, split {metrics.get('split') or data.get('split')}",
-        metrics.get("part") and f"tested on {metrics['part']}",
-        metrics.get("model"),
-    ]
-    return "; ".join(str(part) for part in parts if part)
-
-
-def _results(columns: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the table of the test, and which state of each training run the model file holds."""
-    rows = [
-        [name, *(_percent(column.get(figure)) for figure in FIGURE_TITLES), column.get("num_examples", "")]
-        for name, column in columns.items()
-    ]
-    yield _table(["", *FIGURE_TITLES.values(), "videos"], rows)
-    if metrics.get("failed"):
-        yield f'<p class="warn">{_text(metrics["failed"])} videos could not be read, and count as wrong.</p>\n'
-    for run, state in (metrics.get("states") or {}).items():
-        best = state.get("validation")
-        why = f"which has the lowest validation loss, {best['loss']:.3f}" if best else "the last; none was validated"
-        chosen = f"{run}: the model file holds the state after step {state['step']:,} of {state['steps']:,}, {why}."
-        yield f"<p>{_text(chosen)}</p>\n"
-
-
-def _settings(run: Mapping[str, Any]) -> str:
-    start = run.get("from")
-    elsewhere = ("labels", "recipes", "dataset", "from", "schema")  # shown otherwise, or not at all
-    settings = {key: value for key, value in run.items() if key not in elsewhere}
-    settings |= {"classes": len(run.get("labels", ()))}
-    settings |= {f"dataset, {key}": value for key, value in (run.get("dataset") or {}).items()}
-    settings |= {"from": start.get("model") if isinstance(start, dict) else "nothing"}
-    recipes = {name: recipe for name, recipe in (run.get("recipes") or {}).items() if isinstance(recipe, dict)}
-    keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe)
-    rows = [[key, *(_shown(recipe.get(key)) for recipe in recipes.values())] for key in keys]
-    about = _table(["", ""], [[key, _shown(value)] for key, value in settings.items()])
-    return about + (_table(["recipe", *recipes], rows) if recipes else "")
-
-
-def _picture(path: Path, title: str) -> str:
-    if not path.is_file():
-        return ""
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    picture = f'<img alt="{_text(title)}" src="data:image/png;base64,{content}">'
-    return f"<section><h2>{_text(title)}</h2>\n<figure>{picture}</figure></section>\n"
-
-
-def _table(heads: list[str], rows: list[list[Any]]) -> str:
-    top = "".join(f'<th scope="col">{_text(name)}</th>' for name in heads) if any(heads) else ""
-    lines = [
-        f'<tr><th scope="row">{_text(first)}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in rest)}</tr>\n'
-        for first, *rest in rows
-    ]
-    return f'<div class="wide"><table>\n<thead><tr>{top}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n'
+    pictures = {each.name: base64.b64encode(each.read_bytes()).decode("ascii") for each in folder.glob("*.png")}
+    try:
+        page = fill_template("run.html", title=title, run=run, metrics=metrics, columns=columns, pictures=pictures)
+    except Exception as error:  # of other JSON: AttributeError, TypeError, UndefinedError, …
+        message = f"{visible(str(folder))} holds a damaged {RUN_NAME} or {METRICS_NAME}"
+        raise UsageError(message, "run the command again that wrote them") from error
+    write_file(path, head(title, read_assets("colours.css", "run.css")) + page)
 
 
 def _logs(folder: Path) -> dict[str, Path]:
@@ -352,6 +269,18 @@ def _json(path: Path) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def fill_template(name: str, **values: Any) -> str:
+    """Return a file of ``assets``, a template of Jinja, with these values; whatever they hold is shown as text."""
+    from jinja2 import Environment
+
+    def text(value: Any) -> Any:
+        return value if hasattr(value, "__html__") else visible(str(value))
+
+    environment = Environment(autoescape=True, finalize=text, trim_blocks=True)
+    environment.filters |= {"percent": _percent, "shown": _shown}
+    return environment.from_string(read_assets(name)).render(**values)
+
+
 def _percent(share: Any) -> str:
     return f"{share:.1%}" if isinstance(share, int | float) else "–"
 
@@ -361,8 +290,4 @@ def _shown(value: Any) -> str:
         return ", ".join(map(_shown, value))
     if isinstance(value, dict):
         return json.dumps(value)
-    return {"None": "–", "True": "yes", "False": "no"}.get(str(value), str(value))
-
-
-def _text(value: Any) -> str:
-    return escape(visible(str(value)))
+    return {"None": "–", "True": "yes", "False": "no", "": "–"}.get(str(value), str(value))

@@ -227,17 +227,11 @@ def shift_colours(x: Tensor, recipe: Recipe, draw: Augmentation) -> Tensor:
     return x.add_(2 * recipe.brightness * draw.brightness).clamp_(-1, 1)
 
 
-@dataclass(frozen=True)
-class ClipPlace:
-    """The frames ``[start, start + count)`` of a video, repeated from their first to ``length`` frames."""
+def place_of_clip(example: Example, num_frames: int, length: int, draw: Augmentation | None) -> range:
+    """Return which frames of a video of ``num_frames`` a clip of ``length`` shows; without a draw the first ones.
 
-    start: int
-    count: int
-    length: int
-
-
-def place_of_clip(example: Example, num_frames: int, length: int, draw: Augmentation | None) -> ClipPlace:
-    """Return the place of a clip of ``length`` frames in a video of ``num_frames``; without a draw its first ones."""
+    Where there are fewer, they are repeated from the first on.
+    """
     # 10 frames, length = 4, start drawn in [0, 1) → one of 0 … 6; 3 frames, length = 4 → 0 1 2 0
     start_seconds, end_seconds = example.span(num_frames / GRID_FPS)
     first = round(start_seconds * GRID_FPS)
@@ -246,7 +240,8 @@ def place_of_clip(example: Example, num_frames: int, length: int, draw: Augmenta
     if room <= 0:
         raise VideoError("too_short", "it ends before the listed part of it begins", "correct the times in the list")
     count = min(room, length)
-    return ClipPlace(first + (0 if draw is None else int(draw.start * (room - count + 1))), count, length)
+    first += 0 if draw is None else int(draw.start * (room - count + 1))
+    return range(first, first + count)
 
 
 @dataclass(eq=False)
@@ -314,10 +309,10 @@ class VideoClips:
         for _ in range(2):
             place = place_of_clip(example, num_frames, self.recipe.clip_frames, draw)
             read = [self._read(example.path, stream, place, draw) for stream in self.streams]
-            ends = [end for frames, end in read if len(frames) < place.count]
+            ends = [end for frames, end in read if len(frames) < len(place)]
             if not ends:
                 pairs = zip(read, self.streams, strict=True)
-                return tuple(self._shown(frames, stream, place.length, draw) for (frames, _), stream in pairs)
+                return tuple(self._shown(frames, stream, draw) for (frames, _), stream in pairs)
             num_frames = ends[0]
         raise VideoError("decode_failed", "it does not give the same frames when it is read again")
 
@@ -332,10 +327,10 @@ class VideoClips:
                     self._lengths[number] = video.expected_num_frames or sum(1 for _ in video)
         return int(self._lengths[number])
 
-    def _shown(self, frames: NDArray[np.uint8], stream: str, length: int, draw: Augmentation | None) -> Tensor:
-        """Return what one stream shows of a clip, of whose ``length`` frames the first are there."""
-        if length > len(frames):
-            frames = frames[np.arange(length) % len(frames)]
+    def _shown(self, frames: NDArray[np.uint8], stream: str, draw: Augmentation | None) -> Tensor:
+        """Return what one stream shows of a clip, of whose frames the first are there."""
+        if len(frames) < self.recipe.clip_frames:
+            frames = frames[np.arange(self.recipe.clip_frames) % len(frames)]
         frames = frames[self.sampling.get(stream, slice(None))]
         clip = pack(frames, stream, mirror=draw is not None and draw.mirror and self.flip)  # (C, T, 224, 224)
         if self.shrink != 1:
@@ -343,21 +338,19 @@ class VideoClips:
         shifts = self.recipe.brightness or self.recipe.contrast or self.recipe.saturation
         return shift_colours(unpack(clip), self.recipe, draw) if draw and shifts and stream == "rgb" else clip
 
-    def _read(
-        self, path: str, stream: str, place: ClipPlace, draw: Augmentation | None
-    ) -> tuple[NDArray[np.uint8], int]:
+    def _read(self, path: str, stream: str, place: range, draw: Augmentation | None) -> tuple[NDArray[np.uint8], int]:
         """Return the cropped frames of a place: (T, 224, 224, 3) or (T, 2, 224, 224); and where reading ended."""
         if stream == "rgb":
             # In this process: loader workers are children already, and what ends one of them is said (stream_clips).
             # Going through a child of their own, clips would cross two pipes.
             with open_video(path, start_frame=place.start) as video:
                 rows, columns = crop_window(video.size, draw)
-                pictures = [frame.pixels[rows, columns] for frame in islice(video, place.count)]
+                pictures = [frame.pixels[rows, columns] for frame in islice(video, len(place))]
                 end = video.facts.num_frames
             frames = np.stack(pictures) if pictures else np.empty(0, np.uint8)
             return frames, place.start + len(frames) if end is None else end
         assert self.store is not None
-        levels = self.store.read_levels(path, place.start, place.count)  # (T, 2, H, W)
+        levels = self.store.read_levels(path, place.start, len(place))  # (T, 2, H, W)
         rows, columns = crop_window((levels.shape[3], levels.shape[2]), draw)
         return np.ascontiguousarray(levels[:, :, rows, columns]), place.start + len(levels)
 

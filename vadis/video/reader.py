@@ -3,7 +3,7 @@ itself would follow playlists to other files or hosts, and take a name with ``%d
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
 from itertools import chain
@@ -41,7 +41,7 @@ class Video:
     ``pixel_aspect`` the width of an upright pixel by its height, 1 where that is unknown or not plausible.
     """
 
-    def __init__(self, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
+    def __init__(self, decoder: Decoder, limits: Limits, scaler: Callable[..., Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = decoder.header, decoder, decoder.clock, limits
         self._start_frame = 0
         self._frames = decoder.frames()
@@ -144,7 +144,7 @@ def open_video(
     start_frame: int = 0,
     limits: Limits | None = None,
     listed: bool = False,
-    scaler: type[Scaler | GrayPlane] = Scaler,
+    scaler: Callable[..., Scaler | GrayPlane] = Scaler,
 ) -> Iterator[Video]:
     """Open one video file for reading, once, from its start or from a clip on; of several streams, the best by FFmpeg.
 

@@ -143,12 +143,7 @@ def is_offline() -> bool:
 
 
 def ensure_downloaded(
-    name: str,
-    files: Sequence[RemoteFile],
-    *,
-    offline: bool,
-    progress: DownloadProgress,
-    fallback_hint: str,
+    name: str, files: Sequence[RemoteFile], *, offline: bool, progress: DownloadProgress, fallback_hint: str
 ) -> list[Path]:
     """Return the paths of all ``files`` in the cache, verified; download those that are not there.
 

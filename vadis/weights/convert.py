@@ -26,13 +26,7 @@ from vadis.models import MODELS, STREAM_CHANNELS, ModelCard
 from vadis.results import printable
 from vadis.weights.cache import git_blob_id
 from vadis.weights.catalog import WEIGHTS, provenance_of, published_labels, read_labels
-from vadis.weights.model_file import (
-    MAX_MODEL_BYTES,
-    MAX_WIDTH,
-    describe_difference,
-    expected_tensors,
-    save_model,
-)
+from vadis.weights.model_file import MAX_MODEL_BYTES, MAX_WIDTH, describe_difference, expected_tensors, save_model
 from vadis.weights.tf_checkpoint import open_checkpoint
 
 FIRST_AND_LAST = {

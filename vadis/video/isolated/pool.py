@@ -103,13 +103,13 @@ class ChildVideo:
         (colours,) = fields(message, colours=tuple[int, int, int] | None)
         self.colours = None if colours is None else Colours(*colours)
         self.facts = protocol.facts_from_json(message.get("facts"))
-        require(self._is_possible(*self.size) and self.pixel_aspect > 0, "size")
+        short, long = sorted(self.size)
+        is_grid_size = short == metadata.SHORT_SIDE and long <= metadata.LONGEST_SIDE
+        is_possible = is_grid_size if self._what == "grid" else short > 0 and short * long <= self._limits.max_pixels
+        require(is_possible and self.pixel_aspect > 0, "size")
         require((self.expected_num_frames or 0) >= 0, "expected_num_frames")
         require(all(0 <= number < 256 for number in colours or ()), "colours")
         self._watchdog.video_seconds = self.facts.duration_seconds or 0.0
-
-    def _is_possible(self, width: int, height: int) -> bool:
-        return min(width, height) == metadata.SHORT_SIDE and max(width, height) <= metadata.LONGEST_SIDE
 
     def _contents(self) -> Iterator[Any]:
         """Yield what is in each message up to the last, and in the bytes that follow it."""
@@ -138,8 +138,11 @@ class ChildVideo:
         return pixels
 
     def _end(self, message: Any) -> None:
-        """Take the facts after the last frame, whose number must be that of the frames received."""
-        self.facts = protocol.facts_from_json(message)
+        """Take the facts after the last frame, if any; those of the grid must have the number of frames received."""
+        if message is not None or self._what == "grid":
+            self.facts = protocol.facts_from_json(message)
+        if self._what != "grid":
+            return
         length, start = self.facts.num_frames, self._request["start_frame"]
         is_behind_end = length is not None and length < self._next == start
         is_part = self._request.get("max_frames") is not None
@@ -177,18 +180,12 @@ class SourceVideo(ChildVideo):
 
     __iter__ = source_frames  # type: ignore[assignment]
 
-    def _is_possible(self, width: int, height: int) -> bool:
-        return min(width, height) > 0 and width * height <= self._limits.max_pixels
-
     def _read(self, child: Child, message: dict[str, Any]) -> SourceFrame:
         ((seconds, duration, zero),) = fields(message, times=tuple[Fraction, Fraction, Fraction | None])
         is_next = self._before <= seconds <= seconds + duration <= self._limits.max_seconds + 1
         require(is_next, "not the next frame")
         self._before = seconds
         return SourceFrame(self._read_picture(child, float(seconds + duration)), seconds, duration, zero)
-
-    def _end(self, message: Any) -> None:
-        self.facts = protocol.facts_from_json(message)
 
 
 class ChildSound(ChildVideo):
@@ -221,9 +218,6 @@ class ChildSound(ChildVideo):
         packet.stream = self.streams[stream]
         return packet
 
-    def _end(self, message: Any) -> None:
-        """There is nothing to take."""
-
 
 class ChildClip(ChildVideo):
     """A stretch of a file as a file of its own, whose packets are copies; ``begins`` is None where there is none."""
@@ -244,9 +238,6 @@ class ChildClip(ChildVideo):
         require(0 <= num_bytes <= min(protocol.MAX_PACKET_BYTES, self._left), "num_bytes")
         self._left -= num_bytes
         return bytes(child.read(num_bytes))
-
-    def _end(self, message: Any) -> None:
-        """There is nothing to take."""
 
 
 class Decoders:
@@ -276,17 +267,9 @@ class Decoders:
         """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
         return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
 
-    def open_source(
-        self,
-        path: AnyPath,
-        *,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
-        size: str = "full",
-    ) -> SourceVideo:
-        """Return the same for a video's own frames, counted so, in a ``size`` of ``picture.SCALERS``."""
-        return SourceVideo(self, path, start_frame, listed=listed, max_frames=max_frames, size=size)
+    def open_source(self, path: AnyPath, **part: Any) -> SourceVideo:
+        """Return the same for a video's own frames, counted so; ``size`` is one of ``picture.SCALERS``."""
+        return SourceVideo(self, path, **part)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
         """Return the local file that ``path`` stands for, as a context."""
