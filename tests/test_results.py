@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from tests.conftest import RECORD_SCHEMA
 from tests.matching import containing
-from vadis.errors import VIDEO_ERROR_CODES, VideoError
-from vadis.results import SCHEMA, STATUSES, Label, Piece, Segment, VideoResult, printable
+from vadis.errors import VIDEO_ERROR_CODES, UsageError, VideoError
+from vadis.results import SCHEMA, STATUSES, Label, Part, Piece, Segment, VideoResult, part_of, printable
 
 
 def test_a_labelled_video_has_the_documented_fields():
@@ -124,6 +124,26 @@ def test_a_record_of_a_gpu_names_its_cudnn():
     assert "cudnn" not in VideoResult("a.mp4", "ok", model="m").to_json()
 
 
+def test_a_record_says_of_which_part_it_is():
+    for part in (Part(0.28, 2.5), Part(3.0), Part(0.0, 1 / 3)):
+        of_part = VideoResult("a.mp4", "ok", part=part)
+        assert VideoResult.from_json(json.loads(of_part.to_json_line())) == of_part
+        failed = VideoResult("a.mp4", "error", part=part, error_code="outside", error_message="")
+        assert VideoResult.from_json(json.loads(failed.to_json_line())) == failed
+    assert "part" not in VideoResult("a.mp4", "ok").to_json()
+
+
+@pytest.mark.parametrize("times", [(-1, None), (2, 2), (2, 1), (None, 0), (float("nan"), None), (float("inf"), None)])
+def test_a_part_begins_in_time_and_before_it_ends(times):
+    with pytest.raises(UsageError):
+        part_of(*times)
+
+
+def test_all_of_a_video_is_no_part():
+    assert part_of(None, None) is part_of(0, None) is part_of(None, float("inf")) is None
+    assert part_of(None, 2) == (0.0, 2.0) and part_of(1, None) == (1.0, None)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -140,6 +160,7 @@ def test_a_record_of_a_gpu_names_its_cudnn():
         {"timeline": [{"start": 0.0, "end": 1.0, "label": "hurling"}]},
         {"segments": [{"start": 0.0, "labels": []}]},
         {"sliding": {"mode": "all"}},
+        {"part": {"start": 1.0}},
         {"surprise": 1},
     ],
 )

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from vadis.errors import VadisError
+from vadis.errors import UsageError, VadisError
 
 SCHEMA = 2
 STATUSES = ("ok", "partial", "error", "skipped")
@@ -27,6 +27,33 @@ NO_CLEAR_LABEL = "no clear label"
 """Stands for a label where none is clear (``vadis.inference.timeline``)."""
 MAX_BARS = 400  # of the timeline in a notebook, which shows its longest pieces
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
+
+
+class Part(NamedTuple):
+    """A part of a video, ``[start, end)`` in seconds from the start of the file; without ``end`` up to its end."""
+
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def exact(self) -> tuple[Fraction, Fraction | None]:
+        """The decimal numbers that were written: 0.28 is 7/25, not its binary neighbour."""
+        return Fraction(str(self.start)), None if self.end is None else Fraction(str(self.end))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Part":
+        """Return the part of a record; raise KeyError or TypeError for anything else."""
+        return cls(float(record["start"]), None if record["end"] is None else float(record["end"]))
+
+
+def part_of(start: float | None, end: float | None) -> Part | None:
+    """Return the part that a caller wants; None for the whole video. Raise UsageError for what cannot be."""
+    part = Part(float(start or 0), None if end is None or end == math.inf else float(end))
+    if not 0 <= part.start < (math.inf if part.end is None else part.end):
+        until = "the end" if part.end is None else f"{part.end:g}"
+        message = f"there is no part from {part.start:g} to {until}: a part begins at 0 s or later, before it ends"
+        raise UsageError(message, hint="leave `start` out for the beginning, `end` for the end")
+    return None if part == Part() else part
 
 
 @dataclass(frozen=True)
@@ -98,6 +125,7 @@ class VideoResult:
     source_bytes: int | None = None  # the size of the file when it was opened
     source_mtime: str | None = None  # when it had been changed: seconds since 1970, to the nanosecond
     duration_seconds: float | None = None
+    part: Part | None = None  # of the file, if it is not about the whole of it
     source_fps: Fraction | None = None
     source_size: tuple[int, int] | None = None  # (width, height), upright, as coded
     num_frames: int | None = None  # on the 25 fps grid
@@ -129,6 +157,12 @@ class VideoResult:
         parts = self.segments or self.timeline
         return (parts[0].start, parts[-1].end) if parts else (0.0, 0.0)
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Where a drawing of the timeline begins, and how many seconds it spans: from the start of file or part."""
+        begin = self.part.start if self.part else 0.0
+        return begin, max(0.0, self.span[1] - begin) or 1.0
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; raise ValueError rather than write a score that is not finite."""
         is_error, fps = self.status == "error", self.source_fps
@@ -140,6 +174,7 @@ class VideoResult:
             record["error"] = {"code": self.error_code, "message": printable(self.error_message or "")}
         facts = {
             "duration_seconds": None if self.duration_seconds is None else round(self.duration_seconds, 3),
+            **({} if self.part is None else {"part": self.part._asdict()}),
             "source_fps": None if fps is None else f"{fps.numerator}/{fps.denominator}",
             "source_size": None if self.source_size is None else list(self.source_size),
             **{name: getattr(self, name) for name in ("num_frames", "frames_decoded", "frames_declared")},
@@ -165,11 +200,13 @@ class VideoResult:
             if record["schema"] != SCHEMA:
                 raise KeyError("schema")
             error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
+            part = record.get("part")
             same: dict[str, Any] = {name: record.get(name) for name in _SAME_IN_JSON}
             same |= {name: tuple(map(kind.from_json, record.get(name, ()))) for name, kind in _PARTS.items()}
             return cls(
                 path=path_of(record),
                 status=str(record["status"]),
+                part=None if part is None else Part.from_json(part),
                 source_fps=None if fps is None else Fraction(fps),
                 source_size=None if size is None else (int(size[0]), int(size[1])),
                 flags=tuple(record.get("flags", ())),
@@ -199,10 +236,11 @@ class VideoResult:
         """Return what a notebook shows: labels, and a timeline with scores on hover; every name in it is text."""
         names = dict.fromkeys(piece.label for piece in self.timeline if piece.label != NO_CLEAR_LABEL)
         colours, bars = dict(zip(names, _COLOURS, strict=False)), []
-        end = self.span[1] or 1.0
+        begin, seconds = self.scale
         for piece in sorted(self.timeline, key=lambda piece: piece.start - piece.end)[:MAX_BARS]:
             what = f"{piece.start:.1f}–{piece.end:.1f} s: {_html(f'{piece.label} {piece.score:.0%}')}"
-            place = f'x="{piece.start / end:.2%}" width="{(piece.end - piece.start) / end:.2%}"'
+            x, width = (piece.start - begin) / seconds, (piece.end - piece.start) / seconds
+            place = f'x="{x:.2%}" width="{width:.2%}"'
             colour, height = colours.get(piece.label, "#8a8a8a"), piece.score if piece.label in names else 0.1
             bar = f'y="{1 - height:.0%}" height="100%" fill="{colour}"'
             bars.append(f"<rect {place} {bar}><title>{what}</title></rect>")

@@ -30,3 +30,11 @@ def test_where_nothing_can_be_read_there_is_no_estimate(archive, run_vadis):
     (archive / "a.mp4").unlink()
     (archive / "b.mp4").unlink()
     assert run_vadis("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu").code == 4
+
+
+def test_of_a_part_only_that_is_counted(archive, run_vadis):
+    (archive / "bad.mp4").unlink()
+    command = ("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu", "--start")
+    assert re.match(r"2 videos, 0:04 in all", run_vadis(*command, "0:01").out)
+    assert re.match(r"2 videos, 0:02 in all", run_vadis(*command, "3", "--end", "5").out) is None
+    assert run_vadis(*command, "1:00").code == 4

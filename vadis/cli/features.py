@@ -16,7 +16,7 @@ from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
 from vadis.cli.run import Run, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
-from vadis.results import VideoResult
+from vadis.results import VideoResult, part_of
 
 if TYPE_CHECKING:
     from vadis.inference.features import Features, Layout
@@ -81,6 +81,8 @@ def features(
     preset: PresetName = None,
     window: options.Window = None,
     stride: options.Stride = None,
+    start: options.Start = None,
+    end: options.End = None,
     whole_windows: Annotated[bool, flag(TIME, _WHOLE, "--whole-windows")] = False,
     fps: Annotated[str, option(TIME, _FPS, "--fps", metavar="N|native", callback=_check_rate)] = "25",
     resize: Annotated[str, choice(MODEL, _RESIZE, ("short256", "square224"), "--resize")] = "short256",
@@ -96,6 +98,7 @@ def features(
     offline: options.Offline = False,
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
+    part = part_of(start, end)
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
     target_of = _targets(output, tree_root(inputs or [], paths), format_name)
@@ -108,7 +111,7 @@ def features(
         from vadis.inference.prefetch import Sampling
 
         run = Run(found, Summary(len(found)))
-        look: dict[str, Any] = {"layer": layer, "flip": flip}
+        look: dict[str, Any] = {"layer": layer, "flip": flip, "part": part}
         look["sliding"] = Sliding(window=window, stride=stride, regular=whole_windows)
         look["sampling"] = Sampling(None if fps == "native" else int(fps), resize, int(crops))
         layout = Layout(format_name, join, dtype)

@@ -3,8 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +17,7 @@ from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
 from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, only
-from vadis.results import VideoResult
+from vadis.results import VideoResult, part_of
 from vadis.video.container import regular_file
 
 EXPORT_EPILOG = """
@@ -143,6 +144,8 @@ def report(
 ANNOTATE_EPILOG = """
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
+Ten seconds of it:  `vadis annotate holiday.mp4 --start 1:00 --end 1:10 -o part.mp4`
+
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 """
 
@@ -156,6 +159,8 @@ def annotate(
     model: options.ModelName = None,
     streams: options.Streams = None,
     segment: options.SegmentSeconds = None,
+    start: options.Start = None,
+    end: options.End = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
 ) -> None:
@@ -164,15 +169,16 @@ def annotate(
     from vadis.video.encoder import check_name
 
     check_name(output)
-    name = os.fspath(video)
+    name, part = os.fspath(video), part_of(start, end)
     outputs.check_file(output, overwrite, name)
     if results is None:
-        result = label_one(video, model, streams, device, offline, segment=segment)
+        result = label_one(video, model, streams, device, offline, segment=segment, start=start, end=end)
     elif model or streams or segment or offline or device != "auto":
         message = "--model, --streams, --segment, --device and --offline do not go with --results"
         raise UsageError(message, hint="leave them out: the labels are there")
     else:
         result = _read_record(video, results)
+        result = result if part is None else replace(result, part=part)
     with frame_progress(f"drawing: {show(video.name)}") as report:
         facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
     info(f"{facts.frames_decoded:,} frames")
@@ -181,16 +187,16 @@ def annotate(
 
 
 def label_one(
-    video: Path, model: str | None, streams: str | None, device: str, offline: bool, *, segment: float | None = None
+    video: Path, model: str | None, streams: str | None, device: str, offline: bool, **how: Any
 ) -> VideoResult:
-    """Return the record of a video, labelled now."""
+    """Return the record of a video, labelled now; ``how`` as of ``classify``."""
     regular_file(os.fspath(video), listed=False)
     loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
     from vadis.inference.classify import classify
 
     with frame_progress(f"labelling: {show(video.name)}") as report:
         progress = lambda now: report(now.frames_done, now.frames_total)  # noqa: E731
-        return classify(os.fspath(video), loaded, segment=segment, progress=progress)
+        return classify(os.fspath(video), loaded, progress=progress, **how)
 
 
 def _read_record(video: Path, results: Path) -> VideoResult:

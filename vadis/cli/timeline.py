@@ -9,6 +9,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
@@ -92,9 +93,9 @@ def _line(result: VideoResult, cells: int) -> Text:
 
 
 def _held(result: VideoResult, label: str) -> str:
-    """Return for each tenth of a video how much of it a label holds, as bars."""
-    tenth = (result.span[1] or 1.0) / 10
-    held = _seconds_held(result.timeline, 10 * tenth, 10)
+    """Return for each tenth of a video, or of its part, how much of it a label holds, as bars."""
+    tenth = result.scale[1] / 10
+    held = _seconds_held(result.timeline, result.scale, 10)
     return "".join(_BARS[min(round(seconds[label] / tenth * 7), 7)] for seconds in held)
 
 
@@ -118,7 +119,7 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
         yield Text("  no label is above the threshold")
     if any((run.start, run.end) != result.span for run in runs):  # else one label holds throughout
         yield Text()
-        yield from _strip(runs, marks, result.span[1], cells)
+        yield from _strip(runs, marks, result.scale, cells)
         others = (f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
         legend = "   ".join(other.replace(" ", "\xa0") for other in others)  # so that no line ends within a name
         for line in textwrap.wrap(legend, cells, break_long_words=False):
@@ -134,6 +135,8 @@ def _notes(result: VideoResult) -> Iterator[Text]:
     if seconds is not None:
         digits = 2 if seconds < 0.95 else 1  # a single frame is no "0.0 s"
         facts.append(clock(seconds) if seconds >= 60 else f"{seconds:.{digits}f} s")
+    if result.part is not None:
+        facts.append(f"from {clock(result.part.start)}" + ("" if seconds is None else f" to {clock(result.span[1])}"))
     if size is not None:
         facts.append(f"{size[0]}×{size[1]}")
     if result.source_fps is not None:
@@ -151,7 +154,7 @@ def _notes(result: VideoResult) -> Iterator[Text]:
 
 def missing_part(result: VideoResult | VideoFacts) -> str:
     """Return what a ``partial`` video leaves out, as far as the file tells."""
-    decoded, declared = result.frames_decoded, result.frames_declared
+    decoded, declared = result.frames_decoded, result.frames_declared  # not of a part
     if decoded is not None and declared is not None and decoded < declared:
         return f"only {decoded} of {declared} frames could be read"
     return "part of the file could not be read"
@@ -179,10 +182,10 @@ def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches
         yield Text(f"  and {more} shorter; `vadis -v classify` shows them all", style="dim")
 
 
-def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], end_seconds: float, cells: int) -> Iterator[Text]:
-    """Yield the whole video as one line of blocks, and its time axis below, with times at round numbers."""
-    strip = Text(_MARGIN)
-    for label, block in groupby(_leaders(runs, end_seconds, cells)):
+def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, float], cells: int) -> Iterator[Text]:
+    """Yield the whole video, or its part, as one line of blocks, and its time axis, with times at round numbers."""
+    strip, (begin, seconds) = Text(_MARGIN), scale
+    for label, block in groupby(_leaders(runs, scale, cells)):
         width = len(list(block))
         if label == NO_CLEAR_LABEL:
             strip.append("." * width, "dim")
@@ -191,28 +194,29 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], end_seconds: float, c
             strip.append(letter, f"{ink} on {colour}")
             strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = cells / end_seconds, ""
+    cells_per_second, axis = cells / seconds, ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
-    for tick in range(0, int(end_seconds) + 1, apart):
-        column = round(tick * cells_per_second)
+    for tick in range(ceil(begin / apart) * apart, int(begin + seconds) + 1, apart):
+        column = round((tick - begin) * cells_per_second)
         if column + len(clock(tick)) <= cells:
             axis = axis.ljust(column) + clock(tick)
     yield Text(_MARGIN + axis, style="dim")
 
 
-def _leaders(runs: Sequence[Piece], end_seconds: float, cells: int) -> Iterator[str]:
+def _leaders(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> Iterator[str]:
     """Yield for each cell of the strip the label that leads in most of its time, or NO_CLEAR_LABEL."""
-    for seconds in _seconds_held(runs, end_seconds, cells):
-        seconds[NO_CLEAR_LABEL] += end_seconds / cells - sum(seconds.values())  # there may be gaps (``--labels``)
+    for seconds in _seconds_held(runs, scale, cells):
+        seconds[NO_CLEAR_LABEL] += scale[1] / cells - sum(seconds.values())  # there may be gaps (``--labels``)
         yield max(seconds, key=seconds.__getitem__)
 
 
-def _seconds_held(runs: Sequence[Piece], end_seconds: float, cells: int) -> list[defaultdict[str, float]]:
+def _seconds_held(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> list[defaultdict[str, float]]:
     """Return for how long each label holds in each of so many equal parts of a video."""
-    wide, held = end_seconds / cells, [defaultdict[str, float](float) for _ in range(cells)]
+    (begin, wide), held = (scale[0], scale[1] / cells), [defaultdict[str, float](float) for _ in range(cells)]
     for run in runs:
-        for cell in range(int(run.start / wide), min(int(run.end / wide) + 1, cells)):
-            held[cell][run.label] += min(run.end, (cell + 1) * wide) - max(run.start, cell * wide)
+        start, end = run.start - begin, run.end - begin
+        for cell in range(int(start / wide), min(int(end / wide) + 1, cells)):
+            held[cell][run.label] += min(end, (cell + 1) * wide) - max(start, cell * wide)
     return held
 
 

@@ -202,8 +202,9 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     found = [(example, records[_absolute(example.path)]) for example in examples]
     labelled = [(example, record) for example, record in found if record.status != "error"]
     least = min(TOP_K, len(dataset.classes))
-    cut = [example.path for example, record in labelled if example.span(record.duration_seconds) != (0.0, None)]
-    _refuse(cut, "are parts of files, and records are of whole files", "evaluate the videos themselves, by `model`")
+    whole_span = (0.0, None)
+    cut = [each.path for each, record in labelled if record.part or each.span(record.duration_seconds) != whole_span]
+    _refuse(cut, "are parts of files, or their records are", "evaluate the videos themselves, by `model`")
     short = [example.path for example, record in labelled if len(record.clip_score) < least]
     _refuse(short, f"have records with fewer than {least} labels", "label them with `top_k=5` and no threshold")
 

@@ -25,7 +25,7 @@ from vadis.models import MODELS, Model
 from vadis.models.i3d import frames_per_step, receptive_field
 from vadis.models.i3d_inference import FEATURES
 from vadis.parsing import parse_json
-from vadis.results import VideoResult
+from vadis.results import Part, VideoResult, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath
 from vadis.video.timegrid import GRID_FPS
@@ -64,6 +64,8 @@ def extract_features(
     fps: int | None = GRID_FPS,
     resize: str = "short256",
     crops: int = 1,
+    start: float | None = None,
+    end: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
     """Return the outputs of one layer over one video, and their times in seconds, float64 (steps,).
@@ -74,8 +76,8 @@ def extract_features(
     "square224" for the whole picture; of 3 or 10 ``crops`` the outputs are (steps, crops, channels). The rest is as for
     ``classify``; with ``window`` there is one step for each window, at its centre.
     """
-    look: dict[str, Any] = {"sliding": Sliding(window=window, stride=stride), "sampling": Sampling(fps, resize, crops)}
-    how: dict[str, Any] = {"layer": layer, "flip": flip, "progress": progress, **look}
+    how: dict[str, Any] = {"layer": layer, "flip": flip, "part": part_of(start, end), "progress": progress}
+    how |= {"sliding": Sliding(window=window, stride=stride), "sampling": Sampling(fps, resize, crops)}
     ((_, outcome),) = features_of_videos([os.fspath(path)], given_or_loaded(model), jobs=1, **how)
     if isinstance(outcome, VideoError):
         raise outcome
@@ -90,6 +92,7 @@ def features_of_videos(
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
     sampling: Sampling = GRID,
+    part: Part | None = None,
     batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
@@ -112,19 +115,25 @@ def features_of_videos(
         frames = np.array([float(time * model.card.frame_rate) for time in times])  # the centres
         seconds = video.facts.first_seconds + video.seconds_of(frames)
         timing = _timing(video, model, layer, sliding, sampling)
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)), timing)
+        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding), part=part), timing)
 
     with Decoders() as decoders:
-        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling)
+        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling, part=part)
         for path, _, outcome in map_videos(paths, begin, stack, model, jobs=jobs):
             yield path, outcome
 
 
 def settings_of(
-    model: Model, layer: str, sliding: Sliding, flip: bool, sampling: Sampling = GRID, layout: Layout = NPZ
+    model: Model,
+    layer: str,
+    sliding: Sliding,
+    flip: bool,
+    sampling: Sampling = GRID,
+    layout: Layout = NPZ,
+    part: Part | None = None,
 ) -> dict[str, Any]:
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    look = {**sampling._asdict(), "fps": sampling.fps or "native", **layout._asdict()}
+    look = {**sampling._asdict(), "fps": sampling.fps or "native", **layout._asdict(), **(part or Part())._asdict()}
     return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **look}
 
 

@@ -28,12 +28,13 @@ from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import CROPS, Clip, centre_crop
+from vadis.results import Part
 from vadis.video.isolated.pool import Decoders, SourceVideo
 from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
-from vadis.video.timegrid import GRID_FPS, at_rate, grid_length
+from vadis.video.timegrid import GRID_FPS, at_rate, grid_length, promised_of
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
@@ -109,8 +110,9 @@ GRID = Sampling()
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other
-    than ``GRID`` all of its frames are seen; ``times`` then are when each begins, and when the last ends, in seconds.
+    Of a ``part``, what is known of it is as if it were all of the file, but that it begins later. ``listed`` is that of
+    ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other than ``GRID`` all frames
+    are seen; ``times`` then are when each begins, and when the last ends, in seconds after the first.
     """
 
     def __init__(
@@ -124,22 +126,32 @@ class LocalVideo:
         max_frames: int | None = None,
         first: FirstFlow | None = None,
         sampling: Sampling = GRID,
+        part: Part | None = None,
     ) -> None:
         self.times: list[float] = []
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
         self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
-        self._model, self._first, self._sampling = model, first, sampling
-        self._length: int | None = None  # of another sampling than the grid's, known at the end
+        self._model, self._first, self._sampling, self._wanted = model, first, sampling, part
+        self._length: int | None = None  # of a part, or of another sampling than the grid's, known at the end
+        self._begin = Fraction(0)  # when the part begins, in seconds after the first frame of the file
         self._part = (start_frame, max_frames)
         opened = decoders.open if sampling.is_grid else partial(decoders.open_source, size=sampling.resize)
-        self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames)
+        self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames, part=part)
         self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
 
     @property
     def facts(self) -> VideoFacts:
         """What is known of the video; final after its last clip. Frames are counted at the rate of the sampling."""
         facts = self._opened.facts
-        return facts if self._length is None else replace(facts, num_frames=self._length)
+        if self._length is None:
+            return facts
+        if self._wanted is None:
+            return replace(facts, num_frames=self._length)
+        seconds = self.times[-1] if self.times else self._length / GRID_FPS
+        if facts.num_frames is not None and facts.duration_seconds is not None:  # the part ends where the file does
+            seconds = round(facts.duration_seconds - float(self._begin), 6)
+        known: dict[str, Any] = {"num_frames": self._length, "frames_declared": None, "duration_seconds": seconds}
+        return replace(facts, **known, first_seconds=float(self._opened.first_seconds + self._begin))
 
     @property
     def expected_num_frames(self) -> int | None:
@@ -150,6 +162,7 @@ class LocalVideo:
             promised = facts.frames_declared
         elif fps != GRID_FPS and facts.duration_seconds is not None:
             promised = grid_length(Fraction(facts.duration_seconds), fps)
+        promised = promised_of(self._wanted, self._opened.first_seconds, fps or facts.source_fps, promised)
         if promised is None or promised <= start:
             return None
         return promised - start if most is None else min(promised - start, most)
@@ -163,7 +176,7 @@ class LocalVideo:
         first, wanted = next(prepared, None), self._model.card.streams
         self.streams = tuple(stream for stream in wanted if first and stream in first)
         if first is None or not self.streams or (self.streams != wanted and BOTH in self._model.networks):
-            raise VideoError("too_short", "the video has one frame, and optical flow needs two")
+            raise VideoError("too_short", "there is one frame, and optical flow needs two")
         return chain([first], prepared)
 
     def seconds_of(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -177,14 +190,38 @@ class LocalVideo:
 
     def _pixels(self) -> Iterator[Frames]:
         """Yield the frames that are seen (H, W, 3)."""
-        if not isinstance(self._opened, SourceVideo):
+        if isinstance(self._opened, SourceVideo):
+            yield from self._source_pixels(self._opened)
+            self._length = max(0, len(self.times) - 1)
+        elif self._wanted is None:
             yield from (frame.pixels for frame in self._opened)
-            return
-        self.times = [0.0]
-        for pixels, start, end in at_rate(self._opened.source_frames(), self._sampling.fps):
-            self.times[-1:] = [float(start), float(end)]
+        else:
+            count, self._begin = 0, Fraction(self._opened.start_frame, GRID_FPS)
+            for count, frame in enumerate(self._opened, 1):  # noqa: B007 (their number)
+                yield frame.pixels
+            self._length = count
+        if self._wanted is not None and not self._length:
+            self._refuse(self._wanted)
+
+    def _source_pixels(self, opened: SourceVideo) -> Iterator[Frames]:
+        start, end = (Part() if self._wanted is None else self._wanted).exact
+        self.times = []
+        for pixels, *times in at_rate(opened.source_frames(), self._sampling.fps):
+            if opened.first_seconds + times[0] < start or (end is not None and opened.first_seconds + times[0] >= end):
+                continue
+            if not self.times:
+                self._begin, self.times = times[0], [0.0]
+            self.times[-1:] = [float(each - self._begin) for each in times]
             yield pixels
-        self._length = len(self.times) - 1
+
+    def _refuse(self, part: Part) -> None:
+        """Raise VideoError for a part without a frame."""
+        facts, end = self._opened.facts, "the end" if part.end is None else f"{part.end:g} s"
+        message = f"no frame begins from {part.start:g} s to {end}"
+        if facts.num_frames is not None and facts.duration_seconds is not None:
+            ends = facts.first_seconds + facts.duration_seconds
+            message = f"the video ends at {ends:.2f} s, and the part begins at {part.start:g} s"
+        raise VideoError("outside", message)
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device

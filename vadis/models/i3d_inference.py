@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from vadis.device import multiplies_bfloat16
 from vadis.flow.simd import LANES
-from vadis.models.cpu_kernels import Convolution, WinogradStem, empty_from_pool, max_pool, onednn_convolution
+from vadis.models.cpu_kernels import STEMS, Convolution, empty_from_pool, max_pool, onednn_convolution
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -119,7 +119,7 @@ class FoldedConv:
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
         convolution = onednn_convolution if is_fast else _torch_convolution
         self.convolve = convolution(weight.to(*to), bias.to(*to), self.stride)
-        self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, WinogradStem)
+        self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, STEMS)
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
@@ -145,7 +145,7 @@ class FoldedPool:
         y, frames = ready
         height, width = map(same_padding, y.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (frames, height[0], width[0])
-        if y.device.type == "cpu" and y.dtype == torch.float32 and y.shape[1] % LANES == 0:
+        if y.device.type == "cpu" and y.shape[1] % LANES == 0:
             return max_pool(y, self.kernel, self.stride, padding)
         return functional.max_pool3d(y, self.kernel, self.stride, padding, ceil_mode=True)
 
@@ -259,7 +259,7 @@ class ChunkedI3D:
         state.num_frames, state.is_last = frames if last else said, last
         if device.type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
             x = x.pin_memory().to(device, non_blocking=True)
-        y: Tensor | None = x.to(device, dtype).contiguous(memory_format=CHANNELS_LAST)
+        y: Tensor | None = x.to(device).contiguous(memory_format=CHANNELS_LAST).to(dtype)
         for name, operation in self._network.operations.items():
             y = operation(y, state)
             if name == self._layer:

@@ -29,7 +29,7 @@ class PictureFolder:
     """
 
     expected_num_frames = start_seconds = colours = None
-    first_seconds, pixel_aspect = Fraction(0), Fraction(1)
+    first_seconds, pixel_aspect, start_frame = Fraction(0), Fraction(1), 0
 
     def __init__(self, folder: str, limits: Limits) -> None:
         self._folder, self._limits = folder, limits

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
-from math import floor
+from math import ceil, floor
 from typing import TYPE_CHECKING, TypeVar
+
+from vadis.results import Part
 
 if TYPE_CHECKING:
     import av
@@ -48,6 +50,35 @@ def grid_points(
         held, seconds, first = frame, time, stop
     length = grid_length(end(held), fps)
     yield held, range(first, max(first, length if seconds else 1))
+
+
+def frames_of(part: Part, first: Fraction, rate: int | Fraction = GRID_FPS) -> tuple[int, int | None]:
+    """Return the first frame of a part, and how many it has (None: all that follow), of ``rate`` per second.
+
+    ``first`` is when the first frame of the video is shown, in seconds from the start of the file.
+    """
+    start, end = (None if seconds is None else max(0, ceil((seconds - first) * rate)) for seconds in part.exact)
+    assert start is not None
+    return start, None if end is None else end - start
+
+
+def promised_of(part: Part | None, first: Fraction, rate: int | Fraction | None, promised: int | None) -> int | None:
+    """Return how many frames a part has of a video that promises so many, None: that is not known."""
+    if part is None or rate is None:
+        return promised
+    start, count = frames_of(part, first, rate)
+    left = None if promised is None else max(0, promised - start)
+    return left if count is None or (left is not None and left < count) else count
+
+
+def shown_in(frames: "Iterable[SourceFrame]", part: Part, first: Fraction) -> "Iterator[SourceFrame]":
+    """Yield the frames that are shown in a part, and the one after them; ``first`` as of ``frames_of``."""
+    start, end = part.exact
+    for frame in frames:
+        if first + frame.seconds + frame.duration_seconds > start:
+            yield frame
+        if end is not None and first + frame.seconds >= end:
+            return
 
 
 def at_rate(frames: "Iterable[SourceFrame]", fps: int | None) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
