@@ -2,8 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,7 @@ At exact borders, encoded anew:  `vadis cut labels.jsonl --label yoga --exact -o
 _INPUT = "One video, which is labelled first; or what classify wrote as jsonl or json, of any number."
 _LABEL = "What is cut out, in any case, with * for any letters: 'playing *'."
 _PADDING = "So much more before and after each stretch."
+_LABEL_BYTES = 60  # of a label in a name; Kinetics' longest has 49
 _EXACT = "Encode the pictures anew, just the stretch; else packets are copied, from a bit before on."
 
 
@@ -49,19 +52,22 @@ def cut(
     offline: options.Offline = False,
 ) -> None:
     """Cut the stretches in which something happens out of videos, with their sound, each as a file."""
-    is_results = source.is_dir() or source.suffix.lower() in (".jsonl", ".json")
+    is_results = source.is_dir() or source.suffix.lower() in (".jsonl", ".ndjson", ".json")
     if is_results and (model or streams or offline or device != "auto"):
         message = "--model, --streams, --device and --offline do not go with results"
         raise UsageError(message, hint="leave them out: the labels are there")
     with outputs.new_folder(output):
         records: Iterable[VideoResult]
-        records = read_results([source]) if is_results else [label_one(source, model, streams, device, offline)]
+        if is_results:
+            found = read_results([source])
+            records = map(partial(_found, found.files), found)
+        else:
+            records = [label_one(source, model, streams, device, offline)]
         wanted = ((record, matching(record, label, min_score, min_seconds)) for record in records)
         places = [place for record, pieces in wanted for place in _stretches(record, pieces, padding)]
         if not places:
             raise NothingToDoError(f"{show(label)} happens nowhere here", "`vadis find RESULTS '*'` shows what happens")
-        root = outputs.tree_root([], [place.path for place in places])
-        targets = [outputs.mirrored(output, root, _name(place, exact), place.path) for place in places]
+        targets = _targets(output, places, exact)
         for target in targets:
             if target.exists():
                 outputs.check_file(target, overwrite)
@@ -102,11 +108,32 @@ def _stretches(record: VideoResult, wanted: Iterable[Piece], padding: float) -> 
     """Return the stretches with their padding; those that then meet or overlap are one."""
     found = list[Place]()
     for piece in wanted:
-        wide = replace(piece, start=max(0.0, piece.start - padding), end=min(piece.end + padding, record.span[1]))
+        end = max(piece.end, min(piece.end + padding, record.span[1]))
+        wide = replace(piece, start=max(0.0, piece.start - padding), end=end)
         if found and found[-1].piece.label == wide.label and wide.start <= found[-1].piece.end:
             wide = replace(found.pop().piece, end=wide.end)
         found.append(Place(record.path, wide))
     return found
+
+
+def _found(files: Sequence[Path], record: VideoResult) -> VideoResult:
+    """Return a record whose relative path begins in the current folder, or in that of the results where it is there."""
+    from vadis.report.page import place_of
+
+    if os.path.lexists(record.path):
+        return record
+    return replace(record, path=place_of(record.path, [file.parent for file in files]) or record.path)
+
+
+def _targets(output: Path, places: Sequence[Place], exact: bool) -> list[Path]:
+    """Return the files of the clips; of two that would have one name the second has a number."""
+    root, taken, targets = outputs.tree_root([], [place.path for place in places]), Counter[Path](), list[Path]()
+    for place in places:
+        target = outputs.mirrored(output, root, _name(place, exact), place.path)
+        taken[target] += 1
+        again = f".{taken[target]}" if taken[target] > 1 else ""
+        targets.append(target.with_name(f"{target.stem}{again}{target.suffix}"))
+    return targets
 
 
 def _name(place: Place, exact: bool) -> str:
@@ -115,5 +142,5 @@ def _name(place: Place, exact: bool) -> str:
 
     begins, ends = (tenths(seconds).rsplit(":", 1) for seconds in (place.piece.start, place.piece.end))
     times = "-".join(f"{minutes.replace(':', 'h')}m{seconds}s" for minutes, seconds in (begins, ends))
-    what = re.sub(r"[^\w()'-]+", "_", printable(place.piece.label))
+    what = re.sub(r"[^\w()'-]+", "_", printable(place.piece.label)).encode()[:_LABEL_BYTES].decode(errors="ignore")
     return f"{times}.{what}{clip_extension(place.path, exact)}"

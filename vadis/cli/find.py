@@ -61,7 +61,7 @@ def _jsonl(places: Sequence[Place]) -> Iterator[str]:
 
 
 def _m3u(places: Sequence[Place]) -> Iterator[str]:
-    """A playlist with absolute paths; where each plays from and to is understood by VLC."""
+    """A playlist with absolute paths, or URLs; where each plays from and to is understood by VLC."""
     yield "#EXTM3U\n"
     for path, piece in places:
         yield f"#EXTINF:{piece.end - piece.start:.0f},{visible(piece.label)}: {show(os.path.basename(path))}\n"  # noqa: PTH119

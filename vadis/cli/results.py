@@ -72,7 +72,7 @@ def export(
 
 def read_results(inputs: Sequence[Path]) -> LastResults:
     """Return the records of files, and of those below folders, of which there must be one at least."""
-    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
+    given = [files_below(each, (".jsonl", ".ndjson", ".json")) if each.is_dir() else [each] for each in inputs]
     found = LastResults([file for some in given for file in some])
     if not found.paths:
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")

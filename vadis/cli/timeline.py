@@ -194,7 +194,7 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, f
             strip.append(letter, f"{ink} on {colour}")
             strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = cells / seconds, ""
+    cells_per_second, axis = cells / (seconds or 1), ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
     for tick in range(ceil(begin / apart) * apart, int(begin + seconds) + 1, apart):
         column = round((tick - begin) * cells_per_second)

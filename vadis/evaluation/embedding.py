@@ -209,7 +209,7 @@ def stamp_of(path: str) -> Stamp:
     name, _ = _file_of(path)
     with suppress(OSError):
         if os.path.isdir(name):  # noqa: PTH112
-            return stamp(*(os.path.join(name, each) for each in picture_names(name)))  # noqa: PTH118
+            return stamp(name, *(os.path.join(name, each) for each in picture_names(name)))  # noqa: PTH118
     return stamp(name)
 
 
@@ -237,7 +237,11 @@ class EmbeddedVideo(VideoResult):
     def from_json(cls, record: Mapping[str, Any]) -> "EmbeddedVideo":
         found = super().from_json(record)
         assert isinstance(found, cls)
-        return replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        found = replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        is_whole = len(bytes.fromhex(found.frames_sha256)) == 32 and np.isfinite(found.numbers).all()
+        if found.status == "ok" and not (is_whole and len(found.numbers)):
+            raise ValueError("the row of a video is damaged")
+        return found
 
     @property
     def numbers(self) -> Row:
@@ -356,6 +360,8 @@ class _ClipOfSet:
         name, index = _file_of(self.path)
         if name.lower().endswith(ARRAY_EXTENSIONS) and not os.path.isdir(name):  # noqa: PTH112
             array = self._load(name)
+            if index is not None and not (array.ndim == 5 and index < len(array)):
+                raise VideoError("changed_while_reading", "the array has become another while it was read")
             video = array if index is None else array[index]
             height, width = video.shape[1:3]
             self.facts = VideoFacts(None, (width, height), 0, None, len(video), len(video), None, "ok", ())

@@ -31,7 +31,9 @@ class FrechetStatistics:
     """Number, mean and covariance of embeddings, which may be added in parts and in any order."""
 
     def __init__(self, rows: Rows | None = None) -> None:
-        rows = np.zeros((0, 0)) if rows is None else rows
+        rows = np.zeros((0, 0)) if rows is None else np.asarray(rows)
+        if rows.ndim != 2:
+            raise UsageError(f"embeddings have the shape (N, D), got {rows.shape}", "a row for each video")
         if not np.isfinite(rows).all():
             raise UsageError("an embedding has numbers that are not finite", "the model file may be damaged")
         self.count = len(rows)
@@ -46,18 +48,24 @@ class FrechetStatistics:
         return found
 
     def add(self, rows: Rows) -> None:
-        """Add embeddings (N, D); raises UsageError if a number is not finite."""
+        """Add embeddings (N, D); raises UsageError as the constructor."""
         self.merge(FrechetStatistics(rows))
 
     def merge(self, other: "FrechetStatistics") -> None:
-        """Add what ``other`` has seen (Chan, Golub and LeVeque 1983, equation 2.1)."""
+        """Add what ``other`` has seen (Chan, Golub and LeVeque 1983, equation 2.1); raises UsageError for other D."""
         if not self.count:
             self.count, self.mean, self._scatter = other.count, other.mean, other._scatter
         elif other.count:
+            self._check_dimensions(other)
             count, difference = self.count + other.count, other.mean - self.mean
             between = self.count * other.count / count * np.outer(difference, difference)
             self._scatter = self._scatter + other._scatter + between
             self.count, self.mean = count, self.mean + difference * (other.count / count)
+
+    def _check_dimensions(self, other: "FrechetStatistics") -> None:
+        if self.mean.shape != other.mean.shape:
+            sizes = f"{len(self.mean)} and {len(other.mean)}"
+            raise UsageError(f"embeddings of {sizes} numbers do not compare", "take the same model for both")
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -75,6 +83,7 @@ class FrechetStatistics:
         ``over_n``: of covariances over n, as some tools have them, instead of n - 1.
         """
         first, second = (each.covariance * (1 - over_n / each.count) for each in (self, other))
+        self._check_dimensions(other)
         trace_of_root = np.linalg.norm(_symmetric_root(first) @ _symmetric_root(second), "nuc")
         traces = np.trace(first) + np.trace(second)
         return float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root)
@@ -154,10 +163,11 @@ def unbiased(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
     """Return the distance extrapolated to infinitely many videos (Chong and Forsyth, arXiv:1911.07023).
 
     The bias of a distance falls as 1 / n: it is computed of random parts of the sets, and continued in a straight line.
+    Of a side of statistics there are no parts, so what it adds to the bias stays.
     """
     rng, sides, found = np.random.default_rng(seed), _reduced(sides), list[float]()
     for factor in _SIZES:
-        parts = _parts(sides, lambda count, factor=factor: rng.permutation(count)[: round(count / factor)])  # type: ignore[misc]
+        parts = _parts(sides, lambda count, factor=factor: rng.permutation(count)[: max(2, round(count / factor))])  # type: ignore[misc]
         found.append(distance(*parts))
     slope, _ = np.polyfit(_SIZES, found, 1)
     return float(distance(*map(statistics_of, sides)) - slope)

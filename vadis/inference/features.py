@@ -157,10 +157,13 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     if not layout.join:
         ends = features.seconds + timing["receptive_field"] / 2 / timing["frame_rate"]
         arrays |= {"fps": np.array(timing["frame_rate"]), "timestamps_ms": 1000 * ends}
-    for name, array in arrays.items():
-        with write_atomic(target.with_name(target.stem + f"_{name}" * (not layout.join) + ".npy")) as file:
-            np.save(file, array, allow_pickle=False)
+    files = {target.with_name(target.stem + f"_{name}" * (not layout.join) + ".npy"): name for name in arrays}
+    target.unlink(missing_ok=True)  # which may describe arrays of other settings
+    for path, name in files.items():
+        with write_atomic(path) as file:
+            np.save(file, arrays[name], allow_pickle=False)
     described = {"seconds": features.seconds.tolist(), **timing, "record": record, "settings": settings}
+    described["files"] = sorted(path.name for path in files)
     write_file(target, json.dumps(described, allow_nan=False) + "\n")
 
 
@@ -186,7 +189,8 @@ def saved_settings(path: Path) -> dict[str, Any] | None:
     try:
         if path.suffix == ".json":
             described = parse_json(path.read_text(encoding="utf-8"))
-            settings, complete = described["settings"], "seconds" in described
+            settings = described["settings"]
+            complete = "seconds" in described and all(path.with_name(name).is_file() for name in described["files"])
         else:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 settings = parse_json(str(arrays["settings"]))
