@@ -76,18 +76,19 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
 
 def lines(results: Iterable[VideoResult], console: "Console") -> Iterator[str]:
     """Yield a line for each video: its name, length and first label, and when that holds, from its start to its end."""
-    cells = max(console.width - 54, 18)  # for the name
+    for_label = min(_LABEL_CELLS, max(24, (console.width - 30) // 3))
+    for_name = max(console.width - 30 - for_label, 18)
     is_utf = console.encoding.lower().startswith("utf")
     for result in results:
         with console.capture() as captured:
-            console.print(_line(result, cells), soft_wrap=True)
+            console.print(_line(result, for_name, for_label), soft_wrap=True)
         yield captured.get() if is_utf else captured.get().translate(_ASCII)
 
 
-def _line(result: VideoResult, cells: int) -> Text:
+def _line(result: VideoResult, for_name: int, for_label: int) -> Text:
     path = show(result.path)
-    name = Text(path if len(path) <= cells else "…" + path[1 - cells :])
-    name.truncate(cells, pad=True)
+    name = Text(path if len(path) <= for_name else "…" + path[1 - for_name :])
+    name.truncate(for_name, pad=True)
     if result.status == "error":
         reason = visible(with_options(result.error_message or ""))
         return Text.assemble((name.plain, "bold"), ("  not labelled: ", "bold red"), reason)
@@ -95,7 +96,7 @@ def _line(result: VideoResult, cells: int) -> Text:
     if best is None:
         return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  no label is above the threshold")
     label = Text(visible(best.label))
-    label.truncate(24, overflow="ellipsis", pad=True)
+    label.truncate(for_label, overflow="ellipsis", pad=True)
     score = f"{percent(best.score):>3} %"
     partial = ("  partial", "bold yellow") if result.status == "partial" else ""
     held = (_held(result, best.label), "cyan")
