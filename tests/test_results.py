@@ -3,17 +3,20 @@
 import base64
 import json
 import os
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
 from tests.conftest import RECORD_SCHEMA
+from tests.fake_road import result as labelled
 from tests.matching import containing
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VideoError
-from vadis.results import SCHEMA, STATUSES, Label, Part, Piece, Segment, VideoResult, part_of, printable
+from vadis.formats import FORMATS, csv_of_videos
+from vadis.results import SCHEMA, STATUSES, Label, Part, Piece, Segment, VideoResult, is_like, part_of, printable
 
 
 def test_a_labelled_video_has_the_documented_fields():
@@ -170,3 +173,52 @@ def test_the_schema_refuses_what_is_no_record(change):
     validator = Draft202012Validator(json.loads(RECORD_SCHEMA.read_text()))
     assert validator.is_valid(record)
     assert not validator.is_valid(record | change)
+
+
+@pytest.mark.parametrize(
+    ("label", "pattern", "expected"),
+    [
+        ("tai chi [slow]", "tai chi [slow]", True),
+        ("tai chi s", "tai chi [slow]", False),
+        ("what?", "what?", True),
+        ("whats", "what?", False),
+        ("Straße überqueren", "STRASSE Ü*", True),
+        ("cafe\u0301", "CAF\u00c9", True),
+        ("a*b", "a*b", True),
+        ("line\nfeed", "line*", True),
+    ],
+)
+def test_only_the_asterisk_of_a_pattern_stands_for_others(label, pattern, expected):
+    assert is_like(label, pattern) is expected
+
+
+_WRONG = (None, "x", "", -1, 1.5, True, float("nan"), float("inf"), 10**400, [], [None], {}, {"a": 1}, "1/0", "\0")
+
+
+def wrong_at_each_place(value):
+    """Yield copies of a JSON value in which one place holds something else, or is missing."""
+    places = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in places:
+        for other in (*_WRONG, *wrong_at_each_place(inner)):
+            copy = value.copy()
+            copy[key] = other
+            yield copy
+        copy = value.copy()
+        del copy[key]
+        yield copy
+
+
+def test_a_record_that_is_damaged_anywhere_is_refused_or_can_be_written_in_every_format():
+    record = labelled("a.mp4").to_json()
+    writers = [csv_of_videos, *(form.write for form in FORMATS.values())]
+    refused = 0
+    for damaged in wrong_at_each_place(record):
+        try:
+            read = VideoResult.from_json(damaged)
+        except ValueError:
+            refused += 1
+            continue
+        with suppress(ValidationError):  # what the tests hold every record against knows a model's hash, and more
+            assert all(isinstance("".join(write([read])), str) for write in writers)
+        assert read._repr_html_()
+    assert refused > 100

@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Part(NamedTuple):
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Part":
         """Return the part of a record; raise KeyError or TypeError for anything else."""
-        return cls(float(record["start"]), None if record["end"] is None else float(record["end"]))
+        return cls(_number(record["start"]), None if record["end"] is None else _number(record["end"]))
 
 
 def part_of(start: float | None, end: float | None) -> Part | None:
@@ -76,7 +77,8 @@ class Label:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Label":
         """Return the label that ``to_json`` gave; raise KeyError or TypeError for anything else."""
-        return cls(str(record["label"]), float(record["score"]), record.get("peak"), record.get("seconds"))
+        peak, seconds = (None if record.get(key) is None else _number(record[key]) for key in ("peak", "seconds"))
+        return cls(str(record["label"]), _score(record), peak, seconds)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Segment:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Segment":
         """Return the segment that ``to_json`` gave; raise KeyError or TypeError for anything else."""
-        return cls(float(record["start"]), float(record["end"]), tuple(map(Label.from_json, record["labels"])))
+        return cls(*_times(record), tuple(map(Label.from_json, record["labels"])))
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Piece:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Piece":
         """Return the piece that ``to_json`` gave; raise KeyError or TypeError for anything else."""
-        return cls(float(record["start"]), float(record["end"]), str(record["label"]), float(record["score"]))
+        return cls(*_times(record), str(record["label"]), _score(record))
 
 
 @dataclass(frozen=True)
@@ -203,22 +205,22 @@ class VideoResult:
                 raise KeyError("schema")
             error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
             part = record.get("part")
-            same: dict[str, Any] = {name: record.get(name) for name in _SAME_IN_JSON}
+            same: dict[str, Any] = {name: _as_kind(record.get(name), kind) for name, kind in _SAME_IN_JSON.items()}
             same |= {name: tuple(map(kind.from_json, record.get(name, ()))) for name, kind in _PARTS.items()}
             return cls(
                 path=path_of(record),
                 status=str(record["status"]),
                 part=None if part is None else Part.from_json(part),
-                source_fps=None if fps is None else Fraction(fps),
-                source_size=None if size is None else (int(size[0]), int(size[1])),
-                flags=tuple(record.get("flags", ())),
-                streams=tuple(record.get("streams", ())),
-                sliding=dict(record.get("sliding", {})),
+                source_fps=None if fps is None else _rate(fps),
+                source_size=None if size is None else _size(*size),
+                flags=tuple(map(str, record.get("flags", ()))),
+                streams=tuple(map(str, record.get("streams", ()))),
+                sliding=_finite_values(record.get("sliding", {})),
                 **same,
                 error_code=None if error is None else str(error["code"]),
                 error_message=None if error is None else str(error["message"]),
             )
-        except (KeyError, TypeError, AttributeError, ZeroDivisionError) as fault:
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as fault:
             raise ValueError("not a record of vadis classify") from fault
 
     def to_pandas(self) -> Any:
@@ -265,17 +267,20 @@ def printable(text: str) -> str:
 def is_like(label: str, pattern: str) -> bool:
     """Return whether a label is what ``pattern`` describes, in any case, with ``*`` for any letters.
 
-    "No clear label" is no label: it is what only its whole name describes.
+    Every other character stands for itself, brackets too. "No clear label" is no label: it is what only its whole name
+    describes.
     """
+    folded = unicodedata.normalize("NFC", pattern).casefold()
     if label == NO_CLEAR_LABEL:
-        return pattern.lower() == label
-    return fnmatchcase(label.lower(), pattern.lower())
+        return folded == label
+    return fnmatchcase(unicodedata.normalize("NFC", label).casefold(), re.sub(r"[\[?]", r"[\g<0>]", folded))
 
 
-_SAME_IN_JSON = (
-    *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
-    *("model", "model_sha256", "precision", "cudnn"),
-)
+_SAME_IN_JSON: dict[str, type] = {
+    **dict.fromkeys(("source_bytes", "num_frames", "frames_decoded", "frames_declared"), int),
+    **dict.fromkeys(("source_mtime", "model", "model_sha256", "precision", "cudnn"), str),
+    "duration_seconds": float,
+}
 _PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
 
 
@@ -288,9 +293,57 @@ def path_fields(path: str) -> dict[str, Any]:
 
 def path_of(record: Mapping[str, Any]) -> str:
     """Return the path in a record; raise KeyError or ValueError for none."""
-    if "path_b64" not in record:
-        return str(record["path"])
-    return os.fsdecode(base64.b64decode(record["path_b64"], validate=True))  # binascii.Error is a ValueError
+    exact = record.get("path_b64")
+    path = str(record["path"]) if exact is None else os.fsdecode(base64.b64decode(exact, validate=True))
+    if "\0" in path:
+        raise ValueError("no path has NUL in it")
+    return path
+
+
+def _number(value: object) -> float:
+    """Return a number of a record; raise TypeError or OverflowError for anything else, also below 0 or not finite."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
+        raise TypeError(f"{value!r} is no number of a record")
+    return float(value)
+
+
+def _score(record: Mapping[str, Any]) -> float:
+    score = _number(record["score"])
+    if score > 1:
+        raise ValueError(f"a score of {score}")
+    return score
+
+
+def _size(width: Any, height: Any) -> tuple[int, int]:
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        raise ValueError(f"a picture of {width} × {height}")
+    return width, height
+
+
+def _times(record: Mapping[str, Any]) -> tuple[float, float]:
+    start, end = _number(record["start"]), _number(record["end"])
+    if not 0 <= start <= end:
+        raise ValueError(f"nothing lasts from {start} to {end}")
+    return start, end
+
+
+def _as_kind(value: Any, kind: type) -> Any:
+    if value is None or kind is float:
+        return None if value is None else _number(value)
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise TypeError(f"{value!r} is none of {kind.__name__}")
+    return value
+
+
+def _rate(text: str) -> Fraction:
+    rate = Fraction(*map(int, text.split("/")))
+    _number(float(rate))
+    return rate
+
+
+def _finite_values(values: Any) -> dict[str, Any]:
+    json.dumps(values, allow_nan=False)  # raises ValueError
+    return dict(values)
 
 
 def _finite(score: float) -> float:

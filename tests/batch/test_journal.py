@@ -185,3 +185,12 @@ def test_two_runs_never_write_one_file_and_a_killed_one_holds_nothing(tmp_path):
     written(path, stamped("a.mp4"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
     holder.stdout.close()
+
+
+def test_results_are_read_again_from_where_they_are_once_others_are_taken_out(tmp_path):
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"), stamped("b.mp4"))
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS)
+        journal.append(stamped("a.mp4", size=9))
+        journal.finish()
+        assert list(journal.results({"a.mp4", "b.mp4"})) == [stamped("a.mp4", size=9), stamped("b.mp4")]

@@ -1,6 +1,8 @@
 """Results read back: every field, from journals, plain jsonl and json, the last record of each input."""
 
 import json
+import os
+import threading
 
 import pytest
 from hypothesis import given
@@ -114,3 +116,13 @@ def test_a_table_of_several_videos_has_their_paths(tmp_path):
     table = pandas.concat({each.path: each.to_pandas() for each in read_results(path)}, names=["path"])
     assert list(table.loc["cut.mp4"].columns) == ["start", "end", "rank", "label", "score"]
     assert list(table.reset_index("path")["path"]) == ["a.mp4"] * 2 + ["cut.mp4"] * 2
+
+
+def test_what_can_be_read_once_alone_is_refused_rather_than_found_empty(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    content = "".join(FORMATS["jsonl"].write([result("a.mp4")]))
+    threading.Thread(target=lambda: (tmp_path / "pipe").write_text(content), daemon=True).start()
+    with pytest.raises(UsageError, match=containing("pipe")):
+        LastResults([tmp_path / "pipe"])
+    with pytest.raises(UsageError):
+        read_results("-")

@@ -75,3 +75,13 @@ def test_labels_are_shown_one_in_a_line(run_vadis):
     assert "playing piano" in playing and all(name.startswith("playing ") for name in playing)
     assert "pan left" in run_vadis("labels", "camera-motion").out
     assert run_vadis("labels", "camera-motion", "yoga").code == run_vadis("labels", "nowhere").code == 2
+
+
+def test_a_label_with_brackets_is_found_by_its_name_and_a_url_stays_one(results, run_vadis):
+    piece = Piece(0.0, 4.0, "boxing, [slow] – “two”", 0.9)
+    record = replace(result("https://example.org/a.mp4"), timeline=(piece,))
+    results.write_text("".join(FORMATS["jsonl"].write([record])))
+    assert found(run_vadis("find", results, piece.label.upper(), "-f", "jsonl"))[0]["label"] == piece.label
+    (row,) = csv.DictReader(io.StringIO(run_vadis("find", results, "boxing, [slow]*", "-f", "csv").out))
+    assert row["label"] == piece.label
+    assert "https://example.org/a.mp4" in run_vadis("find", results, "*", "-f", "m3u").out.splitlines()

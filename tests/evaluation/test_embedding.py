@@ -1,5 +1,6 @@
 """What I3D sees of a video by each protocol, and the record of it: against rules written down, and against PyTorch."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from vadis.evaluation.embedding import (
 )
 from vadis.evaluation.frechet import embed
 from vadis.preprocessing import CROP
+from vadis.video.pictures import picture_names
 from vadis.video.sources import find_videos
 
 
@@ -190,3 +192,22 @@ def test_a_walk_finds_arrays_and_folders_of_pictures(tmp_path: Path):
     found = find_videos([tmp_path], arrays=True)
     assert sorted(Path(each.path).name for each in found) == ["a.npy", "b.mp4", "clip"]
     assert [Path(each.path).name for each in find_videos([tmp_path])] == ["b.mp4"]
+
+
+def test_pictures_beside_videos_are_no_frames_and_any_names_have_an_order(tmp_path: Path):
+    write_video(tmp_path / "b.mp4", num_frames=2)
+    for name in ("preview", "٣5", "a5", "a10"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    assert [Path(each.path).name for each in find_videos([tmp_path], arrays=True)] == ["b.mp4"]
+    names = picture_names(str(tmp_path))
+    assert names.index("a5.png") < names.index("a10.png") and len(names) == 4
+
+
+def test_a_folder_of_pictures_is_another_when_one_of_them_is(tmp_path: Path, decoders):
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    before = decoders.stamp(str(tmp_path))
+    assert before.num_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    changed = tmp_path / "1.png"
+    os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 10**9))
+    assert decoders.stamp(str(tmp_path)) != before

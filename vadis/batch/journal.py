@@ -113,8 +113,13 @@ class Journal:
         self._log.sync()
         if self._num_records == len(self.entries) and not self.num_damaged:
             return
+        entries = dict[str, Entry]()
         with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
-            file.writelines(self._lines([0, *(entry.start for entry in self.entries.values())]))
+            file.writelines(self._lines([0]))
+            for path, entry in self.entries.items():
+                entries[path] = entry._replace(start=file.tell())
+                file.writelines(self._lines([entry.start]))
+        self.entries = entries
 
     def _remember(self, path: str, entry: Entry) -> None:
         self._num_records += 1

@@ -27,7 +27,7 @@ def read_results(*paths: AnyPath) -> list[VideoResult]:
     """
     files = list[Path]()
     for path in map(Path, paths):
-        below = files_below(path, (".jsonl",)) if path.is_dir() else [path]
+        below = files_below(path, (".jsonl", ".ndjson")) if path.is_dir() else [path]
         if not below:
             hint = "give the folder or the files that `vadis classify` wrote"
             raise UsageError(f"there are no results in {printable(str(path))}", hint)
@@ -108,10 +108,14 @@ class LastResults:
     """The last record of every input that files have: read again whenever it is iterated over, never all in memory.
 
     ``paths`` are the inputs, in the order of their first records; ``torn`` the files that end within a record. Raises
-    UsageError as ``results_in``.
+    UsageError as ``results_in``, and for what can be read once alone.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
+        for file in files:
+            if file == Path("-") or (file.exists() and not file.is_file() and not file.is_dir()):
+                hint = "save it to a file, and give that"
+                raise UsageError(f"{printable(str(file))} is no file, and results are read more than once", hint)
         self.torn: list[str] = []
         self._files = files
         self._counts = Counter(result.path for file in files for result in results_in(file, self.torn))

@@ -89,11 +89,11 @@ def classify(
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
     output, part = None if output == Path("-") else output, part_of(start, end)
-    _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
+    _refuse_combinations(stride is not None and window is None, allow_remote, offline, ray, shard, dry_run)
     found, own, sources = _own_share(find_inputs(inputs or [], from_file, null, allow_remote=allow_remote), shard)
     if dry_run:
-        estimate(sources, model, streams, device, offline, part)
-        return
+        by = {"streams": streams, "device": device, "offline": offline, "precision": precision}
+        return estimate(sources, model, by, part, segment, window, stride, flip)
     form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
@@ -115,13 +115,17 @@ def classify(
         run.complete(_labelled(run, wanted, prepared), destination.write, summary_file)
 
 
-def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
+def _refuse_combinations(
+    stride_alone: bool, allow_remote: bool, offline: bool, ray: str | None, shard: str | None, dry_run: bool
+) -> None:
     if stride_alone:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
-    if remote_offline:
+    if allow_remote and offline:
         raise UsageError("--allow-remote and --offline exclude each other", hint="give one of the two")
-    if ray_shard:
+    if ray and shard:
         raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
+    if dry_run and (allow_remote or ray):
+        raise UsageError("--dry-run tells of local files and of this machine", "leave out --allow-remote and --ray")
 
 
 def _own_share(found: Found, shard: str | None) -> tuple[Found, Shard | None, list[Source]]:

@@ -2,8 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,7 @@ At exact borders, encoded anew:  `vadis cut labels.jsonl --label yoga --exact -o
 _INPUT = "One video, which is labelled first; or what classify wrote as jsonl or json, of any number."
 _LABEL = "What is cut out, in any case, with * for any letters: 'playing *'."
 _PADDING = "So much more before and after each stretch."
+_LABEL_BYTES = 60  # of a label in a name; Kinetics' longest has 49
 _EXACT = (
     "Encode the pictures anew, so that a clip has exactly the stretch; else packets are copied, from a bit before on."
 )
@@ -54,19 +57,20 @@ def cut(
     offline: options.Offline = False,
 ) -> None:
     """Cut the stretches in which something happens out of videos, with their sound, each as a file."""
-    is_results = source.is_dir() or source.suffix.lower() in (".jsonl", ".json")
+    is_results = source.is_dir() or source.suffix.lower() in (".jsonl", ".ndjson", ".json")
     if is_results and (model or streams or offline or device != "auto"):
         message = "--model, --streams, --device and --offline do not go with results"
         raise UsageError(message, hint="leave them out: the labels are there")
     with outputs.new_folder(output):
-        records = (
-            read_results(files_of([source])) if is_results else [_labelled(source, model, streams, device, offline)]
-        )
+        if is_results:
+            files = files_of([source])
+            records: Iterable[VideoResult] = map(partial(_found, files), read_results(files))
+        else:
+            records = [_labelled(source, model, streams, device, offline)]
         places = list(_places(records, label, min_score, min_seconds, padding))
         if not places:
             raise NothingToDoError(f"{show(label)} happens nowhere here", "`vadis find RESULTS '*'` shows what happens")
-        root = outputs.tree_root([], [place.path for place in places])
-        targets = [outputs.mirrored(output, root, _name(place, exact), place.path) for place in places]
+        targets = _targets(output, places, exact)
         for target in targets:
             if target.exists():
                 outputs.check_file(target, overwrite)
@@ -113,7 +117,7 @@ def _places(
             if not is_like(piece.label, label) or piece.score < min_score or piece.end - piece.start < min_seconds:
                 continue
             end = piece.end + padding
-            wide = replace(piece, start=max(0.0, piece.start - padding), end=min(end, record.timeline[-1].end))
+            wide = replace(piece, start=max(0.0, piece.start - padding), end=max(piece.end, min(end, record.span[1])))
             if last is not None and last.piece.label == wide.label and wide.start <= last.piece.end:
                 last = Place(record.path, replace(last.piece, end=wide.end))
                 continue
@@ -124,12 +128,32 @@ def _places(
             yield last
 
 
+def _found(files: Sequence[Path], record: VideoResult) -> VideoResult:
+    """Return a record whose relative path begins in the current folder, or in that of the results where it is there."""
+    from vadis.report.page import place_of
+
+    if os.path.lexists(record.path):
+        return record
+    return replace(record, path=place_of(record.path, [file.parent for file in files]) or record.path)
+
+
+def _targets(output: Path, places: Sequence[Place], exact: bool) -> list[Path]:
+    """Return the files of the clips; of two that would have one name the second has a number."""
+    root, taken, targets = outputs.tree_root([], [place.path for place in places]), Counter[Path](), list[Path]()
+    for place in places:
+        target = outputs.mirrored(output, root, _name(place, exact), place.path)
+        taken[target] += 1
+        again = f".{taken[target]}" if taken[target] > 1 else ""
+        targets.append(target.with_name(f"{target.stem}{again}{target.suffix}"))
+    return targets
+
+
 def _name(place: Place, exact: bool) -> str:
     """Return what is added to a video's name for a clip of it: from when to when, and what happens."""
     from vadis.video.cutting import clip_extension
 
     times = "-".join(tenths(seconds).replace(":", "m") + "s" for seconds in (place.piece.start, place.piece.end))
-    what = re.sub(r"[^\w()'-]+", "_", printable(place.piece.label))
+    what = re.sub(r"[^\w()'-]+", "_", printable(place.piece.label)).encode()[:_LABEL_BYTES].decode(errors="ignore")
     return f"{times}.{what}{clip_extension(place.path, exact)}"
 
 

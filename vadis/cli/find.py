@@ -15,6 +15,7 @@ from vadis.cli.terminal import clock, info, num_videos, show
 from vadis.errors import UsageError
 from vadis.formats import csv_line, percent, spreadsheet_cell, visible
 from vadis.results import Piece, is_like, path_fields
+from vadis.video.sources import remote_scheme
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, published_labels, unknown_model
 
 EPILOG = """
@@ -59,12 +60,12 @@ def _jsonl(places: Sequence[Place]) -> Iterator[str]:
 
 
 def _m3u(places: Sequence[Place]) -> Iterator[str]:
-    """A playlist with absolute paths; where each plays from and to is understood by VLC."""
+    """A playlist with absolute paths, or URLs; where each plays from and to is understood by VLC."""
     yield "#EXTM3U\n"
     for path, piece in places:
         yield f"#EXTINF:{piece.end - piece.start:.0f},{visible(piece.label)}: {show(os.path.basename(path))}\n"  # noqa: PTH119
         yield f"#EXTVLCOPT:start-time={piece.start:.1f}\n#EXTVLCOPT:stop-time={piece.end:.1f}\n"
-        yield show(os.path.abspath(path)) + "\n"  # noqa: PTH100 (keeps symlinks)
+        yield show(path if remote_scheme(path) else os.path.abspath(path)) + "\n"  # noqa: PTH100 (keeps symlinks)
 
 
 FOUND: dict[str, Callable[[Sequence[Place]], Iterator[str]]] = {

@@ -17,7 +17,7 @@ from vadis.cli.options import MODEL, OUTPUT, STREAM_CHOICES, choice, flag, optio
 from vadis.cli.outputs import Destination, check_file, new_folder, writing
 from vadis.cli.run import SOME_FAILED, Run, find_inputs, load_for_command
 from vadis.cli.terminal import info, num_videos, show, warn
-from vadis.errors import UsageError
+from vadis.errors import NothingToDoError, UsageError
 from vadis.formats import FORMATS
 from vadis.parsing import is_text
 from vadis.video.container import HEAD_BYTES, read_part
@@ -64,7 +64,7 @@ def fvd(
     generated: Annotated[str | None, typer.Argument(metavar="[GENERATED]", help=_SET, show_default=False)] = None,
     protocol: Annotated[str, choice(HOW, _PROTOCOL, PROTOCOL_NAMES)] = "reference",
     clip_length: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
-    seed: Annotated[int, option(HOW, _SEED, metavar="N")] = 0,
+    seed: Annotated[int, option(HOW, _SEED, metavar="N", min=0)] = 0,
     model: Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **options.OF_MODEL)] = None,
     streams: Annotated[str, choice(MODEL, _STREAMS, STREAM_CHOICES)] = "rgb",
     bootstrap: Annotated[int, option(HOW, _BOOTSTRAP, metavar="N", min=0)] = 100,
@@ -84,9 +84,15 @@ def fvd(
         raise UsageError("GENERATED is missing", "name it, or keep the statistics of REAL with --save")
     if save is not None:
         check_file(save, overwrite, extensions=(".npz",))
+        if not save.suffix:
+            raise UsageError(f"{show(save)} would not be known again", f"let it end with .npz: {show(save)}.npz")
     sets = [find_set(name, given) for name, given in (("real", real), ("generated", generated)) if given is not None]
-    if (kernel or per_class) and any(each.statistics for each in sets):
-        raise UsageError("saved statistics have no videos for --kernel and --per-class", "give the videos themselves")
+    num_saved = sum(each.statistics is not None for each in sets)
+    if ((kernel or per_class) and num_saved) or (unbiased and num_saved == 2):
+        message = "saved statistics have no videos for --kernel and --per-class, nor two of them for --unbiased"
+        raise UsageError(message, "give the videos themselves")
+    if per_class:
+        check_classes(sets)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(output))
         loaded = load_fvd_model(model, streams, device, offline)
@@ -143,7 +149,19 @@ def find_set(name: str, given: str) -> "VideoSet":
     is_list = is_there and extension not in (*VIDEO_EXTENSIONS, *ARRAY_EXTENSIONS)
     is_list = is_list and is_text(read_part(given, 0, HEAD_BYTES))
     found = find_inputs([] if is_list else [given], given if is_list else None, False, arrays=True)
-    return VideoSet(name, given, [video for source in found for video in expand_array(source)])
+    videos = [video for source in found for video in expand_array(source)]
+    if not videos:
+        raise NothingToDoError(f"there is no video in {show(given)}", "an array is (N, T, H, W, 3), with N from 2 on")
+    return VideoSet(name, given, videos)
+
+
+def check_classes(sets: "list[VideoSet]") -> None:
+    """Raise UsageError for a video that is in no folder of a class."""
+    from vadis.evaluation.video_sets import class_of
+
+    for each in sets:
+        for source in each.sources:
+            class_of(each.given, source.path)
 
 
 def embed(

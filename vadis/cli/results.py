@@ -72,7 +72,7 @@ def export(
 
 def files_of(inputs: Sequence[Path]) -> list[Path]:
     """Return files, and those of results below folders."""
-    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
+    given = [files_below(each, (".jsonl", ".ndjson", ".json")) if each.is_dir() else [each] for each in inputs]
     return [file for some in given for file in some]
 
 

@@ -10,9 +10,11 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,6 +34,7 @@ from vadis.preprocessing import CROP, STREAMS, Clip, join_clips, num_frames
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders, SourceVideo
 from vadis.video.metadata import GridFrame, VideoFacts
+from vadis.video.pictures import picture_names
 from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, stamp
 
 if TYPE_CHECKING:
@@ -255,9 +258,16 @@ class ArrayDecoders(Decoders):
     def __init__(self) -> None:
         super().__init__()
         self._loaded = ("", np.zeros(0))  # the last file: its rows follow one another
+        self._loading = Lock()  # several videos are begun at once, and what an .npz unfolds into may be large
 
     def stamp(self, path: str) -> Stamp:
-        return stamp(_file_of(path)[0])
+        """Return the stamp of a file; of a folder of pictures their sizes together, and the latest change of any."""
+        found = stamp(_file_of(path)[0])
+        with suppress(OSError):
+            pictures = [stamp(os.path.join(path, name)) for name in picture_names(path)]  # noqa: PTH118
+            changes = [each.mtime for each in (found, *pictures) if each.mtime is not None]
+            return Stamp(sum(each.num_bytes or 0 for each in pictures), max(changes, key=float))
+        return found
 
     def open_source(self, path: Any, **how: Any) -> SourceVideo:
         """Return a video; see ``Decoders.open_source``."""
@@ -266,10 +276,13 @@ class ArrayDecoders(Decoders):
             return super().open_source(path, **how)
 
         def load() -> Frames:
-            loaded, array = self._loaded
-            if loaded != name:
-                array = _load(name)
-                self._loaded = (name, array)
+            with self._loading:
+                loaded, array = self._loaded
+                if loaded != name:
+                    array = _load(name)
+                    self._loaded = (name, array)
+            if index is not None and not (array.ndim == 5 and index < len(array)):
+                raise VideoError("changed_while_reading", "the array has become another while it was read")
             return array if index is None else array[index]
 
         return ArrayVideo(load, how.get("start_frame", 0), how.get("max_frames"))  # type: ignore[return-value]
@@ -299,7 +312,11 @@ class EmbeddedVideo(VideoResult):
     def from_json(cls, record: Mapping[str, Any]) -> "EmbeddedVideo":
         found = super().from_json(record)
         assert isinstance(found, cls)
-        return replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        found = replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        is_whole = len(bytes.fromhex(found.frames_sha256)) == 32 and np.isfinite(found.numbers).all()
+        if found.status == "ok" and not (is_whole and len(found.numbers)):
+            raise ValueError("the row of a video is damaged")
+        return found
 
     @property
     def numbers(self) -> Row:

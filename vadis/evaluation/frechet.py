@@ -45,23 +45,36 @@ class FrechetStatistics:
         return found
 
     def add(self, rows: Rows) -> None:
-        """Add embeddings (N, D); raises UsageError if a number is not finite."""
+        """Add embeddings (N, D); raises UsageError for another shape, and if a number is not finite."""
+        rows = np.asarray(rows)
+        if rows.ndim != 2:
+            raise UsageError(f"embeddings have the shape (N, D), got {rows.shape}", "a row for each video")
         if not np.isfinite(rows).all():
             raise UsageError("an embedding has numbers that are not finite", "the model file may be damaged")
+        if len(rows) == 0:
+            return
         part = FrechetStatistics()
         part.count, part.mean = len(rows), rows.mean(axis=0, dtype=np.float64)
         part._scatter = (rows - part.mean).T @ (rows - part.mean)
         self.merge(part)
 
     def merge(self, other: "FrechetStatistics") -> None:
-        """Add what ``other`` has seen (Chan, Golub and LeVeque 1983, equation 2.1)."""
+        """Add what ``other`` has seen (Chan, Golub and LeVeque 1983, equation 2.1); raises UsageError for other D."""
+        if other.count == 0:
+            return
         if self.count == 0:
             self.mean, self._scatter = np.zeros_like(other.mean), np.zeros_like(other._scatter)
+        self._check_dimensions(other)
         count, difference = self.count + other.count, other.mean - self.mean
         between = self.count * other.count / count
         self._scatter = self._scatter + other._scatter + between * np.outer(difference, difference)
         self.mean = self.mean + difference * (other.count / count)
         self.count = count
+
+    def _check_dimensions(self, other: "FrechetStatistics") -> None:
+        if self.mean.shape != other.mean.shape:
+            sizes = f"{len(self.mean)} and {len(other.mean)}"
+            raise UsageError(f"embeddings of {sizes} numbers do not compare", "take the same model for both")
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -79,6 +92,7 @@ class FrechetStatistics:
         ``over_n``: of covariances over n, as some tools have them, instead of n - 1.
         """
         first, second = (each.covariance * (1 - over_n / each.count) for each in (self, other))
+        self._check_dimensions(other)
         trace_of_root = np.linalg.norm(_symmetric_root(first) @ _symmetric_root(second), "nuc")
         traces = np.trace(first) + np.trace(second)
         return float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root)
@@ -166,16 +180,20 @@ def unbiased(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
     """Return the distance extrapolated to infinitely many videos (Chong and Forsyth, arXiv:1911.07023).
 
     The bias of a distance falls as 1 / n: it is computed of random parts of the sets, and continued in a straight line.
+    Of a side of statistics there are no parts, so what it adds to the bias stays.
     """
     rng, sides, found = np.random.default_rng(seed), _reduced(sides), list[float]()
     for factor in _SIZES:
         parts = [
-            None if isinstance(each, FrechetStatistics) else rng.permutation(len(each))[: round(len(each) / factor)]
-            for each in sides
+            None if isinstance(each, FrechetStatistics) else _part(rng.permutation(len(each)), factor) for each in sides
         ]
         found.append(distance(*(statistics_of(each, part) for each, part in zip(sides, parts, strict=True))))
     slope, _ = np.polyfit(_SIZES, found, 1)
     return float(distance(*map(statistics_of, sides)) - slope)
+
+
+def _part(chosen: NDArray[np.int64], factor: float) -> NDArray[np.int64]:
+    return chosen[: max(2, round(len(chosen) / factor))]
 
 
 def kernel_distance(real: Rows, generated: Rows) -> float:

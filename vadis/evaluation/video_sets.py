@@ -113,7 +113,8 @@ def load_statistics(name: str, path: str) -> VideoSet | None:
                 return None
             found = FrechetStatistics.of(int(arrays["count"]), arrays["mean"], arrays["covariance"])
             settings, frames = (parse_json(str(arrays[key])) for key in ("settings", "clip_frames"))
-            inputs = str(arrays["inputs_sha256"])
+            inputs, (_, _) = str(arrays["inputs_sha256"]), frames
+            settings.keys()
             if not np.isfinite(found.mean @ found.covariance).all():  # shapes that do not fit raise ValueError
                 raise ValueError("not finite")
     except Exception as error:  # of damaged files: ValueError, KeyError, BadZipFile, zlib.error, OSError, …
@@ -152,11 +153,7 @@ def _by_class(sets: Sequence[VideoSet], distance: Distance) -> dict[str, Any]:
     places: list[dict[str, list[int]]] = [{}, {}]
     for found, each in zip(places, sets, strict=True):
         for index, path in enumerate(each.paths):
-            parts = Path(os.path.relpath(path, each.given)).parts
-            if len(parts) < 2 or parts[0] == "..":
-                hint = "give REAL/class/video.mp4 and GENERATED/class/video.mp4"
-                raise UsageError(f"{printable(path)} is not in the folder of a class", hint)
-            found.setdefault(parts[0], []).append(index)
+            found.setdefault(class_of(each.given, path), []).append(index)
     result = {}
     for name in sorted(places[0].keys() | places[1].keys()):
         chosen = [np.array(found.get(name, []), np.int64) for found in places]
@@ -166,6 +163,15 @@ def _by_class(sets: Sequence[VideoSet], distance: Distance) -> dict[str, Any]:
         value = distance(*both) if enough else None
         result[printable(name)] = {"fvd": value, "real": counts[0], "generated": counts[1]}
     return result
+
+
+def class_of(given: str, path: str) -> str:
+    """Return the class of a video in a set; raise UsageError where it is in no folder of one."""
+    parts = Path(os.path.relpath(path, given)).parts
+    if len(parts) < 2 or parts[0] == "..":
+        hint = "give REAL/class/video.mp4 and GENERATED/class/video.mp4"
+        raise UsageError(f"{printable(path)} is not in the folder of a class", hint)
+    return parts[0]
 
 
 def _warnings(result: dict[str, Any]) -> Iterator[str]:

@@ -174,7 +174,9 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     rate = timing["frame_rate"]
     ends = features.seconds + timing["receptive_field"] / 2 / rate
     arrays |= {"fps": np.array(rate), "timestamps_ms": 1000 * ends}
-    for name, path in array_files(target, features.arrays, layout).items():
+    files = array_files(target, features.arrays, layout)
+    target.unlink(missing_ok=True)  # which may describe arrays of other settings
+    for name, path in files.items():
         with write_atomic(path) as file:
             np.save(file, arrays[name], allow_pickle=False)
     described = {
@@ -182,6 +184,7 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
         **timing,
         "record": features.record.to_json(),
         "settings": settings,
+        "files": sorted(path.name for path in files.values()),
     }
     with write_atomic(target) as file:
         file.write((json.dumps(described, allow_nan=False) + "\n").encode())
@@ -209,7 +212,8 @@ def saved_settings(path: Path) -> dict[str, Any] | None:
     try:
         if path.suffix == ".json":
             described = parse_json(path.read_text(encoding="utf-8"))
-            settings, complete = described["settings"], "seconds" in described
+            settings = described["settings"]
+            complete = "seconds" in described and all(path.with_name(name).is_file() for name in described["files"])
         else:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 settings = parse_json(str(arrays["settings"]))

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vadis.errors import VideoError
+from vadis.errors import UsageError, VideoError
 from vadis.files import write_atomic
 from vadis.results import Part
 from vadis.video.encoder import CONTAINERS, video_file
@@ -40,9 +40,12 @@ def cut(
     if not exact and (begins := _copy(decoders, path, start, end, output, sound)) is not None:
         return begins
     part = Part(round(start, 3), round(end, 3))
-    with encoded(decoders, path, part, output, sound=sound) as (_, pictures, write):
-        for picture in pictures:
-            write(*picture)
+    try:
+        with encoded(decoders, path, part, output, sound=sound) as (_, pictures, write):
+            for picture in pictures:
+                write(*picture)
+    except UsageError as error:
+        raise VideoError("unsupported_codec", error.message, "leave the sound out with `with_sound=False`") from error
     return start
 
 

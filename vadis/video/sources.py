@@ -92,7 +92,7 @@ def find_videos(
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
         remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.
-        arrays: a folder also stands for the ``ARRAY_EXTENSIONS`` in it, and one of pictures for itself.
+        arrays: a folder also stands for the ``ARRAY_EXTENSIONS`` in it, and one of pictures, not videos, for itself.
     """
     search, given = _Search(remote, arrays), [os.fspath(each) for each in inputs]
     if not given and from_file is None:
@@ -192,9 +192,11 @@ class _Search:
                 place = os.path.realpath(path)
                 if place not in visited:
                     visited.add(place)
-                    if self._arrays and picture_names(path):
+                    wanted = sorted(self._wanted(path), key=os.fsencode, reverse=True)
+                    # Beside videos, pictures are no frames but a preview.
+                    if self._arrays and picture_names(path) and all(map(os.path.isdir, wanted)):
                         self._keep(Source(path))
-                    pending += sorted(self._wanted(path), key=os.fsencode, reverse=True)
+                    pending += wanted
             except OSError as error:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
 
