@@ -220,7 +220,7 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, f
             strip.append(letter, f"{ink} on {colour}")
             strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = cells / (seconds or 1), ""
+    cells_per_second, axis = cells / seconds, ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
     for tick in range(ceil(begin / apart) * apart, int(begin + seconds) + 1, apart):
         column = round((tick - begin) * cells_per_second)
@@ -231,7 +231,7 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, f
 
 def _leaders(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> Iterator[str | None]:
     """Yield for each cell of the strip the label that leads in most of its time; None where no label does."""
-    begin, wide = scale[0], (scale[1] or 1) / cells
+    begin, wide = scale[0], scale[1] / cells
     led = [defaultdict[str | None, float](float) for _ in range(cells)]
     for run in runs:
         start, end = run.start - begin, run.end - begin
