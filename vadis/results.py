@@ -9,7 +9,8 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -76,7 +77,6 @@ class Label:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Label":
-        """Return the label that ``to_json`` gave; raise KeyError or TypeError for anything else."""
         peak, seconds = (None if record.get(key) is None else _number(record[key]) for key in ("peak", "seconds"))
         return cls(str(record["label"]), _score(record), peak, seconds)
 
@@ -96,7 +96,6 @@ class Segment:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Segment":
-        """Return the segment that ``to_json`` gave; raise KeyError or TypeError for anything else."""
         return cls(*_times(record), tuple(map(Label.from_json, record["labels"])))
 
 
@@ -116,7 +115,6 @@ class Piece:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Piece":
-        """Return the piece that ``to_json`` gave; raise KeyError or TypeError for anything else."""
         return cls(*_times(record), str(record["label"]), _score(record))
 
 
@@ -253,6 +251,15 @@ class VideoResult:
         table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         facts = _html(", ".join((self.error_message or self.status, *self.flags)))
         return f"<div><b>{_html(self.path)}</b> {facts}{timeline}<table>{table}</table></div>"
+
+
+def leading(timeline: Iterable[Piece]) -> Counter[str]:
+    """Return for how many milliseconds each label leads, in the order of time."""
+    milliseconds = Counter[str]()
+    for piece in timeline:
+        if piece.label != NO_CLEAR_LABEL:
+            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
+    return milliseconds
 
 
 def printable(text: str) -> str:
