@@ -111,6 +111,8 @@ def labels(
     label: Annotated[str, typer.Argument(help=_PATTERN, **options.LABEL | {"metavar": "[LABEL]"})] = "*",
 ) -> None:
     """Show what a model can name, one label in a line. The model does not have to be here."""
+    if "*" in model:
+        model, label = DEFAULT_MODEL, model
     if model in WEIGHTS:
         names = published_labels(WEIGHTS[model].labels)
     else:

@@ -76,7 +76,7 @@ class FrechetStatistics:
         return self._scatter / (self.count - 1)
 
     def distance(self, other: "FrechetStatistics", *, over_n: bool = False) -> float:
-        """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 √(Σ₁ Σ₂)), which is never below 0 but for rounding.
+        """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 √(Σ₁ Σ₂)), which only rounding would take below 0.
 
         The trace of the root is the sum of the singular values of √Σ₁ √Σ₂, whose squares are the eigenvalues of Σ₁ Σ₂.
         Roots of the small eigenvalues themselves would be rounding errors: with few videos 1e-6 of the distance.
@@ -86,7 +86,7 @@ class FrechetStatistics:
         self._check_dimensions(other)
         trace_of_root = np.linalg.norm(_symmetric_root(first) @ _symmetric_root(second), "nuc")
         traces = np.trace(first) + np.trace(second)
-        return float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root)
+        return max(0.0, float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root))
 
 
 def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

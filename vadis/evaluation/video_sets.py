@@ -127,7 +127,7 @@ def compare(
     is_drawn = bootstrap > 1 and not all(each.is_saved for each in sets)
     if is_drawn:
         half = INTERVAL * spread(sides, distance, bootstrap, embedding.seed)
-        result["interval_95"] = [result["fvd"] - half, result["fvd"] + half]
+        result["interval_95"] = [max(0.0, result["fvd"] - half), result["fvd"] + half]
     if unbiased:
         result["fvd_unbiased"] = unbiased_distance(sides, distance, embedding.seed)
     if kernel:
