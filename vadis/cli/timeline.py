@@ -61,8 +61,9 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
 
 def lines(results: Iterable[VideoResult], console: "Console") -> Iterator[str]:
     """Yield a line for each video: its name, length and first label, and when that holds, from its start to its end."""
-    cells = max(console.width - 54, 18)  # for the name
-    return _drawn(([_line(result, cells)] for result in results), console)
+    for_label = min(_LABEL_CELLS, max(24, (console.width - 30) // 3))
+    for_name = max(console.width - 30 - for_label, 18)
+    return _drawn(([_line(result, for_name, for_label)] for result in results), console)
 
 
 def _drawn(videos: Iterable[Iterable[Text]], console: "Console") -> Iterator[str]:
@@ -74,10 +75,10 @@ def _drawn(videos: Iterable[Iterable[Text]], console: "Console") -> Iterator[str
         yield captured.get() if is_utf else captured.get().translate(_ASCII)
 
 
-def _line(result: VideoResult, cells: int) -> Text:
+def _line(result: VideoResult, for_name: int, for_label: int) -> Text:
     path = show(result.path)
-    name = Text(path if len(path) <= cells else "…" + path[1 - cells :])
-    name.truncate(cells, pad=True)
+    name = Text(path if len(path) <= for_name else "…" + path[1 - for_name :])
+    name.truncate(for_name, pad=True)
     if result.status == "error":
         reason = visible(with_options(result.error_message or ""))
         return Text.assemble((name.plain, "bold"), ("  not labelled: ", "bold red"), reason)
@@ -85,7 +86,7 @@ def _line(result: VideoResult, cells: int) -> Text:
     if best is None:
         return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  no label is above the threshold")
     label = Text(visible(best.label))
-    label.truncate(24, overflow="ellipsis", pad=True)
+    label.truncate(for_label, overflow="ellipsis", pad=True)
     score = f"{percent(best.score):>3} %"
     partial = ("  partial", "bold yellow") if result.status == "partial" else ""
     held = (_held(result, best.label), "cyan")
@@ -194,7 +195,7 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, f
             strip.append(letter, f"{ink} on {colour}")
             strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = cells / (seconds or 1), ""
+    cells_per_second, axis = cells / seconds, ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
     for tick in range(ceil(begin / apart) * apart, int(begin + seconds) + 1, apart):
         column = round((tick - begin) * cells_per_second)
