@@ -111,6 +111,7 @@ def test_the_last_record_of_an_input_takes_the_place_of_its_first(tmp_path):
         assert [line["source_bytes"] for line in lines(path)[1:] if line["path"] == "0.mp4"] == [3, 9]
         assert [found.source_bytes for found in journal.results({"0.mp4"})] == [9]
         journal.finish()
+        assert [found.source_bytes for found in journal.results({"0.mp4", "1.mp4", "2.mp4"})] == [9, 3, 3]
     found = [(line["path"], line["source_bytes"]) for line in lines(path)[1:]]
     assert found == [("0.mp4", 9), ("1.mp4", 3), ("2.mp4", 3)]
 

@@ -194,6 +194,8 @@ def test_a_folder_has_a_line_for_each_video():
         assert first.split()[:5] == ["clips/a.mp4", "0:26", "arm", "wrestling", "61"] and first.endswith("█████▁▁▁▁▁")
         assert "/b.mp4" in second and len(second) <= width
         assert "not labelled" in third
+    long = video(["a"], labels=(Label("catching or throwing softball", 0.5),))
+    assert "catching or throwing softball" in "".join(lines([long], terminal(140, color_system=None)))
 
 
 def test_letters_come_in_the_order_of_time():

@@ -1,7 +1,6 @@
 """Fast convolution and pooling on the CPU against the plain operations, at random and odd sizes."""
 
 import random
-import threading
 
 import pytest
 import torch
@@ -9,17 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.matching import containing
-from vadis.models import cpu_kernels
 from vadis.models.cpu_kernels import (
     LAYOUTS,
-    POOL_ARRAYS,
-    POOL_MAX,
-    POOL_MIN,
     DirectConv3d,
     PairedStem,
     WinogradConv3d,
     WinogradStem,
-    empty_from_pool,
     max_pool,
     onednn_convolution,
 )
@@ -71,27 +65,6 @@ def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tup
 def test_rows_too_short_for_the_filtered_stem_are_refused() -> None:
     with pytest.raises(ValueError, match=containing(15)):
         WinogradStem(torch.zeros(16, 3, 7, 7, 7), torch.zeros(16))(torch.zeros(1, 3, 9, 9, 5), (0, 0, 0))
-
-
-def test_memory_in_use_is_never_given_twice() -> None:
-    draw, held = random.Random(7), []
-    for step in range(15):
-        length = draw.randrange(POOL_MIN, POOL_MIN + 1000)
-        held.append((step, empty_from_pool(length).fill_(step)[draw.randrange(1000) :]))  # a view keeps all of it
-        if len(held) > POOL_ARRAYS or draw.random() < 0.5:
-            held.pop(draw.randrange(len(held)))
-        assert all(x.data_ptr() != y.data_ptr() for i, (_, x) in enumerate(held) for _, y in held[:i])
-        assert all((x[::4096] == number).all() for number, x in held)
-
-
-def test_memory_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "_pool", threading.local())
-    first = empty_from_pool(POOL_MIN + 2000)
-    place = first.untyped_storage().data_ptr()
-    del first
-    assert empty_from_pool(POOL_MIN + 5).untyped_storage().data_ptr() == place
-    assert empty_from_pool(3, 4).shape == (3, 4)
-    assert empty_from_pool(POOL_MAX + 1).shape == (POOL_MAX + 1,)
 
 
 def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:

@@ -30,6 +30,12 @@ HEADER_KEY = "run"
 _HEADER_START = json.dumps({"schema": SCHEMA, HEADER_KEY: {}}).encode().rstrip(b"}")
 
 
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which settings have changed, "stride was 8, is 16"; "" where none has."""
+    changed = [key for key in {**now, **was} if was.get(key) != now.get(key)]
+    return "; ".join(f"{key} was {was.get(key)!s:.80}, is {now.get(key)!s:.80}" for key in changed)
+
+
 class Entry(NamedTuple):
     """What a journal remembers of an input's last record."""
 
@@ -85,8 +91,7 @@ class Journal:
             return dict(versions)
         there = self._header[HEADER_KEY]
         was = there.get("settings", {})
-        if keys := [key for key in {**settings, **was} if was.get(key) != settings.get(key)]:
-            difference = "; ".join(f"{key} was {was.get(key)}, is {settings.get(key)}" for key in keys)
+        if difference := changes(was, settings):
             hint = "give the same ones to go on, another file, or `overwrite=True` to start anew"
             raise UsageError(f"{self._log.shown} was made with other settings: {difference}", hint)
         return dict(there.get("versions", {}))

@@ -39,13 +39,8 @@ def estimate(
     from vadis.video.isolated.pool import Decoders
 
     readable = [source.path for source in sources if source.error is None]
-    sample = readable[:: max(1, len(readable) // SAMPLE)]
-    seconds_of, frames_done = dict[str, float | None](), 0
-
-    def report(now: Progress) -> None:
-        nonlocal frames_done
-        frames_done = now.frames_done
-
+    sample = readable[:: max(1, -(-len(readable) // SAMPLE))]
+    seconds_of, seen = dict[str, float | None](), list[Progress]()
     wanted = ClassifyOptions(model, Sliding(segment or model.card.segment_seconds, window, stride), flip=flip)
     with Decoders() as decoders:
         for path in sample:
@@ -56,12 +51,12 @@ def estimate(
         for path in sorted(seconds_of, key=lambda path: seconds_of[path] or 0.0, reverse=True):
             began, probe = time.monotonic(), LocalVideo(path, model, decoders, max_frames=PROBE_FRAMES, part=part)
             with suppress(VideoError), closing(probe):
-                for _ in predict(probe, model, wanted.sliding, flip=flip, progress=report):
+                for _ in predict(probe, model, wanted.sliding, flip=flip, progress=seen.append):
                     pass
                 break
         else:
             raise NothingToDoError("none of the videos can be read", "`vadis classify` says why of each")
-    probed = frames_done / model.card.frame_rate
+    probed = seen[-1].frames_done / model.card.frame_rate
     pace = probed / (time.monotonic() - began)  # seconds of video in one second
     known = [seconds for seconds in seconds_of.values() if seconds is not None]
     if not known:

@@ -148,8 +148,9 @@ Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
 Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
 Threshold = Annotated[float, option(TIME, "Leave out labels that score below P.", metavar="P", min=0.0, max=1.0)]
+LABEL: dict[str, Any] = {"metavar": "LABEL", "autocompletion": offer(known_labels)}
 _LABELS = "Show only labels like this, in any case, with * for any letters: 'playing *'."
-Labels = Annotated[str | None, option(TIME, _LABELS, "--labels", metavar="LABEL", autocompletion=offer(known_labels))]
+Labels = Annotated[str | None, option(TIME, _LABELS, "--labels", **LABEL)]
 
 _PER = "Rows of a csv: one for each label of a segment, or one for a video."
 Per = Annotated[str, choice(OUTPUT, _PER, ("video", "segment"))]

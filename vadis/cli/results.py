@@ -14,7 +14,7 @@ from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
-from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
+from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, only
 from vadis.results import VideoResult, part_of
@@ -46,7 +46,7 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    found = read_results(files_of(results))
+    found = read_results(results)
     form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
@@ -70,17 +70,10 @@ def export(
         raise typer.Exit(SOME_FAILED)
 
 
-def files_of(inputs: Sequence[Path]) -> list[Path]:
-    """Return files, and those of results below folders."""
+def read_results(inputs: Sequence[Path]) -> LastResults:
+    """Return the records of files, and of those below folders, of which there must be one at least."""
     given = [files_below(each, (".jsonl", ".ndjson", ".json")) if each.is_dir() else [each] for each in inputs]
-    return [file for some in given for file in some]
-
-
-def read_results(files: Sequence[Path]) -> LastResults:
-    """Return the records of files, of which there must be one at least; say which end within one."""
-    found = LastResults(files)
-    for path in found.torn:
-        warn(f"{show(path)} ends within a record, which is left out")
+    found = LastResults([file for some in given for file in some])
     if not found.paths:
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     return found
@@ -130,11 +123,10 @@ def report(
         return
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-    files = files_of(inputs)
-    found = read_results(files)
+    found = read_results(inputs)
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
-        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
+        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in found.files)]
         limits = {"num_thumbnails": thumbnails, "max_thumbnail_bytes": thumbnail_mb * 1_000_000}
 
         def report_progress(path: str) -> None:
@@ -180,18 +172,11 @@ def annotate(
     name, part = os.fspath(video), part_of(start, end)
     outputs.check_file(output, overwrite, name)
     if results is None:
-        regular_file(name, listed=False)
-        loaded = load_for_command(model, streams, device, offline)
-        from vadis.inference.classify import classify
-
-        with frame_progress(f"labelling: {show(video.name)}") as report:
-            how: dict[str, Any] = {"segment": segment, "start": start, "end": end}
-            how["progress"] = lambda now: report(now.frames_done, now.frames_total)
-            result = classify(name, loaded, **how)
+        result = label_one(video, model, streams, device, offline, segment=segment, start=start, end=end)
+    elif model or streams or segment or offline or device != "auto":
+        message = "--model, --streams, --segment, --device and --offline do not go with --results"
+        raise UsageError(message, hint="leave them out: the labels are there")
     else:
-        if model or streams or segment or offline or device != "auto":
-            message = "--model, --streams, --segment, --device and --offline do not go with --results"
-            raise UsageError(message, hint="leave them out: the labels are there")
         result = _read_record(video, results)
         result = result if part is None else replace(result, part=part)
     with frame_progress(f"drawing: {show(video.name)}") as report:
@@ -199,6 +184,19 @@ def annotate(
     info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
+
+
+def label_one(
+    video: Path, model: str | None, streams: str | None, device: str, offline: bool, **how: Any
+) -> VideoResult:
+    """Return the record of a video, labelled now; ``how`` as of ``classify``."""
+    regular_file(os.fspath(video), listed=False)
+    loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
+    from vadis.inference.classify import classify
+
+    with frame_progress(f"labelling: {show(video.name)}") as report:
+        progress = lambda now: report(now.frames_done, now.frames_total)  # noqa: E731
+        return classify(os.fspath(video), loaded, progress=progress, **how)
 
 
 def _read_record(video: Path, results: Path) -> VideoResult:

@@ -18,6 +18,7 @@ from vadis.models import MODELS, Model
 from vadis.results import Part, VideoResult, is_like, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath, VideoFacts
+from vadis.video.sources import Stamp
 from vadis.weights.load import given_or_loaded
 
 INFERENCE_FLAGS = {
@@ -166,15 +167,15 @@ def label_videos(
         how: dict[str, Any] = {"listed": listed, "first": first, "part": options.part}
         begin = partial(LocalVideo, model=options.model, decoders=opened, **how)
         for _, video, outcome in map_videos(paths, begin, options.label, options.model, jobs=jobs):
-            yield record_of(video, outcome, options.part)
+            yield record_of(video.path, video.stamp, outcome, options.part)
 
 
-def record_of(video: PendingVideo, outcome: VideoResult | VideoError, part: Part | None = None) -> VideoResult:
-    """Return the record of a video that ``ClassifyOptions.label`` labelled, or could not label."""
+def record_of(path: str, stamp: Stamp, outcome: VideoResult | VideoError, part: Part | None = None) -> VideoResult:
+    """Return the record of a video: what was made of it, or why that could not be."""
     if isinstance(outcome, VideoResult):
         return outcome
     error: dict[str, Any] = {"error_code": outcome.code, "error_message": outcome.in_full}
-    return VideoResult(video.path, "error", *video.stamp, part=part, **error)
+    return VideoResult(path, "error", *stamp, part=part, **error)
 
 
 def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[str, Any]:

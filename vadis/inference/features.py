@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VideoError
-from vadis.files import write_atomic
+from vadis.files import write_atomic, write_file
 from vadis.inference.classify import record_fields
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict, window_of
-from vadis.inference.prefetch import GRID, LocalVideo, PendingVideo, Sampling, map_videos
+from vadis.inference.prefetch import GRID, LocalVideo, Sampling, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import frames_per_step, receptive_field
 from vadis.models.i3d_inference import FEATURES
@@ -40,6 +40,16 @@ class Features:
     seconds: NDArray[np.float64]  # (steps,), the centre of each step, counted as in the segments of a record
     record: VideoResult  # what ``classify`` would say of the video, without labels
     timing: dict[str, Any] = field(default_factory=dict)  # see ``_timing``
+
+
+class Look(NamedTuple):
+    """What is looked at, and how; see ``extract_features``."""
+
+    layer: str = FEATURES
+    sliding: Sliding = WHOLE_VIDEO
+    flip: bool = False
+    sampling: Sampling = GRID
+    part: Part | None = None
 
 
 class Layout(NamedTuple):
@@ -74,13 +84,10 @@ def extract_features(
     architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before the pooling are averaged
     over space. ``fps`` frames per second are seen, or with None those of the file; ``resize`` is "short256", or
     "square224" for the whole picture; of 3 or 10 ``crops`` the outputs are (steps, crops, channels). The rest is as for
-    ``classify``; with ``window`` there is one step for each window, at its centre. Raise VideoError if the file cannot
-    be read, UsageError for a layer, window, stride, rate, size, view or part that cannot be.
+    ``classify``; with ``window`` there is one step for each window, at its centre.
     """
-    model, sliding = given_or_loaded(model), Sliding(window=window, stride=stride)
-    how: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "progress": progress}
-    how |= {"sampling": Sampling(fps, resize, crops), "part": part_of(start, end)}
-    ((_, outcome),) = features_of_videos([os.fspath(path)], model, jobs=1, **how)
+    look = Look(layer, Sliding(window=window, stride=stride), flip, Sampling(fps, resize, crops), part_of(start, end))
+    ((_, outcome),) = features_of_videos([os.fspath(path)], given_or_loaded(model), look, jobs=1, progress=progress)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome.arrays, outcome.seconds
@@ -89,18 +96,15 @@ def extract_features(
 def features_of_videos(
     paths: Iterable[str],
     model: Model,
+    look: Look = Look(),  # noqa: B008 (a tuple)
     *,
-    layer: str = FEATURES,
-    sliding: Sliding = WHOLE_VIDEO,
-    flip: bool = False,
-    sampling: Sampling = GRID,
-    part: Part | None = None,
     batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[tuple[str, Features | VideoError]]:
-    """Yield the outputs of one layer over each video, in order, or why there are none; see ``extract_features``."""
+    """Yield the outputs of one layer over each video, in order, or why there are none."""
+    layer, sliding, flip, sampling, part = look
     layers = MODELS[model.card.architecture].layers
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
@@ -111,14 +115,13 @@ def features_of_videos(
         raise UsageError("ten crops have the mirror images among them", "leave `flip` out")
     how: dict[str, Any] = {"layer": layer, "flip": flip, "crops": sampling.crops, "batch_size": batch_size}
 
-    def stack(video: PendingVideo) -> Features:
+    def stack(video: LocalVideo) -> Features:
         times, outputs = zip(*predict(video, model, sliding, **how, progress=progress), strict=True)
         arrays = {name: np.stack([each[name] for each in outputs]) for name in outputs[0]}  # (steps, channels)
         frames = np.array([float(time * model.card.frame_rate) for time in times])  # the centres
-        assert isinstance(video, LocalVideo)
         seconds = video.facts.first_seconds + video.seconds_of(frames)
-        timing = _timing(video, model, layer, sliding, sampling)
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding), part=part), timing)
+        record = VideoResult(**record_fields(video, model, sliding), part=part)
+        return Features(arrays, seconds, record, _timing(video, model, look))
 
     with Decoders() as decoders:
         begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling, part=part)
@@ -126,36 +129,15 @@ def features_of_videos(
             yield path, outcome
 
 
-def settings_of(
-    model: Model,
-    layer: str,
-    sliding: Sliding,
-    flip: bool,
-    sampling: Sampling = GRID,
-    layout: Layout = NPZ,
-    part: Part | None = None,
-) -> dict[str, Any]:
+def settings_of(model: Model, look: Look = Look(), layout: Layout = NPZ) -> dict[str, Any]:  # noqa: B008
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    other = {**_other(sampling), **_other(layout), **_other(part or Part())}
-    if "fps" in other:
-        other["fps"] = other["fps"] or "native"
-    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **other}
-
-
-def _other(chosen: Sampling | Layout | Part) -> dict[str, Any]:
-    """Return the fields that are not as by default."""
-    return {name: value for name, value in chosen._asdict().items() if value != chosen._field_defaults[name]}
-
-
-def array_files(target: Path, streams: Iterable[str], layout: Layout) -> dict[str, Path]:
-    """Return the .npy files beside ``target``, the JSON that describes them, by what is in them."""
-    if layout.join:
-        return {"joined": target.with_suffix(".npy")}
-    return {name: target.with_name(f"{target.stem}_{name}.npy") for name in (*streams, "fps", "timestamps_ms")}
+    layer, sliding, flip, sampling, part = look
+    about = {**sampling._asdict(), "fps": sampling.fps or "native", **layout._asdict(), **(part or Part())._asdict()}
+    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **about}
 
 
 def save_features(features: Features, target: Path, settings: dict[str, Any], layout: Layout = NPZ) -> None:
-    """Write features, each file whole; raise OSError, and VideoError for numbers that the type does not hold.
+    """Write features, each file whole; raise OSError, and VideoError for what this layout does not hold.
 
     An .npz has an array for each stream, or ``joined``, ``seconds``, ``timing``, ``record`` and
     ``settings``, the last three as JSON text. An .npy has one array; beside them lies the rest as JSON, written last.
@@ -163,40 +145,37 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     """
     arrays = {name: _as_type(array, layout.dtype) for name, array in features.arrays.items()}
     if layout.join:
+        if list(features.record.streams) != settings["streams"]:
+            raise VideoError("too_short", "the video has one frame, without optical flow that could be joined")
         arrays = {"joined": np.concatenate(list(arrays.values()), axis=-1)}
-    texts = {"record": features.record.to_json_line(), "settings": json.dumps(settings, sort_keys=True)}
-    timing = features.timing
+    timing, record = features.timing, features.record.to_json()
     if layout.form == "npz":
+        texts = {"timing": json.dumps(timing), "record": json.dumps(record, allow_nan=False)}
+        texts["settings"] = json.dumps(settings, sort_keys=True)
         with write_atomic(target) as file:
-            content: dict[str, Any] = {**arrays, "seconds": features.seconds, "timing": json.dumps(timing)}
-            np.savez(file, allow_pickle=False, **content, **texts)
+            np.savez(file, allow_pickle=False, **arrays, seconds=features.seconds, **texts)
         return
-    rate = timing["frame_rate"]
-    ends = features.seconds + timing["receptive_field"] / 2 / rate
-    arrays |= {"fps": np.array(rate), "timestamps_ms": 1000 * ends}
-    files = array_files(target, features.arrays, layout)
+    if not layout.join:
+        ends = features.seconds + timing["receptive_field"] / 2 / timing["frame_rate"]
+        arrays |= {"fps": np.array(timing["frame_rate"]), "timestamps_ms": 1000 * ends}
+    files = {target.with_name(target.stem + f"_{name}" * (not layout.join) + ".npy"): name for name in arrays}
     target.unlink(missing_ok=True)  # which may describe arrays of other settings
-    for name, path in files.items():
+    for path, name in files.items():
         with write_atomic(path) as file:
             np.save(file, arrays[name], allow_pickle=False)
-    described = {
-        "seconds": features.seconds.tolist(),
-        **timing,
-        "record": features.record.to_json(),
-        "settings": settings,
-        "files": sorted(path.name for path in files.values()),
-    }
-    with write_atomic(target) as file:
-        file.write((json.dumps(described, allow_nan=False) + "\n").encode())
+    described = {"seconds": features.seconds.tolist(), **timing, "record": record, "settings": settings}
+    described["files"] = sorted(path.name for path in files)
+    write_file(target, json.dumps(described, allow_nan=False) + "\n")
 
 
-def _timing(video: LocalVideo, model: Model, layer: str, sliding: Sliding, sampling: Sampling) -> dict[str, Any]:
+def _timing(video: LocalVideo, model: Model, look: Look) -> dict[str, Any]:
     """Return the frames per second, and in frames the distance of steps and how many a step depends on."""
-    facts, fps, window = video.facts, sampling.fps, window_of(model, sliding)
+    facts, fps, window = video.facts, look.sampling.fps, window_of(model, look.sliding)
     rate = float(fps or facts.source_fps or (facts.num_frames or 1) / (facts.duration_seconds or 1))
     if window is not None:
-        return {"frame_rate": rate, "stride": sliding.stride or window, "receptive_field": window}
-    return {"frame_rate": rate, "stride": frames_per_step(layer), "receptive_field": receptive_field(layer)[0]}
+        return {"frame_rate": rate, "stride": look.sliding.stride or window, "receptive_field": window}
+    depends = receptive_field(look.layer)[0]
+    return {"frame_rate": rate, "stride": frames_per_step(look.layer), "receptive_field": depends}
 
 
 def _as_type(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:

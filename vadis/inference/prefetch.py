@@ -29,7 +29,7 @@ from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import CROPS, Clip, centre_crop
 from vadis.results import Part
-from vadis.video.isolated.pool import ChildVideo, Decoders, SourceVideo
+from vadis.video.isolated.pool import Decoders, SourceVideo
 from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Video = TypeVar("Video", bound=Any)  # with ``close``
 
 
 class PendingVideo(Protocol):
@@ -133,16 +134,10 @@ class LocalVideo:
         self._model, self._first, self._sampling, self._wanted = model, first, sampling, part
         self._length: int | None = None  # of a part, or of another sampling than the grid's, known at the end
         self._begin = Fraction(0)  # when the part begins, in seconds after the first frame of the file
-        self._open: Callable[..., ChildVideo] = partial(decoders.open, path, listed=listed, part=part)
-        if not sampling.is_grid:
-            self._open = partial(decoders.open_source, path, listed=listed, size=sampling.resize, part=part)
-        self._take(start_frame, max_frames)
-        cancel = lambda: self._opened.cancel()  # noqa: E731  # by then it may be opened anew
-        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, cancel)
-
-    def _take(self, start_frame: int, max_frames: int | None) -> None:
         self._part = (start_frame, max_frames)
-        self._opened = self._open(start_frame=start_frame, max_frames=max_frames)
+        opened = decoders.open if sampling.is_grid else partial(decoders.open_source, size=sampling.resize)
+        self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames, part=part)
+        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
 
     @property
     def facts(self) -> VideoFacts:
@@ -252,78 +247,14 @@ class LocalVideo:
                 yield clip
 
 
-class NativeVideo(LocalVideo):
-    """A video of which every frame of the file is seen, at its own rate and whole: not on the 25 fps grid, not cropped.
-
-    Args:
-        to_input: makes what the network sees of a frame: (1, H, W, 3) → float32 (1, 224, 224, 3) in [-1, 1].
-        count: how many frames are taken; None: all.
-        place: of the first of them, from 0, the first of the video, to 1, the last that is possible.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        model: Model,
-        decoders: Decoders,
-        to_input: Callable[[Frames], NDArray[np.float32]],
-        *,
-        listed: bool = False,
-        count: int | None = None,
-        place: float = 0.0,
-    ) -> None:
-        self._to_input, self._place = to_input, place
-        super().__init__(path, model, decoders, listed=listed, max_frames=count, sampling=Sampling(None, "full"))
-
-    @property
-    def start_frame(self) -> int:
-        """The number of the first frame that is taken; certain from the first clip on."""
-        return self._part[0]
-
-    @property
-    def expected_num_frames(self) -> int | None:
-        """How many frames the header promises of the part; None where it promises none."""
-        (start, most), promised = self._part, self._opened.facts.frames_declared
-        return None if promised is None else max(0, min(promised - start, most or promised))
-
-    def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
-        (_, count), device = self._part, self._model.device
-        if count and self._place:
-            self._take(max(0, int(self._place * (self._count_frames() - count + 1))), count)
-
-        def inputs() -> Iterator[NDArray[np.float32]]:
-            ahead.note("decoding")
-            seen = (self._to_input(frame.pixels[None])[0] for frame in self._opened)
-            for chunk in chunks(seen, prefetch_config(device).chunk_frames):
-                yield chunk
-                ahead.note("decoding")
-
-        with self._opened:
-            if "flow" not in self._model.card.streams:
-                yield from ({"rgb": x} for x in inputs())
-                return
-            pictures = (np.rint((x + 1) * 127.5).astype(np.uint8) for x in inputs())  # what flow is computed of
-            for frames, flow in with_flow(pictures, device, ahead.check):
-                clip: Clip = {"rgb": frames / np.float32(127.5) - 1} if "rgb" in self._model.card.streams else {}
-                yield clip if flow is None else clip | {"flow": flow}
-
-    def _count_frames(self) -> int:
-        """Return the number of frames by the header, or by decoding them all."""
-        with self._open(start_frame=0, max_frames=0) as video:
-            if video.facts.frames_declared is not None:
-                return video.facts.frames_declared
-        with self._open(start_frame=0, max_frames=None) as video:
-            return sum(1 for _ in video)
-
-
 def map_videos(
     items: Iterable[Item],
-    begin: Callable[[Item], PendingVideo],
-    work: Callable[[PendingVideo], Result],
+    begin: Callable[[Item], Video],
+    work: Callable[[Video], Result],
     model: Model,
     *,
     jobs: int | None = None,
-) -> Iterator[tuple[Item, PendingVideo, Result | VideoError]]:
+) -> Iterator[tuple[Item, Video, Result | VideoError]]:
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
     At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
@@ -351,14 +282,14 @@ def map_videos(
             torch.set_num_threads(cores)  # for threads that begin later, too
 
 
-class _Job(Generic[Item, Result]):
+class _Job(Generic[Item, Video, Result]):
     """A video and the work on it: in a thread of ``pool``, or without one in the thread that wants the result."""
 
     def __init__(
         self,
         item: Item,
-        begin: Callable[[Item], PendingVideo],
-        work: Callable[[PendingVideo], Result],
+        begin: Callable[[Item], Video],
+        work: Callable[[Video], Result],
         model: Model,
         pool: ThreadPoolExecutor | None,
         cores: Cores,
@@ -367,7 +298,7 @@ class _Job(Generic[Item, Result]):
         self._video, self._is_closed = self._begin(), False
         self._future = pool.submit(self._run_on_share) if pool is not None else None
 
-    def result(self) -> tuple[PendingVideo, Result | VideoError]:
+    def result(self) -> tuple[Video, Result | VideoError]:
         """Return what the work makes of the video, begun again where that helps, and the video of the last attempt."""
         return self._future.result() if self._future is not None else self._run()
 
@@ -376,11 +307,11 @@ class _Job(Generic[Item, Result]):
         self._is_closed = True
         self._video.close()
 
-    def _run_on_share(self) -> tuple[PendingVideo, Result | VideoError]:
+    def _run_on_share(self) -> tuple[Video, Result | VideoError]:
         with self._cores.shared():
             return self._run()
 
-    def _run(self) -> tuple[PendingVideo, Result | VideoError]:
+    def _run(self) -> tuple[Video, Result | VideoError]:
         waits, model = list(RETRY_SECONDS), self._model
         while True:
             wait = 0.0

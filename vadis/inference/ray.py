@@ -230,7 +230,7 @@ class _Labeller:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``path`` in bytes → ``record``, a line of JSON."""
         outcomes = self._outcomes([os.fsdecode(path) for path in batch["path"]])
-        records = [record_of(video, outcome, self._part) for _, video, outcome in outcomes]
+        records = (record_of(video.path, video.stamp, outcome, self._part) for _, video, outcome in outcomes)
         return {"record": [record.to_json_line() for record in records]}
 
 

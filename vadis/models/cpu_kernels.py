@@ -5,9 +5,7 @@ frame; six of sums of frames, summed again, are enough: F(4, 3). The first layer
 pairs of frames: F(3, 4). The kernels' arrays are flat: frames one after the other, each laid out H, W, C.
 """
 
-import math
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -30,8 +28,6 @@ POINTS = 6  # frames that a transform takes at once: four of three taps each, or
 # Each product is the convolution at one point: of the taps times the powers of the point, scaled; the last at infinity.
 FINITE_POINTS = ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))  # point, scale
 IN_ALL_OUTPUTS = 1  # the product at point 1 is added once to every frame that is made: there the bias goes in
-POOL_MIN, POOL_MAX = 6 << 20, 1 << 26  # numbers, 24 and 256 MB: what memory is kept for
-POOL_ARRAYS = 2  # kept: what one operation reads and what it writes
 LAYOUTS = 4  # kept of a 1×1×1 kernel: to lay one out takes less than a millisecond
 MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
@@ -123,7 +119,7 @@ class _Winograd:
         A few frames at a time, whose products stay in the cache, and for which oneDNN wants the same layout of weights
         however long the clip is. ``seen`` is the size of what is convolved.
         """
-        y = empty_from_pool(len(x), frames, *size, self._channels)
+        y = x.new_empty(len(x), frames, *size, self._channels)
         transformed = x.new_empty(POINTS, 1, 1, *seen, x.shape[1])
         for clip, output in zip(torch.split(x, 1), y, strict=True):
             for first in range(0, frames, self._outputs):
@@ -231,25 +227,6 @@ def frames_of(x: Tensor) -> Flat:
 def numbers_of(x: Tensor) -> Flat:
     flat = x.reshape(-1)
     return flat.numpy() if x.dtype == torch.float32 else flat.view(torch.int16).numpy()
-
-
-_pool = threading.local()  # of each thread: ``arrays``, each with the view that a tensor was last made of
-
-
-def empty_from_pool(*shape: int) -> Tensor:
-    """Return an empty float32 tensor, in memory that an earlier one and its views have left, if that is large enough.
-
-    The system gives tens of megabytes page by page, which takes ten times as long as writing them.
-    """
-    length = math.prod(shape)
-    if not POOL_MIN <= length <= POOL_MAX:
-        return torch.empty(shape)
-    arrays: list[tuple[Flat, weakref.ref[Flat]]] = getattr(_pool, "arrays", [])
-    free = [index for index, (array, lent) in enumerate(arrays) if len(array) >= length and lent() is None]
-    array = arrays.pop(free[0])[0] if free else np.empty(length, np.float32)
-    view = array[:length]
-    _pool.arrays = sorted([*arrays, (array, weakref.ref(view))], key=lambda entry: len(entry[0]))[-POOL_ARRAYS:]
-    return torch.from_numpy(view).view(shape)
 
 
 @inlined

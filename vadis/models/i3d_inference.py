@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from vadis.device import multiplies_bfloat16
 from vadis.flow.simd import LANES
-from vadis.models.cpu_kernels import STEMS, Convolution, empty_from_pool, max_pool, onednn_convolution
+from vadis.models.cpu_kernels import STEMS, Convolution, max_pool, onednn_convolution
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -90,14 +90,7 @@ class TemporalState:
 
 
 def _concatenate(parts: list[Tensor], dim: int) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    if parts[0].device.type != "cpu" or parts[0].dtype != torch.float32:
-        return torch.cat(parts, dim=dim)
-    shape = list(parts[0].shape)
-    shape[dim] = sum(part.shape[dim] for part in parts)
-    batch, channels, *size = shape
-    return torch.cat(parts, dim=dim, out=empty_from_pool(batch, *size, channels).permute(0, 4, 1, 2, 3))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def _zeros(like: Tensor, frames: int) -> Tensor:

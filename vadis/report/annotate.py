@@ -1,7 +1,6 @@
 """Videos to look at: one with its labels drawn in, and one with its optical flow beside it."""
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import NO_CLEAR_LABEL, Part, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Part, VideoResult, leading
 from vadis.video.cutting import encoded
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import Decoders
@@ -52,7 +51,8 @@ class Overlay:
         self._font = ImageFont.truetype(findfont(FONT), self._letter)
         self._pieces = result.timeline
         self._end, (self._begin, self._seconds) = result.span[1], result.scale
-        self._colours = _colours(result)
+        longest = leading(result.timeline).most_common()
+        self._colours = {label: colour for (label, _), colour in zip(longest, COLOURS, strict=False)}
         self._strip = self._make_strip()
         self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
 
@@ -108,15 +108,6 @@ class Overlay:
                 first, last = (round(time / self._seconds * self._width) for time in times)
                 strip.paste(self._colours.get(piece.label, COLOURS[-1]), (first, 0, last, height))
         return strip
-
-
-def _colours(result: VideoResult) -> dict[str, Colour]:
-    """Return a colour for each label that leads, those that lead longest first."""
-    milliseconds = Counter[str]()
-    for piece in result.timeline:
-        if piece.label != NO_CLEAR_LABEL:
-            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
-    return dict(zip((name for name, _ in milliseconds.most_common()), COLOURS, strict=False))
 
 
 def annotate(

@@ -154,7 +154,7 @@ def _entry(result: VideoResult, labels: TextIndex, models: TextIndex) -> dict[st
         "error": None if result.error_code is None else [result.error_code, visible(result.error_message or "")],
         "model": None if result.model is None else models.setdefault(model, len(models)),
         "labels": [[number(each.label), each.score, _rounded(each.seconds)] for each in result.labels[:MAX_LABELS]],
-        "begin": _rounded(result.part.start) if result.part else None,
+        "begin": _rounded(result.part.start) if result.part and result.timeline else None,
         "end": _rounded(result.span[1] or None),
         "pieces": [[_rounded(p.start), _rounded(p.end), number(p.label), p.score] for p in result.timeline],
     }

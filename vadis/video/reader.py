@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
+from itertools import chain
 from typing import Any, NamedTuple
 
 import av
@@ -19,7 +20,7 @@ from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limit
 from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.pictures import PictureFolder
 from vadis.video.sources import stamp
-from vadis.video.timegrid import GRID_FPS, frames_of, grid_length, next_point
+from vadis.video.timegrid import GRID_FPS, frames_of, grid_length, grid_points
 
 # How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
@@ -128,24 +129,13 @@ class Video:
 
     def __iter__(self) -> Iterator[GridFrame]:
         """Yield the frames of the grid, once, from the first that is wanted on; raises VideoError."""
-        # Each frame is held until the next shows where the middle between them lies.
-        held, seconds, first = self._held, self._held_seconds, 0  # the first grid point that is still to come
-        for frame, time in self._frames:
-            stop = max(first, next_point(seconds, time))
-            yield from self._points(held, first, stop)
-            held, seconds, first = frame, time, stop
-        end = self._end(held)
-        stop = max(first, grid_length(end) if seconds else 1)
-        yield from self._points(held, first, stop)
-        self._duration, self._length = end, stop
-
-    def _points(self, frame: av.VideoFrame, first: int, stop: int) -> Iterator[GridFrame]:
-        """Yield those of the grid points from ``first`` up to ``stop`` that are wanted, all showing ``frame``."""
-        wanted = range(max(first, self.start_frame), stop)
-        if wanted:
-            pixels = self._scaler.picture(frame)
-            for i in wanted:
-                yield GridFrame(pixels, i / GRID_FPS)
+        frame, points = self._held, range(0)
+        frames = chain([(frame, self._held_seconds)], self._frames)
+        for frame, points in grid_points(frames, self._end):
+            if wanted := points[max(0, self.start_frame - points.start) :]:
+                pixels = self._scaler.picture(frame)
+                yield from (GridFrame(pixels, i / GRID_FPS) for i in wanted)
+        self._duration, self._length = self._end(frame), points.stop
 
     def _end(self, last: av.VideoFrame) -> Fraction:
         end = self._clock.end(last.duration)

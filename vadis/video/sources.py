@@ -53,14 +53,15 @@ class Stamp(NamedTuple):
     mtime: str | None
 
 
-def stamp(path: str) -> Stamp:
-    """Return the stamp of a file as it is now."""
+def stamp(*paths: str) -> Stamp:
+    """Return the stamp of a file as it is now; of several, their size together and the latest time of change."""
     try:
-        status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+        found = [os.stat(path) for path in paths]  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+        latest = max(each.st_mtime_ns for each in found)
     except (OSError, ValueError):
         return Stamp(None, None)
-    seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)  # before 1970: -0.5 s is -1 and 500000000
-    return Stamp(status.st_size, f"{seconds}.{nanoseconds:09}")
+    seconds, nanoseconds = divmod(latest, 10**9)  # before 1970: -0.5 s is -1 and 500000000
+    return Stamp(sum(each.st_size for each in found), f"{seconds}.{nanoseconds:09}")
 
 
 def remote_scheme(path: str) -> str | None:

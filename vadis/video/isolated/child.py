@@ -113,11 +113,11 @@ def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
 
 def _send_clip(request: dict[str, Any], limits: Limits) -> Answers:
     start, end = request["stretch"]
-    with open_packets(request["path"], start, limits=limits, sound=request["sound"]) as opened:
-        try:
+    try:
+        with open_packets(request["path"], start, limits=limits, sound=request["sound"]) as opened:
             content, begins = _write_clip(opened, Fraction(start), Fraction(end), request["format"])
-        except (ValueError, av.FFmpegError):  # the format has no place for a codec, or packets lack their times
-            content, begins = b"", None
+    except (ValueError, av.FFmpegError):  # the format has no place for a codec, packets lack their times, FLV no index
+        content, begins = b"", None
     yield [protocol.pack_message({"begins": begins})]
     for at in range(0, len(content), protocol.MAX_PACKET_BYTES):
         piece = content[at : at + protocol.MAX_PACKET_BYTES]
