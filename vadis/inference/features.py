@@ -137,7 +137,7 @@ def settings_of(model: Model, look: Look = Look(), layout: Layout = NPZ) -> dict
 
 
 def save_features(features: Features, target: Path, settings: dict[str, Any], layout: Layout = NPZ) -> None:
-    """Write features, each file whole; raise OSError, and VideoError for numbers that the type does not hold.
+    """Write features, each file whole; raise OSError, and VideoError for what this layout does not hold.
 
     An .npz has an array for each stream, or ``joined``, ``seconds``, ``timing``, ``record`` and
     ``settings``, the last three as JSON text. An .npy has one array; beside them lies the rest as JSON, written last.
@@ -145,6 +145,8 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     """
     arrays = {name: _as_type(array, layout.dtype) for name, array in features.arrays.items()}
     if layout.join:
+        if list(features.record.streams) != settings["streams"]:
+            raise VideoError("too_short", "the video has one frame, without optical flow that could be joined")
         arrays = {"joined": np.concatenate(list(arrays.values()), axis=-1)}
     timing, record = features.timing, features.record.to_json()
     if layout.form == "npz":
