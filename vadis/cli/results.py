@@ -187,11 +187,17 @@ def annotate(
 
 
 def label_one(
-    video: Path, model: str | None, streams: str | None, device: str, offline: bool, **how: Any
+    video: Path,
+    model: str | None,
+    streams: str | None,
+    device: str,
+    offline: bool,
+    may_stand_in: bool = False,
+    **how: Any,
 ) -> VideoResult:
-    """Return the record of a video, labelled now; ``how`` as of ``classify``."""
+    """Return the record of a video, labelled now; ``may_stand_in`` as of ``load_for_command``, ``how`` of ``classify``."""
     regular_file(os.fspath(video), listed=False)
-    loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
+    loaded = load_for_command(model, streams, device, offline, may_stand_in=may_stand_in)
     from vadis.inference.classify import classify
 
     with frame_progress(f"labelling: {show(video.name)}") as report:
