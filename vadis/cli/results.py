@@ -195,7 +195,7 @@ def label_one(
     may_stand_in: bool = False,
     **how: Any,
 ) -> VideoResult:
-    """Return the record of a video, labelled now; ``may_stand_in`` as of ``load_for_command``, ``how`` of ``classify``."""
+    """Return the record of a video, labelled now, as ``load_for_command`` and then ``classify`` take all this."""
     regular_file(os.fspath(video), listed=False)
     loaded = load_for_command(model, streams, device, offline, may_stand_in=may_stand_in)
     from vadis.inference.classify import classify
