@@ -188,17 +188,7 @@ def annotate(
 
 
 def label_one(
-<<<<<<< HEAD
-    video: Path,
-    model: str | None,
-    streams: str | None,
-    device: str,
-    offline: bool,
-    may_stand_in: bool = False,
-    **how: Any,
-=======
     video: Path, model: str | None, streams: str | None, device: str, offline: bool, *, may_stand_in: bool, **how: Any
->>>>>>> int
 ) -> VideoResult:
     """Return the record of a video, labelled now, as ``load_for_command`` and then ``classify`` take all this."""
     regular_file(os.fspath(video), listed=False)
