@@ -278,7 +278,7 @@ TOOLS = [
 def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) -> None:
     """Whole, they take minutes to hours: a benchmark does its smallest part here, pytest finds its tests."""
     figures = shutil.copy(ROOT / "docs" / "performance.json", sandbox)
-    is_long = any(word in command for word in ("--peer", "journal"))
+    is_long = any(word in command for word in ("--peer", "journal", "cores"))
     smaller = {
         "pytest": " --collect-only -q",
         "tests/benchmarks/report_page.py": " --videos 100",
