@@ -218,7 +218,7 @@ def test_arguments_of_python_are_shown_as_options(capsys):
         ("leave it out with `with_sound=False`", "leave it out with --no-sound"),
         ("go on by `allow_inexact=True`", "go on by --allow-inexact-resume"),
         ('give `address="local"`', "give --ray local"),
-        ("name one with `start`", "name one with --from"),
+        ("name one with `name`", "name one with --dataset"),
         ("or use `schedule=steps`", "or use --set schedule=steps"),
         ("give `shard=$ID/N`", "give --shard $ID/N"),
     ],

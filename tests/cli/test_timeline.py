@@ -108,7 +108,7 @@ def test_an_hour_is_binned_and_its_list_limited_to_the_longest():
     listed = [line for line in lines if re.match(r" +[\d:]+–[\d:]+ ", line)]
     assert len(listed) == MAX_STRETCHES
     assert [line.split("–")[0] for line in listed] == sorted((line.split("–")[0] for line in listed), key=seconds)
-    assert "  and 58 shorter; `vadis -v classify` shows them all" in lines
+    assert "  and 58 shorter; -v shows them all" in lines
     assert "and 58 shorter" not in drawn(video(stretches), all_stretches=True)
 
 

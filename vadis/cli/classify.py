@@ -15,7 +15,7 @@ from vadis.cli.estimate import estimate
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import Destination
 from vadis.cli.run import Run, fetching, find_inputs, load_for_command
-from vadis.cli.terminal import file_console, info, settings, show, stdout_console
+from vadis.cli.terminal import file_console, info, passing, settings, show, stdout_console
 from vadis.cli.timeline import lines, table
 from vadis.errors import UsageError
 from vadis.formats import FORMATS, Format, csv_of_videos
@@ -151,7 +151,8 @@ def _prepare(
         return {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
     if fetched:
         return {"jobs": fetched.places, "decoders": fetched}
-    from vadis.video.isolated.pool import Decoders
+    with passing("loading the model …"):  # a tenth of a second, before the seconds that PyTorch takes
+        from vadis.video.isolated.pool import Decoders
 
     decoders = stack.enter_context(Decoders())
     decoders.start_one()

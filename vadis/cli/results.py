@@ -190,7 +190,7 @@ def annotate(
 def label_one(
     video: Path, model: str | None, streams: str | None, device: str, offline: bool, *, may_stand_in: bool, **how: Any
 ) -> VideoResult:
-    """Return the record of a video, labelled now; ``how`` as of ``classify``."""
+    """Return the record of a video, labelled now, as ``load_for_command`` and then ``classify`` take all this."""
     regular_file(os.fspath(video), listed=False)
     loaded = load_for_command(model, streams, device, offline, may_stand_in=may_stand_in)
     from vadis.inference.classify import classify

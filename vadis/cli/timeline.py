@@ -180,7 +180,7 @@ def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches
         yield Text.assemble(f"  {span:>{widest}}  ", *_named(run.label, run.score, mark))
     if len(listed) < len(runs):
         more = len(runs) - len(listed)
-        yield Text(f"  and {more} shorter; `vadis -v classify` shows them all", style="dim")
+        yield Text(f"  and {more} shorter; -v shows them all", style="dim")
 
 
 def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, float], cells: int) -> Iterator[Text]:
