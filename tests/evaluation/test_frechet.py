@@ -87,6 +87,8 @@ def test_float_frames_are_what_the_network_takes(small_model):
         np.zeros((9, 32, 32, 3), np.int64),
         np.full((9, 224, 224, 3), np.nan, np.float32),
         np.full((9, 224, 224, 3), np.inf),
+        "real/a.mp4",
+        [[0, 1], [0]],
     ],
 )
 def test_what_is_no_video_is_refused(small_model, video):

@@ -111,12 +111,22 @@ def frechet_distance(
     return sides[0].distance(sides[1])
 
 
+def _array_of(video: Any) -> NDArray[Any]:
+    if isinstance(video, str | os.PathLike):
+        hint = "`vadis.read_frames` reads one; `vadis fvd` takes files and folders"
+        raise UsageError("a video is an array (T, H, W, 3), not the name of a file", hint)
+    try:
+        return np.asarray(video)
+    except ValueError as error:
+        raise UsageError("a video is an array (T, H, W, 3); its frames differ in size", "give each its own") from error
+
+
 def embed(videos: Iterable[NDArray[Any]], model: Model) -> FrechetStatistics:
     """Return the statistics of videos, of which one at a time is in memory; see ``frechet_distance``."""
     model, statistics = check_model(model.only(("rgb",))), FrechetStatistics()
     for video in videos:
         try:
-            frames = network_frames(np.asarray(video))
+            frames = network_frames(_array_of(video))
             check_length(len(frames))
             statistics.add(row_of({"rgb": frames}, model)[None])
         except VideoError as error:
