@@ -302,6 +302,7 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
         "command-line.md": "pip download",  # .ci/run, with tests/weights/test_real_weights.py
         "frechet.md": "vadis reproduce fvd",  # tests/evaluation/test_frechet.py, and test_fvd.py with a small model
         "i3d-kinetics400-rgb.md": "pip download|vadis weights (convert|to-fp16)",
+        "performance.md": "vadis weights export",  # as on the page on Python
         "python.md": "vadis weights export",  # below
         "scale.md": "vadis classify s3:|vadis classify archive/ --ray|vadis export results/part",
     }

@@ -29,7 +29,7 @@ from tests.benchmarks.watched import vadis, watch
 from vadis.datasets import Example
 from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
-from vadis.inference.prefetch import prefetch_config
+from vadis.inference.prefetch import chunk_frames
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FoldedI3D
 from vadis.training.loader import CLIP_FRAMES, CLIPS_AHEAD, VideoClips, stream_clips
@@ -81,7 +81,7 @@ def flow_rows(device: torch.device, video: Path | None, sizes: Sizes) -> dict[st
     frames = gray_frames(video, sizes.pairs)
     found, expected = tvl1(frames[:33], device=device), tvl1(frames[:33])
     error = np.linalg.norm(found - expected, axis=1).mean()
-    few = min(prefetch_config(torch.device("cuda")).chunk_frames, sizes.pairs)
+    few = min(chunk_frames(torch.device("cuda")), sizes.pairs)
     rate = sizes.pairs / seconds(lambda: tvl1(frames, device=device), min(3, sizes.repeats))
     rate_of_few = few / seconds(lambda: tvl1(frames[: few + 1], device=device), sizes.repeats)
     size = f"{frames.shape[2]}×{frames.shape[1]}"

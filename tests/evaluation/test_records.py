@@ -12,7 +12,7 @@ from vadis import formats
 from vadis.datasets import Dataset, Example
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import Evaluation, read_records
-from vadis.results import Label, VideoResult
+from vadis.results import Label, Part, VideoResult
 
 CLASSES = ("run", "jump", "sit", "walk", "swim", "climb")
 EXAMPLES = (Example("/data/ucf/run/a.mp4", "run"), Example("/data/ucf/jump/b.mp4", "jump"))
@@ -91,6 +91,8 @@ def test_parts_of_files_have_no_records(tmp_path: Path) -> None:
     parts = Example("/data/ucf/run/a.mp4", "run", 0.0, 10.0)
     with pytest.raises(UsageError, match=containing(1, "a.mp4")):
         matched(tmp_path, A, dataset=replace(DATASET, splits={"test": (parts,)}))
+    with pytest.raises(UsageError, match=containing(1, "a.mp4")):
+        matched(tmp_path, replace(A, part=Part(0.0, 2.0)), B)
 
 
 @pytest.mark.parametrize(("seconds", "is_whole"), [(10.0, True), (300.0, True), (450.0, False)])

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import tee
 from math import ceil
@@ -29,7 +29,7 @@ from vadis.flow.numba_cache import compiled
 from vadis.flow.video_flow import with_flow
 from vadis.inference.classify import FACTS, record_of
 from vadis.inference.predict import Progress
-from vadis.inference.prefetch import map_videos, prefetch_config
+from vadis.inference.prefetch import chunk_frames, clips_ahead, map_videos
 from vadis.models import Model
 from vadis.models.i3d import MIN_FRAMES
 from vadis.preprocessing import CROP, STREAMS, Clip, join_clips
@@ -235,9 +235,8 @@ class EmbeddedVideo(VideoResult):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "EmbeddedVideo":
-        found = super().from_json(record)
-        assert isinstance(found, cls)
-        found = replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        own = {name: str(record.get(name, "")) for name in ("row", "frames_sha256")}
+        found = cls(**vars(super().from_json(record)) | own)
         is_whole = len(bytes.fromhex(found.frames_sha256)) == 32 and np.isfinite(found.numbers).all()
         if found.status == "ok" and not (is_whole and len(found.numbers)):
             raise ValueError("the row of a video is damaged")
@@ -322,8 +321,7 @@ class _ClipOfSet:
         self.start_frame = self.num_frames = 0
         self._embedding, self._decoders, self._load = embedding, decoders, load
         self._opened = decoders.open_source(path)  # by when it is cancelled it may be opened anew
-        ahead = prefetch_config(embedding.model.device).clips_ahead
-        self.ahead = Prefetcher(self._prepare, ahead, lambda: self._opened.cancel())
+        self.ahead = Prefetcher(self._prepare, clips_ahead(embedding.model.device), lambda: self._opened.cancel())
 
     def close(self) -> None:
         self.ahead.close()
@@ -334,7 +332,7 @@ class _ClipOfSet:
             self.start_frame = max(0, int(self._place() * (self._count_frames(ahead) - most + 1)))
         ahead.note("decoding")
         with closing(self._pictures(ahead, self.start_frame, most)) as pictures:
-            inputs = chunks(map(self._see, pictures), prefetch_config(model.device).chunk_frames)
+            inputs = chunks(map(self._see, pictures), chunk_frames(model.device))
             if "flow" not in model.card.streams:
                 yield from ({"rgb": x} for x in inputs)
                 return

@@ -18,7 +18,7 @@ from torch import Tensor
 from vadis.errors import UsageError, WeightsError
 from vadis.files import os_errors_as
 from vadis.inference.predict import over_whole_video
-from vadis.inference.prefetch import prefetch_config
+from vadis.inference.prefetch import chunk_frames
 from vadis.inference.scores import softmax
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.preprocessing import CROP
@@ -88,7 +88,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
 
 def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
-    least, size = MODELS[model.card.architecture].min_frames, prefetch_config(model.device).chunk_frames
+    least, size = MODELS[model.card.architecture].min_frames, chunk_frames(model.device)
 
     def to_input(array: SampleArray, stream: str) -> Tensor:  # (T, 224, 224, C) → (1, C, T, 224, 224)
         return torch.from_numpy(array).permute(3, 0, 1, 2)[None]

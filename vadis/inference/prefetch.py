@@ -39,16 +39,14 @@ from vadis.video.timegrid import GRID_FPS, at_rate, grid_length, promised_of
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
 
-class PrefetchConfig(NamedTuple):
-    """How much is prepared ahead, so that the device never waits and memory stays bounded."""
-
-    chunk_frames: int
-    clips_ahead: int  # that wait for the network, beside the one that is being prepared
+def chunk_frames(device: torch.device) -> int:
+    """Return how many frames a clip has."""
+    return 128 if device.type == "cuda" else CHUNK_FRAMES
 
 
-def prefetch_config(device: torch.device) -> PrefetchConfig:
-    """Return how much is prepared ahead of a device; a card outpaces a processor's decoding."""
-    return PrefetchConfig(128, 2) if device.type == "cuda" else PrefetchConfig(CHUNK_FRAMES, 1)
+def clips_ahead(device: torch.device) -> int:
+    """Return how many clips wait for the network, beside the one that is prepared; a card outpaces decoding."""
+    return 2 if device.type == "cuda" else 1
 
 
 _log = logging.getLogger(__name__)
@@ -137,7 +135,7 @@ class LocalVideo:
         self._part = (start_frame, max_frames)
         opened = decoders.open if sampling.is_grid else partial(decoders.open_source, size=sampling.resize)
         self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames, part=part)
-        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
+        self._ahead = Prefetcher(self._prepare, clips_ahead(model.device), self._opened.cancel)
 
     @property
     def facts(self) -> VideoFacts:
@@ -223,7 +221,7 @@ class LocalVideo:
 
         def frames() -> Iterator[Frames]:
             ahead.note("decoding")
-            for chunk in chunks(self._pixels(), prefetch_config(device).chunk_frames):
+            for chunk in chunks(self._pixels(), chunk_frames(device)):
                 if has_flow:
                     ahead.note("flow")
                 yield cropped(chunk, "rgb").astype(np.uint8, copy=False) if card.crop_first else chunk
