@@ -244,3 +244,11 @@ def test_changed_pictures_are_seen_again_and_broken_ones_cost_their_folder(fvd, 
     after = fvd(*quick, code=3)
     assert (result(after)["generated"]["n"], result(after)["generated"]["failed"]) == (2, 2)
     assert result(after)["fvd"] != before["fvd"] and "1 of them done before" in after.err
+
+
+def test_a_clip_that_memory_does_not_hold_is_refused_and_the_others_count(fvd, sets, monkeypatch):
+    write_video("long.avi", num_frames=60, size=(48, 32))
+    Path("list.txt").write_text("long.avi\nreal.npy\n")
+    monkeypatch.setattr("vadis.evaluation.embedding.memory_bytes", lambda: 20 * 8e6 / 32)  # 20 frames of this model
+    ended = fvd("list.txt", "generated.npy", "--json", code=3)
+    assert "long.avi" in ended.err and (result(ended)["real"]["n"], result(ended)["real"]["failed"]) == (6, 1)

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vadis.device import BatchLimit, cudnn_version, run_in_batches
+from vadis.device import BatchLimit, cudnn_version, memory_bytes, run_in_batches
 from vadis.errors import UsageError, VideoError
 from vadis.flow.numba_cache import compiled
 from vadis.flow.video_flow import with_flow
@@ -32,7 +32,7 @@ from vadis.inference.predict import Progress
 from vadis.inference.prefetch import chunk_frames, clips_ahead, map_videos
 from vadis.models import Model
 from vadis.models.i3d import MIN_FRAMES
-from vadis.preprocessing import CROP, STREAMS, Clip, join_clips
+from vadis.preprocessing import CROP, STREAMS, Clip, join_clips, num_frames
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
@@ -44,6 +44,7 @@ Frames = NDArray[Any]  # (T, H, W, 3): uint8, or float in [-1, 1] of 224×224
 Row = NDArray[np.float32]  # (classes,)
 Axis = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # two pixels each, and the second one's weight
 
+FRAME_BYTES = 8e6  # of memory that a frame takes in one pass of the whole network
 _WHOLE_VIDEO = "give uint8 frames of 0 to 255"
 
 
@@ -136,11 +137,11 @@ def check_model(model: Model) -> Model:
     return model
 
 
-def check_length(num_frames: int, least: int = MIN_FRAMES) -> None:
+def check_length(count: int, least: int = MIN_FRAMES) -> None:
     """Raise VideoError for a clip of fewer frames than ``least``."""
-    if num_frames < least:
+    if count < least:
         hint = "leave it out; a clip is neither looped nor completed"
-        raise VideoError("too_short", f"the video has {num_frames} frames, and {least} are needed", hint)
+        raise VideoError("too_short", f"the video has {count} frames, and {least} are needed", hint)
 
 
 def row_of(clip: Clip, model: Model) -> Row:
@@ -284,7 +285,13 @@ class Embedding:
         def report(stage: str) -> None:
             progress(Progress(video.path, stage, 0, None))
 
-        clips = list(video.ahead.walk(report))
+        clips, memory, count = list[Clip](), memory_bytes(), 0
+        for clip in video.ahead.walk(report):
+            clips.append(clip)
+            count += num_frames(clip)
+            if count * FRAME_BYTES * self.model.card.width > memory:
+                message = f"there is not enough memory for {count:,} frames and more in one pass"
+                raise VideoError("too_large", message, "take a part of each video, such as `clip_length=16`")
         report("network")
         facts = video.facts
         if facts.status == "partial":  # a clip with a hole in it is no sample of its set
