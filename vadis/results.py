@@ -8,19 +8,14 @@ import json
 import math
 import os
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
-from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vadis.errors import VadisError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 SCHEMA = 2
 STATUSES = ("ok", "partial", "error", "skipped")
@@ -30,27 +25,11 @@ MAX_LABEL_LENGTH = 200  # characters
 NO_CLEAR_LABEL = "no clear label"
 """Stands for a label where none is clear (``vadis.inference.timeline``)."""
 MAX_BARS = 400  # of the timeline in a notebook, which shows its longest pieces
-COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
-"""Of labels: Okabe and Ito's, told apart by nearly everyone."""
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
 
 
 @dataclass(frozen=True)
-class _RecordPart:
-    """A part of a record."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the part as in the record: times to the millisecond; what is None is left out."""
-        return {name: _CODECS[name][0](value) for name, value in vars(self).items() if value is not None}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Self":
-        """Return the part that ``to_json`` gave; raise TypeError or ValueError for anything else."""
-        values = {each.name: record[each.name] for each in fields(cls) if each.name in record}
-        return cls(**{name: _CODECS[name][1](value) for name, value in values.items()})
-
-
-@dataclass(frozen=True)
-class Label(_RecordPart):
+class Label:
     """A class name with its score; ``peak`` and ``seconds`` belong to the labels of a whole video."""
 
     label: str
@@ -58,24 +37,58 @@ class Label(_RecordPart):
     peak: float | None = None  # the highest probability in any prediction
     seconds: float | None = None  # for how long the label leads the timeline
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the label as in the record; what is None is left out."""
+        record: dict[str, Any] = {"label": self.label, "score": _finite(self.score)}
+        if self.peak is not None:
+            record["peak"] = _finite(self.peak)
+        if self.seconds is not None:
+            record["seconds"] = round(self.seconds, 3)
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Label":
+        """Return the label that ``to_json`` gave; raise KeyError or TypeError for anything else."""
+        return cls(str(record["label"]), float(record["score"]), record.get("peak"), record.get("seconds"))
+
 
 @dataclass(frozen=True)
-class Segment(_RecordPart):
+class Segment:
     """What happens in ``[start, end)``, in seconds; the best label first."""
 
     start: float
     end: float
     labels: tuple[Label, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the segment as in the record, its times to the millisecond."""
+        labels = [label.to_json() for label in self.labels]
+        return {"start": round(self.start, 3), "end": round(self.end, 3), "labels": labels}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Segment":
+        """Return the segment that ``to_json`` gave; raise KeyError or TypeError for anything else."""
+        return cls(float(record["start"]), float(record["end"]), tuple(map(Label.from_json, record["labels"])))
+
 
 @dataclass(frozen=True)
-class Piece(_RecordPart):
+class Piece:
     """A piece of the timeline: ``label`` holds in ``[start, end)``, in seconds, with a ``score`` like a probability."""
 
     start: float
     end: float
     label: str  # or NO_CLEAR_LABEL, whose score is what speaks against the best label
     score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the piece as in the record, its times to the millisecond."""
+        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
+        return {**times, "label": self.label, "score": _finite(self.score)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Piece":
+        """Return the piece that ``to_json`` gave; raise KeyError or TypeError for anything else."""
+        return cls(float(record["start"]), float(record["end"]), str(record["label"]), float(record["score"]))
 
 
 @dataclass(frozen=True)
@@ -187,7 +200,7 @@ class VideoResult:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: labels, and a timeline with scores on hover; every name in it is text."""
         names = dict.fromkeys(piece.label for piece in self.timeline if piece.label != NO_CLEAR_LABEL)
-        colours, bars = dict(zip(names, COLOURS, strict=False)), []
+        colours, bars = dict(zip(names, _COLOURS, strict=False)), []
         end = self.span[1] or 1.0
         for piece in sorted(self.timeline, key=lambda piece: piece.start - piece.end)[:MAX_BARS]:
             what = f"{piece.start:.1f}–{piece.end:.1f} s: {_html(f'{piece.label} {piece.score:.0%}')}"
@@ -200,15 +213,6 @@ class VideoResult:
         table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         facts = _html(", ".join((self.error_message or self.status, *self.flags)))
         return f"<div><b>{_html(self.path)}</b> {facts}{timeline}<table>{table}</table></div>"
-
-
-def leading_labels(timeline: Iterable[Piece]) -> Counter[str]:
-    """Return for how many milliseconds each label leads, in the order of time."""
-    milliseconds = Counter[str]()
-    for piece in timeline:
-        if piece.label != NO_CLEAR_LABEL:
-            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
-    return milliseconds
 
 
 def printable(text: str) -> str:
@@ -237,20 +241,6 @@ _SAME_IN_JSON = (
 _PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
 
 
-def _finite(score: float) -> float:
-    if not math.isfinite(score):
-        raise ValueError(f"a score must be finite, got {score}")
-    return round(float(score), 6)
-
-
-_CODECS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {  # of the fields of parts: to JSON, and back
-    "label": (str, str),
-    **dict.fromkeys(("start", "end", "seconds"), (partial(round, ndigits=3), float)),
-    **dict.fromkeys(("score", "peak"), (_finite, float)),
-    "labels": (lambda labels: [each.to_json() for each in labels], lambda labels: tuple(map(Label.from_json, labels))),
-}
-
-
 def path_fields(path: str) -> dict[str, Any]:
     """Return a path as it stands in a record: as text, and where that is not all of it, exactly."""
     text = printable(path)
@@ -263,6 +253,12 @@ def path_of(record: Mapping[str, Any]) -> str:
     if "path_b64" not in record:
         return str(record["path"])
     return os.fsdecode(base64.b64decode(record["path_b64"], validate=True))  # binascii.Error is a ValueError
+
+
+def _finite(score: float) -> float:
+    if not math.isfinite(score):
+        raise ValueError(f"a score must be finite, got {score}")
+    return round(float(score), 6)
 
 
 def _html(text: str) -> str:

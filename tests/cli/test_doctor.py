@@ -155,6 +155,12 @@ def test_a_cache_that_cannot_be_written_is_noted(run_vadis, monkeypatch):
     assert "cannot be written to" in run_vadis("doctor").out
 
 
+def test_a_cache_that_cannot_be_there_is_no_failure(run_vadis, monkeypatch, tmp_path):
+    monkeypatch.setenv("VADIS_CACHE", str(tmp_path / ("x" * 300)))  # longer than a name may be
+    ended = run_vadis("doctor")
+    assert (ended.code, ended.err) == (0, "") and STAND_IN in ended.out
+
+
 @pytest.mark.slow
 def test_on_a_terminal_long_lines_go_on_below_where_they_began():
     shown, _ = on_a_terminal(sys.executable, "-m", "vadis", "doctor", columns=60)

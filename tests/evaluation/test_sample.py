@@ -14,11 +14,11 @@ from tests.weights.conftest import remote_file
 from vadis.errors import UsageError, WeightsError
 from vadis.evaluation import sample
 from vadis.evaluation.sample import (
-    compare,
+    compare_outputs,
     fetch_sample,
     published_outputs,
     read_array,
-    reproduce,
+    reproduce_sample,
     run_sample,
 )
 from vadis.models.i3d_inference import ChunkedI3D
@@ -120,7 +120,7 @@ def test_the_arrays_go_the_way_of_a_video(model):
 def test_the_sample_is_for_models_that_see_a_whole_video(model, arrays):
     other = replace(model, card=replace(model.card, architecture="c3d"))
     with pytest.raises(UsageError):
-        reproduce(other, arrays)
+        reproduce_sample(other, arrays)
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_the_outputs_are_those_of_deepminds_own_code(tmp_path):
     """From TensorFlow names to logits: the weights drawn here are those that DeepMind's code ran with."""
     model = load_model_file(make_model(tmp_path / "m.safetensors", streams=("rgb",), classes=600))
     np.save(tmp_path / "rgb.npy", np.random.default_rng(4).uniform(-1, 1, (1, 10, 224, 224, 3)).astype("f4"))
-    logits = reproduce(model, {"rgb": tmp_path / "rgb.npy"})["streams"]["rgb"]["logits"]
+    logits = reproduce_sample(model, {"rgb": tmp_path / "rgb.npy"})["streams"]["rgb"]["logits"]
     expected = np.load(SHARED / "golden/i3d_deepmind.npz")["RGB_10_600_4/logits"].reshape(-1)
     assert np.abs(np.array(logits) - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -144,7 +144,7 @@ PUBLISHED = {"norm": outputs(10, 5, 1, 0)["norm"], "top": outputs(10, 5, 1, 0)["
 
 
 def test_equal_outputs_pass():
-    comparison = compare(outputs(10, 5.001, 1, 0), PUBLISHED, LABELS)
+    comparison = compare_outputs(outputs(10, 5.001, 1, 0), PUBLISHED, LABELS)
     assert comparison["passed"] is True
     assert comparison["largest_error"] == pytest.approx(0.001)
 
@@ -159,15 +159,15 @@ def test_equal_outputs_pass():
     ],
 )
 def test_other_outputs_fail(ours):
-    assert compare(ours, PUBLISHED, LABELS)["passed"] is False
+    assert compare_outputs(ours, PUBLISHED, LABELS)["passed"] is False
 
 
 def test_a_model_without_the_published_classes_fails():
-    assert compare(outputs(10, 5, 1, 0, labels="wxyz"), PUBLISHED, tuple("wxyz"))["passed"] is False
+    assert compare_outputs(outputs(10, 5, 1, 0, labels="wxyz"), PUBLISHED, tuple("wxyz"))["passed"] is False
 
 
 def test_arrays_that_are_not_the_sample_have_nothing_to_be_compared_with(model, arrays):
-    outcome = reproduce(model, {"flow": arrays["flow"]})
+    outcome = reproduce_sample(model, {"flow": arrays["flow"]})
     assert outcome["passed"] is outcome["streams"]["flow"]["passed"] is None
     assert len(outcome["streams"]["flow"]["logits"]) == 4
     assert json.loads(json.dumps(outcome, allow_nan=False)) == outcome
@@ -183,7 +183,7 @@ def test_the_sample_is_known_by_its_content(server, model, arrays, monkeypatch):
 
     named = replace(model, card=replace(model.card, name="i3d-kinetics400"))
     paths = fetch_sample(named.card.streams, offline=False, progress=lambda *_: None)
-    outcome = reproduce(named, paths)
+    outcome = reproduce_sample(named, paths)
     assert outcome["passed"] is False
     assert outcome["streams"]["both"]["published"]["norm"] == 138.468643
     assert fetch_sample(("rgb",), offline=True, progress=lambda *_: None)["rgb"] == paths["rgb"]

@@ -86,8 +86,11 @@ def test_a_run_at_any_stage_has_a_page(run: Path, missing: str) -> None:
 @pytest.mark.slow
 def test_what_is_no_run_and_what_is_damaged_is_told(tmp_path: Path, run: Path) -> None:
     assert not is_run(tmp_path)
-    for content in ("{", "[" * 700 + "]" * 700):
-        (run / "metrics.json").write_text(content)
+    damaged = [("metrics.json", content) for content in ("{", "[" * 700 + "]" * 700, '{"rgb": {"per_class": [1]}}')]
+    for name, content in (*damaged, ("run.json", '{"dataset": 3}')):
+        before = (run / name).read_text()
+        (run / name).write_text(content)
         with pytest.raises(UsageError, match=containing("metrics.json")):
             write_run_page(run, run / "report.html", "t")
+        (run / name).write_text(before)
     assert not (run / "report.html").exists()

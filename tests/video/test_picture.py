@@ -10,7 +10,7 @@ import pytest
 from tests.synthetic import write_video
 from tests.video.reading import read, remuxed
 from vadis.errors import VideoError
-from vadis.video.picture import LONGEST_SIDE, SHORT_SIDE, Cropper, FullSize, Orientation, Scaler, scaled_size
+from vadis.video.picture import LONGEST_SIDE, SCALERS, SHORT_SIDE, Cropper, Orientation, Scaler, scaled_size
 from vadis.video.reader import open_source
 
 # Luma weights of red and blue (ITU-R BT.601, BT.709, BT.2020), and the AVColorSpace numbers that name them.
@@ -144,7 +144,7 @@ def extent(pixels):
     return np.ptp(np.flatnonzero(white.any(axis=0))), np.ptp(np.flatnonzero(white.any(axis=1)))
 
 
-@pytest.mark.parametrize("scaler", [Scaler, FullSize])
+@pytest.mark.parametrize("scaler", [Scaler, SCALERS["full"]])
 @pytest.mark.parametrize(
     ("first", "later"), [((160, 120), (320, 180)), ((320, 180), (160, 120)), ((96, 160), (160, 96))]
 )
@@ -165,7 +165,7 @@ def test_the_middle_of_a_later_frame_is_what_a_file_of_it_alone_would_show():
     assert np.array_equal(ours.picture(disc(320, 180)), alone[:, left : left + width])
 
 
-@pytest.mark.parametrize("scaler", [Scaler, FullSize])
+@pytest.mark.parametrize("scaler", [Scaler, SCALERS["full"]])
 def test_another_pixel_aspect_on_the_way_keeps_its_proportions(scaler):
     first, second = Fraction(16, 15), Fraction(64, 45)
     ours = scaler(disc(180, 144, 16 / 15), first)

@@ -25,24 +25,25 @@ def read_results(*paths: AnyPath) -> list[VideoResult]:
     UsageError where one cannot be read, holds anything else, or a folder has no such file. A file that ends within a
     record, as one does that is being written, gives all before it, and the logger ``vadis`` a warning.
     """
-    return list(LastResults([file for path in map(Path, paths) for file in results_files(path, (".jsonl",))]))
+    files = list[Path]()
+    for path in map(Path, paths):
+        below = files_below(path, (".jsonl",)) if path.is_dir() else [path]
+        if not below:
+            hint = "give the folder or the files that `vadis classify` wrote"
+            raise UsageError(f"there are no results in {printable(str(path))}", hint)
+        files += below
+    found = LastResults(files)
+    results = list(found)
+    for torn in found.torn:
+        _log.warning("%s ends within a record, which is left out", printable(torn))
+    return results
 
 
-def results_files(path: Path, extensions: tuple[str, ...] = (".jsonl", ".json")) -> list[Path]:
-    """Return a file, or those of results below a folder; raise UsageError where there are none."""
-    files = files_below(path, extensions) if path.is_dir() else [path]
-    if not files:
-        hint = "give the folder or the files that `vadis classify` wrote"
-        raise UsageError(f"there are no results in {printable(str(path))}", hint)
-    return files
-
-
-def results_in(path: Path, *, again: bool = False) -> Iterator[VideoResult]:
+def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
     """Yield all records of a file, in its order, also those that later ones replace.
 
-    It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, with a warning
-    unless it is read ``again``. Raises UsageError for what cannot be read or holds no records, and for any other
-    damaged line.
+    It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, and ``torn``
+    gets its name. Raises UsageError for what cannot be read or holds no records, and for any other damaged line.
     """
     shown = printable(str(path))
     with os_errors_as(UsageError, f"{shown} cannot be read"), open_text(path) as file:
@@ -59,8 +60,7 @@ def results_in(path: Path, *, again: bool = False) -> Iterator[VideoResult]:
                 values = parse_json(line)
             except ValueError:
                 if number > 1 and not line.endswith("\n"):
-                    if not again:
-                        _log.warning("%s ends within a record, which is left out", shown)
+                    torn.append(str(path))
                     return
                 values = None
             if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
@@ -107,18 +107,20 @@ def files_below(root: Path, extensions: tuple[str, ...]) -> list[Path]:
 class LastResults:
     """The last record of every input that files have: read again whenever it is iterated over, never all in memory.
 
-    ``paths`` are the inputs, in the order of their first records. Raises UsageError, and warns, as ``results_in``.
+    ``paths`` are the inputs, in the order of their first records; ``torn`` the files that end within a record. Raises
+    UsageError as ``results_in``.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
+        self.torn: list[str] = []
         self._files = files
-        self._counts = Counter(result.path for file in files for result in results_in(file))
+        self._counts = Counter(result.path for file in files for result in results_in(file, self.torn))
         self.paths = tuple(self._counts)
 
     def __iter__(self) -> Iterator[VideoResult]:
         left = self._counts.copy()
         for file in self._files:
-            for result in results_in(file, again=True):
+            for result in results_in(file, []):
                 left[result.path] -= 1
                 if not left[result.path]:
                     yield result

@@ -64,8 +64,6 @@ class Commands(Group):
 
 
 EPILOG = """
-**Examples**
-
 Start with:  `vadis classify holiday.mp4`
 
 What a command can do:  `vadis classify --help`

@@ -32,8 +32,6 @@ _DRY_RUN = "Only say how many videos there are, how long they are, and how long 
 _RAY = "Label on a Ray cluster, into a folder: HOST:PORT, ray://…, auto (the default), or local; needs 'vadis[ray]'."
 
 EPILOG = """
-**Examples**
-
 What happens in a video, second by second:  `vadis classify holiday.mp4`
 
 A folder and all below it, one JSON record per video:  `vadis classify clips/ -o results.jsonl`

@@ -12,7 +12,7 @@ import typer
 from vadis.cli import options, outputs
 from vadis.cli.find import MinScore, MinSeconds, Place, tenths
 from vadis.cli.options import OUTPUT, TIME, flag, offer, option
-from vadis.cli.results import files_of, load_results
+from vadis.cli.results import files_of, read_results
 from vadis.cli.run import SOME_FAILED, load_for_command
 from vadis.cli.terminal import clock, debug, frame_progress, info, show, video_progress, warn_of
 from vadis.errors import NothingToDoError, UsageError, VideoError
@@ -20,8 +20,6 @@ from vadis.results import VideoResult, is_like, printable
 from vadis.video.container import regular_file
 
 EPILOG = """
-**Examples**
-
 What is yoga in a video, as files:  `vadis cut holiday.mp4 --label yoga -o clips/`
 
 In an archive that is labelled already, with a second more at each end:
@@ -62,7 +60,7 @@ def cut(
         raise UsageError(message, hint="leave them out: the labels are there")
     with outputs.new_folder(output):
         records = (
-            load_results(files_of([source])) if is_results else [_labelled(source, model, streams, device, offline)]
+            read_results(files_of([source])) if is_results else [_labelled(source, model, streams, device, offline)]
         )
         places = list(_places(records, label, min_score, min_seconds, padding))
         if not places:

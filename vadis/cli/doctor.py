@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 EPILOG = """
-**Examples**
-
 `vadis doctor`
 
 **Exit codes**: 0 `vadis classify` works; 1 something is missing that it needs.
@@ -141,12 +139,12 @@ def _agreement(name: str) -> Finding:
 
 def models() -> Iterator[Finding]:
     """Yield the cache, which models are in it, and which of them the next ``vadis classify`` uses."""
-    from vadis.weights.cache import cache_folder, model_path
+    from vadis.weights.cache import cache_folder, is_file, model_path
 
     yield _cache_state(cache_folder())
     paths = {name: model_path(name) for name in WEIGHTS} | {name: shipped.path for name, shipped in SHIPPED.items()}
     for name, path in paths.items():
-        if path.is_file():
+        if is_file(path):
             yield Finding(OK, name, f"{path.stat().st_size / 1e6:.0f} MB")
         elif name in SHIPPED:
             yield Finding(MISSING, name, f"{show(path)} is not there", "install vadis again")
@@ -157,7 +155,7 @@ def models() -> Iterator[Finding]:
 
 
 def _cache_state(folder: Path) -> Finding:
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110 (Path's may raise)
     free = shutil.disk_usage(there).free
     detail = f"{show(folder)}, {free / 1e9:.1f} GB free"
     if not os.access(there, os.W_OK):

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 
 EPILOG = """
-**Examples**
-
 How good is a model on UCF-101, split 1?  `vadis evaluate --data ./ucf101 --split 1 --model mine.safetensors -o run/`
 
 The same again, for a script:  `vadis evaluate --data ./ucf101 --split 1 --model mine.safetensors -o run/ --json`

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vadis.inference.features import Features, Layout
 
 EPILOG = """
-**Examples**
-
 1024 numbers per stream, every 0.32 s of every video:  `vadis features clips/ -o features/`
 
 One set per separate window of 64 frames:  `vadis features clips/ -o windows/ --window 64`

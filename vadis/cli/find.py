@@ -10,7 +10,7 @@ import typer
 
 from vadis.cli import options
 from vadis.cli.options import OUTPUT, TIME, choice, offer, option
-from vadis.cli.results import files_of, load_results
+from vadis.cli.results import files_of, read_results
 from vadis.cli.terminal import clock, info, num_videos, show
 from vadis.errors import UsageError
 from vadis.formats import csv_line, percent, spreadsheet_cell, visible
@@ -18,8 +18,6 @@ from vadis.results import Piece, is_like, path_fields
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, published_labels, unknown_model
 
 EPILOG = """
-**Examples**
-
 Where somebody plays something:  `vadis find labels.jsonl 'playing *'`
 
 For at least three seconds, as a spreadsheet:  `vadis find labels.jsonl yoga --min-seconds 3 -f csv > yoga.csv`
@@ -93,7 +91,7 @@ def find(
     format_name: Annotated[str, choice(OUTPUT, "How it is written.", tuple(FOUND), "--format", "-f")] = "table",
 ) -> None:
     """Find where something happens: in which videos, from when to when. Opens nothing but the results."""
-    found = load_results(files_of(results))
+    found = read_results(files_of(results))
     places = [
         Place(result.path, piece)
         for result in found
@@ -109,8 +107,6 @@ def find(
 
 
 LABELS_EPILOG = """
-**Examples**
-
 All that the default model can name:  `vadis labels`
 
 What there is to play:  `vadis labels i3d-kinetics400 'playing *'`

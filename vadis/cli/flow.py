@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from vadis.flow.store import FlowStore
 
 EPILOG = """
-**Examples**
-
 To look at, in colours beside the picture:  `vadis flow holiday.mp4 -o flow.mp4`
 
 The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 PROTOCOL_NAMES = ("reference", "stylegan-v", "tats", "common-metrics")
 
 EPILOG = """
-**Examples**
-
 How far are generated videos from real ones?  `vadis fvd real/ generated/`
 
 As the StyleGAN-V paper counts, to go on after an interruption:

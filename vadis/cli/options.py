@@ -47,15 +47,19 @@ class Group(_PlainHelp, TyperGroup):
     """A command that has commands."""
 
 
+_HEAD = "**Examples**\n"  # of several
+
+
 class App(typer.Typer):
     """What commands are added to, each with its examples."""
 
-    def __init__(self, cls: type[TyperGroup] = Group, **more: Any) -> None:
-        super().__init__(cls=cls, no_args_is_help=True, rich_markup_mode="markdown", **more)
+    def __init__(self, epilog: str, cls: type[TyperGroup] = Group, **more: Any) -> None:
+        examples = _HEAD * epilog.startswith("\n") + epilog
+        super().__init__(cls=cls, no_args_is_help=True, rich_markup_mode="markdown", epilog=examples, **more)
 
     def add(self, name: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Return a decorator that makes a function the command of this name."""
-        return self.command(name, cls=Command, epilog=examples)
+        return self.command(name, cls=Command, epilog=_HEAD * examples.startswith("\n") + examples)
 
 
 def option(panel: str, text: str, *names: str, **more: Any) -> Any:

@@ -57,7 +57,7 @@ def sample(
     Exit code 1 if they differ. With --rgb and --flow, any preprocessed arrays; there is nothing published to
     compare those with, unless they are the sample's.
     """
-    from vadis.evaluation.sample import fetch_sample, reproduce
+    from vadis.evaluation.sample import fetch_sample, reproduce_sample
     from vadis.weights.cache import is_offline
 
     loaded = load_for_command(model, None, device, offline, announce=False)
@@ -66,7 +66,7 @@ def sample(
         offline = offline or is_offline()
         with download_progress() as progress:
             paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress)
-    outcome = reproduce(loaded, paths)
+    outcome = reproduce_sample(loaded, paths)
     if as_json:
         typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
     else:

@@ -13,15 +13,13 @@ from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
-from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress
+from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, only
 from vadis.results import VideoResult
 from vadis.video.container import regular_file
 
 EXPORT_EPILOG = """
-**Examples**
-
 A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o labels.csv`
 
 The shards of several machines as one:  `vadis export labels.shard-*.jsonl -o labels.jsonl`
@@ -47,7 +45,7 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    found = load_results(files_of(results))
+    found = read_results(files_of(results))
     form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
@@ -77,17 +75,17 @@ def files_of(inputs: Sequence[Path]) -> list[Path]:
     return [file for some in given for file in some]
 
 
-def load_results(files: Sequence[Path]) -> LastResults:
-    """Return the records of files, of which there must be one at least."""
+def read_results(files: Sequence[Path]) -> LastResults:
+    """Return the records of files, of which there must be one at least; say which end within one."""
     found = LastResults(files)
+    for path in found.torn:
+        warn(f"{show(path)} ends within a record, which is left out")
     if not found.paths:
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     return found
 
 
 REPORT_EPILOG = """
-**Examples**
-
 A page on an archive:  `vadis classify archive/ -o results.jsonl`, then  `vadis report results.jsonl -o report.html`
 
 Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --thumbnails 0 -o week.html`
@@ -132,7 +130,7 @@ def report(
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
     files = files_of(inputs)
-    found = load_results(files)
+    found = read_results(files)
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
@@ -151,8 +149,6 @@ def report(
 
 
 ANNOTATE_EPILOG = """
-**Examples**
-
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`

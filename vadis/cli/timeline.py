@@ -6,7 +6,7 @@ stands for no clear label.
 
 import string
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ from rich.text import Text
 from vadis.cli.terminal import clock, show
 from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
 from vadis.formats import percent, visible
-from vadis.results import COLOURS, NO_CLEAR_LABEL, Piece, VideoResult, leading_labels
+from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult
 from vadis.video.metadata import FLAGS, VideoFacts
 
 if TYPE_CHECKING:
@@ -29,7 +29,17 @@ _TICK_CELLS = 10  # at least so far apart
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 _BARS = "▁▂▃▄▅▆▇█"
 _LEAST_SHOWN = 0.01  # labels below it, which would be "<1 %", are left out, but for the first
-_ASCII = str.maketrans("×–…▁▂▃▄▅▆▇█", "x-~....####", "▏▎▍▌▋▊▉")  # for a terminal without UTF-8
+_ASCII = str.maketrans(
+    {
+        "×": "x",
+        "–": "-",
+        "█": "#",
+        "…": "~",
+        **dict.fromkeys("▏▎▍▌▋▊▉"),
+        **dict.fromkeys("▁▂▃▄", "."),
+        **dict.fromkeys("▅▆▇", "#"),
+    }
+)  # for a terminal without UTF-8
 
 
 class _Mark(NamedTuple):
@@ -40,8 +50,13 @@ class _Mark(NamedTuple):
     colour: str
 
 
-_INKS = ("#000000",) * 5 + ("#ffffff",) * 2  # on each of ``COLOURS``
-_OTHER = _Mark("*", "#ffffff", "#808080")
+# Okabe and Ito's colours, told apart by nearly everyone.
+_BLACK, _WHITE, _GREY = "#000000", "#ffffff", "#808080"
+_COLOURS = (
+    *((_BLACK, colour) for colour in ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442")),
+    *((_WHITE, colour) for colour in ("#0072b2", "#d55e00")),
+)
+_OTHER = _Mark("*", _WHITE, _GREY)
 
 
 def table(results: Iterable[VideoResult], console: "Console", all_stretches: bool = False) -> Iterator[str]:
@@ -161,9 +176,12 @@ def missing_part(result: VideoResult | VideoFacts) -> str:
 
 def _marks(runs: Sequence[Piece]) -> dict[str, _Mark]:
     """Return letters for the labels that lead, in the order of time; colours for those that lead longest."""
-    leading = leading_labels(runs)
-    longest, colours = dict(leading.most_common(len(COLOURS))), zip(_INKS, COLOURS, strict=True)
-    lettered = zip(leading, string.ascii_uppercase, strict=False)  # beyond Z: drawn as "other"
+    milliseconds = Counter[str]()
+    for run in runs:
+        if run.label != NO_CLEAR_LABEL:
+            milliseconds[run.label] += round(1000 * (run.end - run.start))
+    longest, colours = dict(milliseconds.most_common(len(_COLOURS))), iter(_COLOURS)
+    lettered = zip(milliseconds, string.ascii_uppercase, strict=False)  # beyond Z: drawn as "other"
     return {name: _Mark(letter, *(next(colours) if name in longest else _OTHER[1:])) for name, letter in lettered}
 
 

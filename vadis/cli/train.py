@@ -17,8 +17,6 @@ ARCHITECTURES = ("lstm", "c3d", "two-stream", "fused", "i3d")  # the keys of vad
 TRAINING = "Training"
 
 EPILOG = """
-**Examples**
-
 Both networks on Kinetics, on 8 GPUs:  `torchrun --standalone --nproc-per-node 8 -m vadis train --data k400/ -o run/`
 
 Another architecture, from ImageNet:  `vadis train --arch lstm --from imagenet --data ucf101/ -o run/`
@@ -32,8 +30,6 @@ Under torchrun, compute the flow first:  `vadis flow --data k400/ -o k400-flow/`
 **Exit codes** are those of `vadis classify`; an interrupted run has its checkpoint.
 """
 FINETUNE_EPILOG = """
-**Examples**
-
 A UCF-101 model from the Kinetics one:  `vadis finetune --data ./ucf101 --split 1 -o ucf101-run/`
 
 Your own classes, one folder of videos each:  `vadis finetune --data ./mine --set steps=500 -o run/`

@@ -1,6 +1,7 @@
 """How often predictions are right: over all, by class, and what is taken for what; metrics.json and its tables."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch.results_file import results_files, results_in
+from vadis.batch.results_file import files_below, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import counted, some
 from vadis.errors import UsageError
@@ -24,6 +25,8 @@ from vadis.inference.scores import fused
 from vadis.models import BOTH
 from vadis.parsing import parse_json
 from vadis.results import VideoResult, printable
+
+_log = logging.getLogger(__name__)
 
 TOP_K = 5
 FIGURES = ("top1", "top5", "mean_class")
@@ -231,13 +234,19 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
 
 def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, VideoResult]:
     """Return the last record for each of the ``places`` of a split's videos."""
-    records = dict[str, VideoResult]()
-    files = (file for path in paths for file in results_files(path))
-    for result in chain.from_iterable(results_in(file) for file in files):
-        below = os.path.join(root, result.path)  # noqa: PTH118
-        place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
-        if place and result.status != "skipped":
-            records[place] = result
+    records, torn = {}, list[str]()
+    for path in paths:
+        files = files_below(path, (".jsonl", ".json")) if path.is_dir() else [path]
+        if not files:
+            hint = "name what vadis classify wrote as jsonl or json"
+            raise UsageError(f"{_shown(path)} holds no results", hint)
+        for result in chain.from_iterable(results_in(file, torn) for file in files):
+            below = os.path.join(root, result.path)  # noqa: PTH118
+            place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
+            if place and result.status != "skipped":
+                records[place] = result
+    for name in torn:
+        _log.warning("%s ends within a record, which is left out", printable(name))
     return records
 
 

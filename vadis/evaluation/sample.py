@@ -106,7 +106,7 @@ def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, Out
     return {stream: _outputs(values, model.card.labels) for stream, values in logits.items()}
 
 
-def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
+def reproduce_sample(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     """Run a model on preprocessed arrays; return the outcome as plain JSON values, with a ``compare`` for each stream.
 
     Outputs are published for the sample's own files, recognised by their content, and for some published models.
@@ -121,7 +121,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     name = published_name(model) or model.card.name
     family = WEIGHTS[name].sample_outputs if is_sample and name in WEIGHTS else None
     streams = {
-        stream: compare(ours, published_outputs(family, stream) if family else None, model.card.labels)
+        stream: compare_outputs(ours, published_outputs(family, stream) if family else None, model.card.labels)
         for stream, ours in outputs.items()
     }
     verdicts = [values["passed"] for values in streams.values()]
@@ -130,7 +130,7 @@ def reproduce(model: Model, paths: Mapping[str, Path]) -> dict[str, Any]:
     return about | {"streams": streams}
 
 
-def compare(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
+def compare_outputs(ours: Outputs, published: Outputs | None, labels: tuple[str, ...]) -> dict[str, Any]:
     """Return ours beside the published, as plain JSON values; "passed" is None where nothing was published.
 
     It passes where the norm and all published classes' logits agree, and no other class belongs among these.

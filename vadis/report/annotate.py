@@ -1,6 +1,7 @@
 """Videos to look at: one with its labels drawn in, and one with its optical flow beside it."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import COLOURS, NO_CLEAR_LABEL, VideoResult, leading_labels
+from vadis.results import NO_CLEAR_LABEL, VideoResult
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
 from vadis.video.metadata import VideoFacts
@@ -31,7 +32,11 @@ Progress = Callable[[int, int | None], None]  # how many frames are done, and ho
 FONT_SHARE, FONT_PIXELS = 24, (10, 44)  # a letter's height: this part of the shorter side, within these bounds
 WHITE, BAR_TRACK, NOTHING = (255, 255, 255), (70, 70, 76), (58, 58, 62)
 
-OTHER: Colour = (150, 150, 150)  # of labels that have no colour of their own
+# Okabe and Ito's colours, told apart by nearly everyone; labels beyond them share the last.
+COLOURS: tuple[Colour, ...] = (
+    *((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0)),
+    (150, 150, 150),
+)
 
 
 class Overlay:
@@ -46,9 +51,7 @@ class Overlay:
         self._font = ImageFont.truetype(findfont(FONT), self._letter)
         self._pieces = result.timeline
         self._end = result.span[1] or 1.0
-        colours = (bytes.fromhex(colour[1:]) for colour in COLOURS)
-        leading = (label for label, _ in leading_labels(result.timeline).most_common())
-        self._colours: dict[str, Colour] = {each: (*rgb,) for each, rgb in zip(leading, colours, strict=False)}
+        self._colours = _colours(result)
         self._strip = self._make_strip()
         self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
 
@@ -87,7 +90,7 @@ class Overlay:
         draw.text((pad, base), shortened(name, longest), WHITE, self._font, "ls")
         draw.text((width - pad, base), score, WHITE, self._font, "rs")
         top, length = base + max(2, letter // 4), max(0, width - 2 * pad)
-        bars = ((1.0, BAR_TRACK), (piece.score, self._colours.get(piece.label, OTHER)))
+        bars = ((1.0, BAR_TRACK), (piece.score, self._colours.get(piece.label, COLOURS[-1])))
         for share, colour in bars if is_clear else ():
             panel.paste(colour, (pad, top, pad + round(length * share), top + thick))
         return panel
@@ -101,8 +104,17 @@ class Overlay:
         for piece in self._pieces:
             if piece.label != NO_CLEAR_LABEL:
                 first, last = (round(time / self._end * self._width) for time in (piece.start, piece.end))
-                strip.paste(self._colours.get(piece.label, OTHER), (first, 0, last, height))
+                strip.paste(self._colours.get(piece.label, COLOURS[-1]), (first, 0, last, height))
         return strip
+
+
+def _colours(result: VideoResult) -> dict[str, Colour]:
+    """Return a colour for each label that leads, those that lead longest first."""
+    milliseconds = Counter[str]()
+    for piece in result.timeline:
+        if piece.label != NO_CLEAR_LABEL:
+            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
+    return dict(zip((name for name, _ in milliseconds.most_common()), COLOURS, strict=False))
 
 
 def annotate(

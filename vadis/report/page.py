@@ -245,21 +245,13 @@ def write_run_page(folder: Path, path: Path, title: str) -> None:
     run, metrics = _json(folder / RUN_NAME), _json(folder / METRICS_NAME)
     if logs := _logs(folder):
         plot_curves(logs, folder / CURVES_NAME)
-    start, elsewhere = run.get("from"), ("labels", "recipes", "dataset", "from", "schema")  # shown otherwise, or not
-    settings = {key: value for key, value in run.items() if key not in elsewhere}
-    settings |= {"classes": len(run.get("labels", ()))}
-    settings |= {f"dataset, {key}": value for key, value in (run.get("dataset") or {}).items()}
-    settings |= {"from": start.get("model") if isinstance(start, dict) else "nothing"}
-    page = fill_template(
-        "run.html",
-        title=title,
-        run=run,
-        metrics=metrics,
-        columns={name: metrics[name] for name in NETWORKS if isinstance(metrics.get(name), dict)},
-        pictures={each.name: base64.b64encode(each.read_bytes()).decode("ascii") for each in folder.glob("*.png")},
-        settings=settings,
-        recipes={name: each for name, each in (run.get("recipes") or {}).items() if isinstance(each, dict)},
-    )
+    columns = {name: metrics[name] for name in NETWORKS if isinstance(metrics.get(name), dict)}
+    pictures = {each.name: base64.b64encode(each.read_bytes()).decode("ascii") for each in folder.glob("*.png")}
+    try:
+        page = fill_template("run.html", title=title, run=run, metrics=metrics, columns=columns, pictures=pictures)
+    except Exception as error:  # of other JSON: AttributeError, TypeError, UndefinedError, …
+        message = f"{visible(str(folder))} holds a damaged {RUN_NAME} or {METRICS_NAME}"
+        raise UsageError(message, "run the command again that wrote them") from error
     write_file(path, head(title, read_assets("colours.css", "run.css")) + page)
 
 

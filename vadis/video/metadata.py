@@ -135,7 +135,7 @@ class GridFrame(NamedTuple):
 class SourceFrame(NamedTuple):
     """A frame as the file has it."""
 
-    pixels: Any  # a Picture, upright RGB; within the reader a frame of PyAV
+    pixels: Picture  # upright RGB
     seconds: Fraction  # after the first
     duration_seconds: Fraction
     zero_seconds: Fraction | None  # that stand for time 0 by the clock of sound and pictures, which may start again

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from math import floor
 from typing import Any, NamedTuple, cast
 
@@ -122,7 +123,8 @@ class Scaler:
     """Turns decoded frames into pictures, all of the size that suits the first, whose display matrix turns all of them.
 
     A later frame of other proportions keeps them: it is scaled as if it were the first, and then cut or padded with
-    black around its centre. ``aspect`` is the width of a coded pixel by its height, None where unknown.
+    black around its centre. ``aspect`` is the width of a coded pixel by its height, None where unknown; ``size`` a key
+    of ``SCALERS``.
 
     Attributes:
         size, source_size: (width, height) of the pictures, and as coded, cropped and upright.
@@ -131,8 +133,10 @@ class Scaler:
         flags: those of ``metadata.FLAGS`` that concern pictures.
     """
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction | None, crop: dict[str, int] | None = None) -> None:
-        self.flags = set[str]()
+    def __init__(
+        self, first: av.VideoFrame, aspect: Fraction | None, crop: dict[str, int] | None = None, size: str = "short256"
+    ) -> None:
+        self.flags, self._kind = set[str](), size
         self.rotation = first.rotation
         self.colours: Colours | None = written_colours(first)
         self._aspect = aspect
@@ -141,7 +145,7 @@ class Scaler:
         self._orientation = Orientation.of_frame(first)
         first = self._cropper.crop(first)
         self._coded = (first.width, first.height)
-        self._scaled = self._first_size()
+        self._scaled = self._size_of(*self._coded, self.pixel_aspect, is_first=True)
         self._sizes = {(*self._coded, first.opaque): self._scaled}
         self.source_size, self.size = self._orientation.size(*self._coded), self._orientation.size(*self._scaled)
 
@@ -151,7 +155,7 @@ class Scaler:
         key = (frame.width, frame.height, frame.opaque)
         if key not in self._sizes:
             self.flags.add("size_changes")
-            size = self._later_size(frame.width, frame.height, self._plausible_aspect(frame))
+            size = self._size_of(frame.width, frame.height, self._plausible_aspect(frame), is_first=False)
             is_same = all(abs(one - two) <= two * _SAME_SHARE for one, two in zip(size, self._scaled, strict=True))
             self._sizes[key] = self._scaled if is_same else size
         pixels = self._converter.convert(frame, *self._sizes[key])
@@ -164,39 +168,23 @@ class Scaler:
         self.flags.add("pixel_aspect_ignored")
         return Fraction(1)
 
-    def _first_size(self) -> tuple[int, int]:
-        return scaled_size(*self._coded, self.pixel_aspect)
-
-    def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    def _size_of(self, width: int, height: int, aspect: Fraction, *, is_first: bool) -> tuple[int, int]:
+        """Return the (width, height) of the picture of a frame; later ones keep their own proportions."""
+        if self._kind == "square224":
+            return 224, 224  # what the networks see (``vadis.preprocessing.CROP``)
+        if self._kind == "full":  # the pixels that are coded, square or not; later frames lie within the first one's
+            shown = width * aspect / self.pixel_aspect  # in pixels of the first frame
+            scale = min(self._coded[0] / shown, Fraction(self._coded[1], height))
+            return max(1, round(shown * scale)), max(1, round(height * scale))
         try:
             return scaled_size(width, height, aspect)
-        except VideoError:  # of extreme proportions
-            return self._scaled
+        except VideoError:
+            if is_first:
+                raise
+            return self._scaled  # of extreme proportions
 
 
-class FullSize(Scaler):
-    """As ``Scaler``, with the pixels that are coded, square or not; later frames lie within the first one's picture."""
-
-    def _first_size(self) -> tuple[int, int]:
-        return self._coded
-
-    def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-        shown = width * aspect / self.pixel_aspect  # in pixels of the first frame
-        scale = min(self._coded[0] / shown, Fraction(self._coded[1], height))
-        return max(1, round(shown * scale)), max(1, round(height * scale))
-
-
-class Square(Scaler):
-    """As ``Scaler``, with whole pictures of 224×224, whatever their proportions."""
-
-    def _first_size(self) -> tuple[int, int]:
-        return 224, 224  # what the networks see (``vadis.preprocessing.CROP``)
-
-    def _later_size(self, width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-        return self._first_size()
-
-
-SCALERS = {"full": FullSize, "short256": Scaler, "square224": Square}
+SCALERS = {size: partial(Scaler, size=size) for size in ("full", "short256", "square224")}
 """What sizes pictures can have: as coded, the short side 256 pixels long, or 224×224."""
 
 

@@ -3,10 +3,9 @@ itself would follow playlists to other files or hosts, and take a name with ``%d
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
-from itertools import islice
 from typing import Any, NamedTuple
 
 import av
@@ -19,7 +18,7 @@ from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limit
 from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.pictures import PictureFolder
 from vadis.video.sources import stamp
-from vadis.video.timegrid import GRID_FPS, grid_length, on_grid
+from vadis.video.timegrid import GRID_FPS, grid_length, next_point
 
 # How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
@@ -41,7 +40,7 @@ class Video:
     ``pixel_aspect`` the width of an upright pixel by its height, 1 where that is unknown or not plausible.
     """
 
-    def __init__(self, decoder: Decoder, limits: Limits, scaler: type[Scaler | GrayPlane]) -> None:
+    def __init__(self, decoder: Decoder, limits: Limits, scaler: Callable[..., Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = decoder.header, decoder, decoder.clock, limits
         self._start_frame = 0
         self._frames = decoder.frames()
@@ -90,19 +89,15 @@ class Video:
 
     def source_frames(self, start: int = 0) -> Iterator[SourceFrame]:
         """Yield the frames that the file has, at its own times, from number ``start`` on; raise as iterating."""
-        for frame in islice(self._coded(), start, None):
-            yield frame._replace(pixels=self._scaler.picture(frame.pixels))
-        self._length = grid_length(self._duration or Fraction(0))
-
-    def _coded(self) -> "Iterator[SourceFrame]":
-        """Yield the frames as they are decoded, for a scaler: each when it is known until when it is shown."""
-        held, seconds, zero = self._held, self._held_seconds, self._clock.zero_seconds
-        for frame, time in self._frames:
-            yield SourceFrame(held, seconds, time - seconds, zero)
+        held, seconds, zero, number = self._held, self._held_seconds, self._clock.zero_seconds, 0
+        for number, (frame, time) in enumerate(self._frames, 1):
+            if number > start:
+                yield SourceFrame(self._scaler.picture(held), seconds, time - seconds, zero)
             held, seconds, zero = frame, time, self._clock.zero_seconds
-        self._duration = end = self._clock.end(held.duration)
-        self._limits.check_length(end)
-        yield SourceFrame(held, seconds, end - seconds, zero)
+        end = self._end(held)
+        if number >= start:
+            yield SourceFrame(self._scaler.picture(held), seconds, end - seconds, zero)
+        self._duration, self._length = end, grid_length(end)
 
     @property
     def start_seconds(self) -> Fraction | None:
@@ -127,13 +122,29 @@ class Video:
 
     def __iter__(self) -> Iterator[GridFrame]:
         """Yield the frames of the grid, once, from the first that is wanted on; raises VideoError."""
-        length = 0
-        for frame, points in on_grid(self._coded()):
-            length = points.stop
-            if wanted := range(max(points.start, self._start_frame), length):
-                pixels = self._scaler.picture(frame.pixels)
-                yield from (GridFrame(pixels, i / GRID_FPS) for i in wanted)
-        self._length = length
+        # Each frame is held until the next shows where the middle between them lies.
+        held, seconds, first = self._held, self._held_seconds, 0  # the first grid point that is still to come
+        for frame, time in self._frames:
+            stop = max(first, next_point(seconds, time))
+            yield from self._points(held, first, stop)
+            held, seconds, first = frame, time, stop
+        end = self._end(held)
+        stop = max(first, grid_length(end) if seconds else 1)
+        yield from self._points(held, first, stop)
+        self._duration, self._length = end, stop
+
+    def _points(self, frame: av.VideoFrame, first: int, stop: int) -> Iterator[GridFrame]:
+        """Yield those of the grid points from ``first`` up to ``stop`` that are wanted, all showing ``frame``."""
+        wanted = range(max(first, self._start_frame), stop)
+        if wanted:
+            pixels = self._scaler.picture(frame)
+            for i in wanted:
+                yield GridFrame(pixels, i / GRID_FPS)
+
+    def _end(self, last: av.VideoFrame) -> Fraction:
+        end = self._clock.end(last.duration)
+        self._limits.check_length(end)
+        return end
 
 
 @contextmanager
@@ -143,7 +154,7 @@ def open_video(
     start_frame: int = 0,
     limits: Limits | None = None,
     listed: bool = False,
-    scaler: type[Scaler | GrayPlane] = Scaler,
+    scaler: Callable[..., Scaler | GrayPlane] = Scaler,
 ) -> Iterator[Video]:
     """Open one video file for reading, once, from its start or from a clip on; of several streams, the best by FFmpeg.
 

@@ -36,28 +36,25 @@ def grid_length(duration: Fraction, fps: int = GRID_FPS) -> int:
     return max(1, floor(duration * fps + Fraction(1, 2)))
 
 
-def on_grid(frames: "Iterable[SourceFrame]", fps: int = GRID_FPS) -> "Iterator[tuple[SourceFrame, range]]":
-    """Yield every frame with the points of a grid that show it, if any; all of one end where the next ones begin."""
-    held: SourceFrame | None = None
-    first = 0  # the first point that is still to come
-    for frame in frames:
-        if held is not None:
-            stop = max(first, next_point(held.seconds, frame.seconds, fps))
-            yield held, range(first, stop)
-            first = stop
-        held = frame
-    if held is not None:
-        length = grid_length(held.seconds + held.duration_seconds, fps) if held.seconds else 1
-        yield held, range(first, max(first, length))
-
-
 def at_rate(frames: "Iterable[SourceFrame]", fps: int | None) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
     """Yield pictures from when until when, in seconds: of a grid of ``fps``, or without one the frames of the file."""
-    if fps is None:
-        yield from ((frame.pixels, frame.seconds, frame.seconds + frame.duration_seconds) for frame in frames)
-        return
-    for frame, points in on_grid(frames, fps):
-        yield from ((frame.pixels, Fraction(i, fps), Fraction(i + 1, fps)) for i in points)
+    held: SourceFrame | None = None
+    first = 0  # the first grid point that is still to come
+
+    def points(frame: "SourceFrame", stop: int) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
+        return ((frame.pixels, Fraction(i, fps or 1), Fraction(i + 1, fps or 1)) for i in range(first, stop))
+
+    for frame in frames:
+        if fps is None:
+            yield frame.pixels, frame.seconds, frame.seconds + frame.duration_seconds
+        elif held is not None:
+            stop = max(first, next_point(held.seconds, frame.seconds, fps))
+            yield from points(held, stop)
+            first = stop
+        held = frame
+    if held is not None and fps is not None:
+        length = grid_length(held.seconds + held.duration_seconds, fps) if held.seconds else 1
+        yield from points(held, max(first, length))
 
 
 class Clock:

@@ -267,17 +267,9 @@ class Decoders:
         """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
         return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
 
-    def open_source(
-        self,
-        path: AnyPath,
-        *,
-        listed: bool = False,
-        start_frame: int = 0,
-        max_frames: int | None = None,
-        size: str = "full",
-    ) -> SourceVideo:
-        """Return the same for a video's own frames, counted so, in a ``size`` of ``picture.SCALERS``."""
-        return SourceVideo(self, path, start_frame, listed=listed, max_frames=max_frames, size=size)
+    def open_source(self, path: AnyPath, **part: Any) -> SourceVideo:
+        """Return the same for a video's own frames, counted so; ``size`` is one of ``picture.SCALERS``."""
+        return SourceVideo(self, path, **part)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
         """Return the local file that ``path`` stands for, as a context."""
