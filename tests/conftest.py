@@ -1,6 +1,7 @@
 """What all tests share: where the project's own reference material lies, and what the markers mean."""
 
 import gc
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -51,10 +52,17 @@ def full_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Paths of caches that no other test has, and that are not there yet: a folder for each test takes milliseconds."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (str(folder / str(number)) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def own_surroundings(monkeypatch: pytest.MonkeyPatch, caches: Iterator[str]) -> None:
     """No test reads or fills the user's cache, or reaches for the network by mistake."""
-    monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "vadis-cache"))
+    monkeypatch.setenv("VADIS_CACHE", next(caches))
     for name in ("VADIS_MIRROR", "VADIS_OFFLINE", "VADIS_DEBUG"):
         monkeypatch.delenv(name, raising=False)
 

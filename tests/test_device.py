@@ -1,6 +1,8 @@
 """cuda or cpu: what is asked for, what is there."""
 
 import os
+import platform
+from resource import RUSAGE_SELF, getrusage
 
 import pytest
 import torch
@@ -18,6 +20,18 @@ def without_cuda(monkeypatch):
 
 def test_auto_takes_the_cpu_where_there_is_nothing_else(without_cuda):
     assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_of_the_cpu_is_used_again_without_the_system(without_cuda):
+    def faults_of_a_large_tensor():
+        before = getrusage(RUSAGE_SELF).ru_minflt
+        torch.ones(20 << 20)  # 80 MB
+        return getrusage(RUSAGE_SELF).ru_minflt - before
+
+    resolve_device("cpu")
+    faults_of_a_large_tensor()
+    assert faults_of_a_large_tensor() < 1000  # of 20,480 pages
 
 
 def test_cuda_by_name_is_never_replaced(without_cuda):

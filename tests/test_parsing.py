@@ -1,11 +1,11 @@
-"""JSON and TOML from files: parsed, or refused with a ValueError, at the same depth on every Python."""
+"""JSON and TOML from files: parsed, or refused with a ValueError, at the same depth on every Python; times."""
 
 import json
 import sys
 
 import pytest
 
-from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json, parse_toml
+from vadis.parsing import MAX_DEPTH, is_too_deep, parse_json, parse_seconds, parse_toml
 
 DEPTHS = (MAX_DEPTH + 1, 700, 100_000)  # 700: Python 3.13 parses it, 3.11 does not from everywhere
 
@@ -61,3 +61,17 @@ def test_a_value_is_as_deep_as_its_deepest_part() -> None:
     assert not is_too_deep(value)
     assert is_too_deep({"a": value})
     assert not is_too_deep(3)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), (".5", 0.5), ("12.25", 12.25), ("1:30", 90), ("1:5", 65), ("90:00.5", 5400.5), ("1:02:03.5", 3723.5)],
+)
+def test_times_are_seconds_or_minutes_or_hours(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1:60", "1:60:00", "1:2:3:4", "1::2", "nan", "inf", "1e3", "a", "9" * 400])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="time"):
+        parse_seconds(text)

@@ -19,12 +19,12 @@ if _typing.TYPE_CHECKING:
     from vadis.inference.features import extract_features
     from vadis.inference.predict import Progress
     from vadis.models import Model, ModelCard
-    from vadis.results import Label, Piece, Segment, VideoResult
+    from vadis.results import Label, Part, Piece, Segment, VideoResult
     from vadis.video.isolated.pool import read_frames
     from vadis.weights.load import available_models, load_model
 
 __version__ = "0.1.0"
-__all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Piece", "Progress", "Segment"]
+__all__ = ["DeviceError", "FrechetStatistics", "Label", "Model", "ModelCard", "Part", "Piece", "Progress", "Segment"]
 __all__ += ["UsageError", "VadisError", "VideoError", "VideoResult", "WeightsError", "__version__", "available_models"]
 __all__ += ["classify", "classify_many", "extract_features", "frechet_distance", "load_model", "models", "read_frames"]
 __all__ += ["read_results", "to_gray", "tvl1"]
@@ -38,7 +38,7 @@ _HOMES = {
     "inference.features": {"extract_features"},
     "inference.predict": {"Progress"},
     "models": {"Model", "ModelCard"},
-    "results": {"Label", "Piece", "Segment", "VideoResult"},
+    "results": {"Label", "Part", "Piece", "Segment", "VideoResult"},
     "video.isolated.pool": {"read_frames"},
     "weights.load": {"available_models", "load_model"},
 }

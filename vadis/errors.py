@@ -96,6 +96,8 @@ unsupported_codec: the codec is unknown or encrypted
     convert it with a program that plays it, to H.264 for example, and give that
 no_frames: a video stream from which no frame can be decoded
     if a player shows it, convert it there and give that; otherwise copy it again, or leave it out
+outside: nothing is shown in the part that was asked for: the video ends before it
+    ask for an earlier part, or leave `start` and `end` out
 too_large: more pixels, frames, hours or memory than the limits allow
     scale it down or cut it up with FFmpeg; or raise the limit, then try again
 too_short: too few frames for the streams asked for
@@ -129,7 +131,6 @@ def advice(code: str) -> str:
 _ARGUMENT = re.compile(r'`([a-z_]+)(?:="?([^"`]*)"?)?`')
 _OPTIONS = {  # of arguments that have another name on the command line
     "address": "ray",
-    "start": "from",
     "allow_inexact": "allow-inexact-resume",
     "with_sound": "no-sound",
     "changes": "set",

@@ -1,9 +1,10 @@
 """JSON and TOML with one limit on nesting (Python's own depends on its version and on the caller), and text in UTF-8 or
-UTF-16, with or without a byte order mark."""
+UTF-16, with or without a byte order mark; times as people write them."""
 
 import codecs
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -77,6 +78,19 @@ def open_text(path: str | os.PathLike[str]) -> TextIO:
     text = open(path, encoding=encoding, errors=errors, newline="")  # noqa: SIM115 (whoever asked for it closes it)
     text.seek(start)
     return text
+
+
+_TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,7}):)?(\d{1,9}(?:\.\d*)?|\.\d+)", re.ASCII)
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that ``90``, ``1:30`` or ``0:01:30.5`` means; raise ValueError for anything else."""
+    found = _TIME.fullmatch(text.strip())
+    hours, minutes, seconds = (float(number or 0) for number in (found.groups() if found else ("", "", "")))
+    is_whole = (":" not in text or seconds < 60) and (text.count(":") < 2 or minutes < 60)
+    if found is None or not is_whole:
+        raise ValueError(f"{text!r} is no time, such as 90, 1:30 or 0:01:30.5")
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def is_text(head: bytes) -> bool:

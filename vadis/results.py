@@ -7,15 +7,17 @@ import base64
 import json
 import math
 import os
+import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from vadis.errors import VadisError
+from vadis.errors import UsageError, VadisError
 
 SCHEMA = 2
 STATUSES = ("ok", "partial", "error", "skipped")
@@ -26,6 +28,33 @@ NO_CLEAR_LABEL = "no clear label"
 """Stands for a label where none is clear (``vadis.inference.timeline``)."""
 MAX_BARS = 400  # of the timeline in a notebook, which shows its longest pieces
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
+
+
+class Part(NamedTuple):
+    """A part of a video, ``[start, end)`` in seconds from the start of the file; without ``end`` up to its end."""
+
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def exact(self) -> tuple[Fraction, Fraction | None]:
+        """The decimal numbers that were written: 0.28 is 7/25, not its binary neighbour."""
+        return Fraction(str(self.start)), None if self.end is None else Fraction(str(self.end))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Part":
+        """Return the part of a record; raise KeyError or TypeError for anything else."""
+        return cls(_number(record["start"]), None if record["end"] is None else _number(record["end"]))
+
+
+def part_of(start: float | None, end: float | None) -> Part | None:
+    """Return the part that a caller wants; None for the whole video. Raise UsageError for what cannot be."""
+    part = Part(float(start or 0), None if end is None or end == math.inf else float(end))
+    if not 0 <= part.start < (math.inf if part.end is None else part.end):
+        until = "the end" if part.end is None else f"{part.end:g}"
+        message = f"there is no part from {part.start:g} to {until}: a part begins at 0 s or later, before it ends"
+        raise UsageError(message, hint="leave `start` out for the beginning, `end` for the end")
+    return None if part == Part() else part
 
 
 @dataclass(frozen=True)
@@ -48,8 +77,8 @@ class Label:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Label":
-        """Return the label that ``to_json`` gave; raise KeyError or TypeError for anything else."""
-        return cls(str(record["label"]), float(record["score"]), record.get("peak"), record.get("seconds"))
+        peak, seconds = (None if record.get(key) is None else _number(record[key]) for key in ("peak", "seconds"))
+        return cls(str(record["label"]), _score(record), peak, seconds)
 
 
 @dataclass(frozen=True)
@@ -67,8 +96,7 @@ class Segment:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Segment":
-        """Return the segment that ``to_json`` gave; raise KeyError or TypeError for anything else."""
-        return cls(float(record["start"]), float(record["end"]), tuple(map(Label.from_json, record["labels"])))
+        return cls(*_times(record), tuple(map(Label.from_json, record["labels"])))
 
 
 @dataclass(frozen=True)
@@ -87,8 +115,7 @@ class Piece:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Piece":
-        """Return the piece that ``to_json`` gave; raise KeyError or TypeError for anything else."""
-        return cls(float(record["start"]), float(record["end"]), str(record["label"]), float(record["score"]))
+        return cls(*_times(record), str(record["label"]), _score(record))
 
 
 @dataclass(frozen=True)
@@ -100,6 +127,7 @@ class VideoResult:
     source_bytes: int | None = None  # the size of the file when it was opened
     source_mtime: str | None = None  # when it had been changed: seconds since 1970, to the nanosecond
     duration_seconds: float | None = None
+    part: Part | None = None  # of the file, if it is not about the whole of it
     source_fps: Fraction | None = None
     source_size: tuple[int, int] | None = None  # (width, height), upright, as coded
     num_frames: int | None = None  # on the 25 fps grid
@@ -131,6 +159,12 @@ class VideoResult:
         parts = self.segments or self.timeline
         return (parts[0].start, parts[-1].end) if parts else (0.0, 0.0)
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Where a drawing of the timeline begins, and how many seconds it spans: from the start of file or part."""
+        begin = self.part.start if self.part else 0.0
+        return begin, max(0.0, self.span[1] - begin) or 1.0
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values; raise ValueError rather than write a score that is not finite."""
         is_error, fps = self.status == "error", self.source_fps
@@ -142,6 +176,7 @@ class VideoResult:
             record["error"] = {"code": self.error_code, "message": printable(self.error_message or "")}
         facts = {
             "duration_seconds": None if self.duration_seconds is None else round(self.duration_seconds, 3),
+            **({} if self.part is None else {"part": self.part._asdict()}),
             "source_fps": None if fps is None else f"{fps.numerator}/{fps.denominator}",
             "source_size": None if self.source_size is None else list(self.source_size),
             **{name: getattr(self, name) for name in ("num_frames", "frames_decoded", "frames_declared")},
@@ -167,21 +202,23 @@ class VideoResult:
             if record["schema"] != SCHEMA:
                 raise KeyError("schema")
             error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
-            same: dict[str, Any] = {name: record.get(name) for name in _SAME_IN_JSON}
+            part = record.get("part")
+            same: dict[str, Any] = {name: _as_kind(record.get(name), kind) for name, kind in _SAME_IN_JSON.items()}
             same |= {name: tuple(map(kind.from_json, record.get(name, ()))) for name, kind in _PARTS.items()}
             return cls(
                 path=path_of(record),
                 status=str(record["status"]),
-                source_fps=None if fps is None else Fraction(fps),
-                source_size=None if size is None else (int(size[0]), int(size[1])),
-                flags=tuple(record.get("flags", ())),
-                streams=tuple(record.get("streams", ())),
-                sliding=dict(record.get("sliding", {})),
+                part=None if part is None else Part.from_json(part),
+                source_fps=None if fps is None else _rate(fps),
+                source_size=None if size is None else _size(*size),
+                flags=tuple(map(str, record.get("flags", ()))),
+                streams=tuple(map(str, record.get("streams", ()))),
+                sliding=_finite_values(record.get("sliding", {})),
                 **same,
                 error_code=None if error is None else str(error["code"]),
                 error_message=None if error is None else str(error["message"]),
             )
-        except (KeyError, TypeError, AttributeError, ZeroDivisionError) as fault:
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as fault:
             raise ValueError("not a record of vadis classify") from fault
 
     def to_pandas(self) -> Any:
@@ -201,10 +238,11 @@ class VideoResult:
         """Return what a notebook shows: labels, and a timeline with scores on hover; every name in it is text."""
         names = dict.fromkeys(piece.label for piece in self.timeline if piece.label != NO_CLEAR_LABEL)
         colours, bars = dict(zip(names, _COLOURS, strict=False)), []
-        end = self.span[1] or 1.0
+        begin, seconds = self.scale
         for piece in sorted(self.timeline, key=lambda piece: piece.start - piece.end)[:MAX_BARS]:
             what = f"{piece.start:.1f}–{piece.end:.1f} s: {_html(f'{piece.label} {piece.score:.0%}')}"
-            place = f'x="{piece.start / end:.2%}" width="{(piece.end - piece.start) / end:.2%}"'
+            x, width = (piece.start - begin) / seconds, (piece.end - piece.start) / seconds
+            place = f'x="{x:.2%}" width="{width:.2%}"'
             colour, height = colours.get(piece.label, "#8a8a8a"), piece.score if piece.label in names else 0.1
             bar = f'y="{1 - height:.0%}" height="100%" fill="{colour}"'
             bars.append(f"<rect {place} {bar}><title>{what}</title></rect>")
@@ -213,6 +251,15 @@ class VideoResult:
         table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
         facts = _html(", ".join((self.error_message or self.status, *self.flags)))
         return f"<div><b>{_html(self.path)}</b> {facts}{timeline}<table>{table}</table></div>"
+
+
+def leading(timeline: Iterable[Piece]) -> Counter[str]:
+    """Return for how many milliseconds each label leads, in the order of time."""
+    milliseconds = Counter[str]()
+    for piece in timeline:
+        if piece.label != NO_CLEAR_LABEL:
+            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
+    return milliseconds
 
 
 def printable(text: str) -> str:
@@ -227,17 +274,20 @@ def printable(text: str) -> str:
 def is_like(label: str, pattern: str) -> bool:
     """Return whether a label is what ``pattern`` describes, in any case, with ``*`` for any letters.
 
-    "No clear label" is no label: it is what only its whole name describes.
+    Every other character stands for itself, brackets too. "No clear label" is no label: it is what only its whole name
+    describes.
     """
+    folded = unicodedata.normalize("NFC", pattern).casefold()
     if label == NO_CLEAR_LABEL:
-        return pattern.lower() == label
-    return fnmatchcase(label.lower(), pattern.lower())
+        return folded == label
+    return fnmatchcase(unicodedata.normalize("NFC", label).casefold(), re.sub(r"[\[?]", r"[\g<0>]", folded))
 
 
-_SAME_IN_JSON = (
-    *("source_bytes", "source_mtime", "duration_seconds", "num_frames", "frames_decoded", "frames_declared"),
-    *("model", "model_sha256", "precision", "cudnn"),
-)
+_SAME_IN_JSON: dict[str, type] = {
+    **dict.fromkeys(("source_bytes", "num_frames", "frames_decoded", "frames_declared"), int),
+    **dict.fromkeys(("source_mtime", "model", "model_sha256", "precision", "cudnn"), str),
+    "duration_seconds": float,
+}
 _PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
 
 
@@ -250,9 +300,57 @@ def path_fields(path: str) -> dict[str, Any]:
 
 def path_of(record: Mapping[str, Any]) -> str:
     """Return the path in a record; raise KeyError or ValueError for none."""
-    if "path_b64" not in record:
-        return str(record["path"])
-    return os.fsdecode(base64.b64decode(record["path_b64"], validate=True))  # binascii.Error is a ValueError
+    exact = record.get("path_b64")
+    path = str(record["path"]) if exact is None else os.fsdecode(base64.b64decode(exact, validate=True))
+    if "\0" in path:
+        raise ValueError("no path has NUL in it")
+    return path
+
+
+def _number(value: object) -> float:
+    """Return a number of a record; raise TypeError or OverflowError for anything else, also below 0 or not finite."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
+        raise TypeError(f"{value!r} is no number of a record")
+    return float(value)
+
+
+def _score(record: Mapping[str, Any]) -> float:
+    score = _number(record["score"])
+    if score > 1:
+        raise ValueError(f"a score of {score}")
+    return score
+
+
+def _size(width: Any, height: Any) -> tuple[int, int]:
+    if type(width) is not int or type(height) is not int or min(width, height) < 1:
+        raise ValueError(f"a picture of {width} × {height}")
+    return width, height
+
+
+def _times(record: Mapping[str, Any]) -> tuple[float, float]:
+    start, end = _number(record["start"]), _number(record["end"])
+    if not 0 <= start <= end:
+        raise ValueError(f"nothing lasts from {start} to {end}")
+    return start, end
+
+
+def _as_kind(value: Any, kind: type) -> Any:
+    if value is None or kind is float:
+        return None if value is None else _number(value)
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise TypeError(f"{value!r} is none of {kind.__name__}")
+    return value
+
+
+def _rate(text: str) -> Fraction:
+    rate = Fraction(*map(int, text.split("/")))
+    _number(float(rate))
+    return rate
+
+
+def _finite_values(values: Any) -> dict[str, Any]:
+    json.dumps(values, allow_nan=False)  # raises ValueError
+    return dict(values)
 
 
 def _finite(score: float) -> float:

@@ -111,6 +111,7 @@ def test_the_last_record_of_an_input_takes_the_place_of_its_first(tmp_path):
         assert [line["source_bytes"] for line in lines(path)[1:] if line["path"] == "0.mp4"] == [3, 9]
         assert [found.source_bytes for found in journal.results({"0.mp4"})] == [9]
         journal.finish()
+        assert [found.source_bytes for found in journal.results({"0.mp4", "1.mp4", "2.mp4"})] == [9, 3, 3]
     found = [(line["path"], line["source_bytes"]) for line in lines(path)[1:]]
     assert found == [("0.mp4", 9), ("1.mp4", 3), ("2.mp4", 3)]
 
@@ -185,3 +186,12 @@ def test_two_runs_never_write_one_file_and_a_killed_one_holds_nothing(tmp_path):
     written(path, stamped("a.mp4"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
     holder.stdout.close()
+
+
+def test_results_are_read_again_from_where_they_are_once_others_are_taken_out(tmp_path):
+    path = written(tmp_path / "out.jsonl", stamped("a.mp4"), stamped("b.mp4"))
+    with open_journal(path) as journal:
+        journal.begin(SETTINGS, VERSIONS)
+        journal.append(stamped("a.mp4", size=9))
+        journal.finish()
+        assert list(journal.results({"a.mp4", "b.mp4"})) == [stamped("a.mp4", size=9), stamped("b.mp4")]

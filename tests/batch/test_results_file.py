@@ -1,6 +1,8 @@
 """Results read back: every field, from journals, plain jsonl and json, the last record of each input."""
 
 import json
+import os
+import threading
 
 import pytest
 from hypothesis import given
@@ -36,7 +38,7 @@ def test_both_formats_are_read(tmp_path, name):
     given = [result("a.mp4"), result("bad.mp4"), result("cut.mp4")]
     path = tmp_path / f"out.{name}"
     path.write_text("".join(FORMATS[name].write(given)))
-    assert list(results_in(path, [])) == given
+    assert list(results_in(path)) == given
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
@@ -45,7 +47,7 @@ def test_results_that_a_shell_has_written_in_its_own_encoding(tmp_path, name, en
     given = [result("a.mp4"), result("bad.mp4")]
     path = tmp_path / f"out.{name}"
     path.write_bytes("".join(FORMATS[name].write(given)).replace("\n", "\r\n").encode(encoding))
-    assert list(results_in(path, [])) == given
+    assert list(results_in(path)) == given
 
 
 def test_of_several_records_the_last_counts_across_files(tmp_path):
@@ -57,11 +59,12 @@ def test_of_several_records_the_last_counts_across_files(tmp_path):
     assert list(found) == list(found)
 
 
-def test_a_torn_last_line_is_left_out_and_told(tmp_path):
+def test_a_torn_last_line_is_left_out_and_told(tmp_path, caplog):
     path = written(tmp_path / "out.jsonl", stamped("a.mp4"), stamped("b.mp4"))
     path.write_bytes(path.read_bytes()[:-9])
     found = LastResults([path])
-    assert (found.paths, found.torn) == (("a.mp4",), [str(path)])
+    assert [each.path for each in found] == ["a.mp4"] == list(found.paths)
+    assert len(caplog.messages) == 1 and "out.jsonl" in caplog.text
 
 
 DEEP = "[" * 700 + "]" * 700  # Python 3.13 parses it, 3.11 only where nothing has called much
@@ -114,3 +117,13 @@ def test_a_table_of_several_videos_has_their_paths(tmp_path):
     table = pandas.concat({each.path: each.to_pandas() for each in read_results(path)}, names=["path"])
     assert list(table.loc["cut.mp4"].columns) == ["start", "end", "rank", "label", "score"]
     assert list(table.reset_index("path")["path"]) == ["a.mp4"] * 2 + ["cut.mp4"] * 2
+
+
+def test_what_can_be_read_once_alone_is_refused_rather_than_found_empty(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    content = "".join(FORMATS["jsonl"].write([result("a.mp4")]))
+    threading.Thread(target=lambda: (tmp_path / "pipe").write_text(content), daemon=True).start()
+    with pytest.raises(UsageError, match=containing("pipe")):
+        LastResults([tmp_path / "pipe"])
+    with pytest.raises(UsageError):
+        read_results("-")

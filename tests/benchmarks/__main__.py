@@ -35,6 +35,7 @@ MODULES = {
     "gpu": "gpu",
     "scale": "scale",
     "scale_out": "scale_out",
+    "cores": "cores",
 }
 
 

@@ -203,10 +203,23 @@ def scale_out(found: Figures) -> str:
     return f"{table}\n\n{what}; {alone}."
 
 
+def cores(found: Figures) -> str:
+    rows = []
+    for streams in ("rgb", "both"):
+        runs = {name: run for name, run in found["runs"].items() if name.split()[0] == streams}
+        alone = median(next(run["seconds"] for name, run in runs.items() if name.split()[1] == "1"))
+        for name, run in runs.items():
+            seconds = median(run["seconds"])
+            rows.append([*name.split(), f"{seconds:.1f} s", f"{alone / seconds:.2f}", f"{run['peak_mb']:,.0f} MB"])
+    head = [f"streams of {found['clips']} clips of {found['seconds_of_video']:g} s", "cores", "time"]
+    return markdown([*head, "times as fast as one core", "peak memory"], rows)
+
+
 TABLES: dict[str, Callable[[Figures], str]] = {
     function.__name__: function
     for function in (
-        tvl1, network, end_to_end, utilisation, start, loading, training, fixed, journal, gpu, scale, scale_out
+        tvl1, network, end_to_end, utilisation, start, loading, training, fixed, journal, gpu, scale, scale_out,
+        cores,
     )
 }  # fmt: skip
 """The table of every benchmark, by its name."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from unittest.mock import patch
 
 from torch import Tensor
 from torch.nn import functional
 
-from vadis.models import i3d
 from vadis.models.i3d import ConvUnit, PoolUnit, pad_same
 
 
@@ -24,7 +24,7 @@ def _pool(unit: PoolUnit, x: Tensor) -> Tensor:
 def plainly_written() -> Iterator[None]:
     """Within this block every ``I3D`` computes so."""
     with (
-        patch.object(i3d, "channels_last", lambda x: x),
+        patch.object(import_module("vadis.models.i3d"), "channels_last", lambda x: x),
         patch.object(ConvUnit, "forward", _conv),
         patch.object(PoolUnit, "forward", _pool),
     ):

@@ -37,6 +37,14 @@ def test_labels_are_found_by_the_model_otherwise(run_vadis, video, road, monkeyp
     assert road.options["model"] == "mine"
 
 
+def test_a_part_may_be_annotated(run_vadis, video):
+    command = ("annotate", video, "--results", "results.jsonl", "--start", "0.2", "--end", "1:00")
+    ended = run_vadis(*command, "-o", "seen.mp4")
+    assert (ended.code, ended.err) == (0, "5 frames\n")
+    assert run_vadis("annotate", video, "--results", "results.jsonl", "--start", "3", "-o", "late.mp4").code == 3
+    assert run_vadis(*command[:4], "--start", "3", "--end", "2", "-o", "late.mp4").code == 2
+
+
 @pytest.mark.slow
 def test_a_part_of_a_video_is_annotated_and_told(run_vadis, video):
     whole = write_video(Path("whole.ts"), num_frames=60, codec="mpeg2video")

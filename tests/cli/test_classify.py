@@ -322,3 +322,21 @@ def test_a_flow_stream_that_the_model_lacks_is_wrong_use(clips, road, run_vadis,
 
 def test_the_fake_records_are_like_real_ones():
     assert set(result("a.mp4").to_json()) == set(vadis.VideoResult("a.mp4", "ok").to_json())
+
+
+def test_a_part_goes_to_the_road_and_into_the_journal(clips, road, run_vadis):
+    command = ("classify", "clips", "-o", "out.jsonl")
+    assert run_vadis(*command, "--start", "0:01.5", "--end", "1:00:00").code == 3
+    assert road.options["part"] == (1.5, 3600.0)
+    assert run_vadis(*command, "--start", "1.5", "--end", "3600").code == 3
+    for other, said in (((), "1.5"), (("--start", "1.5"), "3600.0"), (("--start", "2", "--end", "3600"), "1.5")):
+        ended = run_vadis(*command, *other)
+        assert ended.code == 2 and said in ended.err
+
+
+@pytest.mark.parametrize(
+    "times", [("--start", "soon"), ("--end", "-1"), ("--start", "2", "--end", "1"), ("--end", "0")]
+)
+def test_a_part_that_cannot_be_is_wrong_use(clips, road, run_vadis, times):
+    ended = run_vadis("classify", "clips", *times)
+    assert (ended.code, road.calls) == (2, []) and "Traceback" not in ended.err

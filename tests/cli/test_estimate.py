@@ -30,3 +30,30 @@ def test_where_nothing_can_be_read_there_is_no_estimate(archive, run_vadis):
     (archive / "a.mp4").unlink()
     (archive / "b.mp4").unlink()
     assert run_vadis("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu").code == 4
+
+
+def test_the_longest_may_be_damaged_and_what_cannot_be_is_refused(archive, run_vadis):
+    long = write_video(archive / "c.mkv", num_frames=200)
+    content = bytearray(long.read_bytes())
+    content[len(content) // 20 : -2000] = bytes(len(content[len(content) // 20 : -2000]))
+    long.write_bytes(content)
+    how = ("--dry-run", "-m", "m.safetensors", "--device", "cpu")
+    assert run_vadis("classify", archive, *how, "--window", 16, "--flip").code == 0
+    assert run_vadis("classify", archive, *how, "--window", 3).code == 2
+    assert run_vadis("classify", archive, *how, "--ray").code == 2
+
+
+def test_videos_that_tell_no_length_are_not_0_seconds(archive, run_vadis):
+    for path in archive.iterdir():
+        path.unlink()
+    write_video(archive / "a.h264", num_frames=30, codec="libx264")
+    ended = run_vadis("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu")
+    assert ended.code == 4 or "0:00 in all" not in ended.out
+
+
+def test_of_a_part_only_that_is_counted(archive, run_vadis):
+    (archive / "bad.mp4").unlink()
+    command = ("classify", archive, "--dry-run", "-m", "m.safetensors", "--device", "cpu", "--start")
+    assert re.match(r"2 videos, 0:04 in all", run_vadis(*command, "0:01").out)
+    assert re.match(r"2 videos, 0:02 in all", run_vadis(*command, "3", "--end", "5").out) is None
+    assert run_vadis(*command, "1:00").code == 4

@@ -102,3 +102,14 @@ def test_features_in_bf16_are_others(run_vadis, inputs, monkeypatch):
         ended = run_vadis(*FEATURES, "--precision", "bf16")
         assert ended.code == 2 and "precision was None, is bf16" in ended.err
         assert run_vadis(*FEATURES, "--precision", "bf16", "--overwrite").code == 3
+
+
+def test_a_part_is_a_setting_of_its_own(run_vadis, inputs):
+    (inputs / "clips" / "empty.mp4").unlink()
+    assert run_vadis(*FEATURES, "--start", "0:00.4", "--end", "1.4").code == 0
+    with np.load("out/deep/a.mp4.npz", allow_pickle=False) as arrays:
+        assert arrays["seconds"].min() > 0.4 and arrays["seconds"].max() < 1.4
+    assert run_vadis(*FEATURES, "--start", "0.4", "--end", "1.4").err.splitlines()[-1] == "0 ok, 1 skipped"
+    ended = run_vadis(*FEATURES)
+    assert ended.code == 2 and re.search(containing("start", 0.4), ended.err)
+    assert run_vadis(*FEATURES, "--start", "9", "--overwrite").code == 3

@@ -1,7 +1,9 @@
 """Each preset's files, read as the program reads them that the preset is named after, and options of their own."""
 
+import errno
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -124,3 +126,18 @@ def test_two_videos_of_one_name_are_not_written_over_one_another(run_vadis, fold
     ended = run_vadis("features", "a.mp4", "a.avi", "-o", "out", "-m", folder / "model.safetensors", "-f", "npy")
     assert ended.code == 2
     assert "a.avi" in ended.err and not (tmp_path / "out").exists()
+
+
+def test_an_array_that_is_gone_is_made_again(extract) -> None:
+    out = extract("--preset", "whole-video")
+    rows = np.load(out / "a.npy")
+    (out / "a.npy").unlink()
+    np.testing.assert_array_equal(np.load(extract("--preset", "whole-video") / "a.npy"), rows)
+
+
+def test_no_description_is_left_beside_an_array_of_other_settings(extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = extract("--preset", "whole-video")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("vadis.inference.features.np.save", Mock(side_effect=full))
+    extract("--preset", "whole-video", "--dtype", "float16", "--overwrite", code=1)
+    assert names_in(out) == ["a.npy"]

@@ -67,11 +67,24 @@ def test_the_formats_are_for_people_spreadsheets_and_players(results, run_vadis)
     lines = run_vadis("find", results, "yoga", "-f", "m3u").out.splitlines()
     assert lines[0] == "#EXTM3U" and str(results.parent / "gone/a.mp4") in lines
     assert {"#EXTVLCOPT:start-time=9.0", "#EXTVLCOPT:stop-time=12.0"} <= set(lines)
+    results.write_text("".join(FORMATS["jsonl"].write([replace(result("https://host/a.mp4"), timeline=PIECES)])))
+    assert "https://host/a.mp4" in run_vadis("find", results, "yoga", "-f", "m3u").out.splitlines()
 
 
 def test_labels_are_shown_one_in_a_line(run_vadis):
     assert run_vadis("labels").out.splitlines() == list(published_labels("kinetics400"))
     playing = run_vadis("labels", "i3d-kinetics600", "playing *").out.splitlines()
+    assert "playing drums" in run_vadis("labels", "playing *").out
     assert "playing piano" in playing and all(name.startswith("playing ") for name in playing)
     assert "pan left" in run_vadis("labels", "camera-motion").out
     assert run_vadis("labels", "camera-motion", "yoga").code == run_vadis("labels", "nowhere").code == 2
+
+
+def test_a_label_with_brackets_is_found_by_its_name_and_a_url_stays_one(results, run_vadis):
+    piece = Piece(0.0, 4.0, "boxing, [slow] – “two”", 0.9)
+    record = replace(result("https://example.org/a.mp4"), timeline=(piece,))
+    results.write_text("".join(FORMATS["jsonl"].write([record])))
+    assert found(run_vadis("find", results, piece.label.upper(), "-f", "jsonl"))[0]["label"] == piece.label
+    (row,) = csv.DictReader(io.StringIO(run_vadis("find", results, "boxing, [slow]*", "-f", "csv").out))
+    assert row["label"] == piece.label
+    assert "https://example.org/a.mp4" in run_vadis("find", results, "*", "-f", "m3u").out.splitlines()

@@ -4,6 +4,7 @@ import json
 import re
 
 import av
+import numpy as np
 import pytest
 
 from tests.flow.conftest import cheap_flow
@@ -164,3 +165,12 @@ def test_a_video_that_can_be_read_only_in_part_is_said(run_vadis, clips):
     assert "clips/a.mp4: partial" in ended.err
     assert ended.err.splitlines()[-1] == "1 ok, 1 partial"
     assert run_vadis("flow", "clips", "-o", "store", "--device", "cpu").code == 0
+
+
+def test_a_part_is_for_looking_at(run_vadis, clips, monkeypatch):
+    monkeypatch.setattr("vadis.flow.video_flow.tvl1", lambda gray, **_: np.zeros((len(gray) - 1, 2, *gray.shape[1:])))
+    ended = run_vadis("flow", "clips/a.mp4", "--start", "0.2", "--end", "0:00.6", "-o", "flow.mp4", "--device", "cpu")
+    assert (ended.code, ended.out, ended.err) == (0, "flow.mp4\n", "10 frames\n")
+    ended = run_vadis("flow", "clips", "--start", "0.2", "-o", "store", "--device", "cpu")
+    assert ended.code == 2 and "--start" in ended.err
+    assert run_vadis("flow", "clips/a.mp4", "--start", "9", "-o", "late.mp4", "--device", "cpu").code == 3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.make_model import make_model
 from tests.synthetic import moving_texture, write_video
@@ -199,3 +201,46 @@ def test_killed_by_force_it_goes_on(fvd, sets, model):
     assert "of them done before" in ended.err
     whole = fvd("real.npy", "generated.npy", "--json", "--bootstrap", 0)
     assert result(ended)["fvd"] == pytest.approx(result(whole)["fvd"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("empty.npy", "generated.npy"), 4),
+        (("real.npy", "--save", "real"), 2),
+        (("real.npy", "generated.npy", "--per-class"), 2),
+        (("saved.npz", "saved.npz", "--unbiased"), 2),
+        (("pickled.npz", "generated.npy"), 2),
+        (("flat.npz", "generated.npy"), 2),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_is_computed(fvd, sets, monkeypatch, words, code):
+    np.save("empty.npy", np.zeros((0, 10, 32, 48, 3), np.uint8))
+    Path("pickled.npz").write_bytes(pickle.dumps([1]))
+    fvd("real.npy", "--save", "saved.npz")
+    with np.load("saved.npz") as arrays:
+        np.savez("flat.npz", **{**arrays, "settings": "[]"})
+    monkeypatch.setattr("vadis.cli.fvd.load_fvd_model", lambda *_: pytest.fail("a model was loaded"))
+    fvd(*words, code=code)
+
+
+def test_a_record_of_a_run_that_was_damaged_is_named(fvd, sets):
+    fvd("real.npy", "generated.npy", "-o", "run", "--json")
+    journal = Path("run/generated.jsonl")
+    journal.write_text(journal.read_text().replace('"row": "', '"row": "!', 1))
+    assert "run/generated.jsonl" in fvd("real.npy", "generated.npy", "-o", "run", code=2).err
+
+
+def test_changed_pictures_are_seen_again_and_broken_ones_cost_their_folder(fvd, sets):
+    for name, video in zip("abcd", arrays(4, seed=7), strict=True):
+        Path("frames", name).mkdir(parents=True)
+        for number, frame in enumerate(video):
+            Image.fromarray(frame).save(f"frames/{name}/{number}.png")
+    quick = ("real.npy", "frames", "-o", "run", "--json", "--bootstrap", 0)
+    before = result(fvd(*quick))
+    Image.fromarray(255 - frame).save("frames/d/3.png")
+    Path("frames/b/5.png").write_bytes(b"no picture")
+    Image.new("I;16", (48, 32)).save("frames/c/5.png")
+    after = fvd(*quick, code=3)
+    assert (result(after)["generated"]["n"], result(after)["generated"]["failed"]) == (2, 2)
+    assert result(after)["fvd"] != before["fvd"] and "1 of them done before" in after.err

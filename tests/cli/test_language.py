@@ -53,7 +53,7 @@ def test_one_thing_has_one_spelling_and_one_spelling_means_one_thing() -> None:
             for each in short:
                 meanings[each].add(param.name)
             if long != "--format":  # results have other formats than places
-                values[long].add(param.metavar if param.metavar not in ("FILE", "DIR", "DIR|FILE") else "a place")
+                values[long].add("a place" if param.metavar in ("FILE", "DIR", "DIR|FILE") else param.metavar or "")
     for found in (spellings, meanings, shorts, values):
         assert {name: each for name, each in found.items() if len(each) > 1} == {}
 

@@ -12,6 +12,7 @@ from tests.matching import containing
 from tests.pages import ROOT, commands
 from vadis.batch.results_file import LastResults
 from vadis.inference.classify import ClassifyOptions, label_videos
+from vadis.results import Part
 from vadis.weights.load import load_model
 
 __all__ = ["model_file"]
@@ -20,14 +21,17 @@ __all__ = ["model_file"]
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_the_pages_commands_give_one_machines_records_byte_for_byte(tmp_path, model_file, run_vadis, monkeypatch):
+@pytest.mark.parametrize("part", [None, Part(0.1, 1.0)])
+def test_the_pages_commands_give_one_machines_records_byte_for_byte(tmp_path, model_file, run_vadis, monkeypatch, part):
     """And the same command goes on. It starts a Ray here instead of looking for a cluster."""
     classify, export = [line for line in commands(ROOT / "docs" / "scale.md", "sh") if "results/" in line]
     monkeypatch.chdir(tmp_path)
     videos_in(tmp_path / "archive", 3)
     paths = sorted(str(path) for path in Path("archive").iterdir())
-    here = lines(label_videos(paths, ClassifyOptions(load_model(str(model_file), "cpu")), jobs=1, listed=True))
-    command = (*shlex.split(classify.replace("--ray", "--ray local"))[1:], "--model", model_file)
+    options = ClassifyOptions(load_model(str(model_file), "cpu"), part=part)
+    here = lines(label_videos(paths, options, jobs=1, listed=True))
+    times = ("--start", part.start, "--end", part.end) if part else ()
+    command = (*shlex.split(classify.replace("--ray", "--ray local"))[1:], "--model", model_file, *times)
     ended = run_vadis(*command)
     assert ended.code == 3, ended.err
     (part,) = Path("results").iterdir()

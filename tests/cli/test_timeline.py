@@ -13,7 +13,7 @@ from rich.console import Console
 from vadis.cli.terminal import file_console
 from vadis.cli.timeline import MAX_STRETCHES, lines, table
 from vadis.errors import advice
-from vadis.results import NO_CLEAR_LABEL, Label, Piece, Segment, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Label, Part, Piece, Segment, VideoResult
 
 
 def video(leaders, segment_seconds=2.56, **changes):
@@ -62,6 +62,16 @@ def test_a_short_video_reads_like_this():
         "  0:18–0:20   C   riding a bike                        90 %",
         "",
     ]
+
+
+def test_the_strip_of_a_part_is_of_the_part_alone():
+    pieces = (Piece(3600.0, 3605.0, "arm wrestling", 0.9), Piece(3605.0, 3610.0, "hurling", 0.8))
+    found = drawn(video([], timeline=pieces, duration_seconds=10.0, part=Part(3600.0, 3610.0))).splitlines()
+    assert "from 1:00:00 to 1:00:10" in found[1]
+    assert found[6].strip() == "A" * 36 + "B" * 36
+    assert found[7].split() == ["1:00:00", "1:00:02", "1:00:04", "1:00:06", "1:00:08"]
+    line = "".join(lines([video([], timeline=pieces, labels=(Label("hurling", 0.5),), part=Part(3600.0))], terminal()))
+    assert "▁▁▁▁▁█████" in line
 
 
 @pytest.mark.parametrize("width", [40, 80, 140, 200])
@@ -184,6 +194,8 @@ def test_a_folder_has_a_line_for_each_video():
         assert first.split()[:5] == ["clips/a.mp4", "0:26", "arm", "wrestling", "61"] and first.endswith("█████▁▁▁▁▁")
         assert "/b.mp4" in second and len(second) <= width
         assert "not labelled" in third
+    long = video(["a"], labels=(Label("catching or throwing softball", 0.5),))
+    assert "catching or throwing softball" in "".join(lines([long], terminal(140, color_system=None)))
 
 
 def test_letters_come_in_the_order_of_time():

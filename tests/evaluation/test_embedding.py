@@ -1,5 +1,6 @@
 """What I3D sees of a video by each protocol, and the record of it: against rules written down, and against PyTorch."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,27 +16,23 @@ from vadis import UsageError, load_model
 from vadis.cli.fvd import PROTOCOL_NAMES
 from vadis.evaluation.embedding import (
     PROTOCOLS,
-    ArrayDecoders,
     EmbeddedVideo,
     Embedding,
     check_model,
     network_frames,
     row_of,
+    stamp_of,
 )
 from vadis.evaluation.frechet import embed
 from vadis.preprocessing import CROP
+from vadis.video.isolated.pool import Decoders
+from vadis.video.pictures import picture_names
 from vadis.video.sources import find_videos
 
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory):
     return load_model(make_model(tmp_path_factory.mktemp("m") / "m.safetensors", width=1 / 16), "cpu")
-
-
-@pytest.fixture
-def decoders():
-    with ArrayDecoders() as opened:
-        yield opened
 
 
 def levels(x: np.ndarray) -> np.ndarray:
@@ -81,17 +78,15 @@ def test_a_row_is_the_training_form_s_logits_averaged_over_time(small_model):
     x = torch.from_numpy(frames).permute(3, 0, 1, 2)[None]
     with torch.inference_mode():
         expected = small_model.module("rgb")(x).mean(dim=2)[0].numpy()
-    parts = [{"rgb": frames[:13]}, {"rgb": frames[13:]}]
-    row, count = row_of(parts, model)
-    assert count == 21
+    row = row_of({"rgb": frames}, model)
     np.testing.assert_allclose(row, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-def records(embedding: Embedding, paths, decoders) -> list[EmbeddedVideo]:
-    return list(embedding.embed(map(str, paths), decoders, jobs=1))
+def records(embedding: Embedding, paths, jobs: int = 1) -> list[EmbeddedVideo]:
+    return list(embedding.embed(map(str, paths), jobs=jobs))
 
 
-def test_a_file_an_array_and_pictures_of_the_same_frames_are_the_same(tmp_path, small_model, decoders):
+def test_a_file_an_array_and_pictures_of_the_same_frames_are_the_same(tmp_path, small_model):
     """At another rate than 25 per second, and named so that only the natural order is right."""
     write_video(tmp_path / "a.avi", num_frames=12, size=(80, 60), fps=10, codec="ffv1")  # lossless
     frames = moving_texture(12, (80, 60))
@@ -101,14 +96,23 @@ def test_a_file_an_array_and_pictures_of_the_same_frames_are_the_same(tmp_path, 
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / "pictures" / f"{number}.png")
     names = ("a.avi", "a.npy[0]", "b.npz", "pictures")
-    found = records(Embedding(check_model(small_model.only(("rgb",)))), [tmp_path / name for name in names], decoders)
+    found = records(Embedding(check_model(small_model.only(("rgb",)))), [tmp_path / name for name in names])
     assert [(each.status, each.sliding["frames"]) for each in found] == [("ok", 12)] * 4
     assert len({each.frames_sha256 for each in found}) == len({each.row for each in found}) == 1
     np.testing.assert_allclose(found[0].numbers, embed([frames], small_model).mean, atol=1e-6)
     assert EmbeddedVideo.from_json(found[0].to_json()) == found[0]
 
 
-def test_a_random_clip_depends_on_seed_and_name_alone(tmp_path, small_model, decoders):
+def test_an_array_that_has_to_be_in_memory_is_there_once(tmp_path, small_model, monkeypatch):
+    np.savez(tmp_path / "a.npz", np.stack([moving_texture(9, (48, 32), seed=seed) for seed in range(4)]))
+    loaded, load = list[str](), np.load
+    monkeypatch.setattr(np, "load", lambda path, **how: loaded.append(path) or load(path, **how))
+    paths = [tmp_path / f"a.npz[{number}]" for number in range(4)]
+    found = records(Embedding(check_model(small_model.only(("rgb",)))), paths, jobs=4)
+    assert [each.status for each in found] == ["ok"] * 4 and len(loaded) == 1
+
+
+def test_a_random_clip_depends_on_seed_and_name_alone(tmp_path, small_model):
     frames = numbered_frames(range(60), (160, 96))
     write_video(tmp_path / "a.avi", frames=frames, codec="ffv1")
     write_video(tmp_path / "b.webm", frames=frames, codec="libvpx")  # whose header has no number of frames
@@ -116,14 +120,15 @@ def test_a_random_clip_depends_on_seed_and_name_alone(tmp_path, small_model, dec
 
     def starts(seed: int) -> list[int]:
         embedding = Embedding(model, frames=9, random_start=True, seed=seed)
-        return [each.sliding["first_frame"] for each in records(embedding, [tmp_path / "a.avi"], decoders)]
+        return [each.sliding["first_frame"] for each in records(embedding, [tmp_path / "a.avi"])]
 
     assert starts(1) == starts(1)
     several = [starts(seed)[0] for seed in range(4)]
     assert len(set(several)) > 1 and all(0 <= start <= 51 for start in several)
-    (webm,) = records(Embedding(model, frames=9, random_start=True), [tmp_path / "b.webm"], decoders)
+    (webm,) = records(Embedding(model, frames=9, random_start=True), [tmp_path / "b.webm"])
     assert webm.status == "ok" and webm.sliding["frames"] == 9
-    with decoders.open_source(tmp_path / "a.avi", start_frame=several[0], max_frames=2) as video:
+    part = {"start_frame": several[0], "max_frames": 2}
+    with Decoders() as decoders, decoders.open_source(tmp_path / "a.avi", **part) as video:
         assert [read_number(frame.pixels) for frame in video] == [several[0], several[0] + 1]
 
 
@@ -138,20 +143,20 @@ def test_a_random_clip_depends_on_seed_and_name_alone(tmp_path, small_model, dec
         (np.full((9, 224, 224, 3), np.inf, np.float32), "not_finite"),
     ],
 )
-def test_an_array_that_is_no_video_is_a_record(tmp_path, small_model, decoders, array, code):
+def test_an_array_that_is_no_video_is_a_record(tmp_path, small_model, array, code):
     np.save(tmp_path / "a.npy", array)
-    (found,) = records(Embedding(check_model(small_model.only(("rgb",)))), [tmp_path / "a.npy"], decoders)
+    (found,) = records(Embedding(check_model(small_model.only(("rgb",)))), [tmp_path / "a.npy"])
     assert (found.status, found.error_code) == ("error", code)
 
 
-def test_a_video_of_which_a_part_is_missing_is_no_sample(tmp_path, small_model, decoders):
+def test_a_video_of_which_a_part_is_missing_is_no_sample(tmp_path, small_model):
     path = write_video(tmp_path / "a.ts", num_frames=40, size=(80, 60), codec="mpeg2video")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    (found,) = records(Embedding(check_model(small_model.only(("rgb",)))), [path], decoders)
+    (found,) = records(Embedding(check_model(small_model.only(("rgb",)))), [path])
     assert (found.status, found.error_code) == ("error", "truncated_or_incomplete")
 
 
-def test_damaged_pictures_are_a_record(tmp_path, small_model, decoders):
+def test_damaged_pictures_are_a_record(tmp_path, small_model):
     for folder, damage in (("cut", lambda content: content[:200]), ("other", lambda content: b"no picture")):
         (tmp_path / folder).mkdir()
         for number, frame in enumerate(moving_texture(9, (80, 60))):
@@ -162,19 +167,19 @@ def test_damaged_pictures_are_a_record(tmp_path, small_model, decoders):
     for number in range(9):
         Image.new("RGB", (32 + number, 32)).save(tmp_path / "sizes" / f"{number}.png")
     model = check_model(small_model.only(("rgb",)))
-    found = records(Embedding(model), [tmp_path / name for name in ("cut", "other", "sizes")], decoders)
+    found = records(Embedding(model), [tmp_path / name for name in ("cut", "other", "sizes")])
     assert [each.error_code for each in found] == ["truncated_or_incomplete", "decode_failed", "decode_failed"]
 
 
-def test_motion_is_seen_of_the_same_frames(tmp_path, small_model, decoders):
+def test_motion_is_seen_of_the_same_frames(tmp_path, small_model):
     write_video(tmp_path / "a.avi", num_frames=10, size=(80, 60), codec="ffv1")
     by_stream = {
-        streams: records(Embedding(check_model(small_model.only(streams))), [tmp_path / "a.avi"], decoders)[0].numbers
+        streams: records(Embedding(check_model(small_model.only(streams))), [tmp_path / "a.avi"])[0].numbers
         for streams in (("rgb",), ("flow",), ("rgb", "flow"))
     }
     both = by_stream[("rgb",)] + by_stream[("flow",)]
     assert np.abs(by_stream[("flow",)]).max() > 0
-    np.testing.assert_allclose(by_stream[("rgb", "flow")], both, atol=1e-2 * np.abs(both).max())
+    np.testing.assert_allclose(by_stream[("rgb", "flow")], both, atol=1e-6 * np.abs(both).max())
 
 
 def test_another_architecture_is_refused(small_model):
@@ -190,3 +195,21 @@ def test_a_walk_finds_arrays_and_folders_of_pictures(tmp_path: Path):
     found = find_videos([tmp_path], arrays=True)
     assert sorted(Path(each.path).name for each in found) == ["a.npy", "b.mp4", "clip"]
     assert [Path(each.path).name for each in find_videos([tmp_path])] == ["b.mp4"]
+
+
+def test_pictures_beside_videos_are_no_frames_and_any_names_have_an_order(tmp_path: Path):
+    write_video(tmp_path / "b.mp4", num_frames=2)
+    for name in ("preview", "٣5", "a5", "a10"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    assert [Path(each.path).name for each in find_videos([tmp_path], arrays=True)] == ["b.mp4"]
+    names = picture_names(str(tmp_path))
+    assert names.index("a5.png") < names.index("a10.png") and len(names) == 4
+
+
+def test_a_folder_of_pictures_is_another_when_one_of_them_is(tmp_path: Path):
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    before = stamp_of(str(tmp_path))
+    changed = tmp_path / "1.png"
+    os.utime(changed, ns=(0, changed.stat().st_mtime_ns + 10**9))
+    assert stamp_of(str(tmp_path)) != before

@@ -196,7 +196,27 @@ def test_two_random_sets_have_the_published_distance(full_model):
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("double", 1e-6), ("half", 1e-3)])
 def test_black_against_white_gives_the_published_figure(precision, tolerance, request):
-    """Published of eight videos on either side; as they are all the same, two have their mean and no covariance too."""
+    """Published of eight videos on either side, all the same: so one counts twice, for its mean and no covariance."""
     model = load_model("i3d-kinetics400-rgb", "cpu") if precision == "half" else request.getfixturevalue("double_model")
-    black = np.zeros((2, 30, 64, 64, 3), np.uint8)
-    assert frechet_distance(black, black + 255, model) == pytest.approx(BLACK_TO_WHITE, rel=tolerance)
+    black = np.zeros((1, 30, 64, 64, 3), np.uint8)
+    sides = [embed(videos, model) for videos in (black, black + 255)]
+    for side in sides:
+        side.merge(side)
+    assert frechet_distance(*sides, model) == pytest.approx(BLACK_TO_WHITE, rel=tolerance)
+
+
+def test_parts_without_videos_add_nothing_and_others_than_rows_are_refused():
+    statistics = FrechetStatistics(np.eye(3))
+    statistics.merge(FrechetStatistics())
+    statistics.add(np.zeros((0, 3)))
+    np.testing.assert_array_equal(statistics.covariance, FrechetStatistics(np.eye(3)).covariance)
+    for rows in (np.zeros(3), np.zeros((2, 4)), np.zeros((2, 3, 1))):
+        with pytest.raises(UsageError):
+            statistics.add(rows)
+    with pytest.raises(UsageError):
+        statistics.distance(FrechetStatistics(np.eye(4)))
+
+
+def test_two_videos_are_extrapolated_without_a_part_of_one():
+    rows = gaussian([0], [1])
+    assert np.isfinite(unbiased((rows, rows + 1), FrechetStatistics.distance))

@@ -95,6 +95,54 @@ def test_a_variable_frame_rate(folder: Path, model: Model) -> None:
     np.testing.assert_allclose(scores_of(result, model), plain_scores(clip, rgb), atol=LOGITS_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("times", "frames"),
+    [((1.0, 3.8), (25, 95)), ((1.01, 1.9), (26, 48)), ((3.0, 99.0), (75, 100)), ((3.2, None), (80, 100))],
+)
+def test_a_part_is_labelled_as_a_file_of_its_frames(
+    folder: Path, model: Model, times: tuple[float, float | None], frames: tuple[int, int]
+) -> None:
+    """All but the first are looped. Times count from the start of the file."""
+    (start, end), (first, stop), pictures = times, frames, moving_texture(100, seed=12)
+    whole = write_video(folder / "whole.mkv", frames=pictures, codec="ffv1")
+    cut = write_video(folder / f"cut-{first}.mkv", frames=pictures[first:stop], codec="ffv1")
+    part, alone = classify(whole, model, start=start, end=end), classify(cut, model)
+    assert (part.part, alone.part) == (times, None)
+    for name in ("num_frames", "flags", "streams", "duration_seconds"):
+        assert getattr(part, name) == pytest.approx(getattr(alone, name)), name
+    np.testing.assert_allclose(scores_of(part, model), scores_of(alone, model), rtol=1e-5)
+    for found, expected in ((part.segments, alone.segments), (part.timeline, alone.timeline)):
+        shifted = [(first / 25 + each.start, first / 25 + each.end) for each in expected]
+        np.testing.assert_allclose([(each.start, each.end) for each in found], shifted)
+    assert VideoResult.from_json(part.to_json()).to_json() == part.to_json()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [330, 331, 332, 333])
+def test_a_part_of_any_length_has_its_own_paddings(folder: Path, model: Model, length: int) -> None:
+    """Longer than what is kept in memory, where the promised length decides how it is padded."""
+    pictures, rgb = moving_texture(360, (64, 64), seed=13), model.only(("rgb",))
+    whole = write_video(folder / "long.mkv", frames=pictures, codec="ffv1")
+    cut = write_video(folder / f"cut-{length}.mkv", frames=pictures[10 : 10 + length], codec="ffv1")
+    part, alone = classify(whole, rgb, start=0.4, end=0.4 + length / 25), classify(cut, rgb)
+    assert (part.num_frames, part.flags) == (length, ())
+    np.testing.assert_allclose(scores_of(part, model), scores_of(alone, model), rtol=1e-5)
+
+
+def test_a_part_in_which_nothing_is_shown_is_an_error_of_that_video(folder: Path, model: Model) -> None:
+    short = write_video(folder / "short.mp4", num_frames=50, seed=1)
+    for start, end in ((2.0, None), (60.0, 61.0), (1.01, 1.02)):
+        with pytest.raises(VideoError) as caught:
+            classify(short, model, start=start, end=end)
+        assert caught.value.code == "outside"
+    longer = write_video(folder / "longer.mp4", num_frames=75, seed=1)
+    found = list(classify_many([short, longer], model, start=2.0))
+    assert [(each.status, each.error_code, each.part) for each in found] == [
+        ("error", "outside", (2.0, None)),
+        ("ok", None, (2.0, None)),
+    ]
+
+
 def with_length(path: Path, frames: int) -> Path:
     """An AVI whose header promises so many frames."""
     content = bytearray(path.read_bytes())
@@ -243,6 +291,7 @@ def test_flip_averages_with_the_mirror_image(folder: Path, model: Model) -> None
         ({"stride": 4}, "stride"),
         ({"window": 16, "stride": 0}, "stride"),
         ({"top_k": 0}, "top_k"),
+        ({"start": 2.0, "end": 1.5}, "1.5"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(model: Model, options: dict[str, float], fact: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
-from tests.synthetic import write_video
+from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError
 from vadis.inference.features import (
     extract_features,
@@ -24,6 +24,7 @@ from vadis.inference.scores import softmax
 from vadis.models import Model
 from vadis.models.i3d_inference import FEATURES, LAYERS, LOGITS
 from vadis.preprocessing import centre_crop, network_input
+from vadis.results import Part
 from vadis.video.reader import open_video
 from vadis.weights.model_file import load_model_file, save_model
 
@@ -163,3 +164,18 @@ def test_times_count_from_the_start_of_the_file_as_players_do(model: Model, tmp_
     late = write_video(tmp_path / "late.mp4", num_frames=70, size=(96, 64), seed=1, pts_seconds=times, audio=True)
     _, seconds = extract_features(late, model.only(("rgb",)))
     np.testing.assert_allclose(seconds, [2 + 0.32 * (step + 1) for step in range(8)], atol=0.05)
+
+
+@pytest.mark.parametrize("fps", [25, None, 10])
+def test_features_of_a_part_are_those_of_a_file_of_its_frames(model: Model, tmp_path: Path, fps: int | None) -> None:
+    pictures, rgb = moving_texture(90, seed=2), model.only(("rgb",))
+    late = [1 + i / 25 for i in range(90)]  # behind its sound
+    whole = write_video(tmp_path / "whole.mkv", frames=pictures, codec="ffv1", pts_seconds=late, audio=True)
+    cut = write_video(tmp_path / "cut.mkv", frames=pictures[20:80], codec="ffv1")
+    found, seconds = extract_features(whole, rgb, fps=fps, window=16, start=1.8, end=4.2)
+    expected, times = extract_features(cut, rgb, fps=fps, window=16)
+    np.testing.assert_allclose(found["rgb"], expected["rgb"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seconds, 1.8 + times, atol=0.03)  # sound of AAC begins a little before time 0
+    assert settings_of(rgb, FEATURES, WHOLE_VIDEO, False, part=Part(1.8, 4.2)) != settings_of(
+        rgb, FEATURES, WHOLE_VIDEO, False
+    )

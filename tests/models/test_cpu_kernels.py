@@ -8,15 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.matching import containing
-from vadis.models import cpu_kernels
 from vadis.models.cpu_kernels import (
-    POOL_ARRAYS,
-    POOL_MAX,
-    POOL_MIN,
+    LAYOUTS,
     DirectConv3d,
+    PairedStem,
     WinogradConv3d,
     WinogradStem,
-    empty_from_pool,
     max_pool,
     onednn_convolution,
 )
@@ -59,35 +56,15 @@ def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tup
     height, width = (same_padding(length, 7, 2) for length in size[1:])
     padded = functional.pad(x.double(), (*width, *height, front, front))
     expected = functional.conv3d(padded, weight.double(), bias.double(), 2).relu()
-    found = WinogradStem(weight, bias)(x, (front, 0, 0))
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+    for stem in WinogradStem(weight, bias), PairedStem(weight, bias):
+        found = stem(x, (front, 0, 0))
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
 
 
 def test_rows_too_short_for_the_filtered_stem_are_refused() -> None:
     with pytest.raises(ValueError, match=containing(15)):
         WinogradStem(torch.zeros(16, 3, 7, 7, 7), torch.zeros(16))(torch.zeros(1, 3, 9, 9, 5), (0, 0, 0))
-
-
-def test_memory_in_use_is_never_given_twice() -> None:
-    draw, held = random.Random(7), []
-    for step in range(15):
-        length = draw.randrange(POOL_MIN, POOL_MIN + 1000)
-        held.append((step, empty_from_pool(length).fill_(step)[draw.randrange(1000) :]))  # a view keeps all of it
-        if len(held) > POOL_ARRAYS or draw.random() < 0.5:
-            held.pop(draw.randrange(len(held)))
-        assert all(x.data_ptr() != y.data_ptr() for i, (_, x) in enumerate(held) for _, y in held[:i])
-        assert all((x[::4096] == number).all() for number, x in held)
-
-
-def test_memory_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "_pool", cpu_kernels._Pool())
-    first = empty_from_pool(POOL_MIN + 2000)
-    place = first.untyped_storage().data_ptr()
-    del first
-    assert empty_from_pool(POOL_MIN + 5).untyped_storage().data_ptr() == place
-    assert empty_from_pool(3, 4).shape == (3, 4)
-    assert empty_from_pool(POOL_MAX + 1).shape == (POOL_MAX + 1,)
 
 
 def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
@@ -99,15 +76,16 @@ def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
     assert filtered < 1e-6
 
 
-def test_a_convolution_serves_inputs_of_other_sizes_than_its_first() -> None:
-    """The weights are laid out for the first."""
-    weight, bias = torch.randn(384, 32, 3, 3, 3) / 30, torch.randn(384)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_convolution_serves_inputs_of_other_sizes_than_its_first(kernel: int) -> None:
+    """The weights are laid out for the first, or for each length."""
+    weight, bias, padding = torch.randn(384, 32, *[kernel] * 3) / 30, torch.randn(384), (kernel // 2,) * 3
     ways = [onednn_convolution(weight, bias, (1, 1, 1)), DirectConv3d(weight, bias, (1, 1, 1), "relu")]
-    for size in ((4, 7, 7), (8, 14, 14), (3, 5, 28)):
+    for size in ((4, 7, 7), (8, 14, 14), (3, 5, 28), *((frames, 7, 7) for frames in range(9, 9 + LAYOUTS)), (4, 7, 7)):
         x = channels_last(1, 32, *size, seed=4)
-        expected = functional.conv3d(x, weight, bias, padding=1).relu()
+        expected = functional.conv3d(x, weight, bias, padding=padding).relu()
         for way in ways:
-            torch.testing.assert_close(way(x, (1, 1, 1)), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(way(x, padding), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +98,10 @@ def test_a_convolution_serves_inputs_of_other_sizes_than_its_first() -> None:
     ],
 )
 def test_which_way_is_taken(channels: int, kernel: int, stride: int, wanted: type) -> None:
-    weight = torch.zeros(16, channels, kernel, kernel, kernel)
-    assert type(onednn_convolution(weight, torch.zeros(16), (stride, stride, stride))) is wanted
+    weight, bias, strides = torch.zeros(16, channels, kernel, kernel, kernel), torch.zeros(16), (stride, stride, stride)
+    assert type(onednn_convolution(weight, bias, strides)) is wanted
+    rounded = PairedStem if wanted is WinogradStem else DirectConv3d
+    assert type(onednn_convolution(weight.bfloat16(), bias.bfloat16(), strides)) is rounded
 
 
 @pytest.mark.parametrize("shape", drawn(8, seed=5))
@@ -129,11 +109,15 @@ def test_which_way_is_taken(channels: int, kernel: int, stride: int, wanted: typ
     ("kernel", "stride"),
     [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))],
 )
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "kind"), [(1, torch.float32), (2, torch.float32), (2, torch.bfloat16)])
 def test_max_pooling_equals_that_of_pytorch(
-    shape: tuple[int, ...], kernel: tuple[int, int, int], stride: tuple[int, int, int], threads: int
+    shape: tuple[int, ...],
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    threads: int,
+    kind: torch.dtype,
 ) -> None:
-    x, draw = channels_last(*shape, seed=6), random.Random(str(shape))
+    x, draw = channels_last(*shape, seed=6).to(kind), random.Random(str(shape))
     least = [max(0, -(-(window - size) // 2)) for size, window in zip(shape[2:], kernel, strict=True)]
     padding = tuple(draw.randint(*ends) for ends in zip(least, (window // 2 for window in kernel), strict=True))
     before = torch.get_num_threads()

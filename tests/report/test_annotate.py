@@ -16,7 +16,7 @@ from tests.synthetic import numbered_frames, read_number, write_video
 from tests.video import faulty_child
 from vadis.errors import UsageError, VideoError
 from vadis.report.annotate import COLOURS, WHITE, Overlay, annotate, write_flow_video
-from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Part, Piece, VideoResult
 from vadis.video.isolated import process
 from vadis.video.reader import open_source
 
@@ -66,6 +66,40 @@ def test_sound_is_copied_bit_by_bit_and_keeps_its_place(tmp_path: Path, name: st
     annotate(str(source), RESULT, tmp_path / f"silent-{name}", with_sound=False)
     with av.open(str(tmp_path / f"silent-{name}")) as container:
         assert not container.streams.audio
+
+
+@pytest.mark.parametrize("name", ["seen.mp4", "seen.mkv"])
+def test_a_part_is_written_with_its_sound_and_begins_at_zero(tmp_path: Path, name: str) -> None:
+    source = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(75)), audio=True)
+    facts = annotate(str(source), replace(RESULT, part=Part(1.0, 2.0)), tmp_path / name)
+    pictures, times = frames_of(tmp_path / name)
+    assert facts.frames_decoded == len(pictures) == 25
+    assert [read_number(pixels[:30]) for pixels in pictures] == list(range(25, 50))
+    assert times == pytest.approx([i / 25 for i in range(25)], abs=1e-3)
+    heard, before = sound_of(tmp_path / name), sound_of(source)
+    own = [packet for packet, seconds in before if 1.0 <= seconds < 2.0]
+    assert 0 <= len(own) - len(heard) <= 1 and {packet for packet, _ in heard} <= set(own)
+    assert -0.05 < heard[0][1] < 0.05 and 0.9 < heard[-1][1] < 1.0
+
+
+def test_the_strip_of_a_part_begins_where_the_part_does() -> None:
+    result = replace(labelled("a.mp4", [("archery", 0.9), ("bowling", 0.6)]), part=Part(1.0, 4.0))
+    line = Overlay(result, (200, 100)).draw(np.zeros((100, 200, 3), np.uint8), Fraction(4))[-1]
+    assert tuple(line[60]) == COLOURS[1] or tuple(line[60]) == COLOURS[0]
+    assert (line[60] == line[5]).all() and (line[75] != line[60]).any(), "a third, then two thirds"
+    assert tuple(line[199]) == WHITE
+
+
+def test_a_part_behind_the_end_leaves_no_file(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", num_frames=10)
+    for write in (
+        lambda: annotate(str(source), replace(RESULT, part=Part(5.0)), tmp_path / "seen.mp4"),
+        lambda: write_flow_video(str(source), tmp_path / "seen.mp4", torch.device("cpu"), part=Part(5.0)),
+    ):
+        with pytest.raises(VideoError) as error:
+            write()
+        assert error.value.code == "outside"
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_a_file_that_crashes_the_decoder_costs_its_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

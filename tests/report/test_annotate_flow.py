@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.synthetic import moving_texture, write_video
+from tests.synthetic import moving_texture, numbered_frames, read_number, write_video
 from vadis.errors import VideoError
 from vadis.report.annotate import FULL_PIXELS, WHEEL_PIXELS, in_colours, legend, write_flow_video
+from vadis.results import Part
 from vadis.video.reader import open_source
 
 
@@ -50,6 +51,14 @@ def test_the_video_has_the_picture_and_beside_it_its_flow(tmp_path: Path) -> Non
     assert np.abs(left - frames[5]).mean() < 12
     middle, expected = right[64:192, 64:192].reshape(-1, 3).mean(axis=0), np.array(colour(2, 1))
     assert np.abs(middle - expected).max() < 25
+
+
+def test_of_a_part_only_that_is_written(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(20), (256, 256)))
+    facts = write_flow_video(str(source), tmp_path / "flow.mp4", torch.device("cpu"), part=Part(0.2, 0.4))
+    with open_source(tmp_path / "flow.mp4") as video:
+        shown = [read_number(frame.pixels[:200, :256]) for frame in video.source_frames()]
+    assert shown == list(range(5, 10)) and facts.num_frames == 5
 
 
 def test_a_single_frame_has_no_flow(tmp_path: Path) -> None:

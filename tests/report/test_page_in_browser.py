@@ -9,7 +9,7 @@ from tests.browser import Browser
 from tests.report.conftest import labelled, write_results
 from vadis.batch.results_file import LastResults
 from vadis.report.page import write_page
-from vadis.results import NO_CLEAR_LABEL, Piece
+from vadis.results import NO_CLEAR_LABEL, Part, Piece, VideoResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration("playwright")]
 NAMES = "#videos h3"
@@ -137,6 +137,22 @@ def test_arrows_walk_the_timeline_and_say_what_they_meet(page: Browser) -> None:
     assert said == "0:02.0–0:04.0: bowling 60 %"
     page.key("ArrowLeft")
     assert page.texts(f"{TIP} b") == ["0:00.0–0:02.0"]
+
+
+def test_the_timeline_of_a_part_begins_where_the_part_does(tmp_path: Path, browser: Browser) -> None:
+    hour = tuple(Piece(3600.0 + 2 * i, 3602.0 + 2 * i, name, 0.9) for i, name in enumerate(("archery", "bowling")))
+    of_part = replace(labelled("a.mp4", [("archery", 0.9)]), part=Part(3600.0, 3604.0), timeline=hour, segments=())
+    failed = VideoResult("b.mp4", "error", part=Part(3600.0), error_code="outside", error_message="it ends before")
+    path = write_results(tmp_path / "results.jsonl", of_part, failed)
+    write_page(tmp_path / "report.html", LastResults([path]), title="parts")
+    browser.problems.clear()
+    browser.open(tmp_path / "report.html")
+    assert browser.texts(".ticks span")[:2] == ["1:00:00", "1:00:01"]
+    first, second = browser.texts(".facts")
+    assert "1:00:00–1:00:04" in first and "1:00" not in second
+    browser.point(TIMELINE, 0.75)
+    assert browser.texts(f"{TIP} b") == ["1:00:02.0–1:00:04.0"]
+    assert browser.problems == []
 
 
 def test_a_click_plays_the_file_from_there(page: Browser) -> None:

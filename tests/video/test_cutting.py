@@ -4,6 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from tests.synthetic import numbered_frames, read_number, write_video
@@ -64,6 +65,31 @@ def test_what_cannot_be_copied_is_encoded(tmp_path: Path) -> None:
     with Decoders() as decoders:
         assert cut(decoders, str(source), 0.2, 0.6, tmp_path / "clip.mp4") == 0.2
     assert numbers_in(tmp_path / "clip.mp4") == list(range(5, 15))
+
+
+def test_a_file_that_cannot_be_sought_is_encoded(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.flv", frames=numbered_frames(range(20)), codec="flv", audio=True)
+    with Decoders() as decoders:
+        assert cut(decoders, str(source), 0.0, 0.4, tmp_path / "clip.mkv") == 0.0
+    assert numbers_in(tmp_path / "clip.mkv") == list(range(10))
+
+
+def test_sound_that_the_clip_has_no_place_for_is_a_fault_of_the_video(tmp_path: Path) -> None:
+    source, clip = tmp_path / "a.avi", tmp_path / "clip.mp4"
+    with av.open(str(source), "w") as container:
+        pictures, sound = container.add_stream("mpeg4", rate=25), container.add_stream("adpcm_ms", rate=44100)
+        pictures.width, pictures.height, pictures.pix_fmt, sound.layout = 96, 64, "yuv420p", "mono"
+        for picture in numbered_frames(range(20)):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 35280), np.int16), format="s16", layout="mono")
+        tone.sample_rate = 44100
+        for stream, frame in ((sound, tone), (sound, None), (pictures, None)):
+            container.mux(stream.encode(frame))
+    with Decoders() as decoders:
+        with pytest.raises(VideoError):
+            cut(decoders, str(source), 0.0, 0.4, clip, exact=True)
+        cut(decoders, str(source), 0.0, 0.4, clip, exact=True, sound=False)
+    assert numbers_in(clip) == list(range(10))
 
 
 def test_a_stretch_beyond_the_end_and_a_file_that_is_no_video_leave_nothing(tmp_path: Path) -> None:

@@ -7,16 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vadis.video.metadata import SourceFrame
-from vadis.video.timegrid import GRID_FPS, Clock, at_rate, grid_length, next_point
+from vadis.video.timegrid import GRID_FPS, Clock, at_rate, grid_length, grid_points
 
 
 def walk(times, last_duration):
-    """The frame shown at each grid point, by the rule in one pass."""
-    shown = []
-    for i, (before, time) in enumerate(pairwise(times)):
-        shown += [i] * (next_point(before, time) - len(shown))
-    length = grid_length(times[-1] + last_duration) if times[-1] else 1
-    return shown + [len(times) - 1] * (length - len(shown))
+    """The frame shown at each grid point."""
+    return [i for i, points in grid_points(enumerate(times), lambda last: times[last] + last_duration) for _ in points]
 
 
 def nearest(times, point):

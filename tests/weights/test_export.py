@@ -1,4 +1,7 @@
-"""Exported models give what vadis gives, in the programs that they are made for."""
+"""Exported models give what vadis gives, in the programs that they are made for.
+
+The real weights do in tests/test_docs.py, which runs what docs/python.md says of them.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +16,6 @@ from vadis.inference.features import FEATURES
 from vadis.models import Model, ModelCard, build_networks, inference_form
 from vadis.weights import export as exporting
 from vadis.weights.export import METADATA_KEY, export
-from vadis.weights.load import load_model
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of the largest number
@@ -65,20 +67,6 @@ def test_onnx_of_any_length(tmp_path: Path) -> None:
     card = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
     assert (card["labels"], card["sha256"]) == (["a", "b", "c"], model.sha256)
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
-
-
-@pytest.mark.slow
-@pytest.mark.integration(*ONNX, "openvino")
-def test_the_real_weights_in_onnx_runtime_and_openvino(tmp_path: Path) -> None:
-    import openvino
-
-    model, path = load_model("i3d-kinetics400-rgb", "cpu"), tmp_path / "i3d.onnx"
-    export(model, "onnx", path, frames=16)
-    given = clips(model, 16)
-    assert_same(run_onnx(path, given), model, given)
-    exactly = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself it computes in 16 bits where the processor can
-    compiled = openvino.compile_model(path, "CPU", exactly)
-    assert_same(list(compiled({"rgb": given["rgb"].numpy()}).values()), model, given)
 
 
 @pytest.mark.slow

@@ -250,7 +250,7 @@ def test_other_files_are_refused(tmp_path, content):
 def test_flipped_bits_are_refused_or_harmless(path):
     """Harmless: in the blanks at the end of the header."""
     content, refused = path.read_bytes(), 0
-    positions = [*range(0, 400, 7), *random.Random(0).sample(range(8 * len(content)), 200)]
+    positions = [*range(0, 400, 7), *random.Random(0).sample(range(8 * len(content)), 60)]
     for position in positions:
         damaged = bytearray(content)
         damaged[position // 8] ^= 1 << position % 8

@@ -30,6 +30,12 @@ HEADER_KEY = "run"
 _HEADER_START = json.dumps({"schema": SCHEMA, HEADER_KEY: {}}).encode().rstrip(b"}")
 
 
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return which settings have changed, "stride was 8, is 16"; "" where none has."""
+    changed = [key for key in {**now, **was} if was.get(key) != now.get(key)]
+    return "; ".join(f"{key} was {was.get(key)!s:.80}, is {now.get(key)!s:.80}" for key in changed)
+
+
 class Entry(NamedTuple):
     """What a journal remembers of an input's last record."""
 
@@ -85,8 +91,7 @@ class Journal:
             return dict(versions)
         there = self._header[HEADER_KEY]
         was = there.get("settings", {})
-        if keys := [key for key in {**settings, **was} if was.get(key) != settings.get(key)]:
-            difference = "; ".join(f"{key} was {was.get(key)}, is {settings.get(key)}" for key in keys)
+        if difference := changes(was, settings):
             hint = "give the same ones to go on, another file, or `overwrite=True` to start anew"
             raise UsageError(f"{self._log.shown} was made with other settings: {difference}", hint)
         return dict(there.get("versions", {}))
@@ -113,8 +118,13 @@ class Journal:
         self._log.sync()
         if self._num_records == len(self.entries) and not self.num_damaged:
             return
+        entries = dict[str, Entry]()
         with os_errors_as(VadisError, f"cannot write to {self._log.shown}"), write_atomic(self._log.path) as file:
-            file.writelines(self._lines([0, *(entry.start for entry in self.entries.values())]))
+            file.writelines(self._lines([0]))
+            for path, entry in self.entries.items():
+                entries[path] = entry._replace(start=file.tell())
+                file.writelines(self._lines([entry.start]))
+        self.entries = entries
 
     def _remember(self, path: str, entry: Entry) -> None:
         self._num_records += 1

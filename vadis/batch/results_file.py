@@ -27,23 +27,19 @@ def read_results(*paths: AnyPath) -> list[VideoResult]:
     """
     files = list[Path]()
     for path in map(Path, paths):
-        below = files_below(path, (".jsonl",)) if path.is_dir() else [path]
+        below = files_below(path, (".jsonl", ".ndjson")) if path.is_dir() else [path]
         if not below:
             hint = "give the folder or the files that `vadis classify` wrote"
             raise UsageError(f"there are no results in {printable(str(path))}", hint)
         files += below
-    found = LastResults(files)
-    results = list(found)
-    for torn in found.torn:
-        _log.warning("%s ends within a record, which is left out", printable(torn))
-    return results
+    return list(LastResults(files))
 
 
-def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
+def results_in(path: Path, *, warns: bool = True) -> Iterator[VideoResult]:
     """Yield all records of a file, in its order, also those that later ones replace.
 
-    It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, and ``torn``
-    gets its name. Raises UsageError for what cannot be read or holds no records, and for any other damaged line.
+    It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, which the
+    logger is told. Raises UsageError for what cannot be read or holds no records, and for any other damaged line.
     """
     shown = printable(str(path))
     with os_errors_as(UsageError, f"{shown} cannot be read"), open_text(path) as file:
@@ -60,7 +56,8 @@ def results_in(path: Path, torn: list[str]) -> Iterator[VideoResult]:
                 values = parse_json(line)
             except ValueError:
                 if number > 1 and not line.endswith("\n"):
-                    torn.append(str(path))
+                    if warns:
+                        _log.warning("%s ends within a record, which is left out", shown)
                     return
                 values = None
             if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
@@ -107,20 +104,23 @@ def files_below(root: Path, extensions: tuple[str, ...]) -> list[Path]:
 class LastResults:
     """The last record of every input that files have: read again whenever it is iterated over, never all in memory.
 
-    ``paths`` are the inputs, in the order of their first records; ``torn`` the files that end within a record. Raises
-    UsageError as ``results_in``.
+    ``paths`` are the inputs of ``files``, in the order of their first records. Raises UsageError as ``results_in``, and
+    for what can be read once alone.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.torn: list[str] = []
-        self._files = files
-        self._counts = Counter(result.path for file in files for result in results_in(file, self.torn))
+        for file in files:
+            if file == Path("-") or (file.exists() and not file.is_file() and not file.is_dir()):
+                hint = "save it to a file, and give that"
+                raise UsageError(f"{printable(str(file))} is no file, and results are read more than once", hint)
+        self.files = files
+        self._counts = Counter(result.path for file in files for result in results_in(file))
         self.paths = tuple(self._counts)
 
     def __iter__(self) -> Iterator[VideoResult]:
         left = self._counts.copy()
-        for file in self._files:
-            for result in results_in(file, []):
+        for file in self.files:
+            for result in results_in(file, warns=False):
                 left[result.path] -= 1
                 if not left[result.path]:
                     yield result

@@ -1,8 +1,9 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +19,12 @@ from vadis.cli.terminal import file_console, info, settings, show, stdout_consol
 from vadis.cli.timeline import lines, table
 from vadis.errors import UsageError
 from vadis.formats import FORMATS, Format, csv_of_videos
-from vadis.video.sources import Source, stamp
+from vadis.results import Part, VideoResult, part_of
+from vadis.video.sources import Found, Source, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
 if TYPE_CHECKING:
+    from vadis.inference.classify import ClassifyOptions
     from vadis.video.remote import FetchingDecoders
 
 _NAME_THE_MODEL = ("table", "json", "jsonl")  # formats whose records do, so that a stand-in cannot be overlooked
@@ -38,6 +41,8 @@ A folder and all below it, one JSON record per video:  `vadis classify clips/ -o
 
 The same command again goes on where it was interrupted; then as a spreadsheet:
 `vadis export results.jsonl -o results.csv`
+
+What happens in the second minute:  `vadis classify holiday.mp4 --start 1:00 --end 2:00`
 
 Subtitles for every video:  `vadis classify clips/ -f srt --output-dir subtitles/`
 
@@ -59,6 +64,8 @@ def classify(
     segment: options.SegmentSeconds = None,
     window: options.Window = None,
     stride: options.Stride = None,
+    start: options.Start = None,
+    end: options.End = None,
     top_k: Annotated[int, option(TIME, "Labels per video and per segment.", "--top-k", "-k", metavar="K", min=1)] = 5,
     threshold: options.Threshold = 0.0,
     label_pattern: options.Labels = None,
@@ -81,13 +88,12 @@ def classify(
     offline: options.Offline = False,
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
-    output = None if output == Path("-") else output
-    _refuse_combinations(stride is not None and window is None, allow_remote and offline, bool(ray and shard))
-    found = find_inputs(inputs or [], from_file, null, allow_remote=allow_remote)
-    own, sources = _own_share(found, shard)
+    output, part = None if output == Path("-") else output, part_of(start, end)
+    _refuse_combinations(stride is not None and window is None, allow_remote, offline, ray, shard, dry_run)
+    found, own, sources = _own_share(find_inputs(inputs or [], from_file, null, allow_remote=allow_remote), shard)
     if dry_run:
-        estimate(sources, model, streams, device, offline)
-        return
+        by = {"streams": streams, "device": device, "offline": offline, "precision": precision}
+        return estimate(sources, model, by, part, segment, window, stride, flip)
     form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
@@ -95,41 +101,50 @@ def classify(
         known = fetched.stamp if fetched else stamp
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
-        prepared = _prepare(stack, fetched, jobs, _in_need(sources, model, streams, device), ray, device != "cpu")
+        prepared = _prepare(stack, fetched, jobs, _in_need(sources, model, streams, device), part, ray, device != "cpu")
         any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
         loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
         from vadis.inference.classify import ClassifyOptions
         from vadis.inference.predict import Sliding
 
         sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
-        how = {"sliding": sliding.to_json(), "top_k": top_k, "flip": flip, "threshold": threshold, "strict": strict}
-        pending = destination.begin({**loaded.settings, **how, "labels": label_pattern}, sources, summary)
-        named = form.name != "table" or to_file  # else the output itself shows problems to a person
-        run = Run(pending, summary, named, destination.journal is not None, strict, destination.written())
-        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, run.report, label_pattern)
-        run.complete(_labelled(run.paths(), wanted, prepared), destination.write, summary_file)
+        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, None, label_pattern, part)
+        pending = destination.begin({**wanted.settings, "threshold": threshold, "strict": strict}, sources, summary)
+        is_named, goes_on = form.name != "table" or to_file, destination.journal is not None
+        run = Run(pending, summary, is_named, goes_on, strict, destination.written())
+        run.complete(_labelled(run, wanted, prepared), destination.write, summary_file)
 
 
-def _refuse_combinations(stride_alone: bool, remote_offline: bool, ray_shard: bool) -> None:
+def _refuse_combinations(
+    stride_alone: bool, allow_remote: bool, offline: bool, ray: str | None, shard: str | None, dry_run: bool
+) -> None:
     if stride_alone:
         raise UsageError("--stride goes with --window", hint="give both, or neither to look at the video as a whole")
-    if remote_offline:
+    if allow_remote and offline:
         raise UsageError("--allow-remote and --offline exclude each other", hint="give one of the two")
-    if ray_shard:
+    if ray and shard:
         raise UsageError("--ray divides the inputs itself", hint="leave --shard out: it is for machines without Ray")
+    if dry_run and (allow_remote or ray):
+        raise UsageError("--dry-run tells of local files and of this machine", "leave out --allow-remote and --ray")
 
 
-def _own_share(found: Sequence[Source], shard: str | None) -> tuple[Shard | None, list[Source]]:
-    """Return the shard, if any, and its part of the inputs."""
+def _own_share(found: Found, shard: str | None) -> tuple[Found, Shard | None, list[Source]]:
+    """Return all inputs, the shard, if any, and its part of them."""
     own = parse_shard(shard) if shard is not None else None
     sources = [source for source in found if own is None or own.has(source.path)]
     if own is not None:
         info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
-    return own, sources
+    return found, own, sources
 
 
 def _prepare(
-    stack: ExitStack, fetched: "FetchingDecoders | None", jobs: int, in_need: str | None, ray: str | None, on_gpus: bool
+    stack: ExitStack,
+    fetched: "FetchingDecoders | None",
+    jobs: int,
+    in_need: str | None,
+    part: Part | None,
+    ray: str | None,
+    on_gpus: bool,
 ) -> dict[str, Any]:
     """Return what decodes, whose program is loaded while the network is, and with it the flow of a video in need."""
     if ray:
@@ -144,7 +159,7 @@ def _prepare(
         return {"jobs": jobs, "decoders": decoders}
     from vadis.flow.video_flow import FirstFlow
 
-    return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders))}
+    return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders, part))}
 
 
 def _in_need(sources: list[Source], model: str | None, streams: str | None, device: str) -> str | None:
@@ -160,14 +175,15 @@ def _in_need(sources: list[Source], model: str | None, streams: str | None, devi
     return sources[0].path if is_waited_for and on_cpu and sees_flow else None
 
 
-def _labelled(paths: Iterator[str], wanted: Any, prepared: dict[str, Any]) -> Any:
+def _labelled(run: Run, wanted: "ClassifyOptions", prepared: dict[str, Any]) -> Generator[VideoResult, None, None]:
+    wanted = replace(wanted, progress=run.report)
     if "address" in prepared:
         from vadis.inference.ray import classify_on_ray
 
-        return classify_on_ray(list(paths), wanted, **prepared)
+        return classify_on_ray(list(run.paths()), wanted, **prepared)
     from vadis.inference.classify import label_videos
 
-    return label_videos(paths, wanted, listed=True, **prepared)
+    return label_videos(run.paths(), wanted, listed=True, **prepared)
 
 
 def choose_format(

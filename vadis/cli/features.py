@@ -5,16 +5,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vadis.batch.journal import Summary
+import typer
+
+from vadis.batch.journal import Summary, changes
 from vadis.cli import options
-from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, option
+from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, offer, option
 from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
 from vadis.cli.run import Run, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
-from vadis.results import VideoResult
+from vadis.results import VideoResult, part_of
 
 if TYPE_CHECKING:
     from vadis.inference.features import Features, Layout
@@ -30,29 +32,29 @@ As ActionFormer reads them:  `vadis features clips/ -o i3d_features/ --preset ac
 """
 
 
-class Preset(NamedTuple):
-    """What a program reads, by the names of the options; docs/command-line.md says where that is written."""
-
-    streams: str | None = None
-    window: int | None = None
-    stride: int | None = None
-    whole_windows: bool = False
-    fps: str = "25"
-    resize: str = "short256"
-    crops: str = "1"
-    form: str = "npz"
-    join: bool = False
-    dtype: str = "float32"
-
-
-_MOST_FPS = 240
-NO_PRESET = Preset()
-PRESETS = {
-    "actionformer": Preset("both", 16, 4, True, "native", form="npy", join=True),
-    "video-features": Preset("both", 64, 64, True, "native", form="npy"),
-    "anomaly": Preset("rgb", 16, 16, True, "native", crops="10", form="npy", join=True),
-    "whole-video": Preset("rgb", form="npy", join=True),
+_WINDOWS = {"whole_windows": True, "fps": "native", "format_name": "npy"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "actionformer": _WINDOWS | {"streams": "both", "window": 16, "stride": 4, "join": True},
+    "video-features": _WINDOWS | {"streams": "both", "window": 64, "stride": 64},
+    "anomaly": _WINDOWS | {"streams": "rgb", "window": 16, "stride": 16, "crops": "10", "join": True},
+    "whole-video": {"streams": "rgb", "format_name": "npy", "join": True},
 }
+"""What a program reads, by the parameters of ``features``; docs/command-line.md says where that is written."""
+
+
+def _take_preset(context: typer.Context, name: str | None) -> str | None:
+    """Make a preset the defaults of all other options, which are read after it."""
+    if name is not None and name not in PRESETS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(PRESETS)}")
+    context.default_map = PRESETS.get(name or "")
+    return name
+
+
+def _check_rate(name: str) -> str:
+    if name != "native" and not (name.isdecimal() and 1 <= int(name) <= 240):
+        raise typer.BadParameter(f"{name!r} is no number from 1 to 240, and not native")
+    return name
+
 
 _OUTPUT = "The files of each video, in the same tree as the inputs."
 _PRESET = "All that follows as a program reads it; options of their own go before it."
@@ -63,7 +65,8 @@ _CROPS = "Views of each frame, kept apart: the centre; three along the longer si
 _FORM = "One .npz with times and record, or arrays alone, and the rest beside them as JSON."
 _JOIN = "RGB and flow as one array, one after the other along the channels."
 
-FormatName = Annotated[str | None, choice(OUTPUT, _FORM, ("npz", "npy"), "--format", "-f", show_default="npz")]
+_NAMES = {"metavar": "|".join(PRESETS), "autocompletion": offer(lambda: PRESETS)}
+PresetName = Annotated[str | None, option(OUTPUT, _PRESET, "--preset", **_NAMES, callback=_take_preset, is_eager=True)]
 
 
 def features(
@@ -75,20 +78,18 @@ def features(
     streams: options.Streams = None,
     layer: Annotated[str, option(MODEL, "DeepMind's endpoint, or Pooled.", "--layer", metavar="NAME")] = "Pooled",
     flip: options.Flip = False,
-    preset: Annotated[str | None, choice(OUTPUT, _PRESET, tuple(PRESETS), "--preset")] = None,
+    preset: PresetName = None,
     window: options.Window = None,
     stride: options.Stride = None,
+    start: options.Start = None,
+    end: options.End = None,
     whole_windows: Annotated[bool, flag(TIME, _WHOLE, "--whole-windows")] = False,
-    fps: Annotated[str | None, option(TIME, _FPS, "--fps", metavar="N|native", show_default="25")] = None,
-    resize: Annotated[
-        str | None, choice(MODEL, _RESIZE, ("short256", "square224"), "--resize", show_default="short256")
-    ] = None,
-    crops: Annotated[str | None, choice(MODEL, _CROPS, ("1", "3", "10"), "--crops", show_default="1")] = None,
-    format_name: FormatName = None,
+    fps: Annotated[str, option(TIME, _FPS, "--fps", metavar="N|native", callback=_check_rate)] = "25",
+    resize: Annotated[str, choice(MODEL, _RESIZE, ("short256", "square224"), "--resize")] = "short256",
+    crops: Annotated[str, choice(MODEL, _CROPS, ("1", "3", "10"), "--crops")] = "1",
+    format_name: Annotated[str, choice(OUTPUT, _FORM, ("npz", "npy"), "--format", "-f")] = "npz",
     join: Annotated[bool, flag(OUTPUT, _JOIN, "--join")] = False,
-    dtype: Annotated[
-        str | None, choice(OUTPUT, "The numbers.", ("float32", "float16"), "--dtype", show_default="float32")
-    ] = None,
+    dtype: Annotated[str, choice(OUTPUT, "The numbers.", ("float32", "float16"), "--dtype")] = "float32",
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     precision: options.Precision = "fp32",
@@ -97,26 +98,23 @@ def features(
     offline: options.Offline = False,
 ) -> None:
     """Keep what the network holds of videos over time, for models of your own; run again to go on where it stopped."""
-    how = (whole_windows, fps or "", resize or "", crops or "", format_name or "", join, dtype or "")
-    own = Preset(streams, window, stride, *how)
-    chosen = _chosen(preset, own)
+    part = part_of(start, end)
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
-    target_of = _targets(output, tree_root(inputs or [], paths), chosen.form)
+    target_of = _targets(output, tree_root(inputs or [], paths), format_name)
     _check_names(paths, target_of)
     with new_folder(output):
-        loaded = load_for_command(model, chosen.streams, device, offline, precision=precision)
+        loaded = load_for_command(model, streams, device, offline, precision=precision)
 
         from vadis.inference.features import Layout, features_of_videos, settings_of
         from vadis.inference.predict import Sliding
         from vadis.inference.prefetch import Sampling
 
         run = Run(found, Summary(len(found)))
-        look: dict[str, Any] = {"layer": layer, "flip": flip}
-        look["sliding"] = Sliding(window=chosen.window, stride=chosen.stride, regular=chosen.whole_windows)
-        rate = None if chosen.fps == "native" else int(chosen.fps)
-        look["sampling"] = Sampling(rate, chosen.resize, int(chosen.crops))
-        layout = Layout(chosen.form, chosen.join, chosen.dtype)
+        look: dict[str, Any] = {"layer": layer, "flip": flip, "part": part}
+        look["sliding"] = Sliding(window=window, stride=stride, regular=whole_windows)
+        look["sampling"] = Sampling(None if fps == "native" else int(fps), resize, int(crops))
+        layout = Layout(format_name, join, dtype)
         settings = settings_of(loaded, **look, layout=layout)
         missing = paths if overwrite else [path for path in paths if not _is_done(target_of(path), settings)]
         extracted = features_of_videos(
@@ -124,16 +122,6 @@ def features(
         )
         saved = _saved(paths, set(missing), extracted, target_of, settings, layout)
         run.complete(saved, lambda records, is_whole: deque(records, 0))
-
-
-def _chosen(preset: str | None, own: Preset) -> Preset:
-    """Return a preset, or what is so by default, with the options that were given; raise UsageError for no rate."""
-    base = PRESETS[preset] if preset else NO_PRESET
-    chosen = base._replace(**{name: value for name, value in own._asdict().items() if value})
-    if chosen.fps != "native" and not (chosen.fps.isdecimal() and 1 <= int(chosen.fps) <= _MOST_FPS):
-        message = f"--fps is a number from 1 to {_MOST_FPS}, or native, not {chosen.fps!r}"
-        raise UsageError(message, "leave it out for 25")
-    return chosen
 
 
 def _targets(output: Path, root: str, form: str) -> Callable[[str], Path]:
@@ -159,10 +147,8 @@ def _is_done(target: Path, settings: dict[str, Any]) -> bool:
 
     there = saved_settings(target)
     if there is not None and there != settings:
-        other = {key: value for key, value in settings.items() if there.get(key) != value}
-        difference = "; ".join(f"{key} was {there.get(key)}, is {value}" for key, value in other.items())
         hint = "choose another folder, or add --overwrite"
-        raise UsageError(f"{show(target)} has other settings: {difference}", hint)
+        raise UsageError(f"{show(target)} has other settings: {changes(there, settings)}", hint)
     return there is not None
 
 

@@ -2,19 +2,20 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
 from vadis.cli import options
-from vadis.cli.options import OUTPUT, TIME, choice, offer, option
-from vadis.cli.results import files_of, read_results
-from vadis.cli.terminal import clock, info, num_videos, show
+from vadis.cli.options import OUTPUT, TIME, choice, option
+from vadis.cli.results import read_results
+from vadis.cli.terminal import clock, info, num_videos, show, tenths
 from vadis.errors import UsageError
 from vadis.formats import csv_line, percent, spreadsheet_cell, visible
-from vadis.results import Piece, is_like, path_fields
+from vadis.results import Piece, VideoResult, is_like, path_fields
+from vadis.video.sources import remote_scheme
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, published_labels, unknown_model
 
 EPILOG = """
@@ -33,10 +34,11 @@ class Place(NamedTuple):
     piece: Piece
 
 
-def tenths(seconds: float) -> str:
-    """``0:07.3``: a time that has to be found again."""
-    number = round(seconds * 10)
-    return f"{clock(number // 10)}.{number % 10}"
+def matching(result: VideoResult, label: str, min_score: float, min_seconds: float) -> Iterator[Piece]:
+    """Yield the pieces of a timeline that are asked for."""
+    for piece in result.timeline:
+        if is_like(piece.label, label) and piece.score >= min_score and piece.end - piece.start >= min_seconds:
+            yield piece
 
 
 def _table(places: Sequence[Place]) -> Iterator[str]:
@@ -59,25 +61,18 @@ def _jsonl(places: Sequence[Place]) -> Iterator[str]:
 
 
 def _m3u(places: Sequence[Place]) -> Iterator[str]:
-    """A playlist with absolute paths; where each plays from and to is understood by VLC."""
+    """A playlist with absolute paths, or URLs; where each plays from and to is understood by VLC."""
     yield "#EXTM3U\n"
     for path, piece in places:
         yield f"#EXTINF:{piece.end - piece.start:.0f},{visible(piece.label)}: {show(os.path.basename(path))}\n"  # noqa: PTH119
         yield f"#EXTVLCOPT:start-time={piece.start:.1f}\n#EXTVLCOPT:stop-time={piece.end:.1f}\n"
-        yield show(os.path.abspath(path)) + "\n"  # noqa: PTH100 (keeps symlinks)
+        yield show(path if remote_scheme(path) else os.path.abspath(path)) + "\n"  # noqa: PTH100 (keeps symlinks)
 
 
-FOUND: dict[str, Callable[[Sequence[Place]], Iterator[str]]] = {
-    "table": _table,
-    "csv": _csv,
-    "jsonl": _jsonl,
-    "m3u": _m3u,
-}
+FOUND = {"table": _table, "csv": _csv, "jsonl": _jsonl, "m3u": _m3u}
 """The formats of what was found."""
 
-_offered = offer(options.known_labels)
 _PATTERN = "A label, in any case, with * for any letters: 'playing *'."
-Pattern = Annotated[str, typer.Argument(metavar="LABEL", help=_PATTERN)]
 RESULTS = Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="What classify wrote as jsonl or json.")]
 MinScore = Annotated[float, option(TIME, "Leave out what scores below P.", metavar="P", min=0.0, max=1.0)]
 MinSeconds = Annotated[float, option(TIME, "Leave out what is shorter.", metavar="SECONDS", min=0.0)]
@@ -85,27 +80,23 @@ MinSeconds = Annotated[float, option(TIME, "Leave out what is shorter.", metavar
 
 def find(
     results: RESULTS,
-    label: Pattern,
+    label: Annotated[str, typer.Argument(help=_PATTERN, **options.LABEL)],
     min_score: MinScore = 0.0,
     min_seconds: MinSeconds = 0.0,
     format_name: Annotated[str, choice(OUTPUT, "How it is written.", tuple(FOUND), "--format", "-f")] = "table",
 ) -> None:
     """Find where something happens: in which videos, from when to when. Opens nothing but the results."""
-    found = read_results(files_of(results))
-    places = [
-        Place(result.path, piece)
-        for result in found
-        for piece in result.timeline
-        if is_like(piece.label, label) and piece.score >= min_score and piece.end - piece.start >= min_seconds
-    ]
+    found = read_results(results)
+    wanted = ((result.path, matching(result, label, min_score, min_seconds)) for result in found)
+    places = [Place(path, piece) for path, pieces in wanted for piece in pieces]
     for text in FOUND[format_name](places):
         typer.echo(text, nl=False)
-    seconds = clock(sum(piece.end - piece.start for _, piece in places))
-    in_videos = f"in {len({path for path, _ in places}):,} of {num_videos(len(found.paths))}"
-    number = f"{len(places):,} place{'s' * (len(places) != 1)}"
-    info(f"{number}, {seconds} in all, {in_videos}" if places else f"found nowhere in {in_videos[8:]}")
+    seconds, number = clock(sum(piece.end - piece.start for _, piece in places)), len({path for path, _ in places})
+    place = f"{len(places):,} place{'s' * (len(places) != 1)}"
+    info(f"{place}, {seconds} in all, in {number:,} of {num_videos(len(found.paths))}")
 
 
+_MODEL = "A name that 'vadis weights list' shows, or a model file."
 LABELS_EPILOG = """
 All that the default model can name:  `vadis labels`
 
@@ -116,17 +107,12 @@ What your own model can name:  `vadis labels run/model.safetensors`
 
 
 def labels(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="A name that 'vadis weights list' shows, or a model file.",
-            autocompletion=offer(options.models),
-        ),
-    ] = DEFAULT_MODEL,
-    label: Annotated[str, typer.Argument(metavar="[LABEL]", help=_PATTERN, autocompletion=_offered)] = "*",
+    model: Annotated[str, typer.Argument(help=_MODEL, **options.OF_MODEL | {"metavar": "[MODEL]"})] = DEFAULT_MODEL,
+    label: Annotated[str, typer.Argument(help=_PATTERN, **options.LABEL | {"metavar": "[LABEL]"})] = "*",
 ) -> None:
     """Show what a model can name, one label in a line. The model does not have to be here."""
+    if "*" in model:
+        model, label = DEFAULT_MODEL, model
     if model in WEIGHTS:
         names = published_labels(WEIGHTS[model].labels)
     else:

@@ -13,6 +13,7 @@ from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, s
 from vadis.cli.timeline import missing_part
 from vadis.device import resolve_device
 from vadis.errors import UsageError
+from vadis.results import Part, part_of
 from vadis.video.metadata import VideoFacts
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vadis.flow.store import FlowStore
 
 EPILOG = """
-To look at, in colours beside the picture:  `vadis flow holiday.mp4 -o flow.mp4`
+To look at, in colours beside the picture:  `vadis flow holiday.mp4 --end 10 -o flow.mp4`
 
 The flow of all videos in a folder, for training:  `vadis flow videos/ -o flow/`
 
@@ -41,11 +42,13 @@ def flow(
     data: options.Data = None,
     dataset: options.DatasetName = None,
     split: options.Split = 1,
+    start: options.Start = None,
+    end: options.End = None,
     overwrite: options.Replace = False,
     device: options.Device = "auto",
 ) -> None:
     """Compute the optical flow of videos or a dataset once, for training; or of one video, to look at."""
-    inputs = inputs or []
+    inputs, part = inputs or [], part_of(start, end)
     has_inputs = bool(inputs) or from_file is not None
     if data is not None and has_inputs:
         raise UsageError("--data and INPUTS exclude each other", hint="give a dataset, or videos and folders")
@@ -57,8 +60,10 @@ def flow(
         if data is not None or from_file is not None or len(inputs) != 1 or Path(inputs[0]).is_dir():
             hint = "name one video; a flow store is a folder, whose name does not end with that"
             raise UsageError(f"{show(output)} has room for the flow of one video", hint=hint)
-        _to_look_at(inputs[0], output, overwrite, device)
+        _to_look_at(inputs[0], output, part, overwrite, device)
         return
+    if part is not None:
+        raise UsageError("--start and --end go with -o FILE.mp4", hint="leave them out: a flow store has whole videos")
     check_folder_name(output)
     num_unreadable = 0
     if data is None:
@@ -87,12 +92,12 @@ def flow(
         raise typer.Exit(SOME_FAILED)
 
 
-def _to_look_at(video: str, output: Path, overwrite: bool, device: str) -> None:
+def _to_look_at(video: str, output: Path, part: Part | None, overwrite: bool, device: str) -> None:
     check_file(output, overwrite, video)
     from vadis.report.annotate import write_flow_video
 
     with frame_progress(f"optical flow: {show(Path(video).name)}") as report:
-        facts = write_flow_video(video, output, resolve_device(device), report)
+        facts = write_flow_video(video, output, resolve_device(device), report, part=part)
     info(f"{facts.num_frames or 0:,} frames")
     typer.echo(show(output))
     fail_if_partial(video, facts)

@@ -4,20 +4,20 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.batch.journal import Journal, Summary
+from vadis.batch.journal import Journal, Summary, changes
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, STREAM_CHOICES, choice, flag, option
 from vadis.cli.outputs import Destination, check_file, new_folder, writing
 from vadis.cli.run import SOME_FAILED, Run, find_inputs, load_for_command
 from vadis.cli.terminal import info, num_videos, show, warn
-from vadis.errors import UsageError
+from vadis.errors import NothingToDoError, UsageError
 from vadis.formats import FORMATS
 from vadis.parsing import is_text
 from vadis.video.container import HEAD_BYTES, read_part
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from vadis.evaluation.embedding import Embedding
     from vadis.evaluation.video_sets import VideoSet
     from vadis.models.card import Model
-    from vadis.video.isolated.pool import Decoders
 
 PROTOCOL_NAMES = ("reference", "stylegan-v", "tats", "common-metrics")
 
@@ -64,7 +63,7 @@ def fvd(
     generated: Annotated[str | None, typer.Argument(metavar="[GENERATED]", help=_SET, show_default=False)] = None,
     protocol: Annotated[str, choice(HOW, _PROTOCOL, PROTOCOL_NAMES)] = "reference",
     clip_length: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
-    seed: Annotated[int, option(HOW, _SEED, metavar="N")] = 0,
+    seed: Annotated[int, option(HOW, _SEED, metavar="N", min=0)] = 0,
     model: Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **options.OF_MODEL)] = None,
     streams: Annotated[str, choice(MODEL, _STREAMS, STREAM_CHOICES)] = "rgb",
     bootstrap: Annotated[int, option(HOW, _BOOTSTRAP, metavar="N", min=0)] = 100,
@@ -84,25 +83,33 @@ def fvd(
         raise UsageError("GENERATED is missing", "name it, or keep the statistics of REAL with --save")
     if save is not None:
         check_file(save, overwrite, extensions=(".npz",))
+        if not save.suffix:
+            raise UsageError(f"{show(save)} would not be known again", f"let it end with .npz: {show(save)}.npz")
     sets = [find_set(name, given) for name, given in (("real", real), ("generated", generated)) if given is not None]
-    if (kernel or per_class) and any(each.statistics for each in sets):
-        raise UsageError("saved statistics have no videos for --kernel and --per-class", "give the videos themselves")
+    num_saved = sum(each.is_saved for each in sets)
+    if ((kernel or per_class) and num_saved) or (unbiased and num_saved == 2):
+        message = "saved statistics have no videos for --kernel and --per-class, nor two of them for --unbiased"
+        raise UsageError(message, "give the videos themselves")
+    if per_class:
+        check_classes(sets)
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder(output))
+        if output is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vadis-fvd-")))
+        else:
+            stack.enter_context(new_folder(folder := output))
         loaded = load_fvd_model(model, streams, device, offline)
         from vadis.evaluation import video_sets
-        from vadis.evaluation.embedding import PROTOCOLS, ArrayDecoders, Embedding, check_model
+        from vadis.evaluation.embedding import PROTOCOLS, Embedding, check_model
 
         rules = PROTOCOLS[protocol]
         embedding = Embedding(check_model(loaded), protocol, clip_length or rules.frames, seed=seed)
-        decoders = stack.enter_context(ArrayDecoders())
         for each in sets:
             own = replace(embedding, random_start=rules.random_start and each.name == "real")
-            embed(each, own, folder, decoders, jobs, overwrite, goes_on=output is not None)
+            embed(each, own, folder, jobs, overwrite, goes_on=output is not None)
         if save is not None:
             with writing(show(save)):
                 video_sets.save(save, sets[0])
-            info(f"{show(save)}: the statistics of {num_videos(sets[0].count)}")
+            info(f"written: {show(save)}")
         if len(sets) == 2:
             result = video_sets.compare(sets, embedding, bootstrap, unbiased, kernel, per_class)
             typer.echo(json.dumps(result, indent=1, allow_nan=False) if as_json else "\n".join(lines(result)))
@@ -110,17 +117,6 @@ def fvd(
                 warn(warning)
     if any(each.failed for each in sets):
         raise typer.Exit(SOME_FAILED)
-
-
-@contextmanager
-def _folder(output: Path | None) -> Iterator[Path]:
-    """Yield the folder for what each video gives: the one that is named, or one for this run."""
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="vadis-fvd-") as folder:
-            yield Path(folder)
-    else:
-        with new_folder(output):
-            yield output
 
 
 def load_fvd_model(name: str | None, streams: str, device: str, offline: bool) -> "Model":
@@ -143,33 +139,37 @@ def find_set(name: str, given: str) -> "VideoSet":
     is_list = is_there and extension not in (*VIDEO_EXTENSIONS, *ARRAY_EXTENSIONS)
     is_list = is_list and is_text(read_part(given, 0, HEAD_BYTES))
     found = find_inputs([] if is_list else [given], given if is_list else None, False, arrays=True)
-    return VideoSet(name, given, [video for source in found for video in expand_array(source)])
+    videos = [video for source in found for video in expand_array(source)]
+    if not videos:
+        raise NothingToDoError(f"there is no video in {show(given)}", "an array is (N, T, H, W, 3), with N from 2 on")
+    return VideoSet(name, given, videos)
 
 
-def embed(
-    videos: "VideoSet",
-    embedding: "Embedding",
-    folder: Path,
-    decoders: "Decoders",
-    jobs: int,
-    overwrite: bool,
-    goes_on: bool,
-) -> None:
+def check_classes(sets: "list[VideoSet]") -> None:
+    """Raise UsageError for a video that is in no folder of a class."""
+    from vadis.evaluation.video_sets import class_of
+
+    for each in sets:
+        for source in each.sources:
+            class_of(each.given, source.path)
+
+
+def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, overwrite: bool, goes_on: bool) -> None:
     """Fill in the rows of a set; raise UsageError where statistics were saved with other settings than these."""
-    if videos.statistics is not None:
-        wanted = embedding.settings
-        if others := [key for key in {**wanted, **videos.settings} if videos.settings.get(key) != wanted.get(key)]:
-            change = "; ".join(f"{key} was {videos.settings.get(key)}, is {wanted.get(key)}" for key in others)
+    if videos.is_saved:
+        if others := changes(videos.settings, embedding.settings):
             hint = "give the same options as then, or the videos"
-            raise UsageError(f"{show(videos.given)} was saved with other settings: {change}", hint)
+            raise UsageError(f"{show(videos.given)} was saved with other settings: {others}", hint)
         return
+    from vadis.evaluation.embedding import stamp_of
+
     sources, summary = videos.sources, Summary(len(videos.sources))
     info(f"{videos.name}: {num_videos(len(sources))} in {show(videos.given)}")
     place = folder / f"{videos.name}.jsonl"
-    destination = Destination(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, decoders.stamp)
+    destination = Destination(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, stamp_of)
     with destination.opened([], [source.path for source in sources]):
         run = Run(destination.begin(embedding.settings, sources, summary), summary, goes_on=goes_on)
-        records = embedding.embed(run.paths(), decoders, jobs=jobs, progress=run.report)
+        records = embedding.embed(run.paths(), jobs=jobs, progress=run.report)
         try:
             run.complete(records, destination.write)
         except typer.Exit as ended:

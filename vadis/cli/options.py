@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from vadis.formats import FORMATS
+from vadis.parsing import parse_seconds
 from vadis.results import FINEST_SEGMENT_SECONDS
 from vadis.weights.catalog import PUBLISHED_LISTS, SHIPPED, WEIGHTS, published_labels
 
@@ -129,6 +130,17 @@ _STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flo
 Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]
 Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
 
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+_START = "Leave out what is before TIME, such as 90, 1:30 or 0:01:30.5, as players count."
+Start = Annotated[float | None, option(TIME, _START, metavar="TIME", parser=_seconds)]
+End = Annotated[float | None, option(TIME, "Leave out what is after TIME.", metavar="TIME", parser=_seconds)]
 _SEGMENT = "Step of the raw segments in records; by default the model's own, mostly 2.56."
 SegmentSeconds = Annotated[float | None, option(TIME, _SEGMENT, metavar="SECONDS", min=FINEST_SEGMENT_SECONDS)]
 _WINDOW = "Look at separate windows of FRAMES (25 per second) instead of the video as a whole."
@@ -136,8 +148,9 @@ Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
 Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
 Threshold = Annotated[float, option(TIME, "Leave out labels that score below P.", metavar="P", min=0.0, max=1.0)]
+LABEL: dict[str, Any] = {"metavar": "LABEL", "autocompletion": offer(known_labels)}
 _LABELS = "Show only labels like this, in any case, with * for any letters: 'playing *'."
-Labels = Annotated[str | None, option(TIME, _LABELS, "--labels", metavar="LABEL", autocompletion=offer(known_labels))]
+Labels = Annotated[str | None, option(TIME, _LABELS, "--labels", **LABEL)]
 
 _PER = "Rows of a csv: one for each label of a segment, or one for a video."
 Per = Annotated[str, choice(OUTPUT, _PER, ("video", "segment"))]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import vadis
-from vadis.batch.journal import PASSING_ERRORS, Journal, Summary, open_journal
+from vadis.batch.journal import PASSING_ERRORS, Journal, Summary, changes, open_journal
 from vadis.batch.shards import Parts, Shard, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
@@ -117,7 +117,6 @@ class Destination:
             yield
 
     def _own(self, path: Path) -> Path:
-        """Return the file of this shard."""
         return path if self.shard is None else self.shard.own(path)
 
     def written(self) -> str:
@@ -135,10 +134,8 @@ class Destination:
             return list(sources)
         versions = {"vadis": vadis.__version__, "torch": version("torch"), "av": version("av")}
         versions["python"] = platform.python_version()
-        before = self.journal.begin(settings, versions)
-        if before != versions:
-            changed = [f"{name} {before.get(name)}" for name, number in versions.items() if before.get(name) != number]
-            info(f"goes on with results of other versions: {', '.join(changed)}")
+        if changed := changes(self.journal.begin(settings, versions), versions):
+            info(f"goes on with results of other versions: {changed}")
         if self.journal.num_damaged:
             warn(f"{self.journal.num_damaged} damaged lines of the results are left out; their videos are done again")
         pending, lacking, folder = [], set[str](), self.folder
@@ -280,7 +277,8 @@ def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)
     if len(name) + 1 + len(extension) > 200:  # file systems take 255; a temporary file's name needs some of them
-        relative = relative.with_name(f"{name[:150].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:12]}")
+        kept = name[: 186 - len(extension)].decode(errors="ignore")
+        relative = relative.with_name(f"{kept}-{hashlib.sha256(name).hexdigest()[:12]}")
     target = folder / relative.with_name(f"{relative.name}.{extension}")
     if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):
         hint = "choose a new folder: in this one a symbolic link leads elsewhere"

@@ -67,33 +67,36 @@ def sample(
         with download_progress() as progress:
             paths = fetch_sample(loaded.card.streams, offline=offline, progress=progress)
     outcome = reproduce_sample(loaded, paths)
-    if as_json:
-        typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
-    else:
-        for stream, values in outcome["streams"].items():
-            _print_comparison(values, f"{stream}: {show(paths[stream]) if stream in paths else 'the sum of both'}")
+    titles = {stream: f"{stream}: {show(paths.get(stream, 'the sum of both'))}" for stream in outcome["streams"]}
+    each = (_comparison(values, titles[stream]) for stream, values in outcome["streams"].items())
+    _tell(outcome, as_json, chain.from_iterable(each))
+
+
+def _tell(outcome: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
+    """Print how a comparison has ended; leave with exit code 1 where it has failed."""
+    typer.echo(json.dumps(outcome, indent=1, allow_nan=False) if as_json else "\n".join(lines))
     if outcome["passed"] is False:
         raise typer.Exit(1)
 
 
-def _print_comparison(values: Mapping[str, Any], title: str) -> None:
-    def line(name: str, ours: str, published: str) -> None:
-        typer.echo(f"  {name:<30} {ours:>19}   {published:>19}")
+def _comparison(values: Mapping[str, Any], title: str) -> Iterator[str]:
+    def line(name: str, ours: str, published: str) -> str:
+        return f"  {name:<30} {ours:>19}   {published:>19}"
 
     def logit(of: Mapping[str, Any] | None) -> str:  # with the digits that DeepMind prints
         return f"{of['probability']:.5g} {of['logit']:8.4f}" if of else NO_FIGURE
 
     published = values["published"] or {"top": []}
     theirs = {each["label"]: each for each in published["top"]}
-    typer.echo(title)
-    line("", "vadis", "published")
-    line("norm of the logits", f"{values['norm']:.6f}", f"{published['norm']:.6f}" if theirs else NO_FIGURE)
+    yield title
+    yield line("", "vadis", "published")
+    yield line("norm of the logits", f"{values['norm']:.6f}", f"{published['norm']:.6f}" if theirs else NO_FIGURE)
     for each in values["top"]:
-        line(visible(each["label"])[:30], logit(each), logit(theirs.get(each["label"])))
+        yield line(visible(each["label"])[:30], logit(each), logit(theirs.get(each["label"])))
     verdict = "nothing is published for this model and input"
     if theirs:
         verdict = f"{'PASS' if values['passed'] else 'FAIL'}: largest difference {values['largest_error']:.6f}"
-    typer.echo(f"  {verdict}\n")
+    yield f"  {verdict}\n"
 
 
 _FVD_MODEL = "By default as for vadis fvd."
@@ -116,16 +119,13 @@ def fvd(
     with video_progress() as bars:
         bar = bars.add_task("videos", total=sum(each.num_videos for each in PUBLISHED_DISTANCES))
         outcome = reproduce(loaded, lambda done: bars.update(bar, completed=done))
-    if as_json:
-        typer.echo(json.dumps(outcome, indent=1, allow_nan=False))
-    else:
-        for row in outcome["values"]:
-            typer.echo(f"{row['input']} ({row['source']})")
-            typer.echo(f"  published {row['published']:.8f}   vadis {row['ours']:.8f}   {row['difference']:+.8f}")
-        other = "nothing is published for weights of 16 bits, or of another model"
-        typer.echo({True: "PASS", False: "FAIL", None: other}[outcome["passed"]])
-    if outcome["passed"] is False:
-        raise typer.Exit(1)
+    other = "nothing is published for weights of 16 bits, or of another model"
+    rows = (
+        f"{row['input']} ({row['source']})\n"
+        f"  published {row['published']:.8f}   vadis {row['ours']:.8f}   {row['difference']:+.8f}"
+        for row in outcome["values"]
+    )
+    _tell(outcome, as_json, [*rows, {True: "PASS", False: "FAIL", None: other}[outcome["passed"]]])
 
 
 _RUNS_HELP = "Where finished runs are looked for, and new ones are to lie."

@@ -3,8 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,10 +14,10 @@ from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
-from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress, warn
+from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, only
-from vadis.results import VideoResult
+from vadis.results import VideoResult, part_of
 from vadis.video.container import regular_file
 
 EXPORT_EPILOG = """
@@ -45,7 +46,7 @@ def export(
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
     output = None if output == Path("-") else output
-    found = read_results(files_of(results))
+    found = read_results(results)
     form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
     counts: Counter[str] = Counter()
@@ -69,17 +70,10 @@ def export(
         raise typer.Exit(SOME_FAILED)
 
 
-def files_of(inputs: Sequence[Path]) -> list[Path]:
-    """Return files, and those of results below folders."""
-    given = [files_below(each, (".jsonl", ".json")) if each.is_dir() else [each] for each in inputs]
-    return [file for some in given for file in some]
-
-
-def read_results(files: Sequence[Path]) -> LastResults:
-    """Return the records of files, of which there must be one at least; say which end within one."""
-    found = LastResults(files)
-    for path in found.torn:
-        warn(f"{show(path)} ends within a record, which is left out")
+def read_results(inputs: Sequence[Path]) -> LastResults:
+    """Return the records of files, and of those below folders, of which there must be one at least."""
+    given = [files_below(each, (".jsonl", ".ndjson", ".json")) if each.is_dir() else [each] for each in inputs]
+    found = LastResults([file for some in given for file in some])
     if not found.paths:
         raise NothingToDoError("there is no record in these files", hint="label videos first: vadis classify")
     return found
@@ -129,11 +123,10 @@ def report(
         return
     if root is not None and not root.is_dir():
         raise UsageError(f"{show(root)} is not a folder", hint="name the folder where relative paths begin")
-    files = files_of(inputs)
-    found = read_results(files)
+    found = read_results(inputs)
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
-        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in files)]
+        bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in found.files)]
         limits = {"num_thumbnails": thumbnails, "max_thumbnail_bytes": thumbnail_mb * 1_000_000}
 
         def report_progress(path: str) -> None:
@@ -151,6 +144,8 @@ def report(
 ANNOTATE_EPILOG = """
 See what the network sees:  `vadis annotate holiday.mp4 -o seen.mp4`
 
+Ten seconds of it:  `vadis annotate holiday.mp4 --start 1:00 --end 1:10 -o part.mp4`
+
 From results there are already, without a model:  `vadis annotate holiday.mp4 --results archive.jsonl -o seen.mp4`
 """
 
@@ -164,6 +159,8 @@ def annotate(
     model: options.ModelName = None,
     streams: options.Streams = None,
     segment: options.SegmentSeconds = None,
+    start: options.Start = None,
+    end: options.End = None,
     device: options.Device = "auto",
     offline: options.Offline = False,
 ) -> None:
@@ -172,27 +169,34 @@ def annotate(
     from vadis.video.encoder import check_name
 
     check_name(output)
-    name = os.fspath(video)
+    name, part = os.fspath(video), part_of(start, end)
     outputs.check_file(output, overwrite, name)
     if results is None:
-        regular_file(name, listed=False)
-        loaded = load_for_command(model, streams, device, offline)
-        from vadis.inference.classify import classify
-
-        with frame_progress(f"labelling: {show(video.name)}") as report:
-            result = classify(
-                name, loaded, segment=segment, progress=lambda now: report(now.frames_done, now.frames_total)
-            )
+        result = label_one(video, model, streams, device, offline, segment=segment, start=start, end=end)
+    elif model or streams or segment or offline or device != "auto":
+        message = "--model, --streams, --segment, --device and --offline do not go with --results"
+        raise UsageError(message, hint="leave them out: the labels are there")
     else:
-        if model or streams or segment or offline or device != "auto":
-            message = "--model, --streams, --segment, --device and --offline do not go with --results"
-            raise UsageError(message, hint="leave them out: the labels are there")
         result = _read_record(video, results)
+        result = result if part is None else replace(result, part=part)
     with frame_progress(f"drawing: {show(video.name)}") as report:
         facts = annotated(name, result, output, with_sound=not no_sound, progress=report)
     info(f"{facts.frames_decoded:,} frames")
     typer.echo(show(output))
     fail_if_partial(name, facts)
+
+
+def label_one(
+    video: Path, model: str | None, streams: str | None, device: str, offline: bool, **how: Any
+) -> VideoResult:
+    """Return the record of a video, labelled now; ``how`` as of ``classify``."""
+    regular_file(os.fspath(video), listed=False)
+    loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
+    from vadis.inference.classify import classify
+
+    with frame_progress(f"labelling: {show(video.name)}") as report:
+        progress = lambda now: report(now.frames_done, now.frames_total)  # noqa: E731
+        return classify(os.fspath(video), loaded, progress=progress, **how)
 
 
 def _read_record(video: Path, results: Path) -> VideoResult:

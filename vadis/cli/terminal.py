@@ -167,6 +167,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def tenths(seconds: float) -> str:
+    """``0:07.3``: a time that has to be found again."""
+    number = round(seconds * 10)
+    return f"{clock(number // 10)}.{number % 10}"
+
+
 @contextmanager
 def frame_progress(what: str) -> "Iterator[Callable[[int, int | None], None]]":
     """Yield a callback ``(frames_done, frames_total)`` that draws how far the one video at hand is."""

@@ -6,17 +6,18 @@ stands for no clear label.
 
 import string
 import textwrap
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
-from vadis.cli.terminal import clock, show
+from vadis.cli.terminal import clock, show, tenths
 from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
 from vadis.formats import percent, visible
-from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult, leading
 from vadis.video.metadata import FLAGS, VideoFacts
 
 if TYPE_CHECKING:
@@ -29,17 +30,7 @@ _TICK_CELLS = 10  # at least so far apart
 _TICK_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 _BARS = "▁▂▃▄▅▆▇█"
 _LEAST_SHOWN = 0.01  # labels below it, which would be "<1 %", are left out, but for the first
-_ASCII = str.maketrans(
-    {
-        "×": "x",
-        "–": "-",
-        "█": "#",
-        "…": "~",
-        **dict.fromkeys("▏▎▍▌▋▊▉"),
-        **dict.fromkeys("▁▂▃▄", "."),
-        **dict.fromkeys("▅▆▇", "#"),
-    }
-)  # for a terminal without UTF-8
+_ASCII = str.maketrans("×–█…▁▂▃▄▅▆▇", "x-#~....###", "▏▎▍▌▋▊▉")  # for a terminal without UTF-8
 
 
 class _Mark(NamedTuple):
@@ -65,28 +56,29 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
     ``all_stretches`` lists every stretch instead of the MAX_STRETCHES longest.
     """
     cells = max(min(console.width - len(_MARGIN) - 1, 120), _TICK_CELLS)
-    is_utf = console.encoding.lower().startswith("utf")
-    for result in results:
-        with console.capture() as captured:
-            for line in _lines(result, cells, all_stretches):
-                console.print(line, soft_wrap=True)
-        yield captured.get() if is_utf else captured.get().translate(_ASCII)
+    return _drawn((_lines(result, cells, all_stretches) for result in results), console)
 
 
 def lines(results: Iterable[VideoResult], console: "Console") -> Iterator[str]:
     """Yield a line for each video: its name, length and first label, and when that holds, from its start to its end."""
-    cells = max(console.width - 54, 18)  # for the name
+    for_label = min(_LABEL_CELLS, max(24, (console.width - 30) // 3))
+    for_name = max(console.width - 30 - for_label, 18)
+    return _drawn(([_line(result, for_name, for_label)] for result in results), console)
+
+
+def _drawn(videos: Iterable[Iterable[Text]], console: "Console") -> Iterator[str]:
     is_utf = console.encoding.lower().startswith("utf")
-    for result in results:
+    for texts in videos:
         with console.capture() as captured:
-            console.print(_line(result, cells), soft_wrap=True)
+            for text in texts:
+                console.print(text, soft_wrap=True)
         yield captured.get() if is_utf else captured.get().translate(_ASCII)
 
 
-def _line(result: VideoResult, cells: int) -> Text:
+def _line(result: VideoResult, for_name: int, for_label: int) -> Text:
     path = show(result.path)
-    name = Text(path if len(path) <= cells else "…" + path[1 - cells :])
-    name.truncate(cells, pad=True)
+    name = Text(path if len(path) <= for_name else "…" + path[1 - for_name :])
+    name.truncate(for_name, pad=True)
     if result.status == "error":
         reason = visible(with_options(result.error_message or ""))
         return Text.assemble((name.plain, "bold"), ("  not labelled: ", "bold red"), reason)
@@ -94,7 +86,7 @@ def _line(result: VideoResult, cells: int) -> Text:
     if best is None:
         return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  no label is above the threshold")
     label = Text(visible(best.label))
-    label.truncate(24, overflow="ellipsis", pad=True)
+    label.truncate(for_label, overflow="ellipsis", pad=True)
     score = f"{percent(best.score):>3} %"
     partial = ("  partial", "bold yellow") if result.status == "partial" else ""
     held = (_held(result, best.label), "cyan")
@@ -102,17 +94,10 @@ def _line(result: VideoResult, cells: int) -> Text:
 
 
 def _held(result: VideoResult, label: str) -> str:
-    """Return for each tenth of a video how much of it a label holds, as bars."""
-    wide = (result.span[1] or 1.0) / 10
-    held = [
-        sum(
-            max(0.0, min(piece.end, (cell + 1) * wide) - max(piece.start, cell * wide))
-            for piece in result.timeline
-            if piece.label == label
-        )
-        for cell in range(10)
-    ]
-    return "".join(_BARS[min(round(seconds / wide * 7), 7)] for seconds in held)
+    """Return for each tenth of a video, or of its part, how much of it a label holds, as bars."""
+    tenth = result.scale[1] / 10
+    held = _seconds_held(result.timeline, result.scale, 10)
+    return "".join(_BARS[min(round(seconds[label] / tenth * 7), 7)] for seconds in held)
 
 
 def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Text]:
@@ -135,7 +120,7 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
         yield Text("  no label is above the threshold")
     if any((run.start, run.end) != result.span for run in runs):  # else one label holds throughout
         yield Text()
-        yield from _strip(runs, marks, result.span[1], cells)
+        yield from _strip(runs, marks, result.scale, cells)
         others = (f"{mark.letter} {visible(name)}" for name, mark in marks.items() if name not in own)
         legend = "   ".join(other.replace(" ", "\xa0") for other in others)  # so that no line ends within a name
         for line in textwrap.wrap(legend, cells, break_long_words=False):
@@ -151,6 +136,8 @@ def _notes(result: VideoResult) -> Iterator[Text]:
     if seconds is not None:
         digits = 2 if seconds < 0.95 else 1  # a single frame is no "0.0 s"
         facts.append(clock(seconds) if seconds >= 60 else f"{seconds:.{digits}f} s")
+    if result.part is not None:
+        facts.append(f"from {clock(result.part.start)}" + ("" if seconds is None else f" to {clock(result.span[1])}"))
     if size is not None:
         facts.append(f"{size[0]}×{size[1]}")
     if result.source_fps is not None:
@@ -168,7 +155,7 @@ def _notes(result: VideoResult) -> Iterator[Text]:
 
 def missing_part(result: VideoResult | VideoFacts) -> str:
     """Return what a ``partial`` video leaves out, as far as the file tells."""
-    decoded, declared = result.frames_decoded, result.frames_declared
+    decoded, declared = result.frames_decoded, result.frames_declared  # not of a part
     if decoded is not None and declared is not None and decoded < declared:
         return f"only {decoded} of {declared} frames could be read"
     return "part of the file could not be read"
@@ -176,10 +163,7 @@ def missing_part(result: VideoResult | VideoFacts) -> str:
 
 def _marks(runs: Sequence[Piece]) -> dict[str, _Mark]:
     """Return letters for the labels that lead, in the order of time; colours for those that lead longest."""
-    milliseconds = Counter[str]()
-    for run in runs:
-        if run.label != NO_CLEAR_LABEL:
-            milliseconds[run.label] += round(1000 * (run.end - run.start))
+    milliseconds = leading(runs)
     longest, colours = dict(milliseconds.most_common(len(_COLOURS))), iter(_COLOURS)
     lettered = zip(milliseconds, string.ascii_uppercase, strict=False)  # beyond Z: drawn as "other"
     return {name: _Mark(letter, *(next(colours) if name in longest else _OTHER[1:])) for name, letter in lettered}
@@ -188,11 +172,7 @@ def _marks(runs: Sequence[Piece]) -> dict[str, _Mark]:
 def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches: bool) -> Iterator[Text]:
     longest = sorted(runs, key=lambda run: run.start - run.end)
     listed = runs if all_stretches else sorted(longest[:MAX_STRETCHES], key=lambda run: run.start)
-    tenths = any(run.end - run.start < 2 for run in listed)
-
-    def time(seconds: float) -> str:
-        return f"{clock(int(seconds + 0.05))}.{int((seconds + 0.05) * 10) % 10}" if tenths else clock(seconds)
-
+    time = tenths if any(run.end - run.start < 2 for run in listed) else clock
     spans = [f"{time(run.start)}–{time(run.end)}" for run in listed]
     widest = max(map(len, spans), default=0)
     for run, span in zip(listed, spans, strict=True):
@@ -203,38 +183,42 @@ def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches
         yield Text(f"  and {more} shorter; `vadis -v classify` shows them all", style="dim")
 
 
-def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], end_seconds: float, cells: int) -> Iterator[Text]:
-    """Yield the whole video as one line of blocks, and its time axis below, with times at round numbers."""
-    strip = Text(_MARGIN)
-    for label, block in groupby(_leaders(runs, end_seconds, cells)):
+def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, float], cells: int) -> Iterator[Text]:
+    """Yield the whole video, or its part, as one line of blocks, and its time axis, with times at round numbers."""
+    strip, (begin, seconds) = Text(_MARGIN), scale
+    for label, block in groupby(_leaders(runs, scale, cells)):
         width = len(list(block))
-        if label is None:
+        if label == NO_CLEAR_LABEL:
             strip.append("." * width, "dim")
         else:
             letter, ink, colour = marks.get(label, _OTHER)
             strip.append(letter, f"{ink} on {colour}")
             strip.append(letter * (width - 1), f"{colour} on {colour}")  # seen only where there is no colour
     yield strip
-    cells_per_second, axis = cells / end_seconds, ""
+    cells_per_second, axis = cells / seconds, ""
     apart = next((tick for tick in _TICK_SECONDS if tick * cells_per_second >= _TICK_CELLS), _TICK_SECONDS[-1])
-    for tick in range(0, int(end_seconds) + 1, apart):
-        column = round(tick * cells_per_second)
+    for tick in range(ceil(begin / apart) * apart, int(begin + seconds) + 1, apart):
+        column = round((tick - begin) * cells_per_second)
         if column + len(clock(tick)) <= cells:
             axis = axis.ljust(column) + clock(tick)
     yield Text(_MARGIN + axis, style="dim")
 
 
-def _leaders(runs: Sequence[Piece], end_seconds: float, cells: int) -> Iterator[str | None]:
-    """Yield for each cell of the strip the label that leads in most of its time; None where no label does."""
-    wide = end_seconds / cells
-    led = [defaultdict[str | None, float](float) for _ in range(cells)]
-    for run in runs:
-        for cell in range(int(run.start / wide), min(int(run.end / wide) + 1, cells)):
-            label = None if run.label == NO_CLEAR_LABEL else run.label
-            led[cell][label] += min(run.end, (cell + 1) * wide) - max(run.start, cell * wide)
-    for seconds in led:
-        seconds[None] += wide - sum(seconds.values())
+def _leaders(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> Iterator[str]:
+    """Yield for each cell of the strip the label that leads in most of its time, or NO_CLEAR_LABEL."""
+    for seconds in _seconds_held(runs, scale, cells):
+        seconds[NO_CLEAR_LABEL] += scale[1] / cells - sum(seconds.values())  # there may be gaps (``--labels``)
         yield max(seconds, key=seconds.__getitem__)
+
+
+def _seconds_held(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> list[defaultdict[str, float]]:
+    """Return for how long each label holds in each of so many equal parts of a video."""
+    (begin, wide), held = (scale[0], scale[1] / cells), [defaultdict[str, float](float) for _ in range(cells)]
+    for run in runs:
+        start, end = run.start - begin, run.end - begin
+        for cell in range(int(start / wide), min(int(end / wide) + 1, cells)):
+            held[cell][run.label] += min(end, (cell + 1) * wide) - max(start, cell * wide)
+    return held
 
 
 def _named(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str] | str, str, Text, str]:

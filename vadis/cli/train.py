@@ -65,7 +65,7 @@ class TrainOptions:
     split: options.Split = 1
     allow_missing: AllowMissing = 0.1
     arch: Annotated[str | None, choice(MODEL, _ARCH, ARCHITECTURES, show_default="i3d")] = None
-    start: Start = "scratch"
+    from_model: Start = "scratch"
     width: Annotated[float | None, option(MODEL, _WIDTH, metavar="W", min=1 / 64, max=4.0)] = None
     mode: Annotated[str, choice(TRAINING, _MODE, ("full", "fixed"))] = "full"
     streams: Annotated[str, choice(TRAINING, _STREAMS, options.STREAM_CHOICES)] = "both"
@@ -83,7 +83,7 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(TrainOptions):
-    start: Start = "i3d-kinetics400"
+    from_model: Start = "i3d-kinetics400"
 
 
 def _command(asked: type[TrainOptions], name: str, description: str) -> Callable[..., None]:

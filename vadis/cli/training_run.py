@@ -75,7 +75,7 @@ def _find_data(options: TrainOptions) -> Dataset:
     check_folder_name(options.output)
     if not is_torchrun():
         resolve_device(options.device)
-    begins_anew = options.start in (SCRATCH, IMAGENET)
+    begins_anew = options.from_model in (SCRATCH, IMAGENET)
     if options.width is not None and not begins_anew:
         raise UsageError("--width is for networks made anew; a model has its own", hint="add --from scratch")
     if options.mode == "fixed" and begins_anew:
@@ -109,13 +109,13 @@ def _make_data(options: TrainOptions) -> Path:
 
 
 def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
-    begins_anew = options.start in (SCRATCH, IMAGENET)
+    begins_anew = options.from_model in (SCRATCH, IMAGENET)
     load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
-    start = None if begins_anew else load(options.start, None if options.streams == "both" else options.streams)
+    start = None if begins_anew else load(options.from_model, None if options.streams == "both" else options.streams)
     architecture = start.card.architecture if start else options.arch or "i3d"
     if options.arch not in (None, architecture):
         hint = f"leave --arch out, or name a model of {options.arch} by --from"
-        raise UsageError(f"{show(options.start)} is a model of {architecture}, not of {options.arch}", hint)
+        raise UsageError(f"{show(options.from_model)} is a model of {architecture}, not of {options.arch}", hint)
     row = MODELS[architecture]
     streams = row.streams if options.streams == "both" else (options.streams,)
     if not set(streams) <= set(row.streams):
@@ -125,7 +125,7 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
     defaults = {run: default_recipe(architecture, dataset.name, run, mode) for run in runs}
     sizes = {"num_clips": len(dataset.examples("train")), "num_processes": num_processes}
     recipes = choose_recipes(defaults, options.recipe, _changes(options), **sizes)
-    imagenet = load(IMAGENET_MODEL, None) if options.start == IMAGENET else None
+    imagenet = load(IMAGENET_MODEL, None) if options.from_model == IMAGENET else None
     width = options.width or next(iter(recipes.values())).width
     plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
     if start is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vadis.errors import UsageError, what_next
 from vadis.results import printable
-from vadis.video.sources import VIDEO_EXTENSIONS
+from vadis.video.sources import VIDEO_EXTENSIONS, real_path
 
 MAX_LIST_DEPTH = 2  # folders below the root: lists lie above the videos (Kinetics: k400/annotations/train.csv)
 
@@ -107,10 +107,10 @@ def scan_tree(root: str | os.PathLike[str]) -> Tree:
         raise UsageError(f"the dataset {printable(top)} {what}", "name the folder that holds it")
     top = top.rstrip(os.sep) or os.sep
     found: dict[str, list[str]] = {kind: [] for kind in (*_ENDINGS, "folders", "unreadable")}
-    pending, visited, refusal = [(top, 0)], set[str](), None
+    pending, visited, refusal = [(top, "", 0)], set[str](), None
     while pending:
-        folder, depth = pending.pop()
-        if (real := os.path.realpath(folder)) in visited:  # not by inode numbers, which some disks repeat
+        folder, above, depth = pending.pop()
+        if (real := real_path(folder, above)) in visited:  # not by inode numbers, which some disks repeat
             continue
         visited.add(real)
         try:
@@ -118,7 +118,7 @@ def scan_tree(root: str | os.PathLike[str]) -> Tree:
                 if kind != "lists" or depth <= MAX_LIST_DEPTH:
                     found[kind].append(path)
                 if kind == "folders":
-                    pending.append((path, depth + 1))
+                    pending.append((path, real, depth + 1))
         except OSError as error:
             found["unreadable"].append(f"{printable(folder)} cannot be listed: {error.strerror}")
             refusal = refusal or error.errno

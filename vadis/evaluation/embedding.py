@@ -10,10 +10,13 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from itertools import tee
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,19 +26,19 @@ from torch import Tensor
 from vadis.device import BatchLimit, cudnn_version, run_in_batches
 from vadis.errors import UsageError, VideoError
 from vadis.flow.numba_cache import compiled
-from vadis.inference.classify import FACTS
+from vadis.flow.video_flow import with_flow
+from vadis.inference.classify import FACTS, record_of
 from vadis.inference.predict import Progress
-from vadis.inference.prefetch import NativeVideo, PendingVideo, map_videos
+from vadis.inference.prefetch import map_videos, prefetch_config
 from vadis.models import Model
 from vadis.models.i3d import MIN_FRAMES
-from vadis.preprocessing import CROP, STREAMS, Clip, join_clips, num_frames
+from vadis.preprocessing import CROP, STREAMS, Clip, join_clips
 from vadis.results import VideoResult
-from vadis.video.isolated.pool import Decoders, SourceVideo
-from vadis.video.metadata import GridFrame, VideoFacts
+from vadis.video.isolated.pool import Decoders
+from vadis.video.metadata import VideoFacts
+from vadis.video.pictures import picture_names
+from vadis.video.readahead import Prefetcher, chunks
 from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, stamp
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Frames = NDArray[Any]  # (T, H, W, 3): uint8, or float in [-1, 1] of 224×224
 Row = NDArray[np.float32]  # (classes,)
@@ -48,7 +51,7 @@ class Protocol(NamedTuple):
     """How a number that a paper cites came about, as far as it does not depend on the data set."""
 
     source: str  # of its code, a repository on GitHub
-    resize: str  # a key of ``RESIZES``
+    resize: str  # see ``_axes``
     frames: int | None  # of each video; None: all
     random_start: bool  # of the real videos; the generated ones begin with their first frame
     covariance_over: str  # "n - 1" or "n"
@@ -65,38 +68,19 @@ PROTOCOLS = {
 # --- frames → what the network sees ----------------------------------------------------------------------------------
 
 
-def _tensorflow1(height: int, width: int) -> tuple[Axis, Axis]:
-    """Pixel ``i`` lies at ``i * H / 224``: no half-pixel centres; the aspect is not kept."""
-    return _axis(height, height / CROP, 0.0), _axis(width, width / CROP, 0.0)
+def _axes(height: int, width: int, resize: str) -> Iterator[Axis]:
+    """Yield where the 224 rows, then the 224 columns lie in a picture (H, W), bilinearly and without antialiasing.
 
-
-def _half_pixel(height: int, width: int) -> tuple[Axis, Axis]:
-    """Pixel centres lie at halves, as PyTorch's ``interpolate`` has them; the aspect is not kept."""
-    return _axis(height, height / CROP, 0.5), _axis(width, width / CROP, 0.5)
-
-
-def _crop(height: int, width: int) -> tuple[Axis, Axis]:
-    """The shorter side becomes 224, by half-pixel centres, the longer one is rounded up, and cut around its centre."""
-    scale, axes = CROP / min(height, width), []
+    "tensorflow1": pixel ``i`` at ``i * H / 224``; "half-pixel": between centres, as PyTorch's ``interpolate`` has it;
+    "crop": likewise, but the shorter side becomes 224, the longer one is rounded up, and cut around its centre.
+    """
+    centre, shorter = np.float32(0 if resize == "tensorflow1" else 0.5), min(height, width)
     for length in (height, width):
-        resized = CROP if length == min(height, width) else ceil(length * scale)
-        axes.append(_axis(length, length / resized, 0.5, first=(resized - CROP) // 2))
-    return axes[0], axes[1]
-
-
-def _axis(length: int, step: float, centre: float, first: int = 0) -> Axis:
-    index = np.arange(first, first + CROP, dtype=np.float32)
-    position = ((index + np.float32(centre)) * np.float32(step) - np.float32(centre)).clip(0)
-    low = np.minimum(position.astype(np.int64), length - 1)
-    return low, np.minimum(low + 1, length - 1), position - low.astype(np.float32)
-
-
-RESIZES: dict[str, Callable[[int, int], tuple[Axis, Axis]]] = {
-    "tensorflow1": _tensorflow1,
-    "half-pixel": _half_pixel,
-    "crop": _crop,
-}
-"""Where the 224 rows and 224 columns lie in a picture (H, W), all bilinear and without antialiasing."""
+        resized = ceil(length * (CROP / shorter)) if resize == "crop" and length != shorter else CROP
+        index = np.arange(CROP, dtype=np.float32) + (resized - CROP) // 2
+        position = ((index + centre) * np.float32(length / resized) - centre).clip(0)
+        low = np.minimum(position.astype(np.int64), length - 1)
+        yield low, np.minimum(low + 1, length - 1), position - low.astype(np.float32)
 
 
 def network_frames(frames: Frames, resize: str = "tensorflow1") -> NDArray[np.float32]:
@@ -109,7 +93,8 @@ def network_frames(frames: Frames, resize: str = "tensorflow1") -> NDArray[np.fl
         raise VideoError("not_a_video", message, "the channels stand last")
     if frames.dtype == np.uint8:
         out = np.empty((len(frames), CROP, CROP, 3), np.float32)
-        rows, columns = RESIZES[resize](*frames.shape[1:3])
+        _, height, width, _ = frames.shape
+        rows, columns = _axes(height, width, resize)
         _interpolate(np.ascontiguousarray(frames), *rows, *columns, out)
         return out
     if frames.dtype.kind != "f" or frames.shape[1:3] != (CROP, CROP):
@@ -151,15 +136,15 @@ def check_model(model: Model) -> Model:
     return model
 
 
-def row_of(clips: Iterable[Clip], model: Model, least: int = MIN_FRAMES) -> tuple[Row, int]:
-    """Return the logits of a clip, averaged over time and added over the streams, and the number of its frames.
-
-    ``clips`` are its parts. Raise VideoError where there are fewer than ``least`` frames.
-    """
-    clip = join_clips(list(clips))
-    if (count := num_frames(clip)) < least:
+def check_length(num_frames: int, least: int = MIN_FRAMES) -> None:
+    """Raise VideoError for a clip of fewer frames than ``least``."""
+    if num_frames < least:
         hint = "leave it out; a clip is neither looped nor completed"
-        raise VideoError("too_short", f"the video has {count} frames, and {least} are needed", hint)
+        raise VideoError("too_short", f"the video has {num_frames} frames, and {least} are needed", hint)
+
+
+def row_of(clip: Clip, model: Model) -> Row:
+    """Return the logits of a clip, averaged over time and added over the streams; raise VideoError if not finite."""
 
     @torch.inference_mode()
     def run(start: int, stop: int) -> Tensor:
@@ -176,7 +161,7 @@ def row_of(clips: Iterable[Clip], model: Model, least: int = MIN_FRAMES) -> tupl
         torch.backends.cudnn.allow_tf32 = before
     if not row.isfinite().all():
         raise VideoError("not_finite", "the network gave a number that is not finite")
-    return np.asarray(row[0], np.float32), count
+    return np.asarray(row[0], np.float32)
 
 
 def _as_input(clip: NDArray[Any], stream: str) -> Tensor:
@@ -204,75 +189,28 @@ def expand_array(source: Source) -> Iterator[Source]:
 
 
 def _load(path: str) -> Frames:
-    """Return the array of a file, mapped from the disk unless it is in an .npz; raise VideoError for anything else."""
+    """Return a video or videos, mapped from the disk unless they are in an .npz; raise VideoError for anything else."""
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            if len(loaded.files) != 1:
-                message = f"the file holds {len(loaded.files)} arrays, and one is wanted"
-                raise VideoError("not_a_video", message, "save one array (N, T, H, W, 3) of uint8")
-            return np.asarray(loaded[loaded.files[0]])
-    except VideoError:
-        raise
-    except Exception as error:  # of damaged files: OSError, EOFError, BadZipFile, zlib.error, …
-        raise VideoError("not_a_video", "the file is no array of NumPy, or damaged", "save it by numpy.save") from error
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            with array as arrays:
+                (array,) = arrays.values()
+    except Exception as error:  # of damaged files, or of several arrays: OSError, BadZipFile, zlib.error, ValueError, …
+        message = "the file is damaged, or not one array of NumPy"
+        raise VideoError("not_a_video", message, "save it by numpy.save") from error
+    if array.ndim not in (4, 5):
+        message = f"videos have the shape (N, T, H, W, 3), got {array.shape}"
+        raise VideoError("not_a_video", message, "the channels stand last")
+    return np.asarray(array)
 
 
-class ArrayVideo:
-    """A video of an array, as a ``SourceVideo`` is one of a file."""
-
-    expected_num_frames: int | None = None
-
-    def __init__(self, load: Callable[[], Frames], start: int, most: int | None) -> None:
-        self._load, self._start, self._most = load, start, most
-        self.facts = VideoFacts(None, (1, 1), 0, None, None, 0, None, "ok", ())
-
-    def __enter__(self) -> "Self":
-        video = self._load()
-        if video.ndim != 4 or 0 in video.shape:
-            message = f"a video has the shape (T, H, W, 3), got {video.shape}"
-            raise VideoError("not_a_video", message, "save one array (N, T, H, W, 3) of uint8")
-        height, width = video.shape[1:3]
-        self.facts = VideoFacts(None, (width, height), 0, None, len(video), len(video), None, "ok", ())
-        self._frames = video[self._start :][: self._most]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """There is nothing to close."""
-
-    def cancel(self) -> None:
-        """There is nothing to wait for."""
-
-    def __iter__(self) -> Iterator[GridFrame]:
-        return (GridFrame(np.array(frame), 0.0) for frame in self._frames)
-
-
-class ArrayDecoders(Decoders):
-    """Decoders that also open the videos of arrays."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._loaded = ("", np.zeros(0))  # the last file: its rows follow one another
-
-    def stamp(self, path: str) -> Stamp:
-        return stamp(_file_of(path)[0])
-
-    def open_source(self, path: Any, **how: Any) -> SourceVideo:
-        """Return a video; see ``Decoders.open_source``."""
-        name, index = _file_of(os.fspath(path))
-        if not name.lower().endswith(ARRAY_EXTENSIONS) or os.path.isdir(name):  # noqa: PTH112
-            return super().open_source(path, **how)
-
-        def load() -> Frames:
-            loaded, array = self._loaded
-            if loaded != name:
-                array = _load(name)
-                self._loaded = (name, array)
-            return array if index is None else array[index]
-
-        return ArrayVideo(load, how.get("start_frame", 0), how.get("max_frames"))  # type: ignore[return-value]
+def stamp_of(path: str) -> Stamp:
+    """Return the stamp of the file that holds a video, or of the pictures that are one: they are written in place."""
+    name, _ = _file_of(path)
+    with suppress(OSError):
+        if os.path.isdir(name):  # noqa: PTH112
+            return stamp(name, *(os.path.join(name, each) for each in picture_names(name)))  # noqa: PTH118
+    return stamp(name)
 
 
 def _file_of(path: str) -> tuple[str, int | None]:
@@ -299,7 +237,11 @@ class EmbeddedVideo(VideoResult):
     def from_json(cls, record: Mapping[str, Any]) -> "EmbeddedVideo":
         found = super().from_json(record)
         assert isinstance(found, cls)
-        return replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        found = replace(found, row=str(record.get("row", "")), frames_sha256=str(record.get("frames_sha256", "")))
+        is_whole = len(bytes.fromhex(found.frames_sha256)) == 32 and np.isfinite(found.numbers).all()
+        if found.status == "ok" and not (is_whole and len(found.numbers)):
+            raise ValueError("the row of a video is damaged")
+        return found
 
     @property
     def numbers(self) -> Row:
@@ -325,66 +267,117 @@ class Embedding:
         return {**self.model.settings, **chosen, "start": start}
 
     def embed(
-        self,
-        paths: Iterable[str],
-        decoders: Decoders,
-        *,
-        jobs: int | None = None,
-        progress: Callable[[Progress], None] = lambda now: None,
+        self, paths: Iterable[str], *, jobs: int | None = None, progress: Callable[[Progress], None] = lambda now: None
     ) -> Generator[VideoResult, None, None]:
         """Yield a record per path, in order: its row, or why there is none."""
-        begin = partial(_ClipOfSet, embedding=self, decoders=decoders)
-        for _, video, found in map_videos(paths, begin, partial(self._record, progress), self.model, jobs=jobs):
-            if isinstance(found, VideoError):
-                found = VideoResult(
-                    video.path, "error", *video.stamp, error_code=found.code, error_message=found.in_full
-                )
-            yield found
+        one_at_a_time, last = Lock(), lru_cache(maxsize=1)(_load)  # videos of an array follow one another
 
-    def _record(self, progress: Callable[[Progress], None], video: PendingVideo) -> VideoResult:
-        assert isinstance(video, _ClipOfSet)
+        def load(path: str) -> Frames:
+            with one_at_a_time:
+                return last(path)
 
+        with Decoders() as decoders:
+            begin = partial(_ClipOfSet, embedding=self, decoders=decoders, load=load)
+            for _, video, found in map_videos(paths, begin, partial(self._record, progress), self.model, jobs=jobs):
+                yield record_of(video.path, video.stamp, found)
+
+    def _record(self, progress: Callable[[Progress], None], video: "_ClipOfSet") -> VideoResult:
         def report(stage: str) -> None:
-            progress(Progress(video.path, stage, 0, video.expected_num_frames))
+            progress(Progress(video.path, stage, 0, None))
 
-        clips = list(video.clips(report))
+        clips = list(video.ahead.walk(report))
         report("network")
-        row, count = row_of(clips, self.model, max(self.frames or 0, MIN_FRAMES))
-        if video.facts.status == "partial":  # a clip with a hole in it is no sample of its set
-            raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(video.facts.flags)}")
-        facts = {name: getattr(video.facts, name) for name in FACTS}
+        facts = video.facts
+        if facts.status == "partial":  # a clip with a hole in it is no sample of its set
+            raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(facts.flags)}")
+        check_length(video.num_frames, max(self.frames or 0, MIN_FRAMES))
+        row = row_of(join_clips(clips), self.model)
         return EmbeddedVideo(
             video.path,
             source_bytes=video.stamp.num_bytes,
             source_mtime=video.stamp.mtime,
-            flags=video.facts.flags,
+            flags=facts.flags,
             model=self.model.card.name,
             model_sha256=self.model.sha256,
             cudnn=cudnn_version(self.model.device),
-            streams=video.streams,
-            sliding={"mode": "clip", "first_frame": video.start_frame, "frames": count},
+            streams=self.model.card.streams,
+            sliding={"mode": "clip", "first_frame": video.start_frame, "frames": video.num_frames},
             row=base64.b64encode(row.astype("<f4").tobytes()).decode("ascii"),
             frames_sha256=video.digest.hexdigest(),
-            **facts,
+            **{name: getattr(facts, name) for name in FACTS},
         )
 
 
-class _ClipOfSet(NativeVideo):
-    """A video of a set, with the SHA-256 of the frames that were taken, and of their shape."""
+class _ClipOfSet:
+    """A video of a set, from when it is begun until ``close``: what the network sees of it is read ahead.
 
-    def __init__(self, path: str, embedding: Embedding, decoders: Decoders) -> None:
-        self.digest, self._has_begun = hashlib.sha256(), False
-        self._resize = PROTOCOLS[embedding.protocol].resize
-        place = 0.0
-        if embedding.random_start:  # by the name, so that neither the order nor the folder matters
-            name = f"{embedding.seed}:{os.path.basename(path)}"  # noqa: PTH119
-            place = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") / 2**48
-        take = {"count": embedding.frames, "place": place}
-        super().__init__(path, embedding.model, decoders, self._see, listed=True, **take)  # type: ignore[arg-type]
+    ``facts``, ``start_frame``, ``num_frames`` that were taken and their ``digest``, SHA-256 with that of their shape,
+    are final after the last clip.
+    """
 
-    def _see(self, frames: Frames) -> NDArray[np.float32]:
-        if not self._has_begun:
-            self.digest.update(repr((frames.shape[1:], frames.dtype.str)).encode())
-            self._has_begun = True
-        self.digest.update(np.ascontiguousarray(frames).data)
-        return network_frames(frames, self._resize)
+    facts: VideoFacts
+
+    def __init__(self, path: str, embedding: Embedding, decoders: Decoders, load: Callable[[str], Frames]) -> None:
+        self.path, self.stamp, self.digest = path, stamp_of(path), hashlib.sha256()
+        self.start_frame = self.num_frames = 0
+        self._embedding, self._decoders, self._load = embedding, decoders, load
+        self._opened = decoders.open_source(path)  # by when it is cancelled it may be opened anew
+        ahead = prefetch_config(embedding.model.device).clips_ahead
+        self.ahead = Prefetcher(self._prepare, ahead, lambda: self._opened.cancel())
+
+    def close(self) -> None:
+        self.ahead.close()
+
+    def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
+        model, most = self._embedding.model, self._embedding.frames
+        if most and self._embedding.random_start:
+            self.start_frame = max(0, int(self._place() * (self._count_frames(ahead) - most + 1)))
+        ahead.note("decoding")
+        with closing(self._pictures(ahead, self.start_frame, most)) as pictures:
+            inputs = chunks(map(self._see, pictures), prefetch_config(model.device).chunk_frames)
+            if "flow" not in model.card.streams:
+                yield from ({"rgb": x} for x in inputs)
+                return
+            inputs, again = tee(inputs)
+            shown = (np.rint((x + 1) * 127.5).astype(np.uint8) for x in again)  # what flow is computed of
+            for x, (_, flow) in zip(inputs, with_flow(shown, model.device, ahead.check), strict=True):
+                clip = {"rgb": x} if flow is None else {"rgb": x, "flow": flow}  # one frame has none
+                yield {name: clip[name] for name in model.card.streams if name in clip}
+
+    def _place(self) -> float:
+        """Return where the clip begins, from 0 to 1: by the name, so that neither the order nor the folder matters."""
+        name = f"{self._embedding.seed}:{os.path.basename(self.path)}"  # noqa: PTH119
+        return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") / 2**48
+
+    def _count_frames(self, ahead: Prefetcher[Clip]) -> int:
+        """Return the number of frames by the header, or by decoding them all."""
+        next(self._pictures(ahead, 0, 0), None)
+        declared = self.facts.frames_declared
+        return sum(1 for _ in self._pictures(ahead, 0, None)) if declared is None else declared
+
+    def _pictures(self, ahead: Prefetcher[Clip], start: int, most: int | None) -> Generator[Frames, None, None]:
+        """Yield frames (H, W, 3) of the file: ``most`` from number ``start`` on."""
+        name, index = _file_of(self.path)
+        if name.lower().endswith(ARRAY_EXTENSIONS) and not os.path.isdir(name):  # noqa: PTH112
+            array = self._load(name)
+            if index is not None and not (array.ndim == 5 and index < len(array)):
+                raise VideoError("changed_while_reading", "the array has become another while it was read")
+            video = array if index is None else array[index]
+            height, width = video.shape[1:3]
+            self.facts = VideoFacts(None, (width, height), 0, None, len(video), len(video), None, "ok", ())
+            yield from map(np.array, video[start:][:most])
+            return
+        self._opened = self._decoders.open_source(self.path, listed=True, start_frame=start, max_frames=most)
+        with self._opened as opened:
+            self.facts = opened.facts
+            for frame in opened.source_frames():
+                ahead.check()
+                yield frame.pixels
+        self.facts = opened.facts
+
+    def _see(self, picture: Frames) -> NDArray[np.float32]:
+        if not self.num_frames:
+            self.digest.update(repr((picture.shape, picture.dtype.str)).encode())
+        self.digest.update(np.ascontiguousarray(picture).data)
+        self.num_frames += 1
+        return np.asarray(network_frames(picture[None], PROTOCOLS[self._embedding.protocol].resize)[0])

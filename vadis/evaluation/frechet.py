@@ -7,14 +7,14 @@ As the authors' TensorFlow code computes it (google-research, frechet_video_dist
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VideoError
-from vadis.evaluation.embedding import check_model, network_frames, row_of
+from vadis.evaluation.embedding import check_length, check_model, network_frames, row_of
 from vadis.models import Model
 from vadis.weights.load import given_or_loaded
 
@@ -31,11 +31,14 @@ class FrechetStatistics:
     """Number, mean and covariance of embeddings, which may be added in parts and in any order."""
 
     def __init__(self, rows: Rows | None = None) -> None:
-        self.count = 0
-        self.mean: NDArray[np.float64] = np.zeros(0)  # (D,)
-        self._scatter: NDArray[np.float64] = np.zeros((0, 0))  # (D, D), the sum of (x - mean) (x - mean)ᵀ
-        if rows is not None:
-            self.add(rows)
+        rows = np.zeros((0, 0)) if rows is None else np.asarray(rows)
+        if rows.ndim != 2:
+            raise UsageError(f"embeddings have the shape (N, D), got {rows.shape}", "a row for each video")
+        if not np.isfinite(rows).all():
+            raise UsageError("an embedding has numbers that are not finite", "the model file may be damaged")
+        self.count = len(rows)
+        self.mean: NDArray[np.float64] = rows.sum(axis=0, dtype=np.float64) / max(self.count, 1)  # (D,)
+        self._scatter: NDArray[np.float64] = (rows - self.mean).T @ (rows - self.mean)  # (D, D)
 
     @classmethod
     def of(cls, count: int, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> "FrechetStatistics":
@@ -45,23 +48,24 @@ class FrechetStatistics:
         return found
 
     def add(self, rows: Rows) -> None:
-        """Add embeddings (N, D); raises UsageError if a number is not finite."""
-        if not np.isfinite(rows).all():
-            raise UsageError("an embedding has numbers that are not finite", "the model file may be damaged")
-        part = FrechetStatistics()
-        part.count, part.mean = len(rows), rows.mean(axis=0, dtype=np.float64)
-        part._scatter = (rows - part.mean).T @ (rows - part.mean)
-        self.merge(part)
+        """Add embeddings (N, D); raises UsageError as the constructor."""
+        self.merge(FrechetStatistics(rows))
 
     def merge(self, other: "FrechetStatistics") -> None:
-        """Add what ``other`` has seen (Chan, Golub and LeVeque 1983, equation 2.1)."""
-        if self.count == 0:
-            self.mean, self._scatter = np.zeros_like(other.mean), np.zeros_like(other._scatter)
-        count, difference = self.count + other.count, other.mean - self.mean
-        between = self.count * other.count / count
-        self._scatter = self._scatter + other._scatter + between * np.outer(difference, difference)
-        self.mean = self.mean + difference * (other.count / count)
-        self.count = count
+        """Add what ``other`` has seen (Chan, Golub and LeVeque 1983, equation 2.1); raises UsageError for other D."""
+        if not self.count:
+            self.count, self.mean, self._scatter = other.count, other.mean, other._scatter
+        elif other.count:
+            self._check_dimensions(other)
+            count, difference = self.count + other.count, other.mean - self.mean
+            between = self.count * other.count / count * np.outer(difference, difference)
+            self._scatter = self._scatter + other._scatter + between
+            self.count, self.mean = count, self.mean + difference * (other.count / count)
+
+    def _check_dimensions(self, other: "FrechetStatistics") -> None:
+        if self.mean.shape != other.mean.shape:
+            sizes = f"{len(self.mean)} and {len(other.mean)}"
+            raise UsageError(f"embeddings of {sizes} numbers do not compare", "take the same model for both")
 
     @property
     def covariance(self) -> NDArray[np.float64]:
@@ -72,16 +76,17 @@ class FrechetStatistics:
         return self._scatter / (self.count - 1)
 
     def distance(self, other: "FrechetStatistics", *, over_n: bool = False) -> float:
-        """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 √(Σ₁ Σ₂)), which is never below 0 but for rounding.
+        """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 √(Σ₁ Σ₂)), which only rounding would take below 0.
 
         The trace of the root is the sum of the singular values of √Σ₁ √Σ₂, whose squares are the eigenvalues of Σ₁ Σ₂.
         Roots of the small eigenvalues themselves would be rounding errors: with few videos 1e-6 of the distance.
         ``over_n``: of covariances over n, as some tools have them, instead of n - 1.
         """
         first, second = (each.covariance * (1 - over_n / each.count) for each in (self, other))
+        self._check_dimensions(other)
         trace_of_root = np.linalg.norm(_symmetric_root(first) @ _symmetric_root(second), "nuc")
         traces = np.trace(first) + np.trace(second)
-        return float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root)
+        return max(0.0, float(np.sum((self.mean - other.mean) ** 2) + traces - 2 * trace_of_root))
 
 
 def _symmetric_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,16 +100,11 @@ def frechet_distance(
     generated: Iterable[NDArray[Any]] | FrechetStatistics,
     model: Model | str | os.PathLike[str] = FVD_MODEL,
 ) -> float:
-    """Return the Fréchet video distance of two sets of videos.
+    """Return the Fréchet video distance of two sets of videos, which may be of different numbers.
 
-    Args:
-        real: videos (T, H, W, 3) of at least 9 frames, in an array (N, T, H, W, 3) or one after the other; or their
-            statistics. uint8 frames are resized to 224×224; float ones are what the network takes, 224×224 in [-1, 1].
-        generated: likewise; the numbers of videos may differ.
-        model: an I3D with an RGB network.
-
-    Raises:
-        UsageError: for another shape or type, numbers that are not finite, or fewer than two videos.
+    Each is an array (N, T, H, W, 3), videos (T, H, W, 3) of at least 9 frames, or statistics. uint8 frames are resized
+    to 224×224; float ones are what the network takes, 224×224 in [-1, 1]. ``model`` is an I3D with an RGB network.
+    Raise UsageError for other shapes or types, numbers that are not finite, or fewer than two videos.
     """
     model = given_or_loaded(model)
     sides = [side if isinstance(side, FrechetStatistics) else embed(side, model) for side in (real, generated)]
@@ -116,10 +116,11 @@ def embed(videos: Iterable[NDArray[Any]], model: Model) -> FrechetStatistics:
     model, statistics = check_model(model.only(("rgb",))), FrechetStatistics()
     for video in videos:
         try:
-            row, _ = row_of([{"rgb": network_frames(np.asarray(video))}], model)
+            frames = network_frames(np.asarray(video))
+            check_length(len(frames))
+            statistics.add(row_of({"rgb": frames}, model)[None])
         except VideoError as error:
             raise UsageError(error.message, error.own_hint or "give uint8 frames (T, H, W, 3)") from error
-        statistics.add(row[None])
     return statistics
 
 
@@ -154,28 +155,28 @@ def spread(sides: Sequence[Side], distance: Distance, repeats: int, seed: int = 
     It is for an interval around the distance of the sets: a sample has videos twice, and so a larger distance.
     """
     rng, sides = np.random.default_rng(seed), _reduced(sides)
-    found = [distance(*(statistics_of(each, _draw(rng, each)) for each in sides)) for _ in range(repeats)]
-    return float(np.std(found, ddof=1))
-
-
-def _draw(rng: np.random.Generator, side: Side) -> NDArray[np.int64] | None:
-    return None if isinstance(side, FrechetStatistics) else rng.integers(len(side), size=len(side))
+    samples = [_parts(sides, lambda count: rng.integers(count, size=count)) for _ in range(repeats)]
+    return float(np.std([distance(*each) for each in samples], ddof=1))
 
 
 def unbiased(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
     """Return the distance extrapolated to infinitely many videos (Chong and Forsyth, arXiv:1911.07023).
 
     The bias of a distance falls as 1 / n: it is computed of random parts of the sets, and continued in a straight line.
+    Of a side of statistics there are no parts, so what it adds to the bias stays.
     """
     rng, sides, found = np.random.default_rng(seed), _reduced(sides), list[float]()
     for factor in _SIZES:
-        parts = [
-            None if isinstance(each, FrechetStatistics) else rng.permutation(len(each))[: round(len(each) / factor)]
-            for each in sides
-        ]
-        found.append(distance(*(statistics_of(each, part) for each, part in zip(sides, parts, strict=True))))
+        parts = _parts(sides, lambda count, factor=factor: rng.permutation(count)[: max(2, round(count / factor))])  # type: ignore[misc]
+        found.append(distance(*parts))
     slope, _ = np.polyfit(_SIZES, found, 1)
     return float(distance(*map(statistics_of, sides)) - slope)
+
+
+def _parts(sides: Sequence[Side], choose: Callable[[int], NDArray[np.int64]]) -> Iterator[FrechetStatistics]:
+    """Yield the statistics of the rows that ``choose`` names of so many; of statistics themselves."""
+    for side in sides:
+        yield side if isinstance(side, FrechetStatistics) else statistics_of(side, choose(len(side)))
 
 
 def kernel_distance(real: Rows, generated: Rows) -> float:

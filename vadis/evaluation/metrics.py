@@ -1,7 +1,6 @@
 """How often predictions are right: over all, by class, and what is taken for what; metrics.json and its tables."""
 
 import json
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from vadis.inference.scores import fused
 from vadis.models import BOTH
 from vadis.parsing import parse_json
 from vadis.results import VideoResult, printable
-
-_log = logging.getLogger(__name__)
 
 TOP_K = 5
 FIGURES = ("top1", "top5", "mean_class")
@@ -136,12 +133,10 @@ class Evaluation:
 
     @property
     def split(self) -> int:
-        """The number of the official split."""
         return int(self.settings["split"])
 
     @property
     def num_failed(self) -> int:
-        """How many videos could not be read."""
         return sum(prediction.error is not None for prediction in self.predictions)
 
     @cached_property
@@ -151,7 +146,6 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, dict[str, Any]]:
-        """The metrics as plain JSON values."""
         return {name: column.to_json(self.classes) for name, column in self.columns.items()}
 
     def summary(self, **more: Any) -> dict[str, Any]:
@@ -208,8 +202,9 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     found = [(example, records[_absolute(example.path)]) for example in examples]
     labelled = [(example, record) for example, record in found if record.status != "error"]
     least = min(TOP_K, len(dataset.classes))
-    cut = [example.path for example, record in labelled if example.span(record.duration_seconds) != (0.0, None)]
-    _refuse(cut, "are parts of files, and records are of whole files", "evaluate the videos themselves, by `model`")
+    whole_span = (0.0, None)
+    cut = [each.path for each, record in labelled if record.part or each.span(record.duration_seconds) != whole_span]
+    _refuse(cut, "are parts of files, or their records are", "evaluate the videos themselves, by `model`")
     short = [example.path for example, record in labelled if len(record.clip_score) < least]
     _refuse(short, f"have records with fewer than {least} labels", "label them with `top_k=5` and no threshold")
 
@@ -234,19 +229,17 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
 
 def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, VideoResult]:
     """Return the last record for each of the ``places`` of a split's videos."""
-    records, torn = {}, list[str]()
+    records = {}
     for path in paths:
         files = files_below(path, (".jsonl", ".json")) if path.is_dir() else [path]
         if not files:
             hint = "name what vadis classify wrote as jsonl or json"
             raise UsageError(f"{_shown(path)} holds no results", hint)
-        for result in chain.from_iterable(results_in(file, torn) for file in files):
+        for result in chain.from_iterable(map(results_in, files)):
             below = os.path.join(root, result.path)  # noqa: PTH118
             place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
             if place and result.status != "skipped":
                 records[place] = result
-    for name in torn:
-        _log.warning("%s ends within a record, which is left out", printable(name))
     return records
 
 
@@ -285,19 +278,17 @@ def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
         folders = " and ".join(_shown(run.folder) for run in runs if run.split == twice[0])
         raise UsageError(f"{folders} are all of split {twice[0]}", hint="give one of each split")
     paper = {}
-    if first.settings["architecture"] == "i3d" and splits == ALL_SPLITS:
-        for name in first.columns:
-            cells = [Cell("i3d", first.settings["dataset"], "full", start, name, ALL_SPLITS) for start in (True, False)]
-            if cells[0].paper is not None:
-                paper[name] = {"imagenet": cells[0].paper, "scratch": cells[1].paper}
+    for name in first.columns if first.settings["architecture"] == "i3d" and splits == ALL_SPLITS else ():
+        cells = [Cell("i3d", first.settings["dataset"], "full", start, name, ALL_SPLITS) for start in (True, False)]
+        if cells[0].paper is not None:
+            paper[name] = {"imagenet": cells[0].paper, "scratch": cells[1].paper}
 
     def mean(columns: Sequence[Metrics]) -> dict[str, float]:
         figures = {name: round(float(np.mean([getattr(each, name) for each in columns])), 6) for name in FIGURES}
         return {"num_examples": sum(each.num_examples for each in columns), **figures}
 
     return {
-        "dataset": first.settings["dataset"],
-        "part": first.settings["part"],
+        **{key: first.settings[key] for key in ("dataset", "part")},
         "failed": sum(run.num_failed for run in runs),
         "splits": {str(run.split): run.summary() for run in runs},
         "mean": {name: mean([run.columns[name] for run in runs]) for name in first.columns},

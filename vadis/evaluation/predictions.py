@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch.journal import PASSING_ERRORS
+from vadis.batch.journal import PASSING_ERRORS, changes
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import map_examples, path_below, some
 from vadis.errors import UsageError, VideoError
@@ -48,7 +48,6 @@ class Prediction:
 
     @property
     def key(self) -> VideoPart:
-        """The key of its example."""
         return printable(self.path), self.start_seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +85,6 @@ class PredictionFile:
         return kept
 
     def key(self, example: Example) -> VideoPart:
-        """Return what an example's prediction is found by."""
         return printable(path_below(example.path, self.root)), example.start_seconds
 
 
@@ -108,11 +106,9 @@ def open_predictions(
         is_new = content != header and header.startswith(content)  # or was killed while the header was written
         if not is_new:
             there, file.predictions = parse_predictions(path, content)
-            wanted = json.loads(json.dumps(settings))
-            others = [key for key in {**wanted, **there} if there.get(key) != wanted.get(key)]
+            others = changes(there, json.loads(json.dumps(settings)))
             if others and go_on:
-                changes = (f"{key} was {there.get(key)!s:.40}, is {wanted.get(key)!s:.40}" for key in others)
-                message = f"{log.shown} was made with other settings: {printable('; '.join(changes))}"
+                message = f"{log.shown} was made with other settings: {printable(others)}"
                 raise UsageError(message, hint="choose another folder")
             is_new = bool(others)
         if is_new:

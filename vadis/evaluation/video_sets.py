@@ -23,7 +23,6 @@ from vadis.evaluation.frechet import (
     USUAL_NUMBER,
     Distance,
     FrechetStatistics,
-    Rows,
     Side,
     frechet_distance,
     kernel_distance,
@@ -46,32 +45,26 @@ INTERVAL = 1.96  # standard deviations: 95 % of a normal distribution
 
 @dataclass
 class VideoSet:
-    """One side: its videos, or the statistics that were saved of them; then their rows, in the order of ``paths``."""
+    """One side: its videos, then their rows, in the order of ``paths``; or the statistics that were saved of them."""
 
     name: str
     given: str
     sources: Sequence[Source] = ()
-    statistics: FrechetStatistics | None = None
+    side: Side | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     inputs_sha256: str = ""
-    rows: Rows | None = None
     clip_frames: list[int] = field(default_factory=list)  # the fewest and the most that were seen of a video
     paths: list[str] = field(default_factory=list)
     failed: int = 0
 
     @property
-    def side(self) -> Side:
-        found = self.rows if self.statistics is None else self.statistics
-        assert found is not None
-        return found
-
-    @property
-    def count(self) -> int:
-        return len(self.paths) if self.statistics is None else self.statistics.count
+    def is_saved(self) -> bool:
+        return isinstance(self.side, FrechetStatistics)
 
     def to_json(self) -> dict[str, Any]:
         """Return what a result says of this side."""
-        about = {"given": printable(self.given), "n": self.count, "failed": self.failed, **self.settings}
+        count = self.side.count if isinstance(self.side, FrechetStatistics) else len(self.paths)
+        about = {"given": printable(self.given), "n": count, "failed": self.failed, **self.settings}
         return about | {"clip_frames": self.clip_frames, "inputs_sha256": self.inputs_sha256}
 
     def read_rows(self, journal: Journal) -> None:
@@ -86,39 +79,41 @@ class VideoSet:
                     lengths.add(record.sliding["frames"])
                     digests.append(bytes.fromhex(record.frames_sha256))
             if len(digests) < 2:
-                message = f"{printable(self.given)} has {_videos(len(digests))} that can be seen"
+                message = f"{printable(self.given)} has fewer than two videos that can be seen"
                 raise UsageError(message, "a distance takes two at least on either side")
             file.flush()
-            self.rows = np.memmap(file, np.float32, "r").reshape(len(digests), -1)
+            self.side = np.memmap(file, np.float32, "r").reshape(len(digests), -1)
         self.clip_frames = [min(lengths), max(lengths)]
         self.inputs_sha256 = sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def save(path: Path, videos: VideoSet) -> None:
     """Write an .npz, whole: count, mean, covariance over n - 1, settings in JSON, and the hash of the inputs."""
+    assert videos.side is not None
     found = statistics_of(videos.side)
     texts = {"settings": json.dumps(videos.settings), "inputs_sha256": videos.inputs_sha256}
     texts["clip_frames"] = json.dumps(videos.clip_frames)
+    arrays = {"count": np.int64(found.count), "mean": found.mean, "covariance": found.covariance}
     with write_atomic(path) as file:
-        arrays = {"count": np.int64(found.count), "mean": found.mean, "covariance": found.covariance}
         np.savez(file, allow_pickle=False, **arrays, **texts)
 
 
 def load_statistics(name: str, path: str) -> VideoSet | None:
     """Return the set whose statistics are in a file; None for an .npz of another kind; raise UsageError for damage."""
-    hint = "make the statistics again by `save`"
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if "covariance" not in arrays:
                 return None
             found = FrechetStatistics.of(int(arrays["count"]), arrays["mean"], arrays["covariance"])
             settings, frames = (parse_json(str(arrays[key])) for key in ("settings", "clip_frames"))
-            inputs = str(arrays["inputs_sha256"])
+            inputs, (_, _) = str(arrays["inputs_sha256"]), frames
+            settings.keys()
             if not np.isfinite(found.mean @ found.covariance).all():  # shapes that do not fit raise ValueError
                 raise ValueError("not finite")
     except Exception as error:  # of damaged files: ValueError, KeyError, BadZipFile, zlib.error, OSError, …
-        raise UsageError(f"{printable(path)} is not a whole file of statistics or arrays", hint) from error
-    return VideoSet(name, path, (), found, settings, inputs, None, frames)
+        message = f"{printable(path)} is not a whole file of statistics or arrays"
+        raise UsageError(message, "make the statistics again by `save`") from error
+    return VideoSet(name, path, (), found, settings, inputs, frames)
 
 
 def compare(
@@ -127,18 +122,18 @@ def compare(
     """Return the distance, what was asked for beside it, and all that it depends on, as JSON values."""
     rules = PROTOCOLS[embedding.protocol]
     distance = partial(FrechetStatistics.distance, over_n=rules.covariance_over == "n")
-    sides = [each.side for each in sets]
+    sides = [each.side for each in sets if each.side is not None]
     result: dict[str, Any] = {"fvd": distance(*map(statistics_of, sides))}
-    is_drawn = bootstrap > 1 and any(each.statistics is None for each in sets)
+    is_drawn = bootstrap > 1 and not all(each.is_saved for each in sets)
     if is_drawn:
         half = INTERVAL * spread(sides, distance, bootstrap, embedding.seed)
-        result["interval_95"] = [result["fvd"] - half, result["fvd"] + half]
+        result["interval_95"] = [max(0.0, result["fvd"] - half), result["fvd"] + half]
     if unbiased:
         result["fvd_unbiased"] = unbiased_distance(sides, distance, embedding.seed)
     if kernel:
-        result["kvd"] = kernel_distance(*(each.rows for each in sets if each.rows is not None))
+        result["kvd"] = kernel_distance(*(side for side in sides if not isinstance(side, FrechetStatistics)))
     if per_class:
-        result["per_class"] = _by_class(sets, distance)
+        result["per_class"] = _by_class(sets, sides, distance)
     bits, is_comparable = weights_of(embedding.model)
     result |= {"real": sets[0].to_json(), "generated": sets[1].to_json()}
     result |= {"covariance_over": rules.covariance_over, "bootstrap_samples": bootstrap * is_drawn}
@@ -147,46 +142,45 @@ def compare(
     return result | {"warnings": list(_warnings(result))}
 
 
-def _by_class(sets: Sequence[VideoSet], distance: Distance) -> dict[str, Any]:
+def _by_class(sets: Sequence[VideoSet], sides: Sequence[Side], distance: Distance) -> dict[str, Any]:
     """Return the distance for each class that both sides have: the first folder below the one that was given."""
     places: list[dict[str, list[int]]] = [{}, {}]
     for found, each in zip(places, sets, strict=True):
         for index, path in enumerate(each.paths):
-            parts = Path(os.path.relpath(path, each.given)).parts
-            if len(parts) < 2 or parts[0] == "..":
-                hint = "give REAL/class/video.mp4 and GENERATED/class/video.mp4"
-                raise UsageError(f"{printable(path)} is not in the folder of a class", hint)
-            found.setdefault(parts[0], []).append(index)
+            found.setdefault(class_of(each.given, path), []).append(index)
     result = {}
     for name in sorted(places[0].keys() | places[1].keys()):
-        chosen = [np.array(found.get(name, []), np.int64) for found in places]
-        counts = [len(each) for each in chosen]
-        enough = min(counts) > 1
-        both = [statistics_of(each.side, part) for each, part in zip(sets, chosen, strict=True) if enough]
-        value = distance(*both) if enough else None
-        result[printable(name)] = {"fvd": value, "real": counts[0], "generated": counts[1]}
+        real, generated = (np.array(found.get(name, []), np.int64) for found in places)
+        both = map(statistics_of, sides, (real, generated))
+        value = distance(*both) if min(len(real), len(generated)) > 1 else None
+        result[printable(name)] = {"fvd": value, "real": len(real), "generated": len(generated)}
     return result
+
+
+def class_of(given: str, path: str) -> str:
+    """Return the class of a video in a set; raise UsageError where it is in no folder of one."""
+    parts = Path(os.path.relpath(path, given)).parts
+    if len(parts) < 2 or parts[0] == "..":
+        hint = "give REAL/class/video.mp4 and GENERATED/class/video.mp4"
+        raise UsageError(f"{printable(path)} is not in the folder of a class", hint)
+    return parts[0]
 
 
 def _warnings(result: dict[str, Any]) -> Iterator[str]:
     fewest = min(result["real"]["n"], result["generated"]["n"])
     if fewest <= FULL_RANK:
         yield (
-            f"{_videos(fewest)} on one side: a covariance of {FULL_RANK} classes has no full rank, so the number "
+            f"{fewest:,} videos on one side: a covariance of {FULL_RANK} classes has no full rank, so the number "
             "says more about how many videos there are than about them; compare it with none of another number"
         )
     elif fewest < USUAL_NUMBER:
-        yield f"{_videos(fewest)} on one side, and papers take {USUAL_NUMBER:,}: fewer videos make a larger distance"
+        yield f"{fewest:,} videos on one side, and papers take {USUAL_NUMBER:,}: fewer videos make a larger distance"
     if result["real"]["clip_frames"] != result["generated"]["clip_frames"]:
         yield "the clips of the two sides are not equally long, which makes a distance of its own"
     if not result["comparable"]:
         yield "not comparable with published FVD, which is of DeepMind's RGB network: this is of another, or of motion"
     elif result["weights"] == "16 bits":
         yield "computed with weights of 16 bits; docs/frechet.md says by how much that differs, and how to get 32"
-
-
-def _videos(number: int) -> str:
-    return f"{number:,} video{'' if number == 1 else 's'}"
 
 
 # --- published values ------------------------------------------------------------------------------------------------

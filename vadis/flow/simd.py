@@ -22,6 +22,7 @@ FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
 VECTOR = ir.VectorType(FLOAT, LANES)
 BITS = ir.VectorType(_INT32, LANES)
+BFLOAT16_BITS = ir.VectorType(ir.IntType(16), LANES)
 
 
 class Lanes(types.Type):
@@ -107,8 +108,24 @@ def splat(builder: Any, number: Any, count: int) -> Any:
     return _shuffle(builder, single, single, [0] * count)
 
 
-load = instruction()(lambda builder, array, index: read(builder, array, index))
-store = instruction(types.void)(write)
+@instruction()
+def load(builder: Any, array: Any, index: Any) -> Any:
+    """Return ``array[index : index + 16]``; of an array of int16 the bits are those of bfloat16."""
+    if array.type.pointee == FLOAT:
+        return read(builder, array, index)
+    upper = builder.zext(read(builder, array, index, BFLOAT16_BITS), BITS)
+    return builder.bitcast(builder.shl(upper, BITS([16] * LANES)), VECTOR)
+
+
+@instruction(types.void)
+def store(builder: Any, array: Any, index: Any, vector: Any) -> None:
+    """Set ``array[index : index + 16]``; an array of int16 gets the upper halves, bfloat16 rounded towards zero."""
+    if array.type.pointee != FLOAT:
+        upper = builder.lshr(builder.bitcast(vector, BITS), BITS([16] * LANES))
+        vector = builder.trunc(upper, BFLOAT16_BITS)
+    write(builder, array, index, vector)
+
+
 broadcast = instruction()(lambda builder, number: splat(builder, number, LANES))
 absolute = instruction()(lambda builder, a: call(builder, "fabs", a))
 copysign = instruction()(lambda builder, a, sign: call(builder, "copysign", a, sign))

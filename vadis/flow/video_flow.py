@@ -12,6 +12,7 @@ from vadis.device import BatchLimit, run_in_batches
 from vadis.errors import VadisError
 from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
+from vadis.results import Part
 from vadis.video.isolated.pool import Decoders
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks
 
@@ -22,15 +23,15 @@ Frames = NDArray[np.uint8]  # (T, H, W, 3)
 
 
 class FirstFlow:
-    """The flow of the first chunk of ``path``, a listed input, computed while the networks are loaded.
+    """The flow of the first chunk of ``path``, a listed input, or of a part, computed while the networks are loaded.
 
     That saves a quarter of the time until a short video has its labels. The video is opened and read once more by who
     labels it, and gets this flow only where its frames are the very ones.
     """
 
-    def __init__(self, path: str, decoders: Decoders) -> None:
+    def __init__(self, path: str, decoders: Decoders, part: Part | None = None) -> None:
         # A chunk has CHUNK_FRAMES flows: the last one leads to the first frame of the next chunk.
-        self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1)
+        self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1, part=part)
         self._check: Callable[[], None] = lambda: None
         self._ahead = Prefetcher(self._compute, 2, self._opened.cancel)
 

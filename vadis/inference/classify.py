@@ -15,9 +15,10 @@ from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import Scoreboard, fused
 from vadis.inference.timeline import CLEAR
 from vadis.models import MODELS, Model
-from vadis.results import VideoResult, is_like
+from vadis.results import Part, VideoResult, is_like, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath, VideoFacts
+from vadis.video.sources import Stamp
 from vadis.weights.load import given_or_loaded
 
 INFERENCE_FLAGS = {
@@ -40,6 +41,8 @@ def classify(
     stride: int | None = None,
     top_k: int = 5,
     flip: bool = False,
+    start: float | None = None,
+    end: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> VideoResult:
     """Return what happens in one video, a local file.
@@ -52,14 +55,17 @@ def classify(
         stride: frames between the starts of two windows; by default they follow one another.
         top_k: how many labels to give, for the video and for each segment.
         flip: average every prediction with that of the mirror image (costs twice the network).
+        start: in seconds as players count; from there the video is read, and nothing before it is seen.
+        end: in the same; up to there. The part is the clip, as if the file had only its frames.
         progress: called whenever the stage changes.
 
-    Raise VideoError if the file cannot be labelled (``code`` says why), UsageError for a segment, window, stride or
-    top_k that cannot be, DeviceError if memory does not suffice.
+    Raise VideoError if the file cannot be labelled (``code`` says why), UsageError for a segment, window, stride,
+    top_k or part that cannot be, DeviceError if memory does not suffice.
     """
-    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress)
+    part = part_of(start, end)
+    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
     with Decoders() as decoders:
-        begin = partial(LocalVideo, model=options.model, decoders=decoders)
+        begin = partial(LocalVideo, model=options.model, decoders=decoders, part=part)
         ((_, _, outcome),) = map_videos([path], begin, options.label, options.model, jobs=1)
     if isinstance(outcome, VideoError):
         raise outcome
@@ -75,6 +81,8 @@ def classify_many(
     stride: int | None = None,
     top_k: int = 5,
     flip: bool = False,
+    start: float | None = None,
+    end: float | None = None,
     jobs: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Generator[VideoResult, None, None]:
@@ -84,7 +92,8 @@ def classify_many(
     works on one video, the next ones are decoded, and their first flow is computed: ``jobs`` videos are open at once,
     and as many paths taken. None and 0: one per processor, 4 at most (16 for a GPU).
     """
-    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress)
+    part = part_of(start, end)
+    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
     yield from label_videos(paths, options, jobs=jobs)
 
 
@@ -99,6 +108,7 @@ class ClassifyOptions:
     batch_size: int = 0
     progress: Callable[[Progress], None] | None = None
     labels: str | None = None  # only those like this are told (``vadis.results.is_like``)
+    part: Part | None = None  # of every video; None: all of it
 
     def __post_init__(self) -> None:
         self.sliding.check(self.model.card, self.batch_size)
@@ -108,6 +118,12 @@ class ClassifyOptions:
         if self.labels is not None and not any(self._told()):
             message = f"{self.model.card.name} has no label like {self.labels!r}"
             raise UsageError(message, hint="`vadis labels` shows what a model can name")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the records: the same settings give the same ones."""
+        own = {"sliding": self.sliding.to_json(), "top_k": self.top_k, "flip": self.flip, "labels": self.labels}
+        return {**self.model.settings, **own, **(self.part._asdict() if self.part else {})}
 
     def _told(self) -> list[bool]:
         return [self.labels is None or is_like(label, self.labels) for label in self.model.card.labels]
@@ -122,7 +138,7 @@ class ClassifyOptions:
             board.add(centre, fused(logits, averages))
         said = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
         fields = record_fields(video, model, sliding)
-        fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime}
+        fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime, "part": self.part}
         return VideoResult(**fields, **said)
 
 
@@ -148,16 +164,18 @@ def label_videos(
     ``listed``: files were there when inputs were listed, so a missing one is ``disappeared``, not ``not_found``.
     """
     with nullcontext(decoders) if decoders else Decoders() as opened:
-        begin = partial(LocalVideo, model=options.model, decoders=opened, listed=listed, first=first)
+        how: dict[str, Any] = {"listed": listed, "first": first, "part": options.part}
+        begin = partial(LocalVideo, model=options.model, decoders=opened, **how)
         for _, video, outcome in map_videos(paths, begin, options.label, options.model, jobs=jobs):
-            yield record_of(video, outcome)
+            yield record_of(video.path, video.stamp, outcome, options.part)
 
 
-def record_of(video: PendingVideo, outcome: VideoResult | VideoError) -> VideoResult:
-    """Return the record of a video that ``ClassifyOptions.label`` labelled, or could not label."""
+def record_of(path: str, stamp: Stamp, outcome: VideoResult | VideoError, part: Part | None = None) -> VideoResult:
+    """Return the record of a video: what was made of it, or why that could not be."""
     if isinstance(outcome, VideoResult):
         return outcome
-    return VideoResult(video.path, "error", *video.stamp, error_code=outcome.code, error_message=outcome.in_full)
+    error: dict[str, Any] = {"error_code": outcome.code, "error_message": outcome.in_full}
+    return VideoResult(path, "error", *stamp, part=part, **error)
 
 
 def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[str, Any]:

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VideoError
-from vadis.files import write_atomic
+from vadis.files import write_atomic, write_file
 from vadis.inference.classify import record_fields
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, predict, window_of
-from vadis.inference.prefetch import GRID, LocalVideo, PendingVideo, Sampling, map_videos
+from vadis.inference.prefetch import GRID, LocalVideo, Sampling, map_videos
 from vadis.models import MODELS, Model
 from vadis.models.i3d import frames_per_step, receptive_field
 from vadis.models.i3d_inference import FEATURES
 from vadis.parsing import parse_json
-from vadis.results import VideoResult
+from vadis.results import Part, VideoResult, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath
 from vadis.video.timegrid import GRID_FPS
@@ -64,6 +64,8 @@ def extract_features(
     fps: int | None = GRID_FPS,
     resize: str = "short256",
     crops: int = 1,
+    start: float | None = None,
+    end: float | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
     """Return the outputs of one layer over one video, and their times in seconds, float64 (steps,).
@@ -72,13 +74,11 @@ def extract_features(
     architecture's ``layers``: for I3D the names of DeepMind's endpoints, of which those before the pooling are averaged
     over space. ``fps`` frames per second are seen, or with None those of the file; ``resize`` is "short256", or
     "square224" for the whole picture; of 3 or 10 ``crops`` the outputs are (steps, crops, channels). The rest is as for
-    ``classify``; with ``window`` there is one step for each window, at its centre. Raise VideoError if the file cannot
-    be read, UsageError for a layer, window, stride, rate, size or view that cannot be.
+    ``classify``; with ``window`` there is one step for each window, at its centre.
     """
-    model, sliding = given_or_loaded(model), Sliding(window=window, stride=stride)
-    how: dict[str, Any] = {"layer": layer, "sliding": sliding, "flip": flip, "progress": progress}
-    how["sampling"] = Sampling(fps, resize, crops)
-    ((_, outcome),) = features_of_videos([os.fspath(path)], model, jobs=1, **how)
+    how: dict[str, Any] = {"layer": layer, "flip": flip, "part": part_of(start, end), "progress": progress}
+    how |= {"sliding": Sliding(window=window, stride=stride), "sampling": Sampling(fps, resize, crops)}
+    ((_, outcome),) = features_of_videos([os.fspath(path)], given_or_loaded(model), jobs=1, **how)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome.arrays, outcome.seconds
@@ -92,6 +92,7 @@ def features_of_videos(
     sliding: Sliding = WHOLE_VIDEO,
     flip: bool = False,
     sampling: Sampling = GRID,
+    part: Part | None = None,
     batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
@@ -108,41 +109,32 @@ def features_of_videos(
         raise UsageError("ten crops have the mirror images among them", "leave `flip` out")
     how: dict[str, Any] = {"layer": layer, "flip": flip, "crops": sampling.crops, "batch_size": batch_size}
 
-    def stack(video: PendingVideo) -> Features:
+    def stack(video: LocalVideo) -> Features:
         times, outputs = zip(*predict(video, model, sliding, **how, progress=progress), strict=True)
         arrays = {name: np.stack([each[name] for each in outputs]) for name in outputs[0]}  # (steps, channels)
         frames = np.array([float(time * model.card.frame_rate) for time in times])  # the centres
-        assert isinstance(video, LocalVideo)
         seconds = video.facts.first_seconds + video.seconds_of(frames)
         timing = _timing(video, model, layer, sliding, sampling)
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding)), timing)
+        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding), part=part), timing)
 
     with Decoders() as decoders:
-        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling)
+        begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling, part=part)
         for path, _, outcome in map_videos(paths, begin, stack, model, jobs=jobs):
             yield path, outcome
 
 
 def settings_of(
-    model: Model, layer: str, sliding: Sliding, flip: bool, sampling: Sampling = GRID, layout: Layout = NPZ
+    model: Model,
+    layer: str,
+    sliding: Sliding,
+    flip: bool,
+    sampling: Sampling = GRID,
+    layout: Layout = NPZ,
+    part: Part | None = None,
 ) -> dict[str, Any]:
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    other = {**_other(sampling), **_other(layout)}
-    if "fps" in other:
-        other["fps"] = other["fps"] or "native"
-    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **other}
-
-
-def _other(chosen: Sampling | Layout) -> dict[str, Any]:
-    """Return the fields that are not as by default."""
-    return {name: value for name, value in chosen._asdict().items() if value != chosen._field_defaults[name]}
-
-
-def array_files(target: Path, streams: Iterable[str], layout: Layout) -> dict[str, Path]:
-    """Return the .npy files beside ``target``, the JSON that describes them, by what is in them."""
-    if layout.join:
-        return {"joined": target.with_suffix(".npy")}
-    return {name: target.with_name(f"{target.stem}_{name}.npy") for name in (*streams, "fps", "timestamps_ms")}
+    look = {**sampling._asdict(), "fps": sampling.fps or "native", **layout._asdict(), **(part or Part())._asdict()}
+    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **look}
 
 
 def save_features(features: Features, target: Path, settings: dict[str, Any], layout: Layout = NPZ) -> None:
@@ -155,27 +147,24 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     arrays = {name: _as_type(array, layout.dtype) for name, array in features.arrays.items()}
     if layout.join:
         arrays = {"joined": np.concatenate(list(arrays.values()), axis=-1)}
-    texts = {"record": features.record.to_json_line(), "settings": json.dumps(settings, sort_keys=True)}
-    timing = features.timing
+    timing, record = features.timing, features.record.to_json()
     if layout.form == "npz":
+        texts = {"timing": json.dumps(timing), "record": json.dumps(record, allow_nan=False)}
+        texts["settings"] = json.dumps(settings, sort_keys=True)
         with write_atomic(target) as file:
-            content: dict[str, Any] = {**arrays, "seconds": features.seconds, "timing": json.dumps(timing)}
-            np.savez(file, allow_pickle=False, **content, **texts)
+            np.savez(file, allow_pickle=False, **arrays, seconds=features.seconds, **texts)
         return
-    rate = timing["frame_rate"]
-    ends = features.seconds + timing["receptive_field"] / 2 / rate
-    arrays |= {"fps": np.array(rate), "timestamps_ms": 1000 * ends}
-    for name, path in array_files(target, features.arrays, layout).items():
+    if not layout.join:
+        ends = features.seconds + timing["receptive_field"] / 2 / timing["frame_rate"]
+        arrays |= {"fps": np.array(timing["frame_rate"]), "timestamps_ms": 1000 * ends}
+    files = {target.with_name(target.stem + f"_{name}" * (not layout.join) + ".npy"): name for name in arrays}
+    target.unlink(missing_ok=True)  # which may describe arrays of other settings
+    for path, name in files.items():
         with write_atomic(path) as file:
             np.save(file, arrays[name], allow_pickle=False)
-    described = {
-        "seconds": features.seconds.tolist(),
-        **timing,
-        "record": features.record.to_json(),
-        "settings": settings,
-    }
-    with write_atomic(target) as file:
-        file.write((json.dumps(described, allow_nan=False) + "\n").encode())
+    described = {"seconds": features.seconds.tolist(), **timing, "record": record, "settings": settings}
+    described["files"] = sorted(path.name for path in files)
+    write_file(target, json.dumps(described, allow_nan=False) + "\n")
 
 
 def _timing(video: LocalVideo, model: Model, layer: str, sliding: Sliding, sampling: Sampling) -> dict[str, Any]:
@@ -200,7 +189,8 @@ def saved_settings(path: Path) -> dict[str, Any] | None:
     try:
         if path.suffix == ".json":
             described = parse_json(path.read_text(encoding="utf-8"))
-            settings, complete = described["settings"], "seconds" in described
+            settings = described["settings"]
+            complete = "seconds" in described and all(path.with_name(name).is_file() for name in described["files"])
         else:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 settings = parse_json(str(arrays["settings"]))

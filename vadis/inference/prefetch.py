@@ -28,12 +28,13 @@ from vadis.errors import UsageError, VideoError
 from vadis.flow.video_flow import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import CROPS, Clip, centre_crop
-from vadis.video.isolated.pool import ChildVideo, Decoders, SourceVideo
+from vadis.results import Part
+from vadis.video.isolated.pool import Decoders, SourceVideo
 from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
-from vadis.video.timegrid import GRID_FPS, at_rate, grid_length
+from vadis.video.timegrid import GRID_FPS, at_rate, grid_length, promised_of
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
@@ -54,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Video = TypeVar("Video", bound=Any)  # with ``close``
 
 
 class PendingVideo(Protocol):
@@ -108,8 +110,9 @@ GRID = Sampling()
 class LocalVideo:
     """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
 
-    ``listed`` is that of ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other
-    than ``GRID`` all of its frames are seen; ``times`` then are when each begins, and when the last ends, in seconds.
+    Of a ``part``, what is known of it is as if it were all of the file, but that it begins later. ``listed`` is that of
+    ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other than ``GRID`` all frames
+    are seen; ``times`` then are when each begins, and when the last ends, in seconds after the first.
     """
 
     def __init__(
@@ -123,28 +126,32 @@ class LocalVideo:
         max_frames: int | None = None,
         first: FirstFlow | None = None,
         sampling: Sampling = GRID,
+        part: Part | None = None,
     ) -> None:
         self.times: list[float] = []
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
         self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
-        self._model, self._first, self._sampling = model, first, sampling
-        self._length: int | None = None  # of another sampling than the grid's, known at the end
-        self._open: Callable[..., ChildVideo] = partial(decoders.open, path, listed=listed)
-        if not sampling.is_grid:
-            self._open = partial(decoders.open_source, path, listed=listed, size=sampling.resize)
-        self._take(start_frame, max_frames)
-        cancel = lambda: self._opened.cancel()  # noqa: E731  # by then it may be opened anew
-        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, cancel)
-
-    def _take(self, start_frame: int, max_frames: int | None) -> None:
+        self._model, self._first, self._sampling, self._wanted = model, first, sampling, part
+        self._length: int | None = None  # of a part, or of another sampling than the grid's, known at the end
+        self._begin = Fraction(0)  # when the part begins, in seconds after the first frame of the file
         self._part = (start_frame, max_frames)
-        self._opened = self._open(start_frame=start_frame, max_frames=max_frames)
+        opened = decoders.open if sampling.is_grid else partial(decoders.open_source, size=sampling.resize)
+        self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames, part=part)
+        self._ahead = Prefetcher(self._prepare, prefetch_config(model.device).clips_ahead, self._opened.cancel)
 
     @property
     def facts(self) -> VideoFacts:
         """What is known of the video; final after its last clip. Frames are counted at the rate of the sampling."""
         facts = self._opened.facts
-        return facts if self._length is None else replace(facts, num_frames=self._length)
+        if self._length is None:
+            return facts
+        if self._wanted is None:
+            return replace(facts, num_frames=self._length)
+        seconds = self.times[-1] if self.times else self._length / GRID_FPS
+        if facts.num_frames is not None and facts.duration_seconds is not None:  # the part ends where the file does
+            seconds = round(facts.duration_seconds - float(self._begin), 6)
+        known: dict[str, Any] = {"num_frames": self._length, "frames_declared": None, "duration_seconds": seconds}
+        return replace(facts, **known, first_seconds=float(self._opened.first_seconds + self._begin))
 
     @property
     def expected_num_frames(self) -> int | None:
@@ -155,6 +162,7 @@ class LocalVideo:
             promised = facts.frames_declared
         elif fps != GRID_FPS and facts.duration_seconds is not None:
             promised = grid_length(Fraction(facts.duration_seconds), fps)
+        promised = promised_of(self._wanted, self._opened.first_seconds, fps or facts.source_fps, promised)
         if promised is None or promised <= start:
             return None
         return promised - start if most is None else min(promised - start, most)
@@ -168,7 +176,7 @@ class LocalVideo:
         first, wanted = next(prepared, None), self._model.card.streams
         self.streams = tuple(stream for stream in wanted if first and stream in first)
         if first is None or not self.streams or (self.streams != wanted and BOTH in self._model.networks):
-            raise VideoError("too_short", "the video has one frame, and optical flow needs two")
+            raise VideoError("too_short", "there is one frame, and optical flow needs two")
         return chain([first], prepared)
 
     def seconds_of(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -182,14 +190,38 @@ class LocalVideo:
 
     def _pixels(self) -> Iterator[Frames]:
         """Yield the frames that are seen (H, W, 3)."""
-        if not isinstance(self._opened, SourceVideo):
+        if isinstance(self._opened, SourceVideo):
+            yield from self._source_pixels(self._opened)
+            self._length = max(0, len(self.times) - 1)
+        elif self._wanted is None:
             yield from (frame.pixels for frame in self._opened)
-            return
-        self.times = [0.0]
-        for pixels, start, end in at_rate(self._opened.source_frames(), self._sampling.fps):
-            self.times[-1:] = [float(start), float(end)]
+        else:
+            count, self._begin = 0, Fraction(self._opened.start_frame, GRID_FPS)
+            for count, frame in enumerate(self._opened, 1):  # noqa: B007 (their number)
+                yield frame.pixels
+            self._length = count
+        if self._wanted is not None and not self._length:
+            self._refuse(self._wanted)
+
+    def _source_pixels(self, opened: SourceVideo) -> Iterator[Frames]:
+        start, end = (Part() if self._wanted is None else self._wanted).exact
+        self.times = []
+        for pixels, *times in at_rate(opened.source_frames(), self._sampling.fps):
+            if opened.first_seconds + times[0] < start or (end is not None and opened.first_seconds + times[0] >= end):
+                continue
+            if not self.times:
+                self._begin, self.times = times[0], [0.0]
+            self.times[-1:] = [float(each - self._begin) for each in times]
             yield pixels
-        self._length = len(self.times) - 1
+
+    def _refuse(self, part: Part) -> None:
+        """Raise VideoError for a part without a frame."""
+        facts, end = self._opened.facts, "the end" if part.end is None else f"{part.end:g} s"
+        message = f"no frame begins from {part.start:g} s to {end}"
+        if facts.num_frames is not None and facts.duration_seconds is not None:
+            ends = facts.first_seconds + facts.duration_seconds
+            message = f"the video ends at {ends:.2f} s, and the part begins at {part.start:g} s"
+        raise VideoError("outside", message)
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
@@ -215,78 +247,14 @@ class LocalVideo:
                 yield clip
 
 
-class NativeVideo(LocalVideo):
-    """A video of which every frame of the file is seen, at its own rate and whole: not on the 25 fps grid, not cropped.
-
-    Args:
-        to_input: makes what the network sees of a frame: (1, H, W, 3) → float32 (1, 224, 224, 3) in [-1, 1].
-        count: how many frames are taken; None: all.
-        place: of the first of them, from 0, the first of the video, to 1, the last that is possible.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        model: Model,
-        decoders: Decoders,
-        to_input: Callable[[Frames], NDArray[np.float32]],
-        *,
-        listed: bool = False,
-        count: int | None = None,
-        place: float = 0.0,
-    ) -> None:
-        self._to_input, self._place = to_input, place
-        super().__init__(path, model, decoders, listed=listed, max_frames=count, sampling=Sampling(None, "full"))
-
-    @property
-    def start_frame(self) -> int:
-        """The number of the first frame that is taken; certain from the first clip on."""
-        return self._part[0]
-
-    @property
-    def expected_num_frames(self) -> int | None:
-        """How many frames the header promises of the part; None where it promises none."""
-        (start, most), promised = self._part, self._opened.facts.frames_declared
-        return None if promised is None else max(0, min(promised - start, most or promised))
-
-    def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
-        (_, count), device = self._part, self._model.device
-        if count and self._place:
-            self._take(max(0, int(self._place * (self._count_frames() - count + 1))), count)
-
-        def inputs() -> Iterator[NDArray[np.float32]]:
-            ahead.note("decoding")
-            seen = (self._to_input(frame.pixels[None])[0] for frame in self._opened)
-            for chunk in chunks(seen, prefetch_config(device).chunk_frames):
-                yield chunk
-                ahead.note("decoding")
-
-        with self._opened:
-            if "flow" not in self._model.card.streams:
-                yield from ({"rgb": x} for x in inputs())
-                return
-            pictures = (np.rint((x + 1) * 127.5).astype(np.uint8) for x in inputs())  # what flow is computed of
-            for frames, flow in with_flow(pictures, device, ahead.check):
-                clip: Clip = {"rgb": frames / np.float32(127.5) - 1} if "rgb" in self._model.card.streams else {}
-                yield clip if flow is None else clip | {"flow": flow}
-
-    def _count_frames(self) -> int:
-        """Return the number of frames by the header, or by decoding them all."""
-        with self._open(start_frame=0, max_frames=0) as video:
-            if video.facts.frames_declared is not None:
-                return video.facts.frames_declared
-        with self._open(start_frame=0, max_frames=None) as video:
-            return sum(1 for _ in video)
-
-
 def map_videos(
     items: Iterable[Item],
-    begin: Callable[[Item], PendingVideo],
-    work: Callable[[PendingVideo], Result],
+    begin: Callable[[Item], Video],
+    work: Callable[[Video], Result],
     model: Model,
     *,
     jobs: int | None = None,
-) -> Iterator[tuple[Item, PendingVideo, Result | VideoError]]:
+) -> Iterator[tuple[Item, Video, Result | VideoError]]:
     """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
 
     At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
@@ -314,14 +282,14 @@ def map_videos(
             torch.set_num_threads(cores)  # for threads that begin later, too
 
 
-class _Job(Generic[Item, Result]):
+class _Job(Generic[Item, Video, Result]):
     """A video and the work on it: in a thread of ``pool``, or without one in the thread that wants the result."""
 
     def __init__(
         self,
         item: Item,
-        begin: Callable[[Item], PendingVideo],
-        work: Callable[[PendingVideo], Result],
+        begin: Callable[[Item], Video],
+        work: Callable[[Video], Result],
         model: Model,
         pool: ThreadPoolExecutor | None,
         cores: Cores,
@@ -330,7 +298,7 @@ class _Job(Generic[Item, Result]):
         self._video, self._is_closed = self._begin(), False
         self._future = pool.submit(self._run_on_share) if pool is not None else None
 
-    def result(self) -> tuple[PendingVideo, Result | VideoError]:
+    def result(self) -> tuple[Video, Result | VideoError]:
         """Return what the work makes of the video, begun again where that helps, and the video of the last attempt."""
         return self._future.result() if self._future is not None else self._run()
 
@@ -339,11 +307,11 @@ class _Job(Generic[Item, Result]):
         self._is_closed = True
         self._video.close()
 
-    def _run_on_share(self) -> tuple[PendingVideo, Result | VideoError]:
+    def _run_on_share(self) -> tuple[Video, Result | VideoError]:
         with self._cores.shared():
             return self._run()
 
-    def _run(self) -> tuple[PendingVideo, Result | VideoError]:
+    def _run(self) -> tuple[Video, Result | VideoError]:
         waits, model = list(RETRY_SECONDS), self._model
         while True:
             wait = 0.0

@@ -30,7 +30,7 @@ from vadis.inference.prefetch import LocalVideo, map_videos
 from vadis.models import MODELS, Model, ModelCard, check_precision
 from vadis.parsing import parse_json
 from vadis.preprocessing import Clip
-from vadis.results import VideoResult
+from vadis.results import Part, VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.isolated.protocol import error_from_json, error_to_json
 from vadis.video.metadata import VideoFacts
@@ -222,14 +222,16 @@ class _Labeller:
         networks = {name: network.to(device) for name, network in options.model.networks.items()}
         model = replace(options.model, networks=networks, device=device, may_leave_device=False)
         check_precision(model.precision, model.card, device)  # where the command was given it was no slower
-        begin = partial(_VideoElsewhere, model=model, folder=folder, share_bytes=share_bytes)
+        begin = partial(_VideoElsewhere, model=model, folder=folder, share_bytes=share_bytes, part=options.part)
         label = replace(options, model=model).label
+        self._part = options.part
         self._outcomes = partial(map_videos, begin=begin, work=label, model=model, jobs=jobs)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         """``path`` in bytes → ``record``, a line of JSON."""
         outcomes = self._outcomes([os.fsdecode(path) for path in batch["path"]])
-        return {"record": [record_of(video, outcome).to_json_line() for _, video, outcome in outcomes]}
+        records = (record_of(video.path, video.stamp, outcome, self._part) for _, video, outcome in outcomes)
+        return {"record": [record.to_json_line() for record in records]}
 
 
 class _VideoElsewhere:
@@ -237,7 +239,7 @@ class _VideoElsewhere:
 
     facts: VideoFacts
 
-    def __init__(self, path: str, model: Model, folder: str, share_bytes: int | None) -> None:
+    def __init__(self, path: str, model: Model, folder: str, share_bytes: int | None, part: Part | None) -> None:
         import ray
 
         self.path, self.stamp, self.expected_num_frames = path, Stamp(None, None), None
@@ -250,7 +252,7 @@ class _VideoElsewhere:
             num_returns="streaming",
             _generator_backpressure_num_objects=CLIPS_WAITING,
         )
-        self._messages = task.remote(os.path.join(folder, path), model.card, share_bytes)  # noqa: PTH118
+        self._messages = task.remote(os.path.join(folder, path), model.card, share_bytes, part)  # noqa: PTH118
 
     def clips(self, report: Callable[[str], None]) -> Iterator[Clip]:
         """See ``LocalVideo.clips``; the stages of a task are not reported."""
@@ -284,11 +286,11 @@ class _VideoElsewhere:
         return item
 
 
-def _prepared(path: str, card: ModelCard, share_bytes: int | None) -> Iterator[Any]:
+def _prepared(path: str, card: ModelCard, share_bytes: int | None, part: Part | None) -> Iterator[Any]:
     """In a task: yield a video's stamp, (length, facts), clips and final facts; or its error, after the stamp."""
     names = MODELS[card.architecture].networks(card.streams)
     model = Model(card, {name: nn.Identity() for name in names}, torch.device("cpu"))
-    with closing(LocalVideo(path, model, _decoders(share_bytes), listed=True)) as video:
+    with closing(LocalVideo(path, model, _decoders(share_bytes), listed=True, part=part)) as video:
         yield video.stamp
         try:
             clips = video.clips()

@@ -1,13 +1,11 @@
-"""PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: for float32 in channels-last.
+"""PyTorch's ``conv3d(x).relu()`` and ``max_pool3d`` on the CPU, faster: in channels-last, float32 or bfloat16.
 
 Winograd along time (Lavin and Gray 2016): four frames that a 3×3×3 convolution makes are twelve 3×3 convolutions of one
 frame; six of sums of frames, summed again, are enough: F(4, 3). The first layer, 7×7×7 of stride 2, is four taps along
 pairs of frames: F(3, 4). The kernels' arrays are flat: frames one after the other, each laid out H, W, C.
 """
 
-import math
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vadis.flow.numba_cache import compiled, inlined
 from vadis.flow.simd import LANES, broadcast, load, maximum, store
@@ -29,48 +28,77 @@ POINTS = 6  # frames that a transform takes at once: four of three taps each, or
 # Each product is the convolution at one point: of the taps times the powers of the point, scaled; the last at infinity.
 FINITE_POINTS = ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))  # point, scale
 IN_ALL_OUTPUTS = 1  # the product at point 1 is added once to every frame that is made: there the bias goes in
-BYTES_AT_ONCE = 12 << 20  # of products before they are summed: they stay in the cache
-POOL_MIN, POOL_MAX = 6 << 20, 1 << 26  # numbers, 24 and 256 MB: what memory is kept for
-POOL_ARRAYS = 2  # kept: what one operation reads and what it writes
+LAYOUTS = 4  # kept of a 1×1×1 kernel: to lay one out takes less than a millisecond
 MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
 def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
     """Return the fastest convolution, with ReLU, for this ``weight`` (channels, C, kt, kh, kw), float32 or bfloat16."""
     channels, in_channels, *kernel = weight.shape
-    if weight.dtype != torch.float32:  # Winograd's sums of frames would be rounded
-        return DirectConv3d(weight, bias, stride, "relu")
-    if kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0:
+    is_exact = weight.dtype == torch.float32  # else Winograd's sums of frames would be rounded
+    if is_exact and kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0:
         return WinogradConv3d(weight, bias)
     if kernel == [7, 7, 7] and stride == (2, 2, 2) and channels % LANES == 0:
-        return WinogradStem(weight, bias)
+        return WinogradStem(weight, bias) if is_exact else PairedStem(weight, bias)
     return DirectConv3d(weight, bias, stride, "relu")
 
 
 class DirectConv3d:
     """One call of oneDNN, by the operator that torch.compile's freezing emits.
 
-    ``conv3d`` lays weights out anew at every call. Which layout is best depends on the input: the first decides.
+    ``conv3d`` lays weights out anew at every call. Which layout is best depends on the input, and a call that wants
+    another than there is takes several times as long. The few weights of a 1×1×1 kernel are laid out for each length
+    and number of threads; the others once, as the first input wants them, for nearly all want the same.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> None:
         self.bias, self.stride, self.activation = bias, list(stride), activation
-        self._weight, self._packing = weight.contiguous(), threading.Lock()
+        self._weight, self._is_pointwise, self._lock = weight.contiguous(), weight[0, 0].numel() == 1, threading.Lock()
+        self._layouts: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
-        with self._packing:
-            if not self._weight.is_mkldnn:
-                self._weight = torch.ops.aten.mkldnn_reorder_conv3d_weight(
-                    self._weight.to_mkldnn(), list(padding), self.stride, [1, 1, 1], 1, list(x.shape)
-                )
+        with self._lock:
+            weight = self._laid_out(x, padding)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, self._weight, self.bias, list(padding), self.stride, [1, 1, 1], 1, self.activation, [], ""
+            x, weight, self.bias, list(padding), self.stride, [1, 1, 1], 1, self.activation, [], ""
         )
         return y
+
+    def _laid_out(self, x: Tensor, padding: Axes) -> Tensor:
+        key = (x.shape[2], torch.get_num_threads()) if self._is_pointwise else ()
+        if key not in self._layouts:
+            self._layouts[key] = torch.ops.aten.mkldnn_reorder_conv3d_weight(
+                self._weight.to_mkldnn(), list(padding), self.stride, [1, 1, 1], 1, list(x.shape)
+            )
+            if not self._is_pointwise:
+                del self._weight
+            if len(self._layouts) > LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+        return self._layouts[key]
+
+
+class PairedStem:
+    """``conv3d(x).relu()`` of 7×7×7, stride 2, SAME in space: each two columns are one with twice the channels.
+
+    So three channels fill a register of the processor better. In memory nothing changes but the shape.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        pairs = functional.pad(weight, (0, 1)).reshape(*weight.shape[:4], 4, 2)  # (channels, C, 7, 7, 4, 2)
+        self._convolve = DirectConv3d(pairs.permute(0, 5, 1, 2, 3, 4).flatten(1, 2), bias, (2, 2, 1), "relu")
+
+    def __call__(self, x: Tensor, padding: Axes) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉)."""
+        (left, right), height = same_padding(x.shape[4], 7, 2), same_padding(x.shape[3], 7, 2)
+        x = functional.pad(x.permute(0, 2, 3, 4, 1), (0, 0, left, right + 1, *height))  # (B, T, H, W, C)
+        pairs = x.reshape(*x.shape[:3], -1, 2 * x.shape[4])  # (B, T, H, W / 2, 2 C)
+        return self._convolve(pairs.permute(0, 4, 1, 2, 3), (padding[0], 0, 0))
 
 
 class _Winograd:
     """The six convolutions of one frame each, and the frames they are summed to; subclasses transform their input."""
+
+    _step: int  # frames of the input for one of the output
 
     def __init__(self, taps: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> None:
         count = taps.shape[2]  # 3 or 4, of (channels, C, count, kh, kw)
@@ -85,21 +113,29 @@ class _Winograd:
             for point, plane in enumerate(planes)
         ]
 
-    def _convolve(self, x: Tensor, front: int, *shape: int) -> Tensor:
-        """(B, C, T, H, W) → (B, channels, T', H', W'), ``shape``; ``front`` frames of zeros come first."""
-        y = empty_from_pool(len(x), *shape, self._channels)
+    def _convolve(self, x: Tensor, front: int, frames: int, size: tuple[int, int], seen: tuple[int, int]) -> Tensor:
+        """(B, C, T, H, W) → (B, channels, ``frames``, *``size``); ``front`` frames of zeros come first.
+
+        A few frames at a time, whose products stay in the cache, and for which oneDNN wants the same layout of weights
+        however long the clip is. ``seen`` is the size of what is convolved.
+        """
+        y = x.new_empty(len(x), frames, *size, self._channels)
+        transformed = x.new_empty(POINTS, 1, 1, *seen, x.shape[1])
         for clip, output in zip(torch.split(x, 1), y, strict=True):
-            self._one_clip(clip, output, front)
+            for first in range(0, frames, self._outputs):
+                self._transform(clip, self._step * first - front, transformed)
+                self._inverse(transformed, output[first : first + self._outputs])
         return y.permute(0, 4, 1, 2, 3)
 
-    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
+    def _transform(self, x: Tensor, first: int, transformed: Tensor) -> None:
+        """Store in ``transformed`` (6, 1, 1, H, W, C) the sums of ``x`` from frame ``first`` on."""
         raise NotImplementedError
 
     def _inverse(self, transformed: Tensor, y: Tensor) -> None:
-        """Convolve ``transformed`` (6, 1, groups, H, W, C), and store the ReLU in ``y`` (T', H', W', channels)."""
+        """Convolve ``transformed``, and store the ReLU of what the products make in ``y`` (T', H', W', channels)."""
         products = [
-            frames_of(product(frames.permute(0, 4, 1, 2, 3), self._padding))
-            for product, frames in zip(self._products, transformed, strict=True)
+            frames_of(product(frame.permute(0, 4, 1, 2, 3), self._padding))
+            for product, frame in zip(self._products, transformed, strict=True)
         ]
         size = y[0].numel()
         arguments = (*products, size, y.view(-1).numpy(), len(y), self._outputs)
@@ -109,23 +145,20 @@ class _Winograd:
 class WinogradConv3d(_Winograd):
     """``conv3d(x).relu()`` of 3×3×3, stride 1, by F(4, 3) along time."""
 
+    _step = 1
+
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__(weight, bias, stride=(1, 1), padding=1)
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, T + 2 padding - 2, H, W); the padding in space is 1."""
-        return self._convolve(x, padding[0], x.shape[2] + 2 * padding[0] - 2, *x.shape[3:])
+        _, _, frames, height, width = x.shape
+        return self._convolve(x, padding[0], frames + 2 * padding[0] - 2, (height, width), (height, width))
 
-    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
-        source, size = frames_of(x), x[0, :, 0].numel()
-        step = self._outputs * max(1, BYTES_AT_ONCE // (4 * POINTS * y[0].numel()))  # groups whose products are cached
-        for first in range(0, len(y), step):
-            part = y[first : first + step]
-            groups = -(-len(part) // self._outputs)
-            transformed = x.new_empty(POINTS, 1, groups, *y.shape[1:3], x.shape[1])
-            arguments = (source, x.shape[2], first - front, transformed.view(-1).numpy(), groups, size)
-            parallel_for(_input_transform, size // LANES, groups * POINTS * LANES, *arguments)
-            self._inverse(transformed, part)
+    def _transform(self, x: Tensor, first: int, transformed: Tensor) -> None:
+        size = transformed[0].numel()
+        arguments = (frames_of(x), x.shape[2], first, transformed.view(-1).numpy(), size)
+        parallel_for(_input_transform, size // LANES, POINTS * LANES, *arguments)
 
 
 class WinogradStem(_Winograd):
@@ -133,6 +166,8 @@ class WinogradStem(_Winograd):
 
     The rows of a pair take turns in one frame, which a kernel of 14×7 goes over with a stride of 4 and 2.
     """
+
+    _step = 2
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         eight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], dim=2)
@@ -144,18 +179,19 @@ class WinogradStem(_Winograd):
         _, channels, frames, height, width = x.shape
         if channels * width < LANES:
             raise ValueError(f"a row has {channels * width} numbers, fewer than {LANES}")
-        return self._convolve(x, padding[0], (frames + 2 * padding[0] - 7) // 2 + 1, -(-height // 2), -(-width // 2))
+        frames = (frames + 2 * padding[0] - 7) // 2 + 1
+        rows, columns = (length + sum(same_padding(length, 7, 2)) for length in (height, width))
+        return self._convolve(x, padding[0], frames, (-(-height // 2), -(-width // 2)), (2 * rows, columns))
 
-    def _one_clip(self, x: Tensor, y: Tensor, front: int) -> None:
-        (_, channels, frames, height, width), source = x.shape, frames_of(x)
-        (top, bottom), (left, right) = same_padding(height, 7, 2), same_padding(width, 7, 2)
-        rows, columns = height + top + bottom, width + left + right
-        transformed = x.new_empty(POINTS, 1, 1, 2 * rows, columns, channels)
-        shape = np.array([frames, height, width, channels, rows, columns, top, left])
-        for first in range(0, len(y), self._outputs):
-            arguments = (source, shape, 2 * first - front, transformed.view(-1).numpy())
-            parallel_for(_input_transform_pairs, rows, POINTS * 2 * columns * channels, *arguments)
-            self._inverse(transformed, y[first : first + self._outputs])
+    def _transform(self, x: Tensor, first: int, transformed: Tensor) -> None:
+        (_, channels, frames, height, width), (two_rows, columns) = x.shape, transformed.shape[3:5]
+        top, left = (same_padding(length, 7, 2)[0] for length in (height, width))
+        shape = np.array([frames, height, width, channels, two_rows // 2, columns, top, left])
+        arguments = (frames_of(x), shape, first, transformed.view(-1).numpy())
+        parallel_for(_input_transform_pairs, two_rows // 2, POINTS * 2 * columns * channels, *arguments)
+
+
+STEMS = (PairedStem, WinogradStem)  # which pad their input in space
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
@@ -177,27 +213,16 @@ def parallel_for(kernel: Callable[..., object], length: int, numbers: int, *argu
 
 
 def frames_of(x: Tensor) -> Flat:
-    """Return the memory of ``x`` (1, C, T, H, W), channels-last, as (T · H · W · C): no copy where it is dense."""
-    return x.permute(0, 2, 3, 4, 1).reshape(-1).numpy()
+    """Return the memory of ``x`` (1, C, T, H, W), channels-last, as (T · H · W · C): no copy where it is dense.
 
-
-_pool = threading.local()  # of each thread: ``arrays``, each with the view that a tensor was last made of
-
-
-def empty_from_pool(*shape: int) -> Tensor:
-    """Return an empty float32 tensor, in memory that an earlier one and its views have left, if that is large enough.
-
-    The system gives tens of megabytes page by page, which takes ten times as long as writing them.
+    NumPy knows no bfloat16: its bits are whole numbers.
     """
-    length = math.prod(shape)
-    if not POOL_MIN <= length <= POOL_MAX:
-        return torch.empty(shape)
-    arrays: list[tuple[Flat, weakref.ref[Flat]]] = getattr(_pool, "arrays", [])
-    free = [index for index, (array, lent) in enumerate(arrays) if len(array) >= length and lent() is None]
-    array = arrays.pop(free[0])[0] if free else np.empty(length, np.float32)
-    view = array[:length]
-    _pool.arrays = sorted([*arrays, (array, weakref.ref(view))], key=lambda entry: len(entry[0]))[-POOL_ARRAYS:]
-    return torch.from_numpy(view).view(shape)
+    return numbers_of(x.permute(0, 2, 3, 4, 1))
+
+
+def numbers_of(x: Tensor) -> Flat:
+    flat = x.reshape(-1)
+    return flat.numpy() if x.dtype == torch.float32 else flat.view(torch.int16).numpy()
 
 
 @inlined
@@ -215,23 +240,20 @@ def _store_six(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, out: Flat, to: in
 
 
 @compiled
-def _input_transform(x: Flat, frames: int, first: int, out: Flat, groups: int, size: int, begin: int, end: int) -> None:
-    """Store the six sums of ``groups`` groups of six frames, every four from frame ``first`` on.
+def _input_transform(x: Flat, frames: int, first: int, out: Flat, size: int, begin: int, end: int) -> None:
+    """Store in ``out`` (6, size) the six sums of six frames from ``first`` on, blocks of 16 from ``begin`` to ``end``.
 
-    ``x`` has zeros before and after its ``frames``; ``out`` is (6, groups, size), of which blocks of 16 from ``begin``
-    to ``end`` are filled.
+    ``x`` has zeros before and after its ``frames``.
     """
-    zero = broadcast(np.float32(0))
-    for group in range(groups):
-        t = first + (POINTS - 2) * group
-        for i in range(begin * LANES, end * LANES, LANES):
-            a = load(x, t * size + i) if 0 <= t < frames else zero
-            b = load(x, (t + 1) * size + i) if 0 <= t + 1 < frames else zero
-            c = load(x, (t + 2) * size + i) if 0 <= t + 2 < frames else zero
-            d = load(x, (t + 3) * size + i) if 0 <= t + 3 < frames else zero
-            e = load(x, (t + 4) * size + i) if 0 <= t + 4 < frames else zero
-            f = load(x, (t + 5) * size + i) if 0 <= t + 5 < frames else zero
-            _store_six(a, b, c, d, e, f, out, group * size + i, groups * size)
+    zero, t = broadcast(np.float32(0)), first
+    for i in range(begin * LANES, end * LANES, LANES):
+        a = load(x, t * size + i) if 0 <= t < frames else zero
+        b = load(x, (t + 1) * size + i) if 0 <= t + 1 < frames else zero
+        c = load(x, (t + 2) * size + i) if 0 <= t + 2 < frames else zero
+        d = load(x, (t + 3) * size + i) if 0 <= t + 3 < frames else zero
+        e = load(x, (t + 4) * size + i) if 0 <= t + 4 < frames else zero
+        f = load(x, (t + 5) * size + i) if 0 <= t + 5 < frames else zero
+        _store_six(a, b, c, d, e, f, out, i, size)
 
 
 @compiled
@@ -270,22 +292,20 @@ def _output_transform(
     m0: Flat, m1: Flat, m2: Flat, m3: Flat, m4: Flat, m5: Flat, size: int, y: Flat, frames: int, outputs: int,
     begin: int, end: int,
 ) -> None:  # fmt: skip
-    """Store in ``y`` (frames, size) the ReLU of the frames, ``outputs`` (4 or 3) of each group of six products."""
+    """Store in ``y`` (frames, size) the ReLU of the first ``frames`` of the ``outputs``, 4 or 3, of six products."""
     zero, two = broadcast(np.float32(0)), broadcast(np.float32(2))
     four, eight = broadcast(np.float32(4)), broadcast(np.float32(8))
-    for t in range(0, frames, outputs):
-        for i in range(begin * LANES, end * LANES, LANES):
-            k, at = t // outputs * size + i, t * size + i
-            one, minus_one, plus_two, minus_two, last = load(m1, k), load(m2, k), load(m3, k), load(m4, k), load(m5, k)
-            even1, odd1, even2, odd2 = one + minus_one, one - minus_one, plus_two + minus_two, plus_two - minus_two
-            store(y, at, maximum(zero, (load(m0, k) + even1) + even2))
-            if t + 1 < frames:
-                store(y, at + size, maximum(zero, odd1 + two * odd2))
-            if t + 2 < frames:
-                third = even1 + four * even2
-                store(y, at + 2 * size, maximum(zero, third if outputs == 4 else third + last))
-            if t + 3 < frames and outputs == 4:
-                store(y, at + 3 * size, maximum(zero, (odd1 + eight * odd2) + last))
+    for i in range(begin * LANES, end * LANES, LANES):
+        one, minus_one, plus_two, minus_two, last = load(m1, i), load(m2, i), load(m3, i), load(m4, i), load(m5, i)
+        even1, odd1, even2, odd2 = one + minus_one, one - minus_one, plus_two + minus_two, plus_two - minus_two
+        store(y, i, maximum(zero, (load(m0, i) + even1) + even2))
+        if frames > 1:
+            store(y, i + size, maximum(zero, odd1 + two * odd2))
+        if frames > 2:
+            third = even1 + four * even2
+            store(y, i + 2 * size, maximum(zero, third if outputs == 4 else third + last))
+        if frames > 3:
+            store(y, i + 3 * size, maximum(zero, (odd1 + eight * odd2) + last))
 
 
 @compiled
@@ -327,7 +347,7 @@ def max_pool(x: Tensor, kernel: Axes, stride: Axes, padding: Axes) -> Tensor:
     y = x.new_empty(batch, frames, height, width, channels)
     shape, window = np.array([*size, channels]), np.array([kernel, stride, padding])
     for clip, pooled in zip(torch.split(x, 1), y, strict=True):
-        arguments = (frames_of(clip), shape, window, pooled.reshape(-1).numpy(), height, width)
+        arguments = (frames_of(clip), shape, window, numbers_of(pooled), height, width)
         parallel_for(_max_rows, frames * height, width * channels * kernel[0] * kernel[1], *arguments)
     return y.permute(0, 4, 1, 2, 3)  # (B, C, T', H', W')
 

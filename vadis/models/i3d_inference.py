@@ -92,16 +92,7 @@ class TemporalState:
 
 
 def _concatenate(parts: list[Tensor], dim: int) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    if parts[0].device.type != "cpu" or parts[0].dtype != torch.float32:
-        return torch.cat(parts, dim=dim)
-    from vadis.models.cpu_kernels import empty_from_pool
-
-    shape = list(parts[0].shape)
-    shape[dim] = sum(part.shape[dim] for part in parts)
-    batch, channels, *size = shape
-    return torch.cat(parts, dim=dim, out=empty_from_pool(batch, *size, channels).permute(0, 4, 1, 2, 3))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def _zeros(like: Tensor, frames: int) -> Tensor:
@@ -121,13 +112,13 @@ class FoldedConv:
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
-        convolution, stem = _torch_convolution, None
+        convolution, stems = _torch_convolution, ()
         if is_fast:
             from vadis.models import cpu_kernels
 
-            convolution, stem = cpu_kernels.onednn_convolution, cpu_kernels.WinogradStem
+            convolution, stems = cpu_kernels.onednn_convolution, cpu_kernels.STEMS
         self.convolve = convolution(weight.to(*to), bias.to(*to), self.stride)
-        self.is_padded = set(self.stride) != {1} and (stem is None or not isinstance(self.convolve, stem))
+        self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, stems)
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
@@ -153,7 +144,7 @@ class FoldedPool:
         y, frames = ready
         height, width = map(same_padding, y.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (frames, height[0], width[0])
-        if y.device.type == "cpu" and y.dtype == torch.float32 and y.shape[1] % 16 == 0:
+        if y.device.type == "cpu" and y.shape[1] % 16 == 0:
             from vadis.models.cpu_kernels import max_pool
 
             return max_pool(y, self.kernel, self.stride, padding)
@@ -269,7 +260,7 @@ class ChunkedI3D:
         state.num_frames, state.is_last = frames if last else said, last
         if device.type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
             x = x.pin_memory().to(device, non_blocking=True)
-        y: Tensor | None = x.to(device, dtype).contiguous(memory_format=CHANNELS_LAST)
+        y: Tensor | None = x.to(device).contiguous(memory_format=CHANNELS_LAST).to(dtype)
         for name, operation in self._network.operations.items():
             y = operation(y, state)
             if name == self._layer:

@@ -1,9 +1,8 @@
 """Videos to look at: one with its labels drawn in, and one with its optical flow beside it."""
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import NO_CLEAR_LABEL, VideoResult
+from vadis.results import NO_CLEAR_LABEL, Part, VideoResult, leading
+from vadis.video.cutting import encoded
 from vadis.video.encoder import video_file
-from vadis.video.isolated.pool import ChildSound, Decoders, SourceVideo
+from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.timegrid import GRID_FPS
+from vadis.video.timegrid import GRID_FPS, promised_of
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +50,9 @@ class Overlay:
         self._letter = int(np.clip(min(size) / FONT_SHARE, *FONT_PIXELS))
         self._font = ImageFont.truetype(findfont(FONT), self._letter)
         self._pieces = result.timeline
-        self._end = result.span[1] or 1.0
-        self._colours = _colours(result)
+        self._end, (self._begin, self._seconds) = result.span[1], result.scale
+        longest = leading(result.timeline).most_common()
+        self._colours = {label: colour for (label, _), colour in zip(longest, COLOURS, strict=False)}
         self._strip = self._make_strip()
         self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
 
@@ -62,7 +63,7 @@ class Overlay:
         image = Image.fromarray(pixels)  # copies the pixels when it is drawn into
         bottom = self._height - self._strip.height
         image.paste(self._strip, (0, bottom))
-        at = min(self._width - 1, int(float(seconds) / self._end * self._width))
+        at = min(self._width - 1, int((float(seconds) - self._begin) / self._seconds * self._width))
         half = max(1, self._letter // 10)
         ImageDraw.Draw(image).rectangle((at - half, bottom, at + half - 1, self._height), WHITE)
         index = bisect_right(self._pieces, float(seconds) + 1e-6, key=lambda piece: piece.start) - 1
@@ -103,18 +104,10 @@ class Overlay:
         strip = Image.new("RGB", (self._width, height), NOTHING)
         for piece in self._pieces:
             if piece.label != NO_CLEAR_LABEL:
-                first, last = (round(time / self._end * self._width) for time in (piece.start, piece.end))
+                times = (piece.start - self._begin, piece.end - self._begin)
+                first, last = (round(time / self._seconds * self._width) for time in times)
                 strip.paste(self._colours.get(piece.label, COLOURS[-1]), (first, 0, last, height))
         return strip
-
-
-def _colours(result: VideoResult) -> dict[str, Colour]:
-    """Return a colour for each label that leads, those that lead longest first."""
-    milliseconds = Counter[str]()
-    for piece in result.timeline:
-        if piece.label != NO_CLEAR_LABEL:
-            milliseconds[piece.label] += round(1000 * (piece.end - piece.start))
-    return dict(zip((name for name, _ in milliseconds.most_common()), COLOURS, strict=False))
 
 
 def annotate(
@@ -122,31 +115,21 @@ def annotate(
 ) -> VideoFacts:
     """Write ``video`` with the label of the moment, its score and the timeline of ``result`` drawn in to ``path``.
 
-    Frames keep their times, and sound is copied bit by bit. Returns what is known of the video now that all is read.
+    Frames keep their times, but that those of a part begin with it, and sound is copied bit by bit. Returns what is
+    known of what was read.
 
     Raises VideoError where the video cannot be read, UsageError where this kind of file cannot hold the sound, and
     VadisError where an encoder is missing, or the disk is full.
     """
-    with ExitStack() as stack:
-        decoders = stack.enter_context(Decoders())
-        source = stack.enter_context(SourceVideo(decoders, video))
-        sound = stack.enter_context(ChildSound(decoders, video)) if with_sound else None
-        overlay, facts, first = Overlay(result, source.size), source.facts, source.first_seconds
-        with video_file(
-            path,
-            source.size,
-            facts.source_fps,
-            pixel_aspect=source.pixel_aspect,
-            colours=source.colours,
-            sound=sound if sound and sound.streams else None,
-            zero_seconds=(source.start_seconds or Fraction(0)) - first,
-        ) as write:
-            for number, frame in enumerate(source.source_frames(), 1):
-                seconds = first + frame.seconds
-                zero = None if frame.zero_seconds is None else frame.zero_seconds - first
-                write(overlay.draw(frame.pixels, seconds), seconds, frame.duration_seconds, zero)
-                progress(number, facts.frames_declared)
-    return source.facts
+    part, number = result.part, 0
+    start, _ = (part or Part()).exact
+    with Decoders() as decoders, encoded(decoders, video, part, path, sound=with_sound) as (source, pictures, write):
+        overlay, facts = Overlay(result, source.size), source.facts
+        promised = promised_of(part, source.first_seconds, facts.source_fps, facts.frames_declared)
+        for number, (pixels, seconds, *times) in enumerate(pictures, 1):
+            write(overlay.draw(pixels, start + seconds), seconds, *times)
+            progress(number, promised)
+    return source.facts if part is None else replace(source.facts, frames_decoded=number, frames_declared=None)
 
 
 # The usual colour wheel (Baker et al., 2007): the colour says where a pixel moves to, its strength how far.
@@ -175,9 +158,9 @@ def legend() -> tuple[Pixels, NDArray[np.bool_]]:
 
 
 def write_flow_video(
-    video: str, path: Path, device: "torch.device", progress: Progress = lambda *_: None
+    video: str, path: Path, device: "torch.device", progress: Progress = lambda *_: None, *, part: Part | None = None
 ) -> VideoFacts:
-    """Write the 25 fps grid of ``video`` with its TV-L1 flow, computed on ``device``, to the right of it.
+    """Write the 25 fps grid of ``video``, or a part, with its TV-L1 flow, computed on ``device``, to the right of it.
 
     Arguments, what is returned and raised as for ``annotate``; VideoError ``too_short`` for a single frame.
     """
@@ -186,7 +169,8 @@ def write_flow_video(
     from vadis.video.readahead import chunks
 
     done, (wheel, is_wheel) = 0, legend()
-    with Decoders() as decoders, decoders.open(video) as opened:
+    with Decoders() as decoders, decoders.open(video, part=part) as opened:
+        promised = promised_of(part, opened.first_seconds, GRID_FPS, opened.expected_num_frames)
         width, height = opened.size
         with video_file(path, (2 * width, height), Fraction(GRID_FPS), colours=BT709) as write:
             pairs = with_flow(chunks((frame.pixels for frame in opened), 8), device)
@@ -199,5 +183,7 @@ def write_flow_video(
                     corner[is_wheel] = wheel[is_wheel]
                     write(np.concatenate([frame, coloured], axis=1), Fraction(done, GRID_FPS), Fraction(1, GRID_FPS))
                     done += 1
-                    progress(done, opened.expected_num_frames)
-    return opened.facts
+                    progress(done, promised)
+            if not done:
+                raise VideoError("outside", "no frame is shown in the part that was asked for")
+    return replace(opened.facts, num_frames=done, frames_declared=None) if part else opened.facts

@@ -154,6 +154,7 @@ def _entry(result: VideoResult, labels: TextIndex, models: TextIndex) -> dict[st
         "error": None if result.error_code is None else [result.error_code, visible(result.error_message or "")],
         "model": None if result.model is None else models.setdefault(model, len(models)),
         "labels": [[number(each.label), each.score, _rounded(each.seconds)] for each in result.labels[:MAX_LABELS]],
+        "begin": _rounded(result.part.start) if result.part and result.timeline else None,
         "end": _rounded(result.span[1] or None),
         "pieces": [[_rounded(p.start), _rounded(p.end), number(p.label), p.score] for p in result.timeline],
     }
@@ -183,7 +184,7 @@ def thumbnails(
 ) -> tuple[list[Thumbnail], bool]:
     """Return pictures of a labelled video's moments, and whether ``max_bytes`` were too few for all of them."""
     taken: list[Thumbnail] = []
-    first, _ = result.span
+    first = 0.0 if result.part else result.span[0]  # frame of the file
     for seconds in moments(result, count):
         start = max(0, int((seconds - first) * GRID_FPS))
         try:

@@ -49,10 +49,8 @@ class KeptState:
     def __str__(self) -> str:
         if self.validation is None:
             return f"the state after the last step, {self.steps:,}; no validation compared it with others"
-        return (
-            f"the state after step {self.step:,} of {self.steps:,}, which has the lowest validation loss: "
-            f"{self.validation.loss:.3f}, accuracy {self.validation.accuracy:.1%}"
-        )
+        found = f"{self.validation.loss:.3f}, accuracy {self.validation.accuracy:.1%}"
+        return f"the state after step {self.step:,} of {self.steps:,}, which has the lowest validation loss: {found}"
 
 
 class StopRequested(Exception):

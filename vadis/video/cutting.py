@@ -1,18 +1,23 @@
 """Cut a stretch out of a video: its packets copied from the nearest picture before it that stands alone, or encoded."""
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vadis.errors import VideoError
+from vadis.errors import UsageError, VideoError
 from vadis.files import write_atomic
+from vadis.results import Part
 from vadis.video.encoder import CONTAINERS, video_file
 from vadis.video.isolated.pool import ChildClip, ChildSound, Decoders, SourceVideo
+from vadis.video.metadata import Picture
 
 COPY_EXTENSION, ENCODED_EXTENSION = ".mkv", ".mp4"  # of a clip, where that of the source is none that can be written
+
+Shown = tuple[Picture, Fraction, Fraction, Fraction | None]
+"""A picture, when it is shown and for how long, and what is time 0 by the clock of the sound: as ``write`` takes it."""
 
 _SHORTEST_SECONDS = Fraction(1, 1000)  # for which a frame is shown at the beginning, or it is left out
 
@@ -34,8 +39,13 @@ def cut(
     """
     if not exact and (begins := _copy(decoders, path, start, end, output, sound)) is not None:
         return begins
-    first, last = (Fraction(round(1000 * seconds), 1000) for seconds in (start, end))
-    _encode(decoders, path, first, last, output, sound)
+    part = Part(round(start, 3), round(end, 3))
+    try:
+        with encoded(decoders, path, part, output, sound=sound) as (_, pictures, write):
+            for picture in pictures:
+                write(*picture)
+    except UsageError as error:
+        raise VideoError("unsupported_codec", error.message, "leave the sound out with `with_sound=False`") from error
     return start
 
 
@@ -51,45 +61,48 @@ def _copy(decoders: Decoders, path: str, start: float, end: float, output: Path,
         return clip.begins
 
 
-def _encode(decoders: Decoders, path: str, start: Fraction, end: Fraction, output: Path, sound: bool) -> None:
+@contextmanager
+def encoded(
+    decoders: Decoders, path: str, part: Part | None, output: Path, *, sound: bool = True
+) -> Iterator[tuple[SourceVideo, Iterator[Shown], Callable[..., None]]]:
+    """Give a video, the pictures of a part, or of all of it, and ``write`` of ``video_file``, which takes them anew.
+
+    The sound of that time is copied. The pictures raise VideoError where there are none.
+    """
+    start, end = (part or Part()).exact
     with ExitStack() as stack:
-        source = stack.enter_context(SourceVideo(decoders, path))
+        source = stack.enter_context(decoders.open_source(path, part=part))
         heard = stack.enter_context(ChildSound(decoders, path)) if sound else None
-        first = source.first_seconds
-        zero = (source.start_seconds or Fraction(0)) - first + start  # by the clock of the sound
-        with video_file(
+        zero = (source.start_seconds or Fraction(0)) - source.first_seconds + start  # by the clock of the sound
+        if heard is not None and part is not None:
+            heard.packets = _within(heard.packets, zero, None if end is None else zero + end - start)
+        write = video_file(
             output,
             source.size,
             source.facts.source_fps,
             pixel_aspect=source.pixel_aspect,
             colours=source.colours,
-            sound=_Part(heard, zero, zero + end - start) if heard and heard.streams else None,
+            sound=heard if heard and heard.streams else None,
             zero_seconds=zero,
-        ) as write:
-            is_empty = True
-            for frame in source.source_frames():
-                begins, ends = (
-                    first + frame.seconds - start,
-                    min(first + frame.seconds + frame.duration_seconds, end) - start,
-                )
-                if begins >= end - start:
-                    break
-                if ends >= _SHORTEST_SECONDS:
-                    is_empty = False
-                    write(frame.pixels, max(begins, Fraction(0)), ends - max(begins, Fraction(0)))
-            if is_empty:
-                raise VideoError("no_frames", f"no frame is shown from {float(start):.1f} to {float(end):.1f} s")
+        )
+        yield source, _shown(source, start, end), stack.enter_context(write)
 
 
-class _Part:
-    """The sound of a stretch, by its own clock."""
+def _shown(source: SourceVideo, start: Fraction, end: Fraction | None) -> Iterator[Shown]:
+    is_empty = True
+    for pixels, seconds, duration, zero in source.source_frames():
+        begins = source.first_seconds + seconds - start
+        ends = begins + duration if end is None else min(begins + duration, end - start)
+        if (begins >= 0 or ends >= _SHORTEST_SECONDS) and (end is None or begins < end - start):
+            is_empty, shown = False, max(begins, Fraction(0))
+            yield pixels, shown, ends - shown, None if zero is None else zero - source.first_seconds + start
+    if is_empty:
+        until = "the end" if end is None else f"{float(end):.1f} s"
+        raise VideoError("outside", f"no frame is shown from {float(start):.1f} s to {until}")
 
-    def __init__(self, sound: ChildSound, start: Fraction, end: Fraction) -> None:
-        self.streams, self.packets = sound.streams, self._within(sound.packets, start, end)
 
-    @staticmethod
-    def _within(packets: Iterator[Any], start: Fraction, end: Fraction) -> Iterator[Any]:
-        for packet in packets:
-            seconds = packet.dts * packet.time_base
-            if start <= seconds < end:
-                yield packet
+def _within(packets: Iterator[Any], start: Fraction, end: Fraction | None) -> Iterator[Any]:
+    for packet in packets:
+        seconds = packet.dts * packet.time_base
+        if start <= seconds and (end is None or seconds < end):
+            yield packet

@@ -18,11 +18,11 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # Pillow's names of these
 def picture_names(folder: str) -> list[str]:
     """Return the pictures in a folder in natural order, 2.png before 10.png; raise OSError."""
     names = [name for name in os.listdir(folder) if name.lower().endswith(PICTURE_EXTENSIONS) and name[0] != "."]  # noqa: PTH208
-    return sorted(names, key=lambda name: ([int(part) if part.isdecimal() else part for part in _parts(name)], name))
+    return sorted(names, key=lambda name: (_parts(name), name))
 
 
-def _parts(name: str) -> list[str]:
-    return re.split(r"([0-9]+)", name)  # text and numbers in turn
+def _parts(name: str) -> list[str | int]:
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name))]  # text and numbers
 
 
 class PictureFolder:
@@ -32,7 +32,7 @@ class PictureFolder:
     """
 
     expected_num_frames = start_seconds = colours = None
-    first_seconds, pixel_aspect = Fraction(0), Fraction(1)
+    first_seconds, pixel_aspect, start_frame = Fraction(0), Fraction(1), 0
 
     def __init__(self, folder: str, limits: Limits) -> None:
         self._folder, self._limits = folder, limits

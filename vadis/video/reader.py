@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
+from itertools import chain
 from typing import Any, NamedTuple
 
 import av
 
 from vadis.errors import VideoError
+from vadis.results import Part
 from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_file
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
@@ -18,7 +20,7 @@ from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limit
 from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.pictures import PictureFolder
 from vadis.video.sources import stamp
-from vadis.video.timegrid import GRID_FPS, grid_length, next_point
+from vadis.video.timegrid import GRID_FPS, frames_of, grid_length, grid_points
 
 # How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
@@ -42,7 +44,7 @@ class Video:
 
     def __init__(self, decoder: Decoder, limits: Limits, scaler: Callable[..., Scaler | GrayPlane]) -> None:
         self._header, self._decoder, self._clock, self._limits = decoder.header, decoder, decoder.clock, limits
-        self._start_frame = 0
+        self.start_frame = 0  # on the grid, of those that are wanted
         self._frames = decoder.frames()
         first = next(self._frames, None)
         if first is None:
@@ -109,10 +111,15 @@ class Video:
         """When the first frame is shown after the start of the file, as players count."""
         return self._header.first_seconds(self._clock.start_seconds)
 
-    def skip_to(self, start_frame: int, *, by_seek: bool) -> bool:
-        """Begin at this grid frame, by a seek where that is exact; False: the file has to be opened again, without."""
-        self._start_frame = start_frame
-        seconds = Fraction(start_frame, GRID_FPS)
+    def skip_to(self, start: int | Part, *, by_seek: bool) -> bool:
+        """Begin at this grid frame, or with the frame that is shown where a part begins, by a seek where that is exact.
+
+        False: the file has to be opened again, without.
+        """
+        if isinstance(start, Part):
+            self.start_frame, seconds = frames_of(start, self.first_seconds)[0], start.exact[0] - self.first_seconds
+        else:
+            self.start_frame, seconds = start, Fraction(start, GRID_FPS)
         if not by_seek or (ticks := self._decoder.seek_ticks(seconds)) is None:
             return True
         frames = self._decoder.frames_at(ticks, seconds)
@@ -122,24 +129,13 @@ class Video:
 
     def __iter__(self) -> Iterator[GridFrame]:
         """Yield the frames of the grid, once, from the first that is wanted on; raises VideoError."""
-        # Each frame is held until the next shows where the middle between them lies.
-        held, seconds, first = self._held, self._held_seconds, 0  # the first grid point that is still to come
-        for frame, time in self._frames:
-            stop = max(first, next_point(seconds, time))
-            yield from self._points(held, first, stop)
-            held, seconds, first = frame, time, stop
-        end = self._end(held)
-        stop = max(first, grid_length(end) if seconds else 1)
-        yield from self._points(held, first, stop)
-        self._duration, self._length = end, stop
-
-    def _points(self, frame: av.VideoFrame, first: int, stop: int) -> Iterator[GridFrame]:
-        """Yield those of the grid points from ``first`` up to ``stop`` that are wanted, all showing ``frame``."""
-        wanted = range(max(first, self._start_frame), stop)
-        if wanted:
-            pixels = self._scaler.picture(frame)
-            for i in wanted:
-                yield GridFrame(pixels, i / GRID_FPS)
+        frame, points = self._held, range(0)
+        frames = chain([(frame, self._held_seconds)], self._frames)
+        for frame, points in grid_points(frames, self._end):
+            if wanted := points[max(0, self.start_frame - points.start) :]:
+                pixels = self._scaler.picture(frame)
+                yield from (GridFrame(pixels, i / GRID_FPS) for i in wanted)
+        self._duration, self._length = self._end(frame), points.stop
 
     def _end(self, last: av.VideoFrame) -> Fraction:
         end = self._clock.end(last.duration)
@@ -151,7 +147,7 @@ class Video:
 def open_video(
     path: AnyPath,
     *,
-    start_frame: int = 0,
+    start_frame: int | Part = 0,
     limits: Limits | None = None,
     listed: bool = False,
     scaler: Callable[..., Scaler | GrayPlane] = Scaler,
@@ -160,8 +156,8 @@ def open_video(
 
     Args:
         path: a file; any other string, a URL too, is taken as the path of a file as well.
-        start_frame: the first grid frame wanted. What comes before is not decoded where the file allows that; only a
-            broken timestamp there goes unnoticed.
+        start_frame: the first grid frame wanted, or that of a part. What comes before is not decoded where the file
+            allows that; only a broken timestamp there goes unnoticed.
         limits: what to refuse as ``too_large``.
         listed: the file was there when inputs were listed: a missing one is ``disappeared`` rather than ``not_found``.
         scaler: what makes pictures of the frames.
@@ -192,12 +188,20 @@ def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[
 
 
 def open_source(
-    path: AnyPath, *, listed: bool = False, limits: Limits | None = None, size: str = "full"
+    path: AnyPath,
+    *,
+    listed: bool = False,
+    limits: Limits | None = None,
+    size: str = "full",
+    start_frame: int | Part = 0,
 ) -> "AbstractContextManager[Video | PictureFolder]":
-    """Open a video for its ``source_frames``, in a ``size`` of ``SCALERS``; or a folder of pictures, as they are."""
+    """Open a video for its ``source_frames``, in a ``size`` of ``SCALERS``; or a folder of pictures, as they are.
+
+    Of a video, these then begin with the one that is shown at the ``start_frame`` of the grid.
+    """
     if os.path.isdir(path):  # noqa: PTH112
         return nullcontext(PictureFolder(os.fspath(path), limits or Limits.of_environment()))
-    return open_video(path, listed=listed, limits=limits, scaler=SCALERS[size])
+    return open_video(path, start_frame=start_frame, listed=listed, limits=limits, scaler=SCALERS[size])
 
 
 @contextmanager

@@ -53,14 +53,15 @@ class Stamp(NamedTuple):
     mtime: str | None
 
 
-def stamp(path: str) -> Stamp:
-    """Return the stamp of a file as it is now."""
+def stamp(*paths: str) -> Stamp:
+    """Return the stamp of a file as it is now; of several, their size together and the latest time of change."""
     try:
-        status = os.stat(path)  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+        found = [os.stat(path) for path in paths]  # noqa: PTH116 (follows links; Path.stat would normalise the path)
+        latest = max(each.st_mtime_ns for each in found)
     except (OSError, ValueError):
         return Stamp(None, None)
-    seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)  # before 1970: -0.5 s is -1 and 500000000
-    return Stamp(status.st_size, f"{seconds}.{nanoseconds:09}")
+    seconds, nanoseconds = divmod(latest, 10**9)  # before 1970: -0.5 s is -1 and 500000000
+    return Stamp(sum(each.st_size for each in found), f"{seconds}.{nanoseconds:09}")
 
 
 def remote_scheme(path: str) -> str | None:
@@ -92,7 +93,7 @@ def find_videos(
         from_file: a list of files and folders, ``-`` for the standard input.
         nul: the entries of lists end with NUL bytes instead of line feeds.
         remote: gives what a URL stands for (``vadis.video.remote.expand_url``); None: URLs are refused.
-        arrays: a folder also stands for the ``ARRAY_EXTENSIONS`` in it, and one of pictures for itself.
+        arrays: a folder also stands for the ``ARRAY_EXTENSIONS`` in it, and one of pictures, not videos, for itself.
     """
     search, given = _Search(remote, arrays), [os.fspath(each) for each in inputs]
     if not given and from_file is None:
@@ -182,19 +183,21 @@ class _Search:
 
     def _walk(self, root: str) -> None:
         """Add all videos below ``root``; a folder that several links lead to, also in a circle, is visited once."""
-        pending, visited = [root], set[str]()  # by their real paths: some file systems give equal inode numbers
+        pending, visited = [(root, "")], set[str]()  # by their real paths: some file systems give equal inode numbers
         while pending:
-            path = pending.pop()
+            path, above = pending.pop()
             if path != root and not os.path.isdir(path):  # noqa: PTH112
                 self._keep(Source(path))
                 continue
             try:
-                place = os.path.realpath(path)
+                place = real_path(path, above)
                 if place not in visited:
                     visited.add(place)
-                    if self._arrays and picture_names(path):
+                    wanted = sorted(self._wanted(path), key=os.fsencode, reverse=True)
+                    # Beside videos, pictures are no frames but a preview.
+                    if self._arrays and picture_names(path) and all(map(os.path.isdir, wanted)):
                         self._keep(Source(path))
-                    pending += sorted(self._wanted(path), key=os.fsencode, reverse=True)
+                    pending += [(each, place) for each in wanted]
             except OSError as error:
                 self._keep(Source(path, os_refusal(error, what="the folder")))
 
@@ -212,6 +215,16 @@ class _Search:
                     yield entry.path
                 else:
                     self._num_ignored += 1
+
+
+def real_path(path: str, above: str) -> str:
+    """Return the real path of a folder; where that of the folder above is known, only a link is looked into.
+
+    Or else all those above it would be, for each folder anew: 15 s where a thousand lie in one another.
+    """
+    if not above or os.path.islink(path):  # noqa: PTH114
+        return os.path.realpath(path)
+    return os.path.join(above, os.path.basename(path))  # noqa: PTH118, PTH119
 
 
 def _is_video_by_name(path: str) -> bool:

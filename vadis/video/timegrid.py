@@ -6,16 +6,20 @@ one more: the frames before the last can reach into the last half of an interval
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
-from math import floor
-from typing import TYPE_CHECKING
+from math import ceil, floor
+from typing import TYPE_CHECKING, TypeVar
+
+from vadis.results import Part
 
 if TYPE_CHECKING:
     import av
 
     from vadis.video.metadata import Picture, SourceFrame
+
+Frame = TypeVar("Frame")
 
 GRID_FPS = 25
 """The frame rate of the paper's videos (section 2.4: "the videos were sampled at 25 frames per second")."""
@@ -26,35 +30,65 @@ _LOOK_AHEAD = 3  # frames that judge a timestamp in doubt, so that two wrong one
 _EXPECTED_STEPS = Fraction(5, 2)  # of the usual distance between frames; a longer one is in doubt
 
 
-def next_point(before: Fraction, time: Fraction, fps: int = GRID_FPS) -> int:
-    """Return the first grid point that belongs to the frame shown at ``time`` rather than to the one ``before``."""
-    return floor((before + time) / 2 * fps) + 1
-
-
 def grid_length(duration: Fraction, fps: int = GRID_FPS) -> int:
     """Return how many grid points a video of several frames has that lasts ``duration`` seconds."""
     return max(1, floor(duration * fps + Fraction(1, 2)))
 
 
+def grid_points(
+    frames: Iterable[tuple[Frame, Fraction]], end: Callable[[Frame], Fraction], fps: int = GRID_FPS
+) -> Iterator[tuple[Frame, range]]:
+    """Yield each frame, which has its time, with the points of a grid of ``fps`` that show it.
+
+    ``end`` gives the end of the last frame. Each is held until the next shows where the middle between them lies.
+    """
+    coming = iter(frames)
+    held, seconds, first = *next(coming), 0  # the first grid point that is still to come
+    for frame, time in coming:
+        stop = max(first, floor((seconds + time) / 2 * fps) + 1)
+        yield held, range(first, stop)
+        held, seconds, first = frame, time, stop
+    length = grid_length(end(held), fps)
+    yield held, range(first, max(first, length if seconds else 1))
+
+
+def frames_of(part: Part, first: Fraction, rate: int | Fraction = GRID_FPS) -> tuple[int, int | None]:
+    """Return the first frame of a part, and how many it has (None: all that follow), of ``rate`` per second.
+
+    ``first`` is when the first frame of the video is shown, in seconds from the start of the file.
+    """
+    start, end = (None if seconds is None else max(0, ceil((seconds - first) * rate)) for seconds in part.exact)
+    assert start is not None
+    return start, None if end is None else end - start
+
+
+def promised_of(part: Part | None, first: Fraction, rate: int | Fraction | None, promised: int | None) -> int | None:
+    """Return how many frames a part has of a video that promises so many, None: that is not known."""
+    if part is None or rate is None:
+        return promised
+    start, count = frames_of(part, first, rate)
+    left = None if promised is None else max(0, promised - start)
+    return left if count is None or (left is not None and left < count) else count
+
+
+def shown_in(frames: "Iterable[SourceFrame]", part: Part, first: Fraction) -> "Iterator[SourceFrame]":
+    """Yield the frames that are shown in a part, and the one after them; ``first`` as of ``frames_of``."""
+    start, end = part.exact
+    for frame in frames:
+        if first + frame.seconds + frame.duration_seconds > start:
+            yield frame
+        if end is not None and first + frame.seconds >= end:
+            return
+
+
 def at_rate(frames: "Iterable[SourceFrame]", fps: int | None) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
     """Yield pictures from when until when, in seconds: of a grid of ``fps``, or without one the frames of the file."""
-    held: SourceFrame | None = None
-    first = 0  # the first grid point that is still to come
-
-    def points(frame: "SourceFrame", stop: int) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
-        return ((frame.pixels, Fraction(i, fps or 1), Fraction(i + 1, fps or 1)) for i in range(first, stop))
-
-    for frame in frames:
-        if fps is None:
-            yield frame.pixels, frame.seconds, frame.seconds + frame.duration_seconds
-        elif held is not None:
-            stop = max(first, next_point(held.seconds, frame.seconds, fps))
-            yield from points(held, stop)
-            first = stop
-        held = frame
-    if held is not None and fps is not None:
-        length = grid_length(held.seconds + held.duration_seconds, fps) if held.seconds else 1
-        yield from points(held, max(first, length))
+    if fps is None:
+        yield from ((frame.pixels, frame.seconds, frame.seconds + frame.duration_seconds) for frame in frames)
+        return
+    timed = ((frame, frame.seconds) for frame in frames)
+    for frame, points in grid_points(timed, lambda last: last.seconds + last.duration_seconds, fps):
+        yield from ((frame.pixels, Fraction(i, fps), Fraction(i + 1, fps)) for i in points)
 
 
 class Clock:

@@ -16,6 +16,7 @@ from tests.synthetic import moving_texture, write_video
 from tests.video import faulty_child
 from tests.video.test_hostile import NOT_VIDEOS, PLAYLISTS
 from vadis.errors import VadisError, VideoError
+from vadis.results import Part
 from vadis.video.isolated.pool import Decoders
 from vadis.video.isolated.process import DecoderKilled, Watchdog
 from vadis.video.metadata import Limits
@@ -90,6 +91,16 @@ def test_a_part_of_a_video(decoders, videos, name, start, most):
         expected = [frame for frame, _ in zip(video, range(most if most is not None else 10_000), strict=False)]
     assert_same(frames, expected)
     assert (facts.num_frames is None) == (most is not None and len(frames) == most)
+
+
+@pytest.mark.parametrize("part", [Part(0.4, 0.6), Part(0.41, 0.6), Part(1.16), Part(0.0, 9.0), Part(90.0)])
+@pytest.mark.parametrize("name", ["plain.mp4", "slow.mp4"])
+def test_a_part_in_seconds_has_the_points_of_the_grid_there(decoders, videos, name, part):
+    with decoders.open(videos / name, part=part) as video:
+        frames = list(video)
+    with open_video(videos / name) as video:
+        until = float("inf") if part.end is None else part.end
+        assert_same(frames, [frame for frame in video if part.start <= frame.seconds < until])
 
 
 def test_neighbours_share_one_array_and_cross_the_pipe_once(decoders, videos):

@@ -5,8 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.synthetic import numbered_frames, write_video
+from tests.synthetic import numbered_frames, read_number, write_video
 from vadis.errors import VideoError
+from vadis.results import Part
 from vadis.video import reader
 from vadis.video.isolated import pool
 from vadis.video.isolated.pool import Decoders
@@ -103,3 +104,29 @@ def test_a_child_serves_one_video_after_the_other(videos):
                 next(sound.packets)
             with decoders.open(videos / "plain.mp4") as video:
                 assert len(list(video)) == 30
+
+
+@pytest.mark.parametrize(
+    ("part", "numbers"),
+    [
+        (Part(5.01, 5.99), range(125, 151)),  # from the one shown there, and the next one
+        (Part(5.0, 5.02), range(125, 127)),
+        (Part(0.0, 0.04), range(2)),
+        (Part(7.9), range(197, 200)),
+        (Part(9.0), range(0)),
+    ],
+)
+@pytest.mark.parametrize("name", ["long.mp4", "long.ts"])  # with an index, and without
+def test_a_part_has_the_frames_that_are_shown_in_it(decoders, long, name, part, numbers):
+    with decoders.open_source(long / name, part=part) as video:
+        frames = list(video.source_frames())
+    assert [read_number(frame.pixels) for frame in frames] == list(numbers)
+    assert [float(frame.seconds) for frame in frames] == pytest.approx([number / 25 for number in numbers])
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("long")
+    write_video(folder / "long.mp4", frames=numbered_frames(range(200)))
+    write_video(folder / "long.ts", frames=numbered_frames(range(200)), codec="mpeg2video")
+    return folder

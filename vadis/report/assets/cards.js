@@ -24,6 +24,7 @@ function heading(video) {
 function facts(video) {
   const line = make("p", "facts"), known = [];
   if (video.seconds !== undefined) known.push(length(video.seconds));
+  if (video.begin !== undefined) known.push(`${clock(video.begin)}–${clock(video.end)}`);
   if (video.size) known.push(video.size);
   if (video.fps) known.push(`${video.fps} fps`);
   if (video.status !== "ok") {

@@ -15,13 +15,16 @@ function pieceAt(video, time) {
   return low;
 }
 
+// How far along its timeline a time is, from 0 to 1; of a part of a file the timeline begins where the part does.
+const shareAt = (video, time) => (time - (video.begin ?? 0)) / (video.end - (video.begin ?? 0));
+
 function drawing(video, meant) {
-  const end = video.end, svg = document.createElementNS(SVG, "svg");
+  const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
   for (const [from, to, label, score] of [...video.pieces].sort((a, b) => b[END] - b[START] - (a[END] - a[START])).slice(0, MOST_BARS)) {
-    const left = (from / end) * WIDTH, right = (to / end) * WIDTH, height = label === UNCLEAR ? 12 : 12 + 88 * score;
+    const left = shareAt(video, from) * WIDTH, right = shareAt(video, to) * WIDTH, height = label === UNCLEAR ? 12 : 12 + 88 * score;
     const rect = document.createElementNS(SVG, "rect");
     rect.setAttribute("x", left.toFixed(2));
     rect.setAttribute("width", Math.max(0.5, right - left - Math.min(2, (right - left) / 6)).toFixed(2));
@@ -34,11 +37,12 @@ function drawing(video, meant) {
   return svg;
 }
 
-function ticks(end) {
-  const line = make("div", "ticks"), apart = TICKS.find((tick) => end / tick <= 8) ?? 86400;
+function ticks(video) {
+  const begin = video.begin ?? 0, line = make("div", "ticks");
+  const apart = TICKS.find((tick) => (video.end - begin) / tick <= 8) ?? 86400;
   line.setAttribute("aria-hidden", "true");
-  for (let tick = 0; tick <= end; tick += apart) {
-    const mark = make("span", "", clock(tick)), share = (tick / end) * 100;
+  for (let tick = Math.ceil(begin / apart) * apart; tick <= video.end; tick += apart) {
+    const mark = make("span", "", clock(tick)), share = shareAt(video, tick) * 100;
     if (share > 94) mark.style.right = "0"; else mark.style.left = `${share}%`;
     line.append(mark);
   }
@@ -71,36 +75,36 @@ const hideTip = () => { TIP.hidden = true; };
 
 // The timeline of a video as an element; ``go(seconds)`` is what a click or Enter does.
 function timeline(video, go, meant) {
-  const end = video.end, whole = make("div"), line = make("div", "timeline"), cursor = make("div", "cursor");
+  const begin = video.begin ?? 0, end = video.end, whole = make("div"), line = make("div", "timeline"), cursor = make("div", "cursor");
   cursor.hidden = true;
   line.tabIndex = 0;
   line.setAttribute("role", "slider");
   line.setAttribute("aria-label", `Timeline of ${video.path}; arrows move, Enter plays`);
-  line.setAttribute("aria-valuemin", "0");
+  line.setAttribute("aria-valuemin", String(begin));
   line.setAttribute("aria-valuemax", String(end));
   line.append(drawing(video, meant), cursor);
-  whole.append(line, ticks(end));
+  whole.append(line, ticks(video));
   let at = 0;
 
   const timeAt = (event) => {
     const box = line.getBoundingClientRect();
-    return Math.max(0, Math.min(end - 0.01, ((event.clientX - box.left) / box.width) * end));
+    return Math.max(begin, Math.min(end - 0.01, begin + ((event.clientX - box.left) / box.width) * (end - begin)));
   };
   const show = (time) => {
     at = pieceAt(video, time);
     const box = line.getBoundingClientRect(), piece = video.pieces[at];
     if (time < piece[START] || time > piece[END]) { leave(); return; }
     cursor.hidden = false;
-    cursor.style.left = `${(time / end) * 100}%`;
+    cursor.style.left = `${shareAt(video, time) * 100}%`;
     line.setAttribute("aria-valuenow", String(time));
     line.setAttribute("aria-valuetext", inWords(piece));
-    showTip(piece, box.left + (time / end) * box.width, box);
+    showTip(piece, box.left + shareAt(video, time) * box.width, box);
   };
   const leave = () => { cursor.hidden = true; hideTip(); };
   const middle = (index) => (video.pieces[index][START] + video.pieces[index][END]) / 2;
   const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10, Home: -Infinity, End: Infinity };
 
-  line.setAttribute("aria-valuenow", "0");
+  line.setAttribute("aria-valuenow", String(begin));
   line.setAttribute("aria-valuetext", inWords(video.pieces[0]));
   line.addEventListener("pointermove", (event) => show(timeAt(event)));
   line.addEventListener("pointerleave", leave);
@@ -114,6 +118,6 @@ function timeline(video, go, meant) {
     else return;
     event.preventDefault();
   });
-  whole.follow = (time) => { cursor.hidden = false; cursor.style.left = `${Math.min(100, (time / end) * 100)}%`; };
+  whole.follow = (time) => { cursor.hidden = false; cursor.style.left = `${Math.max(0, Math.min(100, shareAt(video, time) * 100))}%`; };
   return whole;
 }

@@ -14,11 +14,12 @@ import numpy as np
 
 from vadis.errors import VideoError
 from vadis.parsing import parse_json
+from vadis.results import Part
 from vadis.video.isolated import protocol, sandbox
 from vadis.video.metadata import Limits
 from vadis.video.pictures import PictureFolder
 from vadis.video.reader import Packets, Video, open_packets, open_sound, open_source, open_video
-from vadis.video.timegrid import GRID_FPS
+from vadis.video.timegrid import GRID_FPS, frames_of, shown_in
 
 Answer = list[bytes | memoryview]  # a packed message, then the bytes that it announces
 Answers = Generator[Answer, None, dict[str, Any] | None]  # returns what is known after the last frame
@@ -58,10 +59,12 @@ def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
 
 
 def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
-    path, listed, start = request["path"], request["listed"], request["start_frame"]
-    with open_video(path, start_frame=start, listed=listed, limits=limits) as video:
+    path, listed, part, most = request["path"], request["listed"], _part(request), request["max_frames"]
+    with open_video(path, start_frame=part or request["start_frame"], listed=listed, limits=limits) as video:
         yield _about(video)
-        frames = islice(video, request["max_frames"])
+        if part is not None and (count := frames_of(part, video.first_seconds)[1]) is not None:
+            most = count if most is None else min(most, count)
+        frames = islice(video, most)
         for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
             pixels, seconds = next(group)
             count = 1 + sum(1 for _ in group)  # noqa: B031 (the rest of it)
@@ -71,16 +74,21 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
 
 def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
     size, listed = request.get("size", "full"), request.get("listed", False)
-    start, most = request["start_frame"], request.get("max_frames")
-    with open_source(request["path"], listed=listed, limits=limits, size=size) as video:
+    start, most, part = request["start_frame"], request.get("max_frames"), _part(request)
+    with open_source(request["path"], listed=listed, limits=limits, size=size, start_frame=part or 0) as video:
         yield _about(video)
-        for pixels, *times in islice(video.source_frames(start), most):
+        frames = islice(video.source_frames(start), most)
+        for pixels, *times in frames if part is None else shown_in(frames, part, video.first_seconds):
             yield [protocol.pack_message({"times": times}), np.ascontiguousarray(pixels).data]
     return vars(video.facts)
 
 
+def _part(request: dict[str, Any]) -> Part | None:
+    return None if request.get("part") is None else Part(*request["part"])
+
+
 def _about(video: Video | PictureFolder) -> Answer:
-    names = ("size", "expected_num_frames", "start_seconds", "first_seconds", "pixel_aspect", "colours")
+    names = ("size", "expected_num_frames", "start_frame", "start_seconds", "first_seconds", "pixel_aspect", "colours")
     return [protocol.pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
 
 
@@ -105,11 +113,11 @@ def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
 
 def _send_clip(request: dict[str, Any], limits: Limits) -> Answers:
     start, end = request["stretch"]
-    with open_packets(request["path"], start, limits=limits, sound=request["sound"]) as opened:
-        try:
+    try:
+        with open_packets(request["path"], start, limits=limits, sound=request["sound"]) as opened:
             content, begins = _write_clip(opened, Fraction(start), Fraction(end), request["format"])
-        except (ValueError, av.FFmpegError):  # the format has no place for a codec, or packets lack their times
-            content, begins = b"", None
+    except (ValueError, av.FFmpegError):  # the format has no place for a codec, packets lack their times, FLV no index
+        content, begins = b"", None
     yield [protocol.pack_message({"begins": begins})]
     for at in range(0, len(content), protocol.MAX_PACKET_BYTES):
         piece = content[at : at + protocol.MAX_PACKET_BYTES]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vadis.errors import UsageError, VideoError
+from vadis.results import Part
 from vadis.video import metadata
 from vadis.video.colour import Colours
 from vadis.video.container import from_root
@@ -40,6 +41,7 @@ class ChildVideo:
     """
 
     size: tuple[int, int]
+    start_frame: int  # index on the grid, of the first frame that is wanted
     expected_num_frames: int | None
     start_seconds: Fraction | None
     first_seconds: Fraction
@@ -48,14 +50,13 @@ class ChildVideo:
     facts: VideoFacts
     _what = "grid"
 
-    def __init__(self, decoders: "Decoders", path: AnyPath, start_frame: int = 0, **part: Any) -> None:
+    def __init__(self, decoders: "Decoders", path: AnyPath, start_frame: int = 0, **more: Any) -> None:
         self._decoders, self._limits, self._path = decoders, decoders.limits, os.fspath(path)
-        self._request = part | {"what": self._what, "start_frame": start_frame}
+        self._request = more | {"what": self._what, "start_frame": start_frame}
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
         self._held = ExitStack()  # until the context is left
         self._cancelled = self._done = self._failed = False
-        self._next = start_frame  # index on the grid
 
     def __enter__(self) -> "Self":
         """Open the file; raise VideoError, and VadisError where no process can be had that decodes it."""
@@ -98,6 +99,8 @@ class ChildVideo:
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
         self.size, self.expected_num_frames = fields(message, size=tuple[int, int], expected_num_frames=int | None)
+        (self.start_frame,) = fields(message, start_frame=int)
+        self._next = self.start_frame
         kinds = {"start_seconds": Fraction | None, "first_seconds": Fraction, "pixel_aspect": Fraction}
         self.start_seconds, self.first_seconds, self.pixel_aspect = fields(message, **kinds)
         (colours,) = fields(message, colours=tuple[int, int, int] | None)
@@ -107,7 +110,7 @@ class ChildVideo:
         is_grid_size = short == metadata.SHORT_SIDE and long <= metadata.LONGEST_SIDE
         is_possible = is_grid_size if self._what == "grid" else short > 0 and short * long <= self._limits.max_pixels
         require(is_possible and self.pixel_aspect > 0, "size")
-        require((self.expected_num_frames or 0) >= 0, "expected_num_frames")
+        require((self.expected_num_frames or 0) >= 0 and self.start_frame >= 0, "expected_num_frames")
         require(all(0 <= number < 256 for number in colours or ()), "colours")
         self._watchdog.video_seconds = self.facts.duration_seconds or 0.0
 
@@ -126,7 +129,7 @@ class ChildVideo:
     def _read(self, child: Child, message: dict[str, Any]) -> Any:
         first, count = fields(message, first=int, count=int)
         indices = range(first, first + count)
-        most = self._request["start_frame"] + 1 + ceil(self._limits.max_seconds * GRID_FPS)
+        most = self.start_frame + 1 + ceil(self._limits.max_seconds * GRID_FPS)
         require(count >= 1 and first == self._next and indices.stop <= most, "not the next frame")
         self._next = indices.stop
         return indices, self._read_picture(child, self._next / GRID_FPS)
@@ -143,9 +146,9 @@ class ChildVideo:
             self.facts = protocol.facts_from_json(message)
         if self._what != "grid":
             return
-        length, start = self.facts.num_frames, self._request["start_frame"]
-        is_behind_end = length is not None and length < self._next == start
-        is_part = self._request.get("max_frames") is not None
+        length = self.facts.num_frames
+        is_behind_end = length is not None and length < self._next == self.start_frame
+        is_part = self._request.get("max_frames") is not None or self._request.get("part") is not None
         require(is_part if length is None else length == self._next or is_behind_end, "length")
 
     def _receive(self, child: Child) -> dict[str, Any]:
@@ -262,13 +265,25 @@ class Decoders:
         self.close()
 
     def open(
-        self, path: AnyPath, *, listed: bool = False, start_frame: int = 0, max_frames: int | None = None
+        self,
+        path: AnyPath,
+        *,
+        listed: bool = False,
+        start_frame: int = 0,
+        max_frames: int | None = None,
+        part: Part | None = None,
     ) -> ChildVideo:
-        """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``."""
-        return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames)
+        """Return a video of at most ``max_frames``, opened by entering its context; see ``reader.open_video``.
+
+        Of a ``part`` it has only the frames on the grid there.
+        """
+        return ChildVideo(self, path, start_frame, listed=listed, max_frames=max_frames, part=part)
 
     def open_source(self, path: AnyPath, **part: Any) -> SourceVideo:
-        """Return the same for a video's own frames, counted so; ``size`` is one of ``picture.SCALERS``."""
+        """Return the same for a video's own frames, counted so; ``size`` is one of ``picture.SCALERS``.
+
+        Of a ``part`` it has those that are shown there, from the one that has begun before, and the next one.
+        """
         return SourceVideo(self, path, **part)
 
     def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
