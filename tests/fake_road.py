@@ -88,6 +88,11 @@ class FakeOptions:
     batch_size: int
     progress: object
     labels: str | None = None
+    part: None = None
+
+    @property
+    def settings(self):
+        return {**self.model.settings, "sliding": self.sliding.to_json()}
 
 
 def labelled(paths, progress=None):

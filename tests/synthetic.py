@@ -15,6 +15,7 @@ Frames = npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
 
 _TICKS = 12800  # of one second: divisible by 25 and 50, below MPEG-4's 16-bit limit
 _NUMBER_BITS = 10
+QUICK_VP = {"deadline": "realtime", "cpu-used": "8"}  # of libvpx, which else takes seconds
 
 
 def moving_texture(num_frames: int, size: tuple[int, int] = (96, 64), seed: int = 0) -> Frames:
@@ -102,7 +103,8 @@ def write_video(
         times = [Fraction(seconds) for seconds in pts_seconds]
     regular = pts_seconds is None
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps), options={"g": "12", **(options or {})})
+        chosen = {"g": "12", **(QUICK_VP if codec.startswith("libvpx") else {}), **(options or {})}
+        stream = container.add_stream(codec, rate=Fraction(fps), options=chosen)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt or {"gif": "rgb8", "ffv1": "bgr0"}.get(codec, "yuv420p")
         stream.codec_context.time_base = 1 / Fraction(fps) if regular else Fraction(1, _TICKS)

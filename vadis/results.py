@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,6 @@ class Part(NamedTuple):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Part":
-        """Return the part of a record; raise KeyError or TypeError for anything else."""
         return cls(_number(record["start"]), None if record["end"] is None else _number(record["end"]))
 
 
@@ -78,7 +78,7 @@ class Label:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Label":
         peak, seconds = (None if record.get(key) is None else _number(record[key]) for key in ("peak", "seconds"))
-        return cls(str(record["label"]), _score(record), peak, seconds)
+        return cls(str(record["label"]), _number(record["score"], most=1), peak, seconds)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Piece:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Piece":
-        return cls(*_times(record), str(record["label"]), _score(record))
+        return cls(*_times(record), str(record["label"]), _number(record["score"], most=1))
 
 
 @dataclass(frozen=True)
@@ -307,39 +307,31 @@ def path_of(record: Mapping[str, Any]) -> str:
     return path
 
 
-def _number(value: object) -> float:
-    """Return a number of a record; raise TypeError or OverflowError for anything else, also below 0 or not finite."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
-        raise TypeError(f"{value!r} is no number of a record")
+def _number(value: Any, most: float = sys.float_info.max) -> float:
+    """Return a number of a record; raise ValueError for anything else, below 0, above ``most``, or not finite."""
+    if type(value) not in (int, float) or not 0 <= value <= most:
+        raise ValueError(f"{value!r} is no number of a record")
     return float(value)
 
 
-def _score(record: Mapping[str, Any]) -> float:
-    score = _number(record["score"])
-    if score > 1:
-        raise ValueError(f"a score of {score}")
-    return score
-
-
-def _size(width: Any, height: Any) -> tuple[int, int]:
-    if type(width) is not int or type(height) is not int or min(width, height) < 1:
-        raise ValueError(f"a picture of {width} × {height}")
-    return width, height
-
-
 def _times(record: Mapping[str, Any]) -> tuple[float, float]:
-    start, end = _number(record["start"]), _number(record["end"])
-    if not 0 <= start <= end:
-        raise ValueError(f"nothing lasts from {start} to {end}")
-    return start, end
+    end = _number(record["end"])
+    return _number(record["start"], most=end), end
 
 
 def _as_kind(value: Any, kind: type) -> Any:
-    if value is None or kind is float:
-        return None if value is None else _number(value)
-    if type(value) is not kind or (isinstance(value, int) and value < 0):
-        raise TypeError(f"{value!r} is none of {kind.__name__}")
-    return value
+    if value is None:
+        return None
+    number = 0.0 if kind is str else _number(value)
+    if kind is not float and type(value) is not kind:
+        raise ValueError(f"{value!r} is none of {kind.__name__}")
+    return number if kind is float else value
+
+
+def _size(width: Any, height: Any) -> tuple[int, int]:
+    if not (_as_kind(width, int) and _as_kind(height, int)):
+        raise ValueError(f"a picture of {width} × {height}")
+    return width, height
 
 
 def _rate(text: str) -> Fraction:

@@ -20,7 +20,7 @@ from vadis.results import Label, VideoResult
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    make_model(folder / "model.safetensors", width=1 / 16, classes=2)
+    make_model(folder / "model.safetensors", width=1 / 64, classes=2)
     for seed, place in enumerate(["train/class 0", "train/class 1", "test/class 0", "test/class 1"]):
         (folder / "data" / place).mkdir(parents=True)
         write_video(folder / "data" / place / "a.mp4", num_frames=20, seed=seed)

@@ -141,3 +141,12 @@ def test_no_description_is_left_beside_an_array_of_other_settings(extract, monke
     monkeypatch.setattr("vadis.inference.features.np.save", Mock(side_effect=full))
     extract("--preset", "whole-video", "--dtype", "float16", "--overwrite", code=1)
     assert names_in(out) == ["a.npy"]
+
+
+def test_a_single_frame_has_no_half_of_a_joined_row(run_vadis, folder: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "one.mp4", num_frames=1)
+    how = ("-m", folder / "model.safetensors", "-o", tmp_path / "out")
+    ended = run_vadis("features", tmp_path / "one.mp4", *how, "--preset", "actionformer")
+    assert ended.code == 3 and "one.mp4" in ended.err and not (tmp_path / "out").exists()
+    assert run_vadis("features", tmp_path / "one.mp4", *how, "--preset", "video-features").code == 0
+    assert "one_flow.npy" not in names_in(tmp_path / "out")

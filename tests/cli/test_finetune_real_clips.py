@@ -12,7 +12,7 @@ CLIPS = {  # by what is done in them
     "archery": ["6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi"],
     "baseball": ["v_BaseballPitch_g01_c01.avi"],
     "golf": ["Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi"],
-    "waving": ["SchoolRulesHowTheyHelpUs_wave_f_nm_np1_ba_med_0.avi", "TrumanShow_wave_f_nm_np1_fr_med_26.avi"],
+    "waving": ["SchoolRulesHowTheyHelpUs_wave_f_nm_np1_ba_med_0.avi"],
 }
 
 
@@ -20,7 +20,7 @@ CLIPS = {  # by what is done in them
 @pytest.mark.usefixtures("quick_tvl1")
 def test_real_clips_become_a_model_that_classifies_them(run_vadis, tmp_path, shared, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_model(Path("start.safetensors"), width=1 / 16, classes=3)
+    make_model(Path("start.safetensors"), width=1 / 64, classes=3)
     for part in ("train", "test"):  # the same clips: what is shown here is the road, not the result
         for label, names in CLIPS.items():
             Path("data", part, label).mkdir(parents=True)

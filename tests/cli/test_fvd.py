@@ -25,7 +25,7 @@ def arrays(count: int, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "m.safetensors", width=1 / 32)
+    return make_model(tmp_path_factory.mktemp("model") / "m.safetensors", width=1 / 64, classes=20)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ def gaussian(means: list[float], deviations: list[float]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory):
-    return load_model(make_model(tmp_path_factory.mktemp("m") / "m.safetensors", width=1 / 16, streams=("rgb",)), "cpu")
+    path = tmp_path_factory.mktemp("m") / "m.safetensors"
+    return load_model(make_model(path, width=1 / 64, classes=20, streams=("rgb",)), "cpu")
 
 
 def random_videos(count: int, seed: int = 0, size: int = 40) -> np.ndarray:

@@ -13,13 +13,13 @@ from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
 from tests.synthetic import moving_texture, write_video
 from vadis.errors import UsageError
 from vadis.inference.features import (
+    Look,
     extract_features,
     features_of_videos,
     save_features,
     saved_settings,
     settings_of,
 )
-from vadis.inference.predict import WHOLE_VIDEO
 from vadis.inference.scores import softmax
 from vadis.models import Model
 from vadis.models.i3d_inference import FEATURES, LAYERS, LOGITS
@@ -137,7 +137,7 @@ def test_a_layer_that_is_not_there(model: Model, video: Path) -> None:
 
 
 def test_a_file_holds_features_times_record_and_settings(model: Model, video: Path, tmp_path: Path) -> None:
-    settings = settings_of(model, FEATURES, WHOLE_VIDEO, flip=False)
+    settings = settings_of(model)
     ((_, found),) = features_of_videos([str(video)], model)
     path = tmp_path / "clip.npz"
     save_features(found, path, settings)
@@ -176,6 +176,4 @@ def test_features_of_a_part_are_those_of_a_file_of_its_frames(model: Model, tmp_
     expected, times = extract_features(cut, rgb, fps=fps, window=16)
     np.testing.assert_allclose(found["rgb"], expected["rgb"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(seconds, 1.8 + times, atol=0.03)  # sound of AAC begins a little before time 0
-    assert settings_of(rgb, FEATURES, WHOLE_VIDEO, False, part=Part(1.8, 4.2)) != settings_of(
-        rgb, FEATURES, WHOLE_VIDEO, False
-    )
+    assert settings_of(rgb, Look(part=Part(1.8, 4.2))) != settings_of(rgb)

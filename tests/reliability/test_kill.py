@@ -71,7 +71,7 @@ def check_killed(batch: Batch, folder, kills: int) -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_result_is_that_of_an_undisturbed_run(tmp_path):
-    check_killed(fake_batch(tmp_path / "videos", 60), tmp_path, kills=12)
+    check_killed(fake_batch(tmp_path / "videos", 60), tmp_path, kills=8)
 
 
 @pytest.mark.exhaustive

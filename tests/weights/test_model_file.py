@@ -26,9 +26,16 @@ def states(card=CARD):
     return {stream: network.state_dict() for stream, network in build_networks(card).items()}
 
 
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    save_model(path, CARD, states())
+    return path.read_bytes()
+
+
 @pytest.fixture
-def path(tmp_path):
-    save_model(tmp_path / "m.safetensors", CARD, states())
+def path(tmp_path, content):
+    (tmp_path / "m.safetensors").write_bytes(content)
     return tmp_path / "m.safetensors"
 
 

@@ -62,7 +62,8 @@ def cut(
             found = read_results([source])
             records = map(partial(_found, found.files), found)
         else:
-            records = [label_one(source, model, streams, device, offline)]
+            may = streams in (None, "rgb")
+            records = [label_one(source, model, streams, device, offline, may_stand_in=may)]
         wanted = ((record, matching(record, label, min_score, min_seconds)) for record in records)
         places = [place for record, pieces in wanted for place in _stretches(record, pieces, padding)]
         if not places:

@@ -106,20 +106,17 @@ def features(
     with new_folder(output):
         loaded = load_for_command(model, streams, device, offline, precision=precision)
 
-        from vadis.inference.features import Layout, features_of_videos, settings_of
+        from vadis.inference.features import Layout, Look, features_of_videos, settings_of
         from vadis.inference.predict import Sliding
         from vadis.inference.prefetch import Sampling
 
-        run = Run(found, Summary(len(found)))
-        look: dict[str, Any] = {"layer": layer, "flip": flip, "part": part}
-        look["sliding"] = Sliding(window=window, stride=stride, regular=whole_windows)
-        look["sampling"] = Sampling(None if fps == "native" else int(fps), resize, int(crops))
-        layout = Layout(format_name, join, dtype)
-        settings = settings_of(loaded, **look, layout=layout)
+        run, layout = Run(found, Summary(len(found))), Layout(format_name, join, dtype)
+        sampling = Sampling(None if fps == "native" else int(fps), resize, int(crops))
+        look = Look(layer, Sliding(window=window, stride=stride, regular=whole_windows), flip, sampling, part)
+        settings = settings_of(loaded, look, layout)
         missing = paths if overwrite else [path for path in paths if not _is_done(target_of(path), settings)]
-        extracted = features_of_videos(
-            missing, loaded, **look, batch_size=batch_size, jobs=jobs, listed=True, progress=run.report
-        )
+        how: dict[str, Any] = {"batch_size": batch_size, "jobs": jobs, "listed": True, "progress": run.report}
+        extracted = features_of_videos(missing, loaded, look, **how)
         saved = _saved(paths, set(missing), extracted, target_of, settings, layout)
         run.complete(saved, lambda records, is_whole: deque(records, 0))
 

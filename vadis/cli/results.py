@@ -172,7 +172,8 @@ def annotate(
     name, part = os.fspath(video), part_of(start, end)
     outputs.check_file(output, overwrite, name)
     if results is None:
-        result = label_one(video, model, streams, device, offline, segment=segment, start=start, end=end)
+        how = {"segment": segment, "start": start, "end": end}
+        result = label_one(video, model, streams, device, offline, may_stand_in=False, **how)
     elif model or streams or segment or offline or device != "auto":
         message = "--model, --streams, --segment, --device and --offline do not go with --results"
         raise UsageError(message, hint="leave them out: the labels are there")
@@ -187,11 +188,11 @@ def annotate(
 
 
 def label_one(
-    video: Path, model: str | None, streams: str | None, device: str, offline: bool, **how: Any
+    video: Path, model: str | None, streams: str | None, device: str, offline: bool, *, may_stand_in: bool, **how: Any
 ) -> VideoResult:
     """Return the record of a video, labelled now; ``how`` as of ``classify``."""
     regular_file(os.fspath(video), listed=False)
-    loaded = load_for_command(model, streams, device, offline, may_stand_in=streams in (None, "rgb"))
+    loaded = load_for_command(model, streams, device, offline, may_stand_in=may_stand_in)
     from vadis.inference.classify import classify
 
     with frame_progress(f"labelling: {show(video.name)}") as report:

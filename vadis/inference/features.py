@@ -42,6 +42,16 @@ class Features:
     timing: dict[str, Any] = field(default_factory=dict)  # see ``_timing``
 
 
+class Look(NamedTuple):
+    """What is looked at, and how; see ``extract_features``."""
+
+    layer: str = FEATURES
+    sliding: Sliding = WHOLE_VIDEO
+    flip: bool = False
+    sampling: Sampling = GRID
+    part: Part | None = None
+
+
 class Layout(NamedTuple):
     """How features are kept: the form of the files, and the numbers in them."""
 
@@ -76,9 +86,8 @@ def extract_features(
     "square224" for the whole picture; of 3 or 10 ``crops`` the outputs are (steps, crops, channels). The rest is as for
     ``classify``; with ``window`` there is one step for each window, at its centre.
     """
-    how: dict[str, Any] = {"layer": layer, "flip": flip, "part": part_of(start, end), "progress": progress}
-    how |= {"sliding": Sliding(window=window, stride=stride), "sampling": Sampling(fps, resize, crops)}
-    ((_, outcome),) = features_of_videos([os.fspath(path)], given_or_loaded(model), jobs=1, **how)
+    look = Look(layer, Sliding(window=window, stride=stride), flip, Sampling(fps, resize, crops), part_of(start, end))
+    ((_, outcome),) = features_of_videos([os.fspath(path)], given_or_loaded(model), look, jobs=1, progress=progress)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome.arrays, outcome.seconds
@@ -87,18 +96,15 @@ def extract_features(
 def features_of_videos(
     paths: Iterable[str],
     model: Model,
+    look: Look = Look(),  # noqa: B008 (a tuple)
     *,
-    layer: str = FEATURES,
-    sliding: Sliding = WHOLE_VIDEO,
-    flip: bool = False,
-    sampling: Sampling = GRID,
-    part: Part | None = None,
     batch_size: int = 0,
     jobs: int | None = None,
     listed: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[tuple[str, Features | VideoError]]:
-    """Yield the outputs of one layer over each video, in order, or why there are none; see ``extract_features``."""
+    """Yield the outputs of one layer over each video, in order, or why there are none."""
+    layer, sliding, flip, sampling, part = look
     layers = MODELS[model.card.architecture].layers
     if layer not in layers:
         raise UsageError(f"there is no layer named {layer!r}", hint=f"the layers are {', '.join(layers)}")
@@ -114,8 +120,8 @@ def features_of_videos(
         arrays = {name: np.stack([each[name] for each in outputs]) for name in outputs[0]}  # (steps, channels)
         frames = np.array([float(time * model.card.frame_rate) for time in times])  # the centres
         seconds = video.facts.first_seconds + video.seconds_of(frames)
-        timing = _timing(video, model, layer, sliding, sampling)
-        return Features(arrays, seconds, VideoResult(**record_fields(video, model, sliding), part=part), timing)
+        record = VideoResult(**record_fields(video, model, sliding), part=part)
+        return Features(arrays, seconds, record, _timing(video, model, look))
 
     with Decoders() as decoders:
         begin = partial(LocalVideo, model=model, decoders=decoders, listed=listed, sampling=sampling, part=part)
@@ -123,22 +129,15 @@ def features_of_videos(
             yield path, outcome
 
 
-def settings_of(
-    model: Model,
-    layer: str,
-    sliding: Sliding,
-    flip: bool,
-    sampling: Sampling = GRID,
-    layout: Layout = NPZ,
-    part: Part | None = None,
-) -> dict[str, Any]:
+def settings_of(model: Model, look: Look = Look(), layout: Layout = NPZ) -> dict[str, Any]:  # noqa: B008
     """Return what decides the numbers, apart from the video: the same settings give the same file."""
-    look = {**sampling._asdict(), "fps": sampling.fps or "native", **layout._asdict(), **(part or Part())._asdict()}
-    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **look}
+    layer, sliding, flip, sampling, part = look
+    about = {**sampling._asdict(), "fps": sampling.fps or "native", **layout._asdict(), **(part or Part())._asdict()}
+    return {**model.settings, "layer": layer, "sliding": sliding.to_json(), "flip": flip, **about}
 
 
 def save_features(features: Features, target: Path, settings: dict[str, Any], layout: Layout = NPZ) -> None:
-    """Write features, each file whole; raise OSError, and VideoError for numbers that the type does not hold.
+    """Write features, each file whole; raise OSError, and VideoError for what this layout does not hold.
 
     An .npz has an array for each stream, or ``joined``, ``seconds``, ``timing``, ``record`` and
     ``settings``, the last three as JSON text. An .npy has one array; beside them lies the rest as JSON, written last.
@@ -146,6 +145,8 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     """
     arrays = {name: _as_type(array, layout.dtype) for name, array in features.arrays.items()}
     if layout.join:
+        if list(features.record.streams) != settings["streams"]:
+            raise VideoError("too_short", "the video has one frame, without optical flow that could be joined")
         arrays = {"joined": np.concatenate(list(arrays.values()), axis=-1)}
     timing, record = features.timing, features.record.to_json()
     if layout.form == "npz":
@@ -167,13 +168,14 @@ def save_features(features: Features, target: Path, settings: dict[str, Any], la
     write_file(target, json.dumps(described, allow_nan=False) + "\n")
 
 
-def _timing(video: LocalVideo, model: Model, layer: str, sliding: Sliding, sampling: Sampling) -> dict[str, Any]:
+def _timing(video: LocalVideo, model: Model, look: Look) -> dict[str, Any]:
     """Return the frames per second, and in frames the distance of steps and how many a step depends on."""
-    facts, fps, window = video.facts, sampling.fps, window_of(model, sliding)
+    facts, fps, window = video.facts, look.sampling.fps, window_of(model, look.sliding)
     rate = float(fps or facts.source_fps or (facts.num_frames or 1) / (facts.duration_seconds or 1))
     if window is not None:
-        return {"frame_rate": rate, "stride": sliding.stride or window, "receptive_field": window}
-    return {"frame_rate": rate, "stride": frames_per_step(layer), "receptive_field": receptive_field(layer)[0]}
+        return {"frame_rate": rate, "stride": look.sliding.stride or window, "receptive_field": window}
+    depends = receptive_field(look.layer)[0]
+    return {"frame_rate": rate, "stride": frames_per_step(look.layer), "receptive_field": depends}
 
 
 def _as_type(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:

@@ -147,7 +147,7 @@ class LocalVideo:
             return facts
         if self._wanted is None:
             return replace(facts, num_frames=self._length)
-        seconds = self.times[-1] if self.times else self._length / GRID_FPS
+        seconds = self.times[-1]
         if facts.num_frames is not None and facts.duration_seconds is not None:  # the part ends where the file does
             seconds = round(facts.duration_seconds - float(self._begin), 6)
         known: dict[str, Any] = {"num_frames": self._length, "frames_declared": None, "duration_seconds": seconds}
@@ -189,39 +189,30 @@ class LocalVideo:
         self._ahead.close()
 
     def _pixels(self) -> Iterator[Frames]:
-        """Yield the frames that are seen (H, W, 3)."""
-        if isinstance(self._opened, SourceVideo):
-            yield from self._source_pixels(self._opened)
-            self._length = max(0, len(self.times) - 1)
-        elif self._wanted is None:
-            yield from (frame.pixels for frame in self._opened)
+        """Yield the frames that are seen (H, W, 3); of a part or another sampling than the grid's, keep their times."""
+        opened, part = self._opened, self._wanted
+        if self._sampling.is_grid and part is None:
+            yield from (frame.pixels for frame in opened)
+            return
+        start, end = (part or Part()).exact
+        timed: Iterable[tuple[Frames, Fraction, Fraction]]
+        if isinstance(opened, SourceVideo):
+            timed = at_rate(opened.source_frames(), self._sampling.fps)
         else:
-            count, self._begin = 0, Fraction(self._opened.start_frame, GRID_FPS)
-            for count, frame in enumerate(self._opened, 1):  # noqa: B007 (their number)
-                yield frame.pixels
-            self._length = count
-        if self._wanted is not None and not self._length:
-            self._refuse(self._wanted)
-
-    def _source_pixels(self, opened: SourceVideo) -> Iterator[Frames]:
-        start, end = (Part() if self._wanted is None else self._wanted).exact
-        self.times = []
-        for pixels, *times in at_rate(opened.source_frames(), self._sampling.fps):
-            if opened.first_seconds + times[0] < start or (end is not None and opened.first_seconds + times[0] >= end):
+            numbered = enumerate(opened, opened.start_frame)
+            timed = ((frame.pixels, Fraction(i, GRID_FPS), Fraction(i + 1, GRID_FPS)) for i, frame in numbered)
+        for pixels, *times in timed:
+            seconds = opened.first_seconds + times[0]
+            if seconds < start or (end is not None and seconds >= end):
                 continue
             if not self.times:
                 self._begin, self.times = times[0], [0.0]
             self.times[-1:] = [float(each - self._begin) for each in times]
             yield pixels
-
-    def _refuse(self, part: Part) -> None:
-        """Raise VideoError for a part without a frame."""
-        facts, end = self._opened.facts, "the end" if part.end is None else f"{part.end:g} s"
-        message = f"no frame begins from {part.start:g} s to {end}"
-        if facts.num_frames is not None and facts.duration_seconds is not None:
-            ends = facts.first_seconds + facts.duration_seconds
-            message = f"the video ends at {ends:.2f} s, and the part begins at {part.start:g} s"
-        raise VideoError("outside", message)
+        self._length = max(0, len(self.times) - 1)
+        if part is not None and not self._length:
+            until = "the end" if part.end is None else f"{part.end:g} s"
+            raise VideoError("outside", f"no frame begins from {part.start:g} s to {until}")
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device

@@ -54,7 +54,7 @@ class FeatureStore:
         self.folder, self._root = folder / FOLDER_NAME, plan.dataset.root
         model = model_to_probe(plan, torch.device("cpu"))
         self.settings = {
-            **settings_of(model, FEATURES, WHOLE_VIDEO, flip=False),
+            **settings_of(model),
             "frames": MODELS[model.card.architecture].test_frames,
             "window_frames": model.card.window_frames,
             "test_window": model.card.test_window,

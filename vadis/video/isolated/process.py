@@ -64,7 +64,12 @@ class Child:
         self.watchdog = Watchdog(START_SECONDS)
         self.lacking: tuple[str, ...] | None = None
         self._limits, self._stderr_tail, self._killed_here = limits, "", False
-        start = {"path": _import_path(), "parent": os.getpid(), "limits": asdict(limits)}
+        # It looks for modules in the standard library first, then wherever this process does: so the current folder, or
+        # one put in front here (OpenCV's holds a ``typing``), hides no standard module there.
+        library = os.path.dirname(os.__file__)  # noqa: PTH120
+        path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)
+        path.sort(key=lambda entry: entry not in (library, f"{library}/lib-dynload"))
+        start = {"path": path, "parent": os.getpid(), "limits": asdict(limits)}
         kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         with os_errors_as(VadisError, "no process can be started to decode videos"):
             self._process = subprocess.Popen(
@@ -182,13 +187,3 @@ class Child:
         lines = [line for line in self._stderr_tail.splitlines() if line.strip()]
         last = "".join(filter(str.isprintable, lines[-1]))[:200] if lines else ""
         return f": {last}" if last else ""
-
-
-def _import_path() -> list[str]:
-    """Return where a child looks for modules: in the standard library, then wherever this process does.
-
-    So the current folder, or a folder put in front here (OpenCV's holds a ``typing``), hides no standard module there.
-    """
-    library = os.path.dirname(os.__file__)  # noqa: PTH120
-    path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]  # noqa: PTH100 ("" is here)
-    return sorted(path, key=lambda entry: entry not in (library, f"{library}/lib-dynload"))
