@@ -112,7 +112,7 @@ class FoldedConv:
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
-        convolution, stems = _torch_convolution, ()
+        convolution, stems = _torch_convolution, tuple[type, ...]()
         if is_fast:
             from vadis.models import cpu_kernels
 
