@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numba
 import numpy as np
 
 from tests.benchmarks.machine import Options
 from vadis.device import cpu_count
 from vadis.flow import to_gray, tvl1
 from vadis.flow.filters import level_shapes
-from vadis.flow.numba_cache import as_numba
 from vadis.flow.simd import LANES, broadcast, fma, reduce_add
 from vadis.flow.tvl1_cpu import flow_of_pair, working_memory
 
@@ -83,7 +83,7 @@ def iterated_pixels(frames: np.ndarray) -> float:
     return float(np.mean([flow_of_pair(*pair, shapes, memory, flow) for pair in pairwise(frames)]))
 
 
-@as_numba
+@numba.njit
 def _multiply_adds(rounds: int) -> float:
     """``rounds`` times eight independent vectors through a multiply-add."""
     factor = broadcast(np.float32(0.999))

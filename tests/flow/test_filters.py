@@ -2,24 +2,19 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 
 from vadis.flow import to_gray
 from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, level_shapes, resize
-from vadis.flow.numba_cache import as_numba
-from vadis.flow.tvl1_cpu import CHANNELS, median_5x5, number_columns, sample_row, with_gradients
+from vadis.flow.tvl1_cpu import CHANNELS, median_5x5, row_work, sample_row, with_gradients
 
 
 def test_level_shapes():
     assert level_shapes(256, 340) == [(256, 340), (205, 272), (164, 218), (131, 174), (105, 139)]
     assert level_shapes(24, 100) == [(24, 100), (19, 80)]  # the next would be 15 px high
     assert level_shapes(1, 1) == [(1, 1)]
-
-
-@as_numba
-def resized(source, target, step_y, step_x, beyond, places, weights):
-    resize(source, target, step_y, step_x, beyond, places, weights)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +25,7 @@ def test_resize_against_interpolation(source, target, beyond):
     image = np.random.default_rng(0).standard_normal(source).astype(np.float32)
     result = np.empty(target, np.float32)
     steps = (source[0] / target[0], source[1] / target[1])
-    resized(image, result, *steps, beyond, np.empty(2 * target[1], np.int64), np.empty(target[1], np.float32))
+    resize(image, result, *steps, beyond)
     places = [(np.arange(target[axis]) + 0.5) * steps[axis] - 0.5 for axis in (0, 1)]
     rows = np.stack([np.interp(places[1], np.arange(source[1]), row) for row in image])
     expected = np.stack([np.interp(places[0], np.arange(source[0]), column) for column in rows.T], axis=1)
@@ -88,7 +83,7 @@ def test_network_finds_every_median():
     np.testing.assert_array_equal(values[MEDIAN_PLACE], expected)
 
 
-@as_numba
+@numba.njit
 def blurred(field, start, stride, height, width, scratch):
     median_5x5(field, start, stride, height, width, scratch)
 
@@ -115,17 +110,16 @@ def test_against_sorting(height, width):
 HEIGHT, WIDTH, PADDED = 21, 29, 32
 
 
-@as_numba
+@numba.njit
 def sampled(image, state):
     """(H, W, 4): image and gradients where the flow in ``state`` (2, H, PADDED) points."""
     height, width = image.shape
-    taps = np.zeros((height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS, np.float32)
+    taps = np.zeros((height + 2 * BORDER, width + 2 * BORDER, CHANNELS), np.float32)
     with_gradients(image, taps)
-    work, row = np.zeros(11 * PADDED, np.float32), np.zeros(CHANNELS * PADDED, np.float32)
-    number_columns(work)
+    work, row = row_work(PADDED), np.zeros(CHANNELS * PADDED, np.float32)
     result = np.empty((height, width, CHANNELS), np.float32)
     for y in range(height):
-        sample_row(taps, height, width, state.reshape(-1), y * PADDED, (height + y) * PADDED, y, work, row)
+        sample_row(taps, state.reshape(-1), y * PADDED, (height + y) * PADDED, y, work, row)
         result[y] = row.reshape(-1, CHANNELS)[:width]
     return result
 

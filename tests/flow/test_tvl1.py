@@ -4,12 +4,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
 from tests.matching import containing
 from vadis.flow import tvl1
-from vadis.flow.numba_cache import as_numba
 from vadis.flow.simd import LANES, load, store
 from vadis.flow.tvl1_cpu import _is_near, _lengths, _sum_in_opencvs_order
 
@@ -124,7 +124,7 @@ def test_bad_frames(frames):
         tvl1(frames)
 
 
-@as_numba
+@numba.njit
 def lengths_of(x, y, found):
     for i in range(0, len(x), LANES):
         length, _ = _lengths(load(x, i), load(y, i), load(y, i), load(x, i))
@@ -143,7 +143,7 @@ def test_lengths_are_those_of_hypot():
     np.testing.assert_array_equal(found, expected)
 
 
-@as_numba
+@numba.njit
 def change_in_order(squares, height, padded, width):
     return _sum_in_opencvs_order(squares, height, padded, width)
 
@@ -154,7 +154,7 @@ def test_changes_are_added_sum_in_opencvs_order():
     assert change_in_order(squares.ravel(), 40, 48, 37) == one_by_one != squares[:, :37].sum()
 
 
-@as_numba
+@numba.njit
 def in_doubt(change, target, pixels):
     return _is_near(change, target, pixels)
 

@@ -95,6 +95,9 @@ def load_for_command(
         gc.disable()
         with passing("loading the model …"):
             import_module("vadis.weights.load")
+        from vadis.flow.numba_cache import import_ahead
+
+        import_ahead("vadis.models.cpu_kernels", "vadis.flow.tvl1_cpu")
         gc.freeze()
         gc.enable()
     from vadis.weights import load

@@ -17,13 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.device import cpu_count
-from vadis.flow.filters import level_shapes, to_gray
-from vadis.flow.tvl1_cpu import flow_of_pair, working_memory
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["to_gray", "tvl1"]
+
+
+def to_gray(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return uint8 grey (T, H, W), as OpenCV's ``RGB2GRAY``; raise ValueError unless it is uint8 RGB (T, H, W, 3)."""
+    from vadis.flow import filters  # which comes with numba
+
+    return filters.to_gray(frames)
 
 
 _PROCESSORS = threading.Lock()  # of calls that take them all, one at a time: several would be no faster
@@ -63,6 +68,9 @@ def tvl1(
 
 def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[], None]) -> npt.NDArray[np.float32]:
     """Compute one pair per thread; numba's functions run without the GIL."""
+    from vadis.flow.filters import level_shapes
+    from vadis.flow.tvl1_cpu import flow_of_pair, working_memory
+
     num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
     flow = np.empty((num_pairs, 2, height, width), np.float32)
     shapes = np.array(level_shapes(height, width))

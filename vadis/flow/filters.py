@@ -6,10 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vadis.flow.numba_cache import compiled, inlined
-from vadis.flow.simd import view
 
 Image = npt.NDArray[np.float32]
-Places = npt.NDArray[np.int64]
 
 # Rec. 601 luma (0.299, 0.587, 0.114) in units of 2^-15; together exactly 1.
 RED, GREEN, BLUE = 9798, 19235, 3735
@@ -50,17 +48,15 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 @inlined
-def resize(
-    source: Image, target: Image, step_y: float, step_x: float, beyond: float, places: Places, weight: Image
-) -> None:
+def resize(source: Image, target: Image, step_y: float, step_x: float, beyond: float) -> None:
     """Sample ``source`` (H, W) bilinearly on the grid of ``target``; borders are replicated.
 
     Steps are in source pixels per target pixel; pixel centres lie at halves. ``beyond`` is the weight with which a
     position beyond the last pixel takes the difference to its left neighbour: OpenCV's is 0 when it enlarges, else 1.
-    ``places`` has room for two numbers, ``weight`` for one, for each column of ``target``.
     """
     height, width = source.shape
-    left, right = places[: target.shape[1]], places[target.shape[1] :]
+    left, right = np.empty(target.shape[1], np.intp), np.empty(target.shape[1], np.intp)
+    weight = np.empty(target.shape[1], np.float32)
     for x in range(target.shape[1]):
         left[x], right[x], weight[x] = _neighbours(x, step_x, width, beyond)
     for y in range(target.shape[0]):
@@ -69,31 +65,6 @@ def resize(
             a = _interpolate(source[above, left[x]], source[above, right[x]], weight[x])
             b = _interpolate(source[below, left[x]], source[below, right[x]], weight[x])
             target[y, x] = _interpolate(a, b, down)
-
-
-@inlined
-def fill_pyramid(image: npt.NDArray[np.uint8], shapes: Places, levels: Image, places: Places, weights: Image) -> None:
-    """Store ``image`` in all scales in ``levels``, one after the other."""
-    height, width = image.shape
-    for y in range(height):
-        for x in range(width):
-            levels[y * width + x] = image[y, x]
-    end = 0
-    for s in range(1, len(shapes)):
-        begin, end = end, end + shapes[s - 1, 0] * shapes[s - 1, 1]
-        larger = view(levels, begin, shapes[s - 1, 0], shapes[s - 1, 1])
-        smaller = view(levels, end, shapes[s, 0], shapes[s, 1])
-        resize(larger, smaller, 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0, places, weights)
-
-
-@inlined
-def enlarge_flow(flow: Image, larger: Image, places: Places, weights: Image) -> None:
-    """Sample one part of the flow of a scale on the grid of the next finer one, whose pixels are smaller."""
-    height, width = larger.shape
-    resize(flow, larger, flow.shape[0] / height, flow.shape[1] / width, 0.0, places, weights)
-    for y in range(height):
-        for x in range(width):
-            larger[y, x] *= np.float32(1 / SCALE_STEP)
 
 
 @inlined

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-
-from vadis.flow.numba_cache import Inlined
+from numba.core import types as types  # others have it from here: numba_cache must come before numba
+from numba.core.typing import signature
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16  # float32 numbers in the widest register there is (AVX-512)
 
@@ -23,93 +25,56 @@ BITS = ir.VectorType(_INT32, LANES)
 BFLOAT16_BITS = ir.VectorType(ir.IntType(16), LANES)
 
 
-@functools.cache
-def _lanes() -> Any:
-    """Return numba's type of 16 float32 numbers, whose operators numba knows from then on."""
-    from numba.core import types
-    from numba.core.typing import signature
-    from numba.core.typing.templates import ConcreteTemplate, infer_global
-    from numba.extending import lower_builtin, models, register_model
-
-    class Lanes(types.Type):
-        pass
-
-    @register_model(Lanes)
-    class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
-        def __init__(self, manager: Any, kind: Lanes) -> None:
-            super().__init__(manager, kind, VECTOR)
-
-    lanes = Lanes("float32x16")
-
-    def define(python: Callable[[Any, Any], Any], name: str) -> None:
-        class Template(ConcreteTemplate):  # type: ignore[misc]
-            cases = (signature(lanes, lanes, lanes),)
-
-        infer_global(python)(Template)
-        lower_builtin(python, lanes, lanes)(lambda context, builder, sig, args: getattr(builder, name)(*args))
-
-    define(operator.add, "fadd")
-    define(operator.sub, "fsub")
-    define(operator.mul, "fmul")
-    define(operator.truediv, "fdiv")
-    return lanes
+class Lanes(types.Type):
+    """numba's type of 16 float32 numbers."""
 
 
-def instruction(result: str | None = None) -> Callable[[Callable[..., Any]], Any]:
+lanes = Lanes("float32x16")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: Lanes) -> None:
+        super().__init__(manager, kind, VECTOR)
+
+
+def _define_operator(python: Callable[[Any, Any], Any], name: str) -> None:
+    """Make ``python`` (``operator.add`` …) of two vectors the LLVM instruction ``name``."""
+
+    class Template(ConcreteTemplate):  # type: ignore[misc]
+        cases = (signature(lanes, lanes, lanes),)
+
+    infer_global(python)(Template)
+    lower_builtin(python, lanes, lanes)(lambda context, builder, sig, args: getattr(builder, name)(*args))
+
+
+_define_operator(operator.add, "fadd")
+_define_operator(operator.sub, "fsub")
+_define_operator(operator.mul, "fmul")
+_define_operator(operator.truediv, "fdiv")
+
+
+def instruction(result: Any = lanes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make ``emit(builder, *args)``, which emits LLVM instructions, a function of ``args`` that numba can compile.
 
-    ``result`` is the name of numba's type of its value, None for 16 numbers. An array arrives in ``emit`` as a pointer
-    to its first number.
+    ``result`` is numba's type of its value. An array arrives in ``emit`` as a pointer to its first number.
     """
 
-    def make(emit: Callable[..., Any]) -> Any:
-        from numba.core import types
-        from numba.extending import intrinsic
-
-        kind_of_result = getattr(types, result) if result else _lanes()
-
+    def define(emit: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(emit)
         def typed(context: Any, *kinds: Any) -> Any:
-            wide = (types.intp if isinstance(kind, types.Integer) else kind for kind in kinds)
-            return kind_of_result(*wide), lower
+            return result(*(types.intp if isinstance(kind, types.Integer) else kind for kind in kinds)), lower
 
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             value = emit(builder, *(plain(context, builder, *each) for each in zip(sig.args, args, strict=True)))
-            return context.get_dummy_value() if result == "void" else value
+            return context.get_dummy_value() if result is types.void else value
 
         def plain(context: Any, builder: Any, kind: Any, arg: Any) -> Any:
             return context.make_array(kind)(context, builder, arg).data if isinstance(kind, types.Array) else arg
 
-        return intrinsic(typed)
+        return intrinsic(typed)  # type: ignore[no-any-return]
 
-    return lambda emit: Inlined(functools.partial(make, emit))
-
-
-def _make_view() -> Any:
-    from numba.core import types
-    from numba.extending import intrinsic
-    from numba.np.arrayobj import populate_array
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def typed(context: Any, flat: Any, begin: Any, height: Any, width: Any) -> Any:
-        kind = types.Array(flat.dtype, 2, "C")
-
-        def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            array, start, height, width = args
-            data = builder.gep(context.make_array(flat)(context, builder, array).data, [start])
-            itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(flat.dtype)))
-            image, strides = context.make_array(kind)(context, builder), (builder.mul(width, itemsize), itemsize)
-            populate_array(image, data=data, shape=(height, width), strides=strides, itemsize=itemsize, meminfo=None)
-            return image._getvalue()
-
-        return kind(flat, types.intp, types.intp, types.intp), lower
-
-    return typed
-
-
-view: Any = Inlined(_make_view)
-"""``view(array, begin, height, width)`` is that part of a flat array as (height, width), as ``reshape`` would give it;
-but that calls numba's library."""
+    return define
 
 
 def read(builder: Any, array: Any, index: Any, kind: Any = VECTOR) -> Any:
@@ -152,7 +117,7 @@ def load(builder: Any, array: Any, index: Any) -> Any:
     return builder.bitcast(builder.shl(upper, BITS([16] * LANES)), VECTOR)
 
 
-@instruction("void")
+@instruction(types.void)
 def store(builder: Any, array: Any, index: Any, vector: Any) -> None:
     """Set ``array[index : index + 16]``; an array of int16 gets the upper halves, bfloat16 rounded towards zero."""
     if array.type.pointee != FLOAT:
@@ -201,7 +166,7 @@ def rsqrt_estimate(builder: Any, a: Any) -> Any:
     return builder.fdiv(splat(builder, FLOAT(1.0), LANES), call(builder, "sqrt", a, flags=("fast",)), flags=("fast",))
 
 
-@instruction("boolean")
+@instruction(types.boolean)
 def any_differs(builder: Any, a: Any, b: Any) -> Any:
     """Return whether a lane of a is not that of b, to the last bit."""
     unlike = builder.icmp_unsigned("!=", builder.bitcast(a, BITS), builder.bitcast(b, BITS))
@@ -216,7 +181,7 @@ def hypot_float64(builder: Any, x: Any, y: Any) -> Any:
     return builder.fptrunc(call(builder, "sqrt", builder.fadd(builder.fmul(x, x), builder.fmul(y, y))), VECTOR)
 
 
-@instruction("float32")
+@instruction(types.float32)
 def reduce_add(builder: Any, vector: Any) -> Any:
     """Return the sum of the 16 lanes, always in the same order."""
     width = LANES

@@ -15,19 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
 
-from vadis.flow.filters import (
-    BORDER,
-    MEDIAN,
-    MEDIAN_PLACE,
-    SHARPNESS,
-    SIZE,
-    SORT_FIVE,
-    TAPS,
-    Image,
-    enlarge_flow,
-    fill_pyramid,
-    level_shapes,
-)
+from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SCALE_STEP, SHARPNESS, SIZE, SORT_FIVE, TAPS, Image, resize
 from vadis.flow.numba_cache import compiled, inlined
 from vadis.flow.simd import (
     BITS,
@@ -54,7 +42,7 @@ from vadis.flow.simd import (
     splat,
     square_residual,
     store,
-    view,
+    types,
     write,
 )
 
@@ -84,13 +72,13 @@ def _offset(builder: Any, start: Any, step: Any, times: int, more: int = 0) -> A
     return builder.add(start, start.type(more))
 
 
-@instruction("void")
+@instruction(types.void)
 def _copy_in_order(builder: Any, source: Any, index: Any, target: Any, target_index: Any) -> None:
     """Copy 16 numbers from ``source[index]`` to ``target[target_index]``, as the whole numbers that are compared."""
     write(builder, target, target_index, _in_order(builder, read(builder, source, index, BITS)))
 
 
-@instruction("void")
+@instruction(types.void)
 def _sort_columns(builder: Any, source: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> None:
     """Sort 16 columns of five: ``source[index + r·pitch]`` to ``target[target_index + r·pitch]`` for r = 0…4."""
     values = [read(builder, source, _offset(builder, index, pitch, row), BITS) for row in range(SIZE)]
@@ -99,7 +87,7 @@ def _sort_columns(builder: Any, source: Any, index: Any, pitch: Any, target: Any
         write(builder, target, _offset(builder, target_index, pitch, row), value)
 
 
-@instruction("void")
+@instruction(types.void)
 def _median_of_columns(builder: Any, columns: Any, index: Any, pitch: Any, target: Any, target_index: Any) -> None:
     """Store the medians of ``columns[index + r·pitch + c]``, r and c = 0…4, sorted along r, at ``target_index``."""
     places = [_offset(builder, index, pitch, row, column) for column in range(SIZE) for row in range(SIZE)]
@@ -141,31 +129,31 @@ _QUAD = ir.VectorType(FLOAT, CHANNELS)
 
 
 @inlined
-def number_columns(work: Image) -> None:
-    """Prepare memory for ``sample_row``: for x and y where the taps begin and 4 weights; then the columns' numbers."""
-    padded = len(work) // 11
-    for x in range(padded):
-        work[10 * padded + x] = x
+def row_work(padded: int) -> Image:
+    """Return memory for ``sample_row``: for x and y where the taps begin and 4 weights; then the columns' numbers."""
+    work = np.zeros(11 * padded, np.float32)
+    work[10 * padded :] = np.arange(padded)
+    return work
 
 
 @inlined
-def sample_row(
-    taps: Image, height: int, width: int, state: Image, u1: int, u2: int, y: int, work: Image, row: Image
-) -> None:
-    """Sample ``taps`` (H + 8, W + 8, 4) at (x + u1, y + u2) for every x of one image row into ``row`` (4 per pixel).
+def sample_row(taps: Image, state: Image, u1: int, u2: int, y: int, work: Image, row: Image) -> None:
+    """Sample ``taps`` at (x + u1, y + u2) for every x of one image row into ``row`` (4 numbers per pixel).
 
-    ``u1`` and ``u2`` are where that row of the flow begins in ``state``; ``work`` has been through ``number_columns``.
+    ``u1`` and ``u2`` are where that row of the flow begins in ``state``; ``work`` comes from ``row_work``.
     """
-    padded_height, padded_width = height + 2 * BORDER, width + 2 * BORDER
+    padded_height, padded_width = taps.shape[0], taps.shape[1]
+    width = padded_width - 2 * BORDER
     stride = np.uint64(len(work) // 11)
     for x in range(0, width, LANES):
         _place_taps(load(state, u1 + x) + load(work, 10 * stride + x), padded_width - TAPS, work, x, stride)
         down = load(state, u2 + x) + broadcast(np.float32(y))
         _place_taps(down, padded_height - TAPS, work, x + (1 + TAPS) * stride, stride)
+    flat = taps.reshape(-1)
     for x in range(np.uint64(width)):
         left, top = np.int64(work[x]), np.int64(work[(1 + TAPS) * stride + x])
         corner = (top * padded_width + left) * CHANNELS
-        _sample(taps, corner, padded_width * CHANNELS, work, stride + x, stride, row, CHANNELS * x)
+        _sample(flat, corner, padded_width * CHANNELS, work, stride + x, stride, row, CHANNELS * x)
 
 
 @inlined
@@ -186,7 +174,7 @@ def _place_taps(position: Any, last_start: int, work: Image, at: int, stride: in
     store(work, at + 4 * stride, last)
 
 
-@instruction("void")
+@instruction(types.void)
 def _sample(
     builder: Any, taps: Any, corner: Any, pitch: Any, weights: Any, at: Any, stride: Any, target: Any, index: Any
 ) -> None:
@@ -228,7 +216,7 @@ L_T, TAUT, THETA32 = np.float32(LAMBDA * THETA), np.float32(TAU / THETA), np.flo
 LEAST_GRADIENT = np.float32(np.finfo(np.float32).eps)  # a squared gradient not above this counts as none
 LEAST_SQUARE = np.float32(1e-36)  # of a length whose root can be estimated; a shorter one counts for nothing
 
-Memory = tuple[Any, ...]  # flat arrays, see ``working_memory``
+Memory = tuple[Image, ...]  # five flat arrays, see ``working_memory``
 
 U1, U2, P11, P12, P21, P22, IX, IY, RHO = range(9)
 FIELDS = 9
@@ -275,8 +263,7 @@ def _iterate(state: Image, height: int, padded: int, edge: int, inside: Image, s
         _update_p(state, y - 1, padded, edge, inside)
     # What lies below the last row is its own u: no difference, and p stays 0 along y.
     last, below = _row(padded, height - 1), _row(padded, height)
-    for x in range(0, 2 * padded, LANES):
-        store(state, below + x, load(state, last + x))
+    state[below : below + 2 * padded] = state[last : last + 2 * padded]
     _update_p(state, height - 1, padded, edge, inside)
     return reduce_add(change)
 
@@ -360,7 +347,7 @@ def _length_between(x: Any, y: Any) -> Any:
 
 @inlined
 def with_gradients(image: Image, taps: Image) -> None:
-    """Fill ``taps`` (H + 8, W + 8, 4, flat), zero at first, with ``image`` and its central differences along x and y.
+    """Fill ``taps`` (H + 8, W + 8, 4), zero at first, with ``image`` and its central differences along x and y.
 
     At the border the missing neighbour is the border pixel itself.
     """
@@ -370,10 +357,9 @@ def with_gradients(image: Image, taps: Image) -> None:
         above, below = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
             left, right = max(x - 1, 0), min(x + 1, width - 1)
-            at = ((y + BORDER) * (width + 2 * BORDER) + x + BORDER) * CHANNELS
-            taps[at] = image[y, x]
-            taps[at + 1] = half * (image[y, right] - image[y, left])
-            taps[at + 2] = half * (image[below, x] - image[above, x])
+            taps[y + BORDER, x + BORDER, 0] = image[y, x]
+            taps[y + BORDER, x + BORDER, 1] = half * (image[y, right] - image[y, left])
+            taps[y + BORDER, x + BORDER, 2] = half * (image[below, x] - image[above, x])
 
 
 @inlined
@@ -382,7 +368,7 @@ def _linearize(state: Image, image: Image, height: int, width: int, taps: Image,
     padded = _padded(width)
     for y in range(height):
         here = _row(padded, y)
-        sample_row(taps, height, width, state, here + U1 * padded, here + U2 * padded, y, work, samples)
+        sample_row(taps, state, here + U1 * padded, here + U2 * padded, y, work, samples)
         for x in range(0, padded, LANES):
             at = here + x
             ix, iy = load_every_fourth(samples, CHANNELS * x + 1), load_every_fourth(samples, CHANNELS * x + 2)
@@ -396,46 +382,36 @@ def _linearize(state: Image, image: Image, height: int, width: int, taps: Image,
 def working_memory(height: int, width: int) -> Memory:
     """Return what ``flow_of_pair`` works in; who keeps it for the next pair saves the system from clearing pages."""
     padded = (width // LANES + 1) * LANES
-    pixels = [high * wide for high, wide in level_shapes(height, width)]
     sizes = (
         (height + 2) * FIELDS * padded + 2 * LANES,  # state
         (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS,  # taps
         (height + 9) * (padded + LANES),  # of the medians
         height * padded,  # the first image
         height * padded,  # squared changes
-        11 * padded,  # of a row that is sampled
-        CHANNELS * padded,  # its samples
-        LANES,  # which of the last pixels of a row have a right neighbour
-        2 * sum(pixels),  # both images in all scales
-        4 * max(pixels[1:], default=0),  # the flow in a scale and in the next
-        width,  # weights, see ``resize``
     )
-    arrays = ((size, np.empty(size + LANES, np.float32)) for size in sizes)
-    aligned = (array[-(array.ctypes.data // 4) % LANES :][:size] for size, array in arrays)  # whole cache lines
-    return *aligned, np.empty(2 * width, np.int64)
+    arrays = (np.empty(size + LANES, np.float32) for size in sizes)
+    return tuple(array[-(array.ctypes.data // array.itemsize) % LANES :] for array in arrays)  # whole cache lines
 
 
 @inlined
-def _solve_scale(first: Image, second: Image, u: tuple[Image, Image], memory: Memory) -> int:
-    """Run all warps of one scale on u, two of (H, W), the first guess, in place; return the inner iterations done."""
+def _solve_scale(first: Image, second: Image, u: Image, memory: Memory) -> int:
+    """Run all warps of one scale on u (2, H, W), the first guess, in place; return the inner iterations done."""
     height, width = first.shape
-    padded = _padded(width)
-    state, taps_memory, scratch, image, squares, work_memory, samples, inside = memory[:8]
-    taps = taps_memory[: (height + 2 * BORDER) * (width + 2 * BORDER) * CHANNELS]
+    padded, wide = _padded(width), width + 2 * BORDER
+    state, taps_memory, scratch, image_memory, squares = memory
+    taps = taps_memory[: (height + 2 * BORDER) * wide * CHANNELS].reshape(height + 2 * BORDER, wide, CHANNELS)
     taps[:] = 0
     with_gradients(second, taps)
+    image = image_memory[: height * padded]
+    image[:] = 0
+    image.reshape(height, padded)[:, :width] = first
     state[: _row(padded, height + 1) + LANES] = 0
     for y in range(height):
-        for x in range(width):
-            image[y * padded + x] = first[y, x]
-            for c in range(2):
-                state[_row(padded, y) + c * padded + x] = u[c][y, x]
-        image[y * padded + width : (y + 1) * padded] = 0
-    work = work_memory[: 11 * padded]
-    number_columns(work)
-    samples[:] = 0
+        for c in range(2):
+            state[_row(padded, y) + c * padded :][:width] = u[c, y]
+    work, samples = row_work(padded), np.zeros(CHANNELS * padded, np.float32)
     edge = (width - 1) // LANES * LANES  # the block of the last column
-    inside[:] = 0
+    inside = np.zeros(LANES, np.float32)
     inside[: width - 1 - edge] = 1
     threshold = np.float32(EPSILON * EPSILON * (height * width))  # of the sum of squared changes of u
     done = 0
@@ -456,9 +432,17 @@ def _solve_scale(first: Image, second: Image, u: tuple[Image, Image], memory: Me
                 break
     for y in range(height):
         for c in range(2):
-            for x in range(width):
-                u[c][y, x] = state[_row(padded, y) + c * padded + x]
+            u[c, y] = state[_row(padded, y) + c * padded :][:width]
     return done
+
+
+@inlined
+def _pyramid(image: npt.NDArray[np.uint8], shapes: npt.NDArray[np.int64]) -> list[Image]:
+    levels = [image.astype(np.float32)]
+    for s in range(1, len(shapes)):
+        levels.append(np.empty((shapes[s, 0], shapes[s, 1]), np.float32))
+        resize(levels[s - 1], levels[s], 1 / SCALE_STEP, 1 / SCALE_STEP, 1.0)
+    return levels
 
 
 @compiled
@@ -474,27 +458,15 @@ def flow_of_pair(
     ``shapes`` (S, 2) are the (H, W) of all scales, the finest first; ``memory`` is ``working_memory(H, W)``. Return how
     many pixels went through an inner iteration, each time counted.
     """
-    levels, guesses, weights, places = memory[8], memory[9], memory[10], memory[11]
-    begin = len(levels) // 2
-    firsts, seconds = levels[:begin], levels[begin:]
-    fill_pyramid(first, shapes, firsts, places, weights)
-    fill_pyramid(second, shapes, seconds, places, weights)
+    firsts, seconds = _pyramid(first, shapes), _pyramid(second, shapes)
+    u = np.zeros((2, 1, 1), np.float32)  # the guess of the coarsest scale
     done = 0
-    u = flow[0], flow[1]
     for s in range(len(shapes) - 1, -1, -1):
         height, width = shapes[s]
-        size = height * width
-        begin -= size
-        guess = flow[0], flow[1]
-        if s > 0:
-            at = s % 2 * (len(guesses) // 2)  # what this scale is enlarged from lies in the other half
-            guess = view(guesses, at, height, width), view(guesses, at + size, height, width)
+        enlarged = np.empty((2, height, width), np.float32) if s else flow
         for c in range(2):
-            if s == len(shapes) - 1:
-                guess[c][:] = 0
-                continue
-            enlarge_flow(u[c], guess[c], places, weights)
-        u = guess
-        first_level, second_level = view(firsts, begin, height, width), view(seconds, begin, height, width)
-        done += _solve_scale(first_level, second_level, u, memory) * size
+            resize(u[c], enlarged[c], u.shape[1] / height, u.shape[2] / width, 0.0)
+        enlarged *= np.float32(1 / SCALE_STEP)
+        u = enlarged
+        done += _solve_scale(firsts[s], seconds[s], u, memory) * height * width
     return done

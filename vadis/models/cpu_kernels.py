@@ -200,17 +200,13 @@ STEMS = (PairedStem, WinogradStem)  # which pad their input in space
 _threads = ThreadPoolExecutor(thread_name_prefix="kernel")
 
 
-def parallel_for(kernel: Callable[..., object], length: int, numbers: int, *arguments: Any, memory: int = 0) -> None:
-    """Call ``kernel(*arguments, begin, end)`` for parts of ``[0, length)``, of ``numbers`` each, in threads.
-
-    With ``memory`` every call gets so many numbers of its own to work with, before ``begin``.
-    """
+def parallel_for(kernel: Callable[..., object], length: int, numbers: int, *arguments: Any) -> None:
+    """Call ``kernel(*arguments, begin, end)`` for parts of ``[0, length)``, of ``numbers`` each, in threads."""
     shares = max(1, min(torch.get_num_threads(), length, length * numbers // MIN_SHARE))
     cuts = [length * index // shares for index in range(shares + 1)]
-    first, *others = ((*arguments, *([np.empty(memory, np.float32)] if memory else []), *cut) for cut in pairwise(cuts))
-    waiting = [_threads.submit(kernel, *share) for share in others]
+    waiting = [_threads.submit(kernel, *arguments, begin, end) for begin, end in pairwise(cuts[1:])]
     try:
-        kernel(*first)
+        kernel(*arguments, cuts[0], cuts[1])
     finally:
         for share in waiting:
             share.result()
@@ -315,15 +311,15 @@ def _output_transform(
 @compiled
 def _max_rows(
     x: Flat, shape: npt.NDArray[np.int64], window: npt.NDArray[np.int64], y: Flat, height: int, width: int,
-    row: Flat, begin: int, end: int,
+    begin: int, end: int,
 ) -> None:  # fmt: skip
     """Fill rows ``begin`` to ``end`` of all rows (T' · H') of the pooled ``y``, W' · C each.
 
     ``shape``: T, H, W, C of ``x``. ``window`` (3, 3): kernel, stride and front padding, each along T, H, W.
-    ``row`` is memory for W · C numbers.
     """
     frames, rows, columns, channels = shape
     length = columns * channels
+    row = np.empty(length, np.float32)
     for at in range(begin, end):
         t, h = at // height * window[1, 0] - window[2, 0], at % height * window[1, 1] - window[2, 1]
         t_end, h_end = min(t + window[0, 0], frames), min(h + window[0, 1], rows)
@@ -352,8 +348,7 @@ def max_pool(x: Tensor, kernel: Axes, stride: Axes, padding: Axes) -> Tensor:
     shape, window = np.array([*size, channels]), np.array([kernel, stride, padding])
     for clip, pooled in zip(torch.split(x, 1), y, strict=True):
         arguments = (frames_of(clip), shape, window, numbers_of(pooled), height, width)
-        numbers, memory = width * channels * kernel[0] * kernel[1], size[2] * channels
-        parallel_for(_max_rows, frames * height, numbers, *arguments, memory=memory)
+        parallel_for(_max_rows, frames * height, width * channels * kernel[0] * kernel[1], *arguments)
     return y.permute(0, 4, 1, 2, 3)  # (B, C, T', H', W')
 
 

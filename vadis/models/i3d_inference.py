@@ -7,14 +7,13 @@ change nothing. Axes: B batch, C channels, T time, H, W; in memory C comes last.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vadis.device import multiplies_bfloat16
-from vadis.flow.simd import LANES
-from vadis.models.cpu_kernels import STEMS, Convolution, max_pool, onednn_convolution
 from vadis.models.i3d import (
     HEAD_POOL,
     I3D,
@@ -28,6 +27,9 @@ from vadis.models.i3d import (
     frames_per_step,
     same_padding,
 )
+
+if TYPE_CHECKING:
+    from vadis.models.cpu_kernels import Convolution  # which comes with numba
 
 CHANNELS_LAST = torch.channels_last_3d
 FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: the input and the output of the last layer
@@ -110,9 +112,13 @@ class FoldedConv:
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
-        convolution = onednn_convolution if is_fast else _torch_convolution
+        convolution, stems = _torch_convolution, tuple[type, ...]()
+        if is_fast:
+            from vadis.models import cpu_kernels
+
+            convolution, stems = cpu_kernels.onednn_convolution, cpu_kernels.STEMS
         self.convolve = convolution(weight.to(*to), bias.to(*to), self.stride)
-        self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, STEMS)
+        self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, stems)
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
@@ -138,7 +144,9 @@ class FoldedPool:
         y, frames = ready
         height, width = map(same_padding, y.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (frames, height[0], width[0])
-        if y.device.type == "cpu" and y.shape[1] % LANES == 0:
+        if y.device.type == "cpu" and y.shape[1] % 16 == 0:
+            from vadis.models.cpu_kernels import max_pool
+
             return max_pool(y, self.kernel, self.stride, padding)
         return functional.max_pool3d(y, self.kernel, self.stride, padding, ceil_mode=True)
 
@@ -174,7 +182,7 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
 
 
-def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
+def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> "Convolution":
     weight = weight.contiguous(memory_format=CHANNELS_LAST)
     return lambda x, padding: functional.conv3d(x, weight, bias, stride, padding).relu_()
 
