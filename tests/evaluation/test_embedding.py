@@ -112,6 +112,20 @@ def test_an_array_that_has_to_be_in_memory_is_there_once(tmp_path, small_model, 
     assert [each.status for each in found] == ["ok"] * 4 and len(loaded) == 1
 
 
+def test_each_video_has_one_core_however_many_there_are(tmp_path, small_model):
+    """Or its last digits would depend on their number."""
+    np.save(tmp_path / "a.npy", np.stack([moving_texture(9, (48, 32), seed=seed) for seed in range(2)]))
+    model, seen, before = check_model(small_model.only(("rgb",))), list[int](), torch.get_num_threads()
+    hook = model.networks["rgb"].register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(2)
+    try:
+        records(Embedding(model), [tmp_path / f"a.npy[{number}]" for number in range(2)], jobs=2)
+        assert (seen, torch.get_num_threads()) == ([1, 1], 2)
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+
+
 def test_a_random_clip_depends_on_seed_and_name_alone(tmp_path, small_model):
     frames = numbered_frames(range(60), (160, 96))
     write_video(tmp_path / "a.avi", frames=frames, codec="ffv1")

@@ -297,7 +297,12 @@ class Embedding:
         if facts.status == "partial":  # a clip with a hole in it is no sample of its set
             raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(facts.flags)}")
         check_length(video.num_frames, max(self.frames or 0, MIN_FRAMES))
-        row = row_of(join_clips(clips), self.model)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a core for each video, and the last digits do not depend on how many there are
+        try:
+            row = row_of(join_clips(clips), self.model)
+        finally:
+            torch.set_num_threads(threads)
         return EmbeddedVideo(
             video.path,
             source_bytes=video.stamp.num_bytes,
