@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 
 import pytest
 from hypothesis import given
@@ -122,8 +121,12 @@ def test_a_table_of_several_videos_has_their_paths(tmp_path):
 def test_what_can_be_read_once_alone_is_refused_rather_than_found_empty(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     content = "".join(FORMATS["jsonl"].write([result("a.mp4")]))
-    threading.Thread(target=lambda: (tmp_path / "pipe").write_text(content), daemon=True).start()
-    with pytest.raises(UsageError, match=containing("pipe")):
-        LastResults([tmp_path / "pipe"])
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR)  # of one who both reads and writes nobody waits for the other
+    try:
+        os.write(pipe, content.encode())
+        with pytest.raises(UsageError, match=containing("pipe")):
+            LastResults([tmp_path / "pipe"])
+    finally:
+        os.close(pipe)
     with pytest.raises(UsageError):
         read_results("-")
