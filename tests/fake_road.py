@@ -147,6 +147,8 @@ def main():
     rooms = Path(vadis.__file__).parent
     _stand_in("vadis.weights", __path__=[str(rooms / "weights")])
     _stand_in("vadis.weights.load", load_model=lambda name, device="auto", **options: FakeModel())
+    _stand_in("vadis.flow", __path__=[])
+    _stand_in("vadis.flow.numba_cache", import_ahead=lambda *modules: None)
     _stand_in("vadis.inference.predict", Progress=Progress, Sliding=FakeSliding)
     _stand_in(
         "vadis.inference.classify",

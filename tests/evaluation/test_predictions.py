@@ -197,7 +197,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_model_file(make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 64, classes=3))
+    return load_model_file(make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 16, classes=3))
 
 
 def predicted(example: Example, model: Model) -> Prediction:

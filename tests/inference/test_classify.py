@@ -34,7 +34,7 @@ LOGITS_TOLERANCE = 1e-4  # of a score, beside a plain pass of the training form 
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 64, classes=5)
+    return make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", width=1 / 16, classes=5)
 
 
 @pytest.fixture(scope="module")

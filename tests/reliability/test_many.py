@@ -92,7 +92,7 @@ def resident(pid: int) -> int:
 @pytest.mark.parametrize(
     ("streams", "short_seconds", "long_seconds"),
     [
-        pytest.param("rgb", 4, 40, marks=pytest.mark.slow),
+        pytest.param("rgb", 10, 100, marks=pytest.mark.slow),
         pytest.param("rgb", 60, 3600, marks=pytest.mark.exhaustive),
         pytest.param("both", 10, 300, marks=pytest.mark.exhaustive),
     ],
