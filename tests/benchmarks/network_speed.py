@@ -23,7 +23,7 @@ import torch
 from tests.benchmarks.machine import Options
 from tests.benchmarks.network_peers import peers
 from tests.benchmarks.plain_network import plainly_written
-from vadis.device import cpu_count, multiplies_bfloat16
+from vadis.device import cpu_count, multiplies_bfloat16, resolve_device
 from vadis.models.cpu_kernels import DirectConv3d
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import CHANNELS_LAST, ChunkedI3D, FoldedI3D
@@ -81,7 +81,7 @@ def measure(options: Options, repeats: int = 7) -> dict[str, Any]:
     torch.set_num_threads(cpu_count())
     torch.manual_seed(0)
     plain = I3D(400).eval()
-    folded = FoldedI3D(plain, torch.device("cpu"))
+    folded = FoldedI3D(plain, resolve_device("cpu"))  # with the allocator as vadis sets it
     x = torch.rand(1, 3, FRAMES, 224, 224) * 2 - 1
     with (
         tempfile.TemporaryDirectory() as folder,
