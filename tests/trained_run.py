@@ -9,8 +9,8 @@ import torch
 
 from vadis.datasets import Dataset, Example
 from vadis.evaluation.metrics import Evaluation, write_summary
+from vadis.evaluation.paper_plan import PUBLISHED
 from vadis.evaluation.predictions import Prediction
-from vadis.evaluation.run_index import PUBLISHED
 from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.training.plan import RUN_NAME, Plan
 from vadis.training.recipes import choose_recipes, default_recipe

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import labelled, write_results
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.errors import advice
 from vadis.report.page import PageSummary, place_of, safe_json, url_of, write_page
 from vadis.results import VideoResult

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vadis.batch.journal import Summary
-from vadis.batch.shards import Shard, parse_shard
+from vadis.batch import Shard, Summary, parse_shard
 from vadis.cli import options
 from vadis.cli.estimate import estimate
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vadis.batch.results_file import LastResults, files_below
+from vadis.batch import LastResults, files_below
 from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, option

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch.results_file import files_below, results_in
+from vadis.batch import files_below, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import counted, some
 from vadis.errors import UsageError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch.journal import PASSING_ERRORS, changes
+from vadis.batch import PASSING_ERRORS, changes
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import map_examples, path_below, some
 from vadis.errors import UsageError, VideoError

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vadis
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VideoError, advice
 from vadis.files import write_atomic, write_file
 from vadis.formats import visible
