@@ -369,7 +369,7 @@ def read_results(*paths: AnyPath) -> list[VideoResult]:
     return list(LastResults(files))
 
 
-def results_in(path: Path, *, warns: bool = True) -> Iterator[VideoResult]:
+def results_in(path: Path, kind: type[VideoResult] = VideoResult, *, warns: bool = True) -> Iterator[VideoResult]:
     """Yield all records of a file, in its order, also those that later ones replace.
 
     It is jsonl, with or without a header, or a json array. If it ends within a record, that is left out, which the
@@ -381,7 +381,7 @@ def results_in(path: Path, *, warns: bool = True) -> Iterator[VideoResult]:
         is_array = file.read(1) == "["
         file.seek(start)
         if is_array:
-            yield from _of_array(shown, file.read())
+            yield from _of_array(shown, file.read(), kind)
             return
         for number, line in enumerate(file, 1):
             if line.isspace():
@@ -395,25 +395,24 @@ def results_in(path: Path, *, warns: bool = True) -> Iterator[VideoResult]:
                     return
                 values = None
             if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
-                yield _record(values, f"{shown}, line {number},")
+                yield _record(values, f"{shown}, line {number},", kind)
 
 
-def _of_array(shown: str, content: str) -> Iterator[VideoResult]:
+def _of_array(shown: str, content: str, kind: type[VideoResult]) -> Iterator[VideoResult]:
     try:
         every = parse_json(content)
     except ValueError as error:
         hint = "make it again by the command that wrote it, or give the jsonl file that it was exported from"
         raise UsageError(f"{shown} is damaged: not a whole JSON array", hint) from error
     for number, values in enumerate(every, 1):
-        yield _record(values, f"{shown}, record {number},")
+        yield _record(values, f"{shown}, record {number},", kind)
 
 
-def _record(values: Any, place: str) -> VideoResult:
+def _record(values: Any, place: str, kind: type[VideoResult]) -> VideoResult:
     try:
-        return VideoResult.from_json(values)
-    except ValueError as error:
-        hint = "give what vadis classify wrote as jsonl or json"
-        raise UsageError(f"{place} is not a record of vadis classify", hint) from error
+        return kind.from_json(values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{place} is not a record of vadis", "give what it wrote as jsonl or json") from error
 
 
 def folders_below(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
