@@ -279,8 +279,8 @@ class _Planner:
     def __init__(self, index: RunIndex, root: Path) -> None:
         self._index, self._root = index, root
         self.runs: dict[Cell, Job] = {}
-        self._flow: dict[str, None] = {}  # datasets
-        self._models: dict[str, None] = {}  # published ones that are needed
+        self._flow: dict[str, str] = {}  # stores by dataset
+        self._models: dict[str, str] = {}  # published ones that are needed, each by its name
 
     def add(self, run: Cell) -> Job:
         if run not in self.runs:
@@ -300,23 +300,23 @@ class _Planner:
         if missing := [name for name in self._models if not is_file(model_path(name))]:
             num_bytes = sum(2 * WEIGHTS[name].num_bytes for name in missing)  # as downloaded, and as a model
             yield Job("the published models", ("vadis weights download", *missing), num_bytes=num_bytes)
-        for dataset in self._flow:
-            command = ("vadis flow", DATA_FOLDERS[dataset], f"-o {self._flow_store(dataset)}")
+        for dataset, store in self._flow.items():
+            command = ("vadis flow", DATA_FOLDERS[dataset], f"-o {store}")
             frames = SIZES[dataset].videos * SIZES[dataset].seconds * GRID_FPS
             title, seconds = f"flow of {DATASET_TITLES[dataset]}", frames * FLOW_CORE_SECONDS
             yield Job(title, command, 0.0, seconds, frames * FLOW_BYTES, dataset)
 
     def _begin(self, run: Cell) -> list[str]:
         if _uses_published_model(run):
-            words = [f"vadis evaluate --model {self._published(KINETICS_MODELS[run.imagenet])}"]
+            words = [f"vadis evaluate --model {self._kinetics_model(run)}"]
         elif run.mode == "original":
-            start = self._published(IMAGENET_MODEL) and "imagenet" if run.imagenet else "scratch"
-            words = ["vadis train", f"--arch {run.architecture}", f"--from {start}"]
+            words = ["vadis train", f"--arch {run.architecture}", f"--from {'imagenet' if run.imagenet else 'scratch'}"]
+            self._models |= {IMAGENET_MODEL: IMAGENET_MODEL} if run.imagenet else {}
         else:
             words = ["vadis finetune", f"--from {self._kinetics_model(run)}", f"--mode {run.mode}"]
         if "flow" in _streams(run) and run.mode != "fixed" and not _uses_published_model(run):
-            self._flow[run.dataset] = None
-            words.append(f"--flow-store {self._flow_store(run.dataset)}")
+            self._flow[run.dataset] = store = shlex.quote(str(self._root / "flow" / run.dataset))
+            words.append(f"--flow-store {store}")
         words.append(f"--data {DATA_FOLDERS[run.dataset]}")
         words += [f"--split {run.splits[0]}"] if run.splits != (1,) else []
         return words + ([f"--streams {self._alone(run)}"] if self._alone(run) else [])
@@ -329,14 +329,8 @@ class _Planner:
         """Return the name or path of the Kinetics model to begin from; planned where there is none."""
         before = run._replace(dataset="kinetics", splits=(1,), mode="original")
         if _uses_published_model(before):
-            return self._published(KINETICS_MODELS[run.imagenet])
+            published = KINETICS_MODELS[run.imagenet]
+            return self._models.setdefault(published, published)
         there = (each.folder / MODEL_NAME for each in self._index.runs_of(before, 1))
         path = next((path for path in there if path.exists()), None)
         return shlex.quote(str(path or self._root / self.add(before).title / MODEL_NAME))
-
-    def _published(self, name: str) -> str:
-        self._models[name] = None
-        return name
-
-    def _flow_store(self, dataset: str) -> str:
-        return shlex.quote(str(self._root / "flow" / dataset))
