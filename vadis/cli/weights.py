@@ -18,7 +18,7 @@ app = App(help="See, fetch, check, convert, export and remove models.", epilog="
 _NAMES = "Names that 'vadis weights list' shows."
 _completed = offer(lambda: [*WEIGHTS, *SHIPPED])
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False, autocompletion=_completed)
+    list[str] | None, typer.Argument(metavar="NAME…", help=_NAMES, show_default=False, autocompletion=_completed)
 ]
 ModelOutput = Annotated[Path, option(OUTPUT, "The model file to write.", "--output", "-o", metavar="FILE")]
 
@@ -119,7 +119,7 @@ def export(
 
 @app.add("path", "Where files go:  `vadis weights path`")
 def path(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES, autocompletion=_completed)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=_NAMES, autocompletion=_completed)] = None,
 ) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache
