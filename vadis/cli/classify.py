@@ -166,7 +166,7 @@ def _prepare(
     decoders.start_one()
     how: dict[str, Any] = {"jobs": jobs, "decoders": decoders}
     if in_need is not None:
-        from vadis.flow.video_flow import FirstFlow
+        from vadis.flow.store import FirstFlow
 
         how["first"] = stack.enter_context(FirstFlow(in_need, decoders, part))
     return known, how

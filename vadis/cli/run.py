@@ -108,7 +108,7 @@ def load_for_command(
             model = load.load_model(name or DEFAULT_MODEL, device, **how, progress=progress)
     except UnreachableError as error:
         if name is None and may_stand_in and streams in (None, "rgb"):
-            own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+            (own, _), (better, _) = SHIPPED[STAND_IN].accuracy["rgb"], WEIGHTS[DEFAULT_MODEL].accuracy["both"]
             warn(
                 f"{error.message}\nso {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for "
                 f"{own} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "

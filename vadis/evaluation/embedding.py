@@ -26,7 +26,7 @@ from torch import Tensor
 from vadis.device import BatchLimit, cudnn_version, memory_bytes, run_in_batches
 from vadis.errors import UsageError, VideoError
 from vadis.flow.numba_cache import compiled
-from vadis.flow.video_flow import with_flow
+from vadis.flow.store import with_flow
 from vadis.inference.classify import FACTS, record_of
 from vadis.inference.predict import Progress
 from vadis.inference.prefetch import map_videos
@@ -36,9 +36,8 @@ from vadis.preprocessing import CROP, STREAMS, Clip, num_frames
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.pictures import picture_names
 from vadis.video.readahead import Prefetcher
-from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, stamp
+from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, picture_names, stamp
 
 Frames = NDArray[Any]  # (T, H, W, 3): uint8, or float in [-1, 1] of 224×224
 Row = NDArray[np.float32]  # (classes,)

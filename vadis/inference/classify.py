@@ -9,7 +9,7 @@ from typing import Any
 
 from vadis.device import cudnn_version
 from vadis.errors import UsageError, VideoError
-from vadis.flow.video_flow import FirstFlow
+from vadis.flow.store import FirstFlow
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, completion, predict, shortest, window_of
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
 from vadis.inference.scores import CLEAR, Scoreboard, fused

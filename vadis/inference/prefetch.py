@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vadis.device import Cores, NoMemoryError, cpu_count, memory_bytes
 from vadis.errors import UsageError, VideoError
-from vadis.flow.video_flow import FirstFlow, Frames, with_flow
+from vadis.flow.store import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import CROPS, Clip, centre_crop
 from vadis.results import Part
