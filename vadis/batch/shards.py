@@ -4,7 +4,6 @@ The parts, ``part-00001.jsonl`` and so on in a folder of their own, are journals
 grows without end. One process writes them; of several records of one input that of the last part counts.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -41,7 +40,9 @@ class Shard:
 
     def has(self, path: str) -> bool:
         """Return whether this shard takes the input."""
-        digest = hashlib.sha256(os.fsencode(path)).digest()
+        from hashlib import sha256  # its library is loaded for this alone
+
+        digest = sha256(os.fsencode(path)).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
     def own(self, output: Path) -> Path:
