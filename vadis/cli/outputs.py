@@ -1,6 +1,6 @@
 """Where records go, and what a run finds there that an earlier one left.
 
-A jsonl file (``-o labels.jsonl``) and a folder (``--output-dir``) have a journal (``vadis.batch.journal``): the same
+A jsonl file (``-o labels.jsonl``) and a folder (``--output-dir``) have a journal (``vadis.batch``): the same
 command goes on where the last one ended. Every other document appears under its name when it is whole; a pipe or device
 is written to piece by piece. What can be refused is refused before a model is loaded.
 """
@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import vadis
-from vadis.batch.journal import PASSING_ERRORS, Journal, Summary, changes, open_journal
-from vadis.batch.shards import Parts, Shard, open_parts
+from vadis.batch import PASSING_ERRORS, Journal, Parts, Shard, Summary, changes, open_journal, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as, write_atomic
