@@ -8,7 +8,6 @@ last line and passes over the inputs, known by path, size and time of change, wh
 records of one input the last counts; once a run is complete, the others are taken out.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -262,7 +261,9 @@ class Shard:
 
     def has(self, path: str) -> bool:
         """Return whether this shard takes the input."""
-        digest = hashlib.sha256(os.fsencode(path)).digest()
+        from hashlib import sha256  # its library is loaded for this alone
+
+        digest = sha256(os.fsencode(path)).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
     def own(self, output: Path) -> Path:
