@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.batch.shards import Shard, parse_shard
+from vadis.batch import Shard, parse_shard
 from vadis.cli import options
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import Destination
@@ -166,7 +166,7 @@ def _prepare(
     decoders.start_one()
     how: dict[str, Any] = {"jobs": jobs, "decoders": decoders}
     if in_need is not None:
-        from vadis.flow.video_flow import FirstFlow
+        from vadis.flow.store import FirstFlow
 
         how["first"] = stack.enter_context(FirstFlow(in_need, decoders, part))
     return known, how

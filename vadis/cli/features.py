@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.batch.journal import Summary, changes
+from vadis.batch import Summary, changes
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, offer, option
 from vadis.cli.outputs import mirrored, new_folder, tree_root, writing

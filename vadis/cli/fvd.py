@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.batch.journal import Journal, changes
+from vadis.batch import Journal, changes
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, STREAM_CHOICES, choice, flag, option
 from vadis.cli.outputs import Destination, check_file, new_folder, writing
@@ -26,7 +25,7 @@ from vadis.weights.catalog import STAND_IN
 
 if TYPE_CHECKING:
     from vadis.evaluation.embedding import Embedding
-    from vadis.evaluation.video_sets import VideoSet
+    from vadis.evaluation.frechet import VideoSet
     from vadis.models.card import Model
 
 PROTOCOL_NAMES = ("reference", "stylegan-v", "tats", "common-metrics")
@@ -85,7 +84,9 @@ def fvd(
         check_file(save, overwrite, extensions=(".npz",))
         if not save.suffix:
             raise UsageError(f"{show(save)} would not be known again", f"let it end with .npz: {show(save)}.npz")
-    from vadis.evaluation import video_sets
+    from tempfile import TemporaryDirectory
+
+    from vadis.evaluation import frechet
     from vadis.evaluation.embedding import PROTOCOLS, Embedding, check_model
 
     sets = [find_set(name, given) for name, given in (("real", real), ("generated", generated)) if given is not None]
@@ -95,9 +96,9 @@ def fvd(
         raise UsageError(message, "give the videos themselves")
     for each in sets if per_class else ():
         for source in each.sources:
-            video_sets.class_of(each.given, source.path)  # which refuses a video that is in no folder of a class
+            frechet.class_of(each.given, source.path)  # which refuses a video that is in no folder of a class
     opened: AbstractContextManager[str | Path]
-    opened = new_folder(output) if output else tempfile.TemporaryDirectory(prefix="vadis-fvd-")
+    opened = new_folder(output) if output else TemporaryDirectory(prefix="vadis-fvd-")
     with opened as folder:
         loaded = load_fvd_model(model, streams, device, offline)
         rules = PROTOCOLS[protocol]
@@ -107,10 +108,10 @@ def fvd(
             embed(each, own, Path(folder), jobs, overwrite, goes_on=output is not None)
         if save is not None:
             with writing(show(save)):
-                video_sets.save(save, sets[0])
+                frechet.save(save, sets[0])
             info(f"written: {show(save)}")
         if len(sets) == 2:
-            result = video_sets.compare(sets, embedding, bootstrap, unbiased, kernel, per_class)
+            result = frechet.compare(sets, embedding, bootstrap, unbiased, kernel, per_class)
             typer.echo(json.dumps(result, indent=1, allow_nan=False) if as_json else "\n".join(lines(result)))
             for warning in result["warnings"]:
                 warn(warning)
@@ -120,7 +121,7 @@ def fvd(
 
 def load_fvd_model(name: str | None, streams: str, device: str, offline: bool) -> "Model":
     """Return the model of this name, or DeepMind's: in full precision where it is here, or has the streams wanted."""
-    from vadis.evaluation.video_sets import FULL_PRECISION
+    from vadis.evaluation.frechet import FULL_PRECISION
     from vadis.weights.cache import is_file, model_path
 
     full = streams != "rgb" or is_file(model_path(FULL_PRECISION))
@@ -130,7 +131,7 @@ def load_fvd_model(name: str | None, streams: str, device: str, offline: bool) -
 def find_set(name: str, given: str) -> "VideoSet":
     """Return the videos that an argument stands for, or the statistics in a file."""
     from vadis.evaluation.embedding import expand_array
-    from vadis.evaluation.video_sets import VideoSet, load_statistics
+    from vadis.evaluation.frechet import VideoSet, load_statistics
 
     is_there, extension = Path(given).is_file(), os.path.splitext(given)[1].lower()  # noqa: PTH122
     if is_there and extension == ".npz" and (saved := load_statistics(name, given)):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from vadis.batch.results_file import LastResults, files_below
+from vadis.batch import LastResults, files_below
 from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, option
@@ -105,7 +105,6 @@ def report(
     overwrite: options.Replace = False,
     title: Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")] = None,
     thumbnails: Annotated[int, option(OF_ARCHIVE, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
-    thumbnail_mb: Annotated[int, option(OF_ARCHIVE, "What all pictures may take together.", metavar="MB", min=0)] = 32,
     root: Annotated[Path | None, option(OF_ARCHIVE, _ROOT, metavar="DIR")] = None,
 ) -> None:
     """Make one HTML page to look at: an archive's labels over time, or how a training run went.
@@ -132,16 +131,16 @@ def report(
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in found.files)]
-        limits = {"num_thumbnails": thumbnails, "max_thumbnail_bytes": thumbnail_mb * 1_000_000}
 
         def report_progress(path: str) -> None:
             bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1)
 
-        made = write_page(page, found, title=title, bases=bases, **limits, progress=report_progress)
+        how: dict[str, Any] = {"bases": bases, "num_thumbnails": thumbnails, "progress": report_progress}
+        made = write_page(page, found, title=title, **how)
     if made.not_found:
         info(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
-    if made.fewer_pictures:
-        info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
+    if made.num_thumbnails < thumbnails:
+        info(f"{made.num_thumbnails} pictures of each video at most, to keep the page small")
     info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
     typer.echo(show(page))
 

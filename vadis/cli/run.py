@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vadis.batch.journal import Summary
+from vadis.batch import Summary
 from vadis.cli import signals
 from vadis.cli.outputs import writing
 from vadis.cli.terminal import (

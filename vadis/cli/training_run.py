@@ -26,8 +26,8 @@ from vadis.datasets import Dataset, find_dataset
 from vadis.datasets.dataset import without_untrained
 from vadis.device import resolve_device
 from vadis.errors import UsageError
+from vadis.evaluation.paper_plan import IMAGENET_MODEL, PUBLISHED
 from vadis.evaluation.paper_tables import Cell
-from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.store import FlowStore, without_flow
 from vadis.models import MODELS, joined_for_training
 from vadis.training import log

@@ -9,11 +9,10 @@ from typing import Any
 
 from vadis.device import cudnn_version
 from vadis.errors import UsageError, VideoError
-from vadis.flow.video_flow import FirstFlow
+from vadis.flow.store import FirstFlow
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, completion, predict, shortest, window_of
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
-from vadis.inference.scores import Scoreboard, fused
-from vadis.inference.timeline import CLEAR
+from vadis.inference.scores import CLEAR, Scoreboard, fused
 from vadis.models import MODELS, Model
 from vadis.results import Part, VideoResult, is_like, part_of
 from vadis.video.isolated.pool import Decoders
