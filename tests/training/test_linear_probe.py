@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
@@ -20,6 +21,7 @@ from vadis.evaluation.predictions import predict_all
 from vadis.inference.features import Features, saved_settings
 from vadis.models import Model, build_networks
 from vadis.results import VideoResult
+from vadis.training.checkpoint import CHECKPOINTS_NAME, load_newest
 from vadis.training.linear_probe import (
     FeatureStore,
     compute_features,
@@ -164,6 +166,23 @@ def test_features_of_another_model_or_other_streams_are_not_taken(start: Model, 
     other = replace(start, sha256="0" * 64)
     assert FeatureStore(tmp_path, replace(plan, start=other)).features(example) is None
     assert FeatureStore(tmp_path, plan_of([example], start, streams=("rgb", "flow"))).features(example) is None
+
+
+def test_in_bf16_features_are_others_and_the_layer_learns_in_fp32(start: Model, videos: Path, tmp_path: Path) -> None:
+    examples = examples_in(videos)
+    exact = plan_of(examples, start, str(videos), steps=3)
+    rounded = plan_of(examples, start, str(videos), steps=3, precision="bf16")
+    with emulated_bfloat16():
+        assert all(error is None for _, error in compute_features(rounded, FeatureStore(tmp_path, rounded), CPU))
+    store = FeatureStore(tmp_path, rounded)
+    rows = rows_of(store, "rgb", examples)
+    train_last_layer("rgb", rounded, tmp_path, Context(ALONE), store)
+    found = load_newest(tmp_path / "rgb" / CHECKPOINTS_NAME)
+    assert found is not None and found[0].state["made_with"]["precision"] == "fp32"
+    assert FeatureStore(tmp_path, exact).features(examples[0]) is None
+    assert all(error is None for _, error in compute_features(exact, FeatureStore(tmp_path, exact), CPU))
+    plain = rows_of(FeatureStore(tmp_path, exact), "rgb", examples)
+    assert 0 < np.abs(rows - plain).max() < 0.02 * plain.max()
 
 
 def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_path: Path, caplog) -> None:

@@ -201,9 +201,32 @@ def test_two_runs_in_one_folder(tmp_path):
     run_tiny(tmp_path, steps=1)
 
 
+def test_in_bf16_products_are_rounded_while_it_learns_and_nothing_else_is(tmp_path):
+    network, seen = tiny_network(), {}
+    network.conv.register_forward_hook(lambda module, args, y: seen.setdefault((module.training, y.dtype), 0))
+    _, outcome, _ = run_tiny(tmp_path, network=network, precision="bf16")
+    assert list(seen) == [(True, torch.bfloat16), (False, torch.float32)]
+    assert outcome.step == 12
+    tensors = checkpoint_of(tmp_path).tensors  # of network, momentum and the best
+    assert {value.dtype for value in tensors.values() if value.is_floating_point()} == {torch.float32}
+    exact, _, _ = run_tiny(tmp_path / "exact")
+    for key, value in exact.state_dict().items():
+        assert torch.allclose(network.state_dict()[key].float(), value.float(), atol=0.05), key
+    assert digest(network) != digest(exact)
+
+
+def test_a_run_in_bf16_goes_on_exactly(tmp_path):
+    whole, _, _ = run_tiny(tmp_path / "whole", precision="bf16")
+    run_tiny(tmp_path / "cut", precision="bf16", stop_requested=StopAt(20))
+    again, _, events = run_tiny(tmp_path / "cut", network=tiny_network(seed=9), precision="bf16", resume=True)
+    assert 0 < events[0].step < 12
+    assert digest(again) == digest(whole)
+
+
 @pytest.mark.parametrize(
     ("change", "known"),
     [
+        ({"precision": "bf16"}, ("precision", "fp32", "bf16")),
         ({"learning_rate": 0.01}, ("learning_rate", 0.05, 0.01)),
         ({"data_sha256": "1" * 64}, ("clips",)),
     ],

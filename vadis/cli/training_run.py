@@ -29,7 +29,8 @@ from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import Cell
 from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.store import FlowStore, without_flow
-from vadis.models import MODELS, joined_for_training
+from vadis.models import MODELS, check_precision, joined_for_training
+from vadis.models.card import EXACT
 from vadis.training import log
 from vadis.training import plan as training
 from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
@@ -53,7 +54,7 @@ def run(options: TrainOptions) -> None:
     with joined(options.device) as process:
         terminal.settings.quiet |= not process.is_main
         info(dataset.summary())
-        plan = _plan(options, dataset, process.world_size)
+        plan = _plan(options, dataset, process)
         if process.is_main:
             training.begin(options.output, plan, resume=options.resume, allow_inexact=options.allow_inexact)
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
@@ -74,7 +75,7 @@ def _find_data(options: TrainOptions) -> Dataset:
     """Return the dataset, after all that can be refused without it."""
     check_folder_name(options.output)
     if not is_torchrun():
-        resolve_device(options.device)
+        check_precision(options.precision, options.arch or "i3d", resolve_device(options.device))
     begins_anew = options.from_model in (SCRATCH, IMAGENET)
     if options.width is not None and not begins_anew:
         raise UsageError("--width is for networks made anew; a model has its own", hint="add --from scratch")
@@ -108,7 +109,7 @@ def _make_data(options: TrainOptions) -> Path:
     return root
 
 
-def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
+def _plan(options: TrainOptions, dataset: Dataset, process: Process) -> Plan:
     begins_anew = options.from_model in (SCRATCH, IMAGENET)
     load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
     start = None if begins_anew else load(options.from_model, None if options.streams == "both" else options.streams)
@@ -123,8 +124,10 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
     runs = row.networks(streams) if options.mode == "fixed" else row.training_groups(streams)
     mode = "scratch" if begins_anew else options.mode
     defaults = {run: default_recipe(architecture, dataset.name, run, mode) for run in runs}
-    sizes = {"num_clips": len(dataset.examples("train")), "num_processes": num_processes}
+    sizes = {"num_clips": len(dataset.examples("train")), "num_processes": process.world_size}
     recipes = choose_recipes(defaults, options.recipe, _changes(options), **sizes)
+    for recipe in recipes.values():
+        check_precision(recipe.precision, architecture, process.device)
     imagenet = load(IMAGENET_MODEL, None) if options.from_model == IMAGENET else None
     width = options.width or next(iter(recipes.values())).width
     plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
@@ -135,7 +138,7 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
 
 
 def _changes(options: TrainOptions) -> dict[str, str]:
-    changes = {}
+    changes = {} if options.precision == EXACT else {"precision": options.precision}
     for change in options.changes or ():
         key, equals, value = change.partition("=")
         if not equals:
@@ -158,7 +161,8 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     for run in plan.recipes:
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
-        info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
+        precision = EXACT if plan.mode == "fixed" else plan.recipes[run].precision
+        info("\n  ".join([f"{run}: learns from {counts}, on {process.device}, in {precision}", *division.notes]))
         is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
         if is_new and plan.mode != "fixed" and process.is_main:
             _say_pace(run, plan, context, store)
@@ -177,7 +181,7 @@ def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -
     with signals.deferred():
         network = joined_for_training(training.new_networks(plan, run))
         clips = training.clips_of(plan, run, division.train, train=True, store=store)
-        pace = training.measure_pace(network, clips, context)
+        pace = training.measure_pace(network, clips, context, recipe.precision)
     if pace is None:
         return
     step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
@@ -241,7 +245,8 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
         raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
     store, examples = FeatureStore(folder, plan), examples_to_probe(plan)
     missing = sum(store.features(example) is None for example in examples)
-    info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {process.device}")
+    where = f"{process.device}, in {plan.first_recipe.precision}"
+    info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {where}")
     with signals.deferred(), terminal.video_progress() as bars:
         bar = bars.add_task("features", total=len(examples))
         computed = compute_features(plan, store, process.device)

@@ -29,6 +29,7 @@ from vadis.inference.features import Features, save_features, saved_settings, se
 from vadis.inference.predict import WHOLE_VIDEO, predict
 from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model
+from vadis.models.card import EXACT
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
 from vadis.results import VideoResult, printable
@@ -102,7 +103,7 @@ def model_to_probe(plan: Plan, device: torch.device) -> Model:
     assert plan.start is not None
     start = plan.start.only(plan.streams)
     card = replace(plan.card, name=start.card.name, labels=start.card.labels)
-    return Model(card, start.networks, device, start.sha256)
+    return Model(card, start.networks, device, start.sha256, precision=plan.first_recipe.precision)
 
 
 def compute_features(
@@ -171,7 +172,8 @@ def train_last_layer(
     The features in ``store`` are divided by their root mean square over the training videos, so that a learning rate
     means the same for every model; the trained weights take the divisor in.
     """
-    recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
+    recipe = replace(plan.recipes[name], precision=EXACT)  # another is that of the features: the layer itself is quick
+    division, classes = plan.division(name), plan.dataset.classes
     examples = examples_to_probe(plan)
     features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
     if (missing := sum(example not in features for example in examples)) > allowed_broken(len(examples)):

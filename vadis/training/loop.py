@@ -22,6 +22,7 @@ from vadis.datasets.dataset import some
 from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
+from vadis.models.card import EXACT, PRECISIONS
 from vadis.training import checkpoint, loader
 from vadis.training.distributed import Process, run_unless_stopped
 from vadis.training.log import Event, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
@@ -263,7 +264,8 @@ class Trainer:
         self.averages.restore()
         torch.manual_seed(loader.derived_seed(self.recipe.seed, "dropout", piece.start))
         batch = stack_clips(clips, self.process.device)
-        losses, correct = clip_losses(self.network, *batch, label_smoothing=self.recipe.label_smoothing)
+        smoothing, precision = self.recipe.label_smoothing, self.recipe.precision
+        losses, correct = clip_losses(self.network, *batch, label_smoothing=smoothing, precision=precision)
         (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
         return [clip.name for clip in clips], losses.detach(), correct
 
@@ -341,14 +343,22 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
 
 
 def clip_losses(
-    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0
+    network: nn.Module,
+    batches: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    precision: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
+    The network's products are computed in ``precision``, its statistics and what follows it in float32.
     What counts is set by the network's ``training_steps`` while it learns, else its ``test_steps``: the mean over the
     steps in time, the last step, or each (the losses' mean; the answer is the last step's).
     """
-    logits = network(*batches).float()  # (B, classes, steps)
+    with torch.autocast(labels.device.type, PRECISIONS[precision], enabled=precision != EXACT):
+        logits = network(*batches)  # (B, classes, steps)
+    logits = logits.float()
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
     cross_entropy = partial(functional.cross_entropy, reduction="none", label_smoothing=label_smoothing)
     answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)

@@ -28,6 +28,7 @@ from vadis.errors import UsageError
 from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FlowStore
 from vadis.models import MODELS, Architecture, Model, ModelCard, build_networks, joined_for_training
+from vadis.models.card import EXACT
 from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
 from vadis.results import label_fault, printable
@@ -234,7 +235,9 @@ def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
     network.load_state_dict({**own, **copied})
 
 
-def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tuple[float, float] | None:
+def measure_pace(
+    network: nn.Module, clips: ClipDataset, context: Context, precision: str = EXACT
+) -> tuple[float, float] | None:
     """Return the seconds to load a clip, and to learn from it; None where memory runs out or a stop is requested.
 
     The network is of no use afterwards.
@@ -249,7 +252,7 @@ def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tu
         number = getattr(network, "min_batch_size", 1)
         for _ in range(2 if device.type == "cuda" else 1):  # a GPU's first pass chooses its algorithms
             began = time.perf_counter()
-            losses, _ = clip_losses(network, *stack_clips([clip] * number, device))
+            losses, _ = clip_losses(network, *stack_clips([clip] * number, device), precision=precision)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
