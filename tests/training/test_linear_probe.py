@@ -235,12 +235,6 @@ def test_two_processes_do_not_write_at_once(start: Model, videos: Path, tmp_path
     given.close()
 
 
-def test_training_without_the_features_says_so(start: Model, tmp_path: Path) -> None:
-    plan = plan_of([Example(f"/data/{number}.mp4", "a") for number in range(300)], start)
-    with pytest.raises(VadisError, match=containing(300)):
-        train_last_layer("rgb", plan, tmp_path, Context(ALONE), FeatureStore(tmp_path, plan))
-
-
 def separable(store: FeatureStore, plan: Plan, seed: int = 0, *, scale: float = 1.0) -> None:
     """Features as ReLU and average pooling leave them: never negative, class means and noise about a common mean."""
     random = np.random.default_rng(seed)

@@ -29,11 +29,10 @@ from vadis.errors import UsageError
 from vadis.evaluation.paper_tables import Cell
 from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.store import FlowStore, without_flow
-from vadis.models import MODELS, check_precision, joined_for_training
+from vadis.models import MODELS, check_precision
 from vadis.models.card import EXACT
 from vadis.training import log
 from vadis.training import plan as training
-from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.loop import Context, StopRequested
@@ -150,12 +149,10 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.jobs, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
-    store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
     else:
-        if "flow" in plan.streams:
-            store = _fill_flow_store(options, plan.dataset, process)
+        store = _fill_flow_store(options, plan.dataset, process) if "flow" in plan.streams else None
         work = partial(training.train_run, store=store)
     networks, states = Networks(), States()
     for run in plan.recipes:
@@ -163,9 +160,8 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
         precision = EXACT if plan.mode == "fixed" else plan.recipes[run].precision
         info("\n  ".join([f"{run}: learns from {counts}, on {process.device}, in {precision}", *division.notes]))
-        is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
-        if is_new and plan.mode != "fixed" and process.is_main:
-            _say_pace(run, plan, context, store)
+        if plan.mode == "full" and process.device.type == "cpu":  # elsewhere a step is soon done
+            context = replace(context, first_pass=partial(_say_pace, run, plan, process))
         try:
             with _watching(run, plan, options, process) as watch:
                 states[run], trained = work(run, plan, options.output, replace(context, report=watch))
@@ -176,20 +172,17 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     return networks, states
 
 
-def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -> None:
-    process, recipe, division = context.process, plan.recipes[run], plan.division(run)
-    with signals.deferred():
-        network = joined_for_training(training.new_networks(plan, run))
-        clips = training.clips_of(plan, run, division.train, train=True, store=store)
-        pace = training.measure_pace(network, clips, context, recipe.precision)
-    if pace is None:
-        return
-    step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
+def _say_pace(run: str, plan: Plan, process: Process, clip_seconds: float) -> None:
+    """Say how long a run takes of whose network one pass forward and backward is known, per clip."""
+    recipe, num_val = plan.recipes[run], len(plan.division(run).val)
+    step = recipe.batch_size / process.world_size * clip_seconds
+    validations = 1 + (recipe.steps // recipe.validate_every if recipe.validate_every else 0)
+    whole = recipe.steps * step + validations * num_val / process.world_size * clip_seconds / 3  # a third is forward
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
     one = clock(step) if step >= 10 else f"{step:.2g} s"
     every = f"{clock(whole)} for {recipe.steps:,} steps{early}"
     info(f"{run}: about {one} for a step of {recipe.batch_size} clips, {every}")
-    if process.device.type == "cpu" and plan.start is not None and whole >= 600:
+    if plan.start is not None and whole >= 600:
         num = terminal.num_videos(len(plan.dataset.examples("train")))
         info(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 

@@ -33,7 +33,7 @@ from vadis.models.card import EXACT
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
 from vadis.results import VideoResult, printable
-from vadis.training.loader import Loaded, allowed_broken, refuse_many_broken
+from vadis.training.loader import Loaded, refuse_many_broken
 from vadis.training.log import RESUME
 from vadis.training.loop import Context, KeptState, Trainer, validate_clips
 from vadis.training.plan import Networks, Plan, list_sha256, new_networks, tensors_of
@@ -59,9 +59,8 @@ class FeatureStore:
             "frames": MODELS[model.card.architecture].test_frames,
             "window_frames": model.card.window_frames,
             "test_window": model.card.test_window,
+            "snapshots": MODELS[model.card.architecture].snapshots,
         }
-        if snapshots := MODELS[model.card.architecture].snapshots:
-            self.settings["snapshots"] = snapshots
         self._networks = tuple(model.networks)
         self._loaded: dict[Path, dict[str, FeatureRow]] = {}
 
@@ -176,9 +175,6 @@ def train_last_layer(
     division, classes = plan.division(name), plan.dataset.classes
     examples = examples_to_probe(plan)
     features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
-    if (missing := sum(example not in features for example in examples)) > allowed_broken(len(examples)):
-        message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
-        raise VadisError(message, hint="going on with `resume=True` computes them")
     train, val = ([example for example in part if example in features] for part in (division.train, division.val))
     if lost := sorted({each.label for each in division.train} - {each.label for each in train}):
         message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"

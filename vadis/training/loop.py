@@ -68,6 +68,7 @@ class Context:
     resume: bool = False  # go on with what lies in the folder, or begin where nothing does
     allow_inexact: bool = False  # go on although recipe, data, processes, threads, device or PyTorch have changed
     report: Callable[[Event], None] = lambda event: None  # gets every event, in the main process only
+    first_pass: Callable[[float], None] = lambda seconds: None  # gets what it took per clip, in the main process
     stop_requested: Callable[[], int] = lambda: 0  # called often: the number of a signal that asks to stop, or 0
 
 
@@ -107,6 +108,7 @@ class Trainer:
         self.log: Callable[[Event], None] | None = None  # of the main process
         self.stream: Generator[loader.TrainingClip, None, None] | None = None
         self.step_seconds: float | None = None  # smoothed
+        self.pass_seconds = 0.0  # of the last pass, for each of its clips
         self.has_abandoned_pass = False  # a pass goes on although the run has been stopped
         self.saved: tuple[int, int] | None = None  # (step, validated_at) of the last checkpoint
         self.saved_seconds = time.monotonic()
@@ -190,20 +192,19 @@ class Trainer:
 
     def validate(self, validator: Callable[[nn.Module], Validation]) -> None:
         """Measure how good the network is, and let the schedule know."""
-        with self.state.averaged():
-            self.network.eval()
-            found, now = self.process.gather(validator(self.network))[0], self.progress
-            now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
-            if is_best := found.loss < (now.best[1] if now.best else math.inf):
-                now.best = (now.step, found.loss, found.accuracy)
-                self.state.best = {key: value.cpu().clone() for key, value in self.network.state_dict().items()}
+        network, now = self.state.average.eval(), self.progress
+        found = self.process.gather(validator(network))[0]
+        now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
+        if is_best := found.loss < (now.best[1] if now.best else math.inf):
+            now.best = (now.step, found.loss, found.accuracy)
+            self.state.best = {key: value.cpu().clone() for key, value in network.state_dict().items()}
         self.emit(Validated(now.step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
 
     def keep_best(self) -> KeptState:
         """Make the network what it was at its best validation, or leave it as it is where there was none."""
         now = self.progress
         if now.best is None:
-            self.network.load_state_dict({**self.network.state_dict(), **self.state.average})
+            self.network.load_state_dict(self.state.average.state_dict())
             return KeptState(now.step, now.step, None)
         self.network.load_state_dict(self.state.best)
         step, loss, accuracy = now.best
@@ -256,6 +257,8 @@ class Trainer:
                 return
             self.averages.add(len(piece) / len(share))
             passed.append(result)
+            if self.step_seconds is None and len(passed) == 1 and self.process.is_main:
+                self.context.first_pass(self.pass_seconds)
 
     def _pass_piece(self, piece: range, num_clips: int) -> MicroBatchResult:
         assert self.stream is not None
@@ -263,10 +266,11 @@ class Trainer:
         assert [clip.position for clip in clips] == list(piece)
         self.averages.restore()
         torch.manual_seed(loader.derived_seed(self.recipe.seed, "dropout", piece.start))
-        batch = stack_clips(clips, self.process.device)
+        began, batch = time.monotonic(), stack_clips(clips, self.process.device)
         smoothing, precision = self.recipe.label_smoothing, self.recipe.precision
         losses, correct = clip_losses(self.network, *batch, label_smoothing=smoothing, precision=precision)
         (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
+        self.pass_seconds = (time.monotonic() - began) / len(clips)
         return [clip.name for clip in clips], losses.detach(), correct
 
     def _smallest_piece(self, micro_batch: int) -> int:
