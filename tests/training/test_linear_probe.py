@@ -17,7 +17,7 @@ from tests.synthetic import write_video
 from tests.training.stand_in import ALONE
 from vadis.datasets.dataset import Dataset, Example
 from vadis.errors import OutputLockedError, VadisError
-from vadis.evaluation.predictions import predict_all
+from vadis.evaluation.metrics import predict_all
 from vadis.inference.features import Features, saved_settings
 from vadis.models import Model, build_networks
 from vadis.results import VideoResult

@@ -23,11 +23,11 @@ from vadis.cli.signals import Interrupted
 from vadis.cli.terminal import clock, debug, info, show, warn, warn_of
 from vadis.cli.train import TrainOptions
 from vadis.datasets import Dataset, find_dataset
-from vadis.datasets.holdout import without_untrained
+from vadis.datasets.dataset import without_untrained
 from vadis.device import resolve_device
 from vadis.errors import UsageError
+from vadis.evaluation.paper_plan import IMAGENET_MODEL, PUBLISHED
 from vadis.evaluation.paper_tables import Cell
-from vadis.evaluation.run_index import IMAGENET_MODEL, PUBLISHED
 from vadis.flow.store import FlowStore, without_flow
 from vadis.models import MODELS, check_precision
 from vadis.models.card import EXACT

@@ -32,7 +32,7 @@ from vadis.parsing import parse_json
 from vadis.preprocessing import Clip
 from vadis.results import Part, VideoResult
 from vadis.video.isolated.pool import Decoders
-from vadis.video.isolated.protocol import error_from_json, error_to_json
+from vadis.video.isolated.process import error_from_json, error_to_json
 from vadis.video.metadata import VideoFacts
 from vadis.video.sources import Stamp
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import path_below
-from vadis.datasets.holdout import Division, hold_out
+from vadis.datasets.dataset import Division, hold_out, path_below
 from vadis.errors import UsageError
 from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FlowStore
