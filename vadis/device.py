@@ -1,6 +1,5 @@
 """Choose the device, count processors, and go on with smaller batches where memory runs out."""
 
-import ctypes
 import gc
 import logging
 import os
@@ -115,6 +114,8 @@ def _keep_freed_memory() -> None:
     Networks pass on tens of megabytes at a time. The system would take them back, and give them anew page by page,
     which takes longer than writing them.
     """
+    import ctypes
+
     with suppress(AttributeError, OSError):
         set_option = ctypes.CDLL(None).mallopt
         set_option(M_MMAP_THRESHOLD, 1 << 30)

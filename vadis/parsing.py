@@ -12,11 +12,6 @@ from functools import partial
 from itertools import chain
 from typing import Any, TextIO
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 MAX_DEPTH = 64  # levels of objects and lists; what vadis writes has up to 8, and every Python parses and copies 64
 
 
@@ -29,6 +24,10 @@ def parse_json(content: str | bytes) -> Any:
 
 def parse_toml(content: str) -> dict[str, Any]:
     """Return the table of a TOML text; raise ValueError as ``parse_json`` does."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     return dict(_limited(partial(tomllib.loads, content)))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -85,6 +84,8 @@ def fvd(
         check_file(save, overwrite, extensions=(".npz",))
         if not save.suffix:
             raise UsageError(f"{show(save)} would not be known again", f"let it end with .npz: {show(save)}.npz")
+    from tempfile import TemporaryDirectory
+
     from vadis.evaluation import frechet
     from vadis.evaluation.embedding import PROTOCOLS, Embedding, check_model
 
@@ -97,7 +98,7 @@ def fvd(
         for source in each.sources:
             frechet.class_of(each.given, source.path)  # which refuses a video that is in no folder of a class
     opened: AbstractContextManager[str | Path]
-    opened = new_folder(output) if output else tempfile.TemporaryDirectory(prefix="vadis-fvd-")
+    opened = new_folder(output) if output else TemporaryDirectory(prefix="vadis-fvd-")
     with opened as folder:
         loaded = load_fvd_model(model, streams, device, offline)
         rules = PROTOCOLS[protocol]

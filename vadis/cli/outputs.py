@@ -5,7 +5,6 @@ command goes on where the last one ended. Every other document appears under its
 is written to piece by piece. What can be refused is refused before a model is loaded.
 """
 
-import hashlib
 import os
 import platform
 import sys
@@ -282,8 +281,10 @@ def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)
     if len(name) + 1 + len(extension) > 200:  # file systems take 255; a temporary file's name needs some of them
+        from hashlib import sha256
+
         kept = name[: 186 - len(extension)].decode(errors="ignore")
-        relative = relative.with_name(f"{kept}-{hashlib.sha256(name).hexdigest()[:12]}")
+        relative = relative.with_name(f"{kept}-{sha256(name).hexdigest()[:12]}")
     target = folder / relative.with_name(f"{relative.name}.{extension}")
     if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):
         hint = "choose a new folder: in this one a symbolic link leads elsewhere"
