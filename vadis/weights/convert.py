@@ -386,15 +386,13 @@ def export(model: Model, kind: str, path: Path, frames: int | None = None) -> No
 
 
 def _program(model: Model, frames: int | None) -> torch.export.ExportedProgram:
-    example = 2, 2 * STEP if frames is None else frames  # clips and frames of which the graph is traced
-    shapes = [(example[0], STREAM_CHANNELS[stream], example[1], FRAME_SIZE, FRAME_SIZE) for stream in model.networks]
     batch, steps = torch.export.Dim("batch"), torch.export.Dim("eighths", min=2)
     dynamic: dict[int, Any] = {0: batch, 2: STEP * steps} if frames is None else {0: batch}
-    clips = tuple(torch.zeros(shape) for shape in shapes)
+    size = (frames or 2 * STEP, FRAME_SIZE, FRAME_SIZE)  # of the clips, two a stream, of which the graph is traced
+    clips = tuple(torch.zeros(2, STREAM_CHANNELS[stream], *size) for stream in model.networks)
+    shapes = (tuple(dynamic for _ in clips),)
     with torch.no_grad():
-        return torch.export.export(
-            _Networks(model), clips, dynamic_shapes=(tuple(dynamic for _ in clips),), strict=False
-        )
+        return torch.export.export(_Networks(model), clips, dynamic_shapes=shapes, strict=False)
 
 
 def _card(model: Model) -> str:
